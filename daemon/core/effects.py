@@ -1,0 +1,57 @@
+"""Everything the step can ask of the shell, in the imperative. Frozen; journaled with the event that caused it.
+
+The shell carries effects out after the event is journaled; an effect that leaves the process (an order, a cancel)
+waits for durability first.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from strategies.contract import Observation
+
+
+class Effect(msgspec.Struct, frozen=True, tag=True):
+    """Base of all effects."""
+
+
+class AskPolicy(Effect, frozen=True, tag=True):
+    """Run the policy on `observation`. The answer, a failure or the deadline ends it, each an event."""
+
+    decision: int
+    valid_until_ns: int
+    observation: Observation  # journaled as its digest
+
+
+class WatchContracts(Effect, frozen=True, tag=True):
+    """Keep exactly these option contracts subscribed for quotes."""
+
+    symbols: tuple[str, ...]
+
+
+class SubmitOrder(Effect, frozen=True, tag=True):
+    """Send one day order. `limit_price` None is a market order; `intent` is Alpaca's `position_intent`."""
+
+    client_order_id: str
+    symbol: str
+    side: int  # +1 buy, -1 sell
+    quantity: int
+    limit_price: Decimal | None
+    intent: str  # buy_to_open or sell_to_close
+    valid_until_ns: int
+
+
+class CancelOrder(Effect, frozen=True, tag=True):
+    client_order_id: str
+
+
+class RaiseAlarm(Effect, frozen=True, tag=True):
+    """Tell the operator. `name` has a heading in docs/OPERATIONS.md."""
+
+    name: str
+    detail: str
+
+
+AnyEffect = AskPolicy | WatchContracts | SubmitOrder | CancelOrder | RaiseAlarm

@@ -1,0 +1,305 @@
+"""Everything that can happen, in the past tense. Frozen, JSON-encodable, times in integer nanoseconds UTC.
+
+An event is journaled before it is acted on. Events carry no NaN and no infinity. `STARTUP_EVENTS` differ between
+an undisturbed and a restarted run and therefore stay outside of the journal's hash chain; all others are chained.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from daemon.core.limits import Trading
+from strategies.contract import Bar, Session
+
+
+class Event(msgspec.Struct, frozen=True, tag=True):
+    """Base of all events: `time_ns` is when it happened in market time."""
+
+    time_ns: int
+
+
+# --- start-up (outside of the hash chain) -------------------------------------------------------------------------
+
+
+class RunStarted(Event, frozen=True, tag=True):
+    """A process took over this journal. `trading` holds from here on; `code` is the digest of the deciding code."""
+
+    mode: str
+    account: str
+    strategy: str
+    epoch: str
+    code: str
+    feed: str
+    trading: Trading
+
+
+class ModelVerified(Event, frozen=True, tag=True):
+    """The model store loaded a model whose hash, digest and golden outputs are right."""
+
+    version: str
+    digest: str
+    promoted: bool
+    feed: str  # the feed whose bars it was trained on
+
+
+class ModelRefused(Event, frozen=True, tag=True):
+    reason: str
+
+
+class BrokerPosition(msgspec.Struct, frozen=True):
+    symbol: str
+    quantity: Decimal  # contracts or shares, negative when short
+    average_price: Decimal  # USD for one share
+
+
+class BrokerSnapshot(Event, frozen=True, tag=True):
+    """What the broker says it holds: the answer to start-up's question, reconciled by the step."""
+
+    cash: Decimal
+    positions: tuple[BrokerPosition, ...]
+    open_orders: tuple[str, ...]  # client order ids
+
+
+# --- the market ---------------------------------------------------------------------------------------------------
+
+
+class SessionScheduled(Event, frozen=True, tag=True):
+    """The calendar's word on the session that comes or runs, and on those after it (for expiries)."""
+
+    session: Session
+    upcoming: tuple[Session, ...]
+    previous: tuple[Session, ...] = ()
+
+
+class Contract(msgspec.Struct, frozen=True, gc=False):
+    """One listed option. `symbol` is the OCC symbol, `expiry` the New York date, `right` +1 call, -1 put."""
+
+    symbol: str
+    expiry: str
+    right: int
+    strike: Decimal
+    open_interest: int
+
+
+class ContractsListed(Event, frozen=True, tag=True):
+    """The option chain near the money for one session. `volatility` is the chain's, annualised; None when unknown."""
+
+    session_date: str
+    contracts: tuple[Contract, ...]
+    volatility: float | None
+
+
+class BarClosed(Event, frozen=True, tag=True):
+    """A bar closed; `time_ns` is when we knew it (in replay: its end)."""
+
+    bar: Bar
+
+
+class BarCorrected(Event, frozen=True, tag=True):
+    """A late correction of an earlier bar with the same symbol and start."""
+
+    bar: Bar
+
+
+class BarRejected(Event, frozen=True, tag=True):
+    """A bar that the intake refused. `reason` is one of the intake's names, `detail` the offending values as text."""
+
+    symbol: str
+    start_ns: int
+    reason: str
+    detail: str
+
+
+class Quote(msgspec.Struct, frozen=True, gc=False):
+    """The best bid and ask of one option in USD a share; `bid` 0 means no bid, `ask` 0 no offer.
+
+    `low` and `high` are the extreme mids since the last quote of this contract (a bar's range in replay, the
+    conflation interval live), so that a stop touched in between is seen; they equal the mid where unknown.
+    """
+
+    symbol: str
+    bid: Decimal
+    ask: Decimal
+    low: Decimal
+    high: Decimal
+    quoted_ns: int
+
+
+class QuotesReceived(Event, frozen=True, tag=True):
+    """Conflated quotes. `closes_bar_ns` is the start of the bar whose close they describe, 0 for quotes in between.
+
+    Every bar is followed by exactly one `QuotesReceived` that closes it (with the quotes there are, maybe none);
+    the strategy observes the bar when that arrives.
+    """
+
+    closes_bar_ns: int
+    quotes: tuple[Quote, ...]
+
+
+class ClockTicked(Event, frozen=True, tag=True):
+    """Time passed; every rule that waits for a time is looked at."""
+
+
+class SessionEnded(Event, frozen=True, tag=True):
+    """The regular session closed; day orders lapse, expiring contracts settle."""
+
+    date: str
+
+
+# --- the policy ---------------------------------------------------------------------------------------------------
+
+
+class PolicyAnswered(Event, frozen=True, tag=True):
+    decision: int
+    logits: tuple[float, ...]
+    hidden: bytes
+    model: str
+
+
+class PolicyFailed(Event, frozen=True, tag=True):
+    """The policy gave no usable answer: an exception, a NaN, a wrong shape."""
+
+    decision: int
+    reason: str
+
+
+# --- the broker ---------------------------------------------------------------------------------------------------
+
+
+class OrderAccepted(Event, frozen=True, tag=True):
+    client_order_id: str
+
+
+class OrderRejected(Event, frozen=True, tag=True):
+    client_order_id: str
+    reason: str
+
+
+class OrderFilled(Event, frozen=True, tag=True):
+    """A fill, whole or partial. Its identity is (client order id, `correction`, `cumulative_quantity`).
+
+    `cumulative_quantity` counts from the order's start, `cumulative_cost` = sum of price x quantity (USD a share
+    times contracts), `cumulative_fees` in USD; quantities are set from these, never added.
+    """
+
+    client_order_id: str
+    symbol: str
+    side: int  # +1 bought, -1 sold
+    price: Decimal  # of this execution
+    cumulative_quantity: int
+    cumulative_cost: Decimal
+    cumulative_fees: Decimal
+    correction: int = 0
+
+
+class OrderCanceled(Event, frozen=True, tag=True):
+    client_order_id: str
+
+
+class OrderExpired(Event, frozen=True, tag=True):
+    client_order_id: str
+
+
+class CancelRejected(Event, frozen=True, tag=True):
+    client_order_id: str
+    reason: str
+
+
+class OrderUnknown(Event, frozen=True, tag=True):
+    """The broker gave no answer in time: the order may or may not live, and counts as exposure until settled."""
+
+    client_order_id: str
+
+
+class ContractExpired(Event, frozen=True, tag=True):
+    """An option held at expiry settled. `shares` is the signed share change of an exercise, 0 when worthless."""
+
+    symbol: str
+    quantity: int
+    underlying: str
+    shares: int
+    strike: Decimal
+
+
+class CashTransferred(Event, frozen=True, tag=True):
+    """Money came (positive) or went by transfer: no gain, no loss."""
+
+    amount: Decimal
+
+
+# --- the operator and the machine ---------------------------------------------------------------------------------
+
+
+class HaltRequested(Event, frozen=True, tag=True):
+    reason: str  # an alarm name of docs/OPERATIONS.md
+    detail: str
+    who: str
+
+
+class ResumeRequested(Event, frozen=True, tag=True):
+    """Ends a halt or a pause. `reason` must not be empty."""
+
+    reason: str
+    who: str
+
+
+class PauseRequested(Event, frozen=True, tag=True):
+    reason: str
+    who: str
+
+
+class FlattenRequested(Event, frozen=True, tag=True):
+    reason: str
+    who: str
+
+
+AnyEvent = (
+    RunStarted
+    | ModelVerified
+    | ModelRefused
+    | BrokerSnapshot
+    | SessionScheduled
+    | ContractsListed
+    | BarClosed
+    | BarCorrected
+    | BarRejected
+    | QuotesReceived
+    | ClockTicked
+    | SessionEnded
+    | PolicyAnswered
+    | PolicyFailed
+    | OrderAccepted
+    | OrderRejected
+    | OrderFilled
+    | OrderCanceled
+    | OrderExpired
+    | CancelRejected
+    | OrderUnknown
+    | ContractExpired
+    | CashTransferred
+    | HaltRequested
+    | ResumeRequested
+    | PauseRequested
+    | FlattenRequested
+)
+
+STARTUP_EVENTS: tuple[type[Event], ...] = (RunStarted, ModelVerified, ModelRefused, BrokerSnapshot)
+"""Depend on how often a run was restarted, so the hash chain and the event count leave them out."""
+
+FEED_EVENTS: tuple[type[Event], ...] = (SessionScheduled, BarClosed, BarCorrected, BarRejected, ClockTicked, SessionEnded)
+"""Come from the market-data source in its order; a replay resumes by skipping as many as the journal holds."""
+
+MARKET_EVENTS: tuple[type[Event], ...] = (
+    ContractsListed,
+    QuotesReceived,
+    OrderAccepted,
+    OrderRejected,
+    OrderFilled,
+    OrderCanceled,
+    OrderExpired,
+    CancelRejected,
+    ContractExpired,
+)
+"""What the paper market emits; in replay these follow from earlier events and are compared by verify."""

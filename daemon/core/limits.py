@@ -1,0 +1,126 @@
+"""The trading rules' numbers: one frozen dataclass for each table of the configuration, with bounds and defaults.
+
+Defined here because the step decides by them and the journal records them; `daemon.config` validates them (bounds
+are `annotated_types`, unknown keys are refused). Units stand in the names: `_s` seconds, `_min` minutes, `_usd` dollars.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le, Lt
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+Minutes = Annotated[int, Ge(0), Le(390)]
+Count = Annotated[int, Ge(0)]
+Usd = Annotated[Decimal, Ge(0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """How much to hold."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    premium_fraction: Annotated[float, Gt(0), Le(1)] = 0.20  # of equity, at most, spent on one position's premium
+    min_contracts: Annotated[int, Ge(1)] = 1
+    max_contracts: Annotated[int, Ge(1)] = 10
+    stop_loss: Annotated[float, Gt(0), Lt(1)] = 0.30  # exit when the mark fell by this part of the entry price
+    take_profit: Annotated[float, Gt(0)] = 0.50  # exit when the mark rose by this part of the entry price
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """Which option contract to trade."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    min_days: Count = 1  # trading days to expiry; 0 allows the contract that expires today
+    max_days: Count = 5
+    strike: Literal["nearest", "delta"] = "nearest"
+    delta_target: Annotated[float, Gt(0), Lt(1)] = 0.50  # absolute delta, for strike = "delta"
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """How orders are priced and how long they live."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    policy_valid_s: Annotated[int, Gt(0)] = 30  # an answer older than this is not acted on
+    entry_slack: Fraction = 0.05  # entry limit = ask x (1 + slack)
+    entry_reprice_s: Annotated[int, Gt(0)] = 60  # a working entry is cancelled and re-priced after this
+    entry_deadline_s: Annotated[int, Gt(0)] = 180  # no attempt of an entry is older than this
+    exit_start: Literal["mid", "bid"] = "bid"  # first exit limit: at the mid, or at bid x (1 - slack)
+    exit_slack: Fraction = 0.05
+    exit_reprice_s: Annotated[int, Gt(0)] = 60
+    exit_limit_attempts: Annotated[int, Ge(0)] = 2  # then a market order
+    flat_before_close_min: Minutes = 5  # every option position is flat this long before the close
+    flatten_lead_min: Minutes = 2  # the exit for it is sent this much earlier
+    expiry_day_flat_min: Minutes = 60  # the same for contracts that expire today
+    expiry_day_no_entry_min: Minutes = 90  # no entry into contracts that expire today in the last minutes
+
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """The limits of the risk gates and of the guards that halt or pause."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    confidence_min: Fraction = 0.5
+    no_entry_before_close_min: Minutes = 30
+    no_entry_after_open_min: Minutes = 0
+    no_trade_windows: tuple[str, ...] = ()  # New York times, "HH:MM-HH:MM"
+    stale_bar_s: Annotated[int, Gt(0)] = 90  # age of the newest bar's end
+    gap_min: Annotated[int, Ge(1)] = 3  # longest hole between two bars of the window
+    cooldown_trade_s: Count = 120  # after a position was closed
+    cooldown_loss_s: Count = 300  # after a position was closed at a loss
+    orders_per_minute: Annotated[int, Ge(1)] = 6
+    orders_per_day: Annotated[int, Ge(1)] = 100
+    order_contracts_max: Annotated[int, Ge(1)] = 10
+    order_notional_max_usd: Usd = Decimal(25000)
+    position_contracts_max: Annotated[int, Ge(1)] = 10
+    gross_exposure_max_usd: Usd = Decimal(25000)
+    price_collar: Fraction = 0.20  # an order's limit lies within this part of the mid
+    spread_max: Fraction = 0.10  # (ask - bid) / mid of the contract
+    open_interest_min: Count = 100
+    quote_age_max_s: Annotated[int, Gt(0)] = 90
+    daily_loss_max: Annotated[float, Gt(0), Le(1)] = 0.10  # of the equity at the session's start; halts
+    daily_loss_flatten: bool = True
+    drawdown_max: Annotated[float, Gt(0), Le(1)] = 0.30  # from the equity peak; halts
+    consecutive_losses_max: Annotated[int, Ge(1)] = 5  # pauses
+    consecutive_losses_pause_min: Annotated[int, Ge(1)] = 60
+    reject_rate_max: Fraction = 0.5  # of the last reject_rate_orders orders; halts
+    reject_rate_orders: Annotated[int, Ge(2)] = 10
+    day_trades_max: Count = 0  # round trips a session; 0 turns the counter off
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """The paper broker and the option market of dry run and replay. Sources of the fees: docs/OPERATIONS.md."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    cash_usd: Annotated[Decimal, Gt(0)] = Decimal(10000)
+    contracts_per_minute: Annotated[int, Ge(1)] = 50  # most contracts of one order that fill within one bar
+    commission_usd: Usd = Decimal(0)  # a contract
+    orf_usd: Usd = Decimal("0.02675")  # options regulatory fee, a contract
+    occ_usd: Usd = Decimal("0.025")  # clearing fee, a contract
+    taf_usd: Usd = Decimal("0.00279")  # trading activity fee, a contract sold
+    sec_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.0000278")  # of the proceeds of a sale
+    volatility_premium: Annotated[float, Gt(0)] = 1.25  # implied over realised volatility
+    volatility_floor: Annotated[float, Gt(0)] = 0.08  # annualised
+    volatility_sessions: Annotated[int, Ge(2)] = 20
+    half_spread: Annotated[float, Ge(0), Lt(1)] = 0.004  # of the mid
+    half_spread_min_usd: Annotated[float, Ge(0)] = 0.005
+    open_interest: Count = 1000
+    strikes_each_side: Annotated[int, Ge(1)] = 25  # whole dollars listed around the session's first price
+
+
+@dataclass(frozen=True, slots=True)
+class Trading:
+    """All trading rules of one desk; journaled at every start."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    sizing: Sizing = field(default_factory=Sizing)
+    contracts: Contracts = field(default_factory=Contracts)
+    execution: Execution = field(default_factory=Execution)
+    risk: Risk = field(default_factory=Risk)
+    paper: Paper = field(default_factory=Paper)

@@ -1,0 +1,147 @@
+"""The contract between a strategy and everything that runs it: live, replay and training.
+
+A strategy sees bars and a `View`, emits observations, and turns the policy's raw answer into a
+`Target`: what to hold, never how to order it. It does no I/O, reads no clock and draws no random number.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class Bar(msgspec.Struct, frozen=True, gc=False):
+    """One bar of one symbol. `start_ns` labels its start (integer nanoseconds UTC); prices in USD, volume in shares."""
+
+    symbol: str
+    start_ns: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
+class Session(msgspec.Struct, frozen=True, gc=False):
+    """One trading session: New York date (`YYYY-MM-DD`) and its regular hours in nanoseconds UTC, half days included."""
+
+    date: str
+    open_ns: int
+    close_ns: int
+
+
+class Spec(msgspec.Struct, frozen=True):
+    """What a strategy is, in numbers. Part of the contract hash, so any change makes older models refused."""
+
+    name: str
+    revision: int
+    symbols: tuple[str, ...]
+    bar_interval_s: int
+    history_bars: int  # W: bars before the session's open that warm the indicators
+    window: int  # rows of an observation, all of the same session
+    observation_shape: tuple[int, ...]
+    dtype: str
+    features: tuple[str, ...]
+    actions: tuple[str, ...]
+    temperature: float  # the live softmax divides the logits by it
+    recurrent_shape: tuple[int, ...] | None = None  # hidden state carried between decisions
+
+
+class View(msgspec.Struct, frozen=True, gc=False):
+    """What a strategy may know of the desk at a bar's close."""
+
+    now_ns: int
+    session: Session
+    side: int = 0  # +1 holds calls, -1 holds puts, 0 flat
+    position_return: float = 0.0  # unrealised, marked at the last known mid: mid / average entry price - 1
+    position_age_min: float = 0.0  # minutes since the first fill of the open position
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The policy's raw answer to one observation: finite logits, one for each action of the spec."""
+
+    logits: tuple[float, ...]
+    hidden: bytes = b""
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """What sampling made of the logits: probabilities, the chosen action's index, and its probability as confidence."""
+
+    probabilities: tuple[float, ...]
+    action: int
+    confidence: float
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What to hold. `side` +1 calls, -1 puts, 0 flat.
+
+    `percent` of the full size (the sizing rule's) when flat now, of the present holding when holding now: so
+    `Target(side=+1, percent=100)` opens calls when flat and keeps them when already held; `percent=50` keeps half.
+    `keep` is true when nothing has to change.
+    """
+
+    side: int
+    percent: int
+    keep: bool = False
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A strategy's decision: how it read the answer, the action after resolution, and the target."""
+
+    choice: Choice
+    resolved: int  # index of the action after resolution against the position held
+    target: Target
+
+
+class Observation:
+    """One observation at the policy's door: `data` holds `shape` values of float32, little endian, in C order.
+
+    `hidden` is the recurrent state to feed beside it, empty for policies without one.
+    """
+
+    __slots__ = ("data", "hidden", "shape")
+
+    def __init__(self, data: bytes, shape: tuple[int, ...], hidden: bytes = b"") -> None:
+        self.data = data
+        self.shape = shape
+        self.hidden = hidden
+
+    def array(self) -> Float32Array:
+        """The observation as a read-only float32 array of `shape`; no copy."""
+        return np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
+
+
+class Strategy(Protocol):
+    """Pure functions over a state that the caller keeps. `state` is a frozen msgspec.Struct of `state_type`.
+
+    A strategy object may hold caches (indicator handles), but every result depends on the arguments alone.
+    """
+
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def state_type(self) -> type[Any]: ...
+
+    def start(self) -> Any:
+        """The state before any bar."""
+
+    def observe(self, state: Any, bars: tuple[Bar, ...], view: View) -> tuple[Any, Observation | None]:
+        """Append the bars that closed together at `view.now_ns` (one for each symbol that traded).
+
+        Returns the new state and the observation, or None while the strategy is not warm.
+        """
+
+    def correct(self, state: Any, bar: Bar) -> Any:
+        """Replace an earlier bar by its late correction: it counts for rows to come, emitted rows stand."""
+
+    def last_row(self, state: Any) -> tuple[float, ...]:
+        """The newest emitted feature row by `spec.features`, or () when there is none."""
+
+    def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Decision]:
+        """Turn the policy's answer into a target."""
