@@ -188,6 +188,7 @@ class OrderFilled(Event, frozen=True, tag=True):
     symbol: str
     side: int  # +1 bought, -1 sold
     price: Decimal  # of this execution
+    filled_ns: int  # when it traded (in replay the bar's open or its end); `time_ns` is when we knew
     cumulative_quantity: int
     cumulative_cost: Decimal
     cumulative_fees: Decimal
