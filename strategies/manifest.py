@@ -1,0 +1,63 @@
+"""The manifest beside every exported policy: what it is, what it was trained on, and how to prove it is that one.
+
+Written by the export, read by the model store. `policy.onnx` has one input `observation` (float32, batch x observation
+shape) and one output `logits` (float32, batch x actions); recurrent policies add `hidden` and `next_hidden`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+FORMAT = 1
+POLICY_FILE = "policy.onnx"
+MANIFEST_FILE = "manifest.json"
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """Observations of the strategy's golden tape (float32 bytes, row-major) and the logits torch gave for them."""
+
+    observations: tuple[bytes, ...]
+    logits: tuple[tuple[float, ...], ...]
+
+
+class Training(msgspec.Struct, frozen=True):
+    """What the policy was trained on. Dates are New York sessions; `synthetic` is true for made-up bars."""
+
+    file: str  # base name only
+    file_sha256: str
+    feed: str
+    synthetic: bool
+    sessions: int
+    first_session: str
+    last_session: str
+    splits: dict[str, tuple[str, str]]  # train / validate / test -> first and last session
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`metrics` holds the figures on the untouched split, `hyperparameters` all that is needed to train again."""
+
+    format: int
+    strategy: str
+    version: str
+    contract_hash: str
+    policy_sha256: str
+    observation_shape: tuple[int, ...]
+    actions: tuple[str, ...]
+    golden: Golden
+    training: Training
+    hyperparameters: dict[str, Any]
+    metrics: dict[str, Any]
+    promoted: bool
+    note: str = ""
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON with a newline at the end; golden observations are base64."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+
+
+def decode(data: bytes) -> Manifest:
+    """Read a manifest. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the field that is wrong."""
+    return msgspec.json.decode(data, type=Manifest)
