@@ -1,0 +1,147 @@
+"""`option_scalper`: 20 one-minute rows of SPY in, hold calls, puts or nothing out.
+
+It says what to hold, never how to order it; no I/O, clock or random number. Invariant: every result is a function of
+the arguments alone. The indicator handles are a cache of the last state seen, reopened from any other state's bars.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from strategies.contract import Answer, Bar, Decision, Observation, Session, Spec, Target, View
+from strategies.features import FEATURES, HISTORY_BARS, SessionStream, position_features
+from strategies.sampling import choose
+
+HOLD, BUY_CALL, BUY_PUT, TRIM_50, TRIM_70, EXIT = range(6)
+ACTIONS = ("HOLD", "BUY_CALL", "BUY_PUT", "TRIM_50", "TRIM_70", "EXIT")
+WINDOW = 20
+ROW = struct.Struct("<23f")  # one emitted row: 23 little-endian float32
+
+SPEC = Spec(
+    name="option_scalper",
+    revision=1,
+    symbols=("SPY",),
+    bar_interval_s=60,
+    history_bars=HISTORY_BARS,
+    window=WINDOW,
+    observation_shape=(WINDOW, len(FEATURES)),
+    dtype="float32",
+    features=tuple(feature.name for feature in FEATURES),
+    actions=ACTIONS,
+    temperature=0.7,
+)
+
+RESOLUTION: dict[int, tuple[int, int, int, int, int, int]] = {
+    0: (HOLD, BUY_CALL, BUY_PUT, HOLD, HOLD, HOLD),
+    +1: (HOLD, HOLD, EXIT, TRIM_50, TRIM_70, EXIT),
+    -1: (HOLD, EXIT, HOLD, TRIM_50, TRIM_70, EXIT),
+}
+"""Side held (+1 calls, -1 puts, 0 flat) -> what each action, by its index, means then."""
+
+KEPT_PERCENT = {TRIM_50: 50, TRIM_70: 30}
+"""What a trim keeps of the present holding, in percent."""
+
+
+class ScalperState(msgspec.Struct, frozen=True):
+    """All that later results depend on. `session` None before the first bar."""
+
+    session: Session | None = None
+    history: tuple[Bar, ...] = ()  # regular bars before this session's open, at most `HISTORY_BARS`, oldest first
+    bars: tuple[Bar, ...] = ()  # this session's, oldest first
+    rows: tuple[bytes, ...] = ()  # this session's last `WINDOW` emitted rows, each `ROW`, oldest first
+
+
+def resolve(action: int, side: int) -> int:
+    """What `action` (index into `ACTIONS`) means while holding `side`. One function for training and live."""
+    return RESOLUTION[side][action]
+
+
+class OptionScalper:
+    """The strategy over `ScalperState`; see `strategies.contract.Strategy`."""
+
+    __slots__ = ("_cached", "_stream")
+
+    def __init__(self) -> None:
+        self._cached: ScalperState | None = None  # the state whose bars `_stream` has seen
+        self._stream: SessionStream | None = None
+
+    @property
+    def spec(self) -> Spec:
+        """The strategy in numbers."""
+        return SPEC
+
+    @property
+    def state_type(self) -> type[ScalperState]:
+        """The type to decode a journaled state with."""
+        return ScalperState
+
+    def start(self) -> ScalperState:
+        """The state before any bar."""
+        return ScalperState()
+
+    def observe(
+        self, state: ScalperState, bars: tuple[Bar, ...], view: View
+    ) -> tuple[ScalperState, Observation | None]:
+        """Append the bars of SPY within `view.session`; a session date other than the state's opens a new session.
+
+        Bars outside of the session's hours and of other symbols are left out. Bars come in time order, each once. A
+        row is emitted when `HISTORY_BARS` bars precede the open; the observation (20, 23) exists from 20 rows on.
+        """
+        session = state.session
+        if session is None or session.date != view.session.date:
+            session = view.session
+            state = ScalperState(session=session, history=(state.history + state.bars)[-HISTORY_BARS:])
+        observation = None
+        for bar in bars:
+            if bar.symbol in SPEC.symbols and session.open_ns <= bar.start_ns < session.close_ns:
+                state = self._append(state, session, bar, view)
+                if len(state.rows) == WINDOW:
+                    observation = Observation(b"".join(state.rows), SPEC.observation_shape)
+        return state, observation
+
+    def correct(self, state: ScalperState, bar: Bar) -> ScalperState:
+        """Replace the bar of the same symbol and start; an unknown start changes nothing. Emitted rows stand."""
+        return msgspec.structs.replace(state, history=_corrected(state.history, bar), bars=_corrected(state.bars, bar))
+
+    def last_row(self, state: ScalperState) -> tuple[float, ...]:
+        """The newest emitted row, 23 values in the order of `spec.features`; () when there is none."""
+        return ROW.unpack(state.rows[-1]) if state.rows else ()
+
+    def decide(self, state: ScalperState, answer: Answer, view: View) -> tuple[ScalperState, Decision]:
+        """Sample at the spec's temperature, resolve against the side held, and say what to hold. State unchanged."""
+        choice = choose(answer.logits, SPEC.temperature)
+        resolved = resolve(choice.action, view.side)
+        return state, Decision(choice=choice, resolved=resolved, target=_target(resolved, view.side))
+
+    def _append(self, state: ScalperState, session: Session, bar: Bar, view: View) -> ScalperState:
+        if len(state.history) < HISTORY_BARS:
+            return msgspec.structs.replace(state, bars=(*state.bars, bar))
+        stream = self._stream
+        if stream is None or self._cached is not state:
+            stream = SessionStream(state.history, session)
+            for earlier in state.bars:
+                stream.update(earlier)
+        self._cached = None  # should the next line raise, the stream is no state's any more
+        market = stream.update(bar)
+        row = ROW.pack(*market, *position_features(view.side, view.position_return, view.position_age_min))
+        state = ScalperState(session, state.history, (*state.bars, bar), (*state.rows[1 - WINDOW :], row))
+        self._cached, self._stream = state, stream
+        return state
+
+
+def _corrected(bars: tuple[Bar, ...], bar: Bar) -> tuple[Bar, ...]:
+    return tuple(bar if (b.start_ns, b.symbol) == (bar.start_ns, bar.symbol) else b for b in bars)
+
+
+def _target(resolved: int, side: int) -> Target:
+    match resolved:
+        case _ if resolved in KEPT_PERCENT:
+            return Target(side=side, percent=KEPT_PERCENT[resolved])
+        case _ if resolved == EXIT:
+            return Target(side=0, percent=0)
+        case _ if resolved == HOLD:
+            return Target(side=side, percent=100, keep=True)
+        case _:
+            return Target(side=+1 if resolved == BUY_CALL else -1, percent=100)
