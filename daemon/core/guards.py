@@ -1,0 +1,130 @@
+"""The guards: rules on marks and outcomes that halt or pause the desk, whoever wants to trade.
+
+A halt is state: it cancels working entries, survives a restart and ends only by a command that states a reason.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from daemon.core.book import mark
+from daemon.core.effects import CancelOrder, RaiseAlarm
+from daemon.core.events import Quote
+from daemon.core.orders import Order, advance
+from daemon.core.risk import LOSSES, MINUTE_NS, reject_rate
+from daemon.core.state import Draft, Halt, Pause, Position, Record
+
+
+def alarm(draft: Draft, name: str, detail: str, *, once: bool = False) -> None:
+    """Raise an alarm; with `once` at most one of this name a session."""
+    if once:
+        if name in draft.risk.alarms:
+            return
+        draft.risk = replace(draft.risk, alarms=(*draft.risk.alarms, name))
+    draft.effects.append(RaiseAlarm(name, detail))
+
+
+def halt(draft: Draft, reason: str, detail: str) -> None:
+    """Take no new risk until resumed: the state is set, working entries are cancelled, the operator is told."""
+    if draft.risk.halt is None:
+        draft.risk = replace(draft.risk, halt=Halt(reason, detail, draft.now_ns))
+        draft.effects.append(RaiseAlarm(reason, detail))
+    cancel_entries(draft)
+
+
+def cancel_entries(draft: Draft) -> None:
+    """Ask for the cancel of every working entry order and give their works up."""
+    for order in tuple(draft.orders.values()):
+        if order.purpose == "entry" and order.working:
+            cancel(draft, order.client_order_id)
+    draft.works = {key: work for key, work in draft.works.items() if work.purpose != "entry"}
+
+
+def cancel(draft: Draft, client_order_id: str) -> None:
+    """Ask once for the cancel of a working order; a second call changes nothing."""
+    order = draft.orders[client_order_id]
+    asked = advance(order, "cancel_requested")
+    if asked is not order:
+        put_order(draft, asked)
+        draft.effects.append(CancelOrder(client_order_id))
+
+
+def put_order(draft: Draft, order: Order) -> None:
+    """Store an order and its read-model row."""
+    draft.orders = {**draft.orders, order.client_order_id: order}
+    draft.records.append(_order_row(order, draft.now_ns))
+
+
+def _order_row(o: Order, now_ns: int) -> Record:
+    limit = None if o.limit_price is None else str(o.limit_price)
+    row = (
+        o.client_order_id,
+        o.work,
+        o.purpose,
+        o.symbol,
+        o.side,
+        o.quantity,
+        limit,
+        o.status,
+        o.filled,
+        str(o.cost),
+        str(o.fees),
+        o.submitted_ns,
+        now_ns,
+    )
+    return Record("orders", row)
+
+
+def revalue(draft: Draft) -> None:
+    """Mark the book at the last known mids and let the loss limits look at it."""
+    book = draft.book = mark(draft.book, draft.quotes, draft.session.spot)
+    limits = draft.trading.risk
+    start = book.session_start_equity
+    if draft.risk.halt is not None or start <= 0:
+        return
+    loss = float((start + book.transfers - book.equity) / start)
+    if loss >= limits.daily_loss_max:
+        halt(draft, "daily_loss", f"lost {loss:.4f} of {start} USD at the session's start, limit {limits.daily_loss_max}")
+        return
+    drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
+    if drawdown >= limits.drawdown_max:
+        halt(draft, "drawdown", f"equity {book.equity} USD, peak {book.peak} USD, limit {limits.drawdown_max}")
+
+
+def trade_closed(draft: Draft, position: Position) -> None:
+    """A position ended with `position.pnl` after fees: cooldowns, losses in a row, the day-trade count."""
+    risk, limits, stats = draft.risk, draft.trading.risk, draft.stats
+    lost = position.pnl < 0
+    losses = risk.consecutive_losses + 1 if lost else 0
+    risk = replace(
+        risk,
+        last_trade_ns=draft.now_ns,
+        last_loss_ns=draft.now_ns if lost else risk.last_loss_ns,
+        consecutive_losses=losses,
+        day_trades=risk.day_trades + 1,
+    )
+    if losses >= limits.consecutive_losses_max:
+        until = draft.now_ns + limits.consecutive_losses_pause_min * MINUTE_NS
+        risk = replace(risk, pause=Pause(LOSSES, until), consecutive_losses=0)
+        draft.effects.append(RaiseAlarm(LOSSES, f"{losses} losses in a row"))
+    draft.risk = risk
+    draft.stats = replace(stats, trades=stats.trades + 1, wins=stats.wins + (position.pnl > 0))
+
+
+def order_outcome(draft: Draft, *, rejected: bool) -> None:
+    """Count an order's fate; too many rejections among the last ones halt."""
+    limits = draft.trading.risk
+    draft.risk = replace(draft.risk, outcomes=(*draft.risk.outcomes, rejected)[-limits.reject_rate_orders :])
+    rate = reject_rate(draft.risk, limits)
+    if rate is not None and rate >= limits.reject_rate_max:
+        halt(draft, "reject_rate", f"{rate:.2f} of the last {limits.reject_rate_orders} orders were rejected")
+
+
+def stop_reached(position: Position, quote: Quote, stop_loss: float, take_profit: float) -> str:
+    """`stop_loss`, `take_profit` or "": the quote's range against the average price; when both, the stop counts."""
+    average = float(position.cost) / position.quantity
+    if float(quote.low) <= average * (1.0 - stop_loss):
+        return "stop_loss"
+    if float(quote.high) >= average * (1.0 + take_profit):
+        return "take_profit"
+    return ""

@@ -1,0 +1,123 @@
+"""The life of an order, as one table. Quantities are set from cumulative figures, never added.
+
+`LIFE` maps (status, what happened) to the next status; a pair that is not in it changes nothing (late, duplicate or
+reordered news). The one invariant: a terminal status is left only by a fill that the broker reports late.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+SUBMITTED = "submitted"  # the effect was journaled; the broker has not answered yet
+UNKNOWN = "unknown"  # the broker did not answer in time: counts as exposure until looked up
+ACCEPTED = "accepted"
+PARTIAL = "partially_filled"
+CANCELING = "pending_cancel"
+FILLED = "filled"
+CANCELED = "canceled"
+REJECTED = "rejected"
+EXPIRED = "expired"
+
+TERMINAL = frozenset({FILLED, CANCELED, REJECTED, EXPIRED})
+
+LIFE: dict[tuple[str, str], str] = {
+    (SUBMITTED, "accepted"): ACCEPTED,
+    (SUBMITTED, "rejected"): REJECTED,
+    (SUBMITTED, "canceled"): CANCELED,
+    (SUBMITTED, "expired"): EXPIRED,
+    (SUBMITTED, "unknown"): UNKNOWN,
+    (SUBMITTED, "cancel_requested"): CANCELING,
+    (SUBMITTED, "partial"): PARTIAL,
+    (SUBMITTED, "filled"): FILLED,
+    (UNKNOWN, "accepted"): ACCEPTED,
+    (UNKNOWN, "rejected"): REJECTED,
+    (UNKNOWN, "canceled"): CANCELED,
+    (UNKNOWN, "expired"): EXPIRED,
+    (UNKNOWN, "partial"): PARTIAL,
+    (UNKNOWN, "filled"): FILLED,
+    (ACCEPTED, "rejected"): REJECTED,
+    (ACCEPTED, "canceled"): CANCELED,
+    (ACCEPTED, "expired"): EXPIRED,
+    (ACCEPTED, "cancel_requested"): CANCELING,
+    (ACCEPTED, "partial"): PARTIAL,
+    (ACCEPTED, "filled"): FILLED,
+    (PARTIAL, "canceled"): CANCELED,
+    (PARTIAL, "expired"): EXPIRED,
+    (PARTIAL, "cancel_requested"): CANCELING,
+    (PARTIAL, "partial"): PARTIAL,
+    (PARTIAL, "filled"): FILLED,
+    (CANCELING, "canceled"): CANCELED,
+    (CANCELING, "expired"): EXPIRED,
+    (CANCELING, "rejected"): REJECTED,
+    (CANCELING, "cancel_rejected"): ACCEPTED,
+    (CANCELING, "partial"): CANCELING,
+    (CANCELING, "filled"): FILLED,
+    # a fill wins over what we believed before it
+    (CANCELED, "filled"): FILLED,
+    (CANCELED, "partial"): CANCELED,
+    (EXPIRED, "filled"): FILLED,
+    (EXPIRED, "partial"): EXPIRED,
+    (REJECTED, "filled"): FILLED,
+    (REJECTED, "partial"): REJECTED,
+}
+
+
+class Order(msgspec.Struct, frozen=True):
+    """One order of ours. `cost` is the sum of price x quantity filled, in USD a share times contracts."""
+
+    client_order_id: str
+    work: str  # the work it serves: decision.leg
+    purpose: str  # entry or exit
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: Decimal | None
+    status: str
+    submitted_ns: int
+    filled: int = 0
+    cost: Decimal = Decimal(0)
+    fees: Decimal = Decimal(0)
+    correction: int = 0
+
+    @property
+    def working(self) -> bool:
+        """True while the broker may still fill it."""
+        return self.status not in TERMINAL
+
+    @property
+    def remaining(self) -> int:
+        """Contracts that may still fill; 0 once terminal."""
+        return self.quantity - self.filled if self.working else 0
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What an entry or exit wants to reach, over as many attempts (orders, one at a time) as its rules allow.
+
+    `goal` is the quantity to hold in the end. `order_id` is the newest attempt's, empty before the first.
+    """
+
+    key: str  # decision.leg
+    decision: int
+    purpose: str
+    reason: str
+    symbol: str
+    goal: int
+    attempt: int
+    order_id: str
+    started_ns: int
+    limit_bound: Decimal | None  # an entry never pays more than this
+
+
+def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt: int) -> str:
+    """The order's name at the broker, unique for ever: at most 128 characters of [A-Za-z0-9_-]."""
+    return f"{epoch}-{strategy}-{decision}-{leg}-{attempt}"
+
+
+def advance(order: Order, happened: str) -> Order:
+    """The order after `happened` (a word of `LIFE`); unchanged when the table does not know the pair."""
+    status = LIFE.get((order.status, happened))
+    if status is None or status == order.status:
+        return order
+    return msgspec.structs.replace(order, status=status)

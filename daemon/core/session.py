@@ -1,0 +1,53 @@
+"""Time within a session: minutes to a deadline, New York wall time for configured windows. Pure, from integers.
+
+Sessions themselves come as events (`SessionScheduled`); nothing here knows a calendar.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from daemon.core.limits import Execution
+from strategies.contract import Session
+
+MINUTE_NS = 60_000_000_000
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+def minutes_to(deadline_ns: int, now_ns: int) -> float:
+    """Minutes from now to the deadline, negative when it has passed."""
+    return (deadline_ns - now_ns) / MINUTE_NS
+
+
+def new_york_minute(now_ns: int) -> int:
+    """Minute of the New York day, 0 to 1439."""
+    local = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC).astimezone(NEW_YORK)
+    return local.hour * 60 + local.minute
+
+
+def parse_window(window: str) -> tuple[int, int]:
+    """`"HH:MM-HH:MM"` as minutes of the day, start before end. Raises ValueError otherwise."""
+    start, _, end = window.partition("-")
+    first, last = (int(t[:2]) * 60 + int(t[3:]) for t in (start, end) if len(t) == 5 and t[2] == ":")
+    if not 0 <= first < last <= 24 * 60:
+        raise ValueError(f"window {window!r}: start must lie before end within one day, as in '12:00-13:00'")
+    return first, last
+
+
+def in_window(minute: int, window: str) -> bool:
+    """True when the minute of the day lies in [start, end) of the window."""
+    first, last = parse_window(window)
+    return first <= minute < last
+
+
+def flatten_from_ns(session: Session, expiry: str, execution: Execution) -> int:
+    """When the exit for the flat-before-close rule is sent: earlier for contracts that expire today."""
+    before = execution.expiry_day_flat_min if expiry <= session.date else execution.flat_before_close_min
+    return session.close_ns - (before + execution.flatten_lead_min) * MINUTE_NS
+
+
+def flat_by_ns(session: Session, expiry: str, execution: Execution) -> int:
+    """When every position of this expiry must be flat."""
+    before = execution.expiry_day_flat_min if expiry <= session.date else execution.flat_before_close_min
+    return session.close_ns - before * MINUTE_NS

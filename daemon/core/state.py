@@ -1,0 +1,278 @@
+"""All that the daemon knows, as one frozen value; and the draft in which a step prepares the next one.
+
+Nothing here decides. `State` is what snapshots hold and what the state digest is taken of; `Draft` lives only inside
+one step and is thrown away when the step raises, so a failed step changes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from decimal import Decimal
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from daemon.core.effects import AnyEffect
+from daemon.core.events import Contract, Quote
+from daemon.core.limits import Trading
+from daemon.core.orders import Order, Work
+from strategies.contract import Bar, Session, Strategy
+
+S = TypeVar("S")
+ZERO = Decimal(0)
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whose journal this is. A journal opened with another identity is refused."""
+
+    mode: str
+    account: str
+    strategy: str
+    epoch: str
+    feed: str
+
+
+class Halt(msgspec.Struct, frozen=True):
+    reason: str  # a heading of docs/OPERATIONS.md
+    detail: str
+    since_ns: int
+
+
+class Pause(msgspec.Struct, frozen=True):
+    reason: str
+    until_ns: int  # 0: until resumed
+
+
+class Model(msgspec.Struct, frozen=True):
+    version: str
+    promoted: bool
+    feed: str
+
+
+class Position(msgspec.Struct, frozen=True):
+    """Contracts (or shares, `multiplier` 1) held long. `cost` is the sum of price x quantity still held."""
+
+    symbol: str
+    right: int  # +1 call, -1 put, 0 shares
+    quantity: int
+    cost: Decimal
+    multiplier: int
+    opened_ns: int
+    expiry: str
+    pnl: Decimal = ZERO  # realised by this position so far, after fees: decides win or loss when it closes
+
+
+class Book(msgspec.Struct, frozen=True):
+    """Cash, positions and equity in USD. Equity marks options at the last known mid."""
+
+    cash: Decimal = ZERO
+    positions: dict[str, Position] = {}
+    realized: Decimal = ZERO  # after fees
+    fees: Decimal = ZERO
+    equity: Decimal = ZERO
+    peak: Decimal = ZERO
+    max_drawdown: float = 0.0
+    session_start_equity: Decimal = ZERO
+    transfers: Decimal = ZERO  # of this session
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """The contracts of the chosen expiry, calls and puts aligned by ascending strike."""
+
+    session_date: str
+    expiry: str
+    strikes: tuple[float, ...]
+    calls: tuple[Contract, ...]
+    puts: tuple[Contract, ...]
+    volatility: float | None
+
+
+class SessionState(msgspec.Struct, frozen=True):
+    """The session that runs or comes next; `starts` are the last bars' starts, newest last, for the gap rule."""
+
+    session: Session | None = None
+    upcoming: tuple[Session, ...] = ()
+    last_bar_ns: int = 0
+    spot: float = 0.0
+    starts: tuple[int, ...] = ()
+    warm: bool = False
+    ended: bool = False
+
+
+class RiskState(msgspec.Struct, frozen=True):
+    reconciled: bool = False
+    halt: Halt | None = None
+    pause: Pause | None = None
+    last_trade_ns: int = 0  # when a position was last closed
+    last_loss_ns: int = 0
+    order_times: tuple[int, ...] = ()  # of the last minute
+    orders_today: int = 0
+    day_trades: int = 0
+    consecutive_losses: int = 0
+    outcomes: tuple[bool, ...] = ()  # of the last orders: True when rejected
+    alarms: tuple[str, ...] = ()  # raised once a session
+
+
+class Ask(msgspec.Struct, frozen=True):
+    decision: int
+    bar_ns: int
+    valid_until_ns: int
+
+
+class Stats(msgspec.Struct, frozen=True):
+    """Counts since the journal began. `actions` by the spec's order, after resolution."""
+
+    bars: int = 0
+    bars_rejected: int = 0
+    decisions: int = 0
+    orders: int = 0
+    fills: int = 0
+    partial_fills: int = 0
+    trades: int = 0
+    wins: int = 0
+    actions: tuple[int, ...] = ()
+    denials: dict[str, int] = {}
+
+
+class State(msgspec.Struct, Generic[S], frozen=True):
+    strategy: S
+    identity: Identity
+    trading: Trading
+    now_ns: int = 0
+    seq: int = 0  # chained events stepped
+    fed: int = 0  # feed events among them
+    decision: int = 0
+    session: SessionState = SessionState()
+    chain: Chain | None = None
+    watched: tuple[str, ...] = ()
+    contracts: dict[str, Contract] = {}  # watched or held, by symbol
+    quotes: dict[str, Quote] = {}
+    book: Book = Book()
+    orders: dict[str, Order] = {}  # working, and those closed in this session
+    works: dict[str, Work] = {}
+    risk: RiskState = RiskState()
+    model: Model | None = None
+    pending_bars: tuple[Bar, ...] = ()
+    ask: Ask | None = None
+    stats: Stats = Stats()
+
+    @property
+    def holding(self) -> Position | None:
+        """The one option position of a single-position desk, or None."""
+        for position in self.book.positions.values():
+            if position.right:
+                return position
+        return None
+
+
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+def encode_state(state: State[Any]) -> bytes:
+    """Canonical JSON of a state: equal states give equal bytes."""
+    return _ENCODER.encode(state)
+
+
+def digest(state: State[Any]) -> str:
+    """SHA-256 of the canonical JSON, as 64 hex digits."""
+    return hashlib.sha256(encode_state(state)).hexdigest()
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One row for a read model: its table, and the values in the table's column order."""
+
+    table: str
+    row: tuple[Any, ...]
+
+
+class Draft:
+    """The next state in the making: one attribute for each field of `State`, beside effects and read-model rows."""
+
+    __slots__ = (
+        "ask",
+        "book",
+        "chain",
+        "contracts",
+        "decision",
+        "effects",
+        "fed",
+        "identity",
+        "machine",
+        "marked",
+        "model",
+        "now_ns",
+        "orders",
+        "pending_bars",
+        "quotes",
+        "records",
+        "risk",
+        "seq",
+        "session",
+        "stats",
+        "strategy",
+        "trading",
+        "watched",
+        "works",
+    )
+
+    def __init__(self, state: State[Any], machine: Strategy) -> None:
+        self.machine = machine
+        self.strategy = state.strategy
+        self.identity = state.identity
+        self.trading = state.trading
+        self.now_ns = state.now_ns
+        self.seq = state.seq
+        self.fed = state.fed
+        self.decision = state.decision
+        self.session = state.session
+        self.chain = state.chain
+        self.watched = state.watched
+        self.contracts = state.contracts
+        self.quotes = state.quotes
+        self.book = state.book
+        self.orders = state.orders
+        self.works = state.works
+        self.risk = state.risk
+        self.model = state.model
+        self.pending_bars = state.pending_bars
+        self.ask = state.ask
+        self.stats = state.stats
+        self.effects: list[AnyEffect] = []
+        self.records: list[Record] = []
+        self.marked = False  # prices or positions changed: equity and guards are due
+
+    def freeze(self) -> State[Any]:
+        return State(
+            self.strategy,
+            self.identity,
+            self.trading,
+            self.now_ns,
+            self.seq,
+            self.fed,
+            self.decision,
+            self.session,
+            self.chain,
+            self.watched,
+            self.contracts,
+            self.quotes,
+            self.book,
+            self.orders,
+            self.works,
+            self.risk,
+            self.model,
+            self.pending_bars,
+            self.ask,
+            self.stats,
+        )
+
+    @property
+    def holding(self) -> Position | None:
+        """The one option position of a single-position desk, or None."""
+        for position in self.book.positions.values():
+            if position.right:
+                return position
+        return None
+
+    def working(self, symbol: str, side: int) -> int:
+        """Contracts of `symbol` that working orders on this side may still fill."""
+        return sum(o.remaining for o in self.orders.values() if o.symbol == symbol and o.side == side)
