@@ -11,8 +11,8 @@ import struct
 import msgspec
 
 from strategies.contract import Answer, Bar, Decision, Observation, Session, Spec, Target, View
-from strategies.features import FEATURES, HISTORY_BARS, SessionStream, position_features
-from strategies.sampling import choose
+from strategies.features import FEATURES, HISTORY_BARS, PERIODS, SessionStream, position_features
+from strategies.sampling import SAMPLING, choose
 
 HOLD, BUY_CALL, BUY_PUT, TRIM_50, TRIM_70, EXIT = range(6)
 ACTIONS = ("HOLD", "BUY_CALL", "BUY_PUT", "TRIM_50", "TRIM_70", "EXIT")
@@ -42,6 +42,16 @@ RESOLUTION: dict[int, tuple[int, int, int, int, int, int]] = {
 
 KEPT_PERCENT = {TRIM_50: 50, TRIM_70: 30}
 """What a trim keeps of the present holding, in percent."""
+
+DECLARATION: dict[str, object] = {
+    "features": FEATURES,
+    "periods": PERIODS,
+    "rows": "history_bars before the session's open, then this session's bars; a window's rows are all of this session",
+    "sampling": SAMPLING,
+    "resolution": [(side, [ACTIONS[action] for action in meant]) for side, meant in RESOLUTION.items()],
+    "kept_percent": [(ACTIONS[action], percent) for action, percent in KEPT_PERCENT.items()],
+}
+"""All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
 
 
 class ScalperState(msgspec.Struct, frozen=True):
