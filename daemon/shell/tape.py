@@ -1,0 +1,232 @@
+"""Recorded bars as feed events: CSV, CSV.gz or Parquet in, `SessionScheduled`, `BarClosed`, `SessionEnded` out.
+
+The order of events depends on the file, the calendar and the strategy's symbols alone, never on batch sizes or the
+clock, so a replay resumes by skipping a count. A bad row becomes `BarRejected`; a file that cannot be read, `TapeError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from daemon.core.events import BarClosed, BarRejected, Event, SessionEnded, SessionScheduled
+from daemon.shell.calendar import SessionCalendar, midnight_ns
+from daemon.shell.tape_file import Rows, TapeError, TapeFile
+from strategies.contract import Bar
+
+DAY_S = 86_400
+_SECOND_NS = 1_000_000_000
+_ROW_FAULTS = ("", "not_finite", "not_positive", "high_below_low", "negative_volume", "off_grid")
+REJECT_REASONS = (*_ROW_FAULTS[1:], "duplicate", "out_of_order")
+"""Why a row is refused. `high_below_low` also stands for an open or close outside of [low, high]."""
+
+
+class TapeInfo(msgspec.Struct, frozen=True):
+    """What a first pass over a tape found. Times are bar starts in nanoseconds UTC, of the strategy's rows."""
+
+    sha256: str  # of the file's bytes
+    rows: int  # of all symbols
+    rows_by_symbol: dict[str, int]
+    first_ns: int
+    last_ns: int
+    dates: int  # New York dates that have rows, extended hours included
+    symbols: tuple[str, ...]  # the strategy's
+    interval_s: int  # the strategy's
+    symbol_assumed: bool  # the file has no symbol column
+    synthetic: str  # the label of a synthetic tape, empty for recorded data
+
+    @property
+    def first_date(self) -> str:
+        """New York date (`YYYY-MM-DD`) of the earliest row."""
+        return str(_new_york_days(np.array([self.first_ns]))[0])
+
+    @property
+    def last_date(self) -> str:
+        """New York date (`YYYY-MM-DD`) of the latest row."""
+        return str(_new_york_days(np.array([self.last_ns]))[0])
+
+
+def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
+    """Read the whole tape once, in batches, and say what it holds.
+
+    `symbols` and `interval_s` are the strategy's (`Spec`). Raises TapeError, whose message names the file, the thing
+    found, the thing expected and the cure.
+    """
+    file = TapeFile(path, symbols)
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    counts: Counter[str] = Counter()
+    days: set[np.datetime64] = set()
+    first_ns, last_ns = 2**63 - 1, -1
+    for rows in file.batches():
+        for code, symbol in enumerate(rows.names):
+            starts = rows.start_ns[rows.codes == code]
+            if not starts.size:
+                continue
+            if symbol in symbols:
+                before = rows.start_ns[: int(np.argmax(rows.codes == code))]
+                before = before[np.isin(rows.codes[: before.size], [rows.names.index(s) for s in symbols if s in rows.names])]
+                newest = max(last_ns, int(before.max()) if before.size else -1)
+                if symbol not in counts and int(starts[0]) < newest:
+                    raise TapeError(
+                        f"{path}: the rows of {symbol} begin earlier than the rows before them, so the file is sorted "
+                        f"by symbol; expected rows in order of time: sort it by timestamp, then symbol"
+                    )
+            counts[symbol] += int(starts.size)
+        wanted = rows.start_ns[np.isin(rows.codes, [code for code, name in enumerate(rows.names) if name in symbols])]
+        if wanted.size:
+            first_ns, last_ns = min(first_ns, int(wanted.min())), max(last_ns, int(wanted.max()))
+            days.update(np.unique(_new_york_days(wanted)))
+    if not counts:
+        raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
+    if not any(symbol in counts for symbol in symbols):
+        found = ", ".join(sorted(counts)[:8])
+        raise TapeError(f"{path}: no row of {', '.join(symbols)}; found {found}: pass a tape of the strategy's symbols")
+    return TapeInfo(
+        sha256=digest,
+        rows=counts.total(),
+        rows_by_symbol=dict(sorted(counts.items())),
+        first_ns=first_ns,
+        last_ns=last_ns,
+        dates=len(days),
+        symbols=symbols,
+        interval_s=interval_s,
+        symbol_assumed=file.symbol_assumed,
+        synthetic=file.synthetic,
+    )
+
+
+@dataclass(slots=True)
+class TapeCounts:
+    """What a `TapeSource` has read so far, in rows."""
+
+    bars: int = 0
+    outside_hours: int = 0  # extended hours and days without a session: left out
+    other_symbols: int = 0  # not the strategy's: left out
+    rejected: Counter[str] = field(default_factory=Counter)  # by reason
+
+
+class TapeSource:
+    """The tape as an iterator of feed events, in the order in which they happened.
+
+    `SessionScheduled` (at the open) precedes a session's first row, `SessionEnded` (at the close) follows its last.
+    `BarClosed` has the bar's end as its time; bars that closed together follow one another in the strategy's order of
+    symbols. A row is a duplicate when the tape is still at its start and has a good row of its symbol, out of order
+    when the tape is past its start. Times never go backwards. Sessions without a row are left out.
+
+    `skip` is the number of feed events that were journaled before; these are not given again. Raises TapeError when
+    the tape has fewer, and CalendarError when the calendar does not hold a session's surroundings.
+    """
+
+    def __init__(self, path: Path, info: TapeInfo, calendar: SessionCalendar, skip: int = 0) -> None:
+        self.counts = TapeCounts()
+        self._path = path
+        self._info = info
+        self._calendar = calendar
+        self._skip = skip
+        self._sessions = calendar.sessions
+        daily = info.interval_s >= DAY_S
+        begins = [midnight_ns(session.date) if daily else session.open_ns for session in self._sessions]
+        self._begins = np.array(begins, dtype=np.int64)  # the start of a session's first bar
+        self._closes = np.array([session.close_ns for session in self._sessions], dtype=np.int64)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Feed events from the first that was not journaled. Each call reads the file anew."""
+        self.counts = TapeCounts()
+        events = self._events()
+        skipped = sum(1 for _ in islice(events, self._skip))
+        if skipped < self._skip:
+            raise TapeError(
+                f"{self._path}: the journal holds {self._skip} feed events, the tape has {skipped}: resume with the "
+                f"tape the journal was written from, or start with a fresh state directory"
+            )
+        yield from events
+
+    def _events(self) -> Iterator[Event]:
+        symbols, counts, step_ns = self._info.symbols, self.counts, self._info.interval_s * _SECOND_NS
+        now, end_ns, index = -1, 0, -1  # start of the bars now gathered, their end, their session
+        gathered: dict[int, Bar] = {}  # by the symbol's place in the strategy's order
+        for batch in TapeFile(self._path, symbols).batches():
+            for start, slot, at, place, fault, *prices in self._classified(batch):
+                if slot > now:
+                    for key in sorted(gathered):
+                        yield BarClosed(end_ns, gathered[key])
+                    counts.bars += len(gathered)
+                    gathered = {}
+                    if at != index:
+                        if index >= 0:
+                            yield SessionEnded(self._sessions[index].close_ns, self._sessions[index].date)
+                        index = at
+                        yield self._scheduled(index)
+                    now = slot
+                    end_ns = min(slot + step_ns, self._sessions[index].close_ns)
+                reason = _ROW_FAULTS[fault]
+                if not reason and slot < now:
+                    reason = "out_of_order"
+                elif not reason and place in gathered:
+                    reason = "duplicate"
+                if reason:
+                    counts.rejected[reason] += 1
+                    yield BarRejected(end_ns, symbols[place], start, reason, _detail(start, now, prices))
+                else:
+                    gathered[place] = Bar(symbols[place], start, *prices)
+        for key in sorted(gathered):
+            yield BarClosed(end_ns, gathered[key])
+        counts.bars += len(gathered)
+        if index >= 0:
+            yield SessionEnded(self._sessions[index].close_ns, self._sessions[index].date)
+
+    def _scheduled(self, index: int) -> SessionScheduled:
+        session, upcoming, previous = self._calendar.around(self._sessions[index].date)
+        return SessionScheduled(session.open_ns, session, upcoming, previous)
+
+    def _classified(self, rows: Rows) -> Iterator[tuple[int, ...]]:
+        """The regular-session rows of the strategy's symbols: (start, slot, session, place, fault, prices…).
+
+        `slot` is the start of the bar on the session's grid that holds `start`; `fault` an index into _ROW_FAULTS.
+        """
+        symbols = self._info.symbols
+        places = np.array([symbols.index(name) if name in symbols else -1 for name in rows.names])[rows.codes]
+        at = np.searchsorted(self._begins, rows.start_ns, side="right") - 1
+        ours = places >= 0
+        inside = ours & (at >= 0) & (rows.start_ns < self._closes[at])
+        self.counts.other_symbols += int(np.count_nonzero(~ours))
+        self.counts.outside_hours += int(np.count_nonzero(ours & ~inside))
+        start, at, places, prices = rows.start_ns[inside], at[inside], places[inside], rows.prices[:, inside]
+        off_grid = (start - self._begins[at]) % (self._info.interval_s * _SECOND_NS)
+        opened, high, low, close, volume = prices
+        faults = np.select(
+            [
+                ~np.isfinite(prices).all(axis=0),
+                (prices[:4] <= 0).any(axis=0),
+                (high < low) | (np.minimum(opened, close) < low) | (np.maximum(opened, close) > high),
+                volume < 0,
+                off_grid != 0,
+            ],
+            [1, 2, 3, 4, 5],
+        )
+        columns = (start, start - off_grid, at, places, faults, *prices)
+        return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _detail(start_ns: int, now_ns: int, prices: list[float]) -> str:
+    opened, high, low, close, volume = prices
+    values = f"open={opened} high={high} low={low} close={close} volume={volume}"
+    return f"{values}; start {_utc(start_ns)}, the tape is at {_utc(now_ns)}"
+
+
+def _utc(time_ns: int) -> str:
+    return f"{np.datetime64(time_ns, 'ns').astype('datetime64[s]')}Z"
+
+
+def _new_york_days(start_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
+    """New York dates of bar starts. New York is four or five hours behind UTC; no bar starts from 23:00 to midnight."""
+    return (start_ns - 4 * 3600 * _SECOND_NS).astype("datetime64[ns]").astype("datetime64[D]")

@@ -1,0 +1,177 @@
+"""Bar files as numpy columns, a batch at a time: the one place that knows CSV, gzip and Parquet.
+
+Columns symbol (may be absent for a strategy of one symbol), timestamp (with a zone, or integer epoch nanoseconds),
+open, high, low, close, volume; others are ignored. What cannot be read raises `TapeError`; values are not judged here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+PRICES = ("open", "high", "low", "close", "volume")
+SYNTHETIC_KEY = b"synthetic"  # of a Parquet file's metadata; in CSV the comment line `# synthetic …` comes first
+_BATCH_ROWS = 16_384
+_EARLIEST_NS = 315_532_800_000_000_000  # 1980: integers below it are not nanoseconds
+_INSTANT = pa.timestamp("ns", "UTC")
+
+
+class TapeError(Exception):
+    """A tape that cannot be used: the operator's trouble (exit code 2). The message names file, fault and cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A batch of n rows in file order, values as they are."""
+
+    names: tuple[str, ...]  # the symbols of this batch
+    codes: npt.NDArray[np.int64]  # (n,) index into `names`
+    start_ns: npt.NDArray[np.int64]  # (n,)
+    prices: npt.NDArray[np.float64]  # (5, n): open, high, low, close, volume; NaN where the file has none
+
+
+class TapeFile:
+    """A bar file whose columns were checked. Raises TapeError for what it cannot be or must not be."""
+
+    def __init__(self, path: Path, symbols: tuple[str, ...]) -> None:
+        self.path = path
+        self.synthetic = ""
+        self._comments = 0  # lines before the header
+        self._epoch = False  # integer timestamps
+        if not path.is_file():
+            raise TapeError(f"{path}: no such file; expected a tape of bars: check the path given with --bars")
+        if path.stat().st_size == 0:
+            raise TapeError(f"{path}: the file is empty; expected a header and bars: check how it was written")
+        self._parquet = path.name.endswith(".parquet")
+        if not self._parquet and not path.name.endswith((".csv", ".csv.gz")):
+            raise TapeError(f"{path}: unknown format; expected .csv, .csv.gz or .parquet: convert or rename it")
+        with _reading(path):
+            columns = self._open_parquet() if self._parquet else self._open_csv()
+        self.symbol_assumed = "symbol" not in columns
+        required = ("timestamp", *PRICES)
+        missing = [name for name in required if name not in columns]
+        if missing:
+            raise TapeError(
+                f"{path}: the column {', '.join(missing)} is missing; found {', '.join(columns)}; "
+                f"expected symbol, {', '.join(required)}: rename the columns"
+            )
+        if self.symbol_assumed and len(symbols) != 1:
+            raise TapeError(
+                f"{path}: there is no column symbol, and the strategy has {len(symbols)} symbols ({', '.join(symbols)}): "
+                f"add the column, so that each bar says whose it is"
+            )
+        self._assumed = symbols[0]
+        self._columns = list(required) if self.symbol_assumed else ["symbol", *required]
+        with _reading(path):
+            self._check_timestamps()
+
+    def batches(self) -> Iterator[Rows]:
+        """All rows in file order. Raises TapeError where the file breaks off or a value is of the wrong kind."""
+        with _reading(self.path):
+            seen = 0
+            for batch in self._parquet_batches() if self._parquet else self._csv_batches():
+                if batch.num_rows:
+                    yield self._rows(batch, seen)
+                seen += batch.num_rows
+
+    def _open_parquet(self) -> list[str]:
+        with pa.parquet.ParquetFile(self.path) as file:
+            metadata = file.schema_arrow.metadata or {}
+            self.synthetic = metadata.get(SYNTHETIC_KEY, b"").decode()
+            self._kind = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True)).get("timestamp")
+            return list(file.schema_arrow.names)
+
+    def _open_csv(self) -> list[str]:
+        with self._bytes() as stream, io.TextIOWrapper(stream, encoding="utf-8-sig") as text:
+            line = text.readline()
+            while line.startswith("#"):
+                if self._comments == 0 and line.startswith("# synthetic"):
+                    self.synthetic = line.removeprefix("#").strip()
+                self._comments += 1
+                line = text.readline()
+            columns = [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
+            sample = text.readline().rstrip("\r\n").split(",")
+        self._sample = sample[columns.index("timestamp")].strip('"') if len(sample) == len(columns) and "timestamp" in columns else ""
+        self._epoch = self._sample.lstrip("-").isdecimal()
+        return columns
+
+    def _check_timestamps(self) -> None:
+        naive = f"{self.path}: the timestamps have no time zone ({{}}); expected UTC offsets: {_ZONE_CURE}"
+        if self._parquet:
+            if pa.types.is_timestamp(self._kind) and self._kind.tz is None:
+                raise TapeError(naive.format(f"type {self._kind}"))
+            if not (pa.types.is_timestamp(self._kind) or pa.types.is_integer(self._kind) or pa.types.is_string(self._kind)):
+                raise TapeError(f"{self.path}: the column timestamp has type {self._kind}; expected timestamps: {_ZONE_CURE}")
+        elif self._sample and not self._epoch:
+            try:
+                pa.scalar(self._sample).cast(_INSTANT)
+            except pa.ArrowInvalid as error:
+                if "zone offset" in str(error):
+                    raise TapeError(naive.format(f"such as {self._sample!r}")) from error
+                raise
+
+    def _bytes(self) -> io.BufferedIOBase:
+        return gzip.open(self.path, "rb") if self.path.name.endswith(".gz") else self.path.open("rb")
+
+    def _parquet_batches(self) -> Iterator[Any]:
+        with pa.parquet.ParquetFile(self.path, pre_buffer=False) as file:
+            yield from file.iter_batches(_BATCH_ROWS, columns=self._columns, use_threads=False)
+
+    def _csv_batches(self) -> Iterator[Any]:
+        types = dict.fromkeys(PRICES, pa.float64()) | {"symbol": pa.string()}
+        types["timestamp"] = pa.int64() if self._epoch else _INSTANT
+        with self._bytes() as stream, pa.csv.open_csv(
+            stream,
+            read_options=pa.csv.ReadOptions(use_threads=False, skip_rows=self._comments),
+            convert_options=pa.csv.ConvertOptions(include_columns=self._columns, column_types=types),
+        ) as reader:
+            yield from reader
+
+    def _rows(self, batch: Any, seen: int) -> Rows:
+        times = batch.column("timestamp")
+        if times.null_count:
+            row = seen + int(np.argmax(times.is_null().to_numpy(zero_copy_only=False))) + 1
+            raise TapeError(f"{self.path}: row {row} has no timestamp; expected one in every row: remove or repair it")
+        if not pa.types.is_integer(times.type):
+            times = times.cast(_INSTANT)
+        start_ns = times.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        if int(start_ns.min()) < _EARLIEST_NS:
+            raise TapeError(
+                f"{self.path}: the timestamp {int(start_ns.min())} is before 1980 when read as nanoseconds; expected "
+                f"integer nanoseconds since 1970 UTC: multiply seconds by 1e9, milliseconds by 1e6"
+            )
+        prices = np.empty((len(PRICES), batch.num_rows))
+        for row, name in enumerate(PRICES):
+            prices[row] = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        if self.symbol_assumed:
+            return Rows((self._assumed,), np.zeros(batch.num_rows, dtype=np.int64), start_ns, prices)
+        symbols = batch.column("symbol").cast(pa.string()).fill_null("").dictionary_encode()
+        codes = symbols.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        return Rows(tuple(symbols.dictionary.to_pylist()), codes, start_ns, prices)
+
+
+_ZONE_CURE = "write them as 2024-03-26T13:30:00Z, as tz-aware Parquet timestamps, or as integer epoch nanoseconds"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What the readers raise, as a TapeError that names the file."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TapeError(f"{path}: the gzip stream is truncated or damaged ({error}): fetch the file again") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise TapeError(f"{path}: the file is truncated or malformed ({reason}): fetch or write it again") from error
