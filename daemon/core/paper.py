@@ -1,0 +1,430 @@
+"""The paper broker: what a broker and an option market would say, as a pure function of journaled events and effects.
+
+It lists contracts, quotes them after each bar, matches orders and settles expiries. It reads no clock and draws no
+number, so replaying the journal rebuilds it exactly. Rules for users: docs/PAPER.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
+from daemon.core.events import (
+    BarClosed,
+    BrokerPosition,
+    BrokerSnapshot,
+    CancelRejected,
+    Contract,
+    ContractExpired,
+    ContractsListed,
+    Event,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderFilled,
+    OrderRejected,
+    Quote,
+    QuotesReceived,
+    SessionEnded,
+    SessionScheduled,
+)
+from daemon.core.fees import CENT, fees
+from daemon.core.limits import Trading
+from daemon.core.option_market import (
+    MINUTE_NS,
+    SessionMarket,
+    bid_ask_cents,
+    occ_symbol,
+    option_terms,
+    parse_occ,
+    price,
+    session_market,
+)
+from strategies.contract import Bar, Session
+
+ZERO = Decimal(0)
+SHARES = 100  # of the underlying for one contract
+INTENTS = {1: "buy_to_open", -1: "sell_to_close"}
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A position: contracts, or shares (negative when short). `average_price` in USD a share."""
+
+    symbol: str
+    quantity: int
+    average_price: Decimal
+
+
+class WorkingOrder(msgspec.Struct, frozen=True):
+    """An accepted order that is neither filled, cancelled nor expired. `cost` = sum of price x contracts so far."""
+
+    client_order_id: str
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: Decimal | None
+    submitted_ns: int
+    filled: int = 0
+    cost: Decimal = ZERO
+    fees: Decimal = ZERO
+
+
+class SessionClose(msgspec.Struct, frozen=True):
+    """The close of a session's last bar."""
+
+    date: str
+    close: float
+
+
+class PaperState(msgspec.Struct, frozen=True):
+    """All the paper broker knows. JSON-encodable; a decoded copy continues exactly like the original."""
+
+    cash: Decimal
+    holdings: tuple[Holding, ...] = ()
+    orders: tuple[WorkingOrder, ...] = ()
+    closes: tuple[SessionClose, ...] = ()  # of earlier sessions, oldest first, as many as the volatility needs
+    session: Session | None = None  # None before the first and between sessions
+    upcoming: tuple[Session, ...] = ()
+    previous: tuple[Session, ...] = ()
+    market: SessionMarket | None = None  # of this session, fixed before its first bar; None while σ is unknown
+    last_bar: Bar | None = None  # of this session
+    watched: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled, or still working then
+
+
+class PaperBroker:
+    """The paper broker of one desk. Holds rules only: every result depends on the arguments alone."""
+
+    __slots__ = ("_contracts", "_paper", "_underlying")
+
+    def __init__(self, trading: Trading, underlying: str) -> None:
+        self._contracts = trading.contracts
+        self._paper = trading.paper
+        self._underlying = underlying
+
+    def start(self) -> PaperState:
+        """The state before any event: the configured cash and nothing else."""
+        return PaperState(cash=self._paper.cash_usd)
+
+    def step(
+        self, state: PaperState, event: Event, effects: Sequence[Effect] = ()
+    ) -> tuple[PaperState, tuple[Event, ...]]:
+        """The state after `event` and the `effects` that the core's step returned for it, and what the broker says.
+
+        Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
+        """
+        said: list[Event] = []
+        bar: Bar | None = None
+        match event:
+            case BarClosed():
+                if self._is_regular(state, event.bar):
+                    bar = event.bar
+                    state = self._trade(state, bar, event.time_ns, said)
+                else:
+                    state = self._remember(state, event.bar)
+            case SessionScheduled():
+                state = self._schedule(state, event, said)
+            case SessionEnded():
+                if state.session is not None and state.session.date == event.date:
+                    state = self._end(state, state.session, event.time_ns, said)
+        for effect in effects:
+            state = self._carry_out(state, effect, event.time_ns, said)
+        if bar is not None:
+            said.append(QuotesReceived(event.time_ns, bar.start_ns, self._quotes(state, bar, event.time_ns)))
+        return state, tuple(said)
+
+    # --- the session ----------------------------------------------------------------------------------------------
+
+    def _schedule(self, state: PaperState, event: SessionScheduled, said: list[Event]) -> PaperState:
+        """Begin a session, ending a forgotten one first; of the running session only the contracts are said again."""
+        session = event.session
+        if state.session is not None and state.session.date >= session.date:
+            self._list(state.market, event.time_ns, said)
+            return state
+        if state.session is not None:
+            state = self._end(state, state.session, event.time_ns, said)
+        state = replace(
+            state,
+            session=session,
+            upcoming=event.upcoming,
+            previous=event.previous,
+            seen=tuple(order.client_order_id for order in state.orders),
+        )
+        return self._open_market(state, session, event.time_ns, said)
+
+    def _open_market(self, state: PaperState, session: Session, time_ns: int, said: list[Event]) -> PaperState:
+        """Fix the session's volatility and strikes from earlier closes, if there are enough, and say the chain."""
+        closes = [known.close for known in state.closes if known.date < session.date]
+        market = session_market(session, state.upcoming, closes, self._paper)
+        self._list(market, time_ns, said)
+        return replace(state, market=market)
+
+    def _list(self, market: SessionMarket | None, time_ns: int, said: list[Event]) -> None:
+        if market is None:
+            return
+        interest = self._paper.open_interest
+        contracts = tuple(
+            Contract(occ_symbol(self._underlying, expiry, right, strike), expiry, right, strike, interest)
+            for expiry in market.listed_expiries(self._contracts.min_days, self._contracts.max_days)
+            for strike in map(Decimal, market.listed_strikes(self._paper.strikes_each_side))
+            for right in (1, -1)
+        )
+        said.append(ContractsListed(time_ns, market.session.date, contracts, market.volatility))
+
+    def _is_regular(self, state: PaperState, bar: Bar) -> bool:
+        session = state.session
+        return (
+            session is not None
+            and bar.symbol == self._underlying
+            and session.open_ns <= bar.start_ns < session.close_ns
+        )
+
+    def _remember(self, state: PaperState, bar: Bar) -> PaperState:
+        """Keep the close of an earlier session from its history bars; the later bar of a session wins."""
+        for session in state.previous:
+            if bar.symbol == self._underlying and session.open_ns <= bar.start_ns < session.close_ns:
+                return replace(state, closes=self._with_close(state.closes, session.date, bar.close))
+        return state
+
+    def _with_close(self, closes: tuple[SessionClose, ...], date: str, close: float) -> tuple[SessionClose, ...]:
+        others = [known for known in closes if known.date != date]
+        ordered = sorted([*others, SessionClose(date, close)], key=lambda known: known.date)
+        return tuple(ordered[-self._paper.volatility_sessions - 1 :])
+
+    def _end(self, state: PaperState, session: Session, time_ns: int, said: list[Event]) -> PaperState:
+        """Lapse the working orders, remember the close, and settle at it what expires with this session."""
+        said.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
+        closes = state.closes
+        if state.last_bar is not None:
+            closes = self._with_close(closes, session.date, state.last_bar.close)
+        state = replace(state, orders=(), closes=closes, session=None, market=None, last_bar=None)
+        for holding in state.holdings:
+            contract = parse_occ(holding.symbol)
+            if contract is None or contract.expiry > session.date:
+                continue
+            close = Decimal(repr(closes[-1].close))
+            exercised = contract.right * (close - contract.strike) >= CENT
+            shares = contract.right * SHARES * holding.quantity if exercised else 0
+            holdings = _with_trade(state.holdings, holding.symbol, -holding.quantity, ZERO)
+            holdings = _with_trade(holdings, self._underlying, shares, contract.strike)
+            state = replace(state, cash=state.cash - shares * contract.strike, holdings=holdings)
+            said.append(
+                ContractExpired(time_ns, holding.symbol, holding.quantity, self._underlying, shares, contract.strike)
+            )
+        return state
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, state: PaperState, effect: Effect, time_ns: int, said: list[Event]) -> PaperState:
+        match effect:
+            case WatchContracts():
+                return replace(state, watched=effect.symbols)
+            case SubmitOrder():
+                return self._submit(state, effect, time_ns, said)
+            case CancelOrder():
+                return _cancel(state, effect.client_order_id, time_ns, said)
+        return state
+
+    def _submit(self, state: PaperState, order: SubmitOrder, time_ns: int, said: list[Event]) -> PaperState:
+        name = order.client_order_id
+        if name in state.seen:
+            raise ValueError(f"client order id {name!r} was submitted twice; expected a new id for every submission")
+        state = replace(state, seen=(*state.seen, name))
+        reason = self._refusal(state, order, time_ns) or self._shortfall(state, order)
+        if reason:
+            said.append(OrderRejected(time_ns, name, reason))
+            return state
+        working = WorkingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
+        said.append(OrderAccepted(time_ns, name))
+        return replace(state, orders=(*state.orders, working))
+
+    def _refusal(self, state: PaperState, order: SubmitOrder, time_ns: int) -> str:
+        """What is wrong with the order itself, in Alpaca's words where it has them, or an empty string."""
+        if order.quantity <= 0:
+            return f"qty must be > 0 (requested: {order.quantity})"
+        if not self._is_known(state, order.symbol):
+            return f'asset "{order.symbol}" not found'
+        if INTENTS[order.side] != order.intent:
+            return f"position intent mismatch, inferred: {INTENTS[order.side]}, specified: {order.intent}"
+        limit = order.limit_price
+        if limit is not None:
+            wrong = limit <= 0 or limit % CENT != 0
+            return f"limit price {limit} must be a positive multiple of {CENT}" if wrong else ""
+        session = state.session
+        if session is None or not session.open_ns <= time_ns < session.close_ns:
+            return "options market orders are only allowed during market hours"
+        return ""
+
+    def _shortfall(self, state: PaperState, order: SubmitOrder) -> str:
+        """What the account lacks for the order, in Alpaca's words, or an empty string."""
+        if order.side < 0:
+            working = sum(o.quantity - o.filled for o in state.orders if o.symbol == order.symbol and o.side < 0)
+            held = _held(state, order.symbol)
+            if order.quantity <= held - working:
+                return ""
+            return f"insufficient qty available for order (requested: {order.quantity}, available: {held - working})"
+        worst = self._worst(state, order.symbol, order.limit_price)
+        if worst is None:
+            return "market order without a quote"
+        required = worst * SHARES * order.quantity + fees(order.quantity, ZERO, 1, self._paper)
+        available = self._buying_power(state)
+        if required <= available:
+            return ""
+        return f"insufficient options buying power (required: {required}, available: {available})"
+
+    def _is_known(self, state: PaperState, symbol: str) -> bool:
+        contract, market = parse_occ(symbol), state.market
+        if contract is None or contract.root != self._underlying:
+            return False
+        return _held(state, symbol) > 0 or (
+            market is not None
+            and contract.expiry in market.listed_expiries(self._contracts.min_days, self._contracts.max_days)
+            and contract.strike in market.listed_strikes(self._paper.strikes_each_side)
+        )
+
+    def _buying_power(self, state: PaperState) -> Decimal:
+        """Cash less what the working buys may still cost."""
+        available = state.cash
+        for order in state.orders:
+            if order.side > 0:
+                worst = self._worst(state, order.symbol, order.limit_price) or ZERO
+                available -= worst * SHARES * (order.quantity - order.filled)
+                available -= fees(order.quantity, ZERO, 1, self._paper) - order.fees
+        return available
+
+    def _worst(self, state: PaperState, symbol: str, limit_price: Decimal | None) -> Decimal | None:
+        """A buy's limit; for a market order the ask at the close of the session's last bar, None without one."""
+        bar, market = state.last_bar, state.market
+        if limit_price is not None or bar is None or market is None:
+            return limit_price
+        cents = market.cents(symbol, bar.close, bar.start_ns + MINUTE_NS, self._paper)
+        return None if cents is None else _usd(cents[1])
+
+    # --- matching and quotes --------------------------------------------------------------------------------------
+
+    def _trade(self, state: PaperState, bar: Bar, time_ns: int, said: list[Event]) -> PaperState:
+        """Fill the orders sent before the bar began, in the order they came; the bar becomes the last one."""
+        if state.market is None and state.last_bar is None and state.session is not None:
+            state = self._open_market(state, state.session, time_ns, said)
+        state = replace(state, last_bar=bar)
+        for order in state.orders:
+            fill = self._fill(state, order, bar)
+            if fill is not None:
+                state = self._filled(state, order, fill, time_ns, said)
+        return state
+
+    def _fill(self, state: PaperState, order: WorkingOrder, bar: Bar) -> tuple[Decimal, int] | None:
+        """The price and the time at which the order trades within `bar`, None when it does not.
+
+        At the open if it is marketable there; else at its own limit if the bar's best price for it touches that.
+        """
+        market = state.market
+        if market is None or order.submitted_ns > bar.start_ns:
+            return None
+        taken = 1 if order.side > 0 else 0  # buys take the ask, sells the bid
+        cents = market.cents(order.symbol, bar.open, bar.start_ns, self._paper)
+        if cents is None:
+            return None
+        at_open, limit = _usd(cents[taken]), order.limit_price
+        if limit is None:
+            return (at_open, bar.start_ns) if at_open else None
+        if order.side * (limit - at_open) >= 0:
+            return at_open, bar.start_ns
+        best = bar.low if option_terms(order.symbol)[1] * order.side > 0 else bar.high
+        end_ns = bar.start_ns + MINUTE_NS
+        cents = market.cents(order.symbol, best, end_ns, self._paper)
+        if cents is not None and order.side * (limit - _usd(cents[taken])) >= 0:
+            return limit, end_ns
+        return None
+
+    def _filled(
+        self, state: PaperState, order: WorkingOrder, fill: tuple[Decimal, int], time_ns: int, said: list[Event]
+    ) -> PaperState:
+        """The books after an execution of what one bar can take of the order."""
+        fill_price, filled_ns = fill
+        quantity = min(order.quantity - order.filled, self._paper.contracts_per_minute)
+        filled, cost = order.filled + quantity, order.cost + fill_price * quantity
+        paid = fees(filled, cost * SHARES, order.side, self._paper)
+        name, symbol, side = order.client_order_id, order.symbol, order.side
+        said.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, filled, cost, paid))
+        rest = () if filled == order.quantity else (replace(order, filled=filled, cost=cost, fees=paid),)
+        at = state.orders.index(order)
+        return replace(
+            state,
+            cash=state.cash - side * fill_price * SHARES * quantity - (paid - order.fees),
+            holdings=_with_trade(state.holdings, symbol, side * quantity, fill_price),
+            orders=(*state.orders[:at], *rest, *state.orders[at + 1 :]),
+        )
+
+    def _quotes(self, state: PaperState, bar: Bar, time_ns: int) -> tuple[Quote, ...]:
+        """Quotes of the watched and the held contracts at the bar's close; what has no price has no quote."""
+        market, paper, symbols = state.market, self._paper, state.watched
+        if market is None:
+            return ()
+        for holding in state.holdings:
+            if holding.symbol not in symbols:
+                symbols = (*symbols, holding.symbol)
+        end_ns, volatility = bar.start_ns + MINUTE_NS, market.volatility
+        quotes = []
+        for symbol in symbols:
+            strike, right, expiry = option_terms(symbol)
+            years = market.years(expiry, end_ns)
+            if years is None:
+                continue
+            worst, best = (bar.low, bar.high) if right > 0 else (bar.high, bar.low)
+            bid, ask = bid_ask_cents(price(bar.close, strike, years, volatility, right), paper)
+            low = sum(bid_ask_cents(price(worst, strike, years, volatility, right), paper))
+            high = sum(bid_ask_cents(price(best, strike, years, volatility, right), paper))
+            quotes.append(Quote(symbol, _usd(bid), _usd(ask), _mid_usd(low), _mid_usd(high), time_ns))
+        return tuple(quotes)
+
+
+def broker_snapshot(state: PaperState, time_ns: int) -> BrokerSnapshot:
+    """What the paper broker answers to the question for cash, positions and open orders."""
+    positions = tuple(BrokerPosition(h.symbol, Decimal(h.quantity), h.average_price) for h in state.holdings)
+    return BrokerSnapshot(time_ns, state.cash, positions, tuple(order.client_order_id for order in state.orders))
+
+
+def _cancel(state: PaperState, name: str, time_ns: int, said: list[Event]) -> PaperState:
+    rest = tuple(order for order in state.orders if order.client_order_id != name)
+    if len(rest) < len(state.orders):
+        said.append(OrderCanceled(time_ns, name))
+        return replace(state, orders=rest)
+    said.append(CancelRejected(time_ns, name, "order is not cancelable" if name in state.seen else "order not found"))
+    return state
+
+
+def _held(state: PaperState, symbol: str) -> int:
+    return sum(holding.quantity for holding in state.holdings if holding.symbol == symbol)
+
+
+def _with_trade(holdings: tuple[Holding, ...], symbol: str, quantity: int, at: Decimal) -> tuple[Holding, ...]:
+    """Holdings after a trade of signed `quantity`: growing averages the price, shrinking keeps it, turning takes it."""
+    kept = tuple(holding for holding in holdings if holding.symbol != symbol)
+    old = next((holding for holding in holdings if holding.symbol == symbol), Holding(symbol, 0, ZERO))
+    total = old.quantity + quantity
+    if total == 0:
+        return kept
+    average = at
+    if old.quantity * quantity >= 0:
+        average = (old.average_price * old.quantity + at * quantity) / total
+    elif old.quantity * total > 0:
+        average = old.average_price
+    return (*kept, Holding(symbol, total, average))
+
+
+@lru_cache(maxsize=65536)
+def _usd(cents: int) -> Decimal:
+    """Whole cents as USD with two decimals."""
+    return Decimal(cents).scaleb(-2)
+
+
+@lru_cache(maxsize=65536)
+def _mid_usd(bid_and_ask: int) -> Decimal:
+    """The mid in USD of a bid and an ask whose sum in cents is given: exact to the half cent."""
+    return _usd(bid_and_ask // 2) if bid_and_ask % 2 == 0 else Decimal(bid_and_ask * 5).scaleb(-3)
