@@ -33,7 +33,7 @@ class SessionCalendar:
 
     @classmethod
     def load(cls, start_date: str, end_date: str) -> SessionCalendar:
-        """The sessions from `start_date` to `end_date` (`YYYY-MM-DD`) and a margin, so that `around` works at both ends.
+        """The sessions from `start_date` to `end_date` (`YYYY-MM-DD`) and a margin for `around` at both ends.
 
         Raises CalendarError when a date is malformed, or `end_date` lies past the horizon (about a year from now).
         """

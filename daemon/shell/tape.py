@@ -1,15 +1,16 @@
 """Recorded bars as feed events: CSV, CSV.gz or Parquet in, `SessionScheduled`, `BarClosed`, `SessionEnded` out.
 
 The order of events depends on the file, the calendar and the strategy's symbols alone, never on batch sizes or the
-clock, so a replay resumes by skipping a count. A bad row becomes `BarRejected`; a file that cannot be read, `TapeError`.
+clock, so a replay resumes by skipping a count. A bad row becomes `BarRejected`, an unreadable file a `TapeError`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import islice
 from pathlib import Path
 
@@ -64,27 +65,26 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     counts: Counter[str] = Counter()
-    days: set[np.datetime64] = set()
+    days: set[date] = set()  # that have rows of the strategy
+    begun: set[int] = set()  # the strategy's symbols seen, by place
     first_ns, last_ns = 2**63 - 1, -1
     for rows in file.batches():
-        for code, symbol in enumerate(rows.names):
-            starts = rows.start_ns[rows.codes == code]
-            if not starts.size:
-                continue
-            if symbol in symbols:
-                before = rows.start_ns[: int(np.argmax(rows.codes == code))]
-                before = before[np.isin(rows.codes[: before.size], [rows.names.index(s) for s in symbols if s in rows.names])]
-                newest = max(last_ns, int(before.max()) if before.size else -1)
-                if symbol not in counts and int(starts[0]) < newest:
-                    raise TapeError(
-                        f"{path}: the rows of {symbol} begin earlier than the rows before them, so the file is sorted "
-                        f"by symbol; expected rows in order of time: sort it by timestamp, then symbol"
-                    )
-            counts[symbol] += int(starts.size)
-        wanted = rows.start_ns[np.isin(rows.codes, [code for code, name in enumerate(rows.names) if name in symbols])]
-        if wanted.size:
-            first_ns, last_ns = min(first_ns, int(wanted.min())), max(last_ns, int(wanted.max()))
-            days.update(np.unique(_new_york_days(wanted)))
+        counts.update(dict(zip(rows.names, np.bincount(rows.codes, minlength=len(rows.names)).tolist(), strict=True)))
+        places = _places(rows, symbols)
+        starts, places = rows.start_ns[places >= 0], places[places >= 0]
+        if not starts.size:
+            continue
+        newest = np.maximum.accumulate(np.append(last_ns, starts))
+        for place in set(places.tolist()) - begun:
+            row = int(np.argmax(places == place))
+            if starts[row] < newest[row]:
+                raise TapeError(
+                    f"{path}: the rows of {symbols[place]} begin earlier than the rows before them, so the file is "
+                    f"sorted by symbol; expected rows in order of time: sort it by timestamp, then symbol"
+                )
+            begun.add(place)
+        first_ns, last_ns = min(first_ns, int(starts.min())), int(newest[-1])
+        days.update(_new_york_days(starts).tolist())
     if not counts:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
     if not any(symbol in counts for symbol in symbols):
@@ -193,8 +193,7 @@ class TapeSource:
 
         `slot` is the start of the bar on the session's grid that holds `start`; `fault` an index into _ROW_FAULTS.
         """
-        symbols = self._info.symbols
-        places = np.array([symbols.index(name) if name in symbols else -1 for name in rows.names])[rows.codes]
+        places = _places(rows, self._info.symbols)
         at = np.searchsorted(self._begins, rows.start_ns, side="right") - 1
         ours = places >= 0
         inside = ours & (at >= 0) & (rows.start_ns < self._closes[at])
@@ -217,7 +216,12 @@ class TapeSource:
         return zip(*(column.tolist() for column in columns), strict=True)
 
 
-def _detail(start_ns: int, now_ns: int, prices: list[float]) -> str:
+def _places(rows: Rows, symbols: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """(n,) each row's place in the strategy's order of symbols, -1 for the symbols of others."""
+    return np.array([symbols.index(name) if name in symbols else -1 for name in rows.names])[rows.codes]
+
+
+def _detail(start_ns: int, now_ns: int, prices: Sequence[float]) -> str:
     opened, high, low, close, volume = prices
     values = f"open={opened} high={high} low={low} close={close} volume={volume}"
     return f"{values}; start {_utc(start_ns)}, the tape is at {_utc(now_ns)}"

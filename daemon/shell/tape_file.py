@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,9 @@ class TapeFile:
         self.path = path
         self.synthetic = ""
         self._comments = 0  # lines before the header
-        self._epoch = False  # integer timestamps
+        self._epoch = False  # integer timestamps in a CSV file
+        self._sample = ""  # its first timestamp
+        self._kind: Any = None  # the Parquet type of timestamp
         if not path.is_file():
             raise TapeError(f"{path}: no such file; expected a tape of bars: check the path given with --bars")
         if path.stat().st_size == 0:
@@ -69,8 +71,8 @@ class TapeFile:
             )
         if self.symbol_assumed and len(symbols) != 1:
             raise TapeError(
-                f"{path}: there is no column symbol, and the strategy has {len(symbols)} symbols ({', '.join(symbols)}): "
-                f"add the column, so that each bar says whose it is"
+                f"{path}: there is no column symbol, and the strategy has {len(symbols)} symbols "
+                f"({', '.join(symbols)}): add the column, so that each bar says whose it is"
             )
         self._assumed = symbols[0]
         self._columns = list(required) if self.symbol_assumed else ["symbol", *required]
@@ -103,7 +105,8 @@ class TapeFile:
                 line = text.readline()
             columns = [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
             sample = text.readline().rstrip("\r\n").split(",")
-        self._sample = sample[columns.index("timestamp")].strip('"') if len(sample) == len(columns) and "timestamp" in columns else ""
+        if "timestamp" in columns and len(sample) == len(columns):
+            self._sample = sample[columns.index("timestamp")].strip('"')
         self._epoch = self._sample.lstrip("-").isdecimal()
         return columns
 
@@ -112,8 +115,12 @@ class TapeFile:
         if self._parquet:
             if pa.types.is_timestamp(self._kind) and self._kind.tz is None:
                 raise TapeError(naive.format(f"type {self._kind}"))
-            if not (pa.types.is_timestamp(self._kind) or pa.types.is_integer(self._kind) or pa.types.is_string(self._kind)):
-                raise TapeError(f"{self.path}: the column timestamp has type {self._kind}; expected timestamps: {_ZONE_CURE}")
+            if not (
+                pa.types.is_timestamp(self._kind) or pa.types.is_integer(self._kind) or pa.types.is_string(self._kind)
+            ):
+                raise TapeError(
+                    f"{self.path}: the column timestamp has type {self._kind}; expected timestamps: {_ZONE_CURE}"
+                )
         elif self._sample and not self._epoch:
             try:
                 pa.scalar(self._sample).cast(_INSTANT)
@@ -122,8 +129,8 @@ class TapeFile:
                     raise TapeError(naive.format(f"such as {self._sample!r}")) from error
                 raise
 
-    def _bytes(self) -> io.BufferedIOBase:
-        return gzip.open(self.path, "rb") if self.path.name.endswith(".gz") else self.path.open("rb")
+    def _bytes(self) -> IO[bytes]:
+        return gzip.GzipFile(self.path) if self.path.name.endswith(".gz") else self.path.open("rb")
 
     def _parquet_batches(self) -> Iterator[Any]:
         with pa.parquet.ParquetFile(self.path, pre_buffer=False) as file:
@@ -132,11 +139,14 @@ class TapeFile:
     def _csv_batches(self) -> Iterator[Any]:
         types = dict.fromkeys(PRICES, pa.float64()) | {"symbol": pa.string()}
         types["timestamp"] = pa.int64() if self._epoch else _INSTANT
-        with self._bytes() as stream, pa.csv.open_csv(
-            stream,
-            read_options=pa.csv.ReadOptions(use_threads=False, skip_rows=self._comments),
-            convert_options=pa.csv.ConvertOptions(include_columns=self._columns, column_types=types),
-        ) as reader:
+        with (
+            self._bytes() as stream,
+            pa.csv.open_csv(
+                stream,
+                read_options=pa.csv.ReadOptions(use_threads=False, skip_rows=self._comments),
+                convert_options=pa.csv.ConvertOptions(include_columns=self._columns, column_types=types),
+            ) as reader,
+        ):
             yield from reader
 
     def _rows(self, batch: Any, seen: int) -> Rows:
