@@ -98,27 +98,6 @@ class SessionStream:
     must be positive and finite, volumes finite and >= 0: then no NaN and no infinity leaves.
     """
 
-    __slots__ = (
-        "_adx",
-        "_atr",
-        "_bands",
-        "_cci",
-        "_close_sma",
-        "_closes",
-        "_ema_fast",
-        "_ema_slow",
-        "_gap",
-        "_macd",
-        "_open_ns",
-        "_previous_close",
-        "_rsi",
-        "_session_ns",
-        "_stochastic",
-        "_value_sum",
-        "_volume_sma",
-        "_volume_sum",
-    )
-
     def __init__(self, history: Sequence[Bar], session: Session) -> None:
         if len(history) != HISTORY_BARS:
             raise ValueError(
