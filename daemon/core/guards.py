@@ -11,8 +11,9 @@ from daemon.core.book import mark
 from daemon.core.effects import CancelOrder, RaiseAlarm
 from daemon.core.events import Quote
 from daemon.core.orders import Order, advance
+from daemon.core.records import OrderRow
 from daemon.core.risk import LOSSES, MINUTE_NS, reject_rate
-from daemon.core.state import Draft, Halt, Pause, Position, Record
+from daemon.core.state import Draft, Halt, Pause, Position
 
 
 def alarm(draft: Draft, name: str, detail: str, *, once: bool = False) -> None:
@@ -55,24 +56,23 @@ def put_order(draft: Draft, order: Order) -> None:
     draft.records.append(_order_row(order, draft.now_ns))
 
 
-def _order_row(o: Order, now_ns: int) -> Record:
-    limit = None if o.limit_price is None else str(o.limit_price)
-    row = (
-        o.client_order_id,
-        o.work,
-        o.purpose,
-        o.symbol,
-        o.side,
-        o.quantity,
-        limit,
-        o.status,
-        o.filled,
-        str(o.cost),
-        str(o.fees),
-        o.submitted_ns,
-        now_ns,
+def _order_row(order: Order, now_ns: int) -> OrderRow:
+    return OrderRow(
+        client_order_id=order.client_order_id,
+        work=order.work,
+        purpose=order.purpose,
+        reason=order.reason,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        limit_price=None if order.limit_price is None else str(order.limit_price),
+        status=order.status,
+        filled=order.filled,
+        cost=str(order.cost),
+        fees_usd=str(order.fees),
+        submitted_ns=order.submitted_ns,
+        updated_ns=now_ns,
     )
-    return Record("orders", row)
 
 
 def revalue(draft: Draft) -> None:

@@ -29,6 +29,7 @@ MINUTE_NS = 60_000_000_000
 SESSIONS_PER_YEAR = 252
 MINUTE_SHARE = 0.54 / 390  # of a session's variance time; a full session's minutes have 0.54
 NIGHT_SHARE = 0.46
+CERTAIN = 1e-12  # a volatility x sqrt(years) below this leaves nothing to chance
 ROUNDING_GUARD = 1e-9  # of a cent: a value this close to a whole cent is that cent
 
 _SQRT2 = math.sqrt(2.0)
@@ -99,36 +100,34 @@ def session_market(
 def price(spot: float, strike: float, years: float, volatility: float, right: int) -> float:
     """Black-Scholes value in USD a share of a European option with r = q = 0 (Black, Scholes 1973, eq. 13).
 
-    `right` +1 call, -1 put; `volatility` annualised. The intrinsic value where `years` or `volatility` is not above 0.
+    `right` +1 call, -1 put; `volatility` annualised, at least 0. The intrinsic value where no time or volatility is left.
     """
-    if years <= 0.0 or volatility <= 0.0:
-        return max(right * (spot - strike), 0.0)
-    deviation = volatility * math.sqrt(years)
+    deviation = volatility * math.sqrt(max(years, 0.0))
+    if deviation < CERTAIN:
+        return max(right * (spot - strike), 0.0) + 0.0  # + 0.0 makes a negative zero positive, here and in the twin
     d1 = math.log(spot / strike) / deviation + 0.5 * deviation
     d2 = d1 - deviation
     in_spot = 0.5 * (1.0 + math.erf(right * d1 / _SQRT2))
     in_strike = 0.5 * (1.0 + math.erf(right * d2 / _SQRT2))
-    return max(right * (spot * in_spot - strike * in_strike), 0.0)
+    return max(right * (spot * in_spot - strike * in_strike), 0.0) + 0.0
 
 
 def price_array(
     spot: npt.ArrayLike, strike: npt.ArrayLike, years: npt.ArrayLike, volatility: npt.ArrayLike, right: npt.ArrayLike
 ) -> Float64Array:
     """`price` over arrays that broadcast together; float64 of the broadcast shape, each element bit-identical to it."""
-    spots, strikes, times, deviations, rights = np.broadcast_arrays(
+    spots, strikes, times, widths, rights = np.broadcast_arrays(
         *(np.asarray(values, dtype=np.float64) for values in (spot, strike, years, volatility, right))
     )
-    values: Float64Array = np.maximum(rights * (spots - strikes), 0.0)
-    alive = (times > 0.0) & (deviations > 0.0)
-    if not alive.any():
-        return values
-    s, k, r = spots[alive], strikes[alive], rights[alive]
-    deviation = deviations[alive] * np.sqrt(times[alive])
+    deviations = widths * np.sqrt(np.maximum(times, 0.0))
+    values: Float64Array = np.maximum(rights * (spots - strikes), 0.0) + 0.0
+    alive = deviations >= CERTAIN
+    s, k, r, deviation = spots[alive], strikes[alive], rights[alive], deviations[alive]
     d1 = _each(math.log, s / k) / deviation + 0.5 * deviation
     d2 = d1 - deviation
     in_spot = 0.5 * (1.0 + _each(math.erf, r * d1 / _SQRT2))
     in_strike = 0.5 * (1.0 + _each(math.erf, r * d2 / _SQRT2))
-    values[alive] = np.maximum(r * (s * in_spot - k * in_strike), 0.0)
+    values[alive] = np.maximum(r * (s * in_spot - k * in_strike), 0.0) + 0.0
     return values
 
 
@@ -188,9 +187,9 @@ def session_volatility(closes: Sequence[float], paper: Paper) -> float | None:
 
 def delta(spot: float, strike: float, years: float, volatility: float, right: int) -> float:
     """Change of the option's value for one dollar of the underlying: 0 to 1 for calls, -1 to 0 for puts."""
-    if years <= 0.0 or volatility <= 0.0:
+    deviation = volatility * math.sqrt(max(years, 0.0))
+    if deviation < CERTAIN:
         return float(right) if right * (spot - strike) > 0.0 else 0.0
-    deviation = volatility * math.sqrt(years)
     d1 = math.log(spot / strike) / deviation + 0.5 * deviation
     return right * 0.5 * (1.0 + math.erf(right * d1 / _SQRT2))
 

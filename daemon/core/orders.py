@@ -70,6 +70,7 @@ class Order(msgspec.Struct, frozen=True):
     client_order_id: str
     work: str  # the work it serves: decision.leg
     purpose: str  # entry or exit
+    reason: str  # policy, or the rule that wanted it
     symbol: str
     side: int
     quantity: int

@@ -16,6 +16,7 @@ from daemon.core.effects import AnyEffect
 from daemon.core.events import Contract, Quote
 from daemon.core.limits import Trading
 from daemon.core.orders import Order, Work
+from daemon.core.records import Row
 from strategies.contract import Bar, Session, Strategy
 
 S = TypeVar("S")
@@ -114,9 +115,12 @@ class RiskState(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
+    """The question that is open at the policy; `row` is its newest feature row as float32 bytes."""
+
     decision: int
     bar_ns: int
     valid_until_ns: int
+    row: bytes
 
 
 class Stats(msgspec.Struct, frozen=True):
@@ -178,13 +182,6 @@ def digest(state: State[Any]) -> str:
     return hashlib.sha256(encode_state(state)).hexdigest()
 
 
-class Record(msgspec.Struct, frozen=True):
-    """One row for a read model: its table, and the values in the table's column order."""
-
-    table: str
-    row: tuple[Any, ...]
-
-
 class Draft:
     """The next state in the making: one attribute for each field of `State`, beside effects and read-model rows."""
 
@@ -198,7 +195,6 @@ class Draft:
         "fed",
         "identity",
         "machine",
-        "marked",
         "model",
         "now_ns",
         "orders",
@@ -238,8 +234,7 @@ class Draft:
         self.ask = state.ask
         self.stats = state.stats
         self.effects: list[AnyEffect] = []
-        self.records: list[Record] = []
-        self.marked = False  # prices or positions changed: equity and guards are due
+        self.records: list[Row] = []
 
     def freeze(self) -> State[Any]:
         return State(

@@ -1,0 +1,245 @@
+"""From targets to orders: works that reach a goal by one attempt at a time.
+
+A work is an entry or an exit with a quantity to end at. A new attempt needs the former one terminal; its client order
+id derives from (epoch, strategy, decision, leg, attempt), so no order can go out twice.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
+from daemon.core.effects import SubmitOrder
+from daemon.core.events import Quote
+from daemon.core.guards import alarm, cancel, put_order
+from daemon.core.limits import Sizing
+from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id
+from daemon.core.risk import MINUTE_NS, SECOND_NS, Intent, RiskView, ask_gates
+from daemon.core.state import Draft
+
+ENTRY = "entry"
+EXIT = "exit"
+EXIT_LEG = 1  # an exit's leg; entries have leg 0
+
+
+def risk_view(draft: Draft) -> RiskView:
+    """What the gates may see of the draft."""
+    return RiskView(
+        now_ns=draft.now_ns,
+        identity=draft.identity,
+        limits=draft.trading.risk,
+        execution=draft.trading.execution,
+        session=draft.session,
+        bar_interval_ns=draft.machine.spec.bar_interval_s * SECOND_NS,
+        risk=draft.risk,
+        model=draft.model,
+        book=draft.book,
+        orders=draft.orders,
+        quotes=draft.quotes,
+    )
+
+
+def fresh(draft: Draft, quote: Quote | None) -> Quote | None:
+    """The quote when it is young enough to act on, else None."""
+    if quote is None or draft.now_ns - quote.quoted_ns > draft.trading.risk.quote_age_max_s * SECOND_NS:
+        return None
+    return quote
+
+
+def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
+    """Contracts that `premium_fraction` of the equity buys at the limit, at most `max_contracts`; 0 below the minimum."""
+    if limit_price <= 0 or equity <= 0:
+        return 0
+    budget = equity * Decimal(str(sizing.premium_fraction))
+    count = min(int(budget / (limit_price * OPTION_MULTIPLIER)), sizing.max_contracts)
+    return count if count >= sizing.min_contracts else 0
+
+
+def entry_limit(quote: Quote, slack: float, bound: Decimal | None) -> Decimal:
+    """Limit of a marketable buy: ask x (1 + slack), never above the bound, rounded down to the cent."""
+    limit = quote.ask * (1 + Decimal(str(slack)))
+    if bound is not None:
+        limit = min(limit, bound)
+    return limit.quantize(CENT, rounding=ROUND_FLOOR)
+
+
+def entry_bound(quote: Quote, collar: float) -> Decimal:
+    """What no attempt of an entry may pay more than: the decision's mid x (1 + collar)."""
+    return (mid(quote) * (1 + Decimal(str(collar)))).quantize(CENT, rounding=ROUND_FLOOR)
+
+
+def sold_by_trim(quantity: int, keep_percent: int) -> int:
+    """Contracts that a trim to `keep_percent` sells: rounded down, at least one."""
+    return max(1, quantity * (100 - keep_percent) // 100)
+
+
+def held(draft: Draft, symbol: str) -> int:
+    position = draft.book.positions.get(symbol)
+    return position.quantity if position else 0
+
+
+def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
+    """Start an entry work that the gates let pass; returns the work's key."""
+    quote = draft.quotes[intent.symbol]
+    bound = entry_bound(quote, draft.trading.risk.price_collar)
+    goal = held(draft, intent.symbol) + intent.quantity
+    work = Work(f"{decision}.0", decision, ENTRY, "policy", intent.symbol, goal, -1, "", draft.now_ns, bound)
+    _submit(draft, work, intent)
+    return work.key
+
+
+def exit_of(draft: Draft, symbol: str) -> Work | None:
+    """The exit of `symbol` that is under way, or None."""
+    for work in draft.works.values():
+        if work.purpose == EXIT and work.symbol == symbol:
+            return work
+    return None
+
+
+def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: str) -> bool:
+    """Hold at most `goal` of `symbol`. Entries into it end, an exit under way takes the lower goal.
+
+    Returns True when this asked for something new.
+    """
+    work = exit_of(draft, symbol)
+    if work is not None:
+        if work.goal <= goal:
+            return False
+        draft.works = {**draft.works, work.key: replace(work, goal=goal, reason=reason)}
+        return True
+    draft.works = {k: w for k, w in draft.works.items() if not (w.purpose == ENTRY and w.symbol == symbol)}
+    key = f"{decision}.{EXIT_LEG}"
+    draft.works = {**draft.works, key: Work(key, decision, EXIT, reason, symbol, goal, -1, "", draft.now_ns, None)}
+    return True
+
+
+def drive(draft: Draft) -> None:
+    """Move every work on: cancel what is too old, send the next attempt where the last one ended, close what is done."""
+    for key in tuple(draft.works):
+        work = draft.works.get(key)
+        if work is None:
+            continue
+        if work.purpose == EXIT:
+            _drive_exit(draft, work)
+        else:
+            _drive_entry(draft, work)
+
+
+def _drive_entry(draft: Draft, work: Work) -> None:
+    rules = draft.trading.execution
+    order = draft.orders[work.order_id]
+    late = draft.now_ns - work.started_ns >= rules.entry_deadline_s * SECOND_NS
+    if order.working:
+        if late or draft.now_ns - order.submitted_ns >= rules.entry_reprice_s * SECOND_NS:
+            cancel(draft, order.client_order_id)
+        return
+    missing = work.goal - held(draft, work.symbol)
+    quote = fresh(draft, draft.quotes.get(work.symbol))
+    if missing <= 0 or late or order.status == REJECTED or quote is None or quote.ask <= 0:
+        _close(draft, work)
+        return
+    contract = draft.contracts.get(work.symbol)
+    limit = entry_limit(quote, rules.entry_slack, work.limit_bound)
+    intent = Intent(ENTRY, contract, work.symbol, +1, missing, limit)
+    if limit < quote.ask or ask_gates(risk_view(draft), intent).denials:
+        _close(draft, work)
+        return
+    _submit(draft, work, intent)
+
+
+def _drive_exit(draft: Draft, work: Work) -> None:
+    rules = draft.trading.execution
+    surplus = held(draft, work.symbol) - work.goal
+    order = draft.orders[work.order_id] if work.order_id else None
+    if order is not None and order.working:
+        old = draft.now_ns - order.submitted_ns >= rules.exit_reprice_s * SECOND_NS
+        if surplus <= 0 or (old and order.limit_price is not None and order.status != UNKNOWN):
+            cancel(draft, order.client_order_id)
+        return
+    if surplus <= 0:
+        _close(draft, work)
+        return
+    session = draft.session.session
+    if session is None or draft.session.ended or not session.open_ns <= draft.now_ns < session.close_ns:
+        return
+    buying = [o for o in draft.orders.values() if o.working and o.symbol == work.symbol and o.side > 0]
+    if buying:
+        for other in buying:
+            cancel(draft, other.client_order_id)
+        return
+    if (
+        order is not None
+        and order.status == REJECTED
+        and draft.now_ns - order.submitted_ns < rules.exit_reprice_s * SECOND_NS
+    ):
+        return  # not sent again at once: the next look is a re-price interval later
+    quantity = surplus - draft.working(work.symbol, -1)
+    if quantity <= 0:
+        return
+    quote = fresh(draft, draft.quotes.get(work.symbol))
+    if quote is not None and quote.bid <= 0:
+        alarm(draft, "no_bid", f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids", once=True)
+        return
+    limit = _exit_limit(quote, work.attempt + 1, draft)
+    intent = Intent(EXIT, draft.contracts.get(work.symbol), work.symbol, -1, quantity, limit)
+    if ask_gates(risk_view(draft), intent).denials:
+        return
+    _submit(draft, work, intent)
+
+
+def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | None:
+    """The attempt's limit: the mid first where configured, then below the bid, then None (market, also unquoted)."""
+    rules = draft.trading.execution
+    if quote is None or attempt >= rules.exit_limit_attempts:
+        return None
+    if attempt == 0 and rules.exit_start == "mid":
+        return mid(quote).quantize(CENT, rounding=ROUND_CEILING)
+    limit = quote.bid * (1 - Decimal(str(rules.exit_slack)))
+    return max(limit.quantize(CENT, rounding=ROUND_CEILING), CENT)
+
+
+def _close(draft: Draft, work: Work) -> None:
+    draft.works = {key: other for key, other in draft.works.items() if key != work.key}
+
+
+def _submit(draft: Draft, work: Work, intent: Intent) -> None:
+    """Send the work's next attempt."""
+    attempt = work.attempt + 1
+    leg = int(work.key.rpartition(".")[2])
+    identity = draft.identity
+    name = client_order_id(identity.epoch, identity.strategy, work.decision, leg, attempt)
+    if name in draft.orders:
+        raise ValueError(f"client order id {name} was used before; every attempt has its own")
+    valid_s = draft.trading.execution.entry_reprice_s if work.purpose == ENTRY else draft.trading.execution.exit_reprice_s
+    order = Order(
+        client_order_id=name,
+        work=work.key,
+        purpose=work.purpose,
+        reason=work.reason,
+        symbol=intent.symbol,
+        side=intent.side,
+        quantity=intent.quantity,
+        limit_price=intent.limit_price,
+        status=SUBMITTED,
+        submitted_ns=draft.now_ns,
+    )
+    put_order(draft, order)
+    draft.works = {**draft.works, work.key: replace(work, attempt=attempt, order_id=name)}
+    risk = draft.risk
+    recent = tuple(t for t in risk.order_times if draft.now_ns - t < MINUTE_NS)
+    draft.risk = replace(risk, order_times=(*recent, draft.now_ns), orders_today=risk.orders_today + 1)
+    draft.stats = replace(draft.stats, orders=draft.stats.orders + 1)
+    draft.effects.append(
+        SubmitOrder(
+            client_order_id=name,
+            symbol=intent.symbol,
+            side=intent.side,
+            quantity=intent.quantity,
+            limit_price=intent.limit_price,
+            intent="buy_to_open" if intent.side > 0 else "sell_to_close",
+            valid_until_ns=draft.now_ns + valid_s * SECOND_NS,
+        )
+    )
+

@@ -1,0 +1,90 @@
+"""The deterministic machine: core, paper market and the queue of what an event caused, advanced one event at a time.
+
+Live replay, recovery, verify and training's evaluation all drive this one class, so they cannot differ. The queue
+holds events of the market and open questions to the policy in the order in which they were caused.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from daemon.core.effects import AskPolicy
+from daemon.core.events import MARKET_EVENTS, Event, PolicyAnswered, PolicyFailed
+from daemon.core.paper import PaperBroker, PaperState
+from daemon.core.state import State
+from daemon.core.step import Core, Step
+
+Caused = Event | AskPolicy
+PolicyEvent = PolicyAnswered | PolicyFailed
+
+
+class Divergence(ValueError):
+    """A journaled event is not the one that the events before it cause."""
+
+
+class Machine:
+    """One desk in memory: `state`, the paper broker's state (None with a real broker), and what is still to come."""
+
+    __slots__ = ("core", "market", "market_state", "queue", "state")
+
+    def __init__(
+        self, core: Core, state: State[Any], market: PaperBroker | None = None, market_state: PaperState | None = None
+    ) -> None:
+        self.core = core
+        self.state = state
+        self.market = market
+        self.market_state = market_state
+        self.queue: deque[Caused] = deque()
+
+    def apply(self, event: Event) -> Step:
+        """Step one event and queue what it causes. When it raises, nothing has changed."""
+        step = self.core.step(self.state, event)
+        if self.market is not None and self.market_state is not None:
+            market_state, said = self.market.step(self.market_state, event, step.effects)
+            self.market_state = market_state
+            self.queue.extend(said)
+        self.state = step.state
+        for effect in step.effects:
+            if type(effect) is AskPolicy:
+                self.queue.append(effect)
+        return step
+
+    def reapply(self, event: Event) -> Step:
+        """Apply a journaled event: what was caused before must come in its order.
+
+        Raises Divergence when the journal holds another event than the market said, or an answer nobody asked for.
+        """
+        if self.market is not None and isinstance(event, (*MARKET_EVENTS, PolicyAnswered, PolicyFailed)):
+            expected = self.queue.popleft() if self.queue else None
+            if isinstance(expected, AskPolicy):
+                same = isinstance(event, PolicyAnswered | PolicyFailed) and event.decision == expected.decision
+            else:
+                same = event == expected
+            if not same:
+                what = "an answer" if isinstance(expected, AskPolicy) else repr(expected)
+                raise Divergence(f"the journal holds {event!r} where {what} follows from the events before it")
+        return self.apply(event)
+
+    def run(
+        self,
+        feed: Iterable[Event],
+        answer: Callable[[AskPolicy, int], PolicyEvent],
+        watch: Callable[[Event, Step], None] | None = None,
+    ) -> State[Any]:
+        """Step a whole feed in memory; the next event enters when all that the last one caused has been stepped.
+
+        `answer(question, now_ns)` is the policy. Returns the last state.
+        """
+        for fed in feed:
+            event: Event = fed
+            while True:
+                step = self.apply(event)
+                if watch is not None:
+                    watch(event, step)
+                if not self.queue:
+                    break
+                caused = self.queue.popleft()
+                event = answer(caused, self.state.now_ns) if isinstance(caused, AskPolicy) else caused
+        return self.state

@@ -1,0 +1,232 @@
+"""What market events do to the draft: sessions, chains, bars, quotes. Bars are observed when their quotes arrive.
+
+A bar that is late, twice or out of order changes nothing; it is counted. Rows once emitted are never rebuilt.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from daemon.core.book import mid
+from daemon.core.contracts import candidates, choose_expiry
+from daemon.core.effects import AskPolicy, WatchContracts
+from daemon.core.events import (
+    BarClosed,
+    BarCorrected,
+    BarRejected,
+    ContractsListed,
+    QuotesReceived,
+    SessionEnded,
+    SessionScheduled,
+)
+from daemon.core.execution import exit_of, request_exit
+from daemon.core.guards import alarm, revalue, stop_reached
+from daemon.core.records import DecisionRow, EquityRow
+from daemon.core.risk import MINUTE_NS, SECOND_NS
+from daemon.core.session import flat_by_ns, flatten_from_ns
+from daemon.core.state import ZERO, Ask, Draft, Position
+from strategies.contract import View
+
+ROW_BYTES = 4  # a float32
+
+
+def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
+    """A new session: its limits start afresh. The same session again (after a restart) only refreshes the calendar."""
+    known = draft.session.session
+    if known is not None and known.date == event.session.date:
+        draft.session = replace(draft.session, session=event.session, upcoming=event.upcoming)
+        return
+    draft.session = replace(
+        draft.session, session=event.session, upcoming=event.upcoming, starts=(), warm=False, ended=False
+    )
+    draft.orders = {name: order for name, order in draft.orders.items() if order.working}
+    draft.risk = replace(draft.risk, order_times=(), orders_today=0, day_trades=0, alarms=())
+    draft.book = replace(draft.book, session_start_equity=draft.book.equity, transfers=ZERO)
+    draft.chain = None
+
+
+def on_contracts_listed(draft: Draft, event: ContractsListed) -> None:
+    session = draft.session.session
+    if session is None or event.session_date != session.date:
+        return
+    draft.chain = choose_expiry(event, session, draft.session.upcoming, draft.trading.contracts)
+    _watch(draft)
+
+
+def on_bar_closed(draft: Draft, event: BarClosed) -> None:
+    bar, state = event.bar, draft.session
+    session, interval_ns = state.session, draft.machine.spec.bar_interval_s * SECOND_NS
+    if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
+        return
+    if draft.pending_bars and draft.pending_bars[-1].start_ns != bar.start_ns:
+        observe(draft)  # its quotes never came
+        state = draft.session
+    if bar.start_ns < state.last_bar_ns or any(b.symbol == bar.symbol for b in draft.pending_bars):
+        _count_rejected(draft, "out_of_order" if bar.start_ns < state.last_bar_ns else "duplicate", bar.symbol)
+        return
+    if bar.start_ns == state.last_bar_ns and not draft.pending_bars:
+        _count_rejected(draft, "duplicate", bar.symbol)
+        return
+    if bar.start_ns != state.last_bar_ns:
+        starts = (*state.starts, bar.start_ns)[-draft.machine.spec.window :]
+        draft.session = replace(state, last_bar_ns=bar.start_ns, spot=bar.close, starts=starts)
+    draft.pending_bars = (*draft.pending_bars, bar)
+    draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
+    if event.time_ns - bar.start_ns <= interval_ns + draft.trading.risk.stale_bar_s * SECOND_NS:
+        _watch(draft)
+
+
+def on_bar_corrected(draft: Draft, event: BarCorrected) -> None:
+    """A correction counts for rows to come. One that meets the bar before it was observed replaces it there."""
+    bar = event.bar
+    same = [b.symbol == bar.symbol and b.start_ns == bar.start_ns for b in draft.pending_bars]
+    if any(same):
+        draft.pending_bars = tuple(bar if hit else b for b, hit in zip(draft.pending_bars, same, strict=True))
+        return
+    draft.strategy = draft.machine.correct(draft.strategy, bar)
+
+
+def on_bar_rejected(draft: Draft, event: BarRejected) -> None:
+    _count_rejected(draft, event.reason, event.symbol)
+
+
+def _count_rejected(draft: Draft, reason: str, symbol: str) -> None:
+    draft.stats = replace(draft.stats, bars_rejected=draft.stats.bars_rejected + 1)
+    alarm(draft, "bar_rejected", f"{symbol}: {reason}", once=True)
+
+
+def on_quotes(draft: Draft, event: QuotesReceived) -> None:
+    """Marks, stops, the loss limits; then the bar that these quotes close is observed."""
+    if event.quotes:
+        draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in event.quotes}}
+        if draft.book.positions:
+            revalue(draft)
+            for quote in event.quotes:
+                _check_stop(draft, draft.book.positions.get(quote.symbol))
+    if event.closes_bar_ns and draft.pending_bars and draft.pending_bars[0].start_ns == event.closes_bar_ns:
+        observe(draft)
+
+
+def _check_stop(draft: Draft, position: Position | None) -> None:
+    if position is None or not position.right:
+        return
+    sizing = draft.trading.sizing
+    reason = stop_reached(position, draft.quotes[position.symbol], sizing.stop_loss, sizing.take_profit)
+    if reason:
+        exit_by_rule(draft, position.symbol, reason)
+
+
+def exit_by_rule(draft: Draft, symbol: str, reason: str) -> None:
+    """Leave the whole position for a reason that is not the policy's; recorded as a decision of its own."""
+    number = draft.decision + 1
+    if request_exit(draft, number, symbol, 0, reason):
+        draft.decision = number
+        work = exit_of(draft, symbol)
+        draft.records.append(
+            DecisionRow(
+                decision=number,
+                kind="rule",
+                bar_ns=draft.session.last_bar_ns,
+                time_ns=draft.now_ns,
+                action=reason,
+                resolved="EXIT",
+                confidence=None,
+                probabilities=None,
+                logits=None,
+                target=None,
+                gates=None,
+                work=work.key if work else None,
+                outcome="exit",
+                model=None,
+                row=None,
+            )
+        )
+
+
+def observe(draft: Draft) -> None:
+    """Let the strategy see the pending bars; ask the policy when it is warm and the bar is young enough."""
+    bars, session = draft.pending_bars, draft.session.session
+    draft.pending_bars = ()
+    spec = draft.machine.spec
+    if session is None:
+        return
+    bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
+    draft.strategy, observation = draft.machine.observe(draft.strategy, bars, view_at(draft, bar_end_ns))
+    if draft.book.positions or len(draft.session.starts) == 1:
+        _record_equity(draft)
+    warm = observation is not None
+    if warm != draft.session.warm:
+        draft.session = replace(draft.session, warm=warm)
+    if observation is None or draft.now_ns - bar_end_ns > draft.trading.risk.stale_bar_s * SECOND_NS:
+        return
+    draft.decision += 1
+    valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
+    row = observation.data[-ROW_BYTES * len(spec.features) :]
+    draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until, row)
+    draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
+
+
+def view_at(draft: Draft, now_ns: int) -> View:
+    """What the strategy may know at `now_ns`: side, return and age of the one option position."""
+    session = draft.session.session
+    if session is None:
+        raise ValueError("a view needs a session; SessionScheduled precedes every bar")
+    position = draft.holding
+    if position is None:
+        return View(now_ns, session)
+    quote = draft.quotes.get(position.symbol)
+    gain = 0.0 if quote is None else float(mid(quote) * position.quantity / position.cost) - 1.0
+    age = max(now_ns - position.opened_ns, 0) / MINUTE_NS
+    return View(now_ns, session, position.right, gain, age)
+
+
+def _record_equity(draft: Draft) -> None:
+    book = draft.book
+    row = EquityRow(draft.now_ns, str(book.equity), str(book.cash), str(book.realized), book.max_drawdown)
+    draft.records.append(row)
+
+
+def on_session_ended(draft: Draft, _: SessionEnded) -> None:
+    if draft.pending_bars:
+        observe(draft)
+    draft.session = replace(draft.session, ended=True)
+    draft.ask = None
+    _record_equity(draft)
+
+
+def option_symbols(draft: Draft) -> list[str]:
+    """The options held."""
+    return [symbol for symbol, position in draft.book.positions.items() if position.right]
+
+
+def flatten_when_due(draft: Draft) -> None:
+    """On any event past the deadline: leave every option position before the close; late ones raise an alarm.
+
+    A halt for the daily loss leaves them at once where configured.
+    """
+    session = draft.session.session
+    if session is None or draft.session.ended:
+        return
+    rules, halted = draft.trading.execution, draft.risk.halt
+    if halted is not None and halted.reason == "daily_loss" and draft.trading.risk.daily_loss_flatten:
+        for symbol in option_symbols(draft):
+            exit_by_rule(draft, symbol, "daily_loss")
+    for symbol, position in tuple(draft.book.positions.items()):
+        if position.right and draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
+            exit_by_rule(draft, symbol, "flat_before_close")
+            if draft.now_ns > flat_by_ns(session, position.expiry, rules):
+                alarm(draft, "not_flat", f"{symbol}: {position.quantity} contracts held past the deadline", once=True)
+
+
+def _watch(draft: Draft) -> None:
+    """Keep the candidate call and put, and what is held or worked on, subscribed."""
+    chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
+    busy = option_symbols(draft) + [w.symbol for w in draft.works.values()]
+    symbols = tuple(dict.fromkeys([c.symbol for c in chosen] + busy))
+    if symbols == draft.watched:
+        return
+    known = {**draft.contracts, **{c.symbol: c for c in chosen}}
+    draft.contracts = {s: known[s] for s in symbols if s in known}
+    draft.quotes = {s: q for s, q in draft.quotes.items() if s in symbols}
+    draft.watched = symbols
+    draft.effects.append(WatchContracts(symbols))

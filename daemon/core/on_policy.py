@@ -1,0 +1,183 @@
+"""What the policy's answer does: target, contract, size, gates, order. Every answer leaves one decision record.
+
+An answer to another question than the open one, or one that came too late, is recorded and not acted on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.contracts import candidates
+from daemon.core.events import Contract, PolicyAnswered, PolicyFailed
+from daemon.core.execution import (
+    ENTRY,
+    EXIT,
+    contracts_for,
+    entry_bound,
+    entry_limit,
+    exit_of,
+    open_entry,
+    request_exit,
+    risk_view,
+    sold_by_trim,
+)
+from daemon.core.guards import alarm
+from daemon.core.on_market import view_at
+from daemon.core.records import DecisionRow
+from daemon.core.risk import Denial, Intent, Verdicts, ask_gates
+from daemon.core.state import Ask, Draft
+from strategies.contract import Answer, Choice, Target
+
+_encode = msgspec.json.encode
+
+
+def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
+    ask = draft.ask
+    if ask is None or ask.decision != event.decision:
+        return
+    if event.time_ns > ask.valid_until_ns:
+        expire_ask(draft)
+        return
+    draft.ask = None
+    answer = Answer(event.logits, event.hidden)
+    draft.strategy, decision = draft.machine.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
+    _count_action(draft, decision.resolved)
+    done = Done("hold")
+    if not decision.target.keep:
+        act = _reduce if draft.holding is not None else _enter
+        done = act(draft, ask.decision, decision.target, decision.choice, event.logits)
+    choice, actions = decision.choice, draft.machine.spec.actions
+    draft.records.append(
+        DecisionRow(
+            decision=ask.decision,
+            kind="policy",
+            bar_ns=ask.bar_ns,
+            time_ns=draft.now_ns,
+            action=actions[choice.action],
+            resolved=actions[decision.resolved],
+            confidence=choice.confidence,
+            probabilities=_encode(choice.probabilities).decode(),
+            logits=_encode(event.logits).decode(),
+            target=_encode(decision.target).decode(),
+            gates=_encode(done.verdicts.by_gate).decode() if done.verdicts else None,
+            work=done.work or None,
+            outcome=done.outcome,
+            model=event.model,
+            row=ask.row,
+        )
+    )
+
+
+def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
+    ask = draft.ask
+    if ask is not None and ask.decision == event.decision:
+        _count_denials(draft, (Denial("answer_not_finite", event.reason),))
+        alarm(draft, "policy_failed", event.reason, once=True)
+        _end_unanswered(draft, ask, "failed")
+
+
+def expire_ask(draft: Draft) -> None:
+    """The open question's deadline passed: it ends here, recorded, and a later answer meets no question."""
+    ask = draft.ask
+    if ask is not None and draft.now_ns > ask.valid_until_ns:
+        alarm(draft, "policy_late", f"no answer to decision {ask.decision} in time", once=True)
+        _end_unanswered(draft, ask, "expired")
+
+
+def _end_unanswered(draft: Draft, ask: Ask, outcome: str) -> None:
+    draft.ask = None
+    draft.stats = replace(draft.stats, decisions=draft.stats.decisions + 1)
+    draft.records.append(
+        DecisionRow(
+            decision=ask.decision,
+            kind="policy",
+            bar_ns=ask.bar_ns,
+            time_ns=draft.now_ns,
+            action=None,
+            resolved=None,
+            confidence=None,
+            probabilities=None,
+            logits=None,
+            target=None,
+            gates=None,
+            work=None,
+            outcome=outcome,
+            model=None,
+            row=ask.row,
+        )
+    )
+
+
+class Done(NamedTuple):
+    """What became of a target: the outcome's name, what the gates said, the key of the work it started."""
+
+    outcome: str
+    verdicts: Verdicts | None = None
+    work: str = ""
+
+
+def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> Done:
+    """Open the side that the target names with the candidate contract."""
+    contract = _candidate(draft, target.side)
+    quote = draft.quotes.get(contract.symbol) if contract is not None else None
+    if contract is None or quote is None or quote.ask <= 0 or quote.bid <= 0:
+        what = "no contract fits the limits" if contract is None else f"no two-sided quote for {contract.symbol}"
+        return _denied(draft, Denial("no_quote", what))
+    bound = entry_bound(quote, draft.trading.risk.price_collar)
+    limit = entry_limit(quote, draft.trading.execution.entry_slack, bound)
+    size = contracts_for(draft.book.equity, limit, draft.trading.sizing) * target.percent // 100
+    intent = Intent(ENTRY, contract, contract.symbol, +1, size, limit, choice.confidence, logits)
+    verdicts = ask_gates(risk_view(draft), intent)
+    if verdicts.denials:
+        _count_denials(draft, verdicts.denials)
+        return Done("denied", verdicts)
+    return Done("ordered", verdicts, open_entry(draft, decision, intent))
+
+
+def _reduce(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> Done:
+    """Sell down to what the target keeps. A trim beside an exit under way is denied, a full exit takes it over."""
+    position = draft.holding
+    if position is None:
+        raise ValueError("a reduction needs a position; the caller checks for one")
+    keep = target.percent if target.side == position.right else 0
+    sells = sold_by_trim(position.quantity, keep)
+    under_way = exit_of(draft, position.symbol)
+    if under_way is not None and keep:
+        return _denied(draft, Denial("duplicate_intent", f"an exit of {position.symbol} is under way"))
+    contract = draft.contracts.get(position.symbol)
+    intent = Intent(EXIT, contract, position.symbol, -1, sells, None, choice.confidence, logits)
+    verdicts = ask_gates(risk_view(draft), intent)
+    request_exit(draft, decision, position.symbol, position.quantity - sells, "policy")
+    work = exit_of(draft, position.symbol)
+    return Done("exit", verdicts, work.key if work else "")
+
+
+def _denied(draft: Draft, denial: Denial) -> Done:
+    _count_denials(draft, (denial,))
+    return Done("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
+
+
+def _candidate(draft: Draft, side: int) -> Contract | None:
+    if draft.chain is None:
+        return None
+    for contract in candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts):
+        if contract.right == side:
+            return contract
+    return None
+
+
+def _count_action(draft: Draft, action: int) -> None:
+    stats = draft.stats
+    actions = list(stats.actions or (0,) * len(draft.machine.spec.actions))
+    actions[action] += 1
+    draft.stats = replace(stats, decisions=stats.decisions + 1, actions=tuple(actions))
+
+
+def _count_denials(draft: Draft, denials: tuple[Denial, ...]) -> None:
+    counts = dict(draft.stats.denials)
+    for denial in denials:
+        counts[denial.gate] = counts.get(denial.gate, 0) + 1
+    draft.stats = replace(draft.stats, denials=counts)

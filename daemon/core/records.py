@@ -1,0 +1,91 @@
+"""The read models' rows: what the journal keeps beside the events so that anyone can ask in plain SQL.
+
+One frozen struct for each table; fields are the columns in their order, the first `KEY` of them the primary key. Rows
+follow from events alone, so verify rebuilds and compares them. Money is text (exact decimals), times nanoseconds UTC.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+
+class DecisionRow(msgspec.Struct, frozen=True):
+    """One decision of the policy, or of a rule (`kind` "rule": a stop, the flatten) that left a position."""
+
+    TABLE: ClassVar[str] = "decisions"
+    KEY: ClassVar[int] = 1
+
+    decision: int
+    kind: str
+    bar_ns: int
+    time_ns: int
+    action: str | None  # as chosen; for rules the reason
+    resolved: str | None  # after resolution against the position
+    confidence: float | None
+    probabilities: str | None  # JSON array
+    logits: str | None  # JSON array
+    target: str | None  # JSON
+    gates: str | None  # JSON: gate -> "" passed, text denied, null not put
+    work: str | None  # orders.work of what followed
+    outcome: str  # hold, ordered, exit, denied, expired, failed
+    model: str | None
+    row: bytes | None  # the newest feature row, float32 little endian
+
+
+class OrderRow(msgspec.Struct, frozen=True):
+    """An order as it is now."""
+
+    TABLE: ClassVar[str] = "orders"
+    KEY: ClassVar[int] = 1
+
+    client_order_id: str
+    work: str
+    purpose: str
+    reason: str
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: str | None  # None: market
+    status: str
+    filled: int
+    cost: str  # sum of price x quantity
+    fees_usd: str
+    submitted_ns: int
+    updated_ns: int
+
+
+class FillRow(msgspec.Struct, frozen=True):
+    """One fill; (order, correction, cumulative quantity) is its identity."""
+
+    TABLE: ClassVar[str] = "fills"
+    KEY: ClassVar[int] = 3
+
+    client_order_id: str
+    correction: int
+    cumulative: int
+    symbol: str
+    side: int
+    quantity: int
+    price: str
+    fees_usd: str
+    filled_ns: int
+    time_ns: int
+
+
+class EquityRow(msgspec.Struct, frozen=True):
+    """Equity at a bar's close while positions are open, and at every session's first bar and end."""
+
+    TABLE: ClassVar[str] = "equity"
+    KEY: ClassVar[int] = 1
+
+    time_ns: int
+    equity_usd: str
+    cash_usd: str
+    realized_usd: str
+    max_drawdown: float
+
+
+Row = DecisionRow | OrderRow | FillRow | EquityRow
+ROW_TYPES: tuple[type[DecisionRow | OrderRow | FillRow | EquityRow], ...] = (DecisionRow, OrderRow, FillRow, EquityRow)

@@ -1,0 +1,167 @@
+"""The step: (state, event) -> (state, effects, read-model rows). Pure; it raises only on a bug and then changes nothing.
+
+Each event kind has one handler; after it come the rules that any event past their time triggers: the open question's
+deadline, the flatten before the close, the works' next attempts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import AnyEffect
+from daemon.core.execution import drive
+from daemon.core.guards import alarm, cancel_entries, halt
+from daemon.core.limits import Trading
+from daemon.core.on_broker import (
+    HAPPENED,
+    on_broker_snapshot,
+    on_cash_transferred,
+    on_contract_expired,
+    on_order_filled,
+    on_order_news,
+)
+from daemon.core.on_market import (
+    exit_by_rule,
+    flatten_when_due,
+    on_bar_closed,
+    on_bar_corrected,
+    on_bar_rejected,
+    on_contracts_listed,
+    on_quotes,
+    on_session_ended,
+    on_session_scheduled,
+    option_symbols,
+)
+from daemon.core.on_policy import expire_ask, on_policy_answered, on_policy_failed
+from daemon.core.records import Row
+from daemon.core.state import Draft, Identity, Model, Pause, State
+from strategies.contract import Strategy
+
+Handler = Callable[[Draft, Any], None]
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What one event came to."""
+
+    state: State[Any]
+    effects: tuple[AnyEffect, ...]
+    rows: tuple[Row, ...]
+
+
+class Core:
+    """The pure middle for one strategy. Two cores of the same strategy give equal steps for equal arguments."""
+
+    __slots__ = ("strategy",)
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.strategy = strategy
+
+    def start(self, identity: Identity, trading: Trading) -> State[Any]:
+        """The state before any event."""
+        return State(self.strategy.start(), identity, trading)
+
+    def step(self, state: State[Any], event: ev.Event) -> Step:
+        """Apply one event. Raises TypeError for an unknown kind, ValueError for a broken invariant."""
+        handler = HANDLERS.get(type(event))
+        if handler is None:
+            raise TypeError(f"no handler for {type(event).__name__}; the kinds are in daemon.core.events")
+        draft = Draft(state, self.strategy)
+        if event.time_ns > draft.now_ns:  # a clock that steps back never makes event time decrease
+            draft.now_ns = event.time_ns
+        kind = type(event)
+        if kind not in ev.STARTUP_EVENTS:
+            draft.seq += 1
+            if kind in ev.FEED_EVENTS:
+                draft.fed += 1
+        handler(draft, event)
+        if draft.ask is not None:
+            expire_ask(draft)
+        if kind is not ev.BarClosed:  # a bar's fills and quotes follow it: orders move on when those are known
+            if draft.book.positions:
+                flatten_when_due(draft)
+            if draft.works:
+                drive(draft)
+        return Step(draft.freeze(), tuple(draft.effects), tuple(draft.records))
+
+    def decoder(self) -> msgspec.json.Decoder[State[Any]]:
+        """Reads back what `daemon.core.state.encode_state` wrote."""
+        return msgspec.json.Decoder(State[self.strategy.state_type])  # type: ignore[name-defined]
+
+
+def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
+    draft.trading = event.trading
+    if event.mode != "replay":  # a broker outside may have moved on; the replay's market lives in this journal
+        draft.risk = replace(draft.risk, reconciled=False)
+
+
+def _on_model_verified(draft: Draft, event: ev.ModelVerified) -> None:
+    draft.model = Model(event.version, event.promoted, event.feed)
+
+
+def _on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
+    draft.model = None
+    alarm(draft, "model_refused", event.reason)
+
+
+def _on_clock_ticked(_: Draft, __: ev.ClockTicked) -> None:
+    """Time itself does nothing: the rules after every handler do."""
+
+
+def _on_halt(draft: Draft, event: ev.HaltRequested) -> None:
+    halt(draft, event.reason, f"{event.detail} (by {event.who})")
+
+
+def _on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
+    """Ends halt and pause. The drawdown guard starts again from the equity of now, or it would halt at once."""
+    if not event.reason.strip():
+        alarm(draft, "resume_refused", "a resume must state its reason")
+        return
+    if draft.risk.halt is not None:
+        book = draft.book
+        draft.book = replace(
+            book, peak=book.equity, session_start_equity=book.equity, transfers=Decimal(0)
+        )
+    draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), consecutive_losses=0)
+
+
+def _on_pause(draft: Draft, event: ev.PauseRequested) -> None:
+    draft.risk = replace(draft.risk, pause=Pause(f"{event.reason} (by {event.who})", 0))
+    cancel_entries(draft)
+
+
+def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
+    halt(draft, "flatten", f"{event.reason} (by {event.who})")
+    for symbol in option_symbols(draft):
+        exit_by_rule(draft, symbol, "operator")
+
+
+HANDLERS: dict[type[ev.Event], Handler] = {
+    ev.RunStarted: _on_run_started,
+    ev.ModelVerified: _on_model_verified,
+    ev.ModelRefused: _on_model_refused,
+    ev.BrokerSnapshot: on_broker_snapshot,
+    ev.SessionScheduled: on_session_scheduled,
+    ev.ContractsListed: on_contracts_listed,
+    ev.BarClosed: on_bar_closed,
+    ev.BarCorrected: on_bar_corrected,
+    ev.BarRejected: on_bar_rejected,
+    ev.QuotesReceived: on_quotes,
+    ev.ClockTicked: _on_clock_ticked,
+    ev.SessionEnded: on_session_ended,
+    ev.PolicyAnswered: on_policy_answered,
+    ev.PolicyFailed: on_policy_failed,
+    ev.OrderFilled: on_order_filled,
+    ev.ContractExpired: on_contract_expired,
+    ev.CashTransferred: on_cash_transferred,
+    ev.HaltRequested: _on_halt,
+    ev.ResumeRequested: _on_resume,
+    ev.PauseRequested: _on_pause,
+    ev.FlattenRequested: _on_flatten,
+    **dict.fromkeys(HAPPENED, on_order_news),
+}
