@@ -155,17 +155,29 @@ def train(
         minibatches = 0
         for _ in range(c.epochs):
             order = torch.randperm(steps_per_update, generator=generator)
-            for indices in order.split(c.batch):
-                loss, these = losses(network, _pick(rollout, indices), c)
+            for first in range(0, steps_per_update, c.batch):
+                loss, these = losses(network, _pick(rollout, order[first : first + c.batch]), c)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(network.parameters(), c.max_grad_norm)  # [3] detail 11
                 optimizer.step()
                 figures += these
                 minibatches += 1
-        means = (figures / minibatches).tolist()
+        policy_loss, value_loss, entropy, kl, clip_fraction = (figures / minibatches).tolist()
         if on_update is not None:
-            on_update(Progress((update + 1) * steps_per_update, update + 1, reward, *means, explained))
+            on_update(
+                Progress(
+                    steps=(update + 1) * steps_per_update,
+                    updates=update + 1,
+                    reward=reward,
+                    policy_loss=policy_loss,
+                    value_loss=value_loss,
+                    entropy=entropy,
+                    kl=kl,
+                    clip_fraction=clip_fraction,
+                    explained_variance=explained,
+                )
+            )
 
 
 @torch.no_grad()

@@ -1,0 +1,123 @@
+"""The tensor market's prices: integer cents for every session, right, strike and bar, made once by the option market.
+
+The same functions price the paper broker, so both agree to the cent. Nothing is priced while an episode runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from daemon.core.contracts import nearest
+from daemon.core.limits import Trading
+from daemon.core.option_market import MINUTE_NS, bid_ask_cents_array, price_array, years_to_expiry
+from training.history import History, HistoryError, TradingDay
+
+Int64Array = npt.NDArray[np.int64]
+
+RIGHTS = (+1, -1)
+MOMENTS = ("open", "close", "lowest", "highest")
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """Prices in cents a share, int64 (cells,). The cell of a contract at history row r is its lane + r.
+
+    `lowest` and `highest` are bid + ask (twice the mid) at the bar's extremes for that right: its range of mids.
+    """
+
+    open_bid: Tensor
+    open_ask: Tensor
+    close_bid: Tensor
+    close_ask: Tensor
+    lowest: Tensor
+    highest: Tensor
+    lanes: Tensor  # int64 (rows, 2): the lane of the call and of the put nearest the money at this row's close
+
+
+@dataclass(frozen=True, slots=True)
+class DayPrices:
+    """One session: int64 arrays (2 rights, strikes, bars) in cents, and the strike nearest the money at each close."""
+
+    strikes: tuple[int, ...]
+    open_bid: Int64Array
+    open_ask: Int64Array
+    close_bid: Int64Array
+    close_ask: Int64Array
+    lowest: Int64Array
+    highest: Int64Array
+    nearest: Int64Array  # (bars,) index into strikes
+
+
+def price_day(history: History, day: TradingDay, trading: Trading) -> DayPrices:
+    """Price every contract that could be entered on this session: the nearest expiry allowed, strikes near the money.
+
+    Calls are lowest at the bar's low, puts at its high; both at the bar's end, like its close.
+
+    Raises:
+        HistoryError: the configured contracts have no upcoming session, expire today, or go by delta.
+    """
+    rule = trading.contracts
+    if rule.min_days < 1 or rule.strike != "nearest" or len(day.upcoming) < rule.min_days:
+        raise HistoryError(
+            f"training prices the strike nearest the money, 1 or more sessions to expiry; found strike {rule.strike!r},"
+            f" min_days {rule.min_days} and {len(day.upcoming)} sessions after {day.session.date}: use the defaults"
+        )
+    if day.volatility is None:
+        raise HistoryError(f"session {day.session.date} has no volatility yet: skip it")
+    rows = slice(day.first, day.end)
+    close = history.close[rows]
+    centre = int(day.previous_close + 0.5)
+    each_side = trading.paper.strikes_each_side
+    listed = tuple(float(strike) for strike in range(max(centre - each_side, 1), centre + each_side + 1))
+    at_close = np.array([nearest(listed, level) for level in close.tolist()], dtype=np.int64)
+    lowest_index = int(at_close.min())
+    strikes = listed[lowest_index : int(at_close.max()) + 1]
+    after = day.upcoming[: rule.min_days]
+    begin = [years_to_expiry(start, day.session, after) for start in history.start_ns[rows].tolist()]
+    end = [years_to_expiry(start + MINUTE_NS, day.session, after) for start in history.start_ns[rows].tolist()]
+    rights = np.array(RIGHTS, dtype=np.float64).reshape(2, 1, 1)
+    grid = np.array(strikes).reshape(1, -1, 1)
+    low, high = history.low[rows], history.high[rows]
+    quoted = {}
+    for moment, spot, years in (
+        ("open", history.open[rows], begin),
+        ("close", close, end),
+        ("lowest", np.where(rights > 0, low, high), end),
+        ("highest", np.where(rights > 0, high, low), end),
+    ):
+        mids = price_array(spot, grid, np.array(years), day.volatility, rights)
+        quoted[moment] = bid_ask_cents_array(mids, trading.paper)
+    return DayPrices(
+        strikes=tuple(int(strike) for strike in strikes),
+        open_bid=quoted["open"][0],
+        open_ask=quoted["open"][1],
+        close_bid=quoted["close"][0],
+        close_ask=quoted["close"][1],
+        lowest=quoted["lowest"][0] + quoted["lowest"][1],
+        highest=quoted["highest"][0] + quoted["highest"][1],
+        nearest=at_close - lowest_index,
+    )
+
+
+def price_table(history: History, days: tuple[TradingDay, ...], trading: Trading) -> PriceTable:
+    """`price_day` for each of `days`, laid out in one row of cells. Rows of other sessions have lane 0."""
+    columns: dict[str, list[Int64Array]] = {name: [] for name in ("open_bid", "open_ask", "close_bid", "close_ask")}
+    columns |= {"lowest": [], "highest": []}
+    lanes = np.zeros((len(history.close), 2), dtype=np.int64)
+    offset = 0
+    for day in days:
+        prices = price_day(history, day, trading)
+        for name, parts in columns.items():
+            parts.append(getattr(prices, name).ravel())
+        bars = day.end - day.first
+        for right in range(2):
+            lane = offset + (right * len(prices.strikes) + prices.nearest) * bars - day.first
+            lanes[day.first : day.end, right] = lane
+        offset += 2 * len(prices.strikes) * bars
+    joined = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
+    return PriceTable(**joined, lanes=torch.from_numpy(lanes))
