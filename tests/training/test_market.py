@@ -1,0 +1,211 @@
+"""Episodes of the tensor market worked by hand to the cent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.core.fees import fees
+from daemon.core.limits import Paper, Risk, Trading
+from tests.training.hand_market import (
+    BUY_CALL,
+    BUY_PUT,
+    EXIT,
+    FIRST,
+    FLATTEN,
+    HOLD,
+    LAST_ENTRY,
+    TRIM_50,
+    TRIM_70,
+    HandMarket,
+    cash,
+    play,
+)
+from training.account import Broker
+
+# Fees by hand: a contract bought 0.02675 + 0.025 = 0.05175 USD, sold 0.00279 more and 0.0000278 of the proceeds.
+NO_REST = Trading(risk=replace(Risk(), cooldown_trade_s=0, cooldown_loss_s=0))
+
+
+def test_a_buy_is_sized_at_the_decision_s_ask_and_fills_at_the_next_open_s_ask() -> None:
+    hand = HandMarket()
+    hand.quote("open", FIRST + 1, 206, 210)
+    market = hand.open()
+    play(market, BUY_CALL)
+    # limit 202 x 1.05 = 212.1 -> 212 cents: 2000.00 / 212.00 = 9 contracts; 9 x 210.00 = 1890.00, fee 0.46575 -> 0.47
+    assert int(market.account.contracts[0]) == 9
+    assert cash(market) == 1_000_000 - 189_000 - 47
+
+
+def test_an_exit_fills_at_the_next_open_s_bid_after_fees() -> None:
+    hand = HandMarket()
+    hand.quote("open", FIRST + 2, 220, 224)
+    market = hand.open()
+    play(market, BUY_CALL, EXIT)
+    # bought 9 x 202.00 = 1818.00 + 0.47
+    # sold 9 x 220.00 = 1980.00, fees 9 x 0.05454 + 1980 x 0.0000278 = 0.545904 -> 0.55
+    assert cash(market) == 1_000_000 - 181_800 - 47 + 198_000 - 55
+    assert (int(market.account.contracts[0]), int(market.account.side[0])) == (0, 0)
+    assert int(market.account.wins[0]) == 1
+
+
+def test_trims_round_down_but_sell_at_least_one() -> None:
+    market = HandMarket().open()
+    held = []
+    for action in (BUY_CALL, TRIM_50, TRIM_70, TRIM_50, TRIM_70):
+        play(market, action)
+        held.append(int(market.account.contracts[0]))
+    assert held == [9, 5, 2, 1, 0]  # sells 4 of 9, 3 of 5, 1 of 2, and the last one
+    # sold 4, 3, 1, 1 at 198: fees 0.24018 -> 0.25, 0.18014 -> 0.19, twice 0.06004 -> 0.07
+    assert cash(market) == 1_000_000 - 181_800 - 47 + 9 * 19_800 - 25 - 19 - 7 - 7
+    assert int(market.account.closed[0]) == 1
+
+
+@pytest.mark.parametrize(("lowest", "leaves"), [(142, False), (141, True)])
+def test_a_stop_counts_when_the_bar_s_mid_touches_it_and_sells_at_the_next_open_gap_included(
+    lowest: int, *, leaves: bool
+) -> None:
+    hand = HandMarket()  # entry at 202: the stop is at 141.4
+    hand.reach(FIRST + 3, lowest, 200)
+    hand.quote("open", FIRST + 4, 50, 54)
+    market = hand.open()
+    play(market, BUY_CALL, HOLD, HOLD)
+    assert int(market.account.contracts[0]) == 9
+    play(market, HOLD)
+    assert int(market.account.contracts[0]) == (0 if leaves else 9)
+    if leaves:  # 9 x 50.00 = 450.00 - (0.49086 + 0.01251 = 0.50337 -> 0.51)
+        assert cash(market) == 1_000_000 - 181_800 - 47 + 45_000 - 51
+
+
+def test_a_stop_touched_within_the_bar_of_the_fill_itself_counts() -> None:
+    hand = HandMarket()
+    hand.reach(FIRST + 1, 100, 200)
+    market = hand.open()
+    play(market, BUY_CALL, HOLD)
+    assert int(market.account.contracts[0]) == 0
+
+
+@pytest.mark.parametrize(("highest", "leaves"), [(302, False), (304, True)])
+def test_a_target_sells_everything_at_the_next_open(highest: int, *, leaves: bool) -> None:
+    hand = HandMarket()  # entry at 202: the target is at 303
+    hand.reach(FIRST + 2, 200, highest)
+    market = hand.open()
+    play(market, BUY_CALL, HOLD, TRIM_50)
+    assert int(market.account.contracts[0]) == (0 if leaves else 5)
+
+
+def test_the_position_is_flat_before_the_close_and_the_episode_ends_there() -> None:
+    hand = HandMarket()
+    hand.quote("open", FLATTEN + 1, 190, 194)
+    market = hand.open()
+    play(market, *[HOLD] * (LAST_ENTRY - FIRST), BUY_PUT)
+    hand.columns["open_bid"][1, FLATTEN + 1] = 190
+    for _ in range(FLATTEN - LAST_ENTRY - 2):
+        play(market, HOLD)
+    assert bool(market.active[0])
+    assert int(market.account.contracts[0]) == 9
+    _, terminal = market.step(torch.tensor([HOLD]))
+    assert bool(terminal[0])
+    assert (int(market.account.contracts[0]), bool(market.active[0])) == (0, False)
+    # puts: 9 x 202.00 in, 9 x 190.00 = 1710.00 out, fees 0.47 and 0.49086 + 0.047538 -> 0.54
+    assert cash(market) == 1_000_000 - 181_800 - 47 + 171_000 - 54
+    play(market, BUY_CALL)
+    assert int(market.account.contracts[0]) == 0
+
+
+def test_a_buy_with_thirty_minutes_or_less_to_the_close_is_denied() -> None:
+    in_time, late = HandMarket().open(), HandMarket().open()
+    play(in_time, *[HOLD] * (LAST_ENTRY - FIRST), BUY_CALL)
+    play(late, *[HOLD] * (LAST_ENTRY - FIRST + 1), BUY_CALL)
+    assert int(in_time.account.contracts[0]) == 9
+    assert int(late.account.contracts[0]) == 0
+
+
+def test_a_buy_of_the_same_side_holds_and_of_the_opposite_side_leaves_without_turning() -> None:
+    market = HandMarket(NO_REST).open()
+    play(market, BUY_CALL, BUY_CALL)
+    assert (int(market.account.contracts[0]), int(market.account.bought[0])) == (9, 9)
+    play(market, BUY_PUT)
+    assert int(market.account.contracts[0]) == 0
+    play(market, TRIM_50, TRIM_70, EXIT)  # flat: they mean HOLD
+    assert int(market.account.orders[0]) == 2
+
+
+@pytest.mark.parametrize(("exit_bid", "minutes"), [(210, 2), (190, 5)])
+def test_after_a_win_two_minutes_and_after_a_loss_five_pass_before_the_next_entry(exit_bid: int, minutes: int) -> None:
+    hand = HandMarket()
+    hand.quote("open", FIRST + 2, exit_bid, exit_bid + 4)
+    market = hand.open()
+    play(market, BUY_CALL, EXIT)
+    waited = 0
+    while int(market.account.contracts[0]) == 0:
+        play(market, BUY_CALL)
+        waited += 1
+    assert waited == minutes + 1  # known at the end of the exit's bar; the buy that passes is sent `minutes` later
+
+
+def test_a_loss_of_a_tenth_of_the_capital_halts_and_leaves() -> None:
+    big = Trading(sizing=replace(Trading().sizing, premium_fraction=0.9), risk=NO_REST.risk)
+    hand = HandMarket(big)  # 10 contracts at 202: 2020 USD; at 98 / 102 the mid has lost 1020.52 of 10,000
+    hand.quote("close", FIRST + 2, 98, 102)
+    market = hand.open()
+    play(market, BUY_CALL, HOLD)
+    assert int(market.account.contracts[0]) == 10
+    play(market, HOLD, BUY_CALL, BUY_CALL, BUY_CALL)
+    assert (int(market.account.contracts[0]), int(market.account.bought[0])) == (0, 10)
+
+
+def test_position_columns_hold_side_return_at_mid_and_age_as_they_were_at_each_row() -> None:
+    hand = HandMarket()
+    hand.quote("close", FIRST + 2, 222, 224, right=1)
+    market = hand.open()
+    play(market, BUY_PUT, HOLD, EXIT)
+    rows = market.observe()[0, -4:, 20:].tolist()
+    assert rows[0] == [0.0, 0.0, 0.0]
+    assert rows[1] == pytest.approx([-1.0, 200 / 202 - 1, 1 / 60])
+    assert rows[2] == pytest.approx([-1.0, 223 / 202 - 1, 2 / 60])
+    assert rows[3] == [0.0, 0.0, 0.0]
+
+
+def test_the_potential_reward_of_a_fill_is_its_change_of_equity_at_the_bid_and_of_drawdown() -> None:
+    market = HandMarket().open()
+    paid = play(market, HOLD, BUY_CALL).tolist()
+    lost = 9 * 4 + 0.47  # the spread of 9 contracts and the fee, in USD
+    assert paid[0] == 0.0
+    assert paid[1] == pytest.approx(-10 * lost / 10_000 + 0.99 * (-0.5 * lost / 10_000), rel=1e-5)
+
+
+def test_the_reference_reward_pays_realised_profit_and_then_stands() -> None:
+    hand = HandMarket()
+    hand.quote("open", FIRST + 2, 240, 244)
+    market = hand.open("reference")
+    paid = play(market, BUY_CALL, EXIT, HOLD).tolist()
+    gain = 9 * (240 - 202) - 0.56  # fee: 0.49086 + 2160 x 0.0000278 = 0.550908 -> 0.56
+    lost = 9 * 4 + 0.47
+    assert paid[0] == pytest.approx(-10 * 0.47 / 10_000 - 0.5 * lost / 10_000, rel=1e-5)
+    assert paid[1] == pytest.approx(10 * gain / 10_000 + 0.2, rel=1e-5)
+    assert paid[2] == pytest.approx(0.2, rel=1e-5)
+
+
+@settings(max_examples=50)
+@given(actions=st.lists(st.integers(0, 5), min_size=64, max_size=64), bids=st.lists(st.integers(1, 900), min_size=90))
+def test_cash_always_equals_capital_plus_realised_when_flat(actions: list[int], bids: list[int]) -> None:
+    hand = HandMarket(NO_REST)
+    for bar, bid in enumerate(bids[:90]):
+        hand.quote("open", bar, bid, bid + 4)
+    market = hand.open()
+    play(market, *actions)
+    assert int(market.account.contracts[0]) == 0
+    assert cash(market) == 1_000_000 + int(market.account.realised[0])
+
+
+@given(quantity=st.integers(0, 50), bid=st.integers(0, 5_000))
+def test_fees_of_a_sale_are_always_those_of_the_core(quantity: int, bid: int) -> None:
+    proceeds = bid * 100 * quantity
+    found = Broker(Trading()).sell_fee(torch.tensor([quantity]), torch.tensor([proceeds]))
+    assert int(found[0]) == int(fees(quantity, Decimal(proceeds) / 100, -1, Paper()) * 100)
