@@ -100,7 +100,7 @@ def session_market(
 def price(spot: float, strike: float, years: float, volatility: float, right: int) -> float:
     """Black-Scholes value in USD a share of a European option with r = q = 0 (Black, Scholes 1973, eq. 13).
 
-    `right` +1 call, -1 put; `volatility` annualised, at least 0. The intrinsic value where no time or none of it is left.
+    `right` +1 call, -1 put; `volatility` annualised, at least 0. Without either, the intrinsic value.
     """
     deviation = volatility * math.sqrt(max(years, 0.0))
     if deviation < CERTAIN:
