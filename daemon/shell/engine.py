@@ -1,0 +1,243 @@
+"""The engine: takes events, steps them, journals them, then releases what they ask for. It decides nothing.
+
+One loop for live, dry run and replay. What a step causes inside the process (paper broker, policy) queues behind it;
+an effect that leaves the process waits until the journal is durable. When a step raises, the event is committed
+alone, marked, and the engine ends; the same event raising again after the restart is quarantined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.events import (
+    BrokerSnapshot,
+    Event,
+    FlattenRequested,
+    HaltRequested,
+    ModelVerified,
+    PolicyAnswered,
+    PolicyFailed,
+    RunStarted,
+    SessionEnded,
+)
+from daemon.core.machine import Machine
+from daemon.core.paper import broker_snapshot
+from daemon.core.state import digest
+from daemon.core.step import Step
+from daemon.shell.journal import Batch, Chain, Entry, WriteFailed, encode_effects
+from daemon.shell.latency import Latency
+from daemon.shell.recovery import Recovered, snapshot_of
+from daemon.shell.writer import JournalWriter
+
+DIGEST_EVERY = 1000  # chained events
+YIELD_EVERY = 64  # events between two turns of the event loop
+
+
+class Policy(Protocol):
+    """Answers a question at once; a failure is an event too, never an exception."""
+
+    def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed: ...
+
+
+class Source(Protocol):
+    """Where events from outside come from, one at a time; None when there will be no more."""
+
+    async def next(self) -> Event | None: ...
+
+
+class Outside(Protocol):
+    """The broker's side: carries out effects that leave the process. Called only when they are durable."""
+
+    async def release(self, effects: Sequence[AnyEffect]) -> None: ...
+
+
+class StepFailed(Exception):
+    """A step raised: a bug. The event is journaled, marked; the process ends and recovers at its next start."""
+
+
+class Engine:
+    """Drives one machine. `observe` is called after every step with the event and what it came to."""
+
+    def __init__(
+        self,
+        recovered: Recovered,
+        writer: JournalWriter,
+        policy: Policy,
+        source: Source,
+        *,
+        code: str,
+        group_events: int,
+        snapshot_events: int,
+        observe: Callable[[Event, Step], None],
+        outside: Outside | None = None,
+        boundary: Callable[[str], None] | None = None,
+    ) -> None:
+        self.machine: Machine = recovered.machine
+        self.latency = Latency()
+        self.stopping = False
+        self.stopped_by: str = ""
+        self._recovered = recovered
+        self._writer = writer
+        self._policy = policy
+        self._source = source
+        self._outside = outside
+        self._observe = observe
+        self._boundary = boundary or _nothing
+        self._code = code
+        self._group_events = group_events
+        self._snapshot_events = snapshot_events
+        self._chain = Chain(recovered.last_id + 1, recovered.head)
+        self._batch = Batch()
+        self._snapshot_seq = self.machine.state.seq
+        self._session_over = False
+        self._bar_clock = 0
+        self._turn = 0
+
+    async def run(self, startup: Sequence[RunStarted | ModelVerified]) -> None:
+        """Finish what the last run left under way, reconcile, then step the source until it ends or `stop`.
+
+        Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
+        """
+        for event in startup:
+            await self._step(event)
+        if self._code != self._recovered.code and not self.machine.queue:
+            self._snapshot(kept=True)  # verify starts here: what came before was other code's
+        if self._recovered.raised is not None:
+            await self._try_again(self._recovered.raised)
+        await self._drain()
+        if self.machine.market_state is not None:
+            await self._step(broker_snapshot(self.machine.market_state, self.machine.state.now_ns))
+        while not self.stopping:
+            event = await self._source.next()
+            if event is None:
+                break
+            self._bar_clock = time.perf_counter_ns()
+            await self._step(event)
+            await self._drain()
+            self._session_over |= isinstance(event, SessionEnded)
+            await self._rest()
+        self._snapshot()
+        await self._commit()
+        await self._writer.durable()
+
+    def stop(self, reason: str) -> None:
+        """End after the event that is being stepped."""
+        self.stopping = True
+        self.stopped_by = reason
+
+    def state_digest(self) -> str:
+        """SHA-256 of the state."""
+        return digest(self.machine.state)
+
+    # --- one event ------------------------------------------------------------------------------------------------
+
+    async def _step(self, event: Event) -> None:
+        boundary = self._boundary
+        boundary("before step")
+        try:
+            step = self.machine.apply(event)
+        except Exception as error:
+            await self._mark_raised(event, error)
+            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {type(error).__name__}: {error}") from error
+        state, batch = step.state, self._batch
+        entry = self._chain.entry(state.seq, event, encode_effects(step.effects))
+        batch.entries.append(entry)
+        if step.rows:
+            batch.rows.extend(step.rows)
+        if entry.seq is not None and entry.seq % DIGEST_EVERY == 0:
+            batch.digests.append((entry.seq, digest(state)))
+        boundary("after step")
+        if step.effects and self._outside is not None and any(type(e) in _LEAVING for e in step.effects):
+            await self._commit()
+            await self._writer.durable()
+            boundary("before release")
+            await self._outside.release(step.effects)
+        elif len(batch.entries) >= self._group_events:
+            await self._commit()
+        self._observe(event, step)
+
+    async def _drain(self) -> None:
+        """Step all that was caused, in the order in which it was caused."""
+        queue, apply = self.machine.queue, self._step
+        while queue:
+            caused = queue.popleft()
+            if isinstance(caused, AskPolicy):
+                await apply(self._policy.answer(caused, self.machine.state.now_ns))
+                if self._bar_clock:
+                    self.latency.add(time.perf_counter_ns() - self._bar_clock)
+            else:
+                await apply(caused)
+
+    async def _rest(self) -> None:
+        """Between two events from outside: snapshots where due, and a turn for the other tasks."""
+        seq = self.machine.state.seq
+        if self._session_over and seq - self._snapshot_seq >= self._snapshot_events:
+            self._snapshot()
+        self._session_over = False
+        if self._writer.pressed:
+            await self._disk_full()
+        self._turn += 1
+        if self._turn >= YIELD_EVERY:
+            self._turn = 0
+            await asyncio.sleep(0)
+
+    async def _disk_full(self) -> None:
+        """The ballast is spent: halt, leave every position as far as the reserve carries, then end."""
+        self._writer.pressed = False
+        now = self.machine.state.now_ns
+        await self._step(HaltRequested(now, "disk_full", "the journal's disk is full", "engine"))
+        await self._step(FlattenRequested(now, "disk_full", "engine"))
+        await self._drain()
+        self.stop("disk_full")
+
+    # --- the journal ----------------------------------------------------------------------------------------------
+
+    async def _commit(self) -> None:
+        if not self._batch:
+            return
+        batch, self._batch = self._batch, Batch()
+        self._boundary("before commit")
+        await self._writer.write(batch)
+        self._boundary("after commit")
+
+    def _snapshot(self, *, kept: bool = False) -> None:
+        """Put a snapshot of now behind the events of the batch."""
+        self._batch.snapshots.append(snapshot_of(self.machine, self._chain.next_id - 1, self._code, kept=kept))
+        self._snapshot_seq = self.machine.state.seq
+
+    async def _mark_raised(self, event: Event, error: Exception) -> None:
+        """Commit what came before, then the event alone, marked with what it raised."""
+        await self._commit()
+        mark = msgspec.json.encode({"raised": f"{type(error).__name__}: {error}"}).decode()
+        self._batch.entries.append(self._chain.entry(None, event, mark))
+        await self._commit()
+        await self._writer.durable()
+
+    async def _try_again(self, entry: Entry) -> None:
+        """An event crashed the last run. Step it once more; if it raises again, leave it out, halted."""
+        from daemon.shell.journal import decode_event
+
+        event = decode_event(entry.payload)
+        try:
+            self.machine.core.step(self.machine.state, event)
+        except Exception as error:
+            detail = f"event row {entry.id} ({entry.kind}) raised twice: {type(error).__name__}: {error}"
+            await self._step(HaltRequested(self.machine.state.now_ns, "quarantine", detail, "engine"))
+            return
+        await self._step(event)
+
+
+_LEAVING = (SubmitOrder, CancelOrder)
+
+
+def _nothing(_: str) -> None:
+    """No boundary hook: only the crash simulation sets one."""
+
+
+__all__ = ["BrokerSnapshot", "Engine", "Outside", "Policy", "Source", "StepFailed", "WriteFailed"]

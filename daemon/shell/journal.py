@@ -1,0 +1,346 @@
+"""The journal: one SQLite file (WAL) with the events, their effects, snapshots and read models. Append-only.
+
+A row's hash covers sequence, time, kind, payload and effects and the chained row before it. Start-up rows and rows
+whose step raised have no sequence: they hash onto the chain but the chain does not run through them. Commits happen on
+one writer thread, grouped; what was handed over first is durable first, so the file always holds a prefix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from daemon.core.effects import AnyEffect
+from daemon.core.events import STARTUP_EVENTS, AnyEvent, Event
+from daemon.core.records import ROW_TYPES, Row
+from strategies.contract import Observation
+
+SCHEMA_VERSION = 1
+FILE = "journal.sqlite"
+GENESIS = bytes(32)
+SNAPSHOTS_KEPT = 3
+_SQL_TYPES = {"int": "INTEGER", "str": "TEXT", "float": "REAL", "bytes": "BLOB"}
+
+
+class JournalError(Exception):
+    """The journal cannot be opened or read as it is. The message names file, finding and cure; exit code 2."""
+
+
+class WriteFailed(Exception):
+    """A commit did not reach the disk (full, read-only, broken). What was committed before is intact."""
+
+
+class Entry(NamedTuple):
+    """One row of `events`. `seq` None: a start-up row, or (`raised`) an event whose step raised."""
+
+    id: int
+    seq: int | None
+    time_ns: int
+    kind: str
+    payload: str
+    effects: str
+    hash: bytes
+
+    @property
+    def raised(self) -> bool:
+        return self.effects.startswith('{"raised"')
+
+
+class Snapshot(NamedTuple):
+    """The state after event row `event_id`. `market` is the paper broker's, empty with a real broker."""
+
+    event_id: int
+    seq: int
+    code: str
+    kept: int
+    state: bytes
+    market: bytes
+    digest: str
+
+
+class Batch:
+    """What one commit writes: rows gathered since the last one."""
+
+    __slots__ = ("digests", "entries", "rows", "snapshots")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.rows: list[Row] = []
+        self.digests: list[tuple[int, str]] = []
+        self.snapshots: list[Snapshot] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.entries or self.snapshots)
+
+
+def _observation_digest(value: Any) -> Any:
+    if isinstance(value, Observation):
+        return hashlib.sha256(value.data + value.hidden).hexdigest()[:16]
+    raise TypeError(f"{type(value).__name__} cannot be journaled")
+
+
+_event_encoder = msgspec.json.Encoder()
+_effect_encoder = msgspec.json.Encoder(enc_hook=_observation_digest)
+_event_decoder = msgspec.json.Decoder(AnyEvent)
+
+
+def encode_event(event: Event) -> str:
+    """The event as JSON with its kind as `type`."""
+    return _event_encoder.encode(event).decode()
+
+
+def decode_event(payload: str) -> Event:
+    """Read an event back. Raises `msgspec.DecodeError` for what is no event of this version."""
+    return _event_decoder.decode(payload)
+
+
+def encode_effects(effects: Sequence[AnyEffect]) -> str:
+    """The effects as a JSON array; an observation stands as 16 hex digits of its SHA-256."""
+    return _effect_encoder.encode(effects).decode() if effects else "[]"
+
+
+def row_hash(previous: bytes, seq: int | None, time_ns: int, kind: str, payload: str, effects: str) -> bytes:
+    """SHA-256 over the chained row before this one and all of this one's columns."""
+    return hashlib.sha256(previous + f"{seq}|{time_ns}|{kind}|{payload}|{effects}".encode()).digest()
+
+
+class Chain:
+    """Turns events into entries: numbers them and carries the hash on."""
+
+    __slots__ = ("head", "next_id")
+
+    def __init__(self, next_id: int = 1, head: bytes = GENESIS) -> None:
+        self.next_id = next_id
+        self.head = head
+
+    def entry(self, seq: int | None, event: Event, effects: str) -> Entry:
+        """The next row. A start-up event or a raised one gets no sequence and leaves the chain where it was."""
+        if isinstance(event, STARTUP_EVENTS):
+            seq = None
+        kind = type(event).__name__
+        payload = encode_event(event)
+        digest = row_hash(self.head, seq, event.time_ns, kind, payload, effects)
+        row = Entry(self.next_id, seq, event.time_ns, kind, payload, effects, digest)
+        self.next_id += 1
+        if seq is not None:
+            self.head = digest
+        return row
+
+
+class _Table(NamedTuple):
+    name: str
+    columns: tuple[str, ...]
+    create: str
+
+    def insert(self, rows: int) -> str:
+        """One statement for many rows: the interpreter lock is let go once, not once a row."""
+        one = f"({','.join('?' * len(self.columns))})"
+        return f"INSERT OR REPLACE INTO {self.name} VALUES {','.join([one] * rows)}"
+
+
+def _row_table(row_type: type[Row]) -> _Table:
+    columns, lines = [], []
+    for field in msgspec.structs.fields(row_type):
+        declared = str(field.type if isinstance(field.type, type) else field.type.__args__[0])
+        name = declared.removeprefix("<class '").removesuffix("'>")
+        optional = "" if not isinstance(field.type, type) else " NOT NULL"
+        columns.append(field.name)
+        lines.append(f"{field.name} {_SQL_TYPES[name]}{optional}")
+    key = ", ".join(columns[: row_type.KEY])
+    rowid = "" if row_type.KEY == 1 and " INTEGER " in lines[0] else " WITHOUT ROWID"
+    create = f"CREATE TABLE {row_type.TABLE} ({', '.join(lines)}, PRIMARY KEY ({key})){rowid}"
+    return _Table(row_type.TABLE, tuple(columns), create)
+
+
+_EVENTS = _Table(
+    "events",
+    Entry._fields,
+    "CREATE TABLE events (id INTEGER PRIMARY KEY, seq INTEGER, time_ns INTEGER NOT NULL, kind TEXT NOT NULL, "
+    "payload TEXT NOT NULL, effects TEXT NOT NULL, hash BLOB NOT NULL)",
+)
+READ_MODELS: dict[str, _Table] = {row_type.TABLE: _row_table(row_type) for row_type in ROW_TYPES}
+_SCHEMA = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    _EVENTS.create,
+    "CREATE TABLE digests (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL)",
+    "CREATE TABLE snapshots (event_id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, code TEXT NOT NULL, "
+    "kept INTEGER NOT NULL, state BLOB NOT NULL, market BLOB NOT NULL, digest TEXT NOT NULL)",
+    *(table.create for table in READ_MODELS.values()),
+    "CREATE INDEX decisions_by_bar ON decisions (bar_ns)",
+    "CREATE INDEX orders_by_work ON orders (work)",
+)
+_CHUNKS = (256, 64, 16, 4, 1)
+
+
+class Journal:
+    """The file. Used by one thread at a time; `JournalWriter` gives it a thread of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db = _connect(path, read_only=False)
+
+    @classmethod
+    def create(cls, path: Path, meta: dict[str, str]) -> Journal:
+        """Make a new journal whole or not at all: it is written beside its place and renamed into it."""
+        fresh = path.with_suffix(".new")
+        for leftover in (fresh, fresh.with_name(fresh.name + "-wal"), fresh.with_name(fresh.name + "-shm")):
+            leftover.unlink(missing_ok=True)
+        try:
+            db = sqlite3.connect(fresh, isolation_level=None)
+            db.execute("BEGIN")
+            for statement in _SCHEMA:
+                db.execute(statement)
+            rows = {**meta, "schema": str(SCHEMA_VERSION)}
+            db.executemany("INSERT INTO meta VALUES (?, ?)", sorted(rows.items()))
+            db.execute("COMMIT")
+            db.close()
+            fresh.rename(path)
+        except (sqlite3.Error, OSError) as error:
+            raise WriteFailed(f"{path}: cannot create the journal: {error}") from error
+        return cls(path)
+
+    def commit(self, batch: Batch) -> None:
+        """Write the batch in one transaction, durable when this returns. Raises WriteFailed and writes nothing."""
+        db = self._db
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            self._insert(_EVENTS, batch.entries)
+            for table, rows in _by_table(batch.rows).items():
+                self._insert(READ_MODELS[table], rows)
+            if batch.digests:
+                db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", batch.digests)
+            for snapshot in batch.snapshots:
+                db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)", snapshot)
+                db.execute(
+                    "DELETE FROM snapshots WHERE kept = 0 AND event_id NOT IN "
+                    "(SELECT event_id FROM snapshots ORDER BY event_id DESC LIMIT ?)",
+                    (SNAPSHOTS_KEPT,),
+                )
+            if batch.entries:
+                last = batch.entries[-1]
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (f"{last.id}:{last.hash.hex()}",))
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise WriteFailed(f"{self.path}: {error}") from error
+
+    def _insert(self, table: _Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        at = 0
+        for size in _CHUNKS:
+            while len(rows) - at >= size:
+                flat = [value for row in rows[at : at + size] for value in row]
+                self._db.execute(table.insert(size), flat)
+                at += size
+
+    def close(self) -> None:
+        """Fold the WAL into the file and close it; what could not be folded stays in the WAL, nothing is lost."""
+        try:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error:
+            pass
+        finally:
+            self._db.close()
+
+    def reader(self) -> JournalReader:
+        """A reader on this very connection, for recovery before the writer starts."""
+        return JournalReader(self.path, self._db)
+
+
+class JournalReader:
+    """Read-only access in short transactions. Rows come in the order in which they were written."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection | None = None) -> None:
+        self.path = path
+        self._db = db if db is not None else _connect(path, read_only=True)
+
+    def meta(self) -> dict[str, str]:
+        return dict(self._db.execute("SELECT key, value FROM meta"))
+
+    def entries(self, after_id: int = 0, page: int = 2000) -> Iterator[Entry]:
+        """Rows with an id above `after_id`; each page is a transaction of its own."""
+        while True:
+            rows = self._db.execute(
+                "SELECT id, seq, time_ns, kind, payload, effects, hash FROM events WHERE id > ? ORDER BY id LIMIT ?",
+                (after_id, page),
+            ).fetchall()
+            if not rows:
+                return
+            yield from map(Entry._make, rows)
+            after_id = rows[-1][0]
+
+    def last_entry(self) -> Entry | None:
+        row = self._db.execute(
+            "SELECT id, seq, time_ns, kind, payload, effects, hash FROM events ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        return Entry._make(row) if row else None
+
+    def chain_head(self) -> bytes:
+        """Hash of the last chained row."""
+        row = self._db.execute("SELECT hash FROM events WHERE seq IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
+        return bytes(row[0]) if row else GENESIS
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots, oldest first."""
+        columns = ", ".join(Snapshot._fields)
+        return [Snapshot._make(row) for row in self._db.execute(f"SELECT {columns} FROM snapshots ORDER BY event_id")]
+
+    def digests(self) -> dict[int, str]:
+        return dict(self._db.execute("SELECT seq, digest FROM digests"))
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Rows of any SELECT, addressable by column name."""
+        cursor = self._db.cursor()
+        cursor.row_factory = sqlite3.Row
+        return cursor.execute(sql, parameters).fetchall()
+
+    def count(self) -> int:
+        """Chained events."""
+        return int(self._db.execute("SELECT count(*) FROM events WHERE seq IS NOT NULL").fetchone()[0])
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _by_table(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:
+    """Rows by table, of each key only the last: a batch writes an order once, as it ended."""
+    tables: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]] = {}
+    for row in rows:
+        values = msgspec.structs.astuple(row)
+        tables.setdefault(row.TABLE, {})[values[: row.KEY]] = values
+    return {name: list(keyed.values()) for name, keyed in tables.items()}
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open an existing journal. Raises JournalError for a file that is none, broken, or of a newer version."""
+    if not path.exists():
+        raise JournalError(f"{path}: no journal here; is this the right --state-dir?")
+    try:
+        uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64)
+        db.execute("PRAGMA busy_timeout = 5000")
+        if not read_only:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA journal_size_limit = 67108864")
+        found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    except sqlite3.OperationalError as error:
+        raise JournalError(f"{path}: cannot open the journal: {error}; check its permissions and the disk") from error
+    except sqlite3.DatabaseError as error:
+        raise JournalError(
+            f"{path}: not a journal or damaged: {error}; restore it or use a fresh --state-dir"
+        ) from error
+    version = int(found[0]) if found else 0
+    if version != SCHEMA_VERSION:
+        db.close()
+        newer = "newer" if version > SCHEMA_VERSION else "older"
+        raise JournalError(
+            f"{path}: written by a {newer} version (schema {version}, this one reads {SCHEMA_VERSION}); "
+            f"use that version, or a fresh --state-dir"
+        )
+    return db

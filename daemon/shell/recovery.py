@@ -1,0 +1,150 @@
+"""Start-up is recovery, always: newest snapshot, then the journal after it, through the very step that wrote it.
+
+Hashes are checked on the way. The result is the machine exactly as it was after the last durable event, with what was
+then still to come in its queue; nothing is written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+import daemon.core
+import strategies
+from daemon.core.limits import Trading
+from daemon.core.machine import Divergence, Machine
+from daemon.core.paper import PaperBroker, PaperState
+from daemon.core.state import Identity, State, encode_state
+from daemon.core.step import Core
+from daemon.shell.journal import (
+    GENESIS,
+    Entry,
+    JournalError,
+    JournalReader,
+    Snapshot,
+    decode_event,
+    encode_effects,
+    row_hash,
+)
+from strategies.contract import Strategy
+
+_market_encoder = msgspec.json.Encoder(order="deterministic")
+_market_decoder = msgspec.json.Decoder(PaperState)
+
+
+class Recovered(NamedTuple):
+    """The machine as the journal left it, and where the journal stands."""
+
+    machine: Machine
+    last_id: int
+    head: bytes
+    code: str  # of the last run, "" on a fresh journal
+    raised: Entry | None  # the last event, when its step raised
+    replayed: int  # events stepped after the snapshot
+
+
+def code_digest() -> str:
+    """12 hex digits over the sources of `strategies` and `daemon.core`: what decides. Equal code, equal digest."""
+    found = hashlib.sha256()
+    for package in (strategies, daemon.core):
+        for root in package.__path__:
+            for path in sorted(Path(root).glob("*.py")):
+                found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()[:12]
+
+
+def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> Machine:
+    """A machine before any event; with the paper broker unless a real one is outside."""
+    core = Core(strategy)
+    state = core.start(identity, trading)
+    market = PaperBroker(trading, strategy.spec.symbols[0])
+    return Machine(core, state, market, market.start())
+
+
+def restore(machine: Machine, snapshot: Snapshot) -> None:
+    """Put a snapshot's state into the machine. Raises msgspec.ValidationError when this code has other states."""
+    state: State[Any] = machine.core.decoder().decode(snapshot.state)
+    market_state = _market_decoder.decode(snapshot.market) if snapshot.market else None
+    machine.state, machine.market_state = state, market_state
+    machine.queue.clear()
+    _adopt_trading(machine)
+
+
+def snapshot_of(machine: Machine, event_id: int, code: str, *, kept: bool = False) -> Snapshot:
+    """The machine as a snapshot. Its queue must be empty: what is under way is not part of a state."""
+    if machine.queue:
+        raise ValueError(f"{len(machine.queue)} caused events are still to come; a snapshot waits for them")
+    state = encode_state(machine.state)
+    market = b"" if machine.market_state is None else _market_encoder.encode(machine.market_state)
+    return Snapshot(event_id, machine.state.seq, code, int(kept), state, market, hashlib.sha256(state).hexdigest())
+
+
+def reapply(machine: Machine, entry: Entry) -> str:
+    """Step a journaled row again; returns the effects' JSON. Raises Divergence. A raised row is passed over."""
+    if entry.raised:
+        return entry.effects
+    event = decode_event(entry.payload)
+    effects = encode_effects(machine.reapply(event).effects)
+    if entry.kind == "RunStarted":
+        _adopt_trading(machine)
+    return effects
+
+
+def _adopt_trading(machine: Machine) -> None:
+    """The paper broker lives by the same trading rules as the state."""
+    if machine.market is not None:
+        machine.market = PaperBroker(machine.state.trading, machine.core.strategy.spec.symbols[0])
+
+
+def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
+    """Bring the machine to the journal's end. Raises JournalError for a damaged journal or one of other code."""
+    snapshots = reader.snapshots()
+    previous, last_id, run_code, replayed = GENESIS, 0, "", 0
+    if snapshots:
+        newest = snapshots[-1]
+        try:
+            restore(machine, newest)
+        except msgspec.ValidationError as error:
+            raise JournalError(
+                f"{reader.path}: the snapshot at event {newest.seq} was written by other code ({newest.code}) whose "
+                f"state this one ({code}) cannot read: {error}; use a fresh --state-dir or that code"
+            ) from error
+        last_id, run_code = newest.event_id, newest.code
+        previous = _head_at(reader, last_id)
+    raised: Entry | None = None
+    for entry in reader.entries(last_id):
+        if entry.id != last_id + 1 or row_hash(previous, *entry[1:6]) != entry.hash:
+            raise JournalError(f"{reader.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
+        try:
+            effects = reapply(machine, entry)
+        except (Divergence, ValueError, msgspec.DecodeError) as error:
+            raise _other_code(reader, entry, run_code, code, str(error)) from error
+        if effects != entry.effects:
+            raise _other_code(reader, entry, run_code, code, "its effects differ")
+        if entry.kind == "RunStarted":
+            run_code = msgspec.json.decode(entry.payload)["code"]
+        raised = entry if entry.raised else None
+        if entry.seq is not None:
+            previous = entry.hash
+            replayed += 1
+        last_id = entry.id
+    return Recovered(machine, last_id, previous, run_code, raised, replayed)
+
+
+def _head_at(reader: JournalReader, event_id: int) -> bytes:
+    rows = reader.query(
+        "SELECT hash FROM events WHERE seq IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT 1", (event_id,)
+    )
+    return bytes(rows[0]["hash"]) if rows else GENESIS
+
+
+def _other_code(reader: JournalReader, entry: Entry, theirs: str, ours: str, detail: str) -> JournalError:
+    """Replay went another way than the journal: other code wrote it, or there is a bug."""
+    if theirs and theirs != ours:
+        cure = f"it was written by other code ({theirs}); stop that version cleanly first, or use a fresh --state-dir"
+    else:
+        cure = "the same code wrote it: run rltraderctl verify and report a bug"
+    return JournalError(f"{reader.path}: replay differs at event row {entry.id} ({entry.kind}): {detail}; {cure}")

@@ -1,0 +1,88 @@
+"""The journal's writer thread: commits batches in the order given, off the event loop, a bounded number in flight.
+
+`durable()` returns only when everything handed over before is on the disk: effects that leave the process wait for it.
+A ballast file is given up at the first full disk, so that cancel, flatten and halt can still be journaled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from daemon.shell.journal import Batch, Journal, WriteFailed
+
+BALLAST_FILE = "ballast"
+IN_FLIGHT = 3  # batches handed over and not yet durable; more wait
+
+
+class JournalWriter:
+    """Commits on a thread of its own. `pressed` turns true when a full disk took the ballast: halt now."""
+
+    def __init__(self, journal: Journal, ballast_mib: int = 0) -> None:
+        self.journal = journal
+        self.pressed = False
+        self._broken: WriteFailed | None = None
+        self._ballast = journal.path.with_name(BALLAST_FILE)
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-writer")
+        self._pending: deque[Future[None]] = deque()
+        if ballast_mib:
+            _make_ballast(self._ballast, ballast_mib)
+
+    async def write(self, batch: Batch) -> None:
+        """Hand a batch over; waits while too many are in flight. Raises WriteFailed of an earlier one."""
+        self._raise_finished()
+        while len(self._pending) >= IN_FLIGHT:
+            await asyncio.wrap_future(self._pending[0])
+            self._raise_finished()
+        self._pending.append(self._pool.submit(self._commit, batch))
+
+    async def durable(self) -> None:
+        """Wait until all that was handed over is on the disk. Raises WriteFailed."""
+        while self._pending:
+            await asyncio.wrap_future(self._pending.popleft())
+
+    def close(self) -> None:
+        """End the thread and close the file. What failed was raised before."""
+        self._pool.shutdown(wait=True)
+        self.journal.close()
+
+    def _raise_finished(self) -> None:
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
+
+    def _commit(self, batch: Batch) -> None:
+        if self._broken is not None:  # nothing may follow a hole
+            raise self._broken
+        try:
+            self._commit_pressed(batch)
+        except WriteFailed as error:
+            self._broken = error
+            raise
+
+    def _commit_pressed(self, batch: Batch) -> None:
+        try:
+            self.journal.commit(batch)
+        except WriteFailed:
+            if not self._ballast.exists():
+                raise
+            self._ballast.unlink()
+            self.pressed = True
+            self.journal.commit(batch)
+
+
+def _make_ballast(path: Path, mib: int) -> None:
+    """Reserve `mib` MiB beside the journal where the disk has twice that to spare; else leave it out."""
+    size = mib * 1024 * 1024
+    if path.exists() and path.stat().st_size == size:
+        return
+    try:
+        if shutil.disk_usage(path.parent).free < 2 * size:
+            return
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError:
+        path.unlink(missing_ok=True)
