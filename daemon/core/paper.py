@@ -37,6 +37,7 @@ from daemon.core.fees import CENT, fees
 from daemon.core.limits import Trading
 from daemon.core.option_market import (
     MINUTE_NS,
+    OccContract,
     SessionMarket,
     bid_ask_cents,
     occ_symbol,
@@ -141,13 +142,18 @@ class PaperBroker:
     # --- the session ----------------------------------------------------------------------------------------------
 
     def _schedule(self, state: PaperState, event: SessionScheduled, said: list[Event]) -> PaperState:
-        """Begin a session, ending a forgotten one first; of the running session only the contracts are said again."""
+        """Begin a session, first ending a forgotten one and settling what expired on missed days.
+
+        Of the running session only the contracts are said again.
+        """
         session = event.session
         if state.session is not None and state.session.date >= session.date:
             self._list(state.market, event.time_ns, said)
             return state
         if state.session is not None:
             state = self._end(state, state.session, event.time_ns, said)
+        missed = [(held, contract) for held, contract in _options(state) if contract.expiry < session.date]
+        state = self._settle(state, missed, event.time_ns, said)
         state = replace(
             state,
             session=session,
@@ -203,19 +209,21 @@ class PaperBroker:
         if state.last_bar is not None:
             closes = self._with_close(closes, session.date, state.last_bar.close)
         state = replace(state, orders=(), closes=closes, session=None, market=None, last_bar=None)
-        for holding in state.holdings:
-            contract = parse_occ(holding.symbol)
-            if contract is None or contract.expiry > session.date:
-                continue
-            close = Decimal(repr(closes[-1].close))
-            exercised = contract.right * (close - contract.strike) >= CENT
-            shares = contract.right * SHARES * holding.quantity if exercised else 0
-            holdings = _with_trade(state.holdings, holding.symbol, -holding.quantity, ZERO)
-            holdings = _with_trade(holdings, self._underlying, shares, contract.strike)
-            state = replace(state, cash=state.cash - shares * contract.strike, holdings=holdings)
-            said.append(
-                ContractExpired(time_ns, holding.symbol, holding.quantity, self._underlying, shares, contract.strike)
-            )
+        due = [(held, contract) for held, contract in _options(state) if contract.expiry <= session.date]
+        return self._settle(state, due, time_ns, said)
+
+    def _settle(
+        self, state: PaperState, due: Sequence[tuple[Holding, OccContract]], time_ns: int, said: list[Event]
+    ) -> PaperState:
+        """Exercise or write off at the last known close what has expired."""
+        for held, contract in due:
+            strike, right = contract.strike, contract.right
+            exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
+            shares = right * SHARES * held.quantity if exercised else 0
+            holdings = _with_trade(state.holdings, held.symbol, -held.quantity, ZERO)
+            holdings = _with_trade(holdings, self._underlying, shares, strike)
+            state = replace(state, cash=state.cash - shares * strike, holdings=holdings)
+            said.append(ContractExpired(time_ns, held.symbol, held.quantity, self._underlying, shares, strike))
         return state
 
     # --- orders ---------------------------------------------------------------------------------------------------
@@ -397,6 +405,11 @@ def _cancel(state: PaperState, name: str, time_ns: int, said: list[Event]) -> Pa
         return replace(state, orders=rest)
     said.append(CancelRejected(time_ns, name, "order is not cancelable" if name in state.seen else "order not found"))
     return state
+
+
+def _options(state: PaperState) -> list[tuple[Holding, OccContract]]:
+    """The held options with what their symbols say; shares are left out."""
+    return [(held, contract) for held in state.holdings if (contract := parse_occ(held.symbol)) is not None]
 
 
 def _held(state: PaperState, symbol: str) -> int:

@@ -391,8 +391,8 @@ def test_working_sales_hold_their_contracts() -> None:
         monday({CALL: 3}), (at(0), [sell("a", quantity=2, limit="9.00"), sell("b", quantity=2, limit="9.00")])
     )
     assert reasons(said) == ["insufficient qty available for order (requested: 2, available: 1)"]
-    _, said = run(state, (at(1), [sell("c", quantity=1, limit="9.00")]))
-    assert said == [OrderAccepted(at(1).time_ns, "c")]
+    _, said = run(state, (at(1), [sell("c", limit="9.00"), buy("d", limit="99.99")]))
+    assert said == [OrderAccepted(at(1).time_ns, "c"), OrderAccepted(at(1).time_ns, "d")]  # sales reserve no cash
 
 
 def test_a_client_order_id_used_twice_is_a_broken_invariant() -> None:
@@ -473,6 +473,15 @@ def test_a_forgotten_end_is_made_up_for_when_the_next_session_is_scheduled() -> 
 def _centre(state: PaperState) -> int:
     assert state.market is not None
     return state.market.centre
+
+
+def test_a_contract_that_expired_on_a_missed_day_settles_before_the_next_session() -> None:
+    state, _ = run(
+        monday({CALL: 1}), (minute_bar(0, (501.0,) * 4), []), (SessionEnded(MONDAY.close_ns, MONDAY.date), [])
+    )
+    state, said = run(state, (SessionScheduled(HALF_DAY.open_ns, HALF_DAY, ()), ()))
+    assert said[0] == ContractExpired(HALF_DAY.open_ns, CALL, 1, "SPY", 100, Decimal(500))
+    assert state.holdings == (Holding("SPY", 100, Decimal(500)),)
 
 
 def test_without_a_bar_of_its_own_session_a_contract_settles_at_the_last_known_close() -> None:
