@@ -12,7 +12,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -214,7 +214,7 @@ class _Merged:
         default = _shown(self._defaults[key]) if key in self._defaults else "none"
         return f"{key} is {_shown(value)} (from {origin}): expected {expected}: change it there (default: {default})"
 
-    def _refuse(self, key: str, origin: str, known: Iterator[str] | Mapping[str, object] | tuple[str, ...]) -> None:
+    def _refuse(self, key: str, origin: str, known: Iterable[str]) -> None:
         if _SECRET.search(key):
             self.problems.append(
                 f"{key} (from {origin}) is a secret: expected only in the environment variables APCA_API_KEY_ID and "

@@ -75,7 +75,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
         if not starts.size:
             continue
         newest = np.maximum.accumulate(np.append(last_ns, starts))
-        for place in set(places.tolist()) - begun:
+        for place in sorted(set(places.tolist()) - begun):
             row = int(np.argmax(places == place))
             if starts[row] < newest[row]:
                 raise TapeError(
@@ -123,7 +123,7 @@ class TapeSource:
     when the tape is past its start. Times never go backwards. Sessions without a row are left out.
 
     `skip` is the number of feed events that were journaled before; these are not given again. Raises TapeError when
-    the tape has fewer, and CalendarError when the calendar does not hold a session's surroundings.
+    the tape has fewer or the calendar does not span it, CalendarError when it lacks what surrounds a session.
     """
 
     def __init__(self, path: Path, info: TapeInfo, calendar: SessionCalendar, skip: int = 0) -> None:
@@ -133,6 +133,11 @@ class TapeSource:
         self._calendar = calendar
         self._skip = skip
         self._sessions = calendar.sessions
+        if info.first_date < calendar.sessions[0].date or calendar.sessions[-1].date < info.last_date:
+            raise TapeError(
+                f"{path}: the bars are from {info.first_date} to {info.last_date}, the calendar holds "
+                f"{calendar.sessions[0].date} to {calendar.sessions[-1].date}: load the calendar for the tape's dates"
+            )
         daily = info.interval_s >= DAY_S
         begins = [midnight_ns(session.date) if daily else session.open_ns for session in self._sessions]
         self._begins = np.array(begins, dtype=np.int64)  # the start of a session's first bar

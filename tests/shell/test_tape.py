@@ -218,6 +218,13 @@ def test_a_journal_longer_than_the_tape_is_refused(tmp_path: Path, summer: Sessi
         next(iter(source))
 
 
+def test_a_calendar_that_does_not_span_the_tape_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", row(0))
+    calendar = SessionCalendar.load("2024-03-04", "2024-03-05")
+    with pytest.raises(TapeError, match="the bars are from 2024-07-03 to 2024-07-03, the calendar holds 2024-0"):
+        TapeSource(path, scan(path, ("SPY",), 60), calendar)
+
+
 def test_csv_gzip_and_parquet_with_any_spelling_of_the_time_give_the_same_events(
     tmp_path: Path, summer: SessionCalendar
 ) -> None:
