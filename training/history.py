@@ -68,7 +68,7 @@ def read_history(events: Iterable[Event], spec: Spec, trading: Trading) -> Histo
     """Gather `BarClosed` of the spec's only symbol between `SessionScheduled` events.
 
     Raises:
-        HistoryError: bars before the first session was scheduled, or no bar at all.
+        HistoryError: no bar at all, or bars that are further apart than the spec's interval.
     """
     scheduled: list[SessionScheduled] = []
     firsts: list[int] = []
@@ -123,6 +123,12 @@ def read_history(events: Iterable[Event], spec: Spec, trading: Trading) -> Histo
             )
         )
     gap = _gaps(start_ns, starts, spec)
+    usual = int(np.median(np.diff(start_ns))) // 1_000_000_000 if len(rows) > 1 else spec.bar_interval_s
+    if usual != spec.bar_interval_s:
+        raise HistoryError(
+            f"wrong bar interval: bars are {usual} s apart, {spec.name} needs {spec.bar_interval_s} s: "
+            "give a file with bars of that length"
+        )
     return History(start_ns, open_, high, low, close, table.values, minute, gap, tuple(days))
 
 

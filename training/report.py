@@ -1,0 +1,97 @@
+"""The evaluation report beside a policy, in Markdown. Its first sentence says what the policy earns out of sample.
+
+Formats figures; computes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from strategies.manifest import Training
+from training.evaluation import Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A policy on the test sessions beside those that it has to beat, all through the dry run."""
+
+    policy: Figures
+    hold: Figures
+    random: tuple[Figures, ...]  # one for each draw
+    random_beats: float  # the part of the tensor market's draws that earn at least as much as the policy
+    random_draws: int
+    denials: Mapping[str, int]
+    validate: Figures  # the policy on the sessions that chose it, through the tensor market
+
+
+def render(title: str, comparison: Comparison, training: Training, capital_usd: float, notes: Sequence[str]) -> str:
+    """The report. `notes` end it as a list."""
+    c, p = comparison, comparison.policy
+    first, last = training.splits["test"]
+    random_mean = sum(draw.net_return for draw in c.random) / len(c.random)
+    verb = "earns" if p.net_return > 0 else "loses" if p.net_return < 0 else "earns nothing:"
+    lines = [
+        f"Out of sample ({p.sessions} sessions, {first} to {last}) and after all costs this policy {verb} "
+        f"{abs(p.net_return) * capital_usd:,.2f} USD on an account of {capital_usd:,.0f} USD a session "
+        f"({p.net_return:+.2%} in sum, {p.session_return:+.3%} a session); always-HOLD earns "
+        f"{c.hold.net_return * capital_usd:,.2f} USD and random trades of the same frequency "
+        f"{random_mean * capital_usd:+,.2f} USD ({random_mean:+.2%}).",
+        "",
+        _verdict(c, random_mean),
+        "",
+        f"# {title}",
+        "",
+        "| test sessions, dry run | policy | always-HOLD | random, mean | random, worst to best |",
+        "|---|---|---|---|---|",
+        *_rows(c),
+        "",
+        f"Of {c.random_draws:,} random draws {c.random_beats:.1%} earn at least as much as the policy.",
+        "",
+        f"On the {c.validate.sessions} validation sessions, which chose this checkpoint, the policy earned "
+        f"{c.validate.net_return:+.2%} in sum with {c.validate.trades} trades; that figure is the best of many and "
+        "therefore flattering.",
+        "",
+        "Entries that gates denied on the test sessions: "
+        + (", ".join(f"{gate} {count}" for gate, count in c.denials.items()) or "none")
+        + ".",
+        "",
+        *(f"- {note}" for note in notes),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _verdict(c: Comparison, random_mean: float) -> str:
+    p = c.policy
+    if p.trades == 0:
+        return "It did not trade once, so it equals always-HOLD: nothing was learned that pays for its costs."
+    over_hold = "beats" if p.net_return > c.hold.net_return else "does not beat"
+    over_random = "beats" if p.net_return > random_mean else "does not beat"
+    return f"It {over_hold} always-HOLD and {over_random} random trades. Do not trade it with real money."
+
+
+def _rows(c: Comparison) -> list[str]:
+    percent = "{:+.2%}".format
+    plain = "{:.2f}".format
+    table = (
+        ("net return, sum of sessions", "net_return", percent),
+        ("net return a session", "session_return", "{:+.3%}".format),
+        ("deviation of a session", "session_deviation", "{:.3%}".format),
+        ("Sharpe ratio, annual", "sharpe_annual", plain),
+        ("worst session", "worst_session", percent),
+        ("largest drawdown of the sum", "max_drawdown", "{:.2%}".format),
+        ("trades", "trades", "{:.0f}".format),
+        ("trades a session", "trades_per_session", plain),
+        ("win rate", "win_rate", "{:.1%}".format),
+        ("fees, USD", "fees_usd", "{:,.2f}".format),
+        ("premium bought / capital, a session", "turnover", plain),
+        ("minutes with a position", "exposure", "{:.1%}".format),
+    )
+    lines = []
+    for label, name, show in table:
+        draws = [float(getattr(draw, name)) for draw in c.random]
+        mean = sum(draws) / len(draws)
+        cells = (show(getattr(c.policy, name)), show(getattr(c.hold, name)), show(mean))
+        lines.append(f"| {label} | {' | '.join(cells)} | {show(min(draws))} to {show(max(draws))} |")
+    return lines
