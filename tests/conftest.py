@@ -1,7 +1,7 @@
-"""What all tests share: the folder of real market data, and the New York calendar, loaded once.
+"""What all tests share: the folder of real market data, and Hypothesis without a clock.
 
-Tests that need real data take `data_dir`: they are skipped where the folder is missing, and fail where it exists but
-a file in it does not. Expected values never come from here.
+Tests that need real data take `data_dir`: they are skipped where the folder is missing, and fail where it exists but a
+file in it does not. Expected values never come from here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("rltrader", deadline=None, print_blob=True)  # no test asserts a wall-clock time
+hypothesis.settings.load_profile("rltrader")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

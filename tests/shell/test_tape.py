@@ -181,7 +181,7 @@ def test_a_daily_bar_is_labelled_by_midnight_in_new_york_and_closes_with_the_ses
     rows=st.lists(st.tuples(st.integers(0, 6), st.sampled_from(["SPY", "QQQ"])), min_size=1, max_size=40),
     data=st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_order_and_duplicates_follow_the_rule_whatever_the_rows(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, str]], data: st.DataObject
 ) -> None:
