@@ -16,6 +16,7 @@ from daemon.core.state import ZERO, Book, Position
 
 OPTION_MULTIPLIER = 100
 CENT = Decimal("0.01")
+COST_GRID = Decimal("0.0001")  # of a partial sale's share of the cost: a hundredth of a cent a share, so whole cents a contract
 
 
 class Booked:
@@ -65,7 +66,7 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
             f"fill of {order.client_order_id} sells {quantity} {fill.symbol} but the book holds "
             f"{held.quantity if held else 0}; a sale never exceeds the position"
         )
-    part = held.cost * quantity / held.quantity
+    part = (held.cost * quantity / held.quantity).quantize(COST_GRID)
     gain = (cost - part) * multiplier - fees
     left = replace(held, quantity=held.quantity - quantity, cost=held.cost - part, pnl=held.pnl + gain)
     positions = {**book.positions, fill.symbol: left}

@@ -95,14 +95,14 @@ class Risk:
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """The paper broker and the option market of dry run and replay. Sources of the fees: docs/OPERATIONS.md."""
+    """The paper broker and the option market of dry run and replay. Sources of the fees: docs/PAPER.md."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     cash_usd: Annotated[Decimal, Gt(0)] = Decimal(10000)
     contracts_per_minute: Annotated[int, Ge(1)] = 50  # most contracts of one order that fill within one bar
     commission_usd: Usd = Decimal(0)  # a contract
-    orf_usd: Usd = Decimal("0.02675")  # options regulatory fee, a contract
-    occ_usd: Usd = Decimal("0.025")  # clearing fee, a contract
+    orf_usd: Usd = Decimal("0.02685")  # options regulatory fee, a contract
+    occ_usd: Usd = Decimal("0.02")  # clearing fee, a contract
     taf_usd: Usd = Decimal("0.00279")  # trading activity fee, a contract sold
     sec_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.0000278")  # of the proceeds of a sale
     volatility_premium: Annotated[float, Gt(0)] = 1.25  # implied over realised volatility
@@ -111,7 +111,7 @@ class Paper:
     half_spread: Annotated[float, Ge(0), Lt(1)] = 0.004  # of the mid
     half_spread_min_usd: Annotated[float, Ge(0)] = 0.005
     open_interest: Count = 1000
-    strikes_each_side: Annotated[int, Ge(1)] = 25  # whole dollars listed around the session's first price
+    strikes_each_side: Annotated[int, Ge(1)] = 25  # whole dollars listed around the previous session's last close
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ import msgspec
 
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.events import (
-    BrokerSnapshot,
     Event,
     FlattenRequested,
     HaltRequested,
@@ -30,7 +29,7 @@ from daemon.core.machine import Machine
 from daemon.core.paper import broker_snapshot
 from daemon.core.state import digest
 from daemon.core.step import Step
-from daemon.shell.journal import Batch, Chain, Entry, WriteFailed, encode_effects
+from daemon.shell.journal import Batch, Chain, Entry, decode_event, encode_effects
 from daemon.shell.latency import Latency
 from daemon.shell.recovery import Recovered, snapshot_of
 from daemon.shell.writer import JournalWriter
@@ -221,8 +220,6 @@ class Engine:
 
     async def _try_again(self, entry: Entry) -> None:
         """An event crashed the last run. Step it once more; if it raises again, leave it out, halted."""
-        from daemon.shell.journal import decode_event
-
         event = decode_event(entry.payload)
         try:
             self.machine.core.step(self.machine.state, event)
@@ -238,6 +235,3 @@ _LEAVING = (SubmitOrder, CancelOrder)
 
 def _nothing(_: str) -> None:
     """No boundary hook: only the crash simulation sets one."""
-
-
-__all__ = ["BrokerSnapshot", "Engine", "Outside", "Policy", "Source", "StepFailed", "WriteFailed"]

@@ -7,6 +7,7 @@ one writer thread, grouped; what was handed over first is durable first, so the 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -238,14 +239,15 @@ class Journal:
                 self._db.execute(table.insert(size), flat)
                 at += size
 
-    def close(self) -> None:
-        """Fold the WAL into the file and close it; what could not be folded stays in the WAL, nothing is lost."""
-        try:
+    def fold(self) -> None:
+        """Fold the write-ahead log into the file. What cannot be folded now stays in the log, nothing is lost."""
+        with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error:
-            pass
-        finally:
-            self._db.close()
+
+    def close(self) -> None:
+        """Fold and close."""
+        self.fold()
+        self._db.close()
 
     def reader(self) -> JournalReader:
         """A reader on this very connection, for recovery before the writer starts."""

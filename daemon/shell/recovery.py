@@ -17,6 +17,7 @@ import strategies
 from daemon.core.limits import Trading
 from daemon.core.machine import Divergence, Machine
 from daemon.core.paper import PaperBroker, PaperState
+from daemon.core.records import Row
 from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core
 from daemon.shell.journal import (
@@ -82,12 +83,16 @@ def snapshot_of(machine: Machine, event_id: int, code: str, *, kept: bool = Fals
     return Snapshot(event_id, machine.state.seq, code, int(kept), state, market, hashlib.sha256(state).hexdigest())
 
 
-def reapply(machine: Machine, entry: Entry) -> str:
-    """Step a journaled row again; returns the effects' JSON. Raises Divergence. A raised row is passed over."""
+def reapply(machine: Machine, entry: Entry, rows: list[Row]) -> str:
+    """Step a journaled row again and gather its read-model rows; returns the effects' JSON.
+
+    A row whose step raised is passed over. Raises Divergence when the row does not follow from those before it.
+    """
     if entry.raised:
         return entry.effects
-    event = decode_event(entry.payload)
-    effects = encode_effects(machine.reapply(event).effects)
+    step = machine.reapply(decode_event(entry.payload))
+    rows.extend(step.rows)
+    effects = encode_effects(step.effects)
     if entry.kind == "RunStarted":
         _adopt_trading(machine)
     return effects
@@ -119,7 +124,7 @@ def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
         if entry.id != last_id + 1 or row_hash(previous, *entry[1:6]) != entry.hash:
             raise JournalError(f"{reader.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
         try:
-            effects = reapply(machine, entry)
+            effects = reapply(machine, entry, [])
         except (Divergence, ValueError, msgspec.DecodeError) as error:
             raise _other_code(reader, entry, run_code, code, str(error)) from error
         if effects != entry.effects:

@@ -1,0 +1,365 @@
+"""`rltraderctl`: look at a state directory and prove it; halt or resume a stopped desk.
+
+`verify`, `status`, `events` and `decisions` read only, also beside a running daemon. `halt` and `resume` write one
+journaled event with its reason and need the daemon stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from daemon.config import EXIT_CODE
+from daemon.core.events import HaltRequested, ResumeRequested
+from daemon.core.session import NEW_YORK
+from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
+from daemon.shell.recovery import code_digest, fresh_machine, recover
+from daemon.shell.state_dir import StateDirError, locked_by
+from daemon.shell.verify import verify
+from strategies.registry import strategy as strategy_named
+
+DIFFERENT = 1
+
+
+class _NotFound(Exception):
+    """Nothing to show; the message says what was looked for."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of rltraderctl."""
+    line = argparse.ArgumentParser(prog="rltraderctl", description="Look into a state directory, and prove it.")
+    commands = line.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
+        return made
+
+    command("verify", "replay the journal without weights and compare everything, event by event")
+    command("status", "what the desk is, holds and has earned")
+    events = command("events", "the events, newest last")
+    events.add_argument("--after", type=int, default=None, metavar="SEQ", help="only events after this sequence")
+    events.add_argument("--kind", metavar="NAME", help="only this kind, such as OrderFilled")
+    events.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default 20)")
+    events.add_argument("--json", action="store_true", help="one JSON object a line")
+    decisions = command("decisions", "the decisions, newest last; --bar explains one completely")
+    decisions.add_argument(
+        "--bar", metavar="TIME", help="the bar's start: ISO 8601 with zone, New York without one, or ns"
+    )
+    decisions.add_argument("--outcome", metavar="NAME", help="only hold, ordered, exit, denied, expired or failed")
+    decisions.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default 20)")
+    for name, text in (("halt", "halt a stopped desk"), ("resume", "end a stopped desk's halt or pause")):
+        operator = command(name, text)
+        operator.add_argument("--reason", required=True, help="why; it is journaled")
+        operator.add_argument("--who", default="operator", help="who says so; it is journaled")
+    return line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 when something was asked that cannot be."""
+    options = parser().parse_args(arguments)
+    try:
+        return COMMANDS[options.command](options, _console())
+    except (JournalError, StateDirError, WriteFailed, _NotFound) as error:
+        sys.stderr.write(f"rltraderctl: {error}\n")
+        return EXIT_CODE
+
+
+def _console() -> Console:
+    """Standard output: as wide as the terminal, wide enough for whole rows where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def _verify(options: argparse.Namespace, console: Console) -> int:
+    path = options.state_dir / FILE
+    total = _reader(options).query("SELECT count(*) AS n FROM events")[0]["n"]
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("verify", total=total)
+        report = verify(path, code_digest(), strategy_named, lambda done: bar.update(task, completed=done))
+    for code, rows in report.other_code.items():
+        console.print(
+            f"{rows:,} rows were written by other code ({code}): their hashes were checked, they were not stepped again",
+        )
+    if report.difference:
+        console.print(f"DIFFERENT: {report.difference}", markup=False)
+        return DIFFERENT
+    word = "identical" if not report.other_code else "no difference found"
+    console.print(
+        f"{word}: {report.events:,} events, {report.stepped:,} stepped again, {report.digests:,} state digests, "
+        f"{report.snapshots} snapshots, {report.read_model_rows:,} read-model rows",
+    )
+    return 0
+
+
+def _status(options: argparse.Namespace, console: Console) -> int:
+    reader = _reader(options)
+    meta = reader.meta()
+    machine = fresh_machine(strategy_named(meta["strategy"]), *_identity_and_rules(reader, meta))
+    recover(reader, machine, code_digest())
+    state = machine.state
+    holder = locked_by(options.state_dir)
+    table = Table(show_header=False, title=f"{meta.get('desk', '')} · {meta['strategy']}", title_justify="left")
+    table.add_column(style="cyan")
+    table.add_column()
+    table.add_row("daemon", f"runs as process {holder}" if holder else "not running")
+    tape = f", tape {meta['tape']}" + (" (synthetic)" if meta.get("synthetic") else "") if meta.get("tape") else ""
+    table.add_row("mode", f"{meta['mode']}, account {meta['account']}{tape}")
+    table.add_row("last event", f"{state.seq:,} at {_new_york(state.now_ns)}")
+    halt, pause = state.risk.halt, state.risk.pause
+    table.add_row(
+        "halt", f"[red]{halt.reason}[/red]: {halt.detail}, since {_new_york(halt.since_ns)}" if halt else "no"
+    )
+    if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns):
+        table.add_row("pause", pause.reason + (f", until {_new_york(pause.until_ns)}" if pause.until_ns else ""))
+    table.add_row("reconciled", "yes" if state.risk.reconciled else "no")
+    table.add_row(
+        "model", state.model.version + ("" if state.model.promoted else " (not promoted)") if state.model else "none"
+    )
+    book = state.book
+    table.add_row(
+        "equity",
+        f"{book.equity:,.2f} USD, cash {book.cash:,.2f}, realised {book.realized:+,.2f}, fees {book.fees:,.2f}",
+    )
+    for position in book.positions.values():
+        average = position.cost / position.quantity
+        table.add_row(
+            "position", f"{position.quantity} {position.symbol} at {average:.4f}, since {_new_york(position.opened_ns)}"
+        )
+    for order in state.orders.values():
+        if order.working:
+            limit = "market" if order.limit_price is None else order.limit_price
+            table.add_row(
+                "order",
+                f"{order.client_order_id}: {order.side:+d} x {order.quantity} {order.symbol} at {limit}, {order.status}",
+            )
+    stats = state.stats
+    table.add_row("bars", f"{stats.bars:,} ({stats.bars_rejected:,} rejected)")
+    table.add_row("decisions", f"{stats.decisions:,}")
+    table.add_row("orders, fills", f"{stats.orders:,}, {stats.fills:,} ({stats.partial_fills:,} partial)")
+    table.add_row("trades", f"{stats.trades:,}, {stats.wins:,} won")
+    denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(stats.denials.items(), key=lambda d: -d[1]))
+    table.add_row("denials", denials or "none")
+    console.print(table)
+    return 0
+
+
+def _events(options: argparse.Namespace, console: Console) -> int:
+    where, values = ["1 = 1"], []
+    if options.kind:
+        where.append("kind = ?")
+        values.append(options.kind)
+    if options.after is not None:
+        where.append("seq > ?")
+        values.append(options.after)
+    order = "ASC" if options.after is not None else "DESC"
+    rows = _reader(options).query(
+        f"SELECT id, seq, time_ns, kind, payload, effects FROM events WHERE {' AND '.join(where)} "
+        f"ORDER BY id {order} LIMIT ?",
+        (*values, options.limit),
+    )
+    rows = rows if order == "ASC" else rows[::-1]
+    if not rows:
+        raise _NotFound(f"no event in {options.state_dir} matches")
+    if options.json:
+        for row in rows:
+            told = {"seq": row["seq"], "event": json.loads(row["payload"]), "effects": json.loads(row["effects"])}
+            sys.stdout.write(json.dumps(told) + "\n")
+        return 0
+    table = Table("seq", "New York time", "event", "what", "effects")
+    for row in rows:
+        payload = {k: v for k, v in json.loads(row["payload"]).items() if k not in ("type", "time_ns")}
+        effects = json.loads(row["effects"])
+        names = "raised: " + effects["raised"] if isinstance(effects, dict) else ", ".join(e["type"] for e in effects)
+        seq = "start-up" if row["seq"] is None else f"{row['seq']:,}"
+        table.add_row(seq, _new_york(row["time_ns"]), row["kind"], _short(payload), names)
+    console.print(table)
+    return 0
+
+
+def _decisions(options: argparse.Namespace, console: Console) -> int:
+    reader = _reader(options)
+    if options.bar:
+        return _explain(reader, options, console)
+    where, values = ("WHERE outcome = ?", (options.outcome,)) if options.outcome else ("", ())
+    rows = reader.query(f"SELECT * FROM decisions {where} ORDER BY decision DESC LIMIT ?", (*values, options.limit))
+    if not rows:
+        raise _NotFound(f"no decision in {options.state_dir} matches")
+    table = Table("decision", "bar (New York)", "action", "resolved", "confidence", "outcome", "denied by")
+    for row in rows[::-1]:
+        denied = ", ".join(name for name, reason in json.loads(row["gates"] or "{}").items() if reason)
+        confidence = "" if row["confidence"] is None else f"{row['confidence']:.4f}"
+        table.add_row(
+            str(row["decision"]),
+            _new_york(row["bar_ns"]),
+            row["action"],
+            row["resolved"],
+            confidence,
+            row["outcome"],
+            denied,
+        )
+    console.print(table)
+    return 0
+
+
+def _explain(reader: JournalReader, options: argparse.Namespace, console: Console) -> int:
+    """One decision completely: what it saw, answered, wanted, was allowed, sent and got."""
+    bar_ns = _bar_time(options.bar)
+    rows = reader.query("SELECT * FROM decisions WHERE bar_ns = ? ORDER BY decision", (bar_ns,))
+    if not rows:
+        near = reader.query("SELECT bar_ns FROM decisions ORDER BY abs(bar_ns - ?) LIMIT 1", (bar_ns,))
+        nearest = f"; the nearest one is {_new_york(near[0]['bar_ns'])}" if near else ""
+        raise _NotFound(f"no decision for the bar that starts {_new_york(bar_ns)}{nearest}")
+    spec = strategy_named(reader.meta()["strategy"]).spec
+    for row in rows:
+        console.rule(f"decision {row['decision']} · bar {_new_york(row['bar_ns'])} · {row['kind']}", align="left")
+        if row["row"]:
+            values = np.frombuffer(row["row"], dtype="<f4").tolist()
+            console.print(
+                _table(
+                    ("feature", "value"),
+                    [(f"{i} {n}", f"{v:+.6f}") for i, (n, v) in enumerate(zip(spec.features, values, strict=True))],
+                )
+            )
+        if row["probabilities"]:
+            logits, shares = json.loads(row["logits"]), json.loads(row["probabilities"])
+            lines = [(n, f"{l:+.4f}", f"{p:.4f}") for n, l, p in zip(spec.actions, logits, shares, strict=True)]
+            console.print(_table(("action", "logit", "probability"), lines))
+            console.print(
+                f"model {row['model']}, temperature {spec.temperature}, confidence {row['confidence']:.4f}",
+                highlight=False,
+            )
+        console.print(
+            f"action {row['action']}, resolved to {row['resolved']}, target {row['target'] or '-'}"
+        )
+        console.print(f"outcome: {row['outcome']}")
+        if row["gates"]:
+            verdicts = {"": "passed", None: "not put to this intent"}
+            console.print(
+                _table(
+                    ("gate", "verdict"),
+                    [(g, verdicts.get(v, f"DENIED: {v}")) for g, v in json.loads(row["gates"]).items()],
+                )
+            )
+        _explain_work(reader, row["work"], console)
+    return 0
+
+
+def _explain_work(reader: JournalReader, work: str | None, console: Console) -> None:
+    orders = (
+        reader.query("SELECT * FROM orders WHERE work = ? ORDER BY submitted_ns, client_order_id", (work,))
+        if work
+        else []
+    )
+    if not orders:
+        console.print("no orders")
+        return
+    lines = [
+        (
+            o["client_order_id"],
+            o["symbol"],
+            f"{o['side']:+d} x {o['quantity']}",
+            o["limit_price"] or "market",
+            o["status"],
+            str(o["filled"]),
+            o["fees_usd"],
+            _new_york(o["submitted_ns"]),
+        )
+        for o in orders
+    ]
+    console.print(_table(("order", "symbol", "side", "limit", "status", "filled", "fees USD", "sent"), lines))
+    fills = [
+        (f["client_order_id"], str(f["quantity"]), f["price"], f["fees_usd"], _new_york(f["filled_ns"]))
+        for o in orders
+        for f in reader.query(
+            "SELECT * FROM fills WHERE client_order_id = ? ORDER BY cumulative", (o["client_order_id"],)
+        )
+    ]
+    console.print(_table(("fill of", "quantity", "price", "fees USD", "traded"), fills) if fills else "no fills")
+
+
+def _halt(options: argparse.Namespace, console: Console) -> int:
+    return _command(options, console, lambda now: HaltRequested(now, "operator", options.reason, options.who))
+
+
+def _resume(options: argparse.Namespace, console: Console) -> int:
+    if not options.reason.strip():
+        raise _NotFound("--reason is empty: a resume states why")
+    return _command(options, console, lambda now: ResumeRequested(now, options.reason, options.who))
+
+
+def _command(options: argparse.Namespace, console: Console, event: Callable[[int], Any]) -> int:
+    from daemon.wiring import command_offline
+
+    state = command_offline(options.state_dir, event)
+    halt = state.risk.halt
+    console.print(
+        f"journaled as event {state.seq:,}; " + (f"halted: {halt.reason}: {halt.detail}" if halt else "not halted"),
+        markup=False,
+    )
+    return 0
+
+
+def _identity_and_rules(reader: JournalReader, meta: dict[str, str]) -> tuple[Any, Any]:
+    from daemon.wiring import first_trading, identity_of
+
+    return identity_of(meta), first_trading(reader)
+
+
+def _reader(options: argparse.Namespace) -> JournalReader:
+    return JournalReader(options.state_dir / FILE)
+
+
+def _bar_time(text: str) -> int:
+    """A bar's start in ns: digits are ns, ISO 8601 otherwise; without a zone it is New York time."""
+    if text.isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise _NotFound(f"--bar {text!r} is no time: write 2024-08-05T10:15 (New York) or 2024-08-05T14:15Z") from None
+    moment = moment.replace(tzinfo=NEW_YORK) if moment.tzinfo is None else moment
+    return int(moment.timestamp()) * 1_000_000_000
+
+
+def _new_york(time_ns: int) -> str:
+    moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).astimezone(NEW_YORK)
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _short(payload: dict[str, Any]) -> str:
+    text = msgspec.json.encode(payload).decode()
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _table(head: tuple[str, ...], lines: Sequence[Sequence[str]]) -> Table:
+    table = Table(*head)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
+    "verify": _verify,
+    "status": _status,
+    "events": _events,
+    "decisions": _decisions,
+    "halt": _halt,
+    "resume": _resume,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

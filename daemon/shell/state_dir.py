@@ -1,0 +1,122 @@
+"""The state directory: one daemon, one account, one strategy, one journal. Locked while in use, refused when foreign.
+
+Nothing is created before everything was checked; a new journal appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from daemon.shell.journal import FILE, Journal, JournalReader
+
+LOCK_FILE = "lock"
+_CURES = {
+    "mode": "use the mode it was made in, or another --state-dir",
+    "account": "use the account it was made for, or another --state-dir",
+    "strategy": "use the strategy it was made for, or another --state-dir",
+    "tape_sha256": "resume with the tape it was made from, or use another --state-dir",
+}
+
+
+class StateDirError(Exception):
+    """The state directory cannot be used as asked. The message names it, the finding and the cure; exit code 2."""
+
+
+class StateDir:
+    """An open state directory. `meta` is what the journal was made with. Close it to let the lock go."""
+
+    def __init__(self, path: Path, lock: IO[str], journal: Journal, meta: dict[str, str], *, fresh: bool) -> None:
+        self.path = path
+        self.journal = journal
+        self.meta = meta
+        self.fresh = fresh
+        self._lock = lock
+
+    def close(self) -> None:
+        """Let the lock go. The journal is closed by its writer."""
+        self._lock.close()
+
+
+def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
+    """Lock `path` and open its journal, or make one with `wanted` and `epoch`.
+
+    `wanted` holds mode, account, strategy, feed and, for a replay, the tape's name and digest. Raises StateDirError
+    when the directory is locked, not writable or was made for something else; JournalError and WriteFailed as they say.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o750)
+        lock = (path / LOCK_FILE).open("a+")
+    except OSError as error:
+        raise StateDirError(
+            f"{path}: cannot use this state directory: {error.strerror}; check owner and disk"
+        ) from error
+    _lock(path, lock)
+    file = path / FILE
+    if not file.exists():
+        meta = {**wanted, "epoch": epoch}
+        return StateDir(path, lock, Journal.create(file, meta), meta, fresh=True)
+    journal = Journal(file)
+    meta = journal.reader().meta()
+    try:
+        check_identity(path, meta, wanted)
+    except StateDirError:
+        journal.close()
+        lock.close()
+        raise
+    return StateDir(path, lock, journal, meta, fresh=False)
+
+
+def check_identity(path: Path, meta: dict[str, str], wanted: dict[str, str]) -> None:
+    """Raise StateDirError when the journal was made in another mode, account or strategy, or from another tape."""
+    for key, cure in _CURES.items():
+        if meta.get(key, "") != wanted.get(key, ""):
+            found, expected = meta.get(key) or "none", wanted.get(key) or "none"
+            if key == "tape_sha256":
+                found, expected = f"{meta.get('tape')} ({found[:12]})", f"{wanted.get('tape')} ({expected[:12]})"
+            raise StateDirError(
+                f"{path}: this state directory was made with {key} {found}, now {expected} is asked for: {cure}"
+            )
+
+
+def peek(path: Path) -> dict[str, str] | None:
+    """What the journal in `path` was made with, None when there is none. Takes no lock and writes nothing."""
+    file = path / FILE
+    if not file.exists():
+        return None
+    reader = JournalReader(file)
+    try:
+        return reader.meta()
+    finally:
+        reader.close()
+
+
+def locked_by(path: Path) -> str:
+    """Process id of the daemon that holds the directory, "" when none does."""
+    file = path / LOCK_FILE
+    if not file.exists():
+        return ""
+    with file.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return lock.read().strip() or "unknown"
+    return ""
+
+
+def _lock(path: Path, lock: IO[str]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise StateDirError(
+            f"{path}: another daemon (process {holder}) uses this state directory; stop it or choose another"
+        ) from None
+    lock.seek(0)
+    lock.truncate()
+    lock.write(str(os.getpid()))
+    lock.flush()

@@ -1,0 +1,150 @@
+"""What the operator hears: structured log events, each declared once with its level, fields and meaning.
+
+JSON lines on standard error, pretty on a terminal. Telemetry reads steps and never stops trading. `LOG_EVENTS` is the
+whole vocabulary; docs/LOGS.md shows it and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple, TextIO
+
+import structlog
+
+from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
+from daemon.core.events import Event, OrderFilled, OrderRejected, SessionEnded, SessionScheduled
+from daemon.core.step import Step
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+class LogEvent(NamedTuple):
+    """A declared log event."""
+
+    level: str
+    fields: tuple[str, ...]
+    meaning: str
+
+
+LOG_EVENTS: dict[str, LogEvent] = {
+    "run_started": LogEvent(
+        "info",
+        ("desk", "mode", "account", "strategy", "tape", "synthetic", "state_dir", "epoch", "code", "resumed_at_event"),
+        "The daemon took over a state directory; `resumed_at_event` 0 means a fresh journal.",
+    ),
+    "symbol_assumed": LogEvent(
+        "warning", ("tape", "symbol"), "The tape has no symbol column; the strategy's only symbol was assumed."
+    ),
+    "rows_left_out": LogEvent(
+        "info",
+        ("outside_hours", "other_symbols", "rejected"),
+        "Tape rows that were no bars of this strategy's regular sessions, and rejected ones by reason, at the end.",
+    ),
+    "model_verified": LogEvent(
+        "info", ("version", "promoted", "feed", "provider"), "The model's hash, digest and golden outputs are right."
+    ),
+    "model_warning": LogEvent(
+        "warning", ("version", "reason"), "The model runs here but would be refused with real money."
+    ),
+    "recovered": LogEvent(
+        "info", ("events_replayed", "under_way"), "Recovery replayed the journal after its snapshot."
+    ),
+    "session_started": LogEvent(
+        "info", ("date", "equity_usd"), "A regular session was scheduled; its limits are fresh."
+    ),
+    "session_ended": LogEvent(
+        "info", ("date", "equity_usd", "realized_usd", "trades"), "The regular session closed; totals since the start."
+    ),
+    "order_submitted": LogEvent(
+        "info",
+        ("client_order_id", "symbol", "side", "quantity", "limit_price", "intent"),
+        "An order was journaled and released; `limit_price` null is a market order.",
+    ),
+    "order_cancel_requested": LogEvent("info", ("client_order_id",), "A cancel was journaled and released."),
+    "order_filled": LogEvent(
+        "info", ("client_order_id", "symbol", "side", "cumulative_quantity", "price"), "A fill was booked."
+    ),
+    "order_rejected": LogEvent("warning", ("client_order_id", "reason"), "The broker refused an order."),
+    "alarm": LogEvent("warning", ("alarm", "detail"), "Something needs a person; docs/OPERATIONS.md has its heading."),
+    "stopping": LogEvent("info", ("reason",), "The daemon ends after the event under way: a signal, or a full disk."),
+    "refused": LogEvent(
+        "error", ("problem",), "The daemon does not start: configuration, files or model; exit code 2."
+    ),
+    "journal_failed": LogEvent("error", ("problem",), "The journal cannot be written; the daemon ends, exit code 1."),
+    "step_failed": LogEvent(
+        "error", ("problem",), "A step raised: a bug; the event is journaled and marked, exit code 1."
+    ),
+    "run_ended": LogEvent(
+        "info", ("events", "state_digest", "stopped_by"), "The run ended cleanly: journal durable, snapshot written."
+    ),
+}
+
+
+class Log:
+    """Writes declared events. Raises ValueError for an undeclared one or other fields: a bug, found by the tests."""
+
+    def __init__(self, level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:
+        stream = stream if stream is not None else sys.stderr
+        pretty = style == "pretty" or (style == "auto" and stream.isatty())
+        processors: list[Any] = [
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.add_log_level,
+        ]
+        processors.append(
+            structlog.dev.ConsoleRenderer(colors=stream.isatty()) if pretty else structlog.processors.JSONRenderer()
+        )
+        self._threshold = LEVELS[level]
+        self._logger = structlog.wrap_logger(
+            structlog.PrintLogger(stream), processors=processors, wrapper_class=structlog.BoundLogger
+        )
+
+    def __call__(self, name: str, **fields: object) -> None:
+        """Write one event."""
+        declared = LOG_EVENTS.get(name)
+        if declared is None or set(fields) != set(declared.fields):
+            expected = sorted(declared.fields) if declared else "a name of LOG_EVENTS"
+            raise ValueError(f"log event {name!r} with fields {sorted(fields)}: expected {expected}")
+        if LEVELS[declared.level] >= self._threshold:
+            getattr(self._logger, declared.level)(name, **fields)
+
+    def step(self, event: Event, step: Step) -> None:
+        """Log what a step means to a person."""
+        match event:
+            case SessionScheduled():
+                self("session_started", date=event.session.date, equity_usd=str(step.state.book.equity))
+            case SessionEnded():
+                book, stats = step.state.book, step.state.stats
+                self(
+                    "session_ended",
+                    date=event.date,
+                    equity_usd=str(book.equity),
+                    realized_usd=str(book.realized),
+                    trades=stats.trades,
+                )
+            case OrderFilled():
+                self(
+                    "order_filled",
+                    client_order_id=event.client_order_id,
+                    symbol=event.symbol,
+                    side=event.side,
+                    cumulative_quantity=event.cumulative_quantity,
+                    price=str(event.price),
+                )
+            case OrderRejected():
+                self("order_rejected", client_order_id=event.client_order_id, reason=event.reason)
+        for effect in step.effects:
+            match effect:
+                case RaiseAlarm():
+                    self("alarm", alarm=effect.name, detail=effect.detail)
+                case SubmitOrder():
+                    self(
+                        "order_submitted",
+                        client_order_id=effect.client_order_id,
+                        symbol=effect.symbol,
+                        side=effect.side,
+                        quantity=effect.quantity,
+                        limit_price=None if effect.limit_price is None else str(effect.limit_price),
+                        intent=effect.intent,
+                    )
+                case CancelOrder():
+                    self("order_cancel_requested", client_order_id=effect.client_order_id)

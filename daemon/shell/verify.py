@@ -1,0 +1,215 @@
+"""Proof that a journal is what its events make of it: hashes, effects, digests, snapshots and read models, no weights.
+
+Every row is hashed again; every event is stepped again with its own code version; the first difference is named.
+Segments that other code wrote are checked by their hashes alone, and the report says so.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from daemon.core.events import RunStarted
+from daemon.core.machine import Divergence, Machine
+from daemon.core.state import Identity, digest
+from daemon.shell.engine import DIGEST_EVERY
+from daemon.shell.journal import (
+    GENESIS,
+    READ_MODELS,
+    Batch,
+    Entry,
+    Journal,
+    JournalReader,
+    Snapshot,
+    decode_event,
+    row_hash,
+)
+from daemon.shell.recovery import fresh_machine, reapply, restore, snapshot_of
+from strategies.contract import Strategy
+
+
+class Verified(msgspec.Struct):
+    """The report. `difference` is empty when everything agrees."""
+
+    events: int = 0
+    stepped: int = 0
+    digests: int = 0
+    snapshots: int = 0
+    read_model_rows: int = 0
+    other_code: dict[str, int] = {}  # code version -> rows checked by hash alone
+    difference: str = ""
+
+
+class _Different(Exception):
+    """The first difference."""
+
+
+def verify(
+    path: Path, code: str, strategy_named: Callable[[str], Strategy], tick: Callable[[int], None] | None = None
+) -> Verified:
+    """Check the journal file at `path` against this code. `tick` is called with the number of rows done.
+
+    Raises JournalError when the file is no journal. A difference is reported, not raised.
+    """
+    reader = JournalReader(path)
+    report = Verified()
+    try:
+        with tempfile.TemporaryDirectory(prefix="rltrader-verify-") as folder:
+            rebuilt = Journal.create(Path(folder) / "rebuilt.sqlite", {})
+            try:
+                _Verification(reader, code, strategy_named, report, rebuilt, tick or _quiet).run()
+            finally:
+                rebuilt.close()
+    except _Different as found:
+        report.difference = str(found)
+    except sqlite3.DatabaseError as error:
+        report.difference = f"the file cannot be read: {error}"
+    finally:
+        reader.close()
+    return report
+
+
+class _Verification:
+    def __init__(
+        self,
+        reader: JournalReader,
+        code: str,
+        strategy_named: Callable[[str], Strategy],
+        report: Verified,
+        rebuilt: Journal,
+        tick: Callable[[int], None],
+    ) -> None:
+        self._reader = reader
+        self._code = code
+        self._strategy_named = strategy_named
+        self._report = report
+        self._rebuilt = rebuilt
+        self._tick = tick
+        self._batch = Batch()
+        self._machine: Machine | None = None
+        self._own = False  # the machine is at this row, stepped by its own code
+        self._whole = True  # no row was left unstepped
+        self._run_code = ""
+        self._digests = reader.digests()
+        self._snapshots = {s.event_id: s for s in reader.snapshots()}
+
+    def run(self) -> None:
+        previous, last, last_seq = GENESIS, None, 0
+        for entry in self._reader.entries():
+            expected_id = last.id + 1 if last else 1
+            if entry.id != expected_id:
+                raise _Different(f"event row {expected_id} is missing, row {entry.id} follows")
+            self._check_row(entry, previous, last_seq)
+            if entry.seq is not None:
+                previous, last_seq = entry.hash, entry.seq
+                self._report.events += 1
+            self._step(entry)
+            self._check_snapshot(entry)
+            last = entry
+            if entry.id % 2000 == 0:
+                self._flush()
+                self._tick(entry.id)
+        self._flush()
+        self._check_head(last)
+        if self._digests and self._whole:
+            raise _Different(f"a state digest stands at event {min(self._digests)}, which has none")
+        self._check_read_models()
+
+    def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
+        where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
+        if row_hash(previous, *entry[1:6]) != entry.hash:
+            raise _Different(f"{where}: the hash does not match: this row, or the order of rows, was changed")
+        if entry.seq is not None and entry.seq != last_seq + 1:
+            raise _Different(f"{where}: sequence {last_seq + 1} was expected")
+        try:
+            event = decode_event(entry.payload)
+        except msgspec.DecodeError as error:
+            raise _Different(f"{where}: the payload is no event of this version: {error}") from error
+        if type(event).__name__ != entry.kind or event.time_ns != entry.time_ns:
+            raise _Different(f"{where}: kind and time do not agree with the payload")
+        if isinstance(event, RunStarted):
+            self._run_code = event.code
+            if self._machine is None:
+                meta = self._reader.meta()
+                identity = Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"])
+                self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, event.trading)
+                self._own = event.code == self._code
+            elif event.code != self._code:
+                self._own = False
+
+    def _step(self, entry: Entry) -> None:
+        machine = self._machine
+        if machine is None:
+            raise _Different(f"row {entry.id} ({entry.kind}) precedes the first RunStarted")
+        if not self._own:
+            self._whole = False
+            codes = self._report.other_code
+            codes[self._run_code] = codes.get(self._run_code, 0) + 1
+            return
+        where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
+        try:
+            effects = reapply(machine, entry, self._batch.rows)
+        except (Divergence, ValueError) as error:
+            raise _Different(f"{where}: {error}") from error
+        if effects != entry.effects:
+            raise _Different(f"{where}: effects differ: journal {entry.effects[:300]}, replay {effects[:300]}")
+        if entry.seq is None:
+            return
+        self._report.stepped += 1
+        if entry.seq % DIGEST_EVERY == 0:
+            if self._digests.pop(entry.seq, None) != digest(machine.state):
+                raise _Different(f"{where}: the state digest differs")
+            self._report.digests += 1
+
+    def _check_snapshot(self, entry: Entry) -> None:
+        snapshot = self._snapshots.get(entry.id)
+        if snapshot is None or self._machine is None:
+            return
+        if not self._own:
+            if snapshot.code == self._code and snapshot.kept:
+                restore(self._machine, snapshot)
+                self._own = True
+            return
+        again = snapshot_of(self._machine, entry.id, snapshot.code, kept=bool(snapshot.kept))
+        if again != Snapshot._make(snapshot):
+            raise _Different(f"the snapshot at event {snapshot.seq} differs from the state there")
+        self._report.snapshots += 1
+
+    def _check_head(self, last: Entry | None) -> None:
+        head = self._reader.meta().get("head", "")
+        found = f"{last.id}:{last.hash.hex()}" if last else ""
+        if head != found:
+            raise _Different(
+                f"the journal's end is row {head.partition(':')[0] or 'none'}, found {last.id if last else 0}"
+            )
+
+    def _flush(self) -> None:
+        self._rebuilt.commit(self._batch)
+        self._batch = Batch()
+
+    def _check_read_models(self) -> None:
+        self._rebuilt.fold()
+        db = sqlite3.connect(f"{self._reader.path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            db.execute("ATTACH ? AS rebuilt", (f"{self._rebuilt.path.resolve().as_uri()}?mode=ro",))
+            for name, table in READ_MODELS.items():
+                ways = [("rebuilt", "main", "is missing or differs")]
+                if self._whole:
+                    ways.append(("main", "rebuilt", "does not follow from the events"))
+                for here, there, what in ways:
+                    row = db.execute(
+                        f"SELECT * FROM {here}.{name} EXCEPT SELECT * FROM {there}.{name} LIMIT 1"
+                    ).fetchone()
+                    if row:
+                        raise _Different(f"read model {name}: the row with {table.columns[0]} {row[0]} {what}")
+                self._report.read_model_rows += int(db.execute(f"SELECT count(*) FROM rebuilt.{name}").fetchone()[0])
+        finally:
+            db.close()
+
+
+def _quiet(_: int) -> None:
+    """Nobody watches."""

@@ -1,0 +1,294 @@
+"""The one place where parts are put together: replay of a tape, the check before it, verify, offline commands.
+
+Every wiring is the same engine, journal and machine; only source and broker side differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.config import Settings
+from daemon.core.events import Event, ModelVerified, RunStarted
+from daemon.core.limits import Trading
+from daemon.core.state import Identity, State, digest
+from daemon.shell.calendar import SessionCalendar
+from daemon.shell.engine import DIGEST_EVERY, Engine
+from daemon.shell.journal import Batch, Chain, JournalReader, decode_event, encode_effects
+from daemon.shell.model_store import LoadedModel, load
+from daemon.shell.policy import OnnxPolicy
+from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
+from daemon.shell.replay import ReplaySource
+from daemon.shell.state_dir import StateDir, StateDirError, open_state_dir, peek
+from daemon.shell.summary import Summary, summarise
+from daemon.shell.tape import TapeInfo, TapeSource, scan
+from daemon.shell.telemetry import Log
+from daemon.shell.writer import JournalWriter
+from strategies.contract import Strategy
+from strategies.registry import strategy as strategy_named
+
+REPLAY = "replay"
+PAPER_ACCOUNT = "paper"
+GC_THRESHOLD = 50_000  # allocations between two looks for cycles: the step makes none
+
+
+@dataclass(slots=True)
+class Replay:
+    """A tape checked and ready to run."""
+
+    settings: Settings
+    strategy: Strategy
+    tape: Path
+    info: TapeInfo
+    model: LoadedModel
+    policy: OnnxPolicy
+
+    def meta(self) -> dict[str, str]:
+        """What the journal is made with, its epoch left out."""
+        return {
+            "mode": REPLAY,
+            "account": PAPER_ACCOUNT,
+            "strategy": self.strategy.spec.name,
+            "feed": self.settings.feed.name,
+            "desk": self.settings.desk.name,
+            "tape": self.tape.name,
+            "tape_sha256": self.info.sha256,
+            "synthetic": self.info.synthetic,
+        }
+
+    def epoch(self) -> str:
+        """Derived from tape, configuration and strategy, so that two replays give the same order ids."""
+        told = f"{self.info.sha256}|{self.strategy.spec.name}|".encode() + msgspec.json.encode(self.settings.trading())
+        return hashlib.sha256(told).hexdigest()[:10]
+
+
+def prepare_replay(settings: Settings, tape: Path) -> Replay:
+    """Check tape and model. Raises TapeError, ModelError: nothing was written yet."""
+    strategy = strategy_named(settings.desk.strategy)
+    info = scan(tape, strategy.spec.symbols, strategy.spec.bar_interval_s)
+    model = load(settings.paths.models_dir, strategy, settings.policy.version)
+    policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
+    return Replay(settings, strategy, tape, info, model, policy)
+
+
+@dataclass(slots=True)
+class Session:
+    """A run under way: the engine, and what shows its progress."""
+
+    engine: Engine
+    source: ReplaySource
+    tape: TapeSource
+    started_with: int  # bars in the journal when it began
+
+
+def open_replay(
+    replay: Replay, log: Log, speed: float | None, boundary: Callable[[str], None] | None = None
+) -> tuple[StateDir, JournalWriter, Session, list[RunStarted | ModelVerified]]:
+    """Open the state directory, recover, and wire the engine. The caller closes writer and state directory."""
+    settings, code = replay.settings, code_digest()
+    state_dir = open_state_dir(settings.paths.state_dir, replay.meta(), replay.epoch())
+    try:
+        trading = settings.trading()
+        identity = identity_of(state_dir.meta)
+        machine = fresh_machine(replay.strategy, identity, trading)
+        recovered = recover(state_dir.journal.reader(), machine, code)
+        calendar = SessionCalendar.load(replay.info.first_date, replay.info.last_date)
+        tape = TapeSource(replay.tape, replay.info, calendar, skip=machine.state.fed)
+        source = ReplaySource(iter(tape), speed)
+        writer = JournalWriter(state_dir.journal, settings.journal.ballast_mib)
+    except BaseException:
+        state_dir.journal.close()
+        state_dir.close()
+        raise
+    engine = Engine(
+        recovered,
+        writer,
+        replay.policy,
+        source,
+        code=code,
+        group_events=settings.journal.group_events,
+        snapshot_events=settings.journal.snapshot_events,
+        observe=log.step,
+        boundary=boundary,
+    )
+    now = machine.state.now_ns
+    startup: list[RunStarted | ModelVerified] = [
+        RunStarted(
+            now, identity.mode, identity.account, identity.strategy, identity.epoch, code, identity.feed, trading
+        ),
+        ModelVerified(
+            now,
+            replay.model.version,
+            replay.model.digest,
+            replay.model.manifest.promoted,
+            replay.model.manifest.training.feed,
+        ),
+    ]
+    _announce(replay, state_dir, recovered, log, code)
+    return state_dir, writer, Session(engine, source, tape, machine.state.stats.bars), startup
+
+
+def identity_of(meta: dict[str, str]) -> Identity:
+    """Whose journal it is, from what it was made with."""
+    return Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"])
+
+
+def _announce(replay: Replay, state_dir: StateDir, recovered: Recovered, log: Log, code: str) -> None:
+    machine, settings, model = recovered.machine, replay.settings, replay.model
+    log(
+        "run_started",
+        desk=settings.desk.name,
+        mode=REPLAY,
+        account=PAPER_ACCOUNT,
+        strategy=replay.strategy.spec.name,
+        tape=replay.tape.name,
+        synthetic=bool(replay.info.synthetic),
+        state_dir=str(state_dir.path),
+        epoch=state_dir.meta["epoch"],
+        code=code,
+        resumed_at_event=machine.state.seq,
+    )
+    if replay.info.symbol_assumed:
+        log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
+    manifest = model.manifest
+    log(
+        "model_verified",
+        version=model.version,
+        promoted=manifest.promoted,
+        feed=manifest.training.feed,
+        provider=replay.policy.provider,
+    )
+    if not manifest.promoted:
+        log("model_warning", version=model.version, reason="it is not promoted")
+    if manifest.training.feed != settings.feed.name:
+        reason = f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}"
+        log("model_warning", version=model.version, reason=reason)
+    if state_dir.fresh is False:
+        log("recovered", events_replayed=recovered.replayed, under_way=len(machine.queue))
+
+
+async def run_replay(
+    replay: Replay,
+    log: Log,
+    speed: float | None,
+    progress: Callable[[State[Any]], None] | None = None,
+    boundary: Callable[[str], None] | None = None,
+) -> tuple[Summary, list[Decimal]]:
+    """Run the tape to its end or to a signal; the summary and the equity curve come from the journal."""
+    state_dir, writer, session, startup = open_replay(replay, log, speed, boundary)
+    engine = session.engine
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
+    began = time.perf_counter()
+    try:
+        _on_signals(engine, session.source, log)
+        await _root(engine, startup, progress)
+        wall_s = time.perf_counter() - began
+        state = engine.machine.state
+        curve = [
+            Decimal(row[0]) for row in writer.journal.reader().query("SELECT equity_usd FROM equity ORDER BY time_ns")
+        ]
+        counts = session.tape.counts
+        log(
+            "rows_left_out",
+            outside_hours=counts.outside_hours,
+            other_symbols=counts.other_symbols,
+            rejected=dict(counts.rejected),
+        )
+        state_digest = engine.state_digest()
+        log("run_ended", events=state.seq, state_digest=state_digest, stopped_by=engine.stopped_by)
+    finally:
+        writer.close()
+        state_dir.close()
+    summary = summarise(
+        state,
+        replay.strategy.spec.actions,
+        meta=state_dir.meta,
+        wall_s=wall_s,
+        bars_run=state.stats.bars - session.started_with,
+        latency=engine.latency,
+        state_digest=state_digest,
+        stopped_by=engine.stopped_by,
+    )
+    return summary, curve
+
+
+async def _root(
+    engine: Engine, startup: Sequence[RunStarted | ModelVerified], progress: Callable[[State[Any]], None] | None
+) -> None:
+    """The root task group: the engine may bring it down, what only watches may not."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            watcher = group.create_task(_watch(engine, progress), name="progress") if progress else None
+            await group.create_task(engine.run(startup), name="engine")
+            if watcher is not None:
+                watcher.cancel()
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+
+
+async def _watch(engine: Engine, progress: Callable[[State[Any]], None]) -> None:
+    while True:
+        progress(engine.machine.state)
+        await asyncio.sleep(0.2)
+
+
+def _on_signals(engine: Engine, source: ReplaySource, log: Log) -> None:
+    def stop(name: str) -> None:
+        log("stopping", reason=name)
+        source.stop()
+        engine.stop(name)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)
+
+
+def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
+    """Step one operator's event into the journal of a stopped desk; durable when this returns.
+
+    `event(now_ns)` makes it at the journal's time. What it causes (cancels, exits) follows when the daemon starts.
+    Raises StateDirError while a daemon runs, JournalError for a damaged journal.
+    """
+    meta = peek(path)
+    if meta is None:
+        raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
+    state_dir = open_state_dir(path, meta, meta["epoch"])
+    journal = state_dir.journal
+    try:
+        reader = journal.reader()
+        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+        recovered = recover(reader, machine, code_digest())
+        asked = event(machine.state.now_ns)
+        step = machine.apply(asked)
+        batch = Batch()
+        chain = Chain(recovered.last_id + 1, recovered.head)
+        batch.entries.append(chain.entry(step.state.seq, asked, encode_effects(step.effects)))
+        batch.rows.extend(step.rows)
+        if step.state.seq % DIGEST_EVERY == 0:
+            batch.digests.append((step.state.seq, digest(step.state)))
+        journal.commit(batch)
+        return step.state
+    finally:
+        journal.close()
+        state_dir.close()
+
+
+def first_trading(reader: JournalReader) -> Trading:
+    """The trading rules that a journal's first run started with; the defaults when it never ran."""
+    for entry in reader.entries(page=4):
+        event = decode_event(entry.payload)
+        if isinstance(event, RunStarted):
+            return event.trading
+    return Trading()
