@@ -23,6 +23,8 @@ from daemon.shell.calendar import SessionCalendar, midnight_ns
 from daemon.shell.tape_file import Rows, TapeError, TapeFile
 from strategies.contract import Bar
 
+__all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource", "scan"]
+
 DAY_S = 86_400
 _SECOND_NS = 1_000_000_000
 _ROW_FAULTS = ("", "not_finite", "not_positive", "high_below_low", "negative_volume", "off_grid")
