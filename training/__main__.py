@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -43,7 +44,7 @@ class Display:
         self._began = 0.0
         self._speed = 0.0
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         self._bar.start()
         return self
 
@@ -62,6 +63,7 @@ class Display:
                 f"{news.validate.net_return:+8.2%}  {news.validate.trades:5d} trades  entropy "
                 f"{news.progress.entropy:.3f}  explained {news.progress.explained_variance:+.2f}{mark}",
                 highlight=False,
+                soft_wrap=True,
             )
         else:
             self._speed = news.steps / (time.monotonic() - self._began)

@@ -5,8 +5,9 @@ Formats figures; computes none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from strategies.manifest import Training
 from training.evaluation import Figures
@@ -25,49 +26,62 @@ class Comparison:
     validate: Figures  # the policy on the sessions that chose it, through the tensor market
 
 
-def render(title: str, comparison: Comparison, training: Training, capital_usd: float, notes: Sequence[str]) -> str:
-    """The report. `notes` end it as a list."""
-    c, p = comparison, comparison.policy
-    first, last = training.splits["test"]
-    random_mean = sum(draw.net_return for draw in c.random) / len(c.random)
+def render(
+    title: str, comparison: Comparison, training: Training, hyperparameters: Mapping[str, Any], capital_usd: float
+) -> str:
+    """The report on a policy of the strategy `title` whose every session began with `capital_usd`."""
+    c, h, splits = comparison, hyperparameters, training.splits
+    denied = ", ".join(f"{gate} {count}" for gate, count in c.denials.items()) or "none"
+    table = "\n".join(_rows(c))
+    return f"""{_first_sentence(c, splits["test"], capital_usd)}
+
+{_verdict(c)}
+
+# {title}
+
+| {c.policy.sessions} test sessions, dry run | policy | always-HOLD | random, mean | random, worst to best |
+|---|---|---|---|---|
+{table}
+
+Of {c.random_draws:,} random draws {c.random_beats:.1%} earn at least as much as the policy.
+
+On the {c.validate.sessions} validation sessions, which chose this checkpoint, the policy earned
+{c.validate.net_return:+.2%} in sum with {c.validate.trades} trades; that figure is the best of many and flatters.
+
+Entries that gates denied on the test sessions: {denied}.
+
+- Trained on {training.file} ({splits["train"][0]} to {splits["train"][1]}) for {h["steps"]:,} steps with seed
+  {h["seed"]} and the reward `{h["reward"]}`; the checkpoint after {h["checkpoint_steps"]:,} steps had the best net
+  return on the validation sessions ({splits["validate"][0]} to {splits["validate"][1]}).
+- Every session begins flat with its own account, so returns add up and do not compound. A halt lasts to its end.
+- Option prices are Black-Scholes around the recorded underlying, with the spreads and fees of docs/PAPER.md. No option
+  quote was recorded; market impact is left out.
+- What each figure means: docs/TRAINING.md.
+"""
+
+
+def _first_sentence(c: Comparison, test: tuple[str, str], capital_usd: float) -> str:
+    p, random_mean = c.policy, _random_mean(c)
     verb = "earns" if p.net_return > 0 else "loses" if p.net_return < 0 else "earns nothing:"
-    lines = [
-        f"Out of sample ({p.sessions} sessions, {first} to {last}) and after all costs this policy {verb} "
+    return (
+        f"Out of sample ({p.sessions} sessions, {test[0]} to {test[1]}) and after all costs this policy {verb} "
         f"{abs(p.net_return) * capital_usd:,.2f} USD on an account of {capital_usd:,.0f} USD a session "
         f"({p.net_return:+.2%} in sum, {p.session_return:+.3%} a session); always-HOLD earns "
         f"{c.hold.net_return * capital_usd:,.2f} USD and random trades of the same frequency "
-        f"{random_mean * capital_usd:+,.2f} USD ({random_mean:+.2%}).",
-        "",
-        _verdict(c, random_mean),
-        "",
-        f"# {title}",
-        "",
-        "| test sessions, dry run | policy | always-HOLD | random, mean | random, worst to best |",
-        "|---|---|---|---|---|",
-        *_rows(c),
-        "",
-        f"Of {c.random_draws:,} random draws {c.random_beats:.1%} earn at least as much as the policy.",
-        "",
-        f"On the {c.validate.sessions} validation sessions, which chose this checkpoint, the policy earned "
-        f"{c.validate.net_return:+.2%} in sum with {c.validate.trades} trades; that figure is the best of many and "
-        "therefore flattering.",
-        "",
-        "Entries that gates denied on the test sessions: "
-        + (", ".join(f"{gate} {count}" for gate, count in c.denials.items()) or "none")
-        + ".",
-        "",
-        *(f"- {note}" for note in notes),
-        "",
-    ]
-    return "\n".join(lines)
+        f"{random_mean * capital_usd:+,.2f} USD ({random_mean:+.2%})."
+    )
 
 
-def _verdict(c: Comparison, random_mean: float) -> str:
+def _random_mean(c: Comparison) -> float:
+    return sum(draw.net_return for draw in c.random) / len(c.random)
+
+
+def _verdict(c: Comparison) -> str:
     p = c.policy
     if p.trades == 0:
         return "It did not trade once, so it equals always-HOLD: nothing was learned that pays for its costs."
     over_hold = "beats" if p.net_return > c.hold.net_return else "does not beat"
-    over_random = "beats" if p.net_return > random_mean else "does not beat"
+    over_random = "beats" if p.net_return > _random_mean(c) else "does not beat"
     return f"It {over_hold} always-HOLD and {over_random} random trades. Do not trade it with real money."
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Settings:
     seed: int = 1
     reward: str = "potential"
     feed: str = "sip"  # whose bars the file holds; the manifest says it
-    coefficients: Coefficients = Coefficients()
+    coefficients: Coefficients = field(default_factory=Coefficients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +122,10 @@ def train_and_export(settings: Settings, listen: Listener) -> Path:
         "reward": settings.reward,
         "checkpoint_steps": chosen.progress.steps,
         "threads": 1,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
     capital = float(trading.paper.cash_usd)
-    notes = (
-        f"Trained on {training.file} ({training.splits['train'][0]} to {training.splits['train'][1]}), "
-        f"{settings.steps:,} steps, seed {settings.seed}, reward `{settings.reward}`; the checkpoint after "
-        f"{chosen.progress.steps:,} steps had the best net return on the validation sessions.",
-        "Every session begins flat with its own account, so returns add up and do not compound. A halt lasts to the "
-        "session's end.",
-        "Option prices are Black-Scholes around the recorded underlying, with the spreads and fees of docs/PAPER.md; "
-        "no option quote was recorded. Market impact is left out.",
-        "What each figure means: docs/TRAINING.md.",
-    )
     release = Release(
         training=training,
         hyperparameters=hyperparameters,
@@ -147,7 +137,7 @@ def train_and_export(settings: Settings, listen: Listener) -> Path:
             "test_denials": dict(comparison.denials),
             "validate": as_metrics(comparison.validate),
         },
-        report=render(settings.strategy, comparison, training, capital, notes),
+        report=render(settings.strategy, comparison, training, hyperparameters, capital),
     )
     listen("exporting")
     return export(network.policy, machine, release, out=settings.out, probes=probes(data.history, settings.seed))
@@ -160,7 +150,8 @@ def probes(history: History, seed: int, count: int = PROBES) -> Float32Array:
     rows = random.choice(starts, size=count)[:, None] + np.arange(20)
     market = history.features[rows]
     side = random.integers(-1, 2, size=(count, 1, 1)) * np.ones((1, 20, 1))
-    position = np.concatenate([side, random.uniform(-1, 3, size=side.shape), random.uniform(0, 2, size=side.shape)], axis=2)
+    value, age = random.uniform(-1, 3, size=side.shape), random.uniform(0, 2, size=side.shape)
+    position = np.concatenate([side, value, age], axis=2)
     return np.concatenate([market, np.where(side == 0, 0.0, position)], axis=2).astype(np.float32)
 
 
@@ -225,8 +216,8 @@ def _compare(
     draws: list[float] = []
     while len(draws) < RANDOM_DRAWS_MARKET:
         results = through_market(trader)
-        for index in range(0, len(results), len(days)):
-            draws.append(sum(result.pnl_usd for result in results[index : index + len(days)]) / capital)
+        pnl = np.array([result.pnl_usd for result in results]).reshape(-1, len(days))
+        draws.extend((pnl.sum(axis=1) / capital).tolist())
     return Comparison(
         policy=found,
         hold=figures(through_desk(always_hold).results, capital),

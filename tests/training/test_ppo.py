@@ -65,6 +65,7 @@ def test_with_lambda_one_advantages_are_discounted_returns_less_the_value() -> N
 def test_the_loss_of_a_hand_worked_batch() -> None:
     network = ActorCritic(IDENTITY, seed=0)
     for layer, bias in ((network.policy.actor[-1], [0.0] * 6), (network.critic[-1], [2.0])):
+        assert isinstance(layer, torch.nn.Linear)
         torch.nn.init.zeros_(layer.weight)
         layer.bias.data = torch.tensor(bias)
     batch = Batch(  # all logits 0, so every probability is 1/6: the ratios are 1.5 and 0.5

@@ -1,0 +1,165 @@
+"""An export is whole or absent, agrees with torch, and needs neither torch nor this machine afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from daemon.core.limits import Trading
+from daemon.shell.calendar import SessionCalendar
+from daemon.shell.tape import TapeSource, scan
+from strategies.golden import contract_hash
+from strategies.manifest import Manifest, Training, decode
+from strategies.option_scalper import SPEC
+from strategies.registry import strategy
+from training.export import ExportError, Float32Array, Release, export, run_onnx
+from training.history import read_history
+from training.network import CLIP, ActorCritic, Policy, Scaling
+from training.run import probes
+
+TRAINED = Training(
+    file="bars.csv",
+    file_sha256="0" * 64,
+    feed="sip",
+    synthetic=True,
+    sessions=10,
+    first_session="2024-01-02",
+    last_session="2024-01-16",
+    splits={},
+)
+RELEASE = Release(TRAINED, {"seed": 1}, {"net": 0.0}, "It earns nothing.\n")
+SCALING = Scaling(mean=(0.1,) * 23, scale=(0.7,) * 23, clip=(CLIP,) * 23)
+
+
+class Poisoned(nn.Module):
+    """Answers with a logit that is not a number."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return observation[:, -1, :6] * float("nan")
+
+
+class Stubborn(nn.Module):
+    """Answers 1 in torch and 0 in the graph, which was traced for zeros."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        sign = 0.0 if torch.compiler.is_compiling() else 1.0
+        return observation[:, -1, :6] * 0.0 + sign
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    policy = ActorCritic(SCALING, seed=3).policy
+    generator = torch.Generator().manual_seed(3)
+    for parameter in policy.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)  # no two tensors alike
+    return policy
+
+
+@pytest.fixture(scope="module")
+def random_observations() -> Float32Array:
+    return np.random.default_rng(5).normal(size=(100, 20, 23)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    policy: Policy,
+    random_observations: Float32Array,
+) -> Path:
+    store = tmp_path_factory.mktemp("store")
+    return export(policy, strategy(SPEC.name), RELEASE, out=store, probes=random_observations)
+
+
+def _manifest(folder: Path) -> Manifest:
+    return decode((folder / "manifest.json").read_bytes())
+
+
+def test_a_version_has_its_last_session_and_its_digest_as_name_and_current_points_to_it(folder: Path) -> None:
+    digest = hashlib.sha256((folder / "policy.onnx").read_bytes()).hexdigest()
+    assert folder.name == f"2024-01-16-{digest[:8]}"
+    assert (folder.parent / "current").read_text() == f"{folder.name}\n"
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "current"]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "policy.onnx", "report.md"]
+    assert _manifest(folder).policy_sha256 == digest
+
+
+def test_the_manifest_carries_the_contract_and_golden_logits_that_onnxruntime_repeats(folder: Path) -> None:
+    manifest = _manifest(folder)
+    assert manifest.contract_hash == contract_hash(strategy(SPEC.name))
+    golden = np.stack([np.frombuffer(data, dtype="<f4").reshape(20, 23) for data in manifest.golden.observations])
+    assert np.abs(run_onnx(folder / "policy.onnx", golden) - np.array(manifest.golden.logits)).max() <= 1e-5
+
+
+def test_the_graph_has_one_input_one_output_any_batch_and_no_critic(folder: Path) -> None:
+    model = onnx.load(folder / "policy.onnx", load_external_data=False)
+    (given,), (answer,) = model.graph.input, model.graph.output
+    assert (given.name, answer.name) == ("observation", "logits")
+    assert [d.dim_value for d in given.type.tensor_type.shape.dim] == [0, 20, 23]
+    weights = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer if tensor.data_type == 1)
+    scaling = 4 * 23  # mean, scale, clip and its negative
+    assert weights == 163_559 - (64 * 32 + 32 + 32 + 1) + scaling
+
+
+def test_the_graph_names_no_path_of_the_machine_that_made_it(folder: Path) -> None:
+    data = (folder / "policy.onnx").read_bytes() + (folder / "manifest.json").read_bytes()
+    for trace in (str(Path(__file__).resolve().parents[2]), ".py", "site-packages"):
+        assert trace.encode() not in data
+
+
+def test_torch_and_onnxruntime_agree_on_a_thousand_real_observations(
+    folder: Path, policy: Policy, data_dir: Path
+) -> None:
+    path = data_dir / "spy_1min_2024.parquet"
+    info = scan(path, SPEC.symbols, SPEC.bar_interval_s)
+    source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
+    real = probes(read_history(source, SPEC, Trading()), seed=1, count=1000)
+    with torch.no_grad():
+        expected = policy(torch.from_numpy(real)).numpy()
+    assert np.abs(run_onnx(folder / "policy.onnx", real) - expected).max() <= 1e-5
+
+
+def test_the_same_policy_exports_to_the_same_bytes_and_replaces_itself(
+    folder: Path, policy: Policy, random_observations: Float32Array, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        again = export(policy, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
+    assert again.name == folder.name
+    for name in ("policy.onnx", "manifest.json", "report.md"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(("module", "complaint"), [(Poisoned(), "finite: False"), (Stubborn(), "differ by 1.0")])
+def test_a_policy_that_fails_its_checks_leaves_nothing_behind_and_the_old_version_in_place(
+    module: nn.Module,
+    complaint: str,
+    random_observations: Float32Array,
+    tmp_path: Path,
+    policy: Policy,
+) -> None:
+    good = export(policy, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    with pytest.raises(ExportError, match=complaint):
+        export(module, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+    assert (good.parent / "current").read_text() == f"{good.name}\n"
+
+
+def test_an_exported_policy_runs_where_torch_cannot_be_imported(folder: Path) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy, onnxruntime\n"
+        "session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
+        "print(session.run(None, {'observation': numpy.zeros((2, 20, 23), numpy.float32)})[0].shape)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder / "policy.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
+    assert done.stdout.strip() == "(2, 6)"
