@@ -63,17 +63,17 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT) -> Loaded
     """
     name = strategy.spec.name
     shelf = models_dir / name
-    if not shelf.is_dir():
+    if not _is_folder(shelf):
         raise ModelError(
             "missing folder",
-            f"{shelf} is no folder, expected the versions of {name} in it: "
+            f"{shelf} is no folder that can be read, expected the versions of {name} in it: "
             f"correct paths.models_dir, or train and export a model",
         )
     root = models_dir.resolve()
     version = _current(shelf, root) if version == CURRENT else _checked_name(version, "policy.version")
     folder = shelf / version
-    if not folder.is_dir():
-        raise ModelError("missing version", f"{folder} is no folder, {_known(shelf)}")
+    if not _is_folder(folder):
+        raise ModelError("missing version", f"{folder} is no folder that can be read, {_known(shelf)}")
     manifest = _manifest(folder / MANIFEST_FILE, root)
     _check_manifest(folder / MANIFEST_FILE, manifest, strategy, version)
     path = folder / POLICY_FILE
@@ -91,7 +91,7 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT) -> Loaded
 def versions(models_dir: Path, strategy: str) -> tuple[str, ...]:
     """The names of the strategy's versions (folders with a manifest) in alphabetical order; () when there are none."""
     shelf = models_dir / strategy
-    if not shelf.is_dir():
+    if not _is_folder(shelf):
         return ()
     return tuple(sorted(p.parent.name for p in shelf.glob(f"*/{MANIFEST_FILE}") if _VERSION.fullmatch(p.parent.name)))
 
@@ -111,6 +111,13 @@ def _checked_name(version: str, origin: str) -> str:
             f"'.', '_' and '-', no path separator, no '..'): write such a name there",
         )
     return version
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a folder on the way may not be entered
+        return False
 
 
 def _known(shelf: Path) -> str:

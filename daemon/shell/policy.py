@@ -18,6 +18,7 @@ from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.shell.model_store import LoadedModel, ModelError
 from strategies.contract import Observation, Spec, Strategy
 from strategies.golden import golden_observations
+from strategies.manifest import POLICY_FILE
 
 Provider = Literal["auto", "cuda", "cpu"]
 
@@ -34,9 +35,10 @@ _FAILURES: tuple[type[Exception], ...] = (Exception,)  # onnxruntime's exception
 class _Buffer:
     """A float32 tensor of batch 1 that onnxruntime reads or writes in place."""
 
-    __slots__ = ("bytes", "shaped", "size", "values")
+    __slots__ = ("bytes", "shape", "shaped", "size", "values")
 
     def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
         self.shaped = np.zeros((1, *shape), dtype="<f4")
         self.values = self.shaped.reshape(-1)  # the same memory, flat
         self.bytes = self.values.data.cast("B")
@@ -94,7 +96,7 @@ class OnnxPolicy:
     def warm_up(self) -> None:
         """Answer a few times over zeros, so that the first real answer pays for no first-time work."""
         hidden = b"" if self._hidden is None else bytes(self._hidden.size)
-        zeros = Observation(bytes(self._observation.size), self._observation.shaped.shape[1:], hidden)
+        zeros = Observation(bytes(self._observation.size), self._observation.shape, hidden)
         for _ in range(_WARM_UPS):
             self.answer(AskPolicy(decision=0, valid_until_ns=0, observation=zeros), 0)
 
@@ -107,6 +109,8 @@ class OnnxPolicy:
 
     def _infer(self, observation: Observation) -> tuple[tuple[float, ...], bytes]:
         """Logits and next hidden state (float32 bytes). ValueError for what is not finite or of another size."""
+        if observation.shape != self._observation.shape:
+            raise ValueError(f"observation of shape {observation.shape}, expected {self._observation.shape}")
         _fill(self._observation, observation.data, "observation")
         if self._hidden is not None:
             _fill(self._hidden, observation.hidden, "hidden state")
@@ -159,7 +163,7 @@ def _fill(buffer: _Buffer, data: bytes, what: str) -> None:
     buffer.bytes[:] = data
     if not isfinite(buffer.values.dot(buffer.values)):  # a ReLU may turn NaN into 0, unseen
         raise ValueError(
-            f"{what} holds NaN, infinity or a value beyond 1e17, expected finite features: look at the bars"
+            f"{what} holds NaN, infinity or values beyond 1e17, expected finite features: look at the bars"
         )
 
 
@@ -192,7 +196,7 @@ def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
     options.log_severity_level = _FATAL
     # Weights outside of the graph would escape its digest: look for them where no file can ever be.
     options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(model.path.resolve() / "manifest.json" / "none")
+        "session.model_external_initializers_file_folder_path", str(model.path.resolve() / POLICY_FILE / "none")
     )
     on_gpu: list[Any] = [(CUDA, {"use_tf32": "0"})]  # TF32 keeps 10 bits of a product: further off than the tolerance
     try:

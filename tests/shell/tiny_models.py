@@ -6,6 +6,7 @@ The graphs are built node by node with the `onnx` package; `forward` is the same
 from __future__ import annotations
 
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def weights(sizes: tuple[int, ...] = (460, 32, 6), seed: int = 7) -> Weights:
             (draw.standard_normal((into, out)) / into**0.5).astype(np.float32),
             draw.standard_normal(out).astype(np.float32),
         )
-        for into, out in zip(sizes, sizes[1:], strict=False)
+        for into, out in pairwise(sizes)
     )
 
 

@@ -1,0 +1,262 @@
+"""Every way in which a version of the model store is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from daemon.shell.model_store import MANIFEST_BYTES_MAX, POLICY_BYTES_MAX, ModelError, load, versions
+from strategies.contract import Strategy
+from strategies.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+from strategies.registry import strategy as registered
+from tests.shell.tiny_models import manifest_of, put
+
+GRAPH = b"the store compares these bytes and never reads them"
+LOGITS = ((0.0,) * 6,) * 7
+
+
+@pytest.fixture(scope="module")
+def scalper() -> Strategy:
+    return registered("option_scalper")
+
+
+@pytest.fixture(scope="module")
+def manifest(scalper: Strategy) -> Manifest:
+    return manifest_of(scalper, GRAPH, LOGITS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, manifest: Manifest) -> Path:
+    """The folder of the store's only version, v1, which is current. The store itself is its parent's parent."""
+    return put(tmp_path / "store", manifest, GRAPH)
+
+
+def refusal(folder: Path, strategy: Strategy, version: str = "current") -> tuple[str, str]:
+    """The failed check and the whole text."""
+    with pytest.raises(ModelError) as caught:
+        load(folder.parent.parent, strategy, version)
+    return caught.value.check, str(caught.value)
+
+
+def change(folder: Path, key: str, value: object) -> None:
+    """Put another value into the version's manifest; None takes the key out."""
+    path = folder / MANIFEST_FILE
+    content = json.loads(path.read_bytes())
+    content[key] = value
+    if value is None:
+        del content[key]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("version", ["current", "v1"])
+def test_a_version_is_loaded_by_its_name_and_as_the_current_one(
+    folder: Path, scalper: Strategy, manifest: Manifest, version: str
+) -> None:
+    model = load(folder.parent.parent, scalper, version)
+    assert (model.version, model.path, model.policy) == ("v1", folder, GRAPH)
+    assert model.manifest == manifest
+    assert model.digest == sha256(GRAPH).hexdigest()
+
+
+def test_the_current_version_is_the_one_that_the_file_names(
+    folder: Path, scalper: Strategy, manifest: Manifest
+) -> None:
+    newer = manifest_of(scalper, b"newer", LOGITS, version="2024-12-31-0a1b2c3d", promoted=False)
+    put(folder.parent.parent, newer, b"newer")
+    model = load(folder.parent.parent, scalper)
+    assert (model.version, model.policy, model.manifest.promoted) == ("2024-12-31-0a1b2c3d", b"newer", False)
+    assert load(folder.parent.parent, scalper, "v1").policy == GRAPH
+    assert versions(folder.parent.parent, "option_scalper") == ("2024-12-31-0a1b2c3d", "v1")
+
+
+def test_a_store_without_the_strategy_is_refused_with_the_key_to_correct(tmp_path: Path, scalper: Strategy) -> None:
+    with pytest.raises(ModelError, match=r"option_scalper is no folder .* correct paths\.models_dir"):
+        load(tmp_path, scalper)
+    assert versions(tmp_path, "option_scalper") == ()
+
+
+def test_an_unknown_version_is_refused_with_the_names_of_those_there_are(folder: Path, scalper: Strategy) -> None:
+    check, text = refusal(folder, scalper, "v9")
+    assert check == "missing version"
+    assert "v9 is no folder" in text
+    assert "expected one of: v1" in text
+
+
+def test_a_store_without_any_version_says_so(tmp_path: Path, scalper: Strategy) -> None:
+    (tmp_path / "option_scalper").mkdir()
+    with pytest.raises(ModelError, match="no version at all: train and export a model"):
+        load(tmp_path, scalper, "v1")
+    with pytest.raises(ModelError, match=r"current cannot be read .* no version at all"):
+        load(tmp_path, scalper)
+
+
+@pytest.mark.parametrize("name", ["../v1", "..", ".", "", "a/b", "a\\b", "/etc", ".export-x", "a..b", "v1\0", "v1\n"])
+def test_a_version_that_is_no_plain_name_is_refused(folder: Path, scalper: Strategy, name: str) -> None:
+    check, text = refusal(folder, scalper, name)
+    assert check == "version name"
+    assert repr(name) in text
+
+
+@pytest.mark.parametrize("name", [b"../../elsewhere", b"", b"current", b"\xff\xfe", b"v1\nv2"])
+def test_a_current_file_that_names_no_version_is_refused_by_its_path(
+    folder: Path, scalper: Strategy, name: bytes
+) -> None:
+    (folder.parent / "current").write_bytes(name)
+    check, text = refusal(folder, scalper)
+    assert check == "version name"
+    assert str(folder.parent / "current") in text
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, POLICY_FILE])
+def test_a_missing_file_is_named(folder: Path, scalper: Strategy, name: str) -> None:
+    (folder / name).unlink()
+    check, text = refusal(folder, scalper)
+    assert check == "missing file"
+    assert str(folder / name) in text
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, POLICY_FILE, "../current"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_never_waited_for(folder: Path, scalper: Strategy, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert refusal(folder, scalper)[0] == "missing file"
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, POLICY_FILE])
+def test_a_link_that_leads_out_of_the_store_is_refused(folder: Path, scalper: Strategy, name: str) -> None:
+    outside = folder.parent.parent.parent / "outside"
+    (folder / name).rename(outside)
+    (folder / name).symlink_to(outside)
+    check, text = refusal(folder, scalper)
+    assert check == "file outside of the store"
+    assert str(outside) in text
+
+
+def test_a_version_folder_that_is_a_link_out_of_the_store_is_refused(folder: Path, scalper: Strategy) -> None:
+    outside = folder.parent.parent.parent / "outside"
+    folder.rename(outside)
+    folder.symlink_to(outside)
+    assert refusal(folder, scalper)[0] == "file outside of the store"
+
+
+def test_links_in_a_circle_are_refused(folder: Path, scalper: Strategy) -> None:
+    (folder / POLICY_FILE).unlink()
+    (folder / POLICY_FILE).symlink_to(folder / POLICY_FILE)
+    assert refusal(folder, scalper)[0] == "missing file"
+
+
+def test_a_link_to_the_whole_store_is_followed(folder: Path, scalper: Strategy, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder.parent.parent)
+    assert load(tmp_path / "link", scalper).policy == GRAPH
+
+
+@pytest.mark.parametrize(("name", "limit"), [(MANIFEST_FILE, MANIFEST_BYTES_MAX), (POLICY_FILE, POLICY_BYTES_MAX)])
+def test_a_file_beyond_its_limit_is_refused(folder: Path, scalper: Strategy, name: str, limit: int) -> None:
+    os.truncate(folder / name, limit + 1)  # a hole: takes no room on the disk
+    check, text = refusal(folder, scalper)
+    assert check == "file size"
+    assert str(limit) in text
+
+
+def test_a_manifest_that_is_no_json_is_refused(folder: Path, scalper: Strategy) -> None:
+    for damage in (b"{", b"", b"\xff\xff", b"[]"):
+        (folder / MANIFEST_FILE).write_bytes(damage)
+        assert refusal(folder, scalper)[0] == "manifest"
+
+
+def test_a_manifest_names_the_field_that_is_wrong(folder: Path, scalper: Strategy) -> None:
+    change(folder, "promoted", "yes")
+    check, text = refusal(folder, scalper)
+    assert check == "manifest"
+    assert "$.promoted" in text
+    change(folder, "promoted", None)
+    assert "`promoted`" in refusal(folder, scalper)[1]
+
+
+def test_a_newer_format_is_called_so_even_when_its_fields_are_unknown_here(folder: Path, scalper: Strategy) -> None:
+    change(folder, "format", 2)
+    change(folder, "field_of_the_future", 1)
+    check, text = refusal(folder, scalper)
+    assert check == "manifest format"
+    assert "has format 2, expected 1" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "check"),
+    [
+        ("strategy", "regime_switcher", "strategy"),
+        ("version", "v2", "version"),
+        ("contract_hash", "0" * 64, "contract hash"),
+        ("observation_shape", [23, 20], "observation shape"),
+        ("actions", ["HOLD", "BUY_PUT", "BUY_CALL", "TRIM_50", "TRIM_70", "EXIT"], "actions"),
+        ("golden", {"observations": [""], "logits": []}, "golden answers"),
+        ("policy_sha256", "0" * 64, "policy digest"),
+    ],
+)
+def test_a_manifest_of_something_else_is_refused_with_what_was_found_and_expected(
+    folder: Path, scalper: Strategy, manifest: Manifest, key: str, value: object, check: str
+) -> None:
+    change(folder, key, value)
+    failed, text = refusal(folder, scalper)
+    assert failed == check
+    assert check in text
+    assert "expected" in text
+    if key != "golden":
+        wanted = getattr(manifest, key)
+        assert (wanted if isinstance(wanted, str) else repr(wanted)) in text
+
+
+def test_checks_come_in_their_order(folder: Path, scalper: Strategy) -> None:
+    """Everything is wrong at once; each repair brings up the next check."""
+    good = json.loads((folder / MANIFEST_FILE).read_bytes())
+    wrong: dict[str, object] = {
+        "format": 0,
+        "strategy": "x",
+        "version": "x",
+        "contract_hash": "x",
+        "observation_shape": [1],
+        "actions": ["x"],
+        "policy_sha256": "x",
+    }
+    for key, value in wrong.items():
+        change(folder, key, value)
+    failed = []
+    for key in wrong:
+        failed.append(refusal(folder, scalper)[0])
+        change(folder, key, good[key])
+    assert failed == [
+        "manifest format",
+        "strategy",
+        "version",
+        "contract hash",
+        "observation shape",
+        "actions",
+        "policy digest",
+    ]
+    assert load(folder.parent.parent, scalper).version == "v1"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: bytes([data[0] ^ 1]) + data[1:],
+        lambda data: data[:-1] + bytes([data[-1] ^ 0x80]),
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: data[:0],
+    ],
+    ids=["first bit", "last bit", "cut", "longer", "empty"],
+)
+def test_one_changed_byte_of_the_policy_is_refused(
+    folder: Path, scalper: Strategy, damage: Callable[[bytes], bytes]
+) -> None:
+    (folder / POLICY_FILE).write_bytes(damage(GRAPH))
+    check, text = refusal(folder, scalper)
+    assert check == "policy digest"
+    assert sha256(damage(GRAPH)).hexdigest() in text
+    assert sha256(GRAPH).hexdigest() in text
