@@ -370,13 +370,15 @@ class PaperBroker:
         )
 
     def _quotes(self, state: PaperState, bar: Bar, time_ns: int) -> tuple[Quote, ...]:
-        """Quotes of the watched and the held contracts at the bar's close; what has no price has no quote."""
+        """Quotes of the watched and the held contracts at the bar's close; what has no price has no quote.
+
+        The bar's extreme mids are worked out for what is held alone: nothing else has a stop to be touched.
+        """
         market, paper, symbols = state.market, self._paper, state.watched
         if market is None:
             return ()
-        for holding in state.holdings:
-            if holding.symbol not in symbols:
-                symbols = (*symbols, holding.symbol)
+        held = [holding.symbol for holding in state.holdings]
+        symbols = tuple(dict.fromkeys((*symbols, *held)))
         end_ns, volatility = bar.start_ns + MINUTE_NS, market.volatility
         quotes = []
         for symbol in symbols:
@@ -384,8 +386,12 @@ class PaperBroker:
             years = market.years(expiry, end_ns)
             if years is None:
                 continue
-            worst, best = (bar.low, bar.high) if right > 0 else (bar.high, bar.low)
             bid, ask = bid_ask_cents(price(bar.close, strike, years, volatility, right), paper)
+            if symbol not in held:
+                middle = _mid_usd(bid + ask)
+                quotes.append(Quote(symbol, _usd(bid), _usd(ask), middle, middle, time_ns))
+                continue
+            worst, best = (bar.low, bar.high) if right > 0 else (bar.high, bar.low)
             low = sum(bid_ask_cents(price(worst, strike, years, volatility, right), paper))
             high = sum(bid_ask_cents(price(best, strike, years, volatility, right), paper))
             quotes.append(Quote(symbol, _usd(bid), _usd(ask), _mid_usd(low), _mid_usd(high), time_ns))

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect
 from daemon.core.execution import drive
-from daemon.core.guards import alarm, cancel_entries, halt
+from daemon.core.guards import FLATTEN, alarm, cancel_entries, halt
 from daemon.core.limits import Trading
 from daemon.core.on_broker import (
     HAPPENED,
@@ -44,6 +44,8 @@ from daemon.core.state import Draft, Identity, Model, Pause, State
 from strategies.contract import Strategy
 
 Handler = Callable[[Draft, Any], None]
+_STARTUP = frozenset(ev.STARTUP_EVENTS)
+_FEED = frozenset(ev.FEED_EVENTS)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -75,9 +77,9 @@ class Core:
         if event.time_ns > draft.now_ns:  # a clock that steps back never makes event time decrease
             draft.now_ns = event.time_ns
         kind = type(event)
-        if kind not in ev.STARTUP_EVENTS:
+        if kind not in _STARTUP:
             draft.seq += 1
-            if kind in ev.FEED_EVENTS:
+            if kind in _FEED:
                 draft.fed += 1
         handler(draft, event)
         if draft.ask is not None:
@@ -85,7 +87,7 @@ class Core:
         if kind is not ev.BarClosed:  # a bar's fills and quotes follow it: orders move on when those are known
             if draft.book.positions:
                 flatten_when_due(draft)
-            if draft.works:
+            if draft.orders or draft.works:
                 drive(draft)
         return Step(draft.freeze(), tuple(draft.effects), tuple(draft.records))
 
@@ -136,7 +138,7 @@ def _on_pause(draft: Draft, event: ev.PauseRequested) -> None:
 
 
 def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
-    halt(draft, "flatten", f"{event.reason} (by {event.who})")
+    halt(draft, FLATTEN, f"{event.reason} (by {event.who})")
     for symbol in option_symbols(draft):
         exit_by_rule(draft, symbol, "operator")
 

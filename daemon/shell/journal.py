@@ -85,6 +85,7 @@ def _observation_digest(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be journaled")
 
 
+_STARTUP = frozenset(STARTUP_EVENTS)
 _event_encoder = msgspec.json.Encoder()
 _effect_encoder = msgspec.json.Encoder(enc_hook=_observation_digest)
 _event_decoder = msgspec.json.Decoder(AnyEvent)
@@ -121,7 +122,7 @@ class Chain:
 
     def entry(self, seq: int | None, event: Event, effects: str) -> Entry:
         """The next row. A start-up event or a raised one gets no sequence and leaves the chain where it was."""
-        if isinstance(event, STARTUP_EVENTS):
+        if type(event) in _STARTUP:
             seq = None
         kind = type(event).__name__
         payload = encode_event(event)

@@ -12,9 +12,19 @@ from typing import Any, NamedTuple, TextIO
 import structlog
 
 from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
-from daemon.core.events import Event, OrderFilled, OrderRejected, SessionEnded, SessionScheduled
+from daemon.core.events import (
+    BarClosed,
+    Event,
+    OrderFilled,
+    OrderRejected,
+    PolicyAnswered,
+    QuotesReceived,
+    SessionEnded,
+    SessionScheduled,
+)
 from daemon.core.step import Step
 
+_SILENT = frozenset((BarClosed, QuotesReceived, PolicyAnswered))
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -109,6 +119,8 @@ class Log:
 
     def step(self, event: Event, step: Step) -> None:
         """Log what a step means to a person."""
+        if type(event) in _SILENT and not step.effects:
+            return
         match event:
             case SessionScheduled():
                 self("session_started", date=event.session.date, equity_usd=str(step.state.book.equity))

@@ -195,10 +195,12 @@ def test_every_regular_bar_of_the_underlying_is_closed_by_one_quote_of_what_is_w
     assert isinstance(received, QuotesReceived)
     assert (received.time_ns, received.closes_bar_ns) == (event.time_ns, event.bar.start_ns)
     assert [quote.symbol for quote in received.quotes] == [PUT, CALL]  # no price for an unknown session's expiry
-    for quote, best, worst in zip(received.quotes, (499.0, 501.0), (501.0, 499.0), strict=True):
+    watched, held = received.quotes
+    assert watched.low == watched.high == sum(oracle(PUT, 500.5, 380 + 390, 1)) / 2  # nobody holds it: no stop to touch
+    assert held.high == sum(oracle(CALL, 501.0, 380 + 390, 1)) / 2
+    assert held.low == sum(oracle(CALL, 499.0, 380 + 390, 1)) / 2
+    for quote in received.quotes:
         assert (quote.bid, quote.ask) == oracle(quote.symbol, 500.5, 380 + 390, 1)
-        assert quote.high == sum(oracle(quote.symbol, best, 380 + 390, 1)) / 2
-        assert quote.low == sum(oracle(quote.symbol, worst, 380 + 390, 1)) / 2
         assert quote.bid.as_tuple().exponent == quote.ask.as_tuple().exponent == -2
         assert quote.quoted_ns == event.time_ns
 
