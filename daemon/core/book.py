@@ -16,7 +16,7 @@ from daemon.core.state import ZERO, Book, Position
 
 OPTION_MULTIPLIER = 100
 CENT = Decimal("0.01")
-COST_GRID = Decimal("0.0001")  # of a partial sale's share of the cost: a hundredth of a cent a share, so whole cents a contract
+COST_GRID = Decimal("0.0001")  # of a partial sale's share of the cost: whole cents a contract, so all sums are exact
 
 
 class Booked:
@@ -31,14 +31,31 @@ class Booked:
         self.closed = closed
 
 
-def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | None) -> Booked:
-    """Book the part of `fill` that is news to `order`.
+def is_news(order: Order, fill: OrderFilled) -> bool:
+    """False for a duplicate: its (correction, cumulative quantity) is not above what the order knows."""
+    return (fill.correction, fill.cumulative_quantity) > (order.correction, order.filled)
 
-    `contract` describes the option, None for shares. A fill with a lower (correction, cumulative quantity) than
-    known is a duplicate and books nothing. Raises ValueError when a sale would leave a negative position.
+
+def quantity_after(book: Book, order: Order, fill: OrderFilled) -> int:
+    """What the book would hold of the fill's symbol after it; negative when the fill sells what is not held."""
+    held = book.positions.get(fill.symbol)
+    return (held.quantity if held else 0) + fill.side * (fill.cumulative_quantity - order.filled)
+
+
+def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | None) -> Booked:
+    """Book the part of `fill` that is news to `order`; a correction may change the price alone or take contracts back.
+
+    `contract` describes the option, None for shares. A duplicate books nothing. Raises ValueError when the fill
+    would leave a negative position: the caller asks `quantity_after` first.
     """
-    if (fill.correction, fill.cumulative_quantity) <= (order.correction, order.filled):
+    if not is_news(order, fill):
         return Booked(book, order, 0, None)
+    if quantity_after(book, order, fill) < 0:
+        held = book.positions.get(fill.symbol)
+        raise ValueError(
+            f"fill {fill.side:+d} {fill.cumulative_quantity} {fill.symbol} of {fill.client_order_id} against "
+            f"{held.quantity if held else 0} held; a sale never exceeds the position"
+        )
     quantity = fill.cumulative_quantity - order.filled
     cost = fill.cumulative_cost - order.cost
     fees = fill.cumulative_fees - order.fees
@@ -50,59 +67,36 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
         correction=fill.correction,
     )
     multiplier = OPTION_MULTIPLIER if contract is not None else 1
-    held = book.positions.get(fill.symbol)
+    held = book.positions.get(fill.symbol) or _opened(fill, contract, multiplier)
     if fill.side > 0:
-        bought = _bought(held, fill, contract, quantity, cost, fees, multiplier)
-        book = replace(
-            book,
-            cash=book.cash - cost * multiplier - fees,
-            positions={**book.positions, fill.symbol: bought},
-            realized=book.realized - fees,
-            fees=book.fees + fees,
-        )
-        return Booked(book, order, quantity, None)
-    if held is None or held.quantity < quantity:
-        raise ValueError(
-            f"fill of {order.client_order_id} sells {quantity} {fill.symbol} but the book holds "
-            f"{held.quantity if held else 0}; a sale never exceeds the position"
-        )
-    part = (held.cost * quantity / held.quantity).quantize(COST_GRID)
-    gain = (cost - part) * multiplier - fees
-    left = replace(held, quantity=held.quantity - quantity, cost=held.cost - part, pnl=held.pnl + gain)
+        moved, gain = cost, -fees
+    elif quantity >= 0:
+        moved = -(held.cost * quantity / held.quantity).quantize(COST_GRID) if quantity else ZERO
+        gain = (cost + moved) * multiplier - fees
+    else:  # a sale taken back: its contracts return at what they were sold for
+        moved, gain = -cost, -fees
+    left = replace(held, quantity=held.quantity + fill.side * quantity, cost=held.cost + moved, pnl=held.pnl + gain)
+    if left.quantity == 0:  # a cost without contracts (the last ones sold, or a correction after them) is realised
+        gain -= left.cost * multiplier
+        left = replace(left, cost=ZERO, pnl=left.pnl - left.cost * multiplier)
     positions = {**book.positions, fill.symbol: left}
     if left.quantity == 0:
         del positions[fill.symbol]
+    closed = left if held.quantity > 0 and left.quantity == 0 else None
     book = replace(
         book,
-        cash=book.cash + cost * multiplier - fees,
+        cash=book.cash - fill.side * cost * multiplier - fees,
         positions=positions,
         realized=book.realized + gain,
         fees=book.fees + fees,
     )
-    return Booked(book, order, quantity, left if left.quantity == 0 else None)
+    return Booked(book, order, quantity, closed)
 
 
-def _bought(
-    held: Position | None,
-    fill: OrderFilled,
-    contract: Contract | None,
-    quantity: int,
-    cost: Decimal,
-    fees: Decimal,
-    multiplier: int,
-) -> Position:
-    if held is None:
-        return Position(
-            symbol=fill.symbol,
-            right=contract.right if contract is not None else 0,
-            quantity=quantity,
-            cost=cost,
-            multiplier=multiplier,
-            opened_ns=fill.filled_ns,
-            expiry=contract.expiry if contract is not None else "",
-            pnl=-fees,
-        )
-    return replace(held, quantity=held.quantity + quantity, cost=held.cost + cost, pnl=held.pnl - fees)
+def _opened(fill: OrderFilled, contract: Contract | None, multiplier: int) -> Position:
+    """A position before its first contract."""
+    right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
+    return Position(fill.symbol, right, 0, ZERO, multiplier, fill.filled_ns, expiry)
 
 
 def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | None]:
@@ -115,7 +109,7 @@ def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | 
         return book, None
     positions = {symbol: p for symbol, p in book.positions.items() if symbol != expired.symbol}
     loss = held.cost * held.multiplier
-    cash = book.cash
+    cash, gain = book.cash, -loss
     if expired.shares:
         amount = expired.strike * expired.shares
         cash -= amount
@@ -124,10 +118,11 @@ def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | 
             shares = Position(expired.underlying, 0, 0, ZERO, 1, expired.time_ns, "")
         shares = replace(shares, quantity=shares.quantity + expired.shares, cost=shares.cost + amount)
         positions[expired.underlying] = shares
-        if shares.quantity == 0:
+        if shares.quantity == 0:  # a call's and a put's shares cancel out: what is left of their cost is realised
+            gain -= shares.cost
             del positions[expired.underlying]
     ended = replace(held, quantity=0, cost=ZERO, pnl=held.pnl - loss)
-    return replace(book, cash=cash, positions=positions, realized=book.realized - loss), ended
+    return replace(book, cash=cash, positions=positions, realized=book.realized + gain), ended
 
 
 def mid(quote: Quote) -> Decimal:
