@@ -15,7 +15,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import Quote
 from daemon.core.guards import alarm, cancel, put_order
 from daemon.core.limits import Sizing
-from daemon.core.orders import REJECTED, SUBMITTED, UNKNOWN, Order, Work, client_order_id
+from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.risk import MINUTE_NS, SECOND_NS, Intent, RiskView, ask_gates
 from daemon.core.state import Draft
 
@@ -49,7 +49,7 @@ def fresh(draft: Draft, quote: Quote | None) -> Quote | None:
 
 
 def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
-    """Contracts that `premium_fraction` of the equity buys at the limit, at most `max_contracts`; 0 below the minimum."""
+    """Contracts that `premium_fraction` of the equity buys at the limit, capped; 0 below `min_contracts`."""
     if limit_price <= 0 or equity <= 0:
         return 0
     budget = equity * Decimal(str(sizing.premium_fraction))
@@ -116,8 +116,15 @@ def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: st
 
 
 def drive(draft: Draft) -> None:
-    """Move every work on: cancel what is too old, send the next attempt where the last one ended, close what is done."""
-    for key in tuple(draft.works):
+    """Move every work on: cancel what is too old, send the next attempt where the last one ended, close what is done.
+
+    An entry order whose work was given up (a halt, an exit) never stays: it is cancelled, also when it was unknown.
+    """
+    for name in sorted(draft.orders):
+        order = draft.orders[name]
+        if order.purpose == ENTRY and order.working and order.work not in draft.works:
+            cancel(draft, name)
+    for key in sorted(draft.works):
         work = draft.works.get(key)
         if work is None:
             continue
@@ -131,11 +138,12 @@ def _drive_entry(draft: Draft, work: Work) -> None:
     rules = draft.trading.execution
     order = draft.orders[work.order_id]
     late = draft.now_ns - work.started_ns >= rules.entry_deadline_s * SECOND_NS
+    missing = work.goal - held(draft, work.symbol)
     if order.working:
-        if late or draft.now_ns - order.submitted_ns >= rules.entry_reprice_s * SECOND_NS:
+        old = draft.now_ns - order.submitted_ns >= rules.entry_reprice_s * SECOND_NS
+        if late or old or order.remaining > missing:  # more than missing: an earlier attempt filled after its end
             cancel(draft, order.client_order_id)
         return
-    missing = work.goal - held(draft, work.symbol)
     quote = fresh(draft, draft.quotes.get(work.symbol))
     if missing <= 0 or late or order.status == REJECTED or quote is None or quote.ask <= 0:
         _close(draft, work)
@@ -155,7 +163,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     order = draft.orders[work.order_id] if work.order_id else None
     if order is not None and order.working:
         old = draft.now_ns - order.submitted_ns >= rules.exit_reprice_s * SECOND_NS
-        if surplus <= 0 or (old and order.limit_price is not None and order.status != UNKNOWN):
+        if order.remaining > surplus or (old and order.limit_price is not None):
             cancel(draft, order.client_order_id)
         return
     if surplus <= 0:
@@ -164,10 +172,10 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     session = draft.session.session
     if session is None or draft.session.ended or not session.open_ns <= draft.now_ns < session.close_ns:
         return
-    buying = [o for o in draft.orders.values() if o.working and o.symbol == work.symbol and o.side > 0]
+    buying = sorted(n for n, o in draft.orders.items() if o.working and o.symbol == work.symbol and o.side > 0)
     if buying:
-        for other in buying:
-            cancel(draft, other.client_order_id)
+        for name in buying:
+            cancel(draft, name)
         return
     if (
         order is not None
@@ -212,7 +220,8 @@ def _submit(draft: Draft, work: Work, intent: Intent) -> None:
     name = client_order_id(identity.epoch, identity.strategy, work.decision, leg, attempt)
     if name in draft.orders:
         raise ValueError(f"client order id {name} was used before; every attempt has its own")
-    valid_s = draft.trading.execution.entry_reprice_s if work.purpose == ENTRY else draft.trading.execution.exit_reprice_s
+    rules = draft.trading.execution
+    valid_s = rules.entry_reprice_s if work.purpose == ENTRY else rules.exit_reprice_s
     order = Order(
         client_order_id=name,
         work=work.key,
@@ -226,6 +235,8 @@ def _submit(draft: Draft, work: Work, intent: Intent) -> None:
         submitted_ns=draft.now_ns,
     )
     put_order(draft, order)
+    if intent.contract is not None:
+        draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
     draft.works = {**draft.works, work.key: replace(work, attempt=attempt, order_id=name)}
     risk = draft.risk
     recent = tuple(t for t in risk.order_times if draft.now_ns - t < MINUTE_NS)

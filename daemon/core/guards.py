@@ -10,10 +10,14 @@ from msgspec.structs import replace
 from daemon.core.book import mark
 from daemon.core.effects import CancelOrder, RaiseAlarm
 from daemon.core.events import Quote
-from daemon.core.orders import Order, advance
+from daemon.core.orders import CANCELING, Order, advance
 from daemon.core.records import OrderRow
-from daemon.core.risk import LOSSES, MINUTE_NS, reject_rate
+from daemon.core.risk import LOSSES, MINUTE_NS, SECOND_NS, reject_rate
 from daemon.core.state import Draft, Halt, Pause, Position
+
+DAILY_LOSS = "daily_loss"  # halts that also leave every position
+FLATTEN = "flatten"
+CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
 
 
 def alarm(draft: Draft, name: str, detail: str, *, once: bool = False) -> None:
@@ -26,8 +30,15 @@ def alarm(draft: Draft, name: str, detail: str, *, once: bool = False) -> None:
 
 
 def halt(draft: Draft, reason: str, detail: str) -> None:
-    """Take no new risk until resumed: the state is set, working entries are cancelled, the operator is told."""
-    if draft.risk.halt is None:
+    """Take no new risk until resumed: the state is set, working entries are cancelled, the operator is told.
+
+    The first reason stays, unless a later one also leaves every position: then it takes over and names the first.
+    """
+    former = draft.risk.halt
+    if former is not None and reason in (DAILY_LOSS, FLATTEN) and former.reason not in (DAILY_LOSS, FLATTEN):
+        detail = f"{detail}; halted before: {former.reason}: {former.detail}"
+        former = None
+    if former is None:
         draft.risk = replace(draft.risk, halt=Halt(reason, detail, draft.now_ns))
         draft.effects.append(RaiseAlarm(reason, detail))
     cancel_entries(draft)
@@ -35,19 +46,24 @@ def halt(draft: Draft, reason: str, detail: str) -> None:
 
 def cancel_entries(draft: Draft) -> None:
     """Ask for the cancel of every working entry order and give their works up."""
-    for order in tuple(draft.orders.values()):
-        if order.purpose == "entry" and order.working:
-            cancel(draft, order.client_order_id)
+    for name in sorted(draft.orders):
+        if draft.orders[name].purpose == "entry":
+            cancel(draft, name)
     draft.works = {key: work for key, work in draft.works.items() if work.purpose != "entry"}
 
 
 def cancel(draft: Draft, client_order_id: str) -> None:
-    """Ask once for the cancel of a working order; a second call changes nothing."""
+    """Ask for the cancel of a working order, and again only after `CANCEL_AGAIN_NS`: no loop with a broker who refuses.
+
+    An unknown order cannot be cancelled until the broker knows it.
+    """
     order = draft.orders[client_order_id]
     asked = advance(order, "cancel_requested")
-    if asked is not order:
-        put_order(draft, asked)
-        draft.effects.append(CancelOrder(client_order_id))
+    again = bool(order.cancel_asked_ns)
+    if asked.status != CANCELING or (again and draft.now_ns - order.cancel_asked_ns < CANCEL_AGAIN_NS):
+        return
+    put_order(draft, replace(asked, cancel_asked_ns=draft.now_ns))
+    draft.effects.append(CancelOrder(client_order_id))
 
 
 def put_order(draft: Draft, order: Order) -> None:
@@ -79,15 +95,15 @@ def revalue(draft: Draft) -> None:
     """Mark the book at the last known mids and let the loss limits look at it."""
     book = draft.book = mark(draft.book, draft.quotes, draft.session.spot)
     limits = draft.trading.risk
-    start = book.session_start_equity
-    if draft.risk.halt is not None or start <= 0:
+    start, halted = book.session_start_equity, draft.risk.halt
+    if start <= 0 or (halted is not None and halted.reason in (DAILY_LOSS, FLATTEN)):
         return
     loss = float((start + book.transfers - book.equity) / start)
     if loss >= limits.daily_loss_max:
-        halt(draft, "daily_loss", f"lost {loss:.4f} of {start} USD at the session's start, limit {limits.daily_loss_max}")
+        halt(draft, DAILY_LOSS, f"lost {loss:.4f} of {start} USD at the session's start, limit {limits.daily_loss_max}")
         return
     drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
-    if drawdown >= limits.drawdown_max:
+    if drawdown >= limits.drawdown_max and halted is None:
         halt(draft, "drawdown", f"equity {book.equity} USD, peak {book.peak} USD, limit {limits.drawdown_max}")
 
 
@@ -105,7 +121,8 @@ def trade_closed(draft: Draft, position: Position) -> None:
     )
     if losses >= limits.consecutive_losses_max:
         until = draft.now_ns + limits.consecutive_losses_pause_min * MINUTE_NS
-        risk = replace(risk, pause=Pause(LOSSES, until), consecutive_losses=0)
+        operator = risk.pause is not None and not risk.pause.until_ns  # a pause without end stays
+        risk = replace(risk, pause=risk.pause if operator else Pause(LOSSES, until), consecutive_losses=0)
         draft.effects.append(RaiseAlarm(LOSSES, f"{losses} losses in a row"))
     draft.risk = risk
     draft.stats = replace(stats, trades=stats.trades + 1, wins=stats.wins + (position.pnl > 0))

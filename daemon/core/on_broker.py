@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import book_expiry, book_fill
+from daemon.core.book import book_expiry, book_fill, is_news, quantity_after
 from daemon.core.events import (
     BrokerSnapshot,
     CancelRejected,
@@ -60,21 +60,24 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
     if order is None:
         _foreign(draft, event.client_order_id)
         return
-    if (event.symbol, event.side) != (order.symbol, order.side) or event.cumulative_quantity > order.quantity:
+    same = (event.symbol, event.side) == (order.symbol, order.side) and event.cumulative_quantity <= order.quantity
+    if same and not is_news(order, event):
+        return
+    if not same or quantity_after(draft.book, order, event) < 0:
+        draft.risk = replace(draft.risk, reconciled=False)  # the broker holds what the book cannot say
         halt(
             draft,
             "fill_mismatch",
-            f"{event.client_order_id}: filled {event.side:+d} {event.cumulative_quantity} {event.symbol}, "
-            f"ordered {order.side:+d} {order.quantity} {order.symbol}",
+            f"{event.client_order_id}: filled {event.side:+d} {event.cumulative_quantity} {event.symbol}, ordered "
+            f"{order.side:+d} {order.quantity} {order.symbol}, held {draft.book.positions.get(event.symbol)}",
         )
         return
-    contract = draft.contracts.get(event.symbol)
-    booked = book_fill(draft.book, order, event, contract)
-    if booked.quantity == 0 and booked.order is order:
-        return
+    booked = book_fill(draft.book, order, event, draft.contracts.get(event.symbol))
     draft.book = booked.book
     whole = booked.order.filled == booked.order.quantity
     put_order(draft, advance(booked.order, "filled" if whole else "partial"))
+    if order.status in (SUBMITTED, UNKNOWN):  # its acceptance is overtaken by the fill
+        order_outcome(draft, rejected=False)
     stats = draft.stats
     draft.stats = replace(stats, fills=stats.fills + 1, partial_fills=stats.partial_fills + (not whole))
     draft.records.append(
@@ -142,12 +145,16 @@ def _differences(draft: Draft, event: BrokerSnapshot) -> list[str]:
         found.append(f"cash: broker {event.cash} USD, book {book.cash} USD")
     theirs = {p.symbol: p.quantity for p in event.positions}
     ours = {symbol: Decimal(p.quantity) for symbol, p in book.positions.items()}
-    for symbol in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(symbol, 0) != ours.get(symbol, 0):
-            found.append(f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}")
+    found.extend(
+        f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}"
+        for symbol in sorted(theirs.keys() | ours.keys())
+        if theirs.get(symbol, 0) != ours.get(symbol, 0)
+    )
     working = {name for name, order in draft.orders.items() if order.working}
-    for name in sorted(set(event.open_orders) ^ working):
-        found.append(f"order {name}: {'at the broker' if name in event.open_orders else 'in the book'} only")
+    found.extend(
+        f"order {name}: {'at the broker' if name in event.open_orders else 'in the book'} only"
+        for name in sorted(set(event.open_orders) ^ working)
+    )
     return found
 
 

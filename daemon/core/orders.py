@@ -43,6 +43,7 @@ LIFE: dict[tuple[str, str], str] = {
     (ACCEPTED, "cancel_requested"): CANCELING,
     (ACCEPTED, "partial"): PARTIAL,
     (ACCEPTED, "filled"): FILLED,
+    (PARTIAL, "rejected"): REJECTED,
     (PARTIAL, "canceled"): CANCELED,
     (PARTIAL, "expired"): EXPIRED,
     (PARTIAL, "cancel_requested"): CANCELING,
@@ -81,6 +82,7 @@ class Order(msgspec.Struct, frozen=True):
     cost: Decimal = Decimal(0)
     fees: Decimal = Decimal(0)
     correction: int = 0
+    cancel_asked_ns: int = 0  # when its cancel was last asked for
 
     @property
     def working(self) -> bool:
