@@ -20,7 +20,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.execution import exit_of, request_exit
-from daemon.core.guards import alarm, revalue, stop_reached
+from daemon.core.guards import DAILY_LOSS, FLATTEN, alarm, revalue, stop_reached
 from daemon.core.records import DecisionRow, EquityRow
 from daemon.core.risk import MINUTE_NS, SECOND_NS
 from daemon.core.session import flat_by_ns, flatten_from_ns
@@ -39,7 +39,8 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     draft.session = replace(
         draft.session, session=event.session, upcoming=event.upcoming, starts=(), warm=False, ended=False
     )
-    draft.orders = {name: order for name, order in draft.orders.items() if order.working}
+    last = {work.order_id for work in draft.works.values()}
+    draft.orders = {name: order for name, order in draft.orders.items() if order.working or name in last}
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, day_trades=0, alarms=())
     draft.book = replace(draft.book, session_start_equity=draft.book.equity, transfers=ZERO)
     draft.chain = None
@@ -58,16 +59,18 @@ def on_bar_closed(draft: Draft, event: BarClosed) -> None:
     session, interval_ns = state.session, draft.machine.spec.bar_interval_s * SECOND_NS
     if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
         return
-    if draft.pending_bars and draft.pending_bars[-1].start_ns != bar.start_ns:
-        observe(draft)  # its quotes never came
-        state = draft.session
-    if bar.start_ns < state.last_bar_ns or any(b.symbol == bar.symbol for b in draft.pending_bars):
-        _count_rejected(draft, "out_of_order" if bar.start_ns < state.last_bar_ns else "duplicate", bar.symbol)
+    if bar.start_ns < state.last_bar_ns:
+        _count_rejected(draft, "out_of_order", bar.symbol)
         return
-    if bar.start_ns == state.last_bar_ns and not draft.pending_bars:
-        _count_rejected(draft, "duplicate", bar.symbol)
-        return
-    if bar.start_ns != state.last_bar_ns:
+    if bar.start_ns == state.last_bar_ns:
+        pending = [b.symbol for b in draft.pending_bars]
+        if not pending or bar.symbol in pending:
+            _count_rejected(draft, "duplicate", bar.symbol)
+            return
+    else:
+        if draft.pending_bars:
+            observe(draft)  # its quotes never came
+            state = draft.session
         starts = (*state.starts, bar.start_ns)[-draft.machine.spec.window :]
         draft.session = replace(state, last_bar_ns=bar.start_ns, spot=bar.close, starts=starts)
     draft.pending_bars = (*draft.pending_bars, bar)
@@ -102,16 +105,18 @@ def on_quotes(draft: Draft, event: QuotesReceived) -> None:
         if draft.book.positions:
             revalue(draft)
             for quote in event.quotes:
-                _check_stop(draft, draft.book.positions.get(quote.symbol))
+                _check_stop(draft, draft.book.positions.get(quote.symbol), event.closes_bar_ns)
     if event.closes_bar_ns and draft.pending_bars and draft.pending_bars[0].start_ns == event.closes_bar_ns:
         observe(draft)
 
 
-def _check_stop(draft: Draft, position: Position | None) -> None:
+def _check_stop(draft: Draft, position: Position | None, bar_ns: int) -> None:
     if position is None or not position.right:
         return
-    sizing = draft.trading.sizing
-    reason = stop_reached(position, draft.quotes[position.symbol], sizing.stop_loss, sizing.take_profit)
+    sizing, quote = draft.trading.sizing, draft.quotes[position.symbol]
+    if position.opened_ns > bar_ns > 0:  # opened within this bar: its range was partly before
+        quote = replace(quote, low=mid(quote), high=mid(quote))
+    reason = stop_reached(position, quote, sizing.stop_loss, sizing.take_profit)
     if reason:
         exit_by_rule(draft, position.symbol, reason)
 
@@ -159,6 +164,8 @@ def observe(draft: Draft) -> None:
         draft.session = replace(draft.session, warm=warm)
     if observation is None or draft.now_ns - bar_end_ns > draft.trading.risk.stale_bar_s * SECOND_NS:
         return
+    if draft.ask is not None:
+        end_unanswered(draft, draft.ask, "expired")
     draft.decision += 1
     valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
     row = observation.data[-ROW_BYTES * len(spec.features) :]
@@ -186,47 +193,80 @@ def _record_equity(draft: Draft) -> None:
     draft.records.append(row)
 
 
-def on_session_ended(draft: Draft, _: SessionEnded) -> None:
+def end_unanswered(draft: Draft, ask: Ask, outcome: str) -> None:
+    """The open question ends without an answer (`expired` or `failed`): one decision row, and nothing to act on."""
+    draft.ask = None
+    draft.stats = replace(draft.stats, decisions=draft.stats.decisions + 1)
+    draft.records.append(
+        DecisionRow(
+            decision=ask.decision,
+            kind="policy",
+            bar_ns=ask.bar_ns,
+            time_ns=draft.now_ns,
+            action=None,
+            resolved=None,
+            confidence=None,
+            probabilities=None,
+            logits=None,
+            target=None,
+            gates=None,
+            work=None,
+            outcome=outcome,
+            model=None,
+            row=ask.row,
+        )
+    )
+
+
+def on_session_ended(draft: Draft, event: SessionEnded) -> None:
+    """The running session is over; the end of another one changes nothing."""
+    if draft.session.session is None or draft.session.session.date != event.date:
+        return
     if draft.pending_bars:
         observe(draft)
     draft.session = replace(draft.session, ended=True)
-    draft.ask = None
+    if draft.ask is not None:
+        end_unanswered(draft, draft.ask, "expired")
     _record_equity(draft)
 
 
 def option_symbols(draft: Draft) -> list[str]:
-    """The options held."""
-    return [symbol for symbol, position in draft.book.positions.items() if position.right]
+    """The options held, by symbol."""
+    return sorted(symbol for symbol, position in draft.book.positions.items() if position.right)
 
 
 def flatten_when_due(draft: Draft) -> None:
     """On any event past the deadline: leave every option position before the close; late ones raise an alarm.
 
-    A halt for the daily loss leaves them at once where configured.
+    A halt for the daily loss (where configured) or to flatten leaves them at once, also what still fills after it.
     """
     session = draft.session.session
     if session is None or draft.session.ended:
         return
     rules, halted = draft.trading.execution, draft.risk.halt
-    if halted is not None and halted.reason == "daily_loss" and draft.trading.risk.daily_loss_flatten:
+    leaving = (FLATTEN, DAILY_LOSS) if draft.trading.risk.daily_loss_flatten else (FLATTEN,)
+    if halted is not None and halted.reason in leaving:
         for symbol in option_symbols(draft):
-            exit_by_rule(draft, symbol, "daily_loss")
-    for symbol, position in tuple(draft.book.positions.items()):
-        if position.right and draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
+            exit_by_rule(draft, symbol, halted.reason)
+    for symbol in option_symbols(draft):
+        position = draft.book.positions[symbol]
+        if draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
             exit_by_rule(draft, symbol, "flat_before_close")
             if draft.now_ns > flat_by_ns(session, position.expiry, rules):
                 alarm(draft, "not_flat", f"{symbol}: {position.quantity} contracts held past the deadline", once=True)
 
 
 def _watch(draft: Draft) -> None:
-    """Keep the candidate call and put, and what is held or worked on, subscribed."""
+    """Keep the candidate call and put, and what is held or worked on, subscribed; of all ordered, the description."""
     chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
-    busy = option_symbols(draft) + [w.symbol for w in draft.works.values()]
+    ordered = {order.symbol for order in draft.orders.values()}
+    at_work = {o.symbol for o in draft.orders.values() if o.working} | {w.symbol for w in draft.works.values()}
+    busy = option_symbols(draft) + sorted(at_work)
     symbols = tuple(dict.fromkeys([c.symbol for c in chosen] + busy))
     if symbols == draft.watched:
         return
     known = {**draft.contracts, **{c.symbol: c for c in chosen}}
-    draft.contracts = {s: known[s] for s in symbols if s in known}
+    draft.contracts = {s: c for s, c in known.items() if s in symbols or s in ordered}
     draft.quotes = {s: q for s, q in draft.quotes.items() if s in symbols}
     draft.watched = symbols
     draft.effects.append(WatchContracts(symbols))

@@ -1,6 +1,6 @@
 """What the policy's answer does: target, contract, size, gates, order. Every answer leaves one decision record.
 
-An answer to another question than the open one, or one that came too late, is recorded and not acted on.
+A question whose answer came too late or never is recorded as such; an answer to no open question changes nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from daemon.core.execution import (
     sold_by_trim,
 )
 from daemon.core.guards import alarm
-from daemon.core.on_market import view_at
+from daemon.core.on_market import end_unanswered, view_at
 from daemon.core.records import DecisionRow
 from daemon.core.risk import Denial, Intent, Verdicts, ask_gates
-from daemon.core.state import Ask, Draft
+from daemon.core.state import Draft, Position
 from strategies.contract import Answer, Choice, Target
 
 _encode = msgspec.json.encode
@@ -46,8 +46,9 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
     draft.strategy, decision = draft.machine.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
     _count_action(draft, decision.resolved)
     done = Done("hold")
-    if not decision.target.keep:
-        act = _reduce if draft.holding is not None else _enter
+    position = draft.holding
+    if not _is_held(decision.target, position):
+        act = _reduce if position is not None else _enter
         done = act(draft, ask.decision, decision.target, decision.choice, event.logits)
     choice, actions = decision.choice, draft.machine.spec.actions
     draft.records.append(
@@ -76,7 +77,7 @@ def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
     if ask is not None and ask.decision == event.decision:
         _count_denials(draft, (Denial("answer_not_finite", event.reason),))
         alarm(draft, "policy_failed", event.reason, once=True)
-        _end_unanswered(draft, ask, "failed")
+        end_unanswered(draft, ask, "failed")
 
 
 def expire_ask(draft: Draft) -> None:
@@ -84,31 +85,16 @@ def expire_ask(draft: Draft) -> None:
     ask = draft.ask
     if ask is not None and draft.now_ns > ask.valid_until_ns:
         alarm(draft, "policy_late", f"no answer to decision {ask.decision} in time", once=True)
-        _end_unanswered(draft, ask, "expired")
+        end_unanswered(draft, ask, "expired")
 
 
-def _end_unanswered(draft: Draft, ask: Ask, outcome: str) -> None:
-    draft.ask = None
-    draft.stats = replace(draft.stats, decisions=draft.stats.decisions + 1)
-    draft.records.append(
-        DecisionRow(
-            decision=ask.decision,
-            kind="policy",
-            bar_ns=ask.bar_ns,
-            time_ns=draft.now_ns,
-            action=None,
-            resolved=None,
-            confidence=None,
-            probabilities=None,
-            logits=None,
-            target=None,
-            gates=None,
-            work=None,
-            outcome=outcome,
-            model=None,
-            row=ask.row,
-        )
-    )
+def _is_held(target: Target, position: Position | None) -> bool:
+    """True when the target asks for no change of what is held."""
+    if target.keep:
+        return True
+    if position is None:
+        return target.side == 0 or target.percent <= 0
+    return target.side == position.right and target.percent >= 100
 
 
 class Done(NamedTuple):

@@ -77,6 +77,11 @@ class Book(msgspec.Struct, frozen=True):
     transfers: Decimal = ZERO  # of this session
 
 
+def held_option(book: Book) -> Position | None:
+    """The first option position by symbol, an order that survives JSON; None when there is none."""
+    return min((p for p in book.positions.values() if p.right), key=lambda p: p.symbol, default=None)
+
+
 class Chain(msgspec.Struct, frozen=True):
     """The contracts of the chosen expiry, calls and puts aligned by ascending strike."""
 
@@ -163,10 +168,7 @@ class State(msgspec.Struct, Generic[S], frozen=True):
     @property
     def holding(self) -> Position | None:
         """The one option position of a single-position desk, or None."""
-        for position in self.book.positions.values():
-            if position.right:
-                return position
-        return None
+        return held_option(self.book)
 
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
@@ -263,10 +265,7 @@ class Draft:
     @property
     def holding(self) -> Position | None:
         """The one option position of a single-position desk, or None."""
-        for position in self.book.positions.values():
-            if position.right:
-                return position
-        return None
+        return held_option(self.book)
 
     def working(self, symbol: str, side: int) -> int:
         """Contracts of `symbol` that working orders on this side may still fill."""

@@ -1,4 +1,4 @@
-"""The step: (state, event) -> (state, effects, read-model rows). Pure; it raises only on a bug and then changes nothing.
+"""The step: (state, event) -> (state, effects, read-model rows). Pure; it raises on a bug alone, changing nothing.
 
 Each event kind has one handler; after it come the rules that any event past their time triggers: the open question's
 deadline, the flatten before the close, the works' next attempts.
@@ -74,8 +74,7 @@ class Core:
         if handler is None:
             raise TypeError(f"no handler for {type(event).__name__}; the kinds are in daemon.core.events")
         draft = Draft(state, self.strategy)
-        if event.time_ns > draft.now_ns:  # a clock that steps back never makes event time decrease
-            draft.now_ns = event.time_ns
+        draft.now_ns = max(draft.now_ns, event.time_ns)  # a clock that steps back never makes event time decrease
         kind = type(event)
         if kind not in _STARTUP:
             draft.seq += 1
