@@ -18,6 +18,8 @@ from daemon.core.step import Core, Step
 
 Caused = Event | AskPolicy
 PolicyEvent = PolicyAnswered | PolicyFailed
+ANSWERS = (PolicyAnswered, PolicyFailed)
+CAUSED: tuple[type[Event], ...] = (*MARKET_EVENTS, *ANSWERS)
 
 
 class Divergence(ValueError):
@@ -54,12 +56,13 @@ class Machine:
     def reapply(self, event: Event) -> Step:
         """Apply a journaled event: what was caused before must come in its order.
 
-        Raises Divergence when the journal holds another event than the market said, or an answer nobody asked for.
+        With a real broker only the answers to questions are caused. Raises Divergence when the journal holds another
+        event than the market said, or an answer nobody asked for.
         """
-        if self.market is not None and isinstance(event, (*MARKET_EVENTS, PolicyAnswered, PolicyFailed)):
+        if isinstance(event, ANSWERS if self.market is None else CAUSED):
             expected = self.queue.popleft() if self.queue else None
             if isinstance(expected, AskPolicy):
-                same = isinstance(event, PolicyAnswered | PolicyFailed) and event.decision == expected.decision
+                same = isinstance(event, ANSWERS) and event.decision == expected.decision
             else:
                 same = event == expected
             if not same:

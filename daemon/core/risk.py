@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from decimal import Decimal
 from enum import Enum
+from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -146,7 +147,7 @@ def _stale_bar(view: RiskView, _: Intent) -> str | None:
 def _gapped_bars(view: RiskView, _: Intent) -> str | None:
     limit = view.limits.gap_min
     starts = view.session.starts
-    hole = max((later - earlier for earlier, later in zip(starts, starts[1:], strict=False)), default=0)
+    hole = max((later - earlier for earlier, later in pairwise(starts)), default=0)
     missing = (hole - view.bar_interval_ns) // MINUTE_NS
     return f"{missing} minutes are missing within the window, limit {limit}" if missing > limit else None
 
@@ -232,7 +233,7 @@ def _gross_exposure(view: RiskView, intent: Intent) -> str | None:
     if notional is None:
         return "exposure unknown: an entry needs a limit price"
     total = notional + _reserved(view)
-    for symbol, position in view.book.positions.items():
+    for symbol, position in sorted(view.book.positions.items()):
         quote = view.quotes.get(symbol)
         if quote is None or not _fresh(view, quote):
             return f"exposure unknown: no fresh mark for {symbol}"
@@ -262,14 +263,12 @@ def _buying_power(view: RiskView, intent: Intent) -> str | None:
 
 def _price_collar(view: RiskView, intent: Intent) -> str | None:
     if intent.limit_price is None:
-        return None if intent.purpose == "exit" else "an entry needs a limit price"
+        return "an entry needs a limit price"
     quote = view.quotes.get(intent.symbol)
     if quote is None or quote.ask <= 0:
-        return None if intent.purpose == "exit" else f"no quote for {intent.symbol}"
+        return f"no quote for {intent.symbol}"
     middle, collar = (quote.bid + quote.ask) / 2, Decimal(str(view.limits.price_collar))
-    too_high = intent.side > 0 and intent.limit_price > middle * (1 + collar)
-    too_low = intent.side < 0 and intent.limit_price < middle * (1 - collar) - Decimal("0.01")
-    if too_high or too_low:
+    if abs(intent.limit_price - middle) > middle * collar:
         return f"limit {intent.limit_price} is further than {collar} from the mid {middle}"
     return None
 
@@ -280,7 +279,7 @@ def _wide_spread(view: RiskView, intent: Intent) -> str | None:
         return f"no two-sided quote for {intent.symbol}"
     spread = float((quote.ask - quote.bid) / ((quote.bid + quote.ask) / 2))
     limit = view.limits.spread_max
-    return f"spread {spread:.4f} of the mid, limit {limit}" if spread > limit or spread < 0 else None
+    return None if 0 <= spread <= limit else f"spread {spread:.4f} of the mid, limit {limit}"
 
 
 def _stale_quote(view: RiskView, intent: Intent) -> str | None:
@@ -313,7 +312,7 @@ def _daily_loss(view: RiskView, _: Intent) -> str | None:
         return "equity at the session's start unknown"
     loss = float((start + view.book.transfers - view.book.equity) / start)
     limit = view.limits.daily_loss_max
-    return f"lost {loss:.4f} of the session's equity, limit {limit}" if loss >= limit else None
+    return None if loss < limit else f"lost {loss:.4f} of the session's equity, limit {limit}"
 
 
 def _drawdown(view: RiskView, _: Intent) -> str | None:
@@ -321,7 +320,7 @@ def _drawdown(view: RiskView, _: Intent) -> str | None:
     if peak <= 0:
         return "equity peak unknown"
     drawdown = float((peak - view.book.equity) / peak)
-    return f"drawdown {drawdown:.4f} from the peak, limit {limit}" if drawdown >= limit else None
+    return None if drawdown < limit else f"drawdown {drawdown:.4f} from the peak, limit {limit}"
 
 
 def _reject_rate(view: RiskView, _: Intent) -> str | None:
@@ -344,18 +343,23 @@ def _consecutive_losses(view: RiskView, _: Intent) -> str | None:
     return f"paused after {view.limits.consecutive_losses_max} losses in a row, {left:.0f} minutes left"
 
 
+def _working(view: RiskView) -> list[Order]:
+    """Working orders by id, an order that survives JSON."""
+    return sorted((o for o in view.orders.values() if o.working), key=lambda o: o.client_order_id)
+
+
 def _duplicate_intent(view: RiskView, intent: Intent) -> str | None:
-    for order in view.orders.values():
-        if order.working and order.symbol == intent.symbol and order.side == intent.side:
+    for order in _working(view):
+        if order.symbol == intent.symbol and order.side == intent.side:
             return f"order {order.client_order_id} already works on this side of {intent.symbol}"
-        if order.working and intent.purpose == "entry" and order.purpose == "entry":
+        if intent.purpose == "entry" and order.purpose == "entry":
             return f"entry order {order.client_order_id} is already working"
     return None
 
 
 def _opposite_order(view: RiskView, intent: Intent) -> str | None:
-    for order in view.orders.values():
-        if order.working and order.symbol == intent.symbol and order.side == -intent.side:
+    for order in _working(view):
+        if order.symbol == intent.symbol and order.side == -intent.side:
             return f"order {order.client_order_id} works on the other side of {intent.symbol} (wash trade)"
     return None
 

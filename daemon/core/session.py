@@ -5,6 +5,7 @@ Sessions themselves come as events (`SessionScheduled`); nothing here knows a ca
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -13,6 +14,7 @@ from strategies.contract import Session
 
 MINUTE_NS = 60_000_000_000
 NEW_YORK = ZoneInfo("America/New_York")
+_WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)", re.ASCII)
 
 
 def minutes_to(deadline_ns: int, now_ns: int) -> float:
@@ -27,12 +29,14 @@ def new_york_minute(now_ns: int) -> int:
 
 
 def parse_window(window: str) -> tuple[int, int]:
-    """`"HH:MM-HH:MM"` as minutes of the day, start before end. Raises ValueError otherwise."""
-    start, _, end = window.partition("-")
-    first, last = (int(t[:2]) * 60 + int(t[3:]) for t in (start, end) if len(t) == 5 and t[2] == ":")
-    if not 0 <= first < last <= 24 * 60:
-        raise ValueError(f"window {window!r}: start must lie before end within one day, as in '12:00-13:00'")
-    return first, last
+    """`"HH:MM-HH:MM"` as minutes of the day, start before end, at most 24:00. Raises ValueError otherwise."""
+    found = _WINDOW.fullmatch(window)
+    if found is not None:
+        hour, minute, last_hour, last_minute = map(int, found.groups())
+        first, last = hour * 60 + minute, last_hour * 60 + last_minute
+        if first < last <= 24 * 60:
+            return first, last
+    raise ValueError(f"window {window!r}: start must lie before end within one day, as in '12:00-13:00'")
 
 
 def in_window(minute: int, window: str) -> bool:
