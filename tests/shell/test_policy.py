@@ -209,7 +209,7 @@ def test_a_model_that_raises_fails_and_prints_nothing(capfd: pytest.CaptureFixtu
 def test_another_golden_logit_is_refused_with_its_number_and_both_values() -> None:
     model = plain()
     golden = model.manifest.golden
-    third = (*golden.logits[3][:2], golden.logits[3][2] + 0.01, *golden.logits[3][3:])
+    third = (*golden.logits[3][:2], golden.logits[3][2] + 2e-4, *golden.logits[3][3:])
     logits = (*golden.logits[:3], third, *golden.logits[4:])
     check, text = refusal(with_golden(model, Golden(golden.observations, logits)))
     assert check == "golden output"
@@ -240,7 +240,7 @@ def test_another_golden_observation_is_refused_with_its_number_and_both_values()
     golden = model.manifest.golden
     changed = np.frombuffer(golden.observations[2], dtype="<f4").copy()
     expected = float(changed[100])
-    changed[100] += 1e-4
+    changed[100] += 3e-6
     observations = (*golden.observations[:2], changed.tobytes(), *golden.observations[3:])
     check, text = refusal(with_golden(model, Golden(observations, golden.logits)))
     assert check == "golden input"
