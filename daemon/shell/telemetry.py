@@ -160,3 +160,16 @@ class Log:
                     )
                 case CancelOrder():
                     self("order_cancel_requested", client_order_id=effect.client_order_id)
+
+
+def table() -> str:
+    """The vocabulary as a Markdown table: what docs/LOGS.md shows (`python -m daemon.shell.telemetry` prints it)."""
+    lines = ["| event | level | fields | meaning |", "|---|---|---|---|"]
+    for name, event in LOG_EVENTS.items():
+        fields = ", ".join(f"`{field}`" for field in event.fields)
+        lines.append(f"| `{name}` | {event.level} | {fields} | {event.meaning} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table() + "\n")

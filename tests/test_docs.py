@@ -1,0 +1,53 @@
+"""The manuals say what the code says: every gate, halt reason, alarm and log event has its place, and no dead one."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from daemon.core.risk import GATES, LOSSES
+from daemon.shell.telemetry import LOG_EVENTS, table
+
+ROOT = Path(__file__).parent.parent
+OPERATIONS = (ROOT / "docs" / "OPERATIONS.md").read_text()
+
+
+def _named_in_calls(function: str, argument: int) -> set[str]:
+    """String literals given to a function of this name anywhere in the daemon."""
+    found = set()
+    for path in (ROOT / "daemon").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == function:
+                match node.args[argument : argument + 1]:
+                    case [ast.Constant(value=str(text))]:
+                        found.add(text)
+    return found
+
+
+def _headings(pattern: str) -> set[str]:
+    return set(re.findall(rf"^### {pattern}$", OPERATIONS, re.MULTILINE))
+
+
+def test_every_gate_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
+    asked_before_the_gates = {"no_quote"}
+    assert _headings("`([a-z_]+)`") == {gate.name for gate in GATES} | asked_before_the_gates
+
+
+def test_every_halt_reason_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
+    assert _headings("halt `([a-z_]+)`") == _named_in_calls("halt", 1) | _named_in_calls("HaltRequested", 1)
+
+
+def test_every_alarm_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
+    raised = (_named_in_calls("alarm", 1) | _named_in_calls("RaiseAlarm", 0)) - {LOSSES}
+    assert _headings("alarm `([a-z_]+)`") == raised
+
+
+def test_the_table_of_log_events_is_the_code_s_own() -> None:
+    assert table() in (ROOT / "docs" / "LOGS.md").read_text()
+
+
+def test_every_log_event_is_written_somewhere() -> None:
+    written = _named_in_calls("log", 0) | _named_in_calls("self", 0)
+    assert set(LOG_EVENTS) == written & set(LOG_EVENTS)
+    assert written <= set(LOG_EVENTS)
