@@ -12,6 +12,7 @@ from typing import Any
 from strategies.manifest import Training
 from training.evaluation import Figures
 
+LUCK = 0.05  # above this part of the random traders doing as well, a result says nothing
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -42,8 +43,6 @@ def render(
 | {c.policy.sessions} test sessions, dry run | policy | always-HOLD | random, mean | random, worst to best |
 |---|---|---|---|---|
 {table}
-
-Of {c.random_draws:,} random draws {c.random_beats:.1%} earn at least as much as the policy.
 
 On the {c.validate.sessions} validation sessions, which chose this checkpoint, the policy earned
 {c.validate.net_return:+.2%} in sum with {c.validate.trades} trades; that figure is the best of many and flatters.
@@ -82,7 +81,11 @@ def _verdict(c: Comparison) -> str:
         return "It did not trade once, so it equals always-HOLD: nothing was learned that pays for its costs."
     over_hold = "beats" if p.net_return > c.hold.net_return else "does not beat"
     over_random = "beats" if p.net_return > _random_mean(c) else "does not beat"
-    return f"It {over_hold} always-HOLD and {over_random} random trades. Do not trade it with real money."
+    luck = (
+        f"{c.random_beats:.1%} of {c.random_draws:,} random traders did at least as well, so this is "
+        + ("not to be told from luck" if c.random_beats > LUCK else "unlikely to be luck alone")
+    )
+    return f"It {over_hold} always-HOLD and {over_random} random trades; {luck}. It is no advice to trade real money."
 
 
 def _rows(c: Comparison) -> list[str]:

@@ -44,23 +44,19 @@ def random_walk(count: int, seed: int = 7) -> list[Event]:
 
 
 def drifting(count: int, seed: int = 7) -> list[Event]:
-    """Sessions that rise or fall by 1.2 % in a straight line with noise, in the direction of their opening gap."""
+    """Sessions that open 4 % away from 500 and come back to it in a noisy straight line, so options are cheap."""
     random = np.random.default_rng(seed)
     days = sessions(count + 8)
     bars: list[Bar] = []
-    level = 500.0
     for day in days[:count]:
         sign = 1.0 if random.random() < 0.5 else -1.0
         minutes = (day.close_ns - day.open_ns) // MINUTE_NS
-        level *= 1.0 + sign * 0.002
-        steps = sign * 0.012 / minutes + random.normal(0.0, 0.0001, minutes)
-        path = level * np.concatenate([[1.0], np.cumprod(1.0 + steps)])
+        noise = np.cumsum(random.normal(0.0, 0.03, minutes + 1))
+        path = 500.0 + sign * np.linspace(-20.0, 0.0, minutes + 1) + noise
         for index in range(minutes):
             open_, close = float(path[index]), float(path[index + 1])
             low, high = min(open_, close), max(open_, close)
             bars.append(Bar("SPY", day.open_ns + index * MINUTE_NS, open_, high, low, close, 1000.0))
-        level = float(path[-1])
-        level += (500.0 - level) * 0.2  # stays near 500
     return feed(bars, days[:count], days[count:])
 
 
