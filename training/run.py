@@ -11,7 +11,6 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from strategies.registry import strategy as registered
 from training.dry_run import DryRun, desks, dry_run
 from training.evaluation import (
     Figures,
+    Player,
     RandomTrader,
     SessionResult,
     always_hold,
@@ -203,7 +203,7 @@ def _compare(
     dates, capital = _dates(days), float(trading.paper.cash_usd)
     ready = desks(data.source, machine, trading, dates)
 
-    def through_desk(player: Any) -> DryRun:
+    def through_desk(player: Player) -> DryRun:
         return dry_run(player, ready, machine, trading)
 
     def through_market(trader: RandomTrader, draws: int = DRAWS_AT_ONCE) -> tuple[SessionResult, ...]:
