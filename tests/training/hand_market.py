@@ -6,15 +6,23 @@ the flatten is sent at the close of bar 82 and fills at the open of bar 83.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from daemon.core.limits import Trading
+from daemon.core.limits import Paper, Trading
 from strategies.contract import Session
 from training.history import History, TradingDay
 from training.market import Market
 from training.prices import PriceTable
+
+FEES = Paper(
+    orf_usd=Decimal("0.03"), occ_usd=Decimal("0.02"), taf_usd=Decimal("0.003"), sec_rate=Decimal("0.00003")
+)
+"""A contract costs 0.05 USD to buy, and 0.053 + 0.00003 of the proceeds to sell."""
 
 BARS = 90
 MINUTE_NS = 60_000_000_000
@@ -26,7 +34,7 @@ class HandMarket:
     """Call and put cost 198 / 202 everywhere until `quote` says otherwise; bars touch nothing but their own mid."""
 
     def __init__(self, trading: Trading | None = None) -> None:
-        self.trading = trading or Trading()
+        self.trading = replace(trading or Trading(), paper=FEES)
         self.columns = {
             "open_bid": torch.full((2, BARS), 198),
             "open_ask": torch.full((2, BARS), 202),

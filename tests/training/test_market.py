@@ -28,7 +28,7 @@ from tests.training.hand_market import (
 )
 from training.account import Broker
 
-# Fees by hand: a contract bought 0.02675 + 0.025 = 0.05175 USD, sold 0.00279 more and 0.0000278 of the proceeds.
+# Fees by hand: a contract costs 0.05 USD to buy, 0.053 USD and 0.00003 of the proceeds to sell, rounded up an order.
 NO_REST = Trading(risk=replace(Risk(), cooldown_trade_s=0, cooldown_loss_s=0))
 
 
@@ -37,9 +37,9 @@ def test_a_buy_is_sized_at_the_decision_s_ask_and_fills_at_the_next_open_s_ask()
     hand.quote("open", FIRST + 1, 206, 210)
     market = hand.open()
     play(market, BUY_CALL)
-    # limit 202 x 1.05 = 212.1 -> 212 cents: 2000.00 / 212.00 = 9 contracts; 9 x 210.00 = 1890.00, fee 0.46575 -> 0.47
+    # limit 202 x 1.05 = 212.1 -> 212 cents: 2000.00 / 212.00 = 9 contracts; 9 x 210.00 = 1890.00, fee 9 x 0.05 = 0.45
     assert int(market.account.contracts[0]) == 9
-    assert cash(market) == 1_000_000 - 189_000 - 47
+    assert cash(market) == 1_000_000 - 189_000 - 45
 
 
 def test_an_exit_fills_at_the_next_open_s_bid_after_fees() -> None:
@@ -47,9 +47,9 @@ def test_an_exit_fills_at_the_next_open_s_bid_after_fees() -> None:
     hand.quote("open", FIRST + 2, 220, 224)
     market = hand.open()
     play(market, BUY_CALL, EXIT)
-    # bought 9 x 202.00 = 1818.00 + 0.47
-    # sold 9 x 220.00 = 1980.00, fees 9 x 0.05454 + 1980 x 0.0000278 = 0.545904 -> 0.55
-    assert cash(market) == 1_000_000 - 181_800 - 47 + 198_000 - 55
+    # bought 9 x 202.00 = 1818.00 + 0.45
+    # sold 9 x 220.00 = 1980.00, fees 9 x 0.053 + 1980 x 0.00003 = 0.5364 -> 0.54
+    assert cash(market) == 1_000_000 - 181_800 - 45 + 198_000 - 54
     assert (int(market.account.contracts[0]), int(market.account.side[0])) == (0, 0)
     assert int(market.account.wins[0]) == 1
 
@@ -61,8 +61,8 @@ def test_trims_round_down_but_sell_at_least_one() -> None:
         play(market, action)
         held.append(int(market.account.contracts[0]))
     assert held == [9, 5, 2, 1, 0]  # sells 4 of 9, 3 of 5, 1 of 2, and the last one
-    # sold 4, 3, 1, 1 at 198: fees 0.24018 -> 0.25, 0.18014 -> 0.19, twice 0.06004 -> 0.07
-    assert cash(market) == 1_000_000 - 181_800 - 47 + 9 * 19_800 - 25 - 19 - 7 - 7
+    # sold 4, 3, 1, 1 at 198: fees 0.23576 -> 0.24, 0.17682 -> 0.18, twice 0.05894 -> 0.06
+    assert cash(market) == 1_000_000 - 181_800 - 45 + 9 * 19_800 - 24 - 18 - 6 - 6
     assert int(market.account.closed[0]) == 1
 
 
@@ -78,8 +78,8 @@ def test_a_stop_counts_when_the_bar_s_mid_touches_it_and_sells_at_the_next_open_
     assert int(market.account.contracts[0]) == 9
     play(market, HOLD)
     assert int(market.account.contracts[0]) == (0 if leaves else 9)
-    if leaves:  # 9 x 50.00 = 450.00 - (0.49086 + 0.01251 = 0.50337 -> 0.51)
-        assert cash(market) == 1_000_000 - 181_800 - 47 + 45_000 - 51
+    if leaves:  # 9 x 50.00 = 450.00 - (0.477 + 0.0135 = 0.4905 -> 0.50)
+        assert cash(market) == 1_000_000 - 181_800 - 45 + 45_000 - 50
 
 
 def test_a_stop_touched_within_the_bar_of_the_fill_itself_counts() -> None:
@@ -112,8 +112,8 @@ def test_the_position_is_flat_before_the_close_and_the_episode_ends_there() -> N
     _, terminal = market.step(torch.tensor([HOLD]))
     assert bool(terminal[0])
     assert (int(market.account.contracts[0]), bool(market.active[0])) == (0, False)
-    # puts: 9 x 202.00 in, 9 x 190.00 = 1710.00 out, fees 0.47 and 0.49086 + 0.047538 -> 0.54
-    assert cash(market) == 1_000_000 - 181_800 - 47 + 171_000 - 54
+    # puts: 9 x 202.00 in, 9 x 190.00 = 1710.00 out, fees 0.45 and 0.477 + 0.0513 -> 0.53
+    assert cash(market) == 1_000_000 - 181_800 - 45 + 171_000 - 53
     play(market, BUY_CALL)
     assert int(market.account.contracts[0]) == 0
 
@@ -151,7 +151,7 @@ def test_after_a_win_two_minutes_and_after_a_loss_five_pass_before_the_next_entr
 
 def test_a_loss_of_a_tenth_of_the_capital_halts_and_leaves() -> None:
     big = Trading(sizing=replace(Trading().sizing, premium_fraction=0.9), risk=NO_REST.risk)
-    hand = HandMarket(big)  # 10 contracts at 202: 2020 USD; at 98 / 102 the mid has lost 1020.52 of 10,000
+    hand = HandMarket(big)  # 10 contracts at 202: 2020 USD; at 98 / 102 the mid has lost 1020.50 of 10,000
     hand.quote("close", FIRST + 2, 98, 102)
     market = hand.open()
     play(market, BUY_CALL, HOLD)
@@ -175,7 +175,7 @@ def test_position_columns_hold_side_return_at_mid_and_age_as_they_were_at_each_r
 def test_the_potential_reward_of_a_fill_is_its_change_of_equity_at_the_bid_and_of_drawdown() -> None:
     market = HandMarket().open()
     paid = play(market, HOLD, BUY_CALL).tolist()
-    lost = 9 * 4 + 0.47  # the spread of 9 contracts and the fee, in USD
+    lost = 9 * 4 + 0.45  # the spread of 9 contracts and the fee, in USD
     assert paid[0] == 0.0
     assert paid[1] == pytest.approx(-10 * lost / 10_000 + 0.99 * (-0.5 * lost / 10_000), rel=1e-5)
 
@@ -185,9 +185,9 @@ def test_the_reference_reward_pays_realised_profit_and_then_stands() -> None:
     hand.quote("open", FIRST + 2, 240, 244)
     market = hand.open("reference")
     paid = play(market, BUY_CALL, EXIT, HOLD).tolist()
-    gain = 9 * (240 - 202) - 0.56  # fee: 0.49086 + 2160 x 0.0000278 = 0.550908 -> 0.56
-    lost = 9 * 4 + 0.47
-    assert paid[0] == pytest.approx(-10 * 0.47 / 10_000 - 0.5 * lost / 10_000, rel=1e-5)
+    gain = 9 * (240 - 202) - 0.55  # fee: 0.477 + 2160 x 0.00003 = 0.5418 -> 0.55
+    lost = 9 * 4 + 0.45
+    assert paid[0] == pytest.approx(-10 * 0.45 / 10_000 - 0.5 * lost / 10_000, rel=1e-5)
     assert paid[1] == pytest.approx(10 * gain / 10_000 + 0.2, rel=1e-5)
     assert paid[2] == pytest.approx(0.2, rel=1e-5)
 

@@ -56,6 +56,18 @@ def test_a_run_writes_a_version_whose_report_begins_with_what_it_earns_and_the_s
     assert "always-HOLD earns 0.00 USD" in first
 
 
+@pytest.mark.usefixtures("few_draws")
+def test_the_command_tells_of_checkpoints_and_prints_the_version_s_folder(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path), "--steps", "1"]) == 0
+    said = capsys.readouterr()
+    folder = Path(said.out.strip())
+    assert (tmp_path / "option_scalper" / "current").read_text().strip() == folder.name
+    assert "16,384 steps" in said.err  # one whole rollout: 256 environments x 64 steps
+    assert "best so far" in said.err
+
+
 @pytest.mark.parametrize(
     ("strategy", "file", "complaint"),
     [
