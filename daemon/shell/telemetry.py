@@ -6,6 +6,7 @@ whole vocabulary; docs/LOGS.md shows it and a test compares the two.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any, NamedTuple, TextIO
 
@@ -115,7 +116,8 @@ class Log:
             expected = sorted(declared.fields) if declared else "a name of LOG_EVENTS"
             raise ValueError(f"log event {name!r} with fields {sorted(fields)}: expected {expected}")
         if LEVELS[declared.level] >= self._threshold:
-            getattr(self._logger, declared.level)(name, **fields)
+            with contextlib.suppress(OSError):  # nobody reads any more: that stops no trading
+                getattr(self._logger, declared.level)(name, **fields)
 
     def step(self, event: Event, step: Step) -> None:
         """Log what a step means to a person."""
