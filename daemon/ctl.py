@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from daemon.config import EXIT_CODE
 from daemon.core.events import HaltRequested, ResumeRequested
@@ -78,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _console() -> Console:
     """Standard output: as wide as the terminal, wide enough for whole rows where there is none."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    console = Console(highlight=False, markup=False)  # what the journal holds is shown as it is, brackets too
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=200)
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
@@ -91,10 +92,11 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
         report = verify(path, code_digest(), strategy_named, lambda done: bar.update(task, completed=done))
     for code, rows in report.other_code.items():
         console.print(
-            f"{rows:,} rows were written by other code ({code}): their hashes were checked, they were not stepped again",
+            f"{rows:,} rows were written by other code ({code}): their hashes were checked, "
+            f"they were not stepped again",
         )
     if report.difference:
-        console.print(f"DIFFERENT: {report.difference}", markup=False)
+        console.print(f"DIFFERENT: {report.difference}")
         return DIFFERENT
     word = "identical" if not report.other_code else "no difference found"
     console.print(
@@ -120,7 +122,8 @@ def _status(options: argparse.Namespace, console: Console) -> int:
     table.add_row("last event", f"{state.seq:,} at {_new_york(state.now_ns)}")
     halt, pause = state.risk.halt, state.risk.pause
     table.add_row(
-        "halt", f"[red]{halt.reason}[/red]: {halt.detail}, since {_new_york(halt.since_ns)}" if halt else "no"
+        "halt",
+        Text.assemble((halt.reason, "red"), f": {halt.detail}, since {_new_york(halt.since_ns)}") if halt else "no",
     )
     if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns):
         table.add_row("pause", pause.reason + (f", until {_new_york(pause.until_ns)}" if pause.until_ns else ""))
@@ -143,7 +146,8 @@ def _status(options: argparse.Namespace, console: Console) -> int:
             limit = "market" if order.limit_price is None else order.limit_price
             table.add_row(
                 "order",
-                f"{order.client_order_id}: {order.side:+d} x {order.quantity} {order.symbol} at {limit}, {order.status}",
+                f"{order.client_order_id}: {order.side:+d} x {order.quantity} {order.symbol} at {limit}, "
+                f"{order.status}",
             )
     stats = state.stats
     table.add_row("bars", f"{stats.bars:,} ({stats.bars_rejected:,} rejected)")
@@ -182,7 +186,8 @@ def _events(options: argparse.Namespace, console: Console) -> int:
     for row in rows:
         payload = {k: v for k, v in json.loads(row["payload"]).items() if k not in ("type", "time_ns")}
         effects = json.loads(row["effects"])
-        names = "raised: " + effects["raised"] if isinstance(effects, dict) else ", ".join(e["type"] for e in effects)
+        marks = effects.items() if isinstance(effects, dict) else ()
+        names = ", ".join([f"{mark}: {what}" for mark, what in marks] or [effect["type"] for effect in effects])
         seq = "start-up" if row["seq"] is None else f"{row['seq']:,}"
         table.add_row(seq, _new_york(row["time_ns"]), row["kind"], _short(payload), names)
     console.print(table)
@@ -235,15 +240,13 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
             )
         if row["probabilities"]:
             logits, shares = json.loads(row["logits"]), json.loads(row["probabilities"])
-            lines = [(n, f"{l:+.4f}", f"{p:.4f}") for n, l, p in zip(spec.actions, logits, shares, strict=True)]
+            lines = [(n, f"{x:+.4f}", f"{p:.4f}") for n, x, p in zip(spec.actions, logits, shares, strict=True)]
             console.print(_table(("action", "logit", "probability"), lines))
             console.print(
                 f"model {row['model']}, temperature {spec.temperature}, confidence {row['confidence']:.4f}",
                 highlight=False,
             )
-        console.print(
-            f"action {row['action']}, resolved to {row['resolved']}, target {row['target'] or '-'}"
-        )
+        console.print(f"action {row['action']}, resolved to {row['resolved']}, target {row['target'] or '-'}")
         console.print(f"outcome: {row['outcome']}")
         if row["gates"]:
             verdicts = {"": "passed", None: "not put to this intent"}
@@ -307,7 +310,6 @@ def _command(options: argparse.Namespace, console: Console, event: Callable[[int
     halt = state.risk.halt
     console.print(
         f"journaled as event {state.seq:,}; " + (f"halted: {halt.reason}: {halt.detail}" if halt else "not halted"),
-        markup=False,
     )
     return 0
 
