@@ -31,7 +31,7 @@ from daemon.core.state import digest
 from daemon.core.step import Step
 from daemon.shell.journal import Batch, Chain, Entry, decode_event, encode_effects
 from daemon.shell.latency import Latency
-from daemon.shell.recovery import Recovered, snapshot_of
+from daemon.shell.recovery import Recovered, adopt_trading, leave_out, snapshot_of
 from daemon.shell.writer import JournalWriter
 
 DIGEST_EVERY = 1000  # chained events
@@ -94,6 +94,7 @@ class Engine:
         self._chain = Chain(recovered.last_id + 1, recovered.head)
         self._batch = Batch()
         self._snapshot_seq = self.machine.state.seq
+        self._snapshot_row = -1
         self._session_over = False
         self._bar_clock = 0
         self._turn = 0
@@ -103,8 +104,9 @@ class Engine:
 
         Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
         """
-        for event in startup:
-            await self._step(event)
+        for started in startup:
+            await self._step(started)
+            adopt_trading(self.machine)
         if self._code != self._recovered.code and not self.machine.queue:
             self._snapshot(kept=True)  # verify starts here: what came before was other code's
         if self._recovered.raised is not None:
@@ -144,7 +146,11 @@ class Engine:
         except Exception as error:
             await self._mark_raised(event, error)
             raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {type(error).__name__}: {error}") from error
-        state, batch = step.state, self._batch
+        await self._journal(event, step)
+
+    async def _journal(self, event: Event, step: Step) -> None:
+        """Gather the event with what it came to; commit where the group is full or an effect leaves the process."""
+        boundary, state, batch = self._boundary, step.state, self._batch
         entry = self._chain.entry(state.seq, event, encode_effects(step.effects))
         batch.entries.append(entry)
         if step.rows:
@@ -207,7 +213,11 @@ class Engine:
 
     def _snapshot(self, *, kept: bool = False) -> None:
         """Put a snapshot of now behind the events of the batch."""
-        self._batch.snapshots.append(snapshot_of(self.machine, self._chain.next_id - 1, self._code, kept=kept))
+        row = self._chain.next_id - 1
+        if row == self._snapshot_row:  # nothing happened since
+            return
+        self._batch.snapshots.append(snapshot_of(self.machine, row, self._code, kept=kept))
+        self._snapshot_row = row
         self._snapshot_seq = self.machine.state.seq
 
     async def _mark_raised(self, event: Event, error: Exception) -> None:
@@ -219,15 +229,22 @@ class Engine:
         await self._writer.durable()
 
     async def _try_again(self, entry: Entry) -> None:
-        """An event crashed the last run. Step it once more; if it raises again, leave it out, halted."""
+        """An event crashed the last run. Step it once more; if it raises again, halt and leave it out for good.
+
+        The halt is journaled first: a crash between the two leads here again.
+        """
         event = decode_event(entry.payload)
+        leave_out(self.machine, event)
         try:
-            self.machine.core.step(self.machine.state, event)
+            step = self.machine.apply(event)
         except Exception as error:
-            detail = f"event row {entry.id} ({entry.kind}) raised twice: {type(error).__name__}: {error}"
+            what = f"{type(error).__name__}: {error}"
+            detail = f"event row {entry.id} ({entry.kind}) raised twice: {what}"
             await self._step(HaltRequested(self.machine.state.now_ns, "quarantine", detail, "engine"))
+            mark = msgspec.json.encode({"quarantined": what}).decode()
+            self._batch.entries.append(self._chain.entry(None, event, mark))
             return
-        await self._step(event)
+        await self._journal(event, step)
 
 
 _LEAVING = (SubmitOrder, CancelOrder)

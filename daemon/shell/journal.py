@@ -25,6 +25,7 @@ SCHEMA_VERSION = 1
 FILE = "journal.sqlite"
 GENESIS = bytes(32)
 SNAPSHOTS_KEPT = 3
+_STARTUP_KINDS = frozenset(kind.__name__ for kind in STARTUP_EVENTS)
 _SQL_TYPES = {"int": "INTEGER", "str": "TEXT", "float": "REAL", "bytes": "BLOB"}
 
 
@@ -37,7 +38,7 @@ class WriteFailed(Exception):
 
 
 class Entry(NamedTuple):
-    """One row of `events`. `seq` None: a start-up row, or (`raised`) an event whose step raised."""
+    """One row of `events`. `seq` None: a start-up row, an event whose step raised, or one quarantined for it."""
 
     id: int
     seq: int | None
@@ -48,8 +49,16 @@ class Entry(NamedTuple):
     hash: bytes
 
     @property
+    def startup(self) -> bool:
+        return self.kind in _STARTUP_KINDS
+
+    @property
     def raised(self) -> bool:
         return self.effects.startswith('{"raised"')
+
+    @property
+    def quarantined(self) -> bool:
+        return self.effects.startswith('{"quarantined"')
 
 
 class Snapshot(NamedTuple):
@@ -88,7 +97,7 @@ def _observation_digest(value: Any) -> Any:
 _STARTUP = frozenset(STARTUP_EVENTS)
 _event_encoder = msgspec.json.Encoder()
 _effect_encoder = msgspec.json.Encoder(enc_hook=_observation_digest)
-_event_decoder = msgspec.json.Decoder(AnyEvent)
+_event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(AnyEvent)
 
 
 def encode_event(event: Event) -> str:
@@ -106,9 +115,14 @@ def encode_effects(effects: Sequence[AnyEffect]) -> str:
     return _effect_encoder.encode(effects).decode() if effects else "[]"
 
 
-def row_hash(previous: bytes, seq: int | None, time_ns: int, kind: str, payload: str, effects: str) -> bytes:
-    """SHA-256 over the chained row before this one and all of this one's columns."""
-    return hashlib.sha256(previous + f"{seq}|{time_ns}|{kind}|{payload}|{effects}".encode()).digest()
+def row_hash(previous: bytes, row: int, seq: int | None, time_ns: int, kind: str, payload: str, effects: str) -> bytes:
+    """SHA-256 over the chained row before this one and all of this one's columns.
+
+    A chained row has its sequence as its place, so that restarts leave the chain as it is; others have their `row` id.
+    """
+    place = f"row {row}" if seq is None else str(seq)
+    told = f"{place}|{time_ns}|{kind}|{payload}|{effects}"
+    return hashlib.sha256(previous + told.encode(errors="surrogateescape")).digest()
 
 
 class Chain:
@@ -126,7 +140,7 @@ class Chain:
             seq = None
         kind = type(event).__name__
         payload = encode_event(event)
-        digest = row_hash(self.head, seq, event.time_ns, kind, payload, effects)
+        digest = row_hash(self.head, self.next_id, seq, event.time_ns, kind, payload, effects)
         row = Entry(self.next_id, seq, event.time_ns, kind, payload, effects, digest)
         self.next_id += 1
         if seq is not None:
@@ -170,8 +184,10 @@ _SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     _EVENTS.create,
     "CREATE TABLE digests (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL)",
-    "CREATE TABLE snapshots (event_id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, code TEXT NOT NULL, "
-    "kept INTEGER NOT NULL, state BLOB NOT NULL, market BLOB NOT NULL, digest TEXT NOT NULL)",
+    (
+        "CREATE TABLE snapshots (event_id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, code TEXT NOT NULL, "
+        "kept INTEGER NOT NULL, state BLOB NOT NULL, market BLOB NOT NULL, digest TEXT NOT NULL)"
+    ),
     *(table.create for table in READ_MODELS.values()),
     "CREATE INDEX decisions_by_bar ON decisions (bar_ns)",
     "CREATE INDEX orders_by_work ON orders (work)",
@@ -310,6 +326,11 @@ class JournalReader:
         self._db.close()
 
 
+def _damaged_too(text: bytes) -> str:
+    """Any bytes as text: a damaged row is to be named, not to end the reading."""
+    return text.decode(errors="surrogateescape")
+
+
 def _by_table(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:
     """Rows by table, of each key only the last: a batch writes an order once, as it ended."""
     tables: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]] = {}
@@ -326,6 +347,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     try:
         uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}"
         db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64)
+        db.text_factory = _damaged_too
         db.execute("PRAGMA busy_timeout = 5000")
         if not read_only:
             db.execute("PRAGMA journal_mode = WAL")

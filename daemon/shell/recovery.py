@@ -14,6 +14,7 @@ import msgspec
 
 import daemon.core
 import strategies
+from daemon.core.events import FEED_EVENTS, MARKET_EVENTS, Event, PolicyAnswered, PolicyFailed
 from daemon.core.limits import Trading
 from daemon.core.machine import Divergence, Machine
 from daemon.core.paper import PaperBroker, PaperState
@@ -32,6 +33,7 @@ from daemon.shell.journal import (
 )
 from strategies.contract import Strategy
 
+CAUSED_EVENTS: tuple[type[Event], ...] = (*MARKET_EVENTS, PolicyAnswered, PolicyFailed)
 _market_encoder = msgspec.json.Encoder(order="deterministic")
 _market_decoder = msgspec.json.Decoder(PaperState)
 
@@ -43,7 +45,8 @@ class Recovered(NamedTuple):
     last_id: int
     head: bytes
     code: str  # of the last run, "" on a fresh journal
-    raised: Entry | None  # the last event, when its step raised
+    raised: Entry | None  # the last event before the start-up rows, when its step raised
+    fed: int  # feed events that the source must not give again
     replayed: int  # events stepped after the snapshot
 
 
@@ -71,7 +74,7 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
     market_state = _market_decoder.decode(snapshot.market) if snapshot.market else None
     machine.state, machine.market_state = state, market_state
     machine.queue.clear()
-    _adopt_trading(machine)
+    adopt_trading(machine)
 
 
 def snapshot_of(machine: Machine, event_id: int, code: str, *, kept: bool = False) -> Snapshot:
@@ -86,19 +89,29 @@ def snapshot_of(machine: Machine, event_id: int, code: str, *, kept: bool = Fals
 def reapply(machine: Machine, entry: Entry, rows: list[Row]) -> str:
     """Step a journaled row again and gather its read-model rows; returns the effects' JSON.
 
-    A row whose step raised is passed over. Raises Divergence when the row does not follow from those before it.
+    A row whose step raised is passed over, a quarantined one too: it is no longer waited for. Raises Divergence when
+    the row does not follow from those before it.
     """
     if entry.raised:
+        return entry.effects
+    if entry.quarantined:
+        leave_out(machine, decode_event(entry.payload))
         return entry.effects
     step = machine.reapply(decode_event(entry.payload))
     rows.extend(step.rows)
     effects = encode_effects(step.effects)
     if entry.kind == "RunStarted":
-        _adopt_trading(machine)
+        adopt_trading(machine)
     return effects
 
 
-def _adopt_trading(machine: Machine) -> None:
+def leave_out(machine: Machine, event: Event) -> None:
+    """Wait no longer for an event that was caused, or for the answer to the open question: it comes first."""
+    if machine.market is not None and isinstance(event, CAUSED_EVENTS) and machine.queue:
+        machine.queue.popleft()
+
+
+def adopt_trading(machine: Machine) -> None:
     """The paper broker lives by the same trading rules as the state."""
     if machine.market is not None:
         machine.market = PaperBroker(machine.state.trading, machine.core.strategy.spec.symbols[0])
@@ -110,6 +123,10 @@ def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
     previous, last_id, run_code, replayed = GENESIS, 0, "", 0
     if snapshots:
         newest = snapshots[-1]
+        if hashlib.sha256(newest.state).hexdigest() != newest.digest or not _row_exists(reader, newest.event_id):
+            raise JournalError(
+                f"{reader.path}: the snapshot at event {newest.seq} is damaged; run rltraderctl verify, restore a copy"
+            )
         try:
             restore(machine, newest)
         except msgspec.ValidationError as error:
@@ -121,7 +138,7 @@ def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
         previous = _head_at(reader, last_id)
     raised: Entry | None = None
     for entry in reader.entries(last_id):
-        if entry.id != last_id + 1 or row_hash(previous, *entry[1:6]) != entry.hash:
+        if entry.id != last_id + 1 or row_hash(previous, *entry[:6]) != entry.hash:
             raise JournalError(f"{reader.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
         try:
             effects = reapply(machine, entry, [])
@@ -131,12 +148,27 @@ def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
             raise _other_code(reader, entry, run_code, code, "its effects differ")
         if entry.kind == "RunStarted":
             run_code = msgspec.json.decode(entry.payload)["code"]
-        raised = entry if entry.raised else None
+        if not entry.startup:
+            raised = entry if entry.raised else None
         if entry.seq is not None:
             previous = entry.hash
             replayed += 1
         last_id = entry.id
-    return Recovered(machine, last_id, previous, run_code, raised, replayed)
+    fed = machine.state.fed + _left_out(reader)
+    if raised is not None and isinstance(decode_event(raised.payload), FEED_EVENTS):
+        fed += 1  # the engine tries it again by itself
+    return Recovered(machine, last_id, previous, run_code, raised, fed, replayed)
+
+
+def _left_out(reader: JournalReader) -> int:
+    """Feed events that were quarantined: the source gave them, the state never counted them."""
+    kinds = [kind.__name__ for kind in FEED_EVENTS]
+    sql = f"SELECT count(*) AS n FROM events WHERE seq IS NULL AND kind IN ({','.join('?' * len(kinds))})"
+    return int(reader.query(f"{sql} AND effects LIKE '{{\"quarantined\"%'", kinds)[0]["n"])
+
+
+def _row_exists(reader: JournalReader, event_id: int) -> bool:
+    return bool(reader.query("SELECT 1 FROM events WHERE id = ?", (event_id,)))
 
 
 def _head_at(reader: JournalReader, event_id: int) -> bytes:

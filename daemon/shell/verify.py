@@ -6,6 +6,7 @@ Segments that other code wrote are checked by their hashes alone, and the report
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.core.events import RunStarted
+from daemon.core.events import ModelRefused, ModelVerified, RunStarted
 from daemon.core.machine import Divergence, Machine
 from daemon.core.state import Identity, digest
 from daemon.shell.engine import DIGEST_EVERY
@@ -94,6 +95,7 @@ class _Verification:
         self._own = False  # the machine is at this row, stepped by its own code
         self._whole = True  # no row was left unstepped
         self._run_code = ""
+        self._other_before = False  # this run's code is not the last one's: its first snapshot is kept
         self._digests = reader.digests()
         self._snapshots = {s.event_id: s for s in reader.snapshots()}
 
@@ -115,13 +117,15 @@ class _Verification:
                 self._tick(entry.id)
         self._flush()
         self._check_head(last)
+        if self._snapshots:
+            raise _Different(f"the snapshot at event {next(iter(self._snapshots.values())).seq} stands at no event row")
         if self._digests and self._whole:
             raise _Different(f"a state digest stands at event {min(self._digests)}, which has none")
         self._check_read_models()
 
     def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
         where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
-        if row_hash(previous, *entry[1:6]) != entry.hash:
+        if row_hash(previous, *entry[:6]) != entry.hash:
             raise _Different(f"{where}: the hash does not match: this row, or the order of rows, was changed")
         if entry.seq is not None and entry.seq != last_seq + 1:
             raise _Different(f"{where}: sequence {last_seq + 1} was expected")
@@ -132,14 +136,24 @@ class _Verification:
         if type(event).__name__ != entry.kind or event.time_ns != entry.time_ns:
             raise _Different(f"{where}: kind and time do not agree with the payload")
         if isinstance(event, RunStarted):
+            self._other_before = event.code != self._run_code
             self._run_code = event.code
+            identity = self._identity(event, where)
             if self._machine is None:
-                meta = self._reader.meta()
-                identity = Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"])
                 self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, event.trading)
                 self._own = event.code == self._code
             elif event.code != self._code:
                 self._own = False
+        elif not isinstance(event, ModelVerified | ModelRefused):
+            self._other_before = False
+
+    def _identity(self, event: RunStarted, where: str) -> Identity:
+        """Whose journal it is: its first page and each run must agree."""
+        meta = self._reader.meta()
+        for key in Identity.__struct_fields__:
+            if meta.get(key) != getattr(event, key):
+                raise _Different(f"meta {key} is {meta.get(key, 'missing')}, {where} says {getattr(event, key)}")
+        return Identity(event.mode, event.account, event.strategy, event.epoch, event.feed)
 
     def _step(self, entry: Entry) -> None:
         machine = self._machine
@@ -166,9 +180,12 @@ class _Verification:
             self._report.digests += 1
 
     def _check_snapshot(self, entry: Entry) -> None:
-        snapshot = self._snapshots.get(entry.id)
+        snapshot = self._snapshots.pop(entry.id, None)
         if snapshot is None or self._machine is None:
             return
+        found = hashlib.sha256(snapshot.state).hexdigest()
+        if found != snapshot.digest or (snapshot.code, bool(snapshot.kept)) != (self._run_code, self._other_before):
+            raise _Different(f"the snapshot at event {snapshot.seq}: its digest, code or mark was changed")
         if not self._own:
             if snapshot.code == self._code and snapshot.kept:
                 restore(self._machine, snapshot)
