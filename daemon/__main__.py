@@ -18,7 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from daemon.config import EXIT_CODE, ConfigError, Credentials, Settings, load
 from daemon.core.state import State
+from daemon.shell.calendar import CalendarError
 from daemon.shell.journal import JournalError, WriteFailed
+from daemon.shell.model_store import ModelError
 from daemon.shell.state_dir import StateDirError, check_identity, locked_by, peek
 from daemon.shell.tape import TapeError
 from daemon.shell.telemetry import Log
@@ -26,6 +28,7 @@ from daemon.shell.telemetry import Log
 BUNDLED_TAPE = Path(__file__).parent / "tapes" / "spy_synthetic_30.csv.gz"
 DEFAULT_CONFIG = Path("config.toml")
 TROUBLE = 1
+REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,7 +112,6 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
     import uvloop
 
     from daemon.shell.engine import StepFailed
-    from daemon.shell.model_store import ModelError
     from daemon.shell.summary import show
     from daemon.wiring import prepare_replay, run_replay
 
@@ -129,7 +131,7 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
         with bar:
             summary, curve = uvloop.run(run_replay(replay, log, speed, shown if screen.is_terminal else None))
             bar.remove_task(task)
-    except (ConfigError, TapeError, ModelError, StateDirError, JournalError) as error:
+    except REFUSALS as error:
         return _refuse(log, str(error))
     except WriteFailed as error:
         log(
@@ -166,7 +168,6 @@ def _progress(screen: Console) -> Progress:
 
 def _check(settings: Settings, tape: Path) -> int:
     """Check configuration, tape, model and state directory; print what would run."""
-    from daemon.shell.model_store import ModelError
     from daemon.wiring import prepare_replay
 
     try:
@@ -177,7 +178,7 @@ def _check(settings: Settings, tape: Path) -> int:
         holder = locked_by(settings.paths.state_dir)
         if holder:
             raise StateDirError(f"{settings.paths.state_dir}: in use by process {holder}; stop it or choose another")
-    except (ConfigError, TapeError, ModelError, StateDirError, JournalError) as error:
+    except REFUSALS as error:
         return _refuse(Log(), str(error))
     told = {
         "configuration": "ok",

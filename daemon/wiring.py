@@ -50,6 +50,7 @@ class Replay:
     strategy: Strategy
     tape: Path
     info: TapeInfo
+    calendar: SessionCalendar
     model: LoadedModel
     policy: OnnxPolicy
 
@@ -73,12 +74,13 @@ class Replay:
 
 
 def prepare_replay(settings: Settings, tape: Path) -> Replay:
-    """Check tape and model. Raises TapeError, ModelError: nothing was written yet."""
+    """Check tape and model. Raises TapeError, CalendarError, ModelError: nothing was written yet."""
     strategy = strategy_named(settings.desk.strategy)
     info = scan(tape, strategy.spec.symbols, strategy.spec.bar_interval_s)
+    calendar = SessionCalendar.load(info.first_date, info.last_date)
     model = load(settings.paths.models_dir, strategy, settings.policy.version)
     policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
-    return Replay(settings, strategy, tape, info, model, policy)
+    return Replay(settings, strategy, tape, info, calendar, model, policy)
 
 
 @dataclass(slots=True)
@@ -102,8 +104,7 @@ def open_replay(
         identity = identity_of(state_dir.meta)
         machine = fresh_machine(replay.strategy, identity, trading)
         recovered = recover(state_dir.journal.reader(), machine, code)
-        calendar = SessionCalendar.load(replay.info.first_date, replay.info.last_date)
-        tape = TapeSource(replay.tape, replay.info, calendar, skip=machine.state.fed)
+        tape = TapeSource(replay.tape, replay.info, replay.calendar, skip=recovered.fed)
         source = ReplaySource(iter(tape), speed)
         writer = JournalWriter(state_dir.journal, settings.journal.ballast_mib)
     except BaseException:
@@ -270,6 +271,8 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
         reader = journal.reader()
         machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
         recovered = recover(reader, machine, code_digest())
+        if not recovered.code:
+            raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
         asked = event(machine.state.now_ns)
         step = machine.apply(asked)
         batch = Batch()

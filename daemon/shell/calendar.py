@@ -42,7 +42,10 @@ class SessionCalendar:
         first, last = _date(start_date), _date(end_date)
         if last < first:
             raise CalendarError(f"the calendar's span {start_date} to {end_date} is empty: the end must not be earlier")
-        exchange = exchange_calendars.get_calendar("XNYS", start=(first - timedelta(days=_MARGIN_DAYS)).isoformat())
+        try:
+            exchange = exchange_calendars.get_calendar("XNYS", start=(first - timedelta(days=_MARGIN_DAYS)).isoformat())
+        except ValueError as error:
+            raise CalendarError(f"no session is known from {start_date} on ({error}): {_CURE}") from error
         horizon = exchange.last_session.date()
         if last > horizon:
             raise CalendarError(f"no session is known after {horizon}, {end_date} was asked for: {_CURE}")
