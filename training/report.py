@@ -83,7 +83,7 @@ def _verdict(c: Comparison) -> str:
     over_random = "beats" if p.net_return > _random_mean(c) else "does not beat"
     luck = (
         f"{c.random_beats:.1%} of {c.random_draws:,} random traders did at least as well, so this is "
-        + ("not to be told from luck" if c.random_beats > LUCK else "unlikely to be luck alone")
+        + ("not distinguishable from luck" if c.random_beats > LUCK else "unlikely to be luck alone")
     )
     return f"It {over_hold} always-HOLD and {over_random} random trades; {luck}. It is no advice to trade real money."
 
