@@ -42,6 +42,7 @@ class Summary(msgspec.Struct, frozen=True):
     bars_per_s: float
     decision_us_p50: int
     decision_us_p99: int
+    decision_us_p999: int
     journal_events: int
     state_digest: str
     stopped_by: str
@@ -85,6 +86,7 @@ def summarise(
         bars_per_s=round(bars_run / wall_s, 1) if wall_s > 0 else 0.0,
         decision_us_p50=latency.percentile(0.50),
         decision_us_p99=latency.percentile(0.99),
+        decision_us_p999=latency.percentile(0.999),
         journal_events=state.seq,
         state_digest=state_digest,
         stopped_by=stopped_by,

@@ -1,0 +1,246 @@
+"""How fast a replay runs, where the time goes, how much memory it holds, how soon it is ready: `make bench`.
+
+The reference is the floor of the same work in the same run: the same ONNX answers and the same journal rows written by
+the same statements, with nothing else around them. Figures hold for the machine that printed them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.tapes import recorded_minutes, synthetic_minutes
+from daemon.config import load
+from daemon.core.effects import AskPolicy
+from daemon.core.state import State
+from daemon.shell.journal import FILE, Batch, Journal, JournalReader
+from daemon.shell.telemetry import Log
+from daemon.wiring import Replay, prepare_replay, run_replay
+
+MEMORY_BARS = 200_000
+FIXTURE = Path(__file__).parent.parent / "tests" / "fixture_policy" / "onnx_models"
+FREE_TRADING = {  # the fixture policy trades all day: nothing but money and sense stops it
+    "risk.cooldown_trade_s": 0,
+    "risk.cooldown_loss_s": 0,
+    "risk.consecutive_losses_max": 1_000_000,
+    "risk.daily_loss_max": 1.0,
+    "risk.drawdown_max": 1.0,
+    "paper.cash_usd": 100_000,
+    "paper.contracts_per_minute": 3,
+}
+
+
+def settings_overrides(state_dir: Path) -> dict[str, object]:
+    """The configuration of every benchmark run: defaults, the fixture policy, quiet logs."""
+    return {**FREE_TRADING, "paths.state_dir": state_dir, "paths.models_dir": FIXTURE, "log.level": "error"}
+
+
+class Stages:
+    """Seconds spent in named calls, own time only: an inner stage's time is not counted for the outer one."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._inner = [0.0]
+
+    def timed(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """`call`, measured."""
+        seconds, inner = self.seconds, self._inner
+        seconds[name] = 0.0
+
+        def measured(*arguments: Any, **named: Any) -> Any:
+            inner.append(0.0)
+            began = time.perf_counter()
+            try:
+                return call(*arguments, **named)
+            finally:
+                took = time.perf_counter() - began
+                seconds[name] += took - inner.pop()
+                inner[-1] += took
+
+        return measured
+
+
+def replay_of(tape: Path, state_dir: Path) -> Replay:
+    """The tape wired as the daemon wires it."""
+    return prepare_replay(load(None, settings_overrides(state_dir)), tape)
+
+
+def throughput(tape: Path) -> dict[str, Any]:
+    """One undisturbed run through the daemon's own process, as a user starts it."""
+    with tempfile.TemporaryDirectory() as folder:
+        summary = _run_daemon(tape, Path(folder) / "state")
+        keys = ("bars", "decisions", "orders", "fills", "partial_fills", "journal_events", "wall_s", "bars_per_s")
+        latency = ("decision_us_p50", "decision_us_p99", "decision_us_p999")
+        figures = {key: summary[key] for key in (*keys, *latency)}
+        return {**figures, **_floor(tape, Path(folder) / "state", summary)}
+
+
+def _run_daemon(tape: Path, state_dir: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape), "--state-dir", str(state_dir)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"rltraderd ended with {done.returncode}: {done.stderr[-2000:]}")
+    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return summary
+
+
+def _environment() -> dict[str, str]:
+    told = {f"RLTRADER_{key.upper().replace('.', '__')}": str(value) for key, value in FREE_TRADING.items()}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
+    return {**kept, **told, "RLTRADER_PATHS__MODELS_DIR": str(FIXTURE), "RLTRADER_LOG__LEVEL": "error"}
+
+
+def _floor(tape: Path, state_dir: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """The same answers and rows without a desk: bars/s that no engine on these libraries can pass."""
+    replay = replay_of(tape, state_dir)
+    entries = list(JournalReader(state_dir / FILE).entries())
+    observation = next(iter(_golden(replay)))
+    question = AskPolicy(0, 0, observation)
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal.create(Path(folder) / "floor.sqlite", {})
+        began = time.perf_counter()
+        for _ in range(summary["decisions"]):
+            replay.policy.answer(question, 0)
+        size = 512
+        for at in range(0, len(entries), size):
+            batch = Batch()
+            batch.entries = entries[at : at + size]
+            journal.commit(batch)
+        seconds = time.perf_counter() - began
+        journal.close()
+    floor = summary["bars"] / seconds
+    return {"floor_bars_per_s": round(floor, 1), "share_of_floor": round(summary["bars_per_s"] / floor, 3)}
+
+
+def _golden(replay: Replay) -> tuple[Any, ...]:
+    from strategies.golden import golden_observations
+
+    return golden_observations(replay.strategy)
+
+
+def stages(tape: Path) -> dict[str, Any]:
+    """Microseconds a bar by stage, each its own time, measured inside one run (the clock's own cost included)."""
+    from daemon.core.machine import Machine
+    from daemon.core.paper import PaperBroker
+    from daemon.core.step import Core
+    from daemon.shell.journal import Chain
+    from daemon.shell.policy import OnnxPolicy
+    from strategies.option_scalper import OptionScalper
+
+    watch = Stages()
+    patched: list[tuple[type, str, str]] = [
+        (OptionScalper, "observe", "features"),
+        (OnnxPolicy, "answer", "policy"),
+        (PaperBroker, "step", "paper_market"),
+        (Core, "step", "step"),
+        (Machine, "apply", "machine"),
+        (Chain, "entry", "journal"),
+        (Journal, "commit", "journal_thread"),
+    ]
+    originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for owner, name, stage in patched:
+                if stage != "journal_thread":
+                    setattr(owner, name, watch.timed(stage, getattr(owner, name)))
+            began = time.perf_counter()
+            summary, _ = asyncio.run(run_replay(replay_of(tape, Path(folder) / "state"), Log("error"), None))
+            total = time.perf_counter() - began
+    finally:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+    by_stage = {name: round(seconds / summary.bars * 1e6, 2) for name, seconds in watch.seconds.items() if name != "journal_thread"}
+    rest = (total - sum(watch.seconds.values())) / summary.bars * 1e6
+    return {"us_per_bar": {**by_stage, "engine_and_feed": round(rest, 2)}}
+
+
+def memory() -> dict[str, Any]:
+    """Resident memory along a tape of 200,000 synthetic bars, in this process's child."""
+    with tempfile.TemporaryDirectory() as folder:
+        tape = synthetic_minutes(Path(folder) / "long.parquet", MEMORY_BARS)
+        command = [sys.executable, "-m", "bench.bench_replay", "--memory", str(tape), str(Path(folder) / "state")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return figures
+
+
+def _memory_child(tape: Path, state_dir: Path) -> dict[str, Any]:
+    seen: list[tuple[int, float]] = []
+
+    def sample(state: State[Any]) -> None:
+        seen.append((state.stats.bars, _resident_mb()))
+
+    summary, _ = asyncio.run(run_replay(replay_of(tape, state_dir), Log("error"), None, sample))
+    half = [mb for bars, mb in seen if bars >= summary.bars // 2]
+    return {
+        "memory_bars": summary.bars,
+        "resident_mb_at_half": round(half[0], 1),
+        "resident_mb_at_end": round(_resident_mb(), 1),
+        "resident_mb_peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "memory_growth_second_half": round(_resident_mb() / half[0] - 1, 4),
+    }
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def start_up(tape: Path, runs: int = 5) -> dict[str, Any]:
+    """Seconds from the start of the process to its first line of log: everything checked, recovered, ready."""
+    took = []
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape)]
+            environment = {**_environment(), "RLTRADER_LOG__LEVEL": "info"}
+            began = time.perf_counter()
+            process = subprocess.Popen(
+                [*command, "--state-dir", str(Path(folder) / "state")],
+                env=environment,
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            )
+            if process.stderr is None or "run_started" not in process.stderr.readline():
+                raise RuntimeError("rltraderd did not start")
+            took.append(time.perf_counter() - began)
+            process.kill()
+            process.communicate()
+    return {"start_up_s": round(statistics.median(took), 3), "python_start_s": _python_start()}
+
+
+def _python_start() -> float:
+    """The reference: an interpreter that imports numpy and onnxruntime and ends."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import numpy, onnxruntime"], check=True)
+    return round(time.perf_counter() - began, 3)
+
+
+def main() -> None:
+    """Print all figures as one JSON object."""
+    if sys.argv[1:2] == ["--memory"]:
+        sys.stdout.write(json.dumps(_memory_child(Path(sys.argv[2]), Path(sys.argv[3]))) + "\n")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        tape, kind = recorded_minutes() or synthetic_minutes(Path(folder) / "tape.parquet", 75_000), "synthetic"
+        if tape.parent != Path(folder):
+            kind = "recorded"
+        figures = {"bench": "replay", "tape": tape.name, "bars_are": kind, "cores": os.cpu_count()}
+        for part in (throughput, stages, start_up):
+            figures.update(part(tape))
+        figures.update(memory())
+    sys.stdout.write(json.dumps(figures) + "\n")
+
+
+if __name__ == "__main__":
+    main()
