@@ -271,6 +271,16 @@ class Desk:
     def held(self) -> dict[str, int]:
         return {symbol: position.quantity for symbol, position in self.state.book.positions.items()}
 
+    def halted(self) -> str:
+        """The halt's reason, "" when not halted."""
+        halt = self.state.risk.halt
+        return halt.reason if halt else ""
+
+    def paused(self) -> str:
+        """The pause's reason, "" when not paused."""
+        pause = self.state.risk.pause
+        return pause.reason if pause else ""
+
     def order(self, name: str) -> Order:
         return self.state.orders[name]
 

@@ -170,7 +170,7 @@ def test_equity_marks_options_at_the_mid_shares_at_the_last_price_and_the_unquot
         "SPY": Position("SPY", 0, -100, Decimal(-50000), 1, 0, ""),
     }
     book = mark(Book(Decimal(60000), positions), {CALL: quote(CALL, "2.50", "2.54")}, 500.125)
-    assert book.equity == Decimal("60000") + 504 + 300 - Decimal("50012.50")
+    assert book.equity == Decimal(60000) + 504 + 300 - Decimal("50012.50")
     unknown = mark(Book(Decimal(60000), positions), {}, 0.0)
     assert unknown.equity == Decimal(60000 + 400 + 300 - 50000)
 
