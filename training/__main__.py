@@ -88,9 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.steps < 1 or chosen.seed < 0:
         parser.error(f"--steps is {chosen.steps} and --seed {chosen.seed}: expected at least 1 and at least 0")
-    settings = Settings(
-        chosen.strategy, chosen.bars, chosen.out, chosen.steps, chosen.seed, chosen.reward, chosen.feed
-    )
+    settings = Settings(chosen.strategy, chosen.bars, chosen.out, chosen.steps, chosen.seed, chosen.reward, chosen.feed)
     try:
         with Display(settings.steps) as display:
             folder = train_and_export(settings, display)

@@ -14,6 +14,7 @@ from training.evaluation import Figures
 
 LUCK = 0.05  # above this part of the random traders doing as well, a result says nothing
 
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A policy on the test sessions beside those that it has to beat, all through the dry run."""
@@ -81,9 +82,8 @@ def _verdict(c: Comparison) -> str:
         return "It did not trade once, so it equals always-HOLD: nothing was learned that pays for its costs."
     over_hold = "beats" if p.net_return > c.hold.net_return else "does not beat"
     over_random = "beats" if p.net_return > _random_mean(c) else "does not beat"
-    luck = (
-        f"{c.random_beats:.1%} of {c.random_draws:,} random traders did at least as well, so this is "
-        + ("not distinguishable from luck" if c.random_beats > LUCK else "unlikely to be luck alone")
+    luck = f"{c.random_beats:.1%} of {c.random_draws:,} random traders did at least as well, so this is " + (
+        "not distinguishable from luck" if c.random_beats > LUCK else "unlikely to be luck alone"
     )
     return f"It {over_hold} always-HOLD and {over_random} random trades; {luck}. It is no advice to trade real money."
 

@@ -19,9 +19,7 @@ from training.history import History, TradingDay
 from training.market import Market
 from training.prices import PriceTable
 
-FEES = Paper(
-    orf_usd=Decimal("0.03"), occ_usd=Decimal("0.02"), taf_usd=Decimal("0.003"), sec_rate=Decimal("0.00003")
-)
+FEES = Paper(orf_usd=Decimal("0.03"), occ_usd=Decimal("0.02"), taf_usd=Decimal("0.003"), sec_rate=Decimal("0.00003"))
 """A contract costs 0.05 USD to buy, and 0.053 + 0.00003 of the proceeds to sell."""
 
 BARS = 90

@@ -105,7 +105,7 @@ def test_every_cell_of_the_table_is_what_the_scalar_option_market_quotes(number:
         )
         assert found == bid_ask_cents(mid, Paper())
     years = years_to_expiry(start + MINUTE_NS, day.session, day.upcoming[:1])
-    extremes = (history.low[row], history.high[row])[:: sign]
+    extremes = (history.low[row], history.high[row])[::sign]
     for name, spot in zip(("lowest", "highest"), extremes, strict=True):
         mid = price(float(spot), float(prices.strikes[strike]), years, day.volatility, sign)
         assert int(getattr(prices, name)[right, strike, bar]) == sum(bid_ask_cents(mid, Paper()))
