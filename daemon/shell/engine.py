@@ -104,14 +104,16 @@ class Engine:
 
         Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
         """
+        own = self._code == self._recovered.code
+        if own:  # under the rules and before any rule of the new start looks at time: as if there had been no restart
+            await self._finish()
         for started in startup:
             await self._step(started)
             adopt_trading(self.machine)
-        if self._code != self._recovered.code and not self.machine.queue:
-            self._snapshot(kept=True)  # verify starts here: what came before was other code's
-        if self._recovered.raised is not None:
-            await self._try_again(self._recovered.raised)
-        await self._drain()
+        if not own:  # what follows is this code's: the journal says so first
+            if not self.machine.queue:
+                self._snapshot(kept=True)  # verify starts here
+            await self._finish()
         if self.machine.market_state is not None:
             await self._step(broker_snapshot(self.machine.market_state, self.machine.state.now_ns))
         while not self.stopping:
@@ -166,6 +168,12 @@ class Engine:
         elif len(batch.entries) >= self._group_events:
             await self._commit()
         self._observe(event, step)
+
+    async def _finish(self) -> None:
+        """Step what the last run left under way."""
+        if self._recovered.raised is not None:
+            await self._try_again(self._recovered.raised)
+        await self._drain()
 
     async def _drain(self) -> None:
         """Step all that was caused, in the order in which it was caused."""
