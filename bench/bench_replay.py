@@ -22,7 +22,6 @@ from typing import Any
 from bench.tapes import recorded_minutes, synthetic_minutes
 from daemon.config import load
 from daemon.core.effects import AskPolicy
-from daemon.core.state import State
 from daemon.shell.journal import FILE, Batch, Journal, JournalReader
 from daemon.shell.telemetry import Log
 from daemon.wiring import Replay, prepare_replay, run_replay
@@ -159,41 +158,48 @@ def stages(tape: Path) -> dict[str, Any]:
     finally:
         for owner, name, original in originals:
             setattr(owner, name, original)
-    by_stage = {name: round(seconds / summary.bars * 1e6, 2) for name, seconds in watch.seconds.items() if name != "journal_thread"}
+    by_stage = {
+        name: round(seconds / summary.bars * 1e6, 2)
+        for name, seconds in watch.seconds.items()
+        if name != "journal_thread"
+    }
     rest = (total - sum(watch.seconds.values())) / summary.bars * 1e6
     return {"us_per_bar": {**by_stage, "engine_and_feed": round(rest, 2)}}
 
 
 def memory() -> dict[str, Any]:
-    """Resident memory along a tape of 200,000 synthetic bars, in this process's child."""
+    """Resident memory of the daemon's own process along a tape of 200,000 synthetic bars, seen from outside."""
     with tempfile.TemporaryDirectory() as folder:
         tape = synthetic_minutes(Path(folder) / "long.parquet", MEMORY_BARS)
-        command = [sys.executable, "-m", "bench.bench_replay", "--memory", str(tape), str(Path(folder) / "state")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        return figures
-
-
-def _memory_child(tape: Path, state_dir: Path) -> dict[str, Any]:
-    seen: list[tuple[int, float]] = []
-
-    def sample(state: State[Any]) -> None:
-        seen.append((state.stats.bars, _resident_mb()))
-
-    summary, _ = asyncio.run(run_replay(replay_of(tape, state_dir), Log("error"), None, sample))
-    half = [mb for bars, mb in seen if bars >= summary.bars // 2]
+        command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape)]
+        process = subprocess.Popen(
+            [*command, "--state-dir", str(Path(folder) / "state")],
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        seen = [_resident_mb(process.pid)]
+        while process.poll() is None:
+            seen.append(_resident_mb(process.pid) or seen[-1])
+            time.sleep(0.05)
+        summary = json.loads(process.communicate()[0].splitlines()[-1])
+    half, end = statistics.median(seen[len(seen) // 2 :][:20]), statistics.median(seen[-20:])
     return {
-        "memory_bars": summary.bars,
-        "resident_mb_at_half": round(half[0], 1),
-        "resident_mb_at_end": round(_resident_mb(), 1),
-        "resident_mb_peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "memory_growth_second_half": round(_resident_mb() / half[0] - 1, 4),
+        "memory_bars": summary["bars"],
+        "resident_mb_at_half": round(half, 1),
+        "resident_mb_at_end": round(end, 1),
+        "resident_mb_peak": round(max(seen), 1),
+        "memory_growth_second_half": round(end / half - 1, 4),
     }
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
+def _resident_mb(process: int) -> float:
+    """0 when the process has just ended."""
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    except (FileNotFoundError, IndexError, ProcessLookupError):
+        return 0.0
 
 
 def start_up(tape: Path, runs: int = 5) -> dict[str, Any]:
@@ -228,9 +234,6 @@ def _python_start() -> float:
 
 def main() -> None:
     """Print all figures as one JSON object."""
-    if sys.argv[1:2] == ["--memory"]:
-        sys.stdout.write(json.dumps(_memory_child(Path(sys.argv[2]), Path(sys.argv[3]))) + "\n")
-        return
     with tempfile.TemporaryDirectory() as folder:
         tape, kind = recorded_minutes() or synthetic_minutes(Path(folder) / "tape.parquet", 75_000), "synthetic"
         if tape.parent != Path(folder):

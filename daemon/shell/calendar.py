@@ -1,19 +1,26 @@
-"""New York sessions as integers: the one place that asks exchange_calendars (and so pandas) anything.
+"""New York sessions as integers: the one place that asks exchange_calendars anything.
 
 Holidays, half days and daylight saving are in the sessions; nothing else computes them. What lies past the calendar's
-horizon is unknown and therefore refused, never guessed. Loading costs 0.4 s and is done once a process.
+horizon is unknown and therefore refused, never guessed. The library is asked in a process of its own (this module run
+as a program), once for each first year: it brings pandas, 90 MB that the daemon would hold for ever.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from bisect import bisect_left, bisect_right
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from strategies.contract import Session
 
 NEW_YORK = ZoneInfo("America/New_York")
 SESSIONS_AROUND = 8  # how many sessions before and after one come with it
+ANSWER_S = 60  # the library needs 0.5 s
 _MARGIN_DAYS = 30  # calendar days that surely hold SESSIONS_AROUND sessions
 
 
@@ -37,23 +44,14 @@ class SessionCalendar:
 
         Raises CalendarError when a date is malformed, or `end_date` lies past the horizon (about a year from now).
         """
-        import exchange_calendars  # with pandas 0.35 s: only where a calendar is needed
-
         first, last = _date(start_date), _date(end_date)
         if last < first:
             raise CalendarError(f"the calendar's span {start_date} to {end_date} is empty: the end must not be earlier")
-        try:
-            exchange = exchange_calendars.get_calendar("XNYS", start=(first - timedelta(days=_MARGIN_DAYS)).isoformat())
-        except ValueError as error:
-            raise CalendarError(f"no session is known from {start_date} on ({error}): {_CURE}") from error
-        horizon = exchange.last_session.date()
-        if last > horizon:
-            raise CalendarError(f"no session is known after {horizon}, {end_date} was asked for: {_CURE}")
-        schedule = exchange.schedule.loc[: (last + timedelta(days=_MARGIN_DAYS)).isoformat()]
-        opens = schedule["open"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
-        closes = schedule["close"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
-        dates = schedule.index.strftime("%Y-%m-%d").tolist()
-        return cls(tuple(map(Session, dates, opens, closes)))
+        begin, end = first - timedelta(days=_MARGIN_DAYS), last + timedelta(days=_MARGIN_DAYS)
+        known = _sessions_since(begin.year)
+        if last.isoformat() > known[-1].date:
+            raise CalendarError(f"no session is known after {known[-1].date}, {end_date} was asked for: {_CURE}")
+        return cls(tuple(s for s in known if begin.isoformat() <= s.date <= end.isoformat()))
 
     def around(self, day: str) -> tuple[Session, tuple[Session, ...], tuple[Session, ...]]:
         """The session of `day` (`YYYY-MM-DD`), the next SESSIONS_AROUND, and the SESSIONS_AROUND before it, in order.
@@ -114,3 +112,29 @@ def _date(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError as error:
         raise CalendarError(f"{text!r} is not a date: expected YYYY-MM-DD, such as 2024-07-03") from error
+
+
+@lru_cache(maxsize=8)
+def _sessions_since(year: int) -> tuple[Session, ...]:
+    """All sessions that are known from the beginning of `year` on. Raises CalendarError."""
+    program = [sys.executable, "-m", "daemon.shell.calendar", f"{year}-01-01"]
+    asked = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
+    if asked.returncode != 0:
+        told = asked.stderr.strip().splitlines() or ["no reason given"]
+        raise CalendarError(f"no session is known from {year}-01-01 on ({told[-1]}): {_CURE}")
+    return msgspec.json.decode(asked.stdout, type=tuple[Session, ...])
+
+
+def main() -> None:
+    """Print all sessions from the date given on as JSON, in order."""
+    import exchange_calendars
+
+    schedule = exchange_calendars.get_calendar("XNYS", start=sys.argv[1]).schedule
+    opens = schedule["open"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
+    closes = schedule["close"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
+    sessions = tuple(map(Session, schedule.index.strftime("%Y-%m-%d").tolist(), opens, closes))
+    sys.stdout.write(msgspec.json.encode(sessions).decode())
+
+
+if __name__ == "__main__":
+    main()
