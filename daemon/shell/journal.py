@@ -156,7 +156,8 @@ class _Table(NamedTuple):
     def insert(self, rows: int) -> str:
         """One statement for many rows: the interpreter lock is let go once, not once a row."""
         one = f"({','.join('?' * len(self.columns))})"
-        return f"INSERT OR REPLACE INTO {self.name} VALUES {','.join([one] * rows)}"
+        verb = "INSERT" if self is _EVENTS else "INSERT OR REPLACE"  # what happened is never written over
+        return f"{verb} INTO {self.name} VALUES {','.join([one] * rows)}"
 
 
 def _row_table(row_type: type[Row]) -> _Table:
