@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Broker:
     def __init__(self) -> None:
         self.taken: list[AnyEffect] = []
 
-    async def release(self, effects: tuple[AnyEffect, ...]) -> None:
+    async def release(self, effects: Sequence[AnyEffect]) -> None:
         self.taken.extend(effect for effect in effects if isinstance(effect, SubmitOrder | CancelOrder))
 
 
