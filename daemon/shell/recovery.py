@@ -46,6 +46,7 @@ class Recovered(NamedTuple):
     head: bytes
     code: str  # of the last run, "" on a fresh journal
     raised: Entry | None  # the last event before the start-up rows, when its step raised
+    anchored: bool  # the code of the last run has a snapshot of its own, or wrote the journal from its first row
     fed: int  # feed events that the source must not give again
     replayed: int  # events stepped after the snapshot
 
@@ -120,7 +121,7 @@ def adopt_trading(machine: Machine) -> None:
 def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
     """Bring the machine to the journal's end. Raises JournalError for a damaged journal or one of other code."""
     snapshots = reader.snapshots()
-    previous, last_id, run_code, replayed = GENESIS, 0, "", 0
+    previous, last_id, run_code, first_code, replayed = GENESIS, 0, "", "", 0
     if snapshots:
         newest = snapshots[-1]
         if hashlib.sha256(newest.state).hexdigest() != newest.digest or not _row_exists(reader, newest.event_id):
@@ -134,7 +135,7 @@ def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
                 f"{reader.path}: the snapshot at event {newest.seq} was written by other code ({newest.code}) whose "
                 f"state this one ({code}) cannot read: {error}; use a fresh --state-dir or that code"
             ) from error
-        last_id, run_code = newest.event_id, newest.code
+        last_id, run_code, first_code = newest.event_id, newest.code, newest.code
         previous = _head_at(reader, last_id)
     raised: Entry | None = None
     for entry in reader.entries(last_id):
@@ -148,6 +149,7 @@ def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
             raise _other_code(reader, entry, run_code, code, "its effects differ")
         if entry.kind == "RunStarted":
             run_code = msgspec.json.decode(entry.payload)["code"]
+            first_code = first_code or run_code
         if not entry.startup:
             raised = entry if entry.raised else None
         if entry.seq is not None:
@@ -157,7 +159,7 @@ def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
     fed = machine.state.fed + _left_out(reader)
     if raised is not None and isinstance(decode_event(raised.payload), FEED_EVENTS):
         fed += 1  # the engine tries it again by itself
-    return Recovered(machine, last_id, previous, run_code, raised, fed, replayed)
+    return Recovered(machine, last_id, previous, run_code, raised, run_code == first_code, fed, replayed)
 
 
 def _left_out(reader: JournalReader) -> int:

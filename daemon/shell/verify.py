@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.core.events import ModelRefused, ModelVerified, RunStarted
+from daemon.core.events import RunStarted
 from daemon.core.machine import Divergence, Machine
 from daemon.core.state import Identity, digest
 from daemon.shell.engine import DIGEST_EVERY
@@ -95,7 +95,7 @@ class _Verification:
         self._own = False  # the machine is at this row, stepped by its own code
         self._whole = True  # no row was left unstepped
         self._run_code = ""
-        self._other_before = False  # this run's code is not the last one's: its first snapshot is kept
+        self._turned = False  # other code took over and has no snapshot yet: its first one is kept
         self._digests = reader.digests()
         self._snapshots = {s.event_id: s for s in reader.snapshots()}
 
@@ -136,7 +136,7 @@ class _Verification:
         if type(event).__name__ != entry.kind or event.time_ns != entry.time_ns:
             raise _Different(f"{where}: kind and time do not agree with the payload")
         if isinstance(event, RunStarted):
-            self._other_before = event.code != self._run_code
+            self._turned |= event.code != self._run_code
             self._run_code = event.code
             identity = self._identity(event, where)
             if self._machine is None:
@@ -144,8 +144,6 @@ class _Verification:
                 self._own = event.code == self._code
             elif event.code != self._code:
                 self._own = False
-        elif not isinstance(event, ModelVerified | ModelRefused):
-            self._other_before = False
 
     def _identity(self, event: RunStarted, where: str) -> Identity:
         """Whose journal it is: its first page and each run must agree."""
@@ -184,8 +182,9 @@ class _Verification:
         if snapshot is None or self._machine is None:
             return
         found = hashlib.sha256(snapshot.state).hexdigest()
-        if found != snapshot.digest or (snapshot.code, bool(snapshot.kept)) != (self._run_code, self._other_before):
+        if found != snapshot.digest or (snapshot.code, bool(snapshot.kept)) != (self._run_code, self._turned):
             raise _Different(f"the snapshot at event {snapshot.seq}: its digest, code or mark was changed")
+        self._turned = False
         if not self._own:
             if snapshot.code == self._code and snapshot.kept:
                 restore(self._machine, snapshot)
