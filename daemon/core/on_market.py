@@ -149,7 +149,7 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str) -> None:
 
 
 def observe(draft: Draft) -> None:
-    """Let the strategy see the pending bars; ask the policy when it is warm and the bar is young enough."""
+    """Let the strategy see the pending bars; ask the policy when it is warm, in session and the bar young enough."""
     bars, session = draft.pending_bars, draft.session.session
     draft.pending_bars = ()
     spec = draft.machine.spec
@@ -162,7 +162,8 @@ def observe(draft: Draft) -> None:
     warm = observation is not None
     if warm != draft.session.warm:
         draft.session = replace(draft.session, warm=warm)
-    if observation is None or draft.now_ns - bar_end_ns > draft.trading.risk.stale_bar_s * SECOND_NS:
+    late = draft.now_ns - bar_end_ns > draft.trading.risk.stale_bar_s * SECOND_NS
+    if observation is None or late or draft.session.ended:
         return
     if draft.ask is not None:
         end_unanswered(draft, draft.ask, "expired")
