@@ -1,0 +1,275 @@
+"""What others lived through, each once as it happened and once as the core answers it; numbers as in the list kept.
+
+Only incidents that the pure core can meet stand here; disconnects, silence, memory and disks are the shell's.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from daemon.core import events as ev
+from daemon.core.effects import SubmitOrder
+from daemon.core.limits import Execution, Risk, Trading
+from daemon.core.orders import FILLED, UNKNOWN
+from daemon.core.risk import GATES, Gate, Intent, RiskView, ask_gates
+from daemon.core.state import Identity, encode_state
+from daemon.core.step import Core
+from strategies.contract import Bar
+from tests.core.desk import (
+    BUY_CALL,
+    CALL,
+    EXIT,
+    HALF_DAY,
+    HOLD,
+    MINUTE,
+    PUT,
+    SECOND,
+    Desk,
+    Pointer,
+    alarms,
+    canceling,
+    desk,
+    of,
+    questions,
+    quote,
+    sent,
+    snapshot_of,
+)
+from tests.core.test_risk_gates import ENTRY, VIEW
+
+
+def restarted(d: Desk) -> Desk:
+    """The desk after a crash: its state through JSON, a new start, and the broker's word still to come."""
+    again = Desk(d.state.trading, mode=d.state.identity.mode)
+    again.session, again.rows = d.session, []
+    again.state = again.core.decoder().decode(encode_state(d.state))
+    identity = d.state.identity
+    now = d.state.now_ns + SECOND
+    again.put(
+        ev.RunStarted(now, identity.mode, identity.account, "pointer", identity.epoch, "c", "sip", d.state.trading),
+        ev.ModelVerified(now, "v1", "d", promoted=True, feed="sip"),
+    )
+    return again
+
+
+def live() -> Desk:
+    return desk(mode="live")
+
+
+def test_incident_1_a_restart_that_finds_another_position_halts_and_invents_no_fill() -> None:
+    d = live()
+    d.holds()
+    again = restarted(d)
+    told = again.put(msgspec.structs.replace(snapshot_of(again), positions=()))
+    assert (alarms(told), of(told, SubmitOrder)) == (["reconciliation"], [])
+    assert again.held == {CALL: 9}
+    assert f"{CALL}: broker 0, book 9" in str(again.state.risk.halt)
+    again.bar(1)
+    assert of(again.answer(BUY_CALL), SubmitOrder) == []
+
+
+def test_incident_2_a_working_order_is_known_after_a_restart_and_no_second_one_is_sent() -> None:
+    d = live()
+    order = d.buys()
+    again = restarted(d)
+    again.put(snapshot_of(again))
+    assert again.state.risk.reconciled
+    again.bar(1, quotes=())
+    again.answer(BUY_CALL)
+    assert of(again.effects, SubmitOrder) == []
+    again.fill(order, 9)
+    assert again.held == {CALL: 9}
+
+
+def test_incident_2_no_decision_leads_to_an_order_before_the_broker_has_been_asked() -> None:
+    d = live()
+    d.bar(0)
+    d.answer(HOLD)
+    again = restarted(d)
+    again.bar(1)
+    assert again.answer(BUY_CALL) == []
+    assert list(again.state.stats.denials) == ["not_reconciled"]
+
+
+def test_incident_3_fills_told_again_after_a_restart_are_counted_once_however_often() -> None:
+    d = live()
+    order = d.buys()
+    d.fill(order, 4)
+    again = restarted(d)
+    books = []
+    for _ in range(3):
+        for quantity in (2, 4, 9):
+            again.fill(order, quantity)
+        again.put(snapshot_of(again))
+        books.append(again.state.book)
+    assert again.held == {CALL: 9}
+    assert books[0].cash == Decimal(8200)
+    assert books[0] == books[1] == books[2]
+
+
+def test_incident_4_a_position_closed_by_hand_is_noticed_at_the_next_comparison() -> None:
+    d = live()
+    d.holds()
+    sold = snapshot_of(d, cash="9980.00")
+    d.put(msgspec.structs.replace(sold, positions=()))
+    assert d.halted() == "reconciliation"
+    assert f"{CALL}: broker 0, book 9" in str(d.state.risk.halt)
+
+
+def test_incident_5_a_timeout_is_not_a_rejection_and_nothing_is_sent_again() -> None:
+    d = live()
+    d.bar(0)
+    order = sent(d.answer(BUY_CALL)).client_order_id
+    d.put(ev.OrderUnknown(d.at(1, 10), order))
+    for minute in range(1, 8):
+        d.bar(minute)
+        d.answer(BUY_CALL)
+    assert [e.client_order_id for e in of(d.effects, SubmitOrder)] == [order]
+    assert (d.order(order).status, d.state.risk.outcomes) == (UNKNOWN, ())
+    d.fill(order, 9)
+    assert (d.order(order).status, d.held) == (FILLED, {CALL: 9})
+
+
+def test_incident_7_two_journals_never_share_an_order_id_even_for_the_same_decision() -> None:
+    names = []
+    for epoch in ("a1b2", "c3d4"):
+        d = Desk()
+        d.core = Core(Pointer())
+        d.state = d.core.start(Identity("live", "desk-1", "pointer", epoch, "sip"), Trading())
+        d.fund().begin()
+        d.bar(0)
+        names.append(sent(d.answer(BUY_CALL)).client_order_id)
+    assert names == ["a1b2-pointer-1-0-0", "c3d4-pointer-1-0-0"]
+
+
+def test_incident_7_ids_go_on_counting_after_a_restart() -> None:
+    d = live()
+    d.holds()
+    again = restarted(d)
+    again.put(snapshot_of(again))
+    again.bar(1)
+    assert sent(again.answer(EXIT)).client_order_id == "e1-pointer-2-1-0"
+
+
+def test_incident_11_the_step_that_hears_of_the_fill_already_knows_the_position() -> None:
+    d = desk()
+    order = d.buys()
+    d.put(ev.BarClosed(d.at(2), _bar(d, 1)))
+    d.fill(order, 9)  # between the bar and its quotes
+    (row,) = (list(e.observation.array().ravel()) for e in d.put(_quotes(d, 1)) if hasattr(e, "observation"))
+    assert row == [500.0, 1.0]  # the strategy sees that it holds calls
+
+
+def test_incident_13_a_half_day_is_flat_before_its_own_close_and_takes_no_entry_near_it() -> None:
+    d = Desk().fund().begin(HALF_DAY)
+    d.holds(minute=170)
+    assert d.tick(203, -1) == []
+    assert sent(d.tick(203)).side == -1
+    d = Desk().fund().begin(HALF_DAY)
+    d.bar(180)
+    d.answer(BUY_CALL)
+    assert list(d.state.stats.denials) == ["near_close"]
+
+
+def test_incident_14_a_kill_switch_that_raises_stops_trading_and_a_nan_disables_no_limit() -> None:
+    def broken(_: RiskView, __: Intent) -> str | None:
+        raise RuntimeError("the kill switch itself")
+
+    gates = tuple(Gate(g.name, broken, g.applies) if g.name == "halted" else g for g in GATES)
+    assert [denial.gate for denial in ask_gates(VIEW, ENTRY, gates).denials] == ["halted"]
+    unknown = msgspec.structs.replace(VIEW, book=msgspec.structs.replace(VIEW.book, equity=Decimal("NaN")))
+    assert {"daily_loss", "drawdown"} <= {denial.gate for denial in ask_gates(unknown, ENTRY).denials}
+
+
+def test_incident_14_a_halt_is_a_state_that_outlives_the_process() -> None:
+    d = live()
+    order = d.buys()
+    d.put(ev.HaltRequested(d.at(1), "operator", "x", "ann"))
+    d.canceled(order)
+    again = restarted(d)
+    again.put(snapshot_of(again))
+    again.bar(1)
+    again.answer(BUY_CALL)
+    assert (again.halted(), list(again.state.stats.denials)) == ("operator", ["halted"])
+
+
+def test_incident_15_a_decision_is_made_on_the_bar_that_closed_and_filled_no_earlier_than_the_next() -> None:
+    d = desk()
+    asked = d.bar(0, 500.0)
+    assert questions(asked) == [1]
+    order = sent(d.answer(BUY_CALL))
+    assert d.order(order.client_order_id).submitted_ns == d.at(1)  # the next bar's open, not this one's
+    assert d.decisions()[0].bar_ns == d.at(0)
+
+
+def test_incident_17_a_stop_loss_is_sent_once_however_often_the_price_stays_below_it() -> None:
+    d = desk()
+    d.holds()
+    for second in range(50):
+        d.quotes(1, quote(CALL, "1.20", "1.24"), second=second)
+    assert len([e for e in of(d.effects, SubmitOrder) if e.side < 0]) == 1
+    assert len(d.decisions()) == 2
+
+
+def test_incident_17_a_rejected_stop_loss_is_tried_again_at_intervals_and_ends_in_a_halt() -> None:
+    d = desk(Trading(risk=Risk(reject_rate_orders=4), execution=Execution()))
+    d.holds()
+    tried = 0
+    for second in range(300):
+        for order in of(d.quotes(1, quote(CALL, "1.38", "1.42"), second=second), SubmitOrder):
+            tried += 1
+            d.put(ev.OrderRejected(d.state.now_ns, order.client_order_id, "no"))
+    assert tried == 5  # one a minute
+    assert d.halted() == "reject_rate"
+
+
+def test_incident_17_a_cancel_that_the_broker_refuses_is_no_loop() -> None:
+    d = desk()
+    order = d.buys()
+    d.bar(1)
+    for second in range(1, 59):
+        d.put(ev.CancelRejected(d.at(2, second), order, "not cancelable"))
+    assert canceling(d.effects) == [order, order]  # at once and half a minute later
+
+
+@pytest.mark.parametrize("times", [2, 5])
+def test_incident_18_a_sale_told_several_times_sells_no_more_than_it_did(times: int) -> None:
+    d = desk()
+    d.holds()
+    d.bar(1)
+    sale = sent(d.answer(EXIT)).client_order_id
+    for _ in range(times):
+        d.fill(sale, 4, "2.10")
+    assert d.held == {CALL: 5}
+    for _ in range(times):
+        d.fill(sale, 9, "2.10")
+    assert (d.held, d.state.book.cash, d.state.stats.trades) == ({}, Decimal(10090), 1)
+
+
+def test_incident_20_a_late_clock_still_flattens() -> None:
+    d = desk()
+    d.holds()
+    late = d.tick(389, 59)  # the tick at minute 383 never came
+    assert (sent(late).side, alarms(late)) == (-1, ["not_flat"])
+
+
+def test_incident_21_unreconciled_is_a_state_in_which_exits_still_go_out() -> None:
+    d = live()
+    d.holds()
+    again = restarted(d)
+    assert not again.state.risk.reconciled
+    again.bar(1, quotes=(quote(CALL, "1.20", "1.24"), quote(PUT)))
+    assert [e.side for e in of(again.effects, SubmitOrder)] == [-1]
+
+
+def _bar(d: Desk, minute: int) -> Bar:
+    start = d.at(minute)
+    return Bar("SPY", start, 500.0, 500.0, 500.0, 500.0, 1.0)
+
+
+def _quotes(d: Desk, minute: int) -> ev.QuotesReceived:
+    quotes = tuple(quote(symbol, at_ns=d.at(minute) + MINUTE) for symbol in d.state.watched)
+    return ev.QuotesReceived(d.at(minute) + MINUTE, d.at(minute), quotes)

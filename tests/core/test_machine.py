@@ -1,0 +1,195 @@
+"""The machine: core and paper broker advanced as one, a journal applied again in its order, differences refused."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import AskPolicy, SubmitOrder
+from daemon.core.limits import Paper, Risk, Trading
+from daemon.core.machine import Divergence, Machine
+from daemon.core.paper import PaperBroker, broker_snapshot
+from daemon.core.state import encode_state
+from daemon.core.step import Core, Step
+from strategies.contract import Bar, Session
+from tests.core.desk import BUY_CALL, EXIT, HOLD, IDENTITY, MINUTE, MONDAY, SESSIONS, Pointer, logits
+
+RULES = Trading(paper=Paper(volatility_sessions=2), risk=Risk(orders_per_minute=50))
+HISTORY = tuple(
+    Session(f"2024-06-2{day}", MONDAY.open_ns - (9 - day) * 1440 * MINUTE, MONDAY.close_ns - (9 - day) * 1440 * MINUTE)
+    for day in (5, 6, 7)
+)
+
+
+def machine(market: bool = True) -> Machine:
+    core, broker = Core(Pointer()), PaperBroker(RULES, "SPY")
+    state = core.start(IDENTITY, RULES)
+    return Machine(core, state, broker, broker.start()) if market else Machine(core, state)
+
+
+def feed(minutes: int = 12) -> list[ev.Event]:
+    """Three closes to know the volatility by, then Monday's first minutes around 500, its end and nothing else."""
+    events: list[ev.Event] = [
+        ev.ModelVerified(0, "v1", "d", promoted=True, feed="sip"),
+        ev.SessionScheduled(MONDAY.open_ns - MINUTE, MONDAY, SESSIONS[1:], HISTORY),
+    ]
+    for past in HISTORY:
+        bar = Bar("SPY", past.open_ns, 500.0, 500.0, 500.0, 500.0, 1.0)
+        events.insert(1, ev.BarClosed(past.open_ns + MINUTE, bar))
+    events = [events[0], events[-1], *events[1:-1]]
+    for minute in range(minutes):
+        start, price = MONDAY.open_ns + minute * MINUTE, 500.0 + minute % 3 / 10
+        events.append(ev.BarClosed(start + MINUTE, Bar("SPY", start, price, price + 0.1, price - 0.1, price, 9.0)))
+    return [*events, ev.SessionEnded(MONDAY.close_ns, MONDAY.date)]
+
+
+def policy(ask: AskPolicy, now_ns: int) -> ev.PolicyAnswered | ev.PolicyFailed:
+    """Buys on the third question, leaves on the eighth, fails on the tenth."""
+    if ask.decision == 10:
+        return ev.PolicyFailed(now_ns, ask.decision, "no reason")
+    action = {3: BUY_CALL, 8: EXIT}.get(ask.decision, HOLD)
+    return ev.PolicyAnswered(now_ns, ask.decision, logits(action), b"", "v1")
+
+
+def run(desk: Machine) -> list[ev.Event]:
+    """A whole run; returns every event in the order it was stepped."""
+    assert desk.market_state is not None
+    seen: list[ev.Event] = []
+
+    def watch(event: ev.Event, _: Step) -> None:
+        seen.append(event)
+
+    desk.run([broker_snapshot(desk.market_state, 0), *feed()], policy, watch)
+    return seen
+
+
+def test_a_run_trades_through_the_paper_broker_and_the_two_agree_on_every_cent() -> None:
+    desk = machine()
+    seen = run(desk)
+    assert desk.market_state is not None
+    assert (desk.state.stats.orders, desk.state.stats.trades, desk.state.book.positions) == (2, 1, {})
+    assert desk.state.book.cash == desk.market_state.cash == desk.state.book.equity
+    assert desk.state.book.realized == desk.market_state.cash - Decimal(10000)
+    assert [type(event).__name__ for event in seen].count("OrderFilled") == 2
+    assert not desk.queue
+
+
+def test_what_an_event_causes_is_stepped_before_the_next_one_of_the_feed() -> None:
+    seen = [type(event).__name__ for event in run(machine())]
+    for i, name in enumerate(seen):
+        if name == "BarClosed" and i > 6:
+            assert "QuotesReceived" in seen[i + 1 : i + 4]
+    assert seen[-1] in {"SessionEnded", "OrderExpired"}
+
+
+def test_two_runs_of_the_same_feed_are_equal_event_by_event() -> None:
+    first, second = machine(), machine()
+    assert run(first) == run(second)
+    assert encode_state(first.state) == encode_state(second.state)
+
+
+def test_a_journal_applied_again_rebuilds_the_machine_from_any_prefix() -> None:
+    desk = machine()
+    seen = run(desk)
+    again = machine()
+    for event in seen:
+        again.reapply(event)
+    assert encode_state(again.state) == encode_state(desk.state)
+    assert (again.market_state, list(again.queue)) == (desk.market_state, [])
+
+
+def test_a_journal_cut_anywhere_goes_on_to_the_same_end() -> None:
+    desk = machine()
+    seen = run(desk)
+    rest = feed()
+    for cut in range(2, len(seen), 5):
+        again = machine()
+        for event in seen[:cut]:
+            again.reapply(event)
+        fed = sum(isinstance(event, (*ev.FEED_EVENTS, ev.ModelVerified)) for event in seen[:cut])
+        while again.queue:
+            caused = again.queue.popleft()
+            again.apply(policy(caused, again.state.now_ns) if isinstance(caused, AskPolicy) else caused)
+        again.run(rest[fed:], policy)
+        assert encode_state(again.state) == encode_state(desk.state)
+
+
+def journal_until(kind: type[ev.Event]) -> tuple[Machine, ev.Event]:
+    """A machine that reapplied everything before the first event of this kind, and that event."""
+    seen = run(machine())
+    first = next(i for i, event in enumerate(seen) if isinstance(event, kind))
+    again = machine()
+    for event in seen[:first]:
+        again.reapply(event)
+    return again, seen[first]
+
+
+def test_a_journaled_market_event_that_does_not_follow_is_a_divergence() -> None:
+    desk, fill = journal_until(ev.OrderFilled)
+    assert isinstance(fill, ev.OrderFilled)
+    with pytest.raises(Divergence, match="follows from the events before it"):
+        desk.reapply(replace(fill, price=fill.price + 1))
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        ev.PolicyAnswered(MONDAY.open_ns, 99, logits(HOLD), b"", "v1"),
+        ev.OrderCanceled(MONDAY.open_ns, "e1-pointer-1-0-0"),
+    ],
+    ids=["another answer", "a market event instead"],
+)
+def test_a_journal_that_answers_another_question_is_a_divergence(stranger: ev.Event) -> None:
+    desk, _ = journal_until(ev.PolicyAnswered)
+    with pytest.raises(Divergence, match="where an answer follows"):
+        desk.reapply(stranger)
+
+
+def test_a_journal_that_answers_when_nobody_asked_is_a_divergence() -> None:
+    with pytest.raises(Divergence, match="where None follows"):
+        machine().reapply(ev.PolicyFailed(0, 1, "x"))
+
+
+def test_with_a_real_broker_answered_questions_leave_the_queue_and_the_last_open_one_stays() -> None:
+    desk = machine(market=False)
+    start = MONDAY.open_ns
+    events: list[ev.Event] = [ev.SessionScheduled(start - MINUTE, MONDAY, SESSIONS[1:])]
+    for minute in range(3):
+        bar = Bar("SPY", start + minute * MINUTE, 500.0, 500.0, 500.0, 500.0, 1.0)
+        end = bar.start_ns + MINUTE
+        events += [ev.BarClosed(end, bar), ev.QuotesReceived(end, bar.start_ns, ())]
+        if minute < 2:
+            events.append(ev.PolicyAnswered(end, minute + 1, logits(HOLD), b"", "v1"))
+    for event in events:
+        desk.reapply(event)
+    assert [caused.decision for caused in desk.queue if isinstance(caused, AskPolicy)] == [3]
+    with pytest.raises(Divergence, match="where an answer follows"):
+        desk.reapply(ev.PolicyAnswered(start, 1, logits(HOLD), b"", "v1"))
+
+
+def test_when_a_step_or_the_market_raises_nothing_has_changed() -> None:
+    desk = machine()
+    seen = run(desk)
+    desk = machine()
+    for event in seen[:12]:
+        desk.reapply(event)
+    before: tuple[Any, ...] = (desk.state, desk.market_state, list(desk.queue))
+    with pytest.raises(TypeError):
+        desk.apply(ev.Event(0))
+    assert before == (desk.state, desk.market_state, list(desk.queue))
+
+
+def test_an_order_leaves_the_machine_once_for_each_decision() -> None:
+    desk = machine()
+    orders: list[str] = []
+
+    def watch(_: ev.Event, step: Step) -> None:
+        orders.extend(e.client_order_id for e in step.effects if isinstance(e, SubmitOrder))
+
+    assert desk.market_state is not None
+    desk.run([broker_snapshot(desk.market_state, 0), *feed()], policy, watch)
+    assert orders == ["e1-pointer-3-0-0", "e1-pointer-8-1-0"]
