@@ -1,0 +1,262 @@
+"""The engine journals before it acts, ends on a bug with the event marked, and never steps that event a third time."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
+from daemon.core.events import BarClosed, Event
+from daemon.core.state import State
+from daemon.core.step import Core, Step
+from daemon.shell.engine import Engine, Source, StepFailed
+from daemon.shell.journal import FILE, JournalReader, WriteFailed, decode_event
+from strategies.registry import strategy as strategy_named
+from tests.shell.desk_run import Desk, chained, read_models, table, tape_rows, verified, write_tape
+
+CAUSED = ("ContractsListed", "QuotesReceived", "PolicyAnswered", "OrderAccepted", "OrderFilled")
+FED = ("SessionScheduled", "BarClosed", "SessionEnded")
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(write_tape(tmp_path_factory.mktemp("tape") / "tape.csv", tape_rows(2, 75)))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("undisturbed")
+    assert desk.run(path).failure is None
+    return path
+
+
+def digest_of(desk: Desk, path: Path) -> str:
+    """The state that a start on a finished journal comes to."""
+    recorded = desk.run(path)
+    assert recorded.failure is None
+    return recorded.digest
+
+
+class Faulty(Core):
+    """A core with a bug: it raises on one event, every time."""
+
+    __slots__ = ("stepped", "target")
+
+    def __init__(self, target: Event) -> None:
+        super().__init__(strategy_named("option_scalper"))
+        self.target = target
+        self.stepped = 0
+
+    def step(self, state: State[Any], event: Event) -> Step:
+        if event == self.target:
+            self.stepped += 1
+            raise ZeroDivisionError("planted")
+        return super().step(state, event)
+
+
+def victim(undisturbed: Path, kind: str) -> Event:
+    """The second to last event of this kind in the undisturbed journal: positions and orders are about by then."""
+    return decode_event([row[3] for row in chained(undisturbed) if row[2] == kind][-2])
+
+
+@pytest.mark.parametrize("kind", [*FED, *CAUSED])
+def test_an_event_that_raises_is_journaled_alone_and_marked_and_ends_the_run(
+    desk: Desk, undisturbed: Path, tmp_path: Path, kind: str
+) -> None:
+    target = victim(undisturbed, kind)
+    recorded = desk.run(tmp_path, core=Faulty(target))
+    assert isinstance(recorded.failure, StepFailed)
+    assert f"{kind} at {target.time_ns}: ZeroDivisionError: planted" in str(recorded.failure)
+    rows = table(tmp_path, "events")
+    marked = [row for row in rows if row[5].startswith('{"raised"')]
+    assert [(row[0], row[1], row[3]) for row in marked] == [(rows[-1][0], None, kind)]
+    assert json.loads(marked[0][5]) == {"raised": "ZeroDivisionError: planted"}
+    assert decode_event(marked[0][4]) == target
+    before = chained(tmp_path)
+    assert before == chained(undisturbed)[: len(before)]
+    assert verified(tmp_path).difference == ""
+
+
+@pytest.mark.parametrize("kind", [*FED, *CAUSED])
+def test_when_the_bug_is_gone_the_event_is_stepped_once_and_all_ends_as_if_nothing_had_happened(
+    desk: Desk, undisturbed: Path, tmp_path: Path, kind: str
+) -> None:
+    assert isinstance(desk.run(tmp_path, core=Faulty(victim(undisturbed, kind))).failure, StepFailed)
+    recorded = desk.run(tmp_path)
+    assert recorded.failure is None
+    assert recorded.digest == digest_of(desk, undisturbed)
+    assert chained(tmp_path) == chained(undisturbed)
+    assert read_models(tmp_path) == read_models(undisturbed)
+    assert verified(tmp_path).difference == ""
+
+
+@pytest.mark.parametrize("kind", [*FED, *CAUSED])
+def test_an_event_that_raises_again_is_quarantined_halts_the_desk_and_everything_else_goes_on(
+    desk: Desk, undisturbed: Path, tmp_path: Path, kind: str
+) -> None:
+    target = victim(undisturbed, kind)
+    assert isinstance(desk.run(tmp_path, core=Faulty(target)).failure, StepFailed)
+    again = Faulty(target)
+    recorded = desk.run(tmp_path, core=again)
+    assert recorded.failure is None
+    assert again.stepped == 1
+    assert recorded.engine is not None
+    state = recorded.engine.machine.state
+    assert state.risk.halt is not None
+    assert state.risk.halt.reason == "quarantine"
+    assert "raised twice: ZeroDivisionError: planted" in state.risk.halt.detail
+    left_out = [row for row in table(tmp_path, "events") if row[5].startswith('{"quarantined"')]
+    assert [decode_event(row[4]) for row in left_out] == [target]
+    fed = [json.loads(row[3]) for row in chained(undisturbed) if row[2] in FED]
+    fed_here = [json.loads(row[3]) for row in chained(tmp_path) if row[2] in FED]
+    assert fed_here == [event for event in fed if kind not in FED or event != json.loads(left_out[0][4])]
+    assert verified(tmp_path).difference == ""
+    third = Faulty(target)
+    resumed = desk.run(tmp_path, core=third)
+    assert (resumed.failure, third.stepped, resumed.digest) == (None, 0, recorded.digest)
+
+
+def test_a_bug_in_a_new_place_after_a_quarantine_is_marked_in_its_turn(
+    desk: Desk, undisturbed: Path, tmp_path: Path
+) -> None:
+    bars = [decode_event(row[3]) for row in chained(undisturbed) if row[2] == "BarClosed"]
+    for target in (bars[300], bars[310]):
+        assert isinstance(desk.run(tmp_path, core=Faulty(target)).failure, StepFailed)
+        core = Faulty(target)
+        recorded = desk.run(tmp_path, core=core, source=up_to(bars[305] if target is bars[300] else None))
+        assert recorded.failure is None
+        assert core.stepped == 1
+    marks = Counter(next(iter(json.loads(r[5]))) for r in table(tmp_path, "events") if r[5].startswith("{"))
+    assert marks == {"raised": 2, "quarantined": 2}
+    assert desk.run(tmp_path).failure is None
+    assert sum(1 for row in chained(tmp_path) if row[2] == "BarClosed") == len(bars) - 2
+    assert verified(tmp_path).difference == ""
+
+
+class UpTo:
+    """The tape up to this event."""
+
+    def __init__(self, tape: Source, last: Event | None) -> None:
+        self._tape = tape
+        self._last = last
+        self._over = False
+
+    async def next(self) -> Event | None:
+        event = None if self._over else await self._tape.next()
+        self._over = event == self._last
+        return event
+
+
+def up_to(last: Event | None) -> Callable[[Source], Source]:
+    return lambda tape: UpTo(tape, last)
+
+
+class Broker:
+    """Looks into the journal, as another process would, at the moment in which an effect leaves."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.released: list[AnyEffect] = []
+
+    async def release(self, effects: Sequence[AnyEffect]) -> None:
+        reader = JournalReader(self.path / FILE)
+        last = reader.last_entry()
+        reader.close()
+        assert last is not None
+        journaled = json.loads(last.effects)
+        for effect in effects:
+            if isinstance(effect, SubmitOrder | CancelOrder):
+                name = type(effect).__name__
+                assert any(e["type"] == name and e["client_order_id"] == effect.client_order_id for e in journaled)
+                self.released.append(effect)
+
+
+def test_an_effect_leaves_the_process_only_when_its_event_is_durable(desk: Desk, tmp_path: Path) -> None:
+    broker = Broker(tmp_path)
+    recorded = desk.run(tmp_path, outside=broker, group_events=100_000)
+    assert recorded.failure is None
+    sent = [effect.client_order_id for effect in broker.released if isinstance(effect, SubmitOrder)]
+    assert sent == [row[0] for row in sorted(table(tmp_path, "orders"), key=lambda row: sent.index(row[0]))]
+    assert len(sent) > 5
+    assert any(isinstance(effect, CancelOrder) for effect in broker.released)
+
+
+def test_without_a_broker_outside_events_are_committed_in_groups(desk: Desk, tmp_path: Path) -> None:
+    commits: Counter[str] = Counter()
+    recorded = desk.run(tmp_path, group_events=100, boundary=lambda name: commits.update([name]))
+    assert recorded.failure is None
+    rows = len(table(tmp_path, "events"))
+    assert commits["before step"] == commits["after step"] == rows
+    assert commits["before commit"] == commits["after commit"] == -(-rows // 100)
+
+
+def test_a_write_failure_ends_the_run_and_leaves_an_intact_journal(
+    desk: Desk, undisturbed: Path, tmp_path: Path
+) -> None:
+    engines: list[Engine] = []
+
+    def fill_up(boundary: str) -> None:
+        writer = engines[0]._writer
+        if boundary == "before commit" and engines[0].machine.state.seq > 500:
+            writer.journal._db.execute("PRAGMA max_page_count = 1")  # SQLite's own full disk
+
+    recorded = desk.run(tmp_path, group_events=8, engine_made=engines.append, boundary=fill_up)
+    assert isinstance(recorded.failure, WriteFailed)
+    assert "database or disk is full" in str(recorded.failure)
+    kept = chained(tmp_path)
+    assert 0 < len(kept) < len(chained(undisturbed))
+    assert kept == chained(undisturbed)[: len(kept)]
+    assert verified(tmp_path).difference == ""
+    assert desk.run(tmp_path).failure is None
+    assert chained(tmp_path) == chained(undisturbed)
+
+
+def test_stop_ends_after_the_event_under_way_with_a_snapshot_and_a_resume_ends_the_same(
+    desk: Desk, undisturbed: Path, tmp_path: Path
+) -> None:
+    engines: list[Engine] = []
+
+    def stop_in_the_middle(event: Event, step: Step) -> None:
+        if isinstance(event, BarClosed) and step.state.stats.bars == 350:
+            engines[0].stop("SIGTERM")
+
+    recorded = desk.run(tmp_path, engine_made=engines.append, observe=stop_in_the_middle, snapshot_events=10_000)
+    assert recorded.failure is None
+    engine = engines[0]
+    assert engine.stopped_by == "SIGTERM"
+    assert engine.machine.state.stats.bars == 350
+    assert not engine.machine.queue
+    last = table(tmp_path, "events")[-1]
+    newest = table(tmp_path, "snapshots")[-1]
+    assert (newest[0], newest[6]) == (last[0], recorded.digest)
+    assert desk.run(tmp_path).digest == digest_of(desk, undisturbed)
+    assert chained(tmp_path) == chained(undisturbed)
+
+
+@pytest.mark.parametrize("group", [1, 7, 10_000])
+def test_the_group_size_and_the_snapshot_interval_change_nothing_but_speed(
+    desk: Desk, undisturbed: Path, tmp_path: Path, group: int
+) -> None:
+    assert desk.run(tmp_path, group_events=group, snapshot_events=group).failure is None
+    assert chained(tmp_path) == chained(undisturbed)
+    assert read_models(tmp_path) == read_models(undisturbed)
+
+
+def test_every_bar_with_a_decision_is_timed(desk: Desk, tmp_path: Path) -> None:
+    engines: list[Engine] = []
+    assert desk.run(tmp_path, engine_made=engines.append).failure is None
+    assert engines[0].latency.count == sum(1 for row in chained(tmp_path) if row[2] == "PolicyAnswered") > 50
+
+
+def test_a_snapshot_of_other_code_is_kept_for_verify(desk: Desk, tmp_path: Path) -> None:
+    for code in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        assert desk.run(tmp_path, code=code).failure is None
+    kept = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
+    assert kept == [("aaaaaaaaaaaa", 1), ("bbbbbbbbbbbb", 1)]
+    assert desk.run(tmp_path, code="bbbbbbbbbbbb").failure is None
+    assert [row[2] for row in table(tmp_path, "snapshots") if row[3]] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
