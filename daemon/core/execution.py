@@ -125,9 +125,7 @@ def drive(draft: Draft) -> None:
         if order.purpose == ENTRY and order.working and order.work not in draft.works:
             cancel(draft, name)
     for key in sorted(draft.works):
-        work = draft.works.get(key)
-        if work is None:
-            continue
+        work = draft.works[key]
         if work.purpose == EXIT:
             _drive_exit(draft, work)
         else:
@@ -253,4 +251,3 @@ def _submit(draft: Draft, work: Work, intent: Intent) -> None:
             valid_until_ns=draft.now_ns + valid_s * SECOND_NS,
         )
     )
-

@@ -150,11 +150,8 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str) -> None:
 
 def observe(draft: Draft) -> None:
     """Let the strategy see the pending bars; ask the policy when it is warm, in session and the bar young enough."""
-    bars, session = draft.pending_bars, draft.session.session
+    bars, spec = draft.pending_bars, draft.machine.spec
     draft.pending_bars = ()
-    spec = draft.machine.spec
-    if session is None:
-        return
     bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
     draft.strategy, observation = draft.machine.observe(draft.strategy, bars, view_at(draft, bar_end_ns))
     if draft.book.positions or len(draft.session.starts) == 1:

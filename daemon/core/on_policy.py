@@ -48,8 +48,10 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
     done = Done("hold")
     position = draft.holding
     if not _is_held(decision.target, position):
-        act = _reduce if position is not None else _enter
-        done = act(draft, ask.decision, decision.target, decision.choice, event.logits)
+        if position is None:
+            done = _enter(draft, ask.decision, decision.target, decision.choice, event.logits)
+        else:
+            done = _reduce(draft, position, ask.decision, decision.target, decision.choice, event.logits)
     choice, actions = decision.choice, draft.machine.spec.actions
     draft.records.append(
         DecisionRow(
@@ -123,11 +125,10 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
     return Done("ordered", verdicts, open_entry(draft, decision, intent))
 
 
-def _reduce(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> Done:
+def _reduce(
+    draft: Draft, position: Position, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]
+) -> Done:
     """Sell down to what the target keeps. A trim beside an exit under way is denied, a full exit takes it over."""
-    position = draft.holding
-    if position is None:
-        raise ValueError("a reduction needs a position; the caller checks for one")
     keep = target.percent if target.side == position.right else 0
     sells = sold_by_trim(position.quantity, keep)
     under_way = exit_of(draft, position.symbol)

@@ -125,9 +125,7 @@ def _on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         return
     if draft.risk.halt is not None:
         book = draft.book
-        draft.book = replace(
-            book, peak=book.equity, session_start_equity=book.equity, transfers=Decimal(0)
-        )
+        draft.book = replace(book, peak=book.equity, session_start_equity=book.equity, transfers=Decimal(0))
     draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), consecutive_losses=0)
 
 

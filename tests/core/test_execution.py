@@ -429,6 +429,27 @@ def test_a_rejected_order_that_fills_all_the_same_is_booked() -> None:
     assert REJECTED not in {o.status for o in d.state.orders.values()}
 
 
+@pytest.mark.parametrize("working", [4, 9])
+def test_an_exit_beside_another_working_sale_waits_for_its_end(working: int) -> None:
+    d = desk()
+    entry = d.holds()
+    other = changed(
+        d.order(entry), client_order_id="other", purpose="exit", side=-1, quantity=working, filled=0, status="accepted"
+    )
+    d.state = changed(d.state, orders={**d.state.orders, "other": other})
+    d.bar(1)
+    assert of(d.answer(EXIT), SubmitOrder) == []
+    assert sent(d.canceled("other")).quantity == 9
+
+
+def test_an_exit_goes_out_even_where_nothing_is_known_of_the_contract() -> None:
+    d = desk()
+    d.holds()
+    d.bar(1)
+    d.state = changed(d.state, contracts={}, chain=None)
+    assert sent(d.answer(EXIT)).quantity == 9
+
+
 def test_orders_of_the_last_minute_and_of_the_day_are_counted() -> None:
     d = desk(replace(FIVE, risk=Risk(cooldown_trade_s=0, cooldown_loss_s=0, orders_per_day=2)))
     d.holds()

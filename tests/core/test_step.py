@@ -5,6 +5,7 @@ The properties at the end drive a desk through random events, wanted or not, and
 
 from __future__ import annotations
 
+import hashlib
 import random
 from decimal import Decimal
 from typing import Any
@@ -17,8 +18,9 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, SubmitOrder, WatchContracts
 from daemon.core.limits import Contracts, Execution, Risk, Sizing, Trading
+from daemon.core.on_market import view_at
 from daemon.core.records import EquityRow
-from daemon.core.state import State, encode_state
+from daemon.core.state import Draft, State, digest, encode_state
 from daemon.core.step import HANDLERS, Step
 from strategies.contract import Bar
 from tests.core.desk import (
@@ -36,6 +38,7 @@ from tests.core.desk import (
     SESSIONS,
     TUESDAY,
     Desk,
+    Pointer,
     alarms,
     canceling,
     chain_of,
@@ -613,6 +616,18 @@ def keeps_its_promises(happenings: list[tuple[str, int, int]]) -> State[Any]:
             entries = [o for o in state.orders.values() if o.purpose == "entry" and o.working]
             assert all(o.status in ("pending_cancel", "unknown") or o.cancel_asked_ns for o in entries)
     return state
+
+
+def test_the_digest_is_that_of_the_canonical_json() -> None:
+    d = desk()
+    d.holds()
+    assert digest(d.state) == hashlib.sha256(encode_state(d.state)).hexdigest()
+    assert d.state.holding == d.state.book.positions[CALL]
+
+
+def test_there_is_no_view_without_a_session() -> None:
+    with pytest.raises(ValueError, match="SessionScheduled precedes every bar"):
+        view_at(Draft(Desk().state, Pointer()), OPEN)
 
 
 def test_a_clock_that_steps_back_never_makes_time_decrease() -> None:
