@@ -15,7 +15,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import Quote
 from daemon.core.guards import alarm, cancel, put_order
 from daemon.core.limits import Sizing
-from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
+from daemon.core.orders import REJECTED, SUBMITTED, TERMINAL, Order, Work, client_order_id
 from daemon.core.risk import MINUTE_NS, SECOND_NS, Intent, RiskView, ask_gates
 from daemon.core.state import Draft
 
@@ -120,10 +120,10 @@ def drive(draft: Draft) -> None:
 
     An entry order whose work was given up (a halt, an exit) never stays: it is cancelled, also when it was unknown.
     """
-    for name in sorted(draft.orders):
-        order = draft.orders[name]
-        if order.purpose == ENTRY and order.working and order.work not in draft.works:
-            cancel(draft, name)
+    works, orders = draft.works, draft.orders.values()
+    given_up = [o for o in orders if o.status not in TERMINAL and o.purpose == ENTRY and o.work not in works]
+    for name in sorted(order.client_order_id for order in given_up):
+        cancel(draft, name)
     for key in sorted(draft.works):
         work = draft.works[key]
         if work.purpose == EXIT:
