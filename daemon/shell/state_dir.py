@@ -54,17 +54,24 @@ def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
             f"{path}: cannot use this state directory: {error.strerror}; check owner and disk"
         ) from error
     _lock(path, lock)
+    try:
+        return _opened(path, lock, wanted, epoch)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _opened(path: Path, lock: IO[str], wanted: dict[str, str], epoch: str) -> StateDir:
     file = path / FILE
     if not file.exists():
         meta = {**wanted, "epoch": epoch}
         return StateDir(path, lock, Journal.create(file, meta), meta, fresh=True)
     journal = Journal(file)
-    meta = journal.reader().meta()
     try:
+        meta = journal.reader().meta()
         check_identity(path, meta, wanted)
-    except StateDirError:
+    except BaseException:
         journal.close()
-        lock.close()
         raise
     return StateDir(path, lock, journal, meta, fresh=False)
 
