@@ -1,0 +1,158 @@
+"""Every log event is declared once, used, and written with exactly its fields; a lost reader stops nothing."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import os
+from collections import defaultdict
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+import daemon
+from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
+from daemon.core.events import ClockTicked, Event, OrderFilled, OrderRejected, SessionEnded, SessionScheduled
+from daemon.core.limits import Trading
+from daemon.core.state import Identity
+from daemon.core.step import Core, Step
+from daemon.shell.telemetry import LEVELS, LOG_EVENTS, Log
+from strategies.contract import Session
+from strategies.registry import strategy as strategy_named
+
+assert daemon.__file__ is not None
+SOURCES = sorted(Path(daemon.__file__).parent.rglob("*.py"))
+
+
+def log_calls() -> dict[str, list[tuple[str, frozenset[str]]]]:
+    """Every call of a log in the sources, by event name: where, and with which fields."""
+    found: dict[str, list[tuple[str, frozenset[str]]]] = defaultdict(list)
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            is_log = called in ("log", "Log()", "self._log") or (called == "self" and path.name == "telemetry.py")
+            if is_log:
+                assert len(node.args) == 1, f"{path}:{node.lineno}"
+                assert isinstance(node.args[0], ast.Constant), f"{path}:{node.lineno}: the name is not a literal"
+                fields = frozenset(keyword.arg or "**" for keyword in node.keywords)
+                found[str(node.args[0].value)].append((f"{path.name}:{node.lineno}", fields))
+    return found
+
+
+def test_every_log_call_in_the_sources_uses_a_declared_event_with_exactly_its_fields() -> None:
+    calls = log_calls()
+    assert sum(map(len, calls.values())) >= len(LOG_EVENTS)
+    for name, places in calls.items():
+        assert name in LOG_EVENTS, places
+        for where, fields in places:
+            assert fields == set(LOG_EVENTS[name].fields), f"{where}: {name}"
+
+
+def test_every_declared_event_is_used_and_says_what_it_means() -> None:
+    assert set(log_calls()) == set(LOG_EVENTS)
+    for name, declared in LOG_EVENTS.items():
+        assert declared.level in LEVELS, name
+        assert declared.meaning.endswith("."), name
+        assert len(set(declared.fields)) == len(declared.fields), name
+
+
+def written(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_an_event_is_one_json_line_with_its_level_and_time() -> None:
+    stream = io.StringIO()
+    Log(stream=stream)("stopping", reason="SIGTERM")
+    (line,) = written(stream)
+    assert (line["event"], line["level"], line["reason"]) == ("stopping", "info", "SIGTERM")
+    assert str(line["timestamp"]).endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("made_up", {}), ("stopping", {}), ("stopping", {"reason": "x", "more": 1}), ("stopping", {"raison": "x"})],
+)
+def test_an_undeclared_event_or_field_is_a_bug(name: str, fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"log event '{name}' with fields"):
+        Log(stream=io.StringIO())(name, **fields)
+
+
+def test_events_below_the_level_are_left_out() -> None:
+    stream = io.StringIO()
+    log = Log("warning", stream=stream)
+    log("stopping", reason="x")
+    log("order_rejected", client_order_id="id", reason="x")
+    assert [line["event"] for line in written(stream)] == ["order_rejected"]
+
+
+def test_the_pretty_style_is_text() -> None:
+    stream = io.StringIO()
+    Log(style="pretty", stream=stream)("stopping", reason="SIGTERM")
+    assert "stopping" in stream.getvalue()
+    assert "reason=SIGTERM" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+
+
+def test_a_log_that_nobody_reads_any_more_is_silent() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as stream:
+        Log(stream=stream)("stopping", reason="x" * 100_000)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # what is left in the buffer has somewhere to go
+
+
+def stepped(event: Event, *effects: AnyEffect) -> list[dict[str, object]]:
+    """The log lines of a step with these effects, in a desk that just began."""
+    core = Core(strategy_named("option_scalper"))
+    state = core.start(Identity("replay", "paper", "option_scalper", "e", "sip"), Trading())
+    stream = io.StringIO()
+    Log(stream=stream).step(event, Step(state, effects, ()))
+    return [{k: v for k, v in line.items() if k not in ("timestamp", "level")} for line in written(stream)]
+
+
+def test_a_step_is_told_as_a_person_would() -> None:
+    session = Session("2024-07-03", 1, 2)
+    assert stepped(SessionScheduled(1, session, ())) == [
+        {"event": "session_started", "date": "2024-07-03", "equity_usd": "0"}
+    ]
+    assert stepped(SessionEnded(2, "2024-07-03")) == [
+        {"event": "session_ended", "date": "2024-07-03", "equity_usd": "0", "realized_usd": "0", "trades": 0}
+    ]
+    fill = OrderFilled(1, "id", "SPY", -1, Decimal("1.10"), 2, 3, Decimal("3.30"), Decimal("0.1"))
+    assert stepped(fill) == [
+        {
+            "event": "order_filled",
+            "client_order_id": "id",
+            "symbol": "SPY",
+            "side": -1,
+            "cumulative_quantity": 3,
+            "price": "1.10",
+        }
+    ]
+    assert stepped(OrderRejected(1, "id", "no")) == [
+        {"event": "order_rejected", "client_order_id": "id", "reason": "no"}
+    ]
+
+
+def test_effects_are_told_after_their_event() -> None:
+    order = SubmitOrder("id", "SPY", 1, 2, None, "buy_to_open", 9)
+    lines = stepped(ClockTicked(1), order, CancelOrder("id"), RaiseAlarm("quarantine", "why"))
+    assert lines == [
+        {
+            "event": "order_submitted",
+            "client_order_id": "id",
+            "symbol": "SPY",
+            "side": 1,
+            "quantity": 2,
+            "limit_price": None,
+            "intent": "buy_to_open",
+        },
+        {"event": "order_cancel_requested", "client_order_id": "id"},
+        {"event": "alarm", "alarm": "quarantine", "detail": "why"},
+    ]
+    (limit,) = stepped(ClockTicked(1), SubmitOrder("id", "SPY", 1, 2, Decimal("1.05"), "buy_to_open", 9))
+    assert limit["limit_price"] == "1.05"
