@@ -15,8 +15,7 @@ from daemon.core.records import OrderRow
 from daemon.core.risk import LOSSES, MINUTE_NS, SECOND_NS, reject_rate
 from daemon.core.state import Draft, Halt, Pause, Position
 
-DAILY_LOSS = "daily_loss"  # halts that also leave every position
-FLATTEN = "flatten"
+LEAVING = frozenset({"daily_loss", "flatten"})  # halts that also leave every position
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
 
 
@@ -35,7 +34,7 @@ def halt(draft: Draft, reason: str, detail: str) -> None:
     The first reason stays, unless a later one also leaves every position: then it takes over and names the first.
     """
     former = draft.risk.halt
-    if former is not None and reason in (DAILY_LOSS, FLATTEN) and former.reason not in (DAILY_LOSS, FLATTEN):
+    if former is not None and reason in LEAVING and former.reason not in LEAVING:
         detail = f"{detail}; halted before: {former.reason}: {former.detail}"
         former = None
     if former is None:
@@ -96,11 +95,12 @@ def revalue(draft: Draft) -> None:
     book = draft.book = mark(draft.book, draft.quotes, draft.session.spot)
     limits = draft.trading.risk
     start, halted = book.session_start_equity, draft.risk.halt
-    if start <= 0 or (halted is not None and halted.reason in (DAILY_LOSS, FLATTEN)):
+    if start <= 0 or (halted is not None and halted.reason in LEAVING):
         return
     loss = float((start + book.transfers - book.equity) / start)
     if loss >= limits.daily_loss_max:
-        halt(draft, DAILY_LOSS, f"lost {loss:.4f} of {start} USD at the session's start, limit {limits.daily_loss_max}")
+        detail = f"lost {loss:.4f} of {start} USD at the session's start, limit {limits.daily_loss_max}"
+        halt(draft, "daily_loss", detail)
         return
     drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
     if drawdown >= limits.drawdown_max and halted is None:

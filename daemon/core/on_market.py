@@ -20,7 +20,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.execution import exit_of, request_exit
-from daemon.core.guards import DAILY_LOSS, FLATTEN, alarm, revalue, stop_reached
+from daemon.core.guards import LEAVING, alarm, revalue, stop_reached
 from daemon.core.records import DecisionRow, EquityRow
 from daemon.core.risk import MINUTE_NS, SECOND_NS
 from daemon.core.session import flat_by_ns, flatten_from_ns
@@ -242,7 +242,7 @@ def flatten_when_due(draft: Draft) -> None:
     if session is None or draft.session.ended:
         return
     rules, halted = draft.trading.execution, draft.risk.halt
-    leaving = (FLATTEN, DAILY_LOSS) if draft.trading.risk.daily_loss_flatten else (FLATTEN,)
+    leaving = LEAVING if draft.trading.risk.daily_loss_flatten else LEAVING - {"daily_loss"}
     if halted is not None and halted.reason in leaving:
         for symbol in option_symbols(draft):
             exit_by_rule(draft, symbol, halted.reason)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect
 from daemon.core.execution import drive
-from daemon.core.guards import FLATTEN, alarm, cancel_entries, halt
+from daemon.core.guards import alarm, cancel_entries, halt
 from daemon.core.limits import Trading
 from daemon.core.on_broker import (
     HAPPENED,
@@ -135,7 +135,7 @@ def _on_pause(draft: Draft, event: ev.PauseRequested) -> None:
 
 
 def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
-    halt(draft, FLATTEN, f"{event.reason} (by {event.who})")
+    halt(draft, "flatten", f"{event.reason} (by {event.who})")
     for symbol in option_symbols(draft):
         exit_by_rule(draft, symbol, "operator")
 
