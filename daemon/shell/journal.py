@@ -257,6 +257,10 @@ class Journal:
                 self._db.execute(table.insert(size), flat)
                 at += size
 
+    def append_only(self) -> None:
+        """From now on commits only lengthen the log: on a full disk, folding it would take the room that is left."""
+        self._db.execute("PRAGMA wal_autocheckpoint = 0")
+
     def fold(self) -> None:
         """Fold the write-ahead log into the file. What cannot be folded now stays in the log, nothing is lost."""
         with contextlib.suppress(sqlite3.Error):

@@ -70,6 +70,7 @@ class JournalWriter:
             if not self._ballast.exists():
                 raise
             self._ballast.unlink()
+            self.journal.append_only()
             self.pressed = True
             self.journal.commit(batch)
 
