@@ -289,7 +289,14 @@ AnyEvent = (
 STARTUP_EVENTS: tuple[type[Event], ...] = (RunStarted, ModelVerified, ModelRefused, BrokerSnapshot)
 """Depend on how often a run was restarted, so the hash chain and the event count leave them out."""
 
-FEED_EVENTS: tuple[type[Event], ...] = (SessionScheduled, BarClosed, BarCorrected, BarRejected, ClockTicked, SessionEnded)
+FEED_EVENTS: tuple[type[Event], ...] = (
+    SessionScheduled,
+    BarClosed,
+    BarCorrected,
+    BarRejected,
+    ClockTicked,
+    SessionEnded,
+)
 """Come from the market-data source in its order; a replay resumes by skipping as many as the journal holds."""
 
 MARKET_EVENTS: tuple[type[Event], ...] = (

@@ -15,7 +15,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import Quote
 from daemon.core.guards import alarm, cancel, put_order
 from daemon.core.limits import Sizing
-from daemon.core.orders import REJECTED, SUBMITTED, TERMINAL, Order, Work, client_order_id
+from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.risk import MINUTE_NS, SECOND_NS, Intent, RiskView, ask_gates
 from daemon.core.state import Draft
 
@@ -120,12 +120,10 @@ def drive(draft: Draft) -> None:
 
     An entry order whose work was given up (a halt, an exit) never stays: it is cancelled, also when it was unknown.
     """
-    works, orders = draft.works, draft.orders.values()
-    given_up = [o for o in orders if o.status not in TERMINAL and o.purpose == ENTRY and o.work not in works]
-    for name in sorted(order.client_order_id for order in given_up):
-        cancel(draft, name)
-    for key in sorted(draft.works):
-        work = draft.works[key]
+    for name, order in draft.orders.items():
+        if order.purpose == ENTRY and order.work not in draft.works:
+            cancel(draft, name)
+    for work in tuple(draft.works.values()):
         if work.purpose == EXIT:
             _drive_exit(draft, work)
         else:
@@ -134,7 +132,7 @@ def drive(draft: Draft) -> None:
 
 def _drive_entry(draft: Draft, work: Work) -> None:
     rules = draft.trading.execution
-    order = draft.orders[work.order_id]
+    order = _attempt(draft, work)
     late = draft.now_ns - work.started_ns >= rules.entry_deadline_s * SECOND_NS
     missing = work.goal - held(draft, work.symbol)
     if order.working:
@@ -158,7 +156,7 @@ def _drive_entry(draft: Draft, work: Work) -> None:
 def _drive_exit(draft: Draft, work: Work) -> None:
     rules = draft.trading.execution
     surplus = held(draft, work.symbol) - work.goal
-    order = draft.orders[work.order_id] if work.order_id else None
+    order = _attempt(draft, work) if work.order_id else None
     if order is not None and order.working:
         old = draft.now_ns - order.submitted_ns >= rules.exit_reprice_s * SECOND_NS
         if order.remaining > surplus or (old and order.limit_price is not None):
@@ -170,7 +168,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     session = draft.session.session
     if session is None or draft.session.ended or not session.open_ns <= draft.now_ns < session.close_ns:
         return
-    buying = sorted(n for n, o in draft.orders.items() if o.working and o.symbol == work.symbol and o.side > 0)
+    buying = [name for name, o in draft.orders.items() if o.symbol == work.symbol and o.side > 0]
     if buying:
         for name in buying:
             cancel(draft, name)
@@ -195,6 +193,14 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     _submit(draft, work, intent)
 
 
+def _attempt(draft: Draft, work: Work) -> Order:
+    """The work's newest attempt, which is kept for as long as the work."""
+    order = draft.find_order(work.order_id)
+    if order is None:
+        raise ValueError(f"order {work.order_id} of work {work.key} is forgotten; the last attempt is kept")
+    return order
+
+
 def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | None:
     """The attempt's limit: the mid first where configured, then below the bid, then None (market, also unquoted)."""
     rules = draft.trading.execution
@@ -216,7 +222,7 @@ def _submit(draft: Draft, work: Work, intent: Intent) -> None:
     leg = int(work.key.rpartition(".")[2])
     identity = draft.identity
     name = client_order_id(identity.epoch, identity.strategy, work.decision, leg, attempt)
-    if name in draft.orders:
+    if draft.find_order(name) is not None:
         raise ValueError(f"client order id {name} was used before; every attempt has its own")
     rules = draft.trading.execution
     valid_s = rules.entry_reprice_s if work.purpose == ENTRY else rules.exit_reprice_s

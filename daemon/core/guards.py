@@ -45,8 +45,8 @@ def halt(draft: Draft, reason: str, detail: str) -> None:
 
 def cancel_entries(draft: Draft) -> None:
     """Ask for the cancel of every working entry order and give their works up."""
-    for name in sorted(draft.orders):
-        if draft.orders[name].purpose == "entry":
+    for name, order in draft.orders.items():
+        if order.purpose == "entry":
             cancel(draft, name)
     draft.works = {key: work for key, work in draft.works.items() if work.purpose != "entry"}
 
@@ -66,8 +66,15 @@ def cancel(draft: Draft, client_order_id: str) -> None:
 
 
 def put_order(draft: Draft, order: Order) -> None:
-    """Store an order and its read-model row."""
-    draft.orders = {**draft.orders, order.client_order_id: order}
+    """Store an order, among the working or the ended ones, and its read-model row."""
+    name = order.client_order_id
+    if order.working:
+        draft.orders = {**draft.orders, name: order}
+        if name in draft.closed:  # a bust reopened it
+            draft.closed = {key: other for key, other in draft.closed.items() if key != name}
+    else:
+        draft.orders = {key: other for key, other in draft.orders.items() if key != name}
+        draft.closed = {**draft.closed, name: order}
     draft.records.append(_order_row(order, draft.now_ns))
 
 

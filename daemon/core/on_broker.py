@@ -39,7 +39,7 @@ HAPPENED: dict[type[OrderNews], str] = {
 
 
 def on_order_news(draft: Draft, event: OrderNews) -> None:
-    order = draft.orders.get(event.client_order_id)
+    order = draft.find_order(event.client_order_id)
     if order is None:
         _foreign(draft, event.client_order_id)
         return
@@ -56,7 +56,7 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
 
 def on_order_filled(draft: Draft, event: OrderFilled) -> None:
     """The book changes in the same step as the fill, before any strategy looks."""
-    order = draft.orders.get(event.client_order_id)
+    order = draft.find_order(event.client_order_id)
     if order is None:
         _foreign(draft, event.client_order_id)
         return
@@ -150,7 +150,7 @@ def _differences(draft: Draft, event: BrokerSnapshot) -> list[str]:
         for symbol in sorted(theirs.keys() | ours.keys())
         if theirs.get(symbol, 0) != ours.get(symbol, 0)
     )
-    working = {name for name, order in draft.orders.items() if order.working}
+    working = draft.orders.keys()
     found.extend(
         f"order {name}: {'at the broker' if name in event.open_orders else 'in the book'} only"
         for name in sorted(set(event.open_orders) ^ working)

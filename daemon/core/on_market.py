@@ -40,7 +40,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         draft.session, session=event.session, upcoming=event.upcoming, starts=(), warm=False, ended=False
     )
     last = {work.order_id for work in draft.works.values()}
-    draft.orders = {name: order for name, order in draft.orders.items() if order.working or name in last}
+    draft.closed = {name: order for name, order in draft.closed.items() if name in last}
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, day_trades=0, alarms=())
     draft.book = replace(draft.book, session_start_equity=draft.book.equity, transfers=ZERO)
     draft.chain = None
@@ -229,8 +229,8 @@ def on_session_ended(draft: Draft, event: SessionEnded) -> None:
 
 
 def option_symbols(draft: Draft) -> list[str]:
-    """The options held, by symbol."""
-    return sorted(symbol for symbol, position in draft.book.positions.items() if position.right)
+    """The options held."""
+    return [symbol for symbol, position in draft.book.positions.items() if position.right]
 
 
 def flatten_when_due(draft: Draft) -> None:
@@ -246,9 +246,8 @@ def flatten_when_due(draft: Draft) -> None:
     if halted is not None and halted.reason in leaving:
         for symbol in option_symbols(draft):
             exit_by_rule(draft, symbol, halted.reason)
-    for symbol in option_symbols(draft):
-        position = draft.book.positions[symbol]
-        if draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
+    for symbol, position in tuple(draft.book.positions.items()):
+        if position.right and draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
             exit_by_rule(draft, symbol, "flat_before_close")
             if draft.now_ns > flat_by_ns(session, position.expiry, rules):
                 alarm(draft, "not_flat", f"{symbol}: {position.quantity} contracts held past the deadline", once=True)
@@ -257,12 +256,19 @@ def flatten_when_due(draft: Draft) -> None:
 def _watch(draft: Draft) -> None:
     """Keep the candidate call and put, and what is held or worked on, subscribed; of all ordered, the description."""
     chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
-    ordered = {order.symbol for order in draft.orders.values()}
-    at_work = {o.symbol for o in draft.orders.values() if o.working} | {w.symbol for w in draft.works.values()}
-    busy = option_symbols(draft) + sorted(at_work)
-    symbols = tuple(dict.fromkeys([c.symbol for c in chosen] + busy))
+    symbols = tuple(
+        dict.fromkeys(
+            [
+                *(contract.symbol for contract in chosen),
+                *option_symbols(draft),
+                *(order.symbol for order in draft.orders.values()),
+                *(work.symbol for work in draft.works.values()),
+            ]
+        )
+    )
     if symbols == draft.watched:
         return
+    ordered = {order.symbol for order in draft.closed.values()}
     known = {**draft.contracts, **{c.symbol: c for c in chosen}}
     draft.contracts = {s: c for s, c in known.items() if s in symbols or s in ordered}
     draft.quotes = {s: q for s, q in draft.quotes.items() if s in symbols}

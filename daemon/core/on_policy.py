@@ -5,6 +5,7 @@ A question whose answer came too late or never is recorded as such; an answer to
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -64,7 +65,7 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
             confidence=choice.confidence,
             probabilities=_encode(choice.probabilities).decode(),
             logits=_encode(event.logits).decode(),
-            target=_encode(decision.target).decode(),
+            target=_told(decision.target),
             gates=_encode(done.verdicts.by_gate).decode() if done.verdicts else None,
             work=done.work or None,
             outcome=done.outcome,
@@ -97,6 +98,12 @@ def _is_held(target: Target, position: Position | None) -> bool:
     if position is None:
         return target.side == 0 or target.percent <= 0
     return target.side == position.right and target.percent >= 100
+
+
+@lru_cache(maxsize=64)
+def _told(target: Target) -> str:
+    """The target as JSON; there are few different ones."""
+    return _encode(target).decode()
 
 
 class Done(NamedTuple):

@@ -48,6 +48,7 @@ from daemon.core.option_market import (
 )
 from strategies.contract import Bar, Session
 
+_MOVING = frozenset((BarClosed, SessionScheduled, SessionEnded))  # what moves the market by itself
 ZERO = Decimal(0)
 SHARES = 100  # of the underlying for one contract
 INTENTS = {1: "buy_to_open", -1: "sell_to_close"}
@@ -119,6 +120,8 @@ class PaperBroker:
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
+        if not effects and type(event) not in _MOVING:
+            return state, ()
         said: list[Event] = []
         bar: Bar | None = None
         match event:

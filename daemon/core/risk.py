@@ -57,7 +57,7 @@ class RiskView(msgspec.Struct, frozen=True):
     risk: RiskState
     model: Model | None
     book: Book
-    orders: dict[str, Order]
+    orders: dict[str, Order]  # working
     quotes: dict[str, Quote]
 
 
@@ -233,7 +233,7 @@ def _gross_exposure(view: RiskView, intent: Intent) -> str | None:
     if notional is None:
         return "exposure unknown: an entry needs a limit price"
     total = notional + _reserved(view)
-    for symbol, position in sorted(view.book.positions.items()):
+    for symbol, position in view.book.positions.items():
         quote = view.quotes.get(symbol)
         if quote is None or not _fresh(view, quote):
             return f"exposure unknown: no fresh mark for {symbol}"
@@ -343,13 +343,8 @@ def _consecutive_losses(view: RiskView, _: Intent) -> str | None:
     return f"paused after {view.limits.consecutive_losses_max} losses in a row, {left:.0f} minutes left"
 
 
-def _working(view: RiskView) -> list[Order]:
-    """Working orders by id, an order that survives JSON."""
-    return sorted((o for o in view.orders.values() if o.working), key=lambda o: o.client_order_id)
-
-
 def _duplicate_intent(view: RiskView, intent: Intent) -> str | None:
-    for order in _working(view):
+    for order in view.orders.values():
         if order.symbol == intent.symbol and order.side == intent.side:
             return f"order {order.client_order_id} already works on this side of {intent.symbol}"
         if intent.purpose == "entry" and order.purpose == "entry":
@@ -358,7 +353,7 @@ def _duplicate_intent(view: RiskView, intent: Intent) -> str | None:
 
 
 def _opposite_order(view: RiskView, intent: Intent) -> str | None:
-    for order in _working(view):
+    for order in view.orders.values():
         if order.symbol == intent.symbol and order.side == -intent.side:
             return f"order {order.client_order_id} works on the other side of {intent.symbol} (wash trade)"
     return None

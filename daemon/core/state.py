@@ -78,8 +78,11 @@ class Book(msgspec.Struct, frozen=True):
 
 
 def held_option(book: Book) -> Position | None:
-    """The first option position by symbol, an order that survives JSON; None when there is none."""
-    return min((p for p in book.positions.values() if p.right), key=lambda p: p.symbol, default=None)
+    """The option position that was opened first; None when there is none."""
+    for position in book.positions.values():
+        if position.right:
+            return position
+    return None
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -157,7 +160,8 @@ class State(msgspec.Struct, Generic[S], frozen=True):
     contracts: dict[str, Contract] = {}  # watched or held, by symbol
     quotes: dict[str, Quote] = {}
     book: Book = Book()
-    orders: dict[str, Order] = {}  # working, and those closed in this session
+    orders: dict[str, Order] = {}  # working
+    closed: dict[str, Order] = {}  # ended in this session, for late news, or the last attempt of a work
     works: dict[str, Work] = {}
     risk: RiskState = RiskState()
     model: Model | None = None
@@ -171,7 +175,7 @@ class State(msgspec.Struct, Generic[S], frozen=True):
         return held_option(self.book)
 
 
-_ENCODER = msgspec.json.Encoder(order="deterministic")
+_ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state: it decides what comes first
 
 
 def encode_state(state: State[Any]) -> bytes:
@@ -191,6 +195,7 @@ class Draft:
         "ask",
         "book",
         "chain",
+        "closed",
         "contracts",
         "decision",
         "effects",
@@ -229,6 +234,7 @@ class Draft:
         self.quotes = state.quotes
         self.book = state.book
         self.orders = state.orders
+        self.closed = state.closed
         self.works = state.works
         self.risk = state.risk
         self.model = state.model
@@ -254,6 +260,7 @@ class Draft:
             self.quotes,
             self.book,
             self.orders,
+            self.closed,
             self.works,
             self.risk,
             self.model,
@@ -266,6 +273,10 @@ class Draft:
     def holding(self) -> Position | None:
         """The one option position of a single-position desk, or None."""
         return held_option(self.book)
+
+    def find_order(self, client_order_id: str) -> Order | None:
+        """The order, working or ended in this session; None when it is not ours or older."""
+        return self.orders.get(client_order_id) or self.closed.get(client_order_id)
 
     def working(self, symbol: str, side: int) -> int:
         """Contracts of `symbol` that working orders on this side may still fill."""

@@ -235,7 +235,7 @@ class Desk:
         side: int = 0,
     ) -> list[AnyEffect]:
         """A fill of one of the desk's orders; all of it at `price` unless `cost` says otherwise."""
-        known = self.state.orders.get(order)
+        known = self.orders().get(order)
         total = Decimal(cost) if cost else Decimal(price) * cumulative
         return self.put(
             OrderFilled(
@@ -281,8 +281,12 @@ class Desk:
         pause = self.state.risk.pause
         return pause.reason if pause else ""
 
+    def orders(self) -> dict[str, Order]:
+        """Working orders and those that ended in this session."""
+        return {**self.state.closed, **self.state.orders}
+
     def order(self, name: str) -> Order:
-        return self.state.orders[name]
+        return self.orders()[name]
 
     def decisions(self) -> list[DecisionRow]:
         return [row for row in self.rows if isinstance(row, DecisionRow)]
@@ -321,5 +325,5 @@ def snapshot_of(desk: Desk, cash: str | None = None, open_orders: tuple[str, ...
     """A broker's word that agrees with the book, except for what is given."""
     book = desk.state.book
     positions = tuple(BrokerPosition(s, Decimal(p.quantity), Decimal(1)) for s, p in book.positions.items())
-    working = tuple(n for n, o in desk.state.orders.items() if o.working) if open_orders is None else open_orders
+    working = tuple(desk.state.orders) if open_orders is None else open_orders
     return BrokerSnapshot(desk.state.now_ns, book.cash if cash is None else Decimal(cash), positions, working)

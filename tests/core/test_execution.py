@@ -415,7 +415,8 @@ def test_the_desk_never_uses_an_order_id_twice() -> None:
     d.bar(1)
     d.answer(EXIT)
     work = {"2.1": changed(d.state.works["2.1"], attempt=-1, order_id="")}
-    d.state = changed(d.state, works=work, orders={k: changed(o, status=CANCELED) for k, o in d.state.orders.items()})
+    ended = {name: changed(order, status=CANCELED) for name, order in d.state.orders.items()}
+    d.state = changed(d.state, works=work, orders={}, closed={**d.state.closed, **ended})
     with pytest.raises(ValueError, match="e1-pointer-2-1-0 was used before"):
         d.tick(2)
 
@@ -426,7 +427,7 @@ def test_a_rejected_order_that_fills_all_the_same_is_booked() -> None:
     d.put(OrderRejected(d.at(1), order, "no"))
     d.fill(order, 9)
     assert (d.held, d.order(order).status) == ({CALL: 9}, FILLED)
-    assert REJECTED not in {o.status for o in d.state.orders.values()}
+    assert REJECTED not in {o.status for o in d.orders().values()}
 
 
 @pytest.mark.parametrize("working", [4, 9])

@@ -161,8 +161,11 @@ BOUNDARY: dict[str, tuple[At, At]] = {
         at(risk={"day_trades": 2}, limits={"day_trades_max": 3}),
         at(risk={"day_trades": 3}, limits={"day_trades_max": 3}),
     ),
-    "duplicate_intent": (at(orders={"o1": order("canceled")}), at(orders={"o1": order("unknown")})),
-    "opposite_order": (at(orders={"o1": order("filled", -1)}), at(orders={"o1": order("pending_cancel", -1)})),
+    "duplicate_intent": (at(orders={"o1": order("unknown", -1, PUT)}), at(orders={"o1": order("unknown")})),
+    "opposite_order": (
+        at(orders={"o1": order("pending_cancel", -1, PUT)}),
+        at(orders={"o1": order("pending_cancel", -1)}),
+    ),
     "oversell": (
         at(LEAVE, book={"positions": held(7)}, orders={"o1": order(side=-1)}),
         at(LEAVE, book={"positions": held(6)}, orders={"o1": order(side=-1)}),

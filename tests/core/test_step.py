@@ -475,9 +475,9 @@ QUICK = Trading(
 
 def news(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
     """An event of this kind that could happen to this state, likely or not; `a` and `b` below 100 vary it."""
-    now, ask, names = state.now_ns, state.ask, sorted(n for n, o in state.orders.items() if o.working or a > 80)
+    now, ask, names = state.now_ns, state.ask, [*state.orders, *(state.closed if a > 80 else ())]
     name = names[a % len(names)] if names else "nobody"
-    order = state.orders.get(name)
+    order = state.orders.get(name) or state.closed.get(name)
     session = state.session.session or MONDAY
     match kind:
         case "bar" if state.session.ended and b > 50:
@@ -535,8 +535,7 @@ def news(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
             return ev.FlattenRequested(now, "x", "ann")
         case "snapshot":
             held = tuple(ev.BrokerPosition(s, Decimal(p.quantity), Decimal(1)) for s, p in state.book.positions.items())
-            working = tuple(n for n, o in state.orders.items() if o.working)
-            return ev.BrokerSnapshot(now, state.book.cash + (b > 90), held, working)
+            return ev.BrokerSnapshot(now, state.book.cash + (b > 90), held, tuple(state.orders))
         case "session":
             later = [s for s in SESSIONS if s.date > session.date] or [SESSIONS[-1]]
             at = later[0] if state.session.ended else session
@@ -584,7 +583,7 @@ def keeps_its_promises(happenings: list[tuple[str, int, int]]) -> State[Any]:
     d = desk(QUICK)
     d.holds()
     decode = d.core.decoder().decode
-    names: set[str] = set(d.state.orders)
+    names: set[str] = set(d.orders())
     transfers = Decimal(0)
     state = d.state
     for kind, a, b in happenings:
@@ -613,7 +612,7 @@ def keeps_its_promises(happenings: list[tuple[str, int, int]]) -> State[Any]:
             else:
                 assert state.risk.halt is None
         if state.risk.halt is not None:
-            entries = [o for o in state.orders.values() if o.purpose == "entry" and o.working]
+            entries = [o for o in state.orders.values() if o.purpose == "entry"]
             assert all(o.status in ("pending_cancel", "unknown") or o.cancel_asked_ns for o in entries)
     return state
 
