@@ -28,7 +28,7 @@ class Bar(msgspec.Struct, frozen=True, gc=False):
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
-    """One trading session: New York date (`YYYY-MM-DD`) and its regular hours in nanoseconds UTC, half days included."""
+    """One trading session: New York date (`YYYY-MM-DD`) and its regular hours in nanoseconds UTC, half days too."""
 
     date: str
     open_ns: int

@@ -234,14 +234,14 @@ def test_a_command_that_falls_on_a_thousandth_event_leaves_its_digest(
     assert desk.run(state, engine_made=engines.append, observe=stop_short).failure is None
     while len(chained(state)) < 1001:
         shown(capsys, "halt", "--state-dir", state, "--reason", "again")
-    assert [row[0] for row in tuple_rows(state, "digests")] == [1000]
+    assert [row[0] for row in digests(state)] == [1000]
     assert verified(state).difference == ""
 
 
-def tuple_rows(path: Path, name: str) -> list[tuple[Any, ...]]:
+def digests(path: Path) -> list[tuple[Any, ...]]:
     db = sqlite3.connect(path / FILE)
     try:
-        return db.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall()
+        return db.execute("SELECT * FROM digests ORDER BY seq").fetchall()
     finally:
         db.close()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
+from daemon.core.guards import TOUCH_USD
 from daemon.core.option_market import MINUTE_NS
 from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION, TRIM_50, TRIM_70, WINDOW
 from training import reward
@@ -183,8 +184,8 @@ class Market:
         self._halted = self._halted | day_lost | drawn_down
         contracts = account.contracts.clamp(min=1)
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
-        stopped = self._prices.lowest[cell].double() / 200.0 <= average * (1.0 - sizing.stop_loss)
-        reached = self._prices.highest[cell].double() / 200.0 >= average * (1.0 + sizing.take_profit)
+        stopped = self._prices.lowest[cell].double() / 200.0 <= average * (1.0 - sizing.stop_loss) + TOUCH_USD
+        reached = self._prices.highest[cell].double() / 200.0 >= average * (1.0 + sizing.take_profit) - TOUCH_USD
         self._exit_due = held & (stopped | reached | leaves)
         value = (bid + ask).double() / 200.0 / average - 1.0
         minutes = (self._minute[self.row] - account.opened).double() / 60.0

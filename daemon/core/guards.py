@@ -16,6 +16,7 @@ from daemon.core.risk import LOSSES, MINUTE_NS, SECOND_NS, reject_rate
 from daemon.core.state import Draft, Halt, Pause, Position
 
 LEAVING = frozenset({"daily_loss", "flatten"})  # halts that also leave every position
+TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
 
 
@@ -147,8 +148,8 @@ def order_outcome(draft: Draft, *, rejected: bool) -> None:
 def stop_reached(position: Position, quote: Quote, stop_loss: float, take_profit: float) -> str:
     """`stop_loss`, `take_profit` or "": the quote's range against the average price; when both, the stop counts."""
     average = float(position.cost) / position.quantity
-    if float(quote.low) <= average * (1.0 - stop_loss):
+    if float(quote.low) <= average * (1.0 - stop_loss) + TOUCH_USD:
         return "stop_loss"
-    if float(quote.high) >= average * (1.0 + take_profit):
+    if float(quote.high) >= average * (1.0 + take_profit) - TOUCH_USD:
         return "take_profit"
     return ""

@@ -323,6 +323,15 @@ class JournalReader:
         cursor.row_factory = sqlite3.Row
         return cursor.execute(sql, parameters).fetchall()
 
+    def hold(self, other: Path) -> None:
+        """See the journal as it is now until `close`, whoever writes; the file `other` stands beside it as `other`.
+
+        The one long read: while it lasts the write-ahead log only grows.
+        """
+        self._db.execute("ATTACH ? AS other", (f"{other.resolve().as_uri()}?mode=ro",))
+        self._db.execute("BEGIN")
+        self.meta()
+
     def count(self) -> int:
         """Chained events."""
         return int(self._db.execute("SELECT count(*) FROM events WHERE seq IS NOT NULL").fetchone()[0])

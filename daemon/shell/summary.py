@@ -126,7 +126,8 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
         table.add_row("halted", f"[red]{summary.halted}[/red] (docs/OPERATIONS.md; ends with rltraderctl resume)")
     table.add_row(
         "speed",
-        f"{summary.bars_per_s:,.0f} bars/s, decisions p50 {summary.decision_us_p50} µs, p99 {summary.decision_us_p99} µs",
+        f"{summary.bars_per_s:,.0f} bars/s, decisions p50 {summary.decision_us_p50} µs, "
+        f"p99 {summary.decision_us_p99} µs",
     )
     table.add_row("journal", f"{summary.journal_events:,} events, state {summary.state_digest[:16]}")
     console.print(table)

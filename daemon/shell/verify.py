@@ -63,6 +63,7 @@ def verify(
         with tempfile.TemporaryDirectory(prefix="rltrader-verify-") as folder:
             rebuilt = Journal.create(Path(folder) / "rebuilt.sqlite", {})
             try:
+                reader.hold(rebuilt.path)
                 _Verification(reader, code, strategy_named, report, rebuilt, tick or _quiet).run()
             finally:
                 rebuilt.close()
@@ -212,23 +213,17 @@ class _Verification:
         self._batch = Batch()
 
     def _check_read_models(self) -> None:
-        self._rebuilt.fold()
-        db = sqlite3.connect(f"{self._reader.path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            db.execute("ATTACH ? AS rebuilt", (f"{self._rebuilt.path.resolve().as_uri()}?mode=ro",))
-            for name, table in READ_MODELS.items():
-                ways = [("rebuilt", "main", "is missing or differs", self._settled(name))]
-                if self._whole:
-                    ways.append(("main", "rebuilt", "does not follow from the events", "1"))
-                for here, there, what, where in ways:
-                    row = db.execute(
-                        f"SELECT * FROM {here}.{name} WHERE {where} EXCEPT SELECT * FROM {there}.{name} LIMIT 1"
-                    ).fetchone()
-                    if row:
-                        raise _Different(f"read model {name}: the row with {table.columns[0]} {row[0]} {what}")
-                self._report.read_model_rows += int(db.execute(f"SELECT count(*) FROM rebuilt.{name}").fetchone()[0])
-        finally:
-            db.close()
+        for name, table in READ_MODELS.items():
+            ways = [("other", "main", "is missing or differs", self._settled(name))]
+            if self._whole:
+                ways.append(("main", "other", "does not follow from the events", "1"))
+            for here, there, what, where in ways:
+                rows = self._reader.query(
+                    f"SELECT * FROM {here}.{name} WHERE {where} EXCEPT SELECT * FROM {there}.{name} LIMIT 1"
+                )
+                if rows:
+                    raise _Different(f"read model {name}: the row with {table.columns[0]} {rows[0][0]} {what}")
+            self._report.read_model_rows += self._reader.query(f"SELECT count(*) FROM other.{name}")[0][0]
 
     def _settled(self, name: str) -> str:
         """Which rebuilt rows must stand in the journal: all, but for those that other code went on with."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from daemon.shell.journal import FILE, GENESIS, Chain, Journal, JournalError, Jo
 from daemon.shell.recovery import code_digest
 from daemon.shell.verify import Verified, verify
 from strategies.registry import strategy as strategy_named
-from tests.shell.desk_run import Crash, Desk, execute, table, tape_rows, verified, write_tape
+from tests.shell.desk_run import Crash, Desk, command, environment, execute, table, tape_rows, verified, write_tape
 
 COLUMNS = ("id", "seq", "time_ns", "kind", "payload", "effects", "hash")
 OTHER = "0123456789ab"
@@ -90,6 +91,27 @@ def test_a_journal_is_verified_as_its_killed_run_left_it(desk: Desk, tmp_path: P
     for after in (1, 2, 3, 40, 500):
         interrupt(desk, tmp_path / "state", after)
         assert verified(tmp_path / "state").difference == ""
+
+
+def test_a_journal_is_verified_beside_the_daemon_that_writes_it(tmp_path: Path) -> None:
+    tape = write_tape(tmp_path / "tape.csv", tape_rows(9, 390))
+    state = tmp_path / "state"
+    process = subprocess.Popen(
+        command("daemon", "--dry-run", "--bars", tape, "--state-dir", state),
+        cwd=tmp_path,
+        env=environment(RLTRADER_JOURNAL__GROUP_EVENTS="4"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    lengths = []
+    while process.poll() is None:
+        if (state / FILE).exists():
+            report = verified(state)
+            assert report.difference == ""
+            lengths.append(report.events)
+    assert process.returncode == 0
+    assert len(set(lengths)) >= 3
+    assert lengths == sorted(lengths)
 
 
 def test_a_journal_that_never_ran_is_empty_and_right(desk: Desk, tmp_path: Path) -> None:
