@@ -116,6 +116,7 @@ def test_trading_is_the_five_tables_and_survives_the_journal() -> None:
             "[sizing]\nmin_contracts = 11\n",
             "sizing.min_contracts is 11 (from {file}): expected at most sizing.max_contr",
         ),
+        ("[risk]\nno_entry_before_close_min = 7\n", "is 7 (from {file}): expected more than execution.flat_before"),
         ("[execution]\nentry_reprice_s = 181\n", "expected at most execution.entry_deadline_s (180)"),
         (
             "[risk]\nconfidnce_min = 0.5\n",

@@ -12,8 +12,8 @@ from decimal import Decimal
 import torch
 from torch import Tensor
 
-from daemon.core.limits import Trading
 from daemon.core.guards import TOUCH_USD
+from daemon.core.limits import Trading
 from daemon.core.option_market import MINUTE_NS
 from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION, TRIM_50, TRIM_70, WINDOW
 from training import reward

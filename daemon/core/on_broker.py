@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import book_expiry, book_fill, is_news, quantity_after
+from daemon.core.book import CENT, book_expiry, book_fill, is_news, quantity_after
 from daemon.core.events import (
     BrokerSnapshot,
     CancelRejected,
@@ -25,7 +25,7 @@ from daemon.core.events import (
 from daemon.core.guards import alarm, halt, order_outcome, put_order, revalue, trade_closed
 from daemon.core.orders import ACCEPTED, SUBMITTED, UNKNOWN, advance
 from daemon.core.records import FillRow
-from daemon.core.state import Draft
+from daemon.core.state import ZERO, Draft
 
 OrderNews = OrderAccepted | OrderRejected | OrderCanceled | OrderExpired | OrderUnknown | CancelRejected
 HAPPENED: dict[type[OrderNews], str] = {
@@ -111,10 +111,12 @@ def on_contract_expired(draft: Draft, event: ContractExpired) -> None:
 
 
 def on_cash_transferred(draft: Draft, event: CashTransferred) -> None:
-    """A transfer is no gain: peak and the session's reference move with it."""
+    """A transfer is no gain and no loss: the peak moves by the same ratio as the equity, so drawdown stands still."""
     book = draft.book
+    after = book.equity + event.amount
+    peak = (book.peak * after / book.equity).quantize(CENT) if book.equity > 0 and after > 0 else max(after, ZERO)
     draft.book = replace(
-        book, cash=book.cash + event.amount, transfers=book.transfers + event.amount, peak=book.peak + event.amount
+        book, cash=book.cash + event.amount, equity=after, peak=peak, transfers=book.transfers + event.amount
     )
     revalue(draft)
 

@@ -169,11 +169,6 @@ class State(msgspec.Struct, Generic[S], frozen=True):
     ask: Ask | None = None
     stats: Stats = Stats()
 
-    @property
-    def holding(self) -> Position | None:
-        """The one option position of a single-position desk, or None."""
-        return held_option(self.book)
-
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state: it decides what comes first
 

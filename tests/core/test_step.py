@@ -398,6 +398,13 @@ def test_a_transfer_is_neither_gain_nor_loss() -> None:
     assert (book.realized, book.max_drawdown, d.halted()) == (Decimal(0), 0.0, "")
 
 
+def test_a_withdrawal_leaves_the_drawdown_where_it_was() -> None:
+    d = desk()
+    d.state = replace(d.state, book=replace(d.state.book, peak=Decimal(12500)))  # the equity is 20 % below it
+    d.put(ev.CashTransferred(OPEN, Decimal(-5000)))
+    assert (d.state.book.equity, d.state.book.peak) == (Decimal(5000), Decimal(6250))
+
+
 def test_a_worthless_expiry_ends_the_trade_and_its_exit() -> None:
     d = desk()
     d.holds()
@@ -621,7 +628,6 @@ def test_the_digest_is_that_of_the_canonical_json() -> None:
     d = desk()
     d.holds()
     assert digest(d.state) == hashlib.sha256(encode_state(d.state)).hexdigest()
-    assert d.state.holding == d.state.book.positions[CALL]
 
 
 def test_there_is_no_view_without_a_session() -> None:
