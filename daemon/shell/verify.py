@@ -66,6 +66,7 @@ def verify(
                 reader.hold(rebuilt.path)
                 _Verification(reader, code, strategy_named, report, rebuilt, tick or _quiet).run()
             finally:
+                reader.close()  # first: while it reads, the other cannot be folded
                 rebuilt.close()
     except _Different as found:
         report.difference = str(found)
