@@ -112,7 +112,7 @@ class Engine:
             adopt_trading(self.machine)
         if not own:  # what follows is this code's: the journal says so first
             await self._finish()
-        if not (own and self._recovered.anchored):
+        if self._recovered.code and not (own and self._recovered.anchored):
             self._snapshot(kept=True)  # verify with this code starts here
         if self.machine.market_state is not None:
             await self._step(broker_snapshot(self.machine.market_state, self.machine.state.now_ns))

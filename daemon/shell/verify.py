@@ -140,7 +140,7 @@ class _Verification:
         if type(event).__name__ != entry.kind or event.time_ns != entry.time_ns:
             raise _Different(f"{where}: kind and time do not agree with the payload")
         if isinstance(event, RunStarted):
-            self._turned |= event.code != self._run_code
+            self._turned |= self._run_code not in ("", event.code)
             self._run_code = event.code
             identity = self._identity(event, where)
             if self._machine is None:
@@ -196,6 +196,8 @@ class _Verification:
                 restore(self._machine, snapshot)
                 self._own = True
             return
+        if self._machine.queue:
+            raise _Different(f"the snapshot at event {snapshot.seq} stands at event row {entry.id}, in mid-bar")
         again = snapshot_of(self._machine, entry.id, snapshot.code, kept=bool(snapshot.kept))
         if again != Snapshot._make(snapshot):
             raise _Different(f"the snapshot at event {snapshot.seq} differs from the state there")
