@@ -250,8 +250,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, object, str]]:
         yield (
             "risk.no_entry_before_close_min",
             last_entry,
-            (f"more than execution.flat_before_close_min + flatten_lead_min ({flatten + execution.flatten_lead_min}): "
-            "an entry after that would have to leave at once"),
+            (
+                f"more than execution.flat_before_close_min + flatten_lead_min ({flatten + execution.flatten_lead_min}): "
+                "an entry after that would have to leave at once"
+            ),
         )
     for window in settings.risk.no_trade_windows:
         if not _is_window(window):

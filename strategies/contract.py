@@ -62,14 +62,14 @@ class View(msgspec.Struct, frozen=True, gc=False):
     position_age_min: float = 0.0  # minutes since the first fill of the open position
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """The policy's raw answer to one observation: finite logits, one for each action of the spec."""
 
     logits: tuple[float, ...]
     hidden: bytes = b""
 
 
-class Choice(msgspec.Struct, frozen=True):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """What sampling made of the logits: probabilities, the chosen action's index, and its probability as confidence."""
 
     probabilities: tuple[float, ...]
@@ -77,7 +77,7 @@ class Choice(msgspec.Struct, frozen=True):
     confidence: float
 
 
-class Target(msgspec.Struct, frozen=True):
+class Target(msgspec.Struct, frozen=True, gc=False):
     """What to hold. `side` +1 calls, -1 puts, 0 flat.
 
     `percent` of the full size (the sizing rule's) when flat now, of the present holding when holding now: so
@@ -90,7 +90,7 @@ class Target(msgspec.Struct, frozen=True):
     keep: bool = False
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """A strategy's decision: how it read the answer, the action after resolution, and the target."""
 
     choice: Choice

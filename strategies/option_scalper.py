@@ -54,7 +54,7 @@ DECLARATION: dict[str, object] = {
 """All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
 
 
-class ScalperState(msgspec.Struct, frozen=True):
+class ScalperState(msgspec.Struct, frozen=True, gc=False):
     """All that later results depend on. `session` None before the first bar."""
 
     session: Session | None = None
@@ -127,7 +127,7 @@ class OptionScalper:
 
     def _append(self, state: ScalperState, session: Session, bar: Bar, view: View) -> ScalperState:
         if len(state.history) < HISTORY_BARS:
-            return msgspec.structs.replace(state, bars=(*state.bars, bar))
+            return msgspec.structs.replace(state, bars=state.bars + (bar,))
         stream = self._stream
         if stream is None or self._cached is not state:
             stream = SessionStream(state.history, session)
@@ -136,7 +136,7 @@ class OptionScalper:
         self._cached = None  # should the next line raise, the stream is no state's any more
         market = stream.update(bar)
         row = ROW.pack(*market, *position_features(view.side, view.position_return, view.position_age_min))
-        state = ScalperState(session, state.history, (*state.bars, bar), (*state.rows[1 - WINDOW :], row))
+        state = ScalperState(session, state.history, state.bars + (bar,), (*state.rows[1 - WINDOW :], row))
         self._cached, self._stream = state, stream
         return state
 

@@ -26,11 +26,11 @@ def softmax(logits: Sequence[float], temperature: float) -> tuple[float, ...]:
     top = max(logits)
     weights = [exp((x - top) / temperature) for x in logits]
     total = fsum(weights)
-    return tuple(w / total for w in weights)
+    return tuple([w / total for w in weights])
 
 
 def choose(logits: Sequence[float], temperature: float) -> Choice:
     """The most probable action, its probability as confidence, and all probabilities. Errors as `softmax`."""
     probabilities = softmax(logits, temperature)
-    action = max(range(len(logits)), key=logits.__getitem__)  # max keeps the first of equals
+    action = logits.index(max(logits))  # the first of equals
     return Choice(probabilities=probabilities, action=action, confidence=probabilities[action])

@@ -13,7 +13,7 @@ import msgspec
 from strategies.contract import Observation
 
 
-class Effect(msgspec.Struct, frozen=True, tag=True):
+class Effect(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Base of all effects."""
 
 

@@ -14,7 +14,7 @@ from daemon.core.limits import Trading
 from strategies.contract import Bar, Session
 
 
-class Event(msgspec.Struct, frozen=True, tag=True):
+class Event(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Base of all events: `time_ns` is when it happened in market time."""
 
     time_ns: int

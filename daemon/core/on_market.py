@@ -256,16 +256,10 @@ def flatten_when_due(draft: Draft) -> None:
 def _watch(draft: Draft) -> None:
     """Keep the candidate call and put, and what is held or worked on, subscribed; of all ordered, the description."""
     chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
-    symbols = tuple(
-        dict.fromkeys(
-            [
-                *(contract.symbol for contract in chosen),
-                *option_symbols(draft),
-                *(order.symbol for order in draft.orders.values()),
-                *(work.symbol for work in draft.works.values()),
-            ]
-        )
-    )
+    symbols = tuple([contract.symbol for contract in chosen])
+    if draft.book.positions or draft.orders or draft.works:
+        at_work = [order.symbol for order in draft.orders.values()] + [work.symbol for work in draft.works.values()]
+        symbols = tuple(dict.fromkeys((*symbols, *option_symbols(draft), *at_work)))
     if symbols == draft.watched:
         return
     ordered = {order.symbol for order in draft.closed.values()}

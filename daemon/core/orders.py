@@ -65,7 +65,7 @@ LIFE: dict[tuple[str, str], str] = {
 }
 
 
-class Order(msgspec.Struct, frozen=True):
+class Order(msgspec.Struct, frozen=True, gc=False):
     """One order of ours. `cost` is the sum of price x quantity filled, in USD a share times contracts."""
 
     client_order_id: str
@@ -95,7 +95,7 @@ class Order(msgspec.Struct, frozen=True):
         return self.quantity - self.filled if self.working else 0
 
 
-class Work(msgspec.Struct, frozen=True):
+class Work(msgspec.Struct, frozen=True, gc=False):
     """What an entry or exit wants to reach, over as many attempts (orders, one at a time) as its rules allow.
 
     `goal` is the quantity to hold in the end. `order_id` is the newest attempt's, empty before the first.

@@ -178,9 +178,9 @@ class PaperBroker:
             return
         interest = self._paper.open_interest
         contracts = tuple(
-            Contract(occ_symbol(self._underlying, expiry, right, strike), expiry, right, strike, interest)
+            _contract(self._underlying, expiry, right, strike, interest)
             for expiry in market.listed_expiries(self._contracts.min_days, self._contracts.max_days)
-            for strike in map(Decimal, market.listed_strikes(self._paper.strikes_each_side))
+            for strike in market.listed_strikes(self._paper.strikes_each_side)
             for right in (1, -1)
         )
         said.append(ContractsListed(time_ns, market.session.date, contracts, market.volatility))
@@ -381,7 +381,8 @@ class PaperBroker:
         if market is None:
             return ()
         held = [holding.symbol for holding in state.holdings]
-        symbols = tuple(dict.fromkeys((*symbols, *held)))
+        if held:
+            symbols = tuple(dict.fromkeys((*symbols, *held)))
         end_ns, volatility = bar.start_ns + MINUTE_NS, market.volatility
         quotes = []
         for symbol in symbols:
@@ -399,6 +400,13 @@ class PaperBroker:
             high = sum(bid_ask_cents(price(best, strike, years, volatility, right), paper))
             quotes.append(Quote(symbol, _usd(bid), _usd(ask), _mid_usd(low), _mid_usd(high), time_ns))
         return tuple(quotes)
+
+
+@lru_cache(maxsize=8192)
+def _contract(underlying: str, expiry: str, right: int, strike: int, open_interest: int) -> Contract:
+    """A listed contract at a whole-dollar strike; most of a session's were listed the session before."""
+    dollars = Decimal(strike)
+    return Contract(occ_symbol(underlying, expiry, right, dollars), expiry, right, dollars, open_interest)
 
 
 def broker_snapshot(state: PaperState, time_ns: int) -> BrokerSnapshot:

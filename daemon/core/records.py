@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 
-class DecisionRow(msgspec.Struct, frozen=True):
+class DecisionRow(msgspec.Struct, frozen=True, gc=False):
     """One decision of the policy, or of a rule (`kind` "rule": a stop, the flatten) that left a position."""
 
     TABLE: ClassVar[str] = "decisions"
@@ -34,7 +34,7 @@ class DecisionRow(msgspec.Struct, frozen=True):
     row: bytes | None  # the newest feature row, float32 little endian
 
 
-class OrderRow(msgspec.Struct, frozen=True):
+class OrderRow(msgspec.Struct, frozen=True, gc=False):
     """An order as it is now."""
 
     TABLE: ClassVar[str] = "orders"
@@ -56,7 +56,7 @@ class OrderRow(msgspec.Struct, frozen=True):
     updated_ns: int
 
 
-class FillRow(msgspec.Struct, frozen=True):
+class FillRow(msgspec.Struct, frozen=True, gc=False):
     """One fill; (order, correction, cumulative quantity) is its identity."""
 
     TABLE: ClassVar[str] = "fills"
@@ -74,7 +74,7 @@ class FillRow(msgspec.Struct, frozen=True):
     time_ns: int
 
 
-class EquityRow(msgspec.Struct, frozen=True):
+class EquityRow(msgspec.Struct, frozen=True, gc=False):
     """Equity at a bar's close while positions are open, and at every session's first bar and end."""
 
     TABLE: ClassVar[str] = "equity"

@@ -27,7 +27,7 @@ LOSSES = "consecutive_losses"  # the pause's reason
 REPLAY_MODES = frozenset({"replay", "dry_run", "paper"})  # no real money: unpromoted models may run
 
 
-class Intent(msgspec.Struct, frozen=True):
+class Intent(msgspec.Struct, frozen=True, gc=False):
     """An order that the desk would like to send."""
 
     purpose: str  # entry or exit
@@ -45,7 +45,7 @@ class Intent(msgspec.Struct, frozen=True):
         return None if self.limit_price is None else self.limit_price * self.quantity * OPTION_SHARES
 
 
-class RiskView(msgspec.Struct, frozen=True):
+class RiskView(msgspec.Struct, frozen=True, gc=False):
     """What the gates may look at: the state as it is when the intent is asked."""
 
     now_ns: int
@@ -61,7 +61,7 @@ class RiskView(msgspec.Struct, frozen=True):
     quotes: dict[str, Quote]
 
 
-class Denial(msgspec.Struct, frozen=True):
+class Denial(msgspec.Struct, frozen=True, gc=False):
     gate: str
     reason: str
 
@@ -423,7 +423,7 @@ GATES: tuple[Gate, ...] = (
 )
 
 
-class Verdicts(msgspec.Struct, frozen=True):
+class Verdicts(msgspec.Struct, frozen=True, gc=False):
     """What every gate said, by name: "" passed, a text denied, None was not put to this intent."""
 
     by_gate: dict[str, str | None]

@@ -23,7 +23,7 @@ S = TypeVar("S")
 ZERO = Decimal(0)
 
 
-class Identity(msgspec.Struct, frozen=True):
+class Identity(msgspec.Struct, frozen=True, gc=False):
     """Whose journal this is. A journal opened with another identity is refused."""
 
     mode: str
@@ -33,24 +33,24 @@ class Identity(msgspec.Struct, frozen=True):
     feed: str
 
 
-class Halt(msgspec.Struct, frozen=True):
+class Halt(msgspec.Struct, frozen=True, gc=False):
     reason: str  # a heading of docs/OPERATIONS.md
     detail: str
     since_ns: int
 
 
-class Pause(msgspec.Struct, frozen=True):
+class Pause(msgspec.Struct, frozen=True, gc=False):
     reason: str
     until_ns: int  # 0: until resumed
 
 
-class Model(msgspec.Struct, frozen=True):
+class Model(msgspec.Struct, frozen=True, gc=False):
     version: str
     promoted: bool
     feed: str
 
 
-class Position(msgspec.Struct, frozen=True):
+class Position(msgspec.Struct, frozen=True, gc=False):
     """Contracts (or shares, `multiplier` 1) held long. `cost` is the sum of price x quantity still held."""
 
     symbol: str
@@ -63,7 +63,7 @@ class Position(msgspec.Struct, frozen=True):
     pnl: Decimal = ZERO  # realised by this position so far, after fees: decides win or loss when it closes
 
 
-class Book(msgspec.Struct, frozen=True):
+class Book(msgspec.Struct, frozen=True, gc=False):
     """Cash, positions and equity in USD. Equity marks options at the last known mid."""
 
     cash: Decimal = ZERO
@@ -85,7 +85,7 @@ def held_option(book: Book) -> Position | None:
     return None
 
 
-class Chain(msgspec.Struct, frozen=True):
+class Chain(msgspec.Struct, frozen=True, gc=False):
     """The contracts of the chosen expiry, calls and puts aligned by ascending strike."""
 
     session_date: str
@@ -96,7 +96,7 @@ class Chain(msgspec.Struct, frozen=True):
     volatility: float | None
 
 
-class SessionState(msgspec.Struct, frozen=True):
+class SessionState(msgspec.Struct, frozen=True, gc=False):
     """The session that runs or comes next; `starts` are the last bars' starts, newest last, for the gap rule."""
 
     session: Session | None = None
@@ -108,7 +108,7 @@ class SessionState(msgspec.Struct, frozen=True):
     ended: bool = False
 
 
-class RiskState(msgspec.Struct, frozen=True):
+class RiskState(msgspec.Struct, frozen=True, gc=False):
     reconciled: bool = False
     halt: Halt | None = None
     pause: Pause | None = None
@@ -122,7 +122,7 @@ class RiskState(msgspec.Struct, frozen=True):
     alarms: tuple[str, ...] = ()  # raised once a session
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """The question that is open at the policy; `row` is its newest feature row as float32 bytes."""
 
     decision: int
@@ -131,7 +131,7 @@ class Ask(msgspec.Struct, frozen=True):
     row: bytes
 
 
-class Stats(msgspec.Struct, frozen=True):
+class Stats(msgspec.Struct, frozen=True, gc=False):
     """Counts since the journal began. `actions` by the spec's order, after resolution."""
 
     bars: int = 0
@@ -146,7 +146,7 @@ class Stats(msgspec.Struct, frozen=True):
     denials: dict[str, int] = {}
 
 
-class State(msgspec.Struct, Generic[S], frozen=True):
+class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     strategy: S
     identity: Identity
     trading: Trading

@@ -48,7 +48,7 @@ _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """What one event came to."""
 
     state: State[Any]

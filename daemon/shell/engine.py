@@ -87,7 +87,9 @@ class Engine:
         self._source = source
         self._outside = outside
         self._observe = observe
-        self._boundary = boundary or _nothing
+        self._boundary = boundary
+        self._raised: tuple[Event, Exception] | None = None
+        self._leaving: tuple[Event, Step] | None = None
         self._code = code
         self._group_events = group_events
         self._snapshot_events = snapshot_events
@@ -141,32 +143,51 @@ class Engine:
     # --- one event ------------------------------------------------------------------------------------------------
 
     async def _step(self, event: Event) -> None:
-        boundary = self._boundary
-        boundary("before step")
+        if self._take(event):
+            await self._settle()
+
+    def _take(self, event: Event) -> bool:
+        """Step one event and gather what it came to; True when `_settle` is due. No await: most events need none."""
+        if self._boundary is not None:
+            self._boundary("before step")
         try:
             step = self.machine.apply(event)
         except Exception as error:
-            await self._mark_raised(event, error)
-            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {type(error).__name__}: {error}") from error
-        await self._journal(event, step)
+            self._raised = (event, error)
+            return True
+        return self._gather(event, step)
 
-    async def _journal(self, event: Event, step: Step) -> None:
-        """Gather the event with what it came to; commit where the group is full or an effect leaves the process."""
-        boundary, state, batch = self._boundary, step.state, self._batch
-        entry = self._chain.entry(state.seq, event, encode_effects(step.effects))
+    def _gather(self, event: Event, step: Step) -> bool:
+        """Put a step into the batch; True when the group is full or an effect leaves the process."""
+        state, batch, effects = step.state, self._batch, step.effects
+        entry = self._chain.entry(state.seq, event, encode_effects(effects))
         batch.entries.append(entry)
         if step.rows:
             batch.rows.extend(step.rows)
         if entry.seq is not None and entry.seq % DIGEST_EVERY == 0:
             batch.digests.append((entry.seq, digest(state)))
-        boundary("after step")
-        if step.effects and self._outside is not None and any(type(e) in _LEAVING for e in step.effects):
-            await self._commit()
-            await self._writer.durable()
-            boundary("before release")
-            await self._outside.release(step.effects)
-        elif len(batch.entries) >= self._group_events:
-            await self._commit()
+        if self._boundary is not None:
+            self._boundary("after step")
+        if effects and self._outside is not None and any(type(effect) in _LEAVING for effect in effects):
+            self._leaving = (event, step)
+            return True
+        self._observe(event, step)
+        return len(batch.entries) >= self._group_events
+
+    async def _settle(self) -> None:
+        """Commit; release what leaves the process once that is durable. Raises StepFailed for what `_take` caught."""
+        if self._raised is not None:
+            event, error = self._raised
+            await self._mark_raised(event, error)
+            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {type(error).__name__}: {error}") from error
+        await self._commit()
+        if self._leaving is None or self._outside is None:
+            return
+        (event, step), self._leaving = self._leaving, None
+        await self._writer.durable()
+        if self._boundary is not None:
+            self._boundary("before release")
+        await self._outside.release(step.effects)
         self._observe(event, step)
 
     async def _finish(self) -> None:
@@ -177,15 +198,17 @@ class Engine:
 
     async def _drain(self) -> None:
         """Step all that was caused, in the order in which it was caused."""
-        queue, apply = self.machine.queue, self._step
+        queue, take = self.machine.queue, self._take
         while queue:
             caused = queue.popleft()
-            if isinstance(caused, AskPolicy):
-                await apply(self._policy.answer(caused, self.machine.state.now_ns))
+            if type(caused) is AskPolicy:
+                due = take(self._policy.answer(caused, self.machine.state.now_ns))
                 if self._bar_clock:
                     self.latency.add(time.perf_counter_ns() - self._bar_clock)
             else:
-                await apply(caused)
+                due = take(caused)
+            if due:
+                await self._settle()
 
     async def _rest(self) -> None:
         """Between two events from outside: snapshots where due, and a turn for the other tasks."""
@@ -215,9 +238,11 @@ class Engine:
         if not self._batch:
             return
         batch, self._batch = self._batch, Batch()
-        self._boundary("before commit")
+        if self._boundary is not None:
+            self._boundary("before commit")
         await self._writer.write(batch)
-        self._boundary("after commit")
+        if self._boundary is not None:
+            self._boundary("after commit")
 
     def _snapshot(self, *, kept: bool = False) -> None:
         """Put a snapshot of now behind the events of the batch."""
@@ -252,11 +277,8 @@ class Engine:
             mark = msgspec.json.encode({"quarantined": what}).decode()
             self._batch.entries.append(self._chain.entry(None, event, mark))
             return
-        await self._journal(event, step)
+        if self._gather(event, step):
+            await self._settle()
 
 
-_LEAVING = (SubmitOrder, CancelOrder)
-
-
-def _nothing(_: str) -> None:
-    """No boundary hook: only the crash simulation sets one."""
+_LEAVING = frozenset((SubmitOrder, CancelOrder))
