@@ -245,16 +245,13 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, object, str]]:
             execution.entry_reprice_s,
             f"at most execution.entry_deadline_s ({execution.entry_deadline_s})",
         )
-    last_entry, flatten = settings.risk.no_entry_before_close_min, execution.flat_before_close_min
-    if last_entry <= flatten + execution.flatten_lead_min:
-        yield (
-            "risk.no_entry_before_close_min",
-            last_entry,
-            (
-                f"more than execution.flat_before_close_min + flatten_lead_min ({flatten + execution.flatten_lead_min}): "
-                "an entry after that would have to leave at once"
-            ),
+    last_entry, leaving = settings.risk.no_entry_before_close_min, execution.flat_before_close_min
+    leaving += execution.flatten_lead_min
+    if last_entry <= leaving:
+        expected = (
+            f"more than execution.flat_before_close_min + flatten_lead_min ({leaving}), or an entry leaves at once"
         )
+        yield "risk.no_entry_before_close_min", last_entry, expected
     for window in settings.risk.no_trade_windows:
         if not _is_window(window):
             expected = 'each as "HH:MM-HH:MM", New York time, the start before the end, such as "09:30-09:45"'

@@ -201,7 +201,7 @@ class Engine:
         queue, take = self.machine.queue, self._take
         while queue:
             caused = queue.popleft()
-            if type(caused) is AskPolicy:
+            if isinstance(caused, AskPolicy):
                 due = take(self._policy.answer(caused, self.machine.state.now_ns))
                 if self._bar_clock:
                     self.latency.add(time.perf_counter_ns() - self._bar_clock)
