@@ -70,9 +70,7 @@ def put_order(draft: Draft, order: Order) -> None:
     """Store an order, among the working or the ended ones, and its read-model row."""
     name = order.client_order_id
     if order.working:
-        draft.orders = {**draft.orders, name: order}
-        if name in draft.closed:  # a bust reopened it
-            draft.closed = {key: other for key, other in draft.closed.items() if key != name}
+        draft.orders = {**draft.orders, name: order}  # an ended order never works again: `LIFE` has no such way
     else:
         draft.orders = {key: other for key, other in draft.orders.items() if key != name}
         draft.closed = {**draft.closed, name: order}

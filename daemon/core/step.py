@@ -46,6 +46,8 @@ from strategies.contract import Strategy
 Handler = Callable[[Draft, Any], None]
 _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
+_QUIET = _STARTUP | {ev.BarClosed}
+"""Events after which orders do not move: a bar's fills and quotes follow it, and a restart must change nothing."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -83,7 +85,7 @@ class Core:
         handler(draft, event)
         if draft.ask is not None:
             expire_ask(draft)
-        if kind is not ev.BarClosed:  # a bar's fills and quotes follow it: orders move on when those are known
+        if kind not in _QUIET:
             if draft.book.positions:
                 flatten_when_due(draft)
             if draft.orders or draft.works:

@@ -460,3 +460,13 @@ def test_orders_of_the_last_minute_and_of_the_day_are_counted() -> None:
     d.bar(2)
     d.answer(BUY_CALL)
     assert d.state.stats.denials == {"orders_per_day": 1}
+
+
+def test_a_work_whose_last_attempt_is_forgotten_is_a_bug_that_is_named() -> None:
+    d = desk()
+    d.holds()
+    d.bar(1)
+    order = sent(d.answer(EXIT)).client_order_id
+    d.state = changed(d.state, orders={})
+    with pytest.raises(ValueError, match=f"order {order} of work 2.1 is forgotten"):
+        d.tick(2)
