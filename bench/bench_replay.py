@@ -75,28 +75,34 @@ def replay_of(tape: Path, state_dir: Path) -> Replay:
 
 
 def throughput(tape: Path) -> dict[str, Any]:
-    """One undisturbed run through the daemon's own process, as a user starts it."""
+    """Undisturbed runs through the daemon's own process, as a user starts it: the fixture policy, the shipped one."""
     with tempfile.TemporaryDirectory() as folder:
-        summary = _run_daemon(tape, Path(folder) / "state")
+        summary = _run_daemon(tape, Path(folder) / "state", _environment())
+        shipped = _run_daemon(tape, Path(folder) / "shipped", _environment(shipped=True))
         keys = ("bars", "decisions", "orders", "fills", "partial_fills", "journal_events", "wall_s", "bars_per_s")
         latency = ("decision_us_p50", "decision_us_p99", "decision_us_p999")
         figures = {key: summary[key] for key in (*keys, *latency)}
+        figures["bars_per_s_shipped_policy"] = shipped["bars_per_s"]
         return {**figures, **_floor(tape, Path(folder) / "state", summary)}
 
 
-def _run_daemon(tape: Path, state_dir: Path) -> dict[str, Any]:
+def _run_daemon(tape: Path, state_dir: Path, environment: dict[str, str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape), "--state-dir", str(state_dir)]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"rltraderd ended with {done.returncode}: {done.stderr[-2000:]}")
     summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return summary
 
 
-def _environment() -> dict[str, str]:
-    told = {f"RLTRADER_{key.upper().replace('.', '__')}": str(value) for key, value in FREE_TRADING.items()}
+def _environment(*, shipped: bool = False, level: str = "error") -> dict[str, str]:
+    """Variables of a daemon process: the fixture policy trading freely, or the shipped one under the defaults."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
-    return {**kept, **told, "RLTRADER_PATHS__MODELS_DIR": str(FIXTURE), "RLTRADER_LOG__LEVEL": "error"}
+    kept["RLTRADER_LOG__LEVEL"] = level
+    if shipped:
+        return kept
+    told = {f"RLTRADER_{key.upper().replace('.', '__')}": str(value) for key, value in FREE_TRADING.items()}
+    return {**kept, **told, "RLTRADER_PATHS__MODELS_DIR": str(FIXTURE)}
 
 
 def _floor(tape: Path, state_dir: Path, summary: dict[str, Any]) -> dict[str, Any]:
@@ -144,25 +150,19 @@ def stages(tape: Path) -> dict[str, Any]:
         (Core, "step", "step"),
         (Machine, "apply", "machine"),
         (Chain, "entry", "journal"),
-        (Journal, "commit", "journal_thread"),
     ]
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
     try:
         with tempfile.TemporaryDirectory() as folder:
             for owner, name, stage in patched:
-                if stage != "journal_thread":
-                    setattr(owner, name, watch.timed(stage, getattr(owner, name)))
+                setattr(owner, name, watch.timed(stage, getattr(owner, name)))
             began = time.perf_counter()
             summary, _ = asyncio.run(run_replay(replay_of(tape, Path(folder) / "state"), Log("error"), None))
             total = time.perf_counter() - began
     finally:
         for owner, name, original in originals:
             setattr(owner, name, original)
-    by_stage = {
-        name: round(seconds / summary.bars * 1e6, 2)
-        for name, seconds in watch.seconds.items()
-        if name != "journal_thread"
-    }
+    by_stage = {name: round(seconds / summary.bars * 1e6, 2) for name, seconds in watch.seconds.items()}
     rest = (total - sum(watch.seconds.values())) / summary.bars * 1e6
     return {"us_per_bar": {**by_stage, "engine_and_feed": round(rest, 2)}}
 
@@ -203,26 +203,51 @@ def _resident_mb(process: int) -> float:
 
 
 def start_up(tape: Path, runs: int = 5) -> dict[str, Any]:
-    """Seconds from the start of the process to its first line of log: everything checked, recovered, ready."""
+    """Seconds from the start of the process to its first line of log: everything checked, recovered, ready.
+
+    Then the same after a SIGKILL in the middle of the tape: recovery from the newest snapshot and the journal after it.
+    """
     took = []
-    for _ in range(runs):
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape)]
-            environment = {**_environment(), "RLTRADER_LOG__LEVEL": "info"}
-            began = time.perf_counter()
-            process = subprocess.Popen(
-                [*command, "--state-dir", str(Path(folder) / "state")],
-                env=environment,
-                stderr=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                text=True,
-            )
-            if process.stderr is None or "run_started" not in process.stderr.readline():
-                raise RuntimeError("rltraderd did not start")
-            took.append(time.perf_counter() - began)
-            process.kill()
-            process.communicate()
-    return {"start_up_s": round(statistics.median(took), 3), "python_start_s": _python_start()}
+    with tempfile.TemporaryDirectory() as folder:
+        for run in range(runs):
+            process, seconds, _ = _started(tape, Path(folder) / str(run))
+            took.append(seconds)
+            _killed(process)
+        state_dir = Path(folder) / "disturbed"
+        process, _, _ = _started(tape, state_dir)
+        for line in process.stderr or ():
+            if '"date": "2024-08' in line or '"date": "2022-06' in line:  # well into either tape
+                break
+        _killed(process)
+        process, recovery_s, told = _started(tape, state_dir)
+        _killed(process)
+    return {
+        "start_up_s": round(statistics.median(took), 3),
+        "python_start_s": _python_start(),
+        "restarts": int(told["resumed_at_event"] > 0),
+        "resumed_at_event": told["resumed_at_event"],
+        "recovery_start_up_s": round(recovery_s, 3),
+    }
+
+
+def _started(tape: Path, state_dir: Path) -> tuple[subprocess.Popen[str], float, dict[str, Any]]:
+    """A daemon under way, the seconds until it said so, and what it said."""
+    command = [sys.executable, "-m", "daemon", "--dry-run", "--bars", str(tape), "--state-dir", str(state_dir)]
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        command, env=_environment(level="info"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    line = process.stderr.readline() if process.stderr else ""
+    seconds = time.perf_counter() - began
+    told: dict[str, Any] = json.loads(line or "{}")
+    if told.get("event") != "run_started":
+        raise RuntimeError(f"rltraderd did not start: {line}")
+    return process, seconds, told
+
+
+def _killed(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
 
 
 def _python_start() -> float:
@@ -243,6 +268,9 @@ def main() -> None:
             figures.update(part(tape))
         figures.update(memory())
     sys.stdout.write(json.dumps(figures) + "\n")
+    missing = [name for name in ("orders", "partial_fills", "restarts") if not figures[name]]
+    if missing:
+        sys.exit(f"bench: the run proves nothing: no {', no '.join(missing)}")
 
 
 if __name__ == "__main__":
