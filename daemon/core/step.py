@@ -94,7 +94,8 @@ class Core:
 
     def decoder(self) -> msgspec.json.Decoder[State[Any]]:
         """Reads back what `daemon.core.state.encode_state` wrote."""
-        return msgspec.json.Decoder(State[self.strategy.state_type])  # type: ignore[name-defined]
+        generic: Any = State  # its parameter is known only here, at run time
+        return msgspec.json.Decoder(generic[self.strategy.state_type])
 
 
 def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
