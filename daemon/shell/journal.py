@@ -226,7 +226,10 @@ class Journal:
         return cls(path)
 
     def commit(self, batch: Batch) -> None:
-        """Write the batch in one transaction, durable when this returns. Raises WriteFailed and writes nothing."""
+        """Write the batch in one transaction, durable when this returns. Whatever it raises, it wrote nothing.
+
+        Raises WriteFailed for what SQLite refuses.
+        """
         db = self._db
         try:
             db.execute("BEGIN IMMEDIATE")
@@ -246,10 +249,12 @@ class Journal:
                 last = batch.entries[-1]
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (f"{last.id}:{last.hash.hex()}",))
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            raise WriteFailed(f"{self.path}: {error}") from error
+            if isinstance(error, sqlite3.Error):
+                raise WriteFailed(f"{self.path}: {error}") from error
+            raise
 
     def _insert(self, table: _Table, rows: Sequence[tuple[Any, ...]]) -> None:
         at = 0

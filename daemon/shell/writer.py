@@ -62,6 +62,9 @@ class JournalWriter:
         except WriteFailed as error:
             self._broken = error
             raise
+        except Exception as error:  # not SQLite's, but a hole all the same
+            self._broken = WriteFailed(f"{self.journal.path}: {type(error).__name__}: {error}")
+            raise self._broken from error
 
     def _commit_pressed(self, batch: Batch) -> None:
         try:

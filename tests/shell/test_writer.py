@@ -107,6 +107,36 @@ async def test_a_failed_batch_is_told_by_a_later_write(journal: Journal, tmp_pat
     assert stored(tmp_path) == []
 
 
+async def test_nothing_follows_a_batch_that_failed_for_a_reason_that_is_not_sqlite_s(
+    journal: Journal, tmp_path: Path
+) -> None:
+    first, second, third = batches(3)
+    first.entries.append(Chain(first.entries[-1].id + 1).entry(9, ClockTicked(2**70), "[]"))  # no 64-bit time
+    writer = JournalWriter(journal, ballast_mib=1)
+    for batch in (first, second, third):
+        await writer.write(batch)
+    with pytest.raises(WriteFailed, match="OverflowError"):
+        await writer.durable()
+    writer.close()
+    assert stored(tmp_path) == []
+    assert (tmp_path / BALLAST_FILE).exists()  # the disk was not full
+
+
+async def test_nothing_follows_a_failed_batch_when_the_ballast_cannot_be_given_up(
+    journal: Journal, tmp_path: Path
+) -> None:
+    (tmp_path / BALLAST_FILE).mkdir()  # cannot be unlinked
+    writer = JournalWriter(journal)
+    doubled, second = batches(2)
+    doubled.entries += doubled.entries
+    await writer.write(doubled)
+    await writer.write(second)
+    with pytest.raises(WriteFailed, match=BALLAST_FILE):
+        await writer.durable()
+    writer.close()
+    assert stored(tmp_path) == []
+
+
 async def test_a_full_disk_without_ballast_is_a_write_failure(journal: Journal, tmp_path: Path) -> None:
     writer = JournalWriter(journal)
     pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
