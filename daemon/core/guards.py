@@ -15,7 +15,8 @@ from daemon.core.records import OrderRow
 from daemon.core.risk import LOSSES, MINUTE_NS, SECOND_NS, reject_rate
 from daemon.core.state import Draft, Halt, Pause, Position
 
-LEAVING = frozenset({"daily_loss", "flatten"})  # halts that also leave every position
+URGENCY = {"daily_loss": 1, "flatten": 2}  # of the halts that also leave every position; others have 0
+LEAVING = frozenset(URGENCY)
 TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
 
@@ -32,10 +33,10 @@ def alarm(draft: Draft, name: str, detail: str, *, once: bool = False) -> None:
 def halt(draft: Draft, reason: str, detail: str) -> None:
     """Take no new risk until resumed: the state is set, working entries are cancelled, the operator is told.
 
-    The first reason stays, unless a later one also leaves every position: then it takes over and names the first.
+    The first reason stays, unless a later one is more urgent: then it takes over and names the first.
     """
     former = draft.risk.halt
-    if former is not None and reason in LEAVING and former.reason not in LEAVING:
+    if former is not None and URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
         detail = f"{detail}; halted before: {former.reason}: {former.detail}"
         former = None
     if former is None:

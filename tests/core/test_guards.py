@@ -209,6 +209,18 @@ def test_a_flatten_halts_leaves_everything_and_also_what_still_fills_after_it() 
     assert "going home" in str(d.state.risk.halt)
 
 
+def test_a_flatten_takes_over_from_a_daily_loss_that_was_to_leave_positions_alone() -> None:
+    d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_flatten=False)))
+    order = d.buys()
+    d.fill(order, 8)
+    assert alarms(d.quotes(2, quote(CALL, "0.50", "0.50"))) == ["daily_loss"]
+    assert alarms(d.put(FlattenRequested(d.at(2), "going home", "ann"))) == ["flatten"]
+    sale = sent(d.canceled(order))
+    d.fill(sale.client_order_id, 8, "0.50")
+    assert sent(d.fill(order, 9)).quantity == 1  # the broker had filled one more
+    assert "daily_loss" in str(d.state.risk.halt)
+
+
 def lose(d: Desk, minute: int, price: str = "1.99") -> None:
     """Buy at 2.00 at `minute`, sell at `price` a minute later."""
     d.holds(minute=minute)
