@@ -121,6 +121,7 @@ class Market:
         self._mark(active)
         self._sell(torch.where(terminal, account.contracts, 0), self.row + terminal.to(torch.int64))
         self._equity = torch.where(terminal, account.cash, self._equity)
+        self._peak = torch.maximum(self._peak, self._equity)
         sharpe, win_rate = reward.trade_statistics(account.returns, account.closed)
         drawdown = (self._peak - self._equity).double() / self._peak
         self._standing = torch.where(active, reward.standing(sharpe, win_rate, drawdown), standing_before)
@@ -180,7 +181,7 @@ class Market:
         self._mark_peak = torch.maximum(self._mark_peak, marked)
         day_lost = (self._capital - marked).double() / self._capital >= risk.daily_loss_max
         drawn_down = (self._mark_peak - marked).double() / self._mark_peak >= risk.drawdown_max
-        leaves = day_lost & ~self._halted & risk.daily_loss_flatten
+        leaves = day_lost & risk.daily_loss_flatten  # also where the drawdown halted first
         self._halted = self._halted | day_lost | drawn_down
         contracts = account.contracts.clamp(min=1)
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit

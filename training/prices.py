@@ -20,7 +20,6 @@ from training.history import History, HistoryError, TradingDay
 Int64Array = npt.NDArray[np.int64]
 
 RIGHTS = (+1, -1)
-MOMENTS = ("open", "close", "lowest", "highest")
 
 
 @dataclass(frozen=True, slots=True)

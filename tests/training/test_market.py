@@ -192,6 +192,28 @@ def test_the_reference_reward_pays_realised_profit_and_then_stands() -> None:
     assert paid[2] == pytest.approx(0.2, rel=1e-5)
 
 
+def test_an_episode_that_ends_above_its_peak_ends_without_drawdown() -> None:
+    hand = HandMarket()
+    hand.quote("open", FLATTEN + 1, 240, 244)
+    market = hand.open("reference")
+    paid = play(market, *[HOLD] * (LAST_ENTRY - FIRST), BUY_CALL, *[HOLD] * (FLATTEN - LAST_ENTRY - 1))
+    gain = 9 * (240 - 202) - 0.55  # in USD; one closed trade, won: 0.2
+    assert float(paid[-1]) == pytest.approx(10 * gain / 10_000 + 0.2, rel=1e-5)
+
+
+def test_the_daily_loss_leaves_also_where_the_drawdown_had_halted_before() -> None:
+    big = Trading(sizing=replace(Trading().sizing, premium_fraction=0.9))
+    hand = HandMarket(big)  # 10 contracts at 202
+    hand.quote("close", FIRST + 2, 1200, 1200)  # equity 7979.50 + 12,000
+    hand.quote("close", FIRST + 3, 330, 330)  # 11,279.50: 43 % below the peak, above the start
+    hand.quote("close", FIRST + 4, 98, 102)  # 8979.50: the day has lost a tenth
+    market = hand.open()
+    play(market, BUY_CALL, HOLD, HOLD, HOLD)
+    assert int(market.account.contracts[0]) == 10
+    play(market, HOLD)
+    assert int(market.account.contracts[0]) == 0
+
+
 @settings(max_examples=50)
 @given(actions=st.lists(st.integers(0, 5), min_size=64, max_size=64), bids=st.lists(st.integers(1, 900), min_size=90))
 def test_cash_always_equals_capital_plus_realised_when_flat(actions: list[int], bids: list[int]) -> None:
