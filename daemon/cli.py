@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from daemon.config import EXIT_CODE, ConfigError, Credentials, Settings, load
@@ -44,12 +46,18 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument(
         "--speed", default="max", metavar="max|N", help="replay as fast as possible, or N times real time"
     )
-    line.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of the journal (paths.state_dir)")
+    line.add_argument("--state-dir", type=_folder, metavar="DIR", help="folder of the journal (paths.state_dir)")
     line.add_argument("--strategy", metavar="NAME", help="the strategy (desk.strategy)")
     line.add_argument(
         "--check", action="store_true", help="check configuration, model and state directory, run nothing"
     )
     return line
+
+
+def _folder(text: str) -> Path:
+    if not text:  # an unset variable of a shell: Path("") would be the working directory
+        raise argparse.ArgumentTypeError("is empty; expected a folder: name one")
+    return Path(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,32 +124,31 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
     from daemon.wiring import prepare_replay, run_replay
 
     screen = Console(stderr=True)
-    bar = _progress(screen)
-    log = Log(settings.log.level if not screen.is_terminal else _quieter(settings.log.level), settings.log.format)
-    try:
-        replay = prepare_replay(settings, tape)
-        total = sum(replay.info.rows_by_symbol.get(symbol, 0) for symbol in replay.strategy.spec.symbols)
-        task = bar.add_task(replay.tape.name, total=total, equity="")
+    with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar
+        log = Log(settings.log.level if not screen.is_terminal else _quieter(settings.log.level), settings.log.format)
+        try:
+            replay = prepare_replay(settings, tape)
+            total = sum(replay.info.rows_by_symbol.get(symbol, 0) for symbol in replay.strategy.spec.symbols)
+            task = bar.add_task(escape(replay.tape.name), total=total, equity="")
 
-        def shown(state: State[object]) -> None:
-            bar.update(
-                task, completed=state.stats.bars + state.stats.bars_rejected, equity=f"{state.book.equity:,.2f} USD"
-            )
+            def shown(state: State[object]) -> None:
+                bar.update(
+                    task, completed=state.stats.bars + state.stats.bars_rejected, equity=f"{state.book.equity:,.2f} USD"
+                )
 
-        with bar:
             summary, curve = uvloop.run(run_replay(replay, log, speed, shown if screen.is_terminal else None))
             bar.remove_task(task)
-    except REFUSALS as error:
-        return _refuse(log, str(error))
-    except WriteFailed as error:
-        log(
-            "journal_failed",
-            problem=f"{error}; what was committed is intact; make room or mend the disk, then start again",
-        )
-        return TROUBLE
-    except StepFailed as error:
-        log("step_failed", problem=str(error))
-        return TROUBLE
+        except REFUSALS as error:
+            return _refuse(log, str(error))
+        except WriteFailed as error:
+            log(
+                "journal_failed",
+                problem=f"{error}; what was committed is intact; make room or mend the disk, then start again",
+            )
+            return TROUBLE
+        except StepFailed as error:
+            log("step_failed", problem=str(error))
+            return TROUBLE
     screen = Console()
     if screen.is_terminal:
         show(screen, summary, curve)
@@ -172,6 +179,7 @@ def _check(settings: Settings, tape: Path) -> int:
 
     try:
         replay = prepare_replay(settings, tape)
+        _check_folder(settings.paths.state_dir)
         meta = peek(settings.paths.state_dir)
         if meta is not None:
             check_identity(settings.paths.state_dir, meta, replay.meta())
@@ -196,6 +204,18 @@ def _check(settings: Settings, tape: Path) -> int:
         sys.stdout.write(f"{key:<{width}}  {value}\n")
     sys.stdout.write(json.dumps({"check": "ok"}) + "\n")
     return 0
+
+
+def _check_folder(path: Path) -> None:
+    """Raise StateDirError when the daemon could neither use nor make `path`. Writes nothing."""
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise StateDirError(f"{path}: cannot be a state directory: {error.strerror}; choose another") from error
+    if not there.is_dir():
+        raise StateDirError(f"{path}: cannot be a state directory: {there} is no folder; choose another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StateDirError(f"{path}: cannot be a state directory: {there} is not writable; check its owner and mode")
 
 
 def _refuse(log: Log, problem: str) -> int:

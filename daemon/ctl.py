@@ -11,8 +11,9 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -22,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.config import EXIT_CODE
-from daemon.core.events import HaltRequested, ResumeRequested
+from daemon.core.events import AnyEvent, HaltRequested, ResumeRequested
 from daemon.core.session import NEW_YORK
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
 from daemon.shell.recovery import code_digest, fresh_machine, recover
@@ -31,6 +32,9 @@ from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
 
 DIFFERENT = 1
+OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
+_KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
+_TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
 
 
 class _NotFound(Exception):
@@ -52,14 +56,14 @@ def parser() -> argparse.ArgumentParser:
     events = command("events", "the events, newest last")
     events.add_argument("--after", type=int, default=None, metavar="SEQ", help="only events after this sequence")
     events.add_argument("--kind", metavar="NAME", help="only this kind, such as OrderFilled")
-    events.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default 20)")
+    events.add_argument("--limit", type=_count, default=20, metavar="N", help="at most N (default 20)")
     events.add_argument("--json", action="store_true", help="one JSON object a line")
     decisions = command("decisions", "the decisions, newest last; --bar explains one completely")
     decisions.add_argument(
         "--bar", metavar="TIME", help="the bar's start: ISO 8601 with zone, New York without one, or ns"
     )
-    decisions.add_argument("--outcome", metavar="NAME", help="only hold, ordered, exit, denied, expired or failed")
-    decisions.add_argument("--limit", type=int, default=20, metavar="N", help="at most N (default 20)")
+    decisions.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help=f"only one of {', '.join(OUTCOMES)}")
+    decisions.add_argument("--limit", type=_count, default=20, metavar="N", help="at most N (default 20)")
     for name, text in (("halt", "halt a stopped desk"), ("resume", "end a stopped desk's halt or pause")):
         operator = command(name, text)
         operator.add_argument("--reason", required=True, help="why; it is journaled")
@@ -75,6 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (JournalError, StateDirError, WriteFailed, _NotFound) as error:
         sys.stderr.write(f"rltraderctl: {error}\n")
         return EXIT_CODE
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) not in range(1, 2**63):
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; expected 1 or more")
+    return int(text)
 
 
 def _console() -> Console:
@@ -163,6 +173,9 @@ def _status(options: argparse.Namespace, console: Console) -> int:
 def _events(options: argparse.Namespace, console: Console) -> int:
     where, values = ["1 = 1"], []
     if options.kind:
+        if options.kind not in _KINDS:
+            nearest = get_close_matches(options.kind, _KINDS, n=1, cutoff=0.0)[0]
+            raise _NotFound(f"--kind {options.kind!r} is no kind of event: did you mean {nearest}?")
         where.append("kind = ?")
         values.append(options.kind)
     if options.after is not None:
@@ -298,14 +311,14 @@ def _halt(options: argparse.Namespace, console: Console) -> int:
 
 
 def _resume(options: argparse.Namespace, console: Console) -> int:
-    if not options.reason.strip():
-        raise _NotFound("--reason is empty: a resume states why")
     return _command(options, console, lambda now: ResumeRequested(now, options.reason, options.who))
 
 
 def _command(options: argparse.Namespace, console: Console, event: Callable[[int], Any]) -> int:
     from daemon.wiring import command_offline
 
+    if not options.reason.strip():
+        raise _NotFound(f"--reason is empty: a {options.command} states why")
     state = command_offline(options.state_dir, event)
     halt = state.risk.halt
     console.print(
@@ -326,14 +339,18 @@ def _reader(options: argparse.Namespace) -> JournalReader:
 
 def _bar_time(text: str) -> int:
     """A bar's start in ns: digits are ns, ISO 8601 otherwise; without a zone it is New York time."""
-    if text.isdigit():
-        return int(text)
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise _NotFound(f"--bar {text!r} is no time: write 2024-08-05T10:15 (New York) or 2024-08-05T14:15Z") from None
-    moment = moment.replace(tzinfo=NEW_YORK) if moment.tzinfo is None else moment
-    return int(moment.timestamp()) * 1_000_000_000
+        if text.isdecimal():
+            bar_ns = int(text)
+        else:
+            moment = datetime.fromisoformat(text)
+            moment = moment.replace(tzinfo=NEW_YORK) if moment.tzinfo is None else moment
+            bar_ns = int(moment.timestamp()) * 1_000_000_000
+    except (ValueError, OverflowError):
+        bar_ns = -1
+    if bar_ns not in _TIMES:
+        raise _NotFound(f"--bar {text!r} is no time: write 2024-08-05T10:15 (New York) or 2024-08-05T14:15Z")
+    return bar_ns
 
 
 def _new_york(time_ns: int) -> str:

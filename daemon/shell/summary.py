@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from daemon.core.state import State
@@ -93,8 +94,11 @@ def summarise(
     )
 
 
-def sparkline(values: Sequence[float], width: int = 60) -> str:
-    """The values as blocks, the last of each of `width` equal parts; flat or no values give one level."""
+def sparkline(values: Sequence[float], width: int = 56) -> str:
+    """The values as blocks, the last of each of `width` equal parts; flat or no values give one level.
+
+    56 blocks fit the summary's table on a terminal of 80 columns.
+    """
     if not values:
         return ""
     step = max(1.0, len(values) / width)
@@ -107,7 +111,7 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
 
 def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     """The readable form: what was decided, ordered, denied and earned."""
-    title = f"{summary.strategy} · {summary.tape}" + (" · SYNTHETIC bars" if summary.synthetic else "")
+    title = f"{summary.strategy} · {escape(summary.tape)}" + (" · SYNTHETIC bars" if summary.synthetic else "")
     table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
     table.add_column(style="cyan")
     table.add_column()
@@ -129,5 +133,7 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
         f"{summary.bars_per_s:,.0f} bars/s, decisions p50 {summary.decision_us_p50} µs, "
         f"p99 {summary.decision_us_p99} µs",
     )
+    if summary.stopped_by:
+        table.add_row("stopped", f"by {summary.stopped_by}: the same command goes on from here")
     table.add_row("journal", f"{summary.journal_events:,} events, state {summary.state_digest[:16]}")
     console.print(table)
