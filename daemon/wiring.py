@@ -25,7 +25,7 @@ from daemon.core.limits import Trading
 from daemon.core.state import Identity, State, digest
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.engine import DIGEST_EVERY, Engine
-from daemon.shell.journal import Batch, Chain, JournalReader, decode_event, encode_effects
+from daemon.shell.journal import Batch, Chain, JournalError, JournalReader, decode_event, encode_effects
 from daemon.shell.model_store import LoadedModel, load
 from daemon.shell.policy import OnnxPolicy
 from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
@@ -104,8 +104,9 @@ def open_replay(
     try:
         trading = settings.trading()
         identity = identity_of(state_dir.meta)
-        machine = fresh_machine(replay.strategy, identity, trading)
-        recovered = recover(state_dir.journal.reader(), machine, code)
+        reader = state_dir.journal.reader()
+        machine = fresh_machine(replay.strategy, identity, first_trading(reader, trading))
+        recovered = recover(reader, machine, code)
         tape = TapeSource(replay.tape, replay.info, replay.calendar, skip=recovered.fed)
         source = ReplaySource(iter(tape), speed)
         writer = JournalWriter(state_dir.journal, settings.journal.ballast_mib)
@@ -197,7 +198,7 @@ async def run_replay(
     began = time.perf_counter()
     try:
         _on_signals(engine, session.source, log)
-        await _root(engine, startup, progress)
+        await _root(engine, startup, log, progress)
         wall_s = time.perf_counter() - began
         state = engine.machine.state
         curve = [
@@ -229,12 +230,15 @@ async def run_replay(
 
 
 async def _root(
-    engine: Engine, startup: Sequence[RunStarted | ModelVerified], progress: Callable[[State[Any]], None] | None
+    engine: Engine,
+    startup: Sequence[RunStarted | ModelVerified],
+    log: Log,
+    progress: Callable[[State[Any]], None] | None,
 ) -> None:
     """The root task group: the engine may bring it down, what only watches may not."""
     try:
         async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(_watch(engine, progress), name="progress") if progress else None
+            watcher = group.create_task(_watch(engine, log, progress), name="progress") if progress else None
             await group.create_task(engine.run(startup), name="engine")
             if watcher is not None:
                 watcher.cancel()
@@ -242,10 +246,13 @@ async def _root(
         raise several.exceptions[0] from None
 
 
-async def _watch(engine: Engine, progress: Callable[[State[Any]], None]) -> None:
-    while True:
-        progress(engine.machine.state)
-        await asyncio.sleep(0.2)
+async def _watch(engine: Engine, log: Log, progress: Callable[[State[Any]], None]) -> None:
+    try:
+        while True:
+            progress(engine.machine.state)
+            await asyncio.sleep(0.2)
+    except Exception as error:  # it ends alone: in the task group it would end the engine too
+        log("progress_failed", problem=f"{type(error).__name__}: {error}")
 
 
 def _on_signals(engine: Engine, source: ReplaySource, log: Log) -> None:
@@ -291,10 +298,18 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
         state_dir.close()
 
 
-def first_trading(reader: JournalReader) -> Trading:
-    """The trading rules that a journal's first run started with; the defaults when it never ran."""
+def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Trading:
+    """The trading rules that a journal's first run started with; `otherwise`, or the defaults, when it never ran.
+
+    A machine that replays a journal from its first row begins with these: the paper broker's cash is among them.
+    Raises JournalError for a row that is no event.
+    """
     for entry in reader.entries(page=4):
-        event = decode_event(entry.payload)
+        try:
+            event = decode_event(entry.payload)
+        except msgspec.DecodeError as error:
+            where = f"event row {entry.id} ({entry.kind})"
+            raise JournalError(f"{reader.path}: damaged at {where}: {error}; run rltraderctl verify") from error
         if isinstance(event, RunStarted):
             return event.trading
-    return Trading()
+    return otherwise or Trading()

@@ -85,6 +85,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "step_failed": LogEvent(
         "error", ("problem",), "A step raised: a bug; the event is journaled and marked, exit code 1."
     ),
+    "progress_failed": LogEvent(
+        "warning", ("problem",), "The progress bar raised and is shown no longer; the run goes on."
+    ),
     "run_ended": LogEvent(
         "info", ("events", "state_digest", "stopped_by"), "The run ended cleanly: journal durable, snapshot written."
     ),
