@@ -118,6 +118,7 @@ class Engine:
             self._snapshot(kept=True)  # verify with this code starts here
         if self.machine.market_state is not None:
             await self._step(broker_snapshot(self.machine.market_state, self.machine.state.now_ns))
+            await self._drain()
         while not self.stopping:
             event = await self._source.next()
             if event is None:

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
-from daemon.core.events import BarClosed, Event
+from daemon.core.events import BarClosed, Event, PolicyAnswered
 from daemon.core.state import State
 from daemon.core.step import Core, Step
 from daemon.shell.engine import Engine, Source, StepFailed
 from daemon.shell.journal import FILE, JournalReader, WriteFailed, decode_event
 from strategies.registry import strategy as strategy_named
-from tests.shell.desk_run import Desk, chained, read_models, table, tape_rows, verified, write_tape
+from tests.shell.desk_run import Desk, chained, execute, read_models, table, tape_rows, verified, write_tape
 
 CAUSED = ("ContractsListed", "QuotesReceived", "PolicyAnswered", "OrderAccepted", "OrderFilled")
 FED = ("SessionScheduled", "BarClosed", "SessionEnded")
@@ -236,6 +236,32 @@ def test_stop_ends_after_the_event_under_way_with_a_snapshot_and_a_resume_ends_t
     assert (newest[0], newest[6]) == (last[0], recorded.digest)
     assert desk.run(tmp_path).digest == digest_of(desk, undisturbed)
     assert chained(tmp_path) == chained(undisturbed)
+
+
+def test_what_the_reconciliation_cancels_is_settled_also_when_no_event_follows(desk: Desk, tmp_path: Path) -> None:
+    engines: list[Engine] = []
+
+    def stop_with_an_entry_at_work(event: Event, step: Step) -> None:
+        if isinstance(event, PolicyAnswered) and any(o.purpose == "entry" for o in step.state.orders.values()):
+            engines[0].stop("SIGTERM")
+
+    assert desk.run(tmp_path, engine_made=engines.append, observe=stop_with_an_entry_at_work).failure is None
+    newest = table(tmp_path, "snapshots")[-1]
+    market = {**json.loads(newest[5]), "cash": "1.00"}  # the broker says something else than the book
+    execute(tmp_path, "UPDATE snapshots SET market = ? WHERE event_id = ?", json.dumps(market).encode(), newest[0])
+    recorded = desk.run(tmp_path, source=lambda _: Silent())
+    assert recorded.failure is None
+    assert recorded.engine is not None
+    state = recorded.engine.machine.state
+    assert state.risk.halt is not None
+    assert (state.risk.halt.reason, state.orders) == ("reconciliation", {})
+
+
+class Silent:
+    """A source that has ended."""
+
+    async def next(self) -> Event | None:
+        return None
 
 
 @pytest.mark.parametrize("group", [1, 7, 10_000])
