@@ -381,12 +381,12 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         raise JournalError(
             f"{path}: not a journal or damaged: {error}; restore it or use a fresh --state-dir"
         ) from error
-    version = int(found[0]) if found else 0
+    version = int(found[0]) if found and found[0].isdecimal() else 0
     if version != SCHEMA_VERSION:
         db.close()
-        newer = "newer" if version > SCHEMA_VERSION else "older"
+        newer = "a newer" if version > SCHEMA_VERSION else "an older"
         raise JournalError(
-            f"{path}: written by a {newer} version (schema {version}, this one reads {SCHEMA_VERSION}); "
+            f"{path}: written by {newer} version (schema {version}, this one reads {SCHEMA_VERSION}); "
             f"use that version, or a fresh --state-dir"
         )
     return db

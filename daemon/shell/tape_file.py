@@ -105,7 +105,7 @@ class TapeFile:
                     self.synthetic = line.removeprefix("#").strip()
                 self._comments += 1
                 line = text.readline()
-            columns = [name.strip().strip('"') for name in line.rstrip("\r\n").split(",")]
+            columns = [name.strip('"') for name in line.rstrip("\r\n").split(",")]
             sample = text.readline().rstrip("\r\n").split(",")
         if "timestamp" in columns and len(sample) == len(columns):
             self._sample = sample[columns.index("timestamp")].strip('"')
