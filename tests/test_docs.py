@@ -6,7 +6,8 @@ import ast
 import re
 from pathlib import Path
 
-from daemon.core.risk import GATES, LOSSES
+from daemon.core.desk_gates import LOSSES
+from daemon.core.risk import GATES
 from daemon.shell.telemetry import LOG_EVENTS, table
 
 ROOT = Path(__file__).parent.parent

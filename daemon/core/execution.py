@@ -16,7 +16,8 @@ from daemon.core.events import Quote
 from daemon.core.guards import alarm, cancel, put_order
 from daemon.core.limits import Sizing
 from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
-from daemon.core.risk import MINUTE_NS, SECOND_NS, Intent, RiskView, ask_gates
+from daemon.core.risk import ask_gates
+from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent, RiskView
 from daemon.core.state import Draft
 
 ENTRY = "entry"

@@ -8,11 +8,12 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from daemon.core.book import mark
+from daemon.core.desk_gates import LOSSES, reject_rate
 from daemon.core.effects import CancelOrder, RaiseAlarm
 from daemon.core.events import Quote
 from daemon.core.orders import CANCELING, Order, advance
 from daemon.core.records import OrderRow
-from daemon.core.risk import LOSSES, MINUTE_NS, SECOND_NS, reject_rate
+from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import Draft, Halt, Pause, Position
 
 URGENCY = {"daily_loss": 1, "flatten": 2}  # of the halts that also leave every position; others have 0

@@ -22,7 +22,7 @@ from daemon.core.events import (
 from daemon.core.execution import exit_of, request_exit
 from daemon.core.guards import LEAVING, alarm, revalue, stop_reached
 from daemon.core.records import DecisionRow, EquityRow
-from daemon.core.risk import MINUTE_NS, SECOND_NS
+from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.session import flat_by_ns, flatten_from_ns
 from daemon.core.state import ZERO, Ask, Draft, Position
 from strategies.contract import View

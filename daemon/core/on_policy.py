@@ -28,7 +28,8 @@ from daemon.core.execution import (
 from daemon.core.guards import alarm
 from daemon.core.on_market import end_unanswered, view_at
 from daemon.core.records import DecisionRow
-from daemon.core.risk import Denial, Intent, Verdicts, ask_gates
+from daemon.core.risk import Denial, Verdicts, ask_gates
+from daemon.core.risk_view import Intent
 from daemon.core.state import Draft, Position
 from strategies.contract import Answer, Choice, Target
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
+from daemon.core.desk_gates import LOSSES
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import (
     CancelRejected,
@@ -23,7 +24,6 @@ from daemon.core.events import (
 from daemon.core.guards import stop_reached
 from daemon.core.limits import Execution, Risk, Sizing, Trading
 from daemon.core.orders import CANCELING
-from daemon.core.risk import LOSSES
 from daemon.core.state import Position, encode_state
 from tests.core.desk import (
     BUY_CALL,

@@ -14,7 +14,8 @@ from daemon.core import events as ev
 from daemon.core.effects import SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
 from daemon.core.orders import FILLED, UNKNOWN
-from daemon.core.risk import GATES, Gate, Intent, RiskView, ask_gates
+from daemon.core.risk import GATES, Gate, ask_gates
+from daemon.core.risk_view import Intent, RiskView
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Core
 from strategies.contract import Bar

@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from daemon.core.desk_gates import LOSSES, reject_rate
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
-from daemon.core.risk import GATES, LOSSES, Applies, Gate, Intent, RiskView, ask_gates, reject_rate
+from daemon.core.risk import GATES, Applies, Gate, ask_gates
+from daemon.core.risk_view import Intent, RiskView
 from daemon.core.state import Book, Halt, Model, Pause, Position, RiskState, SessionState
 from tests.core.desk import CALL, IDENTITY, MINUTE, MONDAY, PUT, SECOND, contract, quote
 

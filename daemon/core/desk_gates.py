@@ -1,0 +1,183 @@
+"""The gates that ask whether the desk may take new risk now: state, session, bars, model, pace and losses.
+
+Each is a function (view, intent) -> reason or None that ignores which order it is. `daemon.core.risk` names and asks
+them; what each means, and what to do about it, stands under its name in docs/OPERATIONS.md.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from daemon.core.limits import Risk
+from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent, RiskView
+from daemon.core.session import in_window, minutes_to, new_york_minute
+from daemon.core.state import RiskState
+
+LOSSES = "consecutive_losses"  # the pause's reason
+REPLAY_MODES = frozenset({"replay", "dry_run", "paper"})  # no real money: unpromoted models may run
+
+
+def halted(view: RiskView, _: Intent) -> str | None:
+    halt = view.risk.halt
+    return f"halted: {halt.reason}: {halt.detail}" if halt else None
+
+
+def paused(view: RiskView, _: Intent) -> str | None:
+    pause = view.risk.pause
+    if pause is None or pause.reason == LOSSES or (pause.until_ns and view.now_ns >= pause.until_ns):
+        return None
+    return f"paused: {pause.reason}"
+
+
+def consecutive_losses(view: RiskView, _: Intent) -> str | None:
+    pause = view.risk.pause
+    if pause is None or pause.reason != LOSSES or view.now_ns >= pause.until_ns:
+        return None
+    left = minutes_to(pause.until_ns, view.now_ns)
+    return f"paused after {view.limits.consecutive_losses_max} losses in a row, {left:.0f} minutes left"
+
+
+def not_reconciled(view: RiskView, _: Intent) -> str | None:
+    return None if view.risk.reconciled else "book and broker are not reconciled"
+
+
+def calendar_unknown(view: RiskView, _: Intent) -> str | None:
+    return None if view.session.session else "no session known for this moment"
+
+
+def outside_session(view: RiskView, _: Intent) -> str | None:
+    session = view.session.session
+    if session is None:
+        return "no session known for this moment"
+    if view.session.ended or not session.open_ns <= view.now_ns < session.close_ns:
+        return f"outside of the session {session.date}"
+    return None
+
+
+def near_open(view: RiskView, _: Intent) -> str | None:
+    session, limit = view.session.session, view.limits.no_entry_after_open_min
+    if session is None or view.now_ns - session.open_ns < limit * MINUTE_NS:
+        return f"less than {limit} minutes after the open"
+    return None
+
+
+def near_close(view: RiskView, _: Intent) -> str | None:
+    session, limit = view.session.session, view.limits.no_entry_before_close_min
+    if session is None or minutes_to(session.close_ns, view.now_ns) <= limit:
+        return f"{limit} minutes or less to the close"
+    return None
+
+
+def no_trade_window(view: RiskView, _: Intent) -> str | None:
+    if not view.limits.no_trade_windows:
+        return None
+    minute = new_york_minute(view.now_ns)
+    for window in view.limits.no_trade_windows:
+        if in_window(minute, window):
+            return f"within the no-trade window {window} New York time"
+    return None
+
+
+def warm_up(view: RiskView, _: Intent) -> str | None:
+    return None if view.session.warm else "the strategy has not enough bars yet"
+
+
+def stale_bar(view: RiskView, _: Intent) -> str | None:
+    if not view.session.starts:
+        return "no bar of this session yet"
+    age = (view.now_ns - view.session.last_bar_ns - view.bar_interval_ns) // SECOND_NS
+    limit = view.limits.stale_bar_s
+    return f"newest bar ended {age} s ago, limit {limit} s" if age > limit else None
+
+
+def gapped_bars(view: RiskView, _: Intent) -> str | None:
+    limit = view.limits.gap_min
+    starts = view.session.starts
+    hole = max((later - earlier for earlier, later in pairwise(starts)), default=0)
+    missing = (hole - view.bar_interval_ns) // MINUTE_NS
+    return f"{missing} minutes are missing within the window, limit {limit}" if missing > limit else None
+
+
+def model_not_verified(view: RiskView, _: Intent) -> str | None:
+    return None if view.model else "no verified model"
+
+
+def model_not_promoted(view: RiskView, _: Intent) -> str | None:
+    if view.model is None or (not view.model.promoted and view.identity.mode not in REPLAY_MODES):
+        return "the model is not promoted, so it may not trade real money"
+    return None
+
+
+def model_other_feed(view: RiskView, _: Intent) -> str | None:
+    model = view.model
+    if model is None:
+        return "no verified model"
+    if model.feed != view.identity.feed and view.identity.mode not in REPLAY_MODES:
+        return f"the model was trained on feed {model.feed}, this desk uses {view.identity.feed}"
+    return None
+
+
+def cooldown_trade(view: RiskView, _: Intent) -> str | None:
+    return _cooldown(view.now_ns, view.risk.last_trade_ns, view.limits.cooldown_trade_s, "trade")
+
+
+def cooldown_loss(view: RiskView, _: Intent) -> str | None:
+    return _cooldown(view.now_ns, view.risk.last_loss_ns, view.limits.cooldown_loss_s, "loss")
+
+
+def _cooldown(now_ns: int, since_ns: int, limit_s: int, after: str) -> str | None:
+    if not since_ns or now_ns - since_ns >= limit_s * SECOND_NS:
+        return None
+    return f"{(now_ns - since_ns) // SECOND_NS} s after a {after}, cooldown {limit_s} s"
+
+
+def orders_per_minute(view: RiskView, _: Intent) -> str | None:
+    recent = sum(1 for t in view.risk.order_times if view.now_ns - t < MINUTE_NS)
+    limit = view.limits.orders_per_minute
+    return f"{recent} orders within a minute, limit {limit}" if recent >= limit else None
+
+
+def orders_per_day(view: RiskView, _: Intent) -> str | None:
+    limit = view.limits.orders_per_day
+    return f"{view.risk.orders_today} orders today, limit {limit}" if view.risk.orders_today >= limit else None
+
+
+def daily_loss(view: RiskView, _: Intent) -> str | None:
+    start = view.book.session_start_equity
+    if start <= 0:
+        return "equity at the session's start unknown"
+    loss = float((start + view.book.transfers - view.book.equity) / start)
+    limit = view.limits.daily_loss_max
+    return None if loss < limit else f"lost {loss:.4f} of the session's equity, limit {limit}"
+
+
+def drawdown(view: RiskView, _: Intent) -> str | None:
+    peak, limit = view.book.peak, view.limits.drawdown_max
+    if peak <= 0:
+        return "equity peak unknown"
+    drawdown = float((peak - view.book.equity) / peak)
+    return None if drawdown < limit else f"drawdown {drawdown:.4f} from the peak, limit {limit}"
+
+
+def reject_rate_high(view: RiskView, _: Intent) -> str | None:
+    rate = reject_rate(view.risk, view.limits)
+    limit = view.limits.reject_rate_max
+    return f"{rate:.2f} of the last orders were rejected, limit {limit}" if rate is not None and rate >= limit else None
+
+
+def reject_rate(risk: RiskState, limits: Risk) -> float | None:
+    """Share of rejected orders among the last `reject_rate_orders`; None before there are as many."""
+    recent = risk.outcomes[-limits.reject_rate_orders :]
+    return sum(recent) / len(recent) if len(recent) == limits.reject_rate_orders else None
+
+
+def shares_held(view: RiskView, _: Intent) -> str | None:
+    shares = [p.symbol for p in view.book.positions.values() if p.right == 0]
+    return f"shares of {shares[0]} from an exercise are held" if shares else None
+
+
+def day_trades(view: RiskView, _: Intent) -> str | None:
+    limit = view.limits.day_trades_max
+    if limit and view.risk.day_trades >= limit:
+        return f"{view.risk.day_trades} round trips today, limit {limit}"
+    return None

@@ -1,0 +1,53 @@
+"""What the risk gates look at: the order that the desk would like to send, and the desk as it is at that moment.
+
+Values only, nothing here decides. Invariant: a gate sees these two and nothing else.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from daemon.core.events import Contract, Quote
+from daemon.core.limits import Execution, Risk
+from daemon.core.orders import Order
+from daemon.core.state import Book, Identity, Model, RiskState, SessionState
+
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
+OPTION_SHARES = 100
+
+
+class Intent(msgspec.Struct, frozen=True, gc=False):
+    """An order that the desk would like to send."""
+
+    purpose: str  # entry or exit
+    contract: Contract | None
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: Decimal | None  # None: a market order
+    confidence: float = 1.0
+    logits: tuple[float, ...] = ()
+
+    @property
+    def notional(self) -> Decimal | None:
+        """Premium in USD at the limit; None for a market order."""
+        return None if self.limit_price is None else self.limit_price * self.quantity * OPTION_SHARES
+
+
+class RiskView(msgspec.Struct, frozen=True, gc=False):
+    """What the gates may look at: the state as it is when the intent is asked."""
+
+    now_ns: int
+    identity: Identity
+    limits: Risk
+    execution: Execution
+    session: SessionState
+    bar_interval_ns: int
+    risk: RiskState
+    model: Model | None
+    book: Book
+    orders: dict[str, Order]  # working
+    quotes: dict[str, Quote]
