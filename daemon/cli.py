@@ -138,6 +138,8 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
 
             summary, curve = uvloop.run(run_replay(replay, log, speed, shown if screen.is_terminal else None))
             bar.remove_task(task)
+            if not summary.bars + summary.bars_rejected:
+                log("no_bars", tape=summary.tape, cure="pass minute bars, labelled by their start, with the right zone")
         except REFUSALS as error:
             return _refuse(log, str(error))
         except WriteFailed as error:
@@ -152,7 +154,11 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
     screen = Console()
     if screen.is_terminal:
         show(screen, summary, curve)
-    sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
+    try:
+        sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads any more; the journal has it all
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return TROUBLE if summary.stopped_by == "disk_full" else 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -75,10 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 when something was asked that cannot be."""
     options = parser().parse_args(arguments)
     try:
-        return COMMANDS[options.command](options, _console())
+        code = COMMANDS[options.command](options, _console())
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (JournalError, StateDirError, WriteFailed, _NotFound) as error:
         sys.stderr.write(f"rltraderctl: {error}\n")
         return EXIT_CODE
+    return code
 
 
 def _count(text: str) -> int:
@@ -129,7 +135,7 @@ def _status(options: argparse.Namespace, console: Console) -> int:
     table.add_row("daemon", f"runs as process {holder}" if holder else "not running")
     tape = f", tape {meta['tape']}" + (" (synthetic)" if meta.get("synthetic") else "") if meta.get("tape") else ""
     table.add_row("mode", f"{meta['mode']}, account {meta['account']}{tape}")
-    table.add_row("last event", f"{state.seq:,} at {_new_york(state.now_ns)}")
+    table.add_row("last event", f"{state.seq:,} at {_new_york(state.now_ns)}" if state.seq else "none")
     halt, pause = state.risk.halt, state.risk.pause
     table.add_row(
         "halt",

@@ -88,6 +88,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "progress_failed": LogEvent(
         "warning", ("problem",), "The progress bar raised and is shown no longer; the run goes on."
     ),
+    "no_bars": LogEvent(
+        "warning",
+        ("tape", "cure"),
+        "The tape held no bar of a regular session: nothing was replayed.",
+    ),
     "run_ended": LogEvent(
         "info", ("events", "state_digest", "stopped_by"), "The run ended cleanly: journal durable, snapshot written."
     ),
