@@ -25,7 +25,8 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
-from daemon.core.paper import PaperBroker, PaperState, broker_snapshot
+from daemon.core.paper import PaperBroker
+from daemon.core.paper_state import PaperState, broker_snapshot
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Step
 from strategies.contract import Strategy

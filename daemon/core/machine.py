@@ -12,7 +12,8 @@ from typing import Any
 
 from daemon.core.effects import AskPolicy
 from daemon.core.events import MARKET_EVENTS, Event, PolicyAnswered, PolicyFailed
-from daemon.core.paper import PaperBroker, PaperState
+from daemon.core.paper import PaperBroker
+from daemon.core.paper_state import PaperState
 from daemon.core.state import State
 from daemon.core.step import Core, Step
 

@@ -10,14 +10,11 @@ from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
 
-import msgspec
 from msgspec.structs import replace
 
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
 from daemon.core.events import (
     BarClosed,
-    BrokerPosition,
-    BrokerSnapshot,
     CancelRejected,
     Contract,
     ContractExpired,
@@ -42,69 +39,33 @@ from daemon.core.option_market import (
     bid_ask_cents,
     occ_symbol,
     option_terms,
-    parse_occ,
     price,
     session_market,
+)
+from daemon.core.paper_refusals import refusal
+from daemon.core.paper_state import (
+    SHARES,
+    ZERO,
+    Holding,
+    PaperState,
+    SessionClose,
+    WorkingOrder,
+    options_held,
+    usd,
+    with_trade,
 )
 from strategies.contract import Bar, Session
 
 _MOVING = frozenset((BarClosed, SessionScheduled, SessionEnded))  # what moves the market by itself
-ZERO = Decimal(0)
-SHARES = 100  # of the underlying for one contract
-INTENTS = {1: "buy_to_open", -1: "sell_to_close"}
-
-
-class Holding(msgspec.Struct, frozen=True):
-    """A position: contracts, or shares (negative when short). `average_price` in USD a share."""
-
-    symbol: str
-    quantity: int
-    average_price: Decimal
-
-
-class WorkingOrder(msgspec.Struct, frozen=True):
-    """An accepted order that is neither filled, cancelled nor expired. `cost` = sum of price x contracts so far."""
-
-    client_order_id: str
-    symbol: str
-    side: int
-    quantity: int
-    limit_price: Decimal | None
-    submitted_ns: int
-    filled: int = 0
-    cost: Decimal = ZERO
-    fees: Decimal = ZERO
-
-
-class SessionClose(msgspec.Struct, frozen=True):
-    """The close of a session's last bar."""
-
-    date: str
-    close: float
-
-
-class PaperState(msgspec.Struct, frozen=True):
-    """All the paper broker knows. JSON-encodable; a decoded copy continues exactly like the original."""
-
-    cash: Decimal
-    holdings: tuple[Holding, ...] = ()
-    orders: tuple[WorkingOrder, ...] = ()
-    closes: tuple[SessionClose, ...] = ()  # of earlier sessions, oldest first, as many as the volatility needs
-    session: Session | None = None  # None before the first and between sessions
-    upcoming: tuple[Session, ...] = ()
-    previous: tuple[Session, ...] = ()
-    market: SessionMarket | None = None  # of this session, fixed before its first bar; None while σ is unknown
-    last_bar: Bar | None = None  # of this session
-    watched: tuple[str, ...] = ()
-    seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled, or still working then
 
 
 class PaperBroker:
     """The paper broker of one desk. Holds rules only: every result depends on the arguments alone."""
 
-    __slots__ = ("_contracts", "_paper", "_underlying")
+    __slots__ = ("_contracts", "_paper", "_trading", "_underlying")
 
     def __init__(self, trading: Trading, underlying: str) -> None:
+        self._trading = trading
         self._contracts = trading.contracts
         self._paper = trading.paper
         self._underlying = underlying
@@ -155,7 +116,7 @@ class PaperBroker:
             return state
         if state.session is not None:
             state = self._end(state, state.session, event.time_ns, said)
-        missed = [(held, contract) for held, contract in _options(state) if contract.expiry < session.date]
+        missed = [(held, contract) for held, contract in options_held(state) if contract.expiry < session.date]
         state = self._settle(state, missed, event.time_ns, said)
         state = replace(
             state,
@@ -212,7 +173,7 @@ class PaperBroker:
         if state.last_bar is not None:
             closes = self._with_close(closes, session.date, state.last_bar.close)
         state = replace(state, orders=(), closes=closes, session=None, market=None, last_bar=None)
-        due = [(held, contract) for held, contract in _options(state) if contract.expiry <= session.date]
+        due = [(held, contract) for held, contract in options_held(state) if contract.expiry <= session.date]
         return self._settle(state, due, time_ns, said)
 
     def _settle(
@@ -223,8 +184,8 @@ class PaperBroker:
             strike, right = contract.strike, contract.right
             exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
             shares = right * SHARES * held.quantity if exercised else 0
-            holdings = _with_trade(state.holdings, held.symbol, -held.quantity, ZERO)
-            holdings = _with_trade(holdings, self._underlying, shares, strike)
+            holdings = with_trade(state.holdings, held.symbol, -held.quantity, ZERO)
+            holdings = with_trade(holdings, self._underlying, shares, strike)
             state = replace(state, cash=state.cash - shares * strike, holdings=holdings)
             said.append(ContractExpired(time_ns, held.symbol, held.quantity, self._underlying, shares, strike))
         return state
@@ -246,75 +207,13 @@ class PaperBroker:
         if name in state.seen:
             raise ValueError(f"client order id {name!r} was submitted twice; expected a new id for every submission")
         state = replace(state, seen=(*state.seen, name))
-        reason = self._refusal(state, order, time_ns) or self._shortfall(state, order)
+        reason = refusal(state, order, time_ns, self._trading, self._underlying)
         if reason:
             said.append(OrderRejected(time_ns, name, reason))
             return state
         working = WorkingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
         said.append(OrderAccepted(time_ns, name))
         return replace(state, orders=(*state.orders, working))
-
-    def _refusal(self, state: PaperState, order: SubmitOrder, time_ns: int) -> str:
-        """What is wrong with the order itself, in Alpaca's words where it has them, or an empty string."""
-        if order.quantity <= 0:
-            return f"qty must be > 0 (requested: {order.quantity})"
-        if not self._is_known(state, order.symbol):
-            return f'asset "{order.symbol}" not found'
-        if INTENTS[order.side] != order.intent:
-            return f"position intent mismatch, inferred: {INTENTS[order.side]}, specified: {order.intent}"
-        limit = order.limit_price
-        if limit is not None:
-            wrong = limit <= 0 or limit % CENT != 0
-            return f"limit price {limit} must be a positive multiple of {CENT}" if wrong else ""
-        session = state.session
-        if session is None or not session.open_ns <= time_ns < session.close_ns:
-            return "options market orders are only allowed during market hours"
-        return ""
-
-    def _shortfall(self, state: PaperState, order: SubmitOrder) -> str:
-        """What the account lacks for the order, in Alpaca's words, or an empty string."""
-        if order.side < 0:
-            working = sum(o.quantity - o.filled for o in state.orders if o.symbol == order.symbol and o.side < 0)
-            held = _held(state, order.symbol)
-            if order.quantity <= held - working:
-                return ""
-            return f"insufficient qty available for order (requested: {order.quantity}, available: {held - working})"
-        worst = self._worst(state, order.symbol, order.limit_price)
-        if worst is None:
-            return "market order without a quote"
-        required = worst * SHARES * order.quantity + fees(order.quantity, ZERO, 1, self._paper)
-        available = self._buying_power(state)
-        if required <= available:
-            return ""
-        return f"insufficient options buying power (required: {required}, available: {available})"
-
-    def _is_known(self, state: PaperState, symbol: str) -> bool:
-        contract, market = parse_occ(symbol), state.market
-        if contract is None or contract.root != self._underlying:
-            return False
-        return _held(state, symbol) > 0 or (
-            market is not None
-            and contract.expiry in market.listed_expiries(self._contracts.min_days, self._contracts.max_days)
-            and contract.strike in market.listed_strikes(self._paper.strikes_each_side)
-        )
-
-    def _buying_power(self, state: PaperState) -> Decimal:
-        """Cash less what the working buys may still cost."""
-        available = state.cash
-        for order in state.orders:
-            if order.side > 0:
-                worst = self._worst(state, order.symbol, order.limit_price) or ZERO
-                available -= worst * SHARES * (order.quantity - order.filled)
-                available -= fees(order.quantity, ZERO, 1, self._paper) - order.fees
-        return available
-
-    def _worst(self, state: PaperState, symbol: str, limit_price: Decimal | None) -> Decimal | None:
-        """A buy's limit; for a market order the ask at the close of the session's last bar, None without one."""
-        bar, market = state.last_bar, state.market
-        if limit_price is not None or bar is None or market is None:
-            return limit_price
-        cents = market.cents(symbol, bar.close, bar.start_ns + MINUTE_NS, self._paper)
-        return None if cents is None else _usd(cents[1])
 
     # --- matching and quotes --------------------------------------------------------------------------------------
 
@@ -341,7 +240,7 @@ class PaperBroker:
         cents = market.cents(order.symbol, bar.open, bar.start_ns, self._paper)
         if cents is None:
             return None
-        at_open, limit = _usd(cents[taken]), order.limit_price
+        at_open, limit = usd(cents[taken]), order.limit_price
         if limit is None:
             return (at_open, bar.start_ns) if at_open else None
         if order.side * (limit - at_open) >= 0:
@@ -349,7 +248,7 @@ class PaperBroker:
         best = bar.low if option_terms(order.symbol)[1] * order.side > 0 else bar.high
         end_ns = bar.start_ns + MINUTE_NS
         cents = market.cents(order.symbol, best, end_ns, self._paper)
-        if cents is not None and order.side * (limit - _usd(cents[taken])) >= 0:
+        if cents is not None and order.side * (limit - usd(cents[taken])) >= 0:
             return limit, end_ns
         return None
 
@@ -368,7 +267,7 @@ class PaperBroker:
         return replace(
             state,
             cash=state.cash - side * fill_price * SHARES * quantity - (paid - order.fees),
-            holdings=_with_trade(state.holdings, symbol, side * quantity, fill_price),
+            holdings=with_trade(state.holdings, symbol, side * quantity, fill_price),
             orders=(*state.orders[:at], *rest, *state.orders[at + 1 :]),
         )
 
@@ -393,12 +292,12 @@ class PaperBroker:
             bid, ask = bid_ask_cents(price(bar.close, strike, years, volatility, right), paper)
             if symbol not in held:
                 middle = _mid_usd(bid + ask)
-                quotes.append(Quote(symbol, _usd(bid), _usd(ask), middle, middle, time_ns))
+                quotes.append(Quote(symbol, usd(bid), usd(ask), middle, middle, time_ns))
                 continue
             worst, best = (bar.low, bar.high) if right > 0 else (bar.high, bar.low)
             low = sum(bid_ask_cents(price(worst, strike, years, volatility, right), paper))
             high = sum(bid_ask_cents(price(best, strike, years, volatility, right), paper))
-            quotes.append(Quote(symbol, _usd(bid), _usd(ask), _mid_usd(low), _mid_usd(high), time_ns))
+            quotes.append(Quote(symbol, usd(bid), usd(ask), _mid_usd(low), _mid_usd(high), time_ns))
         return tuple(quotes)
 
 
@@ -407,12 +306,6 @@ def _contract(underlying: str, expiry: str, right: int, strike: int, open_intere
     """A listed contract at a whole-dollar strike; most of a session's were listed the session before."""
     dollars = Decimal(strike)
     return Contract(occ_symbol(underlying, expiry, right, dollars), expiry, right, dollars, open_interest)
-
-
-def broker_snapshot(state: PaperState, time_ns: int) -> BrokerSnapshot:
-    """What the paper broker answers to the question for cash, positions and open orders."""
-    positions = tuple(BrokerPosition(h.symbol, Decimal(h.quantity), h.average_price) for h in state.holdings)
-    return BrokerSnapshot(time_ns, state.cash, positions, tuple(order.client_order_id for order in state.orders))
 
 
 def _cancel(state: PaperState, name: str, time_ns: int, said: list[Event]) -> PaperState:
@@ -424,37 +317,7 @@ def _cancel(state: PaperState, name: str, time_ns: int, said: list[Event]) -> Pa
     return state
 
 
-def _options(state: PaperState) -> list[tuple[Holding, OccContract]]:
-    """The held options with what their symbols say; shares are left out."""
-    return [(held, contract) for held in state.holdings if (contract := parse_occ(held.symbol)) is not None]
-
-
-def _held(state: PaperState, symbol: str) -> int:
-    return sum(holding.quantity for holding in state.holdings if holding.symbol == symbol)
-
-
-def _with_trade(holdings: tuple[Holding, ...], symbol: str, quantity: int, at: Decimal) -> tuple[Holding, ...]:
-    """Holdings after a trade of signed `quantity`: growing averages the price, shrinking keeps it, turning takes it."""
-    kept = tuple(holding for holding in holdings if holding.symbol != symbol)
-    old = next((holding for holding in holdings if holding.symbol == symbol), Holding(symbol, 0, ZERO))
-    total = old.quantity + quantity
-    if total == 0:
-        return kept
-    average = at
-    if old.quantity * quantity >= 0:
-        average = (old.average_price * old.quantity + at * quantity) / total
-    elif old.quantity * total > 0:
-        average = old.average_price
-    return (*kept, Holding(symbol, total, average))
-
-
-@lru_cache(maxsize=65536)
-def _usd(cents: int) -> Decimal:
-    """Whole cents as USD with two decimals."""
-    return Decimal(cents).scaleb(-2)
-
-
 @lru_cache(maxsize=65536)
 def _mid_usd(bid_and_ask: int) -> Decimal:
     """The mid in USD of a bid and an ask whose sum in cents is given: exact to the half cent."""
-    return _usd(bid_and_ask // 2) if bid_and_ask % 2 == 0 else Decimal(bid_and_ask * 5).scaleb(-3)
+    return usd(bid_and_ask // 2) if bid_and_ask % 2 == 0 else Decimal(bid_and_ask * 5).scaleb(-3)

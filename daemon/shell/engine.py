@@ -26,7 +26,7 @@ from daemon.core.events import (
     SessionEnded,
 )
 from daemon.core.machine import Machine
-from daemon.core.paper import broker_snapshot
+from daemon.core.paper_state import broker_snapshot
 from daemon.core.state import digest
 from daemon.core.step import Step
 from daemon.shell.journal import Batch, Chain, Entry, decode_event, encode_effects

@@ -17,7 +17,8 @@ import strategies
 from daemon.core.events import FEED_EVENTS, MARKET_EVENTS, Event, PolicyAnswered, PolicyFailed
 from daemon.core.limits import Trading
 from daemon.core.machine import Divergence, Machine
-from daemon.core.paper import PaperBroker, PaperState
+from daemon.core.paper import PaperBroker
+from daemon.core.paper_state import PaperState
 from daemon.core.records import Row
 from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core

@@ -12,7 +12,8 @@ from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, SubmitOrder
 from daemon.core.limits import Paper, Risk, Trading
 from daemon.core.machine import Divergence, Machine
-from daemon.core.paper import PaperBroker, broker_snapshot
+from daemon.core.paper import PaperBroker
+from daemon.core.paper_state import broker_snapshot
 from daemon.core.state import encode_state
 from daemon.core.step import Core, Step
 from strategies.contract import Bar, Session

@@ -37,7 +37,8 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Contracts, Paper, Trading
-from daemon.core.paper import Holding, PaperBroker, PaperState, SessionClose, WorkingOrder, broker_snapshot
+from daemon.core.paper import PaperBroker
+from daemon.core.paper_state import Holding, PaperState, SessionClose, WorkingOrder, broker_snapshot
 from strategies.contract import Bar, Session
 
 MINUTE = 60_000_000_000

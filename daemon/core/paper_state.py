@@ -1,0 +1,99 @@
+"""The paper broker's books: cash, holdings, working orders and the market of the session, as one frozen value.
+
+Nothing here decides what trades. Invariant: JSON gives back an equal state, and holdings change by `with_trade` alone.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import lru_cache
+
+import msgspec
+
+from daemon.core.events import BrokerPosition, BrokerSnapshot
+from daemon.core.option_market import OccContract, SessionMarket, parse_occ
+from strategies.contract import Bar, Session
+
+ZERO = Decimal(0)
+SHARES = 100  # of the underlying for one contract
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A position: contracts, or shares (negative when short). `average_price` in USD a share."""
+
+    symbol: str
+    quantity: int
+    average_price: Decimal
+
+
+class WorkingOrder(msgspec.Struct, frozen=True):
+    """An accepted order that is neither filled, cancelled nor expired. `cost` = sum of price x contracts so far."""
+
+    client_order_id: str
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: Decimal | None
+    submitted_ns: int
+    filled: int = 0
+    cost: Decimal = ZERO
+    fees: Decimal = ZERO
+
+
+class SessionClose(msgspec.Struct, frozen=True):
+    """The close of a session's last bar."""
+
+    date: str
+    close: float
+
+
+class PaperState(msgspec.Struct, frozen=True):
+    """All the paper broker knows. JSON-encodable; a decoded copy continues exactly like the original."""
+
+    cash: Decimal
+    holdings: tuple[Holding, ...] = ()
+    orders: tuple[WorkingOrder, ...] = ()
+    closes: tuple[SessionClose, ...] = ()  # of earlier sessions, oldest first, as many as the volatility needs
+    session: Session | None = None  # None before the first and between sessions
+    upcoming: tuple[Session, ...] = ()
+    previous: tuple[Session, ...] = ()
+    market: SessionMarket | None = None  # of this session, fixed before its first bar; None while σ is unknown
+    last_bar: Bar | None = None  # of this session
+    watched: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled, or still working then
+
+
+def broker_snapshot(state: PaperState, time_ns: int) -> BrokerSnapshot:
+    """What the paper broker answers to the question for cash, positions and open orders."""
+    positions = tuple(BrokerPosition(h.symbol, Decimal(h.quantity), h.average_price) for h in state.holdings)
+    return BrokerSnapshot(time_ns, state.cash, positions, tuple(order.client_order_id for order in state.orders))
+
+
+def options_held(state: PaperState) -> list[tuple[Holding, OccContract]]:
+    """The held options with what their symbols say; shares are left out."""
+    return [(held, contract) for held in state.holdings if (contract := parse_occ(held.symbol)) is not None]
+
+
+def quantity_held(state: PaperState, symbol: str) -> int:
+    return sum(holding.quantity for holding in state.holdings if holding.symbol == symbol)
+
+
+def with_trade(holdings: tuple[Holding, ...], symbol: str, quantity: int, at: Decimal) -> tuple[Holding, ...]:
+    """Holdings after a trade of signed `quantity`: growing averages the price, shrinking keeps it, turning takes it."""
+    kept = tuple(holding for holding in holdings if holding.symbol != symbol)
+    old = next((holding for holding in holdings if holding.symbol == symbol), Holding(symbol, 0, ZERO))
+    total = old.quantity + quantity
+    if total == 0:
+        return kept
+    average = at
+    if old.quantity * quantity >= 0:
+        average = (old.average_price * old.quantity + at * quantity) / total
+    elif old.quantity * total > 0:
+        average = old.average_price
+    return (*kept, Holding(symbol, total, average))
+
+
+@lru_cache(maxsize=65536)
+def usd(cents: int) -> Decimal:
+    """Whole cents as USD with two decimals."""
+    return Decimal(cents).scaleb(-2)
