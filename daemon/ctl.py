@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from daemon.config import EXIT_CODE
@@ -370,7 +370,7 @@ def _short(payload: dict[str, Any]) -> str:
 
 
 def _table(head: tuple[str, ...], lines: Sequence[Sequence[str]]) -> Table:
-    table = Table(*head)
+    table = Table(*(Column(name, overflow="fold") for name in head))  # an order's id is never cut
     for line in lines:
         table.add_row(*line)
     return table
