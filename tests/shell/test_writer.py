@@ -43,6 +43,16 @@ async def write_each(writer: JournalWriter, made: list[Batch]) -> None:
     await writer.durable()
 
 
+async def hand_over(writer: JournalWriter, made: list[Batch]) -> None:
+    """Hand all over before the first can be committed; no more than `IN_FLIGHT`."""
+    holder = sqlite3.connect(writer.journal.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    for batch in made:
+        await writer.write(batch)
+    holder.execute("ROLLBACK")
+    holder.close()
+
+
 def stored(path: Path) -> list[int | None]:
     reader = JournalReader(path / FILE)
     try:
@@ -87,9 +97,7 @@ async def test_nothing_is_written_after_a_batch_that_failed(
 ) -> None:
     first, doubled, third = batches(3)
     doubled.entries = first.entries
-    await writer.write(first)
-    await writer.write(doubled)
-    await writer.write(third)
+    await hand_over(writer, [first, doubled, third])
     with pytest.raises(WriteFailed, match="UNIQUE constraint"):
         await writer.durable()
     with pytest.raises(WriteFailed, match="UNIQUE constraint"):
@@ -113,8 +121,7 @@ async def test_nothing_follows_a_batch_that_failed_for_a_reason_that_is_not_sqli
     first, second, third = batches(3)
     first.entries.append(Chain(first.entries[-1].id + 1).entry(9, ClockTicked(2**70), "[]"))  # no 64-bit time
     writer = JournalWriter(journal, ballast_mib=1)
-    for batch in (first, second, third):
-        await writer.write(batch)
+    await hand_over(writer, [first, second, third])
     with pytest.raises(WriteFailed, match="OverflowError"):
         await writer.durable()
     writer.close()
@@ -129,8 +136,7 @@ async def test_nothing_follows_a_failed_batch_when_the_ballast_cannot_be_given_u
     writer = JournalWriter(journal)
     doubled, second = batches(2)
     doubled.entries += doubled.entries
-    await writer.write(doubled)
-    await writer.write(second)
+    await hand_over(writer, [doubled, second])
     with pytest.raises(WriteFailed, match=BALLAST_FILE):
         await writer.durable()
     writer.close()
