@@ -11,14 +11,15 @@ PYTEST_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo training test lint format bench clean
 
 help:
-	@echo "make demo    install the daemon and run the bundled tape through it (dry run, no account needed)"
-	@echo "make test    install everything, then lint, type check and test with coverage"
-	@echo "make lint    the static checks alone"
-	@echo "make bench   the benchmarks, as JSON"
-	@echo "make clean   remove the environment and all caches"
+	@echo "make demo      install the daemon and run the bundled tape through it (dry run, no account needed)"
+	@echo "make test      install everything, then lint, type check and test with coverage"
+	@echo "make training  install what train-and-export needs"
+	@echo "make lint      the static checks alone"
+	@echo "make bench     the benchmarks, as JSON"
+	@echo "make clean     remove the environment and all caches"
 
 .venv/bin/python:
 	@python=$$(command -v python3.11 || command -v python3 || true); \
@@ -46,6 +47,9 @@ help:
 	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
 	@touch $@
+
+training: .venv/.installed-tests
+	@echo "== .venv has what train-and-export needs"
 
 demo: .venv/.installed-daemon
 	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); \

@@ -202,10 +202,11 @@ def _resident_mb(process: int) -> float:
         return 0.0
 
 
-def start_up(tape: Path, runs: int = 5) -> dict[str, Any]:
+def start_up(tape: Path, runs: int = 5, kill_at: str = '"date": "2024-08') -> dict[str, Any]:
     """Seconds from the start of the process to its first line of log: everything checked, recovered, ready.
 
-    Then the same after a SIGKILL in the middle of the tape: recovery from the newest snapshot and the journal after it.
+    Then the same after a SIGKILL at the first log line that holds `kill_at`: recovery from the newest snapshot and the
+    journal after it.
     """
     took = []
     with tempfile.TemporaryDirectory() as folder:
@@ -216,7 +217,7 @@ def start_up(tape: Path, runs: int = 5) -> dict[str, Any]:
         state_dir = Path(folder) / "disturbed"
         process, _, _ = _started(tape, state_dir)
         for line in process.stderr or ():
-            if '"date": "2024-08' in line or '"date": "2022-06' in line:  # well into either tape
+            if kill_at in line:
                 break
         _killed(process)
         process, recovery_s, told = _started(tape, state_dir)
@@ -264,8 +265,8 @@ def main() -> None:
         if tape.parent != Path(folder):
             kind = "recorded"
         figures = {"bench": "replay", "tape": tape.name, "bars_are": kind, "cores": os.cpu_count()}
-        for part in (throughput, stages, start_up):
-            figures.update(part(tape))
+        kill_at = '"date": "2024-08' if kind == "recorded" else '"date": "2022-06'
+        figures.update(throughput(tape), **stages(tape), **start_up(tape, kill_at=kill_at))
         figures.update(memory())
     sys.stdout.write(json.dumps(figures) + "\n")
     missing = [name for name in ("orders", "partial_fills", "restarts") if not figures[name]]

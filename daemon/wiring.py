@@ -6,6 +6,7 @@ Every wiring is the same engine, journal and machine; only source and broker sid
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import hashlib
 import signal
@@ -177,6 +178,10 @@ def _announce(replay: Replay, state_dir: StateDir, recovered: Recovered, log: Lo
     if manifest.training.feed != settings.feed.name:
         reason = f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}"
         log("model_warning", version=model.version, reason=reason)
+    trading, before = settings.trading(), machine.state.trading
+    if trading != before:
+        names = [field.name for field in dataclasses.fields(trading)]
+        log("rules_changed", tables=[name for name in names if getattr(trading, name) != getattr(before, name)])
     if state_dir.fresh is False:
         log("recovered", events_replayed=recovered.replayed, under_way=len(machine.queue))
 

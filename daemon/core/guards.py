@@ -16,7 +16,7 @@ from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import Draft, Halt, Pause, Position
 
-URGENCY = {"daily_loss": 1, "flatten": 2}  # of the halts that also leave every position; others have 0
+URGENCY = {"daily_loss": 1, "disk_full": 2, "flatten": 2}  # of the halts that also leave every position; others have 0
 LEAVING = frozenset(URGENCY)
 TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this

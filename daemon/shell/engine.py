@@ -17,7 +17,6 @@ import msgspec
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.events import (
     Event,
-    FlattenRequested,
     HaltRequested,
     ModelVerified,
     PolicyAnswered,
@@ -229,7 +228,6 @@ class Engine:
         self._writer.pressed = False
         now = self.machine.state.now_ns
         await self._step(HaltRequested(now, "disk_full", "the journal's disk is full", "engine"))
-        await self._step(FlattenRequested(now, "disk_full", "engine"))
         await self._drain()
         self.stop("disk_full")
 

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +24,6 @@ from strategies.contract import Observation
 
 SCHEMA_VERSION = 1
 FILE = "journal.sqlite"
-GENESIS = bytes(32)
 SNAPSHOTS_KEPT = 3
 _STARTUP_KINDS = frozenset(kind.__name__ for kind in STARTUP_EVENTS)
 _SQL_TYPES = {"int": "INTEGER", "str": "TEXT", "float": "REAL", "bytes": "BLOB"}
@@ -63,7 +62,10 @@ class Entry(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The state after event row `event_id`. `market` is the paper broker's, empty with a real broker."""
+    """The state after event row `event_id`. `market` is the paper broker's, empty with a real broker.
+
+    `digest` and `market_digest` are the SHA-256 of `state` and `market`, 64 hex digits each.
+    """
 
     event_id: int
     seq: int
@@ -72,6 +74,19 @@ class Snapshot(NamedTuple):
     state: bytes
     market: bytes
     digest: str
+    market_digest: str
+
+    @property
+    def whole(self) -> bool:
+        """True when both parts are what was written."""
+        parts = ((self.state, self.digest), (self.market, self.market_digest))
+        return all(hashlib.sha256(part).hexdigest() == digest for part, digest in parts)
+
+
+def genesis(meta: Mapping[str, str]) -> bytes:
+    """Where the hash chain starts: SHA-256 over what the journal was made with, so that none of it can be changed."""
+    made_with = sorted((key, value) for key, value in meta.items() if key != "head")
+    return hashlib.sha256(msgspec.json.encode(made_with)).digest()
 
 
 class Batch:
@@ -131,7 +146,7 @@ class Chain:
 
     __slots__ = ("head", "next_id")
 
-    def __init__(self, next_id: int = 1, head: bytes = GENESIS) -> None:
+    def __init__(self, next_id: int = 1, head: bytes = b"") -> None:
         self.next_id = next_id
         self.head = head
 
@@ -188,7 +203,8 @@ _SCHEMA = (
     "CREATE TABLE digests (seq INTEGER PRIMARY KEY, digest TEXT NOT NULL)",
     (
         "CREATE TABLE snapshots (event_id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, code TEXT NOT NULL, "
-        "kept INTEGER NOT NULL, state BLOB NOT NULL, market BLOB NOT NULL, digest TEXT NOT NULL)"
+        "kept INTEGER NOT NULL, state BLOB NOT NULL, market BLOB NOT NULL, digest TEXT NOT NULL, "
+        "market_digest TEXT NOT NULL)"
     ),
     *(table.create for table in READ_MODELS.values()),
     "CREATE INDEX decisions_by_bar ON decisions (bar_ns)",
@@ -239,7 +255,7 @@ class Journal:
             if batch.digests:
                 db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", batch.digests)
             for snapshot in batch.snapshots:
-                db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)", snapshot)
+                db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", snapshot)
                 db.execute(
                     "DELETE FROM snapshots WHERE kept = 0 AND event_id NOT IN "
                     "(SELECT event_id FROM snapshots ORDER BY event_id DESC LIMIT ?)",
@@ -312,9 +328,9 @@ class JournalReader:
         return Entry._make(row) if row else None
 
     def chain_head(self) -> bytes:
-        """Hash of the last chained row."""
+        """Hash of the last chained row, the chain's start before there is one."""
         row = self._db.execute("SELECT hash FROM events WHERE seq IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
-        return bytes(row[0]) if row else GENESIS
+        return bytes(row[0]) if row else genesis(self.meta())
 
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, oldest first."""

@@ -23,13 +23,13 @@ from daemon.core.records import Row
 from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core
 from daemon.shell.journal import (
-    GENESIS,
     Entry,
     JournalError,
     JournalReader,
     Snapshot,
     decode_event,
     encode_effects,
+    genesis,
     row_hash,
 )
 from strategies.contract import Strategy
@@ -85,7 +85,8 @@ def snapshot_of(machine: Machine, event_id: int, code: str, *, kept: bool = Fals
         raise ValueError(f"{len(machine.queue)} caused events are still to come; a snapshot waits for them")
     state = encode_state(machine.state)
     market = b"" if machine.market_state is None else _market_encoder.encode(machine.market_state)
-    return Snapshot(event_id, machine.state.seq, code, int(kept), state, market, hashlib.sha256(state).hexdigest())
+    digests = [hashlib.sha256(part).hexdigest() for part in (state, market)]
+    return Snapshot(event_id, machine.state.seq, code, int(kept), state, market, *digests)
 
 
 def reapply(machine: Machine, entry: Entry, rows: list[Row]) -> str:
@@ -122,10 +123,10 @@ def adopt_trading(machine: Machine) -> None:
 def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
     """Bring the machine to the journal's end. Raises JournalError for a damaged journal or one of other code."""
     snapshots = reader.snapshots()
-    previous, last_id, run_code, first_code, replayed = GENESIS, 0, "", "", 0
+    previous, last_id, run_code, first_code, replayed = genesis(reader.meta()), 0, "", "", 0
     if snapshots:
         newest = snapshots[-1]
-        if hashlib.sha256(newest.state).hexdigest() != newest.digest or not _row_exists(reader, newest.event_id):
+        if not newest.whole or not _row_exists(reader, newest.event_id):
             raise JournalError(
                 f"{reader.path}: the snapshot at event {newest.seq} is damaged; run rltraderctl verify, restore a copy"
             )
@@ -178,7 +179,7 @@ def _head_at(reader: JournalReader, event_id: int) -> bytes:
     rows = reader.query(
         "SELECT hash FROM events WHERE seq IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT 1", (event_id,)
     )
-    return bytes(rows[0]["hash"]) if rows else GENESIS
+    return bytes(rows[0]["hash"]) if rows else genesis(reader.meta())
 
 
 def _other_code(reader: JournalReader, entry: Entry, theirs: str, ours: str, detail: str) -> JournalError:

@@ -17,6 +17,7 @@ _CURES = {
     "mode": "use the mode it was made in, or another --state-dir",
     "account": "use the account it was made for, or another --state-dir",
     "strategy": "use the strategy it was made for, or another --state-dir",
+    "feed": "use the feed it was made for, or another --state-dir",
     "tape_sha256": "resume with the tape it was made from, or use another --state-dir",
 }
 
@@ -81,10 +82,11 @@ def check_identity(path: Path, meta: dict[str, str], wanted: dict[str, str]) -> 
     for key, cure in _CURES.items():
         if meta.get(key, "") != wanted.get(key, ""):
             found, expected = meta.get(key) or "none", wanted.get(key) or "none"
-            if key == "tape_sha256":
+            named = "tape" if key == "tape_sha256" else key
+            if named == "tape":
                 found, expected = f"{meta.get('tape')} ({found[:12]})", f"{wanted.get('tape')} ({expected[:12]})"
             raise StateDirError(
-                f"{path}: this state directory was made with {key} {found}, now {expected} is asked for: {cure}"
+                f"{path}: this state directory was made with {named} {found}, now {expected} is asked for: {cure}"
             )
 
 

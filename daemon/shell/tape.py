@@ -26,6 +26,7 @@ from strategies.contract import Bar
 __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource", "scan"]
 
 DAY_S = 86_400
+STEPS_TO_JUDGE = 20
 _SECOND_NS = 1_000_000_000
 _ROW_FAULTS = ("", "not_finite", "not_positive", "high_below_low", "negative_volume", "off_grid")
 REJECT_REASONS = (*_ROW_FAULTS[1:], "duplicate", "out_of_order")
@@ -70,6 +71,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
     days: set[date] = set()  # that have rows of the strategy
     begun: set[int] = set()  # the strategy's symbols seen, by place
     first_ns, last_ns = 2**63 - 1, -1
+    steps = _Steps(interval_s)
     for rows in file.batches():
         counts.update(dict(zip(rows.names, np.bincount(rows.codes, minlength=len(rows.names)).tolist(), strict=True)))
         places = _places(rows, symbols)
@@ -86,12 +88,18 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
                 )
             begun.add(place)
         first_ns, last_ns = min(first_ns, int(starts.min())), int(newest[-1])
+        steps.add(starts)
         days.update(_new_york_days(starts).tolist())
     if not counts:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
     if not any(symbol in counts for symbol in symbols):
         found = ", ".join(sorted(counts)[:8])
         raise TapeError(f"{path}: no row of {', '.join(symbols)}; found {found}: pass a tape of the strategy's symbols")
+    if steps.wrong():
+        raise TapeError(
+            f"{path}: most bars are {steps.commonest_s()} s apart; expected bars of {interval_s} s: pass a tape of the "
+            f"strategy's interval"
+        )
     return TapeInfo(
         sha256=digest,
         rows=counts.total(),
@@ -104,6 +112,27 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
         symbol_assumed=file.symbol_assumed,
         synthetic=file.synthetic,
     )
+
+
+class _Steps:
+    """How far apart bars are: tells a tape of another interval from one with holes."""
+
+    def __init__(self, interval_s: int) -> None:
+        self._interval_s = interval_s
+        self._counts: Counter[int] = Counter()
+
+    def add(self, starts: npt.NDArray[np.int64]) -> None:
+        steps = np.diff(starts) // _SECOND_NS
+        values, counts = np.unique(steps[steps > 0], return_counts=True)
+        self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+    def commonest_s(self) -> int:
+        return self._counts.most_common(1)[0][0]
+
+    def wrong(self) -> bool:
+        """Enough steps to judge, and fewer than a quarter of them are the interval. Days apart never are."""
+        total = self._counts.total()
+        return self._interval_s < DAY_S and total >= STEPS_TO_JUDGE and 4 * self._counts[self._interval_s] < total
 
 
 @dataclass(slots=True)

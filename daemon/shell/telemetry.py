@@ -60,6 +60,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "recovered": LogEvent(
         "info", ("events_replayed", "under_way"), "Recovery replayed the journal after its snapshot."
     ),
+    "rules_changed": LogEvent(
+        "warning",
+        ("tables",),
+        "The trading rules differ from those this journal ran by before; they hold from here on.",
+    ),
     "session_started": LogEvent(
         "info", ("date", "equity_usd"), "A regular session was scheduled; its limits are fresh."
     ),

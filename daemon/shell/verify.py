@@ -6,7 +6,6 @@ Segments that other code wrote are checked by their hashes alone, and the report
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -20,7 +19,6 @@ from daemon.core.orders import TERMINAL
 from daemon.core.state import Identity, digest
 from daemon.shell.engine import DIGEST_EVERY
 from daemon.shell.journal import (
-    GENESIS,
     READ_MODELS,
     Batch,
     Entry,
@@ -28,6 +26,7 @@ from daemon.shell.journal import (
     JournalReader,
     Snapshot,
     decode_event,
+    genesis,
     row_hash,
 )
 from daemon.shell.recovery import fresh_machine, reapply, restore, snapshot_of
@@ -104,7 +103,7 @@ class _Verification:
         self._snapshots = {s.event_id: s for s in reader.snapshots()}
 
     def run(self) -> None:
-        previous, last, last_seq = GENESIS, None, 0
+        previous, last, last_seq = genesis(self._reader.meta()), None, 0
         for entry in self._reader.entries():
             expected_id = last.id + 1 if last else 1
             if entry.id != expected_id:
@@ -130,7 +129,8 @@ class _Verification:
     def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
         where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
         if row_hash(previous, *entry[:6]) != entry.hash:
-            raise _Different(f"{where}: the hash does not match: this row, or the order of rows, was changed")
+            before = "the order of rows" if entry.id > 1 else "what the journal was made with (its table meta)"
+            raise _Different(f"{where}: the hash does not match: this row, or {before}, was changed")
         if entry.seq is not None and entry.seq != last_seq + 1:
             raise _Different(f"{where}: sequence {last_seq + 1} was expected")
         try:
@@ -187,8 +187,7 @@ class _Verification:
         snapshot = self._snapshots.pop(entry.id, None)
         if snapshot is None or self._machine is None:
             return
-        found = hashlib.sha256(snapshot.state).hexdigest()
-        if found != snapshot.digest or (snapshot.code, bool(snapshot.kept)) != (self._run_code, self._turned):
+        if not snapshot.whole or (snapshot.code, bool(snapshot.kept)) != (self._run_code, self._turned):
             raise _Different(f"the snapshot at event {snapshot.seq}: its digest, code or mark was changed")
         self._turned = False
         if not self._own:

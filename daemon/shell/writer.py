@@ -13,7 +13,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from daemon.shell.journal import Batch, Journal, WriteFailed
+from daemon.shell.journal import Batch, Journal, JournalError, WriteFailed
 
 BALLAST_FILE = "ballast"
 IN_FLIGHT = 3  # batches handed over and not yet durable; more wait
@@ -79,14 +79,17 @@ class JournalWriter:
 
 
 def _make_ballast(path: Path, mib: int) -> None:
-    """Reserve `mib` MiB beside the journal where the disk has twice that to spare; else leave it out."""
+    """Reserve `mib` MiB beside the journal. Raises JournalError without room: a halt could not be journaled."""
     size = mib * 1024 * 1024
     if path.exists() and path.stat().st_size == size:
         return
     try:
-        if shutil.disk_usage(path.parent).free < 2 * size:
-            return
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
-    except OSError:
+    except OSError as error:
         path.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free >> 20
+        raise JournalError(
+            f"{path}: cannot reserve {mib} MiB for the day the disk is full ({error.strerror}, {free} MiB are free): "
+            f"make room, or set journal.ballast_mib lower"
+        ) from error

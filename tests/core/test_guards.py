@@ -155,7 +155,7 @@ def test_a_halt_cancels_the_working_entry_and_survives_json_and_a_new_session() 
 def test_a_second_halt_keeps_the_first_reason_and_is_no_news() -> None:
     d = desk()
     d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))
-    assert d.put(HaltRequested(d.at(2), "disk_full", "again", "engine")) == []
+    assert d.put(HaltRequested(d.at(2), "quarantine", "again", "engine")) == []
     assert d.halted() == "operator"
 
 

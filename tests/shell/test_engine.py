@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -247,8 +248,9 @@ def test_what_the_reconciliation_cancels_is_settled_also_when_no_event_follows(d
 
     assert desk.run(tmp_path, engine_made=engines.append, observe=stop_with_an_entry_at_work).failure is None
     newest = table(tmp_path, "snapshots")[-1]
-    market = {**json.loads(newest[5]), "cash": "1.00"}  # the broker says something else than the book
-    execute(tmp_path, "UPDATE snapshots SET market = ? WHERE event_id = ?", json.dumps(market).encode(), newest[0])
+    market = json.dumps({**json.loads(newest[5]), "cash": "1.00"}).encode()  # the broker says otherwise than the book
+    change = "UPDATE snapshots SET market = ?, market_digest = ? WHERE event_id = ?"
+    execute(tmp_path, change, market, hashlib.sha256(market).hexdigest(), newest[0])
     recorded = desk.run(tmp_path, source=lambda _: Silent())
     assert recorded.failure is None
     assert recorded.engine is not None

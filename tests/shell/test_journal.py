@@ -26,7 +26,6 @@ from daemon.core.events import (
 from daemon.core.records import EquityRow, FillRow, OrderRow
 from daemon.shell.journal import (
     FILE,
-    GENESIS,
     SCHEMA_VERSION,
     SNAPSHOTS_KEPT,
     Batch,
@@ -39,6 +38,7 @@ from daemon.shell.journal import (
     decode_event,
     encode_effects,
     encode_event,
+    genesis,
 )
 from strategies.contract import Observation
 
@@ -73,7 +73,8 @@ def ticks(chain: Chain, first: int, count: int) -> Batch:
 
 
 def snapshot(event_id: int, *, kept: bool = False) -> Snapshot:
-    return Snapshot(event_id, event_id, "c0de", int(kept), b"{}", b"", hashlib.sha256(b"{}").hexdigest())
+    digests = [hashlib.sha256(part).hexdigest() for part in (b"{}", b"")]
+    return Snapshot(event_id, event_id, "c0de", int(kept), b"{}", b"", *digests)
 
 
 def order(status: str, filled: int) -> OrderRow:
@@ -86,7 +87,7 @@ def test_an_event_is_always_read_back_as_it_was_written(event: Event) -> None:
 
 
 def test_a_row_is_hashed_over_the_chained_row_before_it_and_its_own_columns() -> None:
-    chain = Chain()
+    chain = Chain(1, bytes(32))
     first = chain.entry(1, ClockTicked(7), "[]")
     assert (first.id, first.seq, first.kind, first.payload) == (
         1,
@@ -151,7 +152,7 @@ def test_what_is_committed_is_read_back_in_order(journal: Journal, tmp_path: Pat
 def test_an_empty_journal_has_no_rows_and_the_first_head(journal: Journal) -> None:
     reader = journal.reader()
     assert list(reader.entries()) == []
-    assert (reader.last_entry(), reader.chain_head(), reader.count()) == (None, GENESIS, 0)
+    assert (reader.last_entry(), reader.chain_head(), reader.count()) == (None, genesis(reader.meta()), 0)
     assert "head" not in reader.meta()
 
 

@@ -133,7 +133,9 @@ def test_a_hole_after_the_snapshot_is_refused(whole: Path, tmp_path: Path) -> No
     "change",
     [
         "state = CAST(replace(CAST(state AS TEXT), '\"fed\":', '\"fed\":1') AS BLOB)",
+        'market = CAST(replace(CAST(market AS TEXT), \'"cash":"\', \'"cash":"1\') AS BLOB)',
         "digest = 'x'",
+        "market_digest = 'x'",
         "event_id = event_id + 1000000",
     ],
 )
@@ -148,7 +150,12 @@ def test_a_snapshot_that_this_code_cannot_read_names_both_codes(whole: Path, tmp
     shutil.copy(whole / FILE, tmp_path / FILE)
     state = b'{"strategy":17}'
     digest = hashlib.sha256(state).hexdigest()
-    execute(tmp_path, "UPDATE snapshots SET state = ?, digest = ?, code = 'oldoldoldold'", state, digest)
+    execute(
+        tmp_path,
+        "UPDATE snapshots SET state = ?, digest = ?, code = 'oldoldoldold'",
+        state,
+        digest,
+    )
     with pytest.raises(
         JournalError, match=rf"written by other code \(oldoldoldold\) .*{code_digest()}.*fresh --state-d"
     ):

@@ -96,7 +96,7 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
         ("mode", "live", "made with mode replay, now live is asked for: use the mode it was made in"),
         ("account", "live", "made with account paper, now live is asked for: use the account it was made for"),
         ("strategy", "other", "made with strategy option_scalper, now other is asked for: use the strategy"),
-        ("tape_sha256", "bb" * 32, r"made with tape_sha256 a\.csv \(aaaaaaaaaaaa\), now a\.csv \(bbbbbbbbbbbb\)"),
+        ("tape_sha256", "bb" * 32, r"made with tape a\.csv \(aaaaaaaaaaaa\), now a\.csv \(bbbbbbbbbbbb\)"),
     ],
 )
 def test_a_directory_of_another_identity_is_refused_and_stays_as_it_was(

@@ -382,3 +382,13 @@ def test_extended_hours_are_left_out_of_a_recorded_tape(data_dir: Path) -> None:
     assert (sessions, source.counts.bars) == (30, expected)
     assert source.counts.outside_hours == info.rows - expected
     assert not source.counts.rejected
+
+
+def test_a_tape_of_another_interval_is_refused_and_one_with_holes_is_not(tmp_path: Path) -> None:
+    two_minutes = write(tmp_path / "two.csv", *(row(2 * minute) for minute in range(30)))
+    with pytest.raises(TapeError, match=r"two\.csv: most bars are 120 s apart; expected bars of 60 s"):
+        scan(two_minutes, ("SPY",), 60)
+    holes = write(tmp_path / "holes.csv", *(row(minute) for minute in range(60) if minute % 3))  # 60, 120, 60, 120 …
+    assert scan(holes, ("SPY",), 60).rows == 40
+    short = write(tmp_path / "short.csv", *(row(2 * minute) for minute in range(20)))  # 19 steps: too few to judge
+    assert scan(short, ("SPY",), 60).rows == 20

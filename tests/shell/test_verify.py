@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.core.events import ClockTicked
-from daemon.shell.journal import FILE, GENESIS, Chain, Journal, JournalError, JournalReader, row_hash
+from daemon.shell.journal import FILE, Chain, Journal, JournalError, JournalReader, genesis, row_hash
 from daemon.shell.recovery import code_digest
 from daemon.shell.verify import Verified, verify
 from strategies.registry import strategy as strategy_named
@@ -231,9 +231,9 @@ def test_a_changed_start_up_row_is_named(state: Path, kind: str, field: str) -> 
 def rehashed(path: Path, row_id: int, column: str, value: str) -> None:
     """Change a row and hash it and all that follow again, as one would who covers his tracks."""
     reader = JournalReader(path / FILE)
-    entries = list(reader.entries())
+    entries, head = list(reader.entries()), genesis(reader.meta())
     reader.close()
-    head, fresh = GENESIS, []
+    fresh = []
     for entry in entries:
         now = entry
         if entry.id == row_id:
@@ -264,6 +264,9 @@ def test_a_fill_that_never_happened_is_named_even_with_all_hashes_made_again(sta
     assert "follows from the events before it" in difference
 
 
+MADE_WITH = "event row 1 (RunStarted): the hash does not match: this row, or what the journal was made with"
+
+
 @pytest.mark.parametrize(
     ("sql", "found"),
     [
@@ -272,9 +275,12 @@ def test_a_fill_that_never_happened_is_named_even_with_all_hashes_made_again(sta
         ("INSERT INTO digests VALUES (17, 'x')", "a state digest stands at event 17"),
         ("UPDATE meta SET value = '3:00' WHERE key = 'head'", "the journal's end is row 3, found"),
         ("DELETE FROM meta WHERE key = 'head'", "the journal's end is row none"),
-        ("UPDATE meta SET value = 'x' WHERE key = 'epoch'", "meta epoch is x, event row 1 (RunStarted) says"),
-        ("UPDATE meta SET value = 'live' WHERE key = 'account'", "meta account is live"),
-        ("DELETE FROM meta WHERE key = 'feed'", "meta feed is missing"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'epoch'", MADE_WITH),
+        ("UPDATE meta SET value = 'live' WHERE key = 'account'", MADE_WITH),
+        ("DELETE FROM meta WHERE key = 'feed'", MADE_WITH),
+        ("UPDATE meta SET value = 'x' WHERE key = 'tape_sha256'", MADE_WITH),
+        ("UPDATE meta SET value = 'recorded' WHERE key = 'synthetic'", MADE_WITH),
+        ("INSERT INTO meta VALUES ('note', 'x')", MADE_WITH),
     ],
 )
 def test_changed_digests_and_meta_are_found(state: Path, sql: str, found: str) -> None:
@@ -374,8 +380,9 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
 
 def test_a_row_before_the_first_start_is_named(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / FILE, {})
+    start = journal.reader().chain_head()
     journal.close()
-    entry = Chain().entry(1, ClockTicked(5), "[]")
+    entry = Chain(1, start).entry(1, ClockTicked(5), "[]")
     execute(tmp_path, "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", *entry)
     assert verified(tmp_path).difference == "row 1 (ClockTicked) precedes the first RunStarted"
 

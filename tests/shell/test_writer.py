@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.core.events import ClockTicked
-from daemon.shell.journal import FILE, Batch, Chain, Journal, JournalReader, WriteFailed
+from daemon.shell.journal import FILE, Batch, Chain, Journal, JournalError, JournalReader, WriteFailed
 from daemon.shell.writer import BALLAST_FILE, IN_FLIGHT, JournalWriter
 
 
@@ -175,8 +175,11 @@ def test_the_ballast_is_made_anew_where_it_is_missing_or_of_another_size(journal
     assert (tmp_path / BALLAST_FILE).stat().st_size == 2 * 1024 * 1024
 
 
-def test_a_disk_too_small_for_the_ballast_does_without(journal: Journal, tmp_path: Path) -> None:
-    JournalWriter(journal, ballast_mib=2**31).close()
+def test_a_disk_too_small_for_the_ballast_is_refused_because_a_halt_could_not_be_journaled(
+    journal: Journal, tmp_path: Path
+) -> None:
+    with pytest.raises(JournalError, match=r"cannot reserve 2147483648 MiB .* set journal\.ballast_mib lower"):
+        JournalWriter(journal, ballast_mib=2**31)
     assert not (tmp_path / BALLAST_FILE).exists()
 
 

@@ -11,7 +11,7 @@ from strategies.manifest import decode
 from strategies.synthetic import synthetic_sessions
 from tests.training.made_up import sessions, write_csv
 from training import run
-from training.__main__ import main
+from training.cli import main
 from training.ppo import Coefficients
 from training.run import Checked, Settings, train_and_export
 
@@ -74,7 +74,7 @@ def test_the_command_tells_of_checkpoints_and_prints_the_version_s_folder(
         ("option_scalpel", "walk.csv", "did you mean 'option_scalper'?"),
         ("option_scalper", "missing.csv", "missing.csv"),
         ("option_scalper", "short.csv", "too little history: 2 usable sessions"),
-        ("option_scalper", "sparse.csv", "bars are 300 s apart, option_scalper needs 60 s"),
+        ("option_scalper", "sparse.csv", "most bars are 300 s apart; expected bars of 60 s"),
     ],
 )
 def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(

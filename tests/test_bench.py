@@ -1,0 +1,30 @@
+"""The benchmarks run: their figures are there and not zero. What they are is for a person to read, not for a test."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from bench.bench_replay import start_up, throughput
+from daemon.tapes import BUNDLED_TAPE
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_replay_benchmark_measures_a_run_with_orders_and_partial_fills() -> None:
+    figures = throughput(BUNDLED_TAPE)
+    assert figures["bars"] == 11520
+    assert min(figures["orders"], figures["partial_fills"], figures["decision_us_p50"]) > 0
+    assert min(figures["bars_per_s"], figures["floor_bars_per_s"], figures["share_of_floor"]) > 0
+
+
+def test_the_restart_after_a_kill_goes_on_from_the_journal() -> None:
+    figures = start_up(BUNDLED_TAPE, runs=1, kill_at='"date": "2024-11-29"')
+    assert figures["restarts"] == 1
+    assert figures["resumed_at_event"] > 1000
+
+
+def test_make_bench_finds_every_benchmark_as_a_module() -> None:
+    told = subprocess.run(["make", "-n", "bench"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert '-m "bench.$(basename "$bench" .py)"' in told
+    assert [path.stem for path in (ROOT / "bench").glob("bench_*.py")] == ["bench_replay"]
