@@ -35,7 +35,7 @@ FREE_TRADING = {  # the fixture policy trades all day: nothing but money and sen
     "risk.daily_loss_max": 1.0,
     "risk.drawdown_max": 1.0,
     "paper.cash_usd": 100_000,
-    "paper.contracts_per_minute": 3,
+    "paper.contracts_per_minute": 4,  # orders of ten fill in parts
 }
 
 

@@ -44,9 +44,13 @@ class Policy(Protocol):
 
 
 class Source(Protocol):
-    """Where events from outside come from, one at a time; None when there will be no more."""
+    """Where events from outside come from, one at a time."""
 
-    async def next(self) -> Event | None: ...
+    def poll(self) -> Event | None:
+        """The next event if it is there already, else None."""
+
+    async def next(self) -> Event | None:
+        """The next event, waited for; None when there will be no more."""
 
 
 class Outside(Protocol):
@@ -119,14 +123,19 @@ class Engine:
             await self._step(broker_snapshot(self.machine.market_state, self.machine.state.now_ns))
             await self._drain()
         while not self.stopping:
-            event = await self._source.next()
+            event = self._source.poll()
+            if event is None:
+                await self._commit()  # nothing waits: what was gathered becomes durable while we do
+                event = await self._source.next()
             if event is None:
                 break
             self._bar_clock = time.perf_counter_ns()
             await self._step(event)
             await self._drain()
-            self._session_over |= isinstance(event, SessionEnded)
-            await self._rest()
+            self._session_over |= type(event) is SessionEnded
+            self._turn += 1
+            if self._turn >= YIELD_EVERY or self._session_over or self._writer.pressed:
+                await self._rest()
         self._snapshot()
         await self._commit()
         await self._writer.durable()
@@ -218,7 +227,6 @@ class Engine:
         self._session_over = False
         if self._writer.pressed:
             await self._disk_full()
-        self._turn += 1
         if self._turn >= YIELD_EVERY:
             self._turn = 0
             await asyncio.sleep(0)

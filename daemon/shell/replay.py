@@ -20,23 +20,38 @@ class ReplaySource:
         self._speed = speed
         self._stopped = asyncio.Event()
         self._origin: tuple[int, float] | None = None
+        self._held: Event | None = None  # read, and its time has not come
 
-    async def next(self) -> Event | None:
-        """The next event, None at the tape's end or after `stop`."""
-        event = next(self._events, None)
+    def poll(self) -> Event | None:
+        """The next event if its time has come, else None; without a speed every event's has."""
+        event, self._held = self._held if self._held is not None else next(self._events, None), None
         if event is None or self._speed is None:
             return event
+        if self._stopped.is_set():
+            return None
+        if self._delay_s(event, self._speed) > 0:
+            self._held = event
+            return None
+        return event
+
+    async def next(self) -> Event | None:
+        """The next event, waited for; None at the tape's end or after `stop`."""
+        event = self.poll()
+        if event is not None or self._held is None or self._speed is None:
+            return event
+        try:
+            await asyncio.wait_for(self._stopped.wait(), self._delay_s(self._held, self._speed))
+        except TimeoutError:
+            event, self._held = self._held, None
+            return event
+        return None
+
+    def _delay_s(self, event: Event, speed: float) -> float:
         now = time.monotonic()
         if self._origin is None:
             self._origin = (event.time_ns, now)
         first_ns, began = self._origin
-        delay = began + (event.time_ns - first_ns) / 1e9 / self._speed - now
-        if delay > 0:
-            try:
-                await asyncio.wait_for(self._stopped.wait(), delay)
-            except TimeoutError:
-                return event
-        return None if self._stopped.is_set() else event
+        return began + (event.time_ns - first_ns) / 1e9 / speed - now
 
     def stop(self) -> None:
         """Give nothing more."""

@@ -187,8 +187,11 @@ class _Tape:
     def __init__(self, tape: TapeSource) -> None:
         self._events = iter(tape)
 
-    async def next(self) -> Event | None:
+    def poll(self) -> Event | None:
         return next(self._events, None)
+
+    async def next(self) -> Event | None:
+        return self.poll()
 
 
 def _drop(state_dir: StateDir, writer: JournalWriter | None, *, crashed: bool) -> None:

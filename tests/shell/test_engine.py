@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -147,10 +149,13 @@ class UpTo:
         self._last = last
         self._over = False
 
-    async def next(self) -> Event | None:
-        event = None if self._over else await self._tape.next()
-        self._over = event == self._last
+    def poll(self) -> Event | None:
+        event = None if self._over else self._tape.poll()
+        self._over = self._over or event == self._last
         return event
+
+    async def next(self) -> Event | None:
+        return self.poll()
 
 
 def up_to(last: Event | None) -> Callable[[Source], Source]:
@@ -262,6 +267,9 @@ def test_what_the_reconciliation_cancels_is_settled_also_when_no_event_follows(d
 class Silent:
     """A source that has ended."""
 
+    def poll(self) -> Event | None:
+        return None
+
     async def next(self) -> Event | None:
         return None
 
@@ -288,3 +296,36 @@ def test_a_snapshot_of_other_code_is_kept_for_verify(desk: Desk, tmp_path: Path)
     assert kept == [("bbbbbbbbbbbb", 1)]  # the first code starts from the first event
     assert desk.run(tmp_path, code="bbbbbbbbbbbb").failure is None
     assert [row[2] for row in table(tmp_path, "snapshots") if row[3]] == ["bbbbbbbbbbbb"]
+
+
+class Pausing(UpTo):
+    """The tape as a live feed: after each event nothing waits, and the engine is seen to ask for more."""
+
+    def __init__(self, tape: Source, journal: Path) -> None:
+        super().__init__(tape, None)
+        self._journal = journal
+        self.given = 0
+        self.durable: list[int] = []
+
+    def poll(self) -> Event | None:
+        return None
+
+    async def next(self) -> Event | None:
+        await asyncio.sleep(0.02)  # as long as a commit may take
+        self.durable.append(len(chained(self._journal)))
+        event = super().poll() if self.given < 5 else None
+        self.given += event is not None
+        return event
+
+
+def test_what_was_stepped_is_durable_while_the_engine_waits_for_more(desk: Desk, tmp_path: Path) -> None:
+    sources: list[Pausing] = []
+
+    def pausing(tape: Source) -> Source:
+        sources.append(Pausing(tape, tmp_path))
+        return sources[0]
+
+    assert desk.run(tmp_path, source=pausing, group_events=10_000).failure is None
+    (source,) = sources
+    assert source.durable[0] == 0
+    assert all(later > earlier for earlier, later in itertools.pairwise(source.durable))
