@@ -251,6 +251,20 @@ def _killed(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
+def _machine() -> dict[str, Any]:
+    """How fast this machine is right now: milliseconds of a million additions in plain Python, the best of five.
+
+    Shared machines differ by a factor of two within an hour; compare figures only where this one is alike.
+    """
+    took = []
+    for _ in range(5):
+        began, total = time.perf_counter(), 0
+        for number in range(1_000_000):
+            total += number
+        took.append(time.perf_counter() - began)
+    return {"cores": os.cpu_count(), "million_additions_ms": round(min(took) * 1e3, 1)}
+
+
 def _python_start() -> float:
     """The reference: an interpreter that imports numpy and onnxruntime and ends."""
     began = time.perf_counter()
@@ -264,7 +278,7 @@ def main() -> None:
         tape, kind = recorded_minutes() or synthetic_minutes(Path(folder) / "tape.parquet", 75_000), "synthetic"
         if tape.parent != Path(folder):
             kind = "recorded"
-        figures = {"bench": "replay", "tape": tape.name, "bars_are": kind, "cores": os.cpu_count()}
+        figures = {"bench": "replay", "tape": tape.name, "bars_are": kind, **_machine()}
         kill_at = '"date": "2024-08' if kind == "recorded" else '"date": "2022-06'
         figures.update(throughput(tape), **stages(tape), **start_up(tape, kill_at=kill_at))
         figures.update(memory())

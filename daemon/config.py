@@ -73,7 +73,7 @@ class Journal:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     snapshot_events: _Positive = 5000
-    group_events: _Positive = 512
+    group_events: _Positive = 2048
     ballast_mib: _Positive = 8
 
 

@@ -210,7 +210,7 @@ _SCHEMA = (
     "CREATE INDEX decisions_by_bar ON decisions (bar_ns)",
     "CREATE INDEX orders_by_work ON orders (work)",
 )
-_CHUNKS = (256, 64, 16, 4, 1)
+_CHUNKS = (1024, 256, 64, 16, 4, 1)
 
 
 class Journal:
