@@ -8,6 +8,7 @@ alone, marked, and the engine ends; the same event raising again after the resta
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -224,6 +225,8 @@ class Engine:
         seq = self.machine.state.seq
         if self._session_over and seq - self._snapshot_seq >= self._snapshot_events:
             self._snapshot()
+        if self._session_over:
+            gc.collect(1)  # the step makes no cycles; what others made goes between sessions, not in the middle of one
         self._session_over = False
         if self._writer.pressed:
             await self._disk_full()
