@@ -135,15 +135,8 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str) -> None:
                 time_ns=draft.now_ns,
                 action=reason,
                 resolved="EXIT",
-                confidence=None,
-                probabilities=None,
-                logits=None,
-                target=None,
-                gates=None,
                 work=work.key if work else None,
                 outcome="exit",
-                model=None,
-                row=None,
             )
         )
 
@@ -201,16 +194,7 @@ def end_unanswered(draft: Draft, ask: Ask, outcome: str) -> None:
             kind="policy",
             bar_ns=ask.bar_ns,
             time_ns=draft.now_ns,
-            action=None,
-            resolved=None,
-            confidence=None,
-            probabilities=None,
-            logits=None,
-            target=None,
-            gates=None,
-            work=None,
             outcome=outcome,
-            model=None,
             row=ask.row,
         )
     )

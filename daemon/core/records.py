@@ -11,7 +11,7 @@ from typing import ClassVar
 import msgspec
 
 
-class DecisionRow(msgspec.Struct, frozen=True, gc=False):
+class DecisionRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One decision of the policy, or of a rule (`kind` "rule": a stop, the flatten) that left a position."""
 
     TABLE: ClassVar[str] = "decisions"
@@ -21,17 +21,17 @@ class DecisionRow(msgspec.Struct, frozen=True, gc=False):
     kind: str
     bar_ns: int
     time_ns: int
-    action: str | None  # as chosen; for rules the reason
-    resolved: str | None  # after resolution against the position
-    confidence: float | None
-    probabilities: str | None  # JSON array
-    logits: str | None  # JSON array
-    target: str | None  # JSON
-    gates: str | None  # JSON: gate -> "" passed, text denied, null not put
-    work: str | None  # orders.work of what followed
+    action: str | None = None  # as chosen; for rules the reason
+    resolved: str | None = None  # after resolution against the position
+    confidence: float | None = None
+    probabilities: str | None = None  # JSON array
+    logits: str | None = None  # JSON array
+    target: str | None = None  # JSON
+    gates: str | None = None  # JSON: gate -> "" passed, text denied, null not put
+    work: str | None = None  # orders.work of what followed
     outcome: str  # hold, ordered, exit, denied, expired, failed
-    model: str | None
-    row: bytes | None  # the newest feature row, float32 little endian
+    model: str | None = None
+    row: bytes | None = None  # the newest feature row, float32 little endian
 
 
 class OrderRow(msgspec.Struct, frozen=True, gc=False):
