@@ -327,9 +327,11 @@ class JournalReader:
         ).fetchone()
         return Entry._make(row) if row else None
 
-    def chain_head(self) -> bytes:
-        """Hash of the last chained row, the chain's start before there is one."""
-        row = self._db.execute("SELECT hash FROM events WHERE seq IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
+    def chain_head(self, row_id: int | None = None) -> bytes:
+        """Hash of the last chained row (up to event row `row_id`), the chain's start before there is one."""
+        row = self._db.execute(
+            "SELECT hash FROM events WHERE seq IS NOT NULL AND id <= ifnull(?, id) ORDER BY id DESC LIMIT 1", (row_id,)
+        ).fetchone()
         return bytes(row[0]) if row else genesis(self.meta())
 
     def snapshots(self) -> list[Snapshot]:

@@ -138,7 +138,7 @@ def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
                 f"state this one ({code}) cannot read: {error}; use a fresh --state-dir or that code"
             ) from error
         last_id, run_code, first_code = newest.event_id, newest.code, newest.code
-        previous = _head_at(reader, last_id)
+        previous = reader.chain_head(last_id)
     raised: Entry | None = None
     for entry in reader.entries(last_id):
         if entry.id != last_id + 1 or row_hash(previous, *entry[:6]) != entry.hash:
@@ -173,13 +173,6 @@ def _left_out(reader: JournalReader) -> int:
 
 def _row_exists(reader: JournalReader, event_id: int) -> bool:
     return bool(reader.query("SELECT 1 FROM events WHERE id = ?", (event_id,)))
-
-
-def _head_at(reader: JournalReader, event_id: int) -> bytes:
-    rows = reader.query(
-        "SELECT hash FROM events WHERE seq IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT 1", (event_id,)
-    )
-    return bytes(rows[0]["hash"]) if rows else genesis(reader.meta())
 
 
 def _other_code(reader: JournalReader, entry: Entry, theirs: str, ours: str, detail: str) -> JournalError:
