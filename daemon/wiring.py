@@ -98,7 +98,7 @@ class Session:
 
 
 def open_replay(
-    replay: Replay, log: Log, speed: float | None, boundary: Callable[[str], None] | None = None
+    replay: Replay, log: Log, speed: float | None
 ) -> tuple[StateDir, JournalWriter, Session, list[RunStarted | ModelVerified]]:
     """Open the state directory, recover, and wire the engine. The caller closes writer and state directory."""
     settings, code = replay.settings, code_digest()
@@ -125,7 +125,6 @@ def open_replay(
         group_events=settings.journal.group_events,
         snapshot_events=settings.journal.snapshot_events,
         observe=log.step,
-        boundary=boundary,
     )
     now = machine.state.now_ns
     startup: list[RunStarted | ModelVerified] = [
@@ -192,10 +191,9 @@ async def run_replay(
     log: Log,
     speed: float | None,
     progress: Callable[[State[Any]], None] | None = None,
-    boundary: Callable[[str], None] | None = None,
 ) -> tuple[Summary, list[Decimal]]:
     """Run the tape to its end or to a signal; the summary and the equity curve come from the journal."""
-    state_dir, writer, session, startup = open_replay(replay, log, speed, boundary)
+    state_dir, writer, session, startup = open_replay(replay, log, speed)
     engine = session.engine
     gc.collect()
     gc.freeze()

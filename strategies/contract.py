@@ -140,8 +140,5 @@ class Strategy(Protocol):
     def correct(self, state: Any, bar: Bar) -> Any:
         """Replace an earlier bar by its late correction: it counts for rows to come, emitted rows stand."""
 
-    def last_row(self, state: Any) -> tuple[float, ...]:
-        """The newest emitted feature row by `spec.features`, or () when there is none."""
-
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Decision]:
         """Turn the policy's answer into a target."""

@@ -115,10 +115,6 @@ class OptionScalper:
         """Replace the bar of the same symbol and start; an unknown start changes nothing. Emitted rows stand."""
         return msgspec.structs.replace(state, history=_corrected(state.history, bar), bars=_corrected(state.bars, bar))
 
-    def last_row(self, state: ScalperState) -> tuple[float, ...]:
-        """The newest emitted row, 23 values in the order of `spec.features`; () when there is none."""
-        return ROW.unpack(state.rows[-1]) if state.rows else ()
-
     def decide(self, state: ScalperState, answer: Answer, view: View) -> tuple[ScalperState, Decision]:
         """Sample at the spec's temperature, resolve against the side held, and say what to hold. State unchanged."""
         choice = choose(answer.logits, SPEC.temperature)

@@ -28,7 +28,6 @@ INPUT_TOLERANCE = 1e-6  # largest difference of a golden observation's value
 LOGIT_TOLERANCE = 1e-4  # largest difference of a golden logit
 
 _FATAL = 4  # onnxruntime's log severity: a run that fails says so by its exception, not on standard error
-_WARM_UPS = 20
 _FAILURES: tuple[type[Exception], ...] = (Exception,)  # onnxruntime's exceptions share no other base
 
 
@@ -92,13 +91,6 @@ class OnnxPolicy:
         except _FAILURES as error:
             return PolicyFailed(now_ns, question.decision, f"{type(error).__name__}: {error}")
         return PolicyAnswered(now_ns, question.decision, logits, hidden, self.version)
-
-    def warm_up(self) -> None:
-        """Answer a few times over zeros, so that the first real answer pays for no first-time work."""
-        hidden = b"" if self._hidden is None else bytes(self._hidden.size)
-        zeros = Observation(bytes(self._observation.size), self._observation.shape, hidden)
-        for _ in range(_WARM_UPS):
-            self.answer(AskPolicy(decision=0, valid_until_ns=0, observation=zeros), 0)
 
     def _bound(self, kind: Literal["input", "output"], name: str, shape: tuple[int, ...]) -> _Buffer:
         buffer = _Buffer(shape)

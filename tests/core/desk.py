@@ -104,9 +104,6 @@ class Pointer:
         closes = tuple(bar.close if start == bar.start_ns else close for start, close in pairs)
         return PointerState(state.date, state.starts, closes)
 
-    def last_row(self, state: PointerState) -> tuple[float, ...]:
-        return state.closes[-1:]
-
     def decide(self, state: PointerState, answer: Answer, view: View) -> tuple[PointerState, Decision]:
         confidence = max(answer.logits)
         action = answer.logits.index(confidence)

@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from daemon.shell.journal import FILE, JournalReader
 from daemon.shell.recovery import code_digest, fresh_machine, recover
 from daemon.shell.state_dir import StateDir, open_state_dir
 from daemon.shell.tape import TapeSource
-from daemon.shell.telemetry import Log
 from daemon.shell.verify import Verified, verify
 from daemon.shell.writer import JournalWriter
 from daemon.tapes import BUNDLED_TAPE
@@ -213,11 +211,6 @@ def _drop(state_dir: StateDir, writer: JournalWriter | None, *, crashed: bool) -
 
 def _unobserved(_: Event, __: Step) -> None:
     """No log."""
-
-
-def silent_log() -> Log:
-    """A log into memory."""
-    return Log(style="json", stream=StringIO())
 
 
 # --- as processes -------------------------------------------------------------------------------------------------

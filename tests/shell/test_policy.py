@@ -114,7 +114,7 @@ def test_the_full_network_of_the_scalper_answers_like_numpy() -> None:
 
 def test_the_same_question_has_the_same_answer_to_the_bit_whatever_was_asked_between(policy: OnnxPolicy) -> None:
     first = policy.answer(AskPolicy(41, 99, GOLDEN[0]), 7)
-    policy.warm_up()
+    policy.answer(ask(np.zeros(SHAPE)), 7)
     policy.answer(ask(np.full(SHAPE, np.nan)), 7)
     policy.answer(AskPolicy(42, 99, GOLDEN[1]), 8)
     assert policy.answer(AskPolicy(41, 99, GOLDEN[0]), 7) == first
@@ -399,7 +399,6 @@ def test_a_hidden_state_is_fed_back_by_the_caller_and_carries_what_was_seen() ->
 
 def test_a_hidden_state_that_is_missing_cut_or_not_finite_fails() -> None:
     runtime = remembering()
-    runtime.warm_up()
     assert "hidden state of 0 bytes, expected 16" in failed(runtime, ask(np.zeros(SHAPE)))
     assert "hidden state of 12 bytes, expected 16" in failed(runtime, ask(np.zeros(SHAPE), bytes(12)))
     broken = np.full(MEMORY, np.nan, dtype="<f4").tobytes()

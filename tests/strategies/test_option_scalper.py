@@ -83,7 +83,7 @@ def test_without_256_earlier_bars_there_is_no_row(history: int, rows: int) -> No
     state, observations = play(scalper, state, DAYS.of_session(2), TODAY)
     assert len(state.history) == history
     assert len(state.rows) == rows
-    assert (observations[-1] is None) == (scalper.last_row(state) == ()) == (rows == 0)
+    assert (observations[-1] is None) == (state.rows == ()) == (rows == 0)
 
 
 def test_an_observation_holds_the_last_20_rows_of_the_table_with_the_position_of_each_rows_own_close() -> None:
@@ -107,7 +107,7 @@ def test_the_last_row_is_the_newest_of_the_observation() -> None:
     state, observations = play(scalper, through(scalper, DAYS, 2), DAYS.of_session(2), TODAY)
     newest = observations[-1]
     assert newest is not None
-    assert scalper.last_row(state) == tuple(newest.array()[-1].tolist())
+    assert struct.unpack("<23f", state.rows[-1]) == tuple(newest.array()[-1].tolist())
 
 
 def test_bars_of_other_symbols_and_outside_of_the_session_are_left_out() -> None:
