@@ -32,19 +32,34 @@ class WatchContracts(Effect, frozen=True, tag=True):
 
 
 class SubmitOrder(Effect, frozen=True, tag=True):
-    """Send one day order. `limit_price` None is a market order; `intent` is Alpaca's `position_intent`."""
+    """Send one day order. `limit_price` None is a market order; `intent` is Alpaca's `position_intent`.
+
+    The same name may be asked for again after the broker said that it does not know it: it is the same order.
+    """
 
     client_order_id: str
     symbol: str
     side: int  # +1 buy, -1 sell
     quantity: int
     limit_price: Decimal | None
-    intent: str  # buy_to_open or sell_to_close
+    intent: str  # buy_to_open, sell_to_close, or buy_to_close for shares owed
     valid_until_ns: int
 
 
 class CancelOrder(Effect, frozen=True, tag=True):
     client_order_id: str
+
+
+class LookUpOrder(Effect, frozen=True, tag=True):
+    """Ask the broker for the order of this name, until it answers; nothing else is done about the order before."""
+
+    client_order_id: str
+
+
+class AskBroker(Effect, frozen=True, tag=True):
+    """Ask the broker for a whole report now instead of at the next minute."""
+
+    why: str
 
 
 class RaiseAlarm(Effect, frozen=True, tag=True):
@@ -54,4 +69,4 @@ class RaiseAlarm(Effect, frozen=True, tag=True):
     detail: str
 
 
-AnyEffect = AskPolicy | WatchContracts | SubmitOrder | CancelOrder | RaiseAlarm
+AnyEffect = AskPolicy | WatchContracts | SubmitOrder | CancelOrder | LookUpOrder | AskBroker | RaiseAlarm

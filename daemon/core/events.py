@@ -52,6 +52,37 @@ class BrokerPosition(msgspec.Struct, frozen=True):
     symbol: str
     quantity: Decimal  # contracts or shares, negative when short
     average_price: Decimal  # USD for one share
+    available: Decimal | None = None  # not held back for working orders; None where the broker does not say
+
+
+class BrokerOrder(msgspec.Struct, frozen=True):
+    """An order as the broker describes it. `status` is the broker's word; `average_price` None before a fill."""
+
+    client_order_id: str
+    order_id: str
+    symbol: str
+    side: int  # +1 buy, -1 sell
+    quantity: Decimal
+    limit_price: Decimal | None
+    intent: str  # buy_to_open, ...; "" where the broker does not say
+    status: str
+    filled: Decimal
+    average_price: Decimal | None  # USD a share
+    submitted_ns: int
+    replaced_by: str = ""
+
+
+class Activity(msgspec.Struct, frozen=True):
+    """A line of the broker's ledger that is no fill. `kind` is its activity type, `amount` the change of cash in USD."""
+
+    id: str
+    kind: str
+    symbol: str
+    quantity: Decimal  # signed change of contracts or shares, 0 for cash alone
+    price: Decimal | None
+    amount: Decimal
+    status: str  # executed, correct, canceled, pending, or ""
+    time_ns: int
 
 
 class BrokerSnapshot(Event, frozen=True, tag=True):
@@ -170,6 +201,7 @@ class PolicyFailed(Event, frozen=True, tag=True):
 
 class OrderAccepted(Event, frozen=True, tag=True):
     client_order_id: str
+    order_id: str = ""  # the broker's own name for it, "" where it has none
 
 
 class OrderRejected(Event, frozen=True, tag=True):
@@ -192,6 +224,7 @@ class OrderFilled(Event, frozen=True, tag=True):
     cumulative_quantity: int
     cumulative_cost: Decimal
     cumulative_fees: Decimal
+    quantity: int  # of this execution
     correction: int = 0
 
 
@@ -212,6 +245,52 @@ class OrderUnknown(Event, frozen=True, tag=True):
     """The broker gave no answer in time: the order may or may not live, and counts as exposure until settled."""
 
     client_order_id: str
+
+
+class OrderFound(Event, frozen=True, tag=True):
+    """What the broker says an order is: the answer to a look-up, or news about an order that is not ours."""
+
+    order: BrokerOrder
+
+
+class OrderMissing(Event, frozen=True, tag=True):
+    """The broker, asked several times, knows no order of this name."""
+
+    client_order_id: str
+
+
+class TradeCorrected(Event, frozen=True, tag=True):
+    """The broker amended or took back an execution. The totals are what stands after it; `execution_id` names it."""
+
+    client_order_id: str
+    execution_id: str
+    cumulative_quantity: int
+    cumulative_cost: Decimal
+    reason: str  # trade_bust or trade_correct
+
+
+class BrokerLost(Event, frozen=True, tag=True):
+    """Order news may be missing from here on: a stream ended, or the broker cannot be asked."""
+
+    detail: str
+
+
+class BrokerReported(Event, frozen=True, tag=True):
+    """The broker's whole word at `asked_ns` and a little later: reconciled by the step.
+
+    `orders` are the open ones and those that ended since the last report, `fills` and `activities` what the broker's
+    ledger holds beyond the last report (all of the day after a start); both may repeat what is known.
+    """
+
+    asked_ns: int
+    account: str  # the account's number
+    cash: Decimal
+    blocked: str  # why the account may not trade, "" when it may
+    positions: tuple[BrokerPosition, ...]
+    open_orders: tuple[BrokerOrder, ...]
+    ended_orders: tuple[BrokerOrder, ...]
+    fills: tuple[OrderFilled, ...]
+    activities: tuple[Activity, ...]
 
 
 class ContractExpired(Event, frozen=True, tag=True):
@@ -256,6 +335,13 @@ class FlattenRequested(Event, frozen=True, tag=True):
     who: str
 
 
+class StopRequested(Event, frozen=True, tag=True):
+    """The daemon shall end cleanly: no new risk, working entries are cancelled, positions kept or left."""
+
+    reason: str
+    flatten: bool
+
+
 AnyEvent = (
     RunStarted
     | ModelVerified
@@ -278,12 +364,18 @@ AnyEvent = (
     | OrderExpired
     | CancelRejected
     | OrderUnknown
+    | OrderFound
+    | OrderMissing
+    | TradeCorrected
+    | BrokerLost
+    | BrokerReported
     | ContractExpired
     | CashTransferred
     | HaltRequested
     | ResumeRequested
     | PauseRequested
     | FlattenRequested
+    | StopRequested
 )
 
 STARTUP_EVENTS: tuple[type[Event], ...] = (RunStarted, ModelVerified, ModelRefused, BrokerSnapshot)

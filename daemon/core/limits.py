@@ -94,6 +94,20 @@ class Risk:
 
 
 @dataclass(frozen=True, slots=True)
+class Broker:
+    """What to do about what the broker says and the book does not know, and while the broker or the feed is silent."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    foreign_orders: Literal["halt", "ignore", "adopt"] = "halt"  # orders and positions that are not the desk's own
+    exercised_shares: Literal["close", "hold"] = "close"  # shares that an exercise or assignment left
+    cash_tolerance_usd: Usd = Decimal("1.00")  # an unexplained difference of cash up to this is booked as a fee
+    on_blind: Literal["flatten", "hold", "alarm"] = "flatten"  # bars, quotes or reconciliation lost with a position
+    blind_min: Annotated[int, Ge(1)] = 5  # after this many minutes
+    look_up_s: Annotated[int, Ge(1)] = 5  # an order without news is looked up after this, and again
+    on_stop: Literal["keep", "flatten"] = "keep"  # positions when the daemon is stopped
+
+
+@dataclass(frozen=True, slots=True)
 class Paper:
     """The paper broker and the option market of dry run and replay. Sources of the fees: docs/PAPER.md."""
 
@@ -123,4 +137,5 @@ class Trading:
     contracts: Contracts = field(default_factory=Contracts)
     execution: Execution = field(default_factory=Execution)
     risk: Risk = field(default_factory=Risk)
+    broker: Broker = field(default_factory=Broker)
     paper: Paper = field(default_factory=Paper)

@@ -261,7 +261,7 @@ class PaperBroker:
         filled, cost = order.filled + quantity, order.cost + fill_price * quantity
         paid = fees(filled, cost * SHARES, order.side, self._paper)
         name, symbol, side = order.client_order_id, order.symbol, order.side
-        said.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, filled, cost, paid))
+        said.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, filled, cost, paid, quantity))
         rest = () if filled == order.quantity else (replace(order, filled=filled, cost=cost, fees=paid),)
         at = state.orders.index(order)
         return replace(
