@@ -1,0 +1,55 @@
+"""Simulated time: the one place where the loopback Alpaca reads the machine's clock.
+
+Everything else asks `SimClock`. The anchor is Unix time, so that two processes with the same numbers agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+SECOND_NS = 1_000_000_000
+
+
+class SimClock:
+    """Simulated nanoseconds UTC = `sim_start_ns` + (now - `anchor_unix_s`) x `rate`.
+
+    `rate` is simulated seconds in one real second (above 0); 1 runs in step with the machine. Raises ValueError for
+    a rate that is not above 0.
+    """
+
+    def __init__(self, anchor_unix_s: float, sim_start_ns: int, rate: float = 1.0) -> None:
+        if not rate > 0:
+            raise ValueError(f"rate: found {rate}; expected simulated seconds a real second, above 0, such as 600")
+        self.anchor_unix_s = anchor_unix_s
+        self.sim_start_ns = sim_start_ns
+        self.rate = rate
+
+    @classmethod
+    def starting_now(cls, sim_start_ns: int, rate: float = 1.0) -> SimClock:
+        """A clock that shows `sim_start_ns` at this moment."""
+        return cls(time.time(), sim_start_ns, rate)
+
+    @classmethod
+    def real_time(cls) -> SimClock:
+        """A clock that shows the machine's own time."""
+        now_ns = time.time_ns()
+        return cls(now_ns / SECOND_NS, now_ns, 1.0)
+
+    def now_ns(self) -> int:
+        """The simulated time in nanoseconds UTC."""
+        return self.sim_start_ns + int((time.time() - self.anchor_unix_s) * self.rate * SECOND_NS)
+
+    def real_s(self, sim_ns: int) -> float:
+        """How many real seconds a simulated span of `sim_ns` nanoseconds lasts (a duration, not a point in time)."""
+        return sim_ns / SECOND_NS / self.rate
+
+    async def sleep_until(self, ns: int) -> None:
+        """Return as soon as the simulated time is `ns` or later; at once (after one loop turn) when it already is."""
+        await asyncio.sleep(0)
+        while (left_ns := ns - self.now_ns()) > 0:
+            await asyncio.sleep(self.real_s(left_ns))
+
+    async def sleep(self, sim_ns: int) -> None:
+        """Sleep for a simulated span of `sim_ns` nanoseconds."""
+        await self.sleep_until(self.now_ns() + sim_ns)

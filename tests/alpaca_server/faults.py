@@ -1,0 +1,221 @@
+"""The script of faults: tests and campaigns add them, the injection points of both halves take them.
+
+A fault is data; what it does is written where it is taken. Every kind has one line in `KINDS`, and none other exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+KINDS: dict[str, str] = {
+    # sockets: context stream ("stock", "option", "trade"), key
+    "upgrade_refused": "the upgrade is answered with HTTP `status` (429) instead of 101",
+    "mute_after_connect": "the socket opens and the server says nothing any more",
+    "mute_after_auth": "the auth message is read, nothing is said after that",
+    "mute_after_subscribe": "the subscription is taken (or the listen), neither ack nor data follow",
+    "auth_failed": "right credentials are refused (402 on data, unauthorized on trade, HTTP `status` 401 on REST)",
+    "connection_limit": "406 on data, HTTP 429 on the trade upgrade; use until_ns for N seconds of it",
+    "insufficient_subscription": "409 at auth",
+    "symbol_limit": "405 right after an acknowledged subscription; no data follow",
+    "slow_client": "407 (unless `silent`), then the socket is closed",
+    "socket_drop": "the connection is cut without a close frame; the session is held as the real server holds it",
+    "socket_close": "the server closes with `code` (1000, 1001, 1006 = no frame, 1011)",
+    "socket_black_hole": "half-open: no FIN, nothing read, nothing sent, the dead session is held for `hold_s` (90)",
+    "socket_stall": "no data for the fault's time, pings are answered, then data go on (what fell in between is lost)",
+    "ping_silence": "pings of this connection are not answered any more",
+    # messages on any stream: context stream, key, kind of message
+    "malformed_json": "the frame (or REST body) is no JSON (no msgpack)",
+    "data_null": 'the message is {"stream":"trade_updates","data":null}, on data streams an array with null',
+    "unknown_event": "an event (message type) that no client knows, instead of the true one unless `extra`",
+    "unknown_status": "the order's status is one that no client knows",
+    "unknown_enum": "another enum of the message is one that no client knows (`field`)",
+    "unknown_field": "the message has fields that no client knows",
+    "string_time": "`t` of a msgpack message is a string instead of a Timestamp",
+    "oversize_frame": "a frame above 1 MiB",
+    "frame_duplicated": "the same frame twice",
+    # bars and quotes: context stream, symbol, start_ns
+    "bar_duplicated": "the bar is sent `copies` (2) times",
+    "bar_reordered": "the bar is sent after its successor",
+    "bar_late": "the bar is sent `delay_s` simulated seconds late",
+    "bar_corrected": "an updated bar with other values (`shift` USD) follows at half past the next minute",
+    "bar_gap": "the bar is never streamed; REST has it",
+    "quote_gap": "no quote is streamed",
+    "quote_one_sided": "the quote has bid 0 (or `side` ask: ask 0)",
+    "quote_crossed": "the quote's bid is above its ask",
+    "greeks_missing": "snapshots come without Greeks and implied volatility",
+    "odd_symbol": "a chain has a symbol that is no OCC symbol",
+    # REST, any path: context method, path, key
+    "http_429": "HTTP 429, with Retry-After where `retry_after_s` is given",
+    "http_error": "HTTP `status` (500), `body` json, html or empty, `moment` before or after the request took effect",
+    "http_hang": "the request takes effect (unless `moment` is before), the reply never comes (`seconds` real, 60)",
+    "http_reset": "the request takes effect (unless `moment` is before), the connection is reset without a reply",
+    "http_slow": "the first byte of the reply comes `seconds` (real, 1) late",
+    "http_empty_body": "status 200 with an empty body, after the request took effect",
+    "http_html": "status 502 with HTML, after the request took effect where `moment` is after",
+    "http_unknown_field": "the reply has fields that no client knows",
+    "stale_read": "a read of orders or positions answers as of `age_s` simulated seconds ago (order not yet visible)",
+    # orders: context key, symbol, side, client_order_id
+    "order_refused": "POST is refused with `status`, `code`, `message`, or with `reason`, a name of REFUSALS",
+    "order_rejected": "the order is accepted, then the venue rejects it",
+    "order_held_back": "the order stays pending_new for `seconds` simulated before it is new",
+    "fill_partial": "at this point the order fills `quantity` (1) only",
+    "fill_before_reply": "new and fill are sent before the POST is answered (`seconds` real between, 0.05)",
+    "fill_unheard": "the trade stream is cut just before this fill",
+    "cancel_loses": "DELETE is answered 204, then the fill wins",
+    "cancel_stuck": "pending_cancel, which never resolves (the order does not fill either)",
+    "cancel_refused": "DELETE is answered 422 although the order works",
+    # trade updates: context key, event, symbol, client_order_id
+    "update_duplicated": "the update is sent twice",
+    "update_reordered": "the update is sent after the next one",
+    "update_replayed": "new and the fill are sent again, `copies` (1) times, with the same execution ids",
+    "update_lost": "the update is never sent",
+    "update_late": "the update is sent `delay_s` (10) simulated seconds late",
+    # the account, each taken as soon as it is armed: context key
+    "trade_bust": "the last fill is busted: the book is turned back, a trade_bust update and a canceled activity follow",
+    "trade_correct": "the last fill's price is corrected by `shift` (-0.01) USD",
+    "manual_order": "a person in the account does `action` (place, cancel, close) with the remaining parameters",
+    "split": "a SPLIT activity: positions of `symbol` times `ratio`",
+    "dividend": "a DIV activity of `amount` USD a share of `symbol`",
+    "assignment": "an early assignment (OPASN, OPTRD) of `quantity` (all) short contracts of `symbol`",
+    "transfer": "a CSD or CSW activity of `amount` USD",
+    "account_blocked": "account_blocked and trading_blocked are true for the fault's time",
+    "clock_skew": "the broker's clock is `skew_s` ahead for the fault's time",
+}
+"""Every kind of fault and what it does; names in backquotes are its parameters with their defaults in brackets."""
+
+Context = Mapping[str, object]
+
+
+@dataclasses.dataclass(slots=True)
+class Fault:
+    """One line of the script. `times` is how often it may still be taken, None while its time lasts."""
+
+    kind: str
+    times: int | None
+    after: int
+    from_ns: int | None
+    until_ns: int | None
+    chance: float
+    where: dict[str, object]
+    parameters: dict[str, Any]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The parameter `name`, or `default` where the script does not give it."""
+        return self.parameters.get(name, default)
+
+    def meets(self, context: Context) -> bool:
+        """Whether every entry of `where` is found in `context`; a text that ends in `*` compares the beginning."""
+        for name, wanted in self.where.items():
+            found = context.get(name)
+            if isinstance(wanted, str) and wanted.endswith("*"):
+                if not str(found).startswith(wanted[:-1]):
+                    return False
+            elif isinstance(wanted, (tuple, frozenset, set, list)):
+                if found not in wanted:
+                    return False
+            elif found != wanted:
+                return False
+        return True
+
+
+class Faults:
+    """The faults that wait, and the count of those that were met.
+
+    `met[kind]` counts what was taken; `met_exposed[kind]` those taken while the account concerned had a working order
+    or an open position. The server sets `now_ns`, `exposed` and `on_add`.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.met: Counter[str] = Counter()
+        self.met_exposed: Counter[str] = Counter()
+        self.now_ns: Callable[[], int] = lambda: 0
+        self.exposed: Callable[[str | None], bool] = lambda _key: False
+        self.on_add: Callable[[], None] = lambda: None
+        self._random = random.Random(seed)
+        self._waiting: list[Fault] = []
+
+    def add(
+        self,
+        kind: str,
+        *,
+        times: int | None = None,
+        after: int = 0,
+        from_ns: int | None = None,
+        until_ns: int | None = None,
+        chance: float = 1.0,
+        where: Mapping[str, object] | None = None,
+        **parameters: Any,
+    ) -> Fault:
+        """Write one line of the script; returns it, so that `remove` can take it back.
+
+        `times`: how often it is taken; by default once, or without limit where `until_ns` is given. `after`: how many
+        fitting opportunities pass first. `from_ns`, `until_ns`: simulated times between which it is armed. `chance`:
+        the probability at each opportunity (seeded). `where`: what the context must hold, such as
+        `{"path": "/v2/orders*", "method": "POST"}`. Raises ValueError for an unknown kind.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"fault kind: found {kind!r}; expected one of {', '.join(sorted(KINDS))}")
+        if times is None and until_ns is None:
+            times = 1
+        fault = Fault(kind, times, after, from_ns, until_ns, chance, dict(where or {}), parameters)
+        self._waiting.append(fault)
+        self.on_add()
+        return fault
+
+    def remove(self, fault: Fault) -> None:
+        """Take a line back; nothing happens where it is used up."""
+        self._waiting = [waiting for waiting in self._waiting if waiting is not fault]
+
+    def clear(self) -> None:
+        """Take all lines back; the counts stay."""
+        self._waiting = []
+
+    def take(self, kind: str, context: Context | None = None) -> Fault | None:
+        """The first armed fault of `kind` that fits `context`, counted and used up once; None where there is none.
+
+        `context["key"]` names the account that decides between `met` and `met_exposed`.
+        """
+        if not self._waiting:
+            return None
+        fault = self._find(kind, context or {}, use=True)
+        if fault is None:
+            return None
+        key = (context or {}).get("key")
+        self.met[kind] += 1
+        if self.exposed(key if isinstance(key, str) else None):
+            self.met_exposed[kind] += 1
+        return fault
+
+    def active(self, kind: str, context: Context | None = None) -> Fault | None:
+        """Like `take`, without counting and without using it up: for states that last, such as `socket_stall`."""
+        return self._find(kind, context or {}, use=False) if self._waiting else None
+
+    def waiting(self, *kinds: str) -> tuple[Fault, ...]:
+        """The faults that wait, of all kinds or of `kinds`."""
+        return tuple(fault for fault in self._waiting if not kinds or fault.kind in kinds)
+
+    def _find(self, kind: str, context: Context, *, use: bool) -> Fault | None:
+        now_ns = self.now_ns()
+        self._waiting = [f for f in self._waiting if f.until_ns is None or now_ns < f.until_ns]
+        for fault in self._waiting:
+            if fault.kind != kind or not fault.meets(context):
+                continue
+            if fault.from_ns is not None and now_ns < fault.from_ns:
+                continue
+            if not use:
+                return fault
+            if fault.after > 0:
+                fault.after -= 1
+                continue
+            if fault.chance < 1.0 and self._random.random() >= fault.chance:
+                continue
+            if fault.times is not None:
+                fault.times -= 1
+                if fault.times <= 0:
+                    self.remove(fault)
+            return fault
+        return None
