@@ -1,0 +1,350 @@
+"""What the loopback Alpaca trades: a recorded tape as a deterministic path of prices, and options priced on it.
+
+Pure functions of the simulated time; nothing here knows a client, a socket or an account. Quotes change at path points
+alone (four in a minute: open, both extremes, close), so one price a point serves streams, REST and matching.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import uuid
+import zlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from daemon.core import option_market
+from daemon.core.limits import Paper
+from strategies.contract import Bar, Session
+
+NEW_YORK = ZoneInfo("America/New_York")
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
+POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in the order that suits the bar, close
+BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its end
+NEVER_NS = 2**63 - 1
+EXPIRIES = 10  # dates listed after a session's own
+_EXPIRED_AFTER_NS = 8 * 3_600 * SECOND_NS  # the last quote of an expired contract stands until midnight
+_COLUMNS = ("open", "high", "low", "close", "volume")
+
+
+class Market:
+    """One tape of minute bars (by symbol), the sessions around it, and the option market of its `symbol`.
+
+    `bars[symbol]` are in time order, `starts[symbol]` their starts; `sessions` may reach past the tape, for expiries.
+    Prices are Decimal in whole cents, times integer nanoseconds UTC.
+    """
+
+    def __init__(
+        self,
+        bars: Sequence[Bar],
+        symbol: str = "SPY",
+        *,
+        sessions: Sequence[Session],
+        volatility: float = 0.18,
+        seed: int = 0,
+        half_spread: float = 0.004,
+        half_spread_min_usd: float = 0.005,
+        stock_spread: Decimal = Decimal("0.01"),
+        strikes_each_side: int = 25,
+    ) -> None:
+        self.symbol = symbol
+        self.sessions = list(sessions)
+        self.volatility = volatility
+        self.seed = seed
+        self.strikes_each_side = strikes_each_side
+        self.bars: dict[str, list[Bar]] = {}
+        for bar in sorted((bar for bar in bars if bar.volume > 0), key=lambda bar: bar.start_ns):  # no trade, no bar
+            self.bars.setdefault(bar.symbol, []).append(bar)
+        if symbol not in self.bars:
+            found = ", ".join(self.bars) or "none"
+            raise ValueError(f"the tape has no bar of {symbol}: found {found}; name one of these as symbol")
+        self.starts = {name: [bar.start_ns for bar in rows] for name, rows in self.bars.items()}
+        self._paper = Paper(half_spread=half_spread, half_spread_min_usd=half_spread_min_usd)
+        self._stock_spread = stock_spread
+        self._opens = [session.open_ns for session in self.sessions]
+        self._dates = {session.date: index for index, session in enumerate(self.sessions)}
+        self._open_time = [0]  # [i]: nanoseconds of regular trading in all sessions before i
+        for session in self.sessions:
+            self._open_time.append(self._open_time[-1] + session.close_ns - session.open_ns)
+        self._centres = [self._centre(session) for session in self.sessions]
+        self._paths: dict[str, tuple[int, tuple[Decimal, ...]]] = {}  # the bar last asked for, by symbol
+        self._quotes: dict[str, tuple[int, tuple[Decimal, Decimal]]] = {}  # the point last asked for, by symbol
+        self._listings: dict[str, list[dict[str, Any]]] = {}
+
+    @classmethod
+    def from_bars(
+        cls,
+        path_or_bars: Path | str | Sequence[Bar],
+        symbol: str = "SPY",
+        *,
+        sessions: Sequence[Session] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """The market of a CSV(.gz) or Parquet tape, or of bars; without `sessions` it asks exchange_calendars (1 s).
+
+        `settings` are those of the constructor. Raises ValueError for an unknown format or a tape without `symbol`.
+        """
+        bars = read_bars(Path(path_or_bars), symbol) if isinstance(path_or_bars, Path | str) else list(path_or_bars)
+        if sessions is None:
+            times = [bar.start_ns for bar in bars]
+            sessions = calendar_sessions(new_york_date(min(times)), new_york_date(max(times)))
+        return cls(bars, symbol, sessions=sessions, **settings)
+
+    # --- prices -----------------------------------------------------------------------------------------------------
+
+    def price(self, now_ns: int, symbol: str | None = None) -> Decimal | None:
+        """The price of the underlying (or of another stock of the tape); the last one when nothing trades.
+
+        None before the tape's first bar and for a symbol that the tape has not.
+        """
+        found = self._point(symbol or self.symbol, now_ns)
+        return None if found is None else found[1]
+
+    def quote(self, symbol: str, now_ns: int) -> tuple[Decimal, Decimal] | None:
+        """Bid and ask in USD of a stock or option; a bid of 0 is no bid. None for what is not listed or long expired.
+
+        An option's value is Black-Scholes on the underlying's path at the last path point.
+        """
+        if symbol in self.bars:
+            price = self.price(now_ns, symbol)
+            return None if price is None else (price, price + self._stock_spread)
+        point = self._point(self.symbol, now_ns)
+        if point is None or not self.is_listed(symbol, now_ns):
+            return None
+        known = self._quotes.get(symbol)
+        if known is None or known[0] != point[0]:
+            strike, right, years = self._terms(symbol, point[0])
+            mid = option_market.price(float(point[1]), strike, years, self.volatility, right)
+            bid, ask = option_market.bid_ask_cents(mid, self._paper)
+            known = (point[0], (Decimal(bid).scaleb(-2), Decimal(ask).scaleb(-2)))
+            self._quotes[symbol] = known
+        return known[1]
+
+    def greeks(self, symbol: str, now_ns: int) -> dict[str, float] | None:
+        """Delta, gamma, rho, theta (a day) and vega (a point of volatility) with r = q = 0 (Hull, chapter 19).
+
+        None where Alpaca has none either: not listed, no bid, expiring within minutes, deep in or far out of the money.
+        """
+        quote, point = self.quote(symbol, now_ns), self._point(self.symbol, now_ns)
+        if quote is None or point is None or quote[0] == 0:
+            return None
+        strike, right, years = self._terms(symbol, point[0])
+        spot, root = float(point[1]), math.sqrt(years)
+        delta = option_market.delta(spot, strike, years, self.volatility, right)
+        if years < 10 / 525_600 or not 0.02 < abs(delta) < 0.98:
+            return None
+        d1 = math.log(spot / strike) / (self.volatility * root) + 0.5 * self.volatility * root
+        density = math.exp(-0.5 * d1 * d1) / math.sqrt(2 * math.pi)
+        in_strike = 0.5 * (1 + math.erf(right * (d1 - self.volatility * root) / math.sqrt(2)))
+        return {
+            "delta": round(delta, 4),
+            "gamma": round(density / (spot * self.volatility * root), 4),
+            "rho": round(right * strike * years * in_strike / 100, 4),
+            "theta": round(-spot * density * self.volatility / (2 * root) / 365, 4),
+            "vega": round(spot * density * root / 100, 4),
+        }
+
+    def next_change(self, now_ns: int) -> int:
+        """The time of the first path point after `now_ns`; NEVER_NS at the tape's end."""
+        starts = self.starts[self.symbol]
+        index = bisect_right(starts, now_ns)
+        if index:
+            step = (now_ns - starts[index - 1]) // POINT_NS + 1
+            if step < MINUTE_NS // POINT_NS:
+                return starts[index - 1] + step * POINT_NS
+        return starts[index] if index < len(starts) else NEVER_NS
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    def session_at(self, now_ns: int) -> Session | None:
+        """The session whose regular hours hold `now_ns` (open included, close excluded)."""
+        index = bisect_right(self._opens, now_ns) - 1
+        return self.sessions[index] if index >= 0 and now_ns < self.sessions[index].close_ns else None
+
+    def session_of(self, day: str) -> Session | None:
+        """The session of a New York date (`YYYY-MM-DD`), None where there is none."""
+        index = self._dates.get(day)
+        return None if index is None else self.sessions[index]
+
+    def session_bars(self, day: str, symbol: str | None = None) -> list[Bar]:
+        """The bars of the regular hours of `day`, in order; empty for no session and off the tape."""
+        session = self.session_of(day)
+        if session is None:
+            return []
+        starts = self.starts[symbol or self.symbol]
+        first, last = bisect_left(starts, session.open_ns), bisect_left(starts, session.close_ns)
+        return self.bars[symbol or self.symbol][first:last]
+
+    def closing_price(self, day: str, symbol: str | None = None) -> Decimal | None:
+        """The last price of the regular session of `day` in whole cents; None for no session and off the tape."""
+        bars = self.session_bars(day, symbol)
+        return _cents(bars[-1].close) if bars else None
+
+    # --- the listing ------------------------------------------------------------------------------------------------
+
+    def is_listed(self, symbol: str, now_ns: int) -> bool:
+        """Whether `symbol` is a stock of the tape or an option that some session up to `now_ns` listed and that lives.
+
+        An option once listed stays listed when the price moves away from it, until midnight of its expiry.
+        """
+        if symbol in self.bars:
+            return True
+        contract = option_market.parse_occ(symbol)
+        expiry = None if contract is None else self._dates.get(contract.expiry)
+        if contract is None or expiry is None or contract.root != self.symbol or contract.strike % 1:
+            return False
+        if now_ns >= self.sessions[expiry].close_ns + _EXPIRED_AFTER_NS:
+            return False
+        today = bisect_right(self._opens, now_ns + 16 * 3_600 * SECOND_NS) - 1  # listed before the open of its day
+        listed = (self._centres[i] for i in range(max(0, expiry - EXPIRIES), min(today, expiry) + 1))
+        return any(centre and abs(contract.strike - centre) <= self.strikes_each_side for centre in listed)
+
+    def listed(self, session_date: str) -> list[dict[str, Any]]:
+        """The contracts that the session lists, as the contracts endpoint has them, by expiry, right and strike.
+
+        Expiries: the session's own date and the EXPIRIES sessions after it. Empty for no session and off the tape.
+        """
+        if session_date not in self._listings:
+            index = self._dates.get(session_date)
+            centre = None if index is None else self._centres[index]
+            self._listings[session_date] = (
+                [] if index is None or centre is None else list(self._list_contracts(index, centre))
+            )
+        return self._listings[session_date]
+
+    def _list_contracts(self, index: int, centre: int) -> list[dict[str, Any]]:
+        strikes = range(max(1, centre - self.strikes_each_side), centre + self.strikes_each_side + 1)
+        expiries = self.sessions[index : index + EXPIRIES + 1]
+        return [
+            self._contract(index, expiry, right, strike)
+            for expiry in expiries
+            for right in (1, -1)
+            for strike in strikes
+        ]
+
+    def _contract(self, index: int, expiry: Session, right: int, strike: int) -> dict[str, Any]:
+        symbol = option_market.occ_symbol(self.symbol, expiry.date, right, Decimal(strike))
+        before = self.sessions[index - 1] if index else None
+        old = before is not None and self.is_listed(symbol, before.close_ns - 1)  # what is new today has no history
+        quote = self.quote(symbol, before.close_ns - 1) if before is not None and old else None
+        kind = "Call" if right > 0 else "Put"
+        return {
+            "id": asset_id(symbol),
+            "symbol": symbol,
+            "name": f"{self.symbol} {date.fromisoformat(expiry.date):%b %d %Y} {strike} {kind}",
+            "status": "active",
+            "tradable": True,
+            "expiration_date": expiry.date,
+            "root_symbol": self.symbol,
+            "underlying_symbol": self.symbol,
+            "underlying_asset_id": asset_id(self.symbol),
+            "type": kind.lower(),
+            "style": "american",
+            "strike_price": str(strike),
+            "multiplier": "100",
+            "size": "100",
+            "open_interest": str(500 + zlib.crc32(f"{self.seed}:{symbol}".encode()) % 20_000),
+            "open_interest_date": before.date if before is not None else None,
+            "close_price": None if quote is None else str((quote[0] + quote[1]) / 2),
+            "close_price_date": before.date if before is not None and quote is not None else None,
+        }
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _point(self, symbol: str, now_ns: int) -> tuple[int, Decimal] | None:
+        """Time and price of the last path point at `now_ns`."""
+        starts = self.starts.get(symbol)
+        index = bisect_right(starts, now_ns) - 1 if starts else -1
+        if starts is None or index < 0:
+            return None
+        step = min((now_ns - starts[index]) // POINT_NS, MINUTE_NS // POINT_NS - 1)
+        path = self._paths.get(symbol)
+        if path is None or path[0] != index:
+            path = self._paths[symbol] = (index, price_path(self.bars[symbol][index]))
+        return starts[index] + step * POINT_NS, path[1][step]
+
+    def _terms(self, symbol: str, point_ns: int) -> tuple[float, int, float]:
+        """Strike, right and years to expiry of a listed option at a path point."""
+        strike, right, day = option_market.option_terms(symbol)
+        now, expiry = max(bisect_right(self._opens, point_ns) - 1, 0), self._dates[day]
+        later_ns = max(self._open_time[expiry + 1] - self._open_time[now + 1], 0)
+        left_ns = option_market.open_time_left_ns(point_ns, self.sessions[now])
+        return strike, right, option_market.years_left(left_ns + later_ns, max(expiry - now, 0))
+
+    def _centre(self, session: Session) -> int | None:
+        index = bisect_left(self.starts[self.symbol], session.open_ns)
+        bars = self.bars[self.symbol]
+        if index == len(bars) or bars[index].start_ns >= session.close_ns:
+            return None
+        return math.floor(bars[index].open + 0.5)
+
+
+def price_path(bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """The four prices of a minute: a rising bar visits its low first, a falling one its high."""
+    extremes = (bar.low, bar.high) if bar.close >= bar.open else (bar.high, bar.low)
+    return _cents(bar.open), _cents(extremes[0]), _cents(extremes[1]), _cents(bar.close)
+
+
+@lru_cache(maxsize=65_536)
+def asset_id(symbol: str) -> str:
+    """The UUID of a symbol: always the same."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, symbol))
+
+
+def new_york_date(time_ns: int) -> str:
+    """The New York date (`YYYY-MM-DD`) of a time."""
+    return datetime.fromtimestamp(time_ns // SECOND_NS, NEW_YORK).date().isoformat()
+
+
+def midnight_ns(day: str) -> int:
+    """Midnight New York that begins `day`: the label of a daily bar."""
+    return int(datetime.combine(date.fromisoformat(day), datetime.min.time(), NEW_YORK).timestamp()) * SECOND_NS
+
+
+def read_bars(path: Path, symbol: str) -> list[Bar]:
+    """The rows of a CSV(.gz) or Parquet tape; `symbol` names those of a file without that column.
+
+    Columns timestamp (tz-aware, or integer nanoseconds), open, high, low, close, volume. Raises ValueError.
+    """
+    if path.name.endswith(".parquet"):
+        table = pa.parquet.read_table(path)
+    elif path.name.endswith((".csv", ".csv.gz")):
+        text = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        lines = [line for line in text.splitlines(keepends=True) if not line.startswith(b"#")]
+        table = pa.csv.read_csv(pa.BufferReader(b"".join(lines)))
+    else:
+        raise ValueError(f"{path.name}: unknown format; expected .csv, .csv.gz or .parquet: convert or rename it")
+    names = table.column("symbol").to_pylist() if "symbol" in table.column_names else [symbol] * table.num_rows
+    times = table.column("timestamp")
+    if pa.types.is_timestamp(times.type):
+        times = times.cast(pa.timestamp("ns", times.type.tz))
+    columns = [table.column(name).cast(pa.float64()).to_pylist() for name in _COLUMNS]
+    return list(map(Bar, names, times.cast(pa.int64()).to_pylist(), *columns))
+
+
+def calendar_sessions(first: str, last: str) -> list[Session]:
+    """The sessions of the New York Stock Exchange from `first` to a month after `last`, half days as they are."""
+    import exchange_calendars
+
+    end = (date.fromisoformat(last) + timedelta(days=31)).isoformat()
+    schedule = exchange_calendars.get_calendar("XNYS", start=first, end=end).schedule
+    opens, closes = (
+        schedule[name].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
+        for name in ("open", "close")
+    )
+    return list(map(Session, schedule.index.strftime("%Y-%m-%d").tolist(), opens, closes))
+
+
+def _cents(price: float) -> Decimal:
+    return Decimal(round(price * 100)).scaleb(-2)
