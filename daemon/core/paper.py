@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
+from typing import ClassVar
 
 from msgspec.structs import replace
 
@@ -31,7 +32,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.fees import CENT, fees
-from daemon.core.limits import Trading
+from daemon.core.limits import Paper, Trading
 from daemon.core.option_market import (
     MINUTE_NS,
     OccContract,
@@ -56,6 +57,17 @@ from daemon.core.paper_state import (
 )
 from strategies.contract import Bar, Session
 
+ORDER_NEWS: tuple[type[Event], ...] = (
+    OrderAccepted,
+    OrderRejected,
+    OrderFilled,
+    OrderCanceled,
+    OrderExpired,
+    CancelRejected,
+    ContractExpired,
+)
+"""What every paper broker says about orders and holdings."""
+
 _MOVING = frozenset((BarClosed, SessionScheduled, SessionEnded))  # what moves the market by itself
 
 
@@ -63,6 +75,8 @@ class PaperBroker:
     """The paper broker of one desk. Holds rules only: every result depends on the arguments alone."""
 
     __slots__ = ("_contracts", "_paper", "_trading", "_underlying")
+
+    SAYS: ClassVar[tuple[type[Event], ...]] = (ContractsListed, QuotesReceived, *ORDER_NEWS)  # what it may emit
 
     def __init__(self, trading: Trading, underlying: str) -> None:
         self._trading = trading
@@ -117,7 +131,7 @@ class PaperBroker:
         if state.session is not None:
             state = self._end(state, state.session, event.time_ns, said)
         missed = [(held, contract) for held, contract in options_held(state) if contract.expiry < session.date]
-        state = self._settle(state, missed, event.time_ns, said)
+        state = settle(state, missed, self._underlying, event.time_ns, said)
         state = replace(
             state,
             session=session,
@@ -174,21 +188,7 @@ class PaperBroker:
             closes = self._with_close(closes, session.date, state.last_bar.close)
         state = replace(state, orders=(), closes=closes, session=None, market=None, last_bar=None)
         due = [(held, contract) for held, contract in options_held(state) if contract.expiry <= session.date]
-        return self._settle(state, due, time_ns, said)
-
-    def _settle(
-        self, state: PaperState, due: Sequence[tuple[Holding, OccContract]], time_ns: int, said: list[Event]
-    ) -> PaperState:
-        """Exercise or write off at the last known close what has expired."""
-        for held, contract in due:
-            strike, right = contract.strike, contract.right
-            exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
-            shares = right * SHARES * held.quantity if exercised else 0
-            holdings = with_trade(state.holdings, held.symbol, -held.quantity, ZERO)
-            holdings = with_trade(holdings, self._underlying, shares, strike)
-            state = replace(state, cash=state.cash - shares * strike, holdings=holdings)
-            said.append(ContractExpired(time_ns, held.symbol, held.quantity, self._underlying, shares, strike))
-        return state
+        return settle(state, due, self._underlying, time_ns, said)
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
@@ -199,21 +199,11 @@ class PaperBroker:
             case SubmitOrder():
                 return self._submit(state, effect, time_ns, said)
             case CancelOrder():
-                return _cancel(state, effect.client_order_id, time_ns, said)
+                return cancel(state, effect.client_order_id, time_ns, said)
         return state
 
     def _submit(self, state: PaperState, order: SubmitOrder, time_ns: int, said: list[Event]) -> PaperState:
-        name = order.client_order_id
-        if name in state.seen:
-            raise ValueError(f"client order id {name!r} was submitted twice; expected a new id for every submission")
-        state = replace(state, seen=(*state.seen, name))
-        reason = refusal(state, order, time_ns, self._trading, self._underlying)
-        if reason:
-            said.append(OrderRejected(time_ns, name, reason))
-            return state
-        working = WorkingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
-        said.append(OrderAccepted(time_ns, name))
-        return replace(state, orders=(*state.orders, working))
+        return submit(state, order, refusal(state, order, time_ns, self._trading, self._underlying), time_ns, said)
 
     # --- matching and quotes --------------------------------------------------------------------------------------
 
@@ -225,7 +215,7 @@ class PaperBroker:
         for order in state.orders:
             fill = self._fill(state, order, bar)
             if fill is not None:
-                state = self._filled(state, order, fill, time_ns, said)
+                state = filled(state, order, fill, self._paper, time_ns, said)
         return state
 
     def _fill(self, state: PaperState, order: WorkingOrder, bar: Bar) -> tuple[Decimal, int] | None:
@@ -251,25 +241,6 @@ class PaperBroker:
         if cents is not None and order.side * (limit - usd(cents[taken])) >= 0:
             return limit, end_ns
         return None
-
-    def _filled(
-        self, state: PaperState, order: WorkingOrder, fill: tuple[Decimal, int], time_ns: int, said: list[Event]
-    ) -> PaperState:
-        """The books after an execution of what one bar can take of the order."""
-        fill_price, filled_ns = fill
-        quantity = min(order.quantity - order.filled, self._paper.contracts_per_minute)
-        filled, cost = order.filled + quantity, order.cost + fill_price * quantity
-        paid = fees(filled, cost * SHARES, order.side, self._paper)
-        name, symbol, side = order.client_order_id, order.symbol, order.side
-        said.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, filled, cost, paid, quantity))
-        rest = () if filled == order.quantity else (replace(order, filled=filled, cost=cost, fees=paid),)
-        at = state.orders.index(order)
-        return replace(
-            state,
-            cash=state.cash - side * fill_price * SHARES * quantity - (paid - order.fees),
-            holdings=with_trade(state.holdings, symbol, side * quantity, fill_price),
-            orders=(*state.orders[:at], *rest, *state.orders[at + 1 :]),
-        )
 
     def _quotes(self, state: PaperState, bar: Bar, time_ns: int) -> tuple[Quote, ...]:
         """Quotes of the watched and the held contracts at the bar's close; what has no price has no quote.
@@ -301,20 +272,77 @@ class PaperBroker:
         return tuple(quotes)
 
 
-@lru_cache(maxsize=8192)
-def _contract(underlying: str, expiry: str, right: int, strike: int, open_interest: int) -> Contract:
-    """A listed contract at a whole-dollar strike; most of a session's were listed the session before."""
-    dollars = Decimal(strike)
-    return Contract(occ_symbol(underlying, expiry, right, dollars), expiry, right, dollars, open_interest)
+def settle(
+    state: PaperState,
+    due: Sequence[tuple[Holding, OccContract]],
+    underlying: str,
+    time_ns: int,
+    said: list[Event],
+) -> PaperState:
+    """Exercise or write off at the last known close what has expired. At least one close must be known."""
+    for held, contract in due:
+        strike, right = contract.strike, contract.right
+        exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
+        shares = right * SHARES * held.quantity if exercised else 0
+        holdings = with_trade(state.holdings, held.symbol, -held.quantity, ZERO)
+        holdings = with_trade(holdings, underlying, shares, strike)
+        state = replace(state, cash=state.cash - shares * strike, holdings=holdings)
+        said.append(ContractExpired(time_ns, held.symbol, held.quantity, underlying, shares, strike))
+    return state
 
 
-def _cancel(state: PaperState, name: str, time_ns: int, said: list[Event]) -> PaperState:
+def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, said: list[Event]) -> PaperState:
+    """Take the order, or refuse it where there is a `reason` to.
+
+    Raises ValueError when its client order id was submitted before.
+    """
+    name = order.client_order_id
+    if name in state.seen:
+        raise ValueError(f"client order id {name!r} was submitted twice; expected a new id for every submission")
+    state = replace(state, seen=(*state.seen, name))
+    if reason:
+        said.append(OrderRejected(time_ns, name, reason))
+        return state
+    working = WorkingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
+    said.append(OrderAccepted(time_ns, name))
+    return replace(state, orders=(*state.orders, working))
+
+
+def cancel(state: PaperState, name: str, time_ns: int, said: list[Event]) -> PaperState:
+    """Cancel a working order, or say why it cannot be."""
     rest = tuple(order for order in state.orders if order.client_order_id != name)
     if len(rest) < len(state.orders):
         said.append(OrderCanceled(time_ns, name))
         return replace(state, orders=rest)
     said.append(CancelRejected(time_ns, name, "order is not cancelable" if name in state.seen else "order not found"))
     return state
+
+
+def filled(
+    state: PaperState, order: WorkingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, said: list[Event]
+) -> PaperState:
+    """The books after an execution, at (price, time), of what one bar or quote can take of the order."""
+    fill_price, filled_ns = fill
+    quantity = min(order.quantity - order.filled, paper.contracts_per_minute)
+    so_far, cost = order.filled + quantity, order.cost + fill_price * quantity
+    paid = fees(so_far, cost * SHARES, order.side, paper)
+    name, symbol, side = order.client_order_id, order.symbol, order.side
+    said.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, so_far, cost, paid, quantity))
+    rest = () if so_far == order.quantity else (replace(order, filled=so_far, cost=cost, fees=paid),)
+    at = state.orders.index(order)
+    return replace(
+        state,
+        cash=state.cash - side * fill_price * SHARES * quantity - (paid - order.fees),
+        holdings=with_trade(state.holdings, symbol, side * quantity, fill_price),
+        orders=(*state.orders[:at], *rest, *state.orders[at + 1 :]),
+    )
+
+
+@lru_cache(maxsize=8192)
+def _contract(underlying: str, expiry: str, right: int, strike: int, open_interest: int) -> Contract:
+    """A listed contract at a whole-dollar strike; most of a session's were listed the session before."""
+    dollars = Decimal(strike)
+    return Contract(occ_symbol(underlying, expiry, right, dollars), expiry, right, dollars, open_interest)
 
 
 @lru_cache(maxsize=65536)

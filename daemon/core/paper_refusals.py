@@ -5,6 +5,7 @@ Pure look-ups over `PaperState`. Invariant: what is accepted can be paid for, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 from daemon.core.effects import SubmitOrder
@@ -16,16 +17,27 @@ from daemon.core.paper_state import SHARES, ZERO, PaperState, quantity_held, usd
 INTENTS = {1: "buy_to_open", -1: "sell_to_close"}
 
 
+LastAsk = Callable[[str], Decimal | None]  # symbol -> the last known ask in USD a share, None when there is none
+
+
 def refusal(state: PaperState, order: SubmitOrder, time_ns: int, trading: Trading, underlying: str) -> str:
-    """The reason for which the order is rejected at `time_ns`, or an empty string."""
-    return _fault(state, order, time_ns, trading, underlying) or _shortfall(state, order, trading)
+    """The reason for which the order is rejected at `time_ns` in the modelled option market, or an empty string."""
+    known = _is_known(state, order.symbol, trading, underlying)
+    return refusal_given(state, order, time_ns, trading.paper, known, lambda symbol: _last_ask(state, symbol, trading))
 
 
-def _fault(state: PaperState, order: SubmitOrder, time_ns: int, trading: Trading, underlying: str) -> str:
+def refusal_given(
+    state: PaperState, order: SubmitOrder, time_ns: int, paper: Paper, known: bool, last_ask: LastAsk
+) -> str:
+    """The same for any market: `known` says whether the contract is listed or held, `last_ask` what it costs."""
+    return _fault(state, order, time_ns, known) or _shortfall(state, order, paper, last_ask)
+
+
+def _fault(state: PaperState, order: SubmitOrder, time_ns: int, known: bool) -> str:
     """What is wrong with the order itself, in Alpaca's words where it has them, or an empty string."""
     if order.quantity <= 0:
         return f"qty must be > 0 (requested: {order.quantity})"
-    if not _is_known(state, order.symbol, trading, underlying):
+    if not known:
         return f'asset "{order.symbol}" not found'
     if INTENTS[order.side] != order.intent:
         return f"position intent mismatch, inferred: {INTENTS[order.side]}, specified: {order.intent}"
@@ -39,7 +51,7 @@ def _fault(state: PaperState, order: SubmitOrder, time_ns: int, trading: Trading
     return ""
 
 
-def _shortfall(state: PaperState, order: SubmitOrder, trading: Trading) -> str:
+def _shortfall(state: PaperState, order: SubmitOrder, paper: Paper, last_ask: LastAsk) -> str:
     """What the account lacks for the order, in Alpaca's words, or an empty string."""
     if order.side < 0:
         working = sum(o.quantity - o.filled for o in state.orders if o.symbol == order.symbol and o.side < 0)
@@ -47,11 +59,11 @@ def _shortfall(state: PaperState, order: SubmitOrder, trading: Trading) -> str:
         if order.quantity <= held - working:
             return ""
         return f"insufficient qty available for order (requested: {order.quantity}, available: {held - working})"
-    worst = _worst(state, order.symbol, order.limit_price, trading.paper)
+    worst = last_ask(order.symbol) if order.limit_price is None else order.limit_price
     if worst is None:
         return "market order without a quote"
-    required = worst * SHARES * order.quantity + fees(order.quantity, ZERO, 1, trading.paper)
-    available = _buying_power(state, trading.paper)
+    required = worst * SHARES * order.quantity + fees(order.quantity, ZERO, 1, paper)
+    available = _buying_power(state, paper, last_ask)
     if required <= available:
         return ""
     return f"insufficient options buying power (required: {required}, available: {available})"
@@ -68,21 +80,21 @@ def _is_known(state: PaperState, symbol: str, trading: Trading, underlying: str)
     )
 
 
-def _buying_power(state: PaperState, paper: Paper) -> Decimal:
+def _buying_power(state: PaperState, paper: Paper, last_ask: LastAsk) -> Decimal:
     """Cash less what the working buys may still cost."""
     available = state.cash
     for order in state.orders:
         if order.side > 0:
-            worst = _worst(state, order.symbol, order.limit_price, paper) or ZERO
+            worst = (last_ask(order.symbol) if order.limit_price is None else order.limit_price) or ZERO
             available -= worst * SHARES * (order.quantity - order.filled)
             available -= fees(order.quantity, ZERO, 1, paper) - order.fees
     return available
 
 
-def _worst(state: PaperState, symbol: str, limit_price: Decimal | None, paper: Paper) -> Decimal | None:
-    """A buy's limit; for a market order the ask at the close of the session's last bar, None without one."""
+def _last_ask(state: PaperState, symbol: str, trading: Trading) -> Decimal | None:
+    """The ask at the close of the session's last bar, None without one."""
     bar, market = state.last_bar, state.market
-    if limit_price is not None or bar is None or market is None:
-        return limit_price
-    cents = market.cents(symbol, bar.close, bar.start_ns + MINUTE_NS, paper)
+    if bar is None or market is None:
+        return None
+    cents = market.cents(symbol, bar.close, bar.start_ns + MINUTE_NS, trading.paper)
     return None if cents is None else usd(cents[1])
