@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.core.events import BarClosed, BarRejected, Event, SessionEnded, SessionScheduled
+from daemon.shell.bar_check import FAULTS, faults, values_told
 from daemon.shell.calendar import SessionCalendar, midnight_ns
 from daemon.shell.tape_file import Rows, TapeError, TapeFile
 from strategies.contract import Bar
@@ -28,8 +29,7 @@ __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource"
 DAY_S = 86_400
 STEPS_TO_JUDGE = 20
 _SECOND_NS = 1_000_000_000
-_ROW_FAULTS = ("", "not_finite", "not_positive", "high_below_low", "negative_volume", "off_grid")
-REJECT_REASONS = (*_ROW_FAULTS[1:], "duplicate", "out_of_order")
+REJECT_REASONS = (*FAULTS[1:], "duplicate", "out_of_order")
 """Why a row is refused. `high_below_low` also stands for an open or close outside of [low, high]."""
 
 
@@ -204,7 +204,7 @@ class TapeSource:
                         yield self._scheduled(index)
                     now = slot
                     end_ns = min(slot + step_ns, self._sessions[index].close_ns)
-                reason = _ROW_FAULTS[fault]
+                reason = FAULTS[fault]
                 if not reason and slot < now:
                     reason = "out_of_order"
                 elif not reason and place in gathered:
@@ -227,7 +227,7 @@ class TapeSource:
     def _classified(self, rows: Rows) -> Iterator[tuple[int, ...]]:
         """The regular-session rows of the strategy's symbols: (start, slot, session, place, fault, prices…).
 
-        `slot` is the start of the bar on the session's grid that holds `start`; `fault` an index into _ROW_FAULTS.
+        `slot` is the start of the bar on the session's grid that holds `start`; `fault` an index into FAULTS.
         """
         places = _places(rows, self._info.symbols)
         at = np.searchsorted(self._begins, rows.start_ns, side="right") - 1
@@ -237,18 +237,8 @@ class TapeSource:
         self.counts.outside_hours += int(np.count_nonzero(ours & ~inside))
         start, at, places, prices = rows.start_ns[inside], at[inside], places[inside], rows.prices[:, inside]
         off_grid = (start - self._begins[at]) % (self._info.interval_s * _SECOND_NS)
-        opened, high, low, close, volume = prices
-        faults = np.select(
-            [
-                ~np.isfinite(prices).all(axis=0),
-                (prices[:4] <= 0).any(axis=0),
-                (high < low) | (np.minimum(opened, close) < low) | (np.maximum(opened, close) > high),
-                volume < 0,
-                off_grid != 0,
-            ],
-            [1, 2, 3, 4, 5],
-        )
-        columns = (start, start - off_grid, at, places, faults, *prices)
+        found = faults(prices, off_grid)
+        columns = (start, start - off_grid, at, places, found, *prices)
         return zip(*(column.tolist() for column in columns), strict=True)
 
 
@@ -258,9 +248,7 @@ def _places(rows: Rows, symbols: tuple[str, ...]) -> npt.NDArray[np.int64]:
 
 
 def _detail(start_ns: int, now_ns: int, prices: Sequence[float]) -> str:
-    opened, high, low, close, volume = prices
-    values = f"open={opened} high={high} low={low} close={close} volume={volume}"
-    return f"{values}; start {_utc(start_ns)}, the tape is at {_utc(now_ns)}"
+    return f"{values_told(prices)}; start {_utc(start_ns)}, the tape is at {_utc(now_ns)}"
 
 
 def _utc(time_ns: int) -> str:
