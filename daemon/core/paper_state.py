@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import msgspec
 
-from daemon.core.events import BrokerPosition, BrokerSnapshot
+from daemon.core.events import BrokerPosition, BrokerSnapshot, Quote
 from daemon.core.option_market import OccContract, SessionMarket, parse_occ
 from strategies.contract import Bar, Session
 
@@ -61,6 +61,8 @@ class PaperState(msgspec.Struct, frozen=True):
     last_bar: Bar | None = None  # of this session
     watched: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled, or still working then
+    listed: tuple[str, ...] = ()  # contracts that came from outside, where the market is a real one
+    quotes: tuple[Quote, ...] = ()  # their last quotes of this session
 
 
 def broker_snapshot(state: PaperState, time_ns: int) -> BrokerSnapshot:
