@@ -223,6 +223,14 @@ class Market:
             )
         return self._listings[session_date]
 
+    def contract(self, symbol: str, now_ns: int) -> dict[str, Any] | None:
+        """The contract of an option as of the session of `now_ns` (or the last one); None for what is not listed."""
+        found = option_market.parse_occ(symbol)
+        if found is None or not self.is_listed(symbol, now_ns):
+            return None
+        index = max(bisect_right(self._opens, now_ns) - 1, 0)
+        return self._contract(index, self.sessions[self._dates[found.expiry]], found.right, int(found.strike))
+
     def _list_contracts(self, index: int, centre: int) -> list[dict[str, Any]]:
         strikes = range(max(1, centre - self.strikes_each_side), centre + self.strikes_each_side + 1)
         expiries = self.sessions[index : index + EXPIRIES + 1]
