@@ -1,0 +1,404 @@
+"""Alpaca's JSON and our structs: pure translation, no I/O, no clock, no decision.
+
+Every documented trade event and order status has exactly one outcome in `EVENT_TABLE` and `STATUS_TABLE`; a word that
+is in neither is `FOUND`: the order itself is told. What cannot be read is `Malformed`, which names the key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal, InvalidOperation
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from daemon.core.events import (
+    Activity,
+    BrokerOrder,
+    BrokerPosition,
+    CancelRejected,
+    Event,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderFilled,
+    OrderFound,
+    OrderRejected,
+    TradeCorrected,
+)
+
+NEW_YORK = ZoneInfo("America/New_York")
+SECOND_NS = 1_000_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):?(\d\d))", re.ASCII
+)
+_OCC = re.compile(r"[A-Z][A-Z0-9]{0,6}\d{6}[CP]\d{8}", re.ASCII)
+
+ACCEPTED = "accepted"  # OrderAccepted
+FILLED = "filled"  # OrderFilled
+CANCELED = "canceled"  # OrderCanceled
+EXPIRED = "expired"  # OrderExpired
+REJECTED = "rejected"  # OrderRejected
+CANCEL_REJECTED = "cancel_rejected"  # CancelRejected
+CORRECTED = "corrected"  # TradeCorrected
+FOUND = "found"  # OrderFound: the order's own status and figures say it
+IGNORED = "ignored"  # changes nothing about the order
+
+EVENT_TABLE: dict[str, str] = {
+    "accepted": ACCEPTED,
+    "pending_new": ACCEPTED,
+    "new": ACCEPTED,
+    "partial_fill": FILLED,
+    "fill": FILLED,
+    "canceled": CANCELED,
+    "replaced": CANCELED,  # ends under this name; `replaced_by`, told before it, names the order that took over
+    "expired": EXPIRED,
+    "rejected": REJECTED,
+    "done_for_day": FOUND,  # Alpaca does not count it among the ends: what follows says how it ended
+    "calculated": FOUND,
+    "suspended": FOUND,
+    "restated": FOUND,
+    "held": FOUND,
+    "stopped": IGNORED,  # a trade at a guaranteed price follows
+    "pending_cancel": IGNORED,  # requests in flight: their result is an event of its own
+    "pending_replace": IGNORED,
+    "order_replace_rejected": IGNORED,  # the order is unchanged, and we never replace one
+    "order_cancel_rejected": CANCEL_REJECTED,
+    "trade_bust": CORRECTED,
+    "trade_correct": CORRECTED,
+}
+"""Event of the trading stream -> outcome, for orders of ours (Alpaca, Websocket Streaming, trade updates)."""
+
+STATUS_TABLE: dict[str, str] = {
+    "new": ACCEPTED,
+    "accepted": ACCEPTED,
+    "pending_new": ACCEPTED,
+    "accepted_for_bidding": ACCEPTED,
+    "pending_review": ACCEPTED,
+    "held": ACCEPTED,
+    "partially_filled": FILLED,
+    "filled": FILLED,
+    "canceled": CANCELED,
+    "replaced": CANCELED,
+    "expired": EXPIRED,
+    "rejected": REJECTED,
+    "done_for_day": FOUND,
+    "calculated": FOUND,
+    "stopped": FOUND,
+    "suspended": FOUND,
+    "pending_cancel": FOUND,
+    "pending_replace": FOUND,
+}
+"""Order status -> what the reply to a submission with it means: `ACCEPTED` nothing but that, else the order is told."""
+
+ENDED = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
+"""Statuses that never change again (Alpaca, order lifecycle); every other one, unknown ones too, may still fill."""
+
+
+class Malformed(ValueError):
+    """Something of the broker's cannot be read; the text names the key and what stood there."""
+
+
+def is_ours(epoch: str, strategy: str) -> Callable[[str], bool]:
+    """Whether a client order id is of this journal and strategy: `{epoch}-{strategy}-…`."""
+    prefix = f"{epoch}-{strategy}-"
+    return lambda name: name.startswith(prefix)
+
+
+def is_option(symbol: str) -> bool:
+    """Whether `symbol` has the form of an OCC option symbol (root, YYMMDD, C or P, strike x 1000 in 8 digits)."""
+    return _OCC.fullmatch(symbol) is not None
+
+
+# --- single values ------------------------------------------------------------------------------------------------
+
+
+def time_ns(value: object, key: str = "timestamp") -> int:
+    """RFC 3339 text (`Z` or an offset; digits beyond the ninth are cut) -> nanoseconds UTC. Raises Malformed."""
+    match = _RFC3339.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise Malformed(f"{key} is {_shown(value)}: expected RFC 3339 text such as 2026-11-20T14:30:00.5Z")
+    year, month, day, hour, minute, second, fraction, zulu, sign, off_hours, off_minutes = match.groups()
+    offset = timedelta(0) if zulu else timedelta(hours=int(off_hours), minutes=int(off_minutes))
+    try:
+        zone = timezone(-offset if sign == "-" else offset)
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=zone)
+        since = moment - _EPOCH
+    except (ValueError, OverflowError):
+        raise Malformed(f"{key} is {_shown(value)}: no such time") from None
+    nanoseconds = int((fraction or "")[:9].ljust(9, "0"))
+    return (since.days * 86_400 + since.seconds) * SECOND_NS + nanoseconds
+
+
+def time_text(ns: int) -> str:
+    """Nanoseconds UTC -> RFC 3339 with `Z`, up to nine digits, trailing zeros dropped."""
+    seconds, rest = divmod(ns, SECOND_NS)
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"{(_EPOCH + timedelta(seconds=seconds)).strftime('%Y-%m-%dT%H:%M:%S')}{fraction}Z"
+
+
+def day_start_ns(ns: int) -> int:
+    """The New York midnight at or before `ns`."""
+    local = datetime.fromtimestamp(ns // SECOND_NS, NEW_YORK)
+    return int(local.replace(hour=0, minute=0, second=0).timestamp()) * SECOND_NS
+
+
+def decimal(value: object, key: str) -> Decimal:
+    """Text or a JSON number -> a finite Decimal (a float by its shortest text). Raises Malformed."""
+    if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:
+            pass
+        else:
+            if number.is_finite():
+                return number
+    raise Malformed(f"{key} is {_shown(value)}: expected a finite number")
+
+
+def text(value: object) -> str:
+    """The text itself; `""` for null, a missing key and anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def mapping(value: object, key: str) -> Mapping[str, object]:
+    """A JSON object. Raises Malformed."""
+    if not isinstance(value, dict):
+        raise Malformed(f"{key} is {_shown(value)}: expected a JSON object")
+    return value
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:60]
+
+
+def _required(raw: Mapping[str, object], key: str) -> str:
+    found = text(raw.get(key))
+    if not found:
+        raise Malformed(f"{key} is {_shown(raw.get(key))}: expected text")
+    return found
+
+
+def _maybe(raw: Mapping[str, object], key: str) -> Decimal | None:
+    value = raw.get(key)
+    return None if value is None or value == "" else decimal(value, key)
+
+
+def _side(value: object) -> int:
+    """+1 for buy, -1 for sell and sell_short, 0 where the broker does not say (the parent of a multi-leg order)."""
+    word = text(value)
+    return 1 if word.startswith("buy") else -1 if word.startswith("sell") else 0
+
+
+# --- orders, positions, activities --------------------------------------------------------------------------------
+
+
+def order(value: object) -> BrokerOrder:
+    """An order object (legs of a multi-leg order are left out; its own side is 0, its symbol `""`).
+
+    Nulls, unknown words and further keys are taken as they come. Raises Malformed for a missing id or a figure that
+    is no number.
+    """
+    raw = mapping(value, "order")
+    submitted = raw.get("submitted_at") or raw.get("created_at")
+    return BrokerOrder(
+        client_order_id=text(raw.get("client_order_id")),
+        order_id=_required(raw, "id"),
+        symbol=text(raw.get("symbol")),
+        side=_side(raw.get("side")),
+        quantity=_maybe(raw, "qty") or Decimal(0),
+        limit_price=_maybe(raw, "limit_price"),
+        intent=text(raw.get("position_intent")),
+        status=text(raw.get("status")),
+        filled=_maybe(raw, "filled_qty") or Decimal(0),
+        average_price=_maybe(raw, "filled_avg_price"),
+        submitted_ns=time_ns(submitted, "submitted_at") if submitted else 0,
+        replaced_by=text(raw.get("replaced_by")),
+    )
+
+
+def position(value: object) -> BrokerPosition:
+    """A position; short ones are negative whether the quantity says so or the side. Raises Malformed."""
+    raw = mapping(value, "position")
+    sign = -1 if raw.get("side") == "short" else 1
+    quantity = decimal(raw.get("qty"), "qty")
+    available = _maybe(raw, "qty_available")
+    return BrokerPosition(
+        symbol=_required(raw, "symbol"),
+        quantity=sign * abs(quantity) if sign < 0 else quantity,
+        average_price=decimal(raw.get("avg_entry_price"), "avg_entry_price"),
+        available=None if available is None else sign * abs(available) if sign < 0 else available,
+    )
+
+
+def activity(value: object) -> Activity:
+    """A ledger line that is no fill; its time is its own or its New York date's midnight. Raises Malformed."""
+    raw = mapping(value, "activity")
+    moment = raw.get("transaction_time") or raw.get("created_at")
+    return Activity(
+        id=_required(raw, "id"),
+        kind=_required(raw, "activity_type"),
+        symbol=text(raw.get("symbol")),
+        quantity=_maybe(raw, "qty") or Decimal(0),
+        price=_maybe(raw, "price"),
+        amount=_maybe(raw, "net_amount") or Decimal(0),
+        status=text(raw.get("status")),
+        time_ns=time_ns(moment, "transaction_time") if moment else _date_ns(raw.get("date")),
+    )
+
+
+def _date_ns(value: object) -> int:
+    try:
+        day = datetime.strptime(text(value), "%Y-%m-%d").replace(tzinfo=NEW_YORK)
+    except ValueError:
+        raise Malformed(f"date is {_shown(value)}: expected YYYY-MM-DD") from None
+    return int(day.timestamp()) * SECOND_NS
+
+
+def cost(symbol: str, quantity: Decimal, average_price: Decimal | None) -> Decimal:
+    """Sum of price x quantity from an order's average price, in USD a share times contracts.
+
+    Options trade in whole cents, so their sum is one too and rounding to it takes away what the average lost (exact
+    while quantity x the average's rounding stays below half a cent). Shares are rounded to 0.0001 USD.
+    """
+    total = quantity * (average_price or Decimal(0))
+    return total.quantize(Decimal("0.01") if is_option(symbol) else Decimal("0.0001"))
+
+
+# --- fills of the ledger ------------------------------------------------------------------------------------------
+
+
+class LedgerFill(msgspec.Struct, frozen=True):
+    """A FILL line: one execution of one order. `cumulative` counts the order's fills up to and with this one."""
+
+    id: str
+    order_id: str
+    symbol: str
+    side: int
+    quantity: Decimal
+    price: Decimal
+    cumulative: Decimal
+    filled_ns: int
+
+
+def ledger_fill(value: object) -> LedgerFill:
+    """A FILL activity. Raises Malformed."""
+    raw = mapping(value, "activity")
+    return LedgerFill(
+        id=_required(raw, "id"),
+        order_id=_required(raw, "order_id"),
+        symbol=_required(raw, "symbol"),
+        side=_side(raw.get("side")),
+        quantity=decimal(raw.get("qty"), "qty"),
+        price=decimal(raw.get("price"), "price"),
+        cumulative=decimal(raw.get("cum_qty"), "cum_qty"),
+        filled_ns=time_ns(raw.get("transaction_time"), "transaction_time"),
+    )
+
+
+def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) -> tuple[OrderFilled, ...]:
+    """All fills of one order, with its cost summed over them, in the order of their cumulative quantity.
+
+    Within one millisecond the ledger is unordered, so the cumulative quantity decides. Raises Malformed when the
+    fills do not add up to it: one is missing, or quantities are not whole.
+    """
+    told, total, spent = [], 0, Decimal(0)
+    for fill in sorted({fill.id: fill for fill in fills}.values(), key=lambda fill: fill.cumulative):
+        quantity = _whole(fill.quantity, "qty")
+        total, spent = total + quantity, spent + fill.price * quantity
+        if total != fill.cumulative:
+            raise Malformed(f"cum_qty of fill {fill.id} is {fill.cumulative}: expected {total}, the sum of its order's")
+        told.append(
+            OrderFilled(
+                now_ns,
+                client_order_id=client_order_id,
+                symbol=fill.symbol,
+                side=fill.side,
+                price=fill.price,
+                filled_ns=fill.filled_ns,
+                cumulative_quantity=total,
+                cumulative_cost=spent,
+                cumulative_fees=Decimal(0),  # regulatory fees come as FEE activities of their own
+                quantity=quantity,
+            )
+        )
+    return tuple(told)
+
+
+def _whole(value: Decimal, key: str) -> int:
+    if value != value.to_integral_value():
+        raise Malformed(f"{key} is {value}: expected a whole number")
+    return int(value)
+
+
+# --- news of the trading stream -----------------------------------------------------------------------------------
+
+
+def trade_update(value: object, ours: Callable[[str], bool], now_ns: int) -> tuple[Event, ...]:
+    """The `data` of a trade update -> events, by `EVENT_TABLE`; an order that is not ours is told as found.
+
+    An end that came after fills, or by a replacement, is preceded by the order itself, because the end's event cannot
+    carry those figures. Raises Malformed (null data, missing keys).
+    """
+    raw = mapping(value, "data")
+    word = _required(raw, "event")
+    about = order(raw.get("order"))
+    found = OrderFound(now_ns, about)
+    if not ours(about.client_order_id):
+        return (found,)
+    name = about.client_order_id
+    match EVENT_TABLE.get(word, FOUND):
+        case "accepted":
+            return (OrderAccepted(now_ns, name, about.order_id),)
+        case "filled":
+            return (_filled(raw, about, now_ns),)
+        case "canceled":
+            return _with_figures(found, OrderCanceled(now_ns, name))
+        case "expired":
+            return _with_figures(found, OrderExpired(now_ns, name))
+        case "rejected":
+            reason = text(raw.get("reason")) or text(mapping(raw["order"], "order").get("reject_reason"))
+            return _with_figures(found, OrderRejected(now_ns, name, reason or "rejected after it was accepted"))
+        case "cancel_rejected":
+            return (CancelRejected(now_ns, name, word),)
+        case "corrected":
+            return (_corrected(raw, about, word, now_ns),)
+        case "ignored":
+            return ()
+        case _:
+            return (found,)
+
+
+def _with_figures(found: OrderFound, end: Event) -> tuple[Event, ...]:
+    return (found, end) if found.order.filled or found.order.replaced_by else (end,)
+
+
+def _filled(raw: Mapping[str, object], about: BrokerOrder, now_ns: int) -> OrderFilled:
+    if about.average_price is None:
+        raise Malformed("filled_avg_price is None: expected the average price of a filled order")
+    return OrderFilled(
+        now_ns,
+        client_order_id=about.client_order_id,
+        symbol=about.symbol,
+        side=about.side,
+        price=decimal(raw.get("price"), "price"),
+        filled_ns=time_ns(raw.get("timestamp")),
+        cumulative_quantity=_whole(about.filled, "filled_qty"),
+        cumulative_cost=cost(about.symbol, about.filled, about.average_price),
+        cumulative_fees=Decimal(0),
+        quantity=_whole(decimal(raw.get("qty"), "qty"), "qty"),
+    )
+
+
+def _corrected(raw: Mapping[str, object], about: BrokerOrder, word: str, now_ns: int) -> TradeCorrected:
+    return TradeCorrected(
+        now_ns,
+        client_order_id=about.client_order_id,
+        execution_id=text(raw.get("execution_id")),
+        cumulative_quantity=_whole(about.filled, "filled_qty"),
+        cumulative_cost=cost(about.symbol, about.filled, about.average_price),
+        reason=word,
+    )
