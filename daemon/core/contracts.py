@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from decimal import Decimal
 
 from daemon.core.events import Contract, ContractsListed
 from daemon.core.limits import Contracts
-from daemon.core.option_market import strike_for_delta, years_to_expiry
+from daemon.core.option_market import parse_occ, strike_for_delta, years_to_expiry
 from daemon.core.state import Chain, SessionState
 from strategies.contract import Session
+
+PENNY_ROOTS = frozenset(("SPY", "QQQ", "IWM"))  # all their series trade in cents at every price
+COARSE_FROM = Decimal(3)  # USD
+
+
+def price_step(symbol: str, price: Decimal) -> Decimal:
+    """The step on which an option's orders are priced, in USD; a cent for what is no option.
+
+    A cent for the three roots above; for others 0.05 below 3 USD and 0.10 from there, which is valid whether or not
+    the class takes part in the penny programme (options exchanges' minimum increments, e.g. Cboe rule 5.4).
+    """
+    contract = parse_occ(symbol)
+    if contract is None or contract.root in PENNY_ROOTS:
+        return Decimal("0.01")
+    return Decimal("0.10") if price >= COARSE_FROM else Decimal("0.05")
 
 
 def choose_expiry(listed: ContractsListed, session: Session, upcoming: tuple[Session, ...], rule: Contracts) -> Chain:

@@ -29,6 +29,10 @@ def paused(view: RiskView, _: Intent) -> str | None:
     return f"paused: {pause.reason}"
 
 
+def stopping(view: RiskView, _: Intent) -> str | None:
+    return f"the daemon is being stopped: {view.risk.stopping}" if view.risk.stopping else None
+
+
 def consecutive_losses(view: RiskView, _: Intent) -> str | None:
     pause = view.risk.pause
     if pause is None or pause.reason != LOSSES or view.now_ns >= pause.until_ns:

@@ -33,6 +33,7 @@ class RunStarted(Event, frozen=True, tag=True):
     code: str
     feed: str
     trading: Trading
+    account_number: str = ""  # as configured; "" where it is not
 
 
 class ModelVerified(Event, frozen=True, tag=True):
@@ -73,7 +74,7 @@ class BrokerOrder(msgspec.Struct, frozen=True):
 
 
 class Activity(msgspec.Struct, frozen=True):
-    """A line of the broker's ledger that is no fill. `kind` is its activity type, `amount` the change of cash in USD."""
+    """A line of the broker's ledger that is no fill. `kind` is its type, `amount` the change of cash in USD."""
 
     id: str
     kind: str

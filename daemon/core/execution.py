@@ -11,10 +11,12 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
+from daemon.core.contracts import price_step
 from daemon.core.effects import SubmitOrder
-from daemon.core.events import Quote
+from daemon.core.events import Contract, Quote
 from daemon.core.guards import alarm, cancel, put_order
 from daemon.core.limits import Sizing
+from daemon.core.option_market import parse_occ
 from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.risk import ask_gates
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent, RiskView
@@ -59,11 +61,17 @@ def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
 
 
 def entry_limit(quote: Quote, slack: float, bound: Decimal | None) -> Decimal:
-    """Limit of a marketable buy: ask x (1 + slack), never above the bound, rounded down to the cent."""
+    """Limit of a marketable buy: ask x (1 + slack), never above the bound, rounded down to the contract's step."""
     limit = quote.ask * (1 + Decimal(str(slack)))
     if bound is not None:
         limit = min(limit, bound)
-    return limit.quantize(CENT, rounding=ROUND_FLOOR)
+    return _on_grid(limit, quote.symbol, ROUND_FLOOR)
+
+
+def _on_grid(price: Decimal, symbol: str, rounding: str) -> Decimal:
+    """The price on the grid on which the contract trades."""
+    step = price_step(symbol, price)
+    return ((price / step).quantize(Decimal(1), rounding=rounding) * step).quantize(CENT)
 
 
 def entry_bound(quote: Quote, collar: float) -> Decimal:
@@ -77,8 +85,31 @@ def sold_by_trim(quantity: int, keep_percent: int) -> int:
 
 
 def held(draft: Draft, symbol: str) -> int:
+    """Contracts or shares in the book, negative when short."""
     position = draft.book.positions.get(symbol)
     return position.quantity if position else 0
+
+
+def contract_of(draft: Draft, symbol: str) -> Contract | None:
+    """The contract of an OCC symbol: as it was listed, else as the symbol says; None for shares."""
+    known = draft.contracts.get(symbol)
+    if known is not None:
+        return known
+    told = parse_occ(symbol)
+    return None if told is None else Contract(symbol, told.expiry, told.right, told.strike, 0)
+
+
+def market_open(draft: Draft) -> bool:
+    """True within the regular hours of the session that runs: orders are sent only then."""
+    session = draft.session.session
+    return session is not None and not draft.session.ended and session.open_ns <= draft.now_ns < session.close_ns
+
+
+def intent_of(side: int, purpose: str) -> str:
+    """Alpaca's `position_intent`: entries open, exits close."""
+    if purpose == EXIT:
+        return "sell_to_close" if side < 0 else "buy_to_close"
+    return "buy_to_open" if side > 0 else "sell_to_open"
 
 
 def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
@@ -142,7 +173,8 @@ def _drive_entry(draft: Draft, work: Work) -> None:
             cancel(draft, order.client_order_id)
         return
     quote = fresh(draft, draft.quotes.get(work.symbol))
-    if missing <= 0 or late or order.status == REJECTED or quote is None or quote.ask <= 0:
+    closed = not market_open(draft)
+    if missing <= 0 or late or order.status == REJECTED or quote is None or quote.ask <= 0 or closed:
         _close(draft, work)
         return
     contract = draft.contracts.get(work.symbol)
@@ -156,7 +188,9 @@ def _drive_entry(draft: Draft, work: Work) -> None:
 
 def _drive_exit(draft: Draft, work: Work) -> None:
     rules = draft.trading.execution
-    surplus = held(draft, work.symbol) - work.goal
+    holding = held(draft, work.symbol)
+    side = 1 if holding < 0 else -1  # shares owed are bought back
+    surplus = abs(holding) - work.goal
     order = _attempt(draft, work) if work.order_id else None
     if order is not None and order.working:
         old = draft.now_ns - order.submitted_ns >= rules.exit_reprice_s * SECOND_NS
@@ -180,15 +214,15 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         and draft.now_ns - order.submitted_ns < rules.exit_reprice_s * SECOND_NS
     ):
         return  # not sent again at once: the next look is a re-price interval later
-    quantity = surplus - draft.working(work.symbol, -1)
-    if quantity <= 0:
+    quantity = min(surplus - draft.working(work.symbol, side), draft.broker.available.get(work.symbol, surplus))
+    if quantity <= 0 or not market_open(draft):
         return
     quote = fresh(draft, draft.quotes.get(work.symbol))
     if quote is not None and quote.bid <= 0:
         alarm(draft, "no_bid", f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids", once=True)
         return
     limit = _exit_limit(quote, work.attempt + 1, draft)
-    intent = Intent(EXIT, draft.contracts.get(work.symbol), work.symbol, -1, quantity, limit)
+    intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit)
     if ask_gates(risk_view(draft), intent).denials:
         return
     _submit(draft, work, intent)
@@ -208,9 +242,9 @@ def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | No
     if quote is None or attempt >= rules.exit_limit_attempts:
         return None
     if attempt == 0 and rules.exit_start == "mid":
-        return mid(quote).quantize(CENT, rounding=ROUND_CEILING)
+        return _on_grid(mid(quote), quote.symbol, ROUND_CEILING)
     limit = quote.bid * (1 - Decimal(str(rules.exit_slack)))
-    return max(limit.quantize(CENT, rounding=ROUND_CEILING), CENT)
+    return max(_on_grid(limit, quote.symbol, ROUND_CEILING), CENT)
 
 
 def _close(draft: Draft, work: Work) -> None:
@@ -238,6 +272,7 @@ def _submit(draft: Draft, work: Work, intent: Intent) -> None:
         limit_price=intent.limit_price,
         status=SUBMITTED,
         submitted_ns=draft.now_ns,
+        valid_until_ns=draft.now_ns + valid_s * SECOND_NS,
     )
     put_order(draft, order)
     if intent.contract is not None:
@@ -254,7 +289,7 @@ def _submit(draft: Draft, work: Work, intent: Intent) -> None:
             side=intent.side,
             quantity=intent.quantity,
             limit_price=intent.limit_price,
-            intent="buy_to_open" if intent.side > 0 else "sell_to_close",
-            valid_until_ns=draft.now_ns + valid_s * SECOND_NS,
+            intent=intent_of(intent.side, work.purpose),
+            valid_until_ns=order.valid_until_ns,
         )
     )

@@ -9,16 +9,17 @@ from msgspec.structs import replace
 
 from daemon.core.book import mark
 from daemon.core.desk_gates import LOSSES, reject_rate
-from daemon.core.effects import CancelOrder, RaiseAlarm
+from daemon.core.effects import CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Quote
-from daemon.core.orders import CANCELING, Order, advance
+from daemon.core.orders import CANCELING, SUBMITTED, UNKNOWN, Order, advance
 from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import Draft, Halt, Pause, Position
 
-URGENCY = {"daily_loss": 1, "disk_full": 2, "flatten": 2}  # of the halts that also leave every position; others have 0
+URGENCY = {"daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2}  # of the halts that also leave every position
 LEAVING = frozenset(URGENCY)
 TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
+_AWAITED = frozenset((SUBMITTED, UNKNOWN, CANCELING))
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
 
 
@@ -71,6 +72,12 @@ def cancel(draft: Draft, client_order_id: str) -> None:
 def put_order(draft: Draft, order: Order) -> None:
     """Store an order, among the working or the ended ones, and its read-model row."""
     name = order.client_order_id
+    former = draft.find_order(name)
+    if former is None or former.status != order.status:
+        order = replace(order, news_ns=draft.now_ns)
+    if order.symbol in draft.broker.available:  # what the broker said before this is old
+        left = {symbol: count for symbol, count in draft.broker.available.items() if symbol != order.symbol}
+        draft.broker = replace(draft.broker, available=left)
     if order.working:
         draft.orders = {**draft.orders, name: order}  # an ended order never works again: `LIFE` has no such way
     else:
@@ -143,6 +150,47 @@ def order_outcome(draft: Draft, *, rejected: bool) -> None:
     rate = reject_rate(draft.risk, limits)
     if rate is not None and rate >= limits.reject_rate_max:
         halt(draft, "reject_rate", f"{rate:.2f} of the last {limits.reject_rate_orders} orders were rejected")
+
+
+def look_up(draft: Draft, order: Order) -> None:
+    """Ask what became of an order; asked again only after `look_up_s`."""
+    put_order(draft, replace(order, looked_up_ns=draft.now_ns))
+    draft.effects.append(LookUpOrder(order.client_order_id))
+
+
+def chase(draft: Draft) -> None:
+    """Look up every order that waits for news too long: sent and unanswered, unknown, or its cancel unanswered."""
+    patience_ns = draft.trading.broker.look_up_s * SECOND_NS
+    for order in tuple(draft.orders.values()):
+        if order.status in _AWAITED and draft.now_ns - max(order.news_ns, order.looked_up_ns) >= patience_ns:
+            look_up(draft, order)
+
+
+def check_blind(draft: Draft) -> None:
+    """With a position open in a session, bars, quotes or reconciliation lost for too long: as `on_blind` says."""
+    session, rules = draft.session.session, draft.trading.broker
+    held = [position.symbol for position in draft.book.positions.values() if position.right]
+    if draft.identity.mode == "replay" or session is None or draft.session.ended or not held:
+        return  # a tape is never lost
+    if not session.open_ns <= draft.now_ns < session.close_ns:
+        return
+    patience_ns = rules.blind_min * MINUTE_NS
+    bar_end_ns = max(draft.session.last_bar_ns + draft.machine.spec.bar_interval_s * SECOND_NS, session.open_ns)
+    quoted_ns = min(draft.quotes[s].quoted_ns if s in draft.quotes else 0 for s in held)
+    lost = []
+    if draft.now_ns - bar_end_ns >= patience_ns:
+        lost.append("bars")
+    if draft.now_ns - max(quoted_ns, session.open_ns) >= patience_ns:
+        lost.append("quotes")
+    if draft.broker.account and draft.now_ns - max(draft.broker.agreed_ns, session.open_ns) >= patience_ns:
+        lost.append("reconciliation")
+    if not lost:
+        return
+    detail = f"{' and '.join(lost)} lost for {rules.blind_min} minutes while {', '.join(held)} is held"
+    if rules.on_blind == "flatten":
+        halt(draft, "blind", detail)
+    else:
+        alarm(draft, "blind", detail, once=True)
 
 
 def stop_reached(position: Position, quote: Quote, stop_loss: float, take_profit: float) -> str:

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from daemon.core.effects import AskPolicy
-from daemon.core.events import MARKET_EVENTS, Event, PolicyAnswered, PolicyFailed
+from daemon.core.events import Event, PolicyAnswered, PolicyFailed
 from daemon.core.paper import PaperBroker
 from daemon.core.paper_state import PaperState
+from daemon.core.quote_paper import QuotePaperBroker
 from daemon.core.state import State
 from daemon.core.step import Core, Step
 
 Caused = Event | AskPolicy
+PaperMarket = PaperBroker | QuotePaperBroker
 PolicyEvent = PolicyAnswered | PolicyFailed
 ANSWERS = (PolicyAnswered, PolicyFailed)
-CAUSED: tuple[type[Event], ...] = (*MARKET_EVENTS, *ANSWERS)
 
 
 class Divergence(ValueError):
@@ -33,13 +34,18 @@ class Machine:
     __slots__ = ("core", "market", "market_state", "queue", "state")
 
     def __init__(
-        self, core: Core, state: State[Any], market: PaperBroker | None = None, market_state: PaperState | None = None
+        self, core: Core, state: State[Any], market: PaperMarket | None = None, market_state: PaperState | None = None
     ) -> None:
         self.core = core
         self.state = state
         self.market = market
         self.market_state = market_state
         self.queue: deque[Caused] = deque()
+
+    @property
+    def caused(self) -> tuple[type[Event], ...]:
+        """The kinds of event that follow from earlier ones; all others come from outside."""
+        return ANSWERS if self.market is None else (*self.market.SAYS, *ANSWERS)
 
     def apply(self, event: Event) -> Step:
         """Step one event and queue what it causes. When it raises, nothing has changed."""
@@ -60,7 +66,7 @@ class Machine:
         With a real broker only the answers to questions are caused. Raises Divergence when the journal holds another
         event than the market said, or an answer nobody asked for.
         """
-        if isinstance(event, ANSWERS if self.market is None else CAUSED):
+        if isinstance(event, self.caused):
             expected = self.queue.popleft() if self.queue else None
             if isinstance(expected, AskPolicy):
                 same = isinstance(event, ANSWERS) and event.decision == expected.decision

@@ -1,17 +1,18 @@
-"""What the broker's news does to the draft: order life, fills, expiries, transfers, reconciliation.
+"""What the broker's news does to the draft: order life, fills, look-ups, expiries, transfers.
 
-News about an order that we do not know changes no money; it makes the desk unreconciled and is told.
+What a fill books is `daemon.core.fills`'; orders that are not ours are `daemon.core.foreign`'s; the comparison of book
+and broker is `daemon.core.reconcile`'s.
 """
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, book_expiry, book_fill, is_news, quantity_after
+from daemon.core.book import book_expiry
+from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.events import (
-    BrokerSnapshot,
+    BrokerLost,
+    BrokerOrder,
     CancelRejected,
     CashTransferred,
     ContractExpired,
@@ -19,12 +20,18 @@ from daemon.core.events import (
     OrderCanceled,
     OrderExpired,
     OrderFilled,
+    OrderFound,
+    OrderMissing,
     OrderRejected,
     OrderUnknown,
+    TradeCorrected,
 )
-from daemon.core.guards import alarm, halt, order_outcome, put_order, revalue, trade_closed
-from daemon.core.orders import ACCEPTED, SUBMITTED, UNKNOWN, advance
-from daemon.core.records import FillRow
+from daemon.core.execution import held, intent_of, market_open
+from daemon.core.fills import book_totals, record_execution, set_totals, stranger, transfer
+from daemon.core.foreign import on_foreign_order
+from daemon.core.guards import alarm, halt, look_up, order_outcome, put_order, revalue, trade_closed
+from daemon.core.orders import ACCEPTED, BROKER_STATUS, SUBMITTED, UNKNOWN, Order, advance
+from daemon.core.risk_view import MINUTE_NS
 from daemon.core.state import ZERO, Draft
 
 OrderNews = OrderAccepted | OrderRejected | OrderCanceled | OrderExpired | OrderUnknown | CancelRejected
@@ -36,14 +43,17 @@ HAPPENED: dict[type[OrderNews], str] = {
     OrderUnknown: "unknown",
     CancelRejected: "cancel_rejected",
 }
+SENT_EARLY_NS = 10 * MINUTE_NS  # an order found with an earlier time than this before ours was sent is another one
 
 
 def on_order_news(draft: Draft, event: OrderNews) -> None:
     order = draft.find_order(event.client_order_id)
     if order is None:
-        _foreign(draft, event.client_order_id)
+        stranger(draft, event.client_order_id)
         return
     moved = advance(order, HAPPENED[type(event)])
+    if isinstance(event, OrderAccepted) and event.order_id and event.order_id != moved.order_id:
+        moved = replace(moved, order_id=event.order_id)
     if moved is order:
         return
     put_order(draft, moved)
@@ -52,51 +62,154 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     elif isinstance(event, OrderRejected):
         alarm(draft, "order_rejected", f"{event.client_order_id}: {event.reason}")
         order_outcome(draft, rejected=True)
+        if order.side * held(draft, order.symbol) < 0:  # a refused exit: perhaps the broker holds something else
+            draft.effects.append(AskBroker("an exit was rejected"))
+    elif isinstance(event, OrderUnknown):
+        look_up(draft, draft.orders[order.client_order_id])
 
 
-def on_order_filled(draft: Draft, event: OrderFilled) -> None:
-    """The book changes in the same step as the fill, before any strategy looks."""
-    order = draft.find_order(event.client_order_id)
-    if order is None:
-        _foreign(draft, event.client_order_id)
+# --- look-ups -----------------------------------------------------------------------------------------------------
+
+
+def on_order_found(draft: Draft, event: OrderFound) -> None:
+    absorb(draft, event.order)
+
+
+def absorb(draft: Draft, found: BrokerOrder) -> None:
+    """Take over what the broker says of one order: ours when it matches what was sent, else somebody else's."""
+    order = draft.find_order(found.client_order_id)
+    if order is None or order.purpose == "foreign":
+        on_foreign_order(draft, found, order)
         return
-    same = (event.symbol, event.side) == (order.symbol, order.side) and event.cumulative_quantity <= order.quantity
-    if same and not is_news(order, event):
-        return
-    if not same or quantity_after(draft.book, order, event) < 0:
-        draft.risk = replace(draft.risk, reconciled=False)  # the broker holds what the book cannot say
+    if not _matches(order, found):
+        draft.risk = replace(draft.risk, reconciled=False)
         halt(
             draft,
-            "fill_mismatch",
-            f"{event.client_order_id}: filled {event.side:+d} {event.cumulative_quantity} {event.symbol}, ordered "
-            f"{order.side:+d} {order.quantity} {order.symbol}, held {draft.book.positions.get(event.symbol)}",
+            "order_mismatch",
+            f"{found.client_order_id}: sent {order.side:+d} {order.quantity} {order.symbol}, the broker has "
+            f"{found.side:+d} {found.quantity} {found.symbol} ({found.intent or 'no intent'})",
         )
         return
-    booked = book_fill(draft.book, order, event, draft.contracts.get(event.symbol))
-    draft.book = booked.book
-    whole = booked.order.filled == booked.order.quantity
-    put_order(draft, advance(booked.order, "filled" if whole else "partial"))
-    if order.status in (SUBMITTED, UNKNOWN):  # its acceptance is overtaken by the fill
-        order_outcome(draft, rejected=False)
-    stats = draft.stats
-    draft.stats = replace(stats, fills=stats.fills + 1, partial_fills=stats.partial_fills + (not whole))
-    draft.records.append(
-        FillRow(
-            client_order_id=event.client_order_id,
-            correction=event.correction,
-            cumulative=event.cumulative_quantity,
-            symbol=event.symbol,
-            side=event.side,
-            quantity=booked.quantity,
-            price=str(event.price),
-            fees_usd=str(booked.order.fees - order.fees),
-            filled_ns=event.filled_ns,
-            time_ns=event.time_ns,
+    if found.order_id and found.order_id != order.order_id:
+        order = replace(order, order_id=found.order_id)
+        put_order(draft, order)
+    if set_totals(draft, order, found):
+        _follow(draft, found)
+
+
+def _matches(order: Order, found: BrokerOrder) -> bool:
+    """Symbol, side, quantity, intent and time agree: the order is the one that was sent."""
+    return (
+        (found.symbol, found.side) == (order.symbol, order.side)
+        and found.quantity == order.quantity
+        and found.intent in ("", intent_of(order.side, order.purpose))
+        and found.submitted_ns >= order.submitted_ns - SENT_EARLY_NS
+    )
+
+
+def _follow(draft: Draft, found: BrokerOrder) -> None:
+    """Let the order's status follow the broker's."""
+    word = BROKER_STATUS.get(found.status)
+    order = draft.find_order(found.client_order_id)
+    assert order is not None
+    if word is None:
+        alarm(draft, "unknown_status", f"{found.client_order_id}: the broker says {found.status!r}", once=True)
+        return
+    if word == "filled" and order.filled < order.quantity:
+        return  # said filled, with other figures: an answer in the middle of a change
+    moved = advance(order, word)
+    if moved is order:
+        return
+    put_order(draft, moved)
+    if order.status in (SUBMITTED, UNKNOWN):
+        order_outcome(draft, rejected=word == "rejected")
+        if word == "rejected":
+            alarm(draft, "order_rejected", f"{found.client_order_id}: found rejected")
+
+
+def on_order_missing(draft: Draft, event: OrderMissing) -> None:
+    """The broker knows no such order. Within its validity it is sent again under its own name, the same order.
+
+    An entry past that stays unknown, counts as exposure and is looked up until its session is over; then it lapsed. An
+    exit has no such limit: while it is needed it is sent again.
+    """
+    order = draft.orders.get(event.client_order_id)
+    if order is None:
+        return
+    if order.status not in (SUBMITTED, UNKNOWN) and not (order.cancel_asked_ns and not order.order_id):
+        alarm(draft, "order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now", once=True)
+        put_order(draft, advance(order, "expired"))
+        return
+    order = advance(order, "missing")
+    session = draft.session.session
+    if session is None or draft.session.ended or order.submitted_ns < session.open_ns:
+        put_order(draft, advance(order, "expired"))  # a day order that never arrived can arrive no more
+        return
+    if not _wanted(draft, order):
+        put_order(draft, order)
+        return
+    put_order(draft, replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns))
+    draft.effects.append(
+        SubmitOrder(
+            client_order_id=order.client_order_id,
+            symbol=order.symbol,
+            side=order.side,
+            quantity=order.quantity,
+            limit_price=order.limit_price,
+            intent=intent_of(order.side, order.purpose),
+            valid_until_ns=order.valid_until_ns,
         )
     )
-    if booked.closed is not None:
-        trade_closed(draft, booked.closed)
-    revalue(draft)
+
+
+def _wanted(draft: Draft, order: Order) -> bool:
+    """True when an order that the broker does not know shall be sent again."""
+    work = draft.works.get(order.work)
+    if work is None or work.order_id != order.client_order_id or not market_open(draft):
+        return False
+    if order.purpose == "exit":
+        return order.quantity <= abs(held(draft, order.symbol) - work.goal)
+    risk = draft.risk
+    allowed = risk.reconciled and risk.halt is None and risk.pause is None and not risk.stopping
+    return allowed and not order.cancel_asked_ns and draft.now_ns <= order.valid_until_ns
+
+
+def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
+    """A bust or a correction: the totals that stand after it are booked as a correction of their own."""
+    order = draft.find_order(event.client_order_id)
+    if order is None:
+        stranger(draft, event.client_order_id)
+        return
+    if event.execution_id in order.corrected_by:
+        return
+    alarm(draft, "trade_corrected", f"{event.client_order_id}: {event.reason}, {event.cumulative_quantity} stand")
+    order = replace(order, corrected_by=(*order.corrected_by, event.execution_id))
+    put_order(draft, order)
+    price = event.cumulative_cost / event.cumulative_quantity if event.cumulative_quantity else ZERO
+    fill = OrderFilled(
+        event.time_ns,
+        order.client_order_id,
+        order.symbol,
+        order.side,
+        price,
+        event.time_ns,
+        event.cumulative_quantity,
+        event.cumulative_cost,
+        order.fees,
+        event.cumulative_quantity - order.filled,
+        order.correction + 1,
+    )
+    if book_totals(draft, order, fill):
+        record_execution(draft, fill, ZERO)
+
+
+def on_broker_lost(draft: Draft, event: BrokerLost) -> None:
+    """Order news may be missing: no new risk until a report agrees again."""
+    draft.risk = replace(draft.risk, reconciled=False)
+    alarm(draft, "broker_lost", event.detail, once=True)
+
+
+# --- what is no order ---------------------------------------------------------------------------------------------
 
 
 def on_contract_expired(draft: Draft, event: ContractExpired) -> None:
@@ -111,55 +224,4 @@ def on_contract_expired(draft: Draft, event: ContractExpired) -> None:
 
 
 def on_cash_transferred(draft: Draft, event: CashTransferred) -> None:
-    """A transfer is no gain and no loss: the peak moves by the same ratio as the equity, so drawdown stands still."""
-    book = draft.book
-    after = book.equity + event.amount
-    peak = (book.peak * after / book.equity).quantize(CENT) if book.equity > 0 and after > 0 else max(after, ZERO)
-    draft.book = replace(
-        book, cash=book.cash + event.amount, equity=after, peak=peak, transfers=book.transfers + event.amount
-    )
-    revalue(draft)
-
-
-def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
-    """Compare the broker's word with the book. A journal without history adopts it, a difference halts and is named."""
-    virgin = draft.seq == 0 and not draft.orders and draft.book.cash == 0
-    if virgin:
-        if event.positions or event.open_orders:
-            found = [p.symbol for p in event.positions] + list(event.open_orders)
-            halt(draft, "reconciliation", f"the account is not empty and this journal is new: {', '.join(found)}")
-            return
-        draft.book = replace(
-            draft.book, cash=event.cash, equity=event.cash, peak=event.cash, session_start_equity=event.cash
-        )
-        draft.risk = replace(draft.risk, reconciled=True)
-        return
-    differences = _differences(draft, event)
-    draft.risk = replace(draft.risk, reconciled=not differences)
-    if differences:
-        halt(draft, "reconciliation", "; ".join(differences))
-
-
-def _differences(draft: Draft, event: BrokerSnapshot) -> list[str]:
-    found: list[str] = []
-    book = draft.book
-    if event.cash != book.cash:
-        found.append(f"cash: broker {event.cash} USD, book {book.cash} USD")
-    theirs = {p.symbol: p.quantity for p in event.positions}
-    ours = {symbol: Decimal(p.quantity) for symbol, p in book.positions.items()}
-    found.extend(
-        f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}"
-        for symbol in sorted(theirs.keys() | ours.keys())
-        if theirs.get(symbol, 0) != ours.get(symbol, 0)
-    )
-    working = draft.orders.keys()
-    found.extend(
-        f"order {name}: {'at the broker' if name in event.open_orders else 'in the book'} only"
-        for name in sorted(set(event.open_orders) ^ working)
-    )
-    return found
-
-
-def _foreign(draft: Draft, client_order_id: str) -> None:
-    draft.risk = replace(draft.risk, reconciled=False)
-    alarm(draft, "foreign_order", f"news about an order that is not ours: {client_order_id}", once=True)
+    transfer(draft, event.amount)

@@ -231,7 +231,12 @@ def flatten_when_due(draft: Draft) -> None:
         for symbol in option_symbols(draft):
             exit_by_rule(draft, symbol, halted.reason)
     for symbol, position in tuple(draft.book.positions.items()):
-        if position.right and draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
+        if not position.right:
+            if draft.trading.broker.exercised_shares == "close" and position.quantity:
+                exit_by_rule(draft, symbol, "shares_from_exercise")
+        elif position.opened_ns < session.open_ns <= draft.now_ns:
+            exit_by_rule(draft, symbol, "held_overnight")
+        elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
             exit_by_rule(draft, symbol, "flat_before_close")
             if draft.now_ns > flat_by_ns(session, position.expiry, rules):
                 alarm(draft, "not_flat", f"{symbol}: {position.quantity} contracts held past the deadline", once=True)

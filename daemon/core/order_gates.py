@@ -141,9 +141,12 @@ def opposite_order(view: RiskView, intent: Intent) -> str | None:
 
 
 def oversell(view: RiskView, intent: Intent) -> str | None:
-    if intent.side > 0:
+    """A sale never exceeds what is held and free, a closing buy never what is owed."""
+    if intent.side > 0 and intent.purpose != "exit":
         return None
     held = view.book.positions.get(intent.symbol)
-    selling = sum(o.remaining for o in view.orders.values() if o.symbol == intent.symbol and o.side < 0)
-    free = (held.quantity if held else 0) - selling
-    return f"sells {intent.quantity} but only {free} are free to sell" if intent.quantity > free else None
+    working = sum(o.remaining for o in view.orders.values() if o.symbol == intent.symbol and o.side == intent.side)
+    free = -intent.side * (held.quantity if held else 0) - working
+    if intent.quantity <= free:
+        return None
+    return f"{'sells' if intent.side < 0 else 'buys back'} {intent.quantity} but only {free} are free"

@@ -31,6 +31,9 @@ LIFE: dict[tuple[str, str], str] = {
     (SUBMITTED, "cancel_requested"): CANCELING,
     (SUBMITTED, "partial"): PARTIAL,
     (SUBMITTED, "filled"): FILLED,
+    (SUBMITTED, "missing"): UNKNOWN,
+    (CANCELING, "missing"): UNKNOWN,
+    (UNKNOWN, "sent_again"): SUBMITTED,
     (UNKNOWN, "accepted"): ACCEPTED,
     (UNKNOWN, "rejected"): REJECTED,
     (UNKNOWN, "canceled"): CANCELED,
@@ -49,6 +52,10 @@ LIFE: dict[tuple[str, str], str] = {
     (PARTIAL, "cancel_requested"): CANCELING,
     (PARTIAL, "partial"): PARTIAL,
     (PARTIAL, "filled"): FILLED,
+    (UNKNOWN, "pending_cancel"): CANCELING,
+    (SUBMITTED, "pending_cancel"): CANCELING,
+    (ACCEPTED, "pending_cancel"): CANCELING,
+    (PARTIAL, "pending_cancel"): CANCELING,
     (CANCELING, "canceled"): CANCELED,
     (CANCELING, "expired"): EXPIRED,
     (CANCELING, "rejected"): REJECTED,
@@ -63,6 +70,32 @@ LIFE: dict[tuple[str, str], str] = {
     (REJECTED, "filled"): FILLED,
     (REJECTED, "partial"): REJECTED,
 }
+
+
+BROKER_STATUS: dict[str, str] = {
+    "new": "accepted",
+    "accepted": "accepted",
+    "pending_new": "accepted",
+    "accepted_for_bidding": "accepted",
+    "pending_review": "accepted",
+    "held": "accepted",
+    "stopped": "accepted",
+    "suspended": "accepted",
+    "calculated": "accepted",
+    "partially_filled": "accepted",
+    "pending_replace": "accepted",
+    "pending_cancel": "pending_cancel",
+    "filled": "filled",
+    "canceled": "canceled",
+    "replaced": "canceled",
+    "done_for_day": "expired",
+    "expired": "expired",
+    "rejected": "rejected",
+}
+"""Every documented status of an Alpaca order -> the word of `LIFE`. An unknown one moves figures and no status.
+
+`suspended` and `calculated` may still fill; `replaced` ends this order, its successor is an order that is not ours.
+"""
 
 
 class Order(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +116,12 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     fees: Decimal = Decimal(0)
     correction: int = 0
     cancel_asked_ns: int = 0  # when its cancel was last asked for
+    valid_until_ns: int = 0  # it is not sent, nor sent again, after this
+    order_id: str = ""  # the broker's own name for it, "" before it told
+    executions: tuple[int, ...] = ()  # cumulative quantities of the executions told so far, of this correction
+    corrected_by: tuple[str, ...] = ()  # execution ids of the corrections
+    news_ns: int = 0  # when its status last changed
+    looked_up_ns: int = 0  # when it was last looked up
 
     @property
     def working(self) -> bool:

@@ -36,6 +36,7 @@ class Gate(NamedTuple):
 GATES: tuple[Gate, ...] = (
     Gate("halted", desk_gates.halted),
     Gate("paused", desk_gates.paused),
+    Gate("stopping", desk_gates.stopping),
     Gate("not_reconciled", desk_gates.not_reconciled),
     Gate("calendar_unknown", desk_gates.calendar_unknown),
     Gate("outside_session", desk_gates.outside_session),

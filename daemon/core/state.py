@@ -120,6 +120,29 @@ class RiskState(msgspec.Struct, frozen=True, gc=False):
     consecutive_losses: int = 0
     outcomes: tuple[bool, ...] = ()  # of the last orders: True when rejected
     alarms: tuple[str, ...] = ()  # raised once a session
+    stopping: str = ""  # why the daemon is being stopped; no new risk until its next start
+
+
+class Suspicion(msgspec.Struct, frozen=True, gc=False):
+    """Differences between book and broker that stand since `since_ns`; judged once they stood long enough."""
+
+    differences: tuple[str, ...]
+    since_ns: int
+
+
+class BrokerState(msgspec.Struct, frozen=True, gc=False):
+    """What the real broker's reports left to remember. Untouched where the paper broker plays."""
+
+    account: str = ""  # the account's number, from the first report on
+    expected: str = ""  # the number that the configuration names, "" where it names none
+    began_ns: int = 0  # what the ledger holds from before the first report is not ours
+    agreed_ns: int = 0  # when book and broker last agreed
+    suspicion: Suspicion | None = None
+    seen: tuple[str, ...] = ()  # ids of the ledger's lines that were booked or passed over
+    available: dict[str, int] = {}  # contracts that the broker would let us sell, where nothing moved since it said so
+    foreign: dict[str, Order] = {}  # orders of others that are ignored, with what they filled
+    foreign_held: dict[str, int] = {}  # what is held beside the desk's own
+    settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before the ledger told: (symbol, shares)
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
@@ -168,6 +191,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     pending_bars: tuple[Bar, ...] = ()
     ask: Ask | None = None
     stats: Stats = Stats()
+    broker: BrokerState = BrokerState()
 
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state: it decides what comes first
@@ -189,6 +213,7 @@ class Draft:
     __slots__ = (
         "ask",
         "book",
+        "broker",
         "chain",
         "closed",
         "contracts",
@@ -236,6 +261,7 @@ class Draft:
         self.pending_bars = state.pending_bars
         self.ask = state.ask
         self.stats = state.stats
+        self.broker = state.broker
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
 
@@ -262,6 +288,7 @@ class Draft:
             self.pending_bars,
             self.ask,
             self.stats,
+            self.broker,
         )
 
     @property

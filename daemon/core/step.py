@@ -16,15 +16,18 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect
 from daemon.core.execution import drive
-from daemon.core.guards import alarm, cancel_entries, halt
+from daemon.core.fills import on_order_filled
+from daemon.core.guards import alarm, cancel_entries, chase, check_blind, halt
 from daemon.core.limits import Trading
 from daemon.core.on_broker import (
     HAPPENED,
-    on_broker_snapshot,
+    on_broker_lost,
     on_cash_transferred,
     on_contract_expired,
-    on_order_filled,
+    on_order_found,
+    on_order_missing,
     on_order_news,
+    on_trade_corrected,
 )
 from daemon.core.on_market import (
     exit_by_rule,
@@ -39,6 +42,7 @@ from daemon.core.on_market import (
     option_symbols,
 )
 from daemon.core.on_policy import expire_ask, on_policy_answered, on_policy_failed
+from daemon.core.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.records import Row
 from daemon.core.state import Draft, Identity, Model, Pause, State
 from strategies.contract import Strategy
@@ -90,6 +94,8 @@ class Core:
                 flatten_when_due(draft)
             if draft.orders or draft.works:
                 drive(draft)
+            if draft.orders:
+                chase(draft)
         return Step(draft.freeze(), tuple(draft.effects), tuple(draft.records))
 
     def decoder(self) -> msgspec.json.Decoder[State[Any]]:
@@ -100,6 +106,8 @@ class Core:
 
 def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     draft.trading = event.trading
+    draft.risk = replace(draft.risk, stopping="")
+    draft.broker = replace(draft.broker, expected=event.account_number)
     if event.mode != "replay":  # a broker outside may have moved on; the replay's market lives in this journal
         draft.risk = replace(draft.risk, reconciled=False)
 
@@ -113,8 +121,9 @@ def _on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
     alarm(draft, "model_refused", event.reason)
 
 
-def _on_clock_ticked(_: Draft, __: ev.ClockTicked) -> None:
-    """Time itself does nothing: the rules after every handler do."""
+def _on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
+    """Time itself only shows what did not come: the rules after every handler do the rest."""
+    check_blind(draft)
 
 
 def _on_halt(draft: Draft, event: ev.HaltRequested) -> None:
@@ -143,6 +152,15 @@ def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
         exit_by_rule(draft, symbol, "operator")
 
 
+def _on_stop(draft: Draft, event: ev.StopRequested) -> None:
+    """The daemon ends: no new risk until its next start; positions are left where that is asked for."""
+    draft.risk = replace(draft.risk, stopping=event.reason)
+    cancel_entries(draft)
+    if event.flatten:
+        for symbol in option_symbols(draft):
+            exit_by_rule(draft, symbol, "stop")
+
+
 HANDLERS: dict[type[ev.Event], Handler] = {
     ev.RunStarted: _on_run_started,
     ev.ModelVerified: _on_model_verified,
@@ -165,5 +183,11 @@ HANDLERS: dict[type[ev.Event], Handler] = {
     ev.ResumeRequested: _on_resume,
     ev.PauseRequested: _on_pause,
     ev.FlattenRequested: _on_flatten,
+    ev.StopRequested: _on_stop,
+    ev.OrderFound: on_order_found,
+    ev.OrderMissing: on_order_missing,
+    ev.TradeCorrected: on_trade_corrected,
+    ev.BrokerLost: on_broker_lost,
+    ev.BrokerReported: on_broker_reported,
     **dict.fromkeys(HAPPENED, on_order_news),
 }

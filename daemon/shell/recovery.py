@@ -14,11 +14,12 @@ import msgspec
 
 import daemon.core
 import strategies
-from daemon.core.events import FEED_EVENTS, MARKET_EVENTS, Event, PolicyAnswered, PolicyFailed
+from daemon.core.events import FEED_EVENTS, Event
 from daemon.core.limits import Trading
-from daemon.core.machine import Divergence, Machine
+from daemon.core.machine import Divergence, Machine, PaperMarket
 from daemon.core.paper import PaperBroker
 from daemon.core.paper_state import PaperState
+from daemon.core.quote_paper import QuotePaperBroker
 from daemon.core.records import Row
 from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core
@@ -34,7 +35,7 @@ from daemon.shell.journal import (
 )
 from strategies.contract import Strategy
 
-CAUSED_EVENTS: tuple[type[Event], ...] = (*MARKET_EVENTS, PolicyAnswered, PolicyFailed)
+PAPER_BROKERS: dict[str, type[PaperMarket]] = {"replay": PaperBroker, "dry_run": QuotePaperBroker}
 _market_encoder = msgspec.json.Encoder(order="deterministic")
 _market_decoder = msgspec.json.Decoder(PaperState)
 
@@ -63,10 +64,13 @@ def code_digest() -> str:
 
 
 def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> Machine:
-    """A machine before any event; with the paper broker unless a real one is outside."""
+    """A machine before any event; with the paper broker that suits the mode, or none where a real one is outside."""
     core = Core(strategy)
     state = core.start(identity, trading)
-    market = PaperBroker(trading, strategy.spec.symbols[0])
+    paper = PAPER_BROKERS.get(identity.mode)
+    if paper is None:
+        return Machine(core, state)
+    market = paper(trading, strategy.spec.symbols[0])
     return Machine(core, state, market, market.start())
 
 
@@ -110,14 +114,14 @@ def reapply(machine: Machine, entry: Entry, rows: list[Row]) -> str:
 
 def leave_out(machine: Machine, event: Event) -> None:
     """Wait no longer for an event that was caused, or for the answer to the open question: it comes first."""
-    if machine.market is not None and isinstance(event, CAUSED_EVENTS) and machine.queue:
+    if isinstance(event, machine.caused) and machine.queue:
         machine.queue.popleft()
 
 
 def adopt_trading(machine: Machine) -> None:
     """The paper broker lives by the same trading rules as the state."""
     if machine.market is not None:
-        machine.market = PaperBroker(machine.state.trading, machine.core.strategy.spec.symbols[0])
+        machine.market = type(machine.market)(machine.state.trading, machine.core.strategy.spec.symbols[0])
 
 
 def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:

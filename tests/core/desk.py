@@ -245,6 +245,7 @@ class Desk:
                 cumulative,
                 total,
                 Decimal(fees),
+                cumulative - (known.filled if known and not correction else 0),
                 correction,
             )
         )

@@ -32,7 +32,7 @@ def fill(
     cumulative: int, cost: str, fees: str = "0", side: int = 1, correction: int = 0, symbol: str = CALL
 ) -> OrderFilled:
     price = Decimal(cost) / cumulative if cumulative else Decimal(0)
-    return OrderFilled(9, f"o{side}", symbol, side, price, 7, cumulative, Decimal(cost), Decimal(fees), correction)
+    return OrderFilled(9, f"o{side}", symbol, side, price, 7, cumulative, Decimal(cost), Decimal(fees), cumulative, correction)
 
 
 def long(quantity: int, cost: str) -> Book:
@@ -197,7 +197,7 @@ def test_cash_and_positions_at_cost_are_always_start_and_realised(
     for buys, wanted, price, paid in trades:
         held = book.positions[CALL].quantity if CALL in book.positions else 0
         side, quantity = (1, wanted) if buys or not held else (-1, min(wanted, held))
-        news = OrderFilled(9, "o", CALL, side, price, 7, quantity, price * quantity, paid)
+        news = OrderFilled(9, "o", CALL, side, price, 7, quantity, price * quantity, paid, quantity)
         booked = book_fill(book, Order("o", "", "", "", CALL, side, quantity, None, "accepted", 0), news, option)
         book = booked.book
         assert at_cost(book) == Decimal(10000) + book.realized

@@ -106,7 +106,7 @@ def test_a_resume_does_not_reconcile() -> None:
     [
         ev.OrderAccepted(OPEN, "by-hand"),
         ev.OrderCanceled(OPEN, "by-hand"),
-        ev.OrderFilled(OPEN, "by-hand", CALL, 1, Decimal(2), OPEN, 1, Decimal(2), Decimal(0)),
+        ev.OrderFilled(OPEN, "by-hand", CALL, 1, Decimal(2), OPEN, 1, Decimal(2), Decimal(0), 1),
     ],
     ids=lambda event: type(event).__name__,
 )

@@ -515,7 +515,7 @@ def news(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
             price, correction = Decimal(150 + a) / 100, order.correction + (kind == "correct")
             cumulative = min(1 + b % order.quantity + (b > 50) * 3, order.quantity)
             cost, fees = order.cost + price * (cumulative - order.filled), order.fees + Decimal("0.07")
-            return ev.OrderFilled(now, name, order.symbol, order.side, price, now, cumulative, cost, fees, correction)
+            return ev.OrderFilled(now, name, order.symbol, order.side, price, now, cumulative, cost, fees, 1, correction)
         case "accept":
             return ev.OrderAccepted(now, name)
         case "cancel":
@@ -529,7 +529,7 @@ def news(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
         case "cancel_rejected":
             return ev.CancelRejected(now, name, "no")
         case "foreign":
-            return ev.OrderFilled(now, "by hand", CALL, 1, Decimal(2), now, 1, Decimal(2), Decimal(0))
+            return ev.OrderFilled(now, "by hand", CALL, 1, Decimal(2), now, 1, Decimal(2), Decimal(0), 1)
         case "transfer":
             return ev.CashTransferred(now, Decimal(a - 50) * 7)
         case "halt":

@@ -246,7 +246,7 @@ def test_alarms_are_effects_like_others() -> None:
 
 
 def test_a_fill_keeps_its_exact_decimals() -> None:
-    fill = OrderFilled(1, "id", "SPY", 1, Decimal("1.10"), 2, 3, Decimal("3.30"), Decimal("0.148920"))
+    fill = OrderFilled(1, "id", "SPY", 1, Decimal("1.10"), 2, 3, Decimal("3.30"), Decimal("0.148920"), 3)
     assert '"price":"1.10"' in encode_event(fill)
     again = decode_event(encode_event(fill))
     assert isinstance(again, OrderFilled)

@@ -122,7 +122,7 @@ def test_a_step_is_told_as_a_person_would() -> None:
     assert stepped(SessionEnded(2, "2024-07-03")) == [
         {"event": "session_ended", "date": "2024-07-03", "equity_usd": "0", "realized_usd": "0", "trades": 0}
     ]
-    fill = OrderFilled(1, "id", "SPY", -1, Decimal("1.10"), 2, 3, Decimal("3.30"), Decimal("0.1"))
+    fill = OrderFilled(1, "id", "SPY", -1, Decimal("1.10"), 2, 3, Decimal("3.30"), Decimal("0.1"), 3)
     assert stepped(fill) == [
         {
             "event": "order_filled",

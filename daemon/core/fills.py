@@ -1,0 +1,160 @@
+"""What a fill does: the order's figures are set from totals and the book moves by the difference, in the same step.
+
+An execution is told once, by its identity (order, correction, cumulative quantity); totals may come earlier, from a
+look-up, and the executions they consist of later.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.book import CENT, book_fill, is_news, quantity_after
+from daemon.core.effects import AskBroker
+from daemon.core.events import BrokerOrder, OrderFilled
+from daemon.core.execution import contract_of, held
+from daemon.core.guards import alarm, halt, look_up, order_outcome, put_order, revalue, trade_closed
+from daemon.core.orders import SUBMITTED, UNKNOWN, Order, advance
+from daemon.core.records import FillRow
+from daemon.core.state import ZERO, Draft
+
+COST_GRID = Decimal("0.0001")  # of a share's total cost; an option's is whole cents
+
+
+def on_order_filled(draft: Draft, event: OrderFilled) -> None:
+    """The book changes in the same step as the fill, before any strategy looks."""
+    order = draft.find_order(event.client_order_id)
+    if order is None:
+        stranger(draft, event.client_order_id)
+        return
+    same = (event.symbol, event.side) == (order.symbol, order.side) and event.cumulative_quantity <= order.quantity
+    if not same:
+        mismatch(draft, order, event)
+        return
+    if order.correction > event.correction:  # once corrected, an order's totals come from look-ups alone
+        if event.cumulative_quantity > order.filled:
+            look_up(draft, order)
+        return
+    news = is_news(order, event)
+    told = event.correction == order.correction and event.cumulative_quantity in order.executions
+    fees = event.cumulative_fees - order.fees if news else ZERO
+    if news and not book_totals(draft, order, event):
+        return
+    if news or not told:
+        record_execution(draft, event, fees)
+
+
+def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:
+    """Remember the execution by its identity and put its row."""
+    order = draft.find_order(event.client_order_id)
+    assert order is not None
+    executions = (*order.executions, event.cumulative_quantity)
+    put_order(draft, replace(order, executions=executions))
+    stats = draft.stats
+    whole = event.cumulative_quantity == order.quantity
+    draft.stats = replace(stats, fills=stats.fills + 1, partial_fills=stats.partial_fills + (not whole))
+    draft.records.append(
+        FillRow(
+            client_order_id=event.client_order_id,
+            correction=event.correction,
+            cumulative=event.cumulative_quantity,
+            symbol=event.symbol,
+            side=event.side,
+            quantity=event.quantity,
+            price=str(event.price),
+            fees_usd=str(fees),
+            filled_ns=event.filled_ns,
+            time_ns=event.time_ns,
+        )
+    )
+
+
+def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
+    """Book what is news in the totals; False when the book cannot hold it, which halts."""
+    after = quantity_after(draft.book, order, event)
+    if after < 0 <= held(draft, event.symbol):
+        mismatch(draft, order, event)
+        return False
+    booked = book_fill(draft.book, order, event, contract_of(draft, event.symbol))
+    draft.book = booked.book
+    corrected = event.correction > order.correction
+    kept = replace(booked.order, executions=() if corrected else order.executions)
+    whole = kept.filled == kept.quantity
+    put_order(draft, advance(kept, "filled" if whole else "partial"))
+    if order.status in (SUBMITTED, UNKNOWN):  # its acceptance is overtaken by the fill
+        order_outcome(draft, rejected=False)
+    if booked.closed is not None:
+        trade_closed(draft, booked.closed)
+    revalue(draft)
+    return True
+
+
+def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
+    """The broker holds what the book cannot say."""
+    draft.risk = replace(draft.risk, reconciled=False)
+    halt(
+        draft,
+        "fill_mismatch",
+        f"{event.client_order_id}: filled {event.side:+d} {event.cumulative_quantity} {event.symbol}, ordered "
+        f"{order.side:+d} {order.quantity} {order.symbol}, held {draft.book.positions.get(event.symbol)}",
+    )
+
+
+def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:
+    """Book the found totals where they go beyond ours; False when they lie behind ours: an old answer.
+
+    The single executions are told by the stream or the ledger. Once an order was corrected its totals are set as found.
+    """
+    filled = int(found.filled)
+    cost = total_cost(draft, found)
+    behind = filled < order.filled
+    if behind and not order.correction:
+        return False
+    if filled > order.filled or (order.correction and (filled, cost) != (order.filled, order.cost)):
+        correction = order.correction + 1 if behind or filled == order.filled else order.correction
+        price = found.average_price or ZERO
+        fill = OrderFilled(
+            draft.now_ns,
+            order.client_order_id,
+            order.symbol,
+            order.side,
+            price,
+            draft.now_ns,
+            filled,
+            cost,
+            order.fees,
+            filled - order.filled,
+            correction,
+        )
+        return book_totals(draft, order, fill)
+    return True
+
+
+def total_cost(draft: Draft, found: BrokerOrder) -> Decimal:
+    """Sum of price x quantity: the average is rounded, the sum lies on a grid (options whole cents, shares finer)."""
+    grid = CENT if contract_of(draft, found.symbol) is not None else COST_GRID
+    return ((found.average_price or ZERO) * found.filled).quantize(grid)
+
+
+def transfer(draft: Draft, amount: Decimal) -> None:
+    """A transfer is no gain and no loss: the peak moves by the same ratio as the equity, so drawdown stands still."""
+    book = draft.book
+    after = book.equity + amount
+    peak = (book.peak * after / book.equity).quantize(CENT) if book.equity > 0 and after > 0 else max(after, ZERO)
+    draft.book = replace(book, cash=book.cash + amount, equity=after, peak=peak, transfers=book.transfers + amount)
+    revalue(draft)
+
+
+def is_ours(draft: Draft, client_order_id: str) -> bool:
+    """True for a name that this journal's desk makes."""
+    return client_order_id.startswith(f"{draft.identity.epoch}-{draft.identity.strategy}-")
+
+
+def stranger(draft: Draft, client_order_id: str) -> None:
+    """News about an order that the state does not hold: late news of an earlier session, or somebody else's."""
+    if is_ours(draft, client_order_id) and client_order_id not in draft.orders:
+        draft.effects.append(AskBroker(f"news about a forgotten order: {client_order_id}"))
+        return
+    draft.risk = replace(draft.risk, reconciled=False)
+    alarm(draft, "foreign_order", f"news about an order that is not ours: {client_order_id}", once=True)

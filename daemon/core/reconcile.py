@@ -1,0 +1,250 @@
+"""Book against broker: a pure, idempotent comparison, and one written verdict for each kind of difference.
+
+Orders and fills are taken over first (they explain most), then the ledger, then what still differs. A difference is
+judged only when it stood for `SETTLE_NS`: the report's parts are asked one after another, and the broker's own books
+need a moment. Until book and broker agree there is no new risk. Verdicts: docs/OPERATIONS.md, "Reconciliation".
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.book import CENT, OPTION_MULTIPLIER, mark
+from daemon.core.effects import AskBroker
+from daemon.core.events import BrokerPosition, BrokerReported, BrokerSnapshot
+from daemon.core.execution import contract_of, held
+from daemon.core.fills import is_ours, on_order_filled, transfer
+from daemon.core.foreign import ENDED, hold_beside
+from daemon.core.guards import alarm, halt, look_up, revalue
+from daemon.core.ledger import book_activity, settle_without_ledger
+from daemon.core.on_broker import absorb
+from daemon.core.orders import SUBMITTED, UNKNOWN
+from daemon.core.risk_view import SECOND_NS
+from daemon.core.state import ZERO, Draft, Position, Suspicion
+
+SETTLE_NS = 10 * SECOND_NS
+SEEN_MAX = 2000  # ids of ledger lines kept; a report repeats at most the last day's
+
+
+def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
+    """The paper broker's word at a start: a journal without history adopts its cash, a difference halts and is named.
+
+    Paper broker and book come from the same journal, so a difference is a bug and there is nothing to settle.
+    """
+    if draft.seq == 0 and not draft.orders and draft.book.cash == 0:
+        if event.positions or event.open_orders:
+            found = [p.symbol for p in event.positions] + list(event.open_orders)
+            halt(draft, "reconciliation", f"the account is not empty and this journal is new: {', '.join(found)}")
+            return
+        _adopt_cash(draft, event.cash)
+        draft.risk = replace(draft.risk, reconciled=True)
+        return
+    found = [*_cash_and_positions(draft, event.cash, event.positions), *_orders(draft, frozenset(event.open_orders))]
+    draft.risk = replace(draft.risk, reconciled=not found)
+    if found:
+        halt(draft, "reconciliation", "; ".join(found))
+
+
+def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
+    """Take the broker's word over as far as it explains itself, then compare; differences that stay are judged."""
+    if not _account_is_right(draft, event):
+        return
+    if not draft.broker.began_ns and not _begin(draft, event):
+        return
+    for order in (*event.ended_orders, *event.open_orders):
+        absorb(draft, order)
+    for fill in event.fills:
+        if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
+            on_order_filled(draft, fill)
+    for activity in event.activities:
+        if activity.id not in draft.broker.seen and activity.status != "pending":
+            draft.broker = replace(draft.broker, seen=(*draft.broker.seen, activity.id)[-SEEN_MAX:])
+            book_activity(draft, activity)
+    _ask_for_the_missing(draft, event)
+    draft.broker = replace(
+        draft.broker,
+        available={p.symbol: int(p.available) for p in event.positions if p.available is not None},
+    )
+    _compare(draft, event)
+
+
+def _account_is_right(draft: Draft, event: BrokerReported) -> bool:
+    """The account is the one that this journal belongs to, and may trade."""
+    broker = draft.broker
+    expected = broker.expected or broker.account
+    if expected and event.account != expected:
+        draft.risk = replace(draft.risk, reconciled=False)
+        halt(draft, "wrong_account", f"the keys open account {event.account}, expected is {expected}")
+        return False
+    if not broker.account:
+        draft.broker = replace(broker, account=event.account)
+    if event.blocked:
+        draft.risk = replace(draft.risk, reconciled=False)
+        halt(draft, "account_blocked", event.blocked)
+        return False
+    return True
+
+
+def _begin(draft: Draft, event: BrokerReported) -> bool:
+    """The first report of a journal: its cash is the start, what the account did before is not ours.
+
+    Positions and open orders of others are judged as foreign: False while they keep the desk from beginning.
+    """
+    foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
+    rule = draft.trading.broker.foreign_orders
+    if rule == "halt" and (event.positions or foreign):
+        found = [p.symbol for p in event.positions] + [order.client_order_id for order in foreign]
+        detail = f"the account is not empty and this journal is new: {', '.join(found)}"
+        draft.risk = replace(draft.risk, reconciled=False)
+        halt(draft, "foreign_order", detail)
+        return False
+    draft.broker = replace(
+        draft.broker, began_ns=event.asked_ns, seen=tuple(line.id for line in event.activities)[-SEEN_MAX:]
+    )
+    _adopt_cash(draft, event.cash)
+    for position in event.positions:
+        _take_over(draft, position.symbol, position)
+    return True
+
+
+def _adopt_cash(draft: Draft, cash: Decimal) -> None:
+    draft.book = replace(draft.book, cash=cash, equity=cash, peak=cash, session_start_equity=cash)
+
+
+def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
+    """Our working orders that the broker does not list: each is looked up by its name before anything is said."""
+    listed = {order.client_order_id for order in (*event.open_orders, *event.ended_orders)}
+    for order in tuple(draft.orders.values()):
+        due = order.submitted_ns < event.asked_ns and order.looked_up_ns < event.asked_ns
+        if order.client_order_id not in listed and due and order.purpose != "foreign":
+            look_up(draft, order)
+
+
+# --- differences --------------------------------------------------------------------------------------------------
+
+
+def _compare(draft: Draft, event: BrokerReported) -> None:
+    found = tuple(_all_differences(draft, event))
+    suspicion = draft.broker.suspicion
+    if found and suspicion is not None and suspicion.differences == found:
+        if event.asked_ns - suspicion.since_ns < SETTLE_NS:
+            return
+        _judge(draft, event, found)
+        found = tuple(_all_differences(draft, event))
+        if found:
+            draft.risk = replace(draft.risk, reconciled=False)
+            halt(draft, "reconciliation", "; ".join(found))
+            return
+    if found:
+        draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
+        draft.risk = replace(draft.risk, reconciled=False)
+        draft.effects.append(AskBroker("; ".join(found)))
+        return
+    settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
+    draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
+    if settled or draft.risk.reconciled:
+        draft.risk = replace(draft.risk, reconciled=True)
+
+
+def _all_differences(draft: Draft, event: BrokerReported) -> list[str]:
+    found = _cash_and_positions(draft, event.cash, event.positions)
+    for order in event.open_orders:
+        ours = is_ours(draft, order.client_order_id)
+        if ours and order.status not in ENDED and draft.find_order(order.client_order_id) is None:
+            found.append(f"order {order.client_order_id}: at the broker only")
+    return found
+
+
+def _cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosition, ...]) -> list[str]:
+    found: list[str] = []
+    book, beside = draft.book, draft.broker.foreign_held
+    if cash != book.cash:
+        found.append(f"cash: broker {cash} USD, book {book.cash} USD")
+    theirs = {p.symbol: p.quantity for p in positions}
+    ours = {symbol: Decimal(p.quantity) for symbol, p in book.positions.items()}
+    for symbol in sorted(theirs.keys() | ours.keys() | beside.keys()):
+        expected = ours.get(symbol, ZERO) + beside.get(symbol, 0)
+        if theirs.get(symbol, ZERO) != expected:
+            with_foreign = f" and {beside[symbol]} beside it" if symbol in beside else ""
+            found.append(f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}{with_foreign}")
+    return found
+
+
+def _orders(draft: Draft, open_orders: frozenset[str]) -> list[str]:
+    return [
+        f"order {name}: {'at the broker' if name in open_orders else 'in the book'} only"
+        for name in sorted(open_orders ^ draft.orders.keys())
+    ]
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
+    """The written verdicts, in order: what expired is settled, what is foreign is treated as configured, a little
+    cash is a fee. What none of them explains stays a difference, and halts.
+    """
+    theirs = {p.symbol: p for p in event.positions}
+    if settle_without_ledger(draft, {symbol: int(p.quantity) for symbol, p in theirs.items()}):
+        alarm(draft, "settled_without_ledger", "; ".join(found))
+    book, beside = draft.book, draft.broker.foreign_held
+    symbols = sorted(theirs.keys() | book.positions.keys() | beside.keys())
+    differing = [
+        symbol
+        for symbol in symbols
+        if (theirs[symbol].quantity if symbol in theirs else ZERO) != held(draft, symbol) + beside.get(symbol, 0)
+    ]
+    rule = draft.trading.broker.foreign_orders
+    if differing and rule != "halt":
+        alarm(draft, "position_changed", f"{rule}: {'; '.join(found)}")
+        equity = book.equity
+        for symbol in differing:
+            _take_over(draft, symbol, theirs.get(symbol))
+        _no_gain(draft, event.cash, equity)
+    cash = event.cash - draft.book.cash
+    if cash and not (differing and rule == "halt") and abs(cash) <= draft.trading.broker.cash_tolerance_usd:
+        alarm(draft, "cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
+        book = draft.book
+        draft.book = replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash)
+        revalue(draft)
+    elif cash and rule == "adopt" and not differing:
+        alarm(draft, "position_changed", f"adopt: {'; '.join(found)}")
+        transfer(draft, cash)
+
+
+def _take_over(draft: Draft, symbol: str, position: BrokerPosition | None) -> None:
+    """Let book (`adopt`) or what is held beside it (`ignore`) hold what the broker holds of one symbol."""
+    quantity = int(position.quantity) if position is not None else 0
+    if position is not None and position.quantity != quantity:
+        return  # a fraction: it stays a difference
+    if draft.trading.broker.foreign_orders == "ignore":
+        beside = quantity - held(draft, symbol)
+        if beside >= 0:
+            hold_beside(draft, symbol, beside - draft.broker.foreign_held.get(symbol, 0))
+            return
+        hold_beside(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # even the desk's own is gone
+    positions = {s: p for s, p in draft.book.positions.items() if s != symbol}
+    if position is not None and quantity:
+        contract = contract_of(draft, symbol)
+        right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
+        multiplier = OPTION_MULTIPLIER if contract is not None else 1
+        known = draft.book.positions.get(symbol)
+        opened_ns = known.opened_ns if known is not None else draft.now_ns
+        cost = (position.average_price * quantity).quantize(CENT)
+        positions[symbol] = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
+        if contract is not None:
+            draft.contracts = {**draft.contracts, symbol: contract}
+    draft.book = replace(draft.book, positions=positions)
+
+
+def _no_gain(draft: Draft, cash: Decimal, equity_before: Decimal) -> None:
+    """Set the cash; whatever this and the positions taken over did to the equity is a transfer."""
+    book = mark(replace(draft.book, cash=cash), draft.quotes, draft.session.spot)
+    moved = book.equity - equity_before
+    peak = draft.book.peak
+    if equity_before > 0 and book.equity > 0:
+        peak = (peak * book.equity / equity_before).quantize(CENT)
+    draft.book = replace(book, peak=max(peak, ZERO), transfers=book.transfers + moved)
+    revalue(draft)
