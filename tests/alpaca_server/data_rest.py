@@ -132,6 +132,11 @@ def trade_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
     }
 
 
+def never_trades(symbol: str) -> bool:
+    """Whether an option is one of the third that never trade, so that snapshots have no `latestTrade`."""
+    return zlib.crc32(symbol.encode()) % 3 == 0
+
+
 def bar_row(bar: Bar, start_ns: int | None = None) -> Fields:
     """A bar as REST shows it."""
     return {"t": rfc3339(bar.start_ns if start_ns is None else start_ns), **bar_fields(bar)}
@@ -146,7 +151,7 @@ def quote_row(server: AlpacaServer, symbol: str, now_ns: int) -> Fields | None:
 
 def trade_row(server: AlpacaServer, symbol: str, now_ns: int) -> Fields | None:
     """The latest trade as REST shows it; None for a third of the options, which never traded."""
-    if symbol not in server.market.bars and zlib.crc32(symbol.encode()) % 3 == 0:
+    if symbol not in server.market.bars and never_trades(symbol):
         return None
     at_ns = now_ns // POINT_NS * POINT_NS
     fields = trade_fields(server.market, symbol, at_ns)
