@@ -1,0 +1,80 @@
+"""What the daemon tells systemd: ready, stopping, one line of status, and that it still makes progress.
+
+The watchdog is fed for progress, not for life. Invariant: no feeding without a probe that came back since the last one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+from sdnotify import SystemdNotifier
+
+
+class Service:
+    """The process as systemd sees it (`sd_notify(3)`). Without NOTIFY_SOCKET in the environment all of it does nothing.
+
+    `interval_s` is half of the watchdog's time, as `sd_watchdog_enabled(3)` advises; None when systemd watches nothing
+    or another process.
+    """
+
+    __slots__ = ("_notifier", "interval_s")
+
+    def __init__(self) -> None:
+        self._notifier = SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+        self.interval_s = None if self._notifier is None else _interval_s()
+
+    def ready(self) -> None:
+        """The start is complete: units ordered after this one may start."""
+        self._notify("READY=1")
+
+    def status(self, text: str) -> None:
+        """What `systemctl status` shows. Line breaks become blanks, for each line would be a message of its own."""
+        self._notify(f"STATUS={' '.join(text.split())}")
+
+    def stopping(self) -> None:
+        """The stop has begun."""
+        self._notify("STOPPING=1")
+
+    def watchdog(self) -> None:
+        """Feed the watchdog now."""
+        self._notify("WATCHDOG=1")
+
+    def close(self) -> None:
+        """Let go of the socket; afterwards nothing more is told."""
+        if self._notifier is not None:
+            self._notifier.socket.close()
+            self._notifier = None
+
+    async def guard(self, probe: Callable[[], Awaitable[None]], every_s: float, deadline_s: float) -> None:
+        """Feed the watchdog each time `probe` has come back within `deadline_s`; return at once when nothing watches.
+
+        The probe is made every `every_s` seconds, more often where the watchdog's time asks for it. One that is late is
+        cancelled and feeds nothing, and the next one follows; one that raises ends the guard with its exception.
+        """
+        if self.interval_s is None:
+            return
+        loop, every_s = asyncio.get_running_loop(), min(every_s, self.interval_s)
+        while True:
+            due = loop.time() + every_s
+            try:
+                async with asyncio.timeout(deadline_s):
+                    await probe()
+            except TimeoutError:
+                self.status(f"no progress within {deadline_s:g} s: the watchdog is not fed")
+            else:
+                self.watchdog()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+
+    def _notify(self, state: str) -> None:
+        if self._notifier is not None:
+            self._notifier.notify(state.encode().decode("latin-1"))  # the library writes latin-1; the bytes are UTF-8
+
+
+def _interval_s() -> float | None:
+    """Half of WATCHDOG_USEC in seconds, None when it is missing, zero, no number, or meant for another process."""
+    text, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not text.isdecimal() or int(text) == 0 or (pid and pid != str(os.getpid())):
+        return None
+    return int(text) / 1e6 / 2
