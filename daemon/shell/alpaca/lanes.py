@@ -1,0 +1,207 @@
+"""Lanes for blocking REST calls: one worker thread each, exits before entries before reads, a share of the rate limit.
+
+The queue lives on the event loop and is bounded; only the call itself runs in the thread, so nothing blocks the loop.
+Rate limits follow the desk's clock, deadlines are real seconds and include the waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from daemon.shell.clock import Clock
+
+T = TypeVar("T")
+
+SECOND_NS = 1_000_000_000
+PAUSE_MAX_S = 60  # the broker counts in windows of a minute: no word of its keeps a lane longer
+PAUSE_UNTOLD_S = 5  # after a refusal for the rate that names no time
+
+
+class Urgency(IntEnum):
+    """Which call goes first; the lowest wins, equal ones in the order they came."""
+
+    EXIT = 0  # exits and cancels
+    ENTRY = 1
+    READ = 2
+
+
+class NotStarted(Exception):
+    """The call never left: the queue was full, its deadline passed while it waited, or the lane was closed."""
+
+
+class StillRunning(Exception):
+    """The call's deadline passed while it ran: it may or may not take effect."""
+
+
+class TokenBucket:
+    """At most `per_minute + burst` calls in any minute of the clock. Used by one lane, on the event loop's thread."""
+
+    def __init__(self, clock: Clock, per_minute: float, burst: int) -> None:
+        self._clock = clock
+        self._ns_each = 60 * SECOND_NS / per_minute
+        self._burst = burst
+        self._tokens = float(burst)
+        self._seen_ns = clock.now_ns()
+
+    def wait_ns(self, left: int = 0) -> int:
+        """How long until a call may go that leaves at least `left` tokens; 0 for now."""
+        now = self._clock.now_ns()
+        self._tokens = min(float(self._burst), self._tokens + (now - self._seen_ns) / self._ns_each)
+        self._seen_ns = now
+        missing = left + 1 - self._tokens
+        return max(0, round(missing * self._ns_each))
+
+    def take(self) -> None:
+        """Count one call."""
+        self._tokens -= 1
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    work: Callable[[], Any]
+    urgency: Urgency
+    answer: asyncio.Future[Any]
+    started: bool = False
+
+
+class Lane:
+    """One thread and its queue. `reserve` tokens are kept for exits; at `floor` remaining calls the lane pauses."""
+
+    def __init__(self, name: str, bucket: TokenBucket, clock: Clock, *, reserve: int = 0, floor: int = 0) -> None:
+        self.name = name
+        self.clock = clock
+        self._bucket = bucket
+        self._reserve = reserve
+        self._floor = floor
+        self._capacity = 256
+        self._queue: list[tuple[int, int, _Call]] = []
+        self._number = itertools.count()
+        self._wake = asyncio.Event()
+        self._paused_until_ns = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lane-{name}")
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def call(self, work: Callable[[], T], urgency: Urgency, deadline_s: float) -> T:
+        """Run `work` in the lane's thread when its turn comes. Raises NotStarted, StillRunning, and what `work` raises.
+
+        A caller that is cancelled takes its call out of the queue; one that runs already runs to its end unheard.
+        """
+        self._admit()
+        call = _Call(work, urgency, asyncio.get_running_loop().create_future())
+        heapq.heappush(self._queue, (urgency, next(self._number), call))
+        self._wake.set()
+        if self._dispatcher is None:
+            self._dispatcher = asyncio.create_task(self._dispatch(), name=f"lane-{self.name}")
+        try:
+            await asyncio.wait({call.answer}, timeout=deadline_s)
+            if call.answer.done():
+                answer: T = call.answer.result()
+                return answer
+        finally:
+            call.answer.cancel()  # leaves the queue; nothing where it is done
+        if call.started:
+            raise StillRunning(f"lane {self.name}: no answer within {deadline_s} s")
+        raise NotStarted(f"lane {self.name}: its turn did not come within {deadline_s} s; nothing was sent")
+
+    def observe(self, status: int, headers: Mapping[str, str]) -> None:
+        """Heed the broker's rate headers: pause until Reset, or for Retry-After, at most a minute. From the thread."""
+        now = self.clock.now_ns()
+        pause_s = _number(headers.get("Retry-After"))
+        remaining, reset_s = _number(headers.get("X-Ratelimit-Remaining")), _number(headers.get("X-Ratelimit-Reset"))
+        if pause_s is None and (status == 429 or (remaining is not None and remaining <= self._floor)):
+            untold = PAUSE_UNTOLD_S if status == 429 else None
+            pause_s = untold if reset_s is None else reset_s - now / SECOND_NS
+        if pause_s is not None and pause_s > 0:
+            self._paused_until_ns = now + round(min(pause_s, PAUSE_MAX_S) * SECOND_NS)
+
+    async def close(self) -> None:
+        """Refuse what waits and join the thread: a call that runs is bounded by its socket's deadlines."""
+        self._closed = True
+        for _, _, call in self._queue:
+            if not call.answer.done():
+                call.answer.set_exception(NotStarted(f"lane {self.name} was closed; nothing was sent"))
+        self._wake.set()
+        if self._dispatcher is not None:
+            await self._dispatcher
+        await asyncio.to_thread(self._thread.shutdown)
+
+    # --- the queue ------------------------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        if self._closed:
+            raise NotStarted(f"lane {self.name} is closed; nothing was sent")
+        if len(self._queue) >= self._capacity:
+            self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
+            heapq.heapify(self._queue)
+        if len(self._queue) >= self._capacity:
+            raise NotStarted(f"lane {self.name}: {len(self._queue)} calls wait already; nothing was sent")
+
+    async def _dispatch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (call := await self._next()) is not None:
+            call.started = True
+            running = loop.run_in_executor(self._thread, call.work)
+            await asyncio.wait({running})
+            error = running.exception()
+            if call.answer.done():
+                continue  # nobody waits any more
+            if error is not None:
+                call.answer.set_exception(error)
+            else:
+                call.answer.set_result(running.result())
+
+    async def _next(self) -> _Call | None:
+        """The first call of the queue, once the rate allows it; None when the lane was closed."""
+        while not self._closed:
+            while self._queue and self._queue[0][2].answer.done():
+                heapq.heappop(self._queue)
+            self._wake.clear()
+            if not self._queue:
+                await self._wake.wait()
+                continue
+            wait_ns = self._wait_ns(self._queue[0][2].urgency)
+            if wait_ns <= 0:
+                self._bucket.take()
+                return heapq.heappop(self._queue)[2]
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.001, self.clock.real_s(wait_ns)))
+        return None
+
+    def _wait_ns(self, urgency: Urgency) -> int:
+        kept = 0 if urgency is Urgency.EXIT else self._reserve
+        return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(kept))
+
+
+def _number(value: str | None) -> float | None:
+    """A header's number of seconds or calls; None where there is none (a date, a word, nothing)."""
+    try:
+        number = float(value) if value is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and 0 <= number < 1e12 else None
+
+
+def account_lanes(clock: Clock) -> tuple[Lane, Lane]:
+    """The lanes for orders and for reads of one account: together at most its 200 calls a minute, in any minute.
+
+    Orders have 60 a minute and 50 at once, of which 20 are for exits and cancels alone; reads have 60 and 30 at once,
+    and pause when the broker says that 20 calls or fewer are left.
+    """
+    orders = Lane("orders", TokenBucket(clock, 60, 50), clock, reserve=20)
+    reads = Lane("reads", TokenBucket(clock, 60, 30), clock, floor=20)
+    return orders, reads
+
+
+def market_lane(clock: Clock) -> Lane:
+    """The lane for market data: a budget of its own, 200 calls a minute."""
+    return Lane("market", TokenBucket(clock, 150, 50), clock)
