@@ -1,7 +1,7 @@
 """The settings: config.toml, then RLTRADER_SECTION__KEY from the environment, then the command line; later ones win.
 
 Every problem is a `ConfigError` that names key, value, source, expectation and cure; nothing unknown is ignored.
-Secrets come from the environment alone and are never shown, not even in an error.
+Secrets come from the environment or systemd's credentials alone and are never shown, not even in an error.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from daemon.core.limits import Contracts, Execution, Paper, Risk, Sizing, Trading
+from daemon.core.limits import Broker, Contracts, Execution, Paper, Risk, Sizing, Trading
 from strategies.registry import STRATEGIES
 
 ENVIRONMENT_PREFIX = "RLTRADER_"
@@ -31,6 +33,7 @@ EXIT_CODE = 2
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
 _Positive = Annotated[int, Ge(1)]
+_Seconds = Annotated[float, Gt(0), Le(3600)]
 _SECRET = re.compile(r"apca|secret|password|token|api_?key", re.IGNORECASE)
 
 
@@ -46,6 +49,7 @@ class Desk:
     name: _Name = "paper-1"
     strategy: str = "option_scalper"
     account: Literal["paper", "live"] = "paper"
+    account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,50 @@ class Feed:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     name: Literal["sip", "iex"] = "sip"
+    options: Literal["opra", "indicative"] = "opra"
+    warm_up_min: _Positive = 30
+    silence_s: _Positive = 120
+    repair_s: _Positive = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Alpaca:
+    """Where Alpaca's services are, and how long their answers may take."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    trading_url: str = "https://paper-api.alpaca.markets"
+    data_url: str = "https://data.alpaca.markets"
+    stream_url: str = "wss://stream.data.alpaca.markets/v2/{feed}"
+    trade_stream_url: str = "wss://paper-api.alpaca.markets/stream"
+    option_stream_url: str = "wss://stream.data.alpaca.markets/v1beta1/{options}"
+    order_timeout_s: _Seconds = 5.0
+    read_timeout_s: _Seconds = 10.0
+    handshake_timeout_s: _Seconds = 10.0
+    ping_s: _Seconds = 10.0
+    backoff_max_s: _Seconds = 30.0
+    requests_per_minute: _Positive = 200
+    report_every_s: _Positive = 60
+    clock_skew_max_s: _Seconds = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Simulated time, against a server on this machine alone. `rate` 0 is the real clock."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    anchor_unix_s: Annotated[float, Ge(0)] = 0.0
+    sim_start: str = ""
+    rate: Annotated[float, Ge(0), Le(100_000)] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How the daemon lives as a service."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    stop_deadline_s: _Seconds = 30.0
+    end_of_day_min: _Positive = 15
+    archives: Annotated[int, Ge(0)] = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,27 +152,77 @@ class Settings(BaseModel):
     policy: Policy = Field(default_factory=Policy)
     journal: Journal = Field(default_factory=Journal)
     feed: Feed = Field(default_factory=Feed)
+    alpaca: Alpaca = Field(default_factory=Alpaca)
+    clock: Clock = Field(default_factory=Clock)
+    service: Service = Field(default_factory=Service)
     log: Log = Field(default_factory=Log)
     sizing: Sizing = Field(default_factory=Sizing)
     contracts: Contracts = Field(default_factory=Contracts)
     execution: Execution = Field(default_factory=Execution)
     risk: Risk = Field(default_factory=Risk)
+    broker: Broker = Field(default_factory=Broker)
     paper: Paper = Field(default_factory=Paper)
 
     def trading(self) -> Trading:
         """The tables that the step decides by, as the journal records them."""
         return Trading(
-            sizing=self.sizing, contracts=self.contracts, execution=self.execution, risk=self.risk, paper=self.paper
+            sizing=self.sizing,
+            contracts=self.contracts,
+            execution=self.execution,
+            risk=self.risk,
+            broker=self.broker,
+            paper=self.paper,
         )
+
+    def address(self, name: str) -> str:
+        """An address of `[alpaca]` by its key, the feed's name filled in."""
+        text: str = getattr(self.alpaca, name)
+        return text.replace("{feed}", self.feed.name).replace("{options}", self.feed.options).rstrip("/")
 
 
 class Credentials(BaseSettings):
-    """Alpaca's keys, from APCA_API_KEY_ID and APCA_API_SECRET_KEY; None where unset. Never printed."""
+    """Alpaca's keys, from APCA_API_KEY_ID and APCA_API_SECRET_KEY; None where unset or empty. Never printed."""
 
-    model_config = SettingsConfigDict(env_prefix="APCA_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="APCA_", frozen=True, hide_input_in_errors=True)
 
     api_key_id: SecretStr | None = None
     api_secret_key: SecretStr | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Both keys are there."""
+        return bool(self.key and self.secret)
+
+    @property
+    def key(self) -> str:
+        """The key id in clear, "" where unset."""
+        return self.api_key_id.get_secret_value() if self.api_key_id is not None else ""
+
+    @property
+    def secret(self) -> str:
+        """The secret key in clear, "" where unset."""
+        return self.api_secret_key.get_secret_value() if self.api_secret_key is not None else ""
+
+
+def credentials() -> Credentials:
+    """The keys from systemd's credentials (files in $CREDENTIALS_DIRECTORY), else from the environment.
+
+    Raises ConfigError for a credential file that cannot be read, without its content.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    found: dict[str, SecretStr] = {}
+    for field, name in (("api_key_id", "APCA_API_KEY_ID"), ("api_secret_key", "APCA_API_SECRET_KEY")):
+        path = Path(folder) / name
+        if not folder or not path.exists():
+            continue
+        try:
+            found[field] = SecretStr(path.read_text(encoding="ascii").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            problem = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+            raise ConfigError(
+                f"{path}: the credential cannot be read ({problem}): write the key alone, as text"
+            ) from None
+    return Credentials(**found)
 
 
 def defaults() -> dict[str, dict[str, object]]:
@@ -252,10 +350,60 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, object, str]]:
             f"more than execution.flat_before_close_min + flatten_lead_min ({leaving}), or an entry leaves at once"
         )
         yield "risk.no_entry_before_close_min", last_entry, expected
+    yield from _wrong_addresses(settings)
     for window in settings.risk.no_trade_windows:
         if not _is_window(window):
             expected = 'each as "HH:MM-HH:MM", New York time, the start before the end, such as "09:30-09:45"'
             yield "risk.no_trade_windows", window, expected
+
+
+ADDRESSES = {
+    "trading_url": ("https", "http"),
+    "data_url": ("https", "http"),
+    "stream_url": ("wss", "ws"),
+    "trade_stream_url": ("wss", "ws"),
+    "option_stream_url": ("wss", "ws"),
+}
+LIVE_HOST = "api.alpaca.markets"
+
+
+def _wrong_addresses(settings: Settings) -> Iterator[tuple[str, object, str]]:
+    """Addresses that are none, go over the network in the clear, or belong to another account; a clock not allowed."""
+    loopback = True
+    for name, (secure, plain) in ADDRESSES.items():
+        key, text = f"alpaca.{name}", settings.address(name)
+        parts = urlsplit(text)
+        local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        loopback &= local
+        if parts.scheme not in (secure, plain) or not parts.hostname or parts.username or parts.password:
+            yield key, text, f"an address such as {getattr(Alpaca(), name)}, without a user or password in it"
+        elif parts.scheme == plain and not local:
+            yield key, text, f"{secure}:// (keys never travel in the clear, except to this machine)"
+        elif name in ("trading_url", "trade_stream_url") and not local:
+            live = parts.hostname == LIVE_HOST
+            if live != (settings.desk.account == "live"):
+                host = LIVE_HOST if settings.desk.account == "live" else f"paper-{LIVE_HOST}"
+                yield key, text, f'{host}, because desk.account is "{settings.desk.account}"'
+    if settings.desk.account == "live" and not settings.desk.account_number:
+        yield "desk.account_number", "", "the number of the live account: it is checked against what the broker says"
+    clock = settings.clock
+    if clock.rate and not loopback:
+        yield "clock.rate", clock.rate, "0 (the real clock): simulated time is for a server on this machine alone"
+    elif clock.rate and sim_start_ns(clock) is None:
+        yield "clock.sim_start", clock.sim_start, "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00"
+    elif not clock.rate and (clock.sim_start or clock.anchor_unix_s):
+        yield "clock.rate", clock.rate, "above 0, because clock.sim_start or clock.anchor_unix_s is set"
+
+
+def sim_start_ns(clock: Clock) -> int | None:
+    """`sim_start` as nanoseconds UTC; None for what is no time with a zone."""
+    try:
+        moment = datetime.fromisoformat(clock.sim_start)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        return None
+    return round(moment.timestamp() * 1_000_000) * 1000
 
 
 def _is_window(text: str) -> bool:

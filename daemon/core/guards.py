@@ -187,10 +187,10 @@ def check_blind(draft: Draft) -> None:
     if not lost:
         return
     detail = f"{' and '.join(lost)} lost for {rules.blind_min} minutes while {', '.join(held)} is held"
-    if rules.on_blind == "flatten":
-        halt(draft, "blind", detail)
-    else:
+    if rules.on_blind == "alarm":
         alarm(draft, "blind", detail, once=True)
+    else:
+        halt(draft, "blind" if rules.on_blind == "flatten" else "blind_hold", detail)
 
 
 def stop_reached(position: Position, quote: Quote, stop_loss: float, take_profit: float) -> str:

@@ -104,25 +104,29 @@ class Engine:
         self._session_over = False
         self._bar_clock = 0
         self._turn = 0
+        self._ending = ""
+        self.started = asyncio.Event()
 
     async def run(self, startup: Sequence[RunStarted | ModelVerified]) -> None:
         """Finish what the last run left under way, reconcile, then step the source until it ends or `stop`.
 
         Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
         """
+        live = self._outside is not None or self.machine.state.identity.mode != "replay"
         own = self._code == self._recovered.code
-        if own:  # under the rules and before any rule of the new start looks at time: as if there had been no restart
+        if own and not live:  # under the rules and before any rule of the new start looks at time: as if there had been no restart
             await self._finish()
         for started in startup:
             await self._step(started)
             adopt_trading(self.machine)
-        if not own:  # what follows is this code's: the journal says so first
+        if not own or live:  # what follows is this code's, and time went on outside: the journal says so first
             await self._finish()
         if self._recovered.code and not (own and self._recovered.anchored):
             self._snapshot(kept=True)  # verify with this code starts here
         if self.machine.market_state is not None:
             await self._step(broker_snapshot(self.machine.market_state, self.machine.state.now_ns))
             await self._drain()
+        self.started.set()
         while not self.stopping:
             event = self._source.poll()
             if event is None:
@@ -133,6 +137,8 @@ class Engine:
             self._bar_clock = time.perf_counter_ns()
             await self._step(event)
             await self._drain()
+            if self._ending and not (self.machine.state.book.positions or self.machine.state.orders):
+                self.stop(self._ending)
             self._session_over |= type(event) is SessionEnded
             self._turn += 1
             if self._turn >= YIELD_EVERY or self._session_over or self._writer.pressed:
@@ -145,6 +151,10 @@ class Engine:
         """End after the event that is being stepped."""
         self.stopping = True
         self.stopped_by = reason
+
+    def snapshot_soon(self) -> None:
+        """Write a snapshot before the next event from outside."""
+        self._session_over, self._snapshot_seq = True, -self._snapshot_events
 
     def state_digest(self) -> str:
         """SHA-256 of the state."""
@@ -240,7 +250,9 @@ class Engine:
         now = self.machine.state.now_ns
         await self._step(HaltRequested(now, "disk_full", "the journal's disk is full", "engine"))
         await self._drain()
-        self.stop("disk_full")
+        if self._outside is None:
+            self.stop("disk_full")
+        self._ending = "disk_full"  # with a real broker the exits need their answers: go on until nothing is held
 
     # --- the journal ----------------------------------------------------------------------------------------------
 

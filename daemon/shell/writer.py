@@ -45,6 +45,12 @@ class JournalWriter:
         while self._pending:
             await asyncio.wrap_future(self._pending.popleft())
 
+    async def beat(self) -> None:
+        """Return when the thread has done all that it was given before: it lives. Raises WriteFailed when it broke."""
+        await asyncio.wrap_future(self._pool.submit(int))
+        if self._broken is not None:
+            raise self._broken
+
     def close(self) -> None:
         """End the thread and close the file. What failed was raised before."""
         self._pool.shutdown(wait=True)
