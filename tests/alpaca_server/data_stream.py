@@ -273,8 +273,8 @@ class Session:
     def answer(self, data: bytes | str) -> None:
         """One message of the client."""
         try:
-            as_json = isinstance(data, str) or not self.msgpack
-            message = msgspec.json.decode(data) if as_json else msgspec.msgpack.decode(data)
+            raw = data.encode() if isinstance(data, str) else data
+            message = (msgspec.msgpack if self.msgpack and raw is data else msgspec.json).decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             message = None
         action = message.get("action") if isinstance(message, dict) else None
