@@ -46,9 +46,10 @@ class SimClock:
 
     async def sleep_until(self, ns: int) -> None:
         """Return as soon as the simulated time is `ns` or later; at once (after one loop turn) when it already is."""
-        await asyncio.sleep(0)
-        while (left_ns := ns - self.now_ns()) > 0:
-            await asyncio.sleep(self.real_s(left_ns))
+        left_ns = ns - self.now_ns()
+        await asyncio.sleep(max(self.real_s(left_ns), 0.0))
+        if left_ns > 0:  # the loop's clock and Unix time may differ by a little
+            await self.sleep_until(ns)
 
     async def sleep(self, sim_ns: int) -> None:
         """Sleep for a simulated span of `sim_ns` nanoseconds."""

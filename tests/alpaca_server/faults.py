@@ -67,6 +67,8 @@ KINDS: dict[str, str] = {
     "fill_unheard": "the trade stream is cut just before this fill",
     "cancel_loses": "DELETE is answered 204, then the fill wins",
     "cancel_stuck": "pending_cancel, which never resolves (the order does not fill either)",
+    "cancel_rejected": "DELETE is answered 204, then order_cancel_rejected: the order goes on working",
+    "replace_rejected": "PATCH is answered with a new order, then order_replace_rejected: the old one goes on working",
     "cancel_refused": "DELETE is answered 422 although the order works",
     # trade updates: context key, event, symbol, client_order_id
     "update_duplicated": "the update is sent twice",
@@ -75,7 +77,7 @@ KINDS: dict[str, str] = {
     "update_lost": "the update is never sent",
     "update_late": "the update is sent `delay_s` (10) simulated seconds late",
     # the account, each taken as soon as it is armed: context key
-    "trade_bust": "the last fill is busted: the book is turned back, a trade_bust update and a canceled activity follow",
+    "trade_bust": "the last fill is busted: the book is turned back, a trade_bust update and a canceled row follow",
     "trade_correct": "the last fill's price is corrected by `shift` (-0.01) USD",
     "manual_order": "a person in the account does `action` (place, cancel, close) with the remaining parameters",
     "split": "a SPLIT activity: positions of `symbol` times `ratio`",
@@ -83,7 +85,7 @@ KINDS: dict[str, str] = {
     "assignment": "an early assignment (OPASN, OPTRD) of `quantity` (all) short contracts of `symbol`",
     "transfer": "a CSD or CSW activity of `amount` USD",
     "account_blocked": "account_blocked and trading_blocked are true for the fault's time",
-    "clock_skew": "the broker's clock is `skew_s` ahead for the fault's time",
+    "clock_skew": "GET /v2/clock is `skew_s` (30) ahead for the fault's time",
 }
 """Every kind of fault and what it does; names in backquotes are its parameters with their defaults in brackets."""
 

@@ -1,0 +1,398 @@
+"""One account's books: cash, positions, orders, trades, activities, and how REST shows them.
+
+Arithmetic in `Decimal`; fills change a position through `trade` and `amend` alone, with the cash. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import uuid
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from daemon.core.option_market import parse_occ
+from tests.alpaca_server.clock import SECOND_NS
+from tests.alpaca_server.market import NEW_YORK, asset_id
+
+ZERO = Decimal(0)
+TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
+Json = dict[str, Any]
+
+
+def text(value: Decimal) -> str:
+    """A decimal as the wire writes it: no exponent, no trailing zeros."""
+    return format(value.normalize(), "f") if value else "0"
+
+
+def money(value: Decimal) -> str:
+    """USD with cents at least, more digits where there are more."""
+    return f"{value:.2f}" if value == value.quantize(Decimal("0.01")) else text(value)
+
+
+def stamp(ns: int, *, new_york: bool = False) -> str:
+    """RFC 3339 with up to nine digits, in UTC (`Z`) or with New York's offset (`-04:00`)."""
+    seconds, rest = divmod(ns, SECOND_NS)
+    moment = datetime.fromtimestamp(seconds, NEW_YORK if new_york else UTC)
+    fraction = f".{rest:09d}".rstrip("0").rstrip(".")
+    zone = moment.strftime("%z")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}" + (f"{zone[:3]}:{zone[3:]}" if new_york else "Z")
+
+
+def multiplier(symbol: str) -> int:
+    """Shares in one unit: 100 for an option, 1 for a share."""
+    return 100 if parse_occ(symbol) is not None else 1
+
+
+@dataclasses.dataclass(slots=True)
+class Order:
+    """An order; it changes in place. Times in ns UTC, 0 for never; `cost` = sum of price x quantity of its fills."""
+
+    id: str
+    client_order_id: str
+    symbol: str
+    side: str
+    type: str
+    time_in_force: str
+    qty: Decimal | None
+    notional: Decimal | None
+    created_ns: int
+    position_intent: str = ""
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    trail_price: Decimal | None = None
+    trail_percent: Decimal | None = None
+    hwm: Decimal | None = None
+    extended_hours: bool = False
+    status: str = "pending_new"
+    filled_qty: Decimal = ZERO
+    cost: Decimal = ZERO
+    reserve_price: Decimal = ZERO  # USD a share, what an opening order keeps from the buying power
+    updated_ns: int = 0
+    filled_ns: int = 0
+    expired_ns: int = 0
+    expires_ns: int = 0
+    cancel_requested_ns: int = 0
+    canceled_ns: int = 0
+    failed_ns: int = 0
+    replaced_ns: int = 0
+    replaced_by: str | None = None
+    replaces: str | None = None
+    triggered: bool = False  # a stop that was touched
+    held: bool = False  # a fault holds it: no event, no fill
+    source: str | None = None
+    past: list[tuple[int, Json]] = dataclasses.field(default_factory=list)  # what REST showed since when
+
+    @property
+    def sign(self) -> int:
+        """+1 buys, -1 sells."""
+        return 1 if self.side == "buy" else -1
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still fill."""
+        return self.status not in TERMINAL
+
+    @property
+    def left(self) -> Decimal:
+        """The unfilled quantity; of a notional order at its reserve price, to nine decimals."""
+        if self.qty is not None:
+            return self.qty - self.filled_qty
+        assert self.notional is not None
+        return ((self.notional - self.cost) / self.reserve_price).quantize(Decimal("1e-9"))
+
+    @property
+    def average(self) -> Decimal | None:
+        """The average price of its fills in USD a share, None without a fill."""
+        return (self.cost / self.filled_qty).quantize(Decimal("1e-6")) if self.filled_qty else None
+
+    def shown(self) -> Json:
+        """The order object of REST and of trade updates; timestamps mix `Z` and New York's offset, as Alpaca's do."""
+        option = parse_occ(self.symbol) is not None
+        return {
+            "id": self.id,
+            "client_order_id": self.client_order_id,
+            "created_at": stamp(self.created_ns),
+            "updated_at": stamp(self.updated_ns or self.created_ns, new_york=True),
+            "submitted_at": stamp(self.created_ns, new_york=True),
+            "filled_at": stamp(self.filled_ns, new_york=True) if self.filled_ns else None,
+            "expired_at": stamp(self.expired_ns) if self.expired_ns else None,
+            "expires_at": stamp(self.expires_ns) if self.expires_ns else None,
+            "cancel_requested_at": stamp(self.cancel_requested_ns) if self.cancel_requested_ns else None,
+            "canceled_at": stamp(self.canceled_ns) if self.canceled_ns else None,
+            "failed_at": stamp(self.failed_ns) if self.failed_ns else None,
+            "replaced_at": stamp(self.replaced_ns) if self.replaced_ns else None,
+            "replaced_by": self.replaced_by,
+            "replaces": self.replaces,
+            "asset_id": asset_id(self.symbol),
+            "symbol": self.symbol,
+            "asset_class": "us_option" if option else "us_equity",
+            "notional": _text_or_none(self.notional),
+            "qty": _text_or_none(self.qty),
+            "filled_qty": text(self.filled_qty),
+            "filled_avg_price": _text_or_none(self.average),
+            "order_class": "simple" if option else "",
+            "order_type": self.type,
+            "type": self.type,
+            "side": self.side,
+            "position_intent": self.position_intent,
+            "time_in_force": self.time_in_force,
+            "limit_price": _text_or_none(self.limit_price),
+            "stop_price": _text_or_none(self.stop_price),
+            "status": self.status,
+            "extended_hours": self.extended_hours,
+            "legs": None,
+            "trail_percent": _text_or_none(self.trail_percent),
+            "trail_price": _text_or_none(self.trail_price),
+            "hwm": _text_or_none(self.hwm),
+            "ratio_qty": None,
+            "subtag": None,
+            "source": self.source,
+        }
+
+    def shown_at(self, ns: int) -> Json | None:
+        """What REST showed at `ns`; None before the order was there."""
+        return next((seen for since, seen in reversed(self.past) if since <= ns), None)
+
+
+def _text_or_none(value: Decimal | None) -> str | None:
+    return None if value is None else text(value)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Trade:
+    """One change of a position: a fill, or what settled. `quantity` is signed, `price` in USD a share."""
+
+    symbol: str
+    quantity: Decimal
+    price: Decimal
+    time_ns: int
+    order_id: str = ""
+    execution_id: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Position:
+    """A holding: signed quantity, average entry price in USD a share; `lastday_price` is the last close, if known."""
+
+    symbol: str
+    qty: Decimal
+    average: Decimal
+    lastday_price: Decimal | None = None
+    do_not_exercise: bool = False
+
+    def after(self, quantity: Decimal, price: Decimal) -> Position:
+        """The holding after a trade of signed `quantity` at `price`: adding averages, reducing keeps the average."""
+        total = self.qty + quantity
+        if self.qty * quantity >= 0:
+            average = (self.average * self.qty + price * quantity) / total if total else ZERO
+        else:
+            average = self.average if self.qty * total > 0 else price
+        return dataclasses.replace(self, qty=total, average=average)
+
+    def shown(self, price: Decimal, available: Decimal) -> Json:
+        """The position object of REST at the current `price` (USD a share) with `available` units not held."""
+        size = multiplier(self.symbol)
+        basis = self.average * self.qty * size
+        value = price * self.qty * size
+        gain = value - basis
+        before = self.average if self.lastday_price is None else self.lastday_price
+        return {
+            "asset_id": asset_id(self.symbol),
+            "symbol": self.symbol,
+            "exchange": "" if size == 100 else "ARCA",
+            "asset_class": "us_option" if size == 100 else "us_equity",
+            "asset_marginable": size == 1,
+            "qty": text(self.qty),
+            "qty_available": text(available),
+            "avg_entry_price": text(self.average.quantize(Decimal("1e-6"))),
+            "side": "long" if self.qty > 0 else "short",
+            "market_value": text(value),
+            "cost_basis": text(basis.quantize(Decimal("1e-6"))),
+            "unrealized_pl": text(gain.quantize(Decimal("1e-6"))),
+            "unrealized_plpc": _ratio(gain, abs(basis)),
+            "unrealized_intraday_pl": text(((price - before) * self.qty * size).quantize(Decimal("1e-6"))),
+            "unrealized_intraday_plpc": _ratio((price - before) * self.qty, abs(before * self.qty)),
+            "current_price": text(price),
+            "lastday_price": text(before.quantize(Decimal("1e-6"))),
+            "change_today": _ratio(price - before, before),
+        }
+
+
+def _ratio(part: Decimal, whole: Decimal) -> str:
+    return text((part / whole).quantize(Decimal("1e-16"))) if whole else "0"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Activity:
+    """A row of the activities. `time_ns` makes its id, `visible_ns` is when REST shows it."""
+
+    id: str
+    time_ns: int
+    visible_ns: int
+    fields: Json
+
+
+class Account:
+    """The books behind one pair of keys. `cash` in USD; `level` is the approved option level, 0 to 3."""
+
+    def __init__(
+        self,
+        key: str,
+        secret: str,
+        *,
+        cash: Decimal = Decimal("10000.00"),
+        level: int = 3,
+        margin: int = 2,
+        account_number: str = "PA3LOOPBACK1",
+    ) -> None:
+        self.key = key
+        self.secret = secret
+        self.cash = cash
+        self.level = level
+        self.margin = margin
+        self.account_number = account_number
+        self.last_equity = cash
+        self._random = random.Random(key)
+        self.id = self.new_id()
+        self.positions: dict[str, Position] = {}
+        self.past_positions: deque[tuple[int, dict[str, Position]]] = deque([(0, {})], maxlen=256)
+        self.orders: dict[str, Order] = {}
+        self.working: dict[str, Order] = {}  # by id: those that may still fill
+        self.by_client_id: dict[str, Order] = {}
+        self.trades: list[Trade] = []
+        self.activities: list[Activity] = []  # oldest first
+        self.blocked = False
+        self.configuration: Json = {
+            "fractional_trading": True,
+            "max_margin_multiplier": str(margin),
+            "max_options_trading_level": None,
+            "no_shorting": False,
+            "ptp_no_exception_entry": False,
+            "suspend_trade": False,
+            "trade_confirm_email": "all",
+        }
+
+    def __repr__(self) -> str:
+        return f"Account({self.account_number}, cash {self.cash}, {len(self.positions)} positions)"
+
+    def new_id(self) -> str:
+        """A fresh UUID; the same sequence in every run of one key."""
+        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+
+    def exposed(self) -> bool:
+        """Whether an order works or a position is open."""
+        return bool(self.working) or bool(self.positions)
+
+    def trading_level(self) -> int:
+        """The option level in force: the approved one, or less where the configuration says so."""
+        wanted = self.configuration["max_options_trading_level"]
+        return self.level if wanted is None else min(self.level, int(wanted))
+
+    def add(self, order: Order) -> None:
+        """Take a new order into the books."""
+        self.orders[order.id] = order
+        self.working[order.id] = order
+        self.by_client_id[order.client_order_id] = order
+
+    def quantity(self, symbol: str) -> Decimal:
+        """The signed position, 0 without one."""
+        held = self.positions.get(symbol)
+        return ZERO if held is None else held.qty
+
+    def held_for_orders(self, symbol: str) -> tuple[Decimal, list[str]]:
+        """How much of a position the working orders against it hold, and their ids."""
+        closing = -1 if self.quantity(symbol) > 0 else 1
+        against = [order for order in self.working.values() if order.symbol == symbol and order.sign == closing]
+        return sum((order.left for order in against), ZERO), [order.id for order in against]
+
+    def available(self, symbol: str) -> Decimal:
+        """The signed quantity that no working order holds."""
+        quantity = self.quantity(symbol)
+        held = min(self.held_for_orders(symbol)[0], abs(quantity))
+        return quantity - held if quantity > 0 else quantity + held
+
+    def trade(self, trade: Trade) -> None:
+        """Book a trade: cash and position move together, a position of zero is gone."""
+        self.trades.append(trade)
+        self.cash -= trade.quantity * trade.price * multiplier(trade.symbol)
+        self._hold(trade)
+        self.past_positions.append((trade.time_ns, dict(self.positions)))
+
+    def amend(self, old: Trade, new: Trade | None, now_ns: int) -> None:
+        """Take `old` back and book `new` in its place (nothing for None); the position folds its trades again."""
+        where = self.trades.index(old)
+        self.trades[where : where + 1] = [] if new is None else [new]
+        size = multiplier(old.symbol)
+        self.cash += old.quantity * old.price * size - (ZERO if new is None else new.quantity * new.price * size)
+        self.positions.pop(old.symbol, None)
+        for trade in self.trades:
+            if trade.symbol == old.symbol:
+                self._hold(trade)
+        self.past_positions.append((now_ns, dict(self.positions)))
+
+    def _hold(self, trade: Trade) -> None:
+        held = self.positions.get(trade.symbol, Position(trade.symbol, ZERO, ZERO))
+        after = held.after(trade.quantity, trade.price)
+        if after.qty:
+            self.positions[trade.symbol] = after
+        else:
+            self.positions.pop(trade.symbol, None)
+
+    def note(self, now_ns: int, fields: Json, *, visible_ns: int | None = None) -> Activity:
+        """Add a row to the activities; its id is `YYYYMMDDHHMMSSmmm::uuid` in New York time."""
+        moment = datetime.fromtimestamp(now_ns // SECOND_NS, NEW_YORK)
+        label = f"{moment:%Y%m%d%H%M%S}{now_ns // 1_000_000 % 1000:03d}::{self.new_id()}"
+        row = Activity(label, now_ns, now_ns if visible_ns is None else visible_ns, {"id": label, **fields})
+        self.activities.append(row)
+        return row
+
+    def reserved(self) -> Decimal:
+        """USD that working orders which open a position keep from the buying power."""
+        opening = (order for order in self.working.values() if order.position_intent.endswith("_to_open"))
+        return sum((order.left * order.reserve_price * multiplier(order.symbol) for order in opening), ZERO)
+
+    def shown(self, mark: Callable[[Position], Decimal], *, blocked: bool) -> Json:
+        """The account object of REST with every position at `mark` USD a share."""
+        values = {p.symbol: mark(p) * p.qty * multiplier(p.symbol) for p in self.positions.values()}
+        longs = sum((value for value in values.values() if value > 0), ZERO)
+        shorts = sum((value for value in values.values() if value < 0), ZERO)
+        stock = sum((abs(value) for symbol, value in values.items() if multiplier(symbol) == 1), ZERO)
+        options = sum((value for symbol, value in values.items() if multiplier(symbol) == 100), ZERO)
+        equity = self.cash + longs + shorts
+        excess = max(equity - options - stock / 2 - self.reserved(), ZERO)
+        plain = max(min(self.cash - self.reserved(), excess), ZERO)
+        return {
+            "id": self.id,
+            "account_number": self.account_number,
+            "status": "ACTIVE",
+            "crypto_status": "ACTIVE",
+            "currency": "USD",
+            "cash": money(self.cash),
+            "buying_power": money(excess * self.margin),
+            "regt_buying_power": money(excess * self.margin),
+            "non_marginable_buying_power": money(plain),
+            "options_buying_power": money(plain),
+            "equity": money(equity),
+            "last_equity": money(self.last_equity),
+            "portfolio_value": money(equity),
+            "long_market_value": money(longs),
+            "short_market_value": money(shorts),
+            "initial_margin": money(stock / 2 + max(options, ZERO)),
+            "maintenance_margin": money(stock * Decimal("0.3") + max(options, ZERO)),
+            "last_maintenance_margin": "0",
+            "sma": "0",
+            "multiplier": str(self.margin),
+            "accrued_fees": "0",
+            "trading_blocked": blocked or self.blocked,
+            "transfers_blocked": False,
+            "account_blocked": blocked or self.blocked,
+            "trade_suspended_by_user": self.configuration["suspend_trade"],
+            "shorting_enabled": not self.configuration["no_shorting"],
+            "created_at": "2024-01-02T15:04:05.678901Z",
+            "options_approved_level": self.level,
+            "options_trading_level": self.trading_level(),
+        }

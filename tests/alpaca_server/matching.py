@@ -1,0 +1,446 @@
+"""The venue: orders arrive, match the quotes of the market's path points, are cancelled, replaced and expire.
+
+Every change of an order goes through `emit`, so REST, trade updates and activities tell one story. Simulated time only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import random
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from strategies.contract import Session
+from tests.alpaca_server import settlement
+from tests.alpaca_server.account import Account, Order, Trade, multiplier, stamp, text
+from tests.alpaca_server.clock import SECOND_NS
+from tests.alpaca_server.market import NEVER_NS
+from tests.alpaca_server.order_rules import Refused, check, check_price_grid, invalid, ticket, unprocessable
+
+if TYPE_CHECKING:
+    from tests.alpaca_server.server import AlpacaServer
+
+MINUTE_NS = 60 * SECOND_NS
+SELL_OUT_NS = 60 * MINUTE_NS  # before the close of an expiry's session
+LONGEST_WAIT_S = 3600.0
+MATCHABLE = frozenset({"new", "partially_filled", "pending_cancel"})
+
+
+class Matching:
+    """The venue and the broker's back office of all accounts of one server; its methods run on the server's loop."""
+
+    def __init__(self, server: AlpacaServer) -> None:
+        self.server = server
+        self.changed = asyncio.Event()
+        self._seen_ns = server.clock.now_ns()  # path points up to here are matched
+        self._closed = sum(session.close_ns <= self._seen_ns for session in server.market.sessions)
+        self._sold_out = ""
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Match and settle as simulated time passes, until cancelled; asleep while there is nothing to look at."""
+        loop = asyncio.get_running_loop()
+        self.server.faults.on_add = lambda: _wake(loop, self.changed)
+        while True:
+            self.changed.clear()
+            self.advance(self.server.clock.now_ns())
+            left_s = self.server.clock.real_s(self._next_wake() - self.server.clock.now_ns())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), min(max(left_s, 0.0), LONGEST_WAIT_S))
+
+    def advance(self, now_ns: int) -> None:
+        """All that happens up to `now_ns`: path points, sessions that close, what the script does to accounts."""
+        sessions = self.server.market.sessions
+        while self._closed < len(sessions) and sessions[self._closed].close_ns <= now_ns:
+            session = sessions[self._closed]
+            self._match_points(session.close_ns - 1)
+            for account in self.server.accounts.values():
+                settlement.close_session(self, account, session)
+            self._closed += 1
+        self._match_points(now_ns)
+        session_now = self.server.market.session_at(now_ns)
+        if session_now is not None and self._sells_out(session_now, now_ns):
+            self._sold_out = session_now.date
+            for account in self.server.accounts.values():
+                settlement.sell_out(self, account, session_now, now_ns)
+        for account in self.server.accounts.values():
+            settlement.take_faults(self, account, now_ns)
+        self.server.trade_stream.tick()
+
+    def _sells_out(self, session: Session, now_ns: int) -> bool:
+        return self._sold_out != session.date and now_ns >= session.close_ns - SELL_OUT_NS
+
+    def _match_points(self, until_ns: int) -> None:
+        accounts = [account for account in self.server.accounts.values() if account.working]
+        while accounts and (point := self.server.market.next_change(self._seen_ns)) <= until_ns:
+            self._seen_ns = point
+            for account in accounts:
+                for order in list(account.working.values()):
+                    self._touch(account, order, point)
+        self._seen_ns = max(self._seen_ns, until_ns)
+
+    def _touch(self, account: Account, order: Order, point_ns: int) -> None:
+        """One working order at one path point; one that waited for the open begins to work."""
+        session = self.server.market.session_at(point_ns)
+        if session is None and not order.extended_hours:
+            return
+        if order.status == "accepted":
+            self.arrive(account, order, point_ns)
+        else:
+            self._match(account, order, point_ns)
+
+    def _next_wake(self) -> int:
+        now_ns = self._seen_ns
+        sessions = self.server.market.sessions
+        times = [NEVER_NS]
+        if self._closed < len(sessions):
+            close_ns = sessions[self._closed].close_ns
+            times += [moment for moment in (close_ns - SELL_OUT_NS, close_ns) if moment > now_ns]
+        if any(account.working for account in self.server.accounts.values()):
+            times.append(self.server.market.next_change(now_ns))
+        for fault in self.server.faults.waiting(*settlement.KINDS, *self.server.trade_stream.TICKING):
+            later = fault.from_ns is not None and fault.from_ns > now_ns
+            times.append(fault.from_ns if later and fault.from_ns is not None else now_ns + MINUTE_NS)
+        return min(times)
+
+    # --- the life of an order ---------------------------------------------------------------------------------------
+
+    def submit(self, account: Account, body: dict[str, Any]) -> Order:
+        """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refused`."""
+        now_ns = self.server.clock.now_ns()
+        made = ticket(body)
+        if made.client_order_id in account.by_client_id:
+            raise Refused(422, self.server.rules.duplicate_id_code, "client_order_id must be unique")
+        intent, reserve = check(made, account, self.server.market, now_ns)
+        session = self._session_for(now_ns)
+        order = Order(
+            id=account.new_id(),
+            client_order_id=made.client_order_id or account.new_id(),
+            symbol=made.symbol,
+            side=made.side,
+            type=made.type,
+            time_in_force=made.time_in_force,
+            qty=made.qty,
+            notional=made.notional,
+            created_ns=now_ns,
+            position_intent=intent,
+            limit_price=made.limit_price,
+            stop_price=made.stop_price,
+            trail_price=made.trail_price,
+            trail_percent=made.trail_percent,
+            extended_hours=made.extended_hours,
+            reserve_price=reserve,
+            expires_ns=0 if session is None or made.time_in_force == "gtc" else session.close_ns,
+        )
+        self._take_in(account, order, now_ns)
+        return order
+
+    def _take_in(self, account: Account, order: Order, now_ns: int) -> None:
+        waits = self.server.market.session_at(now_ns) is None and not order.extended_hours
+        waits = waits or order.time_in_force == "opg"
+        order.status = "accepted" if waits else "pending_new"
+        account.add(order)
+        self.emit(account, order, order.status, now_ns)
+        if not waits:
+            self._later(
+                self.server.rules.venue_delay_s, lambda: self.arrive(account, order, self.server.clock.now_ns())
+            )
+        self.changed.set()
+
+    def arrive(self, account: Account, order: Order, at_ns: int) -> None:
+        """The order reaches the venue: it is rejected there, or new and matched at once."""
+        if order.status not in {"accepted", "pending_new"} or order.held:
+            return
+        context = _context(account, order)
+        if self.server.faults.take("order_rejected", context) is not None:
+            order.failed_ns = at_ns
+            self.end(account, order, "rejected", at_ns)
+            return
+        back = self.server.faults.take("order_held_back", context)
+        if back is not None:
+            delay_s = float(back.get("seconds", 30))
+            self._later(delay_s, lambda: self.arrive(account, order, self.server.clock.now_ns()))
+            return
+        order.status = "new"
+        self.emit(account, order, "new", at_ns)
+        self._match(account, order, at_ns)
+
+    def _match(self, account: Account, order: Order, at_ns: int) -> None:
+        if order.status not in MATCHABLE or order.held or order.time_in_force == "cls":
+            return
+        price = self.price(order, at_ns)
+        if price is not None:
+            self.fill(account, order, self._size(account, order, at_ns), price, at_ns)
+        if order.open and order.time_in_force in {"ioc", "fok", "opg"}:
+            order.canceled_ns = at_ns
+            self.end(account, order, "canceled", at_ns)
+
+    def price(self, order: Order, at_ns: int) -> Decimal | None:
+        """Where the order trades against the quote of `at_ns`; None while it does not, or for want of another side."""
+        quote = self.server.market.quote(order.symbol, at_ns)
+        if quote is None:
+            return None
+        bid, ask = quote
+        if not order.triggered and order.type in {"stop", "stop_limit", "trailing_stop"}:
+            order.triggered = _triggers(order, (bid + ask) / 2)
+            if not order.triggered:
+                return None
+        price = ask if order.side == "buy" else bid
+        limit = order.limit_price
+        if price <= 0 or (limit is not None and (limit - price) * order.sign < 0):
+            return None
+        return price
+
+    def _size(self, account: Account, order: Order, at_ns: int) -> Decimal:
+        left = order.left
+        if order.time_in_force in {"fok", "opg", "cls"}:
+            return left
+        part = self.server.faults.take("fill_partial", _context(account, order))
+        if part is not None:
+            return min(left, Decimal(str(part.get("quantity", 1))))
+        seed = f"{self.server.rules.seed}:{order.client_order_id}:{at_ns}"
+        size = random.Random(seed).randint(*self.server.rules.fill_sizes)
+        return min(left, Decimal(size * (1 if multiplier(order.symbol) == 100 else 100)))
+
+    def fill(self, account: Account, order: Order, quantity: Decimal, price: Decimal, at_ns: int) -> None:
+        """An execution: order, position, cash, activity and trade update change together."""
+        if self.server.faults.take("fill_unheard", _context(account, order)) is not None:
+            self.server.trade_stream.cut(account.key)
+        if order.notional is not None:
+            quantity = min(quantity, ((order.notional - order.cost) / price).quantize(Decimal("1e-9")))
+        execution_id = account.new_id()
+        account.trade(Trade(order.symbol, quantity * order.sign, price, at_ns, order.id, execution_id))
+        order.filled_qty += quantity
+        order.cost += quantity * price
+        order.filled_ns = at_ns
+        dust = order.notional is not None and (order.notional - order.cost) < price / 10**6
+        whole = order.left <= 0 or dust
+        order.status = "filled" if whole else ("partially_filled" if order.status != "pending_cancel" else order.status)
+        if whole:
+            account.working.pop(order.id, None)
+        account.note(at_ns, fill_fields(order, quantity, price, at_ns, whole=whole))
+        self.emit(
+            account,
+            order,
+            "fill" if whole else "partial_fill",
+            at_ns,
+            execution_id=execution_id,
+            price=text(price),
+            qty=text(quantity),
+            position_qty=text(account.quantity(order.symbol)),
+        )
+
+    def cancel(self, account: Account, order: Order) -> None:
+        """Ask for a cancellation; it comes (or a fill wins) after this returned. Raises `Refused` where none can."""
+        context = _context(account, order)
+        if not order.open or order.status in {"pending_cancel", "pending_replace"}:
+            raise unprocessable("order is not cancelable")
+        if self.server.faults.take("cancel_refused", context) is not None:
+            raise unprocessable("order is not cancelable")
+        now_ns = self.server.clock.now_ns()
+        before, order.status, order.cancel_requested_ns = order.status, "pending_cancel", now_ns
+        self.emit(account, order, "pending_cancel", now_ns)
+        then: Callable[[Account, Order], None] = self._cancel_now
+        if self.server.faults.take("cancel_stuck", context) is not None:
+            order.held = True
+            return
+        if self.server.faults.take("cancel_rejected", context) is not None:
+            then = functools.partial(self._cancel_not, before=before)
+        elif self.server.faults.take("cancel_loses", context) is not None:
+            then = self._fill_instead
+        self._later(self.server.rules.venue_delay_s, lambda: then(account, order))
+
+    def _cancel_now(self, account: Account, order: Order) -> None:
+        if order.open:
+            order.canceled_ns = self.server.clock.now_ns()
+            self.end(account, order, "canceled", order.canceled_ns)
+
+    def _cancel_not(self, account: Account, order: Order, *, before: str) -> None:
+        if order.open:
+            order.status = before
+            self.emit(account, order, "order_cancel_rejected", self.server.clock.now_ns())
+
+    def _fill_instead(self, account: Account, order: Order) -> None:
+        """The fill that won the race: at the quote where it crosses, else at the limit."""
+        if order.open:
+            now_ns = self.server.clock.now_ns()
+            price = self.price(order, now_ns) or order.limit_price or order.reserve_price
+            self.fill(account, order, order.left, price, now_ns)
+
+    def replace(self, account: Account, old: Order, fields: dict[str, Any]) -> Order:
+        """A new order in the place of `old`, for its unfilled rest; returns it. Raises `Refused`."""
+        if old.status not in {"new", "partially_filled", "accepted", "pending_new"}:
+            raise unprocessable(f"cannot replace order in {old.status} status")
+        new = _replacement(account, old, fields, self.server.clock.now_ns())
+        self._check_replacement(account, old, new)
+        now_ns = new.created_ns
+        before, old.status = old.status, "pending_replace"
+        self.emit(account, old, "pending_replace", now_ns)
+        if self.server.faults.take("replace_rejected", _context(account, old)) is not None:
+            old.status = before
+            self.emit(account, old, "order_replace_rejected", now_ns)
+            return new
+        old.replaced_ns, old.replaced_by = now_ns, new.id
+        self.end(account, old, "replaced", now_ns)
+        self._take_in(account, new, now_ns)
+        return new
+
+    def _check_replacement(self, account: Account, old: Order, new: Order) -> None:
+        for price in (new.limit_price, new.stop_price):
+            check_price_grid(price)
+        if new.client_order_id in account.by_client_id:
+            raise Refused(422, self.server.rules.duplicate_id_code, "client_order_id must be unique")
+        account.working.pop(old.id)  # the new order takes over what the old one holds
+        try:
+            check(ticket(new.shown()), account, self.server.market, new.created_ns)
+        finally:
+            account.working[old.id] = old
+
+    def close(self, account: Account, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Order:
+        """A market order against the position, whole or in part. Raises `Refused`, 404 where there is none."""
+        held = account.quantity(symbol)
+        if not held:
+            raise Refused(404, 40410000, f"position not found: {symbol}")
+        wanted = abs(held) if quantity is None else quantity
+        if percent is not None:
+            wanted = (abs(held) * percent / 100).quantize(Decimal(1) if multiplier(symbol) == 100 else Decimal("1e-9"))
+        side = "sell" if held > 0 else "buy"
+        return self.submit(
+            account,
+            {"symbol": symbol, "qty": text(wanted), "side": side, "type": "market", "time_in_force": "day"},
+        )
+
+    def by_hand(self, account: Account, action: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """A person's `place`, `cancel` or `close`; see `AlpacaServer.by_hand`."""
+        match action:
+            case "place":
+                return self.submit(account, {"type": "market", "time_in_force": "day", **fields}).shown()
+            case "cancel":
+                order = account.orders[fields["order_id"]]
+                self.cancel(account, order)
+                return order.shown()
+            case "close":
+                return self.close(account, fields["symbol"], None, None).shown()
+            case _:
+                raise ValueError(f"by_hand: found {action!r}; expected place, cancel or close")
+
+    # --- what all of them do ----------------------------------------------------------------------------------------
+
+    def end(self, account: Account, order: Order, event: str, at_ns: int) -> None:
+        """The order is over: `event` is its last status too."""
+        order.status = event
+        account.working.pop(order.id, None)
+        self.emit(account, order, event, at_ns)
+
+    def emit(
+        self, account: Account, order: Order, event: str, at_ns: int, *, execution_id: str | None = None, **extra: str
+    ) -> None:
+        """Keep what REST shows from now on, and tell the trade stream."""
+        order.updated_ns = at_ns
+        shown = order.shown()
+        order.past.append((self.server.clock.now_ns(), shown))
+        if execution_id is None and event not in {"accepted", "pending_new"}:
+            execution_id = account.new_id()
+        update = {"event": event, "execution_id": execution_id, "timestamp": stamp(at_ns), **extra, "order": shown}
+        self.server.trade_stream.publish(account, update)
+
+    def _session_for(self, now_ns: int) -> Session | None:
+        """The session in which a day order of `now_ns` works: this one, or the next."""
+        return next((session for session in self.server.market.sessions if session.close_ns > now_ns), None)
+
+    def _later(self, sim_s: float, then: Callable[[], None]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(self.server.clock.real_s(int(sim_s * SECOND_NS)), then)
+
+
+def fill_fields(order: Order, quantity: Decimal, price: Decimal, at_ns: int, *, whole: bool) -> dict[str, Any]:
+    """The fields of a FILL activity; as documented it has neither client order id nor execution id."""
+    return {
+        "activity_type": "FILL",
+        "transaction_time": stamp(at_ns),
+        "type": "fill" if whole else "partial_fill",
+        "price": text(price),
+        "qty": text(quantity),
+        "side": "sell_short"
+        if order.position_intent == "sell_to_open" and multiplier(order.symbol) == 1
+        else order.side,
+        "symbol": order.symbol,
+        "leaves_qty": text(max(order.left, Decimal(0))),
+        "order_id": order.id,
+        "cum_qty": text(order.filled_qty),
+        "order_status": order.status,
+    }
+
+
+def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(changed.set)
+
+
+def _context(account: Account, order: Order) -> dict[str, object]:
+    return {
+        "key": account.key,
+        "symbol": order.symbol,
+        "side": order.side,
+        "type": order.type,
+        "client_order_id": order.client_order_id,
+    }
+
+
+def _triggers(order: Order, middle: Decimal) -> bool:
+    """Whether a stop is touched at this price; a trailing stop moves its mark first."""
+    if order.type == "trailing_stop":
+        best = min if order.side == "buy" else max
+        order.hwm = middle if order.hwm is None else best(order.hwm, middle)
+        trail = order.trail_price or order.hwm * (order.trail_percent or Decimal(0)) / 100
+        order.stop_price = order.hwm + trail * order.sign
+    assert order.stop_price is not None
+    return (middle - order.stop_price) * order.sign >= 0
+
+
+def _replacement(account: Account, old: Order, fields: dict[str, Any], now_ns: int) -> Order:
+    """The order that PATCH asks for. `qty` counts the whole old order, so the new one has what is left of it."""
+    changes: dict[str, Any] = {}
+    for name in ("limit_price", "stop_price"):
+        if fields.get(name) is not None:
+            changes[name] = _decimal(fields[name], name)
+    if fields.get("time_in_force"):
+        changes["time_in_force"] = str(fields["time_in_force"])
+    if fields.get("trail") is not None:
+        changes["trail_price" if old.trail_price is not None else "trail_percent"] = _decimal(fields["trail"], "trail")
+    whole = old.qty
+    if fields.get("qty") is not None:
+        whole = _decimal(fields["qty"], "qty")
+        if whole <= old.filled_qty:
+            raise unprocessable("order qty must be greater than filled qty")
+    if whole == old.qty and all(getattr(old, name) == value for name, value in changes.items()):
+        raise unprocessable("order parameters are not changed")
+    client_order_id = str(fields.get("client_order_id") or account.new_id())
+    return dataclasses.replace(
+        old,
+        id=account.new_id(),
+        client_order_id=client_order_id,
+        created_ns=now_ns,
+        updated_ns=now_ns,
+        filled_ns=0,
+        filled_qty=Decimal(0),
+        cost=Decimal(0),
+        qty=None if whole is None else whole - old.filled_qty,
+        reserve_price=changes.get("limit_price", old.reserve_price),
+        replaces=old.id,
+        status="pending_new",
+        past=[],
+        **changes,
+    )
+
+
+def _decimal(value: Any, name: str) -> Decimal:
+    try:
+        return Decimal(str(value))
+    except ArithmeticError:
+        raise invalid(f"invalid {name}") from None

@@ -1,0 +1,390 @@
+"""What the broker refuses: each rule is a small function that raises `Refused` with the documented status and code.
+
+Rules look at the request, the account's books and the market; they change nothing. The first broken rule speaks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from daemon.core.option_market import OccContract, parse_occ
+from strategies.contract import Session
+from tests.alpaca_server.account import ZERO, Account, Order, Position, multiplier, text
+from tests.alpaca_server.clock import SECOND_NS
+from tests.alpaca_server.market import Market, new_york_date
+
+MAX_CLIENT_ORDER_ID = 128
+EXPIRY_CUTOFF_NS = 30 * 60 * SECOND_NS  # no opening order in a contract that expires today after close - 30 min
+TYPES = ("market", "limit", "stop", "stop_limit", "trailing_stop")
+TIMES_IN_FORCE = ("day", "gtc", "opg", "cls", "ioc", "fok")
+HOUR_NS = 3600 * SECOND_NS
+
+REFUSALS: dict[str, tuple[int, int | None, str]] = {
+    "unauthorized": (401, None, "unauthorized."),
+    "forbidden": (403, None, "forbidden."),
+    "buying_power": (403, 40310000, "insufficient buying power"),
+    "options_buying_power": (403, 40310000, "insufficient options buying power (required: 99999, available: 0)"),
+    "quantity": (403, 40310000, "insufficient qty available for order (requested: 1, available: 0)"),
+    "wash_trade": (403, 40310000, "potential wash trade detected. use complex orders"),
+    "short_while_buying": (403, 40310000, "cannot open a short sell while a long buy order is open"),
+    "buy_while_shorting": (403, 40310000, "cannot open a long buy while a short sell order is open"),
+    "no_short": (403, 40310000, "account is not allowed to short"),
+    "not_authorized": (403, 40310000, "account is not authorized to trade"),
+    "uncovered": (403, 40310000, "account not eligible to trade uncovered option contracts"),
+    "level2": (403, 40310000, "account not eligible for level2 options trading"),
+    "pattern_day_trader": (403, 40310100, "trade denied due to pattern day trading protection"),
+    "symbol_not_found": (404, 40410000, "symbol not found: X"),
+    "asset_not_found": (422, 42210000, 'asset "X" not found'),
+    "not_tradable": (422, 42210000, 'asset "X" is not tradable'),
+    "expires_soon": (422, 42210000, 'contract "X" expires soon, unable to open new positions'),
+    "expired": (422, 42210000, 'contract "X" is expired'),
+    "market_hours": (422, 42210000, "options market orders are only allowed during market hours"),
+    "sub_penny": (
+        422,
+        42210000,
+        "invalid limit_price 1.005. sub-penny increment does not fulfill minimum pricing criteria",
+    ),
+    "position_intent": (422, 42210000, "position intent mismatch, inferred: buy_to_open, specified: buy_to_close"),
+    "duplicate_id": (422, 42210000, "client_order_id must be unique"),
+    "duplicate_id_old": (422, 40010001, "client_order_id must be unique"),
+    "bad_request": (422, 40010001, "qty or notional is required"),
+    "rate_limit": (429, 42910000, "rate limit exceeded"),
+    "too_many": (429, None, "too many requests."),
+    "server_error": (500, 50010000, "internal server error occurred"),
+    "unavailable": (503, 50010000, "service unavailable"),
+    "tomorrow": (422, 42299999, "refused for a reason of tomorrow"),
+}
+"""The documented refusals of an order by name: HTTP status, code (None: none is sent), message."""
+
+
+class Refused(Exception):
+    """The broker says no: HTTP `status`, `code` (None where the body has none), message and extra fields."""
+
+    def __init__(self, status: int, code: int | None, message: str, **extra: Any) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.extra = extra
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        return {**({} if self.code is None else {"code": self.code}), "message": self.message, **self.extra}
+
+
+def refusal(name: str) -> Refused:
+    """The documented refusal of that name. Raises KeyError for another name."""
+    return Refused(*REFUSALS[name])
+
+
+def invalid(message: str) -> Refused:
+    """A request that is wrong in itself: 422 with 40010001."""
+    return Refused(422, 40010001, message)
+
+
+def unprocessable(message: str, **extra: Any) -> Refused:
+    """A request that cannot be processed: 422 with 42210000."""
+    return Refused(422, 42210000, message, **extra)
+
+
+def forbidden(message: str, **extra: Any) -> Refused:
+    """A request that this account may not make: 403 with 40310000."""
+    return Refused(403, 40310000, message, **extra)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ticket:
+    """A well-formed request for an order; quantities and prices as sent, `contract` for an option."""
+
+    symbol: str
+    side: str
+    type: str
+    time_in_force: str
+    qty: Decimal | None
+    notional: Decimal | None
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    trail_price: Decimal | None
+    trail_percent: Decimal | None
+    extended_hours: bool
+    client_order_id: str
+    position_intent: str
+    contract: OccContract | None
+
+    @property
+    def sign(self) -> int:
+        """+1 buys, -1 sells."""
+        return 1 if self.side == "buy" else -1
+
+
+def ticket(body: dict[str, Any]) -> Ticket:
+    """The request in `body`, well-formed. Raises `Refused` (422)."""
+    order_class = body.get("order_class") or "simple"
+    if order_class not in {"simple", "bracket", "oco", "oto", "mleg"}:
+        raise invalid("invalid order_class")
+    if order_class != "simple":
+        raise unprocessable(f"{order_class} orders are not supported by this server")
+    symbol = str(body.get("symbol") or "")
+    if not symbol:
+        raise invalid("symbol is required")
+    qty, notional = _number(body, "qty"), _number(body, "notional")
+    if qty is None and notional is None:
+        raise invalid("qty or notional is required")
+    if qty is not None and notional is not None:
+        raise invalid("only one of qty or notional is accepted")
+    if qty is not None and qty <= 0:
+        raise invalid("qty must be > 0")
+    if notional is not None and notional <= 0:
+        raise invalid("notional must be > 0")
+    made = Ticket(
+        symbol=symbol,
+        side=_one_of(body, "side", ("buy", "sell")),
+        type=_one_of(body, "type", TYPES),
+        time_in_force=_one_of(body, "time_in_force", TIMES_IN_FORCE),
+        qty=qty,
+        notional=notional,
+        limit_price=_number(body, "limit_price"),
+        stop_price=_number(body, "stop_price"),
+        trail_price=_number(body, "trail_price"),
+        trail_percent=_number(body, "trail_percent"),
+        extended_hours=body.get("extended_hours") in (True, "true", "True"),
+        client_order_id=str(body.get("client_order_id") or ""),
+        position_intent=str(body.get("position_intent") or ""),
+        contract=parse_occ(symbol),
+    )
+    if len(made.client_order_id) > MAX_CLIENT_ORDER_ID:
+        raise invalid("client_order_id must be no more than 128 characters")
+    _needs_its_prices(made)
+    return made
+
+
+def check(made: Ticket, account: Account, market: Market, now_ns: int) -> tuple[str, Decimal]:
+    """All rules in turn; returns the position intent in force and the price to reserve (USD a share).
+
+    Raises `Refused` with the documented status, code and message of the first broken rule.
+    """
+    _account_may_trade(account)
+    _asset_is_known(made, market, now_ns)
+    for price in (made.limit_price, made.stop_price):
+        check_price_grid(price)
+    if made.contract is None:
+        _stock_rules(made, market, now_ns)
+    else:
+        _option_rules(made, made.contract, account, market.session_at(now_ns))
+    intent = _intent(made, account)
+    if made.contract is not None and intent.endswith("_to_open"):
+        _not_too_late(made, made.contract, market, now_ns)
+    price = _reserve_price(made, market, now_ns)
+    _no_crossing(made, intent, account)
+    _quantity_is_available(made, intent, account, market, now_ns)
+    _can_be_paid(made, intent, account, market, price, now_ns)
+    return intent, price
+
+
+def check_price_grid(price: Decimal | None) -> None:
+    """Two decimals from 1.00 USD on, four below. Raises `Refused` (422)."""
+    if price is None:
+        return
+    if price <= 0:
+        raise invalid("limit price must be > 0")
+    step = Decimal("0.01") if price >= 1 else Decimal("0.0001")
+    if price % step:
+        criteria = "sub-penny increment does not fulfill minimum pricing criteria"
+        raise unprocessable(f"invalid limit_price {text(price)}. {criteria}")
+
+
+def mark(position: Position, market: Market, now_ns: int) -> Decimal:
+    """The middle of the quote in USD a share; the average entry price where there is none."""
+    quote = market.quote(position.symbol, now_ns)
+    return position.average if quote is None else (quote[0] + quote[1]) / 2
+
+
+def _number(body: dict[str, Any], name: str) -> Decimal | None:
+    value = body.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise invalid(f"invalid {name}") from None
+    if isinstance(value, bool) or not number.is_finite():
+        raise invalid(f"invalid {name}")
+    return number
+
+
+def _one_of(body: dict[str, Any], name: str, known: tuple[str, ...]) -> str:
+    value = str(body.get(name) or "")
+    if value not in known:
+        raise invalid(f"invalid {name}")
+    return value
+
+
+def _needs_its_prices(made: Ticket) -> None:
+    if made.type in {"limit", "stop_limit"} and made.limit_price is None:
+        raise invalid("limit orders require a limit price")
+    if made.type in {"stop", "stop_limit"} and made.stop_price is None:
+        raise invalid("stop orders require a stop price")
+    if made.type in {"market", "stop", "trailing_stop"} and made.limit_price is not None:
+        raise invalid(f"{made.type} orders must not have a limit price")
+    if made.type == "trailing_stop" and (made.trail_price is None) == (made.trail_percent is None):
+        raise invalid("trailing_stop orders require one of trail_price or trail_percent")
+
+
+def _account_may_trade(account: Account) -> None:
+    if account.blocked or account.configuration["suspend_trade"]:
+        raise refusal("not_authorized")
+
+
+def _asset_is_known(made: Ticket, market: Market, now_ns: int) -> None:
+    if made.contract is not None:
+        today, expiry = new_york_date(now_ns), market.session_of(made.contract.expiry)
+        if made.contract.expiry < today or (expiry is not None and now_ns >= expiry.close_ns):
+            raise unprocessable(f'contract "{made.symbol}" is expired')
+    if not market.is_listed(made.symbol, now_ns):
+        raise unprocessable(f'asset "{made.symbol}" not found')
+
+
+def _option_rules(made: Ticket, contract: OccContract, account: Account, session: Session | None) -> None:
+    if made.notional is not None:
+        raise unprocessable("notional orders are not supported for options trading")
+    if made.qty is None or made.qty % 1:
+        raise unprocessable("qty must be integer for options trading")
+    if made.time_in_force != "day":
+        raise unprocessable("order_time_in_force provided not supported for options trading")
+    if made.extended_hours:
+        raise unprocessable("extended hours is not supported for options trading")
+    if made.type == "trailing_stop":
+        raise unprocessable("order type provided not supported for options trading")
+    if made.type == "market" and session is None:
+        raise unprocessable("options market orders are only allowed during market hours")
+    if account.trading_level() == 0:
+        raise forbidden("account not eligible to trade options")
+
+
+def _stock_rules(made: Ticket, market: Market, now_ns: int) -> None:
+    fraction = made.notional is not None or (made.qty is not None and bool(made.qty % 1))
+    if fraction and made.time_in_force != "day":
+        raise unprocessable("fractional orders must be DAY orders")
+    if fraction and made.type == "trailing_stop":
+        raise unprocessable("fractional orders must be market, limit, stop or stop_limit orders")
+    if made.qty is not None and made.qty != round(made.qty, 9):
+        raise unprocessable("qty must be limited to 9 decimal places")
+    if made.extended_hours and (made.type != "limit" or made.time_in_force not in {"day", "gtc"}):
+        raise unprocessable("extended hours order must be DAY or GTC limit orders")
+    if made.time_in_force in {"ioc", "fok"} and market.session_at(now_ns) is None:
+        raise forbidden(f"{made.time_in_force} orders are only accepted during market hours")
+    if made.time_in_force in {"opg", "cls"}:
+        _auction_window(made, market, now_ns)
+
+
+def _auction_window(made: Ticket, market: Market, now_ns: int) -> None:
+    """opg is taken until two minutes before the open, cls until ten before the close, both again from 19:00 on."""
+    session = market.session_of(new_york_date(now_ns))
+    if session is None or now_ns >= session.open_ns + int(9.5 * HOUR_NS):
+        return
+    ends = session.open_ns - 2 * 60 * SECOND_NS if made.time_in_force == "opg" else session.close_ns - HOUR_NS // 6
+    if now_ns >= ends:
+        raise forbidden(f"{made.time_in_force} orders are not accepted at this time")
+
+
+def _intent(made: Ticket, account: Account) -> str:
+    """The intent that follows from side and position; the one that was sent must agree."""
+    closes = account.quantity(made.symbol) * made.sign < 0
+    inferred = f"{made.side}_to_{'close' if closes else 'open'}"
+    if made.position_intent and made.position_intent != inferred:
+        raise unprocessable(f"position intent mismatch, inferred: {inferred}, specified: {made.position_intent}")
+    return inferred
+
+
+def _not_too_late(made: Ticket, contract: OccContract, market: Market, now_ns: int) -> None:
+    expiry = market.session_of(contract.expiry)
+    if expiry is not None and now_ns >= expiry.close_ns - EXPIRY_CUTOFF_NS:
+        raise unprocessable(f'contract "{made.symbol}" expires soon, unable to open new positions')
+
+
+def _reserve_price(made: Ticket, market: Market, now_ns: int) -> Decimal:
+    quote = market.quote(made.symbol, now_ns)
+    price = made.limit_price or made.stop_price or (ZERO if quote is None else quote[1])
+    return price if price > 0 else Decimal("0.01")
+
+
+def _no_crossing(made: Ticket, intent: str, account: Account) -> None:
+    """The wash-trade matrix, and no short sale beside an open buy."""
+    for order in account.working.values():
+        if order.symbol != made.symbol or order.side == made.side or "trailing_stop" in {order.type, made.type}:
+            continue
+        if made.contract is None and intent == "sell_to_open" and order.position_intent == "buy_to_open":
+            raise refusal("short_while_buying")
+        if made.contract is None and intent == "buy_to_open" and order.position_intent == "sell_to_open":
+            raise refusal("buy_while_shorting")
+        reason = _crossing(made, order)
+        if reason:
+            raise Refused(*REFUSALS["wash_trade"], existing_order_id=order.id, reject_reason=reason)
+
+
+def _crossing(made: Ticket, order: Order) -> str:
+    if order.type in {"market", "stop"}:
+        return "opposite side market/stop order exists"
+    if made.type in {"market", "stop"}:
+        return "opposite side limit order exists"
+    assert order.limit_price is not None
+    assert made.limit_price is not None
+    crosses = (made.limit_price - order.limit_price) * made.sign >= 0
+    return "opposite side limit order exists" if crosses else ""
+
+
+def _quantity_is_available(made: Ticket, intent: str, account: Account, market: Market, now_ns: int) -> None:
+    if intent.endswith("_to_open"):
+        return
+    wanted = made.qty
+    if wanted is None:
+        assert made.notional is not None
+        wanted = made.notional / _reserve_price(made, market, now_ns)
+    available = abs(account.available(made.symbol))
+    if wanted > available:
+        held, related = account.held_for_orders(made.symbol)
+        raise forbidden(
+            f"insufficient qty available for order (requested: {text(wanted)}, available: {text(available)})",
+            available=text(available),
+            existing_qty=text(abs(account.quantity(made.symbol))),
+            held_for_orders=text(held),
+            related_orders=related,
+            symbol=made.symbol,
+        )
+
+
+def _can_be_paid(made: Ticket, intent: str, account: Account, market: Market, price: Decimal, now_ns: int) -> None:
+    if intent.endswith("_to_close"):
+        return
+    shown = account.shown(lambda position: mark(position, market, now_ns), blocked=False)
+    units = made.qty if made.qty is not None else (made.notional or ZERO) / price
+    cost = units * price * multiplier(made.symbol)
+    if made.contract is None:
+        if made.side == "sell" and (account.configuration["no_shorting"] or made.notional is not None or units % 1):
+            raise refusal("no_short")
+        power = Decimal(shown["buying_power"])
+        if cost > power:
+            raise forbidden("insufficient buying power", buying_power=shown["buying_power"], cost_basis=text(cost))
+        return
+    power = Decimal(shown["options_buying_power"])
+    if made.side == "sell":
+        cost = _cover(made, made.contract, account, units)
+    elif account.trading_level() < 2:
+        raise refusal("level2")
+    if cost > power:
+        raise forbidden(f"insufficient options buying power (required: {text(cost)}, available: {text(power)})")
+
+
+def _cover(made: Ticket, contract: OccContract, account: Account, units: Decimal) -> Decimal:
+    """The cash that secures a written put; a written call needs its shares instead."""
+    if contract.right < 0:
+        return contract.strike * units * 100
+    shares = max(account.available(contract.root), ZERO)
+    if shares == 0:
+        raise refusal("uncovered")
+    if shares < units * 100:
+        needed = f"(required: {text(units * 100)}, available: {text(shares)})"
+        raise forbidden(f"insufficient underlying qty available for covered call {needed}")
+    return ZERO
