@@ -205,10 +205,17 @@ class _Door:
             failure = Unanswered(str(error))
         raise failure
 
-    async def get(self, path: str, query: Mapping[str, object] | None = None, *, many: bool = False) -> object:
+    async def get(
+        self,
+        path: str,
+        query: Mapping[str, object] | None = None,
+        *,
+        urgency: Urgency = Urgency.READ,
+        many: bool = False,
+    ) -> object:
         """GET `path`; keys whose value is None are left out."""
         sent = {key: value for key, value in (query or {}).items() if value is not None}
-        return await self.ask(partial(self.client.get, path, sent), Urgency.READ, many=many)
+        return await self.ask(partial(self.client.get, path, sent), urgency, many=many)
 
     async def pages(self, path: str, query: Mapping[str, object], key: str) -> list[object]:
         """What stands under `key` on every page, one entry a page."""
@@ -309,10 +316,11 @@ class TradingReads:
         return an_object(await self._door.get(f"/orders/{order_id}"), "order")
 
     async def order_by_client_id(self, client_order_id: str) -> Raw | None:
-        """The order of this name; None when the broker says 404 because it knows none."""
+        """The order of this name; None when the broker says 404 because it knows none. Goes before other reads."""
         query = {"client_order_id": client_order_id}
         try:
-            found = an_object(await self._door.get("/orders:by_client_order_id", query), "order")
+            answer = await self._door.get("/orders:by_client_order_id", query, urgency=Urgency.EXIT)
+            found = an_object(answer, "order")
         except Refused as error:
             unknown = error.status == 404 and "endpoint" not in error.message
             if unknown and (error.code == 40410000 or "not found" in error.message):
@@ -390,7 +398,7 @@ class TradingOrders:
         return a_list(answer, "cancel all")
 
     async def close_all(self) -> list[Raw]:
-        """DELETE /v2/positions with its orders: for each position {symbol, status, body}, the body an order or error."""
+        """DELETE /v2/positions with its orders: for each position {symbol, status, body}: an order or an error."""
         query = {"cancel_orders": "true"}
         answer = await self._door.ask(partial(self._door.client.delete, "/positions", query), Urgency.EXIT)
         return a_list(answer, "close all")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -75,9 +74,12 @@ class TradeStream:
     async def run(self) -> None:
         """Keep listening until cancelled; the socket is closed then."""
         failures = 0
+        now_s = asyncio.get_running_loop().time
         while True:
+            began_s = now_s()
             detail, least_s = await self._visit()
-            failures = 1 if self._listening else failures + 1
+            lasted = self._listening and now_s() - began_s >= self._deadlines.longest_pause_s
+            failures = 1 if lasted else failures + 1
             if self._listening:
                 self._listening = False
                 self._on_state(False, detail)
@@ -88,7 +90,7 @@ class TradeStream:
     def _pause_s(self, failures: int, least_s: float) -> float:
         """Doubling, half of it random, so that many daemons do not come back at once."""
         full_s = min(self._deadlines.longest_pause_s, self._deadlines.first_pause_s * 2.0 ** min(failures - 1, 16))
-        return max(least_s, full_s) * _JITTER.uniform(0.5, 1.0) if least_s <= full_s else least_s
+        return max(least_s, full_s * _JITTER.uniform(0.5, 1.0))
 
     async def _visit(self) -> tuple[str, float]:
         """One connection to its end. Returns why it ended and the least pause before the next."""
@@ -108,7 +110,7 @@ class TradeStream:
                 self._tell("trade_stream_listening", url=self._url)
                 self._on_state(True, "")
                 async for frame in socket:
-                    self._take(frame)
+                    self._taken(frame)
                 return f"closed by the broker with code {socket.close_code}", 0.0
         except Unauthorized as refused:
             self._tell("trade_stream_unauthorized", detail=str(refused))
@@ -135,39 +137,42 @@ class TradeStream:
         if not isinstance(streams, list) or STREAM not in streams:
             raise NotListening(f"asked to listen to {STREAM}, the broker lists {str(streams)[:100]}")
 
-    async def _reply(self, socket: ClientConnection, stream: str) -> dict[str, Any]:
-        """The data of the next message of `stream`; trade updates that come before it are taken as such."""
+    async def _reply(self, socket: ClientConnection, stream: str) -> Mapping[str, object]:
+        """The data of the next message of `stream`; whatever comes before it is taken as at any other time."""
         try:
             async with asyncio.timeout(self._deadlines.reply_s):
                 while True:
-                    message = self._decode(await socket.recv())
-                    if message.get("stream") == stream:
-                        return dict(mapping(message.get("data"), "data"))
+                    message = self._taken(await socket.recv())
+                    if message.get("stream") == stream and isinstance(message.get("data"), dict):
+                        return mapping(message["data"], "data")
                     if message.get("stream") == "authorization":
                         raise Unauthorized("the trade stream refused to listen: not authorized")
-                    self._route(message)
         except TimeoutError:
             raise NotListening(f"no {stream} reply within {self._deadlines.reply_s} s") from None
-        except Malformed as odd:
-            raise NotListening(f"{stream} reply: {odd}") from None
 
     # --- messages -------------------------------------------------------------------------------------------------
 
-    def _take(self, frame: str | bytes) -> None:
+    def _taken(self, frame: str | bytes) -> Mapping[str, object]:
+        """The message of a frame, text or binary, after its update was handed over; empty where it was unreadable."""
         try:
-            self._route(self._decode(frame))
+            message = _message(frame)
+            if message.get("stream") == STREAM:
+                self._on_update(message.get("data"))
+            elif message.get("action") == "error":
+                problem = f"the broker sent an error: {self._hide(str(message.get('data')))[:200]}"
+                self._tell("trade_update_malformed", problem=problem)
         except Malformed as odd:
             self._tell("trade_update_malformed", problem=str(odd))
+            return {}
+        return message
 
-    def _decode(self, frame: str | bytes) -> dict[str, Any]:
-        """A frame, text or binary, to its JSON object. Raises Malformed."""
-        try:
-            return dict(mapping(msgspec.json.decode(frame), "message"))
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise Malformed(f"message of {len(frame)} bytes is no JSON: {type(error).__name__}") from None
+    def _hide(self, said: str) -> str:
+        return said.replace(self._login["key"], "[hidden]").replace(self._login["secret"], "[hidden]")
 
-    def _route(self, message: dict[str, Any]) -> None:
-        if message.get("stream") == STREAM:
-            self._on_update(message.get("data"))
-        elif message.get("action") == "error":
-            raise Malformed(f"the broker sent an error: {str(message.get('data'))[:200]}")
+
+def _message(frame: str | bytes) -> Mapping[str, object]:
+    """A frame's JSON object. Raises Malformed."""
+    try:
+        return mapping(msgspec.json.decode(frame), "message")
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Malformed(f"message of {len(frame)} bytes is no JSON: {type(error).__name__}") from None

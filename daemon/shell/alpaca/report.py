@@ -1,0 +1,195 @@
+"""One whole word of the broker: account, positions, orders, fills and ledger lines, read so that they belong together.
+
+It asks and assembles, it judges nothing. Positions, orders and cash that cannot be read fail the report, because a
+missing one would look like none; ledger lines that cannot be read are told and left out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, OrderFilled
+from daemon.shell.alpaca import wire
+from daemon.shell.alpaca.rest import Refused
+from daemon.shell.alpaca.wire import ENDED, LedgerFill, Malformed
+
+if TYPE_CHECKING:
+    from daemon.shell.alpaca.rest import Raw, TradingReads
+    from daemon.shell.clock import Clock
+
+T = TypeVar("T")
+
+DAY_NS = 86_400_000_000_000
+READS_MAX = 3  # times a report is read again because one of our orders filled meanwhile
+
+
+class Reporter:
+    """Makes reports. It remembers in this process what it gave, so that later ones carry only what is new."""
+
+    def __init__(
+        self,
+        reads: TradingReads,
+        clock: Clock,
+        is_ours: Callable[[str], bool],
+        tell: Callable[..., None],
+        *,
+        skew_limit_s: float = 2.0,
+    ) -> None:
+        self._reads = reads
+        self._clock = clock
+        self._is_ours = is_ours
+        self._tell = tell
+        self._skew_limit_s = skew_limit_s
+        self._names: dict[str, str] = {}  # order id -> client order id
+        self._given_orders: set[BrokerOrder] = set()
+        self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
+        self._given_lines: set[tuple[str, str]] = set()  # id, status
+
+    def forget(self) -> None:
+        """The next report carries everything of the day again."""
+        self._given_orders, self._given_fills, self._given_lines = set(), set(), set()
+
+    async def report(self) -> BrokerReported:
+        """The broker's whole word now. Raises RestError, Malformed."""
+        await self._measure_skew()
+        for _ in range(READS_MAX):
+            asked_ns = self._clock.now_ns()
+            orders = await self._orders(asked_ns)
+            positions = tuple([wire.position(row) for row in await self._reads.positions()])
+            account = await self._reads.account()
+            lines = await self._reads.activities(wire.day_start_ns(asked_ns) - DAY_NS)
+            fills, other = await self._ledger(lines, orders, asked_ns)
+            if _belong_together(orders, fills):
+                break
+        return self._assemble(asked_ns, account, positions, orders, fills, other)
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    async def _measure_skew(self) -> None:
+        """The broker's clock against ours at the middle of the request; half of its time is the doubt."""
+        asked_ns = self._clock.now_ns()
+        broker_ns = wire.time_ns((await self._reads.clock()).get("timestamp"))
+        answered_ns = self._clock.now_ns()
+        skew_s = (broker_ns - (asked_ns + answered_ns) // 2) / wire.SECOND_NS
+        doubt_s = (answered_ns - asked_ns) / 2 / wire.SECOND_NS
+        if abs(skew_s) - doubt_s > self._skew_limit_s:
+            self._tell("clock_skew", skew_s=round(skew_s, 3), doubt_s=round(doubt_s, 3), limit_s=self._skew_limit_s)
+
+    async def _orders(self, now_ns: int) -> dict[str, BrokerOrder]:
+        """Order id -> order: all that are open, and all of the New York day. What is read later holds."""
+        rows = await self._reads.open_orders()
+        rows += await self._reads.orders_since(wire.day_start_ns(now_ns))
+        found = {order.order_id: order for order in map(wire.order, rows)}
+        self._names |= {order_id: order.client_order_id for order_id, order in found.items()}
+        return found
+
+    async def _ledger(
+        self, lines: list[Raw], orders: dict[str, BrokerOrder], now_ns: int
+    ) -> tuple[dict[str, list[LedgerFill]], list[Activity]]:
+        """Our fills of the New York day by order id, and the lines that are no fills."""
+        day_ns = wire.day_start_ns(now_ns)
+        rows = [row for row in lines if row.get("activity_type") == "FILL"]
+        rest = [row for row in lines if row.get("activity_type") != "FILL"]
+        fills: dict[str, list[LedgerFill]] = defaultdict(list)
+        for fill in self._readable(rows, wire.ledger_fill):
+            if fill.filled_ns >= day_ns:
+                fills[fill.order_id].append(fill)
+        self._names = {order_id: await self._name(order_id) for order_id in orders.keys() | fills.keys()}
+        fills = {order_id: told for order_id, told in fills.items() if self._is_ours(self._names[order_id])}
+        return fills, self._readable(rest, wire.activity)
+
+    async def _name(self, order_id: str) -> str:
+        """The client order id; fills do not carry it, and an order queued before today is not in the day's listing."""
+        if order_id in self._names:
+            return self._names[order_id]
+        try:
+            return wire.order(await self._reads.order_by_id(order_id)).client_order_id
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return ""
+
+    def _readable(self, rows: Iterable[Raw], parse: Callable[[object], T]) -> list[T]:
+        found = []
+        for row in rows:
+            try:
+                found.append(parse(row))
+            except Malformed as odd:
+                self._tell("ledger_line_unreadable", line=str(row.get("id"))[:80], problem=str(odd))
+        return found
+
+    # --- what is new ----------------------------------------------------------------------------------------------
+
+    def _assemble(
+        self,
+        asked_ns: int,
+        account: Raw,
+        positions: tuple[BrokerPosition, ...],
+        orders: dict[str, BrokerOrder],
+        fills: dict[str, list[LedgerFill]],
+        lines: list[Activity],
+    ) -> BrokerReported:
+        now_ns = self._clock.now_ns()
+        number = wire.text(account.get("account_number"))
+        if not number:
+            raise Malformed("account_number is missing: expected the account's number")
+        ended = {order for order in orders.values() if order.status in ENDED}
+        told_fills = self._new_fills(fills, now_ns)
+        told_lines = [line for line in lines if (line.id, line.status) not in self._given_lines]
+        told_ended = ended - self._given_orders
+        cash = wire.decimal(account.get("cash"), "cash")
+        self._given_orders = ended
+        self._given_lines = {(line.id, line.status) for line in lines}
+        return BrokerReported(
+            now_ns,
+            asked_ns=asked_ns,
+            account=number,
+            cash=cash,
+            blocked=blocked(account),
+            positions=positions,
+            open_orders=tuple(sorted((o for o in orders.values() if o.status not in ENDED), key=_submitted)),
+            ended_orders=tuple(sorted(told_ended, key=_submitted)),
+            fills=told_fills,
+            activities=tuple(told_lines),
+        )
+
+    def _new_fills(self, fills: dict[str, list[LedgerFill]], now_ns: int) -> tuple[OrderFilled, ...]:
+        """Fills not given yet, with costs summed over all of their order, sorted by time and cumulative quantity.
+
+        An order whose fills do not add up is told and left out whole: its own figures stand among the orders.
+        """
+        told: list[OrderFilled] = []
+        given: set[tuple[str, int]] = set()
+        for order_id, of_order in fills.items():
+            try:
+                summed = wire.order_fills(of_order, self._names[order_id], now_ns)
+            except Malformed as odd:
+                self._tell("ledger_line_unreadable", line=self._names[order_id], problem=str(odd))
+                continue
+            keys = [(order_id, fill.cumulative_quantity) for fill in summed]
+            told += [fill for key, fill in zip(keys, summed, strict=True) if key not in self._given_fills]
+            given |= set(keys)
+        self._given_fills = given
+        return tuple(sorted(told, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
+
+
+def _submitted(order: BrokerOrder) -> tuple[int, str]:
+    return order.submitted_ns, order.order_id
+
+
+def _belong_together(orders: dict[str, BrokerOrder], fills: dict[str, list[LedgerFill]]) -> bool:
+    """False when the ledger, read last, has fills that the orders, read first, did not have: read all again."""
+    return all(
+        max(fill.cumulative for fill in of_order) <= orders[order_id].filled
+        for order_id, of_order in fills.items()
+        if order_id in orders
+    )
+
+
+def blocked(account: Raw) -> str:
+    """Why the account may not trade, from its status and its three flags; `""` when it may."""
+    reasons = [] if account.get("status") == "ACTIVE" else [f"status {str(account.get('status'))[:40]}"]
+    flags = ("trading_blocked", "account_blocked", "trade_suspended_by_user")
+    return ", ".join(reasons + [flag for flag in flags if account.get(flag) not in (False, None)])
