@@ -7,7 +7,7 @@ the nearest usable expiry near the money, None when it cannot be known. Which co
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from statistics import median
 from typing import Any, Protocol
@@ -32,10 +32,8 @@ class ContractReads(Protocol):
     ) -> list[dict[str, Any]]: ...
 
 
-class OptionReads(Protocol):
-    """Option market data by OCC symbol. Raises RestError."""
-
-    async def latest_option_quotes(self, symbols: Collection[str], feed: str) -> dict[str, dict[str, Any]]: ...
+class ChainReads(Protocol):
+    """Snapshots by OCC symbol, all pages. Raises RestError."""
 
     async def option_chain(
         self,
@@ -52,7 +50,7 @@ class Chain:
     """Reads the chain of one underlying as the trading rules want it."""
 
     def __init__(
-        self, contracts: ContractReads, market: OptionReads, underlying: str, rule: Contracts, feed: str, tell: Tell
+        self, contracts: ContractReads, market: ChainReads, underlying: str, rule: Contracts, feed: str, tell: Tell
     ) -> None:
         self._contracts = contracts
         self._market = market
@@ -61,8 +59,13 @@ class Chain:
         self._feed = feed
         self._tell = tell
 
-    async def listed(self, scheduled: SessionScheduled, spot: float, now_ns: int) -> ContractsListed | None:
-        """The contracts for a session around `spot` (USD); None when there are none. Raises RestError."""
+    async def listed(
+        self, scheduled: SessionScheduled, spot: float, now_ns: Callable[[], int]
+    ) -> ContractsListed | None:
+        """The contracts for a session around `spot` (USD); None when there are none. Raises RestError.
+
+        `now_ns` is asked when all is read: the event happens then.
+        """
         days = (scheduled.session, *scheduled.upcoming)[self._rule.min_days : self._rule.max_days + 1]
         expiries = [session.date for session in days]
         if not expiries or not math.isfinite(spot) or spot <= 0:
@@ -76,7 +79,7 @@ class Chain:
         if expiry is None:
             return None
         volatility = await self._volatility(expiry, spot)
-        return ContractsListed(now_ns, scheduled.session.date, contracts, volatility)
+        return ContractsListed(now_ns(), scheduled.session.date, contracts, volatility)
 
     async def _volatility(self, expiry: str, spot: float) -> float | None:
         low, high = strikes_around(spot, MONEY_SPAN)
@@ -100,7 +103,7 @@ def strikes_around(spot: float, span: Decimal) -> tuple[Decimal, Decimal]:
 
 
 def read_contracts(
-    raw: Iterable[Mapping[str, Any]], underlying: str, expiries: Collection[str]
+    raw: Iterable[object], underlying: str, expiries: Collection[str]
 ) -> tuple[tuple[Contract, ...], list[str]]:
     """The ordinary, tradable contracts of these expiries, by expiry, strike, right; and what was left out, by name."""
     good: dict[str, Contract] = {}
@@ -115,7 +118,7 @@ def read_contracts(
     return tuple(ordered), odd
 
 
-def _contract(item: Mapping[str, Any], underlying: str) -> Contract | None:
+def _contract(item: object, underlying: str) -> Contract | None:
     if not isinstance(item, Mapping):
         return None
     symbol = item.get("symbol")

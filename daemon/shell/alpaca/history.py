@@ -157,8 +157,8 @@ def open_session(known: Known, calendar: SessionCalendar, now_ns: int) -> Sessio
     """The session that the state has open although its hours are over: it has to be finished first."""
     if not known.session_date or known.ended:
         return None
-    session = calendar.around(known.session_date)[0]
-    return session if session.close_ns <= now_ns else None
+    found = (s for s in calendar.sessions if s.date == known.session_date and s.close_ns <= now_ns)
+    return next(found, None)
 
 
 def sessions_before(known: Known, calendar: SessionCalendar, now_ns: int) -> list[Session]:

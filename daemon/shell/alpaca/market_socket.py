@@ -141,7 +141,7 @@ class MarketSocket:
         return frozenset(self._granted)
 
     def force_reconnect(self, reason: str) -> None:
-        """Give the present connection up, if there is one, and connect anew."""
+        """Give the present connection up, if there is one past its handshake, and connect anew."""
         if self._leave is not None and not self._leave.done():
             self._leave.set_result(reason)
 
@@ -161,7 +161,6 @@ class MarketSocket:
 
     async def _once(self) -> tuple[Trouble, str]:
         """Connect and stay until something ends it; what ended it."""
-        self._leave = asyncio.get_running_loop().create_future()
         limits = self._endpoint.deadlines
         self.counts["connects"] += 1
         try:
@@ -190,7 +189,6 @@ class MarketSocket:
         except (WebSocketException, InvalidHandshake, OSError) as error:
             return "lost", f"{type(error).__name__}: {error}"
         finally:
-            self._leave = None
             self._granted = set()
             self.refused = frozenset()
             if self.up:
@@ -220,18 +218,20 @@ class MarketSocket:
 
     async def _stay(self, socket: ClientConnection) -> str:
         """Read and keep the subscriptions right until one of both fails or `force_reconnect`."""
-        assert self._leave is not None
+        leave: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._leave = leave
         reading = asyncio.ensure_future(self._read(socket))
         asking = asyncio.ensure_future(self._keep_subscribed(socket))
         try:
-            await asyncio.wait((reading, asking, self._leave), return_when=asyncio.FIRST_COMPLETED)
-            if self._leave.done():
-                return self._leave.result()
+            await asyncio.wait((reading, asking, leave), return_when=asyncio.FIRST_COMPLETED)
+            if leave.done():
+                return leave.result()
             for task in (reading, asking):
                 if task.done():
                     task.result()
             return f"the server closed the connection: code {socket.close_code} {socket.close_reason}".rstrip()
         finally:
+            self._leave = None
             reading.cancel()
             asking.cancel()
             await asyncio.gather(reading, asking, return_exceptions=True)

@@ -33,11 +33,11 @@ class BarMerge:
         self._given: dict[int, Bar] = {}  # the session's, so that a repeat is told from a correction
         self._held: dict[int, Bar] = {}
 
-    def know(self, bars: Iterable[Bar]) -> None:
-        """Bars that were given out before this merge began, in order."""
+    def know(self, bars: Iterable[Bar], last_ns: int = 0) -> None:
+        """Bars that were given out before this merge began; none up to `last_ns` is given out any more."""
         for bar in bars:
             self._given[bar.start_ns] = bar
-            self.last_ns = max(self.last_ns, bar.start_ns)
+        self.last_ns = max(self.last_ns, last_ns, *self._given)
 
     def hold(self) -> None:
         """A repair begins: keep new bars back until `repaired` or `release`."""

@@ -1,19 +1,23 @@
 """Option quotes from the stream, conflated: the newest of each contract, with the extremes of its mids in between.
 
-`QuoteBook` is pure and keeps what was quoted; `OptionStream` feeds it. A quote that is crossed, negative or no number
-is counted and dropped; how old a quote may be is not judged here.
+`QuoteBook` is pure and keeps what was quoted, `OptionStream` feeds it, `LiveQuotes` says which contracts and gives
+them out. A quote that is crossed, negative or no number is counted and dropped; how old one may be is not judged here.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
-from daemon.core.events import Quote
+from daemon.core.events import Contract, Event, Quote, QuotesReceived
+from daemon.shell.alpaca.chain import with_neighbours
 from daemon.shell.alpaca.market_socket import Endpoint, MarketSocket, State, Tell
+from daemon.shell.alpaca.rest import RestError
 from daemon.shell.alpaca.stock_stream import instant_ns
+from daemon.shell.clock import Clock
 
 CHANNEL = "quotes"
 _CENT = Decimal("0.01")
@@ -128,3 +132,112 @@ class OptionStream:
             return  # buffered from before an unsubscribe
         if not self._book.add(symbol, message["bp"], message["ap"], instant_ns(message["t"])):
             self._on_quote(symbol)
+
+
+class QuoteReads(Protocol):
+    """The newest quotes over REST, by OCC symbol; contracts without one are absent. Raises RestError."""
+
+    async def latest_option_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, dict[str, Any]]: ...
+
+
+class LiveQuotes:
+    """Which contracts are streamed, and the quotes that go out between bars. `run` belongs beside the socket's run."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        reads: QuoteReads,
+        feed: str,
+        put: Callable[[Event], None],
+        tell: Tell,
+        *,
+        clock: Clock,
+        conflate_ns: int,
+    ) -> None:
+        self.book = QuoteBook()
+        self.stream = OptionStream(
+            endpoint, book=self.book, on_quote=self._on_quote, on_state=lambda _state: None, tell=tell
+        )
+        self._reads = reads
+        self._feed = feed
+        self._put = put
+        self._tell = tell
+        self._clock = clock
+        self._conflate_ns = conflate_ns
+        self._contracts: tuple[Contract, ...] = ()
+        self._watched: tuple[str, ...] = ()
+        self._attended: frozenset[str] = frozenset()
+        self._unquoted: set[str] = set()
+        self._quote_came = asyncio.Event()
+        self._asked = asyncio.Event()
+
+    def note_listed(self, contracts: tuple[Contract, ...]) -> None:
+        """What is listed from now on: neighbours come from it."""
+        self._contracts = contracts
+        self._restream()
+
+    def watch(self, symbols: tuple[str, ...]) -> None:
+        """Stream these contracts and their neighbours, so that a quote precedes the answer that needs it."""
+        self._watched = symbols
+        self._restream()
+
+    def attend(self, symbols: frozenset[str]) -> None:
+        """Stream these too, and give their quotes out between bars."""
+        self._attended = symbols
+        self._restream()
+        if self.book.news(symbols):
+            self._quote_came.set()
+
+    async def run(self) -> None:
+        """Give out what is attended and ask for first quotes, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._conflate(), name="quote conflater")
+            tasks.create_task(self._ask_unquoted(), name="first quotes")
+
+    def _restream(self) -> None:
+        self._unquoted |= self.stream.watch(with_neighbours(self._contracts, self._watched) | self._attended)
+        if self._unquoted:
+            self._asked.set()
+
+    def _on_quote(self, symbol: str) -> None:
+        if symbol in self._attended:
+            self._quote_came.set()
+
+    async def _conflate(self) -> None:
+        while True:
+            await self._quote_came.wait()
+            self._quote_came.clear()
+            news = self.book.news(self._attended)
+            if news:
+                now_ns = self._clock.now_ns()
+                self._put(QuotesReceived(now_ns, 0, self.book.take(news)))
+                await self._clock.sleep_until(now_ns + self._conflate_ns)
+
+    async def _ask_unquoted(self) -> None:
+        """A contract that was newly watched and has no quote yet is asked for once over REST."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            asked = tuple(sorted(s for s in self._unquoted if s in self.stream.watched and s not in self.book))
+            self._unquoted.clear()
+            if not asked:
+                continue
+            try:
+                answer = await self._reads.latest_option_quotes(asked, self._feed)
+            except RestError as error:
+                self._tell("quotes_unavailable", symbols=asked, problem=str(error))
+                continue
+            odd = [symbol for symbol in asked if symbol in answer and not self._note(symbol, answer[symbol])]
+            if odd:
+                self._tell("quotes_unavailable", symbols=odd, problem="the answer has no bid, ask or time for them")
+
+    def _note(self, symbol: str, raw: dict[str, Any]) -> bool:
+        """Note REST's quote unless the stream was faster; False when it cannot be read."""
+        if symbol not in self.stream.watched or symbol in self.book:
+            return True
+        try:
+            self.book.add(symbol, raw["bp"], raw["ap"], instant_ns(raw["t"]))
+        except (LookupError, TypeError, ValueError):
+            return False
+        self._on_quote(symbol)
+        return True
