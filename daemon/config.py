@@ -108,7 +108,6 @@ class Alpaca:
     handshake_timeout_s: _Seconds = 10.0
     ping_s: _Seconds = 10.0
     backoff_max_s: _Seconds = 30.0
-    requests_per_minute: _Positive = 200
     report_every_s: _Positive = 60
     clock_skew_max_s: _Seconds = 2.0
 

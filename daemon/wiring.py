@@ -139,7 +139,9 @@ def open_replay(
             replay.model.manifest.training.feed,
         ),
     ]
-    _announce(replay, state_dir, recovered, log, code)
+    announce(settings, replay.strategy, replay.model, replay.policy, state_dir, recovered, log, code)
+    if replay.info.symbol_assumed:
+        log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
     return state_dir, writer, Session(engine, source, tape, machine.state.stats.bars), startup
 
 
@@ -148,30 +150,38 @@ def identity_of(meta: dict[str, str]) -> Identity:
     return Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"])
 
 
-def _announce(replay: Replay, state_dir: StateDir, recovered: Recovered, log: Log, code: str) -> None:
-    machine, settings, model = recovered.machine, replay.settings, replay.model
+def announce(
+    settings: Settings,
+    strategy: Strategy,
+    model: LoadedModel,
+    policy: OnnxPolicy,
+    state_dir: StateDir,
+    recovered: Recovered,
+    log: Log,
+    code: str,
+) -> None:
+    """Tell what starts: desk and journal, model, changed rules, what was recovered."""
+    machine, meta = recovered.machine, state_dir.meta
     log(
         "run_started",
         desk=settings.desk.name,
-        mode=REPLAY,
-        account=PAPER_ACCOUNT,
-        strategy=replay.strategy.spec.name,
-        tape=replay.tape.name,
-        synthetic=bool(replay.info.synthetic),
+        mode=meta["mode"],
+        account=meta["account"],
+        strategy=strategy.spec.name,
+        tape=meta.get("tape", ""),
+        synthetic=bool(meta.get("synthetic")),
         state_dir=str(state_dir.path),
-        epoch=state_dir.meta["epoch"],
+        epoch=meta["epoch"],
         code=code,
         resumed_at_event=machine.state.seq,
     )
-    if replay.info.symbol_assumed:
-        log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
     manifest = model.manifest
     log(
         "model_verified",
         version=model.version,
         promoted=manifest.promoted,
         feed=manifest.training.feed,
-        provider=replay.policy.provider,
+        provider=policy.provider,
     )
     if not manifest.promoted:
         log("model_warning", version=model.version, reason="it is not promoted")

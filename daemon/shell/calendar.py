@@ -53,6 +53,12 @@ class SessionCalendar:
             raise CalendarError(f"no session is known after {known[-1].date}, {end_date} was asked for: {_CURE}")
         return cls(tuple(s for s in known if begin.isoformat() <= s.date <= end.isoformat()))
 
+    @classmethod
+    def to_horizon(cls, start_date: str) -> SessionCalendar:
+        """All sessions that are known from a margin before `start_date` on. Raises CalendarError for a malformed date."""
+        begin = (_date(start_date) - timedelta(days=_MARGIN_DAYS)).isoformat()
+        return cls(tuple(s for s in _sessions_since(int(begin[:4])) if s.date >= begin))
+
     def around(self, day: str) -> tuple[Session, tuple[Session, ...], tuple[Session, ...]]:
         """The session of `day` (`YYYY-MM-DD`), the next SESSIONS_AROUND, and the SESSIONS_AROUND before it, in order.
 

@@ -114,7 +114,7 @@ class Engine:
         """
         live = self._outside is not None or self.machine.state.identity.mode != "replay"
         own = self._code == self._recovered.code
-        if own and not live:  # under the rules and before any rule of the new start looks at time: as if there had been no restart
+        if own and not live:  # before any rule of the new start looks at time: as if there had been no restart
             await self._finish()
         for started in startup:
             await self._step(started)

@@ -82,6 +82,98 @@ LOG_EVENTS: dict[str, LogEvent] = {
     ),
     "order_rejected": LogEvent("warning", ("client_order_id", "reason"), "The broker refused an order."),
     "alarm": LogEvent("warning", ("alarm", "detail"), "Something needs a person; docs/OPERATIONS.md has its heading."),
+    # --- the live feed
+    "stream_up": LogEvent("info", ("url", "subscribed"), "A market stream is open and subscribed."),
+    "stream_down": LogEvent(
+        "warning", ("url", "trouble", "reason", "wait_s"), "A market stream is gone; it is opened again after the wait."
+    ),
+    "stream_error": LogEvent("warning", ("url", "code", "text"), "A market stream sent an error."),
+    "subscription_refused": LogEvent(
+        "error",
+        ("url", "symbols", "code", "text"),
+        "A market stream does not give these symbols: nothing comes for them.",
+    ),
+    "message_unreadable": LogEvent(
+        "warning",
+        ("url", "what", "count"),
+        "A stream's message could not be read; told for the 1st, 2nd, 4th … of them.",
+    ),
+    "trading_status": LogEvent(
+        "warning", ("symbol", "code", "text", "reason", "halted"), "The exchange halted or resumed trading."
+    ),
+    "feed_silent": LogEvent(
+        "warning", ("symbol", "quiet_s"), "No bar came although the session runs: the stream is opened again."
+    ),
+    "feed_heard_again": LogEvent("info", ("symbol", "minutes"), "Bars come again after so many minutes of silence."),
+    "repaired": LogEvent(
+        "info", ("symbol", "reason", "fetched", "given"), "Bars were asked for over REST; `given` were missing."
+    ),
+    "repair_abandoned": LogEvent(
+        "warning",
+        ("symbol", "reason", "after_s"),
+        "REST did not answer in time: streamed bars go on, minutes are missing.",
+    ),
+    "history_unavailable": LogEvent(
+        "warning", ("symbol", "date", "problem", "wait_s"), "A session's bars could not be had; asked for again."
+    ),
+    "history_short": LogEvent(
+        "warning", ("symbol", "bars", "expected"), "There is less history than the strategy needs to be warm."
+    ),
+    "history_bar_bad": LogEvent("warning", ("symbol", "date", "problem"), "A bar of the history was refused."),
+    "history_cache_bad": LogEvent(
+        "warning", ("file", "problem"), "A cached session was damaged or could not be written; it is fetched instead."
+    ),
+    "symbol_refused": LogEvent("error", ("symbol", "problem"), "Alpaca does not know the symbol, or does not give it."),
+    "chain_unlisted": LogEvent(
+        "warning", ("date", "problem", "wait_s"), "The option contracts of a session could not be had; asked for again."
+    ),
+    "contracts_left_out": LogEvent(
+        "warning", ("underlying", "count", "first"), "Contracts that could not be read were left out."
+    ),
+    "volatility_unknown": LogEvent(
+        "info", ("underlying", "expiry", "problem"), "No implied volatility: a delta target finds no contract."
+    ),
+    "quotes_unavailable": LogEvent("warning", ("symbols", "problem"), "First quotes of contracts could not be had."),
+    "feed_counts": LogEvent("info", ("date", "counts"), "What the feed did in a session, by kind."),
+    # --- the broker
+    "trade_stream_listening": LogEvent("info", ("url",), "Order updates are heard."),
+    "trade_stream_lost": LogEvent(
+        "warning", ("detail", "retry_s"), "Order updates are not heard; a report follows when they are again."
+    ),
+    "trade_stream_unauthorized": LogEvent("error", ("detail",), "The keys were refused for order updates."),
+    "trade_update_malformed": LogEvent("warning", ("problem",), "An order update could not be read; the rest goes on."),
+    "order_not_sent": LogEvent(
+        "warning", ("client_order_id", "reason"), "An order's validity passed before its turn came: it never left."
+    ),
+    "order_unanswered": LogEvent(
+        "warning",
+        ("client_order_id", "problem"),
+        "The broker did not answer: the order is looked up before anything else.",
+    ),
+    "cancel_unanswered": LogEvent("warning", ("client_order_id", "problem"), "The broker did not answer a cancel."),
+    "look_up_unanswered": LogEvent("warning", ("client_order_id", "problem"), "A look-up had no answer; it goes on."),
+    "report_failed": LogEvent(
+        "warning", ("problem", "failures"), "The broker's report could not be had; asked for again."
+    ),
+    "clock_skew": LogEvent(
+        "warning", ("skew_s", "doubt_s", "limit_s"), "The broker's clock differs from this host's: mend time sync."
+    ),
+    "ledger_line_unreadable": LogEvent("warning", ("line", "problem"), "A line of the broker's ledger was left out."),
+    # --- the service
+    "session_planned": LogEvent("info", ("date", "open_ns", "close_ns"), "A session's jobs are on the schedule."),
+    "job_failed": LogEvent("error", ("job", "problem"), "A scheduled job raised; trading goes on."),
+    "task_failed": LogEvent("error", ("task", "problem"), "Something that only watches raised and is begun again."),
+    "stop_late": LogEvent("warning", ("open",), "The stop's deadline passed with these still open."),
+    "day_ended": LogEvent(
+        "info", ("date", "report", "archive"), "The day's report was written, and the journal copied where configured."
+    ),
+    "disk_low": LogEvent(
+        "warning", ("free_mib", "journal_mib"), "Less disk is free than the journal's next days need."
+    ),
+    "calendar_ends": LogEvent(
+        "warning", ("last", "days"), "The calendar's horizon is near: update exchange_calendars, restart the daemon."
+    ),
+    # --- the end
     "stopping": LogEvent("info", ("reason",), "The daemon ends after the event under way: a signal, or a full disk."),
     "refused": LogEvent(
         "error", ("problem",), "The daemon does not start: configuration, files or model; exit code 2."
@@ -122,7 +214,7 @@ class Log:
             structlog.PrintLogger(stream), processors=processors, wrapper_class=structlog.BoundLogger
         )
 
-    def __call__(self, name: str, **fields: object) -> None:
+    def __call__(self, name: str, /, **fields: object) -> None:
         """Write one event."""
         declared = LOG_EVENTS.get(name)
         if declared is None or set(fields) != set(declared.fields):

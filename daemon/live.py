@@ -1,0 +1,473 @@
+"""The live wiring: the same engine, journal and machine as in a replay, with Alpaca's feed and, unless dry, its broker.
+
+Everything is checked before anything is written. An outage of Alpaca is a state of the running daemon, never a reason
+not to start. The order path (engine, journal, feed, broker) may end the process; all else is supervised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from daemon.config import Credentials, Settings, sim_start_ns
+from daemon.core.effects import WatchContracts
+from daemon.core.events import ClockTicked, Event, ModelVerified, RunStarted, StopRequested
+from daemon.core.state import State
+from daemon.core.step import Step
+from daemon.shell.alpaca import wire
+from daemon.shell.alpaca.chain import Chain
+from daemon.shell.alpaca.feed import LiveFeed, Timing
+from daemon.shell.alpaca.history import History, Known
+from daemon.shell.alpaca.lanes import account_lanes, market_lane
+from daemon.shell.alpaca.link import BrokerLink, Patience
+from daemon.shell.alpaca.market_socket import BackOff, Endpoint
+from daemon.shell.alpaca.market_socket import Deadlines as SocketDeadlines
+from daemon.shell.alpaca.report import Reporter
+from daemon.shell.alpaca.rest import Access, Deadlines, MarketData, TradingOrders, TradingReads
+from daemon.shell.alpaca.trade_stream import StreamDeadlines, TradeStream
+from daemon.shell.calendar import SessionCalendar
+from daemon.shell.clock import SECOND_NS, Clock
+from daemon.shell.engine import Engine
+from daemon.shell.intake import Intake
+from daemon.shell.model_store import LoadedModel, load
+from daemon.shell.policy import OnnxPolicy
+from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
+from daemon.shell.schedule import CLOSE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
+from daemon.shell.service import Service
+from daemon.shell.state_dir import StateDir, open_state_dir
+from daemon.shell.telemetry import Log
+from daemon.shell.writer import JournalWriter
+from daemon.wiring import GC_THRESHOLD, SWITCH_S, announce, first_trading, identity_of
+from strategies.contract import Session, Strategy
+from strategies.registry import strategy as strategy_named
+
+DRY_RUN = "dry_run"
+USUAL_BACKOFF_S = 30.0  # the waits of streams and look-ups are made for this longest one, and scale with it
+BUSY_TICK_NS = SECOND_NS  # while something works at the broker or the policy
+HOLDING_TICK_NS = 5 * SECOND_NS
+IDLE_TICK_NS = 60 * SECOND_NS
+LEAST_NAP_S = 0.02  # however fast a simulated clock runs
+PROBE_S = 20.0
+
+
+@dataclass(slots=True)
+class Live:
+    """A live desk checked and ready to run."""
+
+    settings: Settings
+    credentials: Credentials
+    dry_run: bool
+    strategy: Strategy
+    clock: Clock
+    calendar: SessionCalendar
+    model: LoadedModel
+    policy: OnnxPolicy
+
+    @property
+    def mode(self) -> str:
+        """`dry_run`, `paper` or `live`."""
+        return DRY_RUN if self.dry_run else self.settings.desk.account
+
+    def meta(self) -> dict[str, str]:
+        """What the journal is made with, its epoch left out."""
+        return {
+            "mode": self.mode,
+            "account": self.settings.desk.account,
+            "strategy": self.strategy.spec.name,
+            "feed": self.settings.feed.name,
+            "desk": self.settings.desk.name,
+        }
+
+
+def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool) -> Live:
+    """Check model and calendar. Raises CalendarError, ModelError: nothing was written yet."""
+    strategy = strategy_named(settings.desk.strategy)
+    clock = clock_of(settings)
+    today = datetime.fromtimestamp(clock.now_ns() / SECOND_NS, UTC).date().isoformat()
+    calendar = SessionCalendar.to_horizon(today)
+    calendar.next_after(clock.now_ns())
+    model = load(settings.paths.models_dir, strategy, settings.policy.version)
+    policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
+    return Live(settings, credentials, dry_run, strategy, clock, calendar, model, policy)
+
+
+def clock_of(settings: Settings) -> Clock:
+    """The daemon's clock: real, or simulated where the settings say so."""
+    start_ns = sim_start_ns(settings.clock)
+    if not settings.clock.rate or start_ns is None:
+        return Clock.real()
+    return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate)
+
+
+def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Access, Access]:
+    """How orders, trading reads and market data are reached."""
+    keys = (credentials.key, credentials.secret)
+    alpaca = settings.alpaca
+
+    def deadlines(read_s: float) -> Deadlines:
+        return Deadlines(min(3.0, read_s), read_s, read_s * 1.5, read_s * 2.5, max(60.0, read_s))
+
+    trading, data = settings.address("trading_url"), settings.address("data_url")
+    return (
+        Access(trading, *keys, deadlines(alpaca.order_timeout_s)),
+        Access(trading, *keys, deadlines(alpaca.read_timeout_s)),
+        Access(data, *keys, deadlines(alpaca.read_timeout_s)),
+    )
+
+
+class LiveDesk:
+    """One run of a live desk: owns the parts, and their order at start and stop."""
+
+    def __init__(self, live: Live, log: Log, state_dir: StateDir, recovered: Recovered, writer: JournalWriter) -> None:
+        self.intake = Intake()
+        self._live, self._log, self._state_dir = live, log, state_dir
+        self._writer = writer
+        self._service = Service()
+        self._probe: tuple[Event, asyncio.Future[None]] | None = None
+        self._stepped = asyncio.Event()
+        settings, clock = live.settings, live.clock
+        identity = recovered.machine.state.identity
+        order_access, read_access, data_access = accesses(settings, live.credentials)
+        order_lane, read_lane = account_lanes(clock)
+        data_lane = market_lane(clock)
+        self._lanes = (order_lane, read_lane, data_lane)
+        reads = TradingReads(read_access, read_lane)
+        self.feed = self._make_feed(reads, MarketData(data_access, data_lane))
+        self.link: BrokerLink | None = None
+        if not live.dry_run:
+            ours = wire.is_ours(identity.epoch, identity.strategy)
+            self.link = BrokerLink(
+                clock,
+                self.intake.put,
+                log,
+                TradingOrders(order_access, order_lane),
+                reads,
+                Reporter(reads, clock, ours, log, skew_limit_s=settings.alpaca.clock_skew_max_s),
+                partial(self._trade_stream),
+                ours,
+                self._patience(),
+            )
+        self.engine = Engine(
+            recovered,
+            writer,
+            live.policy,
+            self.intake,
+            code=code_digest(),
+            group_events=settings.journal.group_events,
+            snapshot_events=settings.journal.snapshot_events,
+            observe=self._observe,
+            outside=self.link,
+        )
+        self.schedule = Schedule(clock, lambda name, problem: log("job_failed", job=name, problem=problem))
+        self._times = DayTimes(
+            settings.execution,
+            warm_up_min=settings.feed.warm_up_min,
+            end_of_day_min=settings.service.end_of_day_min,
+        )
+
+    # --- the parts ------------------------------------------------------------------------------------------------
+
+    def _make_feed(self, reads: TradingReads, market: MarketData) -> LiveFeed:
+        live, settings = self._live, self._live.settings
+        stock, option = (self._endpoint(name) for name in ("stream_url", "option_stream_url"))
+        scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
+        spec = live.strategy.spec
+        history = History(market, self._state_dir.path / "history", settings.feed.name, spec.bar_interval_s, self._log)
+        chain = Chain(reads, market, spec.symbols[0], settings.contracts, settings.feed.options, self._log)
+        return LiveFeed(
+            live.clock,
+            live.calendar,
+            spec,
+            self.intake.put,
+            self._log,
+            history=history,
+            chain=chain,
+            quotes=market,
+            option_feed=settings.feed.options,
+            stock=stock,
+            option=option,
+            timing=Timing(
+                silence_ns=settings.feed.silence_s * SECOND_NS,
+                repair_s=settings.feed.repair_s,
+                retry_first_s=0.5 * scale,
+                retry_most_s=USUAL_BACKOFF_S * scale,
+                stagger_s=0.5 * scale,
+            ),
+        )
+
+    def _endpoint(self, name: str) -> Endpoint:
+        settings, keys = self._live.settings, self._live.credentials
+        alpaca = settings.alpaca
+        scale = alpaca.backoff_max_s / USUAL_BACKOFF_S
+        deadlines = SocketDeadlines(
+            alpaca.handshake_timeout_s, alpaca.handshake_timeout_s, alpaca.ping_s, alpaca.ping_s, 2.0
+        )
+        back_off = BackOff(0.5 * scale, 30 * scale, 20 * scale, 60 * scale, 30 * scale)
+        return Endpoint(settings.address(name), keys.key, keys.secret, deadlines, back_off)
+
+    def _trade_stream(
+        self, *, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]
+    ) -> TradeStream:
+        settings, keys = self._live.settings, self._live.credentials
+        alpaca = settings.alpaca
+        scale = alpaca.backoff_max_s / USUAL_BACKOFF_S
+        deadlines = StreamDeadlines(
+            open_s=alpaca.handshake_timeout_s,
+            reply_s=alpaca.handshake_timeout_s,
+            ping_s=alpaca.ping_s,
+            pong_s=alpaca.ping_s,
+            close_s=2.0,
+            first_pause_s=0.5 * scale,
+            longest_pause_s=30 * scale,
+            throttled_s=10 * scale,
+            unauthorized_s=60 * scale,
+        )
+        return TradeStream(
+            settings.address("trade_stream_url"), keys.key, keys.secret, on_update, on_state, deadlines, self._log
+        )
+
+    def _patience(self) -> Patience:
+        settings = self._live.settings
+        scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
+        return Patience(
+            report_every_s=settings.alpaca.report_every_s,
+            missing_gap_s=scale,
+            first_pause_s=0.5 * scale,
+            longest_pause_s=30 * scale,
+        )
+
+    # --- what every step sets in motion ---------------------------------------------------------------------------
+
+    def _observe(self, event: Event, step: Step) -> None:
+        self._log.step(event, step)
+        for effect in step.effects:
+            if isinstance(effect, WatchContracts):
+                self.feed.watch(effect.symbols)
+        if self.link is not None and step.effects:
+            self.link.heed(step.effects)
+        state = step.state
+        if state.book.positions or state.orders:
+            held = [*state.book.positions, *(order.symbol for order in state.orders.values())]
+            self.feed.attend(frozenset(held))
+        else:
+            self.feed.attend(frozenset())
+        self._stepped.set()
+        if self._probe is not None and event is self._probe[0] and not self._probe[1].done():
+            self._probe[1].set_result(None)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    async def run(self, startup: Sequence[RunStarted | ModelVerified]) -> None:
+        """Run until the engine ends. Raises what ended engine, journal, feed or broker."""
+        loop = asyncio.get_running_loop()
+        stops: list[asyncio.Task[None]] = []
+
+        def stop(name: str) -> None:
+            if not stops:
+                stops.append(loop.create_task(self._stop(name), name="stop"))
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop, number.name)
+        self.schedule.start()
+        others: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                engine = group.create_task(self.engine.run(startup), name="engine")
+                others.append(group.create_task(self._market(), name="feed"))
+                if self.link is not None:
+                    others.append(group.create_task(self.link.run(), name="broker"))
+                others.append(group.create_task(self._tick(), name="ticks"))
+                for name, work in (("watchdog", self._guard), ("status", self._tell_status)):
+                    others.append(group.create_task(self._supervised(name, work), name=name))
+                await engine
+                for task in others:
+                    task.cancel()
+        except BaseExceptionGroup as several:
+            raise _first_of(several) from None
+        finally:
+            for task in stops:
+                task.cancel()
+            self.schedule.stop()
+            self.intake.end()
+            for lane in self._lanes:
+                await lane.close()
+            self._service.close()
+
+    async def _market(self) -> None:
+        """Catch up with what the journal lacks, then stream; the sessions follow one another by schedule."""
+        await self.engine.started.wait()
+        self._service.ready()
+        state = self.engine.machine.state
+        session = state.session.session
+        known = Known("", ended=False, last_bar_ns=0)
+        if session is not None:
+            known = Known(session.date, state.session.ended, state.session.last_bar_ns)
+        if state.watched:
+            self.feed.watch(state.watched)
+        await self.feed.catch_up(known)
+        now_ns = self._live.clock.now_ns()
+        self._plan(self._live.calendar.at(now_ns) or self._live.calendar.next_after(now_ns))
+        await self.feed.run()
+
+    def _plan(self, session: Session) -> None:
+        """Put the session's jobs on the schedule; what is due already runs at once, in order."""
+        for job in plan(session, self._times):
+            self.schedule.at(job.at_ns, job.name, partial(self._do, job, session))
+        self._log("session_planned", date=session.date, open_ns=session.open_ns, close_ns=session.close_ns)
+
+    async def _do(self, job: Job, session: Session) -> None:
+        match job.kind:
+            case kind if kind == WARM_UP:
+                await self.feed.schedule(session)
+            case kind if kind == CLOSE:
+                await self.feed.end(session)
+                self.engine.snapshot_soon()
+            case kind if kind == END_OF_DAY:
+                self._plan(self._live.calendar.next_after(session.close_ns))
+            case _:
+                self.intake.put(ClockTicked(self._live.clock.now_ns()))
+
+    async def _tick(self) -> None:
+        """Let time pass: often while something waits for it, seldom when nothing does."""
+        clock, last_ns = self._live.clock, 0
+        while True:
+            state = self.engine.machine.state
+            busy = state.orders or state.works or state.ask is not None or state.risk.stopping
+            every_ns = BUSY_TICK_NS if busy else HOLDING_TICK_NS if state.book.positions else IDLE_TICK_NS
+            now_ns = clock.now_ns()
+            if now_ns - last_ns >= every_ns and len(self.intake) == 0:
+                last_ns = now_ns
+                self.intake.put(ClockTicked(now_ns))
+            await asyncio.sleep(max(clock.real_s(BUSY_TICK_NS), LEAST_NAP_S))
+
+    async def probe(self) -> None:
+        """Return when a tick came through intake and step, and the journal's thread has written what came before."""
+        tick = ClockTicked(self._live.clock.now_ns())
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._probe = (tick, done)
+        self.intake.put(tick)
+        await done
+        await self._writer.beat()
+
+    async def _until(self, reached: Callable[[State[Any]], bool]) -> None:
+        """Return when the state after some step is as asked."""
+        while not reached(self.engine.machine.state):
+            self._stepped.clear()
+            await self._stepped.wait()
+
+    async def _guard(self) -> None:
+        await self._service.guard(self.probe, PROBE_S, PROBE_S)
+
+    async def _tell_status(self) -> None:
+        while True:
+            self._service.status(_told(self.engine.machine.state))
+            await asyncio.sleep(5)
+
+    async def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run what only watches: when it raises it is told and begun again, later each time; trading goes on."""
+        pause_s = 1.0
+        while True:
+            try:
+                await work()
+            except Exception as error:
+                self._log("task_failed", task=name, problem=f"{type(error).__name__}: {error}")
+            else:
+                return
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 60.0)
+
+    async def _stop(self, name: str) -> None:
+        """No new orders, working entries cancelled, positions kept or left; then, or at the deadline, the end."""
+        rules = self._live.settings
+        self._log("stopping", reason=name)
+        self._service.stopping()
+        flatten = rules.broker.on_stop == "flatten"
+        self.engine.stopped_by = name
+        self.intake.put(StopRequested(self._live.clock.now_ns(), name, flatten))
+        try:
+            async with asyncio.timeout(rules.service.stop_deadline_s):
+                await self.probe()
+                await self._until(lambda state: _settled(state, flatten=flatten))
+        except TimeoutError:
+            self._log("stop_late", open=_open_things(self.engine.machine.state))
+        self.intake.end()
+
+
+def _settled(state: State[Any], *, flatten: bool) -> bool:
+    """Nothing is left that a clean stop waits for."""
+    if flatten:
+        return not state.orders and not any(position.right for position in state.book.positions.values())
+    return not any(order.purpose == "entry" for order in state.orders.values())
+
+
+def _open_things(state: State[Any]) -> list[str]:
+    orders = [f"order {name} {order.status}" for name, order in state.orders.items()]
+    return orders + [f"position {p.quantity} {p.symbol}" for p in state.book.positions.values()]
+
+
+def _told(state: State[Any]) -> str:
+    """One line for `systemctl status`."""
+    halt = state.risk.halt
+    held = ", ".join(f"{p.quantity} {p.symbol}" for p in state.book.positions.values()) or "flat"
+    trading = f"halted: {halt.reason}" if halt else "reconciled" if state.risk.reconciled else "not reconciled"
+    return f"{trading}; {held}; equity {state.book.equity:.2f} USD; {state.stats.bars} bars"
+
+
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception that is not a group."""
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+async def run_live(live: Live, log: Log) -> str:
+    """Run a live desk until it is stopped; returns what stopped it."""
+    settings, code = live.settings, code_digest()
+    state_dir = open_state_dir(settings.paths.state_dir, live.meta(), secrets.token_hex(5))
+    try:
+        identity = identity_of(state_dir.meta)
+        reader = state_dir.journal.reader()
+        machine = fresh_machine(live.strategy, identity, first_trading(reader, settings.trading()))
+        recovered = recover(reader, machine, code)
+        writer = JournalWriter(state_dir.journal, settings.journal.ballast_mib)
+    except BaseException:
+        state_dir.journal.close()
+        state_dir.close()
+        raise
+    try:
+        now_ns = live.clock.now_ns()
+        model = live.model
+        startup: list[RunStarted | ModelVerified] = [
+            RunStarted(
+                now_ns,
+                identity.mode,
+                identity.account,
+                identity.strategy,
+                identity.epoch,
+                code,
+                identity.feed,
+                settings.trading(),
+                settings.desk.account_number,
+            ),
+            ModelVerified(now_ns, model.version, model.digest, model.manifest.promoted, model.manifest.training.feed),
+        ]
+        announce(settings, live.strategy, model, live.policy, state_dir, recovered, log, code)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 20)
+        sys.setswitchinterval(SWITCH_S)
+        desk = LiveDesk(live, log, state_dir, recovered, writer)
+        await desk.run(startup)
+        state = desk.engine.machine.state
+        log("run_ended", events=state.seq, state_digest=desk.engine.state_digest(), stopped_by=desk.engine.stopped_by)
+        return desk.engine.stopped_by
+    finally:
+        writer.close()
+        state_dir.close()
