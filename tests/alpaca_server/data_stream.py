@@ -387,8 +387,9 @@ class Hub:
             if fault := session.take("socket_close"):
                 session.close(int(fault.get("code", 1000)))
             if fault := session.take("socket_black_hole"):
-                hold_ns = int(float(fault.get("hold_s", 90)) * SECOND_NS)
+                hold_ns = int(float(fault.get("hold_s", self.server.rules.dead_session_s)) * SECOND_NS)
                 session.dark, session.dead_until_ns = True, self.server.clock.now_ns() + hold_ns
+                asyncio.get_running_loop().call_later(self.server.clock.real_s(hold_ns), session.cut)
             if fault := session.take("slow_client"):
                 if not fault.get("silent", False):
                     session.error(407)

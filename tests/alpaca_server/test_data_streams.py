@@ -413,7 +413,8 @@ async def test_a_black_hole_neither_answers_pings_nor_lets_the_next_session_in()
         pong = await dark.socket.ping()
         await dark.say({"action": "subscribe", "bars": ["SPY"]})
         assert await second.log_in() == error(406, "connection limit exceeded")  # some time has passed
-        assert not pong.done()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pong, 0.1)
         dark.socket.transport.abort()
 
 

@@ -1,0 +1,185 @@
+"""Serve a recorded day by hand: `python -m tests.alpaca_server --bars FILE --speed N`.
+
+It prints the environment and the configuration that a daemon needs to trade here, then a line for every connection,
+refused request, order and fill, until SIGINT, SIGTERM or the tape's end. The keys are made up and no secret.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from strategies.contract import Session
+from tests.alpaca_server.account import Account
+from tests.alpaca_server.clock import SimClock
+from tests.alpaca_server.data_rest import rfc3339
+from tests.alpaca_server.market import MINUTE_NS, NEW_YORK, SECOND_NS, Market
+from tests.alpaca_server.server import AlpacaServer, LoggedRequest
+from tests.alpaca_server.trade_stream import TradeStream
+
+BUNDLED = Path(__file__).resolve().parents[2] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
+BEFORE_OPEN_NS = 10 * MINUTE_NS
+AFTER_CLOSE_NS = 60 * MINUTE_NS  # for what a daemon does at the end of a day
+LOOK_S = 0.5  # real seconds between two looks at the log of requests
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser("python -m tests.alpaca_server", description="Serve a recorded day as Alpaca would.")
+    made.add_argument("--bars", type=Path, default=BUNDLED, help="tape of minute bars, CSV(.gz) or Parquet")
+    made.add_argument("--speed", type=float, default=60.0, help="simulated seconds a real second, above 0 (60)")
+    made.add_argument("--date", help="session to begin with, YYYY-MM-DD (the tape's last); those before are history")
+    made.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
+    made.add_argument("--sim-start", help="where simulated time begins, ISO 8601 with a zone (10 min before the open)")
+    return made
+
+
+def start_ns(market: Market, day: str | None, moment: str | None) -> int:
+    """Where simulated time begins. Raises ValueError for no session of the tape, or a time without zone."""
+    if moment is not None:
+        begin = datetime.fromisoformat(moment)
+        if begin.tzinfo is None:
+            raise ValueError(f"--sim-start {moment} has no zone: write it like 2024-07-01T09:20:00-04:00")
+        return int(begin.timestamp()) * SECOND_NS
+    sessions = taped(market)
+    found = next((session for session in sessions if session.date == day), None) if day else sessions[-1]
+    if found is None:
+        raise ValueError(f"--date {day} is no session of the tape: expected {sessions[0].date} to {sessions[-1].date}")
+    return found.open_ns - BEFORE_OPEN_NS
+
+
+def taped(market: Market) -> list[Session]:
+    """The sessions of which the tape has bars."""
+    return [session for session in market.sessions if market.closing_price(session.date) is not None]
+
+
+def introduction(server: AlpacaServer) -> str:
+    """The environment as export lines, and the configuration as TOML."""
+    clock, account = server.clock, server.account
+    lines = [
+        "# environment",
+        f"export APCA_API_KEY_ID={account.key}",
+        f"export APCA_API_SECRET_KEY={account.secret}",
+        "",
+        "# config.toml",
+        "[alpaca]",
+    ]
+    names = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
+    lines += [f'{name} = "{getattr(server, name)}"' for name in names]
+    lines += [
+        "",
+        "[clock]",
+        f"anchor_unix_s = {clock.anchor_unix_s!r}",
+        f'sim_start = "{rfc3339(clock.sim_start_ns, NEW_YORK)}"',
+        f"rate = {clock.rate!r}",
+    ]
+    return "\n".join(lines)
+
+
+class ToldStream(TradeStream):
+    """The trading stream, which tells the terminal too."""
+
+    def publish(self, account: Account, update: dict[str, Any]) -> None:
+        """Print one line for the update, then send it."""
+        order = update["order"]
+        limit = order["limit_price"] or "market"
+        traded = f", {update['qty']} at {update['price']}" if "price" in update else ""
+        say(
+            self.server,
+            f"order {update['event']}: {order['side']} {order['qty']} {order['symbol']} at {limit}{traded}; "
+            f"filled {order['filled_qty']} ({order['client_order_id']})",
+        )
+        super().publish(account, update)
+
+
+def say(server: AlpacaServer, text: str) -> None:
+    """One line with the simulated New York time."""
+    moment = datetime.fromtimestamp(server.clock.now_ns() / SECOND_NS, NEW_YORK)
+    print(f"{moment:%Y-%m-%d %H:%M:%S}  {text}", flush=True)
+
+
+class Lines(logging.Handler):
+    """The log of the data streams as lines of the terminal."""
+
+    def __init__(self, server: AlpacaServer) -> None:
+        super().__init__(logging.INFO)
+        self._server = server
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        say(self._server, record.getMessage())
+
+
+async def look(server: AlpacaServer) -> None:
+    """Print refused requests and the listeners of the trading stream as they change, for ever."""
+    seen, listening = 0, 0
+    while True:
+        await asyncio.sleep(LOOK_S)
+        new, seen = server.requests[seen:], len(server.requests)
+        for request in new:
+            if not 200 <= request.status < 300:
+                say(server, refused(request))
+        now = server.trade_stream.listeners(server.account.key)
+        if now != listening:
+            say(server, f"trade stream: {now} listening")
+            listening = now
+
+
+def refused(request: LoggedRequest) -> str:
+    """One line of a request that did not succeed."""
+    status = f"status {request.status}" if request.status else "no reply"
+    return f"request {request.method} {request.path}: {status} {request.body}".rstrip()
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until a signal or the tape's end. Raises ValueError for options that do not fit the tape."""
+    market = Market.from_bars(options.bars)
+    begin_ns = start_ns(market, options.date, options.sim_start)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock = SimClock.starting_now(begin_ns, options.speed)
+    server = AlpacaServer(market, clock)
+    server.trade_stream = ToldStream(server)
+    stream_log = logging.getLogger("tests.alpaca_server")
+    stream_log.addHandler(Lines(server))
+    stream_log.setLevel(logging.INFO)
+    async with server:
+        await bind(server, options.port)
+        print(introduction(server), end="\n\n", flush=True)
+        looking = asyncio.create_task(look(server))
+        end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), max(end_s, 0.0))
+        looking.cancel()
+        say(server, "stopped by a signal" if stop.is_set() else "the tape has ended")
+
+
+async def bind(server: AlpacaServer, port: int) -> None:
+    """Listen on `port` too, and name it in the addresses; nothing happens for 0."""
+    if port and server._runner is not None:
+        await web.TCPSite(server._runner, "127.0.0.1", port).start()
+        server.port = port
+
+
+def main() -> int:
+    """The program; exit code 2 for options that cannot be."""
+    options = parser().parse_args()
+    try:
+        asyncio.run(serve(options))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
