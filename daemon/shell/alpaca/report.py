@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DAY_NS = 86_400_000_000_000
+AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
 READS_MAX = 3  # times a report is read again because one of our orders filled meanwhile
 
 
@@ -46,10 +47,12 @@ class Reporter:
         self._given_orders: set[BrokerOrder] = set()
         self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
         self._given_lines: set[tuple[str, str]] = set()  # id, status
+        self._unreadable: set[str] = set()  # lines told already
 
     def forget(self) -> None:
         """The next report carries everything of the day again."""
         self._given_orders, self._given_fills, self._given_lines = set(), set(), set()
+        self._unreadable = set()
 
     async def report(self) -> BrokerReported:
         """The broker's whole word now. Raises RestError, Malformed."""
@@ -88,7 +91,10 @@ class Reporter:
     async def _ledger(
         self, lines: list[Raw], orders: dict[str, BrokerOrder], now_ns: int
     ) -> tuple[dict[str, list[LedgerFill]], list[Activity]]:
-        """Our fills of the New York day by order id, and the lines that are no fills."""
+        """Our fills of the New York day by order id, and the lines that are no fills.
+
+        An order with an amended fill is left out: what stands of it are the order's own figures.
+        """
         day_ns = wire.day_start_ns(now_ns)
         rows = [row for row in lines if row.get("activity_type") == "FILL"]
         rest = [row for row in lines if row.get("activity_type") != "FILL"]
@@ -97,8 +103,9 @@ class Reporter:
             if fill.filled_ns >= day_ns:
                 fills[fill.order_id].append(fill)
         self._names = {order_id: await self._name(order_id) for order_id in orders.keys() | fills.keys()}
-        fills = {order_id: told for order_id, told in fills.items() if self._is_ours(self._names[order_id])}
-        return fills, self._readable(rest, wire.activity)
+        amended = {row.get("order_id") for row in rows if row.get("status") in AMENDING}
+        ours = {name for name in fills if name not in amended and self._is_ours(self._names[name])}
+        return {order_id: fills[order_id] for order_id in ours}, self._readable(rest, wire.activity)
 
     async def _name(self, order_id: str) -> str:
         """The client order id; fills do not carry it, and an order queued before today is not in the day's listing."""
@@ -117,8 +124,13 @@ class Reporter:
             try:
                 found.append(parse(row))
             except Malformed as odd:
-                self._tell("ledger_line_unreadable", line=str(row.get("id"))[:80], problem=str(odd))
+                self._tell_unreadable(str(row.get("id"))[:80], odd)
         return found
+
+    def _tell_unreadable(self, line: str, odd: Malformed) -> None:
+        if line not in self._unreadable:
+            self._unreadable.add(line)
+            self._tell("ledger_line_unreadable", line=line, problem=str(odd))
 
     # --- what is new ----------------------------------------------------------------------------------------------
 
@@ -166,7 +178,7 @@ class Reporter:
             try:
                 summed = wire.order_fills(of_order, self._names[order_id], now_ns)
             except Malformed as odd:
-                self._tell("ledger_line_unreadable", line=self._names[order_id], problem=str(odd))
+                self._tell_unreadable(self._names[order_id], odd)
                 continue
             keys = [(order_id, fill.cumulative_quantity) for fill in summed]
             told += [fill for key, fill in zip(keys, summed, strict=True) if key not in self._given_fills]

@@ -6,6 +6,7 @@ is in neither is `FOUND`: the order itself is told. What cannot be read is `Malf
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -137,7 +138,7 @@ def time_text(ns: int) -> str:
     """Nanoseconds UTC -> RFC 3339 with `Z`, up to nine digits, trailing zeros dropped."""
     seconds, rest = divmod(ns, SECOND_NS)
     fraction = f".{rest:09d}".rstrip("0") if rest else ""
-    return f"{(_EPOCH + timedelta(seconds=seconds)).strftime('%Y-%m-%dT%H:%M:%S')}{fraction}Z"
+    return f"{(_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()}{fraction}Z"
 
 
 def day_start_ns(ns: int) -> int:
@@ -147,16 +148,13 @@ def day_start_ns(ns: int) -> int:
 
 
 def decimal(value: object, key: str) -> Decimal:
-    """Text or a JSON number -> a finite Decimal (a float by its shortest text). Raises Malformed."""
+    """Text or a JSON number -> a Decimal below 10^12 (a float by its shortest text). Raises Malformed."""
     if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
-        try:
+        with contextlib.suppress(InvalidOperation, ValueError):
             number = Decimal(str(value))
-        except InvalidOperation:
-            pass
-        else:
-            if number.is_finite():
-                return number
-    raise Malformed(f"{key} is {_shown(value)}: expected a finite number")
+            if number.is_finite() and (not number or -18 <= number.adjusted() < 12):
+                return number or Decimal(0)
+    raise Malformed(f"{key} is {_shown(value)}: expected a number below 10^12")
 
 
 def text(value: object) -> str:
@@ -172,7 +170,7 @@ def mapping(value: object, key: str) -> Mapping[str, object]:
 
 
 def _shown(value: object) -> str:
-    return repr(value)[:60]
+    return f"a {type(value).__name__}" if isinstance(value, int | dict | list) else repr(value)[:60]
 
 
 def _required(raw: Mapping[str, object], key: str) -> str:
