@@ -32,7 +32,9 @@ def fill(
     cumulative: int, cost: str, fees: str = "0", side: int = 1, correction: int = 0, symbol: str = CALL
 ) -> OrderFilled:
     price = Decimal(cost) / cumulative if cumulative else Decimal(0)
-    return OrderFilled(9, f"o{side}", symbol, side, price, 7, cumulative, Decimal(cost), Decimal(fees), cumulative, correction)
+    return OrderFilled(
+        9, f"o{side}", symbol, side, price, 7, cumulative, Decimal(cost), Decimal(fees), cumulative, correction
+    )
 
 
 def long(quantity: int, cost: str) -> Book:

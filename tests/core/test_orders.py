@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from daemon.core.orders import (
     ACCEPTED,
+    BROKER_STATUS,
     CANCELED,
     CANCELING,
     EXPIRED,
@@ -32,7 +33,7 @@ from daemon.core.orders import (
 STATUSES = (SUBMITTED, UNKNOWN, ACCEPTED, PARTIAL, CANCELING, FILLED, CANCELED, REJECTED, EXPIRED)
 WORDS = (
     "accepted", "rejected", "canceled", "expired", "unknown", "cancel_requested", "cancel_rejected",
-    "partial", "filled",
+    "partial", "filled", "missing", "sent_again", "pending_cancel",
 )  # fmt: skip
 
 DOCUMENTED: dict[str, tuple[str | None, str | None]] = {
@@ -48,7 +49,7 @@ DOCUMENTED: dict[str, tuple[str | None, str | None]] = {
     "replaced": ("canceled", CANCELED),  # we replace nothing: another order would stand under an id not ours
     "rejected": ("rejected", REJECTED),
     "order_cancel_rejected": ("cancel_rejected", None),
-    "pending_cancel": (None, None),
+    "pending_cancel": ("pending_cancel", CANCELING),
     "pending_replace": (None, None),
     "order_replace_rejected": (None, None),
     "stopped": (None, None),
@@ -57,6 +58,15 @@ DOCUMENTED: dict[str, tuple[str | None, str | None]] = {
     "restated": (None, None),
     "held": (None, None),
 }
+
+
+STATUS_DOCUMENTED = {
+    # what Alpaca says that an order is: what our accepted order then is
+    "new": ACCEPTED, "accepted": ACCEPTED, "pending_new": ACCEPTED, "accepted_for_bidding": ACCEPTED,
+    "pending_review": ACCEPTED, "held": ACCEPTED, "stopped": ACCEPTED, "suspended": ACCEPTED, "calculated": ACCEPTED,
+    "partially_filled": ACCEPTED, "pending_replace": ACCEPTED, "pending_cancel": CANCELING, "filled": FILLED,
+    "canceled": CANCELED, "replaced": CANCELED, "done_for_day": EXPIRED, "expired": EXPIRED, "rejected": REJECTED,
+}  # fmt: skip
 
 
 def order(status: str, filled: int = 0) -> Order:
@@ -68,6 +78,12 @@ def test_each_documented_event_leaves_an_accepted_order_where_the_broker_says(ev
     word, expected = DOCUMENTED[event]
     moved = order(ACCEPTED) if word is None else advance(order(ACCEPTED), word)
     assert moved.status == (expected or ACCEPTED)
+
+
+def test_each_documented_status_has_one_word_and_leaves_an_accepted_order_where_the_broker_says() -> None:
+    assert {status: advance(order(ACCEPTED), word).status for status, word in BROKER_STATUS.items()} == (
+        STATUS_DOCUMENTED
+    )
 
 
 @pytest.mark.parametrize("status", sorted(TERMINAL))
@@ -107,6 +123,12 @@ def test_the_table_knows_only_our_words_and_statuses_and_no_entry_stands_still_f
         (CANCELING, "partial", CANCELING),
         (CANCELING, "cancel_rejected", ACCEPTED),
         (ACCEPTED, "cancel_rejected", ACCEPTED),
+        (SUBMITTED, "missing", UNKNOWN),  # it never arrived, as far as the broker knows
+        (UNKNOWN, "missing", UNKNOWN),
+        (ACCEPTED, "missing", ACCEPTED),  # what the broker knew once cannot be sent again
+        (UNKNOWN, "sent_again", SUBMITTED),
+        (CANCELED, "sent_again", CANCELED),
+        (FILLED, "pending_cancel", FILLED),
     ],
 )
 def test_news_out_of_order_never_turns_an_order_back(status: str, word: str, after: str) -> None:

@@ -55,6 +55,7 @@ VIEW = RiskView(
     quotes={CALL: quote(CALL, at_ns=NOW)},
 )
 ENTRY = Intent("entry", contract(CALL), CALL, 1, 5, Decimal("2.12"), 0.9, (0.0, 0.9))
+COVER = Intent("exit", None, "SPY", 1, 100, None)  # shares owed are bought back
 LEAVE = Intent("exit", contract(CALL), CALL, -1, 5, Decimal("1.90"))
 
 
@@ -95,6 +96,7 @@ TODAY = intent(contract=contract(MONDAY_CALL))
 BOUNDARY: dict[str, tuple[At, At]] = {
     "halted": (at(), at(risk={"halt": Halt("operator", "by hand", 1)})),
     "paused": (at(risk={"pause": Pause("operator", NOW)}), at(risk={"pause": Pause("operator", NOW + 1)})),
+    "stopping": (at(), at(risk={"stopping": "maintenance"})),
     "not_reconciled": (at(), at(risk={"reconciled": False})),
     "calendar_unknown": (at(), at(session={"session": None})),
     "outside_session": (at(now_ns=CLOSE - 1), at(now_ns=CLOSE)),
@@ -202,9 +204,9 @@ NUMBER: dict[str, str] = {
 }
 """The limit of each gate that has a number; the others ask a yes or no."""
 WITHOUT_NUMBER = {
-    "halted", "paused", "not_reconciled", "calendar_unknown", "outside_session", "warm_up", "model_not_verified",
-    "model_not_promoted", "model_other_feed", "answer_not_finite", "buying_power", "shares_held", "duplicate_intent",
-    "opposite_order", "oversell",
+    "halted", "paused", "stopping", "not_reconciled", "calendar_unknown", "outside_session", "warm_up",
+    "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite", "buying_power", "shares_held",
+    "duplicate_intent", "opposite_order", "oversell",
 }  # fmt: skip
 BY_NAME = {gate.name: gate for gate in GATES}
 
@@ -267,12 +269,18 @@ def test_an_exit_is_put_to_the_duplicate_opposite_and_oversell_gates_alone() -> 
     assert put == {gate.name for gate in GATES if gate.applies is Applies.EVERY_ORDER}
 
 
+def test_shares_owed_are_bought_back_up_to_what_is_owed() -> None:
+    assert denied(at(COVER, book={"positions": held(-100, "SPY", 0)})) == []
+
+
 @pytest.mark.parametrize(
     ("name", "moment"),
     [
         ("duplicate_intent", at(LEAVE, orders={"o1": order(side=-1)})),
         ("opposite_order", at(LEAVE, orders={"o1": order(side=1)})),
         ("oversell", at(LEAVE, book={"positions": held(4)})),
+        ("oversell", at(COVER, book={"positions": held(-99, "SPY", 0)})),
+        ("oversell", at(COVER, book={"positions": held(100, "SPY", 0)})),
         ("oversell", at(LEAVE)),
     ],
 )

@@ -515,7 +515,9 @@ def news(state: State[Any], kind: str, a: int, b: int) -> ev.Event:
             price, correction = Decimal(150 + a) / 100, order.correction + (kind == "correct")
             cumulative = min(1 + b % order.quantity + (b > 50) * 3, order.quantity)
             cost, fees = order.cost + price * (cumulative - order.filled), order.fees + Decimal("0.07")
-            return ev.OrderFilled(now, name, order.symbol, order.side, price, now, cumulative, cost, fees, 1, correction)
+            return ev.OrderFilled(
+                now, name, order.symbol, order.side, price, now, cumulative, cost, fees, 1, correction
+            )
         case "accept":
             return ev.OrderAccepted(now, name)
         case "cancel":
