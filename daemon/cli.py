@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from daemon.config import EXIT_CODE, ConfigError, Credentials, Settings, load
+from daemon.config import EXIT_CODE, ConfigError, Credentials, Settings, credentials, load
 from daemon.core.state import State
+from daemon.lean import with_pandas
 from daemon.shell.calendar import CalendarError
 from daemon.shell.journal import JournalError, WriteFailed
 from daemon.shell.model_store import ModelError
@@ -30,13 +31,16 @@ from daemon.shell.telemetry import Log
 BUNDLED_TAPE = Path(__file__).parent / "tapes" / "spy_synthetic_30.csv.gz"
 DEFAULT_CONFIG = Path("config.toml")
 TROUBLE = 1
+MEND = "what was committed is intact; make room or mend the disk, then start again"
 REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of rltraderd."""
     line = argparse.ArgumentParser(
-        prog="rltraderd", description="Trade a policy, or replay recorded bars through the same engine with --dry-run."
+        prog="rltraderd",
+        description="Trade a policy at Alpaca. With --dry-run: on the live feed without sending an order, or over "
+        "recorded bars (with --bars, or without keys).",
     )
     line.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml where it is)")
     line.add_argument("--dry-run", action="store_true", help="do everything but send orders: a paper broker fills them")
@@ -49,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
     line.add_argument("--state-dir", type=_folder, metavar="DIR", help="folder of the journal (paths.state_dir)")
     line.add_argument("--strategy", metavar="NAME", help="the strategy (desk.strategy)")
     line.add_argument(
-        "--check", action="store_true", help="check configuration, model and state directory, run nothing"
+        "--check",
+        action="store_true",
+        help="check configuration, model, state directory, host and account; run nothing",
     )
     return line
 
@@ -66,10 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(options)
         speed = _speed(options.speed)
-        tape = _tape(options, settings)
+        keys = credentials()
+        tape = _tape(options, keys)
     except (ConfigError, TapeError) as error:
         return _refuse(Log(), str(error))
-    return _check(settings, tape) if options.check else _run(settings, tape, speed)
+    if tape is not None:
+        return _check(settings, tape) if options.check else _run(settings, tape, speed)
+    with_pandas()
+    if options.check:
+        from daemon.doctor import examine
+
+        return examine(settings, keys, dry_run=options.dry_run)
+    return _run_live(settings, keys, dry_run=options.dry_run)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -91,29 +105,41 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-def _tape(options: argparse.Namespace, settings: Settings) -> Path:
-    """The tape to replay. Never a silent simulation: without --dry-run there is none."""
-    credentials = Credentials()
-    keys = credentials.api_key_id is not None and credentials.api_secret_key is not None
+def _tape(options: argparse.Namespace, keys: Credentials) -> Path | None:
+    """The tape to replay; None for a live desk. Never a silent simulation: without --dry-run there is none."""
     if not options.dry_run:
         if options.bars is not None:
             raise ConfigError(f"--bars {options.bars} needs --dry-run: a tape is never traded with a real broker")
-        if not keys:
+        if not keys.complete:
             raise ConfigError(
-                "no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment, or add --dry-run"
+                "no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment (or as systemd "
+                "credentials), or add --dry-run"
             )
-        raise ConfigError(
-            f"trading the {settings.desk.account} account is not possible yet: this version has no broker connection; "
-            f"add --dry-run"
-        )
+        return None
     if options.bars is not None:
         return Path(options.bars)
-    if keys:
-        raise ConfigError(
-            "--dry-run with broker keys would stream live bars, and this version has no broker connection: "
-            "name a tape with --bars, or unset APCA_API_KEY_ID and APCA_API_SECRET_KEY for the bundled synthetic tape"
-        )
-    return BUNDLED_TAPE
+    return None if keys.complete else BUNDLED_TAPE
+
+
+def _run_live(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
+    import uvloop
+
+    from daemon.live import prepare_live, run_live
+    from daemon.shell.engine import StepFailed
+    from daemon.shell.intake import IntakeFull
+
+    log = Log(settings.log.level, settings.log.format)
+    try:
+        stopped_by = uvloop.run(run_live(prepare_live(settings, keys, dry_run=dry_run), log))
+    except REFUSALS as error:
+        return _refuse(log, str(error))
+    except WriteFailed as error:
+        log("journal_failed", problem=f"{error}; {MEND}")
+        return TROUBLE
+    except (StepFailed, IntakeFull) as error:
+        log("step_failed", problem=str(error))
+        return TROUBLE
+    return TROUBLE if stopped_by == "disk_full" else 0
 
 
 def _run(settings: Settings, tape: Path, speed: float | None) -> int:
@@ -143,10 +169,7 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
         except REFUSALS as error:
             return _refuse(log, str(error))
         except WriteFailed as error:
-            log(
-                "journal_failed",
-                problem=f"{error}; what was committed is intact; make room or mend the disk, then start again",
-            )
+            log("journal_failed", problem=f"{error}; {MEND}")
             return TROUBLE
         except StepFailed as error:
             log("step_failed", problem=str(error))

@@ -84,8 +84,18 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "alarm": LogEvent("warning", ("alarm", "detail"), "Something needs a person; docs/OPERATIONS.md has its heading."),
     # --- the live feed
     "stream_up": LogEvent("info", ("url", "subscribed"), "A market stream is open and subscribed."),
-    "stream_down": LogEvent(
-        "warning", ("url", "trouble", "reason", "wait_s"), "A market stream is gone; it is opened again after the wait."
+    "stream_lost": LogEvent(
+        "warning", ("url", "reason", "wait_s"), "A market stream is gone; it is opened again after the wait."
+    ),
+    "stream_busy": LogEvent(
+        "warning",
+        ("url", "reason", "wait_s"),
+        "Alpaca still counts an earlier connection: another daemon, or a dead one.",
+    ),
+    "stream_refused": LogEvent(
+        "error",
+        ("url", "reason", "wait_s"),
+        "Alpaca refused the keys or the feed: check both; tried again each minute.",
     ),
     "stream_error": LogEvent("warning", ("url", "code", "text"), "A market stream sent an error."),
     "subscription_refused": LogEvent(
