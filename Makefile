@@ -72,6 +72,52 @@ format: .venv/.installed-tests
 bench: .venv/.installed-daemon
 	@for bench in bench/bench_*.py; do .venv/bin/python -m "bench.$$(basename "$$bench" .py)"; done
 
+# On a trading host (docs/TRADING_HOST.md). DESTDIR stages the whole tree under another root, for a package.
+PREFIX ?= /opt/rltrader
+ETC := $(DESTDIR)/etc/rltrader
+UNITS := $(DESTDIR)/usr/local/lib/systemd/system
+HERE := $(DESTDIR)$(PREFIX)
+
+.PHONY: install check-units
+
+install: .venv/bin/python
+	@case "$$(readlink -f .venv/bin/python)" in /root/*|/home/*) \
+	  echo "make: warning: $$(readlink -f .venv/bin/python) lies in a home folder, which the units hide from the daemon: use Debian's python3" >&2;; esac
+	@echo "== $(HERE)/venv: the daemon and its libraries ($(RUNTIME)), versions from constraints.txt"
+	@[ -x $(HERE)/venv/bin/python ] || .venv/bin/python -m venv $(HERE)/venv
+	@rm -rf build; $(HERE)/venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[$(RUNTIME)]'
+	@rm -rf build; $(HERE)/venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --force-reinstall .; rm -rf build
+	@[ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $(HERE)/venv/bin $(HERE)/venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'
+	@echo "== $(HERE): manuals, drop-ins, and those models that are not there yet"
+	@install -d $(HERE)/docs $(HERE)/systemd $(HERE)/onnx_models
+	@install -m 644 docs/*.md $(HERE)/docs
+	@install -m 644 systemd/*.conf $(HERE)/systemd
+	@cp -rn onnx_models/. $(HERE)/onnx_models
+	@install -d $(DESTDIR)/usr/local/bin
+	@ln -sfn $(PREFIX)/venv/bin/rltraderd $(DESTDIR)/usr/local/bin/rltraderd
+	@ln -sfn $(PREFIX)/venv/bin/rltraderctl $(DESTDIR)/usr/local/bin/rltraderctl
+	@echo "== $(UNITS): the units, none enabled, none started"
+	@install -d $(UNITS) $(DESTDIR)/usr/local/lib/sysusers.d
+	@for unit in systemd/*.service; do \
+	  sed 's|/opt/rltrader|$(PREFIX)|g' "$$unit" > "$(UNITS)/$$(basename "$$unit")"; chmod 644 "$(UNITS)/$$(basename "$$unit")"; done
+	@install -m 644 systemd/rltrader.sysusers $(DESTDIR)/usr/local/lib/sysusers.d/rltrader.conf
+	@echo "== $(ETC): config.toml.example, and config.toml unless there is one"
+	@install -d $(ETC)
+	@install -d -m 700 $(ETC)/credentials
+	@ln -sfn . $(ETC)/credentials/config
+	@install -m 644 config.toml $(ETC)/config.toml.example
+	@[ -e $(ETC)/config.toml ] || install -m 644 config.toml $(ETC)/config.toml
+	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
+	  echo "== the user rltrader, and systemd reads its units again"; systemd-sysusers rltrader.conf; systemctl daemon-reload; fi
+	@echo "== installed; next: keys, configuration and start as in $(PREFIX)/docs/TRADING_HOST.md"
+
+check-units: .venv/.installed-tests
+	@if ! command -v systemd-analyze >/dev/null; then \
+	  if [ "$$(id -u)" != 0 ]; then echo "make: systemd-analyze is missing: run 'apt-get install systemd' as root" >&2; exit 1; fi; \
+	  echo "== installing the Debian package systemd, which is missing (it is not started)"; \
+	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends systemd >/dev/null; fi
+	.venv/bin/python -m pytest tests/test_systemd.py
+
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
