@@ -1,0 +1,205 @@
+"""A live desk to test: a configuration for the loopback Alpaca, `rltraderd` as a process, both books compared.
+
+The process is forked from a warm server (`multiprocessing`'s forkserver), so that hundreds of starts cost little; it is
+a real process all the same: it can be killed. Nothing here computes an expected value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.shell.journal import FILE, JournalReader
+from daemon.shell.recovery import code_digest, fresh_machine, recover
+from daemon.wiring import first_trading, identity_of
+from strategies.registry import strategy as strategy_named
+from tests.alpaca_server.account import Account
+from tests.alpaca_server.clock import SimClock
+from tests.alpaca_server.serving import Serving
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+FIXTURE_MODELS = REPOSITORY / "tests" / "fixture_policy" / "onnx_models"
+LOOSE: dict[str, dict[str, object]] = {
+    "risk": {
+        "cooldown_trade_s": 0,
+        "cooldown_loss_s": 0,
+        "consecutive_losses_max": 1000,
+        "daily_loss_max": 1.0,
+        "drawdown_max": 1.0,
+        "orders_per_day": 10_000,
+    }
+}
+"""Limits that a lively fixture policy does not meet by itself."""
+
+_FORK = multiprocessing.get_context("forkserver")
+
+
+def write_config(
+    path: Path,
+    serving: Serving,
+    clock: SimClock,
+    state_dir: Path,
+    *tables: Mapping[str, Mapping[str, object]],
+    models_dir: Path = FIXTURE_MODELS,
+) -> Path:
+    """A configuration for a daemon at this server; later `tables` win over earlier ones."""
+    start = datetime.fromtimestamp(clock.sim_start_ns / 1e9, UTC).isoformat()
+    merged: dict[str, dict[str, object]] = {
+        "paths": {"state_dir": str(state_dir), "models_dir": str(models_dir)},
+        "alpaca": {
+            "trading_url": serving.trading_url,
+            "data_url": serving.data_url,
+            "stream_url": serving.stream_url,
+            "trade_stream_url": serving.trade_stream_url,
+            "option_stream_url": serving.option_stream_url,
+        },
+        "clock": {"anchor_unix_s": clock.anchor_unix_s, "sim_start": start, "rate": clock.rate},
+        "feed": {"options": "indicative"},
+        "log": {"format": "json"},
+    }
+    for table in tables:
+        for section, keys in table.items():
+            merged.setdefault(section, {}).update(keys)
+    lines = []
+    for section, keys in merged.items():
+        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""]
+    path.write_text("\n".join(lines))
+    return path
+
+
+class Daemon:
+    """One `rltraderd` process with these arguments and keys; its standard error goes to `log`, behind what is there."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        _FORK.set_forkserver_preload(["tests.live_desk_preload"])
+        self._process = _FORK.Process(
+            target=_become_rltraderd, args=(arguments, dict(environment), str(log)), daemon=True
+        )
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; the exit code, or minus the signal that ended it."""
+        return self._process.exitcode
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return int(self._process.pid or 0)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+
+    def pause(self, *, stopped: bool) -> None:
+        """SIGSTOP or SIGCONT."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGSTOP if stopped else signal.SIGCONT)
+
+    def wait(self, timeout_s: float) -> int | None:
+        """The exit code, None when it still runs after `timeout_s`."""
+        self._process.join(timeout_s)
+        return self._process.exitcode
+
+    def told(self) -> list[dict[str, Any]]:
+        """The log's events so far; lines that are no JSON as `{"event": "", "text": line}`."""
+        told = []
+        for line in self.log.read_text(errors="replace").splitlines():
+            try:
+                told.append(json.loads(line))
+            except json.JSONDecodeError:
+                told.append({"event": "", "text": line})
+        return told
+
+
+def _become_rltraderd(arguments: list[str], environment: dict[str, str], log: str) -> None:
+    """In the forked process: take environment and standard error over, and run."""
+    os.environ.update(environment)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(target, 2)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    from daemon.cli import main
+
+    sys.exit(main(arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What a journal says: the state after its last event, and its read models' rows."""
+
+    state: Any
+    fills: list[dict[str, Any]] = field(default_factory=list)
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+
+
+def books(state_dir: Path) -> Books:
+    """Recover the journal of a daemon that does not run. Raises JournalError for a damaged one."""
+    reader = JournalReader(state_dir / FILE)
+    try:
+        meta = reader.meta()
+        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+        recover(reader, machine, code_digest())
+        return Books(
+            machine.state,
+            [dict(row) for row in reader.query("SELECT * FROM fills ORDER BY client_order_id, correction, cumulative")],
+            {row["client_order_id"]: dict(row) for row in reader.query("SELECT * FROM orders")},
+            [dict(row) for row in reader.query("SELECT * FROM decisions ORDER BY decision")],
+        )
+    finally:
+        reader.close()
+
+
+def differences(ours: Books, account: Account) -> list[str]:
+    """Where the daemon's book and the server's differ: cash, positions, fills (each exactly once); empty when equal."""
+    found = []
+    book = ours.state.book
+    if Decimal(account.cash) != book.cash:
+        found.append(f"cash: server {account.cash}, daemon {book.cash}")
+    theirs = {symbol: position.qty for symbol, position in account.positions.items()}
+    held = {symbol: Decimal(position.quantity) for symbol, position in book.positions.items()}
+    if theirs != held:
+        found.append(f"positions: server {theirs}, daemon {held}")
+    names = {order.id: order.client_order_id for order in account.orders.values()}
+    executed: dict[tuple[str, int], tuple[Decimal, Decimal]] = {}
+    cumulative: dict[str, Decimal] = {}
+    for trade in account.trades:
+        if trade.order_id:
+            size = abs(trade.quantity)
+            total = cumulative[trade.order_id] = cumulative.get(trade.order_id, Decimal(0)) + size
+            executed[names[trade.order_id], int(total)] = (size, trade.price)
+    journaled: dict[tuple[str, int], list[tuple[Decimal, Decimal]]] = {}
+    for row in ours.fills:
+        if row["correction"] == 0:
+            key = (row["client_order_id"], row["cumulative"])
+            journaled.setdefault(key, []).append((Decimal(row["quantity"]), Decimal(row["price"])))
+    return found + [
+        f"fill {key}: server {executed.get(key)}, journal {journaled.get(key)}"
+        for key in sorted(executed.keys() | journaled.keys())
+        if journaled.get(key, []) != [executed.get(key)]
+    ]
+
+
+def state_json(state: Any) -> dict[str, Any]:
+    """A state as plain JSON values, for messages."""
+    told: dict[str, Any] = msgspec.to_builtins(state)
+    return told
