@@ -40,6 +40,10 @@ class SimClock:
         """The simulated time in nanoseconds UTC."""
         return self.sim_start_ns + int((time.time() - self.anchor_unix_s) * self.rate * SECOND_NS)
 
+    def jump_to(self, ns: int) -> None:
+        """Show `ns` from now on; whoever already sleeps on this clock does not notice."""
+        self.anchor_unix_s, self.sim_start_ns = time.time(), ns
+
     def real_s(self, sim_ns: int) -> float:
         """How many real seconds a simulated span of `sim_ns` nanoseconds lasts (a duration, not a point in time)."""
         return sim_ns / SECOND_NS / self.rate

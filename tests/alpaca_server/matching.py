@@ -39,6 +39,7 @@ class Matching:
         self._seen_ns = server.clock.now_ns()  # path points up to here are matched
         self._closed = sum(session.close_ns <= self._seen_ns for session in server.market.sessions)
         self._sold_out = ""
+        self._submitted_ns = 0
 
     # --- time -------------------------------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class Matching:
 
     def submit(self, account: Account, body: dict[str, Any]) -> Order:
         """Take an order into the books (`pending_new`, or `accepted` while the market is closed). Raises `Refused`."""
-        now_ns = self.server.clock.now_ns()
+        now_ns = self._submitted_ns = max(self.server.clock.now_ns(), self._submitted_ns + 1)  # no two are the same
         made = ticket(body)
         if made.client_order_id in account.by_client_id:
             raise Refused(422, self.server.rules.duplicate_id_code, "client_order_id must be unique")

@@ -41,6 +41,16 @@ class Serving:
 
         return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(START_LIMIT_S)
 
+    def jump_to(self, ns: int) -> None:
+        """Move the clock to `ns`, and let the venue live through all that lies between before this returns."""
+
+        def jump() -> None:
+            self.server.clock.jump_to(ns)
+            self.server.matching.advance(ns)
+            self.server.matching.changed.set()
+
+        self.call(jump)
+
     def by_hand(self, action: str, **fields: Any) -> dict[str, Any]:
         """`AlpacaServer.by_hand` from this thread."""
         return self.call(self.server.by_hand, action, **fields)
@@ -55,7 +65,8 @@ def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[Servin
     started: Future[Running] = Future()
     with ThreadPoolExecutor(1, thread_name_prefix="alpaca-server") as thread:
         ended = thread.submit(asyncio.run, _serve(started, market, clock, settings))
-        wait({started, ended}, START_LIMIT_S, FIRST_COMPLETED)
+        waited: set[Future[Any]] = {started, ended}
+        wait(waited, START_LIMIT_S, FIRST_COMPLETED)
         if ended.done():
             ended.result()
         server, loop, stop = started.result(0)
