@@ -176,8 +176,11 @@ class MarketSocket:
                 proxy=None,
                 logger=_SILENT,
             ) as socket:
-                await self._enter(socket)
-                return "lost", await self._stay(socket)
+                try:
+                    await self._enter(socket)
+                    return "lost", await self._stay(socket)
+                finally:
+                    await socket.close()  # a clean close frame on every way out: else the server keeps the session
         except StreamError as error:
             return error.trouble, str(error)
         except InvalidStatus as error:
