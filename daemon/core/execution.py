@@ -200,12 +200,11 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     if surplus <= 0:
         _close(draft, work)
         return
-    session = draft.session.session
-    if session is None or draft.session.ended or not session.open_ns <= draft.now_ns < session.close_ns:
+    if not market_open(draft):
         return
-    buying = [name for name, o in draft.orders.items() if o.symbol == work.symbol and o.side > 0]
-    if buying:
-        for name in buying:
+    opposed = [n for n, o in draft.orders.items() if o.symbol == work.symbol and o.side == -side and not o.absent]
+    if opposed:
+        for name in opposed:
             cancel(draft, name)
         return
     if (
@@ -215,15 +214,16 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     ):
         return  # not sent again at once: the next look is a re-price interval later
     quantity = min(surplus - draft.working(work.symbol, side), draft.broker.available.get(work.symbol, surplus))
-    if quantity <= 0 or not market_open(draft):
+    if quantity <= 0:
         return
-    quote = fresh(draft, draft.quotes.get(work.symbol))
+    quote = fresh(draft, draft.quotes.get(work.symbol)) if side < 0 else None  # what is owed is bought at the market
     if quote is not None and quote.bid <= 0:
         alarm(draft, "no_bid", f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids", once=True)
         return
     limit = _exit_limit(quote, work.attempt + 1, draft)
     intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit)
-    if ask_gates(risk_view(draft), intent).denials:
+    there = {name: order for name, order in draft.orders.items() if not order.absent}
+    if ask_gates(replace(risk_view(draft), orders=there), intent).denials:
         return
     _submit(draft, work, intent)
 
@@ -244,7 +244,7 @@ def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | No
     if attempt == 0 and rules.exit_start == "mid":
         return _on_grid(mid(quote), quote.symbol, ROUND_CEILING)
     limit = quote.bid * (1 - Decimal(str(rules.exit_slack)))
-    return max(_on_grid(limit, quote.symbol, ROUND_CEILING), CENT)
+    return _on_grid(max(limit, CENT), quote.symbol, ROUND_CEILING)
 
 
 def _close(draft: Draft, work: Work) -> None:

@@ -15,11 +15,13 @@ from daemon.core.orders import CANCELING, SUBMITTED, UNKNOWN, Order, advance
 from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import Draft, Halt, Pause, Position
+from strategies.contract import Session
 
 URGENCY = {"daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2}  # of the halts that also leave every position
 LEAVING = frozenset(URGENCY)
 TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
 _AWAITED = frozenset((SUBMITTED, UNKNOWN, CANCELING))
+UNRECONCILED_NS = 5 * MINUTE_NS  # so long the comparison may take to agree before the operator is told
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
 
 
@@ -167,12 +169,17 @@ def chase(draft: Draft) -> None:
 
 
 def check_blind(draft: Draft) -> None:
-    """With a position open in a session, bars, quotes or reconciliation lost for too long: as `on_blind` says."""
+    """In a session: a desk that stays unreconciled is told; and with a position open, bars, quotes or reconciliation
+    lost for too long are answered as `on_blind` says.
+    """
     session, rules = draft.session.session, draft.trading.broker
-    held = [position.symbol for position in draft.book.positions.values() if position.right]
-    if draft.identity.mode == "replay" or session is None or draft.session.ended or not held:
+    if draft.identity.mode == "replay" or session is None or draft.session.ended:
         return  # a tape is never lost
     if not session.open_ns <= draft.now_ns < session.close_ns:
+        return
+    _tell_unreconciled(draft, session)
+    held = [position.symbol for position in draft.book.positions.values() if position.right]
+    if not held:
         return
     patience_ns = rules.blind_min * MINUTE_NS
     bar_end_ns = max(draft.session.last_bar_ns + draft.machine.spec.bar_interval_s * SECOND_NS, session.open_ns)
@@ -187,10 +194,25 @@ def check_blind(draft: Draft) -> None:
     if not lost:
         return
     detail = f"{' and '.join(lost)} lost for {rules.blind_min} minutes while {', '.join(held)} is held"
-    if rules.on_blind == "alarm":
-        alarm(draft, "blind", detail, once=True)
+    if rules.on_blind == "flatten":
+        halt(draft, "blind", detail)
+    elif rules.on_blind == "hold":
+        halt(draft, "blind_hold", detail)
     else:
-        halt(draft, "blind" if rules.on_blind == "flatten" else "blind_hold", detail)
+        alarm(draft, "blind", detail, once=True)
+
+
+def _tell_unreconciled(draft: Draft, session: Session) -> None:
+    """Tell once a session that no new risk is taken because book and broker do not agree, or orders stay unknown."""
+    if draft.risk.reconciled:
+        return
+    unsettled = {name: order for name, order in draft.orders.items() if order.status in (SUBMITTED, UNKNOWN)}
+    since_ns = min([order.submitted_ns for order in unsettled.values()] + [draft.broker.agreed_ns])
+    if draft.now_ns - max(since_ns, session.open_ns) < UNRECONCILED_NS:
+        return
+    suspicion = draft.broker.suspicion
+    why = "; ".join(suspicion.differences) if suspicion else ", ".join(unsettled) or "no report agreed"
+    alarm(draft, "unreconciled", f"for {UNRECONCILED_NS // MINUTE_NS} minutes or more: {why}", once=True)
 
 
 def stop_reached(position: Position, quote: Quote, stop_loss: float, take_profit: float) -> str:

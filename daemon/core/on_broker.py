@@ -101,7 +101,7 @@ def _matches(order: Order, found: BrokerOrder) -> bool:
     """Symbol, side, quantity, intent and time agree: the order is the one that was sent."""
     return (
         (found.symbol, found.side) == (order.symbol, order.side)
-        and found.quantity == order.quantity
+        and found.filled <= found.quantity == order.quantity
         and found.intent in ("", intent_of(order.side, order.purpose))
         and found.submitted_ns >= order.submitted_ns - SENT_EARLY_NS
     )
@@ -121,22 +121,23 @@ def _follow(draft: Draft, found: BrokerOrder) -> None:
     if moved is order:
         return
     put_order(draft, moved)
-    if order.status in (SUBMITTED, UNKNOWN):
-        order_outcome(draft, rejected=word == "rejected")
-        if word == "rejected":
-            alarm(draft, "order_rejected", f"{found.client_order_id}: found rejected")
+    if word == "rejected":
+        alarm(draft, "order_rejected", f"{found.client_order_id}: found rejected")
+        order_outcome(draft, rejected=True)
+    elif order.status in (SUBMITTED, UNKNOWN):
+        order_outcome(draft, rejected=False)
 
 
 def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     """The broker knows no such order. Within its validity it is sent again under its own name, the same order.
 
     An entry past that stays unknown, counts as exposure and is looked up until its session is over; then it lapsed. An
-    exit has no such limit: while it is needed it is sent again.
+    exit has no such limit: while all of it is needed it is sent again, and else given up for one that is smaller.
     """
     order = draft.orders.get(event.client_order_id)
     if order is None:
         return
-    if order.status not in (SUBMITTED, UNKNOWN) and not (order.cancel_asked_ns and not order.order_id):
+    if order.known:
         alarm(draft, "order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now", once=True)
         put_order(draft, advance(order, "expired"))
         return
@@ -145,10 +146,14 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     if session is None or draft.session.ended or order.submitted_ns < session.open_ns:
         put_order(draft, advance(order, "expired"))  # a day order that never arrived can arrive no more
         return
-    if not _wanted(draft, order):
-        put_order(draft, order)
+    needed = _needed(draft, order)
+    if order.purpose == "exit" and needed is not None and needed < order.quantity:
+        put_order(draft, advance(order, "expired"))
         return
-    put_order(draft, replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns))
+    if needed is None or needed < order.quantity or not _allowed(draft, order):
+        put_order(draft, replace(order, missing_ns=draft.now_ns))
+        return
+    put_order(draft, replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns, missing_ns=0))
     draft.effects.append(
         SubmitOrder(
             client_order_id=order.client_order_id,
@@ -162,13 +167,19 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     )
 
 
-def _wanted(draft: Draft, order: Order) -> bool:
-    """True when an order that the broker does not know shall be sent again."""
+def _needed(draft: Draft, order: Order) -> int | None:
+    """What the order's work still has to buy or to leave; None when it was given up, or the market is closed."""
     work = draft.works.get(order.work)
-    if work is None or work.order_id != order.client_order_id or not market_open(draft):
-        return False
+    if work is None or not market_open(draft):
+        return None
+    holding = held(draft, work.symbol)
+    return work.goal - holding if work.purpose == "entry" else abs(holding) - work.goal
+
+
+def _allowed(draft: Draft, order: Order) -> bool:
+    """True when an order that the broker does not know may be sent again: an exit always, an entry within its time."""
     if order.purpose == "exit":
-        return order.quantity <= abs(held(draft, order.symbol) - work.goal)
+        return True
     risk = draft.risk
     allowed = risk.reconciled and risk.halt is None and risk.pause is None and not risk.stopping
     return allowed and not order.cancel_asked_ns and draft.now_ns <= order.valid_until_ns

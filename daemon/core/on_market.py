@@ -173,7 +173,7 @@ def view_at(draft: Draft, now_ns: int) -> View:
     if position is None:
         return View(now_ns, session)
     quote = draft.quotes.get(position.symbol)
-    gain = 0.0 if quote is None else float(mid(quote) * position.quantity / position.cost) - 1.0
+    gain = 0.0 if quote is None or not position.cost else float(mid(quote) * position.quantity / position.cost) - 1.0
     age = max(now_ns - position.opened_ns, 0) / MINUTE_NS
     return View(now_ns, session, position.right, gain, age)
 
@@ -232,7 +232,7 @@ def flatten_when_due(draft: Draft) -> None:
             exit_by_rule(draft, symbol, halted.reason)
     for symbol, position in tuple(draft.book.positions.items()):
         if not position.right:
-            if draft.trading.broker.exercised_shares == "close" and position.quantity:
+            if draft.trading.broker.exercised_shares == "close":
                 exit_by_rule(draft, symbol, "shares_from_exercise")
         elif position.opened_ns < session.open_ns <= draft.now_ns:
             exit_by_rule(draft, symbol, "held_overnight")

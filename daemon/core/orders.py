@@ -122,11 +122,22 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     corrected_by: tuple[str, ...] = ()  # execution ids of the corrections
     news_ns: int = 0  # when its status last changed
     looked_up_ns: int = 0  # when it was last looked up
+    missing_ns: int = 0  # when the broker last said that it knows no such order; 0 once it was sent again
 
     @property
     def working(self) -> bool:
         """True while the broker may still fill it."""
         return self.status not in TERMINAL
+
+    @property
+    def known(self) -> bool:
+        """True when the broker once showed that it has the order, so that it can never be sent again."""
+        return bool(self.order_id or self.filled) or self.status in (ACCEPTED, PARTIAL)
+
+    @property
+    def absent(self) -> bool:
+        """True for an order that the broker said it does not have: it counts as exposure and holds up no exit."""
+        return self.status == UNKNOWN and self.missing_ns > 0
 
     @property
     def remaining(self) -> int:
