@@ -10,14 +10,14 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, book_fill, is_news, quantity_after
+from daemon.core.book import CENT, Booked, book_fill, is_news, mark, quantity_after
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, OrderFilled
 from daemon.core.execution import contract_of, held
 from daemon.core.guards import alarm, halt, look_up, order_outcome, put_order, revalue, trade_closed
 from daemon.core.orders import SUBMITTED, UNKNOWN, Order, advance
 from daemon.core.records import FillRow
-from daemon.core.state import ZERO, Draft
+from daemon.core.state import ZERO, Book, Draft
 
 COST_GRID = Decimal("0.0001")  # of a share's total cost; an option's is whole cents
 
@@ -72,11 +72,13 @@ def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:
 
 def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     """Book what is news in the totals; False when the book cannot hold it, which halts."""
-    after = quantity_after(draft.book, order, event)
-    if after < 0 <= held(draft, event.symbol):
+    if quantity_after(draft.book, order, event) >= 0:
+        booked = book_fill(draft.book, order, event, contract_of(draft, event.symbol))
+    elif event.side > 0 > held(draft, event.symbol):
+        booked = _buy_back(draft, order, event)
+    else:
         mismatch(draft, order, event)
         return False
-    booked = book_fill(draft.book, order, event, contract_of(draft, event.symbol))
     draft.book = booked.book
     corrected = event.correction > order.correction
     kept = replace(booked.order, executions=() if corrected else order.executions)
@@ -88,6 +90,29 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
         trade_closed(draft, booked.closed)
     revalue(draft)
     return True
+
+
+def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> Booked:
+    """Book a part of what is owed: its cost joins the position's, and the gain is known once all is bought back."""
+    owed = draft.book.positions[event.symbol]
+    quantity, cost = event.cumulative_quantity - order.filled, event.cumulative_cost - order.cost
+    fees = event.cumulative_fees - order.fees
+    left = replace(owed, quantity=owed.quantity + quantity, cost=owed.cost + cost, pnl=owed.pnl - fees)
+    order = replace(
+        order,
+        filled=event.cumulative_quantity,
+        cost=event.cumulative_cost,
+        fees=event.cumulative_fees,
+        correction=event.correction,
+    )
+    book = replace(
+        draft.book,
+        cash=draft.book.cash - cost * owed.multiplier - fees,
+        positions={**draft.book.positions, event.symbol: left},
+        realized=draft.book.realized - fees,
+        fees=draft.book.fees + fees,
+    )
+    return Booked(book, order, quantity, None)
 
 
 def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
@@ -102,11 +127,14 @@ def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
 
 
 def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:
-    """Book the found totals where they go beyond ours; False when they lie behind ours: an old answer.
+    """Book the found totals where they go beyond ours; False when they lie behind ours (an old answer), tell no price
+    yet, or cannot be booked.
 
     The single executions are told by the stream or the ledger. Once an order was corrected its totals are set as found.
     """
     filled = int(found.filled)
+    if filled and found.average_price is None:
+        return False
     cost = total_cost(draft, found)
     behind = filled < order.filled
     if behind and not order.correction:
@@ -146,6 +174,33 @@ def transfer(draft: Draft, amount: Decimal) -> None:
     revalue(draft)
 
 
+def without_gain(draft: Draft, before: Book) -> None:
+    """What was taken over since `before` is no gain and no loss: the change of the equity is a transfer.
+
+    What the positions gained up to now is realised by it, so that cash and positions at cost still add up.
+    """
+    before = mark(before, draft.quotes, draft.session.spot)
+    book = mark(draft.book, draft.quotes, draft.session.spot)
+    moved = book.equity - before.equity
+    gained = at_cost(book) - at_cost(before) - moved
+    peak = max(book.equity, ZERO)
+    if before.equity > 0 and book.equity > 0:
+        peak = (before.peak * book.equity / before.equity).quantize(CENT)
+    draft.book = replace(
+        book,
+        peak=peak,
+        max_drawdown=before.max_drawdown,
+        transfers=book.transfers + moved,
+        realized=book.realized + gained,
+    )
+    revalue(draft)
+
+
+def at_cost(book: Book) -> Decimal:
+    """Cash and positions at what they cost, USD."""
+    return book.cash + sum((p.cost * p.multiplier for p in book.positions.values()), ZERO)
+
+
 def is_ours(draft: Draft, client_order_id: str) -> bool:
     """True for a name that this journal's desk makes."""
     return client_order_id.startswith(f"{draft.identity.epoch}-{draft.identity.strategy}-")
@@ -153,7 +208,7 @@ def is_ours(draft: Draft, client_order_id: str) -> bool:
 
 def stranger(draft: Draft, client_order_id: str) -> None:
     """News about an order that the state does not hold: late news of an earlier session, or somebody else's."""
-    if is_ours(draft, client_order_id) and client_order_id not in draft.orders:
+    if is_ours(draft, client_order_id):
         draft.effects.append(AskBroker(f"news about a forgotten order: {client_order_id}"))
         return
     draft.risk = replace(draft.risk, reconciled=False)

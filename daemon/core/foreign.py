@@ -6,17 +6,21 @@ a transfer) or `adopt` (they become the desk's). Never: a sale of what the desk 
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from msgspec.structs import replace
 
 from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.events import BrokerOrder
 from daemon.core.execution import contract_of, held
-from daemon.core.fills import is_ours, set_totals, total_cost, transfer
+from daemon.core.fills import is_ours, set_totals, total_cost, without_gain
 from daemon.core.guards import alarm, halt, put_order
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
 from daemon.core.state import Draft
 
 FOREIGN = "foreign"  # an order's purpose
+ENDED = frozenset(("filled", "canceled", "expired", "rejected", "replaced", "done_for_day"))
+GRID = Decimal("0.0001")  # of a share of a cost
 
 
 def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
@@ -50,23 +54,11 @@ def _told(found: BrokerOrder) -> str:
 def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
     """Book its fills as the desk's own; the order itself is left to whoever sent it."""
     if known is None:
-        if found.quantity != int(found.quantity):
-            _refuse(draft, found, "holds a fraction, which this desk cannot")
+        if found.quantity != int(found.quantity) or not can_hold(draft, found.symbol):
+            _refuse(draft, found, "is of a kind that this desk cannot hold")
             return
         alarm(draft, "foreign_order", f"adopted: {found.client_order_id} ({_told(found)})")
-        known = Order(
-            client_order_id=found.client_order_id,
-            work="",
-            purpose=FOREIGN,
-            reason="by hand",
-            symbol=found.symbol,
-            side=found.side,
-            quantity=int(found.quantity),
-            limit_price=found.limit_price,
-            status=ACCEPTED,
-            submitted_ns=found.submitted_ns,
-            order_id=found.order_id,
-        )
+        known = _as_order(found)
         put_order(draft, known)
     if set_totals(draft, known, found):
         now = draft.find_order(found.client_order_id)
@@ -77,25 +69,76 @@ def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
                 put_order(draft, moved)
 
 
+def can_hold(draft: Draft, symbol: str) -> bool:
+    """True for an option and for shares of the desk's own underlying: what else there is has no mark here."""
+    return contract_of(draft, symbol) is not None or symbol in draft.machine.spec.symbols
+
+
+def _as_order(found: BrokerOrder) -> Order:
+    """An order of somebody else before its first fill."""
+    return Order(
+        client_order_id=found.client_order_id,
+        work="",
+        purpose=FOREIGN,
+        reason="by hand",
+        symbol=found.symbol,
+        side=found.side,
+        quantity=int(found.quantity),
+        limit_price=found.limit_price,
+        status=ACCEPTED,
+        submitted_ns=found.submitted_ns,
+        order_id=found.order_id,
+    )
+
+
+def met_at_begin(draft: Draft, found: BrokerOrder) -> None:
+    """An open order that a new journal meets: what it filled is in cash and positions already."""
+    rule = "adopted" if draft.trading.broker.foreign_orders == "adopt" else "ignored"
+    alarm(draft, "foreign_order", f"{rule}: {found.client_order_id} ({_told(found)})")
+    known = replace(_as_order(found), filled=int(found.filled), cost=total_cost(draft, found))
+    if rule == "adopted":
+        put_order(draft, known)
+    else:
+        draft.broker = replace(draft.broker, foreign={**draft.broker.foreign, found.client_order_id: known})
+
+
 def _ignore(draft: Draft, found: BrokerOrder) -> None:
     """Count what it filled beside the desk's own, and its cash as a transfer."""
-    broker = draft.broker
+    broker, before = draft.broker, draft.book
     known = broker.foreign.get(found.client_order_id)
     if known is None:
         alarm(draft, "foreign_order", f"ignored: {found.client_order_id} ({_told(found)})")
-        known = Order(
-            found.client_order_id, "", FOREIGN, "by hand", found.symbol, found.side, 0, None, ACCEPTED, draft.now_ns
-        )
+        known = _as_order(found)
     filled, cost = int(found.filled), total_cost(draft, found)
+    if filled < known.filled or (filled and found.average_price is None):
+        return  # an old answer, or one in the middle of a change
     ended = found.status in ENDED
     moved = replace(known, filled=filled, cost=cost, status=CANCELED if ended else ACCEPTED)
     draft.broker = replace(broker, foreign={**broker.foreign, found.client_order_id: moved})
-    hold_beside(draft, found.symbol, found.side * (filled - known.filled))
+    if (filled, cost) == (known.filled, known.cost):
+        return
     paid = -found.side * (cost - known.cost) * (OPTION_MULTIPLIER if contract_of(draft, found.symbol) else 1)
-    if paid:
-        transfer(draft, paid)
-    if draft.broker.foreign_held.get(found.symbol, 0) < 0 < held(draft, found.symbol):
+    draft.book = replace(before, cash=before.cash + paid)
+    hold_beside(draft, found.symbol, found.side * (filled - known.filled))
+    beside, own = draft.broker.foreign_held.get(found.symbol, 0), held(draft, found.symbol)
+    if beside < 0 < own:
+        sold = min(own, -beside)
+        hold_beside(draft, found.symbol, sold)
+        keep_own(draft, found.symbol, own - sold)
+        without_gain(draft, before)
         _refuse(draft, found, "sold what this desk holds")
+    else:
+        without_gain(draft, before)
+
+
+def keep_own(draft: Draft, symbol: str, quantity: int) -> None:
+    """Leave `quantity` of what the desk holds of `symbol`, at its share of the cost: somebody else sold the rest."""
+    known = draft.book.positions[symbol]
+    positions = {other: p for other, p in draft.book.positions.items() if other != symbol}
+    if quantity:
+        cost = (known.cost * quantity / known.quantity).quantize(GRID)
+        positions = {**draft.book.positions, symbol: replace(known, quantity=quantity, cost=cost)}
+    draft.book = replace(draft.book, positions=positions)
 
 
 def hold_beside(draft: Draft, symbol: str, quantity: int) -> None:
@@ -103,6 +146,3 @@ def hold_beside(draft: Draft, symbol: str, quantity: int) -> None:
     beside = dict(draft.broker.foreign_held)
     beside[symbol] = beside.get(symbol, 0) + quantity
     draft.broker = replace(draft.broker, foreign_held={s: q for s, q in beside.items() if q})
-
-
-ENDED = frozenset(("filled", "canceled", "expired", "rejected", "replaced", "done_for_day"))

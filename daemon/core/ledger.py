@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from daemon.core.book import COST_GRID
 from daemon.core.events import Activity, ContractExpired
 from daemon.core.execution import held
 from daemon.core.fills import transfer
@@ -24,13 +25,12 @@ TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC"))
 SPLITS = frozenset(("SPLIT", "SSP", "FSPLIT", "RSPLIT"))
 CONTRACT_ENDS = frozenset(("OPEXP", "OPEXC", "OPASN"))
 SHARES_OF_CONTRACT = 100
+AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
 
 
 def book_activity(draft: Draft, line: Activity) -> None:
     """Book one line of the ledger."""
-    if line.time_ns < draft.broker.began_ns:
-        return
-    if line.status in ("correct", "canceled"):
+    if line.status in AMENDED:
         alarm(draft, "ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
     elif line.kind in FEES or line.kind in INCOME:
         book = draft.book
@@ -50,14 +50,31 @@ def book_activity(draft: Draft, line: Activity) -> None:
 
 
 def _end_contract(draft: Draft, line: Activity) -> None:
-    """An option ended. Its shares, if any, come as a line of their own."""
+    """Contracts ended: as many as the line says, else all of them. Shares come as a line of their own."""
     quantity = held(draft, line.symbol)
     contract = parse_occ(line.symbol)
     if not quantity or contract is None:
         return
-    on_contract_expired(draft, ContractExpired(line.time_ns, line.symbol, quantity, contract.root, 0, contract.strike))
+    ended = abs(int(line.quantity)) or abs(quantity)
+    if ended < abs(quantity):
+        _end_some(draft, line.symbol, ended)
+    else:
+        over = ContractExpired(line.time_ns, line.symbol, quantity, contract.root, 0, contract.strike)
+        on_contract_expired(draft, over)
     if line.kind != "OPEXP":
-        halt(draft, "shares_from_exercise", f"{line.symbol}: {line.kind} of {quantity} contracts")
+        halt(draft, "shares_from_exercise", f"{line.symbol}: {line.kind} of {min(ended, abs(quantity))} contracts")
+
+
+def _end_some(draft: Draft, symbol: str, ended: int) -> None:
+    """Some of the contracts ended: their share of the cost is realised."""
+    book, known = draft.book, draft.book.positions[symbol]
+    quantity = abs(known.quantity)
+    gone = (known.cost * ended / quantity).quantize(COST_GRID)
+    loss = gone * known.multiplier
+    left = known.quantity * (quantity - ended) // quantity
+    moved = replace(known, quantity=left, cost=known.cost - gone, pnl=known.pnl - loss)
+    draft.book = replace(book, positions={**book.positions, symbol: moved}, realized=book.realized - loss)
+    revalue(draft)
 
 
 def _move_shares(draft: Draft, line: Activity) -> None:
@@ -107,7 +124,8 @@ def settle_without_ledger(draft: Draft, theirs: dict[str, int]) -> bool:
         if not over:
             continue
         whole = contract.right * SHARES_OF_CONTRACT * position.quantity
-        beyond = theirs.get(contract.root, 0) - held(draft, contract.root)
+        own_and_beside = held(draft, contract.root) + draft.broker.foreign_held.get(contract.root, 0)
+        beyond = theirs.get(contract.root, 0) - own_and_beside
         shares = whole if beyond == whole else 0
         if shares:
             draft.broker = replace(draft.broker, settled=(*draft.broker.settled, (contract.root, shares)))

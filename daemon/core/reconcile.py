@@ -13,12 +13,12 @@ from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, mark
 from daemon.core.effects import AskBroker
-from daemon.core.events import BrokerPosition, BrokerReported, BrokerSnapshot
+from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.execution import contract_of, held
-from daemon.core.fills import is_ours, on_order_filled, transfer
-from daemon.core.foreign import ENDED, hold_beside
+from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
+from daemon.core.foreign import ENDED, can_hold, hold_beside, keep_own, met_at_begin
 from daemon.core.guards import alarm, halt, look_up, revalue
-from daemon.core.ledger import book_activity, settle_without_ledger
+from daemon.core.ledger import AMENDED, book_activity, settle_without_ledger
 from daemon.core.on_broker import absorb
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk_view import SECOND_NS
@@ -53,25 +53,39 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
         return
     if not draft.broker.began_ns and not _begin(draft, event):
         return
+    _take_over_lines(draft, event)
+    _ask_for_the_missing(draft, event)
+    available = {p.symbol: abs(int(p.available)) for p in event.positions if p.available is not None}
+    draft.broker = replace(draft.broker, available=available)
+    _compare(draft, event)
+    if event.blocked:
+        draft.risk = replace(draft.risk, reconciled=False)
+        halt(draft, "account_blocked", event.blocked)
+
+
+def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
+    """Orders first, then their executions, then the ledger's other lines, each line once."""
     for order in (*event.ended_orders, *event.open_orders):
         absorb(draft, order)
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
     for activity in event.activities:
-        if activity.id not in draft.broker.seen and activity.status != "pending":
-            draft.broker = replace(draft.broker, seen=(*draft.broker.seen, activity.id)[-SEEN_MAX:])
+        if activity.status != "pending" and _mark_seen(draft, activity):
             book_activity(draft, activity)
-    _ask_for_the_missing(draft, event)
-    draft.broker = replace(
-        draft.broker,
-        available={p.symbol: int(p.available) for p in event.positions if p.available is not None},
-    )
-    _compare(draft, event)
+
+
+def _mark_seen(draft: Draft, line: Activity) -> bool:
+    """True when this line of the ledger, with this status, was not seen before. A line is amended under its own id."""
+    name = f"{line.id} {line.status}" if line.status in AMENDED else line.id
+    if name in draft.broker.seen:
+        return False
+    draft.broker = replace(draft.broker, seen=(*draft.broker.seen, name)[-SEEN_MAX:])
+    return True
 
 
 def _account_is_right(draft: Draft, event: BrokerReported) -> bool:
-    """The account is the one that this journal belongs to, and may trade."""
+    """The account is the one that this journal belongs to."""
     broker = draft.broker
     expected = broker.expected or broker.account
     if expected and event.account != expected:
@@ -80,10 +94,6 @@ def _account_is_right(draft: Draft, event: BrokerReported) -> bool:
         return False
     if not broker.account:
         draft.broker = replace(broker, account=event.account)
-    if event.blocked:
-        draft.risk = replace(draft.risk, reconciled=False)
-        halt(draft, "account_blocked", event.blocked)
-        return False
     return True
 
 
@@ -92,6 +102,9 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
 
     Positions and open orders of others are judged as foreign: False while they keep the desk from beginning.
     """
+    for line in event.activities:  # told once: a later report does not repeat them
+        if line.status != "pending":
+            _mark_seen(draft, line)
     foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
     rule = draft.trading.broker.foreign_orders
     if rule == "halt" and (event.positions or foreign):
@@ -100,12 +113,14 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         draft.risk = replace(draft.risk, reconciled=False)
         halt(draft, "foreign_order", detail)
         return False
-    draft.broker = replace(
-        draft.broker, began_ns=event.asked_ns, seen=tuple(line.id for line in event.activities)[-SEEN_MAX:]
-    )
+    draft.broker = replace(draft.broker, began_ns=event.asked_ns)
     _adopt_cash(draft, event.cash)
     for position in event.positions:
         _take_over(draft, position.symbol, position)
+    for order in foreign:
+        met_at_begin(draft, order)
+    book = mark(draft.book, draft.quotes, draft.session.spot)
+    draft.book = replace(book, peak=book.equity, max_drawdown=0.0, session_start_equity=book.equity)
     return True
 
 
@@ -140,7 +155,8 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
     if found:
         draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
         draft.risk = replace(draft.risk, reconciled=False)
-        draft.effects.append(AskBroker("; ".join(found)))
+        if suspicion is None:  # one that changes waits for the next minute's report: no loop
+            draft.effects.append(AskBroker("; ".join(found)))
         return
     settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
     draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
@@ -198,11 +214,11 @@ def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
     ]
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
-        alarm(draft, "position_changed", f"{rule}: {'; '.join(found)}")
-        equity = book.equity
-        for symbol in differing:
-            _take_over(draft, symbol, theirs.get(symbol))
-        _no_gain(draft, event.cash, equity)
+        taken = [symbol for symbol in differing if _take_over(draft, symbol, theirs.get(symbol))]
+        if taken:
+            alarm(draft, "position_changed", f"{rule}: {'; '.join(found)}")
+            draft.book = replace(draft.book, cash=event.cash)
+            without_gain(draft, book)
     cash = event.cash - draft.book.cash
     if cash and not (differing and rule == "halt") and abs(cash) <= draft.trading.broker.cash_tolerance_usd:
         alarm(draft, "cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
@@ -214,37 +230,33 @@ def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
         transfer(draft, cash)
 
 
-def _take_over(draft: Draft, symbol: str, position: BrokerPosition | None) -> None:
-    """Let book (`adopt`) or what is held beside it (`ignore`) hold what the broker holds of one symbol."""
+def _take_over(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
+    """Let book (`adopt`) or what is held beside it (`ignore`) hold what the broker holds of one symbol.
+
+    False for what the desk cannot hold, a fraction or another underlying's shares: it stays a difference.
+    """
     quantity = int(position.quantity) if position is not None else 0
     if position is not None and position.quantity != quantity:
-        return  # a fraction: it stays a difference
+        return False
     if draft.trading.broker.foreign_orders == "ignore":
-        beside = quantity - held(draft, symbol)
-        if beside >= 0:
-            hold_beside(draft, symbol, beside - draft.broker.foreign_held.get(symbol, 0))
-            return
-        hold_beside(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # even the desk's own is gone
-    positions = {s: p for s, p in draft.book.positions.items() if s != symbol}
-    if position is not None and quantity:
-        contract = contract_of(draft, symbol)
-        right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
-        multiplier = OPTION_MULTIPLIER if contract is not None else 1
-        known = draft.book.positions.get(symbol)
-        opened_ns = known.opened_ns if known is not None else draft.now_ns
-        cost = (position.average_price * quantity).quantize(CENT)
-        positions[symbol] = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
-        if contract is not None:
-            draft.contracts = {**draft.contracts, symbol: contract}
-    draft.book = replace(draft.book, positions=positions)
-
-
-def _no_gain(draft: Draft, cash: Decimal, equity_before: Decimal) -> None:
-    """Set the cash; whatever this and the positions taken over did to the equity is a transfer."""
-    book = mark(replace(draft.book, cash=cash), draft.quotes, draft.session.spot)
-    moved = book.equity - equity_before
-    peak = draft.book.peak
-    if equity_before > 0 and book.equity > 0:
-        peak = (peak * book.equity / equity_before).quantize(CENT)
-    draft.book = replace(book, peak=max(peak, ZERO), transfers=book.transfers + moved)
-    revalue(draft)
+        own = held(draft, symbol)
+        left = min(own, max(quantity, 0)) if own > 0 else max(own, min(quantity, 0))
+        hold_beside(draft, symbol, quantity - left - draft.broker.foreign_held.get(symbol, 0))
+        if left != own:
+            keep_own(draft, symbol, left)
+        return True
+    if position is None:
+        draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
+        return True
+    if not can_hold(draft, symbol):
+        return False
+    contract, known = contract_of(draft, symbol), draft.book.positions.get(symbol)
+    right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
+    multiplier = OPTION_MULTIPLIER if contract is not None else 1
+    opened_ns = known.opened_ns if known is not None else draft.now_ns
+    cost = (position.average_price * quantity).quantize(CENT)
+    taken = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
+    draft.book = replace(draft.book, positions={**draft.book.positions, symbol: taken})
+    if contract is not None:
+        draft.contracts = {**draft.contracts, symbol: contract}
+    return True
