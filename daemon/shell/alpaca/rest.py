@@ -6,10 +6,12 @@ process. What an answer means is `wire.py`'s and `link.py`'s subject.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -178,6 +180,21 @@ def _failure(
     return Refused(status, code if isinstance(code, int) else None, message, extra)
 
 
+@contextlib.contextmanager
+def _legacy_unsaid() -> Iterator[None]:
+    """alpaca-py imports websockets.legacy with its streams, which are not used here; that it is deprecated is known."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "websockets.legacy is deprecated", DeprecationWarning)
+        yield
+
+
+def _trading_client() -> Callable[..., RESTClient]:
+    """The library's class, imported when it is first needed: that costs half a second."""
+    with _legacy_unsaid():
+        from alpaca.trading.client import TradingClient
+    return TradingClient
+
+
 class _Door:
     """A client of alpaca-py on a lane, with its retries off and its session replaced."""
 
@@ -258,9 +275,7 @@ class TradingReads:
     """The account's reading side: GET only by construction. Every method raises RestError."""
 
     def __init__(self, access: Access, lane: Lane) -> None:
-        from alpaca.trading.client import TradingClient
-
-        self._door = _Door(TradingClient, access, lane, READING)
+        self._door = _Door(_trading_client(), access, lane, READING)
 
     async def account(self) -> Raw:
         """GET /v2/account."""
@@ -370,9 +385,7 @@ class TradingOrders:
     """The account's writing side: POST and DELETE only by construction. Every method raises RestError."""
 
     def __init__(self, access: Access, lane: Lane) -> None:
-        from alpaca.trading.client import TradingClient
-
-        self._door = _Door(TradingClient, access, lane, TRADING)
+        self._door = _Door(_trading_client(), access, lane, TRADING)
 
     async def submit(self, order: SubmitOrder) -> Raw:
         """POST /v2/orders once. An opening order whose validity passed before its turn raises Lapsed, unsent."""
@@ -428,7 +441,8 @@ class MarketData:
     """Prices over REST: GET only by construction. Every method raises RestError. Numbers are JSON's."""
 
     def __init__(self, access: Access, lane: Lane) -> None:
-        from alpaca.data.historical import OptionHistoricalDataClient, StockHistoricalDataClient
+        with _legacy_unsaid():
+            from alpaca.data.historical import OptionHistoricalDataClient, StockHistoricalDataClient
 
         self._stocks = _Door(StockHistoricalDataClient, access, lane, READING)
         self._options = _Door(OptionHistoricalDataClient, access, lane, READING)
