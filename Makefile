@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench clean
+.PHONY: help demo training test lint format bench soak clean
 
 help:
 	@echo "make demo      install the daemon and run the bundled tape through it (dry run, no account needed)"
@@ -19,6 +19,7 @@ help:
 	@echo "make training  install what train-and-export needs"
 	@echo "make lint      the static checks alone"
 	@echo "make bench     the benchmarks, as JSON"
+	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
 	@echo "make clean     remove the environment and all caches"
 
 .venv/bin/python:
@@ -71,6 +72,9 @@ format: .venv/.installed-tests
 
 bench: .venv/.installed-daemon
 	@for bench in bench/bench_*.py; do .venv/bin/python -m "bench.$$(basename "$$bench" .py)"; done
+
+soak: .venv/.installed-tests
+	@.venv/bin/python -m bench.soak
 
 # On a trading host (docs/TRADING_HOST.md). DESTDIR stages the whole tree under another root, for a package.
 PREFIX ?= /opt/rltrader
