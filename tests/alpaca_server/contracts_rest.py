@@ -1,6 +1,6 @@
 """What can be traded, and when: option contracts with paging, assets, clock and calendar.
 
-Read only, as of the broker's clock. Everything comes from the market's sessions and listings; no account is known here.
+Read only, as of the simulated time. Everything comes from the market's sessions and listings; no account is known here.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
 
     async def contract(request: web.Request) -> web.Response:
         wanted = request.match_info["symbol"]
-        known = listing(server.market, server.now_ns())
+        known = listing(server.market, server.clock.now_ns())
         found = next((row for row in known if wanted in {row["symbol"], row["id"]}), None)
-        found = found or server.market.contract(wanted, server.now_ns())
+        found = found or server.market.contract(wanted, server.clock.now_ns())
         return _found(found, f"option contract not found for {wanted}")
 
     async def assets(request: web.Request) -> web.Response:
@@ -99,7 +99,7 @@ def matching(rows: Iterable[dict[str, Any]], query: Mapping[str, str]) -> list[d
 
 
 def _contracts_page(server: AlpacaServer, query: Mapping[str, str]) -> object:
-    now_ns = server.now_ns()
+    now_ns = server.clock.now_ns()
     asked = dict(query)
     if not any(name.startswith("expiration_date") for name in query):  # without a filter: up to the next weekend
         today = datetime.fromtimestamp(now_ns // SECOND_NS, NEW_YORK).date()

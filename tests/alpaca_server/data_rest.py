@@ -21,7 +21,7 @@ from aiohttp import web
 
 from strategies.contract import Bar
 from tests.alpaca_server import contracts_rest
-from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS, POINT_NS, SECOND_NS, Market, midnight_ns, new_york_date
+from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS, SECOND_NS, Market, midnight_ns, new_york_date
 
 if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer
@@ -108,14 +108,12 @@ def quote_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
     if quote is None:
         return None
     bid, ask = quote
-    stock = symbol in market.bars
-    lot = 100 if stock else 1
-    chance = zlib.crc32(f"{symbol}{at_ns}".encode())
-    sizes = {"bs": lot * (1 + chance % 50) if bid else 0, "as": lot * (1 + (chance >> 8) % 50)}
-    venue: Fields = {"bx": "Q", "ax": "P"} if stock else {"bx": "C", "ax": "C"}
-    fields = {"bx": venue["bx"], "bp": float(bid), "bs": sizes["bs"]}
-    fields |= {"ax": venue["ax"], "ap": float(ask), "as": sizes["as"]}
-    return fields | ({"c": ["R"], "z": "B"} if stock else {"c": "A"})
+    chance = zlib.crc32(f"{symbol}{market.last_change(symbol, at_ns)}".encode())
+    bids, asks = 1 + chance % 50 if bid else 0, 1 + (chance >> 8) % 50
+    if symbol in market.bars:  # shares; lots of a hundred
+        sides = {"bx": "Q", "bp": float(bid), "bs": 100 * bids, "ax": "P", "ap": float(ask), "as": 100 * asks}
+        return {**sides, "c": ["R"], "z": "B"}
+    return {"bx": "C", "bp": float(bid), "bs": bids, "ax": "C", "ap": float(ask), "as": asks, "c": "A"}
 
 
 def trade_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
@@ -123,13 +121,11 @@ def trade_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
     quote = market.quote(symbol, at_ns)
     if quote is None:
         return None
-    chance = zlib.crc32(f"{at_ns}{symbol}".encode())
+    chance = zlib.crc32(f"{market.last_change(symbol, at_ns)}{symbol}".encode())
     if symbol not in market.bars:
         return {"p": float(sum(quote) / 2), "s": 1 + chance % 10, "x": "N", "c": "S"}
-    return {"i": 52_983_525_000_000 + chance, "x": "P", "p": float(quote[0]), "s": 1 + chance % 300} | {
-        "c": ["@"],
-        "z": "B",
-    }
+    shares = {"i": 52_983_525_000_000 + chance, "x": "P", "p": float(quote[0]), "s": 1 + chance % 300}
+    return {**shares, "c": ["@"], "z": "B"}
 
 
 def never_trades(symbol: str) -> bool:
@@ -144,18 +140,18 @@ def bar_row(bar: Bar, start_ns: int | None = None) -> Fields:
 
 def quote_row(server: AlpacaServer, symbol: str, now_ns: int) -> Fields | None:
     """The latest quote as REST shows it."""
-    at_ns = now_ns // POINT_NS * POINT_NS
-    fields = quote_fields(server.market, symbol, at_ns)
-    return None if fields is None else {"t": rfc3339(at_ns), **fields}
+    at_ns = server.market.last_change(symbol, now_ns)
+    fields = quote_fields(server.market, symbol, now_ns)
+    return None if at_ns is None or fields is None else {"t": rfc3339(at_ns), **fields}
 
 
 def trade_row(server: AlpacaServer, symbol: str, now_ns: int) -> Fields | None:
     """The latest trade as REST shows it; None for a third of the options, which never traded."""
     if symbol not in server.market.bars and never_trades(symbol):
         return None
-    at_ns = now_ns // POINT_NS * POINT_NS
-    fields = trade_fields(server.market, symbol, at_ns)
-    return None if fields is None else {"t": rfc3339(at_ns), **fields}
+    at_ns = server.market.last_change(symbol, now_ns)
+    fields = trade_fields(server.market, symbol, now_ns)
+    return None if at_ns is None or fields is None else {"t": rfc3339(at_ns), **fields}
 
 
 def merged(bars: Iterable[Bar], start_ns: int) -> Bar | None:
@@ -172,7 +168,7 @@ def merged(bars: Iterable[Bar], start_ns: int) -> Bar | None:
 
 
 def _bars(server: AlpacaServer, query: Mapping[str, str]) -> object:
-    now_ns = server.now_ns()
+    now_ns = server.clock.now_ns()
     symbols = sorted(set(_symbols(query)))
     start_ns = _time(query, "start", midnight_ns(new_york_date(now_ns)))
     end_ns = _time(query, "end", now_ns)
@@ -257,7 +253,7 @@ def _latest(
     name: str, row: Callable[[AlpacaServer, str, int], Fields | None]
 ) -> Callable[[AlpacaServer, Mapping[str, str]], object]:
     def answer(server: AlpacaServer, query: Mapping[str, str]) -> object:
-        now_ns = server.now_ns()
+        now_ns = server.clock.now_ns()
         rows = {symbol: row(server, symbol, now_ns) for symbol in _symbols(query)}
         return {name: {symbol: found for symbol, found in rows.items() if found is not None}}
 
@@ -273,7 +269,7 @@ def _latest_bar(server: AlpacaServer, symbol: str, now_ns: int) -> Fields | None
 
 
 def _stock_snapshots(server: AlpacaServer, query: Mapping[str, str]) -> object:
-    now_ns = server.now_ns()
+    now_ns = server.clock.now_ns()
     found: dict[str, Fields] = {}
     for symbol in _symbols(query):
         if symbol in server.market.bars:
@@ -304,13 +300,15 @@ def _option_snapshots(server: AlpacaServer, query: Mapping[str, str]) -> object:
     if len(symbols) > SYMBOLS_MAX:
         raise BadRequest(f"too many symbols: {len(symbols)}, the maximum is {SYMBOLS_MAX}")
     return _snapshot_page(
-        server, [symbol for symbol in sorted(symbols) if server.market.quote(symbol, server.now_ns())], query
+        server, [symbol for symbol in sorted(symbols) if server.market.quote(symbol, server.clock.now_ns())], query
     )
 
 
 def _chain(server: AlpacaServer, query: Mapping[str, str]) -> object:
     underlying = {"underlying_symbols": query["underlying"]}
-    contracts = contracts_rest.matching(contracts_rest.listing(server.market, server.now_ns()), {**query, **underlying})
+    contracts = contracts_rest.matching(
+        contracts_rest.listing(server.market, server.clock.now_ns()), {**query, **underlying}
+    )
     return _snapshot_page(server, [contract["symbol"] for contract in contracts], query)
 
 
@@ -327,7 +325,7 @@ def _snapshot_page(server: AlpacaServer, symbols: list[str], query: Mapping[str,
 
 
 def _option_snapshot(server: AlpacaServer, symbol: str, *, bare: bool) -> Fields:
-    now_ns = server.now_ns()
+    now_ns = server.clock.now_ns()
     found: Fields = {"latestQuote": quote_row(server, symbol, now_ns)}
     trade = trade_row(server, symbol, now_ns)
     if trade is not None:

@@ -7,6 +7,7 @@ Only what somebody subscribed to is priced, and each message is encoded once for
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import heapq
 import itertools
@@ -183,6 +184,7 @@ class Session:
             self.outbox.clear()
             self.error(407)
             self.close(WSCloseCode.POLICY_VIOLATION)
+            asyncio.get_running_loop().call_later(1.0, self.cut)  # it may never read the goodbye
 
     def close(self, code: int) -> None:
         """Close after what waits; 1006 cuts the connection without a close frame."""
@@ -196,7 +198,11 @@ class Session:
             self.request.transport.abort()
 
     async def write(self) -> None:
-        """Send what the outbox holds, for ever; ends with the close."""
+        """Send what the outbox holds, until the close or a lost client."""
+        with contextlib.suppress(ConnectionError):
+            await self._write()
+
+    async def _write(self) -> None:
         while True:
             await self.wakeup.wait()
             self.wakeup.clear()
@@ -263,7 +269,8 @@ class Session:
                         await self.socket.pong(received.data)
                 case WSMsgType.CLOSE:
                     self.parted = True
-                    await self.socket.close()
+                    asyncio.get_running_loop().call_later(1.0, self.cut)  # what it did not read keeps it open
+                    await self.socket.close(drain=False)
                     return
                 case WSMsgType.TEXT | WSMsgType.BINARY:
                     self.answer(received.data)
@@ -581,7 +588,7 @@ async def _connect(streams: Hub, request: web.Request) -> web.StreamResponse:
         if session.closing is not None:
             await writer
     except ConnectionError:
-        pass
+        log.info("%s stream %s: the client went while it was answered", stream, request.path)
     finally:
         writer.cancel()
         streams.leave(session)

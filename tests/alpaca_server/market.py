@@ -34,6 +34,7 @@ POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in th
 BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its end
 NEVER_NS = 2**63 - 1
 EXPIRIES = 10  # dates listed after a session's own
+LISTINGS_KEPT = 3  # a listing is a megabyte
 _EXPIRED_AFTER_NS = 8 * 3_600 * SECOND_NS  # the last quote of an expired contract stands until midnight
 _COLUMNS = ("open", "high", "low", "close", "volume")
 
@@ -114,12 +115,12 @@ class Market:
     def quote(self, symbol: str, now_ns: int) -> tuple[Decimal, Decimal] | None:
         """Bid and ask in USD of a stock or option; a bid of 0 is no bid. None for what is not listed or long expired.
 
-        An option's value is Black-Scholes on the underlying's path at the last path point.
+        An option's value is Black-Scholes on the underlying's path at the last path point of regular hours.
         """
         if symbol in self.bars:
             price = self.price(now_ns, symbol)
             return None if price is None else (price, price + self._stock_spread)
-        point = self._point(self.symbol, now_ns)
+        point = self._option_point(now_ns)
         if point is None or not self.is_listed(symbol, now_ns):
             return None
         known = self._quotes.get(symbol)
@@ -136,7 +137,7 @@ class Market:
 
         None where Alpaca has none either: not listed, no bid, expiring within minutes, deep in or far out of the money.
         """
-        quote, point = self.quote(symbol, now_ns), self._point(self.symbol, now_ns)
+        quote, point = self.quote(symbol, now_ns), self._option_point(now_ns)
         if quote is None or point is None or quote[0] == 0:
             return None
         strike, right, years = self._terms(symbol, point[0])
@@ -154,6 +155,11 @@ class Market:
             "theta": round(-spot * density * self.volatility / (2 * root) / 365, 4),
             "vega": round(spot * density * root / 100, 4),
         }
+
+    def last_change(self, symbol: str, now_ns: int) -> int | None:
+        """The time of the path point whose quote of `symbol` stands at `now_ns`; None before the first."""
+        point = self._point(symbol, now_ns) if symbol in self.bars else self._option_point(now_ns)
+        return None if point is None else point[0]
 
     def next_change(self, now_ns: int) -> int:
         """The time of the first path point after `now_ns`; NEVER_NS at the tape's end."""
@@ -218,6 +224,8 @@ class Market:
         if session_date not in self._listings:
             index = self._dates.get(session_date)
             centre = None if index is None else self._centres[index]
+            if len(self._listings) == LISTINGS_KEPT:
+                self._listings.pop(next(iter(self._listings)))
             self._listings[session_date] = (
                 [] if index is None or centre is None else list(self._list_contracts(index, centre))
             )
@@ -281,6 +289,11 @@ class Market:
         if path is None or path[0] != index:
             path = self._paths[symbol] = (index, price_path(self.bars[symbol][index]))
         return starts[index] + step * POINT_NS, path[1][step]
+
+    def _option_point(self, now_ns: int) -> tuple[int, Decimal] | None:
+        """The path point that options are priced at: outside of regular hours the last one of the session before."""
+        index = bisect_right(self._opens, now_ns) - 1
+        return None if index < 0 else self._point(self.symbol, min(now_ns, self.sessions[index].close_ns - 1))
 
     def _terms(self, symbol: str, point_ns: int) -> tuple[float, int, float]:
         """Strike, right and years to expiry of a listed option at a path point."""

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import subprocess
+import sys
+import tomllib
 import warnings
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
@@ -41,6 +44,7 @@ with warnings.catch_warnings():
     from alpaca.trading.client import TradingClient
     from alpaca.trading.requests import GetCalendarRequest, GetOptionContractsRequest
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
 OPEN_NS = 1_719_927_000 * SECOND_NS  # 2024-07-02 13:30 UTC
@@ -390,3 +394,25 @@ def test_a_real_tape_has_its_half_days(data_dir: Path) -> None:
     assert len(market.session_bars("2024-07-05")) == 390
     assert market.session_of("2024-07-04") is None
     assert market.price(SESSIONS[0].open_ns) == market.price(SESSIONS[0].open_ns + SECOND_NS)
+
+
+# --- by hand ------------------------------------------------------------------------------------------------------
+
+
+def test_serving_by_hand_prints_what_a_daemon_needs_and_ends_with_the_tape() -> None:
+    program = [sys.executable, "-m", "tests.alpaca_server", "--speed", "50000", "--date", "2024-12-03"]
+    said = subprocess.run(program, capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=120).stdout
+    environment, _, configuration = said.partition("# config.toml")
+    settings = tomllib.loads(configuration.partition("\n\n2024-")[0])
+    assert re.findall(r"^export (\w+)=", environment, re.MULTILINE) == ["APCA_API_KEY_ID", "APCA_API_SECRET_KEY"]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", settings["alpaca"]["trading_url"])
+    assert settings["clock"]["sim_start"] == "2024-12-03T09:20:00-05:00"  # ten minutes before the open, winter time
+    assert settings["clock"]["rate"] == 50000
+    assert said.rstrip().endswith("the tape has ended")
+
+
+def test_serving_by_hand_refuses_a_date_that_is_no_session() -> None:
+    program = [sys.executable, "-m", "tests.alpaca_server", "--date", "2024-11-28"]  # Thanksgiving
+    ended = subprocess.run(program, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=120)
+    assert ended.returncode == 2
+    assert "2024-11-28 is no session of the tape: expected 2024-10-22 to 2024-12-03" in ended.stdout
