@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -109,7 +110,7 @@ def test_keys_come_as_credentials_and_leave_no_core_file(unit: str) -> None:
     loaded = dict(value.split(":") for key, value in settings(unit) if key == "LoadCredential")
     assert loaded.keys() == {"APCA_API_KEY_ID", "APCA_API_SECRET_KEY"}
     assert all(path.startswith("/etc/rltrader/credentials/") for path in loaded.values())
-    assert not [value for key, value in settings(unit) if key.startswith("Environment")]
+    assert not [value for key, value in settings(unit) if key.startswith("Environment") and "APCA" in value]
     assert value(unit, "LimitCORE") == "0"
 
 
@@ -151,14 +152,30 @@ uvloop.run(nothing())
 """
 
 
-def test_the_model_runs_where_no_memory_may_become_executable() -> None:
+def under_the_rule(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     model = ROOT / "tests/fixture_policy/onnx_models/option_scalper/fixture/policy.onnx"
-    done = subprocess.run(
-        [sys.executable, "-c", UNDER_THE_RULE, str(model)], capture_output=True, text=True, check=False, timeout=120
+    return subprocess.run(
+        [sys.executable, "-c", UNDER_THE_RULE, str(model)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
+
+
+def test_the_model_runs_where_no_memory_may_become_executable() -> None:
+    done = under_the_rule({})
     if done.returncode == 77:
         pytest.skip("needs Linux 6.3 or newer, which can refuse executable memory to one process")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("unit", [DAEMON, DESK])
+def test_onnxruntime_keeps_no_usage_data_below_the_state_directory(unit: str, tmp_path: Path) -> None:
+    given = dict(value.split("=") for key, value in settings(unit) if key == "Environment")
+    under_the_rule({"HOME": str(tmp_path), "ORT_DISABLE_TELEMETRY": "0"} | given)  # the unit's own word counts
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_make_install_copies_and_starts_nothing() -> None:
