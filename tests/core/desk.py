@@ -27,12 +27,13 @@ from daemon.core.events import (
     PolicyAnswered,
     Quote,
     QuotesReceived,
+    ResumeRequested,
     SessionScheduled,
 )
 from daemon.core.limits import Trading
 from daemon.core.orders import Order
 from daemon.core.records import DecisionRow, Row
-from daemon.core.state import Identity, State, encode_state
+from daemon.core.state import Book, Identity, State, encode_state
 from daemon.core.step import Core
 from strategies.contract import Answer, Bar, Choice, Decision, Observation, Session, Spec, Target, View
 
@@ -161,6 +162,7 @@ class Desk:
         effects: list[AnyEffect] = []
         for event in events:
             step = self.core.step(self.state, event)
+            adds_up(self.state, event, step.state)
             self.state = step.state
             if self.reload:
                 self.state = self.core.decoder().decode(encode_state(self.state))
@@ -288,6 +290,24 @@ class Desk:
 
     def decisions(self) -> list[DecisionRow]:
         return [row for row in self.rows if isinstance(row, DecisionRow)]
+
+
+def at_cost(book: Book) -> Decimal:
+    """Cash and positions at what they cost."""
+    return book.cash + sum((p.cost * p.multiplier for p in book.positions.values()), Decimal(0))
+
+
+def adds_up(before: State[Any], event: Event, after: State[Any]) -> None:
+    """Cash + positions at cost = start + transfers + realised, always: what one step changes on one side it changes on
+    the other. A start sets the left side; a new session and a resume begin the count of the transfers again.
+    """
+    old, new = before.book, after.book
+    if isinstance(event, BrokerSnapshot) or before.broker.began_ns != after.broker.began_ns:
+        return
+    again = isinstance(event, SessionScheduled | ResumeRequested) and not new.transfers
+    transfers = Decimal(0) if again else new.transfers - old.transfers
+    moved, explained = at_cost(new) - at_cost(old), transfers + new.realized - old.realized
+    assert moved == explained, f"{event}: {moved} USD moved, {explained} explained"
 
 
 def desk(trading: Trading | None = None, *, cash: str = "10000", mode: str = "replay", warm_after: int = 1) -> Desk:
