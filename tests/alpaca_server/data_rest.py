@@ -84,8 +84,10 @@ def rfc3339(time_ns: int, zone: ZoneInfo | None = None) -> str:
     """A time as text with up to 9 fractional digits, trailing zeros dropped: `Z`, or the offset of `zone`."""
     seconds, fraction = divmod(time_ns, SECOND_NS)
     text = datetime.fromtimestamp(seconds, zone or UTC).isoformat()
-    body, offset = (text[:19], text[19:]) if zone is not None else (text[:19], "Z")
-    return f"{body}.{fraction:09d}".rstrip("0").rstrip(".") + offset
+    body, offset = text[:19], text[19:] if zone is not None else "Z"
+    if not fraction:
+        return body + offset
+    return f"{body}.{fraction:09d}".rstrip("0") + offset
 
 
 def bar_fields(bar: Bar) -> Fields:
@@ -205,22 +207,20 @@ def _aggregated(
     if match is None:
         raise BadRequest(f"invalid timeframe: {timeframe!r}")
     count, unit = int(match[1]), match[2]
+    groups: dict[int, list[Bar]] = {}
     if unit in {"Min", "T", "Hour", "H"}:
         width = count * MINUTE_NS * (60 if unit in {"Hour", "H"} else 1)
+        rows = known_bars(server, symbol, start_ns, end_ns + width - MINUTE_NS, now_ns)
         if width == MINUTE_NS:
-            return known_bars(server, symbol, start_ns, end_ns, now_ns)
-
-        def label(bar: Bar) -> int:
-            return bar.start_ns // width * width
-    else:
-
-        def label(bar: Bar) -> int:
-            return _period_ns(new_york_date(bar.start_ns), unit, count)
-
-    groups: dict[int, list[Bar]] = {}
-    widest_ns = 31 * count * 86_400 * SECOND_NS if unit in {"Month", "M"} else 8 * 86_400 * SECOND_NS
-    for bar in known_bars(server, symbol, start_ns, end_ns + widest_ns, now_ns):
-        groups.setdefault(label(bar), []).append(bar)
+            return rows
+        for bar in rows:
+            groups.setdefault(bar.start_ns // width * width, []).append(bar)
+    else:  # of regular hours
+        for session in server.market.sessions:
+            label = _period_ns(session.date, unit, count)
+            if start_ns <= label <= end_ns and session.open_ns < now_ns:
+                rows = known_bars(server, symbol, session.open_ns, session.close_ns - 1, now_ns)
+                groups.setdefault(label, []).extend(rows)
     bars = (merged(rows, start) for start, rows in groups.items() if start_ns <= start <= end_ns)
     return [bar for bar in bars if bar is not None]
 
