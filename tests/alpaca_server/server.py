@@ -6,7 +6,6 @@ Credentials, rate limit, request log and HTTP faults act here, before any handle
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
@@ -63,10 +62,10 @@ class LoggedRequest:
 
 
 class AlpacaServer:
-    """All five services on one free port, for the time of an `async with`.
+    """All five services on one port (a free one for 0), for the time of an `async with`.
 
     `accounts` are by key; without any there is one with `DEFAULT_KEY`, `DEFAULT_SECRET` and 10,000.00 USD. Raises
-    OSError where no port can be bound. Attributes are for the loop's own thread; other threads go through `Serving`.
+    OSError where the port cannot be bound. Attributes are for the loop's own thread; other threads go through `Serving`.
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class AlpacaServer:
         faults: Faults | None = None,
         accounts: Iterable[Account] = (),
         rules: Rules | None = None,
+        port: int = 0,
     ) -> None:
         self.market = market
         self.clock = clock
@@ -87,7 +87,7 @@ class AlpacaServer:
         self.requests: list[LoggedRequest] = []
         self.trade_stream = TradeStream(self)
         self.matching = Matching(self)
-        self.port = 0
+        self.port = port
         self._spent: dict[tuple[str, bool], tuple[int, int]] = {}  # (key, data) -> (window, requests)
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
@@ -155,7 +155,7 @@ class AlpacaServer:
             app.router.add_routes(module.routes(self))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
         self.port = self._runner.addresses[0][1]
         self._tasks = [
@@ -299,8 +299,7 @@ async def _cut(request: web.Request) -> web.StreamResponse:
     """Reset the connection without a reply; the handler ends as cancelled by the lost client."""
     if request.transport is not None:
         request.transport.abort()
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(asyncio.Event().wait(), 1.0)
+    await asyncio.sleep(1.0)
     return web.Response(status=500)
 
 
