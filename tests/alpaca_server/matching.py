@@ -51,8 +51,9 @@ class Matching:
             self.changed.clear()
             self.advance(self.server.clock.now_ns())
             left_s = self.server.clock.real_s(self._next_wake() - self.server.clock.now_ns())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.changed.wait(), min(max(left_s, 0.0), LONGEST_WAIT_S))
+            with contextlib.suppress(TimeoutError):  # not wait_for: it may lose a cancellation
+                async with asyncio.timeout(min(max(left_s, 0.0), LONGEST_WAIT_S)):
+                    await self.changed.wait()
 
     def advance(self, now_ns: int) -> None:
         """All that happens up to `now_ns`: path points, sessions that close, what the script does to accounts."""
@@ -356,7 +357,10 @@ class Matching:
 
     def _later(self, sim_s: float, then: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
-        loop.call_later(self.server.clock.real_s(int(sim_s * SECOND_NS)), then)
+        if sim_s > 0:
+            loop.call_later(self.server.clock.real_s(int(sim_s * SECOND_NS)), then)
+        else:
+            loop.call_soon(then)  # the next turn: before whatever the reply makes the client do
 
 
 def fill_fields(order: Order, quantity: Decimal, price: Decimal, at_ns: int, *, whole: bool) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer
 
 ACCOUNT = web.RequestKey("account", Account)
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?")
 TRADE_TYPES = frozenset({"FILL"})
 CONFIGURABLE = (
     "fractional_trading",
@@ -81,10 +83,8 @@ class TradingRest:
     async def configure(self, request: web.Request) -> web.Response:
         """PATCH /v2/account/configurations."""
         changes = await _body(request)
-        unknown = set(changes) - set(CONFIGURABLE)
-        if unknown:
-            raise invalid(f"unknown configuration {min(unknown)}")
-        request[ACCOUNT].configuration.update(changes)
+        known = {name: value for name, value in changes.items() if name in CONFIGURABLE}
+        request[ACCOUNT].configuration.update(known)
         return web.json_response(request[ACCOUNT].configuration)
 
     async def activities(self, request: web.Request) -> web.Response:
@@ -312,14 +312,16 @@ def _positive(value: str, name: str) -> Decimal:
 
 
 def _time_ns(value: str) -> int:
-    """A query's time (RFC 3339 or a date) in nanoseconds UTC."""
+    """A query's time (RFC 3339 with up to nine digits, or a date; without offset UTC) in nanoseconds UTC."""
+    match = _TIME.fullmatch(value.replace(" ", "+"))
+    if match is None:
+        raise invalid(f"invalid time {value}")
+    whole, fraction, offset = match.groups()
     try:
-        moment = datetime.fromisoformat(value.replace(" ", "+"))
+        moment = datetime.fromisoformat(whole + (offset or "+00:00" if "T" in whole else "T00:00:00+00:00"))
     except ValueError:
         raise invalid(f"invalid time {value}") from None
-    if moment.tzinfo is None:
-        moment = datetime.fromisoformat(moment.isoformat() + "+00:00")
-    return int(moment.timestamp()) * SECOND_NS + moment.microsecond * 1000
+    return int(moment.timestamp()) * SECOND_NS + int((fraction or "0").ljust(9, "0"))
 
 
 def _asked_for(order: Order, query: Any) -> bool:
