@@ -140,6 +140,9 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     if order.known:
         alarm(draft, "order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now", once=True)
         put_order(draft, advance(order, "expired"))
+        if order.purpose == "entry":  # no other is sent in its place: it may have filled
+            draft.works = {key: work for key, work in draft.works.items() if key != order.work}
+        draft.effects.append(AskBroker(f"an order is lost: {order.client_order_id}"))
         return
     order = advance(order, "missing")
     session = draft.session.session
