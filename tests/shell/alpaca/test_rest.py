@@ -98,6 +98,15 @@ def buy(name: str = NAME, quantity: int = 1, limit: str | None = "20", valid_s: 
     return SubmitOrder(name, CALL, 1, quantity, price, "buy_to_open", OPEN_NS + round(valid_s * SECOND_NS))
 
 
+async def eventually(reached: Callable[[], bool]) -> None:
+    """Return when it is so; fails when it is not within twenty seconds."""
+    for _ in range(2000):
+        if reached():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to be")
+
+
 # --- the body of an order -----------------------------------------------------------------------------------------
 
 
