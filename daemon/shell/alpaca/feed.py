@@ -113,7 +113,16 @@ class LiveFeed:
             tell=tell,
         )
         self._quotes = LiveQuotes(
-            option, quotes, option_feed, put, tell, clock=clock, conflate_ns=self._timing.conflate_ns
+            option,
+            quotes,
+            option_feed,
+            put,
+            tell,
+            clock=clock,
+            in_session=self._in_session,
+            conflate_ns=self._timing.conflate_ns,
+            silence_ns=self._timing.silence_ns,
+            breath_s=self._timing.breath_s,
         )
 
     # --- sessions -------------------------------------------------------------------------------------------------
@@ -192,7 +201,8 @@ class LiveFeed:
         self._over = session.date
         self._put(SessionEnded(self._clock.now_ns(), session.date))
         dropped = {f"quote_{reason}": count for reason, count in self._quotes.book.counts.items()}
-        self._tell("feed_counts", date=session.date, counts=dict(self.counts) | dropped)
+        bars = {f"bar_{reason}": count for reason, count in self._merge.counts.items()}
+        self._tell("feed_counts", date=session.date, counts=dict(self.counts) | bars | dropped)
 
     def _announce(self, session: Session) -> SessionScheduled:
         """Put `SessionScheduled` once for each session and begin its sequence of bars."""
@@ -203,6 +213,10 @@ class LiveFeed:
         self._quotes.note_listed(())
         self._put(self._scheduled)
         return self._scheduled
+
+    def _in_session(self) -> bool:
+        current, now_ns = self._current(), self._clock.now_ns()
+        return current is not None and current.date != self._over and current.open_ns <= now_ns < current.close_ns
 
     def _current(self) -> Session | None:
         return None if self._scheduled is None else self._scheduled.session
@@ -295,10 +309,9 @@ class LiveFeed:
             await asyncio.sleep(wait_s)
 
     def _tell_unanswered(self, error: RestError, session: Session, wait_s: float) -> None:
-        if isinstance(error, Refused) and error.status in NOT_FOUND:
-            self._tell("symbol_refused", symbol=self._symbol, problem=str(error))
-        problem, wait_s = str(error), round(wait_s, 2)
-        self._tell("history_unavailable", symbol=self._symbol, date=session.date, problem=problem, wait_s=wait_s)
+        unknown = isinstance(error, Refused) and error.status in NOT_FOUND
+        name = "symbol_refused" if unknown else "history_unavailable"
+        self._tell(name, symbol=self._symbol, date=session.date, problem=str(error), wait_s=round(wait_s, 2))
 
     def _retry_s(self, tries: int) -> float:
         most = min(self._timing.retry_most_s, self._timing.retry_first_s * 2.0 ** min(tries, 16))
@@ -356,11 +369,9 @@ class LiveFeed:
         while True:
             now_ns = self._clock.now_ns()
             session = self._current()
-            if session is None or self._current_over() or not session.open_ns <= now_ns < session.close_ns:
+            if session is None or not self._in_session():
                 silent = 0
-                await self._nap(
-                    now_ns + MINUTE_NS if session is None or now_ns >= session.close_ns else session.open_ns
-                )
+                await self._nap(now_ns + MINUTE_NS)
                 continue
             quiet_from_ns = max(session.open_ns, self._heard_ns, since_ns)
             if now_ns < quiet_from_ns + self._timing.silence_ns:

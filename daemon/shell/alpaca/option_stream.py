@@ -152,22 +152,29 @@ class LiveQuotes:
         tell: Tell,
         *,
         clock: Clock,
+        in_session: Callable[[], bool],
         conflate_ns: int,
+        silence_ns: int,
+        breath_s: float,
     ) -> None:
         self.book = QuoteBook()
         self.stream = OptionStream(
-            endpoint, book=self.book, on_quote=self._on_quote, on_state=lambda _state: None, tell=tell
+            endpoint, book=self.book, on_quote=self._on_streamed, on_state=lambda _state: None, tell=tell
         )
         self._reads = reads
         self._feed = feed
         self._put = put
         self._tell = tell
         self._clock = clock
+        self._in_session = in_session
         self._conflate_ns = conflate_ns
+        self._silence_ns = silence_ns
+        self._breath_s = breath_s
+        self._heard_ns = 0  # when the newest streamed quote came
         self._contracts: tuple[Contract, ...] = ()
         self._watched: tuple[str, ...] = ()
         self._attended: frozenset[str] = frozenset()
-        self._unquoted: set[str] = set()
+        self._unasked: set[str] = set()
         self._quote_came = asyncio.Event()
         self._asked = asyncio.Event()
 
@@ -193,11 +200,20 @@ class LiveQuotes:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._conflate(), name="quote conflater")
             tasks.create_task(self._ask_unquoted(), name="first quotes")
+            tasks.create_task(self._watch_silence(), name="quote silence watch")
 
     def _restream(self) -> None:
-        self._unquoted |= self.stream.watch(with_neighbours(self._contracts, self._watched) | self._attended)
-        if self._unquoted:
+        new = self.stream.watch(with_neighbours(self._contracts, self._watched) | self._attended)
+        self._ask_for({symbol for symbol in new if symbol not in self.book})
+
+    def _ask_for(self, symbols: Collection[str]) -> None:
+        self._unasked |= set(symbols)
+        if self._unasked:
             self._asked.set()
+
+    def _on_streamed(self, symbol: str) -> None:
+        self._heard_ns = self._clock.now_ns()
+        self._on_quote(symbol)
 
     def _on_quote(self, symbol: str) -> None:
         if symbol in self._attended:
@@ -213,13 +229,30 @@ class LiveQuotes:
                 self._put(QuotesReceived(now_ns, 0, self.book.take(news)))
                 await self._clock.sleep_until(now_ns + self._conflate_ns)
 
+    async def _watch_silence(self) -> None:
+        """No streamed quote for a while in a session: tell, reconnect (ever more seldom) and ask REST each minute."""
+        since_ns, silent = self._clock.now_ns(), 0
+        while True:
+            now_ns = self._clock.now_ns()
+            if not self._in_session() or not self.stream.watched:
+                since_ns = now_ns
+            quiet_ns = now_ns - max(since_ns, self._heard_ns)
+            silent = silent + 1 if quiet_ns >= self._silence_ns else 0
+            if silent:
+                self._ask_for(self.stream.watched)
+            if silent & (silent - 1) == 0 < silent:  # the 1st, 2nd, 4th, 8th … minute
+                self._tell("quotes_silent", contracts=len(self.stream.watched), quiet_s=quiet_ns // 1_000_000_000)
+                self.stream.socket.force_reconnect("no quote came")
+            await asyncio.sleep(self._breath_s)
+            await self._clock.sleep_until(now_ns + 60_000_000_000)
+
     async def _ask_unquoted(self) -> None:
-        """A contract that was newly watched and has no quote yet is asked for once over REST."""
+        """A newly watched contract without a quote is asked for once over REST, all are while the stream is silent."""
         while True:
             await self._asked.wait()
             self._asked.clear()
-            asked = tuple(sorted(s for s in self._unquoted if s in self.stream.watched and s not in self.book))
-            self._unquoted.clear()
+            asked = tuple(sorted(self._unasked & self.stream.watched))
+            self._unasked.clear()
             if not asked:
                 continue
             try:
@@ -232,8 +265,8 @@ class LiveQuotes:
                 self._tell("quotes_unavailable", symbols=odd, problem="the answer has no bid, ask or time for them")
 
     def _note(self, symbol: str, raw: dict[str, Any]) -> bool:
-        """Note REST's quote unless the stream was faster; False when it cannot be read."""
-        if symbol not in self.stream.watched or symbol in self.book:
+        """Note REST's quote unless the stream's is newer; False when it cannot be read."""
+        if symbol not in self.stream.watched:
             return True
         try:
             self.book.add(symbol, raw["bp"], raw["ap"], instant_ns(raw["t"]))

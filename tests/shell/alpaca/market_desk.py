@@ -155,7 +155,7 @@ async def desk(
     date: str,
     start_s: float,
     *,
-    rate: float = 120.0,
+    rate: float = 200.0,
     timing: Timing = TIMING,
     market: Market | None = None,
 ) -> AsyncIterator[MarketDesk]:
