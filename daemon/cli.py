@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from daemon.config import EXIT_CODE, ConfigError, Credentials, Settings, credentials, load
+from daemon.config import DEFAULT_CONFIG, EXIT_CODE, ConfigError, Credentials, Settings, credentials, load
 from daemon.core.state import State
 from daemon.lean import with_pandas
 from daemon.shell.calendar import CalendarError
@@ -29,7 +29,6 @@ from daemon.shell.tape import TapeError
 from daemon.shell.telemetry import Log
 
 BUNDLED_TAPE = Path(__file__).parent / "tapes" / "spy_synthetic_30.csv.gz"
-DEFAULT_CONFIG = Path("config.toml")
 TROUBLE = 1
 MEND = "what was committed is intact; make room or mend the disk, then start again"
 REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)

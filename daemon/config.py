@@ -30,6 +30,7 @@ from strategies.registry import STRATEGIES
 ENVIRONMENT_PREFIX = "RLTRADER_"
 OTHER_VARIABLES = ("RLTRADER_DATA",)  # not settings: where the tests find recorded data
 EXIT_CODE = 2
+DEFAULT_CONFIG = Path("config.toml")
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
 _Positive = Annotated[int, Ge(1)]

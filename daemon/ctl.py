@@ -1,7 +1,7 @@
 """`rltraderctl`: look at a state directory and prove it; halt or resume a stopped desk.
 
 `verify`, `status`, `events` and `decisions` read only, also beside a running daemon. `halt` and `resume` write one
-journaled event with its reason and need the daemon stopped.
+journaled event with its reason and need the daemon stopped. `panic` needs no state directory at all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 from rich.text import Text
 
-from daemon.config import EXIT_CODE
+from daemon.config import DEFAULT_CONFIG, EXIT_CODE, ConfigError, credentials, load
 from daemon.core.events import AnyEvent, HaltRequested, ResumeRequested
 from daemon.core.session import NEW_YORK
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
@@ -69,6 +69,10 @@ def parser() -> argparse.ArgumentParser:
         operator = command(name, text)
         operator.add_argument("--reason", required=True, help="why; it is journaled")
         operator.add_argument("--who", default="operator", help="who says so; it is journaled")
+    text = "cancel every order and close every position of the account, straight over REST, without daemon or journal"
+    panic = commands.add_parser("panic", help=text, description=text)
+    panic.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml where it is)")
+    panic.add_argument("--yes", action="store_true", help="do not ask on a terminal")
     return line
 
 
@@ -81,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (JournalError, StateDirError, WriteFailed, _NotFound) as error:
+    except (ConfigError, JournalError, StateDirError, WriteFailed, _NotFound) as error:
         sys.stderr.write(f"rltraderctl: {error}\n")
         return EXIT_CODE
     return code
@@ -320,6 +324,19 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     return _command(options, console, lambda now: ResumeRequested(now, options.reason, options.who))
 
 
+def _panic(options: argparse.Namespace, console: Console) -> int:
+    config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
+    settings, keys = load(config, {}), credentials()
+    if not keys.complete:
+        raise ConfigError("no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment")
+    console.print(f"the {settings.desk.account} account at {settings.address('trading_url')}: cancel all, close all")
+    if sys.stdin.isatty() and not options.yes and input("type PANIC to go on: ") != "PANIC":
+        raise _NotFound("nothing was touched")
+    from daemon.rescue import rescue
+
+    return rescue(settings, keys)
+
+
 def _command(options: argparse.Namespace, console: Console, event: Callable[[int], Any]) -> int:
     from daemon.wiring import command_offline
 
@@ -383,6 +400,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "decisions": _decisions,
     "halt": _halt,
     "resume": _resume,
+    "panic": _panic,
 }
 
 

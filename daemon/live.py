@@ -35,8 +35,10 @@ from daemon.shell.alpaca.rest import Access, Deadlines, MarketData, TradingOrder
 from daemon.shell.alpaca.trade_stream import StreamDeadlines, TradeStream
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
+from daemon.shell.end_of_day import archive, disk_is_low, write_report
 from daemon.shell.engine import Engine
 from daemon.shell.intake import Intake
+from daemon.shell.journal import FILE
 from daemon.shell.model_store import LoadedModel, load
 from daemon.shell.policy import OnnxPolicy
 from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
@@ -56,6 +58,8 @@ HOLDING_TICK_NS = 5 * SECOND_NS
 IDLE_TICK_NS = 60 * SECOND_NS
 LEAST_NAP_S = 0.02  # however fast a simulated clock runs
 PROBE_S = 20.0
+DAY_NS = 86_400 * SECOND_NS
+HORIZON_DAYS = 30  # fewer left in the calendar are told
 
 
 @dataclass(slots=True)
@@ -332,8 +336,23 @@ class LiveDesk:
                 self.engine.snapshot_soon()
             case kind if kind == END_OF_DAY:
                 self._plan(self._live.calendar.next_after(session.close_ns))
+                await self._end_of_day(session)
             case _:
                 self.intake.put(ClockTicked(self._live.clock.now_ns()))
+
+    async def _end_of_day(self, session: Session) -> None:
+        """Report, copy of the journal, and a look at disk and calendar. Off the loop; what fails is told by its job."""
+        journal, keep = self._state_dir.path / FILE, self._live.settings.service.archives
+        report = await asyncio.to_thread(write_report, journal, session)
+        copy = await asyncio.to_thread(archive, journal, session.date, keep)
+        self._log("day_ended", date=session.date, report=str(report), archive=str(copy or ""))
+        low = await asyncio.to_thread(disk_is_low, journal)
+        if low is not None:
+            self._log("disk_low", free_mib=low[0], journal_mib=low[1])
+        last = self._live.calendar.sessions[-1]
+        days = (last.close_ns - self._live.clock.now_ns()) // DAY_NS
+        if days < HORIZON_DAYS:
+            self._log("calendar_ends", last=last.date, days=days)
 
     async def _tick(self) -> None:
         """Let time pass: often while something waits for it, seldom when nothing does."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import alpaca.data.historical
-import alpaca.trading.client
-import onnxruntime
-import uvloop
+import importlib
 
-import daemon.live
 from daemon.shell.calendar import SessionCalendar
 
+for name in ("alpaca.data.historical", "alpaca.trading.client", "daemon.live", "onnxruntime", "uvloop"):
+    importlib.import_module(name)
 SessionCalendar.to_horizon("2024-03-01")

@@ -55,7 +55,7 @@ class SessionCalendar:
 
     @classmethod
     def to_horizon(cls, start_date: str) -> SessionCalendar:
-        """All sessions that are known from a margin before `start_date` on. Raises CalendarError for a malformed date."""
+        """All known sessions from a margin before `start_date` on. Raises CalendarError for a malformed date."""
         begin = (_date(start_date) - timedelta(days=_MARGIN_DAYS)).isoformat()
         return cls(tuple(s for s in _sessions_since(int(begin[:4])) if s.date >= begin))
 

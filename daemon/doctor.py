@@ -1,0 +1,263 @@
+"""`rltraderd --check` of a live desk: one line for each thing that a trading host gets wrong, exit code 0 or 2.
+
+It reads only: nothing is written, no order is sent, no stream is opened. A line is `ok`, `warn` (it would run) or
+`FAIL` with the cure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from daemon.config import ADDRESSES, EXIT_CODE, Credentials, Settings
+from daemon.live import DRY_RUN, Live, accesses, clock_of, prepare_live
+from daemon.shell.alpaca import wire
+from daemon.shell.alpaca.lanes import account_lanes, market_lane
+from daemon.shell.alpaca.report import blocked
+from daemon.shell.alpaca.rest import MarketData, Raw, Refused, RestError, TradingReads
+from daemon.shell.calendar import CalendarError, SessionCalendar
+from daemon.shell.clock import SECOND_NS, Clock, skew_ns
+from daemon.shell.journal import FILE, JournalError
+from daemon.shell.model_store import ModelError
+from daemon.shell.state_dir import StateDirError, check_identity, locked_by, peek
+
+OK, WARN, FAIL = "ok", "warn", "FAIL"
+FREE_MIB_LEAST = 500
+FREE_MIB_GOOD = 5_000
+HORIZON_DAYS_LEAST, HORIZON_DAYS_GOOD = 15, 60
+OPTIONS_LEVEL = 2  # long calls and puts
+DAY_NS = 86_400 * SECOND_NS
+OTHERS = stat.S_IRWXO
+HOUR_NS = 3_600 * SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, how it is, and what was found (with the cure where it is not ok)."""
+
+    subject: str
+    verdict: str
+    told: str
+
+
+def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
+    """Print all findings; returns 0, or 2 when one failed."""
+    findings = asyncio.run(findings_of(settings, keys, dry_run=dry_run))
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        sys.stdout.write(f"{finding.subject:<{width}}  {finding.verdict:<4}  {finding.told}\n")
+    failed = [finding.subject for finding in findings if finding.verdict == FAIL]
+    sys.stdout.write(json.dumps({"check": "failed" if failed else "ok", "failed": failed}) + "\n")
+    return EXIT_CODE if failed else 0
+
+
+async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -> list[Finding]:
+    """All findings, in the order in which they are shown."""
+    clock = clock_of(settings)
+    mode = DRY_RUN if dry_run else settings.desk.account
+    sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
+    found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
+    found.append(_addresses(settings))
+    live, model = _model(settings, keys, dry_run=dry_run)
+    found += [model, _calendar(clock), *_state_dir(settings, live), _core_dumps()]
+    lanes = (*account_lanes(clock), market_lane(clock))
+    try:
+        _, read_access, data_access = accesses(settings, keys)
+        reads, data = TradingReads(read_access, lanes[1]), MarketData(data_access, lanes[2])
+        account = await _account(settings, reads, dry_run=dry_run)
+        found += account
+        if account[0].verdict != FAIL:
+            found.append(await _skew(settings, reads, clock))
+        found += await _feeds(settings, data, clock)
+    finally:
+        for lane in lanes:
+            await lane.close()
+    return found
+
+
+def _addresses(settings: Settings) -> Finding:
+    shown = ", ".join(dict.fromkeys(settings.address(name).split("/")[2] for name in ADDRESSES))
+    told = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.rate else shown
+    return Finding("addresses", OK, told)
+
+
+def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, Finding]:
+    try:
+        live = prepare_live(settings, keys, dry_run=dry_run)
+    except (ModelError, CalendarError) as error:
+        return None, Finding("model", FAIL, str(error))
+    manifest = live.model.manifest
+    told = f"{live.model.version} on {live.policy.provider}, hash and golden answers verified"
+    problems = []
+    if not manifest.promoted:
+        problems.append("it is not promoted")
+    if manifest.training.feed != settings.feed.name:
+        problems.append(f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}")
+    if problems:
+        real = live.mode == "live"
+        cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
+        return live, Finding("model", FAIL if real else WARN, f"{told}; {' and '.join(problems)}{cure}")
+    return live, Finding("model", OK, told)
+
+
+def _calendar(clock: Clock) -> Finding:
+    now_ns = clock.now_ns()
+    today = datetime.fromtimestamp(now_ns / SECOND_NS, UTC).date().isoformat()
+    try:
+        calendar = SessionCalendar.to_horizon(today)
+        upcoming = calendar.at(now_ns) or calendar.next_after(now_ns)
+    except CalendarError as error:
+        return Finding("calendar", FAIL, str(error))
+    last = calendar.sessions[-1]
+    days = (last.close_ns - now_ns) // DAY_NS
+    minutes = (upcoming.close_ns - upcoming.open_ns) // (60 * SECOND_NS)
+    told = f"session {upcoming.date} ({minutes} minutes) runs or comes next; known until {last.date}, {days} days"
+    if days >= HORIZON_DAYS_GOOD:
+        return Finding("calendar", OK, told)
+    return Finding("calendar", FAIL if days < HORIZON_DAYS_LEAST else WARN, f"{told}: update exchange_calendars")
+
+
+def _state_dir(settings: Settings, live: Live | None) -> list[Finding]:
+    path = settings.paths.state_dir
+    there = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), Path("/"))
+    found = []
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        found.append(Finding("state directory", FAIL, f"{path}: {there} is not writable: check its owner and mode"))
+    else:
+        found.append(_journal(path, live))
+    if path.is_dir():
+        found.append(_permissions(path))
+    free = shutil.disk_usage(there).free >> 20
+    verdict = OK if free >= FREE_MIB_GOOD else WARN if free >= FREE_MIB_LEAST else FAIL
+    cure = "" if verdict == OK else f": make room, {FREE_MIB_GOOD:,} MiB are good for months"
+    found.append(Finding("disk", verdict, f"{free:,} MiB free where the journal is{cure}"))
+    return found
+
+
+def _journal(path: Path, live: Live | None) -> Finding:
+    try:
+        meta = peek(path)
+        if meta is not None and live is not None:
+            check_identity(path, meta, live.meta())
+        holder = locked_by(path)
+    except (StateDirError, JournalError, OSError) as error:
+        return Finding("state directory", FAIL, str(error))
+    if holder:
+        return Finding("state directory", WARN, f"{path}: in use by process {holder}: a second daemon would be refused")
+    return Finding("state directory", OK, f"{path}: " + ("resumes a journal" if meta else "new"))
+
+
+def _permissions(path: Path) -> Finding:
+    open_to_all = [file.name for file in (path, path / FILE) if file.exists() and file.stat().st_mode & OTHERS]
+    if open_to_all:
+        return Finding("permissions", WARN, f"{', '.join(open_to_all)}: open to every user: chmod o-rwx -R {path}")
+    return Finding("permissions", OK, "the journal is not open to every user")
+
+
+def _core_dumps() -> Finding:
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
+    if soft == 0:
+        return Finding("core dumps", OK, "off: keys in memory never reach a file")
+    return Finding("core dumps", WARN, "on: a crash could write keys to a file: LimitCORE=0, or ulimit -c 0")
+
+
+async def _account(settings: Settings, reads: TradingReads, *, dry_run: bool) -> list[Finding]:
+    """Keys of the right environment, the account's number, status and options level."""
+    try:
+        account = await reads.account()
+    except Refused as refused:
+        where = settings.address("trading_url").split("/")[2]
+        return [Finding("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")]
+    except RestError as error:
+        return [Finding("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")]
+    number, expected = str(account.get("account_number")), settings.desk.account_number
+    found = [Finding("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
+    if expected and number != expected:
+        told = f"the keys open {number}, desk.account_number is {expected}: give the right keys or number"
+        found.append(Finding("account number", FAIL, told))
+    why = blocked(account)
+    cash = str(account.get("cash"))
+    if why:
+        found.append(Finding("account", FAIL, f"it may not trade: {why}: see its page at the broker"))
+    else:
+        found.append(Finding("account", OK, f"ACTIVE, {cash} USD of cash, equity {account.get('equity')} USD"))
+    found.append(_options_level(account, dry_run=dry_run))
+    return found
+
+
+def _options_level(account: Raw, *, dry_run: bool) -> Finding:
+    told = account.get("options_trading_level")
+    try:
+        level = int(str(told))
+    except ValueError:
+        level = 0
+    if level >= OPTIONS_LEVEL:
+        return Finding("options level", OK, f"{level}: long calls and puts may be bought")
+    cure = f"{told}: {OPTIONS_LEVEL} is needed to buy calls and puts: apply for it at the broker"
+    return Finding("options level", WARN if dry_run else FAIL, cure)
+
+
+async def _skew(settings: Settings, reads: TradingReads, clock: Clock) -> Finding:
+    asked_ns = clock.now_ns()
+    try:
+        broker_ns = wire.time_ns((await reads.clock()).get("timestamp"))
+    except (RestError, wire.Malformed) as error:
+        return Finding("clock", WARN, f"the broker's clock cannot be asked: {error}")
+    answered_ns = clock.now_ns()
+    skew_s = skew_ns(broker_ns, asked_ns, answered_ns) / SECOND_NS
+    doubt_s, limit_s = (answered_ns - asked_ns) / 2 / SECOND_NS, settings.alpaca.clock_skew_max_s
+    told = f"{skew_s:+.3f} s from the broker's, give or take {doubt_s:.3f} s"
+    if abs(skew_s) - doubt_s <= limit_s:
+        return Finding("clock", OK, told)
+    return Finding("clock", FAIL, f"{told}, limit {limit_s:g} s: mend time synchronisation (chrony)")
+
+
+async def _feeds(settings: Settings, data: MarketData, clock: Clock) -> list[Finding]:
+    """Whether the keys may read the configured feeds: a quote of the underlying, and recent bars."""
+    from strategies.registry import strategy
+
+    symbol = strategy(settings.desk.strategy).spec.symbols[0]
+    now_ns = clock.now_ns()
+
+    async def quote() -> str:
+        return "a quote" if await data.latest_quote(symbol, settings.feed.name) else "no quote yet"
+
+    async def bars() -> str:
+        rows = await data.bars(symbol, now_ns - 96 * HOUR_NS, now_ns - 60 * SECOND_NS, settings.feed.name)
+        return f"{len(rows)} bars of the last days"
+
+    async def options() -> str:
+        spot = wire.decimal((await data.latest_quote(symbol, settings.feed.name) or {}).get("bp"), "bp")
+        today, week = (datetime.fromtimestamp(ns / SECOND_NS, UTC).date() for ns in (now_ns, now_ns + 7 * DAY_NS))
+        near = (spot * Decimal("0.99"), spot * Decimal("1.01"))
+        chain = await data.option_chain(symbol, today.isoformat(), week.isoformat(), *near, settings.feed.options)
+        return f"{len(chain)} contracts near the money this week"
+
+    cure = "subscribe to it, or set feed.name"
+    return [
+        await _entitled(f"feed {settings.feed.name}", quote, cure),
+        await _entitled("history", bars, cure),
+        await _entitled(f"options {settings.feed.options}", options, "subscribe to it, or set feed.options"),
+    ]
+
+
+async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> Finding:
+    try:
+        return Finding(subject, OK, await ask())
+    except Refused as refused:
+        return Finding(subject, FAIL, f"{refused}: {cure}")
+    except wire.Malformed:
+        return Finding(subject, WARN, "not checked: there is no quote of the underlying now")
+    except RestError as error:
+        return Finding(subject, FAIL, f"the market-data service cannot be asked ({error}): check network and address")
