@@ -89,7 +89,8 @@ class BrokerLink:
         self._posting: dict[str, asyncio.Task[None]] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._bug: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._bugs: list[BaseException] = []
+        self._broken = asyncio.Event()
 
     # --- the engine's side ----------------------------------------------------------------------------------------
 
@@ -121,7 +122,8 @@ class BrokerLink:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._stream.run(), name="trade stream")
                 group.create_task(self._report_on(), name="broker reports")
-                await self._bug
+                await self._broken.wait()
+                raise self._bugs[0]
         finally:
             for task in self._tasks:
                 task.cancel()
@@ -135,8 +137,9 @@ class BrokerLink:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self._bug.done():
-            self._bug.set_exception(error)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._bugs.append(error)
+            self._broken.set()
 
     # --- submissions and cancels ----------------------------------------------------------------------------------
 
