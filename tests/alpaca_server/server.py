@@ -65,7 +65,7 @@ class AlpacaServer:
     """All five services on one port (a free one for 0), for the time of an `async with`.
 
     `accounts` are by key; without any there is one with `DEFAULT_KEY`, `DEFAULT_SECRET` and 10,000.00 USD. Raises
-    OSError where the port cannot be bound. Attributes are for the loop's own thread; other threads go through `Serving`.
+    OSError where the port cannot be bound. Attributes are for the loop's own thread, others go through `Serving`.
     """
 
     def __init__(
