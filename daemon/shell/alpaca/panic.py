@@ -23,8 +23,8 @@ async def panic(
     reads: TradingReads,
     say: Say,
     *,
-    deadline_s: float = 60.0,
-    round_s: float = 10.0,
+    deadline_s: float = 240.0,
+    round_s: float = 45.0,
     pause_s: float = 1.0,
 ) -> bool:
     """Cancel and close all, again each `round_s` until the account is flat or `deadline_s` is over (real seconds).
