@@ -1,0 +1,226 @@
+"""A stage for a live daemon: tape, simulated clock, loopback Alpaca, state directory and the keys, for one scenario.
+
+Waiting is always for something that happens, with a generous limit; nothing here computes an expected value.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from datetime import time as wall_time
+from pathlib import Path
+from typing import Any
+
+from daemon.shell.journal import FILE, JournalReader
+from strategies.contract import Bar, Session
+from tests.alpaca_server.account import Account
+from tests.alpaca_server.clock import SECOND_NS, SimClock
+from tests.alpaca_server.market import NEW_YORK, Market
+from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, LoggedRequest, Rules
+from tests.alpaca_server.serving import Serving, serving
+from tests.live_desk import LOOSE, Books, Daemon, books, write_config
+
+KEYS = {"APCA_API_KEY_ID": DEFAULT_KEY, "APCA_API_SECRET_KEY": DEFAULT_SECRET}
+IN_PARTS = Rules(fill_sizes=(1, 2))  # orders of three and more fill in parts
+LIMIT_S = 120.0  # for anything that is waited for
+LOOK_S = 0.03
+SESSIONS_BEFORE = 2  # of history, 780 bars: more than the strategy wants
+
+Table = Mapping[str, Mapping[str, object]]
+UNENDING: Table = {"sizing": {"stop_loss": 0.99, "take_profit": 100.0}}
+"""Only the policy and the clock end a position."""
+QUICK: Table = {"alpaca": {"backoff_max_s": 0.5}}
+"""Reconnects that suit a fast clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tape:
+    """Bars of one symbol and the sessions around them."""
+
+    bars: tuple[Bar, ...]
+    sessions: tuple[Session, ...]
+
+    def market(self, day: str) -> Market:
+        """A market of the session of `day` and of those before it that history needs."""
+        index = next(index for index, session in enumerate(self.sessions) if session.date == day)
+        first_ns = self.sessions[index - SESSIONS_BEFORE].open_ns
+        last_ns = self.sessions[index].close_ns
+        bars = [bar for bar in self.bars if first_ns <= bar.start_ns < last_ns]
+        return Market(bars, sessions=self.sessions[max(index - SESSIONS_BEFORE - 3, 0) : index + 15])
+
+
+def new_york_ns(day: str, clock: str) -> int:
+    """A New York wall time such as `09:30` or `15:55:30` of a date, in nanoseconds UTC."""
+    moment = datetime.combine(date.fromisoformat(day), wall_time.fromisoformat(clock), NEW_YORK)
+    return int(moment.timestamp()) * SECOND_NS
+
+
+def new_york_time(time_ns: int) -> str:
+    """`HH:MM:SS` in New York."""
+    return f"{datetime.fromtimestamp(time_ns / SECOND_NS, NEW_YORK):%H:%M:%S}"
+
+
+def until(reached: Callable[[], bool], what: str) -> None:
+    """Return when `reached`. Raises AssertionError, naming `what`, when that takes beyond all measure."""
+    end_s = time.monotonic() + LIMIT_S
+    while not reached():
+        if time.monotonic() > end_s:
+            raise AssertionError(f"waited {LIMIT_S} s for this: {what}")
+        time.sleep(LOOK_S)
+
+
+@dataclass(slots=True)
+class Stage:
+    """One scenario's server, clock and folder. `tables` are the configuration's, later ones win."""
+
+    server: Serving
+    clock: SimClock
+    market: Market
+    folder: Path
+    models_dir: Path
+    tables: tuple[Table, ...] = ()
+    daemons: list[Daemon] = field(default_factory=list)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the daemon's journal is."""
+        return self.folder / "state"
+
+    @property
+    def account(self) -> Account:
+        """The server's book."""
+        return self.server.server.account
+
+    def start(self, *arguments: str, environment: Mapping[str, str] = KEYS, tables: tuple[Table, ...] = ()) -> Daemon:
+        """`rltraderd` with these arguments on this stage."""
+        path = self.folder / "config.toml"
+        chosen = (LOOSE, UNENDING, QUICK, *self.tables, *tables)
+        write_config(path, self.server, self.clock, self.state_dir, *chosen, models_dir=self.models_dir)
+        daemon = Daemon(["--config", str(path), *arguments], environment, self.folder / "log")
+        self.daemons.append(daemon)
+        return daemon
+
+    def until_time(self, time_ns: int) -> None:
+        """Return when the clock shows `time_ns`. Raises AssertionError when a daemon ended before."""
+        while (left_ns := time_ns - self.clock.now_ns()) > 0:
+            self.alive()
+            time.sleep(min(0.2, max(0.001, self.clock.real_s(left_ns))))
+
+    def until_true(self, reached: Callable[[], bool], what: str) -> None:
+        """Return when `reached`. Raises AssertionError when a daemon ended before."""
+
+        def look() -> bool:
+            self.alive()
+            return reached()
+
+        until(look, what)
+
+    def alive(self) -> None:
+        """Raise AssertionError when the newest daemon has ended."""
+        if self.daemons and self.daemons[-1].returncode is not None:
+            raise AssertionError(f"rltraderd ended: {self.log()[-2000:]}")
+
+    def log(self) -> str:
+        """What all daemons of this stage told."""
+        return (self.folder / "log").read_text()
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """The log's lines of one event, so far."""
+        return [line for line in self.daemons[-1].told() if line["event"] == event]
+
+    def posts(self) -> list[dict[str, Any]]:
+        """The bodies of all submissions that reached the server."""
+        return [json.loads(row.body) for row in self.requests("POST") if row.path == "/v2/orders"]
+
+    def requests(self, *methods: str) -> list[LoggedRequest]:
+        """What reached the server over REST."""
+        return [row for row in self.server.call(list, self.server.server.requests) if row.method in methods]
+
+    def held(self) -> dict[str, int]:
+        """Contracts held by the server's book."""
+        return self.server.call(
+            lambda: {symbol: int(position.qty) for symbol, position in self.account.positions.items()}
+        )
+
+    def journaled(self, kind: str) -> list[dict[str, Any]]:
+        """The journal's events of one kind so far, oldest first."""
+        reader = JournalReader(self.state_dir / FILE)
+        try:
+            rows = reader.query("SELECT payload FROM events WHERE kind = ? ORDER BY id", (kind,))
+            return [json.loads(row["payload"]) for row in rows]
+        finally:
+            reader.close()
+
+    def books(self) -> Books:
+        """What the journal says; the daemon must have ended."""
+        return books(self.state_dir)
+
+
+@contextlib.contextmanager
+def stage(
+    tape: Tape,
+    day: str,
+    begin: str,
+    rate: float,
+    folder: Path,
+    models_dir: Path,
+    *tables: Table,
+    **settings: Any,
+) -> Iterator[Stage]:
+    """A stage whose clock starts at New York's `begin` of `day`; what still runs at the end is killed.
+
+    `settings` are those of `AlpacaServer`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    market = tape.market(day)
+    clock = SimClock.starting_now(new_york_ns(day, begin), rate)
+    with serving(market, clock, **{"rules": IN_PARTS, **settings}) as server:
+        made = Stage(server, clock, market, folder, models_dir, tables)
+        try:
+            yield made
+        finally:
+            for daemon in made.daemons:
+                daemon.kill()
+                daemon.wait(10)
+
+
+class Systemd:
+    """systemd's end of a notification socket at `path`, bound on an absolute path or none."""
+
+    def __init__(self, path: Path, watchdog_s: float) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self.environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": str(int(watchdog_s * 1e6))}
+        self.heard: list[str] = []
+
+    def hear(self) -> list[str]:
+        """What came since the last call; `heard` has all."""
+        new: list[str] = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                new.append(self._socket.recv(4096).decode())
+        self.heard += new
+        return new
+
+    def says(self, message: str) -> bool:
+        """Whether `message` came at any time."""
+        self.hear()
+        return message in self.heard
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens now."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        port: int = door.getsockname()[1]
+        return port
