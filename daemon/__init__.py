@@ -1,4 +1,4 @@
-"""Set before anything of this package loads onnxruntime: it would else write an id and tell its maker what runs here."""
+"""Set before anything of this package loads onnxruntime, which would else tell its maker what runs here."""
 
 import os
 
