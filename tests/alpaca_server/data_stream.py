@@ -370,10 +370,9 @@ class Hub:
         """Whether `key` may have this session: one for each key and endpoint, dead ones count while they are held."""
         now_ns = self.server.clock.now_ns()
         for other in self.sessions:
-            if other is not session and (other.key, other.path) == (key, session.path):
-                if not other.dark or now_ns < other.dead_until_ns:
-                    return False
-                other.cut()
+            same = other is not session and (other.key, other.path) == (key, session.path)
+            if same and not other.parted and (not other.dark or now_ns < other.dead_until_ns):
+                return False
         return now_ns >= self._held.get((key, session.path), 0)
 
     def leave(self, session: Session) -> None:

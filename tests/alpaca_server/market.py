@@ -192,9 +192,9 @@ class Market:
         first, last = bisect_left(starts, session.open_ns), bisect_left(starts, session.close_ns)
         return self.bars[symbol or self.symbol][first:last]
 
-    def closing_price(self, day: str, symbol: str | None = None) -> Decimal | None:
-        """The last price of the regular session of `day` in whole cents; None for no session and off the tape."""
-        bars = self.session_bars(day, symbol)
+    def closing_price(self, day: str) -> Decimal | None:
+        """The underlying's last price of regular hours, in whole cents; None for no session and off the tape."""
+        bars = self.session_bars(day)
         return _cents(bars[-1].close) if bars else None
 
     # --- the listing ------------------------------------------------------------------------------------------------

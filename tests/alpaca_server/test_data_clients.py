@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from strategies.contract import Bar, Session
 from tests.alpaca_server.clock import SimClock
@@ -368,6 +370,27 @@ def test_prices_stand_between_points_and_after_the_close() -> None:
     assert MARKET.next_change(SESSIONS[0].close_ns) == SESSIONS[1].open_ns
     assert MARKET.next_change(SESSIONS[1].close_ns) == NEVER_NS
     assert MARKET.session_at(SESSIONS[0].close_ns) is None
+
+
+@given(st.integers(OPEN_NS, SESSIONS[1].close_ns - MINUTE_NS))
+def test_a_quote_always_stands_until_the_next_path_point(now_ns: int) -> None:
+    changes_ns = MARKET.next_change(now_ns)
+    assert now_ns < changes_ns
+    for symbol in ("SPY", "SPY240705C00546000", "SPY240705P00570000"):
+        quote = MARKET.quote(symbol, now_ns)
+        session = MARKET.session_at(now_ns)
+        assert quote is not None
+        assert 0 <= quote[0] < quote[1]
+        if session is not None:
+            assert MARKET.quote(symbol, min(changes_ns, session.close_ns) - 1) == quote
+
+
+@given(st.lists(st.integers(1, 99_999), min_size=4, max_size=4))
+def test_a_minutes_path_never_leaves_its_range_and_touches_both_ends(cents: list[int]) -> None:
+    low, *between, high = (value / 100 for value in sorted(cents))
+    path = price_path(Bar("SPY", OPEN_NS, between[0], high, low, between[1], 1.0))
+    assert (float(min(path)), float(max(path))) == (low, high)
+    assert (float(path[0]), float(path[3])) == tuple(between)
 
 
 def test_an_option_is_quoted_from_its_listing_to_its_last_midnight() -> None:

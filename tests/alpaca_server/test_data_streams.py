@@ -563,6 +563,44 @@ async def test_the_script_closes_the_socket_with_its_code(code: int) -> None:
         assert socket.socket.close_code == code
 
 
+async def test_a_dropped_session_is_held_and_the_next_login_meets_406() -> None:
+    async with serving(-3600, rate=300) as server:
+        async with connected(server.stream_url) as first:
+            await first.hear()
+            await first.log_in()
+            server.faults.add("socket_drop")
+            with pytest.raises(websockets.ConnectionClosed):
+                await first.hear()
+        async with connected(server.stream_url) as second:
+            await second.hear()
+            assert await second.log_in() == error(406, "connection limit exceeded")
+            await eventually(second.logs_in)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_a_slow_client_is_told_so_or_not_and_closed(silent: bool) -> None:
+    async with serving(-3600) as server, connected(server.stream_url) as socket:
+        await socket.hear()
+        await socket.log_in()
+        server.faults.add("slow_client", silent=silent)
+        if not silent:
+            assert await socket.hear() == error(407, "slow client")
+        with pytest.raises(websockets.ConnectionClosed):
+            await socket.hear()
+
+
+async def test_a_frame_may_come_twice_and_a_word_may_be_one_of_tomorrow() -> None:
+    async with serving() as server, connected(server.stream_url) as socket:
+        server.faults.add("frame_duplicated", where={"message": "q"})
+        server.faults.add("unknown_enum", where={"message": "q"}, field="bx")
+        await socket.hear()
+        await socket.log_in()
+        await socket.ask({"action": "subscribe", "quotes": ["SPY"]})
+        first, second = await socket.hear(), await socket.hear()
+    assert first == second
+    assert first[0]["bx"] == "of tomorrow"
+
+
 @pytest.mark.parametrize(
     ("fault", "holds"),
     [
