@@ -14,6 +14,7 @@ from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerRepo
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.rest import Refused
 from daemon.shell.alpaca.wire import ENDED, LedgerFill, Malformed
+from daemon.shell.clock import skew_ns
 
 if TYPE_CHECKING:
     from daemon.shell.alpaca.rest import Raw, TradingReads
@@ -75,7 +76,7 @@ class Reporter:
         asked_ns = self._clock.now_ns()
         broker_ns = wire.time_ns((await self._reads.clock()).get("timestamp"))
         answered_ns = self._clock.now_ns()
-        skew_s = (broker_ns - (asked_ns + answered_ns) // 2) / wire.SECOND_NS
+        skew_s = skew_ns(broker_ns, asked_ns, answered_ns) / wire.SECOND_NS
         doubt_s = (answered_ns - asked_ns) / 2 / wire.SECOND_NS
         if abs(skew_s) - doubt_s > self._skew_limit_s:
             self._tell("clock_skew", skew_s=round(skew_s, 3), doubt_s=round(doubt_s, 3), limit_s=self._skew_limit_s)

@@ -19,6 +19,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 from daemon.shell.alpaca.wire import Malformed, mapping, text
 
 STREAM = "trade_updates"
+FRAME_MAX = 16 * 1024 * 1024  # bytes: an update that is too long for the library's 1 MiB costs no connection
 _JITTER = random.SystemRandom()
 _SILENT = logging.getLogger("daemon.shell.alpaca.trade_stream.frames")
 _SILENT.disabled = True  # at debug level the library logs frames, and one of them holds the secret
@@ -102,6 +103,7 @@ class TradeStream:
                 ping_interval=waits.ping_s,
                 ping_timeout=waits.pong_s,
                 close_timeout=waits.close_s,
+                max_size=FRAME_MAX,
                 proxy=None,
                 logger=_SILENT,
             ) as socket:

@@ -165,6 +165,17 @@ async def test_one_bad_message_is_told_and_loses_neither_the_connection_nor_anot
     assert heard.names().count("trade_update_malformed") == 2
 
 
+async def test_a_frame_above_a_mebibyte_is_an_update_as_any_other() -> None:
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        await shake(socket, heard)
+        await socket.send(json.dumps({"stream": "trade_updates", "data": {"padding": "x" * 2**20}}))
+        await socket.wait_closed()
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: len(heard.updates) == 1)
+    assert heard.states == [True]
+
+
 async def test_messages_of_streams_that_nobody_asked_for_are_passed_over() -> None:
     async def script(socket: ServerConnection, heard: Heard) -> None:
         await shake(socket, heard)
