@@ -68,6 +68,7 @@ ERRORS = {
     413: "star subscription is not allowed for option quotes",
 }
 AUTH_TIMEOUT_S = 10.0  # real seconds: the client's own waits are real too
+GOODBYE_S = 3.0  # real seconds for the closing handshake
 OPTION_QUOTES_MAX = 1_000
 OUTBOX_FRAMES = 1_024  # waiting for one client; more makes it a slow client
 OVERSIZE = 1_100_000  # bytes, above the 1 MiB that alpaca-py takes
@@ -184,13 +185,14 @@ class Session:
             self.outbox.clear()
             self.error(407)
             self.close(WSCloseCode.POLICY_VIOLATION)
-            asyncio.get_running_loop().call_later(1.0, self.cut)  # it may never read the goodbye
 
     def close(self, code: int) -> None:
-        """Close after what waits; 1006 cuts the connection without a close frame."""
+        """Close after what waits; 1006 cuts the connection without a close frame, at once."""
         if self.closing is None:
             self.closing = code
             self.wakeup.set()
+            patience_s = 0.0 if code == WSCloseCode.ABNORMAL_CLOSURE else GOODBYE_S
+            asyncio.get_running_loop().call_later(patience_s, self.cut)  # a client may never read the goodbye
 
     def cut(self) -> None:
         """Reset the connection at once."""
@@ -213,7 +215,6 @@ class Session:
                 else:
                     await self.socket.send_str(data.decode())
             if self.closing == WSCloseCode.ABNORMAL_CLOSURE:
-                self.cut()
                 return
             if self.closing is not None:
                 self.parted = True
@@ -269,7 +270,7 @@ class Session:
                         await self.socket.pong(received.data)
                 case WSMsgType.CLOSE:
                     self.parted = True
-                    asyncio.get_running_loop().call_later(1.0, self.cut)  # what it did not read keeps it open
+                    asyncio.get_running_loop().call_later(GOODBYE_S, self.cut)  # what it did not read keeps it open
                     await self.socket.close(drain=False)
                     return
                 case WSMsgType.TEXT | WSMsgType.BINARY:
