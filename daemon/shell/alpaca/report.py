@@ -51,7 +51,7 @@ class Reporter:
         self._unreadable: set[str] = set()  # lines told already
 
     def forget(self) -> None:
-        """The next report carries everything of the day again."""
+        """The next report carries everything of this New York day and the one before it again."""
         self._given_orders, self._given_fills, self._given_lines = set(), set(), set()
         self._unreadable = set()
 
@@ -60,11 +60,11 @@ class Reporter:
         await self._measure_skew()
         for _ in range(READS_MAX):
             asked_ns = self._clock.now_ns()
-            orders = await self._orders(asked_ns)
+            since_ns = wire.day_start_ns(asked_ns) - DAY_NS  # what ended while the daemon was down overnight is in it
+            orders = await self._orders(since_ns)
             positions = tuple([wire.position(row) for row in await self._reads.positions()])
             account = await self._reads.account()
-            lines = await self._reads.activities(wire.day_start_ns(asked_ns) - DAY_NS)
-            fills, other = await self._ledger(lines, orders, asked_ns)
+            fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
             if _belong_together(orders, fills):
                 break
         return self._assemble(asked_ns, account, positions, orders, fills, other)
@@ -81,35 +81,33 @@ class Reporter:
         if abs(skew_s) - doubt_s > self._skew_limit_s:
             self._tell("clock_skew", skew_s=round(skew_s, 3), doubt_s=round(doubt_s, 3), limit_s=self._skew_limit_s)
 
-    async def _orders(self, now_ns: int) -> dict[str, BrokerOrder]:
-        """Order id -> order: all that are open, and all of the New York day. What is read later holds."""
+    async def _orders(self, since_ns: int) -> dict[str, BrokerOrder]:
+        """Order id -> order: all that are open, and all submitted since. What is read later holds."""
         rows = await self._reads.open_orders()
-        rows += await self._reads.orders_since(wire.day_start_ns(now_ns))
+        rows += await self._reads.orders_since(since_ns)
         found = {order.order_id: order for order in map(wire.order, rows)}
         self._names |= {order_id: order.client_order_id for order_id, order in found.items()}
         return found
 
     async def _ledger(
-        self, lines: list[Raw], orders: dict[str, BrokerOrder], now_ns: int
+        self, lines: list[Raw], orders: dict[str, BrokerOrder]
     ) -> tuple[dict[str, list[LedgerFill]], list[Activity]]:
-        """Our fills of the New York day by order id, and the lines that are no fills.
+        """Our fills by order id, and the lines that are no fills.
 
         An order with an amended fill is left out: what stands of it are the order's own figures.
         """
-        day_ns = wire.day_start_ns(now_ns)
         rows = [row for row in lines if row.get("activity_type") == "FILL"]
         rest = [row for row in lines if row.get("activity_type") != "FILL"]
         fills: dict[str, list[LedgerFill]] = defaultdict(list)
         for fill in self._readable(rows, wire.ledger_fill):
-            if fill.filled_ns >= day_ns:
-                fills[fill.order_id].append(fill)
+            fills[fill.order_id].append(fill)
         self._names = {order_id: await self._name(order_id) for order_id in orders.keys() | fills.keys()}
         amended = {row.get("order_id") for row in rows if row.get("status") in AMENDING}
         ours = {name for name in fills if name not in amended and self._is_ours(self._names[name])}
         return {order_id: fills[order_id] for order_id in ours}, self._readable(rest, wire.activity)
 
     async def _name(self, order_id: str) -> str:
-        """The client order id; fills do not carry it, and an order queued before today is not in the day's listing."""
+        """The client order id; fills do not carry it, and an order queued days ago is not in the listing."""
         if order_id in self._names:
             return self._names[order_id]
         try:

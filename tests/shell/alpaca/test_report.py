@@ -13,9 +13,10 @@ import pytest
 
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerReported
-from daemon.shell.alpaca.report import Reporter, blocked
+from daemon.shell.alpaca.report import DAY_NS, Reporter, blocked
 from daemon.shell.alpaca.rest import RestError
 from daemon.shell.alpaca.wire import Malformed, is_ours
+from daemon.shell.clock import Clock
 from tests.alpaca_server.server import Rules
 from tests.shell.alpaca.test_rest import CALL, MINUTE_NS, NAME, OPEN_NS, SECOND_NS, Desk, buy, desk, eventually
 
@@ -103,11 +104,20 @@ async def test_a_foreign_order_is_among_the_orders_and_its_fills_are_not_among_o
     assert report.positions[0].quantity == 1
 
 
-async def test_a_fill_of_an_order_that_was_queued_before_today_is_known_by_asking_for_its_order() -> None:
+async def test_what_ended_yesterday_is_in_the_first_report_too() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        await filled(it, buy())
+        tomorrow = Clock.real(lambda: it.server.clock.now_ns() + DAY_NS)  # the daemon was down overnight
+        report = await Reporter(it.reads, tomorrow, OURS, Told()).report()
+    assert [order.client_order_id for order in report.ended_orders] == [NAME]
+    assert [fill.client_order_id for fill in report.fills] == [NAME]
+
+
+async def test_a_fill_of_an_order_that_was_queued_days_ago_is_known_by_asking_for_its_order() -> None:
     async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
         await filled(it, buy())
         order = it.server.account.by_client_id[NAME]
-        order.created_ns -= 24 * 60 * MINUTE_NS
+        order.created_ns -= 3 * DAY_NS
         order.past.clear()
         report = await reporter(it).report()
         assert it.count("GET", f"/v2/orders/{order.id}") == 1
