@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,6 +128,7 @@ def _run_live(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
     from daemon.shell.engine import StepFailed
     from daemon.shell.intake import IntakeFull
 
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
     log = Log(settings.log.level, settings.log.format)
     try:
         stopped_by = uvloop.run(run_live(prepare_live(settings, keys, dry_run=dry_run), log))

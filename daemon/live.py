@@ -19,7 +19,7 @@ from typing import Any
 
 from daemon.config import Credentials, Settings, sim_start_ns
 from daemon.core.effects import WatchContracts
-from daemon.core.events import ClockTicked, Event, ModelVerified, RunStarted, StopRequested
+from daemon.core.events import ClockTicked, Event, ModelVerified, RunStarted, StopRequested, TroubleNoticed
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.shell.alpaca import wire
@@ -45,7 +45,7 @@ from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
 from daemon.shell.schedule import CLOSE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.shell.service import Service
 from daemon.shell.state_dir import StateDir, open_state_dir
-from daemon.shell.telemetry import Log
+from daemon.shell.telemetry import LOG_EVENTS, Log
 from daemon.shell.writer import JournalWriter
 from daemon.wiring import GC_THRESHOLD, SWITCH_S, announce, first_trading, identity_of
 from strategies.contract import Session, Strategy
@@ -151,10 +151,10 @@ class LiveDesk:
             self.link = BrokerLink(
                 clock,
                 self.intake.put,
-                log,
+                self._tell,
                 TradingOrders(order_access, order_lane),
                 reads,
-                Reporter(reads, clock, ours, log, skew_limit_s=settings.alpaca.clock_skew_max_s),
+                Reporter(reads, clock, ours, self._tell, skew_limit_s=settings.alpaca.clock_skew_max_s),
                 partial(self._trade_stream),
                 ours,
                 self._patience(),
@@ -170,7 +170,7 @@ class LiveDesk:
             observe=self._observe,
             outside=self.link,
         )
-        self.schedule = Schedule(clock, lambda name, problem: log("job_failed", job=name, problem=problem))
+        self.schedule = Schedule(clock, lambda name, problem: self._tell("job_failed", job=name, problem=problem))
         self._times = DayTimes(
             settings.execution,
             warm_up_min=settings.feed.warm_up_min,
@@ -184,14 +184,14 @@ class LiveDesk:
         stock, option = (self._endpoint(name) for name in ("stream_url", "option_stream_url"))
         scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
         spec = live.strategy.spec
-        history = History(market, self._state_dir.path / "history", settings.feed.name, spec.bar_interval_s, self._log)
-        chain = Chain(reads, market, spec.symbols[0], settings.contracts, settings.feed.options, self._log)
+        history = History(market, self._state_dir.path / "history", settings.feed.name, spec.bar_interval_s, self._tell)
+        chain = Chain(reads, market, spec.symbols[0], settings.contracts, settings.feed.options, self._tell)
         return LiveFeed(
             live.clock,
             live.calendar,
             spec,
             self.intake.put,
-            self._log,
+            self._tell,
             history=history,
             chain=chain,
             quotes=market,
@@ -235,7 +235,7 @@ class LiveDesk:
             unauthorized_s=60 * scale,
         )
         return TradeStream(
-            settings.address("trade_stream_url"), keys.key, keys.secret, on_update, on_state, deadlines, self._log
+            settings.address("trade_stream_url"), keys.key, keys.secret, on_update, on_state, deadlines, self._tell
         )
 
     def _patience(self) -> Patience:
@@ -247,6 +247,15 @@ class LiveDesk:
             first_pause_s=0.5 * scale,
             longest_pause_s=30 * scale,
         )
+
+    # --- what the parts tell --------------------------------------------------------------------------------------
+
+    def _tell(self, name: str, /, **fields: object) -> None:
+        """Log it; what a person must know is an event too, and so an alarm."""
+        self._log(name, **fields)
+        if LOG_EVENTS[name].alarm:
+            detail = ", ".join(f"{key} {value}" for key, value in fields.items())
+            self.intake.put(TroubleNoticed(self._live.clock.now_ns(), name, detail))
 
     # --- what every step sets in motion ---------------------------------------------------------------------------
 
@@ -348,11 +357,11 @@ class LiveDesk:
         self._log("day_ended", date=session.date, report=str(report), archive=str(copy or ""))
         low = await asyncio.to_thread(disk_is_low, journal)
         if low is not None:
-            self._log("disk_low", free_mib=low[0], journal_mib=low[1])
+            self._tell("disk_low", free_mib=low[0], journal_mib=low[1])
         last = self._live.calendar.sessions[-1]
         days = (last.close_ns - self._live.clock.now_ns()) // DAY_NS
         if days < HORIZON_DAYS:
-            self._log("calendar_ends", last=last.date, days=days)
+            self._tell("calendar_ends", last=last.date, days=days)
 
     async def _tick(self) -> None:
         """Let time pass: often while something waits for it, seldom when nothing does."""
@@ -422,7 +431,9 @@ class LiveDesk:
 
 def _settled(state: State[Any], *, flatten: bool) -> bool:
     """Nothing is left that a clean stop waits for."""
-    if flatten:
+    session = state.session.session
+    trading = session is not None and session.open_ns <= state.now_ns < session.close_ns
+    if flatten and trading:
         return not state.orders and not any(position.right for position in state.book.positions.values())
     return not any(order.purpose == "entry" for order in state.orders.values())
 

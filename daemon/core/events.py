@@ -343,6 +343,13 @@ class StopRequested(Event, frozen=True, tag=True):
     flatten: bool
 
 
+class TroubleNoticed(Event, frozen=True, tag=True):
+    """The shell noticed something that a person must know. `name` has a heading in docs/OPERATIONS.md."""
+
+    name: str
+    detail: str
+
+
 AnyEvent = (
     RunStarted
     | ModelVerified
@@ -377,6 +384,7 @@ AnyEvent = (
     | PauseRequested
     | FlattenRequested
     | StopRequested
+    | TroubleNoticed
 )
 
 STARTUP_EVENTS: tuple[type[Event], ...] = (RunStarted, ModelVerified, ModelRefused, BrokerSnapshot)

@@ -161,6 +161,10 @@ def _on_stop(draft: Draft, event: ev.StopRequested) -> None:
             exit_by_rule(draft, symbol, "stop")
 
 
+def _on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
+    alarm(draft, event.name, event.detail, once=True)
+
+
 HANDLERS: dict[type[ev.Event], Handler] = {
     ev.RunStarted: _on_run_started,
     ev.ModelVerified: _on_model_verified,
@@ -184,6 +188,7 @@ HANDLERS: dict[type[ev.Event], Handler] = {
     ev.PauseRequested: _on_pause,
     ev.FlattenRequested: _on_flatten,
     ev.StopRequested: _on_stop,
+    ev.TroubleNoticed: _on_trouble,
     ev.OrderFound: on_order_found,
     ev.OrderMissing: on_order_missing,
     ev.TradeCorrected: on_trade_corrected,

@@ -35,6 +35,7 @@ class LogEvent(NamedTuple):
     level: str
     fields: tuple[str, ...]
     meaning: str
+    alarm: bool = False  # a live desk also raises it as an alarm, once a session, with a heading in the manual
 
 
 LOG_EVENTS: dict[str, LogEvent] = {
@@ -91,17 +92,20 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "warning",
         ("url", "reason", "wait_s"),
         "Alpaca still counts an earlier connection: another daemon, or a dead one.",
+        alarm=True,
     ),
     "stream_refused": LogEvent(
         "error",
         ("url", "reason", "wait_s"),
         "Alpaca refused the keys or the feed: check both; tried again each minute.",
+        alarm=True,
     ),
     "stream_error": LogEvent("warning", ("url", "code", "text"), "A market stream sent an error."),
     "subscription_refused": LogEvent(
         "error",
         ("url", "symbols", "code", "text"),
         "A market stream does not give these symbols: nothing comes for them.",
+        alarm=True,
     ),
     "message_unreadable": LogEvent(
         "warning",
@@ -109,10 +113,13 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "A stream's message could not be read; told for the 1st, 2nd, 4th … of them.",
     ),
     "trading_status": LogEvent(
-        "warning", ("symbol", "code", "text", "reason", "halted"), "The exchange halted or resumed trading."
+        "warning", ("symbol", "code", "text", "reason", "halted"), "The exchange halted or resumed trading.", alarm=True
     ),
     "feed_silent": LogEvent(
-        "warning", ("symbol", "quiet_s"), "No bar came although the session runs: the stream is opened again."
+        "warning",
+        ("symbol", "quiet_s"),
+        "No bar came although the session runs: the stream is opened again.",
+        alarm=True,
     ),
     "feed_heard_again": LogEvent("info", ("symbol", "minutes"), "Bars come again after so many minutes of silence."),
     "repaired": LogEvent(
@@ -122,18 +129,24 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "warning",
         ("symbol", "reason", "after_s"),
         "REST did not answer in time: streamed bars go on, minutes are missing.",
+        alarm=True,
     ),
     "history_unavailable": LogEvent(
         "warning", ("symbol", "date", "problem", "wait_s"), "A session's bars could not be had; asked for again."
     ),
     "history_short": LogEvent(
-        "warning", ("symbol", "bars", "expected"), "There is less history than the strategy needs to be warm."
+        "warning",
+        ("symbol", "bars", "expected"),
+        "There is less history than the strategy needs to be warm.",
+        alarm=True,
     ),
     "history_bar_bad": LogEvent("warning", ("symbol", "date", "problem"), "A bar of the history was refused."),
     "history_cache_bad": LogEvent(
         "warning", ("file", "problem"), "A cached session was damaged or could not be written; it is fetched instead."
     ),
-    "symbol_refused": LogEvent("error", ("symbol", "problem"), "Alpaca does not know the symbol, or does not give it."),
+    "symbol_refused": LogEvent(
+        "error", ("symbol", "problem"), "Alpaca does not know the symbol, or does not give it.", alarm=True
+    ),
     "chain_unlisted": LogEvent(
         "warning", ("date", "problem", "wait_s"), "The option contracts of a session could not be had; asked for again."
     ),
@@ -150,7 +163,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "trade_stream_lost": LogEvent(
         "warning", ("detail", "retry_s"), "Order updates are not heard; a report follows when they are again."
     ),
-    "trade_stream_unauthorized": LogEvent("error", ("detail",), "The keys were refused for order updates."),
+    "trade_stream_unauthorized": LogEvent("error", ("detail",), "The keys were refused for order updates.", alarm=True),
     "trade_update_malformed": LogEvent("warning", ("problem",), "An order update could not be read; the rest goes on."),
     "order_not_sent": LogEvent(
         "warning", ("client_order_id", "reason"), "An order's validity passed before its turn came: it never left."
@@ -166,22 +179,28 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "warning", ("problem", "failures"), "The broker's report could not be had; asked for again."
     ),
     "clock_skew": LogEvent(
-        "warning", ("skew_s", "doubt_s", "limit_s"), "The broker's clock differs from this host's: mend time sync."
+        "warning",
+        ("skew_s", "doubt_s", "limit_s"),
+        "The broker's clock differs from this host's: mend time sync.",
+        alarm=True,
     ),
     "ledger_line_unreadable": LogEvent("warning", ("line", "problem"), "A line of the broker's ledger was left out."),
     # --- the service
     "session_planned": LogEvent("info", ("date", "open_ns", "close_ns"), "A session's jobs are on the schedule."),
-    "job_failed": LogEvent("error", ("job", "problem"), "A scheduled job raised; trading goes on."),
+    "job_failed": LogEvent("error", ("job", "problem"), "A scheduled job raised; trading goes on.", alarm=True),
     "task_failed": LogEvent("error", ("task", "problem"), "Something that only watches raised and is begun again."),
     "stop_late": LogEvent("warning", ("open",), "The stop's deadline passed with these still open."),
     "day_ended": LogEvent(
         "info", ("date", "report", "archive"), "The day's report was written, and the journal copied where configured."
     ),
     "disk_low": LogEvent(
-        "warning", ("free_mib", "journal_mib"), "Less disk is free than the journal's next days need."
+        "warning", ("free_mib", "journal_mib"), "Less disk is free than the journal's next days need.", alarm=True
     ),
     "calendar_ends": LogEvent(
-        "warning", ("last", "days"), "The calendar's horizon is near: update exchange_calendars, restart the daemon."
+        "warning",
+        ("last", "days"),
+        "The calendar's horizon is near: update exchange_calendars, restart the daemon.",
+        alarm=True,
     ),
     # --- the end
     "stopping": LogEvent("info", ("reason",), "The daemon ends after the event under way: a signal, or a full disk."),
