@@ -30,6 +30,7 @@ from daemon.shell.alpaca.market_socket import Endpoint, State, Tell
 from daemon.shell.alpaca.merge import BarMerge, Given
 from daemon.shell.alpaca.option_stream import LiveQuotes, QuoteReads
 from daemon.shell.alpaca.rest import Refused, RestError
+from daemon.shell.alpaca.silence import Silence
 from daemon.shell.alpaca.stock_stream import StockStream, TradingStatus
 from daemon.shell.calendar import CalendarError, SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
@@ -43,7 +44,7 @@ NOT_FOUND = frozenset((400, 404, 422))
 class Timing:
     """When the feed loses its patience. `_s` are real seconds, `_ns` the clock's nanoseconds."""
 
-    silence_ns: int = 2 * MINUTE_NS  # without a streamed bar, in a session
+    silence_ns: int = 2 * MINUTE_NS + 10 * SECOND_NS  # after the newest bar's end or the open: two bars are missing
     conflate_ns: int = SECOND_NS  # between two quotes of a contract that is held
     repair_s: float = 15.0  # then streamed bars go on without REST's
     retry_first_s: float = 0.5
@@ -269,6 +270,7 @@ class LiveFeed:
             match event:
                 case BarClosed() if self._current_over():
                     self.counts["late"] += 1  # its session was ended without it
+                    self._tell("bar_late", symbol=event.bar.symbol, start_ns=event.bar.start_ns)
                 case BarClosed():
                     self.counts["bars"] += 1
                     self._spot = event.bar.close
@@ -365,33 +367,22 @@ class LiveFeed:
 
     async def _watch_silence(self) -> None:
         """No streamed bar for two minutes in session: tell, reconnect (ever more seldom) and read REST each minute."""
-        since_ns, silent = self._clock.now_ns(), 0
+        silence = Silence(self._timing.silence_ns, self._clock.now_ns())
         while True:
-            now_ns = self._clock.now_ns()
             session = self._current()
-            if session is None or not self._in_session():
-                silent = 0
-                await self._nap(now_ns + MINUTE_NS)
-                continue
-            quiet_from_ns = max(session.open_ns, self._heard_ns, since_ns)
-            if now_ns < quiet_from_ns + self._timing.silence_ns:
-                if silent:
-                    self._tell("feed_heard_again", symbol=self._symbol, minutes=silent)
-                silent = 0
-                await self._nap(quiet_from_ns + self._timing.silence_ns)
-                continue
-            silent += 1
-            self.counts["silences"] += 1
-            if silent & (silent - 1) == 0:  # the 1st, 2nd, 4th, 8th … minute
-                self._tell("feed_silent", symbol=self._symbol, quiet_s=(now_ns - quiet_from_ns) // SECOND_NS)
+            newest_ns = max(session.open_ns, self._heard_ns) if session is not None and self._in_session() else None
+            silent = silence.looks
+            again_ns = silence.look(self._clock.now_ns(), newest_ns)
+            if silence.looks:
+                self.counts["silences"] += 1
+                self._ask_repair("silence")
+            elif silent and newest_ns is not None:
+                self._tell("feed_heard_again", symbol=self._symbol, minutes=silent)
+            if silence.loud:
+                self._tell("feed_silent", symbol=self._symbol, quiet_s=silence.quiet_ns // SECOND_NS)
                 self._stock.socket.force_reconnect("no bar came although its minute is over")
-            self._ask_repair("silence")
-            await self._nap(now_ns + MINUTE_NS)
-
-    async def _nap(self, until_ns: int) -> None:
-        now_ns = self._clock.now_ns()
-        await asyncio.sleep(self._timing.breath_s)
-        await self._clock.sleep_until(min(until_ns, now_ns + MINUTE_NS))
+            await asyncio.sleep(self._timing.breath_s)
+            await self._clock.sleep_until(again_ns)
 
     # --- quotes ---------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ from daemon.core.events import Contract, Event, Quote, QuotesReceived
 from daemon.shell.alpaca.chain import with_neighbours
 from daemon.shell.alpaca.market_socket import Endpoint, MarketSocket, State, Tell
 from daemon.shell.alpaca.rest import RestError
+from daemon.shell.alpaca.silence import Silence
 from daemon.shell.alpaca.stock_stream import instant_ns
-from daemon.shell.clock import Clock
+from daemon.shell.clock import SECOND_NS, Clock
 
 CHANNEL = "quotes"
 _CENT = Decimal("0.01")
@@ -231,20 +232,18 @@ class LiveQuotes:
 
     async def _watch_silence(self) -> None:
         """No streamed quote for a while in a session: tell, reconnect (ever more seldom) and ask REST each minute."""
-        since_ns, silent = self._clock.now_ns(), 0
+        silence = Silence(self._silence_ns, self._clock.now_ns())
         while True:
-            now_ns = self._clock.now_ns()
-            if not self._in_session() or not self.stream.watched:
-                since_ns = now_ns
-            quiet_ns = now_ns - max(since_ns, self._heard_ns)
-            silent = silent + 1 if quiet_ns >= self._silence_ns else 0
-            if silent:
+            expected = self.stream.watched and self._in_session()
+            again_ns = silence.look(self._clock.now_ns(), self._heard_ns if expected else None)
+            if silence.looks:
                 self._ask_for(self.stream.watched)
-            if silent & (silent - 1) == 0 < silent:  # the 1st, 2nd, 4th, 8th … minute
-                self._tell("quotes_silent", contracts=len(self.stream.watched), quiet_s=quiet_ns // 1_000_000_000)
+            if silence.loud:
+                quiet_s = silence.quiet_ns // SECOND_NS
+                self._tell("quotes_silent", contracts=len(self.stream.watched), quiet_s=quiet_s)
                 self.stream.socket.force_reconnect("no quote came")
             await asyncio.sleep(self._breath_s)
-            await self._clock.sleep_until(now_ns + 60_000_000_000)
+            await self._clock.sleep_until(again_ns)
 
     async def _ask_unquoted(self) -> None:
         """A newly watched contract without a quote is asked for once over REST, all are while the stream is silent."""

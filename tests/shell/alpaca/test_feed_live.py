@@ -180,6 +180,15 @@ async def test_when_rest_stays_silent_streamed_bars_go_on_after_the_deadline(tmp
         assert 1 not in minutes  # it is lost, and told
 
 
+async def test_a_symbol_that_rest_does_not_know_is_told_by_name(tmp_path: Path) -> None:
+    async with live(tmp_path, timing=dataclasses.replace(TIMING, repair_s=0.5)) as it:
+        await reach(it, 0)
+        it.server.faults.add("http_error", times=10_000, status=404, where={"path": "/v2/stocks/bars*"})
+        it.server.faults.add("bar_gap")
+        await it.until(lambda: "symbol_refused" in it.told.names())
+        assert it.told.of("symbol_refused")[0]["symbol"] == "SPY"
+
+
 async def test_the_end_of_a_session_comes_after_its_last_bar(tmp_path: Path) -> None:
     async with live(tmp_path, 387 * 60.0 + 30.0) as it:
         await it.clock.sleep_until(DAY.close_ns + 3 * SECOND)

@@ -5,6 +5,7 @@ Messages are those of Alpaca's documentation or written by hand; expected values
 
 from __future__ import annotations
 
+import asyncio
 import math
 from decimal import Decimal
 from typing import Any
@@ -13,9 +14,12 @@ import msgpack
 import pytest
 
 from daemon.core.events import BarRejected, Quote
+from daemon.shell.alpaca.market_socket import Endpoint
 from daemon.shell.alpaca.option_stream import QuoteBook
-from daemon.shell.alpaca.stock_stream import TradingStatus, instant_ns, read_bar, read_status
+from daemon.shell.alpaca.stock_stream import StockStream, TradingStatus, instant_ns, read_bar, read_status
+from daemon.shell.calendar import SessionCalendar
 from strategies.contract import Bar, Session
+from tests.shell.alpaca.test_market_socket import KEY, QUICK, SECRET, SOON, StreamServer, until
 
 MINUTE = 60_000_000_000
 OPEN = 1_614_004_200_000_000_000  # 2021-02-22 09:30 New York, 14:30 UTC
@@ -93,6 +97,45 @@ def test_times_keep_nine_digits_in_both_codecs() -> None:
 def test_a_status_says_whether_trading_is_halted(code: str, halted: bool | None) -> None:
     message = {"T": "s", "S": "AAPL", "sc": code, "sm": "Trading Halt", "rc": "T12", "rm": "Trading Halted; ..."}
     assert read_status(message) == TradingStatus("AAPL", code, "Trading Halt", "T12 Trading Halted; ...", halted)
+
+
+async def test_the_stream_gives_bars_updates_and_statuses_of_regular_hours_and_survives_the_rest() -> None:
+    found: list[object] = []
+    later = Session("2021-02-23", SESSION.open_ns + 1440 * MINUTE, SESSION.close_ns + 1440 * MINUTE)
+    async with StreamServer() as server:
+        stream = StockStream(
+            Endpoint(server.url, KEY, SECRET, QUICK, SOON),
+            "SPY",
+            60,
+            calendar=SessionCalendar((SESSION, later)),
+            now_ns=lambda: 7,
+            on_bar=lambda bar, session: found.append((bar.start_ns, bar.volume, session.date)),
+            on_rejected=lambda rejected: found.append(rejected.reason),
+            on_status=lambda status: found.append(status.halted),
+            on_state=lambda _state: None,
+            tell=lambda _name, /, **_fields: None,
+        )
+        running = asyncio.create_task(stream.socket.run())
+        await until(lambda: stream.socket.up)
+        assert server.subscribed == {("bars", "SPY"), ("updatedBars", "SPY"), ("statuses", "SPY")}
+        evening = msgpack.Timestamp.from_unix_nano(SESSION.close_ns)
+        ages_ago = msgpack.Timestamp(5)
+        await server.send(
+            raw_bar(),
+            raw_bar(t=evening),
+            raw_bar(t=ages_ago),
+            raw_bar(T="u", v=50_000),
+            {"T": "d", "S": "SPY"},
+            {"T": "brand new", "S": "SPY"},
+            raw_bar(h=1.0),
+            {"T": "s", "S": "SPY", "sc": "H", "sm": "Trading Halt"},
+        )
+        await until(lambda: True in found)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    day = SESSION.date
+    assert found == [(START, 49378.0, day), (START, 50_000.0, day), "high_below_low", True]
+    assert stream.socket.counts["bad"] == 1  # the bar of another age
 
 
 # --- quotes -------------------------------------------------------------------------------------------------------
