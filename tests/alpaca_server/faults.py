@@ -48,7 +48,7 @@ KINDS: dict[str, str] = {
     "quote_crossed": "the quote's bid is above its ask",
     "greeks_missing": "snapshots come without Greeks and implied volatility",
     "odd_symbol": "a chain has a symbol that is no OCC symbol",
-    # REST, any path: context method, path, key
+    # REST, any path: context stream ("rest"), method, path, key
     "http_429": "HTTP 429, with Retry-After where `retry_after_s` is given",
     "http_error": "HTTP `status` (500), `body` json, html or empty, `moment` before or after the request took effect",
     "http_hang": "the request takes effect (unless `moment` is before), the reply never comes (`seconds` real, 60)",
@@ -57,6 +57,7 @@ KINDS: dict[str, str] = {
     "http_empty_body": "status 200 with an empty body, after the request took effect",
     "http_html": "status 502 with HTML, after the request took effect where `moment` is after",
     "http_unknown_field": "the reply has fields that no client knows",
+    "http_unknown_enum": "`field` (status) of the reply's (first) object is one that no client knows",
     "stale_read": "a read of orders or positions answers as of `age_s` simulated seconds ago (order not yet visible)",
     # orders: context key, symbol, side, client_order_id
     "order_refused": "POST is refused with `status`, `code`, `message`, or with `reason`, a name of REFUSALS",

@@ -38,7 +38,7 @@ class Matching:
         self.changed = asyncio.Event()
         self._seen_ns = server.clock.now_ns()  # path points up to here are matched
         self._closed = sum(session.close_ns <= self._seen_ns for session in server.market.sessions)
-        self._sold_out = ""
+        self._sold_out_ns = 0  # when expiring contracts were last looked at
         self._submitted_ns = 0
 
     # --- time -------------------------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ class Matching:
         self._match_points(now_ns)
         session_now = self.server.market.session_at(now_ns)
         if session_now is not None and self._sells_out(session_now, now_ns):
-            self._sold_out = session_now.date
+            self._sold_out_ns = now_ns
             for account in self.server.accounts.values():
                 settlement.sell_out(self, account, session_now, now_ns)
         for account in self.server.accounts.values():
@@ -75,7 +75,7 @@ class Matching:
         self.server.trade_stream.tick()
 
     def _sells_out(self, session: Session, now_ns: int) -> bool:
-        return self._sold_out != session.date and now_ns >= session.close_ns - SELL_OUT_NS
+        return now_ns >= session.close_ns - SELL_OUT_NS and now_ns >= self._sold_out_ns + MINUTE_NS
 
     def _match_points(self, until_ns: int) -> None:
         accounts = [account for account in self.server.accounts.values() if account.working]
@@ -89,7 +89,7 @@ class Matching:
     def _touch(self, account: Account, order: Order, point_ns: int) -> None:
         """One working order at one path point; one that waited for the open begins to work."""
         session = self.server.market.session_at(point_ns)
-        if session is None and not order.extended_hours:
+        if point_ns < order.created_ns or (session is None and not order.extended_hours):
             return
         if order.status == "accepted":
             self.arrive(account, order, point_ns)
@@ -103,6 +103,8 @@ class Matching:
         if self._closed < len(sessions):
             close_ns = sessions[self._closed].close_ns
             times += [moment for moment in (close_ns - SELL_OUT_NS, close_ns) if moment > now_ns]
+            if close_ns - SELL_OUT_NS <= now_ns and any(account.positions for account in self.server.accounts.values()):
+                times.append(now_ns + MINUTE_NS)
         if any(account.working for account in self.server.accounts.values()):
             times.append(self.server.market.next_change(now_ns))
         for fault in self.server.faults.waiting(*settlement.KINDS, *self.server.trade_stream.TICKING):

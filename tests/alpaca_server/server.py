@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from types import TracebackType
@@ -194,9 +195,9 @@ class AlpacaServer:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         key = request.headers.get("APCA-API-KEY-ID", "")
-        context = {"method": request.method, "path": request.path, "key": key}
+        context = {"stream": "rest", "method": request.method, "path": request.path, "key": key}
         account = self.authentic(key, request.headers.get("APCA-API-SECRET-KEY", ""))
-        denied = self.faults.take("auth_failed", {**context, "stream": "rest"})
+        denied = self.faults.take("auth_failed", context)
         if account is None or denied is not None:
             status = 401 if denied is None else int(denied.get("status", 401))
             return web.json_response({"message": "unauthorized." if status == 401 else "forbidden."}, status=status)
@@ -254,6 +255,7 @@ HTTP_FAULTS = (
     "http_empty_body",
     "malformed_json",
     "http_unknown_field",
+    "http_unknown_enum",
 )
 
 
@@ -281,9 +283,11 @@ async def _spoilt(
             return web.Response(status=200)
         case "malformed_json":
             return web.Response(text='{"id":"', content_type="application/json")
+        case "http_unknown_field":
+            return _changed(reply or await _handled(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
         case _:
-            reply = reply or await _handled(request, handler)
-            return _with_unknown_field(reply)
+            name = str(fault.get("field", "status"))
+            return _changed(reply or await _handled(request, handler), {name: f"{name}_of_tomorrow"})
     return reply or await _handled(request, handler)
 
 
@@ -303,7 +307,12 @@ async def _cut(request: web.Request) -> web.StreamResponse:
     return web.Response(status=500)
 
 
-def _with_unknown_field(reply: web.StreamResponse) -> web.StreamResponse:
-    if isinstance(reply, web.Response) and reply.text is not None and reply.text.startswith("{"):
-        reply.text = reply.text[:-1] + ',"field_of_tomorrow":{"value":[1,null]}}'
+def _changed(reply: web.StreamResponse, fields: dict[str, Any]) -> web.StreamResponse:
+    """The reply with `fields` in its object, or in the first object of its list."""
+    if isinstance(reply, web.Response) and reply.text:
+        body = json.loads(reply.text)
+        target = body[0] if isinstance(body, list) and body else body
+        if isinstance(target, dict):
+            target.update(fields)
+        reply.text = json.dumps(body)
     return reply

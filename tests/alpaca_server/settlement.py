@@ -47,7 +47,7 @@ def close_session(matching: Matching, account: Account, session: Session) -> Non
 
 
 def sell_out(matching: Matching, account: Account, session: Session, now_ns: int) -> None:
-    """An hour before the close Alpaca sells long contracts in the money that the account could not exercise."""
+    """In the last hour Alpaca sells expiring long contracts in the money that the account could not exercise."""
     market = matching.server.market
     spot = market.price(now_ns)
     for position in list(account.positions.values()):
@@ -56,8 +56,10 @@ def sell_out(matching: Matching, account: Account, session: Session, now_ns: int
             continue
         if contract.right * (spot - contract.strike) < CENT or _can_exercise(matching, account, position, contract):
             continue
-        for order_id in account.held_for_orders(position.symbol)[1]:
-            order = account.orders[order_id]
+        against = [account.orders[order_id] for order_id in account.held_for_orders(position.symbol)[1]]
+        if any(order.type == "market" for order in against):
+            continue  # is being sold
+        for order in against:
             order.canceled_ns = now_ns
             matching.end(account, order, "canceled", now_ns)
         with contextlib.suppress(Refused):
@@ -129,7 +131,8 @@ def _do(matching: Matching, account: Account, fault: Fault, now_ns: int) -> None
 def _expire(matching: Matching, account: Account, position: Position, contract: OccContract, at_ns: int) -> None:
     spot = matching.server.market.closing_price(contract.expiry)
     gain = ZERO if spot is None else contract.right * (spot - contract.strike)
-    if gain < CENT or (position.qty > 0 and position.do_not_exercise):
+    lapses = position.do_not_exercise or not _can_exercise(matching, account, position, contract)
+    if gain < CENT or (position.qty > 0 and lapses):
         account.trade(Trade(position.symbol, -position.qty, ZERO, at_ns))
         _note(matching, account, at_ns, "OPEXP", position.symbol, -position.qty, "Option Expiry")
         return

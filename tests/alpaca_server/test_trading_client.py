@@ -662,6 +662,19 @@ def test_a_reply_that_never_comes_runs_into_the_clients_timeout_and_the_order_li
         assert client.get_order_by_client_id("desk-1") is not None
 
 
+def test_a_status_of_tomorrow_breaks_alpaca_pys_list_and_raw_data_reads_it() -> None:
+    faults = Faults()
+    faults.add("http_unknown_enum", times=2, where={"method": "GET"})
+    with broker(faults=faults) as (server, client):
+        submitted(client, buy_limit("SPY", 1, 400.0))
+        with pytest.raises(ValueError, match="status_of_tomorrow"):
+            client.get_orders()
+        raw = TradingClient(DEFAULT_KEY, DEFAULT_SECRET, url_override=server.trading_url, raw_data=True)
+        with contextlib.closing(raw._session):
+            orders: Any = raw.get_orders()
+        assert [order["status"] for order in orders] == ["status_of_tomorrow"]
+
+
 def test_a_stale_read_does_not_yet_know_the_order() -> None:
     faults = Faults()
     with broker(faults=faults) as (_, client):

@@ -47,6 +47,7 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
         web.patch("/v2/account/configurations", rest.configure),
         web.get("/v2/account/activities", rest.activities),
         web.get("/v2/account/activities/{type}", rest.activities),
+        web.get("/v2/corporate_actions/announcements", rest.announcements),
         web.post("/v2/orders", rest.submit),
         web.get("/v2/orders", rest.orders),
         web.delete("/v2/orders", rest.cancel_all),
@@ -103,6 +104,10 @@ class TradingRest:
         if "date" not in query or "page_size" in query:
             rows = rows[: _whole(query.get("page_size", "100"), "page_size", 100)]
         return web.json_response([row.fields for row in rows])
+
+    async def announcements(self, request: web.Request) -> web.Response:
+        """GET /v2/corporate_actions/announcements: none is ever announced."""
+        return web.json_response([])
 
     # --- orders -----------------------------------------------------------------------------------------------------
 
