@@ -121,6 +121,13 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "No bar came although the session runs: the stream is opened again.",
         alarm=True,
     ),
+    "quotes_silent": LogEvent(
+        "warning",
+        ("contracts", "quiet_s"),
+        "No quote of any watched contract came for too long in a session: the stream is opened again.",
+        alarm=True,
+    ),
+    "bar_late": LogEvent("info", ("symbol", "start_ns"), "A bar came after its session's end and counts no more."),
     "feed_heard_again": LogEvent("info", ("symbol", "minutes"), "Bars come again after so many minutes of silence."),
     "repaired": LogEvent(
         "info", ("symbol", "reason", "fetched", "given"), "Bars were asked for over REST; `given` were missing."
