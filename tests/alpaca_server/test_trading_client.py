@@ -6,10 +6,12 @@ Expected values are worked out by hand from the tape below: one share costs 500.
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,7 +21,7 @@ import requests
 from strategies.contract import Bar, Session
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS, SimClock
-from tests.alpaca_server.faults import Faults
+from tests.alpaca_server.faults import KINDS, Faults
 from tests.alpaca_server.market import Market, asset_id
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.alpaca_server.serving import Serving, serving
@@ -780,6 +782,12 @@ def test_the_same_seed_gives_the_same_fault_at_the_same_opportunities() -> None:
     assert taken(7) == taken(7)
     assert taken(7) != taken(8)
     assert 0 < sum(taken(7)) < 50
+
+
+def test_the_readme_has_a_line_for_each_fault_and_for_no_other() -> None:
+    readme = (Path(__file__).parent / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", readme, re.MULTILINE))
+    assert rows == KINDS
 
 
 def test_an_unknown_kind_of_fault_is_refused_by_name() -> None:
