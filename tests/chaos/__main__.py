@@ -1,0 +1,46 @@
+"""The campaign's command: `python -m tests.chaos --sessions 500 --parallel 3`, or one session again with `--only K`.
+
+It prints its seed first, each failed session with the command that repeats it, and in the end what was met.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.campaign import campaign, told
+from tests.chaos.kinds import KINDS
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser("python -m tests.chaos", description="Sessions of the daemon under random faults.")
+    made.add_argument("--sessions", type=int, default=500, help="how many (500)")
+    made.add_argument("--parallel", type=int, default=3, help="how many at the same time (3)")
+    made.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
+    made.add_argument("--only", type=int, metavar="K", help="the session K of the campaign alone; its folder is kept")
+    made.add_argument("--kind", action="append", choices=sorted(KINDS), help="these kinds alone, may be repeated")
+    made.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
+    return made
+
+
+def main() -> int:
+    """Run it; exit code 1 when a session failed or a kind was never met."""
+    options = parser().parse_args()
+    seed = secrets.randbelow(10**6) if options.seed is None else options.seed
+    work = options.work or Path(tempfile.mkdtemp(prefix="rltrader-chaos."))
+    numbers = range(options.sessions) if options.only is None else range(options.only, options.only + 1)
+    print(f"campaign seed {seed}, {len(numbers)} sessions, {options.parallel} at a time, folders in {work}", flush=True)
+    outcomes = campaign(seed, numbers, options.parallel, work, kinds=options.kind, keep=options.only is not None)
+    whole = options.only is None and options.kind is None
+    print(told(outcomes, seed, expected=frozenset(KINDS) if whole and len(numbers) >= 500 else frozenset()))
+    failed = any(outcome.problems for outcome in outcomes)
+    exposed = {name for outcome in outcomes for name, count in outcome.exposed.items() if count}
+    return int(failed or (whole and len(numbers) >= 500 and not exposed >= KINDS.keys()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""What the campaign itself does in the middle of a session: to the process, to its disk, or to the account as a person.
+
+Each act returns when it is done; the daemon is running, or about to, afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from tests.alpaca_server.order_rules import Refused
+from tests.chaos.desk import START_LIMIT_S, fill, make_room
+
+if TYPE_CHECKING:
+    from tests.chaos.session import Run
+
+FULL_LIMIT_S = 45.0  # real seconds until a daemon without room for its journal has halted and ended
+
+
+def kill(run: Run) -> None:
+    """SIGKILL after a moment, and the next life."""
+    time.sleep(run.chance.uniform(0.0, 0.15))
+    run.desk.kill()
+    run.start()
+
+
+def kill_twice(run: Run) -> None:
+    """SIGKILL, and again while it starts."""
+    kill(run)
+    time.sleep(run.chance.uniform(0.0, 0.7))
+    run.desk.kill()
+    run.start()
+
+
+def kill_stopping(run: Run) -> None:
+    """SIGKILL in the middle of a clean stop."""
+    run.desk.ask_to_stop()
+    time.sleep(run.chance.uniform(0.0, 0.05))
+    run.desk.kill()
+    run.start()
+
+
+def restart(run: Run) -> None:
+    """A clean stop, which must end with code 0, and the next life."""
+    code = run.desk.stop(START_LIMIT_S)
+    if code != 0:
+        run.problems.append(f"a clean stop ended with {code}: {run.desk.why_ended()[:300]}")
+        run.desk.kill()
+    run.start()
+
+
+def down(run: Run) -> None:
+    """Killed, and nobody starts it for some simulated minutes."""
+    run.desk.kill()
+    time.sleep(run.chance.uniform(0.2, 0.7))
+    run.start()
+
+
+def freeze(run: Run) -> None:
+    """Stopped by SIGSTOP as by an overloaded host, then on."""
+    run.desk.pause(stopped=True)
+    time.sleep(run.chance.uniform(0.2, 0.8))
+    run.desk.pause(stopped=False)
+
+
+def disk_full(run: Run) -> None:
+    """Nothing is left of the disk until the daemon has ended; then there is room again, and the next life."""
+    if run.disk is None:
+        return
+    fill(run.disk)
+    until = time.monotonic() + FULL_LIMIT_S
+    while run.desk.alive() and time.monotonic() < until:
+        time.sleep(0.05)
+    if run.desk.alive():
+        run.problems.append(f"it runs {FULL_LIMIT_S} s after its disk was full")
+        run.desk.kill()
+    else:
+        why = run.desk.why_ended()
+        run.desk.ends.append(why)
+        if "disk_full" not in why and "journal_failed" not in why:
+            run.problems.append(f"the full disk ended it without naming it: {why[:300]}")
+    make_room(run.disk)
+    run.start()
+
+
+def fee(run: Run) -> None:
+    """The broker books a fee."""
+
+    def book() -> None:
+        now_ns = run.served.server.clock.now_ns()
+        run.account.cash -= Decimal("0.37")
+        row = {"activity_type": "FEE", "net_amount": "-0.37", "date": "2024-11-20", "status": "executed"}
+        run.account.note(now_ns, {**row, "description": "Regulatory fees"})
+
+    run.served.call(book)
+
+
+def split(run: Run) -> None:
+    """The contract that is held is adjusted two for one."""
+    symbol = _held(run)
+    if symbol:
+        run.served.call(run.served.faults.add, "split", symbol=symbol, ratio=2)
+
+
+def hand_buy(run: Run) -> None:
+    """A person buys one contract: of what the desk holds, or of its neighbour."""
+    symbol = _held(run)
+    if run.chance.random() < 0.5:
+        symbol = f"{symbol[:-8]}{int(symbol[-8:]) + 1000:08d}"
+    with contextlib.suppress(Refused):
+        run.served.by_hand("place", symbol=symbol, qty="1", side="buy")
+
+
+def hand_close(run: Run) -> None:
+    """A person closes what the desk holds."""
+    with contextlib.suppress(Refused):
+        run.served.by_hand("close", symbol=_held(run))
+
+
+def hand_cancel(run: Run) -> None:
+    """A person cancels an order of the desk."""
+    for order_id in list(run.account.working):
+        with contextlib.suppress(Refused):
+            run.served.by_hand("cancel", order_id=order_id)
+
+
+def _held(run: Run) -> str:
+    return next(iter(run.account.positions), "")
+
+
+ACTS: dict[str, Callable[[Run], None]] = {
+    "kill": kill,
+    "kill_twice": kill_twice,
+    "kill_stopping": kill_stopping,
+    "restart": restart,
+    "down": down,
+    "freeze": freeze,
+    "disk_full": disk_full,
+    "fee": fee,
+    "split": split,
+    "hand_buy": hand_buy,
+    "hand_close": hand_close,
+    "hand_cancel": hand_cancel,
+}
+"""Every act by the name that `tests.chaos.kinds` gives it."""

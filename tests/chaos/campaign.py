@@ -1,0 +1,118 @@
+"""Many sessions, some at a time, each in a process that serves and watches it; and the report of what they met.
+
+Failed sessions keep their folder and are told with the command that repeats them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import time
+import traceback
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import lru_cache
+from pathlib import Path
+
+from tests.alpaca_server.market import Market
+from tests.chaos.kinds import KINDS
+from tests.chaos.plan import FROM_DECK, plan
+from tests.chaos.session import Outcome, run
+from tests.live_desk import Daemon
+
+TAPE = Path(__file__).resolve().parents[2] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
+
+
+@lru_cache(maxsize=1)
+def _market() -> Market:
+    """The tape's market, once a process, and a warm server from which daemons are forked."""
+    return Market.from_bars(TAPE)
+
+
+def _warm(folder: str) -> None:
+    _market()
+    Daemon(["--config", "none.toml"], {}, Path(folder) / "warm").wait(60)  # refused, all loaded
+
+
+def one(
+    seed: int, number: int, work: Path, only: Sequence[str] | None, from_deck: int = FROM_DECK, *, keep: bool = False
+) -> Outcome:
+    """The session `number` of the campaign; its folder goes when nothing was wrong, unless `keep`."""
+    drawn = plan(seed, number, only=only, from_deck=from_deck)
+    folder = work / f"session-{number}"
+    shutil.rmtree(folder, ignore_errors=True)
+    began = time.monotonic()
+    try:
+        outcome = run(drawn, folder, _market())
+    except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError):
+        names = tuple(trouble.kind.name for trouble in drawn.troubles)
+        problem = f"the session itself raised: {traceback.format_exc()}"
+        outcome = Outcome(number, drawn.seed, names, {}, {}, "", (problem,), 0, 0, 0, 0.0, time.monotonic() - began)
+    if not outcome.problems and not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return outcome
+
+
+def campaign(
+    seed: int,
+    numbers: Iterable[int],
+    parallel: int,
+    work: Path,
+    *,
+    kinds: Sequence[str] | None = None,
+    from_deck: int = FROM_DECK,
+    keep: bool = False,
+) -> list[Outcome]:
+    """Run the sessions of these numbers, `parallel` at a time; told as they end, in the order of numbers."""
+    work.mkdir(parents=True, exist_ok=True)
+    outcomes = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(parallel, mp_context=context, initializer=_warm, initargs=(str(work),)) as pool:
+        runs = [pool.submit(one, seed, number, work, kinds, from_deck, keep=keep) for number in numbers]
+        for done in as_completed(runs):
+            outcome = done.result()
+            outcomes.append(outcome)
+            print(line_of(outcome, seed), flush=True)
+    return sorted(outcomes, key=lambda outcome: outcome.number)
+
+
+def line_of(outcome: Outcome, seed: int) -> str:
+    """One line of a session that held, more of one that failed."""
+    met = ", ".join(f"{name} x{outcome.exposed.get(name, 0)}" for name in outcome.kinds)
+    head = (
+        f"{'FAILED' if outcome.problems else 'ok    '} {outcome.number:4d} {outcome.real_s:5.1f} s "
+        f"{outcome.bars:3d} bars {outcome.trades:2d} fills {outcome.lives} lives  {outcome.end}  [{met}]"
+    )
+    again = f'  repeat: make chaos CHAOS_ARGS="--seed {seed} --only {outcome.number}"'
+    return "\n".join([head, *(f"  {problem}" for problem in outcome.problems), *([again] if outcome.problems else [])])
+
+
+def told(outcomes: Sequence[Outcome], seed: int, *, expected: Collection[str] = ()) -> str:
+    """The campaign's report: ends, what each family and each kind met, what was never met, what failed."""
+    met: Counter[str] = Counter()
+    exposed: Counter[str] = Counter()
+    for outcome in outcomes:
+        met.update(outcome.met)
+        exposed.update(outcome.exposed)
+    families = sorted({kind.family for kind in KINDS.values()})
+    lines = ["", "met while an order worked or a position was open (of all times it was met), by family:"]
+    for family in families:
+        names = [kind.name for kind in KINDS.values() if kind.family == family]
+        kinds, all_met = sum(exposed[name] for name in names), sum(met[name] for name in names)
+        if all_met or expected:
+            lines.append(f"  {family:28s} {kinds:5d} of {all_met:5d}, {len(names)} kinds")
+    lines += ["", "ends:"]
+    ends = Counter(outcome.end or "none" for outcome in outcomes)
+    lines += [f"  {count:5d} {end}" for end, count in ends.most_common()]
+    failed = [outcome for outcome in outcomes if outcome.problems]
+    unmet = sorted(name for name in expected if not exposed[name])
+    lines += ["", f"kinds never met while exposed: {', '.join(unmet) or 'none'}"] if expected else []
+    lines += [
+        f"sessions: {len(outcomes)}, failed: {len(failed)} {[outcome.number for outcome in failed] or ''}",
+        f"bars: {sum(o.bars for o in outcomes)}, fewest {min(o.bars for o in outcomes)}",
+        f"fills at the server: {sum(o.trades for o in outcomes)}; daemon lives: {sum(o.lives for o in outcomes)}",
+        f"most of one CPU: {max(o.busiest for o in outcomes):.2f}",
+        f"campaign seed {seed}",
+    ]
+    return "\n".join(lines)

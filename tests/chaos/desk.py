@@ -1,0 +1,153 @@
+"""The daemon of one session over all its lives: started, killed, frozen, stopped, and started again as systemd would.
+
+It knows processes and files alone. A life that ends without being asked to is told with its reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from daemon.shell.journal import FILE, JournalError, JournalReader
+from tests.live_desk import Books, Daemon, books
+
+START_LIMIT_S = 60.0
+ROOM_MIB = 48  # of the small disk
+FILLER = "filler"
+
+
+class Desk:
+    """`rltraderd` with one configuration and one state directory. Times are real seconds."""
+
+    def __init__(self, config: Path, state_dir: Path, keys: tuple[str, str], log: Path) -> None:
+        self.state_dir = state_dir
+        self.lives = 0
+        self.busiest = 0.0  # the highest share of one CPU that a life of some seconds took
+        self.ends: list[str] = []  # of lives that ended by themselves
+        self._arguments = ["--config", str(config)]
+        self._environment = {"APCA_API_KEY_ID": keys[0], "APCA_API_SECRET_KEY": keys[1]}
+        self._log = log
+        log.touch()
+        self.start()
+
+    def start(self) -> None:
+        """Begin the next life."""
+        self.lives += 1
+        self._told_before = self._log.stat().st_size
+        self._process = Daemon(self._arguments, self._environment, self._log)
+        self._began, self._cpu = time.monotonic(), 0.0
+
+    def alive(self) -> bool:
+        """Whether it runs; notes how much of a CPU it took so far."""
+        if self._process.returncode is None:
+            with contextlib.suppress(OSError, IndexError):
+                fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+                self._cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            return True
+        lived = time.monotonic() - self._began
+        if lived > 4.0:
+            self.busiest = max(self.busiest, self._cpu / lived)
+        return False
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for its end."""
+        self.alive()
+        self._process.kill()
+        self._process.wait(START_LIMIT_S)
+
+    def stop(self, limit_s: float) -> int | None:
+        """SIGTERM; the exit code, None when it still runs after `limit_s`."""
+        self.ask_to_stop()
+        return self.wait(limit_s)
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, without waiting."""
+        if self.alive():
+            self._process.terminate()
+
+    def wait(self, limit_s: float) -> int | None:
+        """The exit code, None when it still runs after `limit_s`."""
+        code = self._process.wait(limit_s)
+        self.alive()
+        return code
+
+    def pause(self, *, stopped: bool) -> None:
+        """SIGSTOP or SIGCONT."""
+        self._process.pause(stopped=stopped)
+
+    def why_ended(self) -> str:
+        """`CODE: REASON` of a life that is over, from the log."""
+        code = self._process.returncode
+        told = self._process.told()
+        for event in reversed(told[-50:]):
+            if event["event"] in ("refused", "journal_failed", "step_failed"):
+                return f"{code}: {event['event']}: {event.get('problem', '')}"
+            if event["event"] == "run_ended":
+                return f"{code}: {event['stopped_by']}"
+            if event["event"] == "" and "Error" in event["text"]:
+                return f"{code}: {event['text']}"
+        return f"{code}: no reason in the log"
+
+    def listening(self) -> bool:
+        """Whether this life has heard the trade stream: it is up."""
+        with self._log.open("rb") as log:
+            log.seek(self._told_before)
+            return b"trade_stream_listening" in log.read()
+
+    def rows(self) -> int:
+        """How many events the journal has; 0 before there is one."""
+        with contextlib.suppress(JournalError):
+            reader = JournalReader(self.state_dir / FILE)
+            try:
+                return int(reader.query("SELECT coalesce(max(id), 0) AS n FROM events")[0]["n"])
+            finally:
+                reader.close()
+        return 0
+
+    def bars_since(self, ns: int) -> int:
+        """How many bars the journal has that began at `ns` or later."""
+        with contextlib.suppress(JournalError):
+            reader = JournalReader(self.state_dir / FILE)
+            try:
+                told = "SELECT count(DISTINCT json_extract(payload, '$.bar.start_ns')) AS n FROM events "
+                told += "WHERE kind = 'BarClosed' AND json_extract(payload, '$.bar.start_ns') >= ?"
+                return int(reader.query(told, (ns,))[0]["n"])
+            finally:
+                reader.close()
+        return 0
+
+    def books(self) -> Books | None:
+        """What the journal says now; None while it cannot be read."""
+        with contextlib.suppress(JournalError, IndexError, KeyError):
+            return books(self.state_dir)
+        return None
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, *, wanted: bool) -> Iterator[bool]:
+    """A file system of its own with little room at `folder`, while root may mount one; yields whether there is one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM_MIB}M", "tmpfs", str(folder)]
+    made = wanted and os.geteuid() == 0 and subprocess.run(command, check=False, capture_output=True).returncode == 0
+    try:
+        yield made
+    finally:
+        if made:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Take all room that the file system of `folder` has."""
+    block = bytes(1 << 16)
+    with (folder / FILLER).open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(block)
+
+
+def make_room(folder: Path) -> None:
+    """Give the room back."""
+    (folder / FILLER).unlink(missing_ok=True)

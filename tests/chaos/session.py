@@ -1,0 +1,262 @@
+"""One session of the campaign from its plan to its verdict: server, daemon, the plan's troubles, calm, and the checks.
+
+Simulated time decides what happens when; no verdict depends on how fast the machine is.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from daemon.config import load
+from tests.alpaca_server.account import Account
+from tests.alpaca_server.clock import SimClock
+from tests.alpaca_server.market import Market
+from tests.alpaca_server.server import Rules
+from tests.alpaca_server.serving import Serving, serving
+from tests.chaos import acts, verdict
+from tests.chaos.desk import START_LIMIT_S, Desk, make_room, small_disk
+from tests.chaos.kinds import HELD, WORKING
+from tests.chaos.plan import CALM_MIN, Plan, Trouble
+from tests.chaos.tally import Tally
+from tests.live_desk import LOOSE, Books, write_config
+
+MINUTE_NS = 60_000_000_000
+LOOK_S = 0.02
+PROGRESS_S = 20.0  # real seconds in which a running daemon journals something
+SETTLE_S = 60.0  # real seconds without faults within which book and broker agree, or the daemon is halted
+GRACE_MIN = 40  # simulated minutes that trouble which has not come yet may still wait for its moment
+BUSY_MAX = 0.97  # of one CPU over a whole life: a loop that spins
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a session. `met` counts each kind, `exposed` those with a working order or an open position."""
+
+    number: int
+    seed: str
+    kinds: tuple[str, ...]
+    met: dict[str, int]
+    exposed: dict[str, int]
+    end: str
+    problems: tuple[str, ...]
+    bars: int
+    trades: int
+    lives: int
+    busiest: float
+    real_s: float
+
+
+@dataclass(slots=True)
+class Run:
+    """A session under way."""
+
+    plan: Plan
+    served: Serving
+    tally: Tally
+    account: Account
+    desk: Desk
+    chance: random.Random
+    begin_ns: int
+    disk: Path | None = None
+    waiting: list[Trouble] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    end: str = ""
+    _rows: int = -1
+    _moved: float = field(default_factory=time.monotonic)
+    _looked: float = 0.0
+
+    def minute(self) -> float:
+        """Simulated minutes since the session's start."""
+        return (self.served.server.clock.now_ns() - self.begin_ns) / MINUTE_NS
+
+    def exposed(self) -> bool:
+        """Whether an order works or a position is open at the server."""
+        return self.account.exposed()
+
+    def nap(self, real_s: float) -> None:
+        """Let real time pass, and look that the daemon lives and moves."""
+        until = time.monotonic() + real_s
+        while True:
+            self.watch()
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            time.sleep(min(LOOK_S, left))
+
+    def watch(self) -> None:
+        """Start the daemon again when it ended by itself; note when it does not move."""
+        if not self.desk.alive():
+            why = self.desk.why_ended()
+            self.desk.ends.append(why)
+            if not (self.disk is not None and ("disk_full" in why or "journal_failed" in why)):
+                self.problems.append(f"the daemon ended by itself: {why[:300]}")
+            if self.disk is not None:
+                make_room(self.disk)
+            self.start()
+        now = time.monotonic()
+        if now - self._looked > 1.0:
+            self._looked = now
+            rows = self.desk.rows()
+            if rows != self._rows:
+                self._rows, self._moved = rows, now
+            elif now - self._moved > PROGRESS_S:
+                self.problems.append(f"stuck: nothing journaled for {PROGRESS_S} s, {rows} events")
+                self._moved = now
+
+    def start(self) -> None:
+        """The daemon's next life, as systemd would begin it; gives up after twenty."""
+        if self.desk.lives >= 20:
+            raise RuntimeError("the daemon ended by itself again and again")
+        self.desk.start()
+        self._moved = time.monotonic()
+
+    def up(self) -> None:
+        """Wait until the daemon is up, as long as it takes within reason."""
+        until = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < until and not self.desk.listening():
+            self.nap(LOOK_S)
+
+
+def run(plan: Plan, folder: Path, market: Market) -> Outcome:
+    """Run one session in `folder` (new). Raises nothing for a fault of the daemon: the outcome tells it."""
+    began = time.monotonic()
+    folder.mkdir(parents=True)
+    chance = random.Random(f"run {plan.seed}")
+    key, secret = (f"{word}{chance.getrandbits(120):030X}" for word in ("PKCHAOS", "secret-chaos-"))
+    account, tally = Account(key, secret), Tally(plan.number)
+    days = [session for session in market.sessions if market.closing_price(session.date) is not None]
+    begin_ns = days[plan.day].open_ns + plan.start_min * MINUTE_NS
+    full = any(trouble.kind.act == "disk_full" for trouble in plan.troubles)
+    clock = SimClock.starting_now(begin_ns, plan.rate)
+    rules = Rules(seed=plan.number, fill_sizes=(1, 4))
+    with (
+        small_disk(folder / "disk", wanted=full) as small,
+        serving(market, clock, faults=tally, accounts=[account], rules=rules) as served,
+    ):
+        config = write_config(folder / "config.toml", served, clock, folder / "disk" / "state", LOOSE, plan.tables)
+        desk = Desk(config, folder / "disk" / "state", (key, secret), folder / "log")
+        session = Run(plan, served, tally, account, desk, chance, begin_ns, folder / "disk" if small else None)
+        try:
+            mix(session)
+            settle(session)
+            finish(session)
+        finally:
+            desk.kill()
+        books = desk.books()
+        problems = [*session.problems, *examine(plan, books, served, config, market)]
+        problems += verdict.leaks(folder, (key, secret))
+        bars = desk.bars_since(begin_ns)
+    if desk.busiest > BUSY_MAX:
+        problems.append(f"a life took {desk.busiest:.2f} of one CPU")
+    return Outcome(
+        plan.number,
+        plan.seed,
+        tuple(trouble.kind.name for trouble in plan.troubles),
+        dict(tally.kinds_met),
+        dict(tally.kinds_exposed),
+        session.end,
+        tuple(problems),
+        bars,
+        len(account.trades),
+        desk.lives,
+        desk.busiest,
+        time.monotonic() - began,
+    )
+
+
+def mix(run: Run) -> None:
+    """Let each trouble begin at its moment; wait a while for those whose moment does not come."""
+    run.up()
+    run.waiting = list(run.plan.troubles)
+    while run.minute() < CALM_MIN or (_unmet(run) and run.minute() < CALM_MIN + GRACE_MIN):
+        run.nap(LOOK_S)
+        for trouble in [trouble for trouble in run.waiting if _due(run, trouble)]:
+            run.waiting.remove(trouble)
+            _begin(run, trouble)
+
+
+def _unmet(run: Run) -> bool:
+    return any(not run.tally.kinds_exposed[trouble.kind.name] for trouble in run.plan.troubles)
+
+
+def _due(run: Run, trouble: Trouble) -> bool:
+    if run.minute() < trouble.from_min:
+        return False
+    if trouble.kind.when == HELD:
+        return bool(run.account.positions)
+    if trouble.kind.when == WORKING:
+        if not run.account.working:  # what makes orders work for a while is armed first
+            for line in trouble.lines:
+                if not line.counts and not run.served.faults.waiting(line.kind):
+                    run.served.call(run.tally.arm, trouble.kind.name, line, run.served.server.clock.now_ns())
+        return bool(run.account.working)
+    return True
+
+
+def _begin(run: Run, trouble: Trouble) -> None:
+    kind, now_ns = trouble.kind, run.served.server.clock.now_ns()
+    for line in trouble.lines:
+        if line.counts or kind.when != WORKING:
+            run.served.call(run.tally.arm, kind.name, line, now_ns)
+    if kind.act:
+        exposed = run.exposed()
+        acts.ACTS[kind.act](run)
+        if not any(line.counts for line in trouble.lines):
+            run.tally.did(kind.name, exposed=exposed)
+
+
+def settle(run: Run) -> None:
+    """Take all faults away and wait until book and broker agree, or the daemon is halted for a reason it may have."""
+    run.served.call(run.served.faults.clear)
+    until = time.monotonic() + SETTLE_S
+    apart: list[str] = ["no journal yet"]
+    while time.monotonic() < until:
+        run.nap(0.2)
+        books = run.desk.books()
+        if books is None:
+            continue
+        halt, reconciled = books.state.risk.halt, books.state.risk.reconciled
+        apart = run.served.call(verdict.disagreements, books, run.account)
+        run.end = f"halted: {halt.reason}" if halt else "running"
+        excused = halt is not None and not run.plan.books
+        if (not apart and (reconciled or halt)) or excused:
+            return
+        apart = apart or ["not reconciled, and not halted"]
+    run.problems.append(f"apart {SETTLE_S} s after the last fault: {'; '.join(apart)[:1500]}")
+
+
+def finish(run: Run) -> None:
+    """A clean stop: it ends with code 0 within its deadline."""
+    code = run.desk.stop(START_LIMIT_S)
+    if code != 0:
+        why = "still running" if code is None else run.desk.why_ended()
+        run.problems.append(f"the stop ended with {code}: {why[:300]}")
+
+
+def examine(plan: Plan, books: Books | None, served: Serving, config: Path, market: Market) -> list[str]:
+    """All that must hold in the end."""
+    server, account = served.server, served.server.account
+    if books is None:
+        return ["the journal cannot be read"]
+    halt = books.state.risk.halt
+    found = [] if halt is None or halt.reason in plan.halts else [f"halted: {halt.reason}: {halt.detail[:500]}"]
+    risk = load(config, {}).risk
+    names = ("order_contracts_max", "position_contracts_max", "orders_per_minute", "orders_per_day")
+    limits = {name: Decimal(str(getattr(risk, name))) for name in names}
+    for name in ("order_notional_max_usd", "gross_exposure_max_usd"):
+        limits[name] = Decimal(str(getattr(risk, name)))
+    by_hand = Counter(kind.kind.act for kind in plan.troubles if kind.kind.act.startswith("hand_"))
+    return [
+        *found,
+        *verdict.posts_apart(server.requests),
+        *verdict.fills_apart(books, account, whole=False),
+        *verdict.intents_exceeded(books, account),
+        *([] if by_hand else verdict.oversold(account)),
+        *verdict.entered_while_halted(books, account),
+        *verdict.limits_exceeded(books, account, market, limits, risk.quote_age_max_s),
+    ]

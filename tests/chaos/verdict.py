@@ -1,0 +1,206 @@
+"""What must hold after every session, whatever happened: each check compares server and journal.
+
+Pure: each function takes both sides and returns sentences, none when all is well. What is expected is the server's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+
+from tests.alpaca_server.account import Account, Order
+from tests.alpaca_server.market import Market
+from tests.alpaca_server.server import LoggedRequest
+from tests.live_desk import Books
+
+MINUTE_NS = 60_000_000_000
+ZERO = Decimal(0)
+DONE = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
+Limits = Mapping[str, Decimal]
+
+
+def ours(account: Account, epoch: str) -> list[Order]:
+    """The orders of this journal's desk in the order of their arrival."""
+    return sorted(
+        (order for order in account.orders.values() if order.client_order_id.startswith(f"{epoch}-")),
+        key=lambda order: order.created_ns,
+    )
+
+
+def disagreements(books: Books, account: Account) -> list[str]:
+    """Where cash, positions and fills differ; empty when they agree. Fills of corrected orders are in the totals."""
+    found = []
+    state = books.state
+    if Decimal(account.cash) != state.book.cash:
+        found.append(f"cash: server {account.cash}, daemon {state.book.cash}")
+    theirs = {symbol: position.qty for symbol, position in account.positions.items()}
+    held: Counter[str] = Counter(dict(state.broker.foreign_held))
+    for symbol, position in state.book.positions.items():
+        held[symbol] += position.quantity
+    mine = {symbol: Decimal(quantity) for symbol, quantity in held.items() if quantity}
+    if theirs != mine:
+        found.append(f"positions: server {theirs}, daemon {mine}")
+    return found + fills_apart(books, account, whole=True)
+
+
+def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
+    """Fills that are not exactly once in the journal; unless `whole`, those that it does not have yet are left out."""
+    corrected = {row["client_order_id"] for row in books.fills if row["correction"]}
+    names = {order.id: order.client_order_id for order in ours(account, books.state.identity.epoch)}
+    executed: dict[tuple[str, int], tuple[Decimal, Decimal]] = {}
+    total: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    for trade in account.trades:
+        if trade.order_id in names:
+            total[trade.order_id] += abs(trade.quantity)
+            executed[names[trade.order_id], int(total[trade.order_id])] = (abs(trade.quantity), trade.price)
+    journaled: dict[tuple[str, int], list[tuple[Decimal, Decimal]]] = defaultdict(list)
+    for row in books.fills:
+        if row["client_order_id"] in names.values():
+            key = (row["client_order_id"], row["cumulative"])
+            journaled[key].append((Decimal(row["quantity"]), Decimal(row["price"])))
+    found = []
+    for key in sorted(executed.keys() | journaled.keys()):
+        if key[0] in corrected or (not whole and key not in journaled):
+            continue
+        if journaled.get(key, []) != [executed.get(key)]:
+            found.append(f"fill {key}: server {executed.get(key)}, journal {journaled.get(key)}")
+    return found
+
+
+def posts_apart(requests: Iterable[LoggedRequest]) -> list[str]:
+    """Client order ids of which more than one POST was accepted."""
+    accepted: Counter[str] = Counter()
+    for request in requests:
+        if request.method == "POST" and request.path == "/v2/orders" and request.status == 200:
+            accepted[json.loads(request.body).get("client_order_id", "")] += 1
+    return [f"{name}: {count} accepted POSTs" for name, count in accepted.items() if count > 1]
+
+
+def _at(order: Order, ns: int) -> tuple[Decimal, Decimal]:
+    """What of an order was filled, and what could still fill, at `ns`; nothing before it was there."""
+    shown = order.shown_at(ns)
+    if shown is None or order.qty is None:
+        return ZERO, ZERO
+    filled = Decimal(shown["filled_qty"])
+    return filled, ZERO if shown["status"] in DONE else order.qty - filled
+
+
+def intents_exceeded(books: Books, account: Account) -> list[str]:
+    """Entry decisions whose live plus filled quantity at the server was ever above what the decision meant to hold."""
+    found = []
+    works: dict[str, list[Order]] = defaultdict(list)
+    for order in ours(account, books.state.identity.epoch):
+        row = books.orders.get(order.client_order_id)
+        if row is None:
+            found.append(f"{order.client_order_id}: at the server, not in the journal")
+        elif row["purpose"] == "entry":
+            works[row["work"]].append(order)
+    for work, orders in works.items():
+        first = min((row for row in books.orders.values() if row["work"] == work), key=lambda row: row["submitted_ns"])
+        for newest in orders:
+            sums = [_at(order, newest.created_ns) for order in orders]
+            if sum((sum(pair, ZERO) for pair in sums), ZERO) > first["quantity"]:
+                found.append(f"decision {work}: live and filled {sums}, intent {first['quantity']}")
+        if sum((order.filled_qty for order in orders), ZERO) > first["quantity"]:
+            found.append(f"decision {work}: filled above its intent {first['quantity']}")
+    return found
+
+
+def oversold(account: Account) -> list[str]:
+    """Positions that a trade made negative."""
+    held: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    found = []
+    for trade in account.trades:
+        held[trade.symbol] += trade.quantity
+        if held[trade.symbol] < 0:
+            found.append(f"{trade.symbol}: sold below zero, {held[trade.symbol]} after order {trade.order_id}")
+    return found
+
+
+def entered_while_halted(books: Books, account: Account) -> list[str]:
+    """Entries at the server that were decided after the halt."""
+    halt = books.state.risk.halt
+    if halt is None:
+        return []
+    return [
+        f"{order.client_order_id}: an entry decided after the halt {halt.reason}"
+        for order in ours(account, books.state.identity.epoch)
+        if (row := books.orders.get(order.client_order_id)) is not None
+        and row["purpose"] == "entry"
+        and row["submitted_ns"] > halt.since_ns
+    ]
+
+
+def limits_exceeded(books: Books, account: Account, market: Market, limits: Limits, quote_age_s: int) -> list[str]:
+    """Risk limits that the orders of the desk at the server went above. `limits` by their keys of [risk]."""
+    orders = ours(account, books.state.identity.epoch)
+    entries = [order for order in orders if order.side == "buy" and order.qty is not None]
+    found = []
+    for order in entries:
+        assert order.qty is not None
+        about = order.client_order_id
+        premium = (order.limit_price or ZERO) * order.qty * 100
+        if order.qty > limits["order_contracts_max"]:
+            found.append(f"{about}: {order.qty} contracts, limit {limits['order_contracts_max']}")
+        if order.limit_price is None or premium > limits["order_notional_max_usd"]:
+            found.append(f"{about}: {premium} USD, limit {limits['order_notional_max_usd']}")
+        day_ns = market.session_at(order.created_ns)
+        earlier = [other for other in orders if other.created_ns < order.created_ns]
+        today = sum(day_ns is not None and other.created_ns >= day_ns.open_ns for other in earlier)
+        if today >= limits["orders_per_day"]:
+            found.append(f"{about}: {today} orders before it, limit {limits['orders_per_day']} a day")
+        row = books.orders.get(about)
+        decided_ns = row["submitted_ns"] if row is not None else order.created_ns
+        others = (books.orders[o.client_order_id]["submitted_ns"] for o in orders if o.client_order_id in books.orders)
+        recent = sum(decided_ns - MINUTE_NS < moment < decided_ns for moment in others)
+        if recent >= limits["orders_per_minute"]:
+            found.append(f"{about}: {recent} orders within a minute, limit {limits['orders_per_minute']}")
+        coming = [other for other in entries if other is not order]
+        working = sum((_at(other, order.created_ns)[1] * (other.limit_price or ZERO) * 100 for other in coming), ZERO)
+        low = _least_value(account, market, order.created_ns, quote_age_s)
+        if low + working + premium > limits["gross_exposure_max_usd"]:
+            found.append(f"{about}: exposure {low + working + premium} USD, limit {limits['gross_exposure_max_usd']}")
+    return found + [
+        f"position: {held} contracts at {ns}, limit {limits['position_contracts_max']}"
+        for ns, held in _contracts(account, {order.id for order in orders})
+        if held > limits["position_contracts_max"]
+    ]
+
+
+def _contracts(account: Account, order_ids: set[str]) -> Iterator[tuple[int, Decimal]]:
+    """The desk's contracts after each trade; nothing where somebody else traded too."""
+    held = ZERO
+    if any(trade.order_id not in order_ids for trade in account.trades):
+        return
+    for trade in account.trades:
+        if trade.order_id in order_ids:
+            held += trade.quantity
+            yield trade.time_ns, held
+
+
+def _least_value(account: Account, market: Market, at_ns: int, age_s: int) -> Decimal:
+    """The least that the positions of `at_ns` were worth by any quote that was young enough to count then."""
+    held: dict[str, Decimal] = defaultdict(lambda: ZERO)
+    for trade in account.trades:
+        if trade.time_ns < at_ns:
+            held[trade.symbol] += trade.quantity
+    value = ZERO
+    for symbol, quantity in held.items():
+        if quantity:
+            points = range(at_ns - (age_s + 60) * 1_000_000_000, at_ns + 1, 15_000_000_000)
+            quotes = [quote for ns in points if (quote := market.quote(symbol, ns)) is not None]
+            value += min(((bid + ask) / 2 for bid, ask in quotes), default=ZERO) * quantity * 100
+    return value
+
+
+def leaks(folder: Path, secrets: Iterable[str]) -> list[str]:
+    """Files below `folder` that hold one of the planted secrets; the secret itself is not told."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            found += [f"{path.name} holds planted secret {n}" for n, s in enumerate(secrets) if s.encode() in content]
+    return found
