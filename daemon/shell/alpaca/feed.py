@@ -37,6 +37,7 @@ from daemon.shell.clock import SECOND_NS, Clock
 from strategies.contract import Bar, Session, Spec
 
 MOST_SESSIONS_BACK = 10  # further back a feed that has no bars is not asked
+LATE_NS = 10 * SECOND_NS  # a bar comes about a second after its minute's end; one empty minute is no silence
 NOT_FOUND = frozenset((400, 404, 422))
 
 
@@ -44,7 +45,7 @@ NOT_FOUND = frozenset((400, 404, 422))
 class Timing:
     """When the feed loses its patience. `_s` are real seconds, `_ns` the clock's nanoseconds."""
 
-    silence_ns: int = 2 * MINUTE_NS + 10 * SECOND_NS  # after the newest bar's end or the open: two bars are missing
+    silence_ns: int = 2 * MINUTE_NS  # after the newest bar's end or the open, and LATE_NS more: two bars are missing
     conflate_ns: int = SECOND_NS  # between two quotes of a contract that is held
     repair_s: float = 15.0  # then streamed bars go on without REST's
     retry_first_s: float = 0.5
@@ -311,9 +312,11 @@ class LiveFeed:
             await asyncio.sleep(wait_s)
 
     def _tell_unanswered(self, error: RestError, session: Session, wait_s: float) -> None:
-        unknown = isinstance(error, Refused) and error.status in NOT_FOUND
-        name = "symbol_refused" if unknown else "history_unavailable"
-        self._tell(name, symbol=self._symbol, date=session.date, problem=str(error), wait_s=round(wait_s, 2))
+        if isinstance(error, Refused) and error.status in NOT_FOUND:
+            self._tell("symbol_refused", symbol=self._symbol, problem=str(error))
+            return
+        problem, wait_s = str(error), round(wait_s, 2)
+        self._tell("history_unavailable", symbol=self._symbol, date=session.date, problem=problem, wait_s=wait_s)
 
     def _retry_s(self, tries: int) -> float:
         most = min(self._timing.retry_most_s, self._timing.retry_first_s * 2.0 ** min(tries, 16))
@@ -367,7 +370,7 @@ class LiveFeed:
 
     async def _watch_silence(self) -> None:
         """No streamed bar for two minutes in session: tell, reconnect (ever more seldom) and read REST each minute."""
-        silence = Silence(self._timing.silence_ns, self._clock.now_ns())
+        silence = Silence(self._timing.silence_ns + LATE_NS, self._clock.now_ns())
         while True:
             session = self._current()
             newest_ns = max(session.open_ns, self._heard_ns) if session is not None and self._in_session() else None

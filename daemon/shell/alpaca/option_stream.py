@@ -186,11 +186,14 @@ class LiveQuotes:
 
     def watch(self, symbols: tuple[str, ...]) -> None:
         """Stream these contracts and their neighbours, so that a quote precedes the answer that needs it."""
-        self._watched = symbols
-        self._restream()
+        if symbols != self._watched:
+            self._watched = symbols
+            self._restream()
 
     def attend(self, symbols: frozenset[str]) -> None:
         """Stream these too, and give their quotes out between bars."""
+        if symbols == self._attended:
+            return  # asked at every step
         self._attended = symbols
         self._restream()
         if self.book.news(symbols):

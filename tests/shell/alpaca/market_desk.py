@@ -25,6 +25,7 @@ from daemon.shell.alpaca.market_socket import BackOff, Deadlines, Endpoint
 from daemon.shell.alpaca.rest import Access, MarketData, TradingReads
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import Clock
+from daemon.shell.telemetry import LOG_EVENTS
 from strategies.contract import Bar, Session
 from strategies.option_scalper import SPEC
 from tests.alpaca_server.clock import SimClock
@@ -74,6 +75,7 @@ class Told:
         self.said: list[tuple[str, dict[str, object]]] = []
 
     def __call__(self, name: str, /, **fields: object) -> None:
+        assert set(fields) == set(LOG_EVENTS[name].fields), name
         self.said.append((name, fields))
 
     def names(self) -> set[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from daemon.shell.alpaca.feed import Timing
+from daemon.shell.alpaca.feed import LATE_NS, Timing
 from daemon.shell.alpaca.silence import Silence
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
-LIMIT = Timing().silence_ns
+LIMIT = Timing().silence_ns + LATE_NS
 
 
 def silence() -> Silence:

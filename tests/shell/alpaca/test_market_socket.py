@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from daemon.shell.alpaca.market_socket import BackOff, Deadlines, Endpoint, MarketSocket, State
+from daemon.shell.telemetry import LOG_EVENTS
 
 KEY, SECRET = "PKKEYKEYKEY", "s3cr3t-s3cr3t-s3cr3t"
 PATIENCE_S = 20.0
@@ -137,6 +138,7 @@ class Client:
         self.take(message)
 
     def _tell(self, name: str, /, **fields: object) -> None:
+        assert set(fields) == set(LOG_EVENTS[name].fields), name
         self.told.append((name, fields))
 
     def names(self) -> list[str]:
