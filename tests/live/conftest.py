@@ -11,6 +11,13 @@ from strategies.synthetic import synthetic_sessions
 from tests.alpaca_server.market import calendar_sessions, new_york_date, read_bars
 from tests.live import lively_policy
 from tests.live.stage import Tape
+from tests.live_desk import Daemon
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The server that daemons are forked from has loaded everything before the first clock runs."""
+    assert Daemon(["--help"], {}, tmp_path_factory.mktemp("warm") / "log").wait(120) == 0
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ class Lived:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A session to live through, from 9:20 to a quarter of an hour after its close."""
+    """A session to live through, from 8:50 to a quarter of an hour after its close."""
 
     tape: str  # a fixture of this package
     day: str
@@ -75,7 +75,7 @@ def live_through(names: tuple[str, ...], request: pytest.FixtureRequest, folder:
             except pytest.skip.Exception:
                 continue
             models = request.getfixturevalue("lively") if scenario.lively else FIXTURE_MODELS
-            made = stage(tape, scenario.day, "09:20", scenario.rate, folder / name.replace(" ", "-"), models)
+            made = stage(tape, scenario.day, "08:50", scenario.rate, folder / name.replace(" ", "-"), models)
             stages[name] = stack.enter_context(made)
             stages[name].start(*scenario.arguments)
         for name, played in stages.items():
@@ -131,7 +131,8 @@ def test_after_a_session_of_twenty_round_trips_both_books_agree_to_the_cent(
     assert round_trips(lived.account) >= 20
     assert partially_filled(lived.account) > 0
     assert differences(lived.books, lived.account) == []
-    assert lived.books.orders.keys() == lived.account.by_client_id.keys()
+    unsent = {told["client_order_id"] for told in lived.stage.told("order_not_sent")}  # too late on a busy machine
+    assert lived.books.orders.keys() - unsent == lived.account.by_client_id.keys()
     assert lived.books.state.risk.halt is None
 
 
@@ -152,12 +153,14 @@ def test_the_journal_of_a_live_session_verifies(
 
 
 @pytest.mark.parametrize("name", ["recorded", "bundled", "dry run"])
-def test_every_minute_is_decided_and_no_key_is_told(trading: dict[str, Lived], name: str) -> None:
+def test_every_minute_comes_once_is_decided_once_and_no_key_is_told(trading: dict[str, Lived], name: str) -> None:
     lived = of(trading, name)
     closed = [event["bar"]["start_ns"] for event in lived.stage.journaled("BarClosed")]
     taped = [bar.start_ns for bar in lived.stage.market.session_bars(SCENARIOS[name].day)]
     assert closed[-len(taped) :] == taped
-    assert lived.books.state.stats.decisions == len(taped) - 19  # an observation has 20 rows
+    decided = [row["bar_ns"] for row in lived.books.decisions if row["kind"] == "policy"]
+    assert len(decided) == len(set(decided)) > 300  # a bar that a busy machine brings too late is not asked about
+    assert set(decided) <= set(taped[19:])  # an observation has 20 rows
     assert DEFAULT_SECRET not in lived.stage.log()
     assert DEFAULT_KEY not in lived.stage.log()
 
