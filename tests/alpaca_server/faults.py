@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -140,6 +141,7 @@ class Faults:
         self.on_add: Callable[[], None] = lambda: None
         self._random = random.Random(seed)
         self._waiting: list[Fault] = []
+        self._lock = threading.RLock()  # scripts are written from other threads too
 
     def add(
         self,
@@ -165,17 +167,20 @@ class Faults:
         if times is None and until_ns is None:
             times = 1
         fault = Fault(kind, times, after, from_ns, until_ns, chance, dict(where or {}), parameters)
-        self._waiting.append(fault)
+        with self._lock:
+            self._waiting.append(fault)
         self.on_add()
         return fault
 
     def remove(self, fault: Fault) -> None:
         """Take a line back; nothing happens where it is used up."""
-        self._waiting = [waiting for waiting in self._waiting if waiting is not fault]
+        with self._lock:
+            self._waiting = [waiting for waiting in self._waiting if waiting is not fault]
 
     def clear(self) -> None:
         """Take all lines back; the counts stay."""
-        self._waiting = []
+        with self._lock:
+            self._waiting = []
 
     def take(self, kind: str, context: Context | None = None) -> Fault | None:
         """The first armed fault of `kind` that fits `context`, counted and used up once; None where there is none.
@@ -203,8 +208,10 @@ class Faults:
 
     def _find(self, kind: str, context: Context, *, use: bool) -> Fault | None:
         now_ns = self.now_ns()
-        self._waiting = [f for f in self._waiting if f.until_ns is None or now_ns < f.until_ns]
-        for fault in self._waiting:
+        with self._lock:
+            self._waiting = [f for f in self._waiting if f.until_ns is None or now_ns < f.until_ns]
+            waiting = list(self._waiting)
+        for fault in waiting:
             if fault.kind != kind or not fault.meets(context):
                 continue
             if fault.from_ns is not None and now_ns < fault.from_ns:

@@ -10,8 +10,11 @@ import contextlib
 import itertools
 import json
 import logging
+import random
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -24,6 +27,7 @@ from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS, SimClock
 from tests.alpaca_server.faults import Faults
 from tests.alpaca_server.market import Market
+from tests.alpaca_server.order_rules import Refused
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
 
 with warnings.catch_warnings():
@@ -422,6 +426,59 @@ async def test_an_account_hears_nothing_of_another() -> None:
         buy(server, 3)
         await until(lambda: len(heard) == 3)
         assert {message["data"]["order"]["qty"] for message in heard} == {"3"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_whatever_is_done_orders_positions_cash_activities_and_updates_tell_the_same(seed: int) -> None:
+    chance, faults = random.Random(seed), Faults(seed)
+    for kind in ("fill_partial", "cancel_loses", "cancel_rejected", "replace_rejected", "order_rejected"):
+        faults.add(kind, chance=0.2, until_ns=OPEN_NS + 380 * MINUTE_NS)
+    async with serving(faults=faults, rules=Rules(fill_sizes=(1, 3))) as server, listening(server) as heard:
+        account = server.account
+        for step in range(120):
+            await at_random(server, chance)
+            jump(server, OPEN_NS + (10 + step) * MINUTE_NS + chance.randrange(60) * SECOND_NS)
+        jump(server, OPEN_NS + 389 * MINUTE_NS)  # before the close: nothing has settled yet
+        assert len(account.orders) > 40
+        rows = [row.fields for row in account.activities]
+        await until(lambda: sum(m["data"]["event"] in {"fill", "partial_fill"} for m in heard) == len(rows))
+    fills = [m["data"] for m in heard if m["data"]["event"] in {"fill", "partial_fill"}]
+    told = [(fill["order"]["id"], fill["price"], fill["qty"], fill["order"]["filled_qty"]) for fill in fills]
+    assert told == [(row["order_id"], row["price"], row["qty"], row["cum_qty"]) for row in rows]
+    cash, positions = Decimal(10_000), Counter[str]()
+    for row in rows:
+        signed = Decimal(row["qty"]) * (1 if row["side"] == "buy" else -1)
+        cash -= signed * Decimal(row["price"]) * (1 if row["symbol"] == "SPY" else 100)
+        positions[row["symbol"]] += int(signed)
+    assert account.cash == cash
+    assert {symbol: int(held.qty) for symbol, held in account.positions.items()} == {
+        symbol: quantity for symbol, quantity in positions.items() if quantity
+    }
+    for order in account.orders.values():
+        assert order.filled_qty == sum(Decimal(row["qty"]) for row in rows if row["order_id"] == order.id)
+        assert order.filled_qty <= (order.qty or 0)
+        assert (order.id in account.working) == order.open
+        told_last = [m["data"]["order"] for m in heard if m["data"]["order"]["id"] == order.id][-1]
+        assert told_last == order.shown()
+
+
+async def at_random(server: AlpacaServer, chance: random.Random) -> None:
+    """Place, cancel, replace or close something; refusals are part of it."""
+    symbol = chance.choice(["SPY", CALL, "SPY250602P00500000"])
+    working = list(server.account.working.values())
+    with contextlib.suppress(Refused):
+        match chance.choice(["place", "place", "place", "cancel", "replace", "close"]):
+            case "place":
+                limit = chance.choice([{}, {"type": "limit", "limit_price": chance.choice(["0.5", "2", "3", "500"])}])
+                quantity, side = chance.randint(1, 6), chance.choice(["buy", "sell"])
+                server.by_hand("place", symbol=symbol, qty=str(quantity), side=side, **limit)
+            case "cancel" if working:
+                server.by_hand("cancel", order_id=chance.choice(working).id)
+            case "replace" if working:
+                server.matching.replace(server.account, chance.choice(working), {"qty": chance.randint(1, 9)})
+            case "close":
+                server.by_hand("close", symbol=symbol)
+    await asyncio.sleep(0)
 
 
 async def test_a_fill_before_the_reply_is_told_before_the_order_is_known() -> None:

@@ -6,6 +6,7 @@ Handlers read the request, ask the venue or the books, and show the answer; refu
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -144,10 +145,9 @@ class TradingRest:
             among = account.working.values()
         chosen = [order for order in among if _asked_for(order, query)]
         chosen.sort(key=lambda order: order.created_ns, reverse=query.get("direction", "desc") != "asc")
-        shown = [seen for order in chosen if (seen := _seen(order, as_of)) is not None]
-        if status != "all":
-            shown = [seen for seen in shown if (seen["status"] in TERMINAL) == (status == "closed")]
-        return web.json_response(shown[:limit])
+        shown = (seen for order in chosen if (seen := _seen(order, as_of)) is not None)
+        wanted = (seen for seen in shown if status == "all" or (seen["status"] in TERMINAL) == (status == "closed"))
+        return web.json_response(list(itertools.islice(wanted, limit)))
 
     async def order(self, request: web.Request) -> web.Response:
         """GET /v2/orders/{id}."""
