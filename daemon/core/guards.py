@@ -15,7 +15,6 @@ from daemon.core.orders import CANCELING, SUBMITTED, UNKNOWN, Order, advance
 from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import Draft, Halt, Pause, Position
-from strategies.contract import Session
 
 URGENCY = {"daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2}  # of the halts that also leave every position
 LEAVING = frozenset(URGENCY)
@@ -177,19 +176,20 @@ def check_blind(draft: Draft) -> None:
         return  # a tape is never lost
     if not session.open_ns <= draft.now_ns < session.close_ns:
         return
-    _tell_unreconciled(draft, session)
+    since_ns = max(session.open_ns, draft.broker.started_ns)  # what a start has to find first takes its time
+    _tell_unreconciled(draft, since_ns)
     held = [position.symbol for position in draft.book.positions.values() if position.right]
     if not held:
         return
     patience_ns = rules.blind_min * MINUTE_NS
-    bar_end_ns = max(draft.session.last_bar_ns + draft.machine.spec.bar_interval_s * SECOND_NS, session.open_ns)
+    bar_end_ns = max(draft.session.last_bar_ns + draft.machine.spec.bar_interval_s * SECOND_NS, since_ns)
     quoted_ns = min(draft.quotes[s].quoted_ns if s in draft.quotes else 0 for s in held)
     lost = []
     if draft.now_ns - bar_end_ns >= patience_ns:
         lost.append("bars")
-    if draft.now_ns - max(quoted_ns, session.open_ns) >= patience_ns:
+    if draft.now_ns - max(quoted_ns, since_ns) >= patience_ns:
         lost.append("quotes")
-    if draft.broker.account and draft.now_ns - max(draft.broker.agreed_ns, session.open_ns) >= patience_ns:
+    if draft.broker.account and draft.now_ns - max(draft.broker.agreed_ns, since_ns) >= patience_ns:
         lost.append("reconciliation")
     if not lost:
         return
@@ -202,13 +202,13 @@ def check_blind(draft: Draft) -> None:
         alarm(draft, "blind", detail, once=True)
 
 
-def _tell_unreconciled(draft: Draft, session: Session) -> None:
+def _tell_unreconciled(draft: Draft, from_ns: int) -> None:
     """Tell once a session that no new risk is taken because book and broker do not agree, or orders stay unknown."""
     if draft.risk.reconciled:
         return
     unsettled = {name: order for name, order in draft.orders.items() if order.status in (SUBMITTED, UNKNOWN)}
     since_ns = min([order.submitted_ns for order in unsettled.values()] + [draft.broker.agreed_ns])
-    if draft.now_ns - max(since_ns, session.open_ns) < UNRECONCILED_NS:
+    if draft.now_ns - max(since_ns, from_ns) < UNRECONCILED_NS:
         return
     suspicion = draft.broker.suspicion
     why = "; ".join(suspicion.differences) if suspicion else ", ".join(unsettled) or "no report agreed"

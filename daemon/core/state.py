@@ -135,6 +135,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
 
     account: str = ""  # the account's number, from the first report on
     expected: str = ""  # the number that the configuration names, "" where it names none
+    started_ns: int = 0  # when this process took the journal over
     began_ns: int = 0  # what the ledger holds from before the first report is not ours
     agreed_ns: int = 0  # when book and broker last agreed
     suspicion: Suspicion | None = None
