@@ -8,16 +8,18 @@ SHELL := /bin/bash
 TAPE := daemon/tapes/spy_synthetic_30.csv.gz
 RUNTIME ?= cpu
 PYTEST_ARGS ?=
+CHAOS_ARGS ?= --sessions 500 --parallel 3
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench soak clean
+.PHONY: help demo training test lint format bench soak chaos clean
 
 help:
 	@echo "make demo      install the daemon and run the bundled tape through it (dry run, no account needed)"
 	@echo "make test      install everything, then lint, type check and test with coverage"
 	@echo "make training  install what train-and-export needs"
 	@echo "make lint      the static checks alone"
+	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, about half an hour"
 	@echo "make bench     the benchmarks, as JSON"
 	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
 	@echo "make clean     remove the environment and all caches"
@@ -75,6 +77,9 @@ bench: .venv/.installed-daemon
 
 soak: .venv/.installed-tests
 	@.venv/bin/python -m bench.soak
+
+chaos: .venv/.installed-tests
+	.venv/bin/python -m tests.chaos $(CHAOS_ARGS)
 
 # On a trading host (docs/TRADING_HOST.md). DESTDIR stages the whole tree under another root, for a package.
 PREFIX ?= /opt/rltrader

@@ -132,13 +132,13 @@ def _settings(chance: random.Random) -> dict[str, dict[str, object]]:
         "risk": {"stale_bar_s": 900, "quote_age_max_s": 900, "gap_min": 60},
     }
     if chance.random() < 1 / 3:
-        tables["sizing"] = {"premium_fraction": 0.5, "max_contracts": chance.randint(2, 5)}
+        tables["sizing"] = {"premium_fraction": 0.5, "max_contracts": chance.randint(1, 4)}
         tables["risk"] |= {
-            "order_contracts_max": chance.randint(2, 4),
+            "order_contracts_max": chance.randint(3, 4),
             "position_contracts_max": chance.randint(3, 6),
-            "order_notional_max_usd": chance.choice((1500, 3000)),
-            "gross_exposure_max_usd": chance.choice((1800, 3500)),
+            "order_notional_max_usd": chance.choice((2000, 4000)),
+            "gross_exposure_max_usd": chance.choice((2500, 4500)),
             "orders_per_minute": chance.randint(2, 4),
-            "orders_per_day": chance.randint(8, 20),
+            "orders_per_day": chance.randint(12, 30),
         }
     return tables

@@ -30,6 +30,7 @@ LOOK_S = 0.02
 PROGRESS_S = 20.0  # real seconds in which a running daemon journals something
 SETTLE_S = 60.0  # real seconds without faults within which book and broker agree, or the daemon is halted
 GRACE_MIN = 40  # simulated minutes that trouble which has not come yet may still wait for its moment
+WINDOW_MIN = 185  # from a session's start to the market's close, at least
 BUSY_MAX = 0.97  # of one CPU over a whole life: a loop that spins
 
 
@@ -130,7 +131,8 @@ def run(plan: Plan, folder: Path, market: Market) -> Outcome:
     key, secret = (f"{word}{chance.getrandbits(120):030X}" for word in ("PKCHAOS", "secret-chaos-"))
     account, tally = Account(key, secret), Tally(plan.number)
     days = [session for session in market.sessions if market.closing_price(session.date) is not None]
-    begin_ns = days[plan.day].open_ns + plan.start_min * MINUTE_NS
+    day = days[plan.day]  # of a half day a window earlier
+    begin_ns = min(day.open_ns + plan.start_min * MINUTE_NS, day.close_ns - WINDOW_MIN * MINUTE_NS)
     full = any(trouble.kind.act == "disk_full" for trouble in plan.troubles)
     clock = SimClock.starting_now(begin_ns, plan.rate)
     rules = Rules(seed=plan.number, fill_sizes=(1, 4))
