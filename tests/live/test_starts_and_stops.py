@@ -47,7 +47,8 @@ def test_a_kill_with_a_position_and_a_working_order_is_survived_and_nothing_is_s
     bundled: Tape, lively: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with ExitStack() as stack:
-        played = staged(stack, bundled, tmp_path, lively)
+        patient = {"execution": {"exit_reprice_s": 3600}}
+        played = staged(stack, bundled, tmp_path, lively, tables=(patient,))
         played.server.faults.add("order_held_back", where={"side": "sell"}, seconds=900)
         daemon = played.start()
         played.until_true(lambda: bool(working(played, "sell")), "an exit works at the server")
