@@ -108,8 +108,8 @@ def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     draft.trading = event.trading
     draft.risk = replace(draft.risk, stopping="")
     draft.broker = replace(draft.broker, expected=event.account_number)
-    if event.mode != "replay":
-        draft.broker = replace(draft.broker, started_ns=draft.now_ns)  # a broker outside may have moved on; the replay's market lives in this journal
+    if event.mode != "replay":  # a broker outside may have moved on; the replay's market lives in this journal
+        draft.broker = replace(draft.broker, started_ns=draft.now_ns)
         draft.risk = replace(draft.risk, reconciled=False)
 
 
