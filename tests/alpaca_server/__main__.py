@@ -1,6 +1,6 @@
 """Serve a recorded day by hand: `python -m tests.alpaca_server --bars FILE --speed N`.
 
-It prints the environment and the configuration that a daemon needs to trade here, then a line for every connection,
+It prints (or writes, with --env) the environment that a daemon needs to trade here, then a line for every connection,
 refused request, order and fill, until SIGINT, SIGTERM or the tape's end. The keys are made up and no secret.
 """
 
@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--speed", type=float, default=60.0, help="simulated seconds a real second, above 0 (60)")
     made.add_argument("--date", help="session to begin with, YYYY-MM-DD (the tape's last); those before are history")
     made.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
+    made.add_argument("--env", type=Path, metavar="FILE", help="write the daemon's environment there, do not print it")
     made.add_argument("--sim-start", help="where simulated time begins, ISO 8601 with a zone (10 min before the open)")
     return made
 
@@ -61,27 +62,20 @@ def taped(market: Market) -> list[Session]:
     return [session for session in market.sessions if market.closing_price(session.date) is not None]
 
 
-def introduction(server: AlpacaServer) -> str:
-    """The environment as export lines, and the configuration as TOML."""
+def environment(server: AlpacaServer) -> str:
+    """What a daemon's environment needs to trade here, as export lines: keys, addresses and the clock."""
     clock, account = server.clock, server.account
-    lines = [
-        "# environment",
-        f"export APCA_API_KEY_ID={account.key}",
-        f"export APCA_API_SECRET_KEY={account.secret}",
-        "",
-        "# config.toml",
-        "[alpaca]",
-    ]
     names = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
-    lines += [f'{name} = "{getattr(server, name)}"' for name in names]
-    lines += [
-        "",
-        "[clock]",
-        f"anchor_unix_s = {clock.anchor_unix_s!r}",
-        f'sim_start = "{rfc3339(clock.sim_start_ns, NEW_YORK)}"',
-        f"rate = {clock.rate!r}",
-    ]
-    return "\n".join(lines)
+    variables = {
+        "APCA_API_KEY_ID": account.key,
+        "APCA_API_SECRET_KEY": account.secret,
+        **{f"RLTRADER_ALPACA__{name.upper()}": getattr(server, name) for name in names},
+        "RLTRADER_CLOCK__ANCHOR_UNIX_S": repr(clock.anchor_unix_s),
+        "RLTRADER_CLOCK__SIM_START": rfc3339(clock.sim_start_ns, NEW_YORK),
+        "RLTRADER_CLOCK__RATE": repr(clock.rate),
+        "RLTRADER_FEED__OPTIONS": "indicative",
+    }
+    return "".join(f"export {name}={value}\n" for name, value in variables.items())
 
 
 class ToldStream(TradeStream):
@@ -154,7 +148,11 @@ async def serve(options: argparse.Namespace) -> None:
     stream_log.setLevel(logging.INFO)
     async with server:
         await bind(server, options.port)
-        print(introduction(server), end="\n\n", flush=True)
+        if options.env is None:
+            print(environment(server), flush=True)
+        else:
+            options.env.write_text(environment(server))
+            print(f"in another terminal: . {options.env} && .venv/bin/rltraderd --state-dir DIR\n", flush=True)
         looking = asyncio.create_task(look(server))
         end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
         with contextlib.suppress(TimeoutError):
