@@ -291,6 +291,10 @@ async def test_what_happened_while_nobody_listened_is_not_told_again() -> None:
             ["pending_new", "event_of_tomorrow", "new", "fill"],
         ),
         ("order_rejected", {}, ["pending_new", "rejected"]),
+        ("unknown_enum", {"where": {"event": "new"}}, ["pending_new", "new", "fill"]),
+        ("unknown_field", {"where": {"event": "new"}}, ["pending_new", "new", "fill"]),
+        ("frame_duplicated", {"where": {"event": "new"}}, ["pending_new", "new", "new", "fill"]),
+        ("order_held_back", {}, ["pending_new"]),
     ],
 )
 async def test_each_fault_of_an_update_is_what_the_script_says(
@@ -406,6 +410,31 @@ async def test_a_mute_server_takes_the_auth_and_says_nothing(kind: str) -> None:
     faults.add(kind)
     async with serving(faults=faults) as server, connect(server.trade_stream_url, close_timeout=0.1) as socket:
         await socket.send(json.dumps(AUTH))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await socket.recv()
+
+
+async def test_a_frame_above_a_mebibyte_ends_the_connection_of_alpaca_py_with_1009() -> None:
+    faults = Faults()
+    faults.add("oversize_frame")
+    async with serving(faults=faults) as server, connect(server.trade_stream_url) as socket:
+        await listen_with(socket)
+        buy(server)
+        with pytest.raises(websockets.ConnectionClosedError) as closed:
+            await said(socket)
+        assert closed.value.sent is not None
+        assert closed.value.sent.code == 1009
+
+
+async def test_a_listen_that_is_never_acknowledged_brings_no_data() -> None:
+    faults = Faults()
+    faults.add("mute_after_subscribe")
+    async with serving(faults=faults) as server, connect(server.trade_stream_url, close_timeout=0.1) as socket:
+        await socket.send(json.dumps(AUTH))
+        await said(socket)
+        await socket.send(json.dumps(LISTEN))
+        buy(server)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await socket.recv()

@@ -345,6 +345,58 @@ def test_an_option_order_against_a_rule_is_refused_with_422(fields: dict[str, An
         client.post("/orders", {name: value for name, value in {**order, **fields}.items() if value is not None})
 
 
+@pytest.mark.parametrize(
+    ("fields", "code", "words"),
+    [
+        ({"qty": 0.5, "time_in_force": "gtc"}, 42210000, "fractional orders must be DAY orders"),
+        ({"qty": "0.1234567891"}, 42210000, "qty must be limited to 9 decimal places"),
+        ({"qty": 0.5, "type": "trailing_stop", "limit_price": None, "trail_price": 1}, 42210000, "fractional orders"),
+        ({"extended_hours": True, "type": "market", "limit_price": None}, 42210000, "must be DAY or GTC limit orders"),
+        ({"symbol": "NOSUCH"}, 42210000, 'asset "NOSUCH" not found'),
+        ({"symbol": ""}, 40010001, "symbol is required"),
+        ({"limit_price": "cheap"}, 40010001, "invalid limit_price"),
+        ({"limit_price": -1}, 40010001, "limit price must be > 0"),
+        ({"type": "stop"}, 40010001, "stop orders require a stop price"),
+        ({"type": "market"}, 40010001, "market orders must not have a limit price"),
+        ({"type": "trailing_stop", "limit_price": None}, 40010001, "require one of trail_price or trail_percent"),
+        ({"order_class": "bracket"}, 42210000, "bracket orders are not supported by this server"),
+    ],
+)
+def test_a_stock_order_against_a_rule_is_refused_with_422(fields: dict[str, Any], code: int, words: str) -> None:
+    order = {"symbol": "SPY", "qty": 1, "side": "buy", "type": "limit", "time_in_force": "day", "limit_price": 400}
+    with broker() as (_, client), refused(422, code, words):
+        client.post("/orders", {name: value for name, value in {**order, **fields}.items() if value is not None})
+
+
+@pytest.mark.parametrize("force", [TimeInForce.OPG, TimeInForce.CLS])
+def test_an_order_for_an_auction_is_taken_before_its_window_ends_and_trades_there(force: TimeInForce) -> None:
+    with broker(at_ns=OPEN_NS - 60 * MINUTE_NS) as (server, client):
+        order = submitted(client, buy_limit("SPY", 1, 510.0, time_in_force=force))
+        at_ns, price = (OPEN_NS, "500.01") if force is TimeInForce.OPG else (CLOSE_NS, "503.01")
+        server.jump_to(at_ns - SECOND_NS)
+        assert found(client, order).filled_qty == "0"
+        with refused(403, 40310000, f"{force.value} orders are not accepted at this time"):
+            client.submit_order(buy_limit("SPY", 1, 510.0, time_in_force=force))
+        server.jump_to(at_ns + SECOND_NS)
+        assert (found(client, order).status, found(client, order).filled_avg_price) == (OrderStatus.FILLED, price)
+
+
+def test_shares_are_sold_short_whole_or_not_at_all() -> None:
+    with broker() as (server, client):
+        with refused(403, 40310000, "account is not allowed to short"):
+            client.submit_order(sell("SPY", 0.5))
+        submitted(client, sell("SPY", 2))
+        assert (held(client, "SPY").qty, held(client, "SPY").side.value) == ("-2", "short")
+        assert cash(client) == 11_000
+        assert activities(client)[0]["side"] == "sell_short"
+        server.by_hand("close", symbol="SPY")
+        assert cash(client) == Decimal("9999.98")
+        waiting = submitted(client, buy_limit("SPY", 1, 400.0))
+        with refused(403, 40310000, "cannot open a short sell while a long buy order is open"):
+            client.submit_order(sell("SPY", 1))
+        assert found(client, waiting).status == OrderStatus.NEW
+
+
 def test_a_second_order_with_the_same_client_order_id_is_refused_and_the_first_one_is_found_by_it() -> None:
     with broker() as (_, client):
         first = submitted(client, buy(CALL, 1, client_order_id="desk-1"))
@@ -571,6 +623,34 @@ def test_a_call_in_the_money_is_exercised_at_expiry_and_paper_tells_it_the_next_
         }
 
 
+def test_a_contract_marked_do_not_exercise_lapses_in_the_money() -> None:
+    with broker(accounts=[Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(60_000))]) as (server, client):
+        submitted(client, buy(CALL, 1))
+        before = cash(client)
+        client.post(f"/positions/{CALL}/do-not-exercise")
+        server.jump_to(CLOSE_NS + SECOND_NS)
+        assert cash(client) == before
+        assert [row["activity_type"] for row in activities(client, category="non_trade_activity")] == ["OPEXP"]
+
+
+def test_a_written_put_is_secured_by_cash_and_its_assignment_brings_the_shares() -> None:
+    faults = Faults()
+    with broker(accounts=[Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(60_000))], faults=faults) as (
+        server,
+        client,
+    ):
+        with refused(403, 40310000, "insufficient options buying power (required: 100000, available: 60000)"):
+            client.submit_order(sell(PUT, 2))
+        submitted(client, sell(PUT, 1))
+        before = cash(client)
+        faults.add("assignment")
+        server.jump_to(OPEN_NS + 11 * MINUTE_NS)
+        assert cash(client) == before - 50_000
+        assert held(client, "SPY").qty == "100"
+        kinds = {row["activity_type"]: row["qty"] for row in activities(client, category="non_trade_activity")}
+        assert kinds == {"OPASN": "1", "OPTRD": "100"}  # one short contract less, a hundred shares more
+
+
 def test_fees_are_booked_for_each_contract_at_the_close() -> None:
     rules = Rules(fill_sizes=(1000, 1000), fee_per_contract=Decimal("0.05"))
     with broker(rules=rules) as (server, client):
@@ -771,6 +851,84 @@ def test_a_person_in_the_account_places_cancels_and_closes() -> None:
         assert client.get_orders() == []
         server.by_hand("close", symbol=CALL)
         assert client.get_all_positions() == []
+
+
+def test_a_manual_order_of_the_script_comes_at_its_time() -> None:
+    faults = Faults()
+    at_ns = OPEN_NS + 15 * MINUTE_NS
+    faults.add("manual_order", from_ns=at_ns, action="place", symbol=CALL, qty="1", side="buy")
+    with broker(faults=faults) as (server, client):
+        server.jump_to(at_ns - SECOND_NS)
+        assert client.get_orders(GetOrdersRequest(status=QueryOrderStatus.ALL)) == []
+        server.jump_to(at_ns)
+        assert held(client, CALL).qty == "1"
+
+
+def test_a_position_that_cannot_be_closed_says_why_and_the_others_are_closed() -> None:
+    with broker() as (_, client):
+        submitted(client, buy(CALL, 2))
+        submitted(client, buy("SPY", 1))
+        submitted(client, sell_limit(CALL, 1, 90.0))
+        answers = client.close_all_positions()
+        assert isinstance(answers, list)
+        assert {answer.symbol: answer.status for answer in answers} == {CALL: 403, "SPY": 200}
+        failure = next(answer.body for answer in answers if answer.symbol == CALL)
+        assert isinstance(failure, models.FailedClosePositionDetails)
+        assert (failure.available, failure.existing_qty, failure.held_for_orders) == (1.0, 2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v2/orders?limit=501", "limit must be between 1 and 500"),
+        ("/v2/orders?status=some", "invalid status"),
+        ("/v2/orders?after=yesterday", "invalid time yesterday"),
+        ("/v2/account/activities?page_size=101", "page_size must be between 1 and 100"),
+        (
+            "/v2/account/activities?activity_types=FILL&category=trade_activity",
+            "only one of activity_types or category",
+        ),
+    ],
+)
+def test_a_query_that_makes_no_sense_is_refused(path: str, words: str) -> None:
+    keys = {"APCA-API-KEY-ID": DEFAULT_KEY, "APCA-API-SECRET-KEY": DEFAULT_SECRET}
+    with broker() as (server, client):
+        submitted(client, buy_limit("SPY", 1, 400.0))
+        reply = requests.get(server.trading_url + path, headers=keys, timeout=5)
+        assert reply.status_code == 422
+        assert words in reply.json()["message"]
+
+
+def test_an_unknown_endpoint_and_a_body_that_is_no_object_are_told_apart() -> None:
+    keys = {"APCA-API-KEY-ID": DEFAULT_KEY, "APCA-API-SECRET-KEY": DEFAULT_SECRET}
+    with broker() as (server, _):
+        nowhere = requests.get(server.trading_url + "/v2/nowhere", headers=keys, timeout=5)
+        assert (nowhere.status_code, nowhere.json()["code"]) == (404, 40410000)
+        for body in ("[1]", "{"):
+            reply = requests.post(server.trading_url + "/v2/orders", data=body, headers=keys, timeout=5)
+            assert (reply.status_code, reply.json()["code"]) == (422, 40010001)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parameters", "status"),
+    [
+        ("http_429", {"retry_after_s": 7}, 429),
+        ("auth_failed", {}, 401),
+        ("auth_failed", {"status": 403}, 403),
+        ("http_slow", {"seconds": 0.01}, 200),
+        ("http_unknown_field", {}, 200),
+    ],
+)
+def test_faults_of_plain_http_have_their_status(kind: str, parameters: dict[str, Any], status: int) -> None:
+    keys = {"APCA-API-KEY-ID": DEFAULT_KEY, "APCA-API-SECRET-KEY": DEFAULT_SECRET}
+    faults = Faults()
+    faults.add(kind, **parameters)
+    with broker(faults=faults) as (server, _):
+        reply = requests.get(server.trading_url + "/v2/account", headers=keys, timeout=5)
+        assert reply.status_code == status
+        assert reply.headers.get("Retry-After") == ("7" if kind == "http_429" else None)
+        assert ("field_of_tomorrow" in reply.json()) == (kind == "http_unknown_field")
+        assert requests.get(server.trading_url + "/v2/account", headers=keys, timeout=5).status_code == 200
 
 
 def test_the_same_seed_gives_the_same_fault_at_the_same_opportunities() -> None:
