@@ -398,3 +398,16 @@ def test_a_restart_forgets_nothing_of_what_is_beside() -> None:
     agreed(d, account, 3)
     assert (d.state.broker.foreign_held, len(d.state.broker.foreign)) == ({PUT: 2}, 1)
     assert d.state.now_ns == OPEN + 3 * MINUTE
+
+
+def test_under_ignore_a_debt_that_others_made_leaves_no_peak_to_fall_from() -> None:
+    d = at_broker(account := Account(), IGNORE)
+    account.by_hand("ann-1", "AAPL", 1, 100, d.at(0))
+    account.fill("ann-1", 100, "200.00", d.at(0))  # on margin: 10,000 USD more than there were
+    agreed(d, account, 1)
+    book = d.state.book
+    assert (book.equity, book.peak, book.transfers) == (Decimal(-10000), Decimal(0), Decimal(-20000))
+    d.bar(1)
+    d.answer(BUY_CALL)
+    assert d.state.stats.denials
+    assert d.held == {}

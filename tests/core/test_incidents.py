@@ -11,14 +11,16 @@ import msgspec
 import pytest
 
 from daemon.core import events as ev
-from daemon.core.effects import SubmitOrder
+from daemon.core.effects import LookUpOrder, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
-from daemon.core.orders import FILLED, UNKNOWN
+from daemon.core.orders import ACCEPTED, FILLED, UNKNOWN
+from daemon.core.records import FillRow
 from daemon.core.risk import GATES, Gate, ask_gates
 from daemon.core.risk_view import Intent, RiskView
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Core
 from strategies.contract import Bar
+from tests.core.account import Account, agreed, at_broker
 from tests.core.desk import (
     BUY_CALL,
     CALL,
@@ -248,6 +250,134 @@ def test_incident_18_a_sale_told_several_times_sells_no_more_than_it_did(times: 
     for _ in range(times):
         d.fill(sale, 9, "2.10")
     assert (d.held, d.state.book.cash, d.state.stats.trades) == ({}, Decimal(10090), 1)
+
+
+# --- the same at a real broker: stream, look-ups, reports ---------------------------------------------------------
+
+
+def bought(account: Account) -> tuple[Desk, str]:
+    """9 calls at 2.00 that the stream told of."""
+    d = at_broker(account)
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    return d, name
+
+
+def test_incident_1_at_a_broker_a_restart_invents_no_fill_and_opens_nothing_again() -> None:
+    d, _ = bought(account := Account())
+    del account.positions[CALL]
+    account.cash = Decimal(10000)
+    again = restarted(d)
+    again.put(account.report(again.at(2)), account.report(again.at(2, 10)))
+    assert (again.halted(), again.held) == ("reconciliation", {CALL: 9})
+    assert [row for row in again.rows if isinstance(row, FillRow)] == []
+    again.bar(2)
+    again.answer(BUY_CALL)
+    assert [e for e in of(again.effects, SubmitOrder) if e.side > 0] == []
+
+
+def test_incident_2_at_a_broker_a_working_order_is_taken_over_before_the_first_decision() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)  # the answer to the post was lost in the crash
+    again = restarted(d)
+    again.put(account.report(again.at(1, 5)))
+    assert (again.order(name).status, again.order(name).order_id) == (ACCEPTED, f"id-{name}")
+    assert again.state.risk.reconciled
+    again.bar(1, quotes=())
+    again.answer(BUY_CALL)
+    assert of(again.effects, SubmitOrder) == []
+
+
+def test_incident_3_a_report_of_the_whole_day_after_every_restart_changes_nothing() -> None:
+    d, _ = bought(account := Account())
+    books = []
+    for minute in (2, 3, 4):
+        d = restarted(d)
+        agreed(d, account, minute)
+        books.append((d.state.book, d.state.stats.fills))
+    assert books[0] == books[1] == books[2]
+    assert books[0][1] == 1
+
+
+def test_incident_5_at_a_broker_a_timeout_is_looked_up_and_the_order_that_is_found_is_the_one_that_was_sent() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    asking = d.put(ev.OrderUnknown(d.at(1, 3), name))
+    assert [e.client_order_id for e in of(asking, LookUpOrder)] == [name]
+    d.put(account.found(name, d.at(1, 4)))
+    assert (d.order(name).status, [e.client_order_id for e in of(d.effects, SubmitOrder)]) == (ACCEPTED, [name])
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["in order", "unordered"])
+def test_incident_6_fills_during_a_disconnect_are_in_the_next_report(turned: bool) -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 2, "2.00", d.at(1)), ev.BrokerLost(d.at(1, 1), "stream ended"))
+    for quantity in (3, 4):
+        account.fill(name, quantity, "2.01", d.at(1, 2))  # nobody listens
+    if turned:
+        account.fills.reverse()
+    agreed(d, account, 1, 30)
+    assert (d.held, d.state.book.cash, d.state.stats.fills) == ({CALL: 9}, Decimal("8193.00"), 3)
+
+
+def test_incident_7_news_that_name_another_s_order_move_nothing_of_ours() -> None:
+    d, name = bought(Account())
+    book = d.state.book
+    d.put(ev.OrderFilled(d.at(2), name.replace("e1", "e2"), CALL, 1, Decimal(2), 0, 1, Decimal(2), Decimal(0), 1))
+    assert (d.state.book, d.state.risk.reconciled) == (book, False)
+
+
+def test_incident_10_an_order_that_was_journaled_and_filled_while_the_daemon_was_down_is_the_desk_s() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    account.fill(name, 9, "2.00", d.at(1))
+    again = restarted(d)
+    agreed(again, account, 30)
+    assert (again.held, again.state.works, again.order(name).status) == ({CALL: 9}, {}, FILLED)
+    assert sent(again.bar(30, quotes=(quote(CALL, "1.20", "1.24"), quote(PUT)))).side == -1  # its stop is watched
+
+
+def test_incident_11_the_report_that_tells_of_a_fill_is_the_step_that_knows_the_position() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    account.fill(name, 9, "2.00", d.at(1))
+    d.put(account.report(d.at(1, 1)), ev.BarClosed(d.at(2), _bar(d, 1)))
+    (row,) = (list(e.observation.array().ravel()) for e in d.put(_quotes(d, 1)) if hasattr(e, "observation"))
+    assert row == [500.0, 1.0]
+
+
+def test_incident_14_at_a_broker_no_report_however_good_ends_a_halt() -> None:
+    d, _ = bought(account := Account())
+    d.put(account.report(d.at(2), blocked="trading_blocked"))
+    for minute in (3, 4):
+        agreed(d, account, minute)
+    assert d.halted() == "account_blocked"
+
+
+def test_incident_17_a_stop_loss_whose_fate_is_unknown_is_not_sent_a_second_time() -> None:
+    d, _ = bought(Account())
+    stop = sent(d.quotes(1, quote(CALL, "1.20", "1.24"), second=1)).client_order_id
+    d.put(ev.OrderUnknown(d.at(1, 5), stop))
+    for second in range(6, 59):
+        d.quotes(1, quote(CALL, "1.20", "1.24"), second=second)
+    assert len([e for e in of(d.effects, SubmitOrder) if e.side < 0]) == 1
+
+
+def test_incident_18_a_sale_that_stream_look_up_and_report_all_tell_is_one_sale() -> None:
+    d, _ = bought(account := Account())
+    d.bar(1)
+    sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
+    told = account.fill(sale, 4, "2.10", d.at(2))
+    for news in (told, account.found(sale, d.at(2)), account.report(d.at(2, 1)), told, account.report(d.at(2, 2))):
+        d.put(news)
+    assert (d.held, d.state.book.cash, d.state.stats.fills) == ({CALL: 5}, Decimal(9040), 2)
 
 
 def test_incident_20_a_late_clock_still_flattens() -> None:

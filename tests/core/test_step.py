@@ -445,6 +445,14 @@ def test_a_start_brings_its_own_rules_and_only_a_replay_stays_reconciled() -> No
         assert (d.state.trading, d.state.risk.reconciled) == (rules, reconciled)
 
 
+def test_trouble_that_the_shell_noticed_is_told_once_a_session_and_changes_nothing_else() -> None:
+    d = desk()
+    trouble = ev.TroubleNoticed(d.at(1), "clock_skew", "3.1 s")
+    before = d.state.book
+    assert [alarms(d.put(trouble)), alarms(d.put(trouble))] == [["clock_skew"], []]
+    assert (d.state.book, d.halted()) == (before, "")
+
+
 def test_start_up_events_are_not_counted() -> None:
     d = Desk().fund()
     assert (d.state.seq, d.state.fed) == (0, 0)
