@@ -22,6 +22,7 @@ CYCLES = 13
 ROUND_TRIPS = 2 * CYCLES
 BEGIN, END = 0.10, 0.80  # of the session; the last entry comes at END, 42 minutes before the close of a half day
 WIDTH = 0.0055  # of the session: at least one bar of a half day, two of a full one
+LAST = 0.85  # until then the last entry is tried, minute by minute
 WINNER = np.float32(8.0)
 ELAPSED = SPEC.features.index("session_elapsed")
 
@@ -32,7 +33,9 @@ def timetable() -> tuple[Float32, Float32, Float32]:
     """Starts and ends (fractions of the session) of the slots, and their rows of logits (slots, actions)."""
     actions = [*CYCLE * CYCLES, BUY_CALL]
     starts = np.linspace(BEGIN, END, len(actions), dtype=np.float32)
-    return starts, starts + np.float32(WIDTH), WINNER * np.eye(len(ACTIONS), dtype=np.float32)[actions]
+    ends = starts + np.float32(WIDTH)
+    ends[-1] = LAST
+    return starts, ends, WINNER * np.eye(len(ACTIONS), dtype=np.float32)[actions]
 
 
 def answer(observation: Float32) -> tuple[float, ...]:
