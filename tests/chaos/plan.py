@@ -132,10 +132,11 @@ def _settings(chance: random.Random) -> dict[str, dict[str, object]]:
         "risk": {"stale_bar_s": 900, "quote_age_max_s": 900, "gap_min": 60},
     }
     if chance.random() < 1 / 3:
-        tables["sizing"] = {"premium_fraction": 0.5, "max_contracts": chance.randint(1, 4)}
+        largest = chance.randint(2, 4)
+        tables["sizing"] = {"premium_fraction": 0.5, "max_contracts": largest}
         tables["risk"] |= {
-            "order_contracts_max": chance.randint(3, 4),
-            "position_contracts_max": chance.randint(3, 6),
+            "order_contracts_max": largest,
+            "position_contracts_max": chance.randint(largest, 6),
             "order_notional_max_usd": chance.choice((2000, 4000)),
             "gross_exposure_max_usd": chance.choice((2500, 4500)),
             "orders_per_minute": chance.randint(2, 4),
