@@ -6,178 +6,49 @@ Secrets come from the environment or systemd's credentials alone and are never s
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from typing import Any
 
-from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from daemon.core.limits import Broker, Contracts, Execution, Paper, Risk, Sizing, Trading
-from strategies.registry import STRATEGIES
+from daemon.config_checks import ADDRESSES, contradictions, sim_start_ns, values
+from daemon.config_tables import Settings
+
+__all__ = (
+    "ADDRESSES",
+    "DEFAULT_CONFIG",
+    "EXIT_CODE",
+    "ConfigError",
+    "Credentials",
+    "Settings",
+    "credentials",
+    "defaults",
+    "load",
+    "sim_start_ns",
+)
 
 ENVIRONMENT_PREFIX = "RLTRADER_"
 OTHER_VARIABLES = ("RLTRADER_DATA",)  # not settings: where the tests find recorded data
 EXIT_CODE = 2
 DEFAULT_CONFIG = Path("config.toml")
 
-_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
-_Positive = Annotated[int, Ge(1)]
-_Seconds = Annotated[float, Gt(0), Le(3600)]
+KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
+KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
 _SECRET = re.compile(r"apca|secret|password|token|api_?key", re.IGNORECASE)
+_KEY = re.compile(
+    r"[!-~]+"
+)  # what a header can carry: text with a line break or a quotation mark of a web page is none
 
 
 class ConfigError(Exception):
     """The operator erred: the daemon refuses to start, with exit code `EXIT_CODE`. One line for each problem."""
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """Who trades what, where."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    name: _Name = "paper-1"
-    strategy: str = "option_scalper"
-    account: Literal["paper", "live"] = "paper"
-    account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Paths:
-    """Folders; relative ones count from the working directory."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    state_dir: Path = Path("state")
-    models_dir: Path = Path("onnx_models")
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Which model runs, and on what."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    version: _Name = "current"
-    provider: Literal["auto", "cuda", "cpu"] = "auto"
-    threads: _Positive = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """How often the journal snapshots, how much it commits at once, and what it keeps for a full disk."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    snapshot_events: _Positive = 5000
-    group_events: _Positive = 2048
-    ballast_mib: _Positive = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Where live bars come from."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    name: Literal["sip", "iex"] = "sip"
-    options: Literal["opra", "indicative"] = "opra"
-    warm_up_min: _Positive = 30
-    silence_s: _Positive = 120
-    repair_s: _Positive = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Alpaca:
-    """Where Alpaca's services are, and how long their answers may take."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    trading_url: str = "https://paper-api.alpaca.markets"
-    data_url: str = "https://data.alpaca.markets"
-    stream_url: str = "wss://stream.data.alpaca.markets/v2/{feed}"
-    trade_stream_url: str = "wss://paper-api.alpaca.markets/stream"
-    option_stream_url: str = "wss://stream.data.alpaca.markets/v1beta1/{options}"
-    order_timeout_s: _Seconds = 5.0
-    read_timeout_s: _Seconds = 10.0
-    handshake_timeout_s: _Seconds = 10.0
-    ping_s: _Seconds = 10.0
-    backoff_max_s: _Seconds = 30.0
-    report_every_s: _Positive = 60
-    clock_skew_max_s: _Seconds = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Simulated time, against a server on this machine alone. `rate` 0 is the real clock."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    anchor_unix_s: Annotated[float, Ge(0)] = 0.0
-    sim_start: str = ""
-    rate: Annotated[float, Ge(0), Le(100_000)] = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """How the daemon lives as a service."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    stop_deadline_s: _Seconds = 30.0
-    end_of_day_min: _Positive = 15
-    archives: Annotated[int, Ge(0)] = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """What is logged, and how it looks."""
-
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "pretty"] = "auto"
-
-
-class Settings(BaseModel):
-    """All settings of one desk, checked. Made by `load`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    desk: Desk = Field(default_factory=Desk)
-    paths: Paths = Field(default_factory=Paths)
-    policy: Policy = Field(default_factory=Policy)
-    journal: Journal = Field(default_factory=Journal)
-    feed: Feed = Field(default_factory=Feed)
-    alpaca: Alpaca = Field(default_factory=Alpaca)
-    clock: Clock = Field(default_factory=Clock)
-    service: Service = Field(default_factory=Service)
-    log: Log = Field(default_factory=Log)
-    sizing: Sizing = Field(default_factory=Sizing)
-    contracts: Contracts = Field(default_factory=Contracts)
-    execution: Execution = Field(default_factory=Execution)
-    risk: Risk = Field(default_factory=Risk)
-    broker: Broker = Field(default_factory=Broker)
-    paper: Paper = Field(default_factory=Paper)
-
-    def trading(self) -> Trading:
-        """The tables that the step decides by, as the journal records them."""
-        return Trading(
-            sizing=self.sizing,
-            contracts=self.contracts,
-            execution=self.execution,
-            risk=self.risk,
-            broker=self.broker,
-            paper=self.paper,
-        )
-
-    def address(self, name: str) -> str:
-        """An address of `[alpaca]` by its key, the feed's name filled in."""
-        text: str = getattr(self.alpaca, name)
-        return text.replace("{feed}", self.feed.name).replace("{options}", self.feed.options).rstrip("/")
 
 
 class Credentials(BaseSettings):
@@ -207,28 +78,36 @@ class Credentials(BaseSettings):
 def credentials() -> Credentials:
     """The keys from systemd's credentials (files in $CREDENTIALS_DIRECTORY), else from the environment.
 
-    Raises ConfigError for a credential file that cannot be read, without its content.
+    Raises ConfigError for a credential that cannot be read or cannot be a key, without its content.
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     found: dict[str, SecretStr] = {}
-    for field, name in (("api_key_id", "APCA_API_KEY_ID"), ("api_secret_key", "APCA_API_SECRET_KEY")):
+    for name in KEYS:
         path = Path(folder) / name
-        if not folder or not path.exists():
-            continue
-        try:
-            found[field] = SecretStr(path.read_text(encoding="ascii").strip())
-        except (OSError, UnicodeDecodeError) as error:
-            problem = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
-            raise ConfigError(
-                f"{path}: the credential cannot be read ({problem}): write the key alone, as text"
-            ) from None
+        text = _credential(path) if folder else None
+        origin = f"environment {name}" if text is None else str(path)
+        text = (os.environ.get(name, "") if text is None else text).strip()
+        if text and not _KEY.fullmatch(text):
+            raise ConfigError(f"{origin}: this is no key: expected letters and digits alone: copy the key again")
+        found[name.removeprefix("APCA_").lower()] = SecretStr(text)
     return Credentials(**found)
+
+
+def _credential(path: Path) -> str | None:
+    """The text of a credential's file; None where there is none."""
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+    raise ConfigError(f"{path}: the credential cannot be read ({problem}): write the key alone, as text")
 
 
 def defaults() -> dict[str, dict[str, object]]:
     """Every key with its default, by section: what config.toml must show."""
     settings = Settings()
-    return {section: _values(getattr(settings, section)) for section in Settings.model_fields}
+    return {section: values(getattr(settings, section)) for section in Settings.model_fields}
 
 
 def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
@@ -245,15 +124,15 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
         if value is not None:
             merged.put(key, value, "the command line")
     if merged.problems:
-        raise ConfigError("\n".join(merged.problems))
+        raise _refusal(merged.problems)
     try:
         settings = Settings.model_validate(merged.tables)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False)
-        raise ConfigError("\n".join(merged.problem(*_explained(detail)) for detail in details)) from None
-    problems = [merged.problem(key, value, expected) for key, value, expected in _contradictions(settings)]
+        raise _refusal(merged.problem(*_explained(detail)) for detail in details) from None
+    problems = [merged.problem(key, value, expected) for key, value, expected in contradictions(settings)]
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise _refusal(problems)
     return settings
 
 
@@ -310,7 +189,8 @@ class _Merged:
     def problem(self, key: str, value: object, expected: str) -> str:
         origin = self._origins.get(key, "default")
         default = _shown(self._defaults[key]) if key in self._defaults else "none"
-        return f"{key} is {_shown(value)} (from {origin}): expected {expected}: change it there (default: {default})"
+        shown = _public(_shown(value)) if key.startswith("alpaca.") else _shown(value)
+        return f"{key} is {shown} (from {origin}): expected {expected}: change it there (default: {default})"
 
     def _refuse(self, key: str, origin: str, known: Iterable[str]) -> None:
         if _SECRET.search(key):
@@ -323,94 +203,6 @@ class _Merged:
         self.problems.append(f"{key} (from {origin}) is unknown: did you mean {nearest}? Correct or remove it")
 
 
-def _contradictions(settings: Settings) -> Iterator[tuple[str, object, str]]:
-    """Keys that cannot stand beside one another, or whose text means nothing: (key, value, what is expected)."""
-    for section in Settings.model_fields:
-        for key, value in _values(getattr(settings, section)).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                yield f"{section}.{key}", value, "a finite number"
-    if settings.desk.strategy not in STRATEGIES:
-        nearest = get_close_matches(settings.desk.strategy, STRATEGIES, n=1, cutoff=0.0)[0]
-        yield "desk.strategy", settings.desk.strategy, f"one of {', '.join(STRATEGIES)} (nearest: {nearest})"
-    days, sizing, execution = settings.contracts, settings.sizing, settings.execution
-    if days.min_days > days.max_days:
-        yield "contracts.min_days", days.min_days, f"at most contracts.max_days ({days.max_days})"
-    if sizing.min_contracts > sizing.max_contracts:
-        yield "sizing.min_contracts", sizing.min_contracts, f"at most sizing.max_contracts ({sizing.max_contracts})"
-    if execution.entry_reprice_s > execution.entry_deadline_s:
-        yield (
-            "execution.entry_reprice_s",
-            execution.entry_reprice_s,
-            f"at most execution.entry_deadline_s ({execution.entry_deadline_s})",
-        )
-    last_entry, leaving = settings.risk.no_entry_before_close_min, execution.flat_before_close_min
-    leaving += execution.flatten_lead_min
-    if last_entry <= leaving:
-        expected = (
-            f"more than execution.flat_before_close_min + flatten_lead_min ({leaving}), or an entry leaves at once"
-        )
-        yield "risk.no_entry_before_close_min", last_entry, expected
-    yield from _wrong_addresses(settings)
-    for window in settings.risk.no_trade_windows:
-        if not _is_window(window):
-            expected = 'each as "HH:MM-HH:MM", New York time, the start before the end, such as "09:30-09:45"'
-            yield "risk.no_trade_windows", window, expected
-
-
-ADDRESSES = {
-    "trading_url": ("https", "http"),
-    "data_url": ("https", "http"),
-    "stream_url": ("wss", "ws"),
-    "trade_stream_url": ("wss", "ws"),
-    "option_stream_url": ("wss", "ws"),
-}
-LIVE_HOST = "api.alpaca.markets"
-
-
-def _wrong_addresses(settings: Settings) -> Iterator[tuple[str, object, str]]:
-    """Addresses that are none, go over the network in the clear, or belong to another account; a clock not allowed."""
-    loopback = True
-    for name, (secure, plain) in ADDRESSES.items():
-        key, text = f"alpaca.{name}", settings.address(name)
-        parts = urlsplit(text)
-        local = parts.hostname in ("127.0.0.1", "::1", "localhost")
-        loopback &= local
-        if parts.scheme not in (secure, plain) or not parts.hostname or parts.username or parts.password:
-            yield key, text, f"an address such as {getattr(Alpaca(), name)}, without a user or password in it"
-        elif parts.scheme == plain and not local:
-            yield key, text, f"{secure}:// (keys never travel in the clear, except to this machine)"
-        elif name in ("trading_url", "trade_stream_url") and not local:
-            live = parts.hostname == LIVE_HOST
-            if live != (settings.desk.account == "live"):
-                host = LIVE_HOST if settings.desk.account == "live" else f"paper-{LIVE_HOST}"
-                yield key, text, f'{host}, because desk.account is "{settings.desk.account}"'
-    if settings.desk.account == "live" and not settings.desk.account_number:
-        yield "desk.account_number", "", "the number of the live account: it is checked against what the broker says"
-    clock = settings.clock
-    if clock.rate and not loopback:
-        yield "clock.rate", clock.rate, "0 (the real clock): simulated time is for a server on this machine alone"
-    elif clock.rate and sim_start_ns(clock) is None:
-        yield "clock.sim_start", clock.sim_start, "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00"
-    elif not clock.rate and (clock.sim_start or clock.anchor_unix_s):
-        yield "clock.rate", clock.rate, "above 0, because clock.sim_start or clock.anchor_unix_s is set"
-
-
-def sim_start_ns(clock: Clock) -> int | None:
-    """`sim_start` as nanoseconds UTC; None for what is no time with a zone."""
-    try:
-        moment = datetime.fromisoformat(clock.sim_start)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        return None
-    return round(moment.timestamp() * 1_000_000) * 1000
-
-
-def _is_window(text: str) -> bool:
-    match = re.fullmatch(r"((?:[01]\d|2[0-3]):[0-5]\d)-((?:[01]\d|2[0-3]):[0-5]\d)", text, re.ASCII)
-    return match is not None and match[1] < match[2]
-
-
 def _explained(detail: Mapping[str, Any]) -> tuple[str, object, str]:
     """What pydantic says of one value as (dotted key, value, what is expected)."""
     key = ".".join(str(part) for part in detail["loc"][:2])
@@ -419,8 +211,13 @@ def _explained(detail: Mapping[str, Any]) -> tuple[str, object, str]:
     return key, detail["input"], expected
 
 
-def _values(section: Any) -> dict[str, object]:
-    return {item.name: getattr(section, item.name) for item in dataclasses.fields(section)}
+def _refusal(problems: Iterable[str]) -> ConfigError:
+    """All problems, a line each; a key of this process's environment that stands in one of them is not repeated."""
+    text = "\n".join(problems)
+    for name in KEYS:
+        key = os.environ.get(name, "").strip()
+        text = text.replace(key, "[hidden]") if len(key) >= KEY_LEAST else text
+    return ConfigError(text)
 
 
 def _variable(key: str) -> str:
@@ -439,3 +236,9 @@ def _listed(text: str) -> object:
 
 def _shown(value: object) -> str:
     return str(value) if not isinstance(value, str | tuple | list) else json.dumps(value, ensure_ascii=False)
+
+
+def _public(address: str) -> str:
+    """An address without what may be secret in it: user and password, and all behind a question mark or number sign."""
+    _, at, behind = address.rpartition("@")
+    return ('"[hidden]@' if at else "") + re.sub(r"[?#].*", '[hidden]"', behind, flags=re.DOTALL)

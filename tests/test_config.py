@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import re
 import tomllib
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.config import ConfigError, Credentials, Settings, defaults, load
+from daemon.config import ConfigError, Credentials, Settings, credentials, defaults, load, sim_start_ns
 from daemon.core.limits import Trading
 
 SHIPPED = Path(__file__).resolve().parent.parent / "config.toml"
@@ -27,6 +28,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(f"RLTRADER_{section}__{key}".upper(), raising=False)
     monkeypatch.delenv("APCA_API_KEY_ID", raising=False)
     monkeypatch.delenv("APCA_API_SECRET_KEY", raising=False)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -79,7 +81,7 @@ def test_values_keep_their_kind_from_every_source(tmp_path: Path, monkeypatch: p
         assert load(path, {}).risk.no_trade_windows == ("11:00-11:30", "15:00-15:10")
 
 
-def test_trading_is_the_five_tables_and_survives_the_journal() -> None:
+def test_trading_is_its_tables_and_survives_the_journal() -> None:
     trading = load(None, {"sizing.max_contracts": 3}).trading()
     assert trading.sizing.max_contracts == 3
     assert dataclasses.replace(trading, sizing=Trading().sizing) == Trading()
@@ -242,3 +244,273 @@ def test_a_fraction_is_within_its_bounds_or_refused_by_name(value: float) -> Non
     else:
         with pytest.raises(ConfigError, match=r"risk\.confidence_min"):
             load(None, {"risk.confidence_min": value})
+
+
+# --- the tables of a live desk ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        ("desk.account_number", ("", "PA3ABC", "9" * 40), ("PA 3", "x" * 41, "PA-3", "PA3\n")),
+        ("feed.warm_up_min", (1, 600), (0, -1, 1.5)),
+        ("feed.silence_s", (1,), (0,)),
+        ("feed.repair_s", (1,), (0,)),
+        ("feed.options", ("opra", "indicative"), ("OPRA", "")),
+        ("alpaca.order_timeout_s", (0.1, 3600), (0, -1, 3600.1, "soon")),
+        ("alpaca.read_timeout_s", (0.1, 3600), (0, 3601)),
+        ("alpaca.handshake_timeout_s", (0.1, 3600), (0, 3601)),
+        ("alpaca.ping_s", (0.1, 3600), (0, 3601)),
+        ("alpaca.backoff_max_s", (0.1, 3600), (0, 3601)),
+        ("alpaca.clock_skew_max_s", (0.1, 3600), (0, 3601)),
+        ("alpaca.report_every_s", (1, 86_400), (0, 1.5)),
+        ("service.stop_deadline_s", (0.1, 3600), (0, 3601)),
+        ("service.end_of_day_min", (1,), (0,)),
+        ("service.archives", (0, 1, 365), (-1, 1.5)),
+        ("broker.foreign_orders", ("halt", "ignore", "adopt"), ("", "ADOPT", "flatten")),
+        ("broker.exercised_shares", ("close", "hold"), ("", "sell")),
+        ("broker.cash_tolerance_usd", (Decimal(0), Decimal("0.01")), ("-0.01", "much", "NaN")),
+        ("broker.on_blind", ("flatten", "hold", "alarm"), ("", "halt")),
+        ("broker.blind_min", (1,), (0,)),
+        ("broker.look_up_s", (1,), (0,)),
+        ("broker.on_stop", ("keep", "flatten"), ("", "sell")),
+    ],
+)
+def test_a_value_of_a_live_desk_is_within_its_bounds_or_refused_by_name(
+    key: str, good: tuple[object, ...], bad: tuple[object, ...]
+) -> None:
+    section, _, name = key.partition(".")
+    for value in good:
+        assert getattr(getattr(load(None, {key: value}), section), name) == value
+    for value in bad:
+        with pytest.raises(ConfigError, match=re.escape(f"{key} is ")):
+            load(None, {key: value})
+
+
+LOOPBACK = {
+    "alpaca.trading_url": "http://127.0.0.1:8000",
+    "alpaca.data_url": "http://[::1]:8000",
+    "alpaca.stream_url": "ws://localhost:8000/v2/{feed}",
+    "alpaca.trade_stream_url": "ws://127.0.0.1:8000/stream",
+    "alpaca.option_stream_url": "ws://127.0.0.1:8000/v1beta1/{options}",
+}
+CLOCK: dict[str, object] = {
+    "clock.rate": 60,
+    "clock.sim_start": "2024-07-01T09:00:00-04:00",
+    "clock.anchor_unix_s": 1_700_000_000.5,
+}
+LIVE: dict[str, object] = {
+    "desk.account": "live",
+    "desk.account_number": "123456789",
+    "alpaca.trading_url": "https://api.alpaca.markets",
+    "alpaca.trade_stream_url": "wss://api.alpaca.markets/stream",
+}
+
+
+def refusal(**overrides: object) -> str:
+    """Why these keys (section__key) are refused."""
+    with pytest.raises(ConfigError) as caught:
+        load(None, {key.replace("__", "."): value for key, value in overrides.items()})
+    return str(caught.value)
+
+
+def test_an_address_has_the_feeds_in_it_and_no_slash_at_its_end() -> None:
+    settings = load(None, {"feed.name": "iex", "alpaca.data_url": "https://data.alpaca.markets/"})
+    assert settings.address("stream_url") == "wss://stream.data.alpaca.markets/v2/iex"
+    assert settings.address("option_stream_url") == "wss://stream.data.alpaca.markets/v1beta1/opra"
+    assert settings.address("data_url") == "https://data.alpaca.markets"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://ann:PLANTED@data.alpaca.markets",
+        "https://PLANTED@data.alpaca.markets",
+        "https://ann:PLAN@PLANTED@data.alpaca.markets",
+        "https://ann:PLA/PLANTED@data.alpaca.markets",
+        "https://ann:PLA#PLANTED@data.alpaca.markets",
+        "https//ann:PLANTED@data.alpaca.markets",
+        "https://data.alpaca.markets?key=PLANTED",
+        "https://data.alpaca.markets/#PLANTED",
+        ["https://ann:PLANTED@data.alpaca.markets"],
+    ],
+)
+def test_a_user_password_or_query_in_an_address_is_refused_and_not_repeated(address: object) -> None:
+    told = refusal(alpaca__data_url=address)
+    assert told.startswith("alpaca.data_url is ")
+    assert "PLA" not in told
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "data.alpaca.markets",
+        "ftp://data.alpaca.markets",
+        "https:",
+        "https://[::1",
+        "https://data:99999",
+        "wss://x",
+    ],
+)
+def test_an_address_that_is_none_is_refused_with_an_example(address: str) -> None:
+    told = refusal(alpaca__data_url=address)
+    assert f'alpaca.data_url is "{address}" (from the command line): expected an address such as https://data' in told
+
+
+@pytest.mark.parametrize("name", ["trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url"])
+def test_keys_go_over_the_network_encrypted_or_not_at_all(name: str) -> None:
+    secure, plain = ("https", "http") if name in ("trading_url", "data_url") else ("wss", "ws")
+    for host in ("data.alpaca.markets", "192.168.1.5:8000", "localhost.example"):
+        told = refusal(**{f"alpaca__{name}": f"{plain}://{host}"})
+        assert f"expected {secure}:// (keys never travel in the clear, except to this machine)" in told
+    load(None, {f"alpaca.{name}": LOOPBACK[f"alpaca.{name}"]})  # is not refused
+
+
+@pytest.mark.parametrize("host", ["api.alpaca.markets", "API.alpaca.markets.", "api.alpaca.markets:443"])
+def test_a_paper_desk_is_refused_at_the_live_host(host: str) -> None:
+    told = refusal(alpaca__trading_url=f"https://{host}", alpaca__trade_stream_url=f"wss://{host}/stream")
+    expected = 'expected paper-api.alpaca.markets, because desk.account is "paper"'
+    assert [line.split()[0] for line in told.splitlines()] == ["alpaca.trading_url", "alpaca.trade_stream_url"]
+    assert all(expected in line for line in told.splitlines())
+
+
+def test_a_live_desk_is_refused_at_the_paper_host_and_without_its_number() -> None:
+    told = refusal(desk__account="live")
+    assert [line.split()[0] for line in told.splitlines()] == [
+        "alpaca.trading_url",
+        "alpaca.trade_stream_url",
+        "desk.account_number",
+    ]
+    assert told.count('expected api.alpaca.markets, because desk.account is "live"') == 2
+    assert "expected the number of the live account: it is checked against what the broker says" in told
+    assert load(None, LIVE).desk.account_number == "123456789"
+
+
+@pytest.mark.parametrize("name", sorted(LOOPBACK))
+def test_simulated_time_is_refused_while_one_address_is_of_another_machine(name: str) -> None:
+    elsewhere = {**LOOPBACK, **CLOCK, name: defaults()["alpaca"][name.removeprefix("alpaca.")]}
+    with pytest.raises(
+        ConfigError, match=r"clock\.rate is 60.* simulated time is only for a server on this machine"
+    ) as caught:
+        load(None, elsewhere)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_simulated_time_needs_its_rate_its_start_and_its_anchor() -> None:
+    settings = load(None, {**LOOPBACK, **CLOCK})
+    assert sim_start_ns(settings.clock) == 1_719_838_800_000_000_000  # 13:00 UTC on the first of July 2024
+    for key, value, expected in (
+        ("clock.sim_start", "", "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00"),
+        ("clock.sim_start", "2024-07-01T09:00:00", "ISO 8601 with a zone"),
+        ("clock.sim_start", "nine", "ISO 8601 with a zone"),
+        ("clock.anchor_unix_s", 0, "the real moment at which the clock shows sim_start"),
+        ("clock.anchor_unix_s", -1, "greater than or equal to 0"),
+        ("clock.rate", 0, "above 0, because clock.sim_start or clock.anchor_unix_s is set"),
+        ("clock.rate", -1, "greater than or equal to 0"),
+        ("clock.rate", 100_001, "less than or equal to 100000"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{re.escape(key)} is .*expected {re.escape(expected)}"):
+            load(None, {**LOOPBACK, **CLOCK, key: value})
+
+
+@given(st.datetimes(timezones=st.timezones()))
+def test_a_start_of_simulated_time_is_read_to_the_microsecond(moment: datetime) -> None:
+    clock = dataclasses.replace(Settings().clock, sim_start=moment.isoformat())
+    micros = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    assert sim_start_ns(clock) == micros * 1000
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+KEY, SECRET = "PKPLANTED0KEY0ID", "planted-secret-0123456789"
+
+
+def test_a_key_that_stands_in_the_wrong_place_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APCA_API_KEY_ID", KEY)
+    monkeypatch.setenv("APCA_API_SECRET_KEY", SECRET)
+    monkeypatch.setenv("RLTRADER_DESK__STRATEGY", SECRET)
+    monkeypatch.setenv("RLTRADER_APCA_API_KEY_ID", KEY)
+    path = write(tmp_path, f'[desk]\nname = "{KEY}"\naccount_number = "{SECRET}"\nfeed = 1\n[apca]\nkey = "{KEY}"\n')
+    told = ""
+    for config in (path, None):
+        with pytest.raises(ConfigError) as caught:
+            load(config, {"policy.threads": SECRET, "paths.nowhere": KEY})
+        told += str(caught.value)
+    monkeypatch.delenv("RLTRADER_APCA_API_KEY_ID")
+    for text in (f'[desk]\nname = "{KEY}"\n', f'alpaca = "{KEY}"\n', f'[log]\nlevel = "{SECRET}"\n'):
+        with pytest.raises(ConfigError) as caught:
+            load(write(tmp_path, text), {})
+        told += str(caught.value)
+    assert "[hidden]" in told
+    assert KEY not in told
+    assert SECRET not in told
+
+
+def planted(folder: Path, monkeypatch: pytest.MonkeyPatch, **files: bytes) -> Path:
+    """systemd's folder of credentials with these files."""
+    made = folder / "credentials"
+    made.mkdir()
+    for name, content in files.items():
+        (made / name).write_bytes(content)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(made))
+    return made
+
+
+def test_the_credentials_of_systemd_win_over_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APCA_API_KEY_ID", "of-the-environment")
+    monkeypatch.setenv("APCA_API_SECRET_KEY", "of-the-environment-too")
+    assert (credentials().key, credentials().secret) == ("of-the-environment", "of-the-environment-too")
+    made = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=f"{KEY}\n".encode(), APCA_API_SECRET_KEY=SECRET.encode())
+    assert (credentials().key, credentials().secret) == (KEY, SECRET)
+    assert SECRET not in repr(credentials())
+    (made / "APCA_API_SECRET_KEY").unlink()
+    assert (credentials().key, credentials().secret) == (KEY, "of-the-environment-too")
+
+
+def test_keys_are_complete_only_when_both_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not credentials().complete
+    made = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode())
+    assert not credentials().complete
+    (made / "APCA_API_SECRET_KEY").write_text(" \n")
+    assert not credentials().complete
+    (made / "APCA_API_SECRET_KEY").write_text(SECRET)
+    assert credentials().complete
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (f"{SECRET}é".encode(), "the credential cannot be read (it is no ASCII text): write the key alone, as text"),
+        (b"\x80" + SECRET.encode(), "the credential cannot be read (it is no ASCII text)"),
+        (f"{KEY}\n{SECRET}".encode(), "this is no key: expected letters and digits alone: copy the key again"),
+        (f"{KEY}\x00".encode(), "this is no key"),
+    ],
+)
+def test_a_credential_that_is_no_key_is_refused_without_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, told: str
+) -> None:
+    made = planted(tmp_path, monkeypatch, APCA_API_KEY_ID=KEY.encode(), APCA_API_SECRET_KEY=content)
+    with pytest.raises(ConfigError) as caught:
+        credentials()
+    assert str(caught.value).startswith(f"{made / 'APCA_API_SECRET_KEY'}: {told}")
+    assert SECRET not in str(caught.value) + repr(caught.value.__cause__) + repr(caught.value.__context__)
+
+
+def test_a_credential_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = planted(tmp_path, monkeypatch)
+    (made / "APCA_API_KEY_ID").mkdir()
+    with pytest.raises(ConfigError, match=r"APCA_API_KEY_ID: the credential cannot be read \(Is a directory\)"):
+        credentials()
+
+
+@pytest.mark.parametrize("text", [f"{KEY} {SECRET}", f"{KEY}\r\n{SECRET}", f"“{SECRET}”"])
+def test_a_key_of_the_environment_that_is_none_is_refused_without_its_content(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("APCA_API_SECRET_KEY", text)
+    with pytest.raises(ConfigError, match=r"^environment APCA_API_SECRET_KEY: this is no key") as caught:
+        credentials()
+    assert SECRET not in str(caught.value)
+    monkeypatch.setenv("APCA_API_SECRET_KEY", f"{SECRET}\r\n")  # the end of a line that a file left there
+    assert credentials().secret == SECRET

@@ -1,0 +1,157 @@
+"""The tables of config.toml as types: every key with its default and its bounds, checked one by one by pydantic.
+
+What keys must be beside one another is `config_checks.py`'s subject, where values come from is `config.py`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from daemon.core.limits import Broker, Contracts, Execution, Paper, Risk, Sizing, Trading
+
+_Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+_Positive = Annotated[int, Ge(1)]
+_Seconds = Annotated[float, Gt(0), Le(3600)]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Who trades what, where."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    name: _Name = "paper-1"
+    strategy: str = "option_scalper"
+    account: Literal["paper", "live"] = "paper"
+    account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Folders; relative ones count from the working directory."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    state_dir: Path = Path("state")
+    models_dir: Path = Path("onnx_models")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which model runs, and on what."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    version: _Name = "current"
+    provider: Literal["auto", "cuda", "cpu"] = "auto"
+    threads: _Positive = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """How often the journal snapshots, how much it commits at once, and what it keeps for a full disk."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    snapshot_events: _Positive = 5000
+    group_events: _Positive = 2048
+    ballast_mib: _Positive = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where live bars come from."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    name: Literal["sip", "iex"] = "sip"
+    options: Literal["opra", "indicative"] = "opra"
+    warm_up_min: _Positive = 30
+    silence_s: _Positive = 120
+    repair_s: _Positive = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Alpaca:
+    """Where Alpaca's services are, and how long their answers may take."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    trading_url: str = "https://paper-api.alpaca.markets"
+    data_url: str = "https://data.alpaca.markets"
+    stream_url: str = "wss://stream.data.alpaca.markets/v2/{feed}"
+    trade_stream_url: str = "wss://paper-api.alpaca.markets/stream"
+    option_stream_url: str = "wss://stream.data.alpaca.markets/v1beta1/{options}"
+    order_timeout_s: _Seconds = 5.0
+    read_timeout_s: _Seconds = 10.0
+    handshake_timeout_s: _Seconds = 10.0
+    ping_s: _Seconds = 10.0
+    backoff_max_s: _Seconds = 30.0
+    report_every_s: _Positive = 60
+    clock_skew_max_s: _Seconds = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Simulated time, against a server on this machine alone. `rate` 0 is the real clock."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    anchor_unix_s: Annotated[float, Ge(0)] = 0.0
+    sim_start: str = ""
+    rate: Annotated[float, Ge(0), Le(100_000)] = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How the daemon lives as a service."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    stop_deadline_s: _Seconds = 30.0
+    end_of_day_min: _Positive = 15
+    archives: Annotated[int, Ge(0)] = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is logged, and how it looks."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "pretty"] = "auto"
+
+
+class Settings(BaseModel):
+    """All settings of one desk, checked. Made by `load`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    desk: Desk = Field(default_factory=Desk)
+    paths: Paths = Field(default_factory=Paths)
+    policy: Policy = Field(default_factory=Policy)
+    journal: Journal = Field(default_factory=Journal)
+    feed: Feed = Field(default_factory=Feed)
+    alpaca: Alpaca = Field(default_factory=Alpaca)
+    clock: Clock = Field(default_factory=Clock)
+    service: Service = Field(default_factory=Service)
+    log: Log = Field(default_factory=Log)
+    sizing: Sizing = Field(default_factory=Sizing)
+    contracts: Contracts = Field(default_factory=Contracts)
+    execution: Execution = Field(default_factory=Execution)
+    risk: Risk = Field(default_factory=Risk)
+    broker: Broker = Field(default_factory=Broker)
+    paper: Paper = Field(default_factory=Paper)
+
+    def trading(self) -> Trading:
+        """The tables that the step decides by, as the journal records them."""
+        return Trading(
+            sizing=self.sizing,
+            contracts=self.contracts,
+            execution=self.execution,
+            risk=self.risk,
+            broker=self.broker,
+            paper=self.paper,
+        )
+
+    def address(self, name: str) -> str:
+        """An address of `[alpaca]` by its key, the feed's name filled in."""
+        text: str = getattr(self.alpaca, name)
+        return text.replace("{feed}", self.feed.name).replace("{options}", self.feed.options).rstrip("/")
