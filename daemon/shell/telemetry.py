@@ -310,7 +310,8 @@ def table() -> str:
     lines = ["| event | level | fields | meaning |", "|---|---|---|---|"]
     for name, event in LOG_EVENTS.items():
         fields = ", ".join(f"`{field}`" for field in event.fields)
-        lines.append(f"| `{name}` | {event.level} | {fields} | {event.meaning} |")
+        level = f"{event.level}, alarm" if event.alarm else event.level
+        lines.append(f"| `{name}` | {level} | {fields} | {event.meaning} |")
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from daemon.core.events import ClockTicked, Event, OrderFilled, OrderRejected, S
 from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.core.step import Core, Step
-from daemon.shell.telemetry import LEVELS, LOG_EVENTS, Log
+from daemon.shell.telemetry import LEVELS, LOG_EVENTS, Log, table
 from strategies.contract import Session
 from strategies.registry import strategy as strategy_named
 
@@ -26,38 +26,65 @@ assert daemon.__file__ is not None
 SOURCES = sorted(Path(daemon.__file__).parent.rglob("*.py"))
 
 
-def log_calls() -> dict[str, list[tuple[str, frozenset[str]]]]:
-    """Every call of a log in the sources, by event name: where, and with which fields."""
-    found: dict[str, list[tuple[str, frozenset[str]]]] = defaultdict(list)
+NAMES = ("log", "_log", "tell", "_tell")  # what a log is called where it is used, or handed in
+CHOSEN = {"stream_lost", "stream_busy", "stream_refused"}  # `market_socket` chooses among these, with the same fields
+
+
+def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
+    """Every call of a log in the sources, by event name (None: a variable): where, and with which fields."""
+    found: dict[str | None, list[tuple[str, frozenset[str]]]] = defaultdict(list)
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
             called = ast.unparse(node.func)
-            is_log = called in ("log", "Log()", "self._log") or (called == "self" and path.name == "telemetry.py")
-            if is_log:
-                assert len(node.args) == 1, f"{path}:{node.lineno}"
-                assert isinstance(node.args[0], ast.Constant), f"{path}:{node.lineno}: the name is not a literal"
+            is_log = called.rpartition(".")[2] in NAMES and not called.startswith("math.")
+            if is_log or called == "Log()" or (called == "self" and path.name == "telemetry.py"):
+                assert len(node.args) == 1, f"{path}:{node.lineno}: one name, and fields by keyword"
+                name = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+                assert isinstance(name, str | None), f"{path}:{node.lineno}"
                 fields = frozenset(keyword.arg or "**" for keyword in node.keywords)
-                found[str(node.args[0].value)].append((f"{path.name}:{node.lineno}", fields))
+                found[name].append((f"{path.name}:{node.lineno}", fields))
     return found
 
 
 def test_every_log_call_in_the_sources_uses_a_declared_event_with_exactly_its_fields() -> None:
     calls = log_calls()
-    assert sum(map(len, calls.values())) >= len(LOG_EVENTS)
+    calls.pop(None)
+    assert sum(map(len, calls.values())) >= len(LOG_EVENTS) - len(CHOSEN)
     for name, places in calls.items():
         assert name in LOG_EVENTS, places
         for where, fields in places:
             assert fields == set(LOG_EVENTS[name].fields), f"{where}: {name}"
 
 
+def test_a_name_is_chosen_in_one_place_only_and_among_events_with_the_same_fields() -> None:
+    chosen = dict(log_calls()[None])
+    passed_on = {where for where, fields in chosen.items() if fields == {"**"}}
+    assert {where.partition(":")[0] for where in passed_on} == {"live.py"}
+    (fields,) = [fields for where, fields in chosen.items() if where not in passed_on]
+    assert {frozenset(LOG_EVENTS[name].fields) for name in CHOSEN} == {fields}
+
+
 def test_every_declared_event_is_used_and_says_what_it_means() -> None:
-    assert set(log_calls()) == set(LOG_EVENTS)
+    assert set(log_calls()) - {None} == set(LOG_EVENTS) - CHOSEN
     for name, declared in LOG_EVENTS.items():
         assert declared.level in LEVELS, name
         assert declared.meaning.endswith("."), name
         assert len(set(declared.fields)) == len(declared.fields), name
+
+
+def test_what_is_raised_as_an_alarm_is_a_warning_at_least() -> None:
+    alarms = {name: declared for name, declared in LOG_EVENTS.items() if declared.alarm}
+    assert "job_failed" in alarms
+    assert {declared.level for declared in alarms.values()} <= {"warning", "error"}
+
+
+def test_the_table_marks_what_is_an_alarm_too() -> None:
+    rows = dict(line.strip("| ").split(" | ", 1) for line in table().splitlines()[2:])
+    assert set(rows) == {f"`{name}`" for name in LOG_EVENTS}
+    for name, declared in LOG_EVENTS.items():
+        assert rows[f"`{name}`"].split(" | ")[0] == declared.level + (", alarm" if declared.alarm else "")
 
 
 def written(stream: io.StringIO) -> list[dict[str, object]]:
