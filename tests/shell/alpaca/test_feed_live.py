@@ -159,7 +159,7 @@ async def test_a_stream_that_says_nothing_in_a_session_is_told_reconnected_and_r
         await it.until(lambda: "no bar came although its minute is over" in str(it.told.of("stream_lost")))
         await reach(it, 9)
         assert "repaired" in it.told.names()
-        assert it.feed.counts["silences"] < 12  # one a minute at the most
+        assert it.feed._bars.counts["silences"] < 12  # one a minute at the most
 
 
 async def test_before_the_open_and_after_the_close_silence_is_quiet(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.shell.alpaca.feed import LATE_NS, Timing
+from daemon.shell.alpaca.live_bars import LATE_NS, Timing
 from daemon.shell.alpaca.silence import Silence
 
 SECOND = 1_000_000_000
