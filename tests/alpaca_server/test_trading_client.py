@@ -9,7 +9,7 @@ import contextlib
 import re
 import warnings
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -592,6 +592,17 @@ def test_at_the_close_day_orders_expire_and_worthless_contracts_vanish() -> None
         assert cash(client) == before
         (row,) = activities(client, activity_types="OPEXP")
         assert (row["symbol"], row["qty"], row["net_amount"], row["date"]) == (PUT, "-2", "0", "2025-06-02")
+
+
+def test_a_day_order_of_a_half_day_expires_at_one_and_one_of_the_evening_belongs_to_the_next_session() -> None:
+    with broker(at_ns=CLOSE_NS + 60 * MINUTE_NS) as (server, client):
+        order = submitted(client, buy_limit("SPY", 1, 400.0))
+        assert order.status == OrderStatus.ACCEPTED
+        assert order.expires_at == datetime(2025, 6, 3, 17, tzinfo=UTC)
+        server.jump_to(OPEN_NS + DAY_NS + 209 * MINUTE_NS)
+        assert found(client, order).status == OrderStatus.NEW
+        server.jump_to(OPEN_NS + DAY_NS + 210 * MINUTE_NS)
+        assert found(client, order).status == OrderStatus.EXPIRED
 
 
 def test_a_call_in_the_money_that_the_account_cannot_exercise_is_sold_in_the_last_hour() -> None:

@@ -76,15 +76,15 @@ class TradeStream:
         if self._full() or self.server.faults.take("connection_limit", context) is not None:
             return web.json_response({"message": "too many requests."}, status=429)
         packed = request.headers.get("Content-Type", "") == "application/msgpack"
-        ws = web.WebSocketResponse(max_msg_size=0)
+        ws = web.WebSocketResponse(max_msg_size=0, compress=False)  # declined: Alpaca may, and it costs time
         binary = packed or self.server.rules.binary_trade_frames
         transport = request.transport if isinstance(request.transport, asyncio.Transport) else None
         connection = Connection(ws, transport, binary, packed)
         connection.mute = self.server.faults.take("mute_after_connect", context) is not None
         self.connections.append(connection)
-        await ws.prepare(request)
         writer = asyncio.create_task(self._write(connection), name="alpaca-trade-stream-writer")
         try:
+            await ws.prepare(request)
             async for message in ws:
                 if message.type in {WSMsgType.TEXT, WSMsgType.BINARY} and not connection.mute:
                     await self._read(connection, message.data)

@@ -342,7 +342,10 @@ def _asked_for(order: Order, query: Any) -> bool:
 
 
 def _seen(order: Order, as_of: int | None) -> Json | None:
-    return order.shown() if as_of is None else order.shown_at(as_of)
+    """The order now (a trailing stop moves between its events, all others stand still), or as it was."""
+    if as_of is not None:
+        return order.shown_at(as_of)
+    return order.shown() if order.type == "trailing_stop" else order.past[-1][1]
 
 
 def _held_at(account: Account, as_of: int | None) -> dict[str, Position]:
