@@ -34,9 +34,11 @@ def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> N
             _refuse(draft, found, "bears this desk's name, and its journal does not know it")
             return
     rule = draft.trading.broker.foreign_orders
-    if known is not None or rule == "adopt":
+    if found.client_order_id in draft.broker.foreign:  # what was ignored once is counted beside to its end
+        _ignore(draft, found)
+    elif known is not None or rule == "adopt":
         _adopt(draft, found, known)
-    elif rule == "ignore" or found.client_order_id in draft.broker.foreign:
+    elif rule == "ignore":
         _ignore(draft, found)
     elif found.filled or found.status not in ENDED:
         _refuse(draft, found, "was not sent by this desk")

@@ -160,9 +160,13 @@ def look_up(draft: Draft, order: Order) -> None:
 
 
 def chase(draft: Draft) -> None:
-    """Look up every order that waits for news too long: sent and unanswered, unknown, or its cancel unanswered."""
-    patience_ns = draft.trading.broker.look_up_s * SECOND_NS
+    """Look up every order that waits for news too long: sent and unanswered, unknown, or its cancel unanswered.
+
+    One that the broker said it does not know is asked for once a minute: the answer hardly changes.
+    """
+    look_up_ns = draft.trading.broker.look_up_s * SECOND_NS
     for order in tuple(draft.orders.values()):
+        patience_ns = max(look_up_ns, MINUTE_NS) if order.absent else look_up_ns
         if order.status in _AWAITED and draft.now_ns - max(order.news_ns, order.looked_up_ns) >= patience_ns:
             look_up(draft, order)
 

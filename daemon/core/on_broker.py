@@ -154,7 +154,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
         put_order(draft, advance(order, "expired"))
         return
     if needed is None or needed < order.quantity or not _allowed(draft, order):
-        put_order(draft, replace(order, missing_ns=draft.now_ns))
+        put_order(draft, replace(order, missing_ns=draft.now_ns, looked_up_ns=draft.now_ns))
         return
     put_order(draft, replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns, missing_ns=0))
     draft.effects.append(

@@ -238,6 +238,8 @@ def _take_over(draft: Draft, symbol: str, position: BrokerPosition | None) -> bo
     quantity = int(position.quantity) if position is not None else 0
     if position is not None and position.quantity != quantity:
         return False
+    if position is not None and draft.trading.broker.foreign_orders == "adopt" and not can_hold(draft, symbol):
+        return False
     if draft.trading.broker.foreign_orders == "ignore":
         own = held(draft, symbol)
         left = min(own, max(quantity, 0)) if own > 0 else max(own, min(quantity, 0))
@@ -245,11 +247,10 @@ def _take_over(draft: Draft, symbol: str, position: BrokerPosition | None) -> bo
         if left != own:
             keep_own(draft, symbol, left)
         return True
+    hold_beside(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # the desk's own from now on
     if position is None:
         draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
         return True
-    if not can_hold(draft, symbol):
-        return False
     contract, known = contract_of(draft, symbol), draft.book.positions.get(symbol)
     right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
     multiplier = OPTION_MULTIPLIER if contract is not None else 1

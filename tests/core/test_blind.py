@@ -124,6 +124,13 @@ def test_before_the_open_after_the_close_and_in_a_replay_nobody_is_blind() -> No
     assert alarms(replay.tick(60)) == []
 
 
+def test_a_start_has_five_minutes_to_find_bars_quotes_and_broker_before_it_counts_as_blind() -> None:
+    d, _ = holding()
+    d.put(ev.RunStarted(d.at(60), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
+    assert [alarms(d.tick(60, 1)), alarms(d.tick(64, 59))] == [[], []]
+    assert alarms(d.tick(65)) == ["unreconciled", "blind"]
+
+
 def test_a_broker_that_makes_no_reports_is_not_missed() -> None:
     d = desk(mode="dry_run")
     d.holds()

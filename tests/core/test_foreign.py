@@ -400,6 +400,32 @@ def test_a_restart_forgets_nothing_of_what_is_beside() -> None:
     assert d.state.now_ns == OPEN + 3 * MINUTE
 
 
+def test_what_was_ignored_stays_beside_when_the_setting_changes_until_a_difference_is_adopted() -> None:
+    d = at_broker(account := Account(), IGNORE)
+    account.by_hand("ann-1", PUT, 1, 3, d.at(0))
+    account.fill("ann-1", 1, "1.50", d.at(0))
+    agreed(d, account, 1)
+    d.put(ev.RunStarted(d.at(2), "live", "desk-1", "pointer", "e1", "c", "sip", Trading(broker=ADOPT)))
+    account.fill("ann-1", 1, "1.50", d.at(2))
+    agreed(d, account, 3)
+    assert (d.held, d.state.broker.foreign_held) == ({}, {PUT: 2})
+    account.positions[PUT] = (4, Decimal("1.50"))
+    account.cash -= 300
+    d.put(account.report(d.at(4)), account.report(d.at(4, 10)))
+    assert (d.held, d.state.broker.foreign_held) == ({PUT: 4}, {})
+    agreed(d, account, 5)
+
+
+def test_a_book_that_is_wrong_is_mended_by_one_start_that_adopts() -> None:
+    d = holding(account := Account(), HALT)
+    closed_by_hand(d, account)
+    assert d.halted() == "reconciliation"
+    d.put(ev.RunStarted(d.at(3), "live", "desk-1", "pointer", "e1", "c", "sip", Trading(broker=ADOPT)))
+    d.put(account.report(d.at(3, 10)), account.report(d.at(3, 20)))
+    d.put(ev.ResumeRequested(d.at(3, 30), "sold by hand, I know", "ann"))
+    assert (d.held, d.halted(), d.state.risk.reconciled) == ({}, "", True)
+
+
 def test_under_ignore_a_debt_that_others_made_leaves_no_peak_to_fall_from() -> None:
     d = at_broker(account := Account(), IGNORE)
     account.by_hand("ann-1", "AAPL", 1, 100, d.at(0))

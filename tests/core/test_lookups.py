@@ -378,6 +378,13 @@ def test_a_missing_entry_past_its_time_stays_unknown_until_its_session_is_over_a
     agreed(d, account, 391)
 
 
+def test_an_order_that_the_broker_lacks_is_asked_for_once_a_minute_and_not_every_five_seconds() -> None:
+    d = at_broker(Account())
+    name = lost(d)
+    assert asked(d.put(ev.OrderMissing(d.at(3), name))) == []
+    assert [asked(d.tick(3, 59)), asked(d.tick(4)), asked(d.tick(4, 5))] == [[], [name], []]
+
+
 def test_an_order_of_an_earlier_session_that_is_missing_lapsed() -> None:
     d = at_broker(Account())
     name = lost(d)
