@@ -1,6 +1,7 @@
 """What is left of a session: a report as JSON, and a copy of the journal. Reads the journal, writes beside it.
 
-Files appear whole or not at all; the copy is SQLite's own online backup, so it is sound while the daemon writes.
+Files appear whole or not at all, and a failure leaves no part that takes room. The copy is SQLite's own online backup,
+so it is sound while the daemon writes.
 """
 
 from __future__ import annotations
@@ -9,54 +10,65 @@ import json
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from daemon.core.option_market import parse_occ
 from daemon.shell.journal import JournalReader
 from strategies.contract import Session
 
 REPORTS, ARCHIVE = "reports", "archive"
-PAGES = 2000  # copied at a time: the writer is never kept waiting for long
+REPORT_SPAN_NS = 3_600 * 1_000_000_000  # after the close: what its orders became still belongs to the session
 DAYS_TO_COME = 10
-SECOND_NS = 1_000_000_000
 
 
 def day_report(journal: Path, session: Session) -> dict[str, Any]:
-    """Decisions, orders, fills, equity and alarms of one session, from its open to its report. Money as text, USD."""
+    """Decisions, orders, fills, equity and alarms of one session, from its open to an hour after its close.
+
+    Money is USD as text. `realized_usd` is the gain since the last session's end (since the first equity known where
+    there is none); equity is None in a session without a bar. Raises JournalError, sqlite3.Error.
+    """
     reader = JournalReader(journal)
-    span = (session.open_ns, session.close_ns + 3600 * SECOND_NS)
+    span = (session.open_ns, session.close_ns + REPORT_SPAN_NS)
     try:
         outcomes = reader.query(
             "SELECT outcome, count(*) AS n FROM decisions WHERE time_ns BETWEEN ? AND ? GROUP BY outcome", span
         )
         orders = reader.query(
-            "SELECT purpose, status, count(*) AS n FROM orders WHERE submitted_ns BETWEEN ? AND ? "
-            "GROUP BY purpose, status",
+            "SELECT purpose, status, symbol, side, filled, fees_usd FROM orders WHERE submitted_ns BETWEEN ? AND ? "
+            "ORDER BY purpose, status",
             span,
         )
-        fills = reader.query("SELECT side, quantity, price, fees_usd FROM fills WHERE time_ns BETWEEN ? AND ?", span)
         equity = reader.query(
             "SELECT equity_usd, realized_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns", span
         )
+        before = reader.query(
+            "SELECT realized_usd FROM equity WHERE time_ns < ? ORDER BY time_ns DESC LIMIT 1", span[:1]
+        )
         alarms = reader.query(
-            "SELECT time_ns, effects FROM events WHERE time_ns BETWEEN ? AND ? AND effects LIKE '%RaiseAlarm%'", span
+            "SELECT time_ns, effects FROM events WHERE time_ns BETWEEN ? AND ? AND effects LIKE '[%\"RaiseAlarm\"%' "
+            "ORDER BY id",
+            span,
         )
     finally:
         reader.close()
     return {
         "date": session.date,
         "decisions": {row["outcome"]: row["n"] for row in outcomes},
-        "orders": [dict(row) for row in orders],
-        "contracts_bought": sum(row["quantity"] for row in fills if row["side"] > 0),
-        "contracts_sold": sum(row["quantity"] for row in fills if row["side"] < 0),
-        "fees_usd": str(sum((Decimal(row["fees_usd"]) for row in fills), Decimal(0))),
+        "orders": [
+            {"purpose": purpose, "status": status, "n": n}
+            for (purpose, status), n in Counter((row["purpose"], row["status"]) for row in orders).items()
+        ],
+        "contracts_bought": _contracts(orders, 1),
+        "contracts_sold": _contracts(orders, -1),
+        "fees_usd": str(sum((Decimal(row["fees_usd"]) for row in orders), Decimal(0))),
         "equity_first_usd": equity[0]["equity_usd"] if equity else None,
         "equity_last_usd": equity[-1]["equity_usd"] if equity else None,
-        "realized_usd": str(Decimal(equity[-1]["realized_usd"]) - Decimal(equity[0]["realized_usd"]))
-        if equity
-        else None,
+        "realized_usd": _gain([*before, *equity]) if equity else None,
         "alarms": [
             {"time_ns": row["time_ns"], "alarm": effect["name"], "detail": effect["detail"]}
             for row in alarms
@@ -66,14 +78,47 @@ def day_report(journal: Path, session: Session) -> dict[str, Any]:
     }
 
 
+def _contracts(orders: list[sqlite3.Row], side: int) -> int:
+    """Option contracts that the orders of one side filled; what the broker corrected is corrected here too."""
+    return sum(row["filled"] for row in orders if row["side"] == side and parse_occ(row["symbol"]) is not None)
+
+
+def _gain(rows: list[sqlite3.Row]) -> str:
+    return str(Decimal(rows[-1]["realized_usd"]) - Decimal(rows[0]["realized_usd"]))
+
+
 def write_report(journal: Path, session: Session) -> Path:
     """Write `reports/<date>.json` beside the journal. Raises OSError, sqlite3.Error."""
     path = journal.parent / REPORTS / f"{session.date}.json"
     path.parent.mkdir(mode=0o750, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(day_report(journal, session), indent=1) + "\n")
-    part.replace(path)
+    with _whole(path) as part:
+        part.write_text(json.dumps(day_report(journal, session), indent=1) + "\n")
     return path
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to: it takes that name at the end, durably; a failure leaves nothing of it."""
+    part = path.with_suffix(".part")
+    _remove(part)  # of a process that was killed
+    try:
+        part.touch(mode=0o640)
+        yield part
+        descriptor = os.open(part, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        part.replace(path)
+    except BaseException:
+        _remove(part)
+        raise
+
+
+def _remove(part: Path) -> None:
+    """Remove it with what SQLite puts beside a file."""
+    for leftover in part.parent.glob(f"{part.name}*"):
+        leftover.unlink()
 
 
 def archive(journal: Path, date: str, keep: int) -> Path | None:
@@ -90,20 +135,13 @@ def archive(journal: Path, date: str, keep: int) -> Path | None:
         raise OSError(
             f"{folder}: {free >> 20} MiB are free, a copy needs {size >> 20} MiB and as much to live: no copy"
         )
-    path, part = folder / f"{date}.sqlite", folder / f"{date}.part"
-    part.unlink(missing_ok=True)
+    path = folder / f"{date}.sqlite"
     with (
-        closing(sqlite3.connect(f"file:{journal}?mode=ro", uri=True)) as source,
+        _whole(path) as part,
+        closing(sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True)) as source,
         closing(sqlite3.connect(part)) as copy,
     ):
-        source.backup(copy, pages=PAGES)
-    part.chmod(0o640)
-    descriptor = os.open(part, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    part.replace(path)
+        source.backup(copy)  # in one go: in parts it would begin anew at each commit, and in WAL mode nobody waits
     for old in sorted(folder.glob("*.sqlite"))[:-keep]:
         old.unlink()
     return path
