@@ -1,7 +1,7 @@
 """The one door for events of a live desk: feed, broker, clock and operator put them in, the engine takes them out.
 
-Bounded. Quotes between bars are the only thing that may be dropped, the oldest first, because a newer one replaces
-them; when anything else would not fit, `IntakeFull` ends the process, which then recovers: nothing is lost in silence.
+Bounded. Ticks and quotes between bars are all that may be dropped, the oldest first, because more of them follow; when
+there is none to drop, `IntakeFull` ends the process, which then recovers: nothing is lost in silence.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ class IntakeFull(Exception):
 
 
 class Intake:
-    """A `Source` of the engine. Used on the event loop's thread alone."""
+    """A `Source` of the engine. Used on the event loop's thread alone. `dropped` counts ticks and quotes let go."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._waiting: deque[Event] = deque()
         self._arrived = asyncio.Event()
         self._ended = False
-        self.dropped_quotes = 0
+        self.dropped = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, event: Event) -> None:
-        """Let an event in. Raises IntakeFull; after `end` it is dropped."""
+        """Let an event in, for a full intake in place of the oldest that may be dropped. Raises IntakeFull.
+
+        After `end` nothing comes in: what happens at the broker from then on is told by the next start's report.
+        """
         if self._ended:
             return
         if len(self._waiting) >= self._capacity:
@@ -41,10 +44,10 @@ class Intake:
         self._arrived.set()
 
     def _make_room(self, event: Event) -> None:
-        for waiting in self._waiting:
+        for place, waiting in enumerate(self._waiting):
             if _replaceable(waiting):
-                self._waiting.remove(waiting)
-                self.dropped_quotes += 1
+                del self._waiting[place]
+                self.dropped += 1
                 return
         raise IntakeFull(
             f"{len(self._waiting)} events wait and {type(event).__name__} came: the engine does not keep up; "
