@@ -11,7 +11,6 @@ import contextlib
 import re
 import subprocess
 import sys
-import tomllib
 import warnings
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
@@ -422,16 +421,20 @@ def test_a_real_tape_has_its_half_days(data_dir: Path) -> None:
 # --- by hand ------------------------------------------------------------------------------------------------------
 
 
-def test_serving_by_hand_prints_what_a_daemon_needs_and_ends_with_the_tape() -> None:
+def test_serving_by_hand_prints_what_a_daemon_needs_and_ends_with_the_tape(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "tests.alpaca_server", "--speed", "50000", "--date", "2024-12-03"]
-    said = subprocess.run(program, capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=120).stdout
-    environment, _, configuration = said.partition("# config.toml")
-    settings = tomllib.loads(configuration.partition("\n\n2024-")[0])
-    assert re.findall(r"^export (\w+)=", environment, re.MULTILINE) == ["APCA_API_KEY_ID", "APCA_API_SECRET_KEY"]
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", settings["alpaca"]["trading_url"])
-    assert settings["clock"]["sim_start"] == "2024-12-03T09:20:00-05:00"  # ten minutes before the open, winter time
-    assert settings["clock"]["rate"] == 50000
-    assert said.rstrip().endswith("the tape has ended")
+    ended = subprocess.run(program, capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=120)
+    exported = dict(re.findall(r"^export (\w+)=(.*)$", ended.stdout, re.MULTILINE))
+    assert {"APCA_API_KEY_ID", "APCA_API_SECRET_KEY"} < exported.keys()
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+", exported["RLTRADER_ALPACA__TRADING_URL"])
+    assert exported["RLTRADER_CLOCK__SIM_START"] == "2024-12-03T09:20:00-05:00"  # ten minutes before, winter time
+    assert float(exported["RLTRADER_CLOCK__RATE"]) == 50000
+    assert ended.stdout.rstrip().endswith("the tape has ended")
+    written = tmp_path / "loopback.env"
+    said = subprocess.run([*program, "--env", str(written)], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert set(re.findall(r"^export (\w+)=", written.read_text(), re.MULTILINE)) == exported.keys()
+    assert f". {written} && .venv/bin/rltraderd" in said.stdout
+    assert "APCA_API_SECRET_KEY" not in said.stdout
 
 
 def test_serving_by_hand_refuses_a_date_that_is_no_session() -> None:
