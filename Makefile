@@ -72,7 +72,7 @@ format: .venv/.installed-tests
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: .venv/.installed-daemon
+bench: .venv/.installed-tests
 	@for bench in bench/bench_*.py; do .venv/bin/python -m "bench.$$(basename "$$bench" .py)"; done
 
 soak: .venv/.installed-tests

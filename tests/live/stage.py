@@ -141,7 +141,7 @@ class Stage:
 
     def requests(self, *methods: str) -> list[LoggedRequest]:
         """What reached the server over REST."""
-        return [row for row in self.server.call(list, self.server.server.requests) if row.method in methods]
+        return [row for row in self.server.server.requests[:] if row.method in methods]
 
     def held(self) -> dict[str, int]:
         """Contracts held by the server's book."""

@@ -7,6 +7,7 @@ book and its log of requests.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,16 @@ def working(played: Stage, side: str) -> list[str]:
     """Names of the server's open orders of one side."""
     orders = played.server.call(lambda: list(played.account.working.values()))
     return [order.client_order_id for order in orders if order.side == side]
+
+
+def holding(played: Stage) -> bool:
+    """Whether the server's book has a position, and no entry works any more."""
+    return bool(played.held()) and not working(played, "buy")
+
+
+def traded(account: Account, times: int) -> bool:
+    """Whether the account has so many executions."""
+    return len(account.trades) >= times
 
 
 def verified(played: Stage, capsys: pytest.CaptureFixture[str]) -> bool:
@@ -86,7 +97,7 @@ def test_a_clean_stop_keeps_the_position_or_flattens_it_as_configured(
         for played in stages.values():
             played.start()
         for rule, played in stages.items():
-            played.until_true(lambda played=played: bool(played.held()) and not working(played, "buy"), f"{rule}: held")
+            played.until_true(partial(holding, played), f"{rule}: held")
             played.daemons[-1].terminate()
         for rule, played in stages.items():
             assert played.daemons[-1].wait(40) == 0, (rule, played.log()[-2000:])
@@ -113,7 +124,7 @@ def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes
             with serving(played.market, played.clock, **settings) as server:
                 played.server = server
                 count = len(account.trades)
-                played.until_true(lambda count=count: len(account.trades) >= count + 4, f"trades after {outage}")
+                played.until_true(partial(traded, account, count + 4), f"trades after the outage {outage}")
         with serving(played.market, played.clock, **settings) as server:
             played.server = server
             played.until_true(lambda: not played.held() and not account.working, "flat once more")

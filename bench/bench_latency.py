@@ -1,0 +1,369 @@
+"""From a bar's bytes leaving the loopback broker to its order's bytes arriving there, by stage: `make bench`.
+
+The broker is a process of its own; the daemon is one too, run whole with a few functions wrapped by time stamps, which
+cost a microsecond each. All read CLOCK_MONOTONIC. References of the same run: a bare websocket-to-POST round trip over
+the same libraries, and one 4 KiB write with fsync on the same disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import msgspec
+import numpy as np
+import requests
+import uvloop
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+from websockets.asyncio.client import connect
+
+from bench.tapes import recorded_minutes, synthetic_minutes
+
+RATE = 240.0  # simulated seconds a real one: a bar every quarter of a second
+HISTORY_SESSIONS = 2  # of the tape, before the one that is traded
+BEFORE_OPEN_S, AFTER_CLOSE_S = 20 * 60, 120  # simulated
+ECHOES, ECHO_EVERY_S = 300, 0.02
+FSYNCS = 300
+BAR_MARK = b"\xa1T\xa1b"  # {"T": "b" ...} in msgpack
+KEY, SECRET = "PKTEST00000000000000", "loopback-secret-0000000000000000000000000"
+ALTERNATING: dict[str, dict[str, object]] = {
+    "risk": {"orders_per_minute": 1000, "no_entry_before_close_min": 8},
+    "sizing": {"stop_loss": 0.99, "take_profit": 100.0, "max_contracts": 1},
+    "log": {"level": "warning"},
+}
+"""An order every minute: what is bought in one is sold in the next."""
+STAGES = {
+    "wire": ("sent", "received"),  # the server's send, the kernel, websockets, msgpack
+    "parse": ("received", "put"),  # the feed's checks and merging, up to the intake
+    "step": ("put", "stepped"),  # features, policy, decision, gates, and the rows' JSON and hashes
+    "journal": ("stepped", "released"),  # to the writer's thread, commit with fsync, and back
+    "queue": ("released", "posting"),  # task, lane and its thread
+    "post": ("posting", "arrived"),  # requests, the kernel, until the server has read the body
+    "bar_to_order": ("sent", "arrived"),
+}
+Stamps = dict[str, dict[str, float]]
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """p50, p99 and the largest, in milliseconds."""
+    p50, p99, most = np.percentile(np.array(seconds) * 1e3, [50, 99, 100]).tolist()
+    return {"p50_ms": round(p50, 3), "p99_ms": round(p99, 3), "max_ms": round(most, 3)}
+
+
+# --- the broker's process ---------------------------------------------------------------------------------------------
+
+
+class Stamped:
+    """aiohttp with time stamps: when frames with bars left, when the bytes of requests arrived."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, float] = {}  # start of the bar, ns -> s
+        self.arrived: dict[str, float] = {}  # client order id -> s
+        self._heard: dict[int, float] = {}
+
+    def install(self) -> None:
+        """Wrap the classes of this process."""
+        from tests.alpaca_server.trading_rest import TradingRest
+
+        send, hear, submit = web.WebSocketResponse.send_bytes, RequestHandler.data_received, TradingRest.submit
+
+        async def sending(socket: web.WebSocketResponse, data: bytes, compress: int | None = None) -> None:
+            if BAR_MARK in data:
+                now = time.monotonic()
+                for message in msgpack.unpackb(data):
+                    if message["T"] == "b":
+                        self.sent.setdefault(str(message["t"].to_unix_nano()), now)
+            await send(socket, data, compress)
+
+        def hearing(handler: RequestHandler, data: bytes) -> None:
+            self._heard[id(handler)] = time.monotonic()
+            hear(handler, data)
+
+        async def submitting(rest: TradingRest, request: web.Request) -> web.Response:
+            self.arrived[json.loads(await request.text())["client_order_id"]] = self._heard[id(request.protocol)]
+            return await submit(rest, request)
+
+        for owner, name, wrapped in (
+            (web.WebSocketResponse, "send_bytes", sending),
+            (RequestHandler, "data_received", hearing),
+            (TradingRest, "submit", submitting),
+        ):
+            setattr(owner, name, wrapped)
+
+
+def _serve(pipe: Connection, tape: str, config: str, state_dir: str) -> None:
+    """First the bare round trips, then one session; what was stamped goes back through the pipe."""
+    asyncio.run(_echo(pipe))
+    stamped = Stamped()
+    stamped.install()
+    asyncio.run(_session(pipe, tape, Path(config), Path(state_dir), stamped))
+
+
+async def _session(pipe: Connection, tape: str, config: Path, state_dir: Path, stamped: Stamped) -> None:
+    from tests.alpaca_server.account import Account
+    from tests.alpaca_server.clock import SECOND_NS, SimClock
+    from tests.alpaca_server.market import Market
+    from tests.alpaca_server.server import AlpacaServer, Rules
+    from tests.alpaca_server.serving import Serving
+    from tests.live_desk import LOOSE, write_config
+
+    market = Market.from_bars(tape)
+    day = [session for session in market.sessions if market.session_bars(session.date)][HISTORY_SESSIONS]
+    clock = SimClock.starting_now(day.open_ns - BEFORE_OPEN_S * SECOND_NS, RATE)
+    account = Account(KEY, SECRET, cash=Decimal(1_000_000))
+    async with AlpacaServer(market, clock, accounts=(account,), rules=Rules(fill_sizes=(100, 100))) as server:
+        write_config(config, Serving(server, asyncio.get_running_loop()), clock, state_dir, LOOSE, ALTERNATING)
+        pipe.send("serving")
+        await clock.sleep_until(day.close_ns + AFTER_CLOSE_S * SECOND_NS)
+        pipe.send({"sent": stamped.sent, "arrived": stamped.arrived})
+        await asyncio.to_thread(pipe.recv)
+
+
+# --- the daemon's process ---------------------------------------------------------------------------------------------
+
+
+class Watch:
+    """The daemon's order path with time stamps, by bar (its start, ns) or by client order id; seconds of commits."""
+
+    def __init__(self) -> None:
+        self.stamps: Stamps = {name: {} for name in ("received", "put", "stepped", "released", "posting")}
+        self.bar_of: dict[str, str] = {}
+        self.commits: list[float] = []
+        self._bar = ""
+
+    def install(self) -> None:
+        """Wrap the classes of this process."""
+        from daemon.core.effects import SubmitOrder
+        from daemon.core.events import BarClosed, PolicyAnswered, QuotesReceived
+        from daemon.shell.alpaca.link import BrokerLink
+        from daemon.shell.alpaca.rest import TradingOrders
+        from daemon.shell.alpaca.stock_stream import StockStream
+        from daemon.shell.engine import Engine
+        from daemon.shell.intake import Intake
+        from daemon.shell.journal import Journal
+        from daemon.shell.policy import OnnxPolicy
+
+        def bar_received(_stream: object, message: dict[str, Any]) -> None:
+            if message["T"] == "b":
+                self._stamp("received", str(message["t"].to_unix_nano()))
+
+        def bar_put(_intake: object, event: object) -> None:
+            if isinstance(event, BarClosed):
+                self._stamp("put", str(event.bar.start_ns))
+
+        def stepped(_engine: object, event: object, step: Any) -> None:
+            if isinstance(event, BarClosed):
+                self._bar = str(event.bar.start_ns)
+            elif not (isinstance(event, PolicyAnswered) or (isinstance(event, QuotesReceived) and event.closes_bar_ns)):
+                self._bar = ""  # whatever is ordered now, no bar asked for it
+            for effect in step.effects:
+                if isinstance(effect, SubmitOrder) and self._bar:
+                    self.bar_of[effect.client_order_id] = self._bar
+                    self._stamp("stepped", effect.client_order_id)
+
+        def released(_link: object, effects: Any) -> None:
+            for effect in effects:
+                if isinstance(effect, SubmitOrder):
+                    self._stamp("released", effect.client_order_id)
+
+        self._wrap(StockStream, "_take", before=bar_received)
+        self._wrap(Intake, "put", before=bar_put)
+        self._wrap(Engine, "_gather", after=stepped)
+        self._wrap(BrokerLink, "release", before=released)
+        self._wrap(TradingOrders, "_post", before=lambda _orders, order: self._stamp("posting", order.client_order_id))
+        self._time(Journal, "commit")
+        self._alternate(OnnxPolicy)
+
+    def _stamp(self, stage: str, name: str) -> None:
+        self.stamps[stage].setdefault(name, time.monotonic())
+
+    def _wrap(self, owner: type, name: str, before: Callable[..., None] | None = None, after: Any = None) -> None:
+        call = getattr(owner, name)
+
+        def wrapped(*arguments: Any) -> Any:
+            if before is not None:
+                before(*arguments)
+            result = call(*arguments)
+            if after is not None:
+                after(*arguments)
+            return result
+
+        setattr(owner, name, wrapped)
+
+    def _time(self, owner: type, name: str) -> None:
+        call, took = getattr(owner, name), self.commits
+
+        def timed(*arguments: Any) -> Any:
+            began = time.monotonic()
+            try:
+                return call(*arguments)
+            finally:
+                took.append(time.monotonic() - began)
+
+        setattr(owner, name, timed)
+
+    def _alternate(self, owner: type) -> None:
+        """The real network runs, its logits are replaced: BUY_CALL when flat, EXIT when something is held."""
+        from strategies.features import FEATURES, MARKET_FEATURES
+        from strategies.option_scalper import ACTIONS, BUY_CALL, EXIT
+
+        name = "answer"
+        answer, side_at = getattr(owner, name), 4 * (MARKET_FEATURES - len(FEATURES))  # bytes from the window's end
+
+        def alternating(policy: object, question: Any, now_ns: int) -> Any:
+            answered, data = answer(policy, question, now_ns), question.observation.data
+            logits = [0.0] * len(ACTIONS)
+            logits[EXIT if struct.unpack_from("<f", data, len(data) + side_at)[0] else BUY_CALL] = 8.0
+            return msgspec.structs.replace(answered, logits=tuple(logits))
+
+        setattr(owner, name, alternating)
+
+
+def _daemon(config: str, result: str) -> None:
+    """Run `rltraderd` whole; what was stamped goes into a file."""
+    os.environ.update({"APCA_API_KEY_ID": KEY, "APCA_API_SECRET_KEY": SECRET})
+    from daemon.cli import main as rltraderd
+
+    watch = Watch()
+    watch.install()
+    code = rltraderd(["--config", config])
+    told = {"stamps": watch.stamps, "bar_of": watch.bar_of, "commits": watch.commits, "exit_code": code}
+    Path(result).write_text(json.dumps(told))
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+
+async def _echo(pipe: Connection) -> None:
+    """A bare server: a short message over a websocket now and then, and the time at which each POST for it came."""
+    sent: dict[int, float] = {}
+    took: list[float] = []
+
+    async def stream(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        for number in range(ECHOES):
+            await asyncio.sleep(ECHO_EVERY_S)
+            sent[number] = time.monotonic()
+            await socket.send_bytes(msgpack.packb([{"T": "b", "S": "SPY", "n": number, "o": 1.5, "h": 1.5, "l": 1.5}]))
+        await asyncio.sleep(5 * ECHO_EVERY_S)
+        await socket.close()
+        return socket
+
+    async def order(request: web.Request) -> web.Response:
+        number = json.loads(await request.text())["n"]
+        took.append(time.monotonic() - sent[number])
+        return web.json_response({"id": number})
+
+    app = web.Application()
+    app.router.add_routes([web.get("/stream", stream), web.post("/orders", order)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    pipe.send(runner.addresses[0][1])
+    await asyncio.to_thread(pipe.recv)
+    await runner.cleanup()
+    pipe.send(took)
+
+
+async def _answer_echoes(port: int) -> None:
+    """The bare client: a message in, a POST out, nothing else."""
+    session = requests.Session()
+    session.trust_env = False
+    async with connect(f"ws://127.0.0.1:{port}/stream", proxy=None) as socket:
+        async for frame in socket:
+            number = msgpack.unpackb(frame)[0]["n"]
+            body = {"n": number, "symbol": "SPY", "qty": 1, "side": "buy", "type": "limit", "limit_price": "1.50"}
+            session.post(f"http://127.0.0.1:{port}/orders", json=body, timeout=5)
+
+
+def fsyncs(folder: Path) -> list[float]:
+    """Seconds of writing 4 KiB at the end of a file and waiting until the disk has it, each time."""
+    took, block = [], bytes(4096)
+    with (folder / "block").open("wb", buffering=0) as file:
+        for _ in range(FSYNCS):
+            began = time.monotonic()
+            file.write(block)
+            os.fsync(file.fileno())
+            took.append(time.monotonic() - began)
+    return took
+
+
+# --- the run ----------------------------------------------------------------------------------------------------------
+
+
+def measure(tape: Path, folder: Path) -> dict[str, Any]:
+    """All figures. Raises RuntimeError when the daemon did not end cleanly."""
+    spawn = multiprocessing.get_context("spawn")
+    pipe, theirs = spawn.Pipe()
+    config, result = folder / "config.toml", folder / "stamps.json"
+    server = spawn.Process(target=_serve, args=(theirs, str(tape), str(config), str(folder / "state")), daemon=True)
+    server.start()
+    uvloop.run(_answer_echoes(pipe.recv()))
+    pipe.send("done")
+    bare: list[float] = pipe.recv()
+    disk = fsyncs(folder)
+    pipe.recv()
+    daemon = spawn.Process(target=_daemon, args=(str(config), str(result)), daemon=True)
+    daemon.start()
+    while not pipe.poll(1.0):
+        if daemon.exitcode is not None:
+            raise RuntimeError(f"rltraderd ended early with {daemon.exitcode}")
+    served: Stamps = pipe.recv()
+    daemon.terminate()
+    daemon.join(30)
+    pipe.send("done")
+    server.join(30)
+    if not result.exists():
+        raise RuntimeError(f"rltraderd ended with {daemon.exitcode} and left no time stamps")
+    told = json.loads(result.read_text())
+    chains = list(_chains(told, served))
+    return {
+        "orders": len(chains),
+        **{name: percentiles([c[end] - c[begin] for c in chains]) for name, (begin, end) in STAGES.items()},
+        "commit_and_fsync": percentiles(told["commits"]),
+        "reference_bare_round_trip": percentiles(bare),
+        "reference_fsync_4k": percentiles(disk),
+        "exit_code": told["exit_code"],
+    }
+
+
+def _chains(told: dict[str, Any], served: Stamps) -> list[dict[str, float]]:
+    """For each order that a bar caused, the moments from the bar's sending to the order's arrival."""
+    by_bar = {"sent": served["sent"], **{name: told["stamps"][name] for name in ("received", "put")}}
+    by_order = {"arrived": served["arrived"], **{n: told["stamps"][n] for n in ("stepped", "released", "posting")}}
+    chains = []
+    for name, bar in told["bar_of"].items():
+        if all(bar in stamps for stamps in by_bar.values()) and all(name in stamps for stamps in by_order.values()):
+            chain = {stage: stamps[bar] for stage, stamps in by_bar.items()}
+            chains.append(chain | {stage: stamps[name] for stage, stamps in by_order.items()})
+    return chains
+
+
+def main() -> None:
+    """Print all figures as one JSON object."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tape = recorded_minutes() or synthetic_minutes(folder / "tape.parquet", 2000)
+        told = measure(tape, folder)
+        figures = {"bench": "latency", "tape": tape.name, "rate": RATE, "cores": os.cpu_count(), **told}
+    sys.stdout.write(json.dumps(figures) + "\n")
+    if told["orders"] < 300:
+        sys.exit(f"bench: {told['orders']} orders prove little; expected 300 or more")
+
+
+if __name__ == "__main__":
+    main()
