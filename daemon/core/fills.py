@@ -36,6 +36,8 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
         if event.cumulative_quantity > order.filled:
             look_up(draft, order)
         return
+    if event.correction > order.correction:  # told by the ledger: what it changes depends on what was heard before
+        event = replace(event, quantity=event.cumulative_quantity - order.filled)
     news = is_news(order, event)
     told = event.correction == order.correction and event.cumulative_quantity in order.executions
     fees = event.cumulative_fees - order.fees if news else ZERO

@@ -6,8 +6,9 @@ missing one would look like none; ledger lines that cannot be read are told and 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, OrderFilled
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 DAY_NS = 86_400_000_000_000
 AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
+GRID = Decimal("0.0001")  # of a cost: the average price is rounded
 READS_MAX = 3  # times a report is read again because one of our orders filled meanwhile
 
 
@@ -48,6 +50,7 @@ class Reporter:
         self._given_orders: set[BrokerOrder] = set()
         self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
         self._given_lines: set[tuple[str, str]] = set()  # id, status
+        self._amended: dict[str, int] = {}  # order id -> how many lines of the last ledger amend its fills
         self._unreadable: set[str] = set()  # lines told already
 
     def forget(self) -> None:
@@ -94,7 +97,7 @@ class Reporter:
     ) -> tuple[dict[str, list[LedgerFill]], list[Activity]]:
         """Our fills by order id, and the lines that are no fills.
 
-        An order with an amended fill is left out: what stands of it are the order's own figures.
+        An order with an amended fill has none of them: what stands of it are its own figures, told as one correction.
         """
         rows = [row for row in lines if row.get("activity_type") == "FILL"]
         rest = [row for row in lines if row.get("activity_type") != "FILL"]
@@ -102,8 +105,9 @@ class Reporter:
         for fill in self._readable(rows, wire.ledger_fill):
             fills[fill.order_id].append(fill)
         self._names = {order_id: await self._name(order_id) for order_id in orders.keys() | fills.keys()}
-        amended = {row.get("order_id") for row in rows if row.get("status") in AMENDING}
+        amended = Counter(row.get("order_id") for row in rows if row.get("status") in AMENDING)
         ours = {name for name in fills if name not in amended and self._is_ours(self._names[name])}
+        self._amended = {name: count for name, count in amended.items() if isinstance(name, str) and name in orders}
         return {order_id: fills[order_id] for order_id in ours}, self._readable(rest, wire.activity)
 
     async def _name(self, order_id: str) -> str:
@@ -147,7 +151,7 @@ class Reporter:
         if not number:
             raise Malformed("account_number is missing: expected the account's number")
         ended = {order for order in orders.values() if order.status in ENDED}
-        told_fills = self._new_fills(fills, now_ns)
+        told_fills = self._new_fills(fills, now_ns) + self._corrections(orders, now_ns)
         told_lines = [line for line in lines if (line.id, line.status) not in self._given_lines]
         told_ended = ended - self._given_orders
         cash = wire.decimal(account.get("cash"), "cash")
@@ -184,6 +188,31 @@ class Reporter:
             given |= set(keys)
         self._given_fills = given
         return tuple(sorted(told, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
+
+
+    def _corrections(self, orders: dict[str, BrokerOrder], now_ns: int) -> tuple[OrderFilled, ...]:
+        """What stands of each amended order of ours, for the case that the stream was not heard; told each time."""
+        told = []
+        for order_id, count in sorted(self._amended.items()):
+            order = orders[order_id]
+            if self._is_ours(order.client_order_id) and (order.average_price is not None or not order.filled):
+                price = order.average_price or Decimal(0)
+                told.append(
+                    OrderFilled(
+                        now_ns,
+                        client_order_id=order.client_order_id,
+                        symbol=order.symbol,
+                        side=order.side,
+                        price=price,
+                        filled_ns=now_ns,
+                        cumulative_quantity=int(order.filled),
+                        cumulative_cost=(price * order.filled).quantize(GRID),
+                        cumulative_fees=Decimal(0),
+                        quantity=0,
+                        correction=count,
+                    )
+                )
+        return tuple(told)
 
 
 def _submitted(order: BrokerOrder) -> tuple[int, str]:
