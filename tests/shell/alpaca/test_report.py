@@ -135,7 +135,7 @@ async def test_an_order_whose_fill_was_busted_is_told_by_its_figures_alone() -> 
         after = await making.report()
     assert [order.filled for order in before.ended_orders] == [2]
     assert [order.filled for order in after.ended_orders] == [0]  # its figures changed, so it is news
-    assert after.fills == ()
+    assert [(fill.correction, fill.cumulative_quantity) for fill in after.fills] == [(1, 0)]  # where nobody heard it
 
 
 async def test_a_ledger_line_that_cannot_be_read_is_told_once_and_left_out() -> None:
