@@ -45,8 +45,9 @@ def kill_stopping(run: Run) -> None:
 
 def restart(run: Run) -> None:
     """A clean stop, which must end with code 0, and the next life."""
+    up = run.desk.listening()  # before that SIGTERM ends it at once, by the system's own rule
     code = run.desk.stop(START_LIMIT_S)
-    if code != 0:
+    if code != 0 and (up or code is None or code > 0):
         run.problems.append(f"a clean stop ended with {code}: {run.desk.why_ended()[:300]}")
         run.desk.kill()
     run.start()

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from daemon.shell.journal import FILE, JournalError, JournalReader
+from daemon.shell.recovery import code_digest
+from daemon.shell.verify import verify
+from strategies.registry import strategy as strategy_named
 from tests.live_desk import Books, Daemon, books
 
 START_LIMIT_S = 60.0
@@ -91,6 +94,21 @@ class Desk:
             if event["event"] == "" and "Error" in event["text"]:
                 return f"{code}: {event['text']}"
         return f"{code}: no reason in the log"
+
+    def core_size(self) -> str:
+        """The limit for core dumps of this life, as the kernel tells it; "" where it is over."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self._process.pid}/limits").read_text().splitlines():
+                if line.startswith("Max core file size"):
+                    return line.split()[4]
+        return ""
+
+    def replayed(self) -> str:
+        """What a replay of the journal finds different; "" when it says the same bit for bit. For one that is over."""
+        try:
+            return verify(self.state_dir / FILE, code_digest(), strategy_named).difference
+        except JournalError as error:
+            return str(error)
 
     def listening(self) -> bool:
         """Whether this life has heard the trade stream: it is up."""

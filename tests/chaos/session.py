@@ -233,11 +233,15 @@ def settle(run: Run) -> None:
 
 
 def finish(run: Run) -> None:
-    """A clean stop: it ends with code 0 within its deadline."""
+    """A clean stop: it ends with code 0 within its deadline, and its journal replays."""
+    if (core := run.desk.core_size()) not in ("", "0"):
+        run.problems.append(f"core dumps of up to {core} bytes are allowed: keys could reach a file")
     code = run.desk.stop(START_LIMIT_S)
     if code != 0:
         why = "still running" if code is None else run.desk.why_ended()
         run.problems.append(f"the stop ended with {code}: {why[:300]}")
+    if different := run.desk.replayed():
+        run.problems.append(f"the journal does not replay: {different[:500]}")
 
 
 def examine(plan: Plan, books: Books | None, served: Serving, config: Path, market: Market) -> list[str]:

@@ -48,8 +48,10 @@ def disagreements(books: Books, account: Account) -> list[str]:
 
 def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
     """Fills that are not exactly once in the journal; unless `whole`, those that it does not have yet are left out."""
-    corrected = {row["client_order_id"] for row in books.fills if row["correction"]}
     names = {order.id: order.client_order_id for order in ours(account, books.state.identity.epoch)}
+    amending = {"canceled", "correct"}
+    rows = [row.fields for row in account.activities if row.fields.get("status") in amending]
+    corrected = {names[row["order_id"]] for row in rows if row.get("order_id") in names}
     executed: dict[tuple[str, int], tuple[Decimal, Decimal]] = {}
     total: dict[str, Decimal] = defaultdict(lambda: ZERO)
     for trade in account.trades:
@@ -61,12 +63,22 @@ def fills_apart(books: Books, account: Account, *, whole: bool) -> list[str]:
         if row["client_order_id"] in names.values():
             key = (row["client_order_id"], row["cumulative"])
             journaled[key].append((Decimal(row["quantity"]), Decimal(row["price"])))
-    found = []
+    found = _totals_apart(books, account, corrected) if whole else []
     for key in sorted(executed.keys() | journaled.keys()):
         if key[0] in corrected or (not whole and key not in journaled):
             continue
         if journaled.get(key, []) != [executed.get(key)]:
             found.append(f"fill {key}: server {executed.get(key)}, journal {journaled.get(key)}")
+    return found
+
+
+def _totals_apart(books: Books, account: Account, names: Iterable[str]) -> list[str]:
+    """Of orders with a corrected fill what stands of them: quantity and cost, whatever was heard before."""
+    found = []
+    for name in sorted(names):
+        order, row = account.by_client_id[name], books.orders[name]
+        if (order.filled_qty, order.cost) != (row["filled"], Decimal(row["cost"])):
+            found.append(f"{name}: server {order.filled_qty} for {order.cost}, journal {row['filled']}, {row['cost']}")
     return found
 
 
