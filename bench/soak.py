@@ -196,7 +196,7 @@ def growth(looks: list[Look]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print all figures as one JSON object; exit code 1 when memory grew by more than 5 % or the desk did not trade cleanly."""
+    """Print all figures as one JSON object; exit code 1 when memory grew by 5 % or the desk did not trade cleanly."""
     line = argparse.ArgumentParser(prog="python -m bench.soak", description="Weeks of live trading in minutes.")
     line.add_argument("--sessions", type=int, default=SESSIONS, help="how many (%(default)s)")
     line.add_argument("--rate", type=float, default=RATE, help="simulated seconds a real one (%(default)s)")
