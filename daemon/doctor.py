@@ -36,7 +36,6 @@ FREE_MIB_GOOD = 5_000
 HORIZON_DAYS_LEAST, HORIZON_DAYS_GOOD = 15, 60
 OPTIONS_LEVEL = 2  # long calls and puts
 DAY_NS = 86_400 * SECOND_NS
-OTHERS = stat.S_IRWXO
 HOUR_NS = 3_600 * SECOND_NS
 
 
@@ -68,7 +67,7 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
     found.append(_addresses(settings))
     live, model = _model(settings, keys, dry_run=dry_run)
-    found += [model, _calendar(clock), *_state_dir(settings, live), _core_dumps()]
+    found += [model, _calendar(clock), *_state_dir(settings, live)]
     lanes = (*account_lanes(clock), market_lane(clock))
     try:
         _, read_access, data_access = accesses(settings, keys)
@@ -127,20 +126,24 @@ def _calendar(clock: Clock) -> Finding:
 
 
 def _state_dir(settings: Settings, live: Live | None) -> list[Finding]:
+    """The state directory, who may read it, and the disk it is on."""
     path = settings.paths.state_dir
-    there = next((folder for folder in (path, *path.absolute().parents) if folder.exists()), Path("/"))
-    found = []
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        found.append(Finding("state directory", FAIL, f"{path}: {there} is not writable: check its owner and mode"))
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    except OSError as error:
+        return [Finding("state directory", FAIL, f"{path}: {error.strerror}: choose another")]
+    if not there.is_dir():
+        return [Finding("state directory", FAIL, f"{path}: {there} is no folder: choose another")]
+    if not os.access(there, os.W_OK | os.X_OK):
+        found = [Finding("state directory", FAIL, f"{path}: {there} is not writable: check its owner and mode")]
     else:
-        found.append(_journal(path, live))
-    if path.is_dir():
+        found = [_journal(path, live)]
+    if there == path:
         found.append(_permissions(path))
     free = shutil.disk_usage(there).free >> 20
     verdict = OK if free >= FREE_MIB_GOOD else WARN if free >= FREE_MIB_LEAST else FAIL
     cure = "" if verdict == OK else f": make room, {FREE_MIB_GOOD:,} MiB are good for months"
-    found.append(Finding("disk", verdict, f"{free:,} MiB free where the journal is{cure}"))
-    return found
+    return [*found, Finding("disk", verdict, f"{free:,} MiB free where the journal is{cure}")]
 
 
 def _journal(path: Path, live: Live | None) -> Finding:
@@ -157,19 +160,13 @@ def _journal(path: Path, live: Live | None) -> Finding:
 
 
 def _permissions(path: Path) -> Finding:
-    open_to_all = [file.name for file in (path, path / FILE) if file.exists() and file.stat().st_mode & OTHERS]
-    if open_to_all:
-        return Finding("permissions", WARN, f"{', '.join(open_to_all)}: open to every user: chmod o-rwx -R {path}")
-    return Finding("permissions", OK, "the journal is not open to every user")
-
-
-def _core_dumps() -> Finding:
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_CORE)
-    if soft == 0:
-        return Finding("core dumps", OK, "off: keys in memory never reach a file")
-    return Finding("core dumps", WARN, "on: a crash could write keys to a file: LimitCORE=0, or ulimit -c 0")
+    """A folder that others cannot enter keeps everything in it, whatever its files allow."""
+    there = [file for file in (path, path / FILE) if file.exists()]
+    if path.stat().st_mode & stat.S_IRWXO:
+        open_to_all = [file.name for file in there if file.stat().st_mode & stat.S_IRWXO]
+        told = f"{', '.join(open_to_all)}: open to every user: chmod -R o-rwx {path}"
+        return Finding("permissions", WARN, told)
+    return Finding("permissions", OK, "the state directory is closed to other users")
 
 
 async def _account(settings: Settings, reads: TradingReads, *, dry_run: bool) -> list[Finding]:
@@ -239,6 +236,8 @@ async def _feeds(settings: Settings, data: MarketData, clock: Clock) -> list[Fin
 
     async def options() -> str:
         spot = wire.decimal((await data.latest_quote(symbol, settings.feed.name) or {}).get("bp"), "bp")
+        if not spot:
+            raise wire.Malformed(f"{symbol} has no bid")
         today, week = (datetime.fromtimestamp(ns / SECOND_NS, UTC).date() for ns in (now_ns, now_ns + 7 * DAY_NS))
         near = (spot * Decimal("0.99"), spot * Decimal("1.01"))
         chain = await data.option_chain(symbol, today.isoformat(), week.isoformat(), *near, settings.feed.options)
@@ -257,7 +256,7 @@ async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) 
         return Finding(subject, OK, await ask())
     except Refused as refused:
         return Finding(subject, FAIL, f"{refused}: {cure}")
-    except wire.Malformed:
-        return Finding(subject, WARN, "not checked: there is no quote of the underlying now")
+    except wire.Malformed as problem:
+        return Finding(subject, WARN, f"not checked, there is no quote of the underlying now: {problem}")
     except RestError as error:
         return Finding(subject, FAIL, f"the market-data service cannot be asked ({error}): check network and address")
