@@ -31,7 +31,7 @@ from daemon.core.fills import book_totals, record_execution, set_totals, strange
 from daemon.core.foreign import on_foreign_order
 from daemon.core.guards import alarm, halt, look_up, order_outcome, put_order, revalue, trade_closed
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, SUBMITTED, UNKNOWN, Order, advance
-from daemon.core.risk_view import MINUTE_NS
+from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import ZERO, Draft
 
 OrderNews = OrderAccepted | OrderRejected | OrderCanceled | OrderExpired | OrderUnknown | CancelRejected
@@ -138,6 +138,9 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     if order is None:
         return
     if order.known:
+        if draft.now_ns - order.news_ns < draft.trading.broker.look_up_s * SECOND_NS:
+            look_up(draft, order)  # the answer may be older than the news of the order
+            return
         alarm(draft, "order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now", once=True)
         put_order(draft, advance(order, "expired"))
         if order.purpose == "entry":  # no other is sent in its place: it may have filled

@@ -12,11 +12,11 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, mark
-from daemon.core.effects import AskBroker
+from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.execution import contract_of, held
 from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
-from daemon.core.foreign import ENDED, can_hold, hold_beside, keep_own, met_at_begin
+from daemon.core.foreign import can_hold, hold_beside, keep_own, met_at_begin
 from daemon.core.guards import alarm, halt, look_up, revalue
 from daemon.core.ledger import AMENDED, book_activity, settle_without_ledger
 from daemon.core.on_broker import absorb
@@ -167,9 +167,8 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
 def _all_differences(draft: Draft, event: BrokerReported) -> list[str]:
     found = _cash_and_positions(draft, event.cash, event.positions)
     for order in event.open_orders:
-        ours = is_ours(draft, order.client_order_id)
-        if ours and order.status not in ENDED and draft.find_order(order.client_order_id) is None:
-            found.append(f"order {order.client_order_id}: at the broker only")
+        if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
+            found.append(f"order {order.client_order_id}: works at the broker only")
     return found
 
 
@@ -202,6 +201,9 @@ def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
     """The written verdicts, in order: what expired is settled, what is foreign is treated as configured, a little
     cash is a fee. What none of them explains stays a difference, and halts.
     """
+    for order in event.open_orders:
+        if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
+            draft.effects.append(CancelOrder(order.client_order_id))  # nobody here would ever end it
     theirs = {p.symbol: p for p in event.positions}
     if settle_without_ledger(draft, {symbol: int(p.quantity) for symbol, p in theirs.items()}):
         alarm(draft, "settled_without_ledger", "; ".join(found))

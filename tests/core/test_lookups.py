@@ -402,11 +402,19 @@ def test_an_order_that_was_accepted_once_and_is_missing_is_lost_told_and_not_sen
     assert len(of(d.effects, AskBroker)) == 1
 
 
+def test_an_answer_that_an_order_is_missing_is_asked_for_again_when_it_may_be_older_than_its_acceptance() -> None:
+    d = at_broker(account := Account())
+    sale = leaving(d, account)
+    d.put(ev.OrderAccepted(d.at(2, 6), sale, "id-sale"))
+    effects = d.put(ev.OrderMissing(d.at(2, 10), sale))
+    assert (asked(effects), alarms(effects), d.order(sale).status) == ([sale], [], ACCEPTED)
+
+
 def test_an_exit_that_was_accepted_once_and_is_missing_is_followed_by_the_next_attempt() -> None:
     d = at_broker(account := Account())
     sale = leaving(d, account)
     d.put(ev.OrderAccepted(d.at(2, 6), sale, "id-sale"))
-    effects = d.put(ev.OrderMissing(d.at(2, 8), sale))
+    effects = d.put(ev.OrderMissing(d.at(2, 11), sale))
     assert (alarms(effects), resent(effects)) == (["order_lost"], [("e1-pointer-2-1-1", 9)])
 
 

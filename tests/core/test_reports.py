@@ -16,7 +16,7 @@ from daemon.core.limits import Broker
 from daemon.core.reconcile import SEEN_MAX
 from daemon.core.state import encode_state
 from tests.core.account import NUMBER, Account, agreed, at_broker, line
-from tests.core.desk import BUY_CALL, CALL, EXIT, OPEN, TUESDAY, Desk, alarms, desk, of, sent
+from tests.core.desk import BUY_CALL, CALL, EXIT, OPEN, TUESDAY, Desk, alarms, canceling, desk, of, sent
 
 ADOPT, IGNORE = Broker(foreign_orders="adopt"), Broker(foreign_orders="ignore")
 
@@ -163,6 +163,19 @@ def test_more_cash_than_a_fee_halts() -> None:
     account.cash -= Decimal("1.01")
     d.put(account.report(d.at(2)), account.report(d.at(2, 10)))
     assert d.halted() == "reconciliation"
+
+
+def test_an_order_that_ended_here_and_works_at_the_broker_is_a_difference_that_is_cancelled_and_halts() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(ev.HaltRequested(d.at(1), "operator", "x", "ann"), ev.OrderExpired(d.at(1, 1), name))
+    effects = d.put(account.report(d.at(1, 2)))
+    assert (canceling(effects), d.state.risk.reconciled) == ([], False)  # the listing may be a moment old
+    effects = d.put(account.report(d.at(1, 12)))
+    assert canceling(effects) == [name]
+    account.end(name)
+    agreed(d, account, 2)
 
 
 def test_an_order_under_our_name_that_only_the_broker_has_halts() -> None:
