@@ -44,6 +44,7 @@ class Day:
         self.by_hand = Counter[str]()  # what a person bought in the same account
         self.news: list[ev.Event | tuple[ev.Event, ...]] = []
         self.oversold = 0
+        self.refused: set[str] = set()
 
     def bad(self) -> bool:
         return self.random.random() < self.weather
@@ -64,12 +65,18 @@ class Day:
                 case CancelOrder(client_order_id=name):
                     self.cancel(name)
                 case LookUpOrder(client_order_id=name):
-                    found = name in self.account.orders
-                    self.news.append(self.account.found(name, self.now) if found else ev.OrderMissing(self.now, name))
+                    self.look_up(name)
                 case AskBroker():
                     self.news.append(self.account.report(self.now))
                 case _:
                     pass
+
+    def look_up(self, name: str) -> None:
+        """One look-up of a name at a time, as the shell does it."""
+        if any(isinstance(n, ev.OrderMissing) and n.client_order_id == name for n in self.news):
+            return
+        found = name in self.account.orders
+        self.news.append(self.account.found(name, self.now) if found else ev.OrderMissing(self.now, name))
 
     def submit(self, order: SubmitOrder) -> None:
         name, account = order.client_order_id, self.account
@@ -82,7 +89,8 @@ class Day:
         if order.side < 0 and order.quantity + open_sales > held:  # fills that the desk has not heard of
             self.oversold += 1
             fate = "refused"
-        if fate == "refused":
+        if fate == "refused" or name in self.refused:
+            self.refused.add(name)
             self.news.append(ev.OrderRejected(self.now, name, "no"))
             return
         if fate in ("accepted", "unanswered") or (fate == "silent" and self.random.random() < 0.5):
@@ -153,7 +161,7 @@ class Day:
             if second == 30 and not self.bad():
                 report = self.account.report(self.now)
                 if self.bad():  # its cash was read a moment before the last fill
-                    report = replace(report, cash=report.cash + 200)
+                    report = replace(report, cash=report.cash + self.random.randint(2, 900))
                 self.put(report)
 
     def end(self) -> None:
