@@ -35,7 +35,7 @@ from daemon.shell.recovery import Recovered, adopt_trading, leave_out, snapshot_
 from daemon.shell.writer import JournalWriter
 
 DIGEST_EVERY = 1000  # chained events
-YIELD_EVERY = 64  # events between two turns of the event loop
+YIELD_EVERY = 16  # events between two turns of the event loop
 
 
 class Policy(Protocol):
