@@ -15,6 +15,7 @@ FROM_DECK = 3  # kinds of a session that the deck gives; further ones are drawn
 MORE_MOST = 3
 MIX_MIN = 52  # simulated minutes within which trouble begins
 FIRST_MIN = 16  # after the session's start: the daemon is up and has traded
+LATE_MIN = 44
 CALM_MIN = 72  # from here on no fault is armed
 
 
@@ -81,9 +82,11 @@ def plan(seed: int, number: int, *, only: Sequence[str] | None = None, from_deck
         kinds = _dealt(seed, number, from_deck)
         common = [kind for kind in KINDS.values() if not kind.alone]
         kinds += chance.sample(common, chance.randint(0, MORE_MOST))
-    troubles = [
-        Trouble(kind, kind.draw(chance), round(chance.uniform(FIRST_MIN, MIX_MIN), 2)) for kind in _together(kinds)
-    ]
+    troubles = []
+    for kind in _together(kinds):
+        earliest = LATE_MIN if kind.alone else FIRST_MIN  # what may end in a halt comes when others had their moment
+        moment = round(chance.uniform(earliest, MIX_MIN), 2)
+        troubles += [Trouble(kind, kind.draw(chance), moment)]
     tables = _settings(chance)
     for trouble in troubles:
         for section, keys in trouble.kind.tables.items():

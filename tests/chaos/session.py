@@ -175,11 +175,19 @@ def mix(run: Run) -> None:
     """Let each trouble begin at its moment; wait a while for those whose moment does not come."""
     run.up()
     run.waiting = list(run.plan.troubles)
+    again = [trouble for trouble in run.plan.troubles if trouble.kind.act == "kill" and _counting(trouble)]
     while run.minute() < CALM_MIN or (_unmet(run) and run.minute() < CALM_MIN + GRACE_MIN):
         run.nap(LOOK_S)
+        for trouble in again:  # what only a start asks for is asked for again until it was met
+            if trouble not in run.waiting and not run.tally.kinds_exposed[trouble.kind.name] and run.desk.lives < 5:
+                run.waiting.append(trouble)
         for trouble in [trouble for trouble in run.waiting if _due(run, trouble)]:
             run.waiting.remove(trouble)
             _begin(run, trouble)
+
+
+def _counting(trouble: Trouble) -> bool:
+    return any(line.counts for line in trouble.lines)
 
 
 def _unmet(run: Run) -> bool:
@@ -203,12 +211,12 @@ def _due(run: Run, trouble: Trouble) -> bool:
 def _begin(run: Run, trouble: Trouble) -> None:
     kind, now_ns = trouble.kind, run.served.server.clock.now_ns()
     for line in trouble.lines:
-        if line.counts or kind.when != WORKING:
+        if (line.counts or kind.when != WORKING) and not run.tally.armed(kind.name, line):
             run.served.call(run.tally.arm, kind.name, line, now_ns)
     if kind.act:
         exposed = run.exposed()
         acts.ACTS[kind.act](run)
-        if not any(line.counts for line in trouble.lines):
+        if not _counting(trouble):
             run.tally.did(kind.name, exposed=exposed)
 
 
@@ -259,7 +267,7 @@ def examine(plan: Plan, books: Books | None, served: Serving, config: Path, mark
     by_hand = Counter(kind.kind.act for kind in plan.troubles if kind.kind.act.startswith("hand_"))
     return [
         *found,
-        *verdict.posts_apart(server.requests),
+        *verdict.posts_apart(server.requests, account),
         *verdict.fills_apart(books, account, whole=False),
         *verdict.intents_exceeded(books, account),
         *([] if by_hand else verdict.oversold(account)),

@@ -30,6 +30,11 @@ class Tally(Faults):
         if line.counts:
             self._owners[id(fault)] = (name, fault)
 
+    def armed(self, name: str, line: Line) -> bool:
+        """Whether this line of the kind `name` waits already."""
+        waiting = self.waiting(line.kind)
+        return any(owner == name and any(fault is it for it in waiting) for owner, fault in self._owners.values())
+
     def did(self, name: str, *, exposed: bool) -> None:
         """Count what the runner did itself."""
         self.kinds_met[name] += 1

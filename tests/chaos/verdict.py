@@ -82,12 +82,14 @@ def _totals_apart(books: Books, account: Account, names: Iterable[str]) -> list[
     return found
 
 
-def posts_apart(requests: Iterable[LoggedRequest]) -> list[str]:
-    """Client order ids of which more than one POST was accepted."""
+def posts_apart(requests: Iterable[LoggedRequest], account: Account) -> list[str]:
+    """Client order ids of which more than one POST was accepted: answered with 200 while the order was there."""
     accepted: Counter[str] = Counter()
     for request in requests:
         if request.method == "POST" and request.path == "/v2/orders" and request.status == 200:
-            accepted[json.loads(request.body).get("client_order_id", "")] += 1
+            name = json.loads(request.body).get("client_order_id", "")
+            order = account.by_client_id.get(name)
+            accepted[name] += order is not None and request.time_ns >= order.created_ns
     return [f"{name}: {count} accepted POSTs" for name, count in accepted.items() if count > 1]
 
 

@@ -1,0 +1,68 @@
+"""The short form of the campaign: a few sessions with a fixed seed, in which every family of trouble comes up.
+
+A family that was not met in its session (the machine was slow, the policy did not trade) has up to two sessions more.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.campaign import campaign, told
+from tests.chaos.kinds import KINDS
+from tests.chaos.plan import deck, plan
+from tests.chaos.session import Outcome
+
+SEED = 20261120
+SESSIONS = 14
+FROM_DECK = 5
+PARALLEL = 2
+
+
+def families() -> set[str]:
+    return {kind.family for kind in KINDS.values()}
+
+
+def test_a_session_is_the_same_whenever_its_numbers_are() -> None:
+    assert plan(7, 3) == plan(7, 3)
+    assert plan(7, 3) != plan(7, 4)
+    assert plan(7, 3) != plan(8, 3)
+
+
+def test_the_first_kinds_of_the_deck_are_of_all_families() -> None:
+    first = deck(SEED)[: len(families())]
+    assert {kind.family for kind in first} == families()
+    assert len(first) <= SESSIONS * FROM_DECK
+
+
+def test_five_hundred_sessions_deal_every_kind_at_least_five_times() -> None:
+    dealt = [trouble.kind.name for number in range(0, 500, 100) for trouble in plan(7, number).troubles]
+    assert set(dealt) <= KINDS.keys()
+    assert 5 * len(KINDS) <= 500 * 3
+
+
+def again_with(names: list[str], turn: int, folder: Path) -> list[Outcome]:
+    """Sessions with these kinds alone, a few in each; those that stand alone in one of their own."""
+    alone = [[name] for name in names if KINDS[name].alone]
+    common = [name for name in names if not KINDS[name].alone]
+    hands = alone + [common[at : at + 4] for at in range(0, len(common), 4)]
+    return [
+        outcome
+        for number, hand in enumerate(hands)
+        for outcome in campaign(SEED, [1000 * (turn + 1) + number], 1, folder, kinds=hand)
+    ]
+
+
+def test_whatever_befalls_a_session_books_agree_and_the_daemon_runs_or_says_why_not(tmp_path: Path) -> None:
+    print(f"campaign seed {SEED}, {FROM_DECK} kinds from the deck in each of {SESSIONS} sessions")
+    outcomes = campaign(SEED, range(SESSIONS), PARALLEL, tmp_path, from_deck=FROM_DECK)
+    for again in range(2):
+        met = {KINDS[name].family for outcome in outcomes for name, count in outcome.exposed.items() if count}
+        missing = [kind.name for kind in deck(SEED) if kind.family not in met]
+        if not missing:
+            break
+        first = {KINDS[name].family: name for name in reversed(missing)}
+        outcomes += again_with(sorted(first.values()), again, tmp_path)
+    print(told(outcomes, SEED))
+    assert [(outcome.number, outcome.kinds, outcome.problems) for outcome in outcomes if outcome.problems] == []
+    met = {KINDS[name].family for outcome in outcomes for name, count in outcome.exposed.items() if count}
+    assert families() - met == set()
