@@ -62,6 +62,9 @@ def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
         alarm(draft, "foreign_order", f"adopted: {found.client_order_id} ({_told(found)})")
         known = _as_order(found)
         put_order(draft, known)
+    if found.side < 0 and held(draft, found.symbol) < found.filled - known.filled:
+        draft.risk = replace(draft.risk, reconciled=False)  # its purchase was not told yet, or it is short:
+        return  # the next report has all orders and the positions
     if set_totals(draft, known, found):
         now = draft.find_order(found.client_order_id)
         word = BROKER_STATUS.get(found.status, "")

@@ -80,13 +80,11 @@ class Day:
 
     def submit(self, order: SubmitOrder) -> None:
         name, account = order.client_order_id, self.account
-        open_sales = sum(o.quantity - o.filled for o in account.orders.values() if o.side < 0 and o.status in WORKING)
         if name in account.orders:
             self.news.append(ev.OrderUnknown(self.now, name))  # 422: the name is taken
             return
-        held, _ = account.positions.get(order.symbol, (0, Decimal(0)))
         fate = self.random.choice(["lost", "unanswered", "silent", "refused"]) if self.bad() else "accepted"
-        if order.side < 0 and order.quantity + open_sales > held:  # fills that the desk has not heard of
+        if order.side < 0 and order.quantity > self.free(order.symbol):  # fills that the desk has not heard of
             self.oversold += 1
             fate = "refused"
         if fate == "refused" or name in self.refused:
@@ -131,10 +129,16 @@ class Day:
                 together = news if isinstance(news, tuple) else (news,)
                 self.put(*together * (2 if self.bad() else 1))
 
+    def free(self, symbol: str) -> int:
+        """What the account holds and no working order sells."""
+        held, _ = self.account.positions.get(symbol, (0, Decimal(0)))
+        working = [o for o in self.account.orders.values() if o.symbol == symbol and o.side < 0 and o.status in WORKING]
+        return held - sum(int(o.quantity - o.filled) for o in working)
+
     def person(self) -> None:
         """Somebody buys, or sells what is theirs."""
         symbol = self.random.choice([CALL, PUT])
-        own = self.by_hand[symbol]
+        own = min(self.by_hand[symbol], self.free(symbol))
         side = self.random.choice([1, -1]) if own else 1
         count = self.random.randint(1, own if side < 0 else 3)
         name = self.account.by_hand(f"ann-{len(self.account.orders)}", symbol, side, count, self.now)
@@ -205,6 +209,21 @@ def test_a_person_in_the_same_account_is_ignored_to_the_last_contract(seed: int,
     assert d.state.broker.foreign_held == {s: q for s, q in day.by_hand.items() if q}, f"seed {seed}"
     both = Counter(d.held) + Counter(d.state.broker.foreign_held)
     assert both == Counter({s: q for s, (q, _) in account.positions.items()}), f"seed {seed}"
+    assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True), f"seed {seed}"
+    assert d.halted() in ("", "blind"), f"seed {seed}"
+
+
+@pytest.mark.parametrize("weather", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_person_in_the_same_account_is_adopted_to_the_last_contract(seed: int, weather: float) -> None:
+    day = Day(seed, weather, Broker(foreign_orders="adopt"))
+    for minute in range(FIRST, 390):
+        day.minute(minute)
+        if day.random.random() < 0.2:
+            day.person()
+    day.end()
+    d, account = day.desk, day.account
+    assert d.held == {s: q for s, (q, _) in account.positions.items()}, f"seed {seed}"
     assert (d.state.book.cash, d.state.risk.reconciled) == (account.cash, True), f"seed {seed}"
     assert d.halted() in ("", "blind"), f"seed {seed}"
 

@@ -241,12 +241,26 @@ def test_under_adopt_what_the_desk_cannot_hold_is_refused(symbol: str, quantity:
     assert "cannot hold" in str(d.state.risk.halt)
 
 
-def test_under_adopt_a_hand_sale_of_more_than_is_held_halts() -> None:
+def test_under_adopt_a_sale_that_is_told_before_its_purchase_waits_for_the_report() -> None:
+    d = at_broker(account := Account(), ADOPT)
+    for name, side in (("ann-1", 1), ("ann-2", -1)):
+        account.by_hand(name, CALL, side, 2, d.at(0))
+        account.fill(name, 2, "2.00", d.at(0))
+    d.put(account.found("ann-2", d.at(1)))
+    assert (d.halted(), d.held, d.state.risk.reconciled) == ("", {}, False)
+    agreed(d, account, 2)
+    assert (d.held, d.state.book.cash) == ({}, Decimal(10000))
+
+
+def test_under_adopt_a_hand_sale_of_more_than_is_held_is_taken_over_from_the_positions_and_bought_back() -> None:
     d = holding(account := Account(), ADOPT)
     account.by_hand("ann-1", CALL, -1, 10, d.at(1))
     account.fill("ann-1", 10, "2.00", d.at(1))
     d.put(account.found("ann-1", d.at(2)))
-    assert (d.halted(), d.held, d.state.risk.reconciled) == ("fill_mismatch", {CALL: 9}, False)
+    assert (d.halted(), d.held, d.state.risk.reconciled) == ("", {CALL: 9}, False)
+    account.positions[CALL] = (-1, Decimal("2.00"))
+    d.put(account.report(d.at(2, 10)), account.report(d.at(2, 20)))
+    assert ("position_changed" in alarms(d.effects), d.held, gain(d)) == (True, {CALL: -1}, Decimal(0))
 
 
 # --- positions ----------------------------------------------------------------------------------------------------
@@ -377,7 +391,7 @@ def test_shares_sold_short_by_hand_and_adopted_are_bought_back_in_parts() -> Non
     agreed(d, account, 3)
 
 
-def test_a_sale_against_what_is_owed_halts() -> None:
+def test_a_sale_against_what_is_owed_is_seen_in_the_positions_alone() -> None:
     d = at_broker(account := Account("60000"), ADOPT)
     account.positions["SPY"] = (-100, Decimal(500))
     account.cash += 50_000
@@ -385,7 +399,7 @@ def test_a_sale_against_what_is_owed_halts() -> None:
     account.by_hand("ann-1", "SPY", -1, 10, d.at(1))
     account.fill("ann-1", 10, "500.00", d.at(1))
     d.put(account.found("ann-1", d.at(1)))
-    assert (d.halted(), d.held) == ("fill_mismatch", {"SPY": -100})
+    assert (d.halted(), d.held, d.state.risk.reconciled) == ("", {"SPY": -100}, False)
 
 
 def test_a_restart_forgets_nothing_of_what_is_beside() -> None:
