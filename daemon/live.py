@@ -135,7 +135,7 @@ class LiveDesk:
         self._live, self._log, self._state_dir = live, log, state_dir
         self._writer = writer
         self._service = Service()
-        self._probe: tuple[Event, asyncio.Future[None]] | None = None
+        self._probes: dict[int, asyncio.Future[None]] = {}  # by the identity of their ticks
         self._stepped = asyncio.Event()
         settings, clock = live.settings, live.clock
         identity = recovered.machine.state.identity
@@ -154,7 +154,14 @@ class LiveDesk:
                 self._tell,
                 TradingOrders(order_access, order_lane),
                 reads,
-                Reporter(reads, clock, ours, self._tell, skew_limit_s=settings.alpaca.clock_skew_max_s),
+                Reporter(
+                    reads,
+                    clock,
+                    ours,
+                    self._tell,
+                    skew_limit_s=settings.alpaca.clock_skew_max_s,
+                    agreed_ns=lambda: self.engine.machine.state.broker.agreed_ns,
+                ),
                 partial(self._trade_stream),
                 ours,
                 self._patience(),
@@ -273,8 +280,8 @@ class LiveDesk:
         else:
             self.feed.attend(frozenset())
         self._stepped.set()
-        if self._probe is not None and event is self._probe[0] and not self._probe[1].done():
-            self._probe[1].set_result(None)
+        if self._probes and (probed := self._probes.get(id(event))) is not None and not probed.done():
+            probed.set_result(None)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -350,18 +357,18 @@ class LiveDesk:
                 self.intake.put(ClockTicked(self._live.clock.now_ns()))
 
     async def _end_of_day(self, session: Session) -> None:
-        """Report, copy of the journal, and a look at disk and calendar. Off the loop; what fails is told by its job."""
+        """A look at calendar and disk, report, copy of the journal. Off the loop; what fails is told by its job."""
         journal, keep = self._state_dir.path / FILE, self._live.settings.service.archives
-        report = await asyncio.to_thread(write_report, journal, session)
-        copy = await asyncio.to_thread(archive, journal, session.date, keep)
-        self._log("day_ended", date=session.date, report=str(report), archive=str(copy or ""))
-        low = await asyncio.to_thread(disk_is_low, journal)
-        if low is not None:
-            self._tell("disk_low", free_mib=low[0], journal_mib=low[1])
         last = self._live.calendar.sessions[-1]
         days = (last.close_ns - self._live.clock.now_ns()) // DAY_NS
         if days < HORIZON_DAYS:
             self._tell("calendar_ends", last=last.date, days=days)
+        low = await asyncio.to_thread(disk_is_low, journal)  # before the copy, which a full disk refuses
+        if low is not None:
+            self._tell("disk_low", free_mib=low[0], journal_mib=low[1])
+        report = await asyncio.to_thread(write_report, journal, session)
+        copy = await asyncio.to_thread(archive, journal, session.date, keep)
+        self._log("day_ended", date=session.date, report=str(report), archive=str(copy or ""))
 
     async def _tick(self) -> None:
         """Let time pass: often while something waits for it, seldom when nothing does."""
@@ -380,9 +387,12 @@ class LiveDesk:
         """Return when a tick came through intake and step, and the journal's thread has written what came before."""
         tick = ClockTicked(self._live.clock.now_ns())
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._probe = (tick, done)
-        self.intake.put(tick)
-        await done
+        self._probes[id(tick)] = done  # the watchdog's and the stop's may be under way at once
+        try:
+            self.intake.put(tick)
+            await done
+        finally:
+            del self._probes[id(tick)]
         await self._writer.beat()
 
     async def _until(self, reached: Callable[[State[Any]], bool]) -> None:

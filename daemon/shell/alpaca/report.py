@@ -40,12 +40,15 @@ class Reporter:
         tell: Callable[..., None],
         *,
         skew_limit_s: float = 2.0,
+        agreed_ns: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`agreed_ns` says when book and broker last agreed (nanoseconds UTC), 0 for never."""
         self._reads = reads
         self._clock = clock
         self._is_ours = is_ours
         self._tell = tell
         self._skew_limit_s = skew_limit_s
+        self._agreed_ns = agreed_ns
         self._names: dict[str, str] = {}  # order id -> client order id
         self._given_orders: set[BrokerOrder] = set()
         self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
@@ -54,7 +57,7 @@ class Reporter:
         self._unreadable: set[str] = set()  # lines told already
 
     def forget(self) -> None:
-        """The next report carries everything of this New York day and the one before it again."""
+        """The next report carries everything again, from the New York day before today or before the last agreement."""
         self._given_orders, self._given_fills, self._given_lines = set(), set(), set()
         self._unreadable = set()
 
@@ -63,7 +66,7 @@ class Reporter:
         await self._measure_skew()
         for _ in range(READS_MAX):
             asked_ns = self._clock.now_ns()
-            since_ns = wire.day_start_ns(asked_ns) - DAY_NS  # what ended while the daemon was down overnight is in it
+            since_ns = self._since_ns(asked_ns)
             orders = await self._orders(since_ns)
             positions = tuple([wire.position(row) for row in await self._reads.positions()])
             account = await self._reads.account()
@@ -73,6 +76,11 @@ class Reporter:
         return self._assemble(asked_ns, account, positions, orders, fills, other)
 
     # --- reading --------------------------------------------------------------------------------------------------
+
+    def _since_ns(self, asked_ns: int) -> int:
+        """A day before the last agreement's, at least yesterday: a weekend or a week without the daemon is no hole."""
+        agreed_ns = self._agreed_ns() or asked_ns
+        return wire.day_start_ns(min(asked_ns, agreed_ns)) - DAY_NS
 
     async def _measure_skew(self) -> None:
         """The broker's clock against ours at the middle of the request; half of its time is the doubt."""

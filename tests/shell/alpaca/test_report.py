@@ -113,6 +113,18 @@ async def test_what_ended_yesterday_is_in_the_first_report_too() -> None:
     assert [fill.client_order_id for fill in report.fills] == [NAME]
 
 
+async def test_what_happened_while_the_daemon_was_down_over_a_long_weekend_is_in_the_first_report_too() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        agreed_ns = it.server.clock.now_ns()
+        await filled(it, buy())
+        it.server.account.note(it.server.clock.now_ns(), {"activity_type": "FEE", "net_amount": "-0.03"} | DATE)
+        tuesday = Clock.real(lambda: it.server.clock.now_ns() + 4 * DAY_NS)
+        report = await Reporter(it.reads, tuesday, OURS, Told(), agreed_ns=lambda: agreed_ns).report()
+    assert [order.client_order_id for order in report.ended_orders] == [NAME]
+    assert [fill.client_order_id for fill in report.fills] == [NAME]
+    assert [line.amount for line in report.activities] == [Decimal("-0.03")]
+
+
 async def test_a_fill_of_an_order_that_was_queued_days_ago_is_known_by_asking_for_its_order() -> None:
     async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
         await filled(it, buy())
