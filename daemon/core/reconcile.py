@@ -55,7 +55,11 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
         return
     _take_over_lines(draft, event)
     _ask_for_the_missing(draft, event)
-    available = {p.symbol: abs(int(p.available)) for p in event.positions if p.available is not None}
+    available = dict.fromkeys(draft.book.positions, 0)  # what the broker does not list is not there to be sold
+    for position in event.positions:
+        available.pop(position.symbol, None)
+        if position.available is not None:
+            available[position.symbol] = abs(int(position.available))
     draft.broker = replace(draft.broker, available=available)
     _compare(draft, event)
     if event.blocked:

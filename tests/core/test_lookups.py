@@ -526,6 +526,16 @@ def test_nothing_is_sold_while_the_broker_holds_all_of_it_back() -> None:
     assert sent(d.put(account.report(d.at(2, 30)))).quantity == 9
 
 
+def test_nothing_is_sold_that_the_broker_does_not_hold() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    d.put(replace(account.report(d.at(1, 30)), positions=()))  # gone there, by a bust nobody told
+    d.bar(1)
+    assert of(d.answer(EXIT), SubmitOrder) == []
+    assert sent(d.put(account.report(d.at(2, 30)))).quantity == 9  # it was an answer in the middle of a change
+
+
 def test_late_news_of_an_order_from_an_earlier_session_asks_for_a_report() -> None:
     d = at_broker(Account())
     (asking,) = of(d.put(ev.OrderCanceled(d.at(1), "e1-pointer-77-0-0")), AskBroker)
