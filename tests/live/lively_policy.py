@@ -1,4 +1,4 @@
-"""A policy that trades more often than the fixture: 26 round trips a session by the clock, then an entry it never ends.
+"""A policy that trades more often than the fixture: 40 round trips a session by the clock, then an entry it never ends.
 
 Built node by node with `onnx`, put into a store of its own. It reads `session_elapsed` of the newest row alone, and
 learned nothing.
@@ -13,13 +13,12 @@ import numpy.typing as npt
 import pytest
 
 from strategies.golden import golden_observations
-from strategies.option_scalper import ACTIONS, BUY_CALL, BUY_PUT, EXIT, HOLD, SPEC, TRIM_50
+from strategies.option_scalper import ACTIONS, BUY_CALL, BUY_PUT, EXIT, HOLD, SPEC
 from strategies.registry import strategy
 from tests.shell.tiny_models import graph, manifest_of, put
 
-CYCLE = (BUY_CALL, TRIM_50, EXIT, BUY_PUT, TRIM_50, EXIT)
-CYCLES = 13
-ROUND_TRIPS = 2 * CYCLES
+CYCLE = (BUY_CALL, EXIT, BUY_PUT, EXIT)
+CYCLES = 20
 BEGIN, END = 0.10, 0.80  # of the session; the last entry comes at END, 42 minutes before the close of a half day
 WIDTH = 0.0055  # of the session: at least one bar of a half day, two of a full one
 LAST = 0.85  # until then the last entry is tried, minute by minute

