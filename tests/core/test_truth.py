@@ -115,9 +115,9 @@ def test_stream_look_ups_and_reports_in_any_order_come_to_the_same_book_and_fill
     assert (d.order(order.client_order_id).status == CANCELED) == (done == "canceled")
 
 
-@given(EXECUTIONS, st.integers(0, 8), st.lists(st.integers(0, 99), max_size=25), st.integers(0, 25))
+@given(EXECUTIONS, st.integers(0, 8), st.lists(st.integers(0, 99), max_size=25), st.integers(0, 25), st.booleans())
 def test_a_bust_told_at_any_moment_among_old_news_leaves_what_stands(
-    executions: Parts, stand: int, picks: list[int], moment: int
+    executions: Parts, stand: int, picks: list[int], moment: int, by_stream: bool
 ) -> None:
     d, account, order = opened(Broker(), leaving=False)
     said = [m for m in lived(d, account, order, parts_of(9, executions), True) if not isinstance(m, ev.BrokerReported)]
@@ -134,8 +134,10 @@ def test_a_bust_told_at_any_moment_among_old_news_leaves_what_stands(
         account.positions[CALL] = (stand, Decimal(2))
     account.fills.clear()  # an order with an amended line is told by its own figures
     bust = ev.TradeCorrected(now, name, "x1", stand, cost, "trade_bust")
+    stands = ev.OrderFilled(now, name, CALL, 1, Decimal(2), now, stand, cost, Decimal(0), 0, 1)  # as a report tells it
+    said.append(stands)
     news = [said[pick % len(said)] for pick in picks]
-    d.put(*news[:moment], bust, *news[moment:], bust)
+    d.put(*news[:moment], *((bust, stands) if by_stream else (stands, bust)), *news[moment:], bust)
     assert back > 0
     last_word(d, account)
     assert all(count == 1 for count in Counter(told(d)).values())
