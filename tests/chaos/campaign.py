@@ -5,12 +5,13 @@ Failed sessions keep their folder and are told with the command that repeats the
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,8 @@ from tests.chaos.plan import FROM_DECK, plan
 from tests.chaos.session import Outcome, run
 from tests.live_desk import Daemon
 
+EXTRA = 10_000  # numbers of sessions from here on are for kinds that were not met in those below
+TOGETHER = 3  # kinds of such a session
 TAPE = Path(__file__).resolve().parents[2] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
 
 
@@ -31,6 +34,7 @@ def _market() -> Market:
 
 
 def _warm(folder: str) -> None:
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it tells of every client that vanished
     _market()
     Daemon(["--config", "none.toml"], {}, Path(folder) / "warm").wait(60)  # refused, all loaded
 
@@ -60,21 +64,39 @@ def campaign(
     parallel: int,
     work: Path,
     *,
-    kinds: Sequence[str] | None = None,
+    hands: Mapping[int, Sequence[str]] | None = None,
     from_deck: int = FROM_DECK,
     keep: bool = False,
 ) -> list[Outcome]:
-    """Run the sessions of these numbers, `parallel` at a time; told as they end, in the order of numbers."""
+    """Run the sessions of these numbers, `parallel` at a time; told as they end, given back in the order of numbers.
+
+    `hands` are the kinds of the sessions that shall have these alone.
+    """
     work.mkdir(parents=True, exist_ok=True)
+    given = hands or {}
     outcomes = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(parallel, mp_context=context, initializer=_warm, initargs=(str(work),)) as pool:
-        runs = [pool.submit(one, seed, number, work, kinds, from_deck, keep=keep) for number in numbers]
+        runs = [pool.submit(one, seed, number, work, given.get(number), from_deck, keep=keep) for number in numbers]
         for done in as_completed(runs):
             outcome = done.result()
             outcomes.append(outcome)
             print(line_of(outcome, seed), flush=True)
     return sorted(outcomes, key=lambda outcome: outcome.number)
+
+
+def once_more(names: Iterable[str], turn: int) -> dict[int, list[str]]:
+    """Sessions for kinds that were not met, a few in each, those that stand alone in one of their own."""
+    alone = [[name] for name in names if KINDS[name].alone]
+    common = [name for name in names if not KINDS[name].alone]
+    hands = alone + [common[at : at + TOGETHER] for at in range(0, len(common), TOGETHER)]
+    return {EXTRA * (turn + 1) + number: hand for number, hand in enumerate(hands)}
+
+
+def unmet(outcomes: Iterable[Outcome]) -> list[str]:
+    """Kinds that were never met while an order worked or a position was open."""
+    exposed = {name for outcome in outcomes for name, count in outcome.exposed.items() if count}
+    return [name for name in KINDS if name not in exposed]
 
 
 def line_of(outcome: Outcome, seed: int) -> str:
@@ -84,7 +106,8 @@ def line_of(outcome: Outcome, seed: int) -> str:
         f"{'FAILED' if outcome.problems else 'ok    '} {outcome.number:4d} {outcome.real_s:5.1f} s "
         f"{outcome.bars:3d} bars {outcome.trades:2d} fills {outcome.lives} lives  {outcome.end}  [{met}]"
     )
-    again = f'  repeat: make chaos CHAOS_ARGS="--seed {seed} --only {outcome.number}"'
+    chosen = "".join(f" --kind '{name}'" for name in outcome.kinds) if outcome.number >= EXTRA else ""
+    again = f'  repeat: make chaos CHAOS_ARGS="--seed {seed} --only {outcome.number}{chosen}"'
     return "\n".join([head, *(f"  {problem}" for problem in outcome.problems), *([again] if outcome.problems else [])])
 
 

@@ -131,7 +131,8 @@ def _market() -> Iterator[Kind]:
     for kind in ("quote_gap", "quote_one_sided", "quote_crossed"):
         yield Kind(kind, "broken quote", _fixed(_line(kind, where={"stream": "option"}, times=12)))
     for kind in ("greeks_missing", "odd_symbol"):
-        yield Kind(kind, "odd chain", _fixed(_line(kind, times=3)), act="kill")
+        kept = _prepare("order_held_back", times=3, seconds=900)  # an exit still works when the chain is listed again
+        yield Kind(kind, "odd chain", _fixed(kept, _line(kind, times=3)), act="kill")
 
 
 # --- REST ---------------------------------------------------------------------------------------------------------

@@ -13,15 +13,15 @@ from tests.chaos.kinds import KINDS, Kind, Line
 
 FROM_DECK = 3  # kinds of a session that the deck gives; further ones are drawn
 MORE_MOST = 3
-MIX_MIN = 52  # simulated minutes within which trouble begins
-FIRST_MIN = 16  # after the session's start: the daemon is up and has traded
-LATE_MIN = 44
-CALM_MIN = 72  # from here on no fault is armed
+FIRST_MIN = 2  # simulated minutes, from when the daemon is up, within which trouble begins: from this one
+LATE_MIN = 34
+MIX_MIN = 42  # to this one
+CALM_MIN = 62  # from here on no fault is armed
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A kind, its lines as drawn, and the simulated minute of the session from which on it may begin."""
+    """A kind, its lines as drawn, and the simulated minute (since the daemon was up) from which on it may begin."""
 
     kind: Kind
     lines: tuple[Line, ...]
@@ -91,7 +91,7 @@ def plan(seed: int, number: int, *, only: Sequence[str] | None = None, from_deck
     for trouble in troubles:
         for section, keys in trouble.kind.tables.items():
             tables[section] = {**tables.get(section, {}), **keys}
-    day, start_min, rate = chance.randint(21, 28), chance.randint(24, 200), chance.choice((900.0, 1000.0, 1200.0))
+    day, start_min, rate = chance.randint(21, 28), chance.randint(24, 150), chance.choice((900.0, 1000.0, 1200.0))
     return Plan(number, name, day, start_min, rate, tuple(sorted(troubles, key=lambda t: t.from_min)), tables)
 
 

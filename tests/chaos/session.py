@@ -62,7 +62,7 @@ class Run:
     account: Account
     desk: Desk
     chance: random.Random
-    begin_ns: int
+    up_ns: int = 0
     disk: Path | None = None
     waiting: list[Trouble] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -72,8 +72,8 @@ class Run:
     _looked: float = 0.0
 
     def minute(self) -> float:
-        """Simulated minutes since the session's start."""
-        return (self.served.server.clock.now_ns() - self.begin_ns) / MINUTE_NS
+        """Simulated minutes since the daemon was up."""
+        return (self.served.server.clock.now_ns() - self.up_ns) / MINUTE_NS
 
     def exposed(self) -> bool:
         """Whether an order works or a position is open at the server."""
@@ -121,6 +121,7 @@ class Run:
         until = time.monotonic() + START_LIMIT_S
         while time.monotonic() < until and not self.desk.listening():
             self.nap(LOOK_S)
+        self.up_ns = self.served.server.clock.now_ns()
 
 
 def run(plan: Plan, folder: Path, market: Market) -> Outcome:
@@ -142,7 +143,7 @@ def run(plan: Plan, folder: Path, market: Market) -> Outcome:
     ):
         config = write_config(folder / "config.toml", served, clock, folder / "disk" / "state", LOOSE, plan.tables)
         desk = Desk(config, folder / "disk" / "state", (key, secret), folder / "log")
-        session = Run(plan, served, tally, account, desk, chance, begin_ns, folder / "disk" if small else None)
+        session = Run(plan, served, tally, account, desk, chance, disk=folder / "disk" if small else None)
         try:
             mix(session)
             settle(session)
@@ -227,7 +228,7 @@ def settle(run: Run) -> None:
     apart: list[str] = ["no journal yet"]
     while time.monotonic() < until:
         run.nap(0.2)
-        books = run.desk.books()
+        books = run.desk.books() if run.desk.listening() else None  # of a life that is up
         if books is None:
             continue
         halt, reconciled = books.state.risk.halt, books.state.risk.reconciled

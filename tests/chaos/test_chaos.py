@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.chaos.campaign import campaign, told
+from tests.chaos.campaign import campaign, once_more, told
 from tests.chaos.kinds import KINDS
 from tests.chaos.plan import deck, plan
-from tests.chaos.session import Outcome
 
 SEED = 20261120
 SESSIONS = 14
@@ -40,18 +39,6 @@ def test_five_hundred_sessions_deal_every_kind_at_least_five_times() -> None:
     assert 5 * len(KINDS) <= 500 * 3
 
 
-def again_with(names: list[str], turn: int, folder: Path) -> list[Outcome]:
-    """Sessions with these kinds alone, a few in each; those that stand alone in one of their own."""
-    alone = [[name] for name in names if KINDS[name].alone]
-    common = [name for name in names if not KINDS[name].alone]
-    hands = alone + [common[at : at + 4] for at in range(0, len(common), 4)]
-    return [
-        outcome
-        for number, hand in enumerate(hands)
-        for outcome in campaign(SEED, [1000 * (turn + 1) + number], 1, folder, kinds=hand)
-    ]
-
-
 def test_whatever_befalls_a_session_books_agree_and_the_daemon_runs_or_says_why_not(tmp_path: Path) -> None:
     print(f"campaign seed {SEED}, {FROM_DECK} kinds from the deck in each of {SESSIONS} sessions")
     outcomes = campaign(SEED, range(SESSIONS), PARALLEL, tmp_path, from_deck=FROM_DECK)
@@ -61,7 +48,8 @@ def test_whatever_befalls_a_session_books_agree_and_the_daemon_runs_or_says_why_
         if not missing:
             break
         first = {KINDS[name].family: name for name in reversed(missing)}
-        outcomes += again_with(sorted(first.values()), again, tmp_path)
+        hands = once_more(sorted(first.values()), again)
+        outcomes += campaign(SEED, hands, PARALLEL, tmp_path, hands=hands)
     print(told(outcomes, SEED))
     assert [(outcome.number, outcome.kinds, outcome.problems) for outcome in outcomes if outcome.problems] == []
     met = {KINDS[name].family for outcome in outcomes for name, count in outcome.exposed.items() if count}
