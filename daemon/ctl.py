@@ -324,17 +324,27 @@ def _resume(options: argparse.Namespace, console: Console) -> int:
     return _command(options, console, lambda now: ResumeRequested(now, options.reason, options.who))
 
 
-def _panic(options: argparse.Namespace, console: Console) -> int:
+def _panic(options: argparse.Namespace, _console: Console) -> int:
     config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
     settings, keys = load(config, {}), credentials()
     if not keys.complete:
         raise ConfigError("no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment")
-    console.print(f"the {settings.desk.account} account at {settings.address('trading_url')}: cancel all, close all")
-    if sys.stdin.isatty() and not options.yes and input("type PANIC to go on: ") != "PANIC":
-        raise _NotFound("nothing was touched")
-    from daemon.rescue import rescue
+    from daemon.rescue import rescue, say
 
+    say(f"the {settings.desk.account} account at {settings.address('trading_url')}: cancel all, close all")
+    if not options.yes and not _confirmed():
+        raise _NotFound("nothing was touched")
     return rescue(settings, keys)
+
+
+def _confirmed() -> bool:
+    """A person at a terminal says so; without one nobody can be asked."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return True
+    try:
+        return input("type PANIC to go on: ") == "PANIC"
+    except (EOFError, KeyboardInterrupt):
+        return False
 
 
 def _command(options: argparse.Namespace, console: Console, event: Callable[[int], Any]) -> int:
