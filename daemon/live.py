@@ -35,7 +35,7 @@ from daemon.shell.alpaca.rest import Access, Deadlines, MarketData, TradingOrder
 from daemon.shell.alpaca.trade_stream import StreamDeadlines, TradeStream
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
-from daemon.shell.end_of_day import archive, disk_is_low, write_report
+from daemon.shell.end_of_day import archive, disk_is_low, report_path, write_report
 from daemon.shell.engine import Engine
 from daemon.shell.intake import Intake
 from daemon.shell.journal import FILE
@@ -332,9 +332,10 @@ class LiveDesk:
             known = Known(session.date, state.session.ended, state.session.last_bar_ns)
         if state.watched:
             self.feed.watch(state.watched)
-        await self.feed.catch_up(known)
-        now_ns = self._live.clock.now_ns()
-        self._plan(self._live.calendar.at(now_ns) or self._live.calendar.next_after(now_ns))
+        current = await self.feed.catch_up(known)
+        self._plan(current)
+        if session is not None and session.date != current.date:
+            self._plan_late_report(session)
         await self.feed.run()
 
     def _plan(self, session: Session) -> None:
@@ -342,6 +343,17 @@ class LiveDesk:
         for job in plan(session, self._times):
             self.schedule.at(job.at_ns, job.name, partial(self._do, job, session))
         self._log("session_planned", date=session.date, open_ns=session.open_ns, close_ns=session.close_ns)
+
+    def _plan_late_report(self, session: Session) -> None:
+        """The last run ended after the session's close and before its end of day: report and copy are still due."""
+        if report_path(self._state_dir.path / FILE, session).exists():
+            return
+        job = plan(session, self._times)[-1]
+        self.schedule.at(max(job.at_ns, self._live.clock.now_ns()), job.name, partial(self._late_report, session))
+
+    async def _late_report(self, session: Session) -> None:
+        await self.probe()  # what the start put for the session is in the journal
+        await self._end_of_day(session)
 
     async def _do(self, job: Job, session: Session) -> None:
         match job.kind:

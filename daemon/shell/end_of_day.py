@@ -87,9 +87,14 @@ def _gain(rows: list[sqlite3.Row]) -> str:
     return str(Decimal(rows[-1]["realized_usd"]) - Decimal(rows[0]["realized_usd"]))
 
 
+def report_path(journal: Path, session: Session) -> Path:
+    """`reports/<date>.json` beside the journal."""
+    return journal.parent / REPORTS / f"{session.date}.json"
+
+
 def write_report(journal: Path, session: Session) -> Path:
-    """Write `reports/<date>.json` beside the journal. Raises OSError, sqlite3.Error."""
-    path = journal.parent / REPORTS / f"{session.date}.json"
+    """Write the report to its `report_path`. Raises OSError, sqlite3.Error."""
+    path = report_path(journal, session)
     path.parent.mkdir(mode=0o750, exist_ok=True)
     with _whole(path) as part:
         part.write_text(json.dumps(day_report(journal, session), indent=1) + "\n")

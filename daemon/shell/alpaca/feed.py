@@ -99,10 +99,11 @@ class LiveFeed:
 
     # --- sessions -------------------------------------------------------------------------------------------------
 
-    async def catch_up(self, known: Known) -> None:
+    async def catch_up(self, known: Known) -> Session:
         """Put what the recovered state lacks, then the running session so far, or the next one's schedule.
 
-        REST is asked until it answers. Raises CalendarError when the calendar does not hold what is needed.
+        Returns the session that was put last; it may be over by then, and is to be ended. REST is asked until it
+        answers. Raises CalendarError when the calendar does not hold what is needed.
         """
         while True:
             now_ns = self._clock.now_ns()
@@ -112,13 +113,14 @@ class LiveFeed:
             ):
                 break  # else a session ended meanwhile
         running = self._calendar.at(now_ns)
-        self._announce(running or self._calendar.next_after(now_ns))
+        scheduled = self._announce(running or self._calendar.next_after(now_ns))
         if running is not None:
             self._bars.put_past(await self._bars.fetched(running), known.last_bar_ns)
         if not self._bars.spot:  # the state has all bars already; the chain needs the last price
             past = sessions_before(Known("", True, 0), self._calendar, now_ns)
             bars = await self._bars.fetched(past[0]) if past else ()
             self._bars.spot = bars[-1].close if bars else 0.0
+        return scheduled.session
 
     async def _catch_up_past(self, known: Known, now_ns: int) -> Known:
         """Finish the session the state has open, then the latest ones that a warm strategy needs, oldest first."""
