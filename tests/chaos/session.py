@@ -25,6 +25,7 @@ from tests.chaos.plan import CALM_MIN, Plan, Trouble
 from tests.chaos.tally import Tally
 from tests.live_desk import LOOSE, Books, write_config
 
+MANUAL = Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md"
 MINUTE_NS = 60_000_000_000
 LOOK_S = 0.02
 PROGRESS_S = 20.0  # real seconds in which a running daemon journals something
@@ -260,6 +261,8 @@ def examine(plan: Plan, books: Books | None, served: Serving, config: Path, mark
         return ["the journal cannot be read"]
     halt = books.state.risk.halt
     found = [] if halt is None or halt.reason in plan.halts else [f"halted: {halt.reason}: {halt.detail[:500]}"]
+    if halt is not None and f"### halt `{halt.reason}`" not in MANUAL.read_text():
+        found.append(f"halted: {halt.reason}: {MANUAL.name} has no such heading")
     risk = load(config, {}).risk
     names = ("order_contracts_max", "position_contracts_max", "orders_per_minute", "orders_per_day")
     limits = {name: Decimal(str(getattr(risk, name))) for name in names}
