@@ -10,6 +10,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -45,14 +46,26 @@ def desk(tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     with stage(tape, DAY, "10:30", RATE, tmp_path, FIXTURE_MODELS) as made:
-        listed = [contract["symbol"] for contract in made.server.call(made.market.listed, DAY)]
-        call = next(symbol for symbol in listed if "C" in symbol[9:] and made.market.quote(symbol, made.clock.now_ns()))
-        held = [call, call.replace("C0", "P0")]
+        held = near_the_money(made)
         for symbol in held:
             place(made, symbol=symbol, qty="3", side="buy", type="market")
         until(lambda: made.held() == dict.fromkeys(held, 3), "both positions")
         place(made, symbol=held[0], qty="1", side="sell", type="limit", limit_price="900")
         yield made
+
+
+def near_the_money(desk: Stage) -> list[str]:
+    """A call and the put of the same strike; both can be sold again, which a contract without a bid cannot."""
+    now_ns = desk.clock.now_ns()
+
+    def bid(symbol: str) -> Decimal:
+        return (desk.market.quote(symbol, now_ns) or (Decimal(0), Decimal(0)))[0]
+
+    def pairs() -> list[list[str]]:
+        calls = [row["symbol"] for row in desk.market.listed(DAY) if row["symbol"][9] == "C"]
+        return [[call, call[:9] + "P" + call[10:]] for call in calls]
+
+    return max(desk.server.call(pairs), key=lambda pair: min(map(bid, pair)))
 
 
 def place(desk: Stage, **fields: str) -> None:
