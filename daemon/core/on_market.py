@@ -28,6 +28,7 @@ from daemon.core.state import ZERO, Ask, Draft, Position
 from strategies.contract import View
 
 ROW_BYTES = 4  # a float32
+FOREIGN_DAYS_NS = 4 * 24 * 60 * MINUTE_NS  # orders of others are told again for two days after a start: remember longer
 
 
 def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
@@ -40,7 +41,15 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         draft.session, session=event.session, upcoming=event.upcoming, starts=(), warm=False, ended=False
     )
     last = {work.order_id for work in draft.works.values()}
-    draft.closed = {name: order for name, order in draft.closed.items() if name in last}
+    old_ns = draft.now_ns - FOREIGN_DAYS_NS
+    draft.closed = {
+        name: order
+        for name, order in draft.closed.items()
+        if name in last or (order.purpose == "foreign" and order.submitted_ns > old_ns)
+    }
+    if draft.broker.foreign:
+        kept = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
+        draft.broker = replace(draft.broker, foreign=kept)
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, day_trades=0, alarms=())
     draft.book = replace(draft.book, session_start_equity=draft.book.equity, transfers=ZERO)
     draft.chain = None
@@ -220,7 +229,8 @@ def option_symbols(draft: Draft) -> list[str]:
 def flatten_when_due(draft: Draft) -> None:
     """On any event past the deadline: leave every option position before the close; late ones raise an alarm.
 
-    A halt for the daily loss (where configured) or to flatten leaves them at once, also what still fills after it.
+    A halt for the daily loss (where configured) or to flatten, and a stop that leaves positions, leave them at once,
+    also what still fills after it.
     """
     session = draft.session.session
     if session is None or draft.session.ended:
@@ -230,6 +240,9 @@ def flatten_when_due(draft: Draft) -> None:
     if halted is not None and halted.reason in leaving:
         for symbol in option_symbols(draft):
             exit_by_rule(draft, symbol, halted.reason)
+    if draft.risk.stop_flat:
+        for symbol in option_symbols(draft):
+            exit_by_rule(draft, symbol, "stop")
     for symbol, position in tuple(draft.book.positions.items()):
         if not position.right:
             if draft.trading.broker.exercised_shares == "close":

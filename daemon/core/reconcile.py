@@ -22,10 +22,9 @@ from daemon.core.ledger import AMENDED, book_activity, settle_without_ledger
 from daemon.core.on_broker import absorb
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk_view import SECOND_NS
-from daemon.core.state import ZERO, Draft, Position, Suspicion
+from daemon.core.state import SEEN_MAX, ZERO, Draft, Position, Suspicion
 
 SETTLE_NS = 10 * SECOND_NS
-SEEN_MAX = 2000  # ids of ledger lines kept; a report repeats at most the last day's
 
 
 def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:

@@ -21,6 +21,7 @@ from strategies.contract import Bar, Session, Strategy
 
 S = TypeVar("S")
 ZERO = Decimal(0)
+SEEN_MAX = 2000  # names kept in `BrokerState.seen`; a report repeats at most two days
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
@@ -121,6 +122,7 @@ class RiskState(msgspec.Struct, frozen=True, gc=False):
     outcomes: tuple[bool, ...] = ()  # of the last orders: True when rejected
     alarms: tuple[str, ...] = ()  # raised once a session
     stopping: str = ""  # why the daemon is being stopped; no new risk until its next start
+    stop_flat: bool = False  # and positions are left meanwhile
 
 
 class Suspicion(msgspec.Struct, frozen=True, gc=False):
@@ -139,7 +141,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     began_ns: int = 0  # what the ledger holds from before the first report is not ours
     agreed_ns: int = 0  # when book and broker last agreed
     suspicion: Suspicion | None = None
-    seen: tuple[str, ...] = ()  # ids of the ledger's lines that were booked or passed over
+    seen: tuple[str, ...] = ()  # ids of the ledger's lines, and orders of others with what they filled, judged before
     available: dict[str, int] = {}  # contracts that the broker would let us sell, where nothing moved since it said so
     foreign: dict[str, Order] = {}  # orders of others that are ignored, with what they filled
     foreign_held: dict[str, int] = {}  # what is held beside the desk's own

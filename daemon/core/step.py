@@ -106,7 +106,7 @@ class Core:
 
 def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     draft.trading = event.trading
-    draft.risk = replace(draft.risk, stopping="")
+    draft.risk = replace(draft.risk, stopping="", stop_flat=False)
     draft.broker = replace(draft.broker, expected=event.account_number)
     if event.mode != "replay":  # a broker outside may have moved on; the replay's market lives in this journal
         draft.broker = replace(draft.broker, started_ns=draft.now_ns)
@@ -155,11 +155,8 @@ def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
 
 def _on_stop(draft: Draft, event: ev.StopRequested) -> None:
     """The daemon ends: no new risk until its next start; positions are left where that is asked for."""
-    draft.risk = replace(draft.risk, stopping=event.reason)
+    draft.risk = replace(draft.risk, stopping=event.reason, stop_flat=event.flatten)
     cancel_entries(draft)
-    if event.flatten:
-        for symbol in option_symbols(draft):
-            exit_by_rule(draft, symbol, "stop")
 
 
 def _on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:

@@ -174,6 +174,15 @@ def test_a_stop_leaves_positions_only_where_that_is_asked_for(flatten: bool, sol
     assert all((order.side, d.order(order.client_order_id).reason) == (-1, "stop") for order in orders)
 
 
+def test_an_entry_that_fills_after_the_stop_is_left_too() -> None:
+    d = desk()
+    order = d.buys()
+    assert canceling(d.put(ev.StopRequested(d.at(1), "maintenance", flatten=True))) == [order]
+    d.fill(order, 2)
+    d.canceled(order)
+    assert [o.quantity for o in d.orders().values() if o.side < 0] == [2]
+
+
 def test_exits_go_out_while_the_daemon_is_being_stopped() -> None:
     d = desk()
     d.holds()

@@ -14,15 +14,18 @@ from daemon.core import events as ev
 from daemon.core.effects import CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Sizing, Trading
 from daemon.core.orders import CANCELED, FILLED, PARTIAL
+from strategies.contract import Session
 from tests.core.account import Account, agreed, at_broker
 from tests.core.desk import (
     BUY_CALL,
     CALL,
+    DAY,
     EXIT,
     MINUTE,
     OPEN,
     PUT,
     SECOND,
+    TUESDAY,
     Desk,
     alarms,
     of,
@@ -451,3 +454,32 @@ def test_under_ignore_a_debt_that_others_made_leaves_no_peak_to_fall_from() -> N
     d.answer(BUY_CALL)
     assert d.state.stats.denials
     assert d.held == {}
+
+
+@pytest.mark.parametrize("rule", ["adopt", "ignore"])
+def test_the_next_day_s_report_may_repeat_somebody_else_s_order_and_changes_nothing(rule: str) -> None:
+    d = at_broker(account := Account(), RULES[rule])
+    account.by_hand("ann-1", CALL, 1, 2, d.at(0))
+    account.fill("ann-1", 2, "2.00", d.at(0))
+    account.by_hand("ann-2", CALL, -1, 2, d.at(1))
+    account.fill("ann-2", 2, "2.50", d.at(1))
+    agreed(d, account, 2)
+    d.begin(TUESDAY, "2024-07-03")
+    before = (d.held, d.state.book, d.state.broker.foreign_held)
+    told = d.put(account.report(TUESDAY.open_ns))  # it has both orders still
+    assert (d.held, d.state.book, d.state.broker.foreign_held) == before
+    assert (d.halted(), alarms(told)) == ("", [])
+    d.begin(Session("2024-07-09", OPEN + 8 * DAY, OPEN + 8 * DAY + 390 * MINUTE), "2024-07-10")
+    assert (d.state.broker.foreign, d.state.closed) == ({}, {})  # reports tell them no more
+
+
+def test_under_halt_an_order_that_was_judged_halts_once_and_again_when_it_fills_more() -> None:
+    d = at_broker(account := Account(), HALT)
+    account.by_hand("ann-1", CALL, 1, 2, d.at(0))
+    account.by_hand("ann-2", CALL, -1, 1, d.at(0))
+    d.put(account.found("ann-1", d.at(1)))
+    d.put(ev.ResumeRequested(d.at(2), "it is mine", "ann"), account.found("ann-1", d.at(3)))
+    assert d.halted() == ""
+    account.fill("ann-1", 1, "2.00", d.at(4))
+    d.put(account.found("ann-1", d.at(4)))
+    assert d.halted() == "foreign_order"
