@@ -1,0 +1,66 @@
+"""Probes through intake, step and journal of a live desk: each one returns by itself, whoever else probes.
+
+The desk is wired as it runs; no address of its answers, because a probe needs none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from daemon.config import Credentials, load
+from daemon.live import LiveDesk, prepare_live
+from daemon.shell.recovery import code_digest, fresh_machine, recover
+from daemon.shell.state_dir import open_state_dir
+from daemon.shell.telemetry import Log
+from daemon.shell.writer import JournalWriter
+from daemon.wiring import identity_of
+
+MODELS = Path(__file__).resolve().parent.parent / "fixture_policy" / "onnx_models"
+NOWHERE = {name: f"http://127.0.0.1:9/{name}" for name in ("alpaca.trading_url", "alpaca.data_url")} | {
+    f"alpaca.{name}": "ws://127.0.0.1:9" for name in ("stream_url", "trade_stream_url", "option_stream_url")
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
+
+
+@contextlib.asynccontextmanager
+async def desk(folder: Path) -> AsyncIterator[LiveDesk]:
+    """A live desk whose engine runs and whose feed and broker do not."""
+    settings = load(None, {"paths.state_dir": folder, "paths.models_dir": MODELS, **NOWHERE})
+    keys = Credentials(api_key_id=SecretStr("a-key-id"), api_secret_key=SecretStr("a-secret-key"))
+    live = prepare_live(settings, keys, dry_run=False)
+    state_dir = open_state_dir(folder, live.meta(), "epoch00001")
+    machine = fresh_machine(live.strategy, identity_of(state_dir.meta), settings.trading())
+    recovered = recover(state_dir.journal.reader(), machine, code_digest())
+    writer = JournalWriter(state_dir.journal)
+    made = LiveDesk(live, Log("error", "json", io.StringIO()), state_dir, recovered, writer)
+    running = asyncio.create_task(made.engine.run([]))
+    try:
+        yield made
+        made.intake.end()
+        await running
+    finally:
+        running.cancel()
+        writer.close()
+        state_dir.close()
+
+
+async def test_two_probes_at_once_both_return(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it, asyncio.timeout(20):
+        await asyncio.gather(it.probe(), it.probe())
+
+
+async def test_a_probe_that_was_given_up_disturbs_no_later_one(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it, asyncio.timeout(20):
+        late = asyncio.create_task(it.probe())
+        await asyncio.sleep(0)
+        late.cancel()
+        await it.probe()
+        assert late.cancelled()
