@@ -332,7 +332,7 @@ class LiveDesk:
             known = Known(session.date, state.session.ended, state.session.last_bar_ns)
         if state.watched:
             self.feed.watch(state.watched)
-        current = await self.feed.catch_up(known)
+        current = await self.feed.catch_up(known, exposed=bool(state.book.positions or state.orders))
         self._plan(current)
         if session is not None and session.date != current.date:
             self._plan_late_report(session)

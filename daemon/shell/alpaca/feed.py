@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from daemon.core.events import Event, SessionEnded, SessionScheduled
+from daemon.core.events import Event, HaltRequested, SessionEnded, SessionScheduled
 from daemon.shell.alpaca.chain import Chain
 from daemon.shell.alpaca.history import History, Known, open_session, sessions_before
 from daemon.shell.alpaca.live_bars import LiveBars, Timing
@@ -99,15 +99,19 @@ class LiveFeed:
 
     # --- sessions -------------------------------------------------------------------------------------------------
 
-    async def catch_up(self, known: Known) -> Session:
+    async def catch_up(self, known: Known, *, exposed: bool = False) -> Session:
         """Put what the recovered state lacks, then the running session so far, or the next one's schedule.
 
         Returns the session that was put last; it may be over by then, and is to be ended. REST is asked until it
-        answers. Raises CalendarError when the calendar does not hold what is needed.
+        answers; where the desk is `exposed` only until the open, or for `repair_s` within a session, because what it
+        holds can be left in no session but the running one: it begins without the bars that could not be had, and a
+        halt keeps new risk off features with a hole. Raises CalendarError when the calendar does not hold what is
+        needed.
         """
+        until_s = asyncio.get_running_loop().time() + self._patience_s() if exposed else None
         while True:
             now_ns = self._clock.now_ns()
-            known = await self._catch_up_past(known, now_ns)
+            known = await self._catch_up_past(known, now_ns, until_s)
             if open_session(known, self._calendar, self._clock.now_ns()) is None and not sessions_before(
                 known, self._calendar, self._clock.now_ns()
             ):
@@ -115,30 +119,40 @@ class LiveFeed:
         running = self._calendar.at(now_ns)
         scheduled = self._announce(running or self._calendar.next_after(now_ns))
         if running is not None:
-            self._bars.put_past(await self._bars.fetched(running), known.last_bar_ns)
+            self._bars.put_past(await self._bars.fetched(running, until_s), known.last_bar_ns)
         if not self._bars.spot:  # the state has all bars already; the chain needs the last price
             past = sessions_before(Known("", True, 0), self._calendar, now_ns)
-            bars = await self._bars.fetched(past[0]) if past else ()
+            bars = await self._bars.fetched(past[0], until_s) if past else ()
             self._bars.spot = bars[-1].close if bars else 0.0
+        if self._bars.abandoned:
+            detail = f"no bars of {', '.join(dict.fromkeys(self._bars.abandoned))} could be had at the start"
+            self._put(HaltRequested(self._clock.now_ns(), "history_missing", detail, "feed"))
         return scheduled.session
 
-    async def _catch_up_past(self, known: Known, now_ns: int) -> Known:
+    def _patience_s(self) -> float:
+        """Real seconds that the past may take while something is held: until the open, at least `repair_s`."""
+        now_ns = self._clock.now_ns()
+        running = self._calendar.at(now_ns) is not None
+        until_open_s = 0.0 if running else self._clock.real_s(self._calendar.next_after(now_ns).open_ns - now_ns)
+        return max(until_open_s, self._timing.repair_s)
+
+    async def _catch_up_past(self, known: Known, now_ns: int, until_s: float | None) -> Known:
         """Finish the session the state has open, then the latest ones that a warm strategy needs, oldest first."""
         unfinished = open_session(known, self._calendar, now_ns)
         missed = sessions_before(known, self._calendar, now_ns)
         needed: list[tuple[Session, tuple[Bar, ...]]] = []
         count = 0
         for session in missed[:MOST_SESSIONS_BACK]:
-            if count >= self._history_bars:
+            if count >= self._history_bars or self._bars.abandoned:
                 break
-            bars = await self._bars.fetched(session)
+            bars = await self._bars.fetched(session, until_s)
             needed.append((session, bars))
             count += len(bars)
         else:
             if not known.session_date and count < self._history_bars:
                 self._tell("history_short", symbol=self._symbol, bars=count, expected=self._history_bars)
         if unfinished is not None:
-            needed.append((unfinished, await self._bars.fetched(unfinished)))
+            needed.append((unfinished, await self._bars.fetched(unfinished, until_s)))
         for session, bars in reversed(needed):
             self._announce(session)
             known = replace(known, last_bar_ns=self._bars.put_past(bars, known.last_bar_ns))

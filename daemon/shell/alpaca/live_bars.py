@@ -68,6 +68,7 @@ class LiveBars:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.spot = 0.0  # the last close known, 0 for none
+        self.abandoned: list[str] = []  # dates of sessions whose bars could not be had in time
         self._clock = clock
         self._symbol = symbol
         self._put = put
@@ -128,11 +129,16 @@ class LiveBars:
         self._merge.know(bars, last_ns)
         return last_ns
 
-    async def fetched(self, session: Session) -> tuple[Bar, ...]:
-        """All bars of a session up to now, asked for until REST answers."""
-        return await self._patiently(
-            session, lambda: self._history.session(self._symbol, session, self._clock.now_ns())
-        )
+    async def fetched(self, session: Session, until_s: float | None = None) -> tuple[Bar, ...]:
+        """All bars of a session up to now, asked for until REST answers, or the loop's time is `until_s`: then none."""
+        try:
+            async with asyncio.timeout_at(until_s):
+                return await self._patiently(
+                    session, lambda: self._history.session(self._symbol, session, self._clock.now_ns())
+                )
+        except TimeoutError:
+            self.abandoned.append(session.date)
+            return ()
 
     async def run(self) -> None:
         """Stream, repair and watch for silence until cancelled."""

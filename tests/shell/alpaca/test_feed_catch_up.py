@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.core.events import BarClosed, QuotesReceived, SessionScheduled
+from daemon.core.events import BarClosed, HaltRequested, QuotesReceived, SessionScheduled
 from daemon.shell.alpaca.history import Known
-from tests.shell.alpaca.market_desk import MINUTE, bar, desk, kinds, session
+from daemon.shell.alpaca.live_bars import Timing
+from tests.shell.alpaca.market_desk import MINUTE, SECOND, bar, desk, kinds, session
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
 
@@ -133,3 +134,36 @@ async def test_the_schedule_carries_the_sessions_around_it(tmp_path: Path) -> No
         last = it.of(SessionScheduled)[-1]
         assert [day.date for day in last.upcoming[:2]] == ["2024-07-05", "2024-07-08"]
         assert last.previous[-1].date == "2024-07-02"
+
+
+async def test_an_exposed_desk_begins_the_running_session_without_the_past_that_cannot_be_had(tmp_path: Path) -> None:
+    day, hasty = session("2024-07-01"), Timing(repair_s=0.5, retry_first_s=0.05, retry_most_s=0.1)
+    async with desk(tmp_path, "2024-07-02", 10 * 60 + 30, rate=1.0, timing=hasty) as it:
+        it.server.faults.add("http_error", times=1000, status=503, where={"path": "/v2/stocks/bars*"})
+        known = Known(day.date, False, day.open_ns + 330 * MINUTE)
+        assert await it.feed.catch_up(known, exposed=True) == session("2024-07-02")
+        (halt,) = it.of(HaltRequested)
+        assert (halt.reason, "2024-07-01" in halt.detail) == ("history_missing", True)
+        it.events.remove(halt)
+        assert kinds(it.events) == [
+            "SessionScheduled 2024-07-01",
+            "SessionEnded 2024-07-01",
+            "SessionScheduled 2024-07-02",
+        ]
+
+
+async def test_an_exposed_desk_gets_the_past_that_can_be_had_and_does_not_halt(tmp_path: Path) -> None:
+    day = session("2024-07-01")
+    async with desk(tmp_path, "2024-07-02", -HOUR) as it:
+        await it.feed.catch_up(Known(day.date, False, day.open_ns + 386 * MINUTE), exposed=True)
+        assert it.minutes_of(day) == [387, 388, 389]
+        assert it.of(HaltRequested) == []
+
+
+async def test_an_exposed_desk_waits_for_its_past_until_the_open(tmp_path: Path) -> None:
+    day, hasty = session("2024-07-01"), Timing(repair_s=0.1, retry_first_s=0.05, retry_most_s=0.1)
+    async with desk(tmp_path, "2024-07-02", -90, rate=60.0, timing=hasty) as it:
+        it.server.faults.add("http_error", times=1000, status=503, where={"path": "/v2/stocks/bars*"})
+        await it.feed.catch_up(Known(day.date, False, day.open_ns + 386 * MINUTE), exposed=True)
+        assert it.clock.now_ns() >= session("2024-07-02").open_ns - SECOND  # a timer may be that early
+        assert [halt.reason for halt in it.of(HaltRequested)] == ["history_missing"]
