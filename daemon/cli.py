@@ -24,6 +24,7 @@ from daemon.core.state import State
 from daemon.lean import with_pandas
 from daemon.shell.calendar import CalendarError
 from daemon.shell.journal import JournalError, WriteFailed
+from daemon.shell.log_stream import LossyStream
 from daemon.shell.model_store import ModelError
 from daemon.shell.state_dir import StateDirError, check_identity, locked_by, peek
 from daemon.shell.tape import TapeError
@@ -129,7 +130,8 @@ def _run_live(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
     from daemon.shell.intake import IntakeFull
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
-    log = Log(settings.log.level, settings.log.format)
+    stream = LossyStream(sys.stderr)  # a reader who stalls stalls no trading
+    log = Log(settings.log.level, settings.log.format, stream)
     try:
         stopped_by = uvloop.run(run_live(prepare_live(settings, keys, dry_run=dry_run), log))
     except REFUSALS as error:
@@ -140,6 +142,8 @@ def _run_live(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
     except (StepFailed, IntakeFull) as error:
         log("step_failed", problem=str(error))
         return TROUBLE
+    finally:
+        stream.finish()
     return TROUBLE if stopped_by == "disk_full" else 0
 
 

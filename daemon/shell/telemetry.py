@@ -7,8 +7,9 @@ whole vocabulary; docs/LOGS.md shows it and a test compares the two.
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO, cast
 
 import structlog
 
@@ -235,8 +236,8 @@ LOG_EVENTS: dict[str, LogEvent] = {
 class Log:
     """Writes declared events. Raises ValueError for an undeclared one or other fields: a bug, found by the tests."""
 
-    def __init__(self, level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:
-        stream = stream if stream is not None else sys.stderr
+    def __init__(self, level: str = "info", style: str = "auto", stream: TextIO | io.TextIOBase | None = None) -> None:
+        stream = cast(TextIO, stream if stream is not None else sys.stderr)
         pretty = style == "pretty" or (style == "auto" and stream.isatty())
         processors: list[Any] = [
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -1,0 +1,74 @@
+"""Standard error of a live daemon: a thread of its own writes the lines, so that a reader who stalls stalls nothing.
+
+Bounded and lossy: when nobody reads, the newest lines are dropped and counted, and one line says how many once it flows
+again. The event loop never waits for it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import queue
+import threading
+from typing import TextIO
+
+CAPACITY = 10_000  # lines
+END_S = 2.0  # what the end waits for the last lines
+
+
+class LossyStream(io.TextIOBase):
+    """A text stream before another one."""
+
+    def __init__(self, target: TextIO, capacity: int = CAPACITY) -> None:
+        self._target = target
+        self._lines: queue.Queue[str | None] = queue.Queue(capacity)
+        self._part = ""
+        self._lost = 0  # counted by the writers
+        self._told = 0  # counted by the thread
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were lost and not told yet."""
+        return self._lost - self._told
+
+    def isatty(self) -> bool:
+        """As the stream behind it."""
+        return self._target.isatty()
+
+    def write(self, text: str) -> int:
+        """Take text; whole lines go to the thread, or are dropped when too many wait."""
+        *lines, self._part = (self._part + text).split("\n")
+        for line in lines:
+            try:
+                self._lines.put_nowait(line + "\n")
+            except queue.Full:
+                self._lost += 1
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: the thread flushes."""
+
+    def finish(self, deadline_s: float = END_S) -> None:
+        """Write what waits and end, at the deadline with what could be written."""
+        try:
+            self._lines.put(None, timeout=deadline_s)
+        except queue.Full:
+            return
+        self._thread.join(deadline_s)
+
+    def _run(self) -> None:
+        while True:
+            line = self._lines.get()
+            try:
+                if line is not None:
+                    self._target.write(line)
+                if lost := self.dropped:
+                    self._told += lost
+                    self._target.write(json.dumps({"event": "log_dropped", "lines": lost, "level": "warning"}) + "\n")
+                self._target.flush()
+            except (OSError, ValueError):  # nobody reads any more: that stops no trading
+                pass
+            if line is None:
+                return
