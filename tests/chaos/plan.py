@@ -42,8 +42,8 @@ class Plan:
 
     @property
     def halts(self) -> frozenset[str]:
-        """The reasons of a halt that this session may end in."""
-        return frozenset({"blind"}).union(*(trouble.kind.halts for trouble in self.troubles))
+        """The reasons of a halt that this session may end in: those of its kinds, and those of too long an outage."""
+        return frozenset({"blind", "history_missing"}).union(*(trouble.kind.halts for trouble in self.troubles))
 
     @property
     def books(self) -> bool:
