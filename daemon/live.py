@@ -166,6 +166,8 @@ class LiveDesk:
                 ours,
                 self._patience(),
             )
+            orders = recovered.machine.state.orders
+            self.link.follow({name: order.order_id for name, order in orders.items() if order.order_id and ours(name)})
         self.engine = Engine(
             recovered,
             writer,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -115,6 +115,10 @@ class BrokerLink:
                     self._asked.set()
                 case _:
                     pass
+
+    def follow(self, order_ids: Mapping[str, str]) -> None:
+        """Orders of an earlier run that may be open: client order id -> the broker's id. Before `run`."""
+        self._order_ids.update(order_ids)
 
     async def run(self) -> None:
         """Keep the stream and the reports going until cancelled. Raises (in a group) only what is a bug."""
@@ -283,7 +287,7 @@ class BrokerLink:
         """A report after each connect, each minute and when asked; only while the stream listens: none hides a hole."""
         failures, told_in = 0, -1
         while True:
-            await self._listening.wait()
+            await self._until_listening()
             connection = self._connection
             if told_in != connection:
                 self._reporter.forget()
@@ -304,6 +308,17 @@ class BrokerLink:
             self._take_report(report)
             await self._next_report()
 
+    async def _until_listening(self) -> None:
+        """Return when the stream listens. As often as a report is due without it, each order that may be open is looked
+        up: what became of it must not wait for the stream, and a look-up calls nothing reconciled.
+        """
+        while not self._listening.is_set():
+            due = self._clock.sleep_until(self._clock.now_ns() + round(self._patience.report_every_s * wire.SECOND_NS))
+            await _first(self._listening.wait(), due)
+            if not self._listening.is_set():
+                for name in self._order_ids:
+                    self._look_up_soon(name)
+
     def _take_report(self, report: BrokerReported) -> None:
         for order in (*report.open_orders, *report.ended_orders):
             self._remember(order)
@@ -314,9 +329,14 @@ class BrokerLink:
         given_ns = self._clock.now_ns()
         await self._clock.sleep_until(given_ns + round(self._patience.report_gap_s * wire.SECOND_NS))
         minute = self._clock.sleep_until(given_ns + round(self._patience.report_every_s * wire.SECOND_NS))
-        waits = {asyncio.create_task(self._asked.wait()), asyncio.create_task(minute)}
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waits:
-                task.cancel()
+        await _first(self._asked.wait(), minute)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Return when the first of them does; the others are cancelled."""
+    tasks = {asyncio.create_task(wait) for wait in waits}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

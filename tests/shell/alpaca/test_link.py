@@ -380,3 +380,42 @@ async def test_no_key_is_in_any_event_or_log() -> None:
         said = str(it.events) + str(it.told) + repr(it.link)
     assert DEFAULT_KEY not in said
     assert DEFAULT_SECRET not in said
+
+
+async def test_without_the_stream_an_order_that_may_be_open_is_looked_up_as_often_as_a_report_is_due() -> None:
+    seldom = Patience(report_every_s=60.0, report_gap_s=0.01, missing_gap_s=0.05, first_pause_s=0.01)
+    async with linked(seldom, rate=120.0) as it:
+        it.desk.server.faults.add("upgrade_refused", times=10_000, where={"stream": "trade"})
+        it.desk.server.faults.add("socket_drop", where={"stream": "trade"})
+        await it.until(BrokerLost)
+        reports = len(it.of(BrokerReported))
+        await it.link.release([buy()])
+        await it.until(OrderAccepted)
+        found = await it.until(OrderFound)
+        assert (found.order.client_order_id, found.order.filled) == (NAME, Decimal(1))
+        asked = it.desk.count("GET", "/v2/orders:by_client_order_id")
+        await asyncio.sleep(1.2)  # more than two simulated minutes
+        assert it.desk.count("GET", "/v2/orders:by_client_order_id") == asked  # it has ended
+        assert len(it.of(BrokerReported)) == reports
+
+
+async def test_an_order_of_an_earlier_run_is_followed_from_the_start() -> None:
+    async with desk(rules=WHOLE, rate=120.0) as it:
+        await it.orders.submit(buy())
+        await eventually(lambda: not it.server.account.by_client_id[NAME].open)
+        it.server.faults.add("upgrade_refused", times=10_000, where={"stream": "trade"})
+        events: list[Event] = []
+
+        def unheard(_name: str, **_fields: Any) -> None:
+            pass
+
+        open_stream = partial(
+            TradeStream, it.server.trade_stream_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=unheard
+        )
+        reporter = Reporter(it.reads, it.clock, OURS, unheard)
+        link = BrokerLink(it.clock, events.append, unheard, it.orders, it.reads, reporter, open_stream, OURS)
+        link.follow({NAME: it.server.account.by_client_id[NAME].id})
+        task = asyncio.create_task(link.run())
+        await eventually(lambda: any(isinstance(event, OrderFound) for event in events))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
