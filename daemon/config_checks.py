@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -90,24 +91,26 @@ def _wrong_addresses(settings: Settings) -> Iterator[Problem]:
 
 def _wrong_clock(settings: Settings) -> Iterator[Problem]:
     """A simulated clock that is not allowed, or not told completely."""
-    clock = settings.clock
-    if not clock.rate:
-        if clock.sim_start or clock.anchor_unix_s:
-            yield "clock.rate", clock.rate, "above 0, because clock.sim_start or clock.anchor_unix_s is set"
+    clock, standing = settings.clock, Clock()
+    changed = next((name for name in ("sim_start", "anchor_unix_s", "rate") if _differs(clock, standing, name)), None)
+    if changed is None:
         return
     if not all(_host(_split(settings.address(name))) in LOOPBACK for name in ADDRESSES):
-        expected = "0 (the real clock): simulated time is only for a server on this machine, at every address of alpaca"
-        yield "clock.rate", clock.rate, expected
+        expected = "its default: simulated time is only for a server on this machine, at every address of alpaca"
+        yield f"clock.{changed}", getattr(clock, changed), expected
         return
     if sim_start_ns(clock) is None:
-        yield "clock.sim_start", clock.sim_start, "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00"
+        expected = "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00, or seconds since 1970"
+        yield "clock.sim_start", clock.sim_start, expected
     if not clock.anchor_unix_s:
         expected = "the real moment at which the clock shows sim_start, in seconds since 1970, above 0"
         yield "clock.anchor_unix_s", clock.anchor_unix_s, expected
 
 
 def sim_start_ns(clock: Clock) -> int | None:
-    """`sim_start` as nanoseconds UTC; None for what is no time with a zone."""
+    """`sim_start` as nanoseconds UTC; None for what is neither a time with a zone nor seconds since 1970."""
+    if re.fullmatch(r"\d{1,10}(\.\d{1,9})?", clock.sim_start, re.ASCII):
+        return int(Decimal(clock.sim_start) * 1_000_000_000)
     try:
         moment = datetime.fromisoformat(clock.sim_start)
     except ValueError:
@@ -115,6 +118,10 @@ def sim_start_ns(clock: Clock) -> int | None:
     if moment.tzinfo is None:
         return None
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def _differs(clock: Clock, standing: Clock, name: str) -> bool:
+    return bool(getattr(clock, name) != getattr(standing, name))
 
 
 def values(section: Any) -> dict[str, object]:

@@ -6,16 +6,18 @@ What keys must be beside one another is `config_checks.py`'s subject, where valu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from daemon.core.limits import Broker, Contracts, Execution, Paper, Risk, Sizing, Trading
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
 _Positive = Annotated[int, Ge(1)]
+_Moment = Annotated[str, BeforeValidator(lambda told: str(told) if isinstance(told, datetime | int | float) else told)]
 _Seconds = Annotated[float, Gt(0), Le(3600)]
 
 
@@ -92,12 +94,12 @@ class Alpaca:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Simulated time, against a server on this machine alone. `rate` 0 is the real clock."""
+    """Simulated time, against a server on this machine alone. Without `sim_start` it is the real clock."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     anchor_unix_s: Annotated[float, Ge(0)] = 0.0
-    sim_start: str = ""
-    rate: Annotated[float, Ge(0), Le(100_000)] = 0.0
+    sim_start: _Moment = ""
+    rate: Annotated[float, Gt(0), Le(100_000)] = 1.0
 
 
 @dataclass(frozen=True, slots=True)

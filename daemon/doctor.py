@@ -85,7 +85,7 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
 
 def _addresses(settings: Settings) -> Finding:
     shown = ", ".join(dict.fromkeys(settings.address(name).split("/")[2] for name in ADDRESSES))
-    told = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.rate else shown
+    told = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else shown
     return Finding("addresses", OK, told)
 
 

@@ -106,7 +106,7 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
 def clock_of(settings: Settings) -> Clock:
     """The daemon's clock: real, or simulated where the settings say so."""
     start_ns = sim_start_ns(settings.clock)
-    if not settings.clock.rate or start_ns is None:
+    if start_ns is None:
         return Clock.real()
     return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate)
 

@@ -391,7 +391,7 @@ def test_a_live_desk_is_refused_at_the_paper_host_and_without_its_number() -> No
 def test_simulated_time_is_refused_while_one_address_is_of_another_machine(name: str) -> None:
     elsewhere = {**LOOPBACK, **CLOCK, name: defaults()["alpaca"][name.removeprefix("alpaca.")]}
     with pytest.raises(
-        ConfigError, match=r"clock\.rate is 60.* simulated time is only for a server on this machine"
+        ConfigError, match=r"clock\.sim_start is .* simulated time is only for a server on this machine"
     ) as caught:
         load(None, elsewhere)
     assert len(str(caught.value).splitlines()) == 1
@@ -401,17 +401,27 @@ def test_simulated_time_needs_its_rate_its_start_and_its_anchor() -> None:
     settings = load(None, {**LOOPBACK, **CLOCK})
     assert sim_start_ns(settings.clock) == 1_719_838_800_000_000_000  # 13:00 UTC on the first of July 2024
     for key, value, expected in (
-        ("clock.sim_start", "", "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00"),
+        ("clock.sim_start", "", "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00, or seconds since 1970"),
         ("clock.sim_start", "2024-07-01T09:00:00", "ISO 8601 with a zone"),
         ("clock.sim_start", "nine", "ISO 8601 with a zone"),
         ("clock.anchor_unix_s", 0, "the real moment at which the clock shows sim_start"),
         ("clock.anchor_unix_s", -1, "greater than or equal to 0"),
-        ("clock.rate", 0, "above 0, because clock.sim_start or clock.anchor_unix_s is set"),
-        ("clock.rate", -1, "greater than or equal to 0"),
+        ("clock.rate", 0, "greater than 0"),
+        ("clock.rate", -1, "greater than 0"),
         ("clock.rate", 100_001, "less than or equal to 100000"),
     ):
         with pytest.raises(ConfigError, match=rf"^{re.escape(key)} is .*expected {re.escape(expected)}"):
             load(None, {**LOOPBACK, **CLOCK, key: value})
+
+
+@pytest.mark.parametrize("told", ["1719838800", "2024-07-01 13:00:00Z", "2024-07-01T09:00:00-04:00", '"1719838800.0"'])
+def test_a_start_may_be_a_time_of_toml_text_or_seconds(told: str, tmp_path: Path) -> None:
+    addresses = "\n".join(f'{key.partition(".")[2]} = "{value}"' for key, value in LOOPBACK.items())
+    path = write(
+        tmp_path, f"[alpaca]\n{addresses}\n[clock]\nanchor_unix_s = 1.5\nsim_start = {told.replace(' ', 'T')}\n"
+    )
+    clock = load(path, {}).clock
+    assert (sim_start_ns(clock), clock.rate) == (1_719_838_800_000_000_000, 1.0)
 
 
 @given(st.datetimes(timezones=st.timezones()))
