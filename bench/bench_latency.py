@@ -1,8 +1,8 @@
 """From a bar's bytes leaving the loopback broker to its order's bytes arriving there, by stage: `make bench`.
 
 The broker is a process of its own; the daemon is one too, run whole with a few functions wrapped by time stamps, which
-cost a microsecond each. All read CLOCK_MONOTONIC. References of the same run: a bare websocket-to-POST round trip over
-the same libraries, and one 4 KiB write with fsync on the same disk.
+cost a microsecond each. All read CLOCK_MONOTONIC. References, at the same time on the same machine: a bare
+websocket-to-POST round trip over the same libraries, and one 4 KiB write with fsync on the same disk.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from bench.tapes import recorded_minutes, synthetic_minutes
 RATE = 240.0  # simulated seconds a real one: a bar every quarter of a second
 HISTORY_SESSIONS = 2  # of the tape, before the one that is traded
 BEFORE_OPEN_S, AFTER_CLOSE_S = 20 * 60, 120  # simulated
-ECHOES, ECHO_EVERY_S = 300, 0.02
-FSYNCS = 300
+ECHOES, ECHO_EVERY_S = 300, 0.3  # through nearly the whole session: the machine treats both alike
 BAR_MARK = b"\xa1T\xa1b"  # {"T": "b" ...} in msgpack
 KEY, SECRET = "PKTEST00000000000000", "loopback-secret-0000000000000000000000000"
 ALTERNATING: dict[str, dict[str, object]] = {
@@ -105,8 +104,7 @@ class Stamped:
 
 
 def _serve(pipe: Connection, tape: str, config: str, state_dir: str) -> None:
-    """First the bare round trips, then one session; what was stamped goes back through the pipe."""
-    asyncio.run(_echo(pipe))
+    """One session; what was stamped goes back through the pipe."""
     stamped = Stamped()
     stamped.install()
     asyncio.run(_session(pipe, tape, Path(config), Path(state_dir), stamped))
@@ -247,6 +245,10 @@ def _daemon(config: str, result: str) -> None:
 # --- references -------------------------------------------------------------------------------------------------------
 
 
+def _serve_echoes(pipe: Connection) -> None:
+    asyncio.run(_echo(pipe))
+
+
 async def _echo(pipe: Connection) -> None:
     """A bare server: a short message over a websocket now and then, and the time at which each POST for it came."""
     sent: dict[int, float] = {}
@@ -279,26 +281,20 @@ async def _echo(pipe: Connection) -> None:
     pipe.send(took)
 
 
-async def _answer_echoes(port: int) -> None:
-    """The bare client: a message in, a POST out, nothing else."""
-    session = requests.Session()
+async def _answer_echoes(port: int, folder: Path) -> list[float]:
+    """The bare client: a message in, a POST out; then, on its own, a block to the disk, of which the seconds return."""
+    took, session, block = [], requests.Session(), bytes(4096)
     session.trust_env = False
-    async with connect(f"ws://127.0.0.1:{port}/stream", proxy=None) as socket:
-        async for frame in socket:
-            number = msgpack.unpackb(frame)[0]["n"]
-            body = {"n": number, "symbol": "SPY", "qty": 1, "side": "buy", "type": "limit", "limit_price": "1.50"}
-            session.post(f"http://127.0.0.1:{port}/orders", json=body, timeout=5)
-
-
-def fsyncs(folder: Path) -> list[float]:
-    """Seconds of writing 4 KiB at the end of a file and waiting until the disk has it, each time."""
-    took, block = [], bytes(4096)
     with (folder / "block").open("wb", buffering=0) as file:
-        for _ in range(FSYNCS):
-            began = time.monotonic()
-            file.write(block)
-            os.fsync(file.fileno())
-            took.append(time.monotonic() - began)
+        async with connect(f"ws://127.0.0.1:{port}/stream", proxy=None, ping_interval=None) as socket:
+            async for frame in socket:
+                number = msgpack.unpackb(frame)[0]["n"]
+                body = {"n": number, "symbol": "SPY", "qty": 1, "side": "buy", "type": "limit", "limit_price": "1.50"}
+                session.post(f"http://127.0.0.1:{port}/orders", json=body, timeout=5)
+                began = time.monotonic()
+                file.write(block)
+                os.fsync(file.fileno())
+                took.append(time.monotonic() - began)
     return took
 
 
@@ -312,13 +308,16 @@ def measure(tape: Path, folder: Path) -> dict[str, Any]:
     config, result = folder / "config.toml", folder / "stamps.json"
     server = spawn.Process(target=_serve, args=(theirs, str(tape), str(config), str(folder / "state")), daemon=True)
     server.start()
-    uvloop.run(_answer_echoes(pipe.recv()))
-    pipe.send("done")
-    bare: list[float] = pipe.recv()
-    disk = fsyncs(folder)
+    echo_pipe, echo_theirs = spawn.Pipe()
+    echo = spawn.Process(target=_serve_echoes, args=(echo_theirs,), daemon=True)
+    echo.start()
+    port = echo_pipe.recv()
     pipe.recv()
     daemon = spawn.Process(target=_daemon, args=(str(config), str(result)), daemon=True)
     daemon.start()
+    disk = uvloop.run(_answer_echoes(port, folder))
+    echo_pipe.send("done")
+    bare: list[float] = echo_pipe.recv()
     while not pipe.poll(1.0):
         if daemon.exitcode is not None:
             raise RuntimeError(f"rltraderd ended early with {daemon.exitcode}")
