@@ -17,6 +17,7 @@ from tests.chaos.desk import START_LIMIT_S, fill, make_room
 if TYPE_CHECKING:
     from tests.chaos.session import Run
 
+LAST_BYTES = 64 * 1024
 FULL_LIMIT_S = 45.0  # real seconds until a daemon without room for its journal has halted and ended
 
 
@@ -70,8 +71,9 @@ def freeze(run: Run) -> None:
 def disk_full(run: Run) -> None:
     """Nothing is left of the disk until the daemon has ended; then there is room again, and the next life."""
     if run.disk is None:
-        return
-    fill(run.disk)
+        run.desk.let_files_grow_by(LAST_BYTES)
+    else:
+        fill(run.disk)
     until = time.monotonic() + FULL_LIMIT_S
     while run.desk.alive() and time.monotonic() < until:
         time.sleep(0.05)
@@ -83,7 +85,8 @@ def disk_full(run: Run) -> None:
         run.desk.ends.append(why)
         if "disk_full" not in why and "journal_failed" not in why:
             run.problems.append(f"the full disk ended it without naming it: {why[:300]}")
-    make_room(run.disk)
+    if run.disk is not None:
+        make_room(run.disk)
     run.start()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Iterator
@@ -94,6 +95,15 @@ class Desk:
             if event["event"] == "" and "Error" in event["text"]:
                 return f"{code}: {event['text']}"
         return f"{code}: no reason in the log"
+
+    def let_files_grow_by(self, size: int) -> None:
+        """From now on no file of this life grows beyond its journal's log as it is and `size` bytes: where no small
+        disk can be mounted, its writes fail all the same.
+        """
+        with contextlib.suppress(OSError):
+            log = self.state_dir / f"{FILE}-wal"
+            limit = log.stat().st_size + size
+            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (limit, limit))
 
     def core_size(self) -> str:
         """The limit for core dumps of this life, as the kernel tells it; "" where it is over."""
