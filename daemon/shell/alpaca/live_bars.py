@@ -24,6 +24,7 @@ from daemon.shell.clock import SECOND_NS, Clock
 from strategies.contract import Bar, Session
 
 LATE_NS = 10 * SECOND_NS  # a bar comes about a second after its minute's end; one empty minute is no silence
+EARLY_NS = MINUTE_NS  # a bar whose minute ends later than this ahead of our clock is none: it would bar all that follow
 NOT_FOUND = frozenset((400, 404, 422))
 
 
@@ -150,7 +151,12 @@ class LiveBars:
     # --- streamed -----------------------------------------------------------------------------------------------------
 
     def _on_bar(self, bar: Bar, session: Session) -> None:
-        """A streamed bar, first or updated, of regular hours."""
+        """A streamed bar, first or updated, of regular hours; one from the future is refused: none could follow."""
+        now_ns = self._clock.now_ns()
+        if bar.start_ns + MINUTE_NS > now_ns + EARLY_NS:
+            detail = f"its minute begins at {bar.start_ns}, now is {now_ns}"
+            self._give([BarRejected(now_ns, bar.symbol, bar.start_ns, "early", detail)])
+            return
         self._heard_ns = max(self._heard_ns, bar.start_ns + MINUTE_NS)
         current = self._session
         if current is None or session.date > current.date:  # the schedule's job did not run
@@ -165,7 +171,7 @@ class LiveBars:
         if bar.start_ns > merge.last_ns + MINUTE_NS and not merge.holding:
             merge.hold()
             self._ask_repair("a minute is missing")
-        self._give(merge.add(bar, self._clock.now_ns()))
+        self._give(merge.add(bar, now_ns))
 
     def _on_rejected(self, rejected: BarRejected) -> None:
         if rejected.reason != "wrong_symbol":

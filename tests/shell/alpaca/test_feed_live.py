@@ -19,6 +19,7 @@ import pytest
 from daemon.core.events import (
     BarClosed,
     BarCorrected,
+    BarRejected,
     ContractsListed,
     QuotesReceived,
     SessionEnded,
@@ -26,7 +27,9 @@ from daemon.core.events import (
 )
 from daemon.shell.alpaca.feed import LiveFeed
 from daemon.shell.alpaca.history import Known
+from strategies.contract import Bar
 from strategies.option_scalper import SPEC
+from tests.alpaca_server import data_rest, data_stream
 from tests.shell.alpaca.market_desk import MINUTE, SECOND, TIMING, MarketDesk, bar, desk, session
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
@@ -307,3 +310,16 @@ async def test_an_option_stream_that_turns_deaf_is_told_and_left_and_quotes_come
         await it.until(lambda: it.feed._quotes.stream.socket.counts["connects"] > 1)
         quoted_ns = it.feed._quotes.book.take()[0].quoted_ns
         await it.until(lambda: it.feed._quotes.book.take()[0].quoted_ns > quoted_ns)
+
+
+@pytest.mark.parametrize("ahead", [bar(DAY, 380), bar(session("2024-07-03"), 5)])
+async def test_a_bar_of_a_minute_to_come_is_refused_and_the_session_goes_on(tmp_path: Path, ahead: Bar) -> None:
+    async with live(tmp_path) as it:
+        await reach(it, 3)
+        message = data_stream.Message("b", "SPY", ahead.start_ns, data_rest.bar_fields(ahead))
+        data_stream.hub(it.server).publish([message])
+        await it.until(lambda: it.of(BarRejected))
+        given = max(it.minutes_of(DAY))
+        await reach(it, given + 3)
+        assert [(event.start_ns, event.reason) for event in it.of(BarRejected)] == [(ahead.start_ns, "early")]
+        assert [event.session.date for event in it.of(SessionScheduled)][-1] == DATE
