@@ -1,7 +1,7 @@
 """Option quotes from the stream, conflated: the newest of each contract, with the extremes of its mids in between.
 
-`QuoteBook` is pure and keeps what was quoted, `OptionStream` feeds it, `LiveQuotes` says which contracts and gives
-them out. A quote that is crossed, negative or no number is counted and dropped; how old one may be is not judged here.
+`QuoteBook` keeps what was quoted, `OptionStream` feeds it, `LiveQuotes` says which contracts and gives them out. A quote
+that is crossed, negative, early or no number is counted and dropped; how old one may be is not judged here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from daemon.shell.alpaca.stock_stream import instant_ns
 from daemon.shell.clock import SECOND_NS, Clock
 
 CHANNEL = "quotes"
+EARLY_NS = 60 * SECOND_NS  # a quote's time may be so far ahead of our clock
 _CENT = Decimal("0.01")
 _ZERO = Decimal(0)
 _HIGHEST = Decimal(1_000_000)
@@ -29,8 +30,10 @@ _HIGHEST = Decimal(1_000_000)
 class QuoteBook:
     """The newest quote of each contract. `take` gives quotes out and begins their range of mids anew."""
 
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()  # dropped quotes by reason: not_finite, negative, crossed, older
+    def __init__(self, now_ns: Callable[[], int] | None = None) -> None:
+        """With `now_ns` a quote from the future is dropped: each one after it would be older, and it fresh for ever."""
+        self.counts: Counter[str] = Counter()  # dropped quotes by reason: not_finite, negative, crossed, early, older
+        self._now_ns = now_ns
         self._quotes: dict[str, Quote] = {}
         self._news: set[str] = set()  # quoted since it was last given
 
@@ -63,6 +66,8 @@ class QuoteBook:
             return "negative"
         if bid > ask > 0:
             return "crossed"
+        if self._now_ns is not None and quoted_ns > self._now_ns() + EARLY_NS:
+            return "early"
         known = self._quotes.get(symbol)
         return "older" if known is not None and quoted_ns < known.quoted_ns else ""
 
@@ -158,7 +163,7 @@ class LiveQuotes:
         silence_ns: int,
         breath_s: float,
     ) -> None:
-        self.book = QuoteBook()
+        self.book = QuoteBook(clock.now_ns)
         self.stream = OptionStream(
             endpoint, book=self.book, on_quote=self._on_streamed, on_state=lambda _state: None, tell=tell
         )

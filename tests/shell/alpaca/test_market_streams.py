@@ -196,6 +196,13 @@ def test_an_older_quote_never_replaces_a_newer_one() -> None:
     assert book.take()[0].bid == Decimal("1.00")
 
 
+def test_a_quote_from_the_future_is_dropped_and_those_after_it_count() -> None:
+    book = QuoteBook(lambda: START)
+    assert book.add(CALL, 1.0, 1.1, START + 2 * MINUTE) == "early"
+    assert book.add(CALL, 2.0, 2.1, START) == ""
+    assert [(quote.bid, quote.quoted_ns) for quote in book.take()] == [(Decimal("2.00"), START)]
+
+
 def test_only_what_was_quoted_since_it_was_given_is_news() -> None:
     book = QuoteBook()
     book.add("A", 1.0, 1.1, 1)
