@@ -1,7 +1,7 @@
 """Option quotes from the stream, conflated: the newest of each contract, with the extremes of its mids in between.
 
-`QuoteBook` keeps what was quoted, `OptionStream` feeds it, `LiveQuotes` says which contracts and gives them out. A quote
-that is crossed, negative, early or no number is counted and dropped; how old one may be is not judged here.
+`QuoteBook` keeps what was quoted, `OptionStream` feeds it, `LiveQuotes` says which contracts and gives them out. One
+that is crossed, negative, early or no number is counted and dropped; how old a quote may be is not judged here.
 """
 
 from __future__ import annotations
