@@ -34,9 +34,10 @@ async def panic(
     now_s = asyncio.get_running_loop().time
     until_s = now_s() + deadline_s
     while True:
-        await _order(orders.cancel_all, "cancel", say)
-        await _order(orders.close_all, "close", say)
-        round_until_s = min(until_s, now_s() + round_s)
+        cancelled = await _order(orders.cancel_all, "cancel", say)
+        closed = await _order(orders.close_all, "close", say)
+        wait_s = round_s if cancelled and closed else pause_s  # what failed is tried again at once
+        round_until_s = min(until_s, now_s() + wait_s)
         while True:
             left = await _left(reads, say)
             if left == ():
@@ -51,19 +52,20 @@ async def panic(
             return False
 
 
-async def _order(step: Callable[[], Awaitable[list[Raw]]], what: str, say: Say) -> None:
-    """Ask for one step; say what it was answered, item by item."""
+async def _order(step: Callable[[], Awaitable[list[Raw]]], what: str, say: Say) -> bool:
+    """Ask for one step; say what it was answered, item by item. False when there was no answer."""
     try:
         rows = await step()
     except RestError as error:
         say(f"{what} all: failed: {error}")
-        return
+        return False
     say(f"{what} all: asked for {len(rows)}")
     for row in rows:
         if str(row.get("status")) not in ("200", "204", "207"):
             body = row.get("body")
             message = text(body.get("message")) if isinstance(body, dict) else ""
             say(f"{what} {row.get('symbol') or row.get('id')}: refused: {row.get('status')} {message}")
+    return True
 
 
 async def _left(reads: TradingReads, say: Say) -> tuple[str, ...] | None:

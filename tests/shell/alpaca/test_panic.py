@@ -54,6 +54,13 @@ async def test_a_step_that_fails_is_said_and_the_next_is_tried() -> None:
     assert sum("failed" in line for line in said) == 3
 
 
+async def test_a_step_without_an_answer_does_not_wait_for_the_next_round() -> None:
+    async with desk(rules=ALL_AT_ONCE) as it:
+        await hold(it)
+        it.server.faults.add("http_error", times=2, where={"method": "DELETE", "path": "/v2/positions"})
+        assert await panic(it.orders, it.reads, lambda _: None, deadline_s=10.0, round_s=1000.0, pause_s=0.02)
+
+
 async def test_what_is_left_at_the_deadline_is_told() -> None:
     async with desk(rules=ALL_AT_ONCE) as it:
         await hold(it)
