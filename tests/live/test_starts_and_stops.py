@@ -48,6 +48,11 @@ def traded(account: Account, times: int) -> bool:
     return len(account.trades) >= times
 
 
+def told_flat(played: Stage, before: int) -> bool:
+    """Whether a report after the first `before` ones shows neither a position nor an open order."""
+    return any(not (each["positions"] or each["open_orders"]) for each in played.journaled("BrokerReported")[before:])
+
+
 def verified(played: Stage, capsys: pytest.CaptureFixture[str]) -> bool:
     """Whether `rltraderctl verify` finds the stage's journal identical."""
     code = ctl.main(["verify", "--state-dir", str(played.state_dir)])
@@ -125,9 +130,11 @@ def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes
                 played.server = server
                 count = len(account.trades)
                 played.until_true(partial(traded, account, count + 4), f"trades after the outage {outage}")
+        reports = len(played.journaled("BrokerReported"))
         with serving(played.market, played.clock, **settings) as server:
             played.server = server
             played.until_true(lambda: not played.held() and not account.working, "flat once more")
+            played.until_true(lambda: told_flat(played, reports), "the daemon was told so")
             played.daemons[-1].terminate()
             assert played.daemons[-1].wait(40) == 0, played.log()[-2000:]
     finally:
