@@ -1,34 +1,45 @@
 """The trading stream of the loopback Alpaca, driven by the unchanged alpaca-py `TradingStream` and by a bare websocket.
 
-Expected values: the documented handshake and events, and the tape below (one share costs 500.01 to buy).
+Expected values: the documented handshake and events, and the tape of `trade_listeners.py` (a share costs 500.01).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import json
-import logging
 import random
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
 import websockets
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 
-from strategies.contract import Bar, Session
 from tests.alpaca_server.account import Account
-from tests.alpaca_server.clock import SECOND_NS, SimClock
+from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.faults import Faults
-from tests.alpaca_server.market import Market
 from tests.alpaca_server.order_rules import Refused
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
+from tests.alpaca_server.trade_listeners import (
+    AUTH,
+    CALL,
+    LISTEN,
+    MINUTE_NS,
+    OPEN_NS,
+    UNKNOWN,
+    buy,
+    events,
+    jump,
+    listen_with,
+    listening,
+    said,
+    serving,
+    until,
+)
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "websockets.legacy", DeprecationWarning)
@@ -36,82 +47,6 @@ with warnings.catch_warnings():
     from alpaca.trading.enums import OrderSide, TimeInForce, TradeEvent
     from alpaca.trading.models import TradeUpdate
     from alpaca.trading.requests import MarketOrderRequest
-    from alpaca.trading.stream import TradingStream
-
-MINUTE_NS = 60 * SECOND_NS
-OPEN_NS = 1_748_871_000 * SECOND_NS  # 2025-06-02 13:30 UTC
-SESSIONS = [Session("2025-06-02", OPEN_NS, OPEN_NS + 390 * MINUTE_NS)]
-MARKET = Market.from_bars(
-    [Bar("SPY", OPEN_NS + m * MINUTE_NS, 500.0, 500.0, 500.0, 500.0, 1000.0) for m in range(390)], sessions=SESSIONS
-)
-CALL = "SPY250602C00500000"
-PATIENCE_S = 20.0
-AUTH = {"action": "auth", "key": DEFAULT_KEY, "secret": DEFAULT_SECRET}
-LISTEN = {"action": "listen", "data": {"streams": ["trade_updates"]}}
-UNKNOWN = {"stream": "authorization", "data": {"status": "unauthorized", "action": "authenticate"}}
-
-
-@contextlib.asynccontextmanager
-async def serving(rate: float = 1e-6, **settings: Any) -> AsyncIterator[AlpacaServer]:
-    """The server ten minutes after the open; by default time stands still."""
-    settings.setdefault("rules", Rules(fill_sizes=(1000, 1000), dead_session_s=60))
-    clock = SimClock.starting_now(OPEN_NS + 10 * MINUTE_NS, rate)
-    async with AlpacaServer(MARKET, clock, **settings) as server:
-        yield server
-
-
-@contextlib.asynccontextmanager
-async def listening(server: AlpacaServer, *, raw: bool = True) -> AsyncIterator[list[Any]]:
-    """What alpaca-py's own stream hands to its handler, from the moment the server knows that it listens."""
-    heard: list[Any] = []
-
-    async def hear(update: Any) -> None:
-        heard.append(update)
-
-    stream = TradingStream(DEFAULT_KEY, DEFAULT_SECRET, raw_data=raw, url_override=server.trade_stream_url)
-    stream.subscribe_trade_updates(hear)
-    forever: Any = stream._run_forever  # has no type hints; `run` cannot be used inside of a loop
-    running = asyncio.create_task(forever())
-    try:
-        await until(lambda: server.trade_stream.listeners(DEFAULT_KEY) == 1)
-        yield heard
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await stream.close()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        for _ in itertools.takewhile(lambda _: not true(), itertools.count()):
-            await asyncio.sleep(0.005)
-
-
-def buy(server: AlpacaServer, quantity: int = 1, **fields: Any) -> dict[str, Any]:
-    return server.by_hand("place", **{"symbol": "SPY", "qty": str(quantity), "side": "buy", **fields})
-
-
-def events(heard: list[Any]) -> list[str]:
-    return [message["data"]["event"] for message in heard]
-
-
-async def said(socket: ClientConnection) -> Any:
-    async with asyncio.timeout(PATIENCE_S):
-        return json.loads(await socket.recv())
-
-
-async def listen_with(socket: ClientConnection) -> None:
-    for message in (AUTH, LISTEN):
-        await socket.send(json.dumps(message))
-        await said(socket)
-
-
-def jump(server: AlpacaServer, ns: int) -> None:
-    server.clock.jump_to(ns)
-    server.matching.advance(ns)
-
-
-# --- the handshake ----------------------------------------------------------------------------------------------------
 
 
 async def test_both_forms_of_auth_are_taken_and_the_frames_are_binary() -> None:
@@ -273,181 +208,6 @@ async def test_what_happened_while_nobody_listened_is_not_told_again() -> None:
             assert len(ids(heard)) == 1
 
 
-# --- faults -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("kind", "parameters", "told"),
-    [
-        ("update_lost", {"where": {"event": "fill"}}, ["pending_new", "new"]),
-        ("update_duplicated", {"where": {"event": "fill"}}, ["pending_new", "new", "fill", "fill"]),
-        ("update_reordered", {"where": {"event": "new"}}, ["pending_new", "fill", "new"]),
-        ("update_replayed", {}, ["pending_new", "new", "fill", "new", "fill"]),
-        ("update_replayed", {"copies": 2}, ["pending_new", "new", "fill", "new", "fill", "new", "fill"]),
-        ("unknown_event", {"where": {"event": "new"}}, ["pending_new", "event_of_tomorrow", "fill"]),
-        (
-            "unknown_event",
-            {"where": {"event": "new"}, "extra": True},
-            ["pending_new", "event_of_tomorrow", "new", "fill"],
-        ),
-        ("order_rejected", {}, ["pending_new", "rejected"]),
-        ("unknown_enum", {"where": {"event": "new"}}, ["pending_new", "new", "fill"]),
-        ("unknown_field", {"where": {"event": "new"}}, ["pending_new", "new", "fill"]),
-        ("frame_duplicated", {"where": {"event": "new"}}, ["pending_new", "new", "new", "fill"]),
-        ("order_held_back", {}, ["pending_new"]),
-    ],
-)
-async def test_each_fault_of_an_update_is_what_the_script_says(
-    kind: str, parameters: dict[str, Any], told: list[str]
-) -> None:
-    faults = Faults()
-    faults.add(kind, **parameters)
-    async with serving(faults=faults) as server, listening(server) as heard:
-        buy(server)
-        await until(lambda: len(heard) >= len(told))
-        await asyncio.sleep(0.02)
-        assert events(heard) == told
-        assert faults.met == {kind: 1}
-        replayed = {(m["data"]["event"], m["data"]["execution_id"]) for m in heard}
-        assert len(replayed) == len(set(told))  # a copy has the execution id of its original
-
-
-@pytest.mark.parametrize("kind", ["data_null", "unknown_status", "malformed_json"])
-async def test_a_message_that_alpaca_py_cannot_read_is_lost_and_the_next_one_is_not(
-    kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    faults = Faults()
-    faults.add(kind, where={"event": "new"})
-    with caplog.at_level(logging.CRITICAL, logger="alpaca.trading.stream"):
-        async with serving(faults=faults) as server, listening(server, raw=False) as heard:
-            buy(server)
-            await until(lambda: len(heard) == 2)
-            assert [update.event for update in heard] == [TradeEvent.PENDING_NEW, TradeEvent.FILL]
-
-
-async def test_a_late_update_comes_after_its_simulated_time() -> None:
-    faults = Faults()
-    faults.add("update_late", where={"event": "new"}, delay_s=30)
-    async with serving(rate=600.0, faults=faults) as server, listening(server) as heard:
-        buy(server)
-        await until(lambda: len(heard) == 3)
-        assert events(heard) == ["pending_new", "fill", "new"]
-
-
-async def test_a_fill_that_nobody_hears_is_in_the_books_and_the_dropped_client_comes_back() -> None:
-    faults = Faults()
-    faults.add("fill_unheard")
-    rules = Rules(fill_sizes=(1000, 1000), dead_session_s=0)
-    async with serving(faults=faults, rules=rules) as server, listening(server) as heard:
-        buy(server)
-        await until(lambda: server.account.quantity("SPY") == 1)
-        assert "fill" not in events(heard)
-        await until(lambda: server.trade_stream.listeners(DEFAULT_KEY) == 1)
-        buy(server)
-        await until(lambda: "fill" in events(heard))
-        assert heard[-1]["data"]["position_qty"] == "2"
-
-
-async def test_a_stall_swallows_updates_and_the_socket_lives() -> None:
-    faults = Faults()
-    faults.add("socket_stall", until_ns=OPEN_NS + 20 * MINUTE_NS)
-    async with serving(faults=faults) as server, connect(server.trade_stream_url) as socket:
-        await listen_with(socket)
-        buy(server)
-        await asyncio.sleep(0.02)
-        await (await socket.ping())  # answered
-        jump(server, OPEN_NS + 20 * MINUTE_NS)
-        second = buy(server)
-        assert (await said(socket))["data"]["order"]["id"] == second["id"]
-        assert faults.met["socket_stall"] == 3
-
-
-async def test_a_close_code_reaches_the_client_while_nothing_is_published() -> None:
-    faults = Faults()
-    async with serving(faults=faults) as server, connect(server.trade_stream_url) as socket:
-        await listen_with(socket)
-        faults.add("socket_close", code=1011)
-        with pytest.raises(websockets.ConnectionClosedError) as closed:
-            await said(socket)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1011
-
-
-async def test_a_black_hole_answers_no_ping_and_holds_the_session() -> None:
-    faults = Faults()
-    async with serving(faults=faults) as server:
-        socket = await connect(server.trade_stream_url, ping_interval=None, close_timeout=0.1)
-        await listen_with(socket)
-        faults.add("socket_black_hole", hold_s=60)
-        await until(lambda: faults.met["socket_black_hole"] == 1)
-        pong = await socket.ping()
-        buy(server)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await pong
-        with pytest.raises(websockets.InvalidStatus, match="429"):
-            await connect(server.trade_stream_url)
-        socket.transport.abort()
-
-
-async def test_silence_to_pings_leaves_the_data_flowing() -> None:
-    faults = Faults()
-    async with serving(faults=faults) as server, connect(server.trade_stream_url, ping_interval=None) as socket:
-        await listen_with(socket)
-        faults.add("ping_silence")
-        await until(lambda: faults.met["ping_silence"] == 1)
-        pong = await socket.ping()
-        buy(server)
-        assert (await said(socket))["data"]["event"] == "pending_new"
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await pong
-
-
-@pytest.mark.parametrize("kind", ["mute_after_connect", "mute_after_auth"])
-async def test_a_mute_server_takes_the_auth_and_says_nothing(kind: str) -> None:
-    faults = Faults()
-    faults.add(kind)
-    async with serving(faults=faults) as server, connect(server.trade_stream_url, close_timeout=0.1) as socket:
-        await socket.send(json.dumps(AUTH))
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await socket.recv()
-
-
-async def test_a_frame_above_a_mebibyte_ends_the_connection_of_alpaca_py_with_1009() -> None:
-    faults = Faults()
-    faults.add("oversize_frame")
-    async with serving(faults=faults) as server, connect(server.trade_stream_url) as socket:
-        await listen_with(socket)
-        buy(server)
-        with pytest.raises(websockets.ConnectionClosedError) as closed:
-            await said(socket)
-        assert closed.value.sent is not None
-        assert closed.value.sent.code == 1009
-
-
-async def test_a_listen_that_is_never_acknowledged_brings_no_data() -> None:
-    faults = Faults()
-    faults.add("mute_after_subscribe")
-    async with serving(faults=faults) as server, connect(server.trade_stream_url, close_timeout=0.1) as socket:
-        await socket.send(json.dumps(AUTH))
-        await said(socket)
-        await socket.send(json.dumps(LISTEN))
-        buy(server)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await socket.recv()
-
-
-async def test_an_upgrade_may_be_refused_with_503() -> None:
-    faults = Faults()
-    faults.add("upgrade_refused", status=503, where={"stream": "trade"})
-    async with serving(faults=faults) as server:
-        with pytest.raises(websockets.InvalidStatus, match="503"):
-            await connect(server.trade_stream_url)
-
-
 async def test_an_account_hears_nothing_of_another() -> None:
     accounts = [Account(DEFAULT_KEY, DEFAULT_SECRET), Account("PKTWO", "two", account_number="PA2")]
     async with serving(accounts=accounts) as server, listening(server) as heard:
@@ -508,18 +268,3 @@ async def at_random(server: AlpacaServer, chance: random.Random) -> None:
             case "close":
                 server.by_hand("close", symbol=symbol)
     await asyncio.sleep(0)
-
-
-async def test_a_fill_before_the_reply_is_told_before_the_order_is_known() -> None:
-    faults = Faults()
-    faults.add("fill_before_reply", seconds=0.2)
-    async with serving(faults=faults) as server, listening(server) as heard:
-        client = TradingClient(DEFAULT_KEY, DEFAULT_SECRET, url_override=server.trading_url, raw_data=True)
-        with contextlib.closing(client._session):
-            order = {"symbol": "SPY", "qty": 1, "side": "buy", "type": "market", "time_in_force": "day"}
-            reply = asyncio.create_task(asyncio.to_thread(client.post, "/orders", order))
-            await until(lambda: len(heard) == 3)
-            assert not reply.done()
-            answered = await reply
-        assert isinstance(answered, dict)
-        assert answered["status"] == "pending_new"
