@@ -419,8 +419,14 @@ class LiveDesk:
         await self._service.guard(self.probe, PROBE_S, PROBE_S)
 
     async def _tell_status(self) -> None:
+        """What `systemctl status` shows, and whether the host's clock was set back."""
+        known_ns = 0
         while True:
             self._service.status(_told(self.engine.machine.state))
+            back_ns = self._live.clock.stepped_back_ns
+            if back_ns > known_ns + SECOND_NS:
+                known_ns = back_ns
+                self._tell("clock_stepped_back", by_s=round(back_ns / SECOND_NS, 1))
             await asyncio.sleep(5)
 
     async def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> None:

@@ -68,8 +68,8 @@ def on_bar_closed(draft: Draft, event: BarClosed) -> None:
     session, interval_ns = state.session, draft.machine.spec.bar_interval_s * SECOND_NS
     if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
         return
-    if bar.start_ns < state.last_bar_ns:
-        _count_rejected(draft, "out_of_order", bar.symbol)
+    if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
+        _count_rejected(draft, "out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
         return
     if bar.start_ns == state.last_bar_ns:
         pending = [b.symbol for b in draft.pending_bars]

@@ -21,23 +21,30 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Clock:
     """Time for one daemon. Simulated time is `sim_start_ns` + (real time - `anchor_ns`) x `rate`.
 
-    `source` gives the real time in nanoseconds since 1970 UTC. When it steps back, time stands still until it has
-    caught up; `stepped_back_ns` is the largest step back seen, in real nanoseconds.
+    `source` gives the real time in nanoseconds since 1970 UTC. When it steps back, time goes on at half the speed of
+    `steady`, a clock that is never set, until `source` has caught up; `stepped_back_ns` is the largest step back seen.
     """
 
     __slots__ = (
         "_anchor_ns",
         "_gained",
         "_newest_ns",
+        "_newest_steady_ns",
         "_passed",
         "_sim_start_ns",
         "_source",
+        "_steady",
         "is_simulated",
         "stepped_back_ns",
     )
 
     def __init__(
-        self, source: Callable[[], int], anchor_ns: int = 0, sim_start_ns: int = 0, rate: float | None = None
+        self,
+        source: Callable[[], int],
+        anchor_ns: int = 0,
+        sim_start_ns: int = 0,
+        rate: float | None = None,
+        steady: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         if rate is not None and not (math.isfinite(rate) and rate > 0):
             raise ValueError(f"the clock's rate is {rate}: expected a finite number above 0, such as 60")
@@ -45,14 +52,15 @@ class Clock:
         self._anchor_ns = anchor_ns
         self._sim_start_ns = sim_start_ns
         self._gained, self._passed = (1.0 if rate is None else rate).as_integer_ratio()  # exact, however long it runs
-        self._newest_ns = source()
+        self._steady = steady
+        self._newest_ns, self._newest_steady_ns = source(), steady()
         self.is_simulated = rate is not None
         self.stepped_back_ns = 0
 
     @classmethod
-    def real(cls, source: Callable[[], int] = time.time_ns) -> Self:
+    def real(cls, source: Callable[[], int] = time.time_ns, steady: Callable[[], int] = time.monotonic_ns) -> Self:
         """The host's clock."""
-        return cls(source)
+        return cls(source, steady=steady)
 
     @classmethod
     def simulated(
@@ -82,12 +90,12 @@ class Clock:
             await sleep(min(left_ns / SECOND_NS, NAP_S))
 
     def _real_now_ns(self) -> int:
-        real_ns = self._source()
+        real_ns, steady_ns = self._source(), self._steady()
         if real_ns < self._newest_ns:
             self.stepped_back_ns = max(self.stepped_back_ns, self._newest_ns - real_ns)
-        else:
-            self._newest_ns = real_ns
-        return self._newest_ns
+            real_ns = self._newest_ns + (steady_ns - self._newest_steady_ns) // 2
+        self._newest_ns, self._newest_steady_ns = real_ns, steady_ns
+        return real_ns
 
     def _simulate(self, real_ns: int) -> int:
         if not self.is_simulated:

@@ -194,6 +194,12 @@ LOG_EVENTS: dict[str, LogEvent] = {
     ),
     "ledger_line_unreadable": LogEvent("warning", ("line", "problem"), "A line of the broker's ledger was left out."),
     # --- the service
+    "clock_stepped_back": LogEvent(
+        "warning",
+        ("by_s",),
+        "The host's clock was set back: time here goes on at half speed until it has caught up. Mend time sync.",
+        alarm=True,
+    ),
     "session_planned": LogEvent("info", ("date", "open_ns", "close_ns"), "A session's jobs are on the schedule."),
     "job_failed": LogEvent("error", ("job", "problem"), "A scheduled job raised; trading goes on.", alarm=True),
     "task_failed": LogEvent("error", ("task", "problem"), "Something that only watches raised and is begun again."),

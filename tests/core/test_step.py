@@ -185,6 +185,15 @@ def test_a_bar_twice_or_out_of_order_changes_nothing_but_its_count(minute: int, 
     assert d.state.pending_bars == before.pending_bars
 
 
+def test_a_bar_of_a_minute_to_come_changes_nothing_but_its_count() -> None:
+    d = desk()
+    d.bar(0)
+    before = d.state
+    assert alarms(d.put(ev.BarClosed(d.at(1), bar_at(200, 999.0)))) == ["bar_rejected"]
+    assert (d.state.session, d.state.pending_bars) == (before.session, before.pending_bars)
+    assert d.state.stats == replace(before.stats, bars_rejected=1)
+
+
 def test_bars_of_several_symbols_that_close_together_are_observed_together() -> None:
     d = desk()
     other = Bar("QQQ", OPEN, 1.0, 1.0, 1.0, 400.0, 1.0)

@@ -53,10 +53,10 @@ def test_a_simulated_clock_runs_at_its_rate_from_its_anchor() -> None:
     assert Clock.simulated(NOON / SECOND, OPEN, 60, host).now_ns() == OPEN - 60 * SECOND
 
 
-def test_time_stands_still_while_the_host_s_clock_is_back_and_the_largest_step_is_remembered() -> None:
-    clock = Clock.real(shows([100, 100, 40, 70, 130, 125]))
-    assert [clock.now_ns() for _ in range(5)] == [100, 100, 100, 130, 130]
-    assert clock.stepped_back_ns == 60
+def test_while_the_host_s_clock_is_back_time_goes_on_at_half_speed_and_the_largest_step_is_remembered() -> None:
+    clock = Clock.real(shows([100, 100, 40, 50, 70, 130]), shows([0, 1, 2, 12, 32, 92]))
+    assert [clock.now_ns() for _ in range(5)] == [100, 100, 105, 115, 130]
+    assert clock.stepped_back_ns == 60  # 100 to 40
 
 
 @given(
