@@ -25,9 +25,10 @@ from daemon.shell.state_dir import open_state_dir
 from daemon.tapes import BUNDLED_TAPE
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock
-from tests.alpaca_server.market import Market, calendar_sessions, new_york_date, read_bars
+from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
 from tests.alpaca_server.serving import Serving, serving
+from tests.alpaca_server.tape import calendar_sessions, new_york_date, read_bars
 from tests.live_desk import write_config
 
 HOUR_NS = 3_600 * 10**9

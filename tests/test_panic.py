@@ -19,7 +19,7 @@ from daemon import ctl, rescue
 from daemon.shell.journal import FILE
 from daemon.shell.state_dir import locked_by
 from daemon.tapes import BUNDLED_TAPE
-from tests.alpaca_server.market import calendar_sessions, new_york_date, read_bars
+from tests.alpaca_server.tape import calendar_sessions, new_york_date, read_bars
 from tests.live.stage import KEYS, Stage, Tape, stage, until
 from tests.live_desk import FIXTURE_MODELS, REPOSITORY, write_config
 from tests.shell.desk_run import command

@@ -21,8 +21,9 @@ from strategies.contract import Session
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock
 from tests.alpaca_server.data_rest import rfc3339
-from tests.alpaca_server.market import MINUTE_NS, NEW_YORK, SECOND_NS, Market
+from tests.alpaca_server.market import MINUTE_NS, SECOND_NS, Market
 from tests.alpaca_server.server import AlpacaServer, LoggedRequest
+from tests.alpaca_server.tape import NEW_YORK
 from tests.alpaca_server.trade_stream import TradeStream
 
 BUNDLED = Path(__file__).resolve().parents[2] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"

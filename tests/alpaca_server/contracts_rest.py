@@ -15,7 +15,8 @@ from aiohttp import web
 
 from strategies.contract import Session
 from tests.alpaca_server import data_rest
-from tests.alpaca_server.market import NEW_YORK, SECOND_NS, Market, asset_id
+from tests.alpaca_server.market import SECOND_NS, Market, asset_id
+from tests.alpaca_server.tape import NEW_YORK
 
 if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer

@@ -21,7 +21,8 @@ from aiohttp import web
 
 from strategies.contract import Bar
 from tests.alpaca_server import contracts_rest
-from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS, SECOND_NS, Market, midnight_ns, new_york_date
+from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS, SECOND_NS, Market
+from tests.alpaca_server.tape import midnight_ns, new_york_date
 
 if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer

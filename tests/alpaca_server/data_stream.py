@@ -24,7 +24,8 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from strategies.contract import Bar
 from tests.alpaca_server import data_rest
-from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS, POINT_NS, SECOND_NS, midnight_ns, new_york_date
+from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS, POINT_NS, SECOND_NS
+from tests.alpaca_server.tape import midnight_ns, new_york_date
 
 if TYPE_CHECKING:
     from tests.alpaca_server.faults import Fault

@@ -6,28 +6,22 @@ alone (four in a minute: open, both extremes, close), so one price a point serve
 
 from __future__ import annotations
 
-import gzip
 import math
 import uuid
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
-from zoneinfo import ZoneInfo
-
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from daemon.core import option_market
 from daemon.core.limits import Paper
 from strategies.contract import Bar, Session
+from tests.alpaca_server.tape import calendar_sessions, cents, new_york_date, price_path, read_bars
 
-NEW_YORK = ZoneInfo("America/New_York")
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
 POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in the order that suits the bar, close
@@ -36,7 +30,6 @@ NEVER_NS = 2**63 - 1
 EXPIRIES = 10  # dates listed after a session's own
 LISTINGS_KEPT = 3  # a listing is a megabyte
 _EXPIRED_AFTER_NS = 8 * 3_600 * SECOND_NS  # the last quote of an expired contract stands until midnight
-_COLUMNS = ("open", "high", "low", "close", "volume")
 
 
 class Market:
@@ -195,7 +188,7 @@ class Market:
     def closing_price(self, day: str) -> Decimal | None:
         """The underlying's last price of regular hours, in whole cents; None for no session and off the tape."""
         bars = self.session_bars(day)
-        return _cents(bars[-1].close) if bars else None
+        return cents(bars[-1].close) if bars else None
 
     # --- the listing ------------------------------------------------------------------------------------------------
 
@@ -311,61 +304,7 @@ class Market:
         return math.floor(bars[index].open + 0.5)
 
 
-def price_path(bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
-    """The four prices of a minute: a rising bar visits its low first, a falling one its high."""
-    extremes = (bar.low, bar.high) if bar.close >= bar.open else (bar.high, bar.low)
-    return _cents(bar.open), _cents(extremes[0]), _cents(extremes[1]), _cents(bar.close)
-
-
 @lru_cache(maxsize=65_536)
 def asset_id(symbol: str) -> str:
     """The UUID of a symbol: always the same."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, symbol))
-
-
-def new_york_date(time_ns: int) -> str:
-    """The New York date (`YYYY-MM-DD`) of a time."""
-    return datetime.fromtimestamp(time_ns // SECOND_NS, NEW_YORK).date().isoformat()
-
-
-def midnight_ns(day: str) -> int:
-    """Midnight New York that begins `day`: the label of a daily bar."""
-    return int(datetime.combine(date.fromisoformat(day), datetime.min.time(), NEW_YORK).timestamp()) * SECOND_NS
-
-
-def read_bars(path: Path, symbol: str) -> list[Bar]:
-    """The rows of a CSV(.gz) or Parquet tape; `symbol` names those of a file without that column.
-
-    Columns timestamp (tz-aware, or integer nanoseconds), open, high, low, close, volume. Raises ValueError.
-    """
-    if path.name.endswith(".parquet"):
-        table = pa.parquet.read_table(path)
-    elif path.name.endswith((".csv", ".csv.gz")):
-        text = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
-        lines = [line for line in text.splitlines(keepends=True) if not line.startswith(b"#")]
-        table = pa.csv.read_csv(pa.BufferReader(b"".join(lines)))
-    else:
-        raise ValueError(f"{path.name}: unknown format; expected .csv, .csv.gz or .parquet: convert or rename it")
-    names = table.column("symbol").to_pylist() if "symbol" in table.column_names else [symbol] * table.num_rows
-    times = table.column("timestamp")
-    if pa.types.is_timestamp(times.type):
-        times = times.cast(pa.timestamp("ns", times.type.tz))
-    columns = [table.column(name).cast(pa.float64()).to_pylist() for name in _COLUMNS]
-    return list(map(Bar, names, times.cast(pa.int64()).to_pylist(), *columns))
-
-
-def calendar_sessions(first: str, last: str) -> list[Session]:
-    """The sessions of the New York Stock Exchange from `first` to a month after `last`, half days as they are."""
-    import exchange_calendars
-
-    end = (date.fromisoformat(last) + timedelta(days=31)).isoformat()
-    schedule = exchange_calendars.get_calendar("XNYS", start=first, end=end).schedule
-    opens, closes = (
-        schedule[name].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
-        for name in ("open", "close")
-    )
-    return list(map(Session, schedule.index.strftime("%Y-%m-%d").tolist(), opens, closes))
-
-
-def _cents(price: float) -> Decimal:
-    return Decimal(round(price * 100)).scaleb(-2)

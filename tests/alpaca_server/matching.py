@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from strategies.contract import Session
 from tests.alpaca_server import settlement
-from tests.alpaca_server.account import Account, Order, Trade, multiplier, stamp, text
+from tests.alpaca_server.account import Account, Trade
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.market import NEVER_NS
-from tests.alpaca_server.order_rules import Refused, check, check_price_grid, invalid, ticket, unprocessable
+from tests.alpaca_server.order_rules import check, check_price_grid
+from tests.alpaca_server.orders import Order, multiplier, stamp, text
+from tests.alpaca_server.refusals import Refused, invalid, unprocessable
+from tests.alpaca_server.tickets import ticket
 
 if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer

@@ -5,159 +5,20 @@ Rules look at the request, the account's books and the market; they change nothi
 
 from __future__ import annotations
 
-import dataclasses
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from decimal import Decimal
 
-from daemon.core.option_market import OccContract, parse_occ
+from daemon.core.option_market import OccContract
 from strategies.contract import Session
-from tests.alpaca_server.account import ZERO, Account, Order, Position, multiplier, text
+from tests.alpaca_server.account import Account, Position
 from tests.alpaca_server.clock import SECOND_NS
-from tests.alpaca_server.market import Market, new_york_date
+from tests.alpaca_server.market import Market
+from tests.alpaca_server.orders import ZERO, Order, multiplier, text
+from tests.alpaca_server.refusals import REFUSALS, Refused, forbidden, invalid, refusal, unprocessable
+from tests.alpaca_server.tape import new_york_date
+from tests.alpaca_server.tickets import Ticket
 
-MAX_CLIENT_ORDER_ID = 128
 EXPIRY_CUTOFF_NS = 30 * 60 * SECOND_NS  # no opening order in a contract that expires today after close - 30 min
-TYPES = ("market", "limit", "stop", "stop_limit", "trailing_stop")
-TIMES_IN_FORCE = ("day", "gtc", "opg", "cls", "ioc", "fok")
 HOUR_NS = 3600 * SECOND_NS
-
-REFUSALS: dict[str, tuple[int, int | None, str]] = {
-    "unauthorized": (401, None, "unauthorized."),
-    "forbidden": (403, None, "forbidden."),
-    "buying_power": (403, 40310000, "insufficient buying power"),
-    "options_buying_power": (403, 40310000, "insufficient options buying power (required: 99999, available: 0)"),
-    "quantity": (403, 40310000, "insufficient qty available for order (requested: 1, available: 0)"),
-    "wash_trade": (403, 40310000, "potential wash trade detected. use complex orders"),
-    "short_while_buying": (403, 40310000, "cannot open a short sell while a long buy order is open"),
-    "buy_while_shorting": (403, 40310000, "cannot open a long buy while a short sell order is open"),
-    "no_short": (403, 40310000, "account is not allowed to short"),
-    "not_authorized": (403, 40310000, "account is not authorized to trade"),
-    "uncovered": (403, 40310000, "account not eligible to trade uncovered option contracts"),
-    "level2": (403, 40310000, "account not eligible for level2 options trading"),
-    "pattern_day_trader": (403, 40310100, "trade denied due to pattern day trading protection"),
-    "symbol_not_found": (404, 40410000, "symbol not found: X"),
-    "asset_not_found": (422, 42210000, 'asset "X" not found'),
-    "not_tradable": (422, 42210000, 'asset "X" is not tradable'),
-    "expires_soon": (422, 42210000, 'contract "X" expires soon, unable to open new positions'),
-    "expired": (422, 42210000, 'contract "X" is expired'),
-    "market_hours": (422, 42210000, "options market orders are only allowed during market hours"),
-    "sub_penny": (
-        422,
-        42210000,
-        "invalid limit_price 1.005. sub-penny increment does not fulfill minimum pricing criteria",
-    ),
-    "position_intent": (422, 42210000, "position intent mismatch, inferred: buy_to_open, specified: buy_to_close"),
-    "duplicate_id": (422, 42210000, "client_order_id must be unique"),
-    "duplicate_id_old": (422, 40010001, "client_order_id must be unique"),
-    "bad_request": (422, 40010001, "qty or notional is required"),
-    "rate_limit": (429, 42910000, "rate limit exceeded"),
-    "too_many": (429, None, "too many requests."),
-    "server_error": (500, 50010000, "internal server error occurred"),
-    "unavailable": (503, 50010000, "service unavailable"),
-    "tomorrow": (422, 42299999, "refused for a reason of tomorrow"),
-}
-"""The documented refusals of an order by name: HTTP status, code (None: none is sent), message."""
-
-
-class Refused(Exception):
-    """The broker says no: HTTP `status`, `code` (None where the body has none), message and extra fields."""
-
-    def __init__(self, status: int, code: int | None, message: str, **extra: Any) -> None:
-        super().__init__(f"{status} {code}: {message}")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.extra = extra
-
-    def body(self) -> dict[str, Any]:
-        """The JSON body."""
-        return {**({} if self.code is None else {"code": self.code}), "message": self.message, **self.extra}
-
-
-def refusal(name: str) -> Refused:
-    """The documented refusal of that name. Raises KeyError for another name."""
-    return Refused(*REFUSALS[name])
-
-
-def invalid(message: str) -> Refused:
-    """A request that is wrong in itself: 422 with 40010001."""
-    return Refused(422, 40010001, message)
-
-
-def unprocessable(message: str, **extra: Any) -> Refused:
-    """A request that cannot be processed: 422 with 42210000."""
-    return Refused(422, 42210000, message, **extra)
-
-
-def forbidden(message: str, **extra: Any) -> Refused:
-    """A request that this account may not make: 403 with 40310000."""
-    return Refused(403, 40310000, message, **extra)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ticket:
-    """A well-formed request for an order; quantities and prices as sent, `contract` for an option."""
-
-    symbol: str
-    side: str
-    type: str
-    time_in_force: str
-    qty: Decimal | None
-    notional: Decimal | None
-    limit_price: Decimal | None
-    stop_price: Decimal | None
-    trail_price: Decimal | None
-    trail_percent: Decimal | None
-    extended_hours: bool
-    client_order_id: str
-    position_intent: str
-    contract: OccContract | None
-
-    @property
-    def sign(self) -> int:
-        """+1 buys, -1 sells."""
-        return 1 if self.side == "buy" else -1
-
-
-def ticket(body: dict[str, Any]) -> Ticket:
-    """The request in `body`, well-formed. Raises `Refused` (422)."""
-    order_class = body.get("order_class") or "simple"
-    if order_class not in {"simple", "bracket", "oco", "oto", "mleg"}:
-        raise invalid("invalid order_class")
-    if order_class != "simple":
-        raise unprocessable(f"{order_class} orders are not supported by this server")
-    symbol = str(body.get("symbol") or "")
-    if not symbol:
-        raise invalid("symbol is required")
-    qty, notional = _number(body, "qty"), _number(body, "notional")
-    if qty is None and notional is None:
-        raise invalid("qty or notional is required")
-    if qty is not None and notional is not None:
-        raise invalid("only one of qty or notional is accepted")
-    if qty is not None and qty <= 0:
-        raise invalid("qty must be > 0")
-    if notional is not None and notional <= 0:
-        raise invalid("notional must be > 0")
-    made = Ticket(
-        symbol=symbol,
-        side=_one_of(body, "side", ("buy", "sell")),
-        type=_one_of(body, "type", TYPES),
-        time_in_force=_one_of(body, "time_in_force", TIMES_IN_FORCE),
-        qty=qty,
-        notional=notional,
-        limit_price=_number(body, "limit_price"),
-        stop_price=_number(body, "stop_price"),
-        trail_price=_number(body, "trail_price"),
-        trail_percent=_number(body, "trail_percent"),
-        extended_hours=body.get("extended_hours") in (True, "true", "True"),
-        client_order_id=str(body.get("client_order_id") or ""),
-        position_intent=str(body.get("position_intent") or ""),
-        contract=parse_occ(symbol),
-    )
-    if len(made.client_order_id) > MAX_CLIENT_ORDER_ID:
-        raise invalid("client_order_id must be no more than 128 characters")
-    _needs_its_prices(made)
-    return made
 
 
 def check(made: Ticket, account: Account, market: Market, now_ns: int) -> tuple[str, Decimal]:
@@ -199,37 +60,6 @@ def mark(position: Position, market: Market, now_ns: int) -> Decimal:
     """The middle of the quote in USD a share; the average entry price where there is none."""
     quote = market.quote(position.symbol, now_ns)
     return position.average if quote is None else (quote[0] + quote[1]) / 2
-
-
-def _number(body: dict[str, Any], name: str) -> Decimal | None:
-    value = body.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        number = Decimal(str(value))
-    except InvalidOperation:
-        raise invalid(f"invalid {name}") from None
-    if isinstance(value, bool) or not number.is_finite():
-        raise invalid(f"invalid {name}")
-    return number
-
-
-def _one_of(body: dict[str, Any], name: str, known: tuple[str, ...]) -> str:
-    value = str(body.get(name) or "")
-    if value not in known:
-        raise invalid(f"invalid {name}")
-    return value
-
-
-def _needs_its_prices(made: Ticket) -> None:
-    if made.type in {"limit", "stop_limit"} and made.limit_price is None:
-        raise invalid("limit orders require a limit price")
-    if made.type in {"stop", "stop_limit"} and made.stop_price is None:
-        raise invalid("stop orders require a stop price")
-    if made.type in {"market", "stop", "trailing_stop"} and made.limit_price is not None:
-        raise invalid(f"{made.type} orders must not have a limit price")
-    if made.type == "trailing_stop" and (made.trail_price is None) == (made.trail_percent is None):
-        raise invalid("trailing_stop orders require one of trail_price or trail_percent")
 
 
 def _account_may_trade(account: Account) -> None:

@@ -21,7 +21,7 @@ from tests.alpaca_server.clock import SECOND_NS, SimClock
 from tests.alpaca_server.faults import Fault, Faults
 from tests.alpaca_server.market import Market
 from tests.alpaca_server.matching import Matching
-from tests.alpaca_server.order_rules import Refused
+from tests.alpaca_server.refusals import Refused
 from tests.alpaca_server.trade_stream import TradeStream
 
 STREAM_PATHS = ("/stream", "/v2/sip", "/v2/iex", "/v2/test", "/v1beta1/indicative", "/v1beta1/opra")

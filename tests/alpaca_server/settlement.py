@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.core.option_market import OccContract, parse_occ
 from strategies.contract import Session
-from tests.alpaca_server.account import ZERO, Account, Order, Position, Trade, multiplier, stamp, text
+from tests.alpaca_server.account import Account, Position, Trade
 from tests.alpaca_server.faults import Fault
-from tests.alpaca_server.market import midnight_ns, new_york_date
-from tests.alpaca_server.order_rules import Refused, mark, unprocessable
+from tests.alpaca_server.order_rules import mark
+from tests.alpaca_server.orders import ZERO, Order, multiplier, stamp, text
+from tests.alpaca_server.refusals import Refused, unprocessable
+from tests.alpaca_server.tape import midnight_ns, new_york_date
 
 if TYPE_CHECKING:
     from tests.alpaca_server.matching import Matching

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from strategies.contract import Bar, Session
 from tests.alpaca_server.clock import SimClock
-from tests.alpaca_server.market import NEVER_NS, Market, price_path
+from tests.alpaca_server.market import NEVER_NS, Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
+from tests.alpaca_server.tape import price_path
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "websockets.legacy", DeprecationWarning)

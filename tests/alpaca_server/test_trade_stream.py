@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.faults import Faults
-from tests.alpaca_server.order_rules import Refused
+from tests.alpaca_server.refusals import Refused
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
 from tests.alpaca_server.trade_listeners import (
     AUTH,

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from tests.alpaca_server.account import Account, stamp
+from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.faults import Fault
+from tests.alpaca_server.orders import stamp
 
 if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from tests.alpaca_server import settlement
-from tests.alpaca_server.account import TERMINAL, Account, Activity, Json, Order, Position, text
+from tests.alpaca_server.account import Account, Activity, Position
 from tests.alpaca_server.clock import SECOND_NS
-from tests.alpaca_server.market import asset_id, new_york_date
-from tests.alpaca_server.order_rules import Refused, invalid, mark, refusal
+from tests.alpaca_server.market import asset_id
+from tests.alpaca_server.order_rules import mark
+from tests.alpaca_server.orders import TERMINAL, Json, Order, text
+from tests.alpaca_server.refusals import Refused, invalid, refusal
+from tests.alpaca_server.tape import new_york_date
 
 if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.alpaca_server.order_rules import REFUSALS
+from tests.alpaca_server.refusals import REFUSALS
 
 ANY, HELD, WORKING = "any", "held", "working"
 

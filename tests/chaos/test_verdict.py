@@ -14,8 +14,9 @@ from daemon.core.state import Halt, Identity
 from daemon.shell.recovery import fresh_machine
 from strategies.contract import Bar, Session
 from strategies.registry import strategy
-from tests.alpaca_server.account import Account, Order, Trade
+from tests.alpaca_server.account import Account, Trade
 from tests.alpaca_server.market import Market
+from tests.alpaca_server.orders import Order
 from tests.alpaca_server.server import LoggedRequest
 from tests.chaos import verdict
 from tests.live_desk import Books

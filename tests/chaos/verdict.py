@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from tests.alpaca_server.account import Account, Order
+from tests.alpaca_server.account import Account
 from tests.alpaca_server.market import Market
+from tests.alpaca_server.orders import Order
 from tests.alpaca_server.server import LoggedRequest
 from tests.live_desk import Books
 

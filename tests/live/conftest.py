@@ -8,7 +8,7 @@ import pytest
 
 from daemon.tapes import BUNDLED_TAPE
 from strategies.synthetic import synthetic_sessions
-from tests.alpaca_server.market import calendar_sessions, new_york_date, read_bars
+from tests.alpaca_server.tape import calendar_sessions, new_york_date, read_bars
 from tests.live import lively_policy
 from tests.live.stage import Tape
 from tests.live_desk import Daemon

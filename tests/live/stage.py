@@ -20,9 +20,10 @@ from daemon.shell.journal import FILE, JournalReader
 from strategies.contract import Bar, Session
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS, SimClock
-from tests.alpaca_server.market import NEW_YORK, Market
+from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, LoggedRequest, Rules
 from tests.alpaca_server.serving import Serving, serving
+from tests.alpaca_server.tape import NEW_YORK
 from tests.live_desk import LOOSE, Books, Daemon, books, write_config
 
 KEYS = {"APCA_API_KEY_ID": DEFAULT_KEY, "APCA_API_SECRET_KEY": DEFAULT_SECRET}
