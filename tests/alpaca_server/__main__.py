@@ -20,7 +20,7 @@ from aiohttp import web
 from strategies.contract import Session
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock
-from tests.alpaca_server.data_rest import rfc3339
+from tests.alpaca_server.data_fields import rfc3339
 from tests.alpaca_server.market import MINUTE_NS, SECOND_NS, Market
 from tests.alpaca_server.server import AlpacaServer, LoggedRequest
 from tests.alpaca_server.tape import NEW_YORK

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from strategies.contract import Session
-from tests.alpaca_server import data_rest
+from tests.alpaca_server.data_fields import rfc3339
+from tests.alpaca_server.data_queries import BadRequest, reply
 from tests.alpaca_server.market import SECOND_NS, Market, asset_id
 from tests.alpaca_server.tape import NEW_YORK
 
@@ -29,7 +30,7 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
     """The routes of contracts, assets, clock and calendar under /v2."""
 
     async def contracts(request: web.Request) -> web.Response:
-        return data_rest.reply(_contracts_page(server, request.query))
+        return reply(_contracts_page(server, request.query))
 
     async def contract(request: web.Request) -> web.Response:
         wanted = request.match_info["symbol"]
@@ -43,7 +44,7 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
         wanted = {key: request.query[key] for key in ("status", "exchange") if request.query.get(key)}
         if request.query.get("asset_class", "us_equity") != "us_equity":
             rows = []
-        return data_rest.reply([row for row in rows if all(row[key] == value for key, value in wanted.items())])
+        return reply([row for row in rows if all(row[key] == value for key, value in wanted.items())])
 
     async def asset(request: web.Request) -> web.Response:
         wanted = request.match_info["symbol"]
@@ -51,10 +52,10 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
         return _found(next(found, None), f"asset not found for {wanted}")
 
     async def clock(_: web.Request) -> web.Response:
-        return data_rest.reply(_clock(server))
+        return reply(_clock(server))
 
     async def calendar(request: web.Request) -> web.Response:
-        return data_rest.reply(_calendar(server.market.sessions, request.query))
+        return reply(_calendar(server.market.sessions, request.query))
 
     return [
         web.get("/v2/options/contracts", contracts),
@@ -107,13 +108,13 @@ def _contracts_page(server: AlpacaServer, query: Mapping[str, str]) -> object:
         asked["expiration_date_lte"] = (today + timedelta(days=(5 - today.weekday()) % 7)).isoformat()
     text = query.get("limit") or str(CONTRACTS_LIMIT)
     if not text.isdecimal() or not 1 <= int(text) <= CONTRACTS_LIMIT_MAX:
-        raise data_rest.BadRequest(f"invalid limit: {text!r}; expected 1 to {CONTRACTS_LIMIT_MAX}")
+        raise BadRequest(f"invalid limit: {text!r}; expected 1 to {CONTRACTS_LIMIT_MAX}")
     limit = int(text)
     try:
         rows = matching(listing(server.market, now_ns), asked)
         begin = int(base64.b64decode(query.get("page_token") or "MA=="))  # "0"
     except ValueError as error:
-        raise data_rest.BadRequest("invalid strike price or page_token") from error
+        raise BadRequest("invalid strike price or page_token") from error
     token = base64.b64encode(str(begin + limit).encode()).decode() if begin + limit < len(rows) else None
     return {"option_contracts": rows[begin : begin + limit], "next_page_token": token}
 
@@ -142,12 +143,12 @@ def _clock(server: AlpacaServer) -> dict[str, Any]:
     later = [session for session in sessions if session.open_ns > now_ns]
     ending = [session for session in sessions if session.close_ns > now_ns]
     if not later or not ending:
-        raise data_rest.BadRequest(f"the calendar of the tape ends on {sessions[-1].date}: load a longer one")
+        raise BadRequest(f"the calendar of the tape ends on {sessions[-1].date}: load a longer one")
     return {
-        "timestamp": data_rest.rfc3339(now_ns, NEW_YORK),
+        "timestamp": rfc3339(now_ns, NEW_YORK),
         "is_open": server.market.session_at(now_ns) is not None,
-        "next_open": data_rest.rfc3339(later[0].open_ns, NEW_YORK),
-        "next_close": data_rest.rfc3339(ending[0].close_ns, NEW_YORK),
+        "next_open": rfc3339(later[0].open_ns, NEW_YORK),
+        "next_close": rfc3339(ending[0].close_ns, NEW_YORK),
     }
 
 
@@ -176,5 +177,5 @@ def _wall(time_ns: int) -> str:
 
 def _found(row: dict[str, Any] | None, message: str) -> web.Response:
     if row is not None:
-        return data_rest.reply(row)
+        return reply(row)
     return web.json_response({"code": 40410000, "message": message}, status=404)

@@ -23,7 +23,8 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from strategies.contract import Bar
-from tests.alpaca_server import data_rest
+from tests.alpaca_server.bar_history import corrections
+from tests.alpaca_server.data_fields import bar_fields, merged, never_trades, quote_fields, rfc3339, trade_fields
 from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS, POINT_NS, SECOND_NS
 from tests.alpaca_server.tape import midnight_ns, new_york_date
 
@@ -102,7 +103,7 @@ class Message:
     @property
     def text(self) -> bytes:
         """The message in JSON, `t` an RFC 3339 text."""
-        self._text = self._text or msgspec.json.encode({**self.fields, "t": data_rest.rfc3339(self.time_ns)})
+        self._text = self._text or msgspec.json.encode({**self.fields, "t": rfc3339(self.time_ns)})
         return self._text
 
     def renamed(self, symbol: str) -> Message:
@@ -467,8 +468,8 @@ class Hub:
         listed = market.symbol if symbol == TEST_SYMBOL else symbol
         if (listed in market.bars) != (stream == "stock"):
             return None
-        fields = (data_rest.quote_fields if kind == "q" else data_rest.trade_fields)(market, listed, at_ns)
-        if fields is None or (kind == "t" and stream == "option" and data_rest.never_trades(listed)):
+        fields = (quote_fields if kind == "q" else trade_fields)(market, listed, at_ns)
+        if fields is None or (kind == "t" and stream == "option" and never_trades(listed)):
             return None
         if kind == "q" and self.server.faults.waiting("quote_gap", "quote_one_sided", "quote_crossed"):
             context = {"stream": stream, "symbol": symbol}
@@ -495,7 +496,7 @@ class Hub:
         self.publish(overtaken)
 
     def _bar_messages(self, bar: Bar) -> list[Message]:
-        message = Message("b", bar.symbol, bar.start_ns, data_rest.bar_fields(bar))
+        message = Message("b", bar.symbol, bar.start_ns, bar_fields(bar))
         faults = self.server.faults
         if not faults.waiting(*BAR_FAULTS):
             return [message]
@@ -521,8 +522,8 @@ class Hub:
         high, low = max(bar.high, close), min(bar.low, close)
         changed = Bar(bar.symbol, bar.start_ns, bar.open, high, low, close, bar.volume + 100)
         known_ns = bar.start_ns + MINUTE_NS + MINUTE_NS // 2
-        data_rest.corrections(self.server)[bar.symbol, bar.start_ns] = (known_ns, changed)
-        update = Message("u", bar.symbol, bar.start_ns, data_rest.bar_fields(changed))
+        corrections(self.server)[bar.symbol, bar.start_ns] = (known_ns, changed)
+        update = Message("u", bar.symbol, bar.start_ns, bar_fields(changed))
         self._at(known_ns, _BAR, lambda: self.publish([update]))
 
     def _daily(self, symbol: str, start_ns: int) -> list[Message]:
@@ -531,8 +532,8 @@ class Hub:
             return []
         rows = self.server.market.session_bars(session.date, symbol)
         label_ns = midnight_ns(new_york_date(start_ns))
-        bar = data_rest.merged((bar for bar in rows if bar.start_ns <= start_ns), label_ns)
-        return [] if bar is None else [Message("d", symbol, label_ns, data_rest.bar_fields(bar))]
+        bar = merged((bar for bar in rows if bar.start_ns <= start_ns), label_ns)
+        return [] if bar is None else [Message("d", symbol, label_ns, bar_fields(bar))]
 
 
 SOCKET_FAULTS = ("socket_drop", "socket_close", "socket_black_hole", "slow_client")
@@ -618,7 +619,7 @@ def _spoilt(session: Session, messages: list[Message]) -> Iterator[bytes]:
     as_text = not session.msgpack or session.take("string_time", **about) is not None
     encode = msgspec.msgpack.encode if session.msgpack else msgspec.json.encode
     data = [
-        encode({**row, "t": data_rest.rfc3339(message.time_ns) if as_text else timestamp(message.time_ns)})
+        encode({**row, "t": rfc3339(message.time_ns) if as_text else timestamp(message.time_ns)})
         for row, message in zip(rows, messages, strict=True)
     ]
     whole = frame(data, msgpack=session.msgpack)

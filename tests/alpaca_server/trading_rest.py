@@ -7,30 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import re
 from collections.abc import Iterable
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from tests.alpaca_server import settlement
-from tests.alpaca_server.account import Account, Activity, Position
+from tests.alpaca_server.account import Account, Position
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.market import asset_id
 from tests.alpaca_server.order_rules import mark
 from tests.alpaca_server.orders import TERMINAL, Json, Order, text
 from tests.alpaca_server.refusals import Refused, invalid, refusal
 from tests.alpaca_server.tape import new_york_date
+from tests.alpaca_server.trading_queries import asked_for, fits, is_true, json_body, positive, whole_number
 
 if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer
 
+
 ACCOUNT = web.RequestKey("account", Account)
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?")
-TRADE_TYPES = frozenset({"FILL"})
 CONFIGURABLE = (
     "fractional_trading",
     "max_margin_multiplier",
@@ -87,7 +84,7 @@ class TradingRest:
 
     async def configure(self, request: web.Request) -> web.Response:
         """PATCH /v2/account/configurations."""
-        changes = await _body(request)
+        changes = await json_body(request)
         known = {name: value for name, value in changes.items() if name in CONFIGURABLE}
         request[ACCOUNT].configuration.update(known)
         return web.json_response(request[ACCOUNT].configuration)
@@ -99,14 +96,14 @@ class TradingRest:
             raise invalid("only one of activity_types or category is accepted")
         wanted = request.match_info.get("type") or query.get("activity_types", "")
         types = frozenset(filter(None, wanted.split(",")))
-        rows = [row for row in request[ACCOUNT].activities if row.visible_ns <= now_ns and _fits(row, query, types)]
+        rows = [row for row in request[ACCOUNT].activities if row.visible_ns <= now_ns and fits(row, query, types)]
         ascending = query.get("direction", "desc") == "asc"
         rows.sort(key=lambda row: row.id, reverse=not ascending)
         token = query.get("page_token")
         if token:
             rows = [row for row in rows if (row.id > token if ascending else row.id < token)]
         if "date" not in query or "page_size" in query:
-            rows = rows[: _whole(query.get("page_size", "100"), "page_size", 100)]
+            rows = rows[: whole_number(query.get("page_size", "100"), "page_size", 100)]
         return web.json_response([row.fields for row in rows])
 
     async def announcements(self, request: web.Request) -> web.Response:
@@ -117,7 +114,7 @@ class TradingRest:
 
     async def submit(self, request: web.Request) -> web.Response:
         """POST /v2/orders; the reply shows the order as it was accepted, whatever happened to it since."""
-        account, body = request[ACCOUNT], await _body(request)
+        account, body = request[ACCOUNT], await json_body(request)
         context = {"key": account.key, **{name: body.get(name) for name in ("symbol", "side", "client_order_id")}}
         refused = self.server.faults.take("order_refused", context)
         if refused is not None:
@@ -141,12 +138,12 @@ class TradingRest:
         status = query.get("status", "open")
         if status not in {"open", "closed", "all"}:
             raise invalid("invalid status")
-        limit = _whole(query.get("limit", "50"), "limit", 500)
+        limit = whole_number(query.get("limit", "50"), "limit", 500)
         account, as_of = request[ACCOUNT], self._as_of(request)
         among: Iterable[Order] = account.orders.values()
         if status == "open" and as_of is None:
             among = account.working.values()
-        chosen = [order for order in among if _asked_for(order, query)]
+        chosen = [order for order in among if asked_for(order, query)]
         chosen.sort(key=lambda order: order.created_ns, reverse=query.get("direction", "desc") != "asc")
         shown = (seen for order in chosen if (seen := _seen(order, as_of)) is not None)
         wanted = (seen for seen in shown if status == "all" or (seen["status"] in TERMINAL) == (status == "closed"))
@@ -174,7 +171,7 @@ class TradingRest:
         """PATCH /v2/orders/{id}: a new order with a new id."""
         account = request[ACCOUNT]
         old = self._order(account, request.match_info["id"])
-        new = self.server.matching.replace(account, old, await _body(request))
+        new = self.server.matching.replace(account, old, await json_body(request))
         return web.json_response(new.shown())
 
     async def cancel(self, request: web.Request) -> web.Response:
@@ -208,8 +205,8 @@ class TradingRest:
         account, query = request[ACCOUNT], request.query
         if "qty" in query and "percentage" in query:
             raise invalid("only one of qty or percentage is accepted")
-        quantity = _positive(query["qty"], "qty") if "qty" in query else None
-        percent = _positive(query["percentage"], "percentage") if "percentage" in query else None
+        quantity = positive(query["qty"], "qty") if "qty" in query else None
+        percent = positive(query["percentage"], "percentage") if "percentage" in query else None
         symbol = self._symbol(account, request)
         if symbol not in account.positions:
             raise Refused(404, 40410000, "position does not exist")
@@ -218,7 +215,7 @@ class TradingRest:
     async def close_all(self, request: web.Request) -> web.Response:
         """DELETE /v2/positions?cancel_orders=: 207 with one row for each position."""
         account = request[ACCOUNT]
-        if _true(request.query.get("cancel_orders")):
+        if is_true(request.query.get("cancel_orders")):
             self._cancel_all(account)
             await asyncio.sleep(0)  # the cancellations come with the loop's next turn
             await asyncio.sleep(0)
@@ -285,65 +282,6 @@ class TradingRest:
         return {"symbol": symbol, "status": 200, "body": shown}
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
-    """The JSON object of the request; `{}` for an empty body. Raises `Refused` for anything else."""
-    raw = await request.text()
-    if not raw:
-        return {}
-    try:
-        body = json.loads(raw, parse_float=Decimal)
-    except ValueError:
-        raise invalid("request body format is invalid") from None
-    if not isinstance(body, dict):
-        raise invalid("request body format is invalid")
-    return body
-
-
-def _whole(value: str, name: str, most: int) -> int:
-    if not value.isdecimal() or not 1 <= int(value) <= most:
-        raise invalid(f"{name} must be between 1 and {most}")
-    return int(value)
-
-
-def _true(value: str | None) -> bool:
-    return (value or "").lower() in {"true", "1"}
-
-
-def _positive(value: str, name: str) -> Decimal:
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        raise invalid(f"invalid {name}") from None
-    if not number.is_finite() or number <= 0:
-        raise invalid(f"{name} must be > 0")
-    return number
-
-
-def _time_ns(value: str) -> int:
-    """A query's time (RFC 3339 with up to nine digits, or a date; without offset UTC) in nanoseconds UTC."""
-    match = _TIME.fullmatch(value.replace(" ", "+"))
-    if match is None:
-        raise invalid(f"invalid time {value}")
-    whole, fraction, offset = match.groups()
-    try:
-        moment = datetime.fromisoformat(whole + (offset or "+00:00" if "T" in whole else "T00:00:00+00:00"))
-    except ValueError:
-        raise invalid(f"invalid time {value}") from None
-    return int(moment.timestamp()) * SECOND_NS + int((fraction or "0").ljust(9, "0"))
-
-
-def _asked_for(order: Order, query: Any) -> bool:
-    """Whether the filters of GET /v2/orders let this order pass; both times are exclusive."""
-    symbols = [symbol for symbol in query.get("symbols", "").split(",") if symbol]
-    if symbols and order.symbol not in symbols:
-        return False
-    if query.get("side", order.side) != order.side:
-        return False
-    if "after" in query and order.created_ns <= _time_ns(query["after"]):
-        return False
-    return not ("until" in query and order.created_ns >= _time_ns(query["until"]))
-
-
 def _seen(order: Order, as_of: int | None) -> Json | None:
     """The order now (a trailing stop moves between its events, all others stand still), or as it was."""
     if as_of is not None:
@@ -355,21 +293,6 @@ def _held_at(account: Account, as_of: int | None) -> dict[str, Position]:
     if as_of is None:
         return account.positions
     return next((held for since, held in reversed(account.past_positions) if since <= as_of), {})
-
-
-def _fits(row: Activity, query: Any, types: frozenset[str]) -> bool:
-    kind = row.fields["activity_type"]
-    if types and kind not in types:
-        return False
-    if "category" in query and (kind in TRADE_TYPES) != (query["category"] == "trade_activity"):
-        return False
-    if "date" in query and new_york_date(row.time_ns) != query["date"][:10]:
-        return False
-    if "order_id" in query and row.fields.get("order_id") != query["order_id"]:
-        return False
-    if "after" in query and row.time_ns <= _time_ns(query["after"]):
-        return False
-    return not ("until" in query and row.time_ns >= _time_ns(query["until"]))
 
 
 def _failure(refused: Refused, account: Account, symbol: str) -> Json:

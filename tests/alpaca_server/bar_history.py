@@ -1,0 +1,119 @@
+"""The history of bars: timeframes put together from the minutes that are known by now, in pages.
+
+A bar is there one second after its end, and as corrected once the correction is known.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from strategies.contract import Bar
+from tests.alpaca_server.data_fields import Fields, bar_row, merged
+from tests.alpaca_server.data_queries import (
+    BadRequest,
+    check_plan,
+    limit_of,
+    page_after,
+    page_token,
+    symbols_of,
+    time_of,
+)
+from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS
+from tests.alpaca_server.tape import midnight_ns, new_york_date
+
+if TYPE_CHECKING:
+    from tests.alpaca_server.server import AlpacaServer
+
+Corrections = dict[tuple[str, int], tuple[int, Bar]]  # (symbol, start) -> (known from, the bar as corrected)
+
+BARS_LIMIT, BARS_LIMIT_MAX = 1_000, 10_000
+_TIMEFRAME = re.compile(r"([1-9]\d?)(Min|T|Hour|H|Day|D|Week|W|Month|M)")
+_CORRECTIONS: WeakKeyDictionary[AlpacaServer, Corrections] = WeakKeyDictionary()
+
+
+def corrections(server: AlpacaServer) -> Corrections:
+    """The bars that were corrected after the fact: history has them from then on."""
+    return _CORRECTIONS.setdefault(server, {})
+
+
+def stock_bars(server: AlpacaServer, query: Mapping[str, str]) -> object:
+    """GET /v2/stocks/bars: one page of the history. Raises BadRequest."""
+    now_ns = server.clock.now_ns()
+    symbols = sorted(set(symbols_of(query)))
+    start_ns = time_of(query, "start", midnight_ns(new_york_date(now_ns)))
+    end_ns = time_of(query, "end", now_ns)
+    check_plan(server, query, end_ns, now_ns)
+    limit = limit_of(query, BARS_LIMIT, BARS_LIMIT_MAX)
+    newest_first = query.get("sort", "asc") == "desc"
+    after = page_after(query)
+    found: dict[str, list[Fields]] = {}
+    token: str | None = None
+    for symbol in symbols:
+        if after is not None and symbol < after[0]:
+            continue
+        rows = _aggregated(server, symbol, query.get("timeframe", ""), start_ns, end_ns, now_ns)
+        if newest_first:
+            rows.reverse()
+        if after is not None and symbol == after[0]:
+            last = int(after[1])
+            rows = [bar for bar in rows if (bar.start_ns < last if newest_first else bar.start_ns > last)]
+        page = rows[:limit]
+        if page:
+            found[symbol] = [bar_row(bar) for bar in page]
+            token = page_token(symbol, str(page[-1].start_ns))
+        limit -= len(page)
+        if len(page) < len(rows):
+            return {"bars": found, "next_page_token": token}
+    return {"bars": found, "next_page_token": None}
+
+
+def _aggregated(
+    server: AlpacaServer, symbol: str, timeframe: str, start_ns: int, end_ns: int, now_ns: int
+) -> list[Bar]:
+    """The bars of a timeframe whose labels lie from `start_ns` to `end_ns`, of the minutes that are known by now."""
+    match = _TIMEFRAME.fullmatch(timeframe)
+    if match is None:
+        raise BadRequest(f"invalid timeframe: {timeframe!r}")
+    count, unit = int(match[1]), match[2]
+    groups: dict[int, list[Bar]] = {}
+    if unit in {"Min", "T", "Hour", "H"}:
+        width = count * MINUTE_NS * (60 if unit in {"Hour", "H"} else 1)
+        rows = known_bars(server, symbol, start_ns, end_ns + width - MINUTE_NS, now_ns)
+        if width == MINUTE_NS:
+            return rows
+        for bar in rows:
+            groups.setdefault(bar.start_ns // width * width, []).append(bar)
+    else:  # of regular hours
+        for session in server.market.sessions:
+            label = _period_ns(session.date, unit, count)
+            if start_ns <= label <= end_ns and session.open_ns < now_ns:
+                rows = known_bars(server, symbol, session.open_ns, session.close_ns - 1, now_ns)
+                groups.setdefault(label, []).extend(rows)
+    bars = (merged(rows, start) for start, rows in groups.items() if start_ns <= start <= end_ns)
+    return [bar for bar in bars if bar is not None]
+
+
+def _period_ns(day: str, unit: str, count: int) -> int:
+    first = date.fromisoformat(day)
+    if unit in {"Week", "W"}:
+        first -= timedelta(days=first.weekday())
+    elif unit in {"Month", "M"}:
+        first = first.replace(month=(first.month - 1) // count * count + 1, day=1)
+    return midnight_ns(first.isoformat())
+
+
+def known_bars(server: AlpacaServer, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> list[Bar]:
+    """The minute bars that start from `start_ns` to `end_ns` and are known at `now_ns`, corrected where they were."""
+    starts = server.market.starts.get(symbol, [])
+    newest_ns = min(end_ns, now_ns - MINUTE_NS - BAR_DELAY_NS)
+    rows = server.market.bars.get(symbol, [])[bisect_left(starts, start_ns) : bisect_right(starts, newest_ns)]
+    changed = corrections(server)
+    if not changed:
+        return rows
+    late = ((bar, changed.get((symbol, bar.start_ns))) for bar in rows)
+    return [bar if new is None or now_ns < new[0] else new[1] for bar, new in late]
