@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+from daemon.alpaca_parts import accesses
 from daemon.config import ADDRESSES, EXIT_CODE, Credentials, Settings
-from daemon.live import DRY_RUN, Live, accesses, clock_of, prepare_live
+from daemon.live import DRY_RUN, Live, clock_of, prepare_live
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.lanes import account_lanes, market_lane
 from daemon.shell.alpaca.report import blocked

@@ -17,22 +17,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from daemon.alpaca_parts import AlpacaParts
 from daemon.config import Credentials, Settings, sim_start_ns
 from daemon.core.effects import WatchContracts
 from daemon.core.events import ClockTicked, Event, ModelVerified, RunStarted, StopRequested, TroubleNoticed
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.shell.alpaca import wire
-from daemon.shell.alpaca.chain import Chain
-from daemon.shell.alpaca.feed import LiveFeed, Timing
-from daemon.shell.alpaca.history import History, Known
-from daemon.shell.alpaca.lanes import account_lanes, market_lane
-from daemon.shell.alpaca.link import BrokerLink, Patience
-from daemon.shell.alpaca.market_socket import BackOff, Endpoint
-from daemon.shell.alpaca.market_socket import Deadlines as SocketDeadlines
-from daemon.shell.alpaca.report import Reporter
-from daemon.shell.alpaca.rest import Access, Deadlines, MarketData, TradingOrders, TradingReads
-from daemon.shell.alpaca.trade_stream import StreamDeadlines, TradeStream
+from daemon.shell.alpaca.history import Known
+from daemon.shell.alpaca.link import BrokerLink
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
 from daemon.shell.end_of_day import archive, disk_is_low, report_path, write_report
@@ -52,7 +44,6 @@ from strategies.contract import Session, Strategy
 from strategies.registry import strategy as strategy_named
 
 DRY_RUN = "dry_run"
-USUAL_BACKOFF_S = 30.0  # the waits of streams and look-ups are made for this longest one, and scale with it
 BUSY_TICK_NS = SECOND_NS  # while something works at the broker or the policy
 HOLDING_TICK_NS = 5 * SECOND_NS
 IDLE_TICK_NS = 60 * SECOND_NS
@@ -111,22 +102,6 @@ def clock_of(settings: Settings) -> Clock:
     return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate)
 
 
-def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Access, Access]:
-    """How orders, trading reads and market data are reached."""
-    keys = (credentials.key, credentials.secret)
-    alpaca = settings.alpaca
-
-    def deadlines(read_s: float) -> Deadlines:
-        return Deadlines(min(3.0, read_s), read_s, read_s * 1.5, read_s * 2.5, max(60.0, read_s))
-
-    trading, data = settings.address("trading_url"), settings.address("data_url")
-    return (
-        Access(trading, *keys, deadlines(alpaca.order_timeout_s)),
-        Access(trading, *keys, deadlines(alpaca.read_timeout_s)),
-        Access(data, *keys, deadlines(alpaca.read_timeout_s)),
-    )
-
-
 class LiveDesk:
     """One run of a live desk: owns the parts, and their order at start and stop."""
 
@@ -137,37 +112,14 @@ class LiveDesk:
         self._service = Service()
         self._probes: dict[int, asyncio.Future[None]] = {}  # by the identity of their ticks
         self._stepped = asyncio.Event()
-        settings, clock = live.settings, live.clock
-        identity = recovered.machine.state.identity
-        order_access, read_access, data_access = accesses(settings, live.credentials)
-        order_lane, read_lane = account_lanes(clock)
-        data_lane = market_lane(clock)
-        self._lanes = (order_lane, read_lane, data_lane)
-        reads = TradingReads(read_access, read_lane)
-        self.feed = self._make_feed(reads, MarketData(data_access, data_lane))
+        settings, state = live.settings, recovered.machine.state
+        self._parts = AlpacaParts(settings, live.credentials, live.clock, self.intake.put, self._tell)
+        self.feed = self._parts.feed(live.strategy.spec, live.calendar, state_dir.path / "history")
         self.link: BrokerLink | None = None
         if not live.dry_run:
-            ours = wire.is_ours(identity.epoch, identity.strategy)
-            self.link = BrokerLink(
-                clock,
-                self.intake.put,
-                self._tell,
-                TradingOrders(order_access, order_lane),
-                reads,
-                Reporter(
-                    reads,
-                    clock,
-                    ours,
-                    self._tell,
-                    skew_limit_s=settings.alpaca.clock_skew_max_s,
-                    agreed_ns=lambda: self.engine.machine.state.broker.agreed_ns,
-                ),
-                partial(self._trade_stream),
-                ours,
-                self._patience(),
-            )
-            orders = recovered.machine.state.orders
-            self.link.follow({name: order.order_id for name, order in orders.items() if order.order_id and ours(name)})
+            self.link = self._parts.link(state.identity, lambda: self.engine.machine.state.broker)
+            own = [order for order in state.orders.values() if order.order_id and order.purpose != "foreign"]
+            self.link.follow({order.client_order_id: order.order_id for order in own})
         self.engine = Engine(
             recovered,
             writer,
@@ -179,82 +131,11 @@ class LiveDesk:
             observe=self._observe,
             outside=self.link,
         )
-        self.schedule = Schedule(clock, lambda name, problem: self._tell("job_failed", job=name, problem=problem))
+        self.schedule = Schedule(live.clock, lambda name, problem: self._tell("job_failed", job=name, problem=problem))
         self._times = DayTimes(
             settings.execution,
             warm_up_min=settings.feed.warm_up_min,
             end_of_day_min=settings.service.end_of_day_min,
-        )
-
-    # --- the parts ------------------------------------------------------------------------------------------------
-
-    def _make_feed(self, reads: TradingReads, market: MarketData) -> LiveFeed:
-        live, settings = self._live, self._live.settings
-        stock, option = (self._endpoint(name) for name in ("stream_url", "option_stream_url"))
-        scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
-        spec = live.strategy.spec
-        history = History(market, self._state_dir.path / "history", settings.feed.name, spec.bar_interval_s, self._tell)
-        chain = Chain(reads, market, spec.symbols[0], settings.contracts, settings.feed.options, self._tell)
-        return LiveFeed(
-            live.clock,
-            live.calendar,
-            spec,
-            self.intake.put,
-            self._tell,
-            history=history,
-            chain=chain,
-            quotes=market,
-            option_feed=settings.feed.options,
-            stock=stock,
-            option=option,
-            timing=Timing(
-                silence_ns=settings.feed.silence_s * SECOND_NS,
-                repair_s=settings.feed.repair_s,
-                retry_first_s=0.5 * scale,
-                retry_most_s=USUAL_BACKOFF_S * scale,
-                stagger_s=0.5 * scale,
-            ),
-        )
-
-    def _endpoint(self, name: str) -> Endpoint:
-        settings, keys = self._live.settings, self._live.credentials
-        alpaca = settings.alpaca
-        scale = alpaca.backoff_max_s / USUAL_BACKOFF_S
-        deadlines = SocketDeadlines(
-            alpaca.handshake_timeout_s, alpaca.handshake_timeout_s, alpaca.ping_s, alpaca.ping_s, 2.0
-        )
-        back_off = BackOff(0.5 * scale, 30 * scale, 20 * scale, 60 * scale, 30 * scale)
-        return Endpoint(settings.address(name), keys.key, keys.secret, deadlines, back_off)
-
-    def _trade_stream(
-        self, *, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]
-    ) -> TradeStream:
-        settings, keys = self._live.settings, self._live.credentials
-        alpaca = settings.alpaca
-        scale = alpaca.backoff_max_s / USUAL_BACKOFF_S
-        deadlines = StreamDeadlines(
-            open_s=alpaca.handshake_timeout_s,
-            reply_s=alpaca.handshake_timeout_s,
-            ping_s=alpaca.ping_s,
-            pong_s=alpaca.ping_s,
-            close_s=2.0,
-            first_pause_s=0.5 * scale,
-            longest_pause_s=30 * scale,
-            throttled_s=10 * scale,
-            unauthorized_s=60 * scale,
-        )
-        return TradeStream(
-            settings.address("trade_stream_url"), keys.key, keys.secret, on_update, on_state, deadlines, self._tell
-        )
-
-    def _patience(self) -> Patience:
-        settings = self._live.settings
-        scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
-        return Patience(
-            report_every_s=settings.alpaca.report_every_s,
-            missing_gap_s=scale,
-            first_pause_s=0.5 * scale,
-            longest_pause_s=30 * scale,
         )
 
     # --- what the parts tell --------------------------------------------------------------------------------------
@@ -319,8 +200,7 @@ class LiveDesk:
                 task.cancel()
             self.schedule.stop()
             self.intake.end()
-            for lane in self._lanes:
-                await lane.close()
+            await self._parts.close()
             self._service.close()
 
     async def _market(self) -> None:

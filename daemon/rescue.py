@@ -10,8 +10,8 @@ import asyncio
 import os
 import sys
 
+from daemon.alpaca_parts import accesses
 from daemon.config import EXIT_CODE, Credentials, Settings
-from daemon.live import accesses
 from daemon.shell.alpaca.lanes import account_lanes
 from daemon.shell.alpaca.panic import panic
 from daemon.shell.alpaca.rest import Refused, RestError, TradingOrders, TradingReads

@@ -1,0 +1,147 @@
+"""The parts of a live desk that speak to Alpaca, made from the settings: addresses, keys, deadlines and waits.
+
+All waits scale with `alpaca.backoff_max_s`; nothing here runs. One read client serves feed and broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from daemon.config import Credentials, Settings
+from daemon.core.events import Event
+from daemon.core.state import BrokerState, Identity
+from daemon.shell.alpaca import wire
+from daemon.shell.alpaca.chain import Chain
+from daemon.shell.alpaca.feed import LiveFeed, Timing
+from daemon.shell.alpaca.history import History
+from daemon.shell.alpaca.lanes import account_lanes, market_lane
+from daemon.shell.alpaca.link import BrokerLink, Patience
+from daemon.shell.alpaca.market_socket import BackOff, Endpoint, Tell
+from daemon.shell.alpaca.market_socket import Deadlines as SocketDeadlines
+from daemon.shell.alpaca.report import Reporter
+from daemon.shell.alpaca.rest import Access, Deadlines, MarketData, TradingOrders, TradingReads
+from daemon.shell.alpaca.trade_stream import StreamDeadlines, TradeStream
+from daemon.shell.calendar import SessionCalendar
+from daemon.shell.clock import SECOND_NS, Clock
+from strategies.contract import Spec
+
+USUAL_BACKOFF_S = 30.0  # the waits of streams and look-ups are made for this longest one, and scale with it
+
+
+def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Access, Access]:
+    """How orders, trading reads and market data are reached."""
+    keys = (credentials.key, credentials.secret)
+    alpaca = settings.alpaca
+
+    def deadlines(read_s: float) -> Deadlines:
+        return Deadlines(min(3.0, read_s), read_s, read_s * 1.5, read_s * 2.5, max(60.0, read_s))
+
+    trading, data = settings.address("trading_url"), settings.address("data_url")
+    return (
+        Access(trading, *keys, deadlines(alpaca.order_timeout_s)),
+        Access(trading, *keys, deadlines(alpaca.read_timeout_s)),
+        Access(data, *keys, deadlines(alpaca.read_timeout_s)),
+    )
+
+
+class AlpacaParts:
+    """Clients, feed and link of one desk. `put` takes events in, `tell` logs."""
+
+    def __init__(
+        self, settings: Settings, keys: Credentials, clock: Clock, put: Callable[[Event], None], tell: Tell
+    ) -> None:
+        self._settings, self._keys, self._clock = settings, keys, clock
+        self._put, self._tell = put, tell
+        self._order_access, read_access, data_access = accesses(settings, keys)
+        self._order_lane, read_lane = account_lanes(clock)
+        data_lane = market_lane(clock)
+        self._lanes = (self._order_lane, read_lane, data_lane)
+        self._reads = TradingReads(read_access, read_lane)
+        self._market = MarketData(data_access, data_lane)
+        self._scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
+
+    async def close(self) -> None:
+        """End the lanes' threads."""
+        for lane in self._lanes:
+            await lane.close()
+
+    def feed(self, spec: Spec, calendar: SessionCalendar, cache_dir: Path) -> LiveFeed:
+        """Streams, history and chain of the strategy's symbol."""
+        settings, scale = self._settings, self._scale
+        options = settings.feed.options
+        return LiveFeed(
+            self._clock,
+            calendar,
+            spec,
+            self._put,
+            self._tell,
+            history=History(self._market, cache_dir, settings.feed.name, spec.bar_interval_s, self._tell),
+            chain=Chain(self._reads, self._market, spec.symbols[0], settings.contracts, options, self._tell),
+            quotes=self._market,
+            option_feed=options,
+            stock=self._endpoint("stream_url"),
+            option=self._endpoint("option_stream_url"),
+            timing=Timing(
+                silence_ns=settings.feed.silence_s * SECOND_NS,
+                repair_s=settings.feed.repair_s,
+                retry_first_s=0.5 * scale,
+                retry_most_s=USUAL_BACKOFF_S * scale,
+                stagger_s=0.5 * scale,
+            ),
+        )
+
+    def link(self, identity: Identity, broker: Callable[[], BrokerState]) -> BrokerLink:
+        """The broker's side: the only holder of a client that can send."""
+        settings, scale = self._settings, self._scale
+        ours = wire.is_ours(identity.epoch, identity.strategy)
+        return BrokerLink(
+            self._clock,
+            self._put,
+            self._tell,
+            TradingOrders(self._order_access, self._order_lane),
+            self._reads,
+            Reporter(
+                self._reads,
+                self._clock,
+                ours,
+                self._tell,
+                skew_limit_s=settings.alpaca.clock_skew_max_s,
+                agreed_ns=lambda: broker().agreed_ns,
+            ),
+            partial(self._trade_stream),
+            ours,
+            Patience(
+                report_every_s=settings.alpaca.report_every_s,
+                missing_gap_s=scale,
+                first_pause_s=0.5 * scale,
+                longest_pause_s=30 * scale,
+            ),
+        )
+
+    def _endpoint(self, name: str) -> Endpoint:
+        alpaca, scale = self._settings.alpaca, self._scale
+        deadlines = SocketDeadlines(
+            alpaca.handshake_timeout_s, alpaca.handshake_timeout_s, alpaca.ping_s, alpaca.ping_s, 2.0
+        )
+        back_off = BackOff(0.5 * scale, 30 * scale, 20 * scale, 60 * scale, 30 * scale)
+        return Endpoint(self._settings.address(name), self._keys.key, self._keys.secret, deadlines, back_off)
+
+    def _trade_stream(
+        self, *, on_update: Callable[[object], None], on_state: Callable[[bool, str], None]
+    ) -> TradeStream:
+        alpaca, scale = self._settings.alpaca, self._scale
+        deadlines = StreamDeadlines(
+            open_s=alpaca.handshake_timeout_s,
+            reply_s=alpaca.handshake_timeout_s,
+            ping_s=alpaca.ping_s,
+            pong_s=alpaca.ping_s,
+            close_s=2.0,
+            first_pause_s=0.5 * scale,
+            longest_pause_s=30 * scale,
+            throttled_s=10 * scale,
+            unauthorized_s=60 * scale,
+        )
+        url = self._settings.address("trade_stream_url")
+        return TradeStream(url, self._keys.key, self._keys.secret, on_update, on_state, deadlines, self._tell)
