@@ -12,6 +12,7 @@ import pytest
 import websockets
 
 from tests.alpaca_server import data_stream
+from tests.alpaca_server.data_session import OUTBOX_FRAMES
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
 from tests.alpaca_server.stream_clients import (
     AUTHENTICATED,
@@ -25,6 +26,7 @@ from tests.alpaca_server.stream_clients import (
     eventually,
     serving,
 )
+from tests.alpaca_server.stream_messages import Message
 
 
 async def test_subscribing_adds_unsubscribing_takes_away_and_the_ack_lists_everything() -> None:
@@ -163,8 +165,8 @@ async def test_a_client_that_does_not_read_is_told_407_and_closed() -> None:
         await socket.hear()
         await socket.log_in()
         await socket.ask({"action": "subscribe", "statuses": ["SPY"]})
-        halt = data_stream.Message("s", "SPY", OPEN_NS, {"sc": "H", "sm": "Trading Halt", "rc": "", "rm": "", "z": "B"})
-        for _ in range(data_stream.OUTBOX_FRAMES + 1):  # all in one turn of the loop: nothing can be sent in between
+        halt = Message("s", "SPY", OPEN_NS, {"sc": "H", "sm": "Trading Halt", "rc": "", "rm": "", "z": "B"})
+        for _ in range(OUTBOX_FRAMES + 1):  # all in one turn of the loop: nothing can be sent in between
             data_stream.hub(server).publish([halt])
         assert await socket.hear() == error(407, "slow client")
         with pytest.raises(websockets.ConnectionClosed):

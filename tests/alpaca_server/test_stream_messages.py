@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.alpaca_server import data_stream
+from tests.alpaca_server import stream_messages
 from tests.alpaca_server.stream_clients import SECOND_NS, connected, serving
 
 
@@ -42,12 +42,12 @@ async def test_messages_have_the_keys_of_recorded_ones_with_the_type_first(
     ],
 )
 def test_a_time_is_packed_as_the_msgpack_specification_has_it(time_ns: int, packed: str) -> None:
-    assert msgspec.msgpack.encode(data_stream.timestamp(time_ns)).hex() == packed
+    assert msgspec.msgpack.encode(stream_messages.timestamp(time_ns)).hex() == packed
 
 
 @pytest.mark.parametrize("count", [1, 15, 16, 300])
 def test_a_frame_of_encoded_messages_is_one_array(count: int) -> None:
     rows = [{"T": "b", "n": number} for number in range(count)]
-    packed = data_stream.frame([msgspec.msgpack.encode(row) for row in rows], msgpack=True)
-    text = data_stream.frame([msgspec.json.encode(row) for row in rows], msgpack=False)
+    packed = stream_messages.frame([msgspec.msgpack.encode(row) for row in rows], msgpack=True)
+    text = stream_messages.frame([msgspec.json.encode(row) for row in rows], msgpack=False)
     assert msgspec.msgpack.decode(packed) == msgspec.json.decode(text) == rows

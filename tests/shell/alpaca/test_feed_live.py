@@ -31,6 +31,7 @@ from strategies.contract import Bar
 from strategies.option_scalper import SPEC
 from tests.alpaca_server import data_stream
 from tests.alpaca_server.data_fields import bar_fields
+from tests.alpaca_server.stream_messages import Message
 from tests.shell.alpaca.market_desk import MINUTE, SECOND, TIMING, MarketDesk, bar, desk, session
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
@@ -317,7 +318,7 @@ async def test_an_option_stream_that_turns_deaf_is_told_and_left_and_quotes_come
 async def test_a_bar_of_a_minute_to_come_is_refused_and_the_session_goes_on(tmp_path: Path, ahead: Bar) -> None:
     async with live(tmp_path) as it:
         await reach(it, 3)
-        message = data_stream.Message("b", "SPY", ahead.start_ns, bar_fields(ahead))
+        message = Message("b", "SPY", ahead.start_ns, bar_fields(ahead))
         data_stream.hub(it.server).publish([message])
         await it.until(lambda: it.of(BarRejected))
         given = max(it.minutes_of(DAY))

@@ -1,0 +1,153 @@
+"""The tape as events of simulated time: quotes and trades at each path point, bars a second after their minute.
+
+Only what somebody subscribed to is priced, once for all sessions; bars go wrong where the script says so.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from strategies.contract import Bar
+from tests.alpaca_server.bar_history import corrections
+from tests.alpaca_server.data_fields import bar_fields, merged, never_trades, quote_fields, trade_fields
+from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS, POINT_NS, SECOND_NS
+from tests.alpaca_server.stream_messages import Message
+from tests.alpaca_server.tape import midnight_ns, new_york_date
+
+if TYPE_CHECKING:
+    from tests.alpaca_server.data_stream import Hub
+
+TEST_SYMBOL = "FAKEPACA"  # what the test stream calls the underlying
+_BAR, _TICK = 0, 1  # events of the timeline, in their order at one time
+
+
+class Timeline:
+    """What one server's tape tells, each event at its simulated time."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.server = hub.server
+        self._queue: list[tuple[int, int, int, Callable[[], None]]] = []  # time, order, number, what happens then
+        self._numbers = itertools.count()
+        self._after_next: list[Message] = []  # bars that are sent after their successors
+
+    async def play(self) -> None:
+        """Publish the tape from now on, each event at its simulated time, to its end."""
+        clock, starts = self.server.clock, sorted(set(itertools.chain(*self.server.market.starts.values())))
+        begun_ns = clock.now_ns()
+        index = bisect_left(starts, begun_ns - 2 * MINUTE_NS)
+        while self._queue or index < len(starts):
+            while index < len(starts) and (not self._queue or starts[index] <= self._queue[0][0]):
+                self._plan(starts[index])
+                index += 1
+            time_ns, _, _, happen = heapq.heappop(self._queue)
+            if time_ns > begun_ns:
+                await clock.sleep_until(time_ns)
+                happen()
+
+    def _plan(self, start_ns: int) -> None:
+        for at_ns in range(start_ns, start_ns + MINUTE_NS, POINT_NS):
+            self._at(at_ns, _TICK, partial(self._tick, at_ns))
+        self._at(start_ns + MINUTE_NS + BAR_DELAY_NS, _BAR, partial(self._close, start_ns))
+
+    def _at(self, time_ns: int, order: int, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (time_ns, order, next(self._numbers), happen))
+
+    def _tick(self, at_ns: int) -> None:
+        """A path point: quotes and trades to each session, priced once. Points that are overdue are left out."""
+        self.hub.strike()
+        if self.server.clock.now_ns() >= at_ns + POINT_NS:
+            return
+        made: dict[tuple[str, str], Message | None] = {}
+        market, open_now = self.server.market, self.server.market.session_at(at_ns) is not None
+        for session in list(self.hub.sessions):
+            if session.stream == "option" and not open_now:
+                continue
+            messages = []
+            for kind, channel in (("q", "quotes"), ("t", "trades")):
+                for name in sorted(session.subscribed.get(channel, ())):
+                    for symbol in market.bars if name == "*" and session.stream == "stock" else (name,):
+                        if (kind, symbol) not in made:
+                            made[kind, symbol] = self._point_message(kind, symbol, session.stream, at_ns)
+                        messages.append(made[kind, symbol])
+            session.deliver(message for message in messages if message is not None)
+
+    def _point_message(self, kind: str, symbol: str, stream: str, at_ns: int) -> Message | None:
+        market = self.server.market
+        listed = market.symbol if symbol == TEST_SYMBOL else symbol
+        if (listed in market.bars) != (stream == "stock"):
+            return None
+        fields = (quote_fields if kind == "q" else trade_fields)(market, listed, at_ns)
+        if fields is None or (kind == "t" and stream == "option" and never_trades(listed)):
+            return None
+        if kind == "q" and self.server.faults.waiting("quote_gap", "quote_one_sided", "quote_crossed"):
+            context = {"stream": stream, "symbol": symbol}
+            if self.server.faults.take("quote_gap", context):
+                return None
+            if fault := self.server.faults.take("quote_one_sided", context):
+                side = "a" if fault.get("side", "bid") == "ask" else "b"
+                fields |= {f"{side}p": 0.0, f"{side}s": 0}
+            if self.server.faults.take("quote_crossed", context):
+                fields |= {"bp": fields["ap"], "ap": fields["bp"]}
+        return Message(kind, symbol, at_ns, fields)
+
+    def _close(self, start_ns: int) -> None:
+        """A minute ended a second ago: its bars, late or wrong where the script says so, and the running daily bars."""
+        messages: list[Message] = []
+        overtaken, self._after_next = self._after_next, []
+        daily = any(session.subscribed.get("dailyBars") for session in self.hub.sessions)
+        for symbol, starts in self.server.market.starts.items():
+            index = bisect_left(starts, start_ns)
+            if index < len(starts) and starts[index] == start_ns:
+                messages += self._bar_messages(self.server.market.bars[symbol][index])
+                messages += self._daily(symbol, start_ns) if daily else []
+        self.hub.publish(messages)
+        self.hub.publish(overtaken)
+
+    def _bar_messages(self, bar: Bar) -> list[Message]:
+        message = Message("b", bar.symbol, bar.start_ns, bar_fields(bar))
+        faults = self.server.faults
+        if not faults.waiting(*BAR_FAULTS):
+            return [message]
+        context = {"stream": "stock", "symbol": bar.symbol, "start_ns": bar.start_ns}
+        ended_ns = bar.start_ns + MINUTE_NS + BAR_DELAY_NS
+        if fault := faults.take("bar_corrected", context):
+            self._correct(bar, float(fault.get("shift", 0.05)))
+        if faults.take("bar_gap", context):
+            return []
+        if faults.take("bar_reordered", context):
+            self._after_next.append(message)
+            return []
+        if fault := faults.take("bar_late", context):
+            late_ns = ended_ns + int(float(fault.get("delay_s", 30)) * SECOND_NS)
+            self._at(late_ns, _BAR, lambda: self.hub.publish([message]))
+            return []
+        fault = faults.take("bar_duplicated", context)
+        return [message] * (1 if fault is None else int(fault.get("copies", 2)))
+
+    def _correct(self, bar: Bar, shift: float) -> None:
+        """A late trade moves the close by `shift` USD: `u` half a minute after the bar's end, and history from then."""
+        close = round(bar.close + shift, 4)
+        high, low = max(bar.high, close), min(bar.low, close)
+        changed = Bar(bar.symbol, bar.start_ns, bar.open, high, low, close, bar.volume + 100)
+        known_ns = bar.start_ns + MINUTE_NS + MINUTE_NS // 2
+        corrections(self.server)[bar.symbol, bar.start_ns] = (known_ns, changed)
+        update = Message("u", bar.symbol, bar.start_ns, bar_fields(changed))
+        self._at(known_ns, _BAR, lambda: self.hub.publish([update]))
+
+    def _daily(self, symbol: str, start_ns: int) -> list[Message]:
+        session = self.server.market.session_at(start_ns)
+        if session is None:
+            return []
+        rows = self.server.market.session_bars(session.date, symbol)
+        label_ns = midnight_ns(new_york_date(start_ns))
+        bar = merged((bar for bar in rows if bar.start_ns <= start_ns), label_ns)
+        return [] if bar is None else [Message("d", symbol, label_ns, bar_fields(bar))]
+
+
+BAR_FAULTS = ("bar_corrected", "bar_gap", "bar_reordered", "bar_late", "bar_duplicated")
