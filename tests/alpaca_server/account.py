@@ -253,3 +253,14 @@ class Account:
             "options_approved_level": self.level,
             "options_trading_level": self.trading_level(),
         }
+
+
+def fault_context(account: Account, order: Order) -> dict[str, object]:
+    """What the script of faults may ask of an order."""
+    return {
+        "key": account.key,
+        "symbol": order.symbol,
+        "side": order.side,
+        "type": order.type,
+        "client_order_id": order.client_order_id,
+    }

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import functools
 import random
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from strategies.contract import Session
-from tests.alpaca_server import settlement
-from tests.alpaca_server.account import Account, Trade
+from tests.alpaca_server import order_changes, settlement
+from tests.alpaca_server.account import Account, Trade, fault_context
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.market import NEVER_NS
-from tests.alpaca_server.order_rules import check, check_price_grid
-from tests.alpaca_server.orders import Order, multiplier, stamp, text
-from tests.alpaca_server.refusals import Refused, invalid, unprocessable
+from tests.alpaca_server.order_rules import check
+from tests.alpaca_server.orders import Order, fill_fields, multiplier, stamp, text, triggers
+from tests.alpaca_server.refusals import Refused
 from tests.alpaca_server.tickets import ticket
 
 if TYPE_CHECKING:
@@ -144,26 +142,25 @@ class Matching:
             reserve_price=reserve,
             expires_ns=0 if session is None or made.time_in_force == "gtc" else session.close_ns,
         )
-        self._take_in(account, order, now_ns)
+        self.take_in(account, order, now_ns)
         return order
 
-    def _take_in(self, account: Account, order: Order, now_ns: int) -> None:
+    def take_in(self, account: Account, order: Order, now_ns: int) -> None:
+        """Put a new order into the books and send it to the venue, where it may already work."""
         waits = self.server.market.session_at(now_ns) is None and not order.extended_hours
         waits = waits or order.time_in_force == "opg"
         order.status = "accepted" if waits else "pending_new"
         account.add(order)
         self.emit(account, order, order.status, now_ns)
         if not waits:
-            self._later(
-                self.server.rules.venue_delay_s, lambda: self.arrive(account, order, self.server.clock.now_ns())
-            )
+            self.later(self.server.rules.venue_delay_s, lambda: self.arrive(account, order, self.server.clock.now_ns()))
         self.changed.set()
 
     def arrive(self, account: Account, order: Order, at_ns: int) -> None:
         """The order reaches the venue: it is rejected there, or new and matched at once."""
         if order.status not in {"accepted", "pending_new"} or order.held:
             return
-        context = _context(account, order)
+        context = fault_context(account, order)
         if self.server.faults.take("order_rejected", context) is not None:
             order.failed_ns = at_ns
             self.end(account, order, "rejected", at_ns)
@@ -171,7 +168,7 @@ class Matching:
         back = self.server.faults.take("order_held_back", context)
         if back is not None:
             delay_s = float(back.get("seconds", 30))
-            self._later(delay_s, lambda: self.arrive(account, order, self.server.clock.now_ns()))
+            self.later(delay_s, lambda: self.arrive(account, order, self.server.clock.now_ns()))
             return
         order.status = "new"
         self.emit(account, order, "new", at_ns)
@@ -194,7 +191,7 @@ class Matching:
             return None
         bid, ask = quote
         if not order.triggered and order.type in {"stop", "stop_limit", "trailing_stop"}:
-            order.triggered = _triggers(order, (bid + ask) / 2)
+            order.triggered = triggers(order, (bid + ask) / 2)
             if not order.triggered:
                 return None
         price = ask if order.side == "buy" else bid
@@ -207,7 +204,7 @@ class Matching:
         left = order.left
         if order.time_in_force in {"fok", "opg", "cls"}:
             return left
-        part = self.server.faults.take("fill_partial", _context(account, order))
+        part = self.server.faults.take("fill_partial", fault_context(account, order))
         if part is not None:
             return min(left, Decimal(str(part.get("quantity", 1))))
         seed = f"{self.server.rules.seed}:{order.client_order_id}:{at_ns}"
@@ -216,7 +213,7 @@ class Matching:
 
     def fill(self, account: Account, order: Order, quantity: Decimal, price: Decimal, at_ns: int) -> None:
         """An execution: order, position, cash, activity and trade update change together."""
-        if self.server.faults.take("fill_unheard", _context(account, order)) is not None:
+        if self.server.faults.take("fill_unheard", fault_context(account, order)) is not None:
             self.server.trade_stream.cut(account.key)
         if order.notional is not None:
             quantity = min(quantity, ((order.notional - order.cost) / price).quantize(Decimal("1e-9")))
@@ -242,72 +239,6 @@ class Matching:
             position_qty=text(account.quantity(order.symbol)),
         )
 
-    def cancel(self, account: Account, order: Order) -> None:
-        """Ask for a cancellation; it comes (or a fill wins) after this returned. Raises `Refused` where none can."""
-        context = _context(account, order)
-        if not order.open or order.status in {"pending_cancel", "pending_replace"}:
-            raise unprocessable("order is not cancelable")
-        if self.server.faults.take("cancel_refused", context) is not None:
-            raise unprocessable("order is not cancelable")
-        now_ns = self.server.clock.now_ns()
-        before, order.status, order.cancel_requested_ns = order.status, "pending_cancel", now_ns
-        self.emit(account, order, "pending_cancel", now_ns)
-        then: Callable[[Account, Order], None] = self._cancel_now
-        if self.server.faults.take("cancel_stuck", context) is not None:
-            order.held = True
-            return
-        if self.server.faults.take("cancel_rejected", context) is not None:
-            then = functools.partial(self._cancel_not, before=before)
-        elif self.server.faults.take("cancel_loses", context) is not None:
-            then = self._fill_instead
-        self._later(self.server.rules.venue_delay_s, lambda: then(account, order))
-
-    def _cancel_now(self, account: Account, order: Order) -> None:
-        if order.open:
-            order.canceled_ns = self.server.clock.now_ns()
-            self.end(account, order, "canceled", order.canceled_ns)
-
-    def _cancel_not(self, account: Account, order: Order, *, before: str) -> None:
-        if order.open:
-            order.status = before
-            self.emit(account, order, "order_cancel_rejected", self.server.clock.now_ns())
-
-    def _fill_instead(self, account: Account, order: Order) -> None:
-        """The fill that won the race: at the quote where it crosses, else at the limit."""
-        if order.open:
-            now_ns = self.server.clock.now_ns()
-            price = self.price(order, now_ns) or order.limit_price or order.reserve_price
-            self.fill(account, order, order.left, price, now_ns)
-
-    def replace(self, account: Account, old: Order, fields: dict[str, Any]) -> Order:
-        """A new order in the place of `old`, for its unfilled rest; returns it. Raises `Refused`."""
-        if old.status not in {"new", "partially_filled", "accepted", "pending_new"}:
-            raise unprocessable(f"cannot replace order in {old.status} status")
-        new = _replacement(account, old, fields, self.server.clock.now_ns())
-        self._check_replacement(account, old, new)
-        now_ns = new.created_ns
-        before, old.status = old.status, "pending_replace"
-        self.emit(account, old, "pending_replace", now_ns)
-        if self.server.faults.take("replace_rejected", _context(account, old)) is not None:
-            old.status = before
-            self.emit(account, old, "order_replace_rejected", now_ns)
-            return new
-        old.replaced_ns, old.replaced_by = now_ns, new.id
-        self.end(account, old, "replaced", now_ns)
-        self._take_in(account, new, now_ns)
-        return new
-
-    def _check_replacement(self, account: Account, old: Order, new: Order) -> None:
-        for price in (new.limit_price, new.stop_price):
-            check_price_grid(price)
-        if new.client_order_id in account.by_client_id:
-            raise Refused(422, self.server.rules.duplicate_id_code, "client_order_id must be unique")
-        account.working.pop(old.id)  # the new order takes over what the old one holds
-        try:
-            check(ticket(new.shown()), account, self.server.market, new.created_ns)
-        finally:
-            account.working[old.id] = old
-
     def close(self, account: Account, symbol: str, quantity: Decimal | None, percent: Decimal | None) -> Order:
         """A market order against the position, whole or in part. Raises `Refused`, 404 where there is none."""
         held = account.quantity(symbol)
@@ -329,7 +260,7 @@ class Matching:
                 return self.submit(account, {"type": "market", "time_in_force": "day", **fields}).shown()
             case "cancel":
                 order = account.orders[fields["order_id"]]
-                self.cancel(account, order)
+                order_changes.cancel(self, account, order)
                 return order.shown()
             case "close":
                 return self.close(account, fields["symbol"], None, None).shown()
@@ -360,7 +291,8 @@ class Matching:
         """The session in which a day order of `now_ns` works: this one, or the next."""
         return next((session for session in self.server.market.sessions if session.close_ns > now_ns), None)
 
-    def _later(self, sim_s: float, then: Callable[[], None]) -> None:
+    def later(self, sim_s: float, then: Callable[[], None]) -> None:
+        """Do it after that much simulated time; with none, in the loop's next turn."""
         loop = asyncio.get_running_loop()
         if sim_s > 0:
             loop.call_later(self.server.clock.real_s(int(sim_s * SECOND_NS)), then)
@@ -368,89 +300,6 @@ class Matching:
             loop.call_soon(then)  # the next turn: before whatever the reply makes the client do
 
 
-def fill_fields(order: Order, quantity: Decimal, price: Decimal, at_ns: int, *, whole: bool) -> dict[str, Any]:
-    """The fields of a FILL activity; as documented it has neither client order id nor execution id."""
-    return {
-        "activity_type": "FILL",
-        "transaction_time": stamp(at_ns),
-        "type": "fill" if whole else "partial_fill",
-        "price": text(price),
-        "qty": text(quantity),
-        "side": "sell_short"
-        if order.position_intent == "sell_to_open" and multiplier(order.symbol) == 1
-        else order.side,
-        "symbol": order.symbol,
-        "leaves_qty": text(max(order.left, Decimal(0))),
-        "order_id": order.id,
-        "cum_qty": text(order.filled_qty),
-        "order_status": order.status,
-    }
-
-
 def _wake(loop: asyncio.AbstractEventLoop, changed: asyncio.Event) -> None:
     if not loop.is_closed():
         loop.call_soon_threadsafe(changed.set)
-
-
-def _context(account: Account, order: Order) -> dict[str, object]:
-    return {
-        "key": account.key,
-        "symbol": order.symbol,
-        "side": order.side,
-        "type": order.type,
-        "client_order_id": order.client_order_id,
-    }
-
-
-def _triggers(order: Order, middle: Decimal) -> bool:
-    """Whether a stop is touched at this price; a trailing stop moves its mark first."""
-    if order.type == "trailing_stop":
-        best = min if order.side == "buy" else max
-        order.hwm = middle if order.hwm is None else best(order.hwm, middle)
-        trail = order.trail_price or order.hwm * (order.trail_percent or Decimal(0)) / 100
-        order.stop_price = order.hwm + trail * order.sign
-    assert order.stop_price is not None
-    return (middle - order.stop_price) * order.sign >= 0
-
-
-def _replacement(account: Account, old: Order, fields: dict[str, Any], now_ns: int) -> Order:
-    """The order that PATCH asks for. `qty` counts the whole old order, so the new one has what is left of it."""
-    changes: dict[str, Any] = {}
-    for name in ("limit_price", "stop_price"):
-        if fields.get(name) is not None:
-            changes[name] = _decimal(fields[name], name)
-    if fields.get("time_in_force"):
-        changes["time_in_force"] = str(fields["time_in_force"])
-    if fields.get("trail") is not None:
-        changes["trail_price" if old.trail_price is not None else "trail_percent"] = _decimal(fields["trail"], "trail")
-    whole = old.qty
-    if fields.get("qty") is not None:
-        whole = _decimal(fields["qty"], "qty")
-        if whole <= old.filled_qty:
-            raise unprocessable("order qty must be greater than filled qty")
-    if whole == old.qty and all(getattr(old, name) == value for name, value in changes.items()):
-        raise unprocessable("order parameters are not changed")
-    client_order_id = str(fields.get("client_order_id") or account.new_id())
-    return dataclasses.replace(
-        old,
-        id=account.new_id(),
-        client_order_id=client_order_id,
-        created_ns=now_ns,
-        updated_ns=now_ns,
-        filled_ns=0,
-        filled_qty=Decimal(0),
-        cost=Decimal(0),
-        qty=None if whole is None else whole - old.filled_qty,
-        reserve_price=changes.get("limit_price", old.reserve_price),
-        replaces=old.id,
-        status="pending_new",
-        past=[],
-        **changes,
-    )
-
-
-def _decimal(value: Any, name: str) -> Decimal:
-    try:
-        return Decimal(str(value))
-    except ArithmeticError:
-        raise invalid(f"invalid {name}") from None

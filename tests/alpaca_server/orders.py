@@ -157,3 +157,33 @@ class Order:
 
 def _text_or_none(value: Decimal | None) -> str | None:
     return None if value is None else text(value)
+
+
+def fill_fields(order: Order, quantity: Decimal, price: Decimal, at_ns: int, *, whole: bool) -> dict[str, Any]:
+    """The fields of a FILL activity; as documented it has neither client order id nor execution id."""
+    return {
+        "activity_type": "FILL",
+        "transaction_time": stamp(at_ns),
+        "type": "fill" if whole else "partial_fill",
+        "price": text(price),
+        "qty": text(quantity),
+        "side": "sell_short"
+        if order.position_intent == "sell_to_open" and multiplier(order.symbol) == 1
+        else order.side,
+        "symbol": order.symbol,
+        "leaves_qty": text(max(order.left, Decimal(0))),
+        "order_id": order.id,
+        "cum_qty": text(order.filled_qty),
+        "order_status": order.status,
+    }
+
+
+def triggers(order: Order, middle: Decimal) -> bool:
+    """Whether a stop is touched at this price; a trailing stop moves its mark first."""
+    if order.type == "trailing_stop":
+        best = min if order.side == "buy" else max
+        order.hwm = middle if order.hwm is None else best(order.hwm, middle)
+        trail = order.trail_price or order.hwm * (order.trail_percent or Decimal(0)) / 100
+        order.stop_price = order.hwm + trail * order.sign
+    assert order.stop_price is not None
+    return (middle - order.stop_price) * order.sign >= 0

@@ -19,6 +19,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
+from tests.alpaca_server import order_changes
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.faults import Faults
@@ -180,7 +181,7 @@ async def test_a_cancellation_a_replacement_and_the_close_are_told() -> None:
         server.by_hand("cancel", order_id=cancelled["id"])
         old = buy(server, **limit)
         await until(lambda: len(heard) >= 5)
-        server.matching.replace(server.account, server.account.orders[old["id"]], {"limit_price": "401"})
+        order_changes.replace(server.matching, server.account, server.account.orders[old["id"]], {"limit_price": "401"})
         await until(lambda: len(heard) >= 9)
         jump(server, OPEN_NS + 391 * MINUTE_NS)
         await until(lambda: len(heard) >= 10)
@@ -264,7 +265,9 @@ async def at_random(server: AlpacaServer, chance: random.Random) -> None:
             case "cancel" if working:
                 server.by_hand("cancel", order_id=chance.choice(working).id)
             case "replace" if working:
-                server.matching.replace(server.account, chance.choice(working), {"qty": chance.randint(1, 9)})
+                order_changes.replace(
+                    server.matching, server.account, chance.choice(working), {"qty": chance.randint(1, 9)}
+                )
             case "close":
                 server.by_hand("close", symbol=symbol)
     await asyncio.sleep(0)

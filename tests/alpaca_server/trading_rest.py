@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from tests.alpaca_server import settlement
+from tests.alpaca_server import order_changes, settlement
 from tests.alpaca_server.account import Account, Position
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.market import asset_id
@@ -171,13 +171,13 @@ class TradingRest:
         """PATCH /v2/orders/{id}: a new order with a new id."""
         account = request[ACCOUNT]
         old = self._order(account, request.match_info["id"])
-        new = self.server.matching.replace(account, old, await json_body(request))
+        new = order_changes.replace(self.server.matching, account, old, await json_body(request))
         return web.json_response(new.shown())
 
     async def cancel(self, request: web.Request) -> web.Response:
         """DELETE /v2/orders/{id}: 204 says that it was asked for."""
         account = request[ACCOUNT]
-        self.server.matching.cancel(account, self._order(account, request.match_info["id"]))
+        order_changes.cancel(self.server.matching, account, self._order(account, request.match_info["id"]))
         return web.Response(status=204)
 
     async def cancel_all(self, request: web.Request) -> web.Response:
@@ -268,7 +268,7 @@ class TradingRest:
         rows: list[Json] = []
         for order in list(account.working.values()):
             try:
-                self.server.matching.cancel(account, order)
+                order_changes.cancel(self.server.matching, account, order)
                 rows.append({"id": order.id, "status": 200})
             except Refused as refused:
                 rows.append({"id": order.id, "status": refused.status, "body": refused.body()})
