@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, OrderFilled
 from daemon.shell.alpaca import wire
+from daemon.shell.alpaca.ledger import LedgerFill, activity, ledger_fill, order_fills
 from daemon.shell.alpaca.rest import Refused
-from daemon.shell.alpaca.wire import ENDED, LedgerFill, Malformed
+from daemon.shell.alpaca.wire import ENDED, Malformed
 from daemon.shell.clock import skew_ns
 
 if TYPE_CHECKING:
@@ -110,13 +111,13 @@ class Reporter:
         rows = [row for row in lines if row.get("activity_type") == "FILL"]
         rest = [row for row in lines if row.get("activity_type") != "FILL"]
         fills: dict[str, list[LedgerFill]] = defaultdict(list)
-        for fill in self._readable(rows, wire.ledger_fill):
+        for fill in self._readable(rows, ledger_fill):
             fills[fill.order_id].append(fill)
         self._names = {order_id: await self._name(order_id) for order_id in orders.keys() | fills.keys()}
         amended = Counter(row.get("order_id") for row in rows if row.get("status") in AMENDING)
         ours = {name for name in fills if name not in amended and self._is_ours(self._names[name])}
         self._amended = {name: count for name, count in amended.items() if isinstance(name, str) and name in orders}
-        return {order_id: fills[order_id] for order_id in ours}, self._readable(rest, wire.activity)
+        return {order_id: fills[order_id] for order_id in ours}, self._readable(rest, activity)
 
     async def _name(self, order_id: str) -> str:
         """The client order id; fills do not carry it, and an order queued days ago is not in the listing."""
@@ -187,7 +188,7 @@ class Reporter:
         given: set[tuple[str, int]] = set()
         for order_id, of_order in fills.items():
             try:
-                summed = wire.order_fills(of_order, self._names[order_id], now_ns)
+                summed = order_fills(of_order, self._names[order_id], now_ns)
             except Malformed as odd:
                 self._tell_unreadable(self._names[order_id], odd)
                 continue
@@ -196,7 +197,6 @@ class Reporter:
             given |= set(keys)
         self._given_fills = given
         return tuple(sorted(told, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
-
 
     def _corrections(self, orders: dict[str, BrokerOrder], now_ns: int) -> tuple[OrderFilled, ...]:
         """What stands of each amended order of ours, for the case that the stream was not heard; told each time."""

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from daemon.core.events import (
-    Activity,
     BrokerOrder,
     BrokerPosition,
     CancelRejected,
@@ -121,7 +118,7 @@ def time_ns(value: object, key: str = "timestamp") -> int:
     """RFC 3339 text (`Z` or an offset; digits beyond the ninth are cut) -> nanoseconds UTC. Raises Malformed."""
     match = _RFC3339.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise Malformed(f"{key} is {_shown(value)}: expected RFC 3339 text such as 2026-11-20T14:30:00.5Z")
+        raise Malformed(f"{key} is {shown(value)}: expected RFC 3339 text such as 2026-11-20T14:30:00.5Z")
     year, month, day, hour, minute, second, fraction, zulu, sign, off_hours, off_minutes = match.groups()
     offset = timedelta(0) if zulu else timedelta(hours=int(off_hours), minutes=int(off_minutes))
     try:
@@ -129,7 +126,7 @@ def time_ns(value: object, key: str = "timestamp") -> int:
         moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=zone)
         since = moment - _EPOCH
     except (ValueError, OverflowError):
-        raise Malformed(f"{key} is {_shown(value)}: no such time") from None
+        raise Malformed(f"{key} is {shown(value)}: no such time") from None
     nanoseconds = int((fraction or "")[:9].ljust(9, "0"))
     return (since.days * 86_400 + since.seconds) * SECOND_NS + nanoseconds
 
@@ -154,7 +151,7 @@ def decimal(value: object, key: str) -> Decimal:
             number = Decimal(str(value))
             if number.is_finite() and (not number or -18 <= number.adjusted() < 12):
                 return number or Decimal(0)
-    raise Malformed(f"{key} is {_shown(value)}: expected a number below 10^12")
+    raise Malformed(f"{key} is {shown(value)}: expected a number below 10^12")
 
 
 def text(value: object) -> str:
@@ -165,33 +162,36 @@ def text(value: object) -> str:
 def mapping(value: object, key: str) -> Mapping[str, object]:
     """A JSON object. Raises Malformed."""
     if not isinstance(value, dict):
-        raise Malformed(f"{key} is {_shown(value)}: expected a JSON object")
+        raise Malformed(f"{key} is {shown(value)}: expected a JSON object")
     return value
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as an error text shows it: numbers and containers by their type, anything else in 60 characters."""
     return f"a {type(value).__name__}" if isinstance(value, int | dict | list) else repr(value)[:60]
 
 
-def _required(raw: Mapping[str, object], key: str) -> str:
+def required_text(raw: Mapping[str, object], key: str) -> str:
+    """The text under `key`. Raises Malformed where there is none."""
     found = text(raw.get(key))
     if not found:
-        raise Malformed(f"{key} is {_shown(raw.get(key))}: expected text")
+        raise Malformed(f"{key} is {shown(raw.get(key))}: expected text")
     return found
 
 
-def _maybe(raw: Mapping[str, object], key: str) -> Decimal | None:
+def optional_decimal(raw: Mapping[str, object], key: str) -> Decimal | None:
+    """The number under `key`; None for null, a missing key and no text. Raises Malformed."""
     value = raw.get(key)
     return None if value is None or value == "" else decimal(value, key)
 
 
-def _side(value: object) -> int:
+def side_of(value: object) -> int:
     """+1 for buy, -1 for sell and sell_short, 0 where the broker does not say (the parent of a multi-leg order)."""
     word = text(value)
     return 1 if word.startswith("buy") else -1 if word.startswith("sell") else 0
 
 
-# --- orders, positions, activities --------------------------------------------------------------------------------
+# --- orders and positions -----------------------------------------------------------------------------------------
 
 
 def order(value: object) -> BrokerOrder:
@@ -204,15 +204,15 @@ def order(value: object) -> BrokerOrder:
     submitted = raw.get("submitted_at") or raw.get("created_at")
     return BrokerOrder(
         client_order_id=text(raw.get("client_order_id")),
-        order_id=_required(raw, "id"),
+        order_id=required_text(raw, "id"),
         symbol=text(raw.get("symbol")),
-        side=_side(raw.get("side")),
-        quantity=_maybe(raw, "qty") or Decimal(0),
-        limit_price=_maybe(raw, "limit_price"),
+        side=side_of(raw.get("side")),
+        quantity=optional_decimal(raw, "qty") or Decimal(0),
+        limit_price=optional_decimal(raw, "limit_price"),
         intent=text(raw.get("position_intent")),
         status=text(raw.get("status")),
-        filled=_maybe(raw, "filled_qty") or Decimal(0),
-        average_price=_maybe(raw, "filled_avg_price"),
+        filled=optional_decimal(raw, "filled_qty") or Decimal(0),
+        average_price=optional_decimal(raw, "filled_avg_price"),
         submitted_ns=time_ns(submitted, "submitted_at") if submitted else 0,
         replaced_by=text(raw.get("replaced_by")),
     )
@@ -223,37 +223,13 @@ def position(value: object) -> BrokerPosition:
     raw = mapping(value, "position")
     sign = -1 if raw.get("side") == "short" else 1
     quantity = decimal(raw.get("qty"), "qty")
-    available = _maybe(raw, "qty_available")
+    available = optional_decimal(raw, "qty_available")
     return BrokerPosition(
-        symbol=_required(raw, "symbol"),
+        symbol=required_text(raw, "symbol"),
         quantity=sign * abs(quantity) if sign < 0 else quantity,
         average_price=decimal(raw.get("avg_entry_price"), "avg_entry_price"),
         available=None if available is None else sign * abs(available) if sign < 0 else available,
     )
-
-
-def activity(value: object) -> Activity:
-    """A ledger line that is no fill; its time is its own or its New York date's midnight. Raises Malformed."""
-    raw = mapping(value, "activity")
-    moment = raw.get("transaction_time") or raw.get("created_at")
-    return Activity(
-        id=_required(raw, "id"),
-        kind=_required(raw, "activity_type"),
-        symbol=text(raw.get("symbol")),
-        quantity=_maybe(raw, "qty") or Decimal(0),
-        price=_maybe(raw, "price"),
-        amount=_maybe(raw, "net_amount") or Decimal(0),
-        status=text(raw.get("status")),
-        time_ns=time_ns(moment, "transaction_time") if moment else _date_ns(raw.get("date")),
-    )
-
-
-def _date_ns(value: object) -> int:
-    try:
-        day = datetime.strptime(text(value), "%Y-%m-%d").replace(tzinfo=NEW_YORK)
-    except ValueError:
-        raise Malformed(f"date is {_shown(value)}: expected YYYY-MM-DD") from None
-    return int(day.timestamp()) * SECOND_NS
 
 
 def cost(symbol: str, quantity: Decimal, average_price: Decimal | None) -> Decimal:
@@ -266,67 +242,8 @@ def cost(symbol: str, quantity: Decimal, average_price: Decimal | None) -> Decim
     return total.quantize(Decimal("0.01") if is_option(symbol) else Decimal("0.0001"))
 
 
-# --- fills of the ledger ------------------------------------------------------------------------------------------
-
-
-class LedgerFill(msgspec.Struct, frozen=True):
-    """A FILL line: one execution of one order. `cumulative` counts the order's fills up to and with this one."""
-
-    id: str
-    order_id: str
-    symbol: str
-    side: int
-    quantity: Decimal
-    price: Decimal
-    cumulative: Decimal
-    filled_ns: int
-
-
-def ledger_fill(value: object) -> LedgerFill:
-    """A FILL activity. Raises Malformed."""
-    raw = mapping(value, "activity")
-    return LedgerFill(
-        id=_required(raw, "id"),
-        order_id=_required(raw, "order_id"),
-        symbol=_required(raw, "symbol"),
-        side=_side(raw.get("side")),
-        quantity=decimal(raw.get("qty"), "qty"),
-        price=decimal(raw.get("price"), "price"),
-        cumulative=decimal(raw.get("cum_qty"), "cum_qty"),
-        filled_ns=time_ns(raw.get("transaction_time"), "transaction_time"),
-    )
-
-
-def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) -> tuple[OrderFilled, ...]:
-    """All fills of one order, with its cost summed over them, in the order of their cumulative quantity.
-
-    Within one millisecond the ledger is unordered, so the cumulative quantity decides. Raises Malformed when the
-    fills do not add up to it: one is missing, or quantities are not whole.
-    """
-    told, total, spent = [], 0, Decimal(0)
-    for fill in sorted({fill.id: fill for fill in fills}.values(), key=lambda fill: fill.cumulative):
-        quantity = _whole(fill.quantity, "qty")
-        total, spent = total + quantity, spent + fill.price * quantity
-        if total != fill.cumulative:
-            raise Malformed(f"cum_qty of fill {fill.id} is {fill.cumulative}: expected {total}, the sum of its order's")
-        told.append(
-            OrderFilled(
-                now_ns,
-                client_order_id=client_order_id,
-                symbol=fill.symbol,
-                side=fill.side,
-                price=fill.price,
-                filled_ns=fill.filled_ns,
-                cumulative_quantity=total,
-                cumulative_cost=spent,
-                cumulative_fees=Decimal(0),  # regulatory fees come as FEE activities of their own
-                quantity=quantity,
-            )
-        )
-    return tuple(told)
-
-
-def _whole(value: Decimal, key: str) -> int:
+def whole_number(value: Decimal, key: str) -> int:
+    """A whole number. Raises Malformed."""
     if value != value.to_integral_value():
         raise Malformed(f"{key} is {value}: expected a whole number")
     return int(value)
@@ -342,7 +259,7 @@ def trade_update(value: object, ours: Callable[[str], bool], now_ns: int) -> tup
     carry those figures. Raises Malformed (null data, missing keys).
     """
     raw = mapping(value, "data")
-    word = _required(raw, "event")
+    word = required_text(raw, "event")
     about = order(raw.get("order"))
     found = OrderFound(now_ns, about)
     if not ours(about.client_order_id):
@@ -384,10 +301,10 @@ def _filled(raw: Mapping[str, object], about: BrokerOrder, now_ns: int) -> Order
         side=about.side,
         price=decimal(raw.get("price"), "price"),
         filled_ns=time_ns(raw.get("timestamp")),
-        cumulative_quantity=_whole(about.filled, "filled_qty"),
+        cumulative_quantity=whole_number(about.filled, "filled_qty"),
         cumulative_cost=cost(about.symbol, about.filled, about.average_price),
         cumulative_fees=Decimal(0),
-        quantity=_whole(decimal(raw.get("qty"), "qty"), "qty"),
+        quantity=whole_number(decimal(raw.get("qty"), "qty"), "qty"),
     )
 
 
@@ -396,7 +313,7 @@ def _corrected(raw: Mapping[str, object], about: BrokerOrder, word: str, now_ns:
         now_ns,
         client_order_id=about.client_order_id,
         execution_id=text(raw.get("execution_id")),
-        cumulative_quantity=_whole(about.filled, "filled_qty"),
+        cumulative_quantity=whole_number(about.filled, "filled_qty"),
         cumulative_cost=cost(about.symbol, about.filled, about.average_price),
         reason=word,
     )

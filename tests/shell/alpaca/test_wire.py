@@ -24,7 +24,7 @@ from daemon.core.events import (
     OrderRejected,
     TradeCorrected,
 )
-from daemon.shell.alpaca import wire
+from daemon.shell.alpaca import ledger, wire
 from daemon.shell.alpaca.wire import Malformed
 
 OURS = wire.is_ours("a1b2c3", "option_scalper")
@@ -251,7 +251,7 @@ def test_hostile_values_never_raise_anything_but_malformed(key: str, outer: str,
     try:
         told(data)
         wire.position(data["order"])
-        wire.activity(data["order"])
+        ledger.activity(data["order"])
     except Malformed:
         pass
 
@@ -314,7 +314,7 @@ def test_a_short_position_is_negative_however_the_broker_writes_it() -> None:
 
 
 def test_a_ledger_line_of_a_kind_nobody_knows_is_read() -> None:
-    line = wire.activity(
+    line = ledger.activity(
         {
             "id": "20240702000000000::x",
             "activity_type": "NEWS",
@@ -327,8 +327,8 @@ def test_a_ledger_line_of_a_kind_nobody_knows_is_read() -> None:
     assert wire.time_text(line.time_ns) == "2024-07-02T04:00:00Z"
 
 
-def fill_line(number: int, quantity: str, price: str, cumulative: str) -> wire.LedgerFill:
-    return wire.ledger_fill(
+def fill_line(number: int, quantity: str, price: str, cumulative: str) -> ledger.LedgerFill:
+    return ledger.ledger_fill(
         {
             "id": f"20240702093105000::{number}",
             "activity_type": "FILL",
@@ -347,11 +347,11 @@ def fill_line(number: int, quantity: str, price: str, cumulative: str) -> wire.L
 
 def test_fills_of_one_millisecond_are_ordered_by_their_cumulative_quantity_and_costs_add_up() -> None:
     lines = [fill_line(9, "2", "1.06", "5"), fill_line(3, "3", "1.05", "3"), fill_line(9, "2", "1.06", "5")]
-    first, second = wire.order_fills(lines, NAME, NOW)
+    first, second = ledger.order_fills(lines, NAME, NOW)
     assert (first.cumulative_quantity, first.cumulative_cost, first.side) == (3, Decimal("3.15"), -1)
     assert (second.cumulative_quantity, second.cumulative_cost, second.quantity) == (5, Decimal("5.27"), 2)
 
 
 def test_fills_with_one_missing_are_not_summed() -> None:
     with pytest.raises(Malformed, match="cum_qty of fill"):
-        wire.order_fills([fill_line(2, "2", "1.06", "5")], NAME, NOW)
+        ledger.order_fills([fill_line(2, "2", "1.06", "5")], NAME, NOW)
