@@ -18,15 +18,13 @@ import msgpack
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 
+from daemon.shell.alpaca.stream_errors import REQUEST_CODES, SYMBOL_LIMIT, StreamError, Trouble, code_of, refusal, short
+
 Pair = tuple[str, str]  # channel, symbol
-Trouble = Literal["lost", "busy", "auth"]
 State = Literal["up", "down"]
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 MAX_FRAMES = 1024  # that wait unread
-AUTH_CODES = frozenset((402, 409, 411))  # wrong keys, a feed that the plan has not: a person must act
-REQUEST_CODES = frozenset((400, 405, 410, 412, 413))  # refuse one subscribe; the connection goes on
-SYMBOL_LIMIT = 405
 _SILENT = logging.getLogger(__name__)
 _SILENT.disabled = True  # the library's debug lines would show the keys
 
@@ -35,14 +33,6 @@ class Tell(Protocol):
     """Says a declared log event to the operator."""
 
     def __call__(self, name: str, /, **fields: object) -> None: ...
-
-
-class StreamError(Exception):
-    """The server did not do what the protocol says; the connection is given up. `trouble` sets how long to wait."""
-
-    def __init__(self, text: str, trouble: Trouble = "lost") -> None:
-        super().__init__(text)
-        self.trouble: Trouble = trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +205,9 @@ class MarketSocket:
         messages = self._unpack(frame)
         first = messages[0] if messages else {}
         if first.get("T") == "error":
-            raise _refusal(first)
+            raise refusal(first)
         if first.get("T") != "success" or first.get("msg") != msg:
-            raise StreamError(f"{what} was {_short(first)}, expected success {msg!r}")
+            raise StreamError(f"{what} was {short(first)}, expected success {msg!r}")
 
     async def _stay(self, socket: ClientConnection) -> str:
         """Read and keep the subscriptions right until one of both fails or `force_reconnect`."""
@@ -270,7 +260,7 @@ class MarketSocket:
         try:
             self._on_message(message)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            self._bad(f"{_short(message)}: {type(error).__name__}: {error}")
+            self._bad(f"{short(message)}: {type(error).__name__}: {error}")
 
     def _bad(self, what: str) -> None:
         self.counts["bad"] += 1
@@ -279,12 +269,12 @@ class MarketSocket:
             self._tell("message_unreadable", url=self._endpoint.url, what=what, count=count)
 
     def _control(self, message: dict[str, Any]) -> None:
-        if message.get("T") == "error" and _code(message) not in REQUEST_CODES:
-            raise _refusal(message)
+        if message.get("T") == "error" and code_of(message) not in REQUEST_CODES:
+            raise refusal(message)
         if self._reply is not None and not self._reply.done():
             self._reply.set_result(message)
         elif message.get("T") == "error":
-            self._tell("stream_error", url=self._endpoint.url, code=_code(message), text=str(message.get("msg")))
+            self._tell("stream_error", url=self._endpoint.url, code=code_of(message), text=str(message.get("msg")))
 
     # --- subscriptions --------------------------------------------------------------------------------------------
 
@@ -315,7 +305,7 @@ class MarketSocket:
                 if missing:
                     self._refuse(missing, 0, "left out of the acknowledgement")
                 continue
-            code, text = _code(reply), str(reply.get("msg"))
+            code, text = code_of(reply), str(reply.get("msg"))
             if code == SYMBOL_LIMIT and self._granted - self._wanted:
                 await self._drop(socket, self._granted - self._wanted)  # makes room
                 waiting.append(part)
@@ -362,18 +352,3 @@ class MarketSocket:
         self.refused |= set(pairs)
         symbols = [f"{channel}:{symbol}" for channel, symbol in pairs]
         self._tell("subscription_refused", url=self._endpoint.url, symbols=symbols, code=code, text=text)
-
-
-def _refusal(message: dict[str, Any]) -> StreamError:
-    code, text = _code(message), message.get("msg")
-    trouble: Trouble = "auth" if code in AUTH_CODES else "busy" if code == 406 else "lost"
-    return StreamError(f"error {code}: {text}", trouble)
-
-
-def _code(message: dict[str, Any]) -> int:
-    code = message.get("code")
-    return code if isinstance(code, int) else 0
-
-
-def _short(message: dict[str, Any]) -> str:
-    return str(message)[:200]
