@@ -13,8 +13,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, LookUpOrder, SubmitOrder
 from daemon.core.limits import Broker
-from daemon.core.reconcile import SEEN_MAX
-from daemon.core.state import encode_state
+from daemon.core.state import SEEN_MAX, encode_state
 from tests.core.account import NUMBER, Account, agreed, at_broker, line
 from tests.core.desk import BUY_CALL, CALL, EXIT, OPEN, TUESDAY, Desk, alarms, canceling, desk, of, sent
 
