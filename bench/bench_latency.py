@@ -147,8 +147,8 @@ class Watch:
         from daemon.core.effects import SubmitOrder
         from daemon.core.events import BarClosed, PolicyAnswered, QuotesReceived
         from daemon.shell.alpaca.link import BrokerLink
-        from daemon.shell.alpaca.rest import TradingOrders
         from daemon.shell.alpaca.stock_stream import StockStream
+        from daemon.shell.alpaca.trading import TradingOrders
         from daemon.shell.engine import Engine
         from daemon.shell.intake import Intake
         from daemon.shell.journal import Journal

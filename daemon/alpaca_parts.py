@@ -18,11 +18,13 @@ from daemon.shell.alpaca.feed import LiveFeed, Timing
 from daemon.shell.alpaca.history import History
 from daemon.shell.alpaca.lanes import account_lanes, market_lane
 from daemon.shell.alpaca.link import BrokerLink, Patience
+from daemon.shell.alpaca.market_data import MarketData
 from daemon.shell.alpaca.market_socket import BackOff, Endpoint, Tell
 from daemon.shell.alpaca.market_socket import Deadlines as SocketDeadlines
 from daemon.shell.alpaca.report import Reporter
-from daemon.shell.alpaca.rest import Access, Deadlines, MarketData, TradingOrders, TradingReads
+from daemon.shell.alpaca.rest import Access, Deadlines
 from daemon.shell.alpaca.trade_stream import StreamDeadlines, TradeStream
+from daemon.shell.alpaca.trading import TradingOrders, TradingReads
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
 from strategies.contract import Spec

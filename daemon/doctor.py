@@ -23,8 +23,10 @@ from daemon.config import ADDRESSES, EXIT_CODE, Credentials, Settings
 from daemon.live import DRY_RUN, Live, clock_of, prepare_live
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.lanes import account_lanes, market_lane
+from daemon.shell.alpaca.market_data import MarketData
 from daemon.shell.alpaca.report import blocked
-from daemon.shell.alpaca.rest import MarketData, Raw, Refused, RestError, TradingReads
+from daemon.shell.alpaca.rest import Raw, Refused, RestError
+from daemon.shell.alpaca.trading import TradingReads
 from daemon.shell.calendar import CalendarError, SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock, skew_ns
 from daemon.shell.journal import FILE, JournalError

@@ -14,7 +14,8 @@ from daemon.alpaca_parts import accesses
 from daemon.config import EXIT_CODE, Credentials, Settings
 from daemon.shell.alpaca.lanes import account_lanes
 from daemon.shell.alpaca.panic import panic
-from daemon.shell.alpaca.rest import Refused, RestError, TradingOrders, TradingReads
+from daemon.shell.alpaca.rest import Refused, RestError
+from daemon.shell.alpaca.trading import TradingOrders, TradingReads
 from daemon.shell.clock import Clock
 
 NOT_FLAT = 1

@@ -28,7 +28,8 @@ from daemon.core.events import (
 )
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.report import Reporter
-from daemon.shell.alpaca.rest import Lapsed, Refused, RestError, TradingOrders, TradingReads
+from daemon.shell.alpaca.rest import Lapsed, Refused, RestError
+from daemon.shell.alpaca.trading import TradingOrders, TradingReads
 from daemon.shell.alpaca.wire import ENDED, Malformed
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from daemon.shell.alpaca.rest import RestError
 from daemon.shell.alpaca.wire import text
 
 if TYPE_CHECKING:
-    from daemon.shell.alpaca.rest import Raw, TradingOrders, TradingReads
+    from daemon.shell.alpaca.rest import Raw
+    from daemon.shell.alpaca.trading import TradingOrders, TradingReads
 
 Say = Callable[[str], None]
 

@@ -19,7 +19,8 @@ from daemon.shell.alpaca.wire import ENDED, Malformed
 from daemon.shell.clock import skew_ns
 
 if TYPE_CHECKING:
-    from daemon.shell.alpaca.rest import Raw, TradingReads
+    from daemon.shell.alpaca.rest import Raw
+    from daemon.shell.alpaca.trading import TradingReads
     from daemon.shell.clock import Clock
 
 T = TypeVar("T")

@@ -21,8 +21,10 @@ from daemon.shell.alpaca.chain import Chain
 from daemon.shell.alpaca.feed import LiveFeed, Timing
 from daemon.shell.alpaca.history import History
 from daemon.shell.alpaca.lanes import market_lane
+from daemon.shell.alpaca.market_data import MarketData
 from daemon.shell.alpaca.market_socket import BackOff, Deadlines, Endpoint
-from daemon.shell.alpaca.rest import Access, MarketData, TradingReads
+from daemon.shell.alpaca.rest import Access
+from daemon.shell.alpaca.trading import TradingReads
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import Clock
 from daemon.shell.telemetry import LOG_EVENTS

@@ -18,21 +18,19 @@ import requests
 
 from daemon.core.effects import SubmitOrder
 from daemon.shell.alpaca.lanes import Lane, TokenBucket
+from daemon.shell.alpaca.market_data import MarketData
 from daemon.shell.alpaca.rest import (
     Access,
     Deadlines,
     Lapsed,
-    MarketData,
     MethodRefused,
     NotSent,
     Refused,
     RestError,
     Throttled,
-    TradingOrders,
-    TradingReads,
     Unanswered,
-    submission,
 )
+from daemon.shell.alpaca.trading import TradingOrders, TradingReads, submission
 from daemon.shell.clock import Clock
 from strategies.contract import Bar, Session
 from tests.alpaca_server.clock import SimClock
