@@ -84,7 +84,9 @@ async def running(stream: Any) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
+        while not task.done():  # its loop swallows a cancel that meets it at a bad moment
+            task.cancel()
+            await asyncio.wait({task}, timeout=1)
         await asyncio.gather(task, return_exceptions=True)
         await stream.close()
 

@@ -63,7 +63,9 @@ async def listening(server: AlpacaServer, *, raw: bool = True) -> AsyncIterator[
         await until(lambda: server.trade_stream.listeners(DEFAULT_KEY) == 1)
         yield heard
     finally:
-        running.cancel()
+        while not running.done():  # its loop swallows a cancel that meets it at a bad moment
+            running.cancel()
+            await asyncio.wait({running}, timeout=1)
         await asyncio.gather(running, return_exceptions=True)
         await stream.close()
 
