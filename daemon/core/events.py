@@ -399,16 +399,3 @@ FEED_EVENTS: tuple[type[Event], ...] = (
     SessionEnded,
 )
 """Come from the market-data source in its order; a replay resumes by skipping as many as the journal holds."""
-
-MARKET_EVENTS: tuple[type[Event], ...] = (
-    ContractsListed,
-    QuotesReceived,
-    OrderAccepted,
-    OrderRejected,
-    OrderFilled,
-    OrderCanceled,
-    OrderExpired,
-    CancelRejected,
-    ContractExpired,
-)
-"""What the paper market emits; in replay these follow from earlier events and are compared by verify."""
