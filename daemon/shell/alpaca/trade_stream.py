@@ -65,7 +65,7 @@ class TradeStream:
         tell: Callable[..., None],
     ) -> None:
         self._url = url
-        self._login = {"action": "auth", "key": key, "secret": secret}
+        self._keys = (key, secret)
         self._on_update = on_update
         self._on_state = on_state
         self._deadlines = deadlines
@@ -129,7 +129,9 @@ class TradeStream:
 
     async def _shake_hands(self, socket: ClientConnection) -> None:
         """Authenticate, then listen. Raises Unauthorized, NotListening."""
-        await socket.send(msgspec.json.encode(self._login).decode())
+        key_id, secret_key = self._keys
+        login = {"action": "authenticate", "data": {"key_id": key_id, "secret_key": secret_key}}  # as alpaca-py says it
+        await socket.send(msgspec.json.encode(login).decode())
         answer = await self._reply(socket, "authorization")
         if text(answer.get("status")) != "authorized":
             raise Unauthorized("the trade stream refused the keys: check them and that they belong to this endpoint")
@@ -169,7 +171,9 @@ class TradeStream:
         return message
 
     def _hide(self, said: str) -> str:
-        return said.replace(self._login["key"], "[hidden]").replace(self._login["secret"], "[hidden]")
+        for secret in self._keys:
+            said = said.replace(secret, "[hidden]")
+        return said
 
 
 def _message(frame: str | bytes) -> Mapping[str, object]:

@@ -124,7 +124,7 @@ async def test_the_client_authenticates_listens_and_takes_text_and_binary_frames
         await heard.until(lambda: len(heard.updates) == 2)
     assert heard.updates == [{"number": 1}, {"number": 2}]
     assert heard.sent == [
-        {"action": "auth", "key": DEFAULT_KEY, "secret": DEFAULT_SECRET},
+        {"action": "authenticate", "data": {"key_id": DEFAULT_KEY, "secret_key": DEFAULT_SECRET}},
         {"action": "listen", "data": {"streams": ["trade_updates"]}},
     ]
     assert heard.states == [True]
