@@ -99,10 +99,12 @@ def contract_of(draft: Draft, symbol: str) -> Contract | None:
     return None if told is None else Contract(symbol, told.expiry, told.right, told.strike, 0)
 
 
-def market_open(draft: Draft) -> bool:
-    """True within the regular hours of the session that runs: orders are sent only then."""
+def may_send(draft: Draft) -> bool:
+    """True within the regular hours of the session that runs, unless the keys open another account."""
     session = draft.session.session
-    return session is not None and not draft.session.ended and session.open_ns <= draft.now_ns < session.close_ns
+    if session is None or draft.session.ended or draft.broker.wrong:
+        return False
+    return session.open_ns <= draft.now_ns < session.close_ns
 
 
 def intent_of(side: int, purpose: str) -> str:
@@ -173,7 +175,7 @@ def _drive_entry(draft: Draft, work: Work) -> None:
             cancel(draft, order.client_order_id)
         return
     quote = fresh(draft, draft.quotes.get(work.symbol))
-    closed = not market_open(draft)
+    closed = not may_send(draft)
     if missing <= 0 or late or order.status == REJECTED or quote is None or quote.ask <= 0 or closed:
         _close(draft, work)
         return
@@ -200,7 +202,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     if surplus <= 0:
         _close(draft, work)
         return
-    if not market_open(draft):
+    if not may_send(draft):
         return
     opposed = [n for n, o in draft.orders.items() if o.symbol == work.symbol and o.side == -side and not o.absent]
     if opposed:

@@ -14,7 +14,7 @@ from daemon.core.book import CENT, Booked, book_fill, is_news, mark, quantity_af
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, OrderFilled
 from daemon.core.execution import contract_of, held
-from daemon.core.guards import alarm, halt, look_up, order_outcome, put_order, revalue, trade_closed
+from daemon.core.guards import alarm, first_time, halt, look_up, order_outcome, put_order, revalue, trade_closed
 from daemon.core.orders import SUBMITTED, UNKNOWN, Order, advance
 from daemon.core.records import FillRow
 from daemon.core.state import ZERO, Book, Draft
@@ -73,7 +73,9 @@ def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:
 
 
 def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
-    """Book what is news in the totals; False when the book cannot hold it, which halts."""
+    """Book what is news in the totals; False when the book cannot hold it, which halts and is never booked later."""
+    if was_refused(draft, event.client_order_id, event.correction, event.cumulative_quantity):
+        return False
     if quantity_after(draft.book, order, event) >= 0:
         booked = book_fill(draft.book, order, event, contract_of(draft, event.symbol))
     elif event.side > 0 > held(draft, event.symbol):
@@ -118,7 +120,9 @@ def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> Booked:
 
 
 def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
-    """The broker holds what the book cannot say."""
+    """The broker holds what the book cannot say: halt, once for each fill however often it is told."""
+    if not first_time(draft, _refused(event.client_order_id, event.correction, event.cumulative_quantity)):
+        return
     draft.risk = replace(draft.risk, reconciled=False)
     halt(
         draft,
@@ -126,6 +130,16 @@ def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
         f"{event.client_order_id}: filled {event.side:+d} {event.cumulative_quantity} {event.symbol}, ordered "
         f"{order.side:+d} {order.quantity} {order.symbol}, held {draft.book.positions.get(event.symbol)}",
     )
+
+
+def _refused(client_order_id: str, correction: int, cumulative: int) -> str:
+    """The name under which a fill that was not booked is remembered: its identity."""
+    return f"{client_order_id} {correction} {cumulative} not booked"
+
+
+def was_refused(draft: Draft, client_order_id: str, correction: int, cumulative: int) -> bool:
+    """True for a fill that the book could not hold when it was told first."""
+    return _refused(client_order_id, correction, cumulative) in draft.broker.seen
 
 
 def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:

@@ -14,9 +14,9 @@ from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.events import BrokerOrder
 from daemon.core.execution import contract_of, held
 from daemon.core.fills import is_ours, set_totals, total_cost, without_gain
-from daemon.core.guards import alarm, halt, put_order
+from daemon.core.guards import alarm, first_time, halt, put_order
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
-from daemon.core.state import SEEN_MAX, Draft
+from daemon.core.state import Draft
 
 FOREIGN = "foreign"  # an order's purpose
 ENDED = frozenset(("filled", "canceled", "expired", "rejected", "replaced", "done_for_day"))
@@ -40,20 +40,16 @@ def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> N
         _adopt(draft, found, known)
     elif rule == "ignore":
         _ignore(draft, found)
-    elif (found.filled or found.status not in ENDED) and _news(draft, found):
+    else:
         _refuse(draft, found, "was not sent by this desk")
 
 
-def _news(draft: Draft, found: BrokerOrder) -> bool:
-    """True when this order was not refused before with as much filled: reports repeat it after every start."""
-    name = f"{found.client_order_id} {found.filled}"
-    if name in draft.broker.seen:
-        return False
-    draft.broker = replace(draft.broker, seen=(*draft.broker.seen, name)[-SEEN_MAX:])
-    return True
-
-
 def _refuse(draft: Draft, found: BrokerOrder, why: str) -> None:
+    """Halt, once for as much as it filled: reports repeat it after every start. One that never filled means nothing."""
+    if (not found.filled and found.status in ENDED) or not first_time(
+        draft, f"{found.client_order_id} {found.filled} {why}"
+    ):
+        return
     draft.risk = replace(draft.risk, reconciled=False)
     halt(draft, "foreign_order", f"order {found.client_order_id} ({_told(found)}) {why}")
 

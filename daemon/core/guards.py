@@ -14,7 +14,7 @@ from daemon.core.events import Quote
 from daemon.core.orders import CANCELING, SUBMITTED, UNKNOWN, Order, advance
 from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
-from daemon.core.state import Draft, Halt, Pause, Position
+from daemon.core.state import SEEN_MAX, Draft, Halt, Pause, Position
 
 URGENCY = {"daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2}  # of the halts that also leave every position
 LEAVING = frozenset(URGENCY)
@@ -36,7 +36,8 @@ def alarm(draft: Draft, name: str, detail: str, *, once: bool = False) -> None:
 def halt(draft: Draft, reason: str, detail: str) -> None:
     """Take no new risk until resumed: the state is set, working entries are cancelled, the operator is told.
 
-    The first reason stays, unless a later one is more urgent: then it takes over and names the first.
+    The first reason stays, unless a later one is more urgent: then it takes over and names the first. One that does not
+    is told as an alarm, once a session.
     """
     former = draft.risk.halt
     if former is not None and URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
@@ -45,7 +46,17 @@ def halt(draft: Draft, reason: str, detail: str) -> None:
     if former is None:
         draft.risk = replace(draft.risk, halt=Halt(reason, detail, draft.now_ns))
         draft.effects.append(RaiseAlarm(reason, detail))
+    elif former.reason != reason:
+        alarm(draft, reason, detail, once=True)
     cancel_entries(draft)
+
+
+def first_time(draft: Draft, name: str) -> bool:
+    """True when `name` was not judged before: reports repeat it each minute, or after every start. It is remembered."""
+    if name in draft.broker.seen:
+        return False
+    draft.broker = replace(draft.broker, seen=(*draft.broker.seen, name)[-SEEN_MAX:])
+    return True
 
 
 def cancel_entries(draft: Draft) -> None:
@@ -182,12 +193,12 @@ def check_blind(draft: Draft) -> None:
         return
     since_ns = max(session.open_ns, draft.broker.started_ns)  # what a start has to find first takes its time
     _tell_unreconciled(draft, since_ns)
-    held = [position.symbol for position in draft.book.positions.values() if position.right]
+    held = [position for position in draft.book.positions.values() if position.right]
     if not held:
         return
     patience_ns = rules.blind_min * MINUTE_NS
     bar_end_ns = max(draft.session.last_bar_ns + draft.machine.spec.bar_interval_s * SECOND_NS, since_ns)
-    quoted_ns = min(draft.quotes[s].quoted_ns if s in draft.quotes else 0 for s in held)
+    quoted_ns = min(_seen_ns(draft, position) for position in held)
     lost = []
     if draft.now_ns - bar_end_ns >= patience_ns:
         lost.append("bars")
@@ -197,13 +208,20 @@ def check_blind(draft: Draft) -> None:
         lost.append("reconciliation")
     if not lost:
         return
-    detail = f"{' and '.join(lost)} lost for {rules.blind_min} minutes while {', '.join(held)} is held"
+    symbols = ", ".join(position.symbol for position in held)
+    detail = f"{' and '.join(lost)} lost for {rules.blind_min} minutes while {symbols} is held"
     if rules.on_blind == "flatten":
         halt(draft, "blind", detail)
     elif rules.on_blind == "hold":
         halt(draft, "blind_hold", detail)
     else:
         alarm(draft, "blind", detail, once=True)
+
+
+def _seen_ns(draft: Draft, position: Position) -> int:
+    """When the position was last quoted; what was never quoted is missed from its opening on (or taking over)."""
+    quote = draft.quotes.get(position.symbol)
+    return max(quote.quoted_ns if quote is not None else 0, position.opened_ns)
 
 
 def _tell_unreconciled(draft: Draft, from_ns: int) -> None:

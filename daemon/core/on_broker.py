@@ -26,10 +26,10 @@ from daemon.core.events import (
     OrderUnknown,
     TradeCorrected,
 )
-from daemon.core.execution import held, intent_of, market_open
-from daemon.core.fills import book_totals, record_execution, set_totals, stranger, transfer
-from daemon.core.foreign import on_foreign_order
-from daemon.core.guards import alarm, halt, look_up, order_outcome, put_order, revalue, trade_closed
+from daemon.core.execution import held, intent_of, may_send
+from daemon.core.fills import book_totals, record_execution, set_totals, stranger, transfer, was_refused
+from daemon.core.foreign import ENDED, on_foreign_order
+from daemon.core.guards import alarm, first_time, halt, look_up, order_outcome, put_order, revalue, trade_closed
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, SUBMITTED, UNKNOWN, Order, advance
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import ZERO, Draft
@@ -49,7 +49,8 @@ SENT_EARLY_NS = 10 * MINUTE_NS  # an order found with an earlier time than this 
 def on_order_news(draft: Draft, event: OrderNews) -> None:
     order = draft.find_order(event.client_order_id)
     if order is None:
-        stranger(draft, event.client_order_id)
+        if not isinstance(event, CancelRejected):  # which is no news, and to ask again would be a loop
+            stranger(draft, event.client_order_id)
         return
     moved = advance(order, HAPPENED[type(event)])
     if isinstance(event, OrderAccepted) and event.order_id and event.order_id != moved.order_id:
@@ -82,6 +83,20 @@ def absorb(draft: Draft, found: BrokerOrder) -> None:
         on_foreign_order(draft, found, order)
         return
     if not _matches(order, found):
+        _mismatch(draft, order, found)
+        return
+    if found.order_id and found.order_id != order.order_id:
+        order = replace(order, order_id=found.order_id)
+        put_order(draft, order)
+    if set_totals(draft, order, found):
+        _follow(draft, found)
+    elif found.status in ENDED and was_refused(draft, found.client_order_id, order.correction, int(found.filled)):
+        _end(draft, order)
+
+
+def _mismatch(draft: Draft, order: Order, found: BrokerOrder) -> None:
+    """Another order bears our name: halt, once for as much as it filled. Ours ends with it, or never arrived."""
+    if first_time(draft, f"{found.client_order_id} {found.filled} does not match"):
         draft.risk = replace(draft.risk, reconciled=False)
         halt(
             draft,
@@ -89,12 +104,14 @@ def absorb(draft: Draft, found: BrokerOrder) -> None:
             f"{found.client_order_id}: sent {order.side:+d} {order.quantity} {order.symbol}, the broker has "
             f"{found.side:+d} {found.quantity} {found.symbol} ({found.intent or 'no intent'})",
         )
-        return
-    if found.order_id and found.order_id != order.order_id:
-        order = replace(order, order_id=found.order_id)
-        put_order(draft, order)
-    if set_totals(draft, order, found):
-        _follow(draft, found)
+    if found.status in ENDED or not order.known:
+        _end(draft, order)
+
+
+def _end(draft: Draft, order: Order) -> None:
+    """Nothing more comes of it."""
+    if order.working:
+        put_order(draft, advance(order, "expired"))
 
 
 def _matches(order: Order, found: BrokerOrder) -> bool:
@@ -176,7 +193,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
 def _needed(draft: Draft, order: Order) -> int | None:
     """What the order's work still has to buy or to leave; None when it was given up, or the market is closed."""
     work = draft.works.get(order.work)
-    if work is None or not market_open(draft):
+    if work is None or not may_send(draft):
         return None
     holding = held(draft, work.symbol)
     return work.goal - holding if work.purpose == "entry" else abs(holding) - work.goal

@@ -136,16 +136,22 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
 def _reduce(
     draft: Draft, position: Position, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]
 ) -> Done:
-    """Sell down to what the target keeps. A trim beside an exit under way is denied, a full exit takes it over."""
-    keep = target.percent if target.side == position.right else 0
-    sells = sold_by_trim(position.quantity, keep)
+    """Sell down to what the target keeps; what is owed (adopted, short) is bought back whole.
+
+    A trim beside an exit under way is denied, a full exit takes it over.
+    """
+    keep = target.percent if target.side == position.right and position.quantity > 0 else 0
+    goal = max(position.quantity - sold_by_trim(position.quantity, keep), 0)
+    side = -1 if position.quantity > 0 else 1
     under_way = exit_of(draft, position.symbol)
     if under_way is not None and keep:
         return _denied(draft, Denial("duplicate_intent", f"an exit of {position.symbol} is under way"))
     contract = draft.contracts.get(position.symbol)
-    intent = Intent(EXIT, contract, position.symbol, -1, sells, None, choice.confidence, logits)
+    intent = Intent(
+        EXIT, contract, position.symbol, side, abs(position.quantity - goal), None, choice.confidence, logits
+    )
     verdicts = ask_gates(risk_view(draft), intent)
-    request_exit(draft, decision, position.symbol, position.quantity - sells, "policy")
+    request_exit(draft, decision, position.symbol, goal, "policy")
     work = exit_of(draft, position.symbol)
     return Done("exit", verdicts, work.key if work else "")
 

@@ -17,12 +17,12 @@ from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerS
 from daemon.core.execution import contract_of, held
 from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
 from daemon.core.foreign import can_hold, hold_beside, keep_own, met_at_begin
-from daemon.core.guards import alarm, halt, look_up, revalue
+from daemon.core.guards import alarm, first_time, halt, look_up, revalue
 from daemon.core.ledger import AMENDED, book_activity, settle_without_ledger
 from daemon.core.on_broker import absorb
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk_view import SECOND_NS
-from daemon.core.state import SEEN_MAX, ZERO, Draft, Position, Suspicion
+from daemon.core.state import ZERO, Draft, Position, Suspicion
 
 SETTLE_NS = 10 * SECOND_NS
 
@@ -80,24 +80,19 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
 
 def _mark_seen(draft: Draft, line: Activity) -> bool:
     """True when this line of the ledger, with this status, was not seen before. A line is amended under its own id."""
-    name = f"{line.id} {line.status}" if line.status in AMENDED else line.id
-    if name in draft.broker.seen:
-        return False
-    draft.broker = replace(draft.broker, seen=(*draft.broker.seen, name)[-SEEN_MAX:])
-    return True
+    return first_time(draft, f"{line.id} {line.status}" if line.status in AMENDED else line.id)
 
 
 def _account_is_right(draft: Draft, event: BrokerReported) -> bool:
-    """The account is the one that this journal belongs to."""
+    """The account is the one that this journal belongs to, and the one that the configuration names."""
     broker = draft.broker
-    expected = broker.expected or broker.account
-    if expected and event.account != expected:
+    others = [number for number in (broker.account, broker.expected) if number and number != event.account]
+    draft.broker = replace(broker, account=broker.account or ("" if others else event.account), wrong=bool(others))
+    if others:
+        expected = others[0]
         draft.risk = replace(draft.risk, reconciled=False)
         halt(draft, "wrong_account", f"the keys open account {event.account}, expected is {expected}")
-        return False
-    if not broker.account:
-        draft.broker = replace(broker, account=event.account)
-    return True
+    return not others
 
 
 def _begin(draft: Draft, event: BrokerReported) -> bool:

@@ -137,11 +137,12 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
 
     account: str = ""  # the account's number, from the first report on
     expected: str = ""  # the number that the configuration names, "" where it names none
+    wrong: bool = False  # the keys opened another account when last asked: nothing is sent there
     started_ns: int = 0  # when this process took the journal over
     began_ns: int = 0  # what the ledger holds from before the first report is not ours
     agreed_ns: int = 0  # when book and broker last agreed
     suspicion: Suspicion | None = None
-    seen: tuple[str, ...] = ()  # ids of the ledger's lines, and orders of others with what they filled, judged before
+    seen: tuple[str, ...] = ()  # ids of the ledger's lines, and what was refused with what it filled, judged before
     available: dict[str, int] = {}  # contracts that the broker would let us sell, where nothing moved since it said so
     foreign: dict[str, Order] = {}  # orders of others that are ignored, with what they filled
     foreign_held: dict[str, int] = {}  # what is held beside the desk's own

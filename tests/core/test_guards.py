@@ -152,11 +152,12 @@ def test_a_halt_cancels_the_working_entry_and_survives_json_and_a_new_session() 
     assert (d.decisions()[-1].outcome, list(d.state.stats.denials)) == ("denied", ["halted"])
 
 
-def test_a_second_halt_keeps_the_first_reason_and_is_no_news() -> None:
+def test_a_second_halt_keeps_the_first_reason_and_is_told_once() -> None:
     d = desk()
     d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))
-    assert d.put(HaltRequested(d.at(2), "quarantine", "again", "engine")) == []
-    assert d.halted() == "operator"
+    again = HaltRequested(d.at(2), "quarantine", "again", "engine")
+    assert (alarms(d.put(again)), d.put(again), d.halted()) == (["quarantine"], [], "operator")
+    assert d.put(HaltRequested(d.at(3), "operator", "still lunch", "ann")) == []
 
 
 def test_a_halt_ends_only_by_a_command_that_states_a_reason() -> None:
