@@ -9,6 +9,7 @@ from pathlib import Path
 from daemon.core.desk_gates import LOSSES
 from daemon.core.risk import GATES
 from daemon.shell.telemetry import LOG_EVENTS, table
+from tests.chaos.kinds import KINDS
 
 ROOT = Path(__file__).parent.parent
 OPERATIONS = (ROOT / "docs" / "OPERATIONS.md").read_text()
@@ -53,6 +54,20 @@ def test_every_log_event_is_written_somewhere() -> None:
     written = set().union(*(_named_in_calls(name, 0) for name in ("log", "self", "tell", "_tell", "_log")))
     assert written <= set(LOG_EVENTS)
     assert set(LOG_EVENTS) - written <= _constants()  # a name may be chosen first and told then
+
+
+def test_what_went_wrong_for_others_has_tests_and_kinds_that_are_there() -> None:
+    chapter = (
+        (ROOT / "docs" / "CHAOS.md").read_text().partition("## What went wrong for others")[2].partition("\n## ")[0]
+    )
+    shown_by = [row.rsplit("|", 2)[1] for row in chapter.splitlines() if row.startswith("| ")][1:]
+    named = [set(re.findall(r"`([^`]+)`", cell)) for cell in shown_by]
+    assert len(named) == 21
+    assert all(named)
+    tests = {
+        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert set().union(*named) - tests - set(KINDS) == set()
 
 
 def _constants() -> set[str]:

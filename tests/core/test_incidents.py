@@ -19,21 +19,24 @@ from daemon.core.risk import GATES, Gate, ask_gates
 from daemon.core.risk_view import Intent, RiskView
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Core
-from strategies.contract import Bar
+from strategies.contract import Bar, Session
 from tests.core.account import Account, agreed, at_broker
 from tests.core.desk import (
     BUY_CALL,
     CALL,
+    DAY,
     EXIT,
     HALF_DAY,
     HOLD,
     MINUTE,
+    OPEN,
     PUT,
     SECOND,
     Desk,
     Pointer,
     alarms,
     canceling,
+    chain_of,
     desk,
     of,
     questions,
@@ -164,6 +167,26 @@ def test_incident_11_the_step_that_hears_of_the_fill_already_knows_the_position(
     d.fill(order, 9)  # between the bar and its quotes
     (row,) = (list(e.observation.array().ravel()) for e in d.put(_quotes(d, 1)) if hasattr(e, "observation"))
     assert row == [500.0, 1.0]  # the strategy sees that it holds calls
+
+
+def test_incident_12_a_desk_of_many_sessions_remembers_no_more_than_one_of_few() -> None:
+    d, sizes = at_broker(account := Account()), []
+    dates = [f"2025-{month:02}-{day:02}" for month in (1, 2) for day in range(1, 25)]
+    days = [Session(date, OPEN + n * DAY, OPEN + n * DAY + 390 * MINUTE) for n, date in enumerate(dates, 1)]
+    for day, *upcoming in (days[n : n + 6] for n in range(40)):
+        d.session = day
+        d.put(ev.SessionScheduled(d.at(-1), day, tuple(upcoming)))
+        d.put(ev.ContractsListed(d.at(-1), day.date, chain_of(upcoming[0].date), 0.2))
+        account.fills, account.orders = [], {}  # a report repeats two days at most
+        for minute, (action, side) in enumerate(((BUY_CALL, 1), (EXIT, -1))):
+            d.bar(minute)
+            order = sent(d.answer(action))
+            assert order.side == side
+            d.put(account.fill(account.take(order, d.state.now_ns), 9, "2.00", d.at(minute + 1)))
+        agreed(d, account, 3)
+        d.put(ev.SessionEnded(d.at(390), day.date))
+        sizes.append(len(encode_state(d.state)))
+    assert sizes[-1] - sizes[9] < 20  # a digit more in a few counts
 
 
 def test_incident_13_a_half_day_is_flat_before_its_own_close_and_takes_no_entry_near_it() -> None:
