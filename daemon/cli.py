@@ -42,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
         prog="rltraderd",
         description="Trade a policy at Alpaca. With --dry-run: on the live feed without sending an order, or over "
         "recorded bars (with --bars, or without keys).",
+        epilog="Keys: APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment. Exit codes: 0 done or stopped, "
+        "1 start it again, 2 mend what is named first.",
     )
     line.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml where it is)")
     line.add_argument("--dry-run", action="store_true", help="do everything but send orders: a paper broker fills them")
@@ -49,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         "--bars", type=Path, metavar="FILE", help="replay this tape (CSV, CSV.gz, Parquet); needs --dry-run"
     )
     line.add_argument(
-        "--speed", default="max", metavar="max|N", help="replay as fast as possible, or N times real time"
+        "--speed", default="max", metavar="max|N", help="replay as fast as possible (max), or N times real time"
     )
     line.add_argument("--state-dir", type=_folder, metavar="DIR", help="folder of the journal (paths.state_dir)")
     line.add_argument("--strategy", metavar="NAME", help="the strategy (desk.strategy)")

@@ -44,7 +44,9 @@ class _NotFound(Exception):
 
 def parser() -> argparse.ArgumentParser:
     """The command line of rltraderctl."""
-    line = argparse.ArgumentParser(prog="rltraderctl", description="Look into a state directory, and prove it.")
+    line = argparse.ArgumentParser(
+        prog="rltraderctl", description="Look into a state directory and prove it; halt, resume, panic."
+    )
     commands = line.add_subparsers(dest="command", required=True)
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
@@ -58,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     events.add_argument("--after", type=int, default=None, metavar="SEQ", help="only events after this sequence")
     events.add_argument("--kind", metavar="NAME", help="only this kind, such as OrderFilled")
     events.add_argument("--limit", type=_count, default=20, metavar="N", help="at most N (default 20)")
-    events.add_argument("--json", action="store_true", help="one JSON object a line")
+    events.add_argument("--json", action="store_true", help="one JSON object a line, nothing cut")
     decisions = command("decisions", "the decisions, newest last; --bar explains one completely")
     decisions.add_argument(
         "--bar", metavar="TIME", help="the bar's start: ISO 8601 with zone, New York without one, or ns"

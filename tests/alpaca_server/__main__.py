@@ -153,7 +153,9 @@ async def serve(options: argparse.Namespace) -> None:
             print(environment(server), flush=True)
         else:
             options.env.write_text(environment(server))
-            print(f"in another terminal: . {options.env} && .venv/bin/rltraderd --state-dir DIR\n", flush=True)
+            file = options.env if options.env.is_absolute() else f"./{options.env}"  # sh seeks a bare name in PATH
+            print(f"in another terminal: . {file}; .venv/bin/rltraderd --state-dir DIR\n", flush=True)
+        say(server, f"serving at {server.trading_url}, {options.speed:g} times real time; Ctrl-C ends it")
         looking = asyncio.create_task(look(server))
         end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
         with contextlib.suppress(TimeoutError):
