@@ -154,7 +154,7 @@ async def serve(options: argparse.Namespace) -> None:
         else:
             options.env.write_text(environment(server))
             file = options.env if options.env.is_absolute() else f"./{options.env}"  # sh seeks a bare name in PATH
-            print(f"in another terminal: . {file}; .venv/bin/rltraderd --state-dir DIR\n", flush=True)
+            print(f"in another terminal: . {file} && .venv/bin/rltraderd --state-dir DIR\n", flush=True)
         say(server, f"serving at {server.trading_url}, {options.speed:g} times real time; Ctrl-C ends it")
         looking = asyncio.create_task(look(server))
         end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
