@@ -17,12 +17,13 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 help:
 	@echo "make demo      install the daemon and run the bundled tape through it (dry run, no account needed)"
 	@echo "make test      install everything, then lint, type check and test with coverage"
-	@echo "make training  install what train-and-export needs"
-	@echo "make lint      the static checks alone"
+	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (torch, 1.6 GB)"
+	@echo "make lint      the static checks alone; make format mends what it can"
 	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, 15 minutes"
 	@echo "make bench     the benchmarks, as JSON"
 	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
 	@echo "make install   put daemon, units and an example configuration on a trading host (docs/TRADING_HOST.md)"
+	@echo "make check-units  let systemd's own tools judge the units"
 	@echo "make clean     remove the environment and all caches"
 
 .venv/bin/python:
@@ -53,7 +54,7 @@ help:
 	@touch $@
 
 training: .venv/.installed-tests
-	@echo "== .venv has what train-and-export needs"
+	@echo "== .venv has what train-and-export, the tests and the loopback Alpaca need"
 
 demo: .venv/.installed-daemon
 	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); \
