@@ -152,7 +152,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     exit has no such limit: while all of it is needed it is sent again, and else given up for one that is smaller.
     """
     order = draft.orders.get(event.client_order_id)
-    if order is None:
+    if order is None or draft.broker.wrong:  # what another account does not know says nothing
         return
     if order.known:
         if draft.now_ns - order.news_ns < draft.trading.broker.look_up_s * SECOND_NS:

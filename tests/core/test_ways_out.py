@@ -170,6 +170,15 @@ def test_nothing_is_sent_to_another_account_not_even_an_exit() -> None:
     assert (exit_order.side, exit_order.quantity) == (-1, 9)
 
 
+def test_what_another_account_does_not_know_is_not_lost() -> None:
+    d = holding(account := Account(), HALT)
+    d.bar(1)
+    name = account.take(sent(d.answer(EXIT)), d.state.now_ns)
+    d.accept(name)
+    d.put(account.report(d.at(2, 5), account="PA4OTHER"), ev.OrderMissing(d.at(2, 30), name))
+    assert (list(d.state.orders), "order_lost" in alarms(d.effects)) == ([name], False)
+
+
 # --- exits --------------------------------------------------------------------------------------------------------
 
 
