@@ -191,6 +191,17 @@ def test_an_adopted_sale_of_somebody_else_holds_up_no_exit_of_the_rest() -> None
     assert (order.side, order.quantity) == (-1, 8)
 
 
+def test_an_exit_that_others_orders_hold_up_wholly_is_told_once_and_goes_out_when_they_end() -> None:
+    d = holding(account := Account(), ADOPT)
+    account.by_hand("ann-1", CALL, -1, 9, d.at(1, 10))
+    agreed(d, account, 1, 30)
+    d.bar(1)
+    told = d.answer(EXIT) + d.tick(2, 1)
+    assert (alarms(told), of(told, SubmitOrder)) == (["exit_held_up"], [])
+    account.end("ann-1")
+    assert sent(d.put(account.found("ann-1", d.at(2, 5)))).quantity == 9
+
+
 def test_an_adopted_short_option_is_bought_back_whole_and_the_next_long_one_can_be_left() -> None:
     d = at_broker(account := Account(), ADOPT)
     account.positions[CALL] = (-2, Decimal(2))
