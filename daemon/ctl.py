@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +25,7 @@ from rich.text import Text
 
 from daemon.config import DEFAULT_CONFIG, EXIT_CODE, ConfigError, credentials, load
 from daemon.core.events import AnyEvent, HaltRequested, ResumeRequested
-from daemon.core.session import NEW_YORK
+from daemon.core.session import NEW_YORK, new_york_text
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
 from daemon.shell.recovery import code_digest, fresh_machine, recover
 from daemon.shell.state_dir import StateDirError, locked_by
@@ -33,6 +33,7 @@ from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
 
 DIFFERENT = 1
+NAMES = ("client_order_id", "order_id")
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
 _KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
 _TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
@@ -141,14 +142,14 @@ def _status(options: argparse.Namespace, console: Console) -> int:
     table.add_row("daemon", f"runs as process {holder}" if holder else "not running")
     tape = f", tape {meta['tape']}" + (" (synthetic)" if meta.get("synthetic") else "") if meta.get("tape") else ""
     table.add_row("mode", f"{meta['mode']}, account {meta['account']}{tape}")
-    table.add_row("last event", f"{state.seq:,} at {_new_york(state.now_ns)}" if state.seq else "none")
+    table.add_row("last event", f"{state.seq:,} at {new_york_text(state.now_ns)}" if state.seq else "none")
     halt, pause = state.risk.halt, state.risk.pause
     table.add_row(
         "halt",
-        Text.assemble((halt.reason, "red"), f": {halt.detail}, since {_new_york(halt.since_ns)}") if halt else "no",
+        Text.assemble((halt.reason, "red"), f": {halt.detail}, since {new_york_text(halt.since_ns)}") if halt else "no",
     )
     if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns):
-        table.add_row("pause", pause.reason + (f", until {_new_york(pause.until_ns)}" if pause.until_ns else ""))
+        table.add_row("pause", pause.reason + (f", until {new_york_text(pause.until_ns)}" if pause.until_ns else ""))
     table.add_row("reconciled", "yes" if state.risk.reconciled else "no")
     table.add_row(
         "model", state.model.version + ("" if state.model.promoted else " (not promoted)") if state.model else "none"
@@ -161,7 +162,8 @@ def _status(options: argparse.Namespace, console: Console) -> int:
     for position in book.positions.values():
         average = position.cost / position.quantity
         table.add_row(
-            "position", f"{position.quantity} {position.symbol} at {average:.4f}, since {_new_york(position.opened_ns)}"
+            "position",
+            f"{position.quantity} {position.symbol} at {average:.4f}, since {new_york_text(position.opened_ns)}",
         )
     for order in state.orders.values():
         if order.working:
@@ -214,7 +216,7 @@ def _events(options: argparse.Namespace, console: Console) -> int:
         marks = effects.items() if isinstance(effects, dict) else ()
         names = ", ".join([f"{mark}: {what}" for mark, what in marks] or [effect["type"] for effect in effects])
         seq = "start-up" if row["seq"] is None else f"{row['seq']:,}"
-        table.add_row(seq, _new_york(row["time_ns"]), row["kind"], _short(payload), names)
+        table.add_row(seq, new_york_text(row["time_ns"]), row["kind"], _short(payload), names)
     console.print(table)
     return 0
 
@@ -233,7 +235,7 @@ def _decisions(options: argparse.Namespace, console: Console) -> int:
         confidence = "" if row["confidence"] is None else f"{row['confidence']:.4f}"
         table.add_row(
             str(row["decision"]),
-            _new_york(row["bar_ns"]),
+            new_york_text(row["bar_ns"]),
             row["action"],
             row["resolved"],
             confidence,
@@ -250,11 +252,11 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
     rows = reader.query("SELECT * FROM decisions WHERE bar_ns = ? ORDER BY decision", (bar_ns,))
     if not rows:
         near = reader.query("SELECT bar_ns FROM decisions ORDER BY abs(bar_ns - ?) LIMIT 1", (bar_ns,))
-        nearest = f"; the nearest one is {_new_york(near[0]['bar_ns'])}" if near else ""
-        raise _NotFound(f"no decision for the bar that starts {_new_york(bar_ns)}{nearest}")
+        nearest = f"; the nearest one is {new_york_text(near[0]['bar_ns'])}" if near else ""
+        raise _NotFound(f"no decision for the bar that starts {new_york_text(bar_ns)}{nearest}")
     spec = strategy_named(reader.meta()["strategy"]).spec
     for row in rows:
-        console.rule(f"decision {row['decision']} · bar {_new_york(row['bar_ns'])} · {row['kind']}", align="left")
+        console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
         if row["row"]:
             values = np.frombuffer(row["row"], dtype="<f4").tolist()
             console.print(
@@ -303,13 +305,13 @@ def _explain_work(reader: JournalReader, work: str | None, console: Console) -> 
             o["status"],
             str(o["filled"]),
             o["fees_usd"],
-            _new_york(o["submitted_ns"]),
+            new_york_text(o["submitted_ns"]),
         )
         for o in orders
     ]
     console.print(_table(("order", "symbol", "side", "limit", "status", "filled", "fees USD", "sent"), lines))
     fills = [
-        (f["client_order_id"], str(f["quantity"]), f["price"], f["fees_usd"], _new_york(f["filled_ns"]))
+        (f["client_order_id"], str(f["quantity"]), f["price"], f["fees_usd"], new_york_text(f["filled_ns"]))
         for o in orders
         for f in reader.query(
             "SELECT * FROM fills WHERE client_order_id = ? ORDER BY cumulative", (o["client_order_id"],)
@@ -388,13 +390,10 @@ def _bar_time(text: str) -> int:
     return bar_ns
 
 
-def _new_york(time_ns: int) -> str:
-    moment = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).astimezone(NEW_YORK)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
-
-
 def _short(payload: dict[str, Any]) -> str:
-    text = msgspec.json.encode(payload).decode()
+    """A payload on one line; names are long and last, so that figures are seen."""
+    shown = {key: value for key, value in payload.items() if key not in NAMES}
+    text = msgspec.json.encode(shown | {key: payload[key] for key in NAMES if key in payload}).decode()
     return text if len(text) <= 120 else text[:117] + "..."
 
 

@@ -21,6 +21,7 @@ from daemon.alpaca_parts import AlpacaParts
 from daemon.config import Credentials, Settings, sim_start_ns
 from daemon.core.effects import WatchContracts
 from daemon.core.events import ClockTicked, Event, ModelVerified, RunStarted, StopRequested, TroubleNoticed
+from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.shell.alpaca.history import Known
@@ -50,6 +51,7 @@ IDLE_TICK_NS = 60 * SECOND_NS
 LEAST_NAP_S = 0.02  # however fast a simulated clock runs
 PROBE_S = 20.0
 DAY_NS = 86_400 * SECOND_NS
+HALF_HOUR_NS = 1_800 * SECOND_NS
 HORIZON_DAYS = 30  # fewer left in the calendar are told
 
 
@@ -224,7 +226,12 @@ class LiveDesk:
         """Put the session's jobs on the schedule; what is due already runs at once, in order."""
         for job in plan(session, self._times):
             self.schedule.at(job.at_ns, job.name, partial(self._do, job, session))
-        self._log("session_planned", date=session.date, open_ns=session.open_ns, close_ns=session.close_ns)
+        self._log(
+            "session_planned",
+            date=session.date,
+            opens=new_york_text(session.open_ns),
+            closes=new_york_text(session.close_ns),
+        )
 
     def _plan_late_report(self, session: Session) -> None:
         """The last run ended after the session's close and before its end of day: report and copy are still due."""
@@ -299,10 +306,15 @@ class LiveDesk:
         await self._service.guard(self.probe, PROBE_S, PROBE_S)
 
     async def _tell_status(self) -> None:
-        """What `systemctl status` shows, and whether the host's clock was set back."""
-        known_ns = 0
+        """What `systemctl status` shows, now and then in the log too, and whether the host's clock was set back."""
+        known_ns, told = 0, 0
         while True:
-            self._service.status(_told(self.engine.machine.state))
+            state = self.engine.machine.state
+            self._service.status(_told(state))
+            session, half_hours = state.session.session, self._live.clock.now_ns() // HALF_HOUR_NS
+            if half_hours > told and session is not None and not state.session.ended:
+                told = half_hours
+                self._log("alive", status=_told(state))
             back_ns = self._live.clock.stepped_back_ns
             if back_ns > known_ns + SECOND_NS:
                 known_ns = back_ns
@@ -336,6 +348,9 @@ class LiveDesk:
                 await self._until(lambda state: _settled(state, flatten=flatten))
         except TimeoutError:
             self._log("stop_late", open=_open_things(self.engine.machine.state))
+        held = [f"{p.quantity} {p.symbol}" for p in self.engine.machine.state.book.positions.values()]
+        if held and not self._live.dry_run:
+            self._log("positions_kept", positions=held)
         self.intake.end()
 
 
@@ -398,6 +413,8 @@ async def run_live(live: Live, log: Log) -> str:
             ),
             ModelVerified(now_ns, model.version, model.digest, model.manifest.promoted, model.manifest.training.feed),
         ]
+        if live.clock.is_simulated:
+            log.market_time = lambda: new_york_text(live.clock.now_ns())
         announce(settings, live.strategy, model, live.policy, state_dir, recovered, log, code)
         gc.collect()
         gc.freeze()

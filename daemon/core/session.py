@@ -28,6 +28,12 @@ def new_york_minute(now_ns: int) -> int:
     return local.hour * 60 + local.minute
 
 
+def new_york_text(time_ns: int) -> str:
+    """The New York wall time, to the second."""
+    local = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).astimezone(NEW_YORK)
+    return local.strftime("%Y-%m-%d %H:%M:%S")
+
+
 def parse_window(window: str) -> tuple[int, int]:
     """`"HH:MM-HH:MM"` as minutes of the day, start before end, at most 24:00. Raises ValueError otherwise."""
     found = _WINDOW.fullmatch(window)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple, TextIO, cast
 
 import structlog
@@ -16,6 +17,8 @@ import structlog
 from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.events import (
     BarClosed,
+    BrokerLost,
+    BrokerReported,
     Event,
     OrderFilled,
     OrderRejected,
@@ -83,6 +86,14 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "info", ("client_order_id", "symbol", "side", "cumulative_quantity", "price"), "A fill was booked."
     ),
     "order_rejected": LogEvent("warning", ("client_order_id", "reason"), "The broker refused an order."),
+    "halted": LogEvent(
+        "error",
+        ("reason", "detail"),
+        "The desk takes no new risk until `rltraderctl resume`; docs/OPERATIONS.md has the reason's heading.",
+    ),
+    "reconciled": LogEvent(
+        "info", ("equity_usd", "positions"), "Book and broker agree: new risk is allowed as far as the gates let it."
+    ),
     "alarm": LogEvent("warning", ("alarm", "detail"), "Something needs a person; docs/OPERATIONS.md has its heading."),
     # --- the live feed
     "stream_up": LogEvent("info", ("url", "subscribed"), "A market stream is open and subscribed."),
@@ -200,7 +211,15 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "The host's clock was set back: time here goes on at half speed until it has caught up. Mend time sync.",
         alarm=True,
     ),
-    "session_planned": LogEvent("info", ("date", "open_ns", "close_ns"), "A session's jobs are on the schedule."),
+    "session_planned": LogEvent(
+        "info", ("date", "opens", "closes"), "A session's jobs are on the schedule; New York times."
+    ),
+    "alive": LogEvent("info", ("status",), "Every half hour of a session, in one line, what the desk is and holds."),
+    "positions_kept": LogEvent(
+        "warning",
+        ("positions",),
+        "The daemon ends and these stay open at the broker: nothing watches them until it starts.",
+    ),
     "job_failed": LogEvent("error", ("job", "problem"), "A scheduled job raised; trading goes on.", alarm=True),
     "task_failed": LogEvent("error", ("task", "problem"), "Something that only watches raised and is begun again."),
     "stop_late": LogEvent("warning", ("open",), "The stop's deadline passed with these still open."),
@@ -253,6 +272,8 @@ class Log:
             structlog.dev.ConsoleRenderer(colors=stream.isatty()) if pretty else structlog.processors.JSONRenderer()
         )
         self._threshold = LEVELS[level]
+        self._reconciled = False
+        self.market_time: Callable[[], str] | None = None  # told with each line where the clock is simulated
         self._logger = structlog.wrap_logger(
             structlog.PrintLogger(stream), processors=processors, wrapper_class=structlog.BoundLogger
         )
@@ -263,6 +284,8 @@ class Log:
         if declared is None or set(fields) != set(declared.fields):
             expected = sorted(declared.fields) if declared else "a name of LOG_EVENTS"
             raise ValueError(f"log event {name!r} with fields {sorted(fields)}: expected {expected}")
+        if self.market_time is not None:
+            fields["simulated"] = self.market_time()
         if LEVELS[declared.level] >= self._threshold:
             with contextlib.suppress(OSError):  # nobody reads any more: that stops no trading
                 getattr(self._logger, declared.level)(name, **fields)
@@ -294,8 +317,13 @@ class Log:
                 )
             case OrderRejected():
                 self("order_rejected", client_order_id=event.client_order_id, reason=event.reason)
+            case BrokerReported() | BrokerLost():
+                self._agreement(step)
+        halt = step.state.risk.halt
         for effect in step.effects:
             match effect:
+                case RaiseAlarm() if halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail):
+                    self("halted", reason=halt.reason, detail=halt.detail)
                 case RaiseAlarm():
                     self("alarm", alarm=effect.name, detail=effect.detail)
                 case SubmitOrder():
@@ -310,6 +338,14 @@ class Log:
                     )
                 case CancelOrder():
                     self("order_cancel_requested", client_order_id=effect.client_order_id)
+
+    def _agreement(self, step: Step) -> None:
+        """Say when book and broker begin to agree."""
+        agree, book = step.state.risk.reconciled, step.state.book
+        if agree and not self._reconciled:
+            held = [f"{position.quantity} {symbol}" for symbol, position in book.positions.items()]
+            self("reconciled", equity_usd=str(book.equity), positions=held)
+        self._reconciled = agree
 
 
 def table() -> str:

@@ -25,7 +25,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--parallel", type=int, default=3, help="how many at the same time (3)")
     made.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
     made.add_argument("--only", type=int, metavar="K", help="the session K of the campaign alone; its folder is kept")
-    made.add_argument("--kind", action="append", choices=sorted(KINDS), help="these kinds alone, may be repeated")
+    made.add_argument(
+        "--kind",
+        action="append",
+        choices=sorted(KINDS),
+        metavar="NAME",
+        help="this kind alone; may be repeated (docs/CHAOS.md has the names)",
+    )
     made.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
     return made
 

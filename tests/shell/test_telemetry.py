@@ -14,7 +14,17 @@ import pytest
 
 import daemon
 from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
-from daemon.core.events import ClockTicked, Event, OrderFilled, OrderRejected, SessionEnded, SessionScheduled
+from daemon.core.events import (
+    BrokerLost,
+    BrokerReported,
+    ClockTicked,
+    Event,
+    HaltRequested,
+    OrderFilled,
+    OrderRejected,
+    SessionEnded,
+    SessionScheduled,
+)
 from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.core.step import Core, Step
@@ -139,6 +149,44 @@ def stepped(event: Event, *effects: AnyEffect) -> list[dict[str, object]]:
     stream = io.StringIO()
     Log(stream=stream).step(event, Step(state, effects, ()))
     return [{k: v for k, v in line.items() if k not in ("timestamp", "level")} for line in written(stream)]
+
+
+def test_a_halt_is_told_by_its_own_word_and_once_among_the_alarms() -> None:
+    core = Core(strategy_named("option_scalper"))
+    state = core.start(Identity("paper", "paper", "option_scalper", "e", "sip"), Trading())
+    stream = io.StringIO()
+    log = Log(stream=stream)
+    event = HaltRequested(5, "operator", "lunch", "ann")
+    log.step(event, core.step(state, event))
+    log.step(event, Step(state, (RaiseAlarm("operator", "lunch (by ann)"),), ()))  # a state that is not halted for it
+    told = [(line["event"], line.get("reason"), line.get("alarm")) for line in written(stream)]
+    assert told == [("halted", "operator", None), ("alarm", None, "operator")]
+
+
+def test_it_is_told_when_book_and_broker_begin_to_agree_and_not_each_minute() -> None:
+    core = Core(strategy_named("option_scalper"))
+    state = core.start(Identity("paper", "paper", "option_scalper", "e", "sip"), Trading())
+    stream = io.StringIO()
+    log = Log(stream=stream)
+    report = BrokerReported(9, 8, "PA1", Decimal("10000.00"), "", (), (), (), (), ())
+    for event in (report, report, BrokerLost(10, "gone"), report):
+        step = core.step(state, event)
+        state = step.state
+        log.step(event, step)
+    told = [(line["event"], line.get("equity_usd"), line.get("positions")) for line in written(stream)]
+    assert told == [
+        ("reconciled", "10000.00", []),
+        ("alarm", None, None),
+        ("reconciled", "10000.00", []),
+    ]
+
+
+def test_with_a_simulated_clock_each_line_has_its_time() -> None:
+    stream = io.StringIO()
+    log = Log(stream=stream)
+    log.market_time = lambda: "2024-07-03 12:00:00"
+    log("stopping", reason="x")
+    assert [line["simulated"] for line in written(stream)] == ["2024-07-03 12:00:00"]
 
 
 def test_a_step_is_told_as_a_person_would() -> None:
