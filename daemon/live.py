@@ -7,6 +7,7 @@ not to start. The order path (engine, journal, feed, broker) may end the process
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import secrets
 import signal
@@ -209,6 +210,10 @@ class LiveDesk:
         """Catch up with what the journal lacks, then stream; the sessions follow one another by schedule."""
         await self.engine.started.wait()
         self._service.ready()
+        if self.link is not None:  # its word first: the sessions that follow know what the desk holds
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._live.settings.alpaca.handshake_timeout_s):
+                    await self._until(lambda state: state.broker.reported_ns >= state.broker.started_ns)
         state = self.engine.machine.state
         session = state.session.session
         known = Known("", ended=False, last_bar_ns=0)

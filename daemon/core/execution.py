@@ -25,6 +25,9 @@ from daemon.core.state import Draft
 ENTRY = "entry"
 EXIT = "exit"
 EXIT_LEG = 1  # an exit's leg; entries have leg 0
+BROKER_MODES = frozenset(("paper", "live"))
+HEAR_FIRST_NS = 60 * SECOND_NS  # an outage at a start holds exits up no longer
+QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits so long for one before it goes to the market
 
 
 def risk_view(draft: Draft) -> RiskView:
@@ -100,9 +103,15 @@ def contract_of(draft: Draft, symbol: str) -> Contract | None:
 
 
 def may_send(draft: Draft) -> bool:
-    """True within the regular hours of the session that runs, unless the keys open another account."""
-    session = draft.session.session
-    if session is None or draft.session.ended or draft.broker.wrong:
+    """True within the regular hours of the session that runs, unless the keys open another account.
+
+    After a start a real broker is heard first, for as long as that may take at most.
+    """
+    session, broker = draft.session.session, draft.broker
+    if session is None or draft.session.ended or broker.wrong:
+        return False
+    unheard = broker.reported_ns < broker.started_ns and draft.identity.mode in BROKER_MODES
+    if unheard and draft.now_ns - broker.started_ns < HEAR_FIRST_NS:
         return False
     return session.open_ns <= draft.now_ns < session.close_ns
 
@@ -223,12 +232,24 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     if quote is not None and quote.bid <= 0:
         alarm(draft, "no_bid", f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids", once=True)
         return
+    if quote is None and _quote_may_come(draft, work):
+        return
     limit = _exit_limit(quote, work.attempt + 1, draft)
     intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit)
     there = {name: order for name, order in draft.orders.items() if not order.absent}
     if ask_gates(replace(risk_view(draft), orders=there), intent).denials:
         return
     _submit(draft, work, intent)
+
+
+def _quote_may_come(draft: Draft, work: Work) -> bool:
+    """True in the first seconds of an exit from an option that was not quoted since the daemon's start or the open."""
+    session, known = draft.session.session, draft.quotes.get(work.symbol)
+    if draft.identity.mode == "replay" or session is None or contract_of(draft, work.symbol) is None:
+        return False
+    if known is not None and known.quoted_ns >= max(draft.broker.started_ns, session.open_ns):
+        return False
+    return draft.now_ns - work.started_ns < QUOTE_WAIT_NS
 
 
 def _attempt(draft: Draft, work: Work) -> Order:

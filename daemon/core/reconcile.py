@@ -32,6 +32,7 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
 
     Paper broker and book come from the same journal, so a difference is a bug and there is nothing to settle.
     """
+    draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if draft.seq == 0 and not draft.orders and draft.book.cash == 0:
         if event.positions or event.open_orders:
             found = [p.symbol for p in event.positions] + list(event.open_orders)
@@ -50,6 +51,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     """Take the broker's word over as far as it explains itself, then compare; differences that stay are judged."""
     if not _account_is_right(draft, event):
         return
+    draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if not draft.broker.began_ns and not _begin(draft, event):
         return
     _take_over_lines(draft, event)

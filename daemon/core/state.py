@@ -139,6 +139,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     expected: str = ""  # the number that the configuration names, "" where it names none
     wrong: bool = False  # the keys opened another account when last asked: nothing is sent there
     started_ns: int = 0  # when this process took the journal over
+    reported_ns: int = 0  # when the last report of the right account came
     began_ns: int = 0  # what the ledger holds from before the first report is not ours
     agreed_ns: int = 0  # when book and broker last agreed
     suspicion: Suspicion | None = None

@@ -416,7 +416,27 @@ def test_incident_21_unreconciled_is_a_state_in_which_exits_still_go_out() -> No
     again = restarted(d)
     assert not again.state.risk.reconciled
     again.bar(1, quotes=(quote(CALL, "1.20", "1.24"), quote(PUT)))
+    assert of(again.effects, SubmitOrder) == []  # the broker is heard first, for a minute at most
+    again.tick(3)
     assert [e.side for e in of(again.effects, SubmitOrder)] == [-1]
+
+
+def test_incident_2_after_a_start_no_exit_goes_out_before_the_broker_s_first_word() -> None:
+    d = at_broker(account := Account())
+    name = account.take(_bought(d), d.state.now_ns)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    again = restarted(d)
+    again.bar(1)
+    assert of(again.answer(EXIT), SubmitOrder) == []  # decided, and not sent
+    account.cash += 1818
+    account.positions.clear()  # closed by a person while the daemon was down
+    again.put(account.report(again.at(2, 10)))
+    assert of(again.effects, SubmitOrder) == []
+
+
+def _bought(d: Desk) -> SubmitOrder:
+    d.bar(0)
+    return sent(d.answer(BUY_CALL))
 
 
 def _bar(d: Desk, minute: int) -> Bar:

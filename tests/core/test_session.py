@@ -13,6 +13,7 @@ from daemon.core.session import (
     in_window,
     minutes_to,
     new_york_minute,
+    new_york_text,
     parse_window,
 )
 from tests.core.desk import HALF_DAY, MINUTE, MONDAY, TUESDAY
@@ -82,3 +83,8 @@ def test_half_days_have_their_own_deadline() -> None:
 def test_what_expires_today_or_should_have_expired_is_left_an_hour_before_the_close(expiry: str) -> None:
     assert flat_by_ns(MONDAY, expiry, Execution()) == utc("2024-07-01T19:00:00")
     assert flatten_from_ns(MONDAY, expiry, Execution()) == utc("2024-07-01T18:58:00")
+
+
+def test_the_wall_time_of_new_york_is_shown_in_summer_and_winter() -> None:
+    assert new_york_text(1_720_008_000 * 1_000_000_000) == "2024-07-03 08:00:00"  # 12:00 UTC
+    assert new_york_text(1_733_236_200 * 1_000_000_000 + 999_999_999) == "2024-12-03 09:30:00"  # 14:30 UTC
