@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -154,9 +155,21 @@ def _exchange(work: Callable[[], object], hide: Callable[[str], str]) -> object:
         return work()
     except APIError as error:
         failure = _failure(error.status_code, str(error), error.response, hide)
+    except requests.Timeout as error:
+        failure = Unanswered(hide(f"no answer in time: {_innermost(error)}"[:300]))
+    except requests.ConnectionError as error:
+        failure = Unanswered(hide(f"no connection: {_innermost(error)}"[:300]))
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
         failure = Unanswered(hide(f"{type(error).__name__}: {error}"[:300]))
     raise failure
+
+
+def _innermost(error: BaseException) -> str:
+    """What a library's wrapped error is about, in its last words."""
+    inner = next((part for part in error.args if isinstance(part, BaseException)), getattr(error, "reason", None))
+    if isinstance(inner, BaseException) and inner is not error:
+        return _innermost(inner)
+    return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(error))
 
 
 def _failure(
