@@ -11,21 +11,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
-import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from daemon.config import DEFAULT_CONFIG, EXIT_CODE, ConfigError, credentials, load
 from daemon.core.events import AnyEvent, HaltRequested, ResumeRequested
-from daemon.core.session import NEW_YORK, new_york_text
+from daemon.core.session import new_york_text
+from daemon.explain import OUTCOMES, NotFound, decisions
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
 from daemon.shell.recovery import code_digest, fresh_machine, recover
 from daemon.shell.state_dir import StateDirError, locked_by
@@ -34,13 +33,7 @@ from strategies.registry import strategy as strategy_named
 
 DIFFERENT = 1
 NAMES = ("client_order_id", "order_id")
-OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
 _KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
-_TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
-
-
-class _NotFound(Exception):
-    """Nothing to show; the message says what was looked for."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ConfigError, JournalError, StateDirError, WriteFailed, _NotFound) as error:
+    except (ConfigError, JournalError, StateDirError, WriteFailed, NotFound) as error:
         sys.stderr.write(f"rltraderctl: {error}\n")
         return EXIT_CODE
     return code
@@ -189,7 +182,7 @@ def _events(options: argparse.Namespace, console: Console) -> int:
     if options.kind:
         if options.kind not in _KINDS:
             nearest = get_close_matches(options.kind, _KINDS, n=1, cutoff=0.0)[0]
-            raise _NotFound(f"--kind {options.kind!r} is no kind of event: did you mean {nearest}?")
+            raise NotFound(f"--kind {options.kind!r} is no kind of event: did you mean {nearest}?")
         where.append("kind = ?")
         values.append(options.kind)
     if options.after is not None:
@@ -203,7 +196,7 @@ def _events(options: argparse.Namespace, console: Console) -> int:
     )
     rows = rows if order == "ASC" else rows[::-1]
     if not rows:
-        raise _NotFound(f"no event in {options.state_dir} matches")
+        raise NotFound(f"no event in {options.state_dir} matches")
     if options.json:
         for row in rows:
             told = {"seq": row["seq"], "event": json.loads(row["payload"]), "effects": json.loads(row["effects"])}
@@ -219,105 +212,6 @@ def _events(options: argparse.Namespace, console: Console) -> int:
         table.add_row(seq, new_york_text(row["time_ns"]), row["kind"], _short(payload), names)
     console.print(table)
     return 0
-
-
-def _decisions(options: argparse.Namespace, console: Console) -> int:
-    reader = _reader(options)
-    if options.bar:
-        return _explain(reader, options, console)
-    where, values = ("WHERE outcome = ?", (options.outcome,)) if options.outcome else ("", ())
-    rows = reader.query(f"SELECT * FROM decisions {where} ORDER BY decision DESC LIMIT ?", (*values, options.limit))
-    if not rows:
-        raise _NotFound(f"no decision in {options.state_dir} matches")
-    table = Table("decision", "bar (New York)", "action", "resolved", "confidence", "outcome", "denied by")
-    for row in rows[::-1]:
-        denied = ", ".join(name for name, reason in json.loads(row["gates"] or "{}").items() if reason)
-        confidence = "" if row["confidence"] is None else f"{row['confidence']:.4f}"
-        table.add_row(
-            str(row["decision"]),
-            new_york_text(row["bar_ns"]),
-            row["action"],
-            row["resolved"],
-            confidence,
-            row["outcome"],
-            denied,
-        )
-    console.print(table)
-    return 0
-
-
-def _explain(reader: JournalReader, options: argparse.Namespace, console: Console) -> int:
-    """One decision completely: what it saw, answered, wanted, was allowed, sent and got."""
-    bar_ns = _bar_time(options.bar)
-    rows = reader.query("SELECT * FROM decisions WHERE bar_ns = ? ORDER BY decision", (bar_ns,))
-    if not rows:
-        near = reader.query("SELECT bar_ns FROM decisions ORDER BY abs(bar_ns - ?) LIMIT 1", (bar_ns,))
-        nearest = f"; the nearest one is {new_york_text(near[0]['bar_ns'])}" if near else ""
-        raise _NotFound(f"no decision for the bar that starts {new_york_text(bar_ns)}{nearest}")
-    spec = strategy_named(reader.meta()["strategy"]).spec
-    for row in rows:
-        console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
-        if row["row"]:
-            values = np.frombuffer(row["row"], dtype="<f4").tolist()
-            console.print(
-                _table(
-                    ("feature", "value"),
-                    [(f"{i} {n}", f"{v:+.6f}") for i, (n, v) in enumerate(zip(spec.features, values, strict=True))],
-                )
-            )
-        if row["probabilities"]:
-            logits, shares = json.loads(row["logits"]), json.loads(row["probabilities"])
-            lines = [(n, f"{x:+.4f}", f"{p:.4f}") for n, x, p in zip(spec.actions, logits, shares, strict=True)]
-            console.print(_table(("action", "logit", "probability"), lines))
-            console.print(
-                f"model {row['model']}, temperature {spec.temperature}, confidence {row['confidence']:.4f}",
-                highlight=False,
-            )
-        console.print(f"action {row['action']}, resolved to {row['resolved']}, target {row['target'] or '-'}")
-        console.print(f"outcome: {row['outcome']}")
-        if row["gates"]:
-            verdicts = {"": "passed", None: "not put to this intent"}
-            console.print(
-                _table(
-                    ("gate", "verdict"),
-                    [(g, verdicts.get(v, f"DENIED: {v}")) for g, v in json.loads(row["gates"]).items()],
-                )
-            )
-        _explain_work(reader, row["work"], console)
-    return 0
-
-
-def _explain_work(reader: JournalReader, work: str | None, console: Console) -> None:
-    orders = (
-        reader.query("SELECT * FROM orders WHERE work = ? ORDER BY submitted_ns, client_order_id", (work,))
-        if work
-        else []
-    )
-    if not orders:
-        console.print("no orders")
-        return
-    lines = [
-        (
-            o["client_order_id"],
-            o["symbol"],
-            f"{o['side']:+d} x {o['quantity']}",
-            o["limit_price"] or "market",
-            o["status"],
-            str(o["filled"]),
-            o["fees_usd"],
-            new_york_text(o["submitted_ns"]),
-        )
-        for o in orders
-    ]
-    console.print(_table(("order", "symbol", "side", "limit", "status", "filled", "fees USD", "sent"), lines))
-    fills = [
-        (f["client_order_id"], str(f["quantity"]), f["price"], f["fees_usd"], new_york_text(f["filled_ns"]))
-        for o in orders
-        for f in reader.query(
-            "SELECT * FROM fills WHERE client_order_id = ? ORDER BY cumulative", (o["client_order_id"],)
-        )
-    ]
-    console.print(_table(("fill of", "quantity", "price", "fees USD", "traded"), fills) if fills else "no fills")
 
 
 def _halt(options: argparse.Namespace, console: Console) -> int:
@@ -337,7 +231,7 @@ def _panic(options: argparse.Namespace, _console: Console) -> int:
 
     say(f"the {settings.desk.account} account at {settings.address('trading_url')}: cancel all, close all")
     if not options.yes and not _confirmed():
-        raise _NotFound("nothing was touched")
+        raise NotFound("nothing was touched")
     return rescue(settings, keys)
 
 
@@ -355,7 +249,7 @@ def _command(options: argparse.Namespace, console: Console, event: Callable[[int
     from daemon.wiring import command_offline
 
     if not options.reason.strip():
-        raise _NotFound(f"--reason is empty: a {options.command} states why")
+        raise NotFound(f"--reason is empty: a {options.command} states why")
     state = command_offline(options.state_dir, event)
     halt = state.risk.halt
     console.print(
@@ -374,22 +268,6 @@ def _reader(options: argparse.Namespace) -> JournalReader:
     return JournalReader(options.state_dir / FILE)
 
 
-def _bar_time(text: str) -> int:
-    """A bar's start in ns: digits are ns, ISO 8601 otherwise; without a zone it is New York time."""
-    try:
-        if text.isdecimal():
-            bar_ns = int(text)
-        else:
-            moment = datetime.fromisoformat(text)
-            moment = moment.replace(tzinfo=NEW_YORK) if moment.tzinfo is None else moment
-            bar_ns = int(moment.timestamp()) * 1_000_000_000
-    except (ValueError, OverflowError):
-        bar_ns = -1
-    if bar_ns not in _TIMES:
-        raise _NotFound(f"--bar {text!r} is no time: write 2024-08-05T10:15 (New York) or 2024-08-05T14:15Z")
-    return bar_ns
-
-
 def _short(payload: dict[str, Any]) -> str:
     """A payload on one line; names are long and last, so that figures are seen."""
     shown = {key: value for key, value in payload.items() if key not in NAMES}
@@ -397,18 +275,11 @@ def _short(payload: dict[str, Any]) -> str:
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def _table(head: tuple[str, ...], lines: Sequence[Sequence[str]]) -> Table:
-    table = Table(*(Column(name, overflow="fold") for name in head))  # an order's id is never cut
-    for line in lines:
-        table.add_row(*line)
-    return table
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "verify": _verify,
     "status": _status,
     "events": _events,
-    "decisions": _decisions,
+    "decisions": lambda options, console: decisions(_reader(options), options, console),
     "halt": _halt,
     "resume": _resume,
     "panic": _panic,
