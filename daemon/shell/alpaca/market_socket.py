@@ -7,6 +7,7 @@ acknowledgement is compared with it. Each wait has a deadline in real seconds; k
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 from collections import Counter
@@ -235,10 +236,15 @@ class MarketSocket:
                 self._take(message)
 
     def _unpack(self, frame: str | bytes) -> list[dict[str, Any]]:
-        """A frame's messages; those that are no maps, or a frame that is no array, are counted and told."""
+        """A frame's messages; those that are no maps, or a frame that is no array, are counted and told.
+
+        msgpack is asked for; JSON, which a server that knows nothing else sends, begins like no array of msgpack.
+        """
         try:
-            data = frame.encode() if isinstance(frame, str) else frame
-            messages = msgpack.unpackb(data, timestamp=0, strict_map_key=False, unicode_errors="replace")
+            if isinstance(frame, str) or frame[:1] in (b"[", b"{"):
+                messages = json.loads(frame)
+            else:
+                messages = msgpack.unpackb(frame, timestamp=0, strict_map_key=False, unicode_errors="replace")
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             self._bad(f"a frame of {len(frame)} bytes: {type(error).__name__}")
             return []

@@ -20,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from daemon.shell.alpaca.market_socket import BackOff, Deadlines, Endpoint, MarketSocket, State
+from daemon.shell.alpaca.stock_stream import instant_ns
 from daemon.shell.telemetry import LOG_EVENTS
 
 KEY, SECRET = "PKKEYKEYKEY", "s3cr3t-s3cr3t-s3cr3t"
@@ -213,11 +214,22 @@ async def test_a_frame_that_is_no_msgpack_loses_nothing_else() -> None:
     async with StreamServer() as server, Client(server.url).running() as client:
         await until(lambda: client.socket.up)
         await server.connections[-1].send(b"\xc1\xc1\xc1")
-        await server.connections[-1].send("[]")
+        await server.connections[-1].send("no JSON either")
         await server.send(quote())
         await until(lambda: client.messages)
         assert client.socket.counts["bad"] == 2
         assert client.socket.up
+
+
+@pytest.mark.parametrize("binary", [False, True])
+async def test_a_server_that_speaks_json_is_understood(binary: bool) -> None:
+    async with StreamServer() as server, Client(server.url).running() as client:
+        await until(lambda: client.socket.up)
+        frame = '[{"T":"q","S":"SPY","t":"2024-07-03T13:30:00Z","bid":548.5}]'
+        await server.connections[-1].send(frame.encode() if binary else frame)
+        await until(lambda: client.messages)
+        assert client.messages[0]["bid"] == 548.5
+        assert instant_ns(client.messages[0]["t"]) == 1_720_013_400 * 10**9  # 13:30 UTC on the third of July 2024
 
 
 async def test_after_a_reconnect_everything_is_subscribed_again_in_one_message() -> None:
