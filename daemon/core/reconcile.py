@@ -32,7 +32,8 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
 
     Paper broker and book come from the same journal, so a difference is a bug and there is nothing to settle.
     """
-    draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
+    if draft.identity.mode != "replay":  # whose state is the same however often it was restarted
+        draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if draft.seq == 0 and not draft.orders and draft.book.cash == 0:
         if event.positions or event.open_orders:
             found = [p.symbol for p in event.positions] + list(event.open_orders)
