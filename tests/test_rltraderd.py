@@ -598,8 +598,8 @@ def test_a_full_disk_takes_the_ballast_halts_and_resumes_halted_when_there_is_ro
     assert "ballast" not in told("first.ls")
     first = json.loads(told("first.out").splitlines()[-1])
     assert (first["stopped_by"], first["bars"] < 408) == ("disk_full", True)
-    alarms = [line for line in log_of(told("first.err")) if line["event"] == "alarm"]
-    assert "disk_full" in {line["alarm"] for line in alarms}
+    halts = [line for line in log_of(told("first.err")) if line["event"] == "halted"]
+    assert "disk_full" in {line["reason"] for line in halts}
     second = json.loads(told("second.out").splitlines()[-1])
     assert told("second.rc").strip() == "0", told("second.err")
     assert (second["bars"], second["halted"]) == (408, "disk_full")
