@@ -226,7 +226,8 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return  # not sent again at once: the next look is a re-price interval later
     quantity = min(surplus - draft.working(work.symbol, side), draft.broker.available.get(work.symbol, surplus))
     if quantity <= 0:
-        alarm(draft, "exit_held_up", f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none", once=True)
+        why = f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
+        alarm(draft, "exit_held_up", why, once=True)
         return
     quote = fresh(draft, draft.quotes.get(work.symbol)) if side < 0 else None  # what is owed is bought at the market
     if quote is not None and quote.bid <= 0:
