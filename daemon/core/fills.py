@@ -15,7 +15,7 @@ from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, OrderFilled
 from daemon.core.execution import contract_of, held
 from daemon.core.guards import alarm, first_time, halt, look_up, order_outcome, put_order, revalue, trade_closed
-from daemon.core.orders import SUBMITTED, UNKNOWN, Order, advance
+from daemon.core.orders import SUBMITTED, UNKNOWN, Order, advance, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.state import ZERO, Book, Draft
 
@@ -219,7 +219,7 @@ def at_cost(book: Book) -> Decimal:
 
 def is_ours(draft: Draft, client_order_id: str) -> bool:
     """True for a name that this journal's desk makes."""
-    return client_order_id.startswith(f"{draft.identity.epoch}-{draft.identity.strategy}-")
+    return client_order_id.startswith(name_prefix(draft.identity.epoch, draft.identity.strategy))
 
 
 def stranger(draft: Draft, client_order_id: str) -> None:

@@ -165,7 +165,12 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 
 def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt: int) -> str:
     """The order's name at the broker, unique for ever: at most 128 characters of [A-Za-z0-9_-]."""
-    return f"{epoch}-{strategy}-{decision}-{leg}-{attempt}"
+    return f"{name_prefix(epoch, strategy)}{decision}-{leg}-{attempt}"
+
+
+def name_prefix(epoch: str, strategy: str) -> str:
+    """What every name that a journal's desk makes begins with, and no other name."""
+    return f"{epoch}-{strategy}-"
 
 
 def advance(order: Order, happened: str) -> Order:

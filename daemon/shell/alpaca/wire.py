@@ -26,6 +26,7 @@ from daemon.core.events import (
     OrderRejected,
     TradeCorrected,
 )
+from daemon.core.orders import name_prefix
 
 NEW_YORK = ZoneInfo("America/New_York")
 SECOND_NS = 1_000_000_000
@@ -102,7 +103,7 @@ class Malformed(ValueError):
 
 def is_ours(epoch: str, strategy: str) -> Callable[[str], bool]:
     """Whether a client order id is of this journal and strategy: `{epoch}-{strategy}-…`."""
-    prefix = f"{epoch}-{strategy}-"
+    prefix = name_prefix(epoch, strategy)
     return lambda name: name.startswith(prefix)
 
 
