@@ -12,7 +12,7 @@ CHAOS_ARGS ?= --sessions 500 --parallel 3
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench soak chaos install check-units units-tool clean
+.PHONY: help demo training test lint format bench bench-train soak chaos install check-units units-tool clean
 
 help:
 	@echo "make demo      install the daemon and run the bundled tape through it (dry run, no account needed)"
@@ -20,7 +20,8 @@ help:
 	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (torch, 1.6 GB)"
 	@echo "make lint      the static checks alone; make format mends what it can"
 	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, 15 minutes"
-	@echo "make bench     the benchmarks, as JSON"
+	@echo "make bench     the daemon's benchmarks, as JSON"
+	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
 	@echo "make install   put daemon, units and an example configuration on a trading host (docs/TRADING_HOST.md)"
 	@echo "make check-units  let systemd's own tools judge the units"
@@ -49,7 +50,7 @@ help:
 
 .venv/.installed-tests: pyproject.toml constraints.txt .venv/.installed-daemon
 	@echo "== installing the tools of tests and training (torch among them) into .venv"
-	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training]'
+	@$(PIP) install --quiet -c constraints.txt -e '.[$(RUNTIME),dev,training,scale]'
 	@.venv/bin/python -c 'import torch; print("== torch", torch.__version__, "is", "CUDA " + torch.version.cuda if torch.version.cuda else "CPU only")'
 	@touch $@
 
@@ -75,7 +76,11 @@ format: .venv/.installed-tests
 	.venv/bin/ruff format .
 
 bench: .venv/.installed-tests
-	@for bench in bench/bench_*.py; do .venv/bin/python -m "bench.$$(basename "$$bench" .py)"; done
+	@for bench in burst latency replay; do .venv/bin/python -m "bench.bench_$$bench"; done
+
+bench-train: .venv/.installed-tests
+	.venv/bin/python -m bench.bench_market
+	.venv/bin/python -m bench.bench_train
 
 soak: .venv/.installed-tests
 	@.venv/bin/python -m bench.soak
