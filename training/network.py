@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from training.lstm_policy import LstmActorCritic
+
+NETWORKS = ("mlp", "lstm")
+"""The policies that `build` knows."""
 WINDOW = 20
 FEATURES = 23
 ACTIONS = 6
@@ -78,16 +84,19 @@ class Policy(nn.Module):
         )
         self.actor = nn.Sequential(nn.Linear(FEATURE_VECTOR, 32), nn.ReLU(), nn.Linear(32, ACTIONS))
 
-    def features(self, observation: Tensor) -> Tensor:
-        """The feature vector, float32 (batch, 64), of raw observations, float32 (batch, 20, 23)."""
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Scaled, limited and flat, float32 (batch, 460), of raw observations, float32 (batch, 20, 23)."""
         scaled = (observation - self.mean) / self.scale
-        limited = torch.minimum(torch.maximum(scaled, -self.clip), self.clip)
-        result: Tensor = self.trunk(limited.flatten(1))
+        return torch.minimum(torch.maximum(scaled, -self.clip), self.clip).flatten(1)
+
+    def features(self, prepared: Tensor) -> Tensor:
+        """The feature vector (batch, 64) of prepared observations (batch, 460)."""
+        result: Tensor = self.trunk(prepared)
         return result
 
     def forward(self, observation: Tensor) -> Tensor:
         """Logits, float32 (batch, 6), of raw observations, float32 (batch, 20, 23)."""
-        result: Tensor = self.actor(self.features(observation))
+        result: Tensor = self.actor(self.features(self.prepare(observation)))
         return result
 
 
@@ -110,12 +119,33 @@ class ActorCritic(nn.Module):
                 nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (batch, 6) and values (batch,) of raw observations, float32 (batch, 20, 23)."""
-        vector = self.policy.features(observation)
+    def prepare(self, observations: Tensor) -> Tensor:
+        """Scaled, limited and flat, float32 (batch, 460), of raw observations, float32 (batch, 20, 23)."""
+        return self.policy.prepare(observations)
+
+    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (batch, 6) and values (batch,) of prepared observations (batch, 460)."""
+        vector = self.policy.features(prepared)
         logits: Tensor = self.policy.actor(vector)
         values: Tensor = self.critic(vector)
         return logits, values.squeeze(-1)
+
+
+def build(name: str, scaling: Scaling, seed: int) -> ActorCritic | LstmActorCritic:
+    """The network called `name`; its `.policy`, from raw float32 (batch, 20, 23) to logits (batch, 6), is exported.
+
+    Raises:
+        ValueError: `name` is not one of `NETWORKS`.
+    """
+    match name:
+        case "mlp":
+            return ActorCritic(scaling, seed)
+        case "lstm":
+            from training.lstm_policy import LstmActorCritic
+
+            return LstmActorCritic(scaling, seed)
+        case _:
+            raise ValueError(f"the network is called {name!r}: expected one of {', '.join(NETWORKS)}")
 
 
 def parameter_count(module: nn.Module) -> int:

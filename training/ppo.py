@@ -1,22 +1,31 @@
-"""Proximal Policy Optimisation in one file: rollout, advantages, clipped loss, update.
+"""Proximal Policy Optimisation in one file: rollout, advantages, clipped loss, update; with or without a carried state.
 
-Knows no market: an environment is whatever observes and steps. Same seed and data, same weights, byte for byte.
+Knows no market: an environment is whatever observes and steps. On a CPU the same seed gives the same weights, byte for
+byte, also when a run was stopped at any update and continued from `Trainer.state_dict`.
 
 Sources, by number in the comments: [1] Schulman et al. 2017, "Proximal Policy Optimization Algorithms";
 [2] Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation";
-[3] Huang et al. 2022, "The 37 Implementation Details of Proximal Policy Optimization"; [4] Stable-Baselines3, `PPO`.
+[3] Huang et al. 2022, "The 37 Implementation Details of Proximal Policy Optimization", core details 1-13 and LSTM
+details L1-L5; [4] Stable-Baselines3, `PPO`; [5] sb3-contrib, `RecurrentPPO`; [6] Kapturowski et al. 2019, "Recurrent
+Experience Replay in Distributed Reinforcement Learning" (R2D2), section 3: stored states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+import copy
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from training.network import ActorCritic
+SCHEDULES = ("linear", "cosine", "constant")
+PRECISIONS = ("float32", "bf16")
+FIGURES = ("policy loss", "value loss", "entropy", "KL", "clip fraction", "loss", "gradient norm")
+"""What is recorded of every minibatch, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,39 +33,100 @@ class Coefficients:
     """Defaults are those of [4], with a rollout of many environments and a linearly falling learning rate."""
 
     learning_rate: float = 3e-4
-    linear_learning_rate: bool = True  # falls to 0 over the run: [3] detail 4
+    schedule: str = "linear"  # to 0 over the run: [3] detail 4; "cosine" to 0; "constant"
     adam_epsilon: float = 1e-5  # [3] detail 3
     discount: float = 0.99
     gae_lambda: float = 0.95
     clip: float = 0.2
+    value_clip: float | None = None  # [4] `clip_range_vf`; [3] detail 9
     entropy: float = 0.0
     value: float = 0.5
     max_grad_norm: float = 0.5
+    target_kl: float | None = None  # nats; an update ends at the first minibatch whose KL > 1.5 x this: [4]
+    normalize_advantage: bool = True
     epochs: int = 10
     environments: int = 256
     rollout_steps: int = 64  # of each environment
-    batch: int = 4096
+    batch: int = 4096  # transitions of a minibatch
+    sequence: int = 32  # steps of a truncated back-propagation; only for networks that carry a state
+
+
+class Step(NamedTuple):
+    """What a step of `n` environments brought. An episode ends by a true terminal or by a time limit, never by both."""
+
+    rewards: Tensor  # float32 (n,)
+    terminals: Tensor  # bool (n,): true ends, nothing follows
+    truncated: Tensor | None = (
+        None  # bool (n,): a time limit, the value of `last` is bootstrapped; None: there are none
+    )
+    last: Tensor | None = None  # float32 (n, *shape): the observations before the reset; needed where truncated
 
 
 class Environment(Protocol):
-    """Many environments stepped together; a finished one restarts at once."""
+    """Many environments stepped together on one device; a finished one restarts at once."""
 
     def observe(self) -> Tensor:
-        """Raw observations, float32 (environments, 20, 23)."""
+        """Raw observations, float32 (n, *shape). Asking twice changes nothing."""
 
-    def step(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Take int64 actions (environments,); rewards float32 and true terminals bool, each (environments,)."""
+    def step(self, actions: Tensor) -> Step:
+        """Take int64 actions (n,)."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on: tensors and plain numbers only (`torch.load` with weights_only)."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+
+
+@runtime_checkable
+class Network(Protocol):
+    """An `nn.Module` whose answer depends on one observation alone."""
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """What does not change in training (scaling), once for each observation; (n, *shape) to (n, *prepared)."""
+
+    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (batch, actions) and values (batch,)."""
+
+
+@runtime_checkable
+class CarryingNetwork(Protocol):
+    """An `nn.Module` that carries a hidden state from step to step."""
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """As in `Network`."""
+
+    def start(self, count: int) -> Tensor:
+        """The zero state, float32 (count, *hidden)."""
+
+    def forward(self, prepared: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step: logits (n, actions), values (n,), the next state (n, *hidden)."""
+
+    def sequence(self, prepared: Tensor, hidden: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (steps, n, actions) and values (steps, n) of prepared observations (steps, n, *prepared).
+
+        `hidden` (n, *hidden) is the state before the first step; where `starts`, bool (steps, n), the state is zero
+        before that step.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Transitions of one minibatch; `log_probabilities` are of the sampled actions, before resolution."""
+    """Transitions in the order of time: (rows,) stands for steps x environments flattened, a minibatch is some of them.
 
-    observations: Tensor  # float32 (batch, 20, 23)
-    actions: Tensor  # int64 (batch,)
-    log_probabilities: Tensor  # float32 (batch,)
-    advantages: Tensor  # float32 (batch,)
-    returns: Tensor  # float32 (batch,)
+    `log_probabilities` and `values` are those at the time of acting. With a carried state, rows are `steps` segments
+    long: `observations` (steps x segments, *prepared), `hidden` is each segment's state before its first step, and
+    `starts` says where an episode began.
+    """
+
+    observations: Tensor  # prepared, float32 or bfloat16 (rows, *prepared)
+    actions: Tensor  # int64 (rows,)
+    log_probabilities: Tensor  # float32 (rows,), of the sampled actions, before resolution
+    advantages: Tensor  # float32 (rows,)
+    returns: Tensor  # float32 (rows,)
+    values: Tensor  # float32 (rows,)
+    hidden: Tensor | None = None  # float32 (segments, *hidden)
+    starts: Tensor | None = None  # bool (rows,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,64 +142,353 @@ class Progress:
     kl: float  # nats, the estimator (r - 1) - ln r of http://joschu.net/blog/kl-approx.html
     clip_fraction: float
     explained_variance: float
+    gradient_norm: float  # before clipping
+    learning_rate: float
+    epochs: int  # begun: fewer than asked for where `target_kl` ended the update
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss or a gradient norm is not finite; the weights are still those before that minibatch."""
+
+    def __init__(self, update: int, minibatch: int, what: str, value: float) -> None:
+        super().__init__(
+            f"the {what} of minibatch {minibatch} in update {update} is {value}, expected a finite number; the weights "
+            f"are those before it: look at rewards and observations, or lower learning_rate or max_grad_norm"
+        )
+        self.update = update
+        self.minibatch = minibatch
+        self.what = what
 
 
 def generalized_advantages(
-    rewards: Tensor, values: Tensor, terminals: Tensor, last_values: Tensor, *, discount: float, gae_lambda: float
+    rewards: Tensor, values: Tensor, ends: Tensor, last_values: Tensor, *, discount: float, gae_lambda: float
 ) -> Tensor:
     """Advantages by [2], equation 16: A_t = d_t + (discount x lambda) A_{t+1}, d_t = r_t + discount V_{t+1} - V_t.
 
     Args:
         rewards, values: float32 (steps, environments).
-        terminals: bool (steps, environments), true where the step ended its episode, so nothing follows it.
+        ends: bool (steps, environments), true where the step ended its episode, so nothing follows it (the value after
+            a time limit is part of its reward).
         last_values: float32 (environments,), the critic's value after the last step.
     """
-    result = torch.empty_like(rewards)
-    advantage = torch.zeros_like(last_values)
-    following = last_values
-    for index in range(rewards.shape[0] - 1, -1, -1):
-        goes_on = (~terminals[index]).to(rewards.dtype)
-        delta = rewards[index] + discount * following * goes_on - values[index]
-        advantage = delta + discount * gae_lambda * goes_on * advantage
-        result[index] = advantage
-        following = values[index]
+    goes_on = (~ends).to(rewards.dtype)
+    following = torch.cat([values[1:], last_values.unsqueeze(0)])
+    result = torch.addcmul(rewards - values, following, goes_on, value=discount)  # d_t
+    decay = goes_on * (discount * gae_lambda)
+    for index in range(rewards.shape[0] - 2, -1, -1):
+        result[index].addcmul_(decay[index], result[index + 1])
     return result
 
 
-def losses(network: ActorCritic, batch: Batch, coefficients: Coefficients) -> tuple[Tensor, Tensor]:
-    """The loss to descend and its figures, float32 (5,): policy, value, entropy, KL, clip fraction.
+def losses(
+    network: Network | CarryingNetwork, batch: Batch, coefficients: Coefficients, precision: str = "float32"
+) -> tuple[Tensor, Tensor]:
+    """The loss to descend and its figures, float32 (6,): the first six of `FIGURES`.
 
-    Clipped surrogate of [1], equation 7; value error as the mean square without clipping, [4] `clip_range_vf=None`;
-    the sum policy - entropy x H + value x error of [1], equation 9.
+    Clipped surrogate of [1], equation 7; value error as the mean square, where `value_clip` is set that of the clipped
+    value as in [4]; the sum policy - entropy x H + value x error of [1], equation 9. The network runs in `precision`,
+    what follows in float32.
     """
-    logits, values = network(batch.observations)
-    log_all = torch.log_softmax(logits, dim=-1)
+    c = coefficients
+    with _autocast(batch.observations.device, precision):
+        logits, values = _evaluate(network, batch)
+    log_all = torch.log_softmax(logits.float(), dim=-1)
+    values = values.float()
     log_taken = log_all.gather(1, batch.actions.unsqueeze(1)).squeeze(1)
     log_ratio = log_taken - batch.log_probabilities
     ratio = log_ratio.exp()
     advantages = batch.advantages
-    if advantages.shape[0] > 1:  # per minibatch, sample deviation: [3] detail 7, [4]
+    if c.normalize_advantage and advantages.shape[0] > 1:  # per minibatch, sample deviation: [3] detail 7, [4]
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-    clipped = ratio.clamp(1.0 - coefficients.clip, 1.0 + coefficients.clip)
+    clipped = ratio.clamp(1.0 - c.clip, 1.0 + c.clip)
     policy_loss = -torch.minimum(advantages * ratio, advantages * clipped).mean()
+    if c.value_clip is not None:
+        values = batch.values + (values - batch.values).clamp(-c.value_clip, c.value_clip)
     value_loss = (batch.returns - values).square().mean()
     entropy = -(log_all.exp() * log_all).sum(dim=-1).mean()
-    loss = policy_loss - coefficients.entropy * entropy + coefficients.value * value_loss
+    loss = policy_loss - c.entropy * entropy + c.value * value_loss
     with torch.no_grad():
         kl = ((ratio - 1.0) - log_ratio).mean()
-        clip_fraction = ((ratio - 1.0).abs() > coefficients.clip).float().mean()
-        figures = torch.stack([policy_loss, value_loss, entropy, kl, clip_fraction])
+        clip_fraction = ((ratio - 1.0).abs() > c.clip).float().mean()
+        figures = torch.stack([policy_loss, value_loss, entropy, kl, clip_fraction, loss])
     return loss, figures
 
 
 def make_deterministic(threads: int = 1) -> None:
     """Fix what would make two runs differ: the number of threads and torch's choice of algorithms (process-wide)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    switches: Any = torch.utils.deterministic
+    switches.fill_uninitialized_memory = False  # which nothing here reads
+
+
+class Trainer:
+    """Trains `network` in place, one `update` at a time."""
+
+    def __init__(
+        self,
+        network: Network | CarryingNetwork,
+        environment: Environment,
+        coefficients: Coefficients,
+        *,
+        total_steps: int,
+        seed: int,
+        precision: str = "float32",
+        average: Callable[[Sequence[Tensor]], None] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Prepare to train for at least `total_steps` transitions (whole rollouts).
+
+        Args:
+            network: an `nn.Module`; it is moved to `device`.
+            environment: `coefficients.environments` of them, whose tensors are on `device`.
+            seed: of this trainer's own generator, from which actions and minibatches are drawn.
+            precision: "float32", or "bf16" for the network's products; weights, losses and moments stay float32.
+            average: for several processes with equal weights and a share of the environments each: replaces all
+                tensors it is given (the gradients of a minibatch, then one tensor with its loss and KL) in place by
+                their means over the processes. Each process normalises the advantages of its own minibatches.
+
+        Raises:
+            ValueError: coefficients that do not fit each other or the network.
+        """
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"the network is a {type(network).__name__}, expected an nn.Module")
+        self.network = network.to(device)
+        self.environment = environment
+        self.coefficients = c = coefficients
+        self.updates = 0
+        self.total_updates = max(1, -(-total_steps // (c.environments * c.rollout_steps)))
+        self._carrying = network if isinstance(network, CarryingNetwork) else None
+        self._sequence = c.sequence if self._carrying else 1
+        _check(c, self._sequence, precision)
+        self._device = torch.device(device)
+        self._precision = precision
+        self._average = average
+        self._generator = torch.Generator(self._device).manual_seed(seed)
+        self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.Adam(self._parameters, lr=c.learning_rate, eps=c.adam_epsilon, fused=True)
+        self._starts = torch.ones(c.environments, dtype=torch.bool, device=self._device)
+        self._hidden = self._carrying.start(c.environments).to(self._device) if self._carrying else None
+        self._rollout: Batch | None = None
+
+    @property
+    def steps(self) -> int:
+        """Transitions seen so far, by this process."""
+        return self.updates * self.coefficients.environments * self.coefficients.rollout_steps
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are done."""
+        return self.updates >= self.total_updates
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next update."""
+        share, rate = self.updates / self.total_updates, self.coefficients.learning_rate
+        match self.coefficients.schedule:
+            case "linear":
+                return rate * (1.0 - share)
+            case "cosine":
+                return rate * 0.5 * (1.0 + math.cos(math.pi * share))
+            case _:
+                return rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all that the next updates depend on: tensors and plain values."""
+        state = {
+            "updates": self.updates,
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "environment": self.environment.state_dict(),
+            "starts": self._starts,
+            "hidden": self._hidden,
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, made by a trainer with the same network, environments and coefficients."""
+        state = copy.deepcopy(state)
+        self.updates = state["updates"]
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"].cpu())
+        self.environment.load_state_dict(state["environment"])
+        self._starts = state["starts"].to(self._device)
+        self._hidden = None if state["hidden"] is None else state["hidden"].to(self._device)
+
+    def update(self) -> Progress:
+        """One rollout and its epochs.
+
+        Raises:
+            NotFiniteError: a loss or a gradient norm was not finite; no step was taken from that minibatch on.
+        """
+        rate = self.learning_rate
+        self._optimizer.param_groups[0]["lr"] = rate
+        rollout, of_rollout = self._collect()
+        figures, epochs = self._improve(rollout)
+        reward, explained, *flat = torch.cat([of_rollout, figures.flatten()]).tolist()  # the one wait for the device
+        rows = [flat[first : first + len(FIGURES)] for first in range(0, len(flat), len(FIGURES))]
+        for minibatch, row in enumerate(rows):
+            for what, value in zip(FIGURES, row, strict=True):
+                if not math.isfinite(value):
+                    raise NotFiniteError(self.updates, minibatch, what, value)
+        policy_loss, value_loss, entropy, kl, clip_fraction, _, norm = (
+            math.fsum(column) / len(rows) for column in zip(*rows, strict=True)
+        )
+        self.updates += 1
+        return Progress(
+            steps=self.steps,
+            updates=self.updates,
+            reward=reward,
+            policy_loss=policy_loss,
+            value_loss=value_loss,
+            entropy=entropy,
+            kl=kl,
+            clip_fraction=clip_fraction,
+            explained_variance=explained,
+            gradient_norm=norm,
+            learning_rate=rate,
+            epochs=epochs,
+        )
+
+    @torch.no_grad()
+    def _collect(self) -> tuple[Batch, Tensor]:
+        """One rollout, and float32 (2,): the mean reward of a step and the critic's explained variance."""
+        c = self.coefficients
+        shape = (c.rollout_steps, c.environments)
+        rewards, values = torch.empty((2, *shape), device=self._device)
+        ends = torch.empty(shape, dtype=torch.bool, device=self._device)
+        prepared = self._observe()
+        rollout = self._storage(prepared)
+        for index in range(c.rollout_steps):
+            now = slice(index * c.environments, (index + 1) * c.environments)
+            rollout.observations[now] = prepared
+            if rollout.hidden is not None and rollout.starts is not None and self._hidden is not None:
+                rollout.starts[now] = self._starts
+                if index % self._sequence == 0:
+                    segments = index // self._sequence * c.environments
+                    rollout.hidden[segments : segments + c.environments] = self._hidden
+            logits, values[index], following = self._forward(prepared)
+            log_all = torch.log_softmax(logits, dim=-1)
+            noise = torch.empty_like(log_all).exponential_(generator=self._generator)
+            taken = (log_all.exp() / noise).argmax(dim=-1, keepdim=True)  # the least of exponential waiting times
+            rollout.actions[now] = taken.squeeze(1)
+            rollout.log_probabilities[now] = log_all.gather(1, taken).squeeze(1)
+            step = Step(*self.environment.step(rollout.actions[now]))
+            rewards[index], ends[index] = self._rewards(step, following)
+            self._begin(ends[index], following)
+            prepared = self._observe()
+        last_values = self._forward(prepared)[1]
+        advantages = generalized_advantages(
+            rewards, values, ends, last_values, discount=c.discount, gae_lambda=c.gae_lambda
+        )
+        rollout.advantages.copy_(advantages.flatten())
+        rollout.values.copy_(values.flatten())
+        torch.add(rollout.advantages, rollout.values, out=rollout.returns)  # the TD(lambda) target: [3] detail 5, [4]
+        unexplained = advantages.var() / rollout.returns.var().clamp_min(1e-12)
+        return rollout, torch.stack([rewards.mean(), 1.0 - unexplained])
+
+    def _observe(self) -> Tensor:
+        """The prepared observations, in the type that the products want."""
+        prepared: Tensor = self.network.prepare(self.environment.observe())
+        return prepared.bfloat16() if self._precision == "bf16" and prepared.is_floating_point() else prepared
+
+    def _forward(self, prepared: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits and values in float32, and the next hidden state."""
+        with _autocast(self._device, self._precision):
+            if self._hidden is None:
+                logits, values = self.network(prepared)
+                return logits.float(), values.float(), None
+            logits, values, following = self.network(prepared, self._hidden)
+            return logits.float(), values.float(), following.float()
+
+    def _rewards(self, step: Step, following: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rewards, with the value of what a time limit cut off ([4] `collect_rollouts`), and where episodes ended."""
+        if step.truncated is None:
+            return step.rewards, step.terminals
+        ends = step.terminals | step.truncated
+        if self._device.type == "cpu" and not bool(step.truncated.any()):  # elsewhere looking would wait for the device
+            return step.rewards, ends
+        if step.last is None:
+            raise ValueError("a step was truncated without `last`: return the observations before the reset")
+        prepared = self.network.prepare(step.last)
+        with _autocast(self._device, self._precision):
+            values = self.network(prepared)[1] if following is None else self.network(prepared, following)[1]
+        rest = torch.where(step.truncated, self.coefficients.discount * values.float(), 0.0)
+        return step.rewards + rest, ends
+
+    def _begin(self, ends: Tensor, following: Tensor | None) -> None:
+        """Note where an episode begins; it begins from the zero state."""
+        self._starts = ends.clone()
+        if following is not None:
+            self._hidden = torch.where(ends.view(-1, *(1,) * (following.dim() - 1)), 0.0, following)
+
+    def _storage(self, prepared: Tensor) -> Batch:
+        """Room for one rollout, taken once."""
+        if self._rollout is None:
+            rows = self.coefficients.environments * self.coefficients.rollout_steps
+            log_probabilities, advantages, returns, values = torch.empty((4, rows), device=self._device).unbind()
+            self._rollout = Batch(
+                observations=prepared.new_empty((rows, *prepared.shape[1:])),
+                actions=torch.empty(rows, dtype=torch.int64, device=self._device),
+                log_probabilities=log_probabilities,
+                advantages=advantages,
+                returns=returns,
+                values=values,
+            )
+            if self._hidden is not None:
+                hidden = self._hidden.new_empty((rows // self._sequence, *self._hidden.shape[1:]))
+                starts = torch.empty(rows, dtype=torch.bool, device=self._device)
+                self._rollout = replace(self._rollout, hidden=hidden, starts=starts)
+        return self._rollout
+
+    def _improve(self, rollout: Batch) -> tuple[Tensor, int]:
+        """All epochs over a rollout; the figures of every minibatch, float32 (minibatches, 7), and the epochs begun."""
+        c, rows = self.coefficients, []
+        broken = torch.zeros((), device=self._device)
+        epoch = 0
+        for epoch in range(1, c.epochs + 1):
+            for minibatch in self._minibatches(rollout):
+                loss, figures = losses(self.network, minibatch, c, self._precision)
+                self._optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+                if self._average is not None:
+                    self._average([*gradients, figures])
+                norm = nn.utils.clip_grad_norm_(self._parameters, c.max_grad_norm)  # [3] detail 11
+                rows.append(torch.cat([figures, norm.unsqueeze(0)]))
+                if c.target_kl is not None and float(figures[3]) > 1.5 * c.target_kl:
+                    return torch.stack(rows), epoch
+                broken = torch.maximum(broken, (~torch.isfinite(rows[-1]).all()).float())
+                _step_unless(self._optimizer, broken)
+        return torch.stack(rows), epoch
+
+    def _minibatches(self, rollout: Batch) -> Iterator[Batch]:
+        """One epoch: a random order of transitions, with a carried state of whole segments ([3] detail L4, [6])."""
+        c, length = self.coefficients, self._sequence
+        segments = c.environments * c.rollout_steps // length
+        order = torch.randperm(segments, generator=self._generator, device=self._device)
+        within = torch.arange(length, device=self._device).unsqueeze(1) * c.environments
+        for begin in range(0, segments, c.batch // length):
+            chosen = order[begin : begin + c.batch // length]
+            first = chosen + chosen // c.environments * ((length - 1) * c.environments)  # row of a segment's first step
+            rows = (first + within).flatten()
+            yield Batch(
+                rollout.observations.index_select(0, rows),
+                rollout.actions.index_select(0, rows),
+                rollout.log_probabilities.index_select(0, rows),
+                rollout.advantages.index_select(0, rows),
+                rollout.returns.index_select(0, rows),
+                rollout.values.index_select(0, rows),
+                None if rollout.hidden is None else rollout.hidden.index_select(0, chosen),
+                None if rollout.starts is None else rollout.starts.index_select(0, rows),
+            )
 
 
 def train(
-    network: ActorCritic,
+    network: Network | CarryingNetwork,
     environment: Environment,
     coefficients: Coefficients,
     *,
@@ -137,91 +496,43 @@ def train(
     seed: int,
     on_update: Callable[[Progress], None] | None = None,
 ) -> None:
-    """Train `network` in place for at least `total_steps` transitions (whole rollouts).
-
-    `on_update` runs after every update, and may read the network (not change it). Actions and minibatches are drawn
-    from a generator of this function's own, seeded with `seed`.
-    """
-    c = coefficients
-    steps_per_update = c.environments * c.rollout_steps
-    updates = max(1, -(-total_steps // steps_per_update))
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=c.learning_rate, eps=c.adam_epsilon)
-    for update in range(updates):
-        if c.linear_learning_rate:
-            optimizer.param_groups[0]["lr"] = c.learning_rate * (1.0 - update / updates)
-        rollout, reward, explained = _collect(network, environment, c, generator)
-        figures = torch.zeros(5)
-        minibatches = 0
-        for _ in range(c.epochs):
-            order = torch.randperm(steps_per_update, generator=generator)
-            for first in range(0, steps_per_update, c.batch):
-                loss, these = losses(network, _pick(rollout, order[first : first + c.batch]), c)
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                nn.utils.clip_grad_norm_(network.parameters(), c.max_grad_norm)  # [3] detail 11
-                optimizer.step()
-                figures += these
-                minibatches += 1
-        policy_loss, value_loss, entropy, kl, clip_fraction = (figures / minibatches).tolist()
+    """Train `network` to the end; `on_update` runs after every update, and may read the network (not change it)."""
+    trainer = Trainer(network, environment, coefficients, total_steps=total_steps, seed=seed)
+    while not trainer.done:
+        progress = trainer.update()
         if on_update is not None:
-            on_update(
-                Progress(
-                    steps=(update + 1) * steps_per_update,
-                    updates=update + 1,
-                    reward=reward,
-                    policy_loss=policy_loss,
-                    value_loss=value_loss,
-                    entropy=entropy,
-                    kl=kl,
-                    clip_fraction=clip_fraction,
-                    explained_variance=explained,
-                )
-            )
+            on_update(progress)
 
 
-@torch.no_grad()
-def _collect(
-    network: ActorCritic, environment: Environment, c: Coefficients, generator: torch.Generator
-) -> tuple[Batch, float, float]:
-    """One rollout as a flat batch, the mean reward of a step, and the critic's explained variance."""
-    shape = (c.rollout_steps, c.environments)
-    first = environment.observe()
-    observations = torch.empty((*shape, *first.shape[1:]), dtype=first.dtype)
-    actions = torch.empty(shape, dtype=torch.int64)
-    log_probabilities, values, rewards = torch.empty(shape), torch.empty(shape), torch.empty(shape)
-    terminals = torch.empty(shape, dtype=torch.bool)
-    current = first
-    for index in range(c.rollout_steps):
-        observations[index] = current
-        logits, values[index] = network(current)
-        log_all = torch.log_softmax(logits, dim=-1)
-        taken = torch.multinomial(log_all.exp(), 1, generator=generator)
-        actions[index] = taken.squeeze(1)
-        log_probabilities[index] = log_all.gather(1, taken).squeeze(1)
-        rewards[index], terminals[index] = environment.step(actions[index])
-        current = environment.observe()
-    last_values = network(current)[1]
-    advantages = generalized_advantages(
-        rewards, values, terminals, last_values, discount=c.discount, gae_lambda=c.gae_lambda
-    )
-    returns = advantages + values  # the TD(lambda) target: [3] detail 5, [4]
-    explained = 1.0 - float((returns - values).var() / returns.var().clamp_min(1e-12))
-    batch = Batch(
-        observations.flatten(0, 1),
-        actions.flatten(),
-        log_probabilities.flatten(),
-        advantages.flatten(),
-        returns.flatten(),
-    )
-    return batch, float(rewards.mean()), explained
+def _evaluate(network: Network | CarryingNetwork, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits (rows, actions) and values (rows,)."""
+    if batch.hidden is None or batch.starts is None or not isinstance(network, CarryingNetwork):
+        logits, values = network(batch.observations)  # type: ignore[operator]
+        return logits, values
+    segments = batch.hidden.shape[0]
+    observations = batch.observations.view(-1, segments, *batch.observations.shape[1:])
+    logits, values = network.sequence(observations, batch.hidden, batch.starts.view(-1, segments))
+    return logits.flatten(0, 1), values.flatten()
 
 
-def _pick(rollout: Batch, indices: Tensor) -> Batch:
-    return Batch(
-        rollout.observations[indices],
-        rollout.actions[indices],
-        rollout.log_probabilities[indices],
-        rollout.advantages[indices],
-        rollout.returns[indices],
-    )
+def _step_unless(optimizer: torch.optim.Adam, broken: Tensor) -> None:
+    """One step, which the fused kernel leaves out where `broken` is 1: torch's way for `GradScaler`, without a wait."""
+    vars(optimizer)["found_inf"] = broken
+    optimizer.step()
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _check(c: Coefficients, sequence: int, precision: str) -> None:
+    """Raise where coefficients do not fit each other."""
+    if c.schedule not in SCHEDULES:
+        raise ValueError(f"schedule is {c.schedule!r}: expected one of {', '.join(SCHEDULES)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if c.rollout_steps % sequence or c.batch % sequence:
+        raise ValueError(
+            f"rollout_steps is {c.rollout_steps} and batch {c.batch}: with a carried state expected multiples of "
+            f"sequence, {sequence}"
+        )

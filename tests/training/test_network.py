@@ -19,7 +19,7 @@ def test_the_exported_policy_holds_no_critic() -> None:
 
 
 def test_the_feature_vector_is_not_rectified() -> None:
-    vector = Policy(IDENTITY).features(torch.randn(50, 20, 23, generator=torch.Generator().manual_seed(1)))
+    vector = Policy(IDENTITY).features(torch.randn(50, 460, generator=torch.Generator().manual_seed(1)))
     assert vector.shape == (50, 64)
     assert bool((vector < 0).any())
 

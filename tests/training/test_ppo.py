@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from training.network import IDENTITY, ActorCritic
-from training.ppo import Batch, Coefficients, Progress, generalized_advantages, losses, make_deterministic, train
+from training.ppo import (
+    Batch,
+    Coefficients,
+    Progress,
+    Step,
+    generalized_advantages,
+    losses,
+    make_deterministic,
+    train,
+)
 
 SMALL = Coefficients(environments=16, rollout_steps=8, batch=64, epochs=4, learning_rate=3e-3)
 
@@ -30,10 +40,17 @@ class Signpost:
         observation[:, -1, 0] = self._answer.float() * 2.0 - 1.0
         return observation
 
-    def step(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, actions: Tensor) -> Step:
         rewards = (actions == self._answer).float()
         self._draw()
-        return rewards, torch.ones(self._count, dtype=torch.bool)
+        return Step(rewards, torch.ones(self._count, dtype=torch.bool))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"answer": self._answer, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._answer = state["answer"]
+        self._generator.set_state(state["generator"])
 
 
 def test_advantages_of_a_hand_worked_example_with_a_terminal_in_the_middle() -> None:
@@ -42,7 +59,7 @@ def test_advantages_of_a_hand_worked_example_with_a_terminal_in_the_middle() -> 
     advantages = generalized_advantages(
         rewards=torch.tensor([[1.0], [0.0], [2.0]]),
         values=torch.tensor([[0.5], [1.0], [1.5]]),
-        terminals=torch.tensor([[False], [True], [False]]),
+        ends=torch.tensor([[False], [True], [False]]),
         last_values=torch.tensor([2.0]),
         discount=0.5,
         gae_lambda=0.5,
@@ -54,7 +71,7 @@ def test_with_lambda_one_advantages_are_discounted_returns_less_the_value() -> N
     advantages = generalized_advantages(
         rewards=torch.tensor([[1.0], [2.0]]),
         values=torch.tensor([[10.0], [20.0]]),
-        terminals=torch.tensor([[False], [False]]),
+        ends=torch.tensor([[False], [False]]),
         last_values=torch.tensor([4.0]),
         discount=0.5,
         gae_lambda=1.0,
@@ -69,18 +86,20 @@ def test_the_loss_of_a_hand_worked_batch() -> None:
         torch.nn.init.zeros_(layer.weight)
         layer.bias.data = torch.tensor(bias)
     batch = Batch(  # all logits 0, so every probability is 1/6: the ratios are 1.5 and 0.5
-        observations=torch.zeros(2, 20, 23),
+        observations=torch.zeros(2, 460),
         actions=torch.tensor([1, 5]),
         log_probabilities=torch.tensor([math.log(1 / 6 / 1.5), math.log(1 / 6 / 0.5)]),
         advantages=torch.tensor([1.0, -1.0]),  # normalised: +-1 / sqrt(2)
         returns=torch.tensor([3.0, 0.0]),
+        values=torch.tensor([2.0, 2.0]),
     )
     loss, figures = losses(network, batch, Coefficients(entropy=0.1, value=0.5))
     policy_loss = -(1.2 - 0.8) / math.sqrt(2) / 2  # both ratios are clipped, at 1.2 and 0.8
     value_loss = (1.0 + 4.0) / 2
     kl = ((0.5 - math.log(1.5)) + (-0.5 - math.log(0.5))) / 2
-    assert figures.tolist() == pytest.approx([policy_loss, value_loss, math.log(6), kl, 1.0], rel=1e-6)
-    assert float(loss.detach()) == pytest.approx(policy_loss - 0.1 * math.log(6) + 0.5 * value_loss, rel=1e-6)
+    total = policy_loss - 0.1 * math.log(6) + 0.5 * value_loss
+    assert figures.tolist() == pytest.approx([policy_loss, value_loss, math.log(6), kl, 1.0, total], rel=1e-6)
+    assert float(loss.detach()) == pytest.approx(total, rel=1e-6)
 
 
 def test_the_defaults_are_those_of_stable_baselines3_and_the_strategy() -> None:

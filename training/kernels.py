@@ -1,0 +1,41 @@
+"""The faster of the ways a CPU can multiply: chosen by measuring what the products are, never by a processor's name.
+
+Nothing here changes what is computed beyond the rounding of float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+_BACKENDS: Any = torch.backends  # torch adds its switches at run time, unseen by type checkers
+_TERMS = 512
+_FLOAT32_ERROR = 1e-5
+"""Of a mean of 512 products of numbers about 1: float32 errs by about 1e-7, bfloat16 by about 1e-3."""
+
+
+def use_fast_float32() -> str:
+    """Route float32 products to oneDNN where they stay float32 (process-wide); returns what is in use.
+
+    The default is MKL, which takes its AVX2 path on processors that are not Intel's. The switch that hands products
+    over to oneDNN allows it bfloat16, which it takes where the hardware multiplies such matrices (AMX) and not where it
+    has AVX-512 alone. So the result of a product is looked at, and the switch is put back where it lost digits.
+    """
+    if not _BACKENDS.mkldnn.is_available():
+        return "MKL" if _BACKENDS.mkl.is_available() else "the default"
+    _BACKENDS.mkldnn.matmul.fp32_precision = "bf16"
+    if _error() > _FLOAT32_ERROR:
+        _BACKENDS.mkldnn.matmul.fp32_precision = "ieee"
+        return "MKL" if _BACKENDS.mkl.is_available() else "the default"
+    return "oneDNN"
+
+
+def _error() -> float:
+    """The largest error of a mean of products against float64: forward, and both ways backward."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(_TERMS, _TERMS, generator=generator) for _ in range(2))
+    exact = left.double() @ right.double().T
+    straight = torch.nn.functional.linear(left, right)
+    turned = left.T.contiguous().T @ right.T
+    return float(max((found.double() - exact).abs().max() for found in (straight, turned))) / _TERMS
