@@ -1,34 +1,41 @@
 """Many option scalpers on one history, stepped together as tensors: one episode is one session on one account.
 
 Orders are whole and fill at the next bar's open, buys at the ask, sells at the bid; money is integer cents.
-Invariant: nothing is priced or estimated here; every number is gathered from tables made before the episode.
+Invariant: nothing is priced or estimated here; every number is gathered from tables made before the episode. Neither
+`observe` nor `step` waits for a device: what is rare is done for a few rows on the CPU, masked for all rows elsewhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import Decimal
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from daemon.core.guards import TOUCH_USD
 from daemon.core.limits import Trading
 from daemon.core.option_market import MINUTE_NS
-from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION, TRIM_50, TRIM_70, WINDOW
+from strategies.features import MARKET_FEATURES
+from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION, SPEC, WINDOW
 from training import reward
-from training.account import SHARES, Account, Broker, open_accounts, reset
+from training.account import COLUMNS, FOREVER, NEVER, SHARES, Account, Booked, Broker, Fill, account_of, matrix_of
 from training.history import History, TradingDay
-from training.prices import PriceTable
+from training.ppo import Step
+from training.prices import PriceTable, exact, millionths
 
-_MILLION = 10**6  # fractions of the limits as whole millionths, so that sizes are exact
+_OWN = ("row", "last_row", "lane", "equity", "peak", "mark_peak", "episode")  # int64 rows of the state after COLUMNS
+_REAL = ("standing", "skill", "average", "stop", "target")  # float64 rows of the state; the last three in USD a share
+_PLAYED = ("_whole", "_real", "_returns", "_positions", "active", "_exit_due")  # all that differs between two moments
 
 
 class Market:
-    """`count` environments over `days` of one history. Implements `training.ppo.Environment`.
+    """`count` environments over `days` of one history. Implements `training.ppo.Environment` on `device`.
 
-    With `auto_reset` a finished environment begins another session at once, drawn from a generator seeded with `seed`;
-    without, it stands still, and `begin` says which session each one plays.
+    With `auto_reset` a finished environment begins another session at once, which follows from `seed`, its place and
+    the number of its episodes alone, so the CPU and every device play the same ones; without, it stands still, and
+    `begin` says which session each one plays.
     """
 
     def __init__(
@@ -43,88 +50,102 @@ class Market:
         discount: float = 0.99,
         seed: int = 0,
         auto_reset: bool = True,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.account: Account = open_accounts(count)
-        self.row = torch.zeros(count, dtype=torch.int64)  # of the history, whose close is the present
-        self.active = torch.zeros(count, dtype=torch.bool)
-        self._prices = prices
+        self.device = torch.device(device)
         self._trading = trading
-        self._broker = Broker(trading)
+        self._broker = Broker(trading, device)
         self._reward_name = reward_name
         self._discount = discount
         self._auto_reset = auto_reset
         self._count = count
+        self._seed = seed
         self._capital = int(trading.paper.cash_usd * 100)
-        self._generator = torch.Generator().manual_seed(seed)
-        self._features = torch.from_numpy(history.features).to(torch.float32)
-        self._minute = torch.from_numpy(history.minute)
-        self._window = torch.arange(1 - WINDOW, 1)
-        self._resolution = torch.tensor([RESOLUTION[side] for side in (-1, 0, 1)])
-        self._sold_percent = torch.zeros(6, dtype=torch.int64)
-        for action in (TRIM_50, TRIM_70):
-            self._sold_percent[action] = 100 - KEPT_PERCENT[action]
-        self._time_gate = _entry_rows(history, days, trading)
-        self._first_decision = torch.tensor([day.first + WINDOW - 1 for day in days])
-        self._flatten_row = torch.tensor([day.flatten for day in days])
-        self._last_row = torch.zeros(count, dtype=torch.int64)
-        self._equity = torch.zeros(count, dtype=torch.int64)  # at the bid
-        self._peak = torch.zeros(count, dtype=torch.int64)
-        self._mark_peak = torch.zeros(count, dtype=torch.int64)  # of the equity at the mid, which limits look at
-        self._halted = torch.zeros(count, dtype=torch.bool)
-        self._exit_due = torch.zeros(count, dtype=torch.bool)
-        self._standing = torch.zeros(count, dtype=torch.float64)
-        self._position_rows = torch.zeros(count, WINDOW, 3)
+        self._prices = prices.to(device)
+        self._budget = millionths(exact(trading.sizing.premium_fraction))
+        self._day_lost = self._capital - _least_loss(self._capital, trading.risk.daily_loss_max)
+        self._tables(history, days)
+        self._state(count)
         if auto_reset:
             self.begin(self._draw())
             self._scatter_starts()
 
+    def _tables(self, history: History, days: Sequence[TradingDay]) -> None:
+        """What is gathered from: features, what is known of a row, what an action means, where sessions begin."""
+        features = np.zeros((len(history.close), len(SPEC.features)), dtype=np.float32)
+        features[:, :MARKET_FEATURES] = history.features
+        self._features = torch.from_numpy(features).to(self.device)
+        minute = torch.from_numpy(history.minute)
+        entry_minute = torch.where(_entry_rows(history, days, self._trading), minute, 2 * NEVER)
+        self._known = torch.stack([minute, entry_minute, *self._prices.lanes.cpu().unbind(1)], dim=1).to(self.device)
+        self._meant = torch.tensor(_meanings(), device=self.device)
+        self._window = torch.arange(1 - WINDOW, 1, device=self.device)
+        self._first_decision = torch.tensor([day.first + WINDOW - 1 for day in days], device=self.device)
+        self._flatten_row = torch.tensor([day.flatten for day in days], device=self.device)
+        self._everyone = torch.arange(self._count, device=self.device)
+        self._slots = torch.arange(reward.TRADES, device=self.device)
+
+    def _state(self, count: int) -> None:
+        """The tensors that a step changes, always in place, so that `row`, `account` and the others stay views."""
+        names = COLUMNS + _OWN
+        fresh = dict.fromkeys(("cash", "equity", "peak", "mark_peak"), self._capital) | {"rests_until": NEVER}
+        begins = [fresh.get(name, 0) for name in names]
+        self._fresh = torch.tensor(begins, device=self.device).unsqueeze(1)
+        never = {"average": 1.0, "stop": float("-inf"), "target": float("inf")}
+        self._fresh_real = torch.tensor([[never.get(n, 0.0)] for n in _REAL], dtype=torch.float64, device=self.device)
+        self._whole = self._fresh.repeat(1, count)
+        self._real = self._fresh_real.repeat(1, count)
+        self._accounts = self._whole[: len(COLUMNS)]
+        self.account: Account = account_of(self._accounts)
+        own = self._whole[len(COLUMNS) :].unbind(0)
+        self.row, self._last_row, self._lane, self._equity, self._peak, self._mark_peak, self._episode = own
+        self._standing, self._skill, self._average, self._stop, self._target = self._real.unbind(0)
+        self.active = torch.zeros(count, dtype=torch.bool, device=self.device)
+        self._exit_due = torch.zeros(count, dtype=torch.bool, device=self.device)
+        self._returns = torch.zeros(count, reward.TRADES, dtype=torch.float64, device=self.device)
+        self._positions = torch.zeros(count, WINDOW, 3, device=self.device)
+
     def begin(self, days: Tensor, which: Tensor | None = None) -> None:
         """Start the environments `which` (bool (n,), all when None) on `days` (int64 (n,), indices into the days)."""
-        mask = torch.ones(self._count, dtype=torch.bool) if which is None else which
-        reset(self.account, mask, self._capital)
-        self.row[mask] = self._first_decision[days[mask]]
-        self._last_row[mask] = self._flatten_row[days[mask]]
-        for tensor in (self._equity, self._peak, self._mark_peak):
-            tensor[mask] = self._capital
-        for tensor in (self._halted, self._exit_due, self._standing, self._position_rows):
-            tensor[mask] = 0
-        self.active[mask] = True
+        days = days.to(self.device)
+        mask = torch.ones_like(self.active) if which is None else which
+        rows = self._rows(mask)
+        if not rows.numel():
+            return
+        chosen, day = mask.index_select(0, rows), days.index_select(0, rows)
+        fresh = self._fresh.repeat(1, rows.shape[0])
+        own = len(COLUMNS)
+        fresh[own] = self._first_decision.index_select(0, day)
+        fresh[own + 1] = self._flatten_row.index_select(0, day)
+        fresh[own + 6] = self._episode.index_select(0, rows) + 1
+        _put(self._whole, 1, rows, chosen, fresh)
+        _put(self._real, 1, rows, chosen, self._fresh_real)
+        for tensor in (self._returns, self._positions, self._exit_due):
+            _put(tensor, 0, rows, chosen.view(-1, *[1] * (tensor.dim() - 1)), torch.zeros_like(tensor[:1]))
+        self.active |= mask
 
     def observe(self) -> Tensor:
-        """Raw observations, float32 (n, 20, 23)."""
-        market = self._features[self.row.unsqueeze(1) + self._window]
-        return torch.cat([market, self._position_rows], dim=2)
+        """Raw observations, a new tensor of float32 (n, 20, 23)."""
+        rows = (self.row.unsqueeze(1) + self._window).view(-1)
+        observations = self._features.index_select(0, rows).view(self._count, WINDOW, -1)
+        observations[:, :, MARKET_FEATURES:] = self._positions
+        return observations
 
     def entries_allowed(self) -> Tensor:
         """Where the gates that training knows would let a buy pass now, bool (n,): flat, rested, in time, no halt."""
-        account, risk, now = self.account, self._trading.risk, self._minute[self.row]
-        rested = (now - account.last_trade) * 60 >= risk.cooldown_trade_s
-        rested &= (now - account.last_loss) * 60 >= risk.cooldown_loss_s
-        rested &= now >= account.paused_until
-        allowed = self._time_gate[self.row] & ~self._halted & (account.orders < risk.orders_per_day)
-        return rested & allowed & self.active & (account.contracts == 0)
+        return self._entries(self._known.index_select(0, self.row)[:, 1]) & (self.account.contracts == 0)
 
-    def step(self, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, actions: Tensor) -> Step:
         """Carry int64 actions (n,) out at the next bar's open; rewards float32 (n,) and true terminals bool (n,)."""
         account, active = self.account, self.active.clone()
-        equity_before, standing_before, realised_before = self._equity, self._standing, account.realised.clone()
-        resolved = self._resolution[account.side + 1, actions]
-        side = 1 - 2 * (resolved == BUY_PUT).to(torch.int64)
-        lane = self._prices.lanes[self.row, (resolved == BUY_PUT).to(torch.int64)]
-        buying = self._buy_quantity(resolved, lane)
-        selling = self._sell_quantity(resolved)
-        self.row = self.row + active.to(torch.int64)
-        self._sell(selling, self.row)
-        ask = self._prices.open_ask[self._cells(self.row, buying > 0, lane)]
-        self._broker.buy(account, buying, ask, lane=lane, side=side, now=self._minute[self.row] - 1)
+        equity_before, standing_before = self._equity.clone(), self._standing.clone()
+        realised_before = account.realised.clone() if self._reward_name == "reference" else account.realised
+        self._trade(actions)
         terminal = active & (self.row == self._last_row)
-        self._mark(active)
-        self._sell(torch.where(terminal, account.contracts, 0), self.row + terminal.to(torch.int64))
-        self._equity = torch.where(terminal, account.cash, self._equity)
-        self._peak = torch.maximum(self._peak, self._equity)
-        sharpe, win_rate = reward.trade_statistics(account.returns, account.closed)
+        self._mark()
+        self._leave(terminal)
         drawdown = (self._peak - self._equity).double() / self._peak
-        self._standing = torch.where(active, reward.standing(sharpe, win_rate, drawdown), standing_before)
+        self._standing.copy_(reward.standing(self._skill, drawdown))
         capital = self._capital / 100.0
         if self._reward_name == "reference":
             realised = (account.realised - realised_before).double() / 100.0
@@ -134,96 +155,193 @@ class Market:
             paid = reward.potential(
                 change, capital, standing_before, self._standing, terminal=terminal, discount=self._discount
             )
-        self.active = active & ~terminal
-        if self._auto_reset and bool(terminal.any()):
-            self.begin(self._draw(), terminal)
-        return torch.where(active, paid, 0.0).to(torch.float32), terminal
+        if self._auto_reset:
+            self._begin_again(terminal)
+            return Step(paid.to(torch.float32), terminal)
+        self.active &= ~terminal
+        return Step(torch.where(active, paid, 0.0).to(torch.float32), terminal)
 
     @property
     def net_pnl_usd(self) -> Tensor:
         """Equity at the bid less the capital in USD, float64 (n,)."""
         return (self._equity - self._capital).double() / 100.0
 
-    def _buy_quantity(self, resolved: Tensor, lane: Tensor) -> Tensor:
-        """Contracts to buy by the core's rule (`contracts_for` at `entry_limit`), 0 where a gate denies; int64 (n,)."""
-        rules, account = self._trading, self.account
-        wanted = ((resolved == BUY_CALL) | (resolved == BUY_PUT)) & self.entries_allowed()
-        cell = self._cells(self.row, wanted, lane)
-        bid, ask = self._prices.close_bid[cell], self._prices.close_ask[cell]
-        limit = ask * _millionths(1 + _exact(rules.execution.entry_slack)) // _MILLION
-        bound = (bid + ask) * _millionths(1 + _exact(rules.risk.price_collar)) // (2 * _MILLION)
-        cost = torch.minimum(limit, bound).clamp(min=1) * SHARES * _MILLION
-        budget = account.cash * _millionths(_exact(rules.sizing.premium_fraction))
-        quantity = (budget // cost).clamp(0, rules.sizing.max_contracts)
-        narrow = (ask - bid) * 2 * _MILLION <= (bid + ask) * _millionths(_exact(rules.risk.spread_max))
-        return torch.where(wanted & narrow & (bid > 0) & (quantity >= rules.sizing.min_contracts), quantity, 0)
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
+        state: dict[str, Any] = {name.strip("_"): getattr(self, name).clone() for name in _PLAYED}
+        return state | {"seed": self._seed, "days": len(self._first_decision), "rows": len(self._features)}
 
-    def _sell_quantity(self, resolved: Tensor) -> Tensor:
-        """Contracts to sell, int64 (n,): all on an exit (the policy's or a rule's), a part, at least one, on a trim."""
-        contracts, percent = self.account.contracts, self._sold_percent[resolved]
-        trimmed = torch.where((percent > 0) & (contracts > 0), (contracts * percent // 100).clamp(min=1), 0)
-        leaving = self._exit_due | (resolved == EXIT)
-        return torch.where(leaving, contracts, trimmed) * self.active
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict` of a market with the same arguments, on whatever device.
 
-    def _sell(self, quantity: Tensor, row: Tensor) -> None:
-        bid = self._prices.open_bid[self._cells(row, quantity > 0, self.account.lane)]
-        self._broker.sell(self.account, quantity, bid, known=self._minute[row])
+        Raises:
+            ValueError: the state is of another number of environments, sessions or bars.
+        """
+        wanted = {"environments": self._count, "days": len(self._first_decision), "rows": len(self._features)}
+        found = {"environments": state["active"].shape[0], "days": state["days"], "rows": state["rows"]}
+        if wanted != found:
+            raise ValueError(f"the market's state is of {found}, this market has {wanted}: give the same file and count")
+        self._seed = int(state["seed"])
+        for name in _PLAYED:
+            getattr(self, name).copy_(state[name.strip("_")])
 
-    def _mark(self, active: Tensor) -> None:
-        """At this row's close: equity at the bid, limits and position columns at the mid, stop and target."""
-        account, risk, sizing = self.account, self._trading.risk, self._trading.sizing
+    def _entries(self, entry_minute: Tensor) -> Tensor:
+        account = self.account
+        rested = entry_minute >= account.rests_until
+        return rested & (account.orders < self._trading.risk.orders_per_day) & self.active
+
+    def _trade(self, actions: Tensor) -> None:
+        """What the actions and the rules order at this row's close, filled at the next row's open."""
+        account = self.account
+        buys, right, percent = self._meant.index_select(0, account.side * 6 + 6 + actions).unbind(1)
+        _, entry_minute, call, put = self._known.index_select(0, self.row).unbind(1)
+        self._lane.copy_(torch.where(account.contracts > 0, self._lane, torch.where(right == 1, put, call)))
+        entering = (buys > 0) & self._entries(entry_minute)
+        rows = self._rows(entering | (percent > 0) | self._exit_due)
+        if rows.numel():
+            before = account_of(self._accounts.index_select(1, rows))
+            decided = (self._lane + self.row).index_select(0, rows)
+            bought = self._quantity(before.cash, entering.index_select(0, rows), decided)
+            part, due = percent.index_select(0, rows), self._exit_due.index_select(0, rows)
+            some = torch.maximum(before.contracts * part // 100, (part > 0).to(torch.int64))
+            sold = torch.where(due, before.contracts, some)
+            moves = self.active.index_select(0, rows).to(torch.int64)
+            self._fill(rows, before, bought, sold, right.index_select(0, rows), decided + moves)
+        self.row.add_(self.active)
+
+    def _quantity(self, cash: Tensor, entering: Tensor, cell: Tensor) -> Tensor:
+        """Contracts to buy by the core's rule (`contracts_for` at `entry_limit`), 0 where a gate denies; int64."""
+        sizing = self._trading.sizing
+        quantity = (cash * self._budget // self._prices.costs.index_select(0, cell)).clamp(0, sizing.max_contracts)
+        return torch.where(entering & (quantity >= sizing.min_contracts), quantity, 0)
+
+    def _fill(self, rows: Tensor, before: Account, bought: Tensor, sold: Tensor, right: Tensor, cell: Tensor) -> None:
+        """Book orders at the open of `cell` on the environments `rows`, and what follows from the new holding."""
+        bid, ask = self._prices.opens.index_select(0, cell).unbind(1)
+        row = cell - self._lane.index_select(0, rows)
+        minute = self._known.index_select(0, row)[:, 0]
+        booked = self._broker.book(before, Fill(bought, sold, ask, bid, right, minute))
+        account, sizing = booked.account, self._trading.sizing
+        self._accounts.index_copy_(1, rows, matrix_of(account))
         held = account.contracts > 0
-        cell = self._cells(self.row, held, account.lane)
-        bid, ask = self._prices.close_bid[cell], self._prices.close_ask[cell]
-        self._equity = account.cash + account.contracts * SHARES * bid
-        self._peak = torch.maximum(self._peak, self._equity)
-        marked = account.cash + account.contracts * SHARES * (bid + ask) // 2
-        self._mark_peak = torch.maximum(self._mark_peak, marked)
-        day_lost = (self._capital - marked).double() / self._capital >= risk.daily_loss_max
-        drawn_down = (self._mark_peak - marked).double() / self._mark_peak >= risk.drawdown_max
-        leaves = day_lost & risk.daily_loss_flatten  # also where the drawdown halted first
-        self._halted = self._halted | day_lost | drawn_down
         contracts = account.contracts.clamp(min=1)
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
-        stopped = self._prices.lowest[cell].double() / 200.0 <= average * (1.0 - sizing.stop_loss) + TOUCH_USD
-        reached = self._prices.highest[cell].double() / 200.0 >= average * (1.0 + sizing.take_profit) - TOUCH_USD
-        self._exit_due = held & (stopped | reached | leaves)
-        value = (bid + ask).double() / 200.0 / average - 1.0
-        minutes = (self._minute[self.row] - account.opened).double() / 60.0
-        columns = torch.stack([account.side.double(), value.clamp(-1.0, 3.0), minutes.clamp(0.0, 2.0)], dim=1)
-        columns = torch.where(held.unsqueeze(1), columns, 0.0).to(torch.float32)
-        shifted = torch.cat([self._position_rows[:, 1:], columns.unsqueeze(1)], dim=1)
-        self._position_rows = torch.where(active.view(-1, 1, 1), shifted, self._position_rows)
-        account.held_min += held & active
+        stop = torch.where(held, average * (1.0 - sizing.stop_loss) + TOUCH_USD, float("-inf"))
+        target = torch.where(held, average * (1.0 + sizing.take_profit) - TOUCH_USD, float("inf"))
+        levels = torch.stack([torch.where(held, average, 1.0), stop, target])
+        self._real[2:].index_copy_(1, rows, levels)
+        self._remember(rows, booked)
 
-    def _cells(self, row: Tensor, used: Tensor, lane: Tensor) -> Tensor:
-        """Where `lane`'s prices at `row` are; any cell of that session where the lane is not used."""
-        return torch.where(used, lane, self._prices.lanes[row, 0]) + row
+    def _remember(self, rows: Tensor, booked: Booked) -> None:
+        """Enter closed trades in the ring of returns, and renew the Sharpe ratio and the win rate of who closed one."""
+        some = self._rows(booked.ended)
+        if not some.numel():
+            return
+        rows, closed = rows.index_select(0, some), booked.account.closed.index_select(0, some)
+        ended, result = booked.ended.index_select(0, some), booked.result.index_select(0, some)
+        newest = self._slots == ((closed - 1) % reward.TRADES).unsqueeze(1)
+        ring = self._returns.index_select(0, rows)
+        ring = torch.where(ended.unsqueeze(1) & newest, result.unsqueeze(1), ring)
+        self._returns.index_copy_(0, rows, ring)
+        self._skill.index_copy_(0, rows, reward.skill(*reward.trade_statistics(ring, closed)))
+
+    def _mark(self) -> None:
+        """At this row's close: equity at the bid, limits and position columns at the mid, stop and target."""
+        account, risk = self.account, self._trading.risk
+        held = account.contracts > 0
+        cell = self._lane + self.row
+        bid, both = self._prices.closes.index_select(0, cell).unbind(1)
+        lowest, highest, mid = self._prices.mids.index_select(0, cell).unbind(1)
+        shares = account.contracts * SHARES
+        torch.add(account.cash, shares * bid, out=self._equity)
+        torch.maximum(self._peak, self._equity, out=self._peak)
+        marked = account.cash + shares * both // 2
+        torch.maximum(self._mark_peak, marked, out=self._mark_peak)
+        day_lost = marked <= self._day_lost
+        drawn_down = (self._mark_peak - marked).double() / self._mark_peak >= risk.drawdown_max
+        account.rests_until.masked_fill_(day_lost | drawn_down, FOREVER)
+        leaves = (lowest <= self._stop) | (highest >= self._target)
+        if risk.daily_loss_flatten:  # also where the drawdown halted first
+            leaves |= day_lost & held
+        self._exit_due.copy_(leaves)
+        value = (mid / self._average - 1.0).clamp(-1.0, 3.0)
+        minutes = (self._known.index_select(0, self.row)[:, 0] - account.opened).double() / 60.0
+        columns = torch.stack([account.side.double(), value, minutes.clamp(0.0, 2.0)], dim=1)
+        newest = torch.where(held.unsqueeze(1), columns, 0.0).to(torch.float32).unsqueeze(1)
+        self._positions.copy_(torch.cat([self._positions[:, 1:], newest], dim=1))
+        account.held_min.add_(held)
+
+    def _leave(self, terminal: Tensor) -> None:
+        """Sell what is held where the session's flatten is due; it fills at the next row's open."""
+        rows = self._rows(terminal)
+        if not rows.numel():
+            return
+        ends = terminal.index_select(0, rows)
+        before = account_of(self._accounts.index_select(1, rows))
+        none = torch.zeros_like(rows)
+        cell = (self._lane + self.row).index_select(0, rows) + ends
+        self._fill(rows, before, none, torch.where(ends, before.contracts, 0), none, cell)
+        cash, equity = self.account.cash.index_select(0, rows), self._equity.index_select(0, rows)
+        self._equity.index_copy_(0, rows, torch.where(ends, cash, equity))
+        torch.maximum(self._peak, self._equity, out=self._peak)
+
+    def _rows(self, mask: Tensor) -> Tensor:
+        """Indices that hold all rows of `mask`: just those on the CPU, every one where looking would wait."""
+        return mask.nonzero().squeeze(1) if self.device.type == "cpu" else self._everyone
+
+    def _begin_again(self, terminal: Tensor) -> None:
+        if self._rows(terminal).numel():
+            self.begin(self._draw(), terminal)
 
     def _draw(self) -> Tensor:
-        return torch.randint(0, len(self._first_decision), (self._count,), generator=self._generator)
+        """A session for the next episode of each environment, int64 (n,)."""
+        number = len(self._first_decision)
+        return (self._uniform(0) * number).floor().to(torch.int64)
 
     def _scatter_starts(self) -> None:
         """Spread the first episodes over their sessions, so that the environments are not all at the same minute."""
-        fraction = torch.rand(self._count, generator=self._generator, dtype=torch.float64)
-        self.row += ((self._last_row - self.row).double() * fraction).floor().to(torch.int64)
+        self.row += ((self._last_row - self.row).double() * self._uniform(1)).floor().to(torch.int64)
+
+    def _uniform(self, stream: int) -> Tensor:
+        """Numbers in [0, 1), float64 (n,), that follow from seed, environment, episode and stream: SplitMix64.
+
+        Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"; int64 products wrap around.
+        """
+        offset = _signed((self._seed * 4 + stream) * 0x9E3779B97F4A7C15)
+        bits = self._everyone * _signed(0xD1B54A32D192ED03) + self._episode * _signed(0x8CB92BA72F3D8DD7) + offset
+        bits = (bits ^ _shifted(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
+        bits = (bits ^ _shifted(bits, 27)) * _signed(0x94D049BB133111EB)
+        return _shifted(bits ^ _shifted(bits, 31), 11).double() * 2.0**-53
 
 
-def _exact(value: float) -> Decimal:
-    """A configured fraction as it was written."""
-    return Decimal(str(value))
+def _signed(value: int) -> int:
+    """The value modulo 2^64 as an int64 holds it."""
+    return (value + 2**63) % 2**64 - 2**63
 
 
-def _millionths(value: Decimal) -> int:
-    """The value in millionths, which must be whole.
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """Shift right without the sign."""
+    return (bits >> by) & (2 ** (64 - by) - 1)
 
-    Raises:
-        ValueError: the value has more than six decimals.
-    """
-    result = value * _MILLION
-    if result != int(result):
-        raise ValueError(f"a limit of the desk is {value}; training counts in millionths: write at most six decimals")
-    return int(result)
+
+def _put(state: Tensor, dim: int, rows: Tensor, mask: Tensor, fresh: Tensor) -> None:
+    """Write `fresh` to those of `rows` where `mask` is true."""
+    state.index_copy_(dim, rows, torch.where(mask, fresh, state.index_select(dim, rows)))
+
+
+def _meanings() -> list[list[int]]:
+    """By (side + 1) x 6 + action: whether it buys, which right (0 call, 1 put), what percent it sells."""
+    sold = {action: 100 - kept for action, kept in KEPT_PERCENT.items()} | {EXIT: 100}
+    resolved = [action for side in (-1, 0, 1) for action in RESOLUTION[side]]
+    return [[action in {BUY_CALL, BUY_PUT}, action == BUY_PUT, sold.get(action, 0)] for action in resolved]
+
+
+def _least_loss(capital: int, part: float) -> int:
+    """The smallest loss in cents that is at least `part` of the capital, as float64 divides."""
+    loss = int(capital * part) - 1
+    while loss / capital < part:
+        loss += 1
+    return loss
 
 
 def _entry_rows(history: History, days: Sequence[TradingDay], trading: Trading) -> Tensor:

@@ -5,7 +5,9 @@ The same functions price the paper broker, so both agree to the cent. Nothing is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,27 +17,33 @@ from torch import Tensor
 from daemon.core.contracts import nearest
 from daemon.core.limits import Trading
 from daemon.core.option_market import MINUTE_NS, bid_ask_cents_array, price_array, years_to_expiry
+from training.account import SHARES
 from training.history import History, HistoryError, TradingDay
 
 Int64Array = npt.NDArray[np.int64]
 
 RIGHTS = (+1, -1)
+MOMENTS = ("open_bid", "open_ask", "close_bid", "close_ask", "lowest", "highest")
+MILLION = 10**6  # fractions of the limits are whole millionths, so that sizes are exact
+DENIED = 2**62  # a cost that no budget has
 
 
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Prices in cents a share, int64 (cells,). The cell of a contract at history row r is its lane + r.
+    """What the market gathers. The cell of a contract at history row r is its lane + r; a cell's figures lie together.
 
-    `lowest` and `highest` are bid + ask (twice the mid) at the bar's extremes for that right: its range of mids.
+    `lowest` and `highest` are the mids at the bar's extremes for that right: its range.
     """
 
-    open_bid: Tensor
-    open_ask: Tensor
-    close_bid: Tensor
-    close_ask: Tensor
-    lowest: Tensor
-    highest: Tensor
+    opens: Tensor  # int64 (cells, 2): bid and ask at the bar's open, cents a share
+    closes: Tensor  # int64 (cells, 2): bid, and bid + ask, at the bar's close, cents a share
+    mids: Tensor  # float64 (cells, 3): lowest, highest, and at the close, USD a share
+    costs: Tensor  # int64 (cells,): of one contract at its entry limit, millionths of a cent; `DENIED` where no gate lets
     lanes: Tensor  # int64 (rows, 2): the lane of the call and of the put nearest the money at this row's close
+
+    def to(self, device: torch.device | str) -> PriceTable:
+        """The same table on `device`; itself where it is there already."""
+        return PriceTable(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +113,7 @@ def price_day(history: History, day: TradingDay, trading: Trading) -> DayPrices:
 
 def price_table(history: History, days: tuple[TradingDay, ...], trading: Trading) -> PriceTable:
     """`price_day` for each of `days`, laid out in one row of cells. Rows of other sessions have lane 0."""
-    columns: dict[str, list[Int64Array]] = {name: [] for name in ("open_bid", "open_ask", "close_bid", "close_ask")}
-    columns |= {"lowest": [], "highest": []}
+    columns: dict[str, list[Int64Array]] = {name: [] for name in MOMENTS}
     lanes = np.zeros((len(history.close), 2), dtype=np.int64)
     offset = 0
     for day in days:
@@ -119,4 +126,48 @@ def price_table(history: History, days: tuple[TradingDay, ...], trading: Trading
             lanes[day.first : day.end, right] = lane
         offset += 2 * len(prices.strikes) * bars
     joined = {name: torch.from_numpy(np.concatenate(parts)) for name, parts in columns.items()}
-    return PriceTable(**joined, lanes=torch.from_numpy(lanes))
+    return packed(joined, torch.from_numpy(lanes), trading)
+
+
+def packed(columns: Mapping[str, Tensor], lanes: Tensor, trading: Trading) -> PriceTable:
+    """The table of `columns`, `MOMENTS` to int64 (cells,) as in `DayPrices`, priced for entries by the desk's limits."""
+    bid, ask = columns["close_bid"], columns["close_ask"]
+    twice = [columns["lowest"], columns["highest"], bid + ask]
+    return PriceTable(
+        opens=torch.stack([columns["open_bid"], columns["open_ask"]], dim=1),
+        closes=torch.stack([bid, bid + ask], dim=1),
+        mids=torch.stack(twice, dim=1).double() / 200.0,
+        costs=entry_costs(bid, ask, trading),
+        lanes=lanes.contiguous(),
+    )
+
+
+def entry_costs(bid: Tensor, ask: Tensor, trading: Trading) -> Tensor:
+    """What one contract costs at its entry limit by the core's rule (`entry_limit`), in millionths of a cent, int64.
+
+    `DENIED` where there is no bid or the spread is wider than the gate lets pass. A premium budget in the same unit,
+    divided by it and rounded down, is the number of contracts (`contracts_for`).
+    """
+    rules = trading
+    limit = ask * millionths(1 + exact(rules.execution.entry_slack)) // MILLION
+    bound = (bid + ask) * millionths(1 + exact(rules.risk.price_collar)) // (2 * MILLION)
+    cost = torch.minimum(limit, bound).clamp(min=1) * SHARES * MILLION
+    narrow = (ask - bid) * 2 * MILLION <= (bid + ask) * millionths(exact(rules.risk.spread_max))
+    return torch.where(narrow & (bid > 0), cost, DENIED)
+
+
+def exact(value: float) -> Decimal:
+    """A configured fraction as it was written."""
+    return Decimal(str(value))
+
+
+def millionths(value: Decimal) -> int:
+    """The value in millionths, which must be whole.
+
+    Raises:
+        ValueError: the value has more than six decimals.
+    """
+    result = value * MILLION
+    if result != int(result):
+        raise ValueError(f"a limit of the desk is {value}; training counts in millionths: write at most six decimals")
+    return int(result)

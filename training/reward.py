@@ -19,9 +19,14 @@ DRAWDOWN_WEIGHT = 0.5
 REWARDS = ("potential", "reference")
 
 
-def standing(sharpe: Tensor, win_rate: Tensor, drawdown: Tensor) -> Tensor:
-    """0.1 x Sharpe + 0.2 x win rate - 0.5 x drawdown: the terms that stand from step to step, and the potential."""
-    return sharpe * SHARPE_WEIGHT + win_rate * WIN_RATE_WEIGHT - drawdown * DRAWDOWN_WEIGHT
+def skill(sharpe: Tensor, win_rate: Tensor) -> Tensor:
+    """0.1 x Sharpe + 0.2 x win rate: what changes only when a trade is closed."""
+    return sharpe * SHARPE_WEIGHT + win_rate * WIN_RATE_WEIGHT
+
+
+def standing(skilled: Tensor, drawdown: Tensor) -> Tensor:
+    """`skill` - 0.5 x drawdown: the terms that stand from step to step, and the potential."""
+    return skilled - drawdown * DRAWDOWN_WEIGHT
 
 
 def reference(realised_pnl: Tensor, capital: float, standing_after: Tensor) -> Tensor:
@@ -52,7 +57,7 @@ def trade_statistics(returns: Tensor, closed: Tensor) -> tuple[Tensor, Tensor]:
         closed: int64 (n,), trades closed in this episode.
     """
     count = closed.clamp(max=TRADES)
-    used = torch.arange(TRADES).unsqueeze(0) < count.unsqueeze(1)
+    used = torch.arange(TRADES, device=returns.device).unsqueeze(0) < count.unsqueeze(1)
     number = count.clamp(min=1).to(returns.dtype)
     mean = (returns * used).sum(dim=1) / number
     squares = ((returns - mean.unsqueeze(1)).square() * used).sum(dim=1)

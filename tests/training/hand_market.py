@@ -17,7 +17,7 @@ from daemon.core.limits import Paper, Trading
 from strategies.contract import Session
 from training.history import History, TradingDay
 from training.market import Market
-from training.prices import PriceTable
+from training.prices import packed
 
 FEES = Paper(orf_usd=Decimal("0.03"), occ_usd=Decimal("0.02"), taf_usd=Decimal("0.003"), sec_rate=Decimal("0.00003"))
 """A contract costs 0.05 USD to buy, and 0.053 + 0.00003 of the proceeds to sell."""
@@ -77,7 +77,8 @@ class HandMarket:
             days=(day,),
         )
         lanes = torch.tensor([[0, BARS]]).expand(BARS, 2)
-        prices = PriceTable(**{name: column.reshape(-1) for name, column in self.columns.items()}, lanes=lanes)
+        flat = {name: column.reshape(-1) for name, column in self.columns.items()}
+        prices = packed(flat, lanes, self.trading)
         market = Market(
             history, prices, (day,), self.trading, count=1, reward_name=reward_name, discount=0.99, auto_reset=False
         )
@@ -87,7 +88,7 @@ class HandMarket:
 
 def play(market: Market, *actions: int) -> Tensor:
     """Take the actions one after the other; their rewards, float32 (actions,)."""
-    return torch.stack([market.step(torch.tensor([action]))[0][0] for action in actions])
+    return torch.stack([market.step(torch.tensor([action])).rewards[0] for action in actions])
 
 
 def cash(market: Market) -> int:

@@ -101,16 +101,16 @@ def test_a_target_sells_everything_at_the_next_open(highest: int, *, leaves: boo
 
 def test_the_position_is_flat_before_the_close_and_the_episode_ends_there() -> None:
     hand = HandMarket()
-    hand.quote("open", FLATTEN + 1, 190, 194)
+    hand.quote("open", FLATTEN + 1, 190, 194, right=1)
     market = hand.open()
     play(market, *[HOLD] * (LAST_ENTRY - FIRST), BUY_PUT)
-    hand.columns["open_bid"][1, FLATTEN + 1] = 190
     for _ in range(FLATTEN - LAST_ENTRY - 2):
         play(market, HOLD)
     assert bool(market.active[0])
     assert int(market.account.contracts[0]) == 9
-    _, terminal = market.step(torch.tensor([HOLD]))
-    assert bool(terminal[0])
+    step = market.step(torch.tensor([HOLD]))
+    assert bool(step.terminals[0])
+    assert step.truncated is None
     assert (int(market.account.contracts[0]), bool(market.active[0])) == (0, False)
     # puts: 9 x 202.00 in, 9 x 190.00 = 1710.00 out, fees 0.45 and 0.477 + 0.0513 -> 0.53
     assert cash(market) == 1_000_000 - 181_800 - 45 + 171_000 - 53

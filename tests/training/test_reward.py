@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from training.reward import potential, reference, standing, trade_statistics
+from training.reward import potential, reference, skill, standing, trade_statistics
 
 
 def _of(*values: float) -> Tensor:
@@ -18,12 +18,12 @@ def _of(*values: float) -> Tensor:
 
 
 def test_350_on_10000_with_sharpe_a_half_win_rate_065_and_drawdown_a_tenth_is_048() -> None:
-    terms = standing(sharpe=_of(0.5), win_rate=_of(0.65), drawdown=_of(0.1))
+    terms = standing(skill(sharpe=_of(0.5), win_rate=_of(0.65)), drawdown=_of(0.1))
     assert float(reference(_of(350.0), 10_000.0, terms)) == pytest.approx(0.48, abs=1e-12)
 
 
 def test_the_reference_pays_an_idle_agent_for_one_old_win_and_the_potential_does_not() -> None:
-    one_win = standing(sharpe=_of(0.0), win_rate=_of(1.0), drawdown=_of(0.0))
+    one_win = standing(skill(sharpe=_of(0.0), win_rate=_of(1.0)), drawdown=_of(0.0))
     idle = _of(0.0)
     assert float(reference(idle, 10_000.0, one_win)) == pytest.approx(0.2)
     paid = potential(idle, 10_000.0, one_win, one_win, terminal=torch.tensor([False]), discount=1.0)
@@ -47,7 +47,7 @@ def test_over_an_episode_the_potential_always_pays_the_discounted_change_of_equi
 ) -> None:
     discount, total, expected, before = 0.99, 0.0, 0.0, _of(0.0)
     for index, (change, sharpe, win_rate, drawdown) in enumerate(steps):
-        after = standing(_of(sharpe), _of(win_rate), _of(drawdown))
+        after = standing(skill(_of(sharpe), _of(win_rate)), _of(drawdown))
         terminal = torch.tensor([index == len(steps) - 1])
         paid = potential(_of(change), 10_000.0, before, after, terminal=terminal, discount=discount)
         total += discount**index * float(paid)
