@@ -1,0 +1,319 @@
+"""Whether a result can be told from luck and from having chosen among many: PSR, DSR, PBO, data snooping, power.
+
+Pure functions over float64 arrays of returns per session. Invariant: every Sharpe ratio here is per session, never
+annualised, and every kurtosis raw (3 for a normal distribution).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import msgspec
+import numpy as np
+
+from training.statistics import NOTHING, Series, annual, block_length, checked, deviations, kurtosis, sharpe, skewness
+
+BLOCKS = 16  # of the cross-validation; C(16, 8) = 12,870 splits
+EULER = 0.5772156649015329
+SNOOPING_DRAWS = 1_000
+FEWEST = 16  # sessions, below which nothing about choosing is told
+
+_NORMAL = NormalDist()
+
+
+class Deflated(msgspec.Struct, frozen=True, kw_only=True):
+    """The probability that the true Sharpe ratio is above 0, and above what the best of so many trials has by luck."""
+
+    sharpe: float  # a session
+    probabilistic: float  # PSR(0)
+    deflated: float  # DSR: PSR(threshold)
+    threshold: float  # SR0, a session
+    trials: int  # N
+    deviation: float  # of the trials' Sharpe ratios, a session
+    deflated_effective: float | None  # DSR with the effective number of trials in place of N
+    effective_trials: float | None
+    minimum_sessions: float | None  # for PSR(0) of 95 %; None where the Sharpe ratio is not above 0
+    note: str = ""
+
+
+class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
+    """Cross-validated choosing. All None, with the reason in `note`, where it cannot be told."""
+
+    trials: int
+    sessions: int
+    splits: int
+    probability: float | None  # PBO: the best in sample is in the worse half out of sample
+    probability_of_loss: float | None  # the best in sample has a Sharpe ratio below 0 out of sample
+    degradation_slope: float | None  # of its Sharpe ratio out of sample on that in sample; below 1 it decays
+    note: str = ""
+
+
+class Snooping(msgspec.Struct, frozen=True, kw_only=True):
+    """p-values of "the best of all trials is no better than never trading"."""
+
+    trials: int
+    reality_check: float  # White 2000
+    superior_ability: float  # Hansen 2005, consistent
+    block: float  # sessions
+    note: str = ""
+
+
+class Detectable(msgspec.Struct, frozen=True, kw_only=True):
+    """The smallest effect that a test of so many sessions would usually see; None where that is not known."""
+
+    sessions: int
+    mean: float | None  # a session
+    sharpe_annual: float | None
+    words: str
+
+
+def probabilistic_sharpe(
+    session_sharpe: float, sessions: int, skew: float = 0.0, kurt: float = 3.0, threshold: float = 0.0
+) -> float:
+    """PSR: the probability that the true Sharpe ratio is above `threshold`, both per session; `kurt` is raw.
+
+    Bailey & López de Prado 2012, J. Risk 15(2), equation 11. One session gives 0.5: it says nothing.
+    """
+    spread = math.sqrt(max(_spread(session_sharpe, skew, kurt), NOTHING))
+    return _NORMAL.cdf((session_sharpe - threshold) * math.sqrt(max(sessions - 1, 0)) / spread)
+
+
+def minimum_track_record(
+    session_sharpe: float, skew: float = 0.0, kurt: float = 3.0, threshold: float = 0.0, level: float = 0.95
+) -> float | None:
+    """Sessions needed until PSR(`threshold`) reaches `level`; None where the ratio is not above the threshold.
+
+    Bailey & López de Prado 2012, equation 13.
+    """
+    if session_sharpe <= threshold:
+        return None
+    quantile = _NORMAL.inv_cdf(level)
+    return 1.0 + _spread(session_sharpe, skew, kurt) * (quantile / (session_sharpe - threshold)) ** 2
+
+
+def _spread(session_sharpe: float, skew: float, kurt: float) -> float:
+    """The variance of an estimated Sharpe ratio times (sessions - 1): Mertens 2002."""
+    return 1.0 - skew * session_sharpe + (kurt - 1.0) / 4.0 * session_sharpe**2
+
+
+def expected_maximum(deviation: float, trials: float) -> float:
+    """SR0: the expected best Sharpe ratio of independent trials without skill; 0 for one trial.
+
+    `deviation` is that of the trials' Sharpe ratios. Bailey & López de Prado 2014, J. Portfolio Management 40(5).
+    """
+    if trials <= 1.0:
+        return 0.0
+    quantile = _NORMAL.inv_cdf
+    best = (1.0 - EULER) * quantile(1.0 - 1.0 / trials) + EULER * quantile(1.0 - 1.0 / (trials * math.e))
+    return max(deviation * best, 0.0)  # just above one trial the approximation falls below what one trial has
+
+
+def effective_trials(matrix: Series) -> float:
+    """How many uncorrelated trials the columns of float64 (sessions, N) amount to: (Σλ)² / Σλ² of their correlations.
+
+    The participation ratio of the eigenvalues λ, between 1 and N; columns without deviation are left out. It falls
+    short of N for few sessions even when trials are independent.
+    """
+    moving = matrix[:, deviations(matrix.T) > 0.0]
+    if moving.shape[1] < 2:
+        return 1.0
+    correlations = np.corrcoef(moving, rowvar=False)
+    count = float(moving.shape[1])
+    return count * count / float(np.square(correlations).sum())
+
+
+def deflated_sharpe(
+    returns: Series, trial_sharpes: Sequence[float], *, trials: int | None = None, effective: float | None = None
+) -> Deflated:
+    """The deflated Sharpe ratio of a series that came out of choosing.
+
+    `trial_sharpes` are those of all trials per session, the chosen one and those of earlier studies (the ledger's)
+    included; N is their number, or `trials` where more were made than have a ratio of a comparable span. `effective` is
+    an effective number of trials, earlier ones included, to be reported beside it. With one trial it is PSR(0).
+
+    Raises:
+        ValueError: `trials` is below the number of ratios, or a return or ratio is not finite.
+    """
+    values, ratios = checked(returns), checked(np.array([*trial_sharpes] or [sharpe(returns)]))
+    count = len(ratios) if trials is None else trials
+    if count < len(ratios):
+        raise ValueError(f"{count} trials with {len(ratios)} Sharpe ratios; expected at least as many trials as ratios")
+    found, skew, kurt = sharpe(values), skewness(values), kurtosis(values)
+    lone = len(ratios) < 2 <= count
+    deviation = 1.0 / math.sqrt(max(len(values) - 1, 1)) if lone else float(deviations(ratios))
+    notes = (
+        (float(deviations(values)) <= 0.0, "no deviation between sessions: the Sharpe ratio is taken as 0"),
+        (lone, "one ratio for several trials: their deviation is taken as that of trials without skill"),
+    )
+
+    def above(threshold: float) -> float:
+        return probabilistic_sharpe(found, len(values), skew, kurt, threshold)
+
+    threshold = expected_maximum(deviation, count)
+    return Deflated(
+        sharpe=found,
+        probabilistic=above(0.0),
+        deflated=above(threshold),
+        threshold=threshold,
+        trials=count,
+        deviation=deviation,
+        deflated_effective=None if effective is None else above(expected_maximum(deviation, effective)),
+        effective_trials=effective,
+        minimum_sessions=minimum_track_record(found, skew, kurt),
+        note="; ".join(text for applies, text in notes if applies),
+    )
+
+
+def backtest_overfitting(matrix: Series, blocks: int = BLOCKS) -> Overfitting:
+    """PBO by combinatorially symmetric cross-validation over float64 (sessions, N): a column for each trial.
+
+    Bailey, Borwein, López de Prado & Zhu 2017, J. Computational Finance 20(4): nearly even blocks, all splits into
+    halves; performance is the Sharpe ratio; ω = rank out of sample of the best in sample / (N + 1), rank 1 the worst,
+    ties averaged; PBO = share of splits with ln(ω / (1 - ω)) ≤ 0. Trials that tie for the best in sample share a split.
+    """
+    values = np.asarray(matrix, dtype=np.float64)
+    sessions, trials = values.shape
+    reason = _untellable(values, blocks)
+    if reason:
+        return Overfitting(
+            trials=trials,
+            sessions=sessions,
+            splits=0,
+            probability=None,
+            probability_of_loss=None,
+            degradation_slope=None,
+            note=reason,
+        )
+    inside, outside = _halves(checked(values), blocks)
+    best = inside == inside.max(axis=1, keepdims=True)
+    shares = best / best.sum(axis=1, keepdims=True)
+    overfit = 0.0
+    for column in np.flatnonzero(best.any(axis=0)):
+        rows = best[:, column]
+        mine, others = outside[rows, column], outside[rows]
+        rank = (others < mine[:, None]).sum(axis=1) + ((others == mine[:, None]).sum(axis=1) + 1) / 2
+        logit = np.log(rank / (trials + 1 - rank))
+        overfit += float(shares[rows, column][logit <= 0.0].sum())
+    chosen_inside, chosen_outside = inside.max(axis=1), (outside * shares).sum(axis=1)
+    spread = chosen_inside - chosen_inside.mean()
+    moved = float(np.square(spread).sum())
+    return Overfitting(
+        trials=trials,
+        sessions=sessions,
+        splits=len(inside),
+        probability=overfit / len(inside),
+        probability_of_loss=float((shares * (outside < 0.0)).sum()) / len(inside),
+        degradation_slope=float(spread @ chosen_outside) / moved if moved > 0.0 else None,
+    )
+
+
+def _untellable(values: Series, blocks: int) -> str:
+    sessions, trials = values.shape
+    if trials < 2:
+        return f"{trials} trial(s): nothing was chosen among"
+    if sessions < max(blocks, FEWEST):
+        return f"{sessions} sessions; at least {max(blocks, FEWEST)} are needed"
+    if not (values != values[:, :1]).any():
+        return "all trials earned the same in every session"
+    return ""
+
+
+def _halves(values: Series, blocks: int) -> tuple[Series, Series]:
+    """Sharpe ratios of each trial in and out of sample, float64 (splits, N) each."""
+    sides = np.array(list(itertools.combinations(range(blocks), blocks // 2)))
+    member = np.zeros((len(sides), blocks))
+    np.put_along_axis(member, sides, 1.0, axis=1)
+    centre = values.mean(axis=0)
+    parts = np.array_split(values - centre, blocks)
+    counts = np.array([len(part) for part in parts], dtype=np.float64)
+    sums = np.array([part.sum(axis=0) for part in parts])
+    squares = np.array([np.square(part).sum(axis=0) for part in parts])
+    scale = np.abs(values).max(axis=0)
+
+    def ratios(taken: Series) -> Series:
+        count, total = (taken @ counts)[:, None], taken @ sums
+        mean = centre + total / count
+        deviation = np.sqrt(np.maximum(taken @ squares - total * total / count, 0.0) / (count - 1.0))
+        usable = deviation > 1e-9 * scale  # below it the difference of two large numbers is rounding
+        return np.round(np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0), 10)  # equal trials tie
+
+    return ratios(member), ratios(1.0 - member)
+
+
+def snooping(matrix: Series, *, seed: int = 0) -> Snooping:
+    """Tests of the best of all trials, float64 (sessions, N), against never trading (a return of 0 each session).
+
+    White 2000, Econometrica 68(5), on returns as they are; Hansen 2005, J. Business & Economic Statistics 23(4), on
+    each trial's returns over their deviation (`arch.bootstrap.SPA` does not standardise its statistic itself).
+    Stationary bootstrap with the mean block length of the trials; p = (1 + resamples as good) / (1 + resamples). Where
+    no trial earned anything in sum p is 1.
+    """
+    from arch.bootstrap import SPA
+
+    values = checked(matrix)
+    sessions, trials = values.shape
+    moving = values[:, deviations(values.T) > 0.0]
+    note = ""
+    if sessions < FEWEST:
+        note = f"{sessions} sessions are too few for a test; at least {FEWEST} are needed"
+    elif moving.shape[1] == 0 or moving.mean(axis=0).max() <= 0.0:
+        note = "no trial earned more than nothing"
+    if note:
+        return Snooping(trials=trials, reality_check=1.0, superior_ability=1.0, block=1.0, note=note)
+    block = max(1, round(float(np.mean([block_length(column) for column in moving.T]))))
+
+    def p_value(earned: Series, kind: str) -> float:
+        test = SPA(np.zeros(sessions), -earned, block_size=block, reps=SNOOPING_DRAWS, studentize=False, seed=seed)
+        test.compute()
+        return (1.0 + SNOOPING_DRAWS * float(test.pvalues[kind])) / (1.0 + SNOOPING_DRAWS)
+
+    return Snooping(
+        trials=trials,
+        reality_check=p_value(moving, "upper"),
+        superior_ability=p_value(moving / deviations(moving.T), "consistent"),
+        block=float(block),
+    )
+
+
+def random_p_value(earned: Sequence[float], draws: Sequence[Sequence[float]]) -> float:
+    """The chance that random trading does at least as well over all folds together: (1 + as good) / (1 + draws).
+
+    `earned` is the policy's total in each fold, `draws` the totals of random traders there, in the same unit; the i-th
+    draws of the folds are one trader. The +1 counts the policy among the draws (Phipson & Smyth 2010).
+
+    Raises:
+        ValueError: the folds differ in number, or a fold has no draw.
+    """
+    if len(earned) != len(draws) or not draws or not all(len(part) for part in draws):
+        raise ValueError(
+            f"{len(earned)} folds of the policy, draws {[len(part) for part in draws]}; expected draws in each fold"
+        )
+    count = min(len(part) for part in draws)
+    totals = np.sum([checked(np.array(part[:count])) for part in draws], axis=0)
+    total = math.fsum(earned)
+    as_good = int((totals >= total - 1e-9 * max(1.0, abs(total))).sum())  # sums in another order are still ties
+    return (1 + as_good) / (1 + count)
+
+
+def detectable(sessions: int, deviation: float, *, power: float = 0.8, level: float = 0.05) -> Detectable:
+    """The smallest mean that a one-sided t-test against 0 finds with probability `power`, for independent sessions.
+
+    mean / deviation = (z(1 - level) + z(power)) / sqrt(sessions - z(1 - level)² / 2): Guenther 1981, The American
+    Statistician 35(4). `deviation` is that of one session's return.
+    """
+    quantile = _NORMAL.inv_cdf
+    room = sessions - quantile(1.0 - level) ** 2 / 2.0
+    if sessions < 2 or room <= 0.0:
+        words = f"{sessions} session(s) are too few for any test."
+        return Detectable(sessions=sessions, mean=None, sharpe_annual=None, words=words)
+    ratio = (quantile(1.0 - level) + quantile(power)) / math.sqrt(room)
+    mean = ratio * deviation if deviation > 0.0 else None
+    amount = "" if mean is None else f" (here a mean of {mean:+.2%} a session, {mean * sessions:+.0%} in sum)"
+    words = (
+        f"In {sessions} sessions a test at {level:.0%} finds an edge with {power:.0%} probability only if its "
+        f"annual Sharpe ratio is at least {annual(ratio):.1f}{amount}; a smaller edge, even a real one, mostly looks like luck."
+    )
+    return Detectable(sessions=sessions, mean=mean, sharpe_annual=annual(ratio), words=words)
