@@ -84,7 +84,7 @@ class Broker:
     def __init__(self, trading: Trading, device: torch.device | str = "cpu") -> None:
         paper, risk = trading.paper, trading.risk
         self._rest_trade = -(-risk.cooldown_trade_s // 60)  # minutes are whole, so a part of one is all of it
-        self._rest_loss = -(-risk.cooldown_loss_s // 60)
+        self._rest_longer = max(-(-risk.cooldown_loss_s // 60) - self._rest_trade, 0)  # after a loss
         self._losses_max = risk.consecutive_losses_max
         self._pause_min = risk.consecutive_losses_pause_min
         most = trading.sizing.max_contracts
@@ -111,21 +111,21 @@ class Broker:
         cost = torch.where(opening, paid, account.trade_cost)
         side = torch.where(opening, 1 - 2 * fill.right, account.side)
         lost = ended & (pnl < 0)
-        in_a_row = torch.where(lost, account.losses + 1, torch.where(ended, 0, account.losses))
+        in_a_row = torch.where(ended, (account.losses + 1) * lost, account.losses)
         pause = in_a_row >= self._losses_max
-        rest = torch.where(lost, max(self._rest_trade, self._rest_loss), self._rest_trade)
-        rest = torch.where(pause, rest.clamp(min=self._pause_min), rest)
+        rest = fill.minute + self._rest_trade + lost * self._rest_longer
+        rest = torch.where(pause, torch.maximum(rest, fill.minute + self._pause_min), rest)
         after = Account(
             cash=account.cash + proceeds - paid - fee,
             contracts=contracts,
-            side=torch.where(ended, 0, side),
+            side=side.masked_fill_(ended, 0),
             entry=torch.where(opening, fill.ask, account.entry),
             opened=torch.where(opening, fill.minute - 1, account.opened),
             trade_pnl=pnl,
             trade_cost=cost,
             realised=account.realised + gain,
-            rests_until=torch.maximum(account.rests_until, torch.where(ended, fill.minute + rest, NEVER)),
-            losses=torch.where(pause, 0, in_a_row),
+            rests_until=torch.where(ended, torch.maximum(account.rests_until, rest), account.rests_until),
+            losses=in_a_row.masked_fill_(pause, 0),
             closed=account.closed + ended,
             wins=account.wins + (ended & (pnl > 0)),
             orders=account.orders + (bought + sold > 0),

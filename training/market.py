@@ -213,7 +213,7 @@ class Market:
         """Contracts to buy by the core's rule (`contracts_for` at `entry_limit`), 0 where a gate denies; int64."""
         sizing = self._trading.sizing
         quantity = (cash * self._budget // self._prices.costs.index_select(0, cell)).clamp(0, sizing.max_contracts)
-        return torch.where(entering & (quantity >= sizing.min_contracts), quantity, 0)
+        return quantity * (entering & (quantity >= sizing.min_contracts))
 
     def _fill(self, rows: Tensor, before: Account, bought: Tensor, sold: Tensor, right: Tensor, cell: Tensor) -> None:
         """Book orders at the open of `cell` on the environments `rows`, and what follows from the new holding."""
@@ -226,9 +226,9 @@ class Market:
         held = account.contracts > 0
         contracts = account.contracts.clamp(min=1)
         average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
-        stop = torch.where(held, average * (1.0 - sizing.stop_loss) + TOUCH_USD, float("-inf"))
-        target = torch.where(held, average * (1.0 + sizing.take_profit) - TOUCH_USD, float("inf"))
-        levels = torch.stack([torch.where(held, average, 1.0), stop, target])
+        stop = (average * (1.0 - sizing.stop_loss) + TOUCH_USD).masked_fill_(~held, float("-inf"))
+        target = (average * (1.0 + sizing.take_profit) - TOUCH_USD).masked_fill_(~held, float("inf"))
+        levels = torch.stack([average, stop, target])
         self._real[2:].index_copy_(1, rows, levels)
         self._remember(rows, booked)
 
@@ -267,20 +267,21 @@ class Market:
         value = (mid / self._average - 1.0).clamp(-1.0, 3.0)
         minutes = (self._known.index_select(0, self.row)[:, 0] - account.opened).double() / 60.0
         columns = torch.stack([account.side.double(), value, minutes.clamp(0.0, 2.0)], dim=1)
-        newest = torch.where(held.unsqueeze(1), columns, 0.0).to(torch.float32).unsqueeze(1)
+        newest = columns.masked_fill_(~held.unsqueeze(1), 0.0).to(torch.float32).unsqueeze(1)
         self._positions.copy_(torch.cat([self._positions[:, 1:], newest], dim=1))
         account.held_min.add_(held)
 
     def _leave(self, terminal: Tensor) -> None:
         """Sell what is held where the session's flatten is due; it fills at the next row's open."""
-        rows = self._rows(terminal)
+        leaving = terminal & (self.account.contracts > 0)
+        rows = self._rows(leaving)
         if not rows.numel():
             return
-        ends = terminal.index_select(0, rows)
+        ends = leaving.index_select(0, rows)
         before = account_of(self._accounts.index_select(1, rows))
         none = torch.zeros_like(rows)
         cell = (self._lane + self.row).index_select(0, rows) + ends
-        self._fill(rows, before, none, torch.where(ends, before.contracts, 0), none, cell)
+        self._fill(rows, before, none, before.contracts * ends, none, cell)
         cash, equity = self.account.cash.index_select(0, rows), self._equity.index_select(0, rows)
         self._equity.index_copy_(0, rows, torch.where(ends, cash, equity))
         torch.maximum(self._peak, self._equity, out=self._peak)
