@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +48,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     note: str = ""
 
     def __post_init__(self) -> None:
-        datetime.fromisoformat(self.utc)
+        if datetime.fromisoformat(self.utc).utcoffset() != timedelta(0):
+            raise ValueError(f"utc is {self.utc}; expected ISO 8601 that ends with +00:00")
         if date.fromisoformat(self.first) > date.fromisoformat(self.last):
             raise ValueError(f"a span from {self.first} to {self.last}; expected the first session before the last")
         _digest("data_sha256", self.data_sha256)

@@ -238,7 +238,8 @@ def _halves(values: Series, blocks: int) -> tuple[Series, Series]:
         mean = centre + total / count
         deviation = np.sqrt(np.maximum(taken @ squares - total * total / count, 0.0) / (count - 1.0))
         usable = deviation > 1e-9 * scale  # below it the difference of two large numbers is rounding
-        return np.round(np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0), 10)  # equal trials tie
+        found: Series = np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0)
+        return found.round(10)  # so that equal trials tie
 
     return ratios(member), ratios(1.0 - member)
 
@@ -302,7 +303,7 @@ def detectable(sessions: int, deviation: float, *, power: float = 0.8, level: fl
     """The smallest mean that a one-sided t-test against 0 finds with probability `power`, for independent sessions.
 
     mean / deviation = (z(1 - level) + z(power)) / sqrt(sessions - z(1 - level)² / 2): Guenther 1981, The American
-    Statistician 35(4). `deviation` is that of one session's return.
+    Statistician 35(4); the power is right within 0.01 from 10 sessions on. `deviation` is that of a session's return.
     """
     quantile = _NORMAL.inv_cdf
     room = sessions - quantile(1.0 - level) ** 2 / 2.0
@@ -314,6 +315,7 @@ def detectable(sessions: int, deviation: float, *, power: float = 0.8, level: fl
     amount = "" if mean is None else f" (here a mean of {mean:+.2%} a session, {mean * sessions:+.0%} in sum)"
     words = (
         f"In {sessions} sessions a test at {level:.0%} finds an edge with {power:.0%} probability only if its "
-        f"annual Sharpe ratio is at least {annual(ratio):.1f}{amount}; a smaller edge, even a real one, mostly looks like luck."
+        f"annual Sharpe ratio is at least {annual(ratio):.1f}{amount}; a smaller one, even a real one, "
+        "mostly looks like luck."
     )
     return Detectable(sessions=sessions, mean=mean, sharpe_annual=annual(ratio), words=words)
