@@ -82,7 +82,7 @@ def ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
 
 
 def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions near those wanted, in the same order, at least `gap` apart and within low to high where there is room."""
+    """Positions near those wanted, in the same order, at least `gap` apart, within low to high where they fit."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
     placed = [0.0] * len(wanted)
     previous = low - gap

@@ -17,7 +17,9 @@ import msgspec
 
 from strategies import manifest as manifests
 from strategies.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+from training.overfitting import Deflated, Detectable, Overfitting, Snooping
 from training.run_folder import write_whole
+from training.statistics import Calibration, Interval, Summary
 
 FORMAT = 1
 REPORT_FILE = "report.json"
@@ -29,39 +31,19 @@ class PromotionError(Exception):
     """The version stays unpromoted; one line for each reason, naming the value found and the one expected."""
 
 
-class Estimate(msgspec.Struct, frozen=True):
-    """A figure and its 95 % interval; None where it cannot be computed, and `note` says why."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    note: str = ""
-
-
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """One player over all test sessions. Returns are fractions of the capital, added up, never compounded."""
 
     name: str
     description: str = ""
-    sessions: int
-    net_usd: float
-    net_return: Estimate  # the sum over sessions
-    session_return: Estimate  # the mean
-    sharpe: Estimate  # annual
-    sortino: float | None  # annual
-    calmar: float | None
-    max_drawdown: float  # of the running sum
-    worst_session: float
-    turnover: float  # premium paid / capital, a session
-    exposure: float  # minutes with a position / minutes
-    hit_rate: float | None  # sessions with a profit / sessions with a trade
-    win_rate: float | None  # trades with a profit / trades
-    trades: int
-    fees_usd: float
+    figures: Summary
+    net_return: Interval  # the sum over sessions
+    session_return: Interval  # the mean
+    sharpe_annual: Interval
 
 
 class FoldLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One fold: first and last session and their number for each span, and what was chosen there and what it earned."""
+    """One fold: first and last session of each span and their number; what was chosen there, what it earned."""
 
     train: tuple[str, str, int]
     validate: tuple[str, str, int]
@@ -69,15 +51,15 @@ class FoldLine(msgspec.Struct, frozen=True, kw_only=True):
     weekdays_left_out: tuple[int, int]  # between train and validate, validate and test
     seed: int
     chosen_steps: int
-    validate_return: float
+    validate_return: float  # net, like the others
     net_return: float
     trades: int
-    baselines: dict[str, float]  # net return of each
+    baselines: dict[str, float]
     random_p: float | None
 
 
-class Run(msgspec.Struct, frozen=True):
-    """One trial in a line."""
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial in a line; returns are net, summed over the span's sessions."""
 
     fold: int
     seed: int
@@ -92,57 +74,14 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class RewardLine(msgspec.Struct, frozen=True, kw_only=True):
-    """All trials of one reward on the test sessions. `mean_session` is the interquartile mean over the seeds."""
+    """All trials of one reward: net return of a fold's test sessions, its interquartile mean over seeds and folds."""
 
     reward: str
-    seeds: int
-    mean_session: Estimate  # of the session return, interquartile over seeds, stratified bootstrap
-    profitable: float  # the share of trials with a net profit
+    trials: int
+    net_return: Interval
+    profitable: float  # share of trials that earned
     trades_per_session: float
-    headline_better: Estimate | None  # probability that the headline's reward does better; None for itself
-
-
-class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
-    """How much of the result is left after what was tried. Sharpe ratios here are a session's, not annual."""
-
-    sharpe_session: float | None
-    trials: int  # of this study and of the ledger
-    prior_trials: int
-    prior_openings: int
-    probabilistic_sharpe: float | None  # PSR(0)
-    benchmark_sharpe: float | None  # SR0: what the best of so many tries reaches without any skill
-    deflated_sharpe: float | None
-    pbo: float | None
-    pbo_note: str = ""
-    logits: tuple[tuple[float, float, int], ...] = ()  # bins of the splits' logits: from, to, count
-    loss_probability: float | None = None  # that the best in sample loses out of sample
-    spa_p: float | None = None  # Hansen's SPA against always flat
-    minimum_sessions: float | None = None  # minimum track record
-    notes: tuple[str, ...] = ()
-
-
-class Power(msgspec.Struct, frozen=True):
-    """The smallest effect that so many sessions show in four of five cases (5 % level)."""
-
-    sessions: int
-    session_return: float | None
-    sharpe: float | None  # annual
-
-
-class Bin(msgspec.Struct, frozen=True):
-    """Trades of similar confidence: how many, their mean confidence, and the share that won with its interval."""
-
-    trades: int
-    confidence: float
-    won: Estimate
-
-
-class Calibration(msgspec.Struct, frozen=True):
-    """Confidence against outcome. Confidence is the probability of an action, not of a profit."""
-
-    bins: tuple[Bin, ...]
-    brier: float
-    expected_error: float
+    headline_better: Interval | None  # probability that a run of the headline's reward earns more; None for itself
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -155,7 +94,7 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures of a report. `lines` begin with the policy; `scenarios` are the policy once more, by name."""
+    """All figures of a report, made from a study by `training.report`. `scenarios` are the policy once more."""
 
     format: int = FORMAT
     verdict: str
@@ -174,16 +113,22 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     seeds: int  # of the headline's reward, the fewest of any fold
     policy: Line
     baselines: tuple[Line, ...]
-    over_baselines: dict[str, Estimate]  # difference of the mean session return, paired
+    over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session
     folds: tuple[FoldLine, ...]
     runs: tuple[Run, ...]
     rewards: tuple[RewardLine, ...]
     random_p: float | None
-    random_range: tuple[float, float] | None  # 5 and 95 % of the random traders' net return
+    random_ranges: tuple[tuple[float, float], ...]  # 5 and 95 % of random traders' running sums at each fold's end
+    rank_correlation: float | None  # of validation and test return within folds, headline's reward, mean over folds
+    deflated: Deflated
     overfitting: Overfitting
-    power: Power
+    logits: tuple[tuple[float, float, int], ...]  # of the splits behind the PBO: bins from, to, count
+    snooping: Snooping | None
+    prior_trials: int
+    prior_openings: int
+    detectable: Detectable
     scenarios: tuple[Line, ...]
-    calibration: Calibration | None
+    calibration: Calibration
     denials: dict[str, int]
     criteria: tuple[Judged, ...] = ()
 
@@ -200,24 +145,27 @@ class Criterion(NamedTuple):
 
 
 def _lead(findings: Findings) -> float | None:
-    """Net return less the best baseline's; None without baselines, or with one unknown."""
-    own = findings.policy.net_return.value
-    known = [line.net_return.value for line in findings.baselines]
-    others = [value for value in known if value is not None]
-    return own - max(others) if own is not None and others and len(others) == len(known) else None
+    """Net return less the best baseline's; None without baselines."""
+    others = [line.figures.net_return for line in findings.baselines]
+    return findings.policy.figures.net_return - max(others) if others else None
+
+
+def _lower_bound(findings: Findings) -> float | None:
+    """Of the mean session return's interval; None where all sessions are alike, so that nothing could be resampled."""
+    return findings.policy.session_return.low if findings.policy.figures.deviation > 0.0 else None
 
 
 def _scenario(name: str) -> Callable[[Findings], float | None]:
     def figure(findings: Findings) -> float | None:
-        return next((line.net_return.value for line in findings.scenarios if line.name == name), None)
+        return next((line.figures.net_return for line in findings.scenarios if line.name == name), None)
 
     return figure
 
 
 def _to_spare(findings: Findings) -> float | None:
     """Test sessions beyond the minimum track record."""
-    minimum = findings.overfitting.minimum_sessions
-    return None if minimum is None else findings.policy.sessions - minimum
+    minimum = findings.deflated.minimum_sessions
+    return None if minimum is None else findings.policy.figures.sessions - minimum
 
 
 CRITERIA: tuple[Criterion, ...] = (
@@ -225,14 +173,19 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion("seeds", "at least 10 seeds in every fold", lambda f: f.seeds, operator.ge, 10, "{:.0f}"),
     Criterion("folds", "at least 3 folds", lambda f: len(f.folds), operator.ge, 3, "{:.0f}"),
     Criterion(
-        "trades", "at least 30 trades on the test sessions", lambda f: f.policy.trades, operator.ge, 30, "{:.0f}"
+        "trades",
+        "at least 30 trades on the test sessions",
+        lambda f: f.policy.figures.trades,
+        operator.ge,
+        30,
+        "{:.0f}",
     ),
-    Criterion("profit", "net return above 0", lambda f: f.policy.net_return.value, operator.gt, 0.0, "{:+.2%}"),
+    Criterion("profit", "net return above 0", lambda f: f.policy.figures.net_return, operator.gt, 0.0, "{:+.2%}"),
     Criterion("baselines", "net return above every baseline's", _lead, operator.gt, 0.0, "{:+.2%} against the best"),
     Criterion(
         "mean return",
         "95 % interval of the mean session return above 0",
-        lambda f: f.policy.session_return.low,
+        _lower_bound,
         operator.gt,
         0.0,
         "lower bound {:+.3%}",
@@ -240,7 +193,7 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         "deflated Sharpe",
         "deflated Sharpe ratio at least 0.95",
-        lambda f: f.overfitting.deflated_sharpe,
+        lambda f: f.deflated.deflated,
         operator.ge,
         0.95,
         "{:.3f}",
@@ -248,7 +201,7 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion(
         "overfitting",
         "probability of backtest overfitting at most 0.2",
-        lambda f: f.overfitting.pbo,
+        lambda f: f.overfitting.probability,
         operator.le,
         0.2,
         "{:.2f}",
