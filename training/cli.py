@@ -1,99 +1,209 @@
-"""`train-and-export`: train a strategy's policy on a bars file and put it into the model store.
+"""`train-and-export`: train a strategy's policy on a bars file, evaluate it, and put it into the model store.
 
-Parses, shows progress, and turns every error of the file or the arguments into one line and exit code 2.
+Parses, and turns every error of a file or an argument into one line and exit code 2. What is done stands in
+`training.run`, and for the other commands in the modules they are named after.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from daemon.shell.calendar import CalendarError
 from daemon.shell.tape_file import TapeError
-from training import ppo
+from training.display import Display
+from training.export import ExportError
 from training.history import HistoryError
+from training.import_sb3 import ACTIVATIONS, ImportSb3Error
+from training.ledger import LedgerError
+from training.network import NETWORKS
+from training.pool import Stopped
+from training.promotion import PromotionError, promote
+from training.report import write_report
 from training.reward import REWARDS
-from training.run import Checked, Settings, train_and_export
+from training.run import Outcome, import_and_export, train_and_export
+from training.run_folder import STUDY_FILE, RunFolderError
+from training.settings import Settings, requests_of
+from training.study import decode
+from training.trial import Diverged
 
-USAGE_ERROR = 2
-
-
-class Display:
-    """Shows a run: a bar with steps a second and the time left on a terminal, a line for each checkpoint elsewhere."""
-
-    def __init__(self, total_steps: int) -> None:
-        self._console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._total = total_steps
-        self._task: TaskID | None = None
-        self._began = 0.0
-        self._speed = 0.0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, news: ppo.Progress | Checked | str) -> None:
-        """Show one piece of news."""
-        if isinstance(news, str):
-            self._began = time.monotonic()
-            self._console.print(news, highlight=False)
-        elif isinstance(news, Checked):
-            mark = " best so far" if news.best else ""
-            self._console.print(
-                f"{news.progress.steps:>12,} steps  {self._speed:8,.0f} steps/s  validation "
-                f"{news.validate.net_return:+8.2%}  {news.validate.trades:5d} trades  entropy "
-                f"{news.progress.entropy:.3f}  explained {news.progress.explained_variance:+.2f}{mark}",
-                highlight=False,
-                soft_wrap=True,
-            )
-        else:
-            self._speed = news.steps / (time.monotonic() - self._began)
-            if self._task is None:
-                self._task = self._bar.add_task("training", total=self._total, speed="")
-            total = max(self._total, news.steps)
-            self._bar.update(self._task, completed=news.steps, total=total, speed=f"{self._speed:,.0f} steps/s")
+DONE, NOT_PROMOTED, USAGE_ERROR, STOPPED = 0, 1, 2, 130
+ERRORS = (
+    TapeError, CalendarError, HistoryError, RunFolderError, ExportError, LedgerError, ImportSb3Error, Diverged,
+    OSError, ValueError, RuntimeError,
+)  # fmt: skip
+COMMANDS = {
+    "download": "bars from Alpaca into a file that training, dry run and replay read",
+    "search": "look for better coefficients with Optuna, or with Ray on a cluster",
+    "analyse": "does a strategy look ahead, or depend on how much history it was given?",
+    "report": "make the report of a run folder again",
+    "promote": "let a version of the store trade real money, if its report passes every criterion",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code: 0, or 2 when a file or an argument is at fault."""
+    """Run the command; returns the exit code: 0, 1 not promoted, 2 a file or an argument at fault, 130 stopped."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in COMMANDS:
+        return _command(given[0])(given[1:])
+    return _train(given)
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int]:
+    """A command's own main; its libraries are loaded when it is asked for."""
+    if name == "download":
+        from training import download
+
+        return download.main
+    if name == "search":
+        from training import search
+
+        return search.main
+    if name == "analyse":
+        from training import analyse
+
+        return analyse.main
+    return {"report": _report, "promote": _promote}[name]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of training itself."""
     defaults = Settings("", Path(), Path())
-    parser = argparse.ArgumentParser(prog="train-and-export", description=__doc__.partition("\n")[0])
-    parser.add_argument("--strategy", required=True, help="name in the registry, such as option_scalper")
-    parser.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
-    parser.add_argument("--out", required=True, type=Path, help="model store, such as onnx_models")
-    parser.add_argument("--steps", type=int, default=defaults.steps, help="transitions to train on (%(default)s)")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of weights, episodes, actions (%(default)s)")
-    parser.add_argument("--reward", choices=REWARDS, default=defaults.reward, help="(%(default)s)")
-    parser.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
-    parser.add_argument("--device", choices=("cpu",), default="cpu", help="where to train (%(default)s)")
-    chosen = parser.parse_args(arguments)
-    if chosen.steps < 1 or chosen.seed < 0:
-        parser.error(f"--steps is {chosen.steps} and --seed {chosen.seed}: expected at least 1 and at least 0")
-    settings = Settings(chosen.strategy, chosen.bars, chosen.out, chosen.steps, chosen.seed, chosen.reward, chosen.feed)
+    found = argparse.ArgumentParser(
+        prog="train-and-export",
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="other commands (each with its own --help):\n"
+        + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items()),
+    )
+    what = found.add_argument_group("what to train on")
+    what.add_argument("--strategy", required=True, help="name in the registry, such as option_scalper")
+    what.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
+    what.add_argument("--out", required=True, type=Path, help="model store, such as onnx_models")
+    what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
+    how = found.add_argument_group("how to train")
+    how.add_argument("--steps", type=int, default=defaults.steps, help="transitions of each trial (%(default)s)")
+    how.add_argument("--seed", type=int, default=1, help="of the first trial (%(default)s)")
+    how.add_argument("--seeds", type=int, default=1, help="how many, one after the other (%(default)s)")
+    how.add_argument("--network", choices=NETWORKS, default=defaults.network, help="(%(default)s)")
+    how.add_argument("--reward", choices=REWARDS, default=defaults.rewards[0], help="(%(default)s)")
+    how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
+    early = "stop early after so many looks at the validation sessions without a better one (never)"
+    how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
+    how.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
+    how.add_argument("--device", default=defaults.device, help="cpu, cuda or cuda:N (%(default)s)")
+    share = "of one thread each: they share the trials, or the one trial's environments (%(default)s)"
+    how.add_argument("--processes", type=int, default=2, help=share)
+    test = found.add_argument_group("how to evaluate")
+    folds = "walk-forward folds; 1 splits the sessions 60/20/20 (%(default)s)"
+    test.add_argument("--folds", type=int, default=defaults.folds, help=folds)
+    test.add_argument("--train-sessions", type=int, help="of the first fold (48 %% of all)")
+    test.add_argument("--validate-sessions", type=int, default=defaults.validate_sessions, help="(%(default)s)")
+    test.add_argument("--test-sessions", type=int, default=defaults.test_sessions, help="(%(default)s)")
+    test.add_argument("--promote", action="store_true", help="promote the new version if it passes every criterion")
+    run = found.add_argument_group("the run's folder (give the same command again to go on after a stop)")
+    run.add_argument("--run-dir", type=Path, help="(runs/<strategy>-<network>-<digest of the settings>)")
+    run.add_argument("--restart", action="store_true", help="throw away what an earlier run left there")
+    run.add_argument("--checkpoint-s", type=float, default=defaults.checkpoint_s, help="seconds (%(default)s)")
+    other = found.add_argument_group("a policy that was trained elsewhere")
+    bring = "bring the PPO model in this Stable-Baselines3 zip into the store, with the same checks"
+    other.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
+    layers = "of that model's layers, which its file does not say readably (%(default)s)"
+    other.add_argument("--activation", choices=sorted(ACTIVATIONS), default="tanh", help=layers)
+    return found
+
+
+def settings_from(chosen: argparse.Namespace) -> Settings:
+    """The settings of these options."""
+    rewards = (chosen.reward, *(name for name in REWARDS if chosen.ablation and name != chosen.reward))
+    return Settings(
+        strategy=chosen.strategy,
+        bars=chosen.bars,
+        out=chosen.out,
+        steps=chosen.steps,
+        seeds=tuple(range(chosen.seed, chosen.seed + chosen.seeds)),
+        rewards=rewards,
+        network=chosen.network,
+        precision=chosen.precision,
+        device=chosen.device,
+        feed=chosen.feed,
+        folds=chosen.folds,
+        train_sessions=chosen.train_sessions,
+        validate_sessions=chosen.validate_sessions,
+        test_sessions=chosen.test_sessions,
+        patience=chosen.patience,
+        processes=chosen.processes,
+        checkpoint_s=chosen.checkpoint_s,
+        run_folder=chosen.run_dir,
+        restart=chosen.restart,
+    )
+
+
+def _train(arguments: Sequence[str]) -> int:
+    options = parser()
+    chosen = options.parse_args(arguments)
+    for name, least in (
+        ("steps", 1), ("seed", 0), ("seeds", 1), ("folds", 1), ("processes", 1), ("patience", 0),
+        ("validate_sessions", 1), ("test_sessions", 1), ("checkpoint_s", 0),
+    ):  # fmt: skip
+        if getattr(chosen, name) < least:
+            options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {least}")
+    settings = settings_from(chosen)
     try:
-        with Display(settings.steps) as display:
-            folder = train_and_export(settings, display)
-    except (TapeError, CalendarError, HistoryError, OSError, ValueError) as error:
-        sys.stderr.write(f"train-and-export: {error}\n")
-        return USAGE_ERROR
-    sys.stdout.write(f"{folder}\n")
-    return 0
+        with Display(len(requests_of(settings)), settings.steps) as display:
+            if chosen.import_sb3 is not None:
+                outcome = import_and_export(
+                    replace(settings, processes=1), chosen.import_sb3, chosen.activation, display
+                )
+            else:
+                outcome = train_and_export(settings, display)
+    except Stopped:
+        sys.stderr.write("train-and-export: stopped; give the same command again to go on\n")
+        return STOPPED
+    except ERRORS as error:
+        return _wrong(error)
+    return _told(outcome, promote_it=chosen.promote)
+
+
+def _told(outcome: Outcome, *, promote_it: bool) -> int:
+    """Say what came of it, and promote it when that was asked for."""
+    sys.stderr.write(f"\n{outcome.findings.verdict}\nreport: {outcome.version / 'report.html'}\n")
+    sys.stdout.write(f"{outcome.version}\n")
+    return _promoted(outcome.version) if promote_it else DONE
+
+
+def _promoted(version: Path) -> int:
+    try:
+        judgement = promote(version)
+    except PromotionError as error:
+        sys.stderr.write(f"{error}\n")
+        return NOT_PROMOTED
+    sys.stderr.write(f"{judgement.version} is promoted: it passes all {len(judgement.criteria)} criteria\n")
+    return DONE
+
+
+def _promote(arguments: Sequence[str]) -> int:
+    options = argparse.ArgumentParser(prog="train-and-export promote", description=COMMANDS["promote"])
+    options.add_argument("version", type=Path, help="its folder, such as onnx_models/option_scalper/<version>")
+    return _promoted(options.parse_args(arguments).version)
+
+
+def _report(arguments: Sequence[str]) -> int:
+    options = argparse.ArgumentParser(prog="train-and-export report", description=COMMANDS["report"])
+    options.add_argument("run", type=Path, help="run folder")
+    folder = options.parse_args(arguments).run
+    try:
+        findings = write_report(decode((folder / STUDY_FILE).read_bytes()), folder)
+    except (OSError, ValueError) as error:
+        return _wrong(error)
+    sys.stderr.write(f"{findings.verdict}\n")
+    sys.stdout.write(f"{folder / 'report.html'}\n")
+    return DONE
+
+
+def _wrong(error: BaseException) -> int:
+    sys.stderr.write(f"train-and-export: {error}\n")
+    return USAGE_ERROR

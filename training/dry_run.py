@@ -27,10 +27,12 @@ from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.paper import PaperBroker
 from daemon.core.paper_state import PaperState, broker_snapshot
+from daemon.core.records import DecisionRow
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Step
 from strategies.contract import Strategy
 from training.evaluation import Player, SessionResult, always_hold
+from training.study import Entry, Played
 
 MODEL = "candidate"
 FEED = "sip"
@@ -44,14 +46,6 @@ class Desk:
     state: State[Any]
     market_state: PaperState
     feed: tuple[Event, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DryRun:
-    """What a player came to: results by session, and how often each gate denied an entry."""
-
-    results: tuple[SessionResult, ...]
-    denials: dict[str, int]
 
 
 def desks(events: Iterable[Event], strategy: Strategy, trading: Trading, dates: Sequence[str]) -> tuple[Desk, ...]:
@@ -84,9 +78,10 @@ def desks(events: Iterable[Event], strategy: Strategy, trading: Trading, dates: 
     return tuple(found)
 
 
-def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: Trading) -> DryRun:
+def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: Trading) -> Played:
     """Play one session on each desk; every desk stays as it is, so players can follow one another."""
     results: list[SessionResult] = []
+    entries: list[Entry] = []
     denials: Counter[str] = Counter()
     rules = trading.execution
     unused = strategy.spec.window + rules.flat_before_close_min + rules.flatten_lead_min
@@ -97,6 +92,7 @@ def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: 
         end = machine.run(desk.feed, _answering(player), watch)
         before, stats = desk.state.stats, end.stats
         denials.update({gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()})
+        entries.extend(Entry(desk.date, confidence, pnl_usd) for confidence, pnl_usd in watch.closed)
         results.append(
             SessionResult(
                 date=desk.date,
@@ -109,19 +105,31 @@ def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: 
                 minutes=stats.bars - before.bars - unused,
             )
         )
-    return DryRun(tuple(results), {gate: count for gate, count in sorted(denials.items()) if count})
+    return Played(tuple(results), {gate: count for gate, count in sorted(denials.items()) if count}, tuple(entries))
 
 
 class _Watch:
-    """Counts what the books do not: premium paid and minutes with a position."""
+    """Counts what the books do not: premium paid, minutes with a position, each trade's confidence and its end."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self.premium_usd = 0.0
         self.held_min = 0
+        self.closed: list[tuple[float, float]] = []  # confidence of the entry, P&L in USD
         self._paid: dict[str, float] = {}
+        self._trades = machine.state.stats.trades
+        self._flat_equity = machine.state.book.equity
+        self._confidence = 0.0
 
-    def __call__(self, event: Event, _: Step) -> None:
+    def __call__(self, event: Event, step: Step) -> None:
+        book = self._machine.state.book
+        for row in step.rows:
+            if isinstance(row, DecisionRow) and row.outcome == "ordered" and not book.positions:
+                self._confidence = row.confidence or 0.0
+        if self._machine.state.stats.trades > self._trades:
+            self._trades = self._machine.state.stats.trades
+            self.closed.append((self._confidence, float(book.equity - self._flat_equity)))
+            self._flat_equity = book.equity
         if isinstance(event, QuotesReceived) and event.closes_bar_ns:
             self.held_min += bool(self._machine.state.book.positions)
         elif isinstance(event, OrderFilled) and event.side > 0:

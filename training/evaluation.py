@@ -22,6 +22,8 @@ Player = Callable[[Tensor], Tensor]
 """Observations, float32 (n, 20, 23), to logits, float32 (n, 6)."""
 
 SIDE_COLUMN = SPEC.features.index("position_side")
+ELAPSED_COLUMN = SPEC.features.index("session_elapsed")
+FAST_COLUMN, SLOW_COLUMN = SPEC.features.index("ema9_distance"), SPEC.features.index("ema21_distance")
 CERTAIN = 50.0  # a logit that leaves the other actions nothing
 
 
@@ -168,3 +170,31 @@ def random_like(
         enter = min(enter * trades / found_trades, 1.0)
         leave = min(leave * (found_held / found_trades) / max(held / trades, 1e-9), 1.0) if trades else leave
     return RandomTrader(enter, leave, seed)
+
+
+class Late:
+    """A player that is one bar late: it answers each observation as the other would have answered the one before.
+
+    The first observation of a session is held on. For one desk at a time (observations of batch 1).
+    """
+
+    def __init__(self, player: Player) -> None:
+        self._player = player
+        self._before: Tensor | None = None
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """Logits for the observation before."""
+        before, self._before = self._before, observations.clone()
+        new_session = before is None or observations[0, -1, ELAPSED_COLUMN] <= before[0, -1, ELAPSED_COLUMN]
+        return always_hold(observations) if before is None or new_session else self._player(before)
+
+
+def moving_averages(observations: Tensor) -> Tensor:
+    """The simple rule: calls while the 9-bar average is above the 21-bar one, puts while it is below.
+
+    A feature of the averages is close / average - 1, so the smaller distance belongs to the larger average. A buy
+    against a position leaves it.
+    """
+    above = observations[:, -1, FAST_COLUMN] < observations[:, -1, SLOW_COLUMN]
+    action = torch.where(above, BUY_CALL, BUY_PUT)
+    return torch.nn.functional.one_hot(action, len(SPEC.actions)).float() * CERTAIN

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ Float32Array = npt.NDArray[np.float32]
 
 OPSET = 20
 TOLERANCE = 1e-5  # largest difference of a logit between torch and onnxruntime
-REPORT_FILE = "report.md"
 CURRENT_FILE = "current"
 
 
@@ -41,12 +41,15 @@ class ExportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What is known of a policy beside its weights. `version` None names it by its last session and its digest."""
+    """What is known of a policy beside its weights. `version` None names it by its last session and its digest.
+
+    `report(folder, digest)` writes the report's files into the version's folder for the policy of that digest.
+    """
 
     training: Training
     hyperparameters: dict[str, Any]
     metrics: dict[str, Any]
-    report: str  # Markdown
+    report: Callable[[Path, str], object] | None = None
     version: str | None = None
     promoted: bool = False
     note: str = ""
@@ -141,7 +144,8 @@ def _write(policy: nn.Module, strategy: Strategy, release: Release, folder: Path
         note=release.note,
     )
     _write_synced(folder / MANIFEST_FILE, encode(manifest))
-    _write_synced(folder / REPORT_FILE, release.report.encode())
+    if release.report is not None:
+        release.report(folder, digest)
     return manifest
 
 

@@ -1,247 +1,220 @@
-"""One run from a bars file to a version in the model store: read, split, train, choose, compare, export.
+"""From a bars file to a version in the model store: fold, train every trial, choose, test, compare, report, export.
 
-The test sessions are opened once, after the checkpoint is chosen. Invariant: the same file, seed and settings give the
-same weights byte for byte on one machine's CPU.
+The test sessions choose nothing: within a fold the trial with the best net validation return is taken, and every
+opening of the test sessions stands in the store's ledger. Invariant: the same file, settings and number of processes
+give the same weights byte for byte on one machine's CPU, stopped and gone on with or not.
 """
 
 from __future__ import annotations
 
-import copy
-import platform
+import math
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
-import torch
+import msgspec
 
-from daemon.core.limits import Trading
-from daemon.shell.calendar import SessionCalendar
-from daemon.shell.tape import TapeInfo, TapeSource, scan
-from strategies.contract import Strategy
-from strategies.manifest import Training
-from strategies.registry import strategy as registered
-from training.dry_run import DryRun, desks, dry_run
-from training.evaluation import (
-    Figures,
-    Player,
-    RandomTrader,
-    SessionResult,
-    always_hold,
-    as_metrics,
-    figures,
-    play,
-    random_like,
-)
-from training.export import Float32Array, Release, export
-from training.history import History, TradingDay, read_history, split
-from training.market import Market
-from training.network import ActorCritic, fit_scaling
-from training.ppo import Coefficients, Progress, make_deterministic, train
-from training.prices import PriceTable, price_table
-from training.report import Comparison, render
+from training import baselines
+from training.data import described, observations
+from training.evaluation import as_metrics, figures
+from training.export import Release, export
+from training.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.pool import Flag, stop_on_signals, work_through
+from training.promotion import Findings
+from training.report import write_report
+from training.run_folder import STUDY_FILE, code_version, machine, open_run, write_whole
+from training.settings import Settings, requests_of
+from training.study import Baseline, Study, Trial, encode
+from training.tasks import Compared, another, chosen_network, compare, prepare, train_one
+from training.team import Team, together
+from training.trial import News, Request
 
-CHECKPOINTS = 40  # about as many are compared on the validation sessions
-RANDOM_DRAWS_DRY_RUN = 10
-RANDOM_DRAWS_MARKET = 1000
-DRAWS_AT_ONCE = 50
+T = TypeVar("T")
 PROBES = 1000
+RUNS = Path("runs")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a run is asked for."""
+class Outcome:
+    """What a run made: the version in the store, the run's folder, and what the report says."""
 
-    strategy: str
-    bars: Path
-    out: Path
-    steps: int = 2_000_000
-    seed: int = 1
-    reward: str = "potential"
-    feed: str = "sip"  # whose bars the file holds; the manifest says it
-    coefficients: Coefficients = field(default_factory=Coefficients)
+    version: Path
+    run_folder: Path
+    findings: Findings
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A checkpoint's figures on the validation sessions; `best` when it is the best so far."""
-
-    progress: Progress
-    validate: Figures
-    best: bool
+Listener = Callable[[News | Trial | str], None]
+"""Told of the stages of a run in words, of every update and look of its trials, and of finished trials."""
 
 
-Listener = Callable[[Progress | Checked | str], None]
-"""Told of every update, every checkpoint, and the stages of a run in words."""
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """A bars file made ready."""
-
-    info: TapeInfo
-    source: TapeSource
-    history: History
-    splits: dict[str, tuple[TradingDay, ...]]
-    prices: PriceTable
-
-
-def load(path: Path, machine: Strategy, trading: Trading) -> Data:
-    """Read a bars file.
+def train_and_export(settings: Settings, listen: Listener, flag: Flag | None = None) -> Outcome:
+    """Do all of it, or go on with what a run of the same settings began.
 
     Raises:
-        TapeError, CalendarError, HistoryError: the file cannot be trained on; the text says why and what helps.
+        Stopped: SIGTERM or `flag`; the same call goes on.
+        ValueError: the strategy is unknown, or a setting is out of bounds.
+        TapeError, CalendarError, HistoryError, RunFolderError, NotFiniteError, ExportError, LedgerError, OSError: the
+            text names what was found and what helps.
     """
-    spec = machine.spec
-    info = scan(path, spec.symbols, spec.bar_interval_s)
-    source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
-    history = read_history(source, spec, trading)
-    parts = split(history.usable)
-    return Data(info, source, history, parts, price_table(history, history.usable, trading))
+    stop = flag or threading.Event()
+    with stop_on_signals(stop):
+        return _Run(settings, listen, stop).outcome()
 
 
-def train_and_export(settings: Settings, listen: Listener) -> Path:
-    """Train by `settings` and return the folder of the new version.
+class _Run:
+    """One run in the first process."""
 
-    Raises:
-        ValueError: the strategy is unknown.
-        TapeError, CalendarError, HistoryError, ExportError: see `load` and `training.export.export`.
-    """
-    make_deterministic()
-    machine, trading = registered(settings.strategy), Trading()
-    listen(f"reading {settings.bars.name}")
-    data = load(settings.bars, machine, trading)
-    network, chosen = _train(settings, data, trading, listen)
-    listen("evaluating on the test sessions through the dry run")
-    comparison = _compare(network, data, machine, trading, settings.seed, chosen.validate)
-    training = _described(settings, data)
-    hyperparameters = {
-        **asdict(settings.coefficients),
-        "steps": settings.steps,
-        "seed": settings.seed,
-        "reward": settings.reward,
-        "checkpoint_steps": chosen.progress.steps,
-        "threads": 1,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-    }
-    capital = float(trading.paper.cash_usd)
-    release = Release(
-        training=training,
-        hyperparameters=hyperparameters,
-        metrics={
-            "test": as_metrics(comparison.policy),
-            "test_always_hold": as_metrics(comparison.hold),
-            "test_random": [as_metrics(draw) for draw in comparison.random],
-            "test_random_beats": comparison.random_beats,
-            "test_denials": dict(comparison.denials),
-            "validate": as_metrics(comparison.validate),
-        },
-        report=render(settings.strategy, comparison, training, hyperparameters, capital),
+    def __init__(self, settings: Settings, listen: Listener, flag: Flag) -> None:
+        self._settings = settings
+        self._listen = listen
+        self._flag = flag
+        version = code_version()
+        listen(f"reading {settings.bars.name}")
+        prepared = prepare((settings, Path(), version))
+        identity = settings.identity(prepared.data.info.sha256)
+        digest = settings_digest(identity)
+        self._name = f"{settings.strategy}-{settings.network}-{digest[:8]}"
+        folder = settings.run_folder or RUNS / self._name
+        open_run(folder, identity, restart=settings.restart)
+        self._digest = digest
+        self._argument = (settings, folder, version)
+        self._prepared = replace(prepared, folder=folder)
+        self._ledger = Ledger(ledger_path(settings.out, settings.strategy))
+
+    def outcome(self) -> Outcome:
+        """Everything from the first trial to the version in the store."""
+        p, requests = self._prepared, requests_of(self._settings)
+        self._listen(f"{len(requests)} of {self._settings.steps:,} steps each; run folder {p.folder}")
+        dates = [date for fold in p.folds for date in fold.test]
+        prior, openings = self._ledger.prior(p.data.info.sha256, dates, excluding=self._name)
+        self._record(self._openings())
+        trials = self._trained(requests)
+        self._record([self._line(trial) for trial in trials])
+        chosen = choose(trials, self._settings)
+        self._listen("comparing the chosen policies with the baselines, through the dry run")
+        compared = self._through(compare, [(requests[index], trials[index].test) for index in chosen])
+        study = self._study(trials, chosen, compared)
+        study = msgspec.structs.replace(study, prior_sharpes=prior, prior_openings=openings)
+        write_whole(p.folder / STUDY_FILE, encode(study))
+        self._listen("writing the report and exporting")
+        return self._exported(study, requests[chosen[-1]])
+
+    def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:
+        if len(requests) > 1:
+            return tuple(self._through(train_one, requests))
+
+        def first(team: Team) -> Trial:
+            return train_one(self._prepared, requests[0], self._flag, self._listen, team)
+
+        return (together(self._settings.processes, first, another, self._argument, requests[0]),)
+
+    def _through(self, work: Callable[..., T], tasks: Sequence[Any]) -> list[T]:
+        alone = self._settings.processes == 1 or len(tasks) == 1
+        return work_through(
+            work,
+            tasks,
+            prepare=(lambda _: self._prepared) if alone else prepare,
+            argument=self._argument,
+            processes=self._settings.processes,
+            flag=self._flag,
+            tell=self._listen,
+        )
+
+    def _record(self, lines: Sequence[Line]) -> None:
+        """Into the ledger, unless this very run (it was stopped and goes on, or is made again) is in it already."""
+        known = {(line.study, line.kind, line.note) for line in self._ledger.read().lines}
+        self._ledger.append(*(line for line in lines if (line.study, line.kind, line.note) not in known))
+
+    def _openings(self) -> list[Line]:
+        return [
+            Line(
+                kind="opening",
+                utc=utc_now(),
+                strategy=self._settings.strategy,
+                data_sha256=self._prepared.data.info.sha256,
+                first=fold.test[0],
+                last=fold.test[-1],
+                study=self._name,
+                note=f"fold {index + 1}",
+            )
+            for index, fold in enumerate(self._prepared.folds)
+        ]
+
+    def _line(self, trial: Trial) -> Line:
+        fold = self._prepared.folds[trial.fold]
+        found = figures(trial.test.sessions, float(self._prepared.trading.paper.cash_usd))
+        deviation = found.session_deviation
+        return Line(
+            kind="trial",
+            utc=utc_now(),
+            strategy=self._settings.strategy,
+            data_sha256=self._prepared.data.info.sha256,
+            first=fold.test[0],
+            last=fold.test[-1],
+            study=self._name,
+            sharpe=found.session_return / deviation if deviation > 0.0 else 0.0,
+            settings_sha256=self._digest,
+            note=f"fold {trial.fold + 1}, {trial.reward}, seed {trial.seed}",
+        )
+
+    def _study(self, trials: Sequence[Trial], chosen: Sequence[int], compared: Sequence[Compared]) -> Study:
+        settings, p = self._settings, self._prepared
+        return Study(
+            strategy=settings.strategy,
+            network=settings.network,
+            reward=settings.rewards[0],
+            capital_usd=float(p.trading.paper.cash_usd),
+            code_version=p.version,
+            settings=settings.identity(p.data.info.sha256),
+            machine=machine(settings.device, settings.processes),
+            data=described(p.data, settings.bars.name, settings.feed, p.folds[-1]),
+            folds=p.folds,
+            trials=tuple(trials),
+            chosen=tuple(chosen),
+            baselines=tuple(
+                Baseline(name, text, tuple(found.baselines[name] for found in compared))
+                for name, text in baselines.DESCRIPTIONS.items()
+            ),
+            random_pnl_usd=tuple(found.random_pnl_usd for found in compared),
+            scenarios={name: tuple(found.scenarios[name] for found in compared) for name in compared[0].scenarios},
+        )
+
+    def _exported(self, study: Study, request: Request) -> Outcome:
+        """The last fold's chosen policy as a version of the store, with the report on all folds beside it."""
+        settings, p = self._settings, self._prepared
+        findings = write_report(study, p.folder)
+        trial = study.trials[study.chosen[-1]]
+        capital = study.capital_usd
+        release = Release(
+            training=study.data,
+            hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
+            metrics={
+                "test": as_metrics(figures(trial.test.sessions, capital)),
+                "test_denials": dict(trial.test.denials),
+                "validate": as_metrics(figures(trial.validate, capital)),
+            },
+            report=partial(write_report, study),
+            note=findings.verdict,
+        )
+        module = chosen_network(request, p.trial_folder(request).weights()).policy
+        probes = observations(p.data, p.folds[-1], PROBES, trial.seed)
+        version = export(module, p.machine, release, out=settings.out, probes=probes)
+        return Outcome(version, p.folder, findings)
+
+
+def choose(trials: Sequence[Trial], settings: Settings) -> tuple[int, ...]:
+    """For each fold the trial of the first reward with the best net validation return, the lowest seed on a tie."""
+
+    def earned(index: int) -> tuple[float, int]:
+        return math.fsum(result.pnl_usd for result in trials[index].validate), -trials[index].seed
+
+    return tuple(
+        max(
+            (i for i, trial in enumerate(trials) if trial.fold == fold and trial.reward == settings.rewards[0]),
+            key=earned,
+        )
+        for fold in range(settings.folds)
     )
-    listen("exporting")
-    return export(network.policy, machine, release, out=settings.out, probes=probes(data.history, settings.seed))
-
-
-def probes(history: History, seed: int, count: int = PROBES) -> Float32Array:
-    """Real observations, float32 (count, 20, 23), at random minutes of usable sessions, with made-up positions."""
-    random = np.random.default_rng(seed)
-    starts = np.concatenate([np.arange(day.first, day.end - 19) for day in history.usable])
-    rows = random.choice(starts, size=count)[:, None] + np.arange(20)
-    market = history.features[rows]
-    side = random.integers(-1, 2, size=(count, 1, 1)) * np.ones((1, 20, 1))
-    value, age = random.uniform(-1, 3, size=side.shape), random.uniform(0, 2, size=side.shape)
-    position = np.concatenate([side, value, age], axis=2)
-    return np.concatenate([market, np.where(side == 0, 0.0, position)], axis=2).astype(np.float32)
-
-
-def _train(settings: Settings, data: Data, trading: Trading, listen: Listener) -> tuple[ActorCritic, Checked]:
-    """The network as it was at the best checkpoint, and that checkpoint."""
-    c, history = settings.coefficients, data.history
-    rows = np.concatenate([np.arange(day.first, day.end) for day in data.splits["train"]])
-    network = ActorCritic(fit_scaling(torch.from_numpy(history.features[rows])), settings.seed)
-    market = Market(
-        history,
-        data.prices,
-        data.splits["train"],
-        trading,
-        count=c.environments,
-        reward_name=settings.reward,
-        discount=c.discount,
-        seed=settings.seed,
-    )
-    days = data.splits["validate"]
-    validation = Market(history, data.prices, days, trading, count=len(days), auto_reset=False)
-    updates = max(1, -(-settings.steps // (c.environments * c.rollout_steps)))
-    every = max(1, updates // CHECKPOINTS)
-    best: list[tuple[Checked, dict[str, torch.Tensor]]] = []
-
-    def on_update(progress: Progress) -> None:
-        listen(progress)
-        if progress.updates % every and progress.updates != updates:
-            return
-        results = play(validation, network.policy, _dates(days), trading.risk.confidence_min)
-        found = figures(results, float(trading.paper.cash_usd))
-        better = not best or found.net_return > best[0][0].validate.net_return
-        checked = Checked(progress, found, better)
-        if better:
-            best[:] = [(checked, copy.deepcopy(network.state_dict()))]
-        listen(checked)
-
-    listen(f"training for {updates * c.environments * c.rollout_steps:,} steps")
-    train(network, market, c, total_steps=settings.steps, seed=settings.seed, on_update=on_update)
-    checked, weights = best[0]
-    network.load_state_dict(weights)
-    return network, checked
-
-
-def _compare(
-    network: ActorCritic, data: Data, machine: Strategy, trading: Trading, seed: int, validate: Figures
-) -> Comparison:
-    """The policy, always-HOLD and random traders on the test sessions."""
-    days = data.splits["test"]
-    dates, capital = _dates(days), float(trading.paper.cash_usd)
-    ready = desks(data.source, machine, trading, dates)
-
-    def through_desk(player: Player) -> DryRun:
-        return dry_run(player, ready, machine, trading)
-
-    def through_market(trader: RandomTrader, draws: int = DRAWS_AT_ONCE) -> tuple[SessionResult, ...]:
-        market = Market(data.history, data.prices, days, trading, count=draws * len(days), auto_reset=False)
-        return play(market, trader, dates, trading.risk.confidence_min)
-
-    policy = through_desk(network.policy)
-    found = figures(policy.results, capital)
-    trader = random_like(policy.results, through_market, seed)
-    draws: list[float] = []
-    while len(draws) < RANDOM_DRAWS_MARKET:
-        results = through_market(trader)
-        pnl = np.array([result.pnl_usd for result in results]).reshape(-1, len(days))
-        draws.extend((pnl.sum(axis=1) / capital).tolist())
-    return Comparison(
-        policy=found,
-        hold=figures(through_desk(always_hold).results, capital),
-        random=tuple(figures(through_desk(trader).results, capital) for _ in range(RANDOM_DRAWS_DRY_RUN)),
-        random_beats=sum(value >= found.net_return for value in draws) / len(draws),
-        random_draws=len(draws),
-        denials=policy.denials,
-        validate=validate,
-    )
-
-
-def _described(settings: Settings, data: Data) -> Training:
-    parts = data.splits
-    return Training(
-        file=settings.bars.name,
-        file_sha256=data.info.sha256,
-        feed=settings.feed,
-        synthetic=bool(data.info.synthetic),
-        sessions=sum(len(days) for days in parts.values()),
-        first_session=parts["train"][0].session.date,
-        last_session=parts["test"][-1].session.date,
-        splits={name: (days[0].session.date, days[-1].session.date) for name, days in parts.items()},
-    )
-
-
-def _dates(days: Sequence[TradingDay]) -> tuple[str, ...]:
-    return tuple(day.session.date for day in days)

@@ -39,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ),
         hyperparameters={},
         metrics={},
-        report="This policy learned nothing and follows a timetable: it is a fixture of the tests.\n",
         version=VERSION,
         note="a fixture of the tests: every action by the clock",
     )

@@ -1,0 +1,59 @@
+"""Which sessions train, which choose and which test. Pure; knows dates only.
+
+Invariant: in the order of time, and a span never begins before `gap` sessions after the one before it (purge and
+embargo, López de Prado 2018, chapter 7; one session is enough here, because no holding and no window crosses a night).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training.history import HistoryError
+from training.study import Fold
+
+SESSIONS_MIN = 5
+FIRST_TRAIN = 0.48  # of all sessions: 60 % of what is left when a fifth is kept for later
+
+
+def single(dates: Sequence[str]) -> tuple[Fold, ...]:
+    """One fold: the first 60 % train, the next 20 % validate, the last 20 % test.
+
+    Raises:
+        HistoryError: fewer than five sessions.
+    """
+    if len(dates) < SESSIONS_MIN:
+        raise HistoryError(
+            f"too little history: {len(dates)} usable sessions, at least {SESSIONS_MIN} are needed after those "
+            "from which the first volatility comes (21 by default): give a file with more sessions"
+        )
+    first, second = len(dates) * 6 // 10, len(dates) * 8 // 10
+    return (Fold(tuple(dates[:first]), tuple(dates[first:second]), tuple(dates[second:])),)
+
+
+def expanding(
+    dates: Sequence[str], count: int, *, train: int | None = None, validate: int = 10, test: int = 20, gap: int = 1
+) -> tuple[Fold, ...]:
+    """`count` walk-forward folds: each trains on all sessions from the first, `test` more than the one before it.
+
+    Tests follow one another without a hole. `train` sessions in the first fold, 48 % of all when None.
+
+    Raises:
+        HistoryError: the sessions do not suffice; the text says how many are needed.
+    """
+    first = int(len(dates) * FIRST_TRAIN) if train is None else train
+    needed = first + (count - 1) * test + gap + validate + gap + test
+    if first < 1 or needed > len(dates):
+        raise HistoryError(
+            f"too little history: {len(dates)} usable sessions; {count} folds that train on {max(first, 1)} sessions "
+            f"and more, validate on {validate} and test on {test} need {needed}: give a longer file, or ask for fewer "
+            "folds or shorter spans"
+        )
+    folds = []
+    for index in range(count):
+        trained = first + index * test
+        chosen = trained + gap
+        tested = chosen + validate + gap
+        folds.append(
+            Fold(tuple(dates[:trained]), tuple(dates[chosen : chosen + validate]), tuple(dates[tested : tested + test]))
+        )
+    return tuple(folds)

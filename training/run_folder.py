@@ -1,0 +1,171 @@
+"""A run's folder: what was asked for, how far it is, what it found. Each file appears whole or not at all.
+
+run.json            settings, digest of the bars, versions; the same command finds its folder again by it
+trials/<name>/      checkpoint.pt (goes on from here), best.pt (weights chosen so far), metrics.jsonl,
+                    trial.json (there when the trial is done), tensorboard/
+study.json, report.html, report.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import platform
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from training.study import Trial
+
+RUN_FILE, STUDY_FILE = "run.json", "study.json"
+CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE, METRICS_FILE = "checkpoint.pt", "best.pt", "trial.json", "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+SOURCES = ("training", "strategies", "daemon/core")
+
+
+class RunFolderError(Exception):
+    """The folder belongs to another run, or a file in it is damaged; the text names the difference and the cure."""
+
+
+def code_version() -> str:
+    """Twelve digits of a digest over the code that a training run depends on: training, strategies, the core."""
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for folder in SOURCES:
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def machine(device: str, processes: int) -> dict[str, str]:
+    """What the numbers may depend on beside code and data."""
+    return {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+        "processes": str(processes),
+    }
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put `data` at `path` by one rename, durable; on an error what was there stays and no part is left.
+
+    Raises:
+        OSError: the disk is full or may not be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def open_run(folder: Path, identity: Mapping[str, Any], *, restart: bool = False) -> None:
+    """Make the folder, or go on in it when it was made for the same `identity` (JSON).
+
+    Raises:
+        RunFolderError: it belongs to another run.
+    """
+    if restart and (folder / RUN_FILE).exists():
+        shutil.rmtree(folder)
+    wanted = json.loads(json.dumps(identity))
+    path = folder / RUN_FILE
+    if not path.exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise RunFolderError(f"{folder} holds files but no {RUN_FILE}: choose an empty folder with --run-dir")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(wanted, indent=1).encode() + b"\n")
+        return
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RunFolderError(f"{path} is damaged ({error}): use another --run-dir, or --restart") from error
+    different = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+    if different:
+        key = different[0]
+        raise RunFolderError(
+            f"{folder} belongs to a run with {key} = {found.get(key)!r}, this one has {wanted.get(key)!r}: use another "
+            "--run-dir, or --restart to throw the old run away"
+        )
+
+
+class TrialFolder:
+    """The files of one trial. `identity` is what a checkpoint must have been made with to be gone on from."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.path = folder
+        self._identity = identity
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def finished(self) -> Trial | None:
+        """The trial's result when it is done."""
+        path = self.path / TRIAL_FILE
+        return msgspec.json.decode(path.read_bytes(), type=Trial) if path.exists() else None
+
+    def finish(self, trial: Trial) -> None:
+        """Keep the result; the checkpoint is not needed any more."""
+        write_whole(self.path / TRIAL_FILE, msgspec.json.format(msgspec.json.encode(trial), indent=0) + b"\n")
+        (self.path / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+    def save(self, checkpoint: Mapping[str, Any]) -> None:
+        """Replace the checkpoint: tensors and plain values only.
+
+        Raises:
+            OSError: it cannot be written; the one before it stays.
+        """
+        write_whole(self.path / CHECKPOINT_FILE, _packed({"identity": self._identity, **checkpoint}))
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The checkpoint to go on from; None without one, or with one of other code or settings.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
+        path = self.path / CHECKPOINT_FILE
+        if not path.exists():
+            return None
+        found = _unpacked(path)
+        return found if found.pop("identity", None) == self._identity else None
+
+    def save_weights(self, weights: Mapping[str, Any]) -> None:
+        """Keep the chosen weights."""
+        write_whole(self.path / BEST_FILE, _packed(weights))
+
+    def weights(self) -> dict[str, Any]:
+        """The chosen weights."""
+        return _unpacked(self.path / BEST_FILE)
+
+    def metrics(self, keep: int) -> io.TextIOWrapper:
+        """The metrics file, open for appending after its first `keep` lines (a run that went back forgets the rest)."""
+        path = self.path / METRICS_FILE
+        lines = path.read_text().splitlines(keepends=True)[:keep] if path.exists() else []
+        write_whole(path, "".join(lines).encode())
+        return path.open("a", buffering=1)
+
+
+def _packed(content: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
+def _unpacked(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise RunFolderError(f"{path} is damaged: remove it, and the trial begins anew") from error
+    return found

@@ -1,0 +1,86 @@
+"""What a run is asked for, and the folds and trials that follow from it. Pure.
+
+Invariant: two runs with the same `identity` give the same weights (CPU).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from training.data import Data
+from training.folds import expanding, single
+from training.ppo import Coefficients
+from training.study import Fold
+from training.trial import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is asked for. All but `out`, `run_folder`, `processes` of many trials and the checkpoints' interval
+    decides what comes out, and so belongs to the run's identity."""
+
+    strategy: str
+    bars: Path
+    out: Path
+    steps: int = 2_000_000  # of each trial
+    seeds: tuple[int, ...] = (1,)
+    rewards: tuple[str, ...] = ("potential",)  # the first is the headline's, the others are the ablation
+    network: str = "mlp"
+    precision: str = "float32"
+    device: str = "cpu"
+    feed: str = "sip"  # whose bars the file holds; the manifest says it
+    folds: int = 1  # 1: 60/20/20
+    train_sessions: int | None = None  # of the first fold
+    validate_sessions: int = 10
+    test_sessions: int = 20
+    patience: int = 0
+    coefficients: Coefficients = field(default_factory=Coefficients)
+    processes: int = 1
+    checkpoint_s: float = 300.0
+    run_folder: Path | None = None
+    restart: bool = False
+
+    def identity(self, bars_sha256: str) -> dict[str, Any]:
+        """What decides the result, as JSON."""
+        kept = asdict(self)
+        for name in ("out", "checkpoint_s", "run_folder", "restart", "processes"):
+            del kept[name]
+        trials = self.folds * len(self.seeds) * len(self.rewards)
+        found = {
+            **kept,
+            "bars": self.bars.name,
+            "bars_sha256": bars_sha256,
+            "processes_a_trial": self.processes if trials == 1 else 1,
+        }
+        normal: dict[str, Any] = json.loads(json.dumps(found))
+        return normal
+
+
+def folds_of(settings: Settings, data: Data) -> tuple[Fold, ...]:
+    """The folds that were asked for. Raises HistoryError when the sessions do not suffice."""
+    dates = tuple(data.days)
+    if settings.folds == 1 and settings.train_sessions is None:
+        return single(dates)
+    return expanding(
+        dates,
+        settings.folds,
+        train=settings.train_sessions,
+        validate=settings.validate_sessions,
+        test=settings.test_sessions,
+    )
+
+
+def requests_of(settings: Settings) -> list[Request]:
+    """Every trial of the run: folds, rewards, seeds."""
+    return [
+        Request(
+            fold, seed, reward, settings.network, settings.steps, settings.precision, settings.device,
+            settings.patience, settings.coefficients,
+        )
+        for fold in range(settings.folds)
+        for reward in settings.rewards
+        for seed in settings.seeds
+    ]  # fmt: skip

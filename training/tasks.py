@@ -1,0 +1,165 @@
+"""What a process does for a run: train one trial and test it, or compare a fold's chosen policy with others.
+
+Every function takes what `prepare` made, so that it works alike in this process and in a worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon.core.limits import Trading
+from strategies.contract import Strategy
+from strategies.registry import strategy as registered
+from training import baselines
+from training.data import Data, load
+from training.dry_run import Desk, desks, dry_run
+from training.evaluation import Player
+from training.kernels import use_fast_float32
+from training.network import IDENTITY, build
+from training.pool import Flag, Stopped, Tell
+from training.ppo import make_deterministic
+from training.run_folder import TrialFolder
+from training.settings import Settings, folds_of
+from training.study import Fold, Played, Trial
+from training.team import Team
+from training.trial import Request, Trained, run_trial
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a process needs for any task of a run."""
+
+    settings: Settings
+    machine: Strategy
+    trading: Trading
+    data: Data
+    folds: tuple[Fold, ...]
+    folder: Path
+    version: str
+    ready: dict[int, tuple[Desk, ...]]  # desks before each fold's test sessions, made when first needed
+
+    def desks(self, fold: int) -> tuple[Desk, ...]:
+        """The desks before the test sessions of the fold."""
+        if fold not in self.ready:
+            self.ready[fold] = desks(self.data.source, self.machine, self.trading, self.folds[fold].test)
+        return self.ready[fold]
+
+    def trial_folder(self, request: Request) -> TrialFolder:
+        """The files of this trial."""
+        settings = self.settings.identity(self.data.info.sha256)
+        identity = json.dumps([settings, request.name, self.version], sort_keys=True)
+        return TrialFolder(self.folder / "trials" / request.name, hashlib.sha256(identity.encode()).hexdigest())
+
+
+def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
+    """Read everything; once in each process."""
+    settings, folder, version = arguments
+    make_deterministic()
+    use_fast_float32()
+    strategy, trading = registered(settings.strategy), Trading()
+    data = load(settings.bars, strategy, trading)
+    return Prepared(settings, strategy, trading, data, folds_of(settings, data), folder, version, {})
+
+
+def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, team: Team | None = None) -> Trial:
+    """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
+    folder = prepared.trial_folder(request)
+    team = team or Team()
+    done = folder.finished()
+    if done is not None:
+        return done
+    control = Clockwork(flag, prepared.settings.checkpoint_s)
+    fold = prepared.folds[request.fold]
+    trained = run_trial(team, request, prepared.data, fold, prepared.trading, folder, control, tell)
+    if team.rank:
+        return _trial(request, trained, Played(()))
+    folder.save_weights(trained.weights)
+    player = _policy(request, trained.weights)
+    found = dry_run(player, prepared.desks(request.fold), prepared.machine, prepared.trading)
+    trial = _trial(request, trained, found)
+    folder.finish(trial)
+    tell(trial)
+    return trial
+
+
+class Clockwork:
+    """A trial's control: a checkpoint every so many seconds of wall clock, and the stop that was asked for."""
+
+    def __init__(self, flag: Flag, every_s: float) -> None:
+        self._flag = flag
+        self._every_s = every_s
+        self._last = time.monotonic()
+
+    def stop(self) -> bool:
+        """See `training.trial.Control`."""
+        return self._flag.is_set()
+
+    def checkpoint_due(self) -> bool:
+        """See `training.trial.Control`."""
+        now = time.monotonic()
+        due = now - self._last >= self._every_s
+        self._last = now if due else self._last
+        return due
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What one fold's chosen trial is compared with."""
+
+    baselines: dict[str, Played]
+    random_pnl_usd: tuple[float, ...]
+    scenarios: dict[str, Played]
+
+
+def compare(prepared: Prepared, task: tuple[Request, Played], flag: Flag, tell: Tell) -> Compared:
+    """The baselines, the random traders and the scenarios of one fold, whose chosen trial and its tests are given."""
+    request, played = task
+    p, dates = prepared, prepared.folds[request.fold].test
+    ready = p.desks(request.fold)
+    found = baselines.standard(ready, p.data, dates, p.machine, p.trading)
+    trader = baselines.random_trader(played, p.data, dates, p.trading, request.seed)
+    found[baselines.RANDOM] = baselines.random_on_desk(trader, ready, p.machine, p.trading)
+    totals = baselines.random_totals(trader, p.data, dates, p.trading, baselines.RANDOM_DRAWS)
+    player = _policy(request, p.trial_folder(request).weights())
+    worse = baselines.scenarios(player, p.data, dates, p.machine, p.trading)
+    if flag.is_set():
+        raise Stopped(request.name)
+    tell(f"compared fold {request.fold + 1}")
+    return Compared(found, tuple(totals), worse)
+
+
+def another(team: Team, argument: tuple[Settings, Path, str], request: Request) -> None:
+    """A team's further member: nobody hears it, and the first says when to stop."""
+    train_one(prepare(argument), request, threading.Event(), lambda _: None, team)
+
+
+def chosen_network(request: Request, weights: dict[str, Any]) -> Any:
+    network = build(request.network, IDENTITY, request.seed)
+    network.load_state_dict(weights)  # the scaling is among them
+    return network.eval()
+
+
+def _policy(request: Request, weights: dict[str, Any]) -> Player:
+    policy: Player = chosen_network(request, weights).policy
+    return policy
+
+
+def _trial(request: Request, trained: Trained, test: Played) -> Trial:
+    return Trial(
+        fold=request.fold,
+        seed=request.seed,
+        reward=request.reward,
+        steps=trained.steps,
+        seconds=round(trained.seconds, 3),
+        chosen_steps=trained.chosen_steps,
+        stopped=trained.stopped,
+        curve=trained.curve,
+        validate=trained.validate,
+        test=test,
+    )
