@@ -388,7 +388,8 @@ def calibration(confidence: Series, won: NDArray[np.bool_], bins: int = 10) -> C
     order = np.argsort(checked(confidence), kind="stable")
     sure, wins = np.asarray(confidence, dtype=np.float64)[order], np.asarray(won, dtype=np.float64)[order]
     wanted = np.arange(1, min(bins, len(sure))) * len(sure) // min(bins, len(sure))
-    cuts = np.unique(np.searchsorted(sure, sure[wanted], side="left"))
+    left, right = np.searchsorted(sure, sure[wanted], side="left"), np.searchsorted(sure, sure[wanted], side="right")
+    cuts = np.unique(np.where(wanted - left <= right - wanted, left, right))  # the nearer end of equal confidences
     parts = [_bin(a, b) for a, b in zip(np.split(sure, cuts), np.split(wins, cuts), strict=True) if len(a)]
     error = math.fsum(part.trades * abs(part.confidence - part.won) for part in parts) / len(sure)
     return Calibration(
