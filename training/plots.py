@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
-NARROW, WIDE = 380, 780
+NARROW, WIDE = 340, 780
 TEXT = 11.0  # px, as in the style sheet
 LETTER = 5.9  # px, a generous mean width at that size
 
@@ -190,20 +190,20 @@ def intervals(rows: Sequence[Span], show: Show, label: str, name: str) -> str:
 
 
 def strips(rows: Sequence[Strip], label: str, name: str) -> str:
-    """Dots of each row along one axis, the chosen one ringed, and a bar with a tick for the middle below them."""
+    """Dots of each row along one axis, the chosen one larger; a row's middle is a bar with a tick."""
     known = [value for row in rows for value in (*row.values, *(row.middle or ()))]
     left = 10 + LETTER * max(len(row.label) for row in rows)
-    plane = _Plane(_padded([*known, 0.0]), (0.0, 1.0), NARROW, 44 + 40 * len(rows), left=left, right=16, top=4)
+    plane = _Plane(_padded([*known, 0.0]), (0.0, 1.0), NARROW, 44 + 30 * len(rows), left=left, right=16, top=4)
     parts = plane.x_axis(percent, label, grid=True, zero=True)
     for index, row in enumerate(rows):
-        y = plane.top + 40 * (index + 0.5)
+        y = plane.top + 30 * (index + 0.5)
         parts.append(_text(plane.left - 6, y + 4, row.label, "end"))
-        parts += [_dot(plane.px(value), y - 6, 3.5, "seed-dot") for value in row.values]
+        parts += [_dot(plane.px(value), y, 3.5, "seed-dot") for value in row.values]
         if row.chosen is not None:
-            parts.append(_dot(plane.px(row.values[row.chosen]), y - 6, 5.5, "chosen-dot"))
+            parts.append(_dot(plane.px(row.values[row.chosen]), y, 5.5, "chosen-dot"))
         if row.middle is not None:
             value, low, high = (plane.px(one) for one in row.middle)
-            parts += [_line(low, y + 8, high, y + 8, "middle interval"), _line(value, y + 3, value, y + 13, "middle")]
+            parts += [_line(low, y, high, y, "middle interval"), _line(value, y - 6, value, y + 6, "middle")]
     return _svg(plane.width, plane.height, parts, name)
 
 
@@ -219,16 +219,15 @@ def scatter(points: Sequence[tuple[float, float, bool]], x_label: str, y_label: 
     return _svg(plane.width, plane.height, parts, name)
 
 
-def histogram(bins: Sequence[tuple[float, float, int]], split: float, words: tuple[str, str], label: str) -> str:
-    """Bars of shares; those at or below `split` stand out. `words` name the two sides."""
-    total = sum(count for *_, count in bins)
-    highest = max(count for *_, count in bins) / total
-    plane = _Plane((bins[0][0], bins[-1][1]), (0.0, highest * 1.15), NARROW, 220, top=24)
+def histogram(bins: Sequence[tuple[float, float, float]], split: float, words: tuple[str, str], label: str) -> str:
+    """Bars of shares, (from, to, share); those at or below `split` stand out. `words` name the two sides."""
+    highest = max(share for *_, share in bins)
+    plane = _Plane((bins[0][0], bins[-1][1]), (0.0, highest * 1.1), NARROW, 220, top=24)
     parts = plane.y_axis(percent) + plane.x_axis(plain, label)
-    for low, high, count in bins:
-        if count:
+    for low, high, share in bins:
+        if share > 0.0:
             style = "bad-bar" if (low + high) / 2 <= split else "good-bar"
-            x, y = plane.px(low), plane.py(count / total)
+            x, y = plane.px(low), plane.py(share)
             parts.append(_rect(x + 0.5, y, plane.px(high) - x - 1, plane.floor - y, style))
     if plane.x[0] < split < plane.x[1]:
         parts.append(_line(plane.px(split), plane.top, plane.px(split), plane.floor, "zero"))
@@ -237,19 +236,16 @@ def histogram(bins: Sequence[tuple[float, float, int]], split: float, words: tup
 
 
 def reliability(bins: Sequence[tuple[float, float, float, float]], x_label: str, y_label: str) -> str:
-    """Bins (confidence, share, low, high) against the diagonal on which both agree."""
-    low = min(min(row[0], row[2]) for row in bins)
-    low = math.floor(max(low - 0.02, 0.0) * 10) / 10
-    plane = _Plane((low, 1.0), (low, 1.0), NARROW, 300, top=22)
-    parts = plane.y_axis(percent, zero=False) + plane.x_axis(percent, x_label)
-    parts += [_text(4, 12, y_label, style="axis"), _line(plane.px(low), plane.py(low), plane.edge, plane.top, "ideal")]
-    parts.append(_text(plane.px(1.0) - 8, plane.py(0.965) - 10, "wins as often as it says", "end", "axis"))
+    """Bins (confidence, share, low, high) and the dashed line on which both agree."""
+    least = math.floor(min(row[0] for row in bins) * 10.0 - 1e-9) / 10.0
+    plane = _Plane((max(least, 0.0), 1.0), (0.0, 1.0), NARROW, 280, top=22, right=22)
+    parts = plane.y_axis(percent) + plane.x_axis(percent, x_label)
+    parts.append(_text(4, 12, y_label, style="axis"))
+    parts.append(_line(plane.left, plane.py(plane.x[0]), plane.edge, plane.top, "ideal"))
     for confidence, share, below, above in bins:
         x = plane.px(confidence)
-        parts += [
-            _line(x, plane.py(below), x, plane.py(above), "policy interval"),
-            _dot(x, plane.py(share), 4.5, "policy-dot"),
-        ]
+        parts.append(_line(x, plane.py(below), x, plane.py(above), "policy interval"))
+        parts.append(_dot(x, plane.py(share), 4.5, "policy-dot"))
     return _svg(plane.width, plane.height, parts, y_label)
 
 
@@ -258,7 +254,8 @@ def learning(thin: Sequence[Sequence[Point]], median: Sequence[Point], show: Sho
     known = [y for run in thin for _, y in run]
     last = max(x for run in thin for x, _ in run)
     plane = _Plane((0.0, last), _padded(known), NARROW, 240, top=22, right=16)
-    parts = plane.y_axis(show) + plane.x_axis(millions, "training steps")
+    parts = [_line(plane.left, plane.floor, plane.edge, plane.floor, "grid")]
+    parts += plane.y_axis(show) + plane.x_axis(millions, "training steps")
     parts.append(_text(4, 12, label, style="axis"))
     parts += [_polyline(plane, Curve("", "run", run)) for run in thin]
     return _svg(plane.width, plane.height, [*parts, _polyline(plane, Curve("", "median", median))], name)

@@ -122,7 +122,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     rank_correlation: float | None  # of validation and test return within folds, headline's reward, mean over folds
     deflated: Deflated
     overfitting: Overfitting
-    logits: tuple[tuple[float, float, int], ...]  # of the splits behind the PBO: bins from, to, count
+    logits: tuple[tuple[float, float, float], ...]  # of the splits behind the PBO: bins above, up to, share
     snooping: Snooping | None
     prior_trials: int
     prior_openings: int
@@ -169,7 +169,7 @@ def _to_spare(findings: Findings) -> float | None:
 
 
 CRITERIA: tuple[Criterion, ...] = (
-    Criterion("data", "bars are recorded, not made up", lambda f: f.synthetic, operator.le, 0, "{:.0f} made-up files"),
+    Criterion("data", "bars are recorded, not made up", lambda f: f.synthetic, operator.le, 0, "{:.0f} files made up"),
     Criterion("seeds", "at least 10 seeds in every fold", lambda f: f.seeds, operator.ge, 10, "{:.0f}"),
     Criterion("folds", "at least 3 folds", lambda f: len(f.folds), operator.ge, 3, "{:.0f}"),
     Criterion(
@@ -217,7 +217,7 @@ CRITERIA: tuple[Criterion, ...] = (
         _to_spare,
         operator.ge,
         0.0,
-        "{:+,.0f} sessions",
+        "{:+,.0f} sessions to spare",
     ),
 )
 """What a policy must show before it may trade real money. The only such list; report and promotion both read it."""
@@ -232,7 +232,11 @@ def _judged(criterion: Criterion, figure: float | None) -> Judged:
     if figure is None or not math.isfinite(figure):
         return Judged(criterion.name, criterion.rule, "not known", passes=False)
     holds = criterion.compare(figure, criterion.threshold)
-    return Judged(criterion.name, criterion.rule, criterion.shown.format(figure), passes=bool(holds))
+    return Judged(criterion.name, criterion.rule, _shown(criterion, figure), passes=bool(holds))
+
+
+def _shown(criterion: Criterion, figure: float) -> str:
+    return criterion.shown.format(figure).replace("%", " %").replace("-", "\N{MINUS SIGN}")
 
 
 class Judgement(msgspec.Struct, frozen=True):

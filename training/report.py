@@ -5,7 +5,9 @@ The study is the only input, and what is not in it is said to be unknown. Same s
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from training.evaluation import SessionResult
 from training.overfitting import (
+    BLOCKS,
     backtest_overfitting,
     deflated_sharpe,
     detectable,
@@ -42,6 +45,7 @@ from training.statistics import (
 from training.study import Played, Study
 
 PAGE_FILE = "report.html"
+LOGIT_BINS = 12  # even, so that zero is an edge
 
 
 def write_report(study: Study, folder: Path) -> Findings:
@@ -64,12 +68,13 @@ def files(study: Study, findings: Findings, *, policy_sha256: str | None = None)
 
 
 def find(study: Study) -> Findings:
-    """All figures of a study, judged. Raises `ValueError` where folds, chosen trials or sessions do not fit together."""
+    """All figures of a study, judged. Raises `ValueError` where folds, chosen trials or sessions do not fit."""
     _check(study)
     capital, results = study.capital_usd, headline(study)
     returns = session_returns(results, capital)
     _, matrix = trial_matrix(study)
     ratios = [*sharpes(matrix.T).tolist(), *study.prior_sharpes]
+    overfitting = backtest_overfitting(matrix)
     policy = _line("policy", "", results, capital)
     entries = [entry for index in study.chosen for entry in study.trials[index].test.entries]
     findings = Findings(
@@ -104,8 +109,8 @@ def find(study: Study) -> Findings:
             trials=len(study.trials) + len(study.prior_sharpes),
             effective=effective_trials(matrix) + len(study.prior_sharpes) if matrix.shape[1] else None,
         ),
-        overfitting=backtest_overfitting(matrix),
-        logits=(),
+        overfitting=overfitting,
+        logits=() if overfitting.probability is None else _logits(matrix),
         snooping=snooping(matrix) if matrix.shape[1] else None,
         prior_trials=len(study.prior_sharpes),
         prior_openings=study.prior_openings,
@@ -132,9 +137,8 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     if own.trades == 0:
         return f"Never traded, so it equals always flat: nothing was learned that pays for its costs {over}."
     if ahead:
-        against = ", ".join(f"{line.name} {percent(line.figures.net_return)}" for line in ahead)
-        names = _listed([line.name for line in ahead])
-        return f"Does not beat {names} after costs: {percent(own.net_return)} against {against} {over}; {said}."
+        names = _listed([f"{line.name} ({percent(line.figures.net_return)})" for line in ahead], "or")
+        return f"Does not beat {names} after costs: {percent(own.net_return)} {over}; {said}."
     if own.net_return <= 0.0:
         return f"Loses money after costs: {percent(own.net_return)} {over}; {said}."
     failed = [judged.name for judged in criteria if not judged.passes]
@@ -154,17 +158,19 @@ def _abstract(f: Findings, study: Study) -> tuple[str, ...]:
         else f"They had been opened {f.prior_openings} times before, so they are no longer untouched."
     )
     bounds = f"{percent(own.net_return.low)} to {percent(own.net_return.high)}"
+    runs = "once" if len(study.trials) == 1 else f"{len(study.trials)} times"
+    rewards = f"{_listed([line.reward for line in f.rewards])} {'reward' if len(f.rewards) == 1 else 'rewards'}"
+    bars = "sessions of made-up bars" if f.synthetic else "sessions"
     tested = (
-        f"Tested: the {f.network} network of {f.strategy}, trained {_count(len(study.trials), 'time')} "
-        f"({_count(len(f.folds), 'fold')}, {_count(f.seeds, 'seed')}, {_listed([line.reward for line in f.rewards])} "
-        f"reward), on {own.figures.sessions} sessions{' of made-up bars' if f.synthetic else ''} from {f.first_session} "
-        f"to {f.last_session} that came after all training. {opened}"
+        f"Tested: the {f.network} network of {f.strategy}, trained {runs} ({_count(len(f.folds), 'fold')}, "
+        f"{_count(f.seeds, 'seed')}, {rewards}), on {own.figures.sessions} {bars} from {f.first_session} to "
+        f"{f.last_session}, all later than what their fold was trained and chosen on. {opened}"
     )
     earned = (
         f"The policy earned {percent(own.net_return.estimate)} of its capital in sum with {own.figures.trades:,} "
         f"trades (95 % interval {bounds})."
     )
-    return tested, earned, f.detectable.words
+    return tested, earned, re.sub(r"(?<=\d)%", " %", f.detectable.words)
 
 
 def _check(study: Study) -> None:
@@ -311,6 +317,39 @@ def _random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
     return tuple((float(low), float(high)) for low, high in np.quantile(sums, (0.05, 0.95), axis=1).T)
 
 
+def _logits(matrix: Series) -> tuple[tuple[float, float, float], ...]:
+    """The distribution behind the PBO: bins (above, up to, share of splits) of the logit of the best trial's rank.
+
+    `matrix` is float64 (sessions, N). Bailey et al. 2017, section 2; ties as in `backtest_overfitting`.
+    """
+    sides = np.array(list(itertools.combinations(range(BLOCKS), BLOCKS // 2)))
+    member = np.zeros((len(sides), BLOCKS))
+    np.put_along_axis(member, sides, 1.0, axis=1)
+    centre = matrix.mean(axis=0)
+    parts = np.array_split(matrix - centre, BLOCKS)
+    counts = np.array([len(part) for part in parts], dtype=np.float64)
+    sums = np.array([part.sum(axis=0) for part in parts])
+    squares = np.array([np.square(part).sum(axis=0) for part in parts])
+
+    def ratios(taken: Series) -> Series:
+        count, total = (taken @ counts)[:, None], taken @ sums
+        deviation = np.sqrt(np.maximum(taken @ squares - total * total / count, 0.0) / (count - 1.0))
+        usable = deviation > 1e-9 * np.abs(matrix).max(axis=0)
+        found: Series = np.where(usable, (centre + total / count) / np.where(usable, deviation, 1.0), 0.0)
+        return found.round(10)
+
+    inside, outside = ratios(member), ratios(1.0 - member)
+    best = inside == inside.max(axis=1, keepdims=True)
+    weights = (best / best.sum(axis=1, keepdims=True))[best]
+    split, column = np.nonzero(best)
+    own = outside[split, column][:, None]
+    rank = (outside[split] < own).sum(axis=1) + ((outside[split] == own).sum(axis=1) + 1) / 2.0
+    logits = np.log(rank / (matrix.shape[1] + 1 - rank))
+    edges = np.linspace(-1.0, 1.0, LOGIT_BINS + 1) * (math.log(matrix.shape[1]) + 1e-9)
+    shares = np.histogram(-logits, edges, weights=weights)[0][::-1] / len(sides)
+    return tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), shares.tolist(), strict=True))
+
+
 def _rank_correlation(study: Study) -> float | None:
     """Spearman's, of validation and test return over the seeds of a fold; the mean over folds that have three runs."""
     found = []
@@ -345,5 +384,5 @@ def _count(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def _listed(names: Sequence[str], last: str = "and") -> str:
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -43,19 +43,23 @@ def page(study: Study, findings: Findings) -> str:
     )
     titles = [*((key, title) for key, title, _ in sections), ("words", "What the words mean"), ("limits", "Limits")]
     passed = bool(findings.criteria) and all(judged.passes for judged in findings.criteria)
-    return Template(FRAME.read_text(encoding="utf-8")).substitute(
+    text = Template(FRAME.read_text(encoding="utf-8")).substitute(
         title=escape(f"{study.strategy}, {study.network}, {findings.first_session} to {findings.last_session}"),
         mark="good" if passed else "bad",
         verdict=escape(findings.verdict),
         abstract=_paragraph(" ".join(findings.abstract)),
         contents=" ".join(f'<a href="#{key}">{escape(title)}</a>' for key, title in titles),
-        sections="".join(f'<section id="{key}"><h2>{title}</h2>{text}</section>' for key, title, text in sections),
+        sections="".join(f'<section id="{key}"><h2>{title}</h2>{body}</section>' for key, title, body in sections),
     )
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def percent(value: float | None, digits: int = 2) -> str:
     """A fraction with its sign as a percentage; a dash when unknown."""
-    return "–" if value is None else f"{value:+.{digits}%}".replace("%", " %").replace("-", MINUS)
+    if value is None:
+        return "–"
+    text = f"{value:+.{digits}%}".replace("%", " %").replace("-", MINUS)
+    return text if any(digit in text for digit in "123456789") else text[1:]  # nothing has no sign
 
 
 def share(value: float | None) -> str:
@@ -74,9 +78,9 @@ def _result(f: Findings) -> str:
         ("net return, sum", *(_with_interval(line.net_return) for line in lines)),
         ("in USD", *(number(line.figures.net_return * f.capital_usd, 0) for line in lines)),
         ("a session", *(percent(line.figures.mean, 3) for line in lines)),
-        ("Sharpe ratio, annual", *(number(line.figures.sharpe_annual) for line in lines)),
-        ("Sortino ratio, annual", *(number(line.figures.sortino_annual) for line in lines)),
-        ("Calmar ratio", *(number(line.figures.calmar) for line in lines)),
+        ("Sharpe ratio, annual", *(_ratio(line, line.figures.sharpe_annual) for line in lines)),
+        ("Sortino ratio, annual", *(_ratio(line, line.figures.sortino_annual) for line in lines)),
+        ("Calmar ratio", *(_ratio(line, line.figures.calmar) for line in lines)),
         ("largest drawdown", *(share(line.figures.max_drawdown) for line in lines)),
         ("worst session", *(percent(line.figures.worst_session) for line in lines)),
         ("sessions that earned", *(_of(line, line.figures.hit_rate_sessions) for line in lines)),
@@ -160,30 +164,34 @@ def _equity(study: Study, f: Findings) -> str:
 
 def _folds(f: Findings) -> str:
     names = list(f.folds[0].baselines)
-    rows = []
+    spans, earned = [], []
     for index, fold in enumerate(f.folds, 1):
-        spans = [f"{a} to {b} <small>({count})</small>" for a, b, count in (fold.train, fold.validate, fold.test)]
-        rows.append(
+        dates = [f"{a} to {b} <small>({count})</small>" for a, b, count in (fold.train, fold.validate, fold.test)]
+        spans.append((str(index), *dates, f"{fold.weekdays_left_out[0]} and {fold.weekdays_left_out[1]}"))
+        earned.append(
             (
                 str(index),
-                *spans,
-                f"{fold.weekdays_left_out[0]} and {fold.weekdays_left_out[1]}",
                 f"{fold.seed} <small>at {plots.millions(fold.chosen_steps)}</small>",
                 percent(fold.validate_return),
                 f"<b>{percent(fold.net_return)}</b>",
                 str(fold.trades),
-                *(percent(fold.baselines[name]) for name in names),
                 number(fold.random_p, 3),
+                *(percent(fold.baselines[name]) for name in names),
             )
         )
-    head = ("fold", "train", "validate", "test", "weekdays left out", "seed chosen", "validation", "test", "trades")
-    text = (
-        "Number of sessions in brackets. Weekdays left out lie between train and validate, and between validate and "
-        "test (purge and embargo; holidays count). The p-value is the share of random traders that did as well."
-    )
+    head = ("fold", "seed chosen", "validation", "test", "trades", "random p", *(escape(name) for name in names))
+    text = "Net returns, summed over the fold's sessions. Random p is the share of random traders that did as well."
     if len(f.folds) == 1:
         text += " With one fold nothing says whether the result holds in another period."
-    return _table((*head, *(escape(name) for name in names), "random p"), rows, "numbers folds") + _paragraph(text)
+    return (
+        _table(("fold", "train", "validate", "test", "weekdays left out"), spans, "numbers folds")
+        + _paragraph(
+            "Number of sessions in brackets. The weekdays left out lie between train and validate, and between "
+            "validate and test (purge and embargo; holidays count)."
+        )
+        + _table(head, earned, "numbers folds")
+        + _paragraph(text)
+    )
 
 
 def _seeds(f: Findings) -> str:
@@ -199,7 +207,7 @@ def _seeds(f: Findings) -> str:
         rows.append(plots.Strip("all: IQM", (), None, (found.estimate, found.low, found.high)))
     dots = _figure(
         plots.strips(rows, "net return on the fold's test sessions", "Test return of every seed"),
-        "One dot for each seed, the chosen one ringed. The bar is the interquartile mean over seeds and folds with its "
+        "One dot for each seed, the chosen one large. The bar is the interquartile mean over seeds and folds with its "
         "95 % interval over seeds.",
     )
     if f.seeds < 2:
@@ -294,8 +302,8 @@ def _luck(f: Findings) -> str:
         f'<div class="figures">{table}'
         + _figure(
             plots.histogram(f.logits, 0.0, words, "logit of the best run's rank out of sample"),
-            f"Half of the sessions pick the best of {o.trials} runs, the other half rank it, in all {o.splits:,} ways to halve "
-            "16 blocks. The share left of zero is the PBO; 0.5 is what choosing among equals gives.",
+            f"Half of the sessions pick the best of {o.trials} runs and the other half rank it, in all {o.splits:,} "
+            "ways to halve 16 blocks. The share up to zero is the PBO; choosing among equals gives about one half.",
         )
         + "</div>"
     )
@@ -309,7 +317,7 @@ def _scenarios(f: Findings) -> str:
         (
             escape(_scenario_name(line, f)),
             _with_interval(line.net_return),
-            number(line.figures.sharpe_annual),
+            _ratio(line, line.figures.sharpe_annual),
             share(line.figures.max_drawdown),
             f"{line.figures.trades:,}",
             number(line.figures.fees_usd, 0),
@@ -343,16 +351,13 @@ def _confidence(f: Findings) -> str:
             "confidence at entry, mean of the bin",
             "trades that earned",
         ),
-        "Trades in bins of equal count, with Wilson's 95 % intervals.",
+        "Trades in bins of equal count, with Wilson's 95 % intervals. On the dashed line trades earn as often as the "
+        "confidence reads.",
     )
-    words = (
-        _paragraph(
-            f"{c.trades:,} trades. Brier score {number(c.brier, 3)} (0.25 is a coin), calibration error "
-            f"{share(c.expected_error)}."
-        )
-        + _paragraph(c.note)
-        + _paragraph("A bin below the diagonal won less often than its confidence reads.")
-    )
+    words = _paragraph(
+        f"{c.trades:,} trades. Brier score {number(c.brier, 3)} (0.25 is a coin), calibration error "
+        f"{share(c.expected_error)}."
+    ) + _paragraph(c.note)
     return f'<div class="figures">{figure}<div class="words">{words}</div></div>'
 
 
@@ -456,6 +461,10 @@ def _scenario_name(line: Line, f: Findings) -> str:
 
 def _of(line: Line, value: float) -> str:
     return share(value) if line.figures.trades else "–"
+
+
+def _ratio(line: Line, value: float) -> str:
+    return number(value) if line.figures.deviation > 0.0 else "–"
 
 
 def _apart(gap: Interval) -> str:
