@@ -14,7 +14,18 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 
-from training.statistics import NOTHING, Series, annual, block_length, checked, deviations, kurtosis, sharpe, skewness
+from training.statistics import (
+    FEW_SESSIONS,
+    NOTHING,
+    Series,
+    annual,
+    block_length,
+    checked,
+    deviations,
+    kurtosis,
+    sharpe,
+    skewness,
+)
 
 BLOCKS = 16  # of the cross-validation; C(16, 8) = 12,870 splits
 EULER = 0.5772156649015329
@@ -146,6 +157,7 @@ def deflated_sharpe(
     deviation = 1.0 / math.sqrt(max(len(values) - 1, 1)) if lone else float(deviations(ratios))
     notes = (
         (float(deviations(values)) <= 0.0, "no deviation between sessions: the Sharpe ratio is taken as 0"),
+        (len(values) < FEW_SESSIONS, f"{len(values)} sessions are few: the formula is for many"),
         (lone, "one ratio for several trials: their deviation is taken as that of trials without skill"),
     )
 

@@ -99,6 +99,7 @@ def test_degenerate_series_have_a_defined_deflated_ratio_and_a_note() -> None:
     flat = deflated_sharpe(np.zeros(20), [0.0, 0.0])
     assert (flat.probabilistic, flat.deflated, flat.minimum_sessions) == (0.5, 0.5, None)
     assert "no deviation" in flat.note
+    assert "20 sessions are few" in flat.note
     assert deflated_sharpe(np.array([0.01]), []).deflated == 0.5
     lone = deflated_sharpe(_noise(101, 1, 1)[:, 0], [0.1], trials=10)
     assert lone.deviation == pytest.approx(0.1)  # one over the root of 100
@@ -216,6 +217,13 @@ def test_a_wild_trial_hides_a_calm_edge_from_the_reality_check_alone() -> None:
     calm, wild = _noise(200, 1, 9) * 0.1 + 0.0005, _noise(200, 5, 10) * 10.0
     found = snooping(np.column_stack([calm, wild]))
     assert found.superior_ability < 0.01 < found.reality_check
+
+
+def test_hopeless_trials_weaken_the_reality_check_but_not_the_test_of_superior_ability() -> None:
+    edge, hopeless = _noise(200, 1, 11) + 0.001, _noise(200, 40, 12) - 0.01
+    alone, among = snooping(edge), snooping(np.column_stack([edge, hopeless]))
+    assert among.superior_ability == pytest.approx(alone.superior_ability, abs=0.02)  # Hansen 2005, section 3
+    assert among.reality_check > alone.reality_check + 0.1
 
 
 @pytest.mark.parametrize("trials", [np.zeros((40, 3)), _noise(40, 3, 1) - 0.05, _noise(10, 3, 1) + 0.05])
