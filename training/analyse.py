@@ -532,8 +532,7 @@ SENTENCES = {
     ),
     "warmup": (
         "No observation and no decision of a session depends on more history than the strategy asks for.",
-        "depend on how much history there is, so live and training differ: let spec.history_bars grow, or the session "
-        + "alone be the anchor.",
+        "depend on how much history there is, so live and training differ: raise spec.history_bars or anchor them.",
     ),
 }
 
