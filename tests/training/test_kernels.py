@@ -1,14 +1,16 @@
-"""The faster products are still float32 products."""
+"""The faster products are still float32 products, and memory that was used once is used again."""
 
 from __future__ import annotations
 
+import platform
+import resource
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from training.kernels import use_fast_float32
+from training.kernels import keep_freed_memory, use_fast_float32
 
 MKLDNN: Any = torch.backends.mkldnn
 
@@ -38,3 +40,15 @@ def test_a_product_that_lost_digits_is_noticed_and_the_switch_put_back(monkeypat
     monkeypatch.setattr(torch.nn.functional, "linear", rounded)
     assert use_fast_float32() != "oneDNN"
     assert MKLDNN.matmul.fp32_precision == "ieee"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_tensors_are_not_faulted_in_again() -> None:
+    assert keep_freed_memory()
+    rows = 2 << 20  # 8 MiB of float32: 2,048 pages
+    for _ in range(100):
+        torch.full((rows,), 1.0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        torch.full((rows,), 1.0)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10 * 2048  # of 100 x 2,048
