@@ -136,15 +136,16 @@ class Ledger:
             raise LedgerError(f"{self.path} could not be read: {error}; expected a readable file") from error
         return self._parsed(data)
 
-    def prior(self, data_sha256: str, test_dates: Collection[str]) -> tuple[tuple[float, ...], int]:
+    def prior(self, test_dates: Collection[str], *, excluding: str = "") -> tuple[tuple[float, ...], int]:
         """Session Sharpe ratios of earlier trials, and the number of openings, on spans with any of these test dates.
 
-        Only lines of the same data file count. Raises `LedgerError` as `read` does.
+        Whatever file the bars were in: one with a day more is still the same data. Lines of the study called
+        `excluding` do not count. Raises `LedgerError` as `read` does.
         """
         met = [
             line
             for line in self.read().lines
-            if line.data_sha256 == data_sha256 and any(line.first <= day <= line.last for day in test_dates)
+            if line.study != excluding and any(line.first <= day <= line.last for day in test_dates)
         ]
         sharpes = tuple(line.sharpe for line in met if line.sharpe is not None)
         return sharpes, sum(line.kind == "opening" for line in met)

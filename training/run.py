@@ -11,7 +11,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +23,7 @@ from training.export import Release, export
 from training.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.pool import Flag, stop_on_signals, work_through
 from training.promotion import Findings
-from training.report import write_report
+from training.report import files, write_report
 from training.run_folder import STUDY_FILE, code_version, machine, open_run, write_whole
 from training.settings import Settings, requests_of
 from training.study import Baseline, Study, Trial, encode
@@ -89,7 +88,7 @@ class _Run:
         p, requests = self._prepared, requests_of(self._settings)
         self._listen(f"{len(requests)} of {self._settings.steps:,} steps each; run folder {p.folder}")
         dates = [date for fold in p.folds for date in fold.test]
-        prior, openings = self._ledger.prior(p.data.info.sha256, dates, excluding=self._name)
+        prior, openings = self._ledger.prior(dates, excluding=self._name)
         self._record(self._openings())
         trials = self._trained(requests)
         self._record([self._line(trial) for trial in trials])
@@ -186,6 +185,11 @@ class _Run:
         """The last fold's chosen policy as a version of the store, with the report on all folds beside it."""
         settings, p = self._settings, self._prepared
         findings = write_report(study, p.folder)
+
+        def beside(folder: Path, digest: str) -> None:
+            for name, data in files(study, findings, policy_sha256=digest).items():
+                write_whole(folder / name, data)
+
         trial = study.trials[study.chosen[-1]]
         capital = study.capital_usd
         release = Release(
@@ -196,7 +200,7 @@ class _Run:
                 "test_denials": dict(trial.test.denials),
                 "validate": as_metrics(figures(trial.validate, capital)),
             },
-            report=partial(write_report, study),
+            report=beside,
             note=findings.verdict,
         )
         module = chosen_network(request, p.trial_folder(request).weights()).policy

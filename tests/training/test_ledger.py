@@ -76,10 +76,10 @@ def test_a_line_is_one_object_of_json_with_its_kind() -> None:
 
 def test_no_file_yet_means_no_trial_yet(ledger: Ledger) -> None:
     assert ledger.read().lines == ()
-    assert ledger.prior(DATA, ["2024-10-01"]) == ((), 0)
+    assert ledger.prior(["2024-10-01"]) == ((), 0)
 
 
-def test_prior_trials_are_those_of_the_same_data_on_any_of_the_same_sessions(ledger: Ledger) -> None:
+def test_prior_trials_are_those_on_any_of_the_same_sessions_whatever_file_they_were_in(ledger: Ledger) -> None:
     ledger.append(
         _trial(0.1),
         _trial(0.2, "2024-09-01", "2024-10-01"),  # one session in common
@@ -91,9 +91,9 @@ def test_prior_trials_are_those_of_the_same_data_on_any_of_the_same_sessions(led
         _opening(data=OTHER),
     )
     asked = ["2024-10-01", "2024-10-02", "2024-12-02"]
-    assert ledger.prior(DATA, asked) == ((0.1, 0.2), 2)
-    assert ledger.prior(OTHER, asked) == ((0.5,), 1)
-    assert ledger.prior(DATA, []) == ((), 0)
+    assert ledger.prior(asked) == ((0.1, 0.2, 0.5), 3)
+    assert ledger.prior(asked, excluding="walk-forward") == ((), 0)
+    assert ledger.prior([]) == ((), 0)
 
 
 @pytest.mark.parametrize("kept", [1, 30, -2])
@@ -151,13 +151,13 @@ def test_a_corrupt_line_names_its_number_and_hides_no_trial(ledger: Ledger, wron
     for data in (whole + wrong + b"\n" + whole, whole + wrong + b"\n"):
         ledger.path.write_bytes(data)
         with pytest.raises(LedgerError, match=r"line 2 of .*ledger\.jsonl is corrupt"):
-            ledger.prior(OTHER, ["2024-10-01"])
+            ledger.prior(["2024-10-01"])
 
 
 def test_a_ledger_that_cannot_be_read_or_written_is_an_error_not_zero_trials(tmp_path: Path) -> None:
     folder = Ledger(tmp_path)
     with pytest.raises(LedgerError, match="could not be read"):
-        folder.prior(DATA, ["2024-10-01"])
+        folder.prior(["2024-10-01"])
     with pytest.raises(LedgerError, match="could not be written"):
         folder.append(_opening())
 
