@@ -29,6 +29,7 @@ from strategies.contract import Bar, Session
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock
 from tests.alpaca_server.market import Market
+from tests.alpaca_server.server import Rules
 from tests.alpaca_server.serving import Serving, serving
 from tests.shell.desk_run import environment, rltraderd, summary_of
 from training import download as command
@@ -76,10 +77,10 @@ class Passing:
 
 
 @contextmanager
-def alpaca(bars: Sequence[Bar]) -> Iterator[Serving]:
+def alpaca(bars: Sequence[Bar], **settings: Any) -> Iterator[Serving]:
     market = Market.from_bars(bars, sessions=SESSIONS)
     clock = SimClock.starting_now(AFTER_ALL_NS, 1e-6)
-    with serving(market, clock, accounts=[Account(KEYS.key, KEYS.secret)]) as server:
+    with serving(market, clock, accounts=[Account(KEYS.key, KEYS.secret)], **settings) as server:
         yield server
 
 
@@ -410,6 +411,20 @@ def test_no_minute_has_more_calls_than_allowed(tmp_path: Path) -> None:
         request = request_to(server, tmp_path / "bars.parquet", end="2024-08-01", calls_per_minute=2)
         download(request, KEYS, listen, passing.clock)
     assert asked_at == [0.0, 0.0, 60.0]
+
+
+def test_when_the_broker_says_that_no_call_is_left_the_next_one_waits_until_its_reset(tmp_path: Path) -> None:
+    with alpaca(spy(), rules=Rules(data_rate_limit=2)) as server:
+        passing = Passing()
+
+        def sleep(seconds: float) -> None:
+            passing.slept.append(seconds)
+            server.jump_to(passing.clock.now_ns())
+
+        clock = Clock(passing.clock.now_ns, passing.clock.monotonic_s, sleep)
+        download(request_to(server, tmp_path / "bars.parquet", end="2024-08-01"), KEYS, lambda _: None, clock)
+        assert [r.status for r in server.call(lambda: list(server.server.requests))] == [200, 200, 200]
+    assert passing.slept == [60.0]  # the clock began with a minute, which is the broker's window
 
 
 def test_recent_sip_on_the_free_plan_is_explained(tmp_path: Path) -> None:
