@@ -15,6 +15,7 @@ from torch import Tensor
 
 from daemon.core.fees import fees
 from daemon.core.limits import Trading
+from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION
 
 SHARES = 100  # of the underlying for one contract
 NEVER = -(10**6)  # a minute long before any session
@@ -57,6 +58,13 @@ def account_of(matrix: Tensor) -> Account:
 def matrix_of(account: Account) -> Tensor:
     """A new matrix, int64 (17, n), with the account's columns as rows."""
     return torch.stack([getattr(account, name) for name in COLUMNS])
+
+
+def meanings() -> list[list[int]]:
+    """By (side + 1) x 6 + action: whether it buys, which right (0 call, 1 put), what percent it sells."""
+    sold = {action: 100 - kept for action, kept in KEPT_PERCENT.items()} | {EXIT: 100}
+    resolved = [action for side in (-1, 0, 1) for action in RESOLUTION[side]]
+    return [[action in {BUY_CALL, BUY_PUT}, action == BUY_PUT, sold.get(action, 0)] for action in resolved]
 
 
 class Fill(NamedTuple):

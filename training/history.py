@@ -6,7 +6,7 @@ open comes from earlier sessions alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,6 +147,20 @@ def split(days: tuple[TradingDay, ...]) -> dict[str, tuple[TradingDay, ...]]:
         )
     first, second = len(days) * 6 // 10, len(days) * 8 // 10
     return dict(zip(SPLITS, (days[:first], days[first:second], days[second:]), strict=True))
+
+
+def entry_rows(history: History, days: Sequence[TradingDay], trading: Trading) -> npt.NDArray[np.bool_]:
+    """Rows at whose close the clock and the window's bars allow an entry, bool (rows,)."""
+    risk = trading.risk
+    minute, gap = history.minute, history.gap
+    allowed = np.zeros(len(history.close), dtype=np.bool_)
+    for day in days:
+        rows = slice(day.first, day.end)
+        length = (day.session.close_ns - day.session.open_ns) // MINUTE_NS
+        late = length - minute[rows] <= risk.no_entry_before_close_min
+        early = minute[rows] < risk.no_entry_after_open_min
+        allowed[rows] = ~late & ~early & (gap[rows] <= risk.gap_min)
+    return allowed
 
 
 def _flatten_row(session: Session, starts: Int64Array, spec: Spec, trading: Trading) -> int:

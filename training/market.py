@@ -16,18 +16,37 @@ from torch import Tensor
 
 from daemon.core.guards import TOUCH_USD
 from daemon.core.limits import Trading
-from daemon.core.option_market import MINUTE_NS
 from strategies.features import MARKET_FEATURES
-from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, KEPT_PERCENT, RESOLUTION, SPEC, WINDOW
+from strategies.option_scalper import SPEC, WINDOW
 from training import reward
-from training.account import COLUMNS, FOREVER, NEVER, SHARES, Account, Booked, Broker, Fill, account_of, matrix_of
-from training.history import History, TradingDay
+from training.account import (
+    COLUMNS,
+    FOREVER,
+    NEVER,
+    SHARES,
+    Account,
+    Booked,
+    Broker,
+    Fill,
+    account_of,
+    matrix_of,
+    meanings,
+)
+from training.history import History, TradingDay, entry_rows
 from training.ppo import Step
 from training.prices import PriceTable, exact, millionths
 
-_OWN = ("row", "last_row", "lane", "equity", "peak", "mark_peak", "episode")  # int64 rows of the state after COLUMNS
+_OWN = ("row", "last_row", "lane", "equity", "peak", "mark_peak")  # int64 rows of the state after COLUMNS
 _REAL = ("standing", "skill", "average", "stop", "target")  # float64 rows of the state; the last three in USD a share
-_PLAYED = ("_whole", "_real", "_returns", "_positions", "active", "_exit_due")  # all that differs between two moments
+_PLAYED = (
+    "_whole",
+    "_real",
+    "_returns",
+    "_positions",
+    "_episode",
+    "active",
+    "_exit_due",
+)  # all that differs between two moments
 
 
 class Market:
@@ -53,6 +72,7 @@ class Market:
         device: torch.device | str = "cpu",
     ) -> None:
         self.device = torch.device(device)
+        self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
         self._trading = trading
         self._broker = Broker(trading, device)
         self._reward_name = reward_name
@@ -76,9 +96,9 @@ class Market:
         features[:, :MARKET_FEATURES] = history.features
         self._features = torch.from_numpy(features).to(self.device)
         minute = torch.from_numpy(history.minute)
-        entry_minute = torch.where(_entry_rows(history, days, self._trading), minute, 2 * NEVER)
+        entry_minute = torch.where(torch.from_numpy(entry_rows(history, days, self._trading)), minute, 2 * NEVER)
         self._known = torch.stack([minute, entry_minute, *self._prices.lanes.cpu().unbind(1)], dim=1).to(self.device)
-        self._meant = torch.tensor(_meanings(), device=self.device)
+        self._meant = torch.tensor(meanings(), device=self.device)
         self._window = torch.arange(1 - WINDOW, 1, device=self.device)
         self._first_decision = torch.tensor([day.first + WINDOW - 1 for day in days], device=self.device)
         self._flatten_row = torch.tensor([day.flatten for day in days], device=self.device)
@@ -95,13 +115,14 @@ class Market:
         self._fresh_real = torch.tensor([[never.get(n, 0.0)] for n in _REAL], dtype=torch.float64, device=self.device)
         self._whole = self._fresh.repeat(1, count)
         self._real = self._fresh_real.repeat(1, count)
-        self._accounts = self._whole[: len(COLUMNS)]
+        self._accounts, own = torch.split(self._whole, [len(COLUMNS), len(_OWN)])
         self.account: Account = account_of(self._accounts)
-        own = self._whole[len(COLUMNS) :].unbind(0)
-        self.row, self._last_row, self._lane, self._equity, self._peak, self._mark_peak, self._episode = own
+        self.row, self._last_row, self._lane, self._equity, self._peak, self._mark_peak = own.unbind(0)
         self._standing, self._skill, self._average, self._stop, self._target = self._real.unbind(0)
+        self._levels = self._real.narrow(0, 2, 3)
         self.active = torch.zeros(count, dtype=torch.bool, device=self.device)
         self._exit_due = torch.zeros(count, dtype=torch.bool, device=self.device)
+        self._episode = torch.zeros(count, dtype=torch.int64, device=self.device)
         self._returns = torch.zeros(count, reward.TRADES, dtype=torch.float64, device=self.device)
         self._positions = torch.zeros(count, WINDOW, 3, device=self.device)
 
@@ -113,27 +134,25 @@ class Market:
         if not rows.numel():
             return
         chosen, day = mask.index_select(0, rows), days.index_select(0, rows)
-        fresh = self._fresh.repeat(1, rows.shape[0])
-        own = len(COLUMNS)
-        fresh[own] = self._first_decision.index_select(0, day)
-        fresh[own + 1] = self._flatten_row.index_select(0, day)
-        fresh[own + 6] = self._episode.index_select(0, rows) + 1
-        _put(self._whole, 1, rows, chosen, fresh)
+        _put(self._whole, 1, rows, chosen, self._fresh)
+        for tensor, first in ((self.row, self._first_decision), (self._last_row, self._flatten_row)):
+            _put(tensor, 0, rows, chosen, first.index_select(0, day))
+        self._episode.add_(mask)
         _put(self._real, 1, rows, chosen, self._fresh_real)
         for tensor in (self._returns, self._positions, self._exit_due):
-            _put(tensor, 0, rows, chosen.view(-1, *[1] * (tensor.dim() - 1)), torch.zeros_like(tensor[:1]))
+            _put(tensor, 0, rows, chosen.view(-1, *[1] * (tensor.dim() - 1)), torch.zeros_like(tensor.narrow(0, 0, 1)))
         self.active |= mask
 
     def observe(self) -> Tensor:
         """Raw observations, a new tensor of float32 (n, 20, 23)."""
         rows = (self.row.unsqueeze(1) + self._window).view(-1)
         observations = self._features.index_select(0, rows).view(self._count, WINDOW, -1)
-        observations[:, :, MARKET_FEATURES:] = self._positions
+        observations.narrow(2, MARKET_FEATURES, 3).copy_(self._positions)
         return observations
 
     def entries_allowed(self) -> Tensor:
         """Where the gates that training knows would let a buy pass now, bool (n,): flat, rested, in time, no halt."""
-        return self._entries(self._known.index_select(0, self.row)[:, 1]) & (self.account.contracts == 0)
+        return self._entries(self._known.index_select(0, self.row).select(1, 1)) & (self.account.contracts == 0)
 
     def step(self, actions: Tensor) -> Step:
         """Carry int64 actions (n,) out at the next bar's open; rewards float32 (n,) and true terminals bool (n,)."""
@@ -164,7 +183,8 @@ class Market:
     @property
     def net_pnl_usd(self) -> Tensor:
         """Equity at the bid less the capital in USD, float64 (n,)."""
-        return (self._equity - self._capital).double() / 100.0
+        pnl: Tensor = (self._equity - self._capital).double() / 100.0
+        return pnl
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
@@ -180,7 +200,7 @@ class Market:
         wanted = {"environments": self._count, "days": len(self._first_decision), "rows": len(self._features)}
         found = {"environments": state["active"].shape[0], "days": state["days"], "rows": state["rows"]}
         if wanted != found:
-            raise ValueError(f"the market's state is of {found}, this market has {wanted}: give the same file and count")
+            raise ValueError(f"the market's state is of {found}, this one has {wanted}: give the same file and count")
         self._seed = int(state["seed"])
         for name in _PLAYED:
             getattr(self, name).copy_(state[name.strip("_")])
@@ -219,7 +239,7 @@ class Market:
         """Book orders at the open of `cell` on the environments `rows`, and what follows from the new holding."""
         bid, ask = self._prices.opens.index_select(0, cell).unbind(1)
         row = cell - self._lane.index_select(0, rows)
-        minute = self._known.index_select(0, row)[:, 0]
+        minute = self._known.index_select(0, row).select(1, 0)
         booked = self._broker.book(before, Fill(bought, sold, ask, bid, right, minute))
         account, sizing = booked.account, self._trading.sizing
         self._accounts.index_copy_(1, rows, matrix_of(account))
@@ -229,7 +249,7 @@ class Market:
         stop = (average * (1.0 - sizing.stop_loss) + TOUCH_USD).masked_fill_(~held, float("-inf"))
         target = (average * (1.0 + sizing.take_profit) - TOUCH_USD).masked_fill_(~held, float("inf"))
         levels = torch.stack([average, stop, target])
-        self._real[2:].index_copy_(1, rows, levels)
+        self._levels.index_copy_(1, rows, levels)
         self._remember(rows, booked)
 
     def _remember(self, rows: Tensor, booked: Booked) -> None:
@@ -265,10 +285,10 @@ class Market:
             leaves |= day_lost & held
         self._exit_due.copy_(leaves)
         value = (mid / self._average - 1.0).clamp(-1.0, 3.0)
-        minutes = (self._known.index_select(0, self.row)[:, 0] - account.opened).double() / 60.0
+        minutes = (self._known.index_select(0, self.row).select(1, 0) - account.opened).double() / 60.0
         columns = torch.stack([account.side.double(), value, minutes.clamp(0.0, 2.0)], dim=1)
         newest = columns.masked_fill_(~held.unsqueeze(1), 0.0).to(torch.float32).unsqueeze(1)
-        self._positions.copy_(torch.cat([self._positions[:, 1:], newest], dim=1))
+        self._positions.copy_(torch.cat([self._positions.narrow(1, 1, WINDOW - 1), newest], dim=1))
         account.held_min.add_(held)
 
     def _leave(self, terminal: Tensor) -> None:
@@ -288,7 +308,7 @@ class Market:
 
     def _rows(self, mask: Tensor) -> Tensor:
         """Indices that hold all rows of `mask`: just those on the CPU, every one where looking would wait."""
-        return mask.nonzero().squeeze(1) if self.device.type == "cpu" else self._everyone
+        return mask.nonzero().squeeze(1) if self._looks else self._everyone
 
     def _begin_again(self, terminal: Tensor) -> None:
         if self._rows(terminal).numel():
@@ -312,7 +332,8 @@ class Market:
         bits = self._everyone * _signed(0xD1B54A32D192ED03) + self._episode * _signed(0x8CB92BA72F3D8DD7) + offset
         bits = (bits ^ _shifted(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
         bits = (bits ^ _shifted(bits, 27)) * _signed(0x94D049BB133111EB)
-        return _shifted(bits ^ _shifted(bits, 31), 11).double() * 2.0**-53
+        uniform: Tensor = _shifted(bits ^ _shifted(bits, 31), 11).double() * 2.0**-53
+        return uniform
 
 
 def _signed(value: int) -> int:
@@ -330,30 +351,9 @@ def _put(state: Tensor, dim: int, rows: Tensor, mask: Tensor, fresh: Tensor) -> 
     state.index_copy_(dim, rows, torch.where(mask, fresh, state.index_select(dim, rows)))
 
 
-def _meanings() -> list[list[int]]:
-    """By (side + 1) x 6 + action: whether it buys, which right (0 call, 1 put), what percent it sells."""
-    sold = {action: 100 - kept for action, kept in KEPT_PERCENT.items()} | {EXIT: 100}
-    resolved = [action for side in (-1, 0, 1) for action in RESOLUTION[side]]
-    return [[action in {BUY_CALL, BUY_PUT}, action == BUY_PUT, sold.get(action, 0)] for action in resolved]
-
-
 def _least_loss(capital: int, part: float) -> int:
     """The smallest loss in cents that is at least `part` of the capital, as float64 divides."""
     loss = int(capital * part) - 1
     while loss / capital < part:
         loss += 1
     return loss
-
-
-def _entry_rows(history: History, days: Sequence[TradingDay], trading: Trading) -> Tensor:
-    """Rows at whose close the clock and the window's bars allow an entry, bool (rows,)."""
-    risk = trading.risk
-    minute, gap = torch.from_numpy(history.minute), torch.from_numpy(history.gap)
-    allowed = torch.zeros(len(history.close), dtype=torch.bool)
-    for day in days:
-        rows = slice(day.first, day.end)
-        length = (day.session.close_ns - day.session.open_ns) // MINUTE_NS
-        late = length - minute[rows] <= risk.no_entry_before_close_min
-        early = minute[rows] < risk.no_entry_after_open_min
-        allowed[rows] = ~late & ~early & (gap[rows] <= risk.gap_min)
-    return allowed

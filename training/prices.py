@@ -38,7 +38,7 @@ class PriceTable:
     opens: Tensor  # int64 (cells, 2): bid and ask at the bar's open, cents a share
     closes: Tensor  # int64 (cells, 2): bid, and bid + ask, at the bar's close, cents a share
     mids: Tensor  # float64 (cells, 3): lowest, highest, and at the close, USD a share
-    costs: Tensor  # int64 (cells,): of one contract at its entry limit, millionths of a cent; `DENIED` where no gate lets
+    costs: Tensor  # int64 (cells,): of a contract at its entry limit, millionths of a cent, or `DENIED`
     lanes: Tensor  # int64 (rows, 2): the lane of the call and of the put nearest the money at this row's close
 
     def to(self, device: torch.device | str) -> PriceTable:
@@ -130,7 +130,7 @@ def price_table(history: History, days: tuple[TradingDay, ...], trading: Trading
 
 
 def packed(columns: Mapping[str, Tensor], lanes: Tensor, trading: Trading) -> PriceTable:
-    """The table of `columns`, `MOMENTS` to int64 (cells,) as in `DayPrices`, priced for entries by the desk's limits."""
+    """The table of `columns`: each of `MOMENTS`, int64 (cells,), as in `DayPrices`."""
     bid, ask = columns["close_bid"], columns["close_ask"]
     twice = [columns["lowest"], columns["highest"], bid + ask]
     return PriceTable(
@@ -148,11 +148,10 @@ def entry_costs(bid: Tensor, ask: Tensor, trading: Trading) -> Tensor:
     `DENIED` where there is no bid or the spread is wider than the gate lets pass. A premium budget in the same unit,
     divided by it and rounded down, is the number of contracts (`contracts_for`).
     """
-    rules = trading
-    limit = ask * millionths(1 + exact(rules.execution.entry_slack)) // MILLION
-    bound = (bid + ask) * millionths(1 + exact(rules.risk.price_collar)) // (2 * MILLION)
+    limit = ask * millionths(1 + exact(trading.execution.entry_slack)) // MILLION
+    bound = (bid + ask) * millionths(1 + exact(trading.risk.price_collar)) // (2 * MILLION)
     cost = torch.minimum(limit, bound).clamp(min=1) * SHARES * MILLION
-    narrow = (ask - bid) * 2 * MILLION <= (bid + ask) * millionths(exact(rules.risk.spread_max))
+    narrow = (ask - bid) * 2 * MILLION <= (bid + ask) * millionths(exact(trading.risk.spread_max))
     return torch.where(narrow & (bid > 0), cost, DENIED)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from daemon.core.fees import fees
 from daemon.core.limits import Paper, Risk, Trading
+from strategies.option_scalper import SPEC
 from tests.training.hand_market import (
     BUY_CALL,
     BUY_PUT,
@@ -26,7 +28,11 @@ from tests.training.hand_market import (
     cash,
     play,
 )
+from tests.training.made_up import random_walk
 from training.account import Broker
+from training.history import read_history
+from training.market import Market
+from training.prices import price_table
 
 # Fees by hand: a contract costs 0.05 USD to buy, 0.053 USD and 0.00003 of the proceeds to sell, rounded up an order.
 NO_REST = Trading(risk=replace(Risk(), cooldown_trade_s=0, cooldown_loss_s=0))
@@ -231,3 +237,74 @@ def test_fees_of_a_sale_are_always_those_of_the_core(quantity: int, bid: int) ->
     proceeds = bid * 100 * quantity
     found = Broker(Trading()).sell_fee(torch.tensor([quantity]), torch.tensor([proceeds]))
     assert int(found[0]) == int(fees(quantity, Decimal(proceeds) / 100, -1, Paper()) * 100)
+
+
+def _market(count: int = 8, seed: int = 1) -> Market:
+    return Market(HISTORY, PRICES, HISTORY.usable, Trading(), count=count, seed=seed)
+
+
+def _actions(steps: int, count: int = 8, seed: int = 3) -> torch.Tensor:
+    return torch.randint(0, 6, (steps, count), generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_market_that_was_saved_and_loaded_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    actions = _actions(900)  # more than two sessions each
+    market, other = _market(), _market(seed=2)
+    for index in range(450):
+        market.step(actions[index])
+    torch.save(market.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for index in range(450, 900):
+        one, again = market.step(actions[index]), other.step(actions[index])
+        assert torch.equal(one.rewards, again.rewards)
+        assert torch.equal(one.terminals, again.terminals)
+    assert torch.equal(market.observe(), other.observe())
+
+
+def test_a_saved_state_is_a_copy_and_fits_only_a_market_like_its_own() -> None:
+    market = _market()
+    state = market.state_dict()
+    market.step(_actions(1)[0])
+    assert not torch.equal(market.state_dict()["whole"], state["whole"])
+    with pytest.raises(ValueError, match=r"'environments': 8.*'environments': 4.*same file and count"):
+        _market(count=4).load_state_dict(state)
+
+
+def test_a_seed_gives_its_sessions_again_and_another_seed_other_ones() -> None:
+    def rows(seed: int) -> list[list[int]]:
+        market, found = _market(64, seed), []
+        for action in _actions(300, 64):
+            market.step(action)
+            found.append(market.row.tolist())
+        return found
+
+    assert rows(1) == rows(1)
+    assert rows(1)[0] != rows(2)[0]
+    first = {row // 390 for row in rows(1)[0]}
+    assert len(first) >= 4  # of the five usable sessions: 64 environments begin on all of them
+
+
+def test_the_sessions_that_are_drawn_are_uniform() -> None:
+    market = _market(20_000)
+    drawn = torch.bincount(market._draw(), minlength=len(HISTORY.usable)).double()
+    expected = 20_000 / len(HISTORY.usable)
+    statistic = float(((drawn - expected).square() / expected).sum())  # chi-squared with 4 degrees of freedom
+    assert statistic < 18.5  # its 0.1 % point is 18.47
+
+
+def test_observations_are_the_history_s_rows_with_the_position_and_a_new_tensor_each_time() -> None:
+    market = _market(4)
+    market.step(torch.zeros(4, dtype=torch.int64))
+    seen = market.observe()
+    for place, row in enumerate(market.row.tolist()):
+        assert seen[place, :, :20].tolist() == HISTORY.features[row - 19 : row + 1].astype("float32").tolist()
+        assert seen[place, :, 20:].abs().sum() == 0.0
+    kept = seen.clone()
+    market.step(torch.ones(4, dtype=torch.int64))
+    market.observe()
+    assert torch.equal(seen, kept)
+
+
+HISTORY = read_history(random_walk(26), SPEC, Trading())
+PRICES = price_table(HISTORY, HISTORY.usable, Trading())
+"""Five usable sessions."""
