@@ -195,14 +195,16 @@ def _folds(f: Findings) -> str:
 
 
 def _seeds(f: Findings) -> str:
-    runs = [run for run in f.runs if run.reward == f.reward]
+    if f.seeds < 2:
+        return _paragraph("Only one seed was trained: how much the seed decides is not known. Ten are advised.")
+    runs = sorted((run for run in f.runs if run.reward == f.reward), key=lambda run: run.fold)
     rows = []
     for index, group in groupby(runs, key=lambda run: run.fold):
         own = list(group)
         chosen = next((place for place, run in enumerate(own) if run.chosen), None)
         rows.append(plots.Strip(f"fold {index + 1}", [run.test_return for run in own], chosen, None))
     line = next((line for line in f.rewards if line.reward == f.reward), None)
-    if line is not None and f.seeds > 1:
+    if line is not None:
         found = line.net_return
         rows.append(plots.Strip("all: IQM", (), None, (found.estimate, found.low, found.high)))
     dots = _figure(
@@ -210,8 +212,6 @@ def _seeds(f: Findings) -> str:
         "One dot for each seed, the chosen one large. The bar is the interquartile mean over seeds and folds with its "
         "95 % interval over seeds.",
     )
-    if f.seeds < 2:
-        return dots + _paragraph("Only one seed was trained: how much the seed decides is not known. Ten are advised.")
     cloud = _figure(
         plots.scatter(
             [(run.validate_return, run.test_return, run.chosen) for run in runs],
