@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 CHUNK = 512
 """Samples worked on together: what one step touches stays in a core's second-level cache."""
 KEPT_BYTES = 1 << 29
 """Buffers kept from forward to backward; what would not fit is computed again in backward."""
+
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
@@ -37,7 +38,6 @@ class _Shape(NamedTuple):
     layers: int
     products: torch.dtype
     cells: torch.dtype
-    training: bool
 
 
 class _Cell(NamedTuple):
@@ -62,16 +62,15 @@ class _Workspace:
     """All buffers for one chunk of samples."""
 
     def __init__(self, shape: _Shape) -> None:
-        steps, samples, inputs, hidden, layers, products, cells, training = shape
+        steps, samples, inputs, hidden, layers, products, cells = shape
         self.shape = shape
-        kept = steps if training else 1
         self.reads = _wide(inputs + 1 + layers * hidden, steps + layers, samples, products)
         self.reads[inputs] = 1.0
-        self.gates = torch.empty(layers, kept, 4 * hidden, samples, dtype=cells)
-        self.states = torch.empty(layers, kept + 1, hidden, samples, dtype=cells)
-        self.squashed = torch.empty(layers, kept, hidden, samples, dtype=cells)
-        self.changes = [_wide(4 * hidden, kept, samples, products) for _ in range(layers)]
-        self.cells = [[self._cell(layer, step, kept) for layer in range(layers)] for step in range(steps)]
+        self.gates = torch.empty(layers, steps, 4 * hidden, samples, dtype=cells)
+        self.states = torch.empty(layers, steps + 1, hidden, samples, dtype=cells)
+        self.squashed = torch.empty(layers, steps, hidden, samples, dtype=cells)
+        self.changes = [_wide(4 * hidden, steps, samples, products) for _ in range(layers)]
+        self.cells = [[self._cell(layer, step) for layer in range(layers)] for step in range(steps)]
         self.bytes = sum(tensor.nbytes for tensor in (self.reads, self.gates, self.states, *self.changes))
         # read again at once, so shared by all steps
         self.differ = products != cells
@@ -89,10 +88,10 @@ class _Workspace:
         inputs, hidden = self.shape.inputs, self.shape.hidden
         return slice(inputs if layer else 0, inputs + 1 + (layer + 1) * hidden)
 
-    def _cell(self, layer: int, step: int, kept: int) -> _Cell:
+    def _cell(self, layer: int, step: int) -> _Cell:
         hidden, states = self.shape.hidden, self.states[layer]
         reads = self.reads[self.rows(layer)]
-        gates = self.gates[layer][step % kept]
+        gates = self.gates[layer, step]
         gate_i, gate_f, gate_o, gate_g = gates.chunk(4)
         return _Cell(
             reads=reads[:, step + layer],
@@ -104,16 +103,16 @@ class _Workspace:
             forget=gate_f,
             output=gate_o,
             candidate=gate_g,
-            state_before=states[step % (kept + 1)],
-            state_after=states[(step + 1) % (kept + 1)],
-            squashed=self.squashed[layer][step % kept],
-            change=self.changes[layer][:, step % kept],
+            state_before=states[step],
+            state_after=states[step + 1],
+            squashed=self.squashed[layer, step],
+            change=self.changes[layer][:, step],
         )
 
 
 def _wide(rows: int, steps: int, samples: int, dtype: torch.dtype) -> Tensor:
     """A buffer (rows, steps, samples) whose rows do not lie a power of two apart (they would share cache sets)."""
-    return torch.empty(rows, steps * samples + 16, dtype=dtype)[:, : steps * samples].unflatten(1, (steps, samples))
+    return torch.empty(rows, steps * samples + 16, dtype=dtype)[:, : steps * samples].view(rows, steps, samples)
 
 
 _pool: list[_Workspace] = []
@@ -295,6 +294,7 @@ class _Call(NamedTuple):
 
     every: bool  # outputs at all steps, not the last alone
     products: torch.dtype
+    cells: torch.dtype
     training: bool
     keep: Tensor | None  # (steps, 1, batch)
 
@@ -311,8 +311,7 @@ def _shape(call: _Call, inputs: Tensor, parameters: Sequence[Tensor], part: slic
         hidden=parameters[1].shape[1],
         layers=len(parameters) // 4,
         products=call.products,
-        cells=inputs.dtype,
-        training=call.training,
+        cells=call.cells,
     )
 
 
@@ -343,7 +342,7 @@ def _all_forward(
     steps, batch = inputs.shape[:2]
     hidden = parameters[1].shape[1]
     weights = _pack(parameters, call.products, input_gradient=False)
-    result = inputs.new_empty((steps, batch, hidden) if call.every else (batch, hidden))
+    result = parameters[0].new_empty((steps, batch, hidden) if call.every else (batch, hidden))
     kept: list[_Workspace | None] = []
     kept_bytes = 0
     for part in _chunks(batch):
@@ -378,7 +377,7 @@ class _Recurrence(torch.autograd.Function):
         kept, ctx.kept = ctx.kept, [None] * len(ctx.kept)  # a second backward fills them again
         hidden = parameters[1].shape[1]
         weights = _pack(parameters, call.products, input_gradient=ctx.needs_input_grad[1])
-        gradients = [inputs.new_zeros(packed.forward.shape) for packed in weights]
+        gradients = [parameters[0].new_zeros(packed.forward.shape) for packed in weights]
         input_gradient = torch.empty_like(inputs) if ctx.needs_input_grad[1] else None
         start_gradient = None if start is None else torch.empty_like(start)
         for part, ready in zip(_chunks(inputs.shape[1]), kept, strict=True):
@@ -414,22 +413,85 @@ def recurrence(
     start: Tensor | None = None,
     starts: Tensor | None = None,
     every: bool = False,
-    products: torch.dtype | None = None,
 ) -> Tensor:
-    """Outputs of a stacked LSTM on the CPU: the last, (batch, hidden), or with `every` all, (steps, batch, hidden).
+    """Outputs of an LSTM on the CPU: the last, (batch, hidden), or with `every` all of them, (steps, batch, hidden).
+
+    Under `torch.autocast` the matrix products are taken in its type; cell state, gates and sums keep theirs, which is
+    that of the parameters, and so is that of the result.
 
     Args:
-        inputs: float32 or float64 (steps, batch, inputs).
-        parameters: weight_ih, weight_hh, bias_ih, bias_hh of each layer, as `torch.nn.LSTM` has them.
+        inputs: (steps, batch, inputs), at least one step and one sample.
+        parameters: float32 or float64 weight_ih, weight_hh, bias_ih, bias_hh of each layer, as `torch.nn.LSTM` has
+            them: one or two layers.
         start: (batch, layers, 2, hidden), output and cell state before the first step; None: zeros.
-        starts: bool (steps, batch), true where the state is zeroed before that step; no gradient flows across.
-        products: type of the matrix products, e.g. torch.bfloat16; None: that of the inputs. All else keeps theirs.
+        starts: bool (steps, batch), true where the state is zeroed before that step, and no gradient flows across.
+
+    Raises:
+        ValueError: more than two layers, or `starts` with more than one, or nothing to run over.
     """
-    keep = None if starts is None else (~starts).to(inputs.dtype).unsqueeze(1)
-    training = torch.is_grad_enabled() and any(
-        tensor.requires_grad for tensor in (inputs, *parameters, *(() if start is None else (start,)))
+    layers, cells = len(parameters) // 4, parameters[0].dtype
+    if not 1 <= layers <= (2 if starts is None else 1) or 0 in inputs.shape:
+        raise ValueError(
+            f"found {layers} layers over inputs {tuple(inputs.shape)}, resets: {starts is not None}; expected one "
+            f"layer, or two without resets, over (steps, batch, inputs) without a 0: run a deeper stack layer by layer"
+        )
+    traced = (inputs, *parameters, *(() if start is None else (start,)))
+    call = _Call(
+        every=every,
+        products=torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else cells,
+        cells=cells,
+        training=torch.is_grad_enabled() and any(tensor.requires_grad for tensor in traced),
+        keep=None if starts is None else (~starts).to(cells).unsqueeze(1),
     )
-    call = _Call(every, products or inputs.dtype, training, keep)
-    if training:
-        return _Recurrence.apply(call, inputs, start, *parameters)
-    return _all_forward(call, inputs, start, parameters)[0]
+    if call.training:
+        apply: Any = _Recurrence.apply
+        result: Tensor = apply(call, inputs, start, *parameters)
+        return result
+    with torch.no_grad():
+        return _all_forward(call, inputs, start, parameters)[0]
+
+
+class Lstm(nn.Module):
+    """`torch.nn.LSTM` (`self.layers` holds its parameters) that trains faster on a CPU; elsewhere it is that one."""
+
+    def __init__(self, inputs: int, hidden: int, layers: int, generator: torch.Generator) -> None:
+        """Orthogonal weights, biases 0: Huang et al. 2022, "The 37 Implementation Details of PPO", detail L1."""
+        super().__init__()
+        self.layers = nn.LSTM(inputs, hidden, layers, batch_first=True)
+        for parameter in self.layers.parameters():
+            if parameter.dim() > 1:
+                nn.init.orthogonal_(parameter, 1.0, generator)
+            else:
+                nn.init.zeros_(parameter)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """The last output (batch, hidden) over rows (batch, steps, inputs), from a zero state.
+
+        Without gradients torch's own kernel is the faster one, and it is the one that an ONNX graph has.
+        """
+        exported = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+        if exported or rows.device.type != "cpu" or not torch.is_grad_enabled():
+            result: Tensor = self.layers(rows)[0][:, -1]
+            return result
+        return recurrence(rows.transpose(0, 1), list(self.layers.parameters()))
+
+    def step(self, inputs: Tensor, state: Tensor) -> Tensor:
+        """The state (batch, layers, 2, hidden), output and cell state, after one step over inputs (batch, inputs)."""
+        before = state.permute(2, 1, 0, 3).contiguous()
+        after = self.layers(inputs.unsqueeze(1), (before[0], before[1]))[1]
+        return torch.stack(after).permute(2, 1, 0, 3).float()
+
+    def sequence(self, inputs: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+        """All outputs (steps, batch, hidden) of one layer over inputs (steps, batch, inputs).
+
+        Args:
+            state: (batch, 1, 2, hidden), before the first step.
+            starts: bool (steps, batch), true where the state is zeroed before that step.
+        """
+        if inputs.device.type == "cpu":
+            return recurrence(inputs, list(self.layers.parameters()), start=state, starts=starts, every=True)
+        outputs = []
+        for now, fresh in zip(inputs, starts, strict=True):
+            state = self.step(now, state.masked_fill(fresh.view(-1, 1, 1, 1), 0.0))
+            outputs.append(state[:, -1, 0])
+        return torch.stack(outputs)
