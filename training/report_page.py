@@ -78,7 +78,7 @@ def _result(f: Findings) -> str:
         ("net return, sum", *(_with_interval(line.net_return) for line in lines)),
         ("in USD", *(number(line.figures.net_return * f.capital_usd, 0) for line in lines)),
         ("a session", *(percent(line.figures.mean, 3) for line in lines)),
-        ("Sharpe ratio, annual", *(_ratio(line, line.figures.sharpe_annual) for line in lines)),
+        ("Sharpe ratio, annual", *(_sharpe(line) for line in lines)),
         ("Sortino ratio, annual", *(_ratio(line, line.figures.sortino_annual) for line in lines)),
         ("Calmar ratio", *(_ratio(line, line.figures.calmar) for line in lines)),
         ("largest drawdown", *(share(line.figures.max_drawdown) for line in lines)),
@@ -270,11 +270,10 @@ def _rewards(f: Findings) -> str:
 
 def _luck(f: Findings) -> str:
     d, o, s = f.deflated, f.overfitting, f.snooping
-    effective = (
-        ""
-        if d.effective_trials is None
-        else f" <small>(as {d.effective_trials:.0f} independent ones: {number(d.deflated_effective, 3)})</small>"
-    )
+    effective = ""
+    if d.effective_trials is not None and d.trials > 1:
+        independent = f"with {d.effective_trials:.0f}, as many as are independent: {number(d.deflated_effective, 3)}"
+        effective = f" <small>({independent})</small>"
     rows = [
         ("Sharpe ratio a session", number(d.sharpe, 3)),
         ("probability that the true one is above 0 (PSR)", number(d.probabilistic, 3)),
@@ -317,7 +316,7 @@ def _scenarios(f: Findings) -> str:
         (
             escape(_scenario_name(line, f)),
             _with_interval(line.net_return),
-            _ratio(line, line.figures.sharpe_annual),
+            _sharpe(line),
             share(line.figures.max_drawdown),
             f"{line.figures.trades:,}",
             number(line.figures.fees_usd, 0),
@@ -373,9 +372,8 @@ def _learning(study: Study) -> str:
     for field, show, label, name in shown:
         thin = [[(float(point.steps), float(getattr(point, field))) for point in curve] for curve in curves]
         middle = _median(curves, field)
-        parts.append(
-            _figure(plots.learning(thin, middle, show, label, name), f"{name}: all runs thin, the median thick.")
-        )
+        caption = f"{name}: {len(curves)} runs thin, their median thick." if len(curves) > 1 else f"{name}, one run."
+        parts.append(_figure(plots.learning(thin, middle, show, label, name), caption))
     stopped = [trial for trial in study.trials if trial.stopped]
     said = "".join(
         f"<li>fold {one.fold + 1}, {escape(one.reward)}, seed {one.seed}: {escape(one.stopped)}</li>" for one in stopped
@@ -415,7 +413,7 @@ def _made(study: Study, f: Findings) -> str:
         ("SHA-256 of the bars", data.file_sha256),
         ("SHA-256 of the policy", f.policy_sha256 or "not exported with this report"),
         ("code version", study.code_version),
-        ("runs", f"{len(study.trials)} trained in {seconds / 60:,.0f} minutes together"),
+        ("runs", f"{len(study.trials)}, {seconds / 60:,.1f} minutes of training in all"),
         *((name, value) for name, value in study.machine.items()),
     ]
     settings = {name: value for name, value in study.settings.items() if name != "command"}
@@ -430,11 +428,7 @@ def _made(study: Study, f: Findings) -> str:
         (escape(name), escape(value if isinstance(value, str) else json.dumps(value)))
         for name, value in settings.items()
     ]
-    return (
-        _table(("", ""), fact_rows, "pairs")
-        + again
-        + f"<details><summary>Settings</summary>{_table(('', ''), setting_rows, 'pairs')}</details>"
-    )
+    return _table(("", ""), fact_rows, "pairs") + again + f"<h3>Settings</h3>{_table(('', ''), setting_rows, 'pairs')}"
 
 
 def _running(played: Sequence[Played], capital_usd: float) -> list[plots.Point]:
@@ -465,6 +459,13 @@ def _of(line: Line, value: float) -> str:
 
 def _ratio(line: Line, value: float) -> str:
     return number(value) if line.figures.deviation > 0.0 else "–"
+
+
+def _sharpe(line: Line) -> str:
+    found = line.sharpe_annual
+    if line.figures.deviation <= 0.0:
+        return "–"
+    return f"{number(found.estimate)} <small>{number(found.low)} to {number(found.high)}</small>"
 
 
 def _apart(gap: Interval) -> str:

@@ -165,7 +165,7 @@ def test_validation_is_compared_with_test_by_ranks_within_each_fold() -> None:
 
 
 def test_weekdays_between_the_spans_are_counted() -> None:
-    """Wednesday the 3rd to Friday the 5th leaves out one, Friday to Tuesday the 9th one, Wednesday 10th to 16th three."""
+    """January 2024: Wednesday 3 to Friday 5 and Friday 5 to Tuesday 9 leave out one each, Wednesday 10 to 16 three."""
     assert [fold.weekdays_left_out for fold in find(_hand_study()).folds] == [(1, 1), (2, 3)]
 
 
