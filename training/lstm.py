@@ -196,7 +196,7 @@ def _run_forward(
             cell.y_before.zero_()
             cell.state_before.zero_()
         else:
-            torch.neg(start[layer, 0], out=cell.y_before)
+            cell.y_before.copy_(start[layer, 0]).neg_()
             torch.mul(start[layer, 1], 2.0, out=cell.state_before)
     work.reads[: work.shape.inputs, : work.shape.steps].copy_(inputs)
     for step, cells in enumerate(work.cells):
