@@ -133,7 +133,7 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     own = findings.policy.figures
     ahead = [line for line in findings.baselines if line.figures.net_return >= own.net_return]
     said = f"deflated Sharpe {number(findings.deflated.deflated)}"
-    over = f"over {own.sessions} test sessions"
+    over = f"over {_count(own.sessions, 'test session')}"
     if own.trades == 0:
         return f"Never traded, so it equals always flat: nothing was learned that pays for its costs {over}."
     if ahead:
