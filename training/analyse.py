@@ -241,9 +241,10 @@ def _misfit(path: Path, spec: Spec, contract: str) -> str:
         if held != contract:
             return f"its contract hash is {held[:12]}…, the strategy's {contract[:12]}…"
     try:
-        graph = onnx.load(path).graph
-    except (OSError, ValueError, RuntimeError) as error:
+        onnx.checker.check_model(str(path))
+    except (OSError, onnx.checker.ValidationError) as error:
         return f"it is no ONNX file ({type(error).__name__})"
+    graph = onnx.load(path).graph
     shapes = {
         item.name: [d.dim_value for d in item.type.tensor_type.shape.dim][1:] for item in (*graph.input, *graph.output)
     }
@@ -540,7 +541,7 @@ SENTENCES = {
 def told(report: Report) -> str:
     """The report as a table and a sentence for a person."""
     kind = "bars" if report.analysis == "lookahead" else "sessions"
-    counts = f"{report.compared:,} observations and {report.decisions:,} decisions compared"
+    counts = f"{report.compared:,} observations and rows of tables, {report.decisions:,} decisions compared"
     lines = [f"{report.analysis} of {report.strategy}: {report.samples} {kind} sampled, {counts}"]
     clean, changed = SENTENCES[report.analysis]
     if report.clean:

@@ -270,7 +270,7 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 def _already(request: DownloadRequest, identity: Mapping[str, Any], left_out: tuple[str, ...]) -> DownloadSummary:
     """The summary of a finished file of the same request; every other file at --out is left alone."""
     told = "another file stands there"
-    with contextlib.suppress(pa.ArrowException, OSError, msgspec.DecodeError, KeyError):
+    with contextlib.suppress(pa.ArrowException, OSError, msgspec.DecodeError, KeyError, TypeError):
         metadata = pa.parquet.read_schema(request.out).metadata or {}
         held = msgspec.json.decode(metadata[METADATA_KEY])
         summary = msgspec.convert(held["summary"], DownloadSummary)

@@ -207,6 +207,52 @@ def test_a_strategy_that_needs_more_than_it_says_has_no_observation_with_its_own
     assert report.decisions_changed == missing[0].bars
 
 
+# --- other shapes ---------------------------------------------------------------------------------------------------
+
+
+class Fickle:
+    """Its decisions are part of what it sees next: a policy cannot be asked ahead of it."""
+
+    spec = msgspec.structs.replace(SPEC, observation_shape=(1, 3), features=("a", "b"), symbols=("SPY", "QQQ"))
+    state_type = Memory
+
+    def __init__(self, peek: float) -> None:
+        self._peek = peek
+
+    def start(self) -> Memory:
+        return Memory()
+
+    def observe(self, state: Memory, bars: tuple[Bar, ...], view: View) -> tuple[Memory, Observation | None]:
+        state = msgspec.structs.replace(state, seen=state.seen + 1)
+        values = np.array([[state.average, len(bars), self._peek]], dtype="<f4")
+        return state, Observation(values.tobytes(), (1, 3))
+
+    def correct(self, state: Memory, bar: Bar) -> Memory:
+        return state
+
+    def decide(self, state: Memory, answer: Answer, view: View) -> tuple[Memory, Decision]:
+        state = msgspec.structs.replace(state, average=state.average + answer.logits[0])
+        return state, Decision(Choice((1.0,), 0, 1.0), 0, Target(0, 100))
+
+
+def test_symbols_that_close_together_are_one_moment_and_decisions_may_feed_back(tape: Path, tmp_path: Path) -> None:
+    spy = [bar for moment in analyse.moments_of(tape, SPEC) for bar in moment.bars][:100]
+    pairs = [bar for one in spy for bar in (one, msgspec.structs.replace(one, symbol="QQQ"))]
+    moments = analyse.moments_of(write_csv(tmp_path / "pairs.csv", pairs), Fickle.spec)
+    assert [len(moment.bars) for moment in moments] == [2] * 100
+    asked: list[int] = []
+
+    def batch(observations: npt.NDArray[np.float32]) -> Column:
+        asked.append(len(observations))
+        return observations[:, 0, :2].astype(np.float64) + 1.0
+
+    subject = analyse.Subject("fickle", lambda bars: Fickle(float(len(bars))), None, takes_bars=True)
+    report = analyse.lookahead(subject, moments, analyse.Policy("one", batch), 1, 0)
+    assert asked[:3] == [1, 1, 1]  # one before the first decision, then each as the decisions make it
+    assert {change.feature for change in report.changes} == {"value 2"}
+    assert {change.run for change in report.changes} == {"cut"}  # the wild future is as long as the real one
+
+
 # --- the real one -------------------------------------------------------------------------------------------------
 
 
@@ -286,3 +332,22 @@ def test_a_model_of_another_shape_is_refused(tape: Path, capsys: pytest.CaptureF
     assert "{'observation': [20, 23], 'logits': [6]}, expected {'observation': [5, 2], 'logits': [2]}" in (
         capsys.readouterr().err
     )
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "policy.onnx").write_text("no model")
+    assert analyse.main(["warmup", "--strategy", "option_scalper", "--model", str(tmp_path)]) == 2
+    assert "it is no ONNX file" in capsys.readouterr().err
+
+
+def test_a_table_with_another_number_of_rows_is_refused(tape: Path) -> None:
+    subject = analyse.Subject("short", lambda _: anchored(), lambda *columns, **_: columns[3][1:, None])
+    with pytest.raises(analyse.AnalyseError, match=r"feature_table of short has shape \(1559, 1\) for 1560 bars"):
+        analyse.tabled(subject, analyse.moments_of(tape, SPEC))
+
+
+def test_a_file_of_one_session_cannot_vary_the_history(tape: Path, tmp_path: Path) -> None:
+    one = tmp_path / "one.csv"
+    one.write_text("\n".join([*tape.read_text().splitlines()[:391], ""]))
+    with pytest.raises(analyse.AnalyseError, match="no session has more than 40 bars before it in 390 bars"):
+        report_of("warmup", "anchored", one)

@@ -9,9 +9,12 @@ import json
 import resource
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -427,6 +430,61 @@ def test_when_the_broker_says_that_no_call_is_left_the_next_one_waits_until_its_
     assert passing.slept == [60.0]  # the clock began with a minute, which is the broker's window
 
 
+@contextmanager
+def answering(status: int, body: str, trickle_s: float = 0.0) -> Iterator[str]:
+    """The address of a server that gives the same answer to every GET, a byte at a time where it trickles."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with suppress(OSError):  # the client may have left
+                for piece in body if trickle_s else [body]:
+                    self.wfile.write(piece.encode())
+                    time.sleep(trickle_s)
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            """Nothing is written."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (200, '{"bars": {}, "next_page_token": "same"}', r"SPY: Alpaca's pages do not end \(page token 'same'\)"),
+        (200, '{"bars": {"SPY": "none"}}', "SPY: Alpaca's page holds 'none': expected a list of bars"),
+        (200, "[]", "8 attempts, the last: HTTP 200 without a page of bars"),
+        (302, "", "8 attempts, the last: HTTP 302 without a page of bars"),
+        (422, "<html>no</html>", "Alpaca refused, HTTP 422: <html>no</html>: correct what it names"),
+    ],
+)
+def test_an_answer_that_makes_no_sense_ends_the_download(tmp_path: Path, status: int, body: str, says: str) -> None:
+    with answering(status, body) as url:
+        request = DownloadRequest(("SPY",), *SPAN, "1Min", tmp_path / "bars.parquet", url=url)
+        with pytest.raises(DownloadError, match=says):
+            download(request, KEYS, lambda _: None, Passing().clock)
+
+
+def test_an_answer_that_trickles_in_ends_at_the_deadline(tmp_path: Path) -> None:
+    heard: list[str] = []
+    with answering(200, "x" * 1000, trickle_s=0.01) as url:
+        request = DownloadRequest(("SPY",), *SPAN, "1Min", tmp_path / "bars.parquet", url=url, deadline_s=0.05)
+        with pytest.raises(DownloadError, match="no answer in time"):
+            download(request, KEYS, heard.append, Passing().clock)
+    assert heard[0] == "no answer in time; asking again in 1 s"
+
+
 def test_recent_sip_on_the_free_plan_is_explained(tmp_path: Path) -> None:
     with alpaca(spy()) as server:
         server.faults.add("insufficient_subscription", where={"stream": "rest"})
@@ -467,17 +525,24 @@ def test_an_out_that_cannot_be_written_is_said_before_anything_is_asked(shared: 
     assert requests_so_far(shared) == so_far
 
 
-def test_a_full_disk_leaves_nothing_at_out_and_the_next_attempt_goes_on(shared: Serving, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file_bytes", [12_000, 35_000], ids=["no part fits", "the parts fit, the whole does not"])
+def test_a_full_disk_leaves_nothing_at_out_and_the_next_attempt_goes_on(
+    shared: Serving, tmp_path: Path, file_bytes: int
+) -> None:
     out = tmp_path / "bars.parquet"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, before[1]))  # bytes of one file: no part fits
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, before[1]))
     try:
-        with pytest.raises(DownloadError, match=r"cannot be written \(File too large\).*make room"):
-            fetch(shared, out)
+        with pytest.raises(DownloadError, match=r"cannot be written \(.*File too large.*make room"):
+            fetch(shared, out, end="2024-08-01")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not out.exists()
-    assert fetch(shared, out).bars == {"SPY": 5 * 390 + 210}
+    kept = {path.name for path in out.with_name("bars.parquet.part").glob("SPY-*.parquet")}
+    assert len(kept) == (0 if file_bytes == 12_000 else 3)
+    so_far = requests_so_far(shared)
+    assert fetch(shared, out, end="2024-08-01").bars == {"SPY": 6 * 390 + 210}
+    assert requests_so_far(shared) - so_far == 3 - len(kept)
 
 
 # --- the command line ---------------------------------------------------------------------------------------------
@@ -540,6 +605,8 @@ def test_missing_keys_and_an_address_in_the_clear_are_refused(
     monkeypatch.setenv("RLTRADER_ALPACA__DATA_URL", "http://data.example.com")
     assert "RLTRADER_ALPACA__DATA_URL is no address for data: expected https://" in said()[2]
     monkeypatch.delenv("RLTRADER_ALPACA__DATA_URL")
+    monkeypatch.setenv("APCA_API_SECRET_KEY", f"{KEYS.secret} {KEYS.secret}")
+    assert "APCA_API_KEY_ID or APCA_API_SECRET_KEY is no key" in said()[2]
     monkeypatch.setenv("APCA_API_SECRET_KEY", "")
     assert said()[::2] == (2, "download: no keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment\n")
 
