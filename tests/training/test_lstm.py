@@ -150,6 +150,26 @@ def test_under_autocast_the_products_are_bfloat16_and_the_result_stays_near() ->
         _close([output.detach(), *gradients], [expected[0], *expected[1]], tolerance=2e-2)
 
 
+def test_under_autocast_all_outputs_after_a_given_state_stay_near_too() -> None:
+    layer = Lstm(8, 16, 1, torch.Generator().manual_seed(0))
+    rows, weight = _inputs(6, 5, 8).requires_grad_(), _inputs(6, 5, 16, seed=1)
+    state, starts = _inputs(5, 1, 2, 16, seed=2).requires_grad_(), torch.zeros(6, 5, dtype=torch.bool)
+    starts[3, ::2] = True
+    wanted = [rows, state, *layer.parameters()]
+
+    def run() -> Tensor:
+        return layer.sequence(rows, state, starts)
+
+    expected = _gradients(run, wanted, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = run()
+        stepped = layer.step(rows[0].bfloat16(), state)
+    gradients = torch.autograd.grad((output * weight).sum(), wanted)
+    assert output.dtype == stepped.dtype == torch.float32
+    _close([output.detach(), *gradients], [expected[0], *expected[1]], tolerance=2e-2)
+    _close([stepped[:, 0, 0].detach()], [expected[0][0]], tolerance=2e-2)
+
+
 def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.LSTM(3, 4, 2, batch_first=True)
     parameters, rows = list(module.parameters()), _inputs(6, 5, 3)
