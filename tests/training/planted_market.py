@@ -231,13 +231,15 @@ class BeliefActor:
 class TensorVecEnv(VecEnv):
     """An `Environment` as Stable-Baselines3 steps it: the same tensors, seen through NumPy without a copy."""
 
-    def __init__(self, environment: Environment, count: int) -> None:
+    def __init__(
+        self, environment: Environment, count: int, shape: tuple[int, ...] = (WINDOW, FEATURES), actions: int = ACTIONS
+    ) -> None:
         self._environment = environment
         self._actions = torch.zeros(count, dtype=torch.int64)
         super().__init__(
             count,
-            gymnasium.spaces.Box(-np.inf, np.inf, (WINDOW, FEATURES), np.float32),
-            gymnasium.spaces.Discrete(ACTIONS),
+            gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32),
+            gymnasium.spaces.Discrete(actions),
         )
 
     def reset(self) -> npt.NDArray[np.float32]:
