@@ -343,7 +343,8 @@ def _signed(value: int) -> int:
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
     """Shift right without the sign."""
-    return (bits >> by) & (2 ** (64 - by) - 1)
+    shifted: Tensor = (bits >> by) & (2 ** (64 - by) - 1)
+    return shifted
 
 
 def _put(state: Tensor, dim: int, rows: Tensor, mask: Tensor, fresh: Tensor) -> None:
