@@ -133,7 +133,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What one update did, averaged over its minibatches."""
+    """What one update did, averaged over its minibatches; reward, explained variance and steps are of this process."""
 
     steps: int
     updates: int
@@ -248,11 +248,13 @@ class Trainer:
             seed: of this trainer's own generator, from which actions and minibatches are drawn.
             precision: "float32", or "bf16" for the network's products; weights, losses and moments stay float32.
             average: for several processes with equal weights and a share of the environments each: replaces all
-                tensors it is given (the gradients of a minibatch, then one tensor with its loss and KL) in place by
-                their means over the processes. Each process normalises the advantages of its own minibatches.
+                tensors it is given (the gradients of a minibatch, then its figures, so that all processes stop at the
+                same KL or the same loss that is not finite) in place by their means over the processes. Each process
+                normalises the advantages of its own minibatches.
 
         Raises:
             ValueError: coefficients that do not fit each other or the network.
+            TypeError: the network is not an `nn.Module`.
         """
         if not isinstance(network, nn.Module):
             raise TypeError(f"the network is a {type(network).__name__}, expected an nn.Module")
@@ -312,8 +314,18 @@ class Trainer:
         return copy.deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`, made by a trainer with the same network, environments and coefficients."""
+        """Go on from `state`, made by a trainer with the same network, environments and coefficients.
+
+        Raises:
+            ValueError: it was made with another number of environments, or the one carries a state and the other not.
+        """
         state = copy.deepcopy(state)
+        found, expected = state["starts"].shape[0], self._starts.shape[0]
+        if found != expected or (state["hidden"] is None) != (self._hidden is None):
+            raise ValueError(
+                f"the state is of {found} environments with{'out' if state['hidden'] is None else ''} a carried state, "
+                f"expected {expected} with{'out' if self._hidden is None else ''}: use the settings it was made with"
+            )
         self.updates = state["updates"]
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -342,20 +354,8 @@ class Trainer:
             math.fsum(column) / len(rows) for column in zip(*rows, strict=True)
         )
         self.updates += 1
-        return Progress(
-            steps=self.steps,
-            updates=self.updates,
-            reward=reward,
-            policy_loss=policy_loss,
-            value_loss=value_loss,
-            entropy=entropy,
-            kl=kl,
-            clip_fraction=clip_fraction,
-            explained_variance=explained,
-            gradient_norm=norm,
-            learning_rate=rate,
-            epochs=epochs,
-        )
+        of_policy = (policy_loss, value_loss, entropy, kl, clip_fraction)
+        return Progress(self.steps, self.updates, reward, *of_policy, explained, norm, rate, epochs)
 
     @torch.no_grad()
     def _collect(self) -> tuple[Batch, Tensor]:
@@ -364,7 +364,7 @@ class Trainer:
         shape = (c.rollout_steps, c.environments)
         rewards, values = torch.empty((2, *shape), device=self._device)
         ends = torch.empty(shape, dtype=torch.bool, device=self._device)
-        prepared = self._observe()
+        prepared = self._prepare(self.environment.observe())
         rollout = self._storage(prepared)
         for index in range(c.rollout_steps):
             now = slice(index * c.environments, (index + 1) * c.environments)
@@ -374,17 +374,19 @@ class Trainer:
                 if index % self._sequence == 0:
                     segments = index // self._sequence * c.environments
                     rollout.hidden[segments : segments + c.environments] = self._hidden
-            logits, values[index], following = self._forward(prepared)
+            logits, values[index], following = self._forward(prepared, self._hidden)
             log_all = torch.log_softmax(logits, dim=-1)
             noise = torch.empty_like(log_all).exponential_(generator=self._generator)
-            taken = (log_all.exp() / noise).argmax(dim=-1, keepdim=True)  # the least of exponential waiting times
+            taken = (log_all.exp() / noise).argmax(dim=-1, keepdim=True)  # the first of racing exponential clocks
             rollout.actions[now] = taken.squeeze(1)
             rollout.log_probabilities[now] = log_all.gather(1, taken).squeeze(1)
-            step = Step(*self.environment.step(rollout.actions[now]))
+            step = self.environment.step(rollout.actions[now])
             rewards[index], ends[index] = self._rewards(step, following)
-            self._begin(ends[index], following)
-            prepared = self._observe()
-        last_values = self._forward(prepared)[1]
+            self._starts = ends[index].clone()
+            if following is not None:  # an episode begins from the zero state
+                self._hidden = torch.where(self._starts.view(-1, *(1,) * (following.dim() - 1)), 0.0, following)
+            prepared = self._prepare(self.environment.observe())
+        last_values = self._forward(prepared, self._hidden)[1]
         advantages = generalized_advantages(
             rewards, values, ends, last_values, discount=c.discount, gae_lambda=c.gae_lambda
         )
@@ -394,18 +396,18 @@ class Trainer:
         unexplained = advantages.var() / rollout.returns.var().clamp_min(1e-12)
         return rollout, torch.stack([rewards.mean(), 1.0 - unexplained])
 
-    def _observe(self) -> Tensor:
-        """The prepared observations, in the type that the products want."""
-        prepared: Tensor = self.network.prepare(self.environment.observe())
+    def _prepare(self, observations: Tensor) -> Tensor:
+        """Prepared observations, in the type that the products want."""
+        prepared: Tensor = self.network.prepare(observations)
         return prepared.bfloat16() if self._precision == "bf16" and prepared.is_floating_point() else prepared
 
-    def _forward(self, prepared: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _forward(self, prepared: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Logits and values in float32, and the next hidden state."""
         with _autocast(self._device, self._precision):
-            if self._hidden is None:
+            if hidden is None:
                 logits, values = self.network(prepared)
                 return logits.float(), values.float(), None
-            logits, values, following = self.network(prepared, self._hidden)
+            logits, values, following = self.network(prepared, hidden)
             return logits.float(), values.float(), following.float()
 
     def _rewards(self, step: Step, following: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -416,18 +418,9 @@ class Trainer:
         if self._device.type == "cpu" and not bool(step.truncated.any()):  # elsewhere looking would wait for the device
             return step.rewards, ends
         if step.last is None:
-            raise ValueError("a step was truncated without `last`: return the observations before the reset")
-        prepared = self.network.prepare(step.last)
-        with _autocast(self._device, self._precision):
-            values = self.network(prepared)[1] if following is None else self.network(prepared, following)[1]
-        rest = torch.where(step.truncated, self.coefficients.discount * values.float(), 0.0)
-        return step.rewards + rest, ends
-
-    def _begin(self, ends: Tensor, following: Tensor | None) -> None:
-        """Note where an episode begins; it begins from the zero state."""
-        self._starts = ends.clone()
-        if following is not None:
-            self._hidden = torch.where(ends.view(-1, *(1,) * (following.dim() - 1)), 0.0, following)
+            raise ValueError("a step has `truncated` without `last`: return the observations before the reset as well")
+        values = self._forward(self._prepare(step.last), following)[1]
+        return step.rewards + torch.where(step.truncated, self.coefficients.discount * values, 0.0), ends
 
     def _storage(self, prepared: Tensor) -> Batch:
         """Room for one rollout, taken once."""

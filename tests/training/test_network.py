@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.network import CLIP, FEATURES, IDENTITY, ActorCritic, Policy, Scaling, fit_scaling, parameter_count
+from training.network import (
+    CLIP,
+    FEATURES,
+    IDENTITY,
+    NETWORKS,
+    ActorCritic,
+    Policy,
+    Scaling,
+    build,
+    fit_scaling,
+    parameter_count,
+)
+from training.ppo import Network
 
 
 def test_actor_and_critic_have_163559_parameters_together() -> None:
@@ -45,6 +57,28 @@ def test_a_scaled_feature_beyond_the_clip_counts_as_the_clip() -> None:
     at_the_clip = torch.full((1, 20, 23), 1.0 + 2.0 * CLIP)
     assert torch.equal(policy(at_the_clip), policy(at_the_clip + 1000.0))
     assert not torch.equal(policy(at_the_clip), policy(at_the_clip - 1.0))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_trained_on_prepared_observations_answers_as_what_is_exported_does_on_raw_ones(name: str) -> None:
+    scaling = Scaling(mean=(0.5,) * FEATURES, scale=(2.0,) * FEATURES, clip=(CLIP,) * FEATURES)
+    network = build(name, scaling, seed=1)
+    raw = torch.randn(7, 20, 23, generator=torch.Generator().manual_seed(2)) * 8.0
+    logits, values = network(network.prepare(raw))
+    assert logits.shape == (7, 6)
+    assert values.shape == (7,)
+    torch.testing.assert_close(network.policy(raw), logits)
+    assert isinstance(network, Network)
+    assert not hasattr(network, "start")  # the LSTM's state is zero at every decision, so none is carried
+
+
+def test_the_recurrent_network_has_60455_parameters() -> None:
+    assert parameter_count(build("lstm", IDENTITY, seed=0)) == 60_455
+
+
+def test_a_network_of_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="called 'cnn': expected one of mlp, lstm"):
+        build("cnn", IDENTITY, seed=0)
 
 
 def test_the_same_seed_starts_with_the_same_bytes_and_another_seed_with_others() -> None:

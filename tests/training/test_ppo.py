@@ -329,6 +329,14 @@ def test_coefficients_that_do_not_fit_are_refused(wrong: dict[str, Any], complai
         _trainer(Remembering(1), replace(NOISY, **wrong))
 
 
+def test_a_state_of_other_environments_is_refused() -> None:
+    state = _trainer(Reactive(1), NOISY).state_dict()
+    with pytest.raises(ValueError, match="of 6 environments without a carried state, expected 3 without"):
+        _trainer(Reactive(1), replace(NOISY, environments=3)).load_state_dict(state)
+    with pytest.raises(ValueError, match="of 6 environments without a carried state, expected 6 with:"):
+        _trainer(Remembering(1), NOISY).load_state_dict(state)
+
+
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="precision is 'fp8': expected one of float32, bf16"):
         _trainer(Reactive(1), NOISY, precision="fp8")
