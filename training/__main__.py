@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
-NEEDED = ("torch", "onnx", "onnxscript")
+NEEDED = ("torch", "onnx", "onnxscript", "gymnasium", "optuna", "arch", "tensorboard")
 USAGE_ERROR = 2
 
 
 def main() -> int:
     """Run `train-and-export`; returns the exit code."""
+    if sys.argv[1:2] == ["download"]:  # needs no more than the daemon has
+        from training import download
+
+        return download.main(sys.argv[2:])
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         sys.stderr.write(

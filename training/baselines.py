@@ -29,7 +29,7 @@ from training.market import Market
 from training.study import Played
 
 RANDOM_DRAWS = 1000
-DRAWS_AT_ONCE = 50
+ENVIRONMENTS = 2000  # of the tensor market, for random traders played at once
 RANDOM_DESKS = 5  # of them through the dry run, for the table of baselines
 
 FLAT, HOLD_SHARES, RANDOM, RULE = "always flat", "buy and hold", "random", "simple rule"
@@ -85,14 +85,14 @@ def buy_and_hold(data: Data, dates: Sequence[str], capital_usd: float) -> Played
 
 def random_trader(policy: Played, data: Data, dates: Sequence[str], trading: Trading, seed: int) -> RandomTrader:
     """A random trader with about the trades and the holding times of `policy` on these sessions."""
-    return random_like(policy.sessions, lambda trader: _market_play(trader, data, dates, trading, DRAWS_AT_ONCE), seed)
+    return random_like(policy.sessions, lambda trader: _market_play(trader, data, dates, trading), seed)
 
 
 def random_totals(trader: RandomTrader, data: Data, dates: Sequence[str], trading: Trading, draws: int) -> list[float]:
     """Net P&L in USD over all of `dates` of each of `draws` random traders, through the tensor market."""
     totals: list[float] = []
     while len(totals) < draws:
-        results = _market_play(trader, data, dates, trading, DRAWS_AT_ONCE)
+        results = _market_play(trader, data, dates, trading)
         pnl = torch.tensor([result.pnl_usd for result in results], dtype=torch.float64).reshape(-1, len(dates))
         totals.extend(round(total, 2) for total in pnl.sum(dim=1).tolist())
     return totals[:draws]
@@ -145,9 +145,8 @@ def scenarios(
     return found
 
 
-def _market_play(
-    trader: RandomTrader, data: Data, dates: Sequence[str], trading: Trading, draws: int
-) -> tuple[SessionResult, ...]:
+def _market_play(trader: RandomTrader, data: Data, dates: Sequence[str], trading: Trading) -> tuple[SessionResult, ...]:
     days = data.on(dates)
+    draws = -(-ENVIRONMENTS // len(days))
     market = Market(data.history, data.prices, days, trading, count=draws * len(days), auto_reset=False)
     return play(market, trader, dates, trading.risk.confidence_min)

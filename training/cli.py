@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
     how.add_argument("--device", default=defaults.device, help="cpu, cuda or cuda:N (%(default)s)")
     share = "of one thread each: they share the trials, or the one trial's environments (%(default)s)"
-    how.add_argument("--processes", type=int, default=2, help=share)
+    how.add_argument("--processes", type=int, default=defaults.processes, help=share)
     test = found.add_argument_group("how to evaluate")
     folds = "walk-forward folds; 1 splits the sessions 60/20/20 (%(default)s)"
     test.add_argument("--folds", type=int, default=defaults.folds, help=folds)
@@ -111,8 +111,10 @@ def parser() -> argparse.ArgumentParser:
     other = found.add_argument_group("a policy that was trained elsewhere")
     bring = "bring the PPO model in this Stable-Baselines3 zip into the store, with the same checks"
     other.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
-    layers = "of that model's layers, which its file does not say readably (%(default)s)"
-    other.add_argument("--activation", choices=sorted(ACTIVATIONS), default="tanh", help=layers)
+    layers = "of that model's layers, which its file does not say readably (tanh, unless the file says another)"
+    other.add_argument("--activation", choices=sorted(ACTIVATIONS), help=layers)
+    proof = "outputs of the original that the imported policy must give again; see training/import_sb3.py"
+    other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
     return found
 
 
@@ -155,9 +157,8 @@ def _train(arguments: Sequence[str]) -> int:
     try:
         with Display(len(requests_of(settings)), settings.steps) as display:
             if chosen.import_sb3 is not None:
-                outcome = import_and_export(
-                    replace(settings, processes=1), chosen.import_sb3, chosen.activation, display
-                )
+                alone = replace(settings, processes=1)
+                outcome = import_and_export(alone, chosen.import_sb3, chosen.activation, chosen.golden, display)
             else:
                 outcome = train_and_export(settings, display)
     except Stopped:

@@ -7,27 +7,32 @@ give the same weights byte for byte on one machine's CPU, stopped and gone on wi
 
 from __future__ import annotations
 
+import hashlib
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
+from torch import nn
 
 from training import baselines
 from training.data import described, observations
-from training.evaluation import as_metrics, figures
+from training.dry_run import dry_run
+from training.evaluation import as_metrics, figures, play
 from training.export import Release, export
+from training.import_sb3 import import_sb3
 from training.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.market import Market
+from training.network import parameter_count
 from training.pool import Flag, stop_on_signals, work_through
 from training.promotion import Findings
 from training.report import files, write_report
 from training.run_folder import STUDY_FILE, code_version, machine, open_run, write_whole
 from training.settings import Settings, requests_of
 from training.study import Baseline, Study, Trial, encode
-from training.tasks import Compared, another, chosen_network, compare, prepare, train_one
+from training.tasks import Chosen, Compared, another, compare, policy_of, prepare, train_one
 from training.team import Team, together
 from training.trial import News, Request
 
@@ -63,17 +68,39 @@ def train_and_export(settings: Settings, listen: Listener, flag: Flag | None = N
         return _Run(settings, listen, stop).outcome()
 
 
+def import_and_export(
+    settings: Settings, path: Path, activation: str | None, golden: Path | None, listen: Listener
+) -> Outcome:
+    """Bring a policy that Stable-Baselines3 trained into the store, tested and reported like one trained here.
+
+    Raises:
+        ImportSb3Error: the file cannot be imported; the text says why and what helps.
+        ValueError and others: as `train_and_export`.
+    """
+    imported = import_sb3(path, settings.strategy, activation=activation, golden=golden)
+    also = {
+        "imported": path.name,
+        "imported_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "stable_baselines3": imported.version,
+        "activation": imported.activation,
+        "coefficients": imported.hyperparameters,
+        "network": f"{imported.activation} {parameter_count(imported.module)} parameters",
+    }
+    steps = int(imported.hyperparameters.get("num_timesteps") or 0)
+    return _Run(settings, listen, threading.Event(), also).imported(imported.module, steps)
+
+
 class _Run:
     """One run in the first process."""
 
-    def __init__(self, settings: Settings, listen: Listener, flag: Flag) -> None:
+    def __init__(self, settings: Settings, listen: Listener, flag: Flag, also: Mapping[str, Any] | None = None) -> None:
         self._settings = settings
         self._listen = listen
         self._flag = flag
         version = code_version()
         listen(f"reading {settings.bars.name}")
         prepared = prepare((settings, Path(), version))
-        identity = settings.identity(prepared.data.info.sha256)
+        identity = {**settings.identity(prepared.data.info.sha256), **(also or {})}
         digest = settings_digest(identity)
         self._name = f"{settings.strategy}-{settings.network}-{digest[:8]}"
         folder = settings.run_folder or RUNS / self._name
@@ -81,25 +108,56 @@ class _Run:
         self._digest = digest
         self._argument = (settings, folder, version)
         self._prepared = replace(prepared, folder=folder)
+        self._identity = identity
+        self._prior: tuple[tuple[float, ...], int] = ((), 0)
         self._ledger = Ledger(ledger_path(settings.out, settings.strategy))
 
     def outcome(self) -> Outcome:
         """Everything from the first trial to the version in the store."""
         p, requests = self._prepared, requests_of(self._settings)
         self._listen(f"{len(requests)} of {self._settings.steps:,} steps each; run folder {p.folder}")
-        dates = [date for fold in p.folds for date in fold.test]
-        prior, openings = self._ledger.prior(dates, excluding=self._name)
-        self._record(self._openings())
+        self._opened()
         trials = self._trained(requests)
-        self._record([self._line(trial) for trial in trials])
         chosen = choose(trials, self._settings)
+        policies = [policy_of(requests[i], p.trial_folder(requests[i]).weights()) for i in chosen]
+        return self._told(trials, chosen, policies)
+
+    def imported(self, policy: nn.Module, steps: int) -> Outcome:
+        """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
+        p = self._prepared
+        self._opened()
+        days = p.data.on(p.folds[0].validate)
+        arena = Market(p.data.history, p.data.prices, days, p.trading, count=len(days), auto_reset=False)
+        trial = Trial(
+            fold=0,
+            seed=0,
+            reward=self._settings.rewards[0],
+            steps=steps,
+            seconds=0.0,
+            chosen_steps=steps,
+            stopped="trained elsewhere",
+            curve=(),
+            validate=play(arena, policy, p.folds[0].validate, p.trading.risk.confidence_min),
+            test=dry_run(policy, p.desks(0), p.machine, p.trading),
+        )
+        return self._told((trial,), (0,), [policy])
+
+    def _opened(self) -> None:
+        """Note what was known of the test sessions before, and that they are opened."""
+        dates = [date for fold in self._prepared.folds for date in fold.test]
+        self._prior = self._ledger.prior(dates, excluding=self._name)
+        self._record(self._openings())
+
+    def _told(self, trials: Sequence[Trial], chosen: Sequence[int], policies: Sequence[nn.Module]) -> Outcome:
+        """Compare, report, export."""
+        self._record([self._line(trial) for trial in trials])
         self._listen("comparing the chosen policies with the baselines, through the dry run")
-        compared = self._through(compare, [(requests[index], trials[index].test) for index in chosen])
-        study = self._study(trials, chosen, compared)
-        study = msgspec.structs.replace(study, prior_sharpes=prior, prior_openings=openings)
-        write_whole(p.folder / STUDY_FILE, encode(study))
+        picked = zip(chosen, policies, strict=True)
+        tasks = [Chosen(trials[i].fold, trials[i].seed, policy, trials[i].test) for i, policy in picked]
+        study = self._study(trials, chosen, self._through(compare, tasks))
+        write_whole(self._prepared.folder / STUDY_FILE, encode(study))
         self._listen("writing the report and exporting")
-        return self._exported(study, requests[chosen[-1]])
+        return self._exported(study, policies[-1])
 
     def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:
         if len(requests) > 1:
@@ -163,11 +221,11 @@ class _Run:
         settings, p = self._settings, self._prepared
         return Study(
             strategy=settings.strategy,
-            network=settings.network,
+            network=self._identity["network"],
             reward=settings.rewards[0],
             capital_usd=float(p.trading.paper.cash_usd),
             code_version=p.version,
-            settings=settings.identity(p.data.info.sha256),
+            settings={**self._identity, "command": settings.command()},
             machine=machine(settings.device, settings.processes),
             data=described(p.data, settings.bars.name, settings.feed, p.folds[-1]),
             folds=p.folds,
@@ -178,10 +236,12 @@ class _Run:
                 for name, text in baselines.DESCRIPTIONS.items()
             ),
             random_pnl_usd=tuple(found.random_pnl_usd for found in compared),
+            prior_sharpes=self._prior[0],
+            prior_openings=self._prior[1],
             scenarios={name: tuple(found.scenarios[name] for found in compared) for name in compared[0].scenarios},
         )
 
-    def _exported(self, study: Study, request: Request) -> Outcome:
+    def _exported(self, study: Study, policy: nn.Module) -> Outcome:
         """The last fold's chosen policy as a version of the store, with the report on all folds beside it."""
         settings, p = self._settings, self._prepared
         findings = write_report(study, p.folder)
@@ -203,9 +263,8 @@ class _Run:
             report=beside,
             note=findings.verdict,
         )
-        module = chosen_network(request, p.trial_folder(request).weights()).policy
         probes = observations(p.data, p.folds[-1], PROBES, trial.seed)
-        version = export(module, p.machine, release, out=settings.out, probes=probes)
+        version = export(policy, p.machine, release, out=settings.out, probes=probes)
         return Outcome(version, p.folder, findings)
 
 

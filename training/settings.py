@@ -16,6 +16,8 @@ from training.ppo import Coefficients
 from training.study import Fold
 from training.trial import Request
 
+PROCESSES = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -38,7 +40,7 @@ class Settings:
     test_sessions: int = 20
     patience: int = 0
     coefficients: Coefficients = field(default_factory=Coefficients)
-    processes: int = 1
+    processes: int = PROCESSES
     checkpoint_s: float = 300.0
     run_folder: Path | None = None
     restart: bool = False
@@ -57,6 +59,29 @@ class Settings:
         }
         normal: dict[str, Any] = json.loads(json.dumps(found))
         return normal
+
+    def command(self) -> str:
+        """The command line that repeats the run, with the options that are not the defaults; files by their names."""
+        default = Settings("", Path(), Path())
+        options = {
+            "steps": self.steps if self.steps != default.steps else None,
+            "seed": self.seeds[0] if self.seeds[0] != default.seeds[0] else None,
+            "seeds": len(self.seeds) if len(self.seeds) > 1 else None,
+            "reward": self.rewards[0] if self.rewards[0] != default.rewards[0] else None,
+            "ablation": "" if len(self.rewards) > 1 else None,
+        }
+        for name in (
+            "network", "precision", "device", "feed", "folds", "train_sessions", "validate_sessions", "test_sessions",
+            "patience",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            options[name] = value if value != getattr(default, name) else None
+        if len(self.seeds) * len(self.rewards) * self.folds == 1 and self.processes != PROCESSES:
+            options["processes"] = self.processes
+        given = " ".join(
+            f"--{name.replace('_', '-')} {value}".rstrip() for name, value in options.items() if value is not None
+        )
+        return f"train-and-export --strategy {self.strategy} --bars {self.bars.name} --out onnx_models {given}".rstrip()
 
 
 def folds_of(settings: Settings, data: Data) -> tuple[Fold, ...]:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from daemon.core.limits import Trading
 from strategies.contract import Strategy
 from strategies.registry import strategy as registered
 from training import baselines
 from training.data import Data, load
 from training.dry_run import Desk, desks, dry_run
-from training.evaluation import Player
 from training.kernels import use_fast_float32
 from training.network import IDENTITY, build
 from training.pool import Flag, Stopped, Tell
@@ -73,6 +74,7 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, team
     team = team or Team()
     done = folder.finished()
     if done is not None:
+        tell(done)
         return done
     control = Clockwork(flag, prepared.settings.checkpoint_s)
     fold = prepared.folds[request.fold]
@@ -80,8 +82,9 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, team
     if team.rank:
         return _trial(request, trained, Played(()))
     folder.save_weights(trained.weights)
-    player = _policy(request, trained.weights)
-    found = dry_run(player, prepared.desks(request.fold), prepared.machine, prepared.trading)
+    found = dry_run(
+        policy_of(request, trained.weights), prepared.desks(request.fold), prepared.machine, prepared.trading
+    )
     trial = _trial(request, trained, found)
     folder.finish(trial)
     tell(trial)
@@ -109,28 +112,36 @@ class Clockwork:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """A fold's chosen policy, raw observations to logits, and what it did on the fold's test sessions."""
+
+    fold: int
+    seed: int
+    policy: nn.Module
+    played: Played
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
-    """What one fold's chosen trial is compared with."""
+    """What one fold's chosen policy is compared with."""
 
     baselines: dict[str, Played]
     random_pnl_usd: tuple[float, ...]
     scenarios: dict[str, Played]
 
 
-def compare(prepared: Prepared, task: tuple[Request, Played], flag: Flag, tell: Tell) -> Compared:
-    """The baselines, the random traders and the scenarios of one fold, whose chosen trial and its tests are given."""
-    request, played = task
-    p, dates = prepared, prepared.folds[request.fold].test
-    ready = p.desks(request.fold)
+def compare(prepared: Prepared, chosen: Chosen, flag: Flag, tell: Tell) -> Compared:
+    """The baselines, the random traders and the scenarios of one fold."""
+    p, dates = prepared, prepared.folds[chosen.fold].test
+    ready = p.desks(chosen.fold)
     found = baselines.standard(ready, p.data, dates, p.machine, p.trading)
-    trader = baselines.random_trader(played, p.data, dates, p.trading, request.seed)
+    trader = baselines.random_trader(chosen.played, p.data, dates, p.trading, chosen.seed)
     found[baselines.RANDOM] = baselines.random_on_desk(trader, ready, p.machine, p.trading)
     totals = baselines.random_totals(trader, p.data, dates, p.trading, baselines.RANDOM_DRAWS)
-    player = _policy(request, p.trial_folder(request).weights())
-    worse = baselines.scenarios(player, p.data, dates, p.machine, p.trading)
+    worse = baselines.scenarios(chosen.policy, p.data, dates, p.machine, p.trading)
     if flag.is_set():
-        raise Stopped(request.name)
-    tell(f"compared fold {request.fold + 1}")
+        raise Stopped(f"fold {chosen.fold + 1}")
+    tell(f"compared fold {chosen.fold + 1}")
     return Compared(found, tuple(totals), worse)
 
 
@@ -139,15 +150,11 @@ def another(team: Team, argument: tuple[Settings, Path, str], request: Request) 
     train_one(prepare(argument), request, threading.Event(), lambda _: None, team)
 
 
-def chosen_network(request: Request, weights: dict[str, Any]) -> Any:
+def policy_of(request: Request, weights: dict[str, Any]) -> nn.Module:
+    """The module that is exported, raw observations to logits, with these weights of its network."""
     network = build(request.network, IDENTITY, request.seed)
     network.load_state_dict(weights)  # the scaling is among them
-    return network.eval()
-
-
-def _policy(request: Request, weights: dict[str, Any]) -> Player:
-    policy: Player = chosen_network(request, weights).policy
-    return policy
+    return network.eval().policy
 
 
 def _trial(request: Request, trained: Trained, test: Played) -> Trial:
