@@ -119,6 +119,7 @@ def read_sb3(path: Path, strategy: Strategy, *, activation: str | None = None) -
     Raises:
         ImportSb3Error: not such a file, a member too large or unknown, a pickle where weights should be, observations
             or actions of another shape, layers that are not understood, or a policy that needs VecNormalize.
+        OSError: the file cannot be read.
     """
     members = _members(path)
     plain = _plain(path, members["data"])

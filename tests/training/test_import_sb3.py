@@ -341,6 +341,13 @@ def test_a_hostile_or_broken_member_is_refused(members: dict[str, bytes], text: 
         read_sb3(model_zip, OptionScalper())
 
 
+def test_a_member_that_comes_twice_is_refused(model_zip: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(model_zip, "a") as archive:
+        archive.writestr("policy.pth", b"")
+    with pytest.raises(ImportSb3Error, match="among its 7 members is 'one twice'; expected those of a saved model"):
+        read_sb3(model_zip, OptionScalper())
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path, model_zip: Path) -> None:
     (tmp_path / "text.zip").write_text("no zip")
     with pytest.raises(ImportSb3Error, match=r"text.zip: File is not a zip file; expected the zip that model.save"):

@@ -32,6 +32,8 @@ from tests.training.made_up import random_walk
 from training.account import Broker
 from training.history import read_history
 from training.market import Market
+from training.network import IDENTITY, build
+from training.ppo import Coefficients, Trainer, make_deterministic
 from training.prices import price_table
 
 # Fees by hand: a contract costs 0.05 USD to buy, 0.053 USD and 0.00003 of the proceeds to sell, rounded up an order.
@@ -268,6 +270,26 @@ def test_a_saved_state_is_a_copy_and_fits_only_a_market_like_its_own() -> None:
     assert not torch.equal(market.state_dict()["whole"], state["whole"])
     with pytest.raises(ValueError, match=r"'environments': 8.*'environments': 4.*same file and count"):
         _market(count=4).load_state_dict(state)
+
+
+def test_training_on_it_that_was_stopped_and_continued_gives_the_same_weights_to_the_bit(tmp_path: Path) -> None:
+    make_deterministic()
+    small = Coefficients(environments=8, rollout_steps=16, batch=64, epochs=2)
+
+    def trainer(seed: int) -> Trainer:
+        return Trainer(build("mlp", IDENTITY, seed), _market(seed=seed), small, total_steps=8 * 16 * 4, seed=seed)
+
+    through, stopped, continued = trainer(1), trainer(1), trainer(2)
+    for _ in range(4):
+        through.update()
+    for _ in range(2):
+        stopped.update()
+    torch.save(stopped.state_dict(), tmp_path / "state.pt")
+    continued.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(2):
+        continued.update()
+    for one, other in zip(through.network.parameters(), continued.network.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_seed_gives_its_sessions_again_and_another_seed_other_ones() -> None:
