@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-CHUNK = 512
+CHUNK = 1024
 """Samples worked on together: what one step touches stays in a core's second-level cache."""
 KEPT_BYTES = 1 << 29
 """Buffers kept from forward to backward; what would not fit is computed again in backward."""
@@ -55,7 +55,7 @@ class _Cell(NamedTuple):
     state_before: Tensor
     state_after: Tensor
     squashed: Tensor  # q
-    change: Tensor  # gradient of the gates before their sigmoid, as the products read it
+    change: Tensor  # gradient of the gates before their sigmoid; takes their place where it has their type
 
 
 class _Workspace:
@@ -66,14 +66,17 @@ class _Workspace:
         self.shape = shape
         self.reads = _wide(inputs + 1 + layers * hidden, steps + layers, samples, products)
         self.reads[inputs] = 1.0
-        self.gates = torch.empty(layers, steps, 4 * hidden, samples, dtype=cells)
+        self.differ = products != cells
+        self.changes = [_wide(4 * hidden, steps, samples, products) for _ in range(layers)]
+        self.gates = self.changes  # which come after them
+        if self.differ:
+            self.gates = [torch.empty(steps, 4 * hidden, samples, dtype=cells).transpose(0, 1) for _ in range(layers)]
         self.states = torch.empty(layers, steps + 1, hidden, samples, dtype=cells)
         self.squashed = torch.empty(layers, steps, hidden, samples, dtype=cells)
-        self.changes = [_wide(4 * hidden, steps, samples, products) for _ in range(layers)]
         self.cells = [[self._cell(layer, step) for layer in range(layers)] for step in range(steps)]
-        self.bytes = sum(tensor.nbytes for tensor in (self.reads, self.gates, self.states, *self.changes))
+        kept = [self.reads, self.states, self.squashed, *self.gates, *(self.changes if self.differ else ())]
+        self.bytes = sum(tensor.nbytes for tensor in kept)
         # read again at once, so shared by all steps
-        self.differ = products != cells
         self.raw = torch.empty(4 * hidden, samples, dtype=products)
         self.spare = torch.empty(hidden, samples, dtype=cells)
         self.total = torch.empty(hidden, samples, dtype=cells)
@@ -91,7 +94,7 @@ class _Workspace:
     def _cell(self, layer: int, step: int) -> _Cell:
         hidden, states = self.shape.hidden, self.states[layer]
         reads = self.reads[self.rows(layer)]
-        gates = self.gates[layer, step]
+        gates = self.gates[layer][:, step]
         gate_i, gate_f, gate_o, gate_g = gates.chunk(4)
         return _Cell(
             reads=reads[:, step + layer],
@@ -242,6 +245,7 @@ def _run_backward(
         input_gradient: (steps, inputs, samples), filled; None: not of interest.
     """
     hidden, spare, change, top, differ = work.shape.hidden, work.spare, work.change, len(weights) - 1, work.differ
+    change_i, change_f, change_o, change_g = change.chunk(4)
     targets = [back[-packed.back.shape[0] :] for back, packed in zip(work.back, weights, strict=True)]
     befores = [back[-hidden:] for back in work.back_cells]
     work.state_change.zero_()
@@ -256,8 +260,6 @@ def _run_backward(
                 total = torch.add(total, work.back_cells[layer + 1][:hidden], out=work.total)
             elif every is not None:
                 total = torch.add(total, every[step], out=work.total)
-            change = work.change if differ else cell.change
-            change_i, change_f, change_o, change_g = change.chunk(4)
             torch.addcmul(total, total, cell.squashed, value=-2.0, out=change_o)
             torch.mul(total, cell.output, out=spare)
             _sigmoid_backward(spare, cell.squashed, grad_input=spare)
@@ -265,12 +267,13 @@ def _run_backward(
             torch.addcmul(state_change, state_change, cell.candidate, value=-2.0, out=change_i)
             torch.mul(state_change, cell.state_before, out=change_f)
             torch.mul(state_change, cell.input, out=change_g)
-            _sigmoid_backward(change, cell.gates, grad_input=change)
+            state_change.mul_(cell.forget)
             if differ:
+                _sigmoid_backward(change, cell.gates, grad_input=change)
                 cell.change.copy_(change)
-            if step or not zero_start:
-                state_change.mul_(cell.forget)
-            elif not layer and input_gradient is None:
+            else:
+                _sigmoid_backward(change, cell.gates, grad_input=cell.change)  # which are the gates: used up
+            if not step and not layer and zero_start and input_gradient is None:
                 continue
             torch.mm(weights[layer].back, cell.change, out=targets[layer])
             if differ:
@@ -286,7 +289,7 @@ def _add_weight_gradients(work: _Workspace, gradients: Sequence[Tensor]) -> None
     """Add this chunk's part: one product a layer over all steps and samples."""
     for layer, gradient in enumerate(gradients):
         read = work.reads[work.rows(layer), layer : layer + work.shape.steps]
-        gradient.add_(torch.mm(work.changes[layer].flatten(1), read.flatten(1).t()))
+        gradient.add_(torch.mm(read.flatten(1), work.changes[layer].flatten(1).t()).t())
 
 
 class _Call(NamedTuple):
@@ -490,6 +493,10 @@ class Lstm(nn.Module):
         """
         if inputs.device.type == "cpu":
             return recurrence(inputs, list(self.layers.parameters()), start=state, starts=starts, every=True)
+        return self.one_by_one(inputs, state, starts)
+
+    def one_by_one(self, inputs: Tensor, state: Tensor, starts: Tensor) -> Tensor:
+        """The same as `sequence`, by torch's kernel at every step: on other devices than the CPU."""
         outputs = []
         for now, fresh in zip(inputs, starts, strict=True):
             state = self.step(now, state.masked_fill(fresh.view(-1, 1, 1, 1), 0.0))

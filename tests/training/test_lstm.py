@@ -209,13 +209,14 @@ def test_no_gradient_flows_across_a_reset_and_none_of_the_state_before_it_is_see
     assert not of_state.any()
 
 
-def test_steps_one_by_one_are_the_sequence() -> None:
+def test_steps_one_by_one_are_the_sequence_and_have_its_gradients() -> None:
     layer = Lstm(3, 4, 1, torch.Generator().manual_seed(0))
-    rows, state = _inputs(5, 2, 3), torch.zeros(2, 1, 2, 4)
-    every = layer.sequence(rows, state, torch.zeros(5, 2, dtype=torch.bool))
-    for now, expected in zip(rows, every, strict=True):
-        state = layer.step(now, state)
-        _close([state[:, 0, 0].detach()], [expected.detach()])
+    rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 1, 2, 4, seed=1).requires_grad_()
+    starts = torch.tensor([[0, 1], [0, 0], [1, 0], [0, 0], [0, 1]], dtype=torch.bool)
+    wanted, weight = [rows, state, *layer.parameters()], _inputs(5, 2, 4, seed=2)
+    ours = _gradients(lambda: layer.sequence(rows, state, starts), wanted, weight)
+    expected = _gradients(lambda: layer.one_by_one(rows, state, starts), wanted, weight)
+    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
 
 
 def test_with_and_without_gradients_the_layer_gives_the_same_within_rounding() -> None:
