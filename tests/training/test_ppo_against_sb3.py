@@ -1,7 +1,7 @@
 """The same losses, gradients and advantages as Stable-Baselines3's PPO and sb3-contrib's RecurrentPPO compute.
 
-Their own `train()` runs on a buffer filled with made-up transitions, as one minibatch; what it leaves in its gradients
-and its log is compared.
+Their own `train()` runs on a buffer filled with made-up transitions, as one minibatch; what it leaves in its gradients,
+its log and its weights is compared.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
-from training.ppo import Batch, Coefficients, generalized_advantages, losses, make_deterministic
+from training.ppo import Batch, Coefficients, Step, Trainer, generalized_advantages, losses, make_deterministic
 
 STEPS, ENVIRONMENTS, INPUTS, ACTIONS, HIDDEN = 16, 4, 5, 3, 6
 ROWS = STEPS * ENVIRONMENTS
@@ -87,6 +87,22 @@ class Made:
         return replace(batch, hidden=torch.from_numpy(self.hidden), starts=torch.from_numpy(self.starts).flatten())
 
 
+class NoEnvironment:
+    """Never asked: the rollout is given."""
+
+    def observe(self) -> Tensor:
+        raise NotImplementedError
+
+    def step(self, actions: Tensor) -> Step:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+
 class Twin(nn.Module):
     """The layers of an SB3 policy, as a network of ours."""
 
@@ -133,15 +149,16 @@ class CarryingTwin(nn.Module):
         return torch.stack(logits), torch.stack(values)
 
 
-def theirs(kind: Any, name: str, c: Coefficients, **policy: Any) -> Any:
-    """Their algorithm, with one minibatch to an epoch and a learning rate that leaves the weights where they are."""
+def theirs(kind: Any, name: str, c: Coefficients, policy: dict[str, Any] | None = None, steps: bool = False) -> Any:
+    """Their algorithm, one minibatch to an epoch; without `steps` weights stay and gradients are not clipped."""
+    still = {} if steps else {"optimizer_class": torch.optim.SGD}
     model = kind(
         name,
         DummyVecEnv([Still] * ENVIRONMENTS),
-        learning_rate=0.0,
+        learning_rate=c.learning_rate if steps else 0.0,
         n_steps=STEPS,
         batch_size=ROWS,
-        n_epochs=1,
+        n_epochs=c.epochs if steps else 1,
         gamma=c.discount,
         gae_lambda=c.gae_lambda,
         clip_range=c.clip,
@@ -149,10 +166,10 @@ def theirs(kind: Any, name: str, c: Coefficients, **policy: Any) -> Any:
         normalize_advantage=c.normalize_advantage,
         ent_coef=c.entropy,
         vf_coef=c.value,
-        max_grad_norm=1e9,
+        max_grad_norm=c.max_grad_norm if steps else 1e9,
         seed=1,
         device="cpu",
-        policy_kwargs={"optimizer_class": torch.optim.SGD, **policy},
+        policy_kwargs={**still, **(policy or {})},
     )
     model.set_logger(configure(None, []))
     return model
@@ -204,7 +221,7 @@ def test_losses_and_gradients_are_those_of_stable_baselines3(c: Coefficients, se
 def test_losses_and_gradients_through_time_are_those_of_sb3_contrib(c: Coefficients) -> None:
     make_deterministic()
     architecture = {"lstm_hidden_size": HIDDEN, "net_arch": [], "enable_critic_lstm": True}
-    made, model = Made(3), theirs(RecurrentPPO, "MlpLstmPolicy", c, **architecture)
+    made, model = Made(3), theirs(RecurrentPPO, "MlpLstmPolicy", c, architecture)
     h, c_, g, d = (part.unsqueeze(0) for part in torch.from_numpy(made.hidden).unbind(1))
     made.fill(model.rollout_buffer, lstm_states=RNNStates((h, c_), (g, d)))
     batch = made.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns, hidden=True)
@@ -224,6 +241,32 @@ def test_losses_and_gradients_through_time_are_those_of_sb3_contrib(c: Coefficie
             (network.value, policy.value_net),
         ],
     )
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.5, 1e9])
+@pytest.mark.parametrize("target_kl", [None, 0.05])
+def test_weights_after_the_epochs_of_an_update_are_those_of_stable_baselines3(
+    max_grad_norm: float, target_kl: float | None
+) -> None:
+    make_deterministic()
+    c = Coefficients(environments=ENVIRONMENTS, rollout_steps=STEPS, batch=ROWS, epochs=6, learning_rate=2e-2)
+    c = replace(c, max_grad_norm=max_grad_norm, target_kl=target_kl)
+    made, model = Made(4), theirs(PPO, "MlpPolicy", c, steps=True)
+    model.target_kl = target_kl
+    made.fill(model.rollout_buffer)
+    network = Twin(model.policy)
+    before = copy.deepcopy(network)
+    batch = made.batch(model.rollout_buffer.advantages, model.rollout_buffer.returns)
+    trainer = Trainer(network, NoEnvironment(), c, total_steps=ROWS, seed=1)
+    _, epochs = trainer._improve(batch)
+    model.train()
+    assert epochs == model._n_updates
+    assert (epochs < c.epochs) == (target_kl is not None)
+    extractor = model.policy.mlp_extractor
+    sb3 = nn.Sequential(extractor.policy_net, model.policy.action_net, extractor.value_net, model.policy.value_net)
+    for parameter, other, start in zip(network.parameters(), sb3.parameters(), before.parameters(), strict=True):
+        assert float((other - start).detach().abs().max()) > 1e-3
+        assert float((parameter - other).detach().abs().max()) < 2e-5  # of steps of 2e-2 each
 
 
 @pytest.mark.parametrize("seed", range(5))
