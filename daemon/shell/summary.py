@@ -22,6 +22,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     strategy: str
     model: str
+    promoted: bool  # the model: without it no real money
     mode: str
     tape: str
     synthetic: bool
@@ -66,6 +67,7 @@ def summarise(
     return Summary(
         strategy=state.identity.strategy,
         model=state.model.version if state.model else "",
+        promoted=bool(state.model and state.model.promoted),
         mode=state.identity.mode,
         tape=meta.get("tape", ""),
         synthetic=bool(meta.get("synthetic")),
@@ -117,7 +119,7 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     table.add_column()
     listed = ", ".join(f"{name} {count:,}" for name, count in summary.actions.items() if count)
     denied = ", ".join(f"{gate} {count:,}" for gate, count in sorted(summary.denials.items(), key=lambda d: -d[1]))
-    table.add_row("model", summary.model)
+    table.add_row("model", summary.model + ("" if summary.promoted else " (not promoted: no real money)"))
     table.add_row("bars", f"{summary.bars:,} ({summary.bars_rejected:,} rejected)")
     table.add_row("decisions", f"{summary.decisions:,}: {listed}" if listed else "none")
     table.add_row("orders, fills", f"{summary.orders:,}, {summary.fills:,} ({summary.partial_fills:,} partial)")
