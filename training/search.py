@@ -29,9 +29,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
+from daemon.shell.calendar import CalendarError
+from daemon.shell.tape_file import TapeError
 from training.coefficients_file import COEFFICIENTS_FILE, differences, write_coefficients
 from training.history import HistoryError
-from training.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
+from training.ledger import Ledger, LedgerError, Line, ledger_path, settings_digest, utc_now
 from training.network import NETWORKS
 from training.overfitting import expected_maximum
 from training.pool import Flag, Stopped, Tell, stop_on_signals, work_through
@@ -48,6 +50,8 @@ from training.trial import Diverged, Request, run_trial
 SEARCH_FILE, STUDY_LOG, LOCK_FILE = "search.json", "study.log", "lock"
 RUNS = Path("runs")
 SHOWN = 10  # trials in the table
+DONE, USAGE_ERROR, STOPPED = 0, 2, 130
+ERRORS = (TapeError, CalendarError, HistoryError, RunFolderError, LedgerError, OSError, ValueError, RuntimeError)
 UNPRUNED = 5  # trials before any is given up: there is no median worth the name yet
 TELLING = 10  # complete trials, below which importances say nothing
 
@@ -430,11 +434,9 @@ def _go_on(
 ) -> None:
     """The trials that are left."""
     if search.ray and positions:
-        try:
-            from training import search_ray
-        except ImportError as error:
-            raise RuntimeError(f"--ray needs Ray ({error}): install it with pip install '.[scale]'") from error
-        search_ray.search_through_ray(desk.book, desk.ready.prepared.version, folder, positions, listen, stop)
+        from training.search_ray import search_through_ray
+
+        search_through_ray(desk.book, desk.ready.prepared.version, folder, positions, listen, stop)
         return
     alone = search.run.processes == 1 or len(positions) <= 1
     work_through(
@@ -578,8 +580,6 @@ def search_from(chosen: argparse.Namespace) -> Search:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command: 0, 2 for a file or an argument at fault, 130 stopped."""
-    from training.cli import DONE, ERRORS, STOPPED, USAGE_ERROR
-
     options = parser()
     chosen = options.parse_args(arguments)
     least = {"seed": 0} | dict.fromkeys(
