@@ -38,15 +38,7 @@ from training.prices import PriceTable, exact, millionths
 
 _OWN = ("row", "last_row", "lane", "equity", "peak", "mark_peak")  # int64 rows of the state after COLUMNS
 _REAL = ("standing", "skill", "average", "stop", "target")  # float64 rows of the state; the last three in USD a share
-_PLAYED = (
-    "_whole",
-    "_real",
-    "_returns",
-    "_positions",
-    "_episode",
-    "active",
-    "_exit_due",
-)  # all that differs between two moments
+_CHANGING = ("_whole", "_real", "_returns", "_positions", "_episode", "active", "_exit_due")  # all of the state
 
 
 class Market:
@@ -188,7 +180,7 @@ class Market:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
-        state: dict[str, Any] = {name.strip("_"): getattr(self, name).clone() for name in _PLAYED}
+        state: dict[str, Any] = {name.strip("_"): getattr(self, name).clone() for name in _CHANGING}
         return state | {"seed": self._seed, "days": len(self._first_decision), "rows": len(self._features)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -202,7 +194,7 @@ class Market:
         if wanted != found:
             raise ValueError(f"the market's state is of {found}, this one has {wanted}: give the same file and count")
         self._seed = int(state["seed"])
-        for name in _PLAYED:
+        for name in _CHANGING:
             getattr(self, name).copy_(state[name.strip("_")])
 
     def _entries(self, entry_minute: Tensor) -> Tensor:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon.core.events import BarClosed
+from daemon.core.events import BarClosed, Quote
+from daemon.core.execution import contracts_for, entry_bound, entry_limit
 from daemon.core.limits import Paper, Trading
 from daemon.core.option_market import bid_ask_cents, price, years_to_expiry
 from strategies.option_scalper import SPEC
 from tests.training.made_up import MINUTE_NS, random_walk
 from training.history import History, HistoryError, read_history, split
-from training.prices import price_day
+from training.prices import DENIED, MILLION, entry_costs, exact, millionths, price_day
 
 TRADING = Trading()
 
@@ -109,6 +113,28 @@ def test_every_cell_of_the_table_is_what_the_scalar_option_market_quotes(number:
     for name, spot in zip(("lowest", "highest"), extremes, strict=True):
         mid = price(float(spot), float(prices.strikes[strike]), years, day.volatility, sign)
         assert int(getattr(prices, name)[right, strike, bar]) == sum(bid_ask_cents(mid, Paper()))
+
+
+@settings(max_examples=300)
+@given(bid=st.integers(0, 4_000), spread=st.integers(1, 300), cash=st.integers(1, 3_000_000))
+def test_an_entry_costs_and_is_denied_as_the_core_sizes_and_gates_it(bid: int, spread: int, cash: int) -> None:
+    limits, ask = TRADING, bid + spread
+    dollars = [Decimal(cents) / 100 for cents in (bid, ask)]
+    middle = (dollars[0] + dollars[1]) / 2
+    quote = Quote("SPY240621C00500000", dollars[0], dollars[1], middle, middle, 0)
+    limit = entry_limit(quote, limits.execution.entry_slack, entry_bound(quote, limits.risk.price_collar))
+    expected = contracts_for(Decimal(cash) / 100, limit, limits.sizing)
+    cost = int(entry_costs(torch.tensor([bid]), torch.tensor([ask]), limits)[0])
+    if bid == 0 or (dollars[1] - dollars[0]) / middle > Decimal(str(limits.risk.spread_max)):
+        assert cost == DENIED
+    else:
+        budget = cash * int(limits.sizing.premium_fraction * MILLION)
+        assert min(budget // cost, limits.sizing.max_contracts) == expected
+
+
+def test_a_limit_finer_than_a_millionth_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"a limit of the desk is 0.12345678; training counts in millionths"):
+        millionths(exact(0.12345678))
 
 
 def test_the_strike_at_each_close_is_the_whole_dollar_nearest_to_it(history: History) -> None:
