@@ -16,7 +16,7 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -423,22 +423,24 @@ class Trainer:
         return step.rewards + torch.where(step.truncated, self.coefficients.discount * values, 0.0), ends
 
     def _storage(self, prepared: Tensor) -> Batch:
-        """Room for one rollout, taken once."""
-        if self._rollout is None:
-            rows = self.coefficients.environments * self.coefficients.rollout_steps
-            log_probabilities, advantages, returns, values = torch.empty((4, rows), device=self._device).unbind()
-            self._rollout = Batch(
-                observations=prepared.new_empty((rows, *prepared.shape[1:])),
-                actions=torch.empty(rows, dtype=torch.int64, device=self._device),
-                log_probabilities=log_probabilities,
-                advantages=advantages,
-                returns=returns,
-                values=values,
+        """Room for one rollout, taken once; all rows in the order of time."""
+        count, rows = self.coefficients.environments, self.coefficients.environments * self.coefficients.rollout_steps
+        if prepared.shape[0] != count:
+            raise ValueError(
+                f"{prepared.shape[0]} environments are observed: expected coefficients.environments, {count}"
             )
-            if self._hidden is not None:
-                hidden = self._hidden.new_empty((rows // self._sequence, *self._hidden.shape[1:]))
-                starts = torch.empty(rows, dtype=torch.bool, device=self._device)
-                self._rollout = replace(self._rollout, hidden=hidden, starts=starts)
+        if self._rollout is None:
+            room, hidden = torch.empty((4, rows), device=self._device), self._hidden
+            self._rollout = Batch(
+                prepared.new_empty((rows, *prepared.shape[1:])),
+                torch.empty(rows, dtype=torch.int64, device=self._device),
+                room[0],
+                room[1],
+                room[2],
+                room[3],
+                None if hidden is None else hidden.new_empty((rows // self._sequence, *hidden.shape[1:])),
+                None if hidden is None else torch.empty(rows, dtype=torch.bool, device=self._device),
+            )
         return self._rollout
 
     def _improve(self, rollout: Batch) -> tuple[Tensor, int]:

@@ -337,6 +337,11 @@ def test_a_state_of_other_environments_is_refused() -> None:
         _trainer(Remembering(1), NOISY).load_state_dict(state)
 
 
+def test_another_number_of_environments_than_the_coefficients_say_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"4 environments are observed: expected coefficients\.environments, 6"):
+        _trainer(Reactive(1), NOISY, environment=Noise(4, 1)).update()
+
+
 def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="precision is 'fp8': expected one of float32, bf16"):
         _trainer(Reactive(1), NOISY, precision="fp8")
