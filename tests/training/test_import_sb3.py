@@ -29,7 +29,9 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from strategies.contract import Spec, Strategy
+from strategies.manifest import Training
 from strategies.option_scalper import SPEC, OptionScalper
+from training.export import Release, export, run_onnx
 from training.import_sb3 import FlatPolicy, ImportSb3Error, LstmPolicy, check_golden, import_sb3, read_sb3
 
 Float32Array = npt.NDArray[np.float32]
@@ -354,6 +356,20 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, model_zip: Path) -> 
         read_sb3(tmp_path / "text.zip", OptionScalper())
     with pytest.raises(ImportSb3Error, match=r"no member policy.pth"):
         read_sb3(rewritten(model_zip, lambda members: members.__delitem__("policy.pth")), OptionScalper())
+
+
+def test_an_imported_policy_is_exported_like_our_own_and_answers_in_onnxruntime_as_the_original_did(
+    default: tuple[PPO, bytes], model_zip: Path, tmp_path: Path
+) -> None:
+    imported = import_sb3(model_zip, "option_scalper")
+    origin = Training("bars.csv", "0" * 64, "sip", True, 10, "2024-01-02", "2024-01-16", {})
+    release = Release(origin, dict(imported.hyperparameters), {})
+    seen = observations().numpy()
+    folder = export(imported.module, OptionScalper(), release, out=tmp_path / "models", probes=seen)
+    answered = torch.log_softmax(torch.from_numpy(run_onnx(folder / "policy.onnx", seen)), dim=1)
+    with torch.no_grad():
+        given = log_probabilities(default[0].policy.get_distribution(torch.from_numpy(seen)))
+    assert torch.allclose(answered, given, atol=1e-5, rtol=0)
 
 
 def test_strategies_are_found_by_name(model_zip: Path) -> None:
