@@ -54,7 +54,7 @@ class Coefficients:
 
 
 class Step(NamedTuple):
-    """What a step of `n` environments brought. An episode ends by a true terminal or by a time limit, never by both."""
+    """What a step of `n` environments brought. Where an episode ended both ways at once, the true end counts."""
 
     rewards: Tensor  # float32 (n,)
     terminals: Tensor  # bool (n,): true ends, nothing follows
@@ -114,11 +114,10 @@ class CarryingNetwork(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Transitions in the order of time: (rows,) stands for steps x environments flattened, a minibatch is some of them.
+    """Transitions of a rollout or a minibatch. `log_probabilities` and `values` are those at the time of acting.
 
-    `log_probabilities` and `values` are those at the time of acting. With a carried state, rows are `steps` segments
-    long: `observations` (steps x segments, *prepared), `hidden` is each segment's state before its first step, and
-    `starts` says where an episode began.
+    A rollout's rows are steps x environments, flattened. With a carried state a minibatch's rows are steps x segments,
+    flattened; `hidden` is each segment's state before its first step, `starts` says where an episode began.
     """
 
     observations: Tensor  # prepared, float32 or bfloat16 (rows, *prepared)
@@ -420,7 +419,8 @@ class Trainer:
         if step.last is None:
             raise ValueError("a step has `truncated` without `last`: return the observations before the reset as well")
         values = self._forward(self._prepare(step.last), following)[1]
-        return step.rewards + torch.where(step.truncated, self.coefficients.discount * values, 0.0), ends
+        cut = step.truncated & ~step.terminals
+        return step.rewards + torch.where(cut, self.coefficients.discount * values, 0.0), ends
 
     def _storage(self, prepared: Tensor) -> Batch:
         """Room for one rollout, taken once; all rows in the order of time."""

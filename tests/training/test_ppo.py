@@ -209,16 +209,16 @@ def test_the_learning_rate_follows_its_schedule(schedule: str, rates: list[float
 def test_a_time_limit_pays_the_discounted_value_of_the_last_observation_and_a_true_end_pays_nothing() -> None:
     class OneStep(Noise):
         def step(self, actions: Tensor) -> Step:
-            last = torch.full((2, 5), 3.0)
-            return Step(torch.tensor([1.0, 1.0]), torch.tensor([True, False]), torch.tensor([False, True]), last)
+            terminals, truncated = torch.tensor([[True, False, True], [False, True, True]])
+            return Step(torch.ones(3), terminals, truncated, last=torch.full((3, 5), 3.0))
 
     class Constant(Reactive):
         def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
             return super().forward(prepared)[0], prepared[:, 0]  # the value is the prepared observation: twice the raw
 
-    c = Coefficients(environments=2, rollout_steps=1, batch=2, epochs=1, discount=0.5)
-    rollout, _ = _trainer(Constant(1), c, environment=OneStep(2, 1))._collect()
-    assert rollout.returns.tolist() == pytest.approx([1.0, 1.0 + 0.5 * 2.0 * 3.0])
+    c = Coefficients(environments=3, rollout_steps=1, batch=3, epochs=1, discount=0.5)
+    rollout, _ = _trainer(Constant(1), c, environment=OneStep(3, 1))._collect()
+    assert rollout.returns.tolist() == pytest.approx([1.0, 1.0 + 0.5 * 2.0 * 3.0, 1.0])
 
 
 @pytest.mark.parametrize("kind", KINDS)
