@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ from training.team import Team, together
 DATA = Path(os.environ.get("RLTRADER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 BARS = DATA / "spy_1min_2024.parquet"
 SCORE = 0.9  # of the best policy's net return on the planted market
-EVALUATED = 256  # episodes that no policy was trained on
+EVALUATED = 256  # episodes, which no policy was trained on
 PROCESSES = 2
 PLANTED = Planted()
 
@@ -76,7 +75,7 @@ class Size:
     look_steps: int = 8192  # between two evaluations
     brisk_steps: int = 131_072
     seeds: int = 3
-    cap_s: float = 60.0  # for Stable-Baselines3's defaults to reach the score
+    cap_s: float = 45.0  # for Stable-Baselines3's defaults to reach the score
     product: int = 1024  # rows of the matrix products
 
 
@@ -128,28 +127,28 @@ def measured(work: Callable[[], int], windows: int, processes: int = 1) -> Rate:
     return Rate(max(rates), statistics.median(rates), max(by_processor))
 
 
-def apart(work: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    """Start `work` in a process of its own (a copy of this one, so nothing is imported anew); call for its result."""
+def apart(work: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+    """Start `work` in a process of its own (a copy of this one, so nothing is imported anew); call for its result.
+
+    With `patience_s` the result is None, and the process is ended, when it takes longer.
+    """
     context = multiprocessing.get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sending, work, arguments))
+    process = context.Process(target=lambda: sending.send(work(*arguments)))
     process.start()
     sending.close()
 
-    def result() -> Any:
+    def result(patience_s: float | None = None) -> Any:
+        if not receiving.poll(patience_s):
+            process.kill()
+            return None
         try:
-            found = receiving.recv()
+            return receiving.recv()
         except EOFError:
             process.join()
             raise RuntimeError(f"a measurement ended with exit code {process.exitcode}; its message is above") from None
-        process.join()
-        return found
 
     return result
-
-
-def _answer(sending: Connection, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    sending.send(work(*arguments))
 
 
 # What is trained on
@@ -389,12 +388,18 @@ def _learned(model: PPO | RecurrentPPO, updates: int = 1) -> int:
     return int(model.num_timesteps)
 
 
-def sb3_speed(where: str, extractor: type[BaseFeaturesExtractor], c: Coefficients, threads: int, windows: int) -> Rate:
+def sb3_speed(where: str, extractor: type[BaseFeaturesExtractor], c: Coefficients, windows: int, threads: int) -> Rate:
     """Whole updates, rollout included."""
     return _speed(sb3(where, extractor, c, threads), windows)
 
 
-def recurrent_speed(c: Coefficients, threads: int, windows: int) -> Rate:
+def sb3_lifted(c: Coefficients, windows: int, threads: int) -> Rate:
+    """The same with the kernels that ours uses, which nobody gets by installing it."""
+    use_fast_float32()
+    return sb3_speed("planted", SameTrunk, c, windows, threads)
+
+
+def recurrent_speed(c: Coefficients, windows: int, threads: int) -> Rate:
     """sb3-contrib's RecurrentPPO at the shape of `regime_switcher`."""
     torch.set_num_threads(threads)
     kwargs = {
@@ -516,131 +521,111 @@ class Table:
 
     def __init__(self) -> None:
         self.figures: dict[str, Any] = {}
-        print(f"{'transitions a second':58}{'best':>10}{'median':>10}{'a core-s':>10}", flush=True)
+        print(f"{'transitions a second':64}{'best':>10}{'median':>10}{'a core-s':>10}", flush=True)
 
     def rate(self, key: str, words: str, found: Rate) -> float:
         """One line and one figure: the best window's."""
-        print(f"{words:58}{found.best:>10,.0f}{found.median:>10,.0f}{found.by_processor:>10,.0f}", flush=True)
+        print(f"{words:64}{found.best:>10,.0f}{found.median:>10,.0f}{found.by_processor:>10,.0f}", flush=True)
         self.figures[key] = round(found.best)
         self.figures.setdefault("noise", {})[key] = round(found.median / found.best, 3)
         self.figures.setdefault("per_core_second", {})[key] = round(found.by_processor)
         return found.best
 
-    def best_rate(self, key: str, words: str, runs: dict[str, Callable[[], Any]]) -> float:
-        """The best of several ways to run a peer, one after another."""
-        found = {name: run() for name, run in runs.items()}
-        best = max(found, key=lambda name: found[name].best)
-        others = ", ".join(f"{name} {rate.best:,.0f}" for name, rate in found.items() if name != best)
-        return self.rate(key, f"{words}, {best}" + (f" ({others})" if others else ""), found[best])
+    def peer(self, key: str, words: str, threads: tuple[int, ...], measure: Callable[..., Rate], *given: Any) -> int:
+        """A peer with each number of threads, its last argument; the best counts, and which it was is returned.
+
+        Where its threads wait for each other for more than twice the first one's time, that is all there is to know.
+        """
+        found: dict[int, Rate] = {}
+        start, patience_s = time.perf_counter(), None
+        for count in threads:
+            rate = apart(measure, *given, count)(patience_s)
+            if rate is not None:
+                found[count] = rate
+            patience_s = patience_s or 2 * (time.perf_counter() - start)
+        best = max(found, key=lambda count: found[count].best)
+        others = (
+            f", {count}: {found[count].best:,.0f}" if count in found else f", {count}: too slow" for count in threads
+        )
+        self.rate(key, f"{words} (threads{''.join(others)[1:]})", found[best])
+        return best
 
     def figure(self, key: str, words: str, value: Any) -> None:
         """One line of another kind."""
         self.figures[key] = value
-        print(f"{words:58}{value if isinstance(value, str) else f'{value:,.4g}':>10}", flush=True)
+        print(f"{words:64}{value if isinstance(value, str) else f'{value:,.4g}':>10}", flush=True)
 
     def course(self, key: str, words: str, found: Course) -> None:
         """Seconds until the score, or that it was not reached."""
         reached = f"{found.seconds:.1f} s, {found.steps:,} steps" if found.seconds is not None else ""
         print(
-            f"{words:58}{reached or f'not reached in {found.spent_s:.0f} s (score {found.last:.2f})':>30}", flush=True
+            f"{words:64}{reached or f'not reached in {found.spent_s:.0f} s (score {found.last:.2f})':>30}", flush=True
         )
         self.figures[key] = None if found.seconds is None else round(found.seconds, 2)
         self.figures.setdefault("courses", {})[key] = asdict(found)
 
 
-def threads_of(size: Size, measure: Callable[[int], Any]) -> dict[str, Callable[[], Any]]:
-    """A peer's measurement with each number of threads."""
-    return {f"{threads} thread{'s'[: threads - 1]}": partial(_apart_now, measure, threads) for threads in size.threads}
-
-
-def _apart_now(work: Callable[..., Any], *arguments: Any) -> Any:
+def alone(work: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of `work` in a process of its own."""
     return apart(work, *arguments)()
 
 
-def against_sb3(table: Table, size: Size, where: str) -> None:
-    """Speed with the feed-forward network and with the LSTM, and seconds to the score."""
+def against_sb3(table: Table, size: Size, where: str) -> int:
+    """Speed with the feed-forward network and with the LSTM; the best number of threads where it is set as ours."""
     single = replace(WORK, environments=1, rollout_steps=size.single_steps, batch=64)
     eight = replace(single, environments=8, rollout_steps=size.single_steps // 8)
-    matched = size.work
-    lines = (
-        ("sb3_default_steps_per_s", "Stable-Baselines3 defaults, 1 environment", "planted", SameTrunk, single),
-        ("sb3_8env_steps_per_s", "Stable-Baselines3, 8 environments", "planted", SameTrunk, eight),
-        ("sb3_matched_steps_per_s", "Stable-Baselines3 as ours is set", "planted", SameTrunk, matched),
-        ("sb3_matched_option_steps_per_s", f"the same on the {where} market", where, SameTrunk, matched),
-        ("sb3_lstm_default_steps_per_s", "Stable-Baselines3 defaults, LSTM", "planted", SameLstm, single),
-        ("sb3_lstm_steps_per_s", "Stable-Baselines3 as ours is set, LSTM", "planted", SameLstm, size.recurrent),
+    threads = table.peer(
+        "sb3_matched_steps_per_s", "SB3 as ours", size.threads, sb3_speed, "planted", SameTrunk, size.work, size.windows
     )
-    for key, words, place, extractor, c in lines:
-        windows = min(size.windows, 2) if extractor is SameLstm else size.windows
-        table.best_rate(
-            key,
-            words,
-            threads_of(size, partial(_sb3_with, place, extractor, c, windows)),
-        )
-    lifted = threads_of(size, partial(_sb3_lifted, matched, size.windows))
-    table.best_rate("sb3_matched_fast_steps_per_s", "Stable-Baselines3 as ours is set, our kernels", lifted)
-
-
-def _sb3_lifted(c: Coefficients, windows: int, threads: int) -> Rate:
-    use_fast_float32()
-    return sb3_speed("planted", SameTrunk, c, threads, windows)
-
-
-def _sb3_with(where: str, extractor: type[BaseFeaturesExtractor], c: Coefficients, windows: int, threads: int) -> Rate:
-    return sb3_speed(where, extractor, c, threads, windows)
+    for key, words, place, extractor, c in (
+        ("sb3_matched_option_steps_per_s", f"SB3 as ours, {where} market", where, SameTrunk, size.work),
+        ("sb3_default_steps_per_s", "SB3 defaults", "planted", SameTrunk, single),
+        ("sb3_8env_steps_per_s", "SB3, 8 environments", "planted", SameTrunk, eight),
+        ("sb3_lstm_default_steps_per_s", "SB3 defaults, LSTM", "planted", SameLstm, single),
+        ("sb3_lstm_steps_per_s", "SB3 as ours, LSTM", "planted", SameLstm, size.recurrent),
+    ):
+        table.peer(key, words, size.threads, sb3_speed, place, extractor, c, size.windows)
+    table.peer(
+        "sb3_matched_fast_steps_per_s", "SB3 as ours, our kernels", size.threads, sb3_lifted, size.work, size.windows
+    )
+    return threads
 
 
 def carried(table: Table, size: Size) -> None:
-    """A carried state, one core each."""
+    """A carried state; ours with one core."""
     for precision in ("float32", "bf16"):
-        found = _apart_now(carried_speed, size.carried, precision, size.windows)
-        table.rate(f"carried_{precision}_steps_per_s", f"carried LSTM 128, {precision}, 1 process", found)
-    table.figures["carried_steps_per_s"] = table.figures["carried_float32_steps_per_s"]
-    few = replace(size.carried, environments=size.carried.environments // 4, batch=size.carried.batch // 4)
-    runs = {}
-    for c in (few, size.carried):
-        for name, run in threads_of(size, partial(_recurrent_with, c, size.windows)).items():
-            runs[f"{c.environments} envs, {name}"] = run
-    table.best_rate("sb3_recurrent_steps_per_s", "RecurrentPPO", runs)
+        found = alone(carried_speed, size.carried, precision, size.windows)
+        table.rate(f"carried_{precision}_steps_per_s", f"ours, carried LSTM 128, {precision}, 1 process", found)
+    figures = table.figures
+    figures["carried_steps_per_s"] = figures["carried_float32_steps_per_s"]
+    for part in (4, 1):
+        c = replace(size.carried, environments=size.carried.environments // part, batch=size.carried.batch // part)
+        key, words = f"sb3_recurrent_{c.environments}env_steps_per_s", f"RecurrentPPO, {c.environments} environments"
+        table.peer(key, words, size.threads, recurrent_speed, c, size.windows)
+        figures["sb3_recurrent_steps_per_s"] = max(figures[key], figures.get("sb3_recurrent_steps_per_s", 0))
 
 
-def _recurrent_with(c: Coefficients, windows: int, threads: int) -> Rate:
-    return recurrent_speed(c, threads, windows)
+def to_the_score(table: Table, size: Size, team: dict[str, Any], threads: int) -> None:
+    """Seconds until 90 % of the optimum on the planted market, with the settings as measured and with brisk ones.
 
-
-def to_the_score(table: Table, size: Size, team: dict[str, Any]) -> None:
-    """Seconds until 90 % of the optimum on the planted market, with the settings as measured and with brisk ones."""
-    each = {}
-    for precision in ("float32", "bf16"):
-        table.course(
-            f"{precision}_seconds_matched", f"ours, {precision}, {PROCESSES} processes", team[f"{precision} course"]
-        )
-        each[precision] = [
-            _apart_now(our_course, Team(), size.brisk, precision, seed, size.brisk_steps, size.look_steps, True)
-            for seed in range(size.seeds)
-        ]
-        table.course(
-            f"{precision}_seconds_brisk", f"ours, {precision}, brisk, 1 process, median", median(each[precision])
-        )
-        last = statistics.mean(found.last for found in each[precision])
-        table.figure(f"{precision}_score", f"score after {size.brisk_steps:,} steps, {precision}, mean of seeds", last)
-    peers = {}
-    for name, c, steps in (("matched", size.work, size.score_steps), ("brisk", size.brisk, size.brisk_steps)):
-        seeds = range(size.seeds) if name == "brisk" else range(1, 2)
-        found = [
-            median([_apart_now(sb3_course, c, threads, seed, steps, size.look_steps, 2 * size.cap_s) for seed in seeds])
-            for threads in size.threads
-        ]
-        peers[name] = min(found, key=_when)
-        table.course(f"sb3_seconds_{name}", f"Stable-Baselines3, {name}, best of threads", peers[name])
+    Brisk settings run with some seeds, whose median counts; Stable-Baselines3 with the threads that were best for it.
+    """
+    seeds, look = range(size.seeds), size.look_steps
+    mine, peers = {}, {}
+    for name in ("float32", "bf16"):
+        runs = [alone(our_course, Team(), size.brisk, name, seed, size.brisk_steps, look, True) for seed in seeds]
+        mine[f"{name}_seconds_matched"], mine[f"{name}_seconds_brisk"] = team[f"{name} course"], median(runs)
+        last = round(statistics.mean(run.last for run in runs), 4)
+        table.figure(f"{name}_score", f"score after {size.brisk_steps:,} brisk steps, {name}, mean", last)
+    peers["sb3_seconds_matched"] = alone(sb3_course, size.work, threads, 1, size.score_steps, look, 2 * size.cap_s)
+    runs = [alone(sb3_course, size.brisk, threads, seed, size.brisk_steps, look, size.cap_s) for seed in seeds]
+    peers["sb3_seconds_brisk"] = median(runs)
     single = replace(WORK, environments=1, rollout_steps=size.single_steps, batch=64)
-    found = _apart_now(sb3_course, single, 1, 1, 10**9, size.look_steps, size.cap_s)
-    table.course("sb3_seconds_default", "Stable-Baselines3 defaults, 1 thread", found)
-    both = [team[f"{name} course"] for name in each] + [median(runs) for runs in each.values()]
-    table.course("seconds_to_score", "ours, the best of its settings", min(both, key=_when))
-    table.course(
-        "sb3_seconds_to_score", "Stable-Baselines3, the best of its settings", min([*peers.values(), found], key=_when)
-    )
+    peers["sb3_seconds_default"] = alone(sb3_course, single, 1, 1, 10**9, look, size.cap_s)
+    for key, found in (mine | peers).items():
+        table.course(key, key.replace("_", " "), found)
+    table.course("seconds_to_score", "ours, the best", min(mine.values(), key=_when))
+    table.course("sb3_seconds_to_score", "Stable-Baselines3, the best", min(peers.values(), key=_when))
 
 
 def _when(found: Course) -> float:
@@ -656,13 +641,13 @@ def one_core(table: Table, size: Size, where: str) -> None:
     """What each lever gives, on the planted market, one process."""
     ways = (("mkl", "float32", False), ("onednn", "float32", True), ("bf16", "bf16", True))
     for name, precision, kernels in ways:
-        found = _apart_now(our_speed, Team(), "planted", "mlp", size.work, precision, size.windows, kernels)
+        found = alone(our_speed, Team(), "planted", "mlp", size.work, precision, size.windows, kernels)
         words = f"ours, {precision}, {'fast' if kernels else 'default'} kernels, 1 process"
         table.rate(f"one_process_{name}_steps_per_s", words, found)
-    for key, value in _apart_now(small_levers, size.work, size.windows).items():
+    for key, value in alone(small_levers, size.work, size.windows).items():
         table.figure(key, key.replace("_", " "), value)
     for place in dict.fromkeys((where, "planted")):
-        found = _apart_now(environment_speed, place, size.work.environments, size.windows)
+        found = alone(environment_speed, place, size.work.environments, size.windows)
         table.rate(f"environment_{place}_steps_per_s", f"environments alone, {place} market, 1 process", found)
 
 
@@ -684,17 +669,19 @@ def limits(table: Table, size: Size) -> None:
 def run(size: Size, where: str) -> dict[str, Any]:
     """Everything; the figures."""
     table = Table()
-    team = _apart_now(lead, size, where)
+    team = alone(lead, size, where)
     for precision in ("float32", "bf16"):
-        words = f"ours, {precision}, {PROCESSES} processes, {{}}"
-        table.rate(f"{precision}_steps_per_s", words.format(f"{where} market"), team[precision])
-        table.rate(f"{precision}_planted_steps_per_s", words.format("planted market"), team[f"{precision} planted"])
-        table.rate(f"{precision}_lstm_steps_per_s", words.format("LSTM"), team[f"{precision} lstm"])
+        for key, words, found in (
+            ("", f"{where} market", team[precision]),
+            ("_planted", "planted market", team[f"{precision} planted"]),
+            ("_lstm", "LSTM", team[f"{precision} lstm"]),
+        ):
+            table.rate(f"{precision}{key}_steps_per_s", f"ours, {precision}, {PROCESSES} processes, {words}", found)
     table.figures["lstm_steps_per_s"] = table.figures["float32_lstm_steps_per_s"]
     one_core(table, size, where)
-    against_sb3(table, size, where)
+    threads = against_sb3(table, size, where)
     carried(table, size)
-    to_the_score(table, size, team)
+    to_the_score(table, size, team, threads)
     limits(table, size)
     figures = table.figures
     for key, part, whole in (
