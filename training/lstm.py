@@ -82,7 +82,7 @@ class _Workspace:
         self.total = torch.empty(hidden, samples, dtype=cells)
         self.change = torch.empty(4 * hidden, samples, dtype=cells)
         self.state_change = torch.empty(layers, hidden, samples, dtype=cells)
-        widths = [inputs + 1 + hidden, 2 * hidden][:layers]
+        widths = [inputs + hidden, 2 * hidden][:layers]
         self.back = [torch.empty(width, samples, dtype=products) for width in widths]
         self.back_cells = [torch.empty(width, samples, dtype=cells) for width in widths] if self.differ else self.back
 
@@ -157,8 +157,8 @@ def _pack(parameters: Sequence[Tensor], products: torch.dtype, *, input_gradient
         columns = [bias, -from_below, -from_before] if layer else [from_below, bias, -from_before]
         forward = _by_gate(torch.cat(columns, dim=1), (0, 1, 3, 2), (1.0, 1.0, 1.0, 2.0))
         hidden = from_before.shape[1]
-        skipped = 1 if layer else 0 if input_gradient else forward.shape[1] - hidden
-        back = _by_gate(forward[:, skipped:], (0, 1, 2, 3), (-1.0, 0.5, 1.0, 2.0))
+        below = forward[:, 1:-hidden] if layer else forward[:, : -hidden - 1 if input_gradient else 0]
+        back = _by_gate(torch.cat([below, forward[:, -hidden:]], dim=1), (0, 1, 2, 3), (-1.0, 0.5, 1.0, 2.0))
         packed.append(
             _Weights(
                 forward.to(products), forward[:, :-hidden].to(products).contiguous(), back.t().to(products).contiguous()

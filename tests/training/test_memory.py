@@ -76,10 +76,12 @@ class Recall:
         return Step(rewards, ends)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step_in_episode, "cue": self.cue, "following": self.following}
+        generator = self.generator.get_state()
+        return {"step": self.step_in_episode, "cue": self.cue, "following": self.following, "generator": generator}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step_in_episode, self.cue, self.following = state["step"], state["cue"], state["following"]
+        self.generator.set_state(state["generator"])
 
 
 class Feedforward(nn.Module):
@@ -141,6 +143,22 @@ def test_nothing_is_carried_from_one_episode_into_the_next() -> None:
     _train(network, environment)
     assert environment.episodes > EPISODES
     assert abs(float(environment.score)) / environment.episodes <= 4.0 / math.sqrt(environment.episodes)
+
+
+def test_a_run_with_a_carried_state_goes_on_bit_for_bit() -> None:
+    def trainer() -> Trainer:
+        network = CarryingLstm(inputs=2, hidden=8, outputs=2, seed=0)
+        return Trainer(network, Recall(64, seed=2), COEFFICIENTS, total_steps=3 * 64 * 32, seed=1)
+
+    whole, first, second = trainer(), trainer(), trainer()
+    for _ in range(3):
+        whole.update()
+    first.update()
+    second.load_state_dict(first.state_dict())
+    for _ in range(2):
+        second.update()
+    ours, expected = second.network.state_dict(), whole.network.state_dict()
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
 
 def test_after_a_reset_the_outputs_are_those_of_a_fresh_start() -> None:
