@@ -5,9 +5,13 @@ The optimum itself is held against hand-worked games, a search over all plans, a
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +43,7 @@ COEFFICIENTS = Coefficients(
     learning_rate=1e-3, discount=0.97, entropy=0.01, epochs=4, environments=256, rollout_steps=16, batch=1024
 )
 EPISODES = 2048
+REPOSITORY = Path(__file__).resolve().parents[2]
 T_95, T_999 = 2.262, 4.781  # Student's t with 9 degrees of freedom: quantiles 0.975 and 0.9995
 
 
@@ -209,3 +214,23 @@ def _search(planted: Planted, belief: Float64Array, position: int, left: int) ->
             value = value + chance * (later @ weights)
         best = np.maximum(best, value)
     return best
+
+
+def test_the_benchmark_of_training_measures_ours_and_its_peers() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.bench_train", "--quick"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["parameters"] == 163_559
+    assert {"seconds_to_score", "sb3_seconds_to_score"} < set(figures)  # not reached within a smoke run
+    for name in (
+        "float32", "bf16", "lstm", "carried", "sb3_default", "sb3_8env", "sb3_matched", "sb3_lstm", "sb3_recurrent"
+    ):  # fmt: skip
+        assert figures[f"{name}_steps_per_s"] > 0
+    assert figures["peak_gflops_float32"] > 0
+    assert figures["peak_share"] > 0
