@@ -82,7 +82,7 @@ class _Workspace:
         self.total = torch.empty(hidden, samples, dtype=cells)
         self.change = torch.empty(4 * hidden, samples, dtype=cells)
         self.state_change = torch.empty(layers, hidden, samples, dtype=cells)
-        widths = [inputs + hidden, 2 * hidden][:layers]
+        widths = [hidden, 2 * hidden][:layers]
         self.back = [torch.empty(width, samples, dtype=products) for width in widths]
         self.back_cells = [torch.empty(width, samples, dtype=cells) for width in widths] if self.differ else self.back
 
@@ -140,7 +140,8 @@ class _Weights:
 
     forward: Tensor  # (4 x hidden, rows of what the product reads)
     first: Tensor  # without the columns of y before, for a step after a zero state
-    back: Tensor  # (rows whose gradient is of interest, 4 x hidden); y before comes last
+    back: Tensor  # (hidden, 4 x hidden), to the gradient of y before; in the second layer that of y below above it
+    inputs: Tensor  # (inputs, 4 x hidden), to the gradient of the input
 
 
 def _by_gate(wide: Tensor, order: Sequence[int], factors: Sequence[float]) -> Tensor:
@@ -148,7 +149,7 @@ def _by_gate(wide: Tensor, order: Sequence[int], factors: Sequence[float]) -> Te
     return torch.cat([blocks[index] * factor for index, factor in zip(order, factors, strict=True)])
 
 
-def _pack(parameters: Sequence[Tensor], products: torch.dtype, *, input_gradient: bool) -> list[_Weights]:
+def _pack(parameters: Sequence[Tensor], products: torch.dtype) -> list[_Weights]:
     """From the order of `torch.nn.LSTM`: weight_ih, weight_hh, bias_ih, bias_hh of each layer; gates i, f, g, o."""
     packed = []
     for layer in range(len(parameters) // 4):
@@ -157,11 +158,13 @@ def _pack(parameters: Sequence[Tensor], products: torch.dtype, *, input_gradient
         columns = [bias, -from_below, -from_before] if layer else [from_below, bias, -from_before]
         forward = _by_gate(torch.cat(columns, dim=1), (0, 1, 3, 2), (1.0, 1.0, 1.0, 2.0))
         hidden = from_before.shape[1]
-        below = forward[:, 1:-hidden] if layer else forward[:, : -hidden - 1 if input_gradient else 0]
-        back = _by_gate(torch.cat([below, forward[:, -hidden:]], dim=1), (0, 1, 2, 3), (-1.0, 0.5, 1.0, 2.0))
+        back = _by_gate(forward, (0, 1, 2, 3), (-1.0, 0.5, 1.0, 2.0)).t()
         packed.append(
             _Weights(
-                forward.to(products), forward[:, :-hidden].to(products).contiguous(), back.t().to(products).contiguous()
+                forward=forward.to(products),
+                first=forward[:, :-hidden].to(products).contiguous(),
+                back=back[1 if layer else -hidden :].to(products).contiguous(),
+                inputs=back[: -hidden - 1].to(products).contiguous(),
             )
         )
     return packed
@@ -246,7 +249,6 @@ def _run_backward(
     """
     hidden, spare, change, top, differ = work.shape.hidden, work.spare, work.change, len(weights) - 1, work.differ
     change_i, change_f, change_o, change_g = change.chunk(4)
-    targets = [back[-packed.back.shape[0] :] for back, packed in zip(work.back, weights, strict=True)]
     befores = [back[-hidden:] for back in work.back_cells]
     work.state_change.zero_()
     for before in befores:
@@ -273,16 +275,17 @@ def _run_backward(
                 cell.change.copy_(change)
             else:
                 _sigmoid_backward(change, cell.gates, grad_input=cell.change)  # which are the gates: used up
-            if not step and not layer and zero_start and input_gradient is None:
+            if not step and not layer and zero_start:
                 continue
-            torch.mm(weights[layer].back, cell.change, out=targets[layer])
+            torch.mm(weights[layer].back, cell.change, out=work.back[layer])
             if differ:
                 work.back_cells[layer].copy_(work.back[layer])
             if keep is not None:
                 befores[layer].mul_(keep[step])
                 state_change.mul_(keep[step])
-        if input_gradient is not None:
-            input_gradient[step] = work.back_cells[0][: work.shape.inputs]
+    if input_gradient is not None:
+        flat = torch.mm(weights[0].inputs, work.changes[0].flatten(1))
+        input_gradient.copy_(flat.view(-1, *input_gradient.shape[::2]).transpose(0, 1))
 
 
 def _add_weight_gradients(work: _Workspace, gradients: Sequence[Tensor]) -> None:
@@ -344,7 +347,7 @@ def _all_forward(
     """The result, and the workspaces that backward will read (None where they are to be filled again)."""
     steps, batch = inputs.shape[:2]
     hidden = parameters[1].shape[1]
-    weights = _pack(parameters, call.products, input_gradient=False)
+    weights = _pack(parameters, call.products)
     result = parameters[0].new_empty((steps, batch, hidden) if call.every else (batch, hidden))
     kept: list[_Workspace | None] = []
     kept_bytes = 0
@@ -379,7 +382,7 @@ class _Recurrence(torch.autograd.Function):
         start = parameters.pop() if ctx.has_start else None
         kept, ctx.kept = ctx.kept, [None] * len(ctx.kept)  # a second backward fills them again
         hidden = parameters[1].shape[1]
-        weights = _pack(parameters, call.products, input_gradient=ctx.needs_input_grad[1])
+        weights = _pack(parameters, call.products)
         gradients = [parameters[0].new_zeros(packed.forward.shape) for packed in weights]
         input_gradient = torch.empty_like(inputs) if ctx.needs_input_grad[1] else None
         start_gradient = None if start is None else torch.empty_like(start)
