@@ -28,8 +28,9 @@ from gymnasium.vector.utils import batch_space
 from daemon.core.limits import Trading
 from strategies.option_scalper import SPEC, OptionScalper
 from training.data import Data, load
-from training.history import SPLITS, TradingDay, split
+from training.folds import single
 from training.market import Market
+from training.study import Fold
 
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -48,12 +49,13 @@ class Seats:
     """
 
     def __init__(self, bars: Path | str, split_name: str, count: int, reward: str, discount: float) -> None:
-        if split_name not in SPLITS:
-            raise ValueError(f"split is {split_name!r}, expected one of {', '.join(SPLITS)}: choose one of these")
+        names = Fold.__struct_fields__
+        if split_name not in names:
+            raise ValueError(f"split is {split_name!r}, expected one of {', '.join(names)}: choose one of these")
         path, trading = Path(bars), Trading()
         data = _read(path, path.stat().st_mtime_ns)
-        self.days: tuple[TradingDay, ...] = split(data.history.usable)[split_name]
-        self.dates = [day.session.date for day in self.days]
+        self.dates: tuple[str, ...] = getattr(single(tuple(data.days))[0], split_name)
+        self.days = data.on(self.dates)
         self.market = Market(
             data.history, data.prices, self.days, trading,
             count=count, reward_name=reward, discount=discount, auto_reset=False,

@@ -22,9 +22,6 @@ from strategies.features import feature_table
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-SPLITS = ("train", "validate", "test")
-SESSIONS_MIN = 5  # usable ones, so that each split has at least one
-
 
 class HistoryError(Exception):
     """The bars file cannot be trained on; the text names the file's figure, the one needed and the cure."""
@@ -130,23 +127,6 @@ def read_history(events: Iterable[Event], spec: Spec, trading: Trading) -> Histo
             "give a file with bars of that length"
         )
     return History(start_ns, open_, high, low, close, table.values, minute, gap, tuple(days))
-
-
-def split(days: tuple[TradingDay, ...]) -> dict[str, tuple[TradingDay, ...]]:
-    """Usable sessions in time order: the first 60 % to train, the next 20 % to validate, the last 20 % to test.
-
-    Episodes and observations never reach over a session's edge, so nothing has to be purged between the parts.
-
-    Raises:
-        HistoryError: fewer than five usable sessions.
-    """
-    if len(days) < SESSIONS_MIN:
-        raise HistoryError(
-            f"too little history: {len(days)} usable sessions, at least {SESSIONS_MIN} are needed after those "
-            "from which the first volatility comes (21 by default): give a file with more sessions"
-        )
-    first, second = len(days) * 6 // 10, len(days) * 8 // 10
-    return dict(zip(SPLITS, (days[:first], days[first:second], days[second:]), strict=True))
 
 
 def entry_rows(history: History, days: Sequence[TradingDay], trading: Trading) -> npt.NDArray[np.bool_]:

@@ -50,7 +50,7 @@ def _both(events: Sequence[Event]) -> tuple[tuple[SessionResult, ...], tuple[Ses
     market = Market(history, price_table(history, days, TRADING), days, TRADING, count=len(days), auto_reset=False)
     quick = play(market, erratic, dates, TRADING.risk.confidence_min)
     through = dry_run(erratic, desks(events, machine, TRADING, dates), machine, TRADING)
-    return quick, through.results, through.denials
+    return quick, through.sessions, through.denials
 
 
 @pytest.mark.parametrize("events", [random_walk(32), drifting(32)], ids=["random walk", "drifting"])
@@ -71,7 +71,7 @@ def test_who_always_holds_neither_trades_nor_earns() -> None:
     events, machine = random_walk(24), strategy(SPEC.name)
     ready = desks(events, machine, TRADING, ["2024-06-20", "2024-06-21"])
     found = dry_run(always_hold, ready, machine, TRADING)
-    assert [(result.pnl_usd, result.trades) for result in found.results] == [(0.0, 0), (0.0, 0)]
+    assert [(result.pnl_usd, result.trades) for result in found.sessions] == [(0.0, 0), (0.0, 0)]
     assert found.denials == {}
 
 
@@ -142,7 +142,7 @@ def test_it_learns_a_drift_that_shows_in_the_gap_and_beats_random_trades_on_late
     network = ActorCritic(fit_scaling(torch.from_numpy(history.features)[rows]), seed=1)
     market = Market(history, prices, early, TRADING, count=32, seed=1)
     small = Coefficients(
-        environments=32, rollout_steps=32, batch=256, epochs=6, learning_rate=1e-3, linear_learning_rate=False
+        environments=32, rollout_steps=32, batch=256, epochs=6, learning_rate=1e-3, schedule="constant"
     )
     train(network, market, small, total_steps=8_000, seed=1)
 

@@ -16,7 +16,7 @@ from daemon.core.limits import Paper, Trading
 from daemon.core.option_market import bid_ask_cents, price, years_to_expiry
 from strategies.option_scalper import SPEC
 from tests.training.made_up import MINUTE_NS, random_walk
-from training.history import History, HistoryError, read_history, split
+from training.history import History, HistoryError, read_history
 from training.prices import DENIED, MILLION, entry_costs, exact, millionths, price_day
 
 TRADING = Trading()
@@ -60,20 +60,6 @@ def test_missing_minutes_count_for_each_row_whose_window_holds_the_hole() -> Non
     first = holed.days[23].first
     assert np.flatnonzero(holed.gap).tolist() == list(range(first + 100, first + 119))
     assert set(holed.gap[first + 100 : first + 119].tolist()) == {5}
-
-
-def test_the_split_is_60_20_20_in_the_order_of_time(history: History) -> None:
-    parts = split(history.usable)
-    assert {name: len(days) for name, days in parts.items()} == {"train": 6, "validate": 2, "test": 3}
-    dates = [day.session.date for days in parts.values() for day in days]
-    assert dates == sorted(dates)
-    assert len(set(dates)) == 11
-
-
-def test_too_little_history_is_an_error_that_says_how_much_there_is() -> None:
-    short = read_history(random_walk(25), SPEC, TRADING)
-    with pytest.raises(HistoryError, match=r"too little history: 4 usable sessions, at least 5 are needed"):
-        split(short.usable)
 
 
 def test_bars_of_another_interval_are_an_error_that_names_both() -> None:
