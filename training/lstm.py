@@ -20,10 +20,9 @@ import torch
 from torch import Tensor, nn
 
 CHUNK = 1024
-"""Samples worked on together: what one step touches stays in a core's second-level cache."""
+"""Samples worked on together. Fewer stay in the caches, more spend less on calls: 768 to 2,048 were the fastest."""
 KEPT_BYTES = 1 << 29
 """Buffers kept from forward to backward; what would not fit is computed again in backward."""
-
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
@@ -125,7 +124,8 @@ def _take(shape: _Shape) -> _Workspace:
     for index in range(len(_pool) - 1, -1, -1):
         if _pool[index].shape == shape:
             return _pool.pop(index)
-    return _Workspace(shape)
+    with torch.inference_mode(mode=False):  # whose tensors could not be written to elsewhere
+        return _Workspace(shape)
 
 
 def _give_back(workspace: _Workspace) -> None:

@@ -185,6 +185,16 @@ def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monke
         assert torch.equal(one, three)
 
 
+def test_buffers_first_used_in_inference_mode_serve_training_too() -> None:
+    layer = Lstm(3, 5, 1, torch.Generator().manual_seed(0))
+    rows, state, starts = _inputs(7, 2, 3), torch.zeros(2, 1, 2, 5), torch.zeros(7, 2, dtype=torch.bool)
+    with torch.inference_mode():
+        expected = layer.sequence(rows, state, starts).clone()
+    output = layer.sequence(rows, state, starts)
+    assert output.requires_grad
+    assert torch.equal(output.detach(), expected)
+
+
 def test_two_runs_before_their_backwards_do_not_share_buffers() -> None:
     module = nn.LSTM(3, 4, 1, batch_first=True)
     parameters = list(module.parameters())
