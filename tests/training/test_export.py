@@ -15,16 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from daemon.core.limits import Trading
-from daemon.shell.calendar import SessionCalendar
-from daemon.shell.tape import TapeSource, scan
 from strategies.golden import contract_hash
 from strategies.manifest import Manifest, Training, decode
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy
+from training.data import load, observations
 from training.export import ExportError, Float32Array, Release, export, run_onnx
-from training.history import read_history
+from training.folds import single
 from training.network import CLIP, ActorCritic, Policy, Scaling
-from training.run import probes
 
 TRAINED = Training(
     file="bars.csv",
@@ -36,7 +34,14 @@ TRAINED = Training(
     last_session="2024-01-16",
     splits={},
 )
-RELEASE = Release(TRAINED, {"seed": 1}, {"net": 0.0}, "It earns nothing.\n")
+
+
+def write_report(folder: Path, digest: str) -> None:
+    """A report of one line, which names the policy it is of."""
+    (folder / "report.json").write_text(f"{digest} earns nothing\n")
+
+
+RELEASE = Release(TRAINED, {"seed": 1}, {"net": 0.0}, write_report)
 SCALING = Scaling(mean=(0.1,) * 23, scale=(0.7,) * 23, clip=(CLIP,) * 23)
 
 
@@ -88,7 +93,7 @@ def test_a_version_has_its_last_session_and_its_digest_as_name_and_current_point
     assert folder.name == f"2024-01-16-{digest[:8]}"
     assert (folder.parent / "current").read_text() == f"{folder.name}\n"
     assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "current"]
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "policy.onnx", "report.md"]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "policy.onnx", "report.json"]
     assert _manifest(folder).policy_sha256 == digest
 
 
@@ -119,9 +124,9 @@ def test_torch_and_onnxruntime_agree_on_a_thousand_real_observations(
     folder: Path, policy: Policy, data_dir: Path
 ) -> None:
     path = data_dir / "spy_1min_2024.parquet"
-    info = scan(path, SPEC.symbols, SPEC.bar_interval_s)
-    source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
-    real = probes(read_history(source, SPEC, Trading()), seed=1, count=1000)
+    data = load(path, strategy(SPEC.name), Trading())
+    real = observations(data, single(tuple(data.days))[0], 1000, seed=1)
+    assert real.shape == (1000, 20, 23)
     with torch.no_grad():
         expected = policy(torch.from_numpy(real)).numpy()
     assert np.abs(run_onnx(folder / "policy.onnx", real) - expected).max() <= 1e-5
@@ -133,7 +138,7 @@ def test_the_same_policy_exports_to_the_same_bytes_and_replaces_itself(
     for _ in range(2):
         again = export(policy, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
     assert again.name == folder.name
-    for name in ("policy.onnx", "manifest.json", "report.md"):
+    for name in ("policy.onnx", "manifest.json", "report.json"):
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 

@@ -49,7 +49,7 @@ def test_the_committed_fixture_belongs_to_this_contract_and_reads_back() -> None
 
 def test_exporting_again_gives_the_committed_bytes(tmp_path: Path) -> None:
     assert main(["--out", str(tmp_path)]) == 0
-    for name in ("policy.onnx", "manifest.json", "report.md"):
+    for name in ("policy.onnx", "manifest.json"):
         assert (tmp_path / SPEC.name / VERSION / name).read_bytes() == (FOLDER / name).read_bytes()
 
 
