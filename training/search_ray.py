@@ -39,6 +39,7 @@ ENVIRONMENT = {
 }
 LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's own switch for machines without firewall: every server on 127.0.0.1. It is read when ray is imported."""
+LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 80_000_000  # nothing large is passed on: each process reads the bars itself
 WORSE = 2  # of so many trials as far as each other, ASHA lets the best go on
 RETRIES = 1  # of a trial whose machine was lost
@@ -60,7 +61,7 @@ def search_through_ray(
         Stopped: `stop` was set; what was under way is taken up by the next search.
         RuntimeError: Ray is not installed, no cluster answers, or a trial failed; the text says what.
     """
-    asking = _Asking(book, iter(positions), listen, stop)
+    asking = Asking(book, iter(positions), listen, stop)
     with _ray(book.search) as tune:
         errors = _tune(tune, asking, version, folder, len(positions))
     if stop.is_set():
@@ -70,7 +71,7 @@ def search_through_ray(
         raise RuntimeError(f"{len(errors)} trials failed in Ray ({last}): see {folder}; the same command goes on")
 
 
-def _tune(tune: Any, asking: _Asking, version: str, folder: Path, count: int) -> Sequence[BaseException]:
+def _tune(tune: Any, asking: Asking, version: str, folder: Path, count: int) -> Sequence[BaseException]:
     """Let Ray Tune ask for `count` trials and train them; the errors of those that failed."""
     search = asking.book.search
     searcher, callback = _interfaces(tune, asking)
@@ -88,12 +89,14 @@ def _tune(tune: Any, asking: _Asking, version: str, folder: Path, count: int) ->
             scheduler=asha,
             num_samples=count,
             max_concurrent_trials=search.run.processes if search.ray == "local" else None,
+            reuse_actors=True,  # torch and the bars are read once in each process
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
             name="ray",
             storage_path=str(folder.resolve()),
             verbose=0,
-            callbacks=[callback],
+            callbacks=[callback, tune.logger.JsonLoggerCallback()],  # the grid is read from its files
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
@@ -129,7 +132,7 @@ def _ready(search: Search, version: str) -> Ready:
     return make_ready(search, version)
 
 
-class _Asking:
+class Asking:
     """Between Ray and the book: which of Ray's trials is which of ours. In the driver alone."""
 
     def __init__(self, book: Book, positions: Iterator[int], listen: Callable[[str | Found], None], stop: Flag) -> None:
@@ -138,6 +141,10 @@ class _Asking:
         self._positions = positions
         self._listen = listen
         self._open: dict[str, tuple[optuna.Trial, Coefficients]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray keeps copies of what it calls, to go on from; here the book is gone on from, and copies hold nothing."""
+        return {}
 
     def ask(self, name: str) -> dict[str, Any] | None:
         """What Ray's next trial is to train; None when there are enough."""
@@ -169,7 +176,7 @@ class _Asking:
         self._listen(self.book.close(trial, coefficients, reason))
 
 
-def _interfaces(tune: Any, asking: _Asking) -> tuple[Any, Any]:
+def _interfaces(tune: Any, asking: Asking) -> tuple[Any, Any]:
     """What Ray Tune calls: a searcher, and a callback that ends everything once it shall stop.
 
     Both must be subclasses of Ray's, which may be missing here; they are made when they are needed.
@@ -223,6 +230,8 @@ def _ray(search: Search) -> Iterator[Any]:
         except (ConnectionError, ValueError) as error:
             raise RuntimeError(f"no Ray cluster at {search.ray!r} ({error}): start one, or use --ray local") from error
         try:
+            if local and ray.util.get_node_ip_address() != LOOPBACK:
+                raise RuntimeError("Ray was imported before and would listen on the network: start a new process")
             yield tune
         finally:
             ray.shutdown()
