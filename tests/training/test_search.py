@@ -19,6 +19,7 @@ import pytest
 from daemon.core.events import BarClosed
 from strategies.contract import Bar
 from tests.training.made_up import drifting, write_csv
+from training import cli
 from training.coefficients_file import read_coefficients, write_coefficients
 from training.history import HistoryError
 from training.ledger import Ledger, ledger_path
@@ -115,7 +116,7 @@ def _notes(book: Book) -> list[str]:
 @pytest.fixture(scope="module")
 def searched(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
     """Two trials of two real trainings."""
-    return run_search(_search(bars, tmp_path_factory.mktemp("searched"), trials=2, steps=16_384), lambda _: None)
+    return run_search(_search(bars, tmp_path_factory.mktemp("searched"), trials=2, steps=12_288), lambda _: None)
 
 
 def test_the_first_trial_has_the_defaults_and_all_are_in_the_ledger_against_the_tests_to_come(
@@ -142,7 +143,7 @@ def test_other_bars_in_the_test_sessions_change_no_trial(searched: tuple[Results
     first = next(bar.start_ns for bar in _bars(7) if _date(bar) >= FIRST_TEST)
     before = [bar for bar in _bars(7) if bar.start_ns < first]
     other = write_csv(tmp_path / "drift.csv", [*before, *(bar for bar in _bars(8) if bar.start_ns >= first)])
-    again, _ = run_search(_search(other, tmp_path, trials=2, steps=16_384), lambda _: None)
+    again, _ = run_search(_search(other, tmp_path, trials=2, steps=12_288), lambda _: None)
     assert results.first_test == again.first_test == FIRST_TEST
     assert again.settings["bars_sha256"] != results.settings["bars_sha256"]
     assert [_without_speed(found) for found in again.trials] == [_without_speed(found) for found in results.trials]
@@ -162,12 +163,12 @@ def test_the_same_command_again_does_nothing_anew_and_more_trials_go_on(
 ) -> None:
     results, folder = searched
     heard: list[str | Found] = []
-    search = _search(bars, folder.parent, trials=2, steps=16_384)
+    search = _search(bars, folder.parent, trials=2, steps=12_288)
     again, _ = run_search(search, heard.append)
     assert again == results
     assert not [news for news in heard if isinstance(news, Found)]
     other = replace(search, run=replace(search.run, steps=8_192))
-    with pytest.raises(RunFolderError, match="steps = 16384, this one has 8192: use another --study-dir"):
+    with pytest.raises(RunFolderError, match="steps = 12288, this one has 8192: use another --study-dir"):
         run_search(other, heard.append)
 
 
@@ -251,9 +252,10 @@ def test_the_same_seed_suggests_the_same_and_another_seed_others(ready: Ready, t
         desk = _desk(replace(ready, search=replace(ready.search, seed=seed)), tmp_path / name, _earning(_by_rate))
         return [found.coefficients for found in _run(desk, range(12))]
 
-    assert coefficients("a", 1) == coefficients("b", 1)
-    assert coefficients("a2", 1)[0] == coefficients("c", 2)[0]
-    assert coefficients("a3", 1)[1:] != coefficients("d", 2)[1:]
+    first, same, other = coefficients("a", 1), coefficients("b", 1), coefficients("c", 2)
+    assert first == same
+    assert first[0] == other[0]  # the defaults
+    assert not [one for one in first[1:] if one in other]
 
 
 def test_a_trial_that_diverges_counts_as_one_that_earned_nothing_and_the_search_goes_on(
@@ -273,9 +275,9 @@ def test_a_trial_that_diverges_counts_as_one_that_earned_nothing_and_the_search_
 
 def test_the_best_of_many_is_told_with_what_luck_alone_would_give(ready: Ready, tmp_path: Path) -> None:
     desk = _desk(ready, tmp_path, _earning(_by_rate))
-    found = _run(desk, range(12))
+    found = _run(desk, range(25))
     results = results_of(ready, desk.book, tmp_path)
-    luck = expected_maximum(stdev(each.sharpe for each in found), 12)
+    luck = expected_maximum(stdev(each.sharpe for each in found), 25)
     assert results.expected_maximum_sharpe == pytest.approx(luck)
     assert f"the best would have {luck:+.3f} a session" in results.caution
     assert max(results.importances, key=lambda name: results.importances[name]) == "learning_rate"
@@ -364,6 +366,27 @@ def test_what_cannot_be_searched_ends_with_exit_code_2_and_one_line(
     assert said[-1].startswith("train-and-export search: ")
     assert complaint in said[-1]
     assert not (tmp_path / "store").exists()
+
+
+def test_the_command_tells_of_each_trial_and_prints_where_its_findings_are(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store"), "--trials", "1"]
+    study = tmp_path / "study"
+    small = ["--steps", "1", "--folds", "1", "--seeds", "1", "--processes", "1", "--study-dir", str(study)]
+    assert cli.main(["search", *given, *small]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{study / 'search.json'}\n"
+    assert "trial   0  complete  validation " in said.err
+    assert said.err.splitlines()[-1].startswith("train-and-export --strategy option_scalper --bars ")
+    assert (study / "coefficients.json").read_text() == "{}\n"  # the defaults
+
+
+def test_a_search_that_is_asked_to_stop_says_how_to_go_on(ready: Ready) -> None:
+    flag = threading.Event()
+    flag.set()
+    with pytest.raises(Stopped):
+        run_search(ready.search, lambda _: None, flag)
 
 
 def test_options_become_a_search_and_those_out_of_bounds_are_refused() -> None:
