@@ -14,6 +14,7 @@ from pathlib import Path
 
 from daemon.shell.calendar import CalendarError
 from daemon.shell.tape_file import TapeError
+from training.coefficients_file import read_coefficients
 from training.display import Display
 from training.export import ExportError
 from training.history import HistoryError
@@ -21,6 +22,7 @@ from training.import_sb3 import ACTIVATIONS, ImportSb3Error
 from training.ledger import LedgerError
 from training.network import NETWORKS
 from training.pool import Stopped
+from training.ppo import Coefficients
 from training.promotion import PromotionError, promote
 from training.report import write_report
 from training.reward import REWARDS
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--seeds", type=int, default=1, help="how many, one after the other (%(default)s)")
     how.add_argument("--network", choices=NETWORKS, default=defaults.network, help="(%(default)s)")
     how.add_argument("--reward", choices=REWARDS, default=defaults.rewards[0], help="(%(default)s)")
+    how.add_argument("--coefficients", type=Path, metavar="FILE", help="of PPO, as `search` writes them (the defaults)")
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
     early = "stop early after so many looks at the validation sessions without a better one (never)"
     how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
@@ -119,7 +122,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def settings_from(chosen: argparse.Namespace) -> Settings:
-    """The settings of these options."""
+    """The settings of these options.
+
+    Raises:
+        OSError, ValueError: the file of coefficients cannot be read; the text names file, field and cure.
+    """
     rewards = (chosen.reward, *(name for name in REWARDS if chosen.ablation and name != chosen.reward))
     return Settings(
         strategy=chosen.strategy,
@@ -137,6 +144,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
         patience=chosen.patience,
+        coefficients=read_coefficients(chosen.coefficients) if chosen.coefficients else Coefficients(),
         processes=chosen.processes,
         checkpoint_s=chosen.checkpoint_s,
         run_folder=chosen.run_dir,
@@ -153,8 +161,8 @@ def _train(arguments: Sequence[str]) -> int:
     ):  # fmt: skip
         if getattr(chosen, name) < least:
             options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {least}")
-    settings = settings_from(chosen)
     try:
+        settings = settings_from(chosen)
         with Display(len(requests_of(settings)), settings.steps) as display:
             if chosen.import_sb3 is not None:
                 alone = replace(settings, processes=1)

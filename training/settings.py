@@ -69,6 +69,7 @@ class Settings:
             "seeds": len(self.seeds) if len(self.seeds) > 1 else None,
             "reward": self.rewards[0] if self.rewards[0] != default.rewards[0] else None,
             "ablation": "" if len(self.rewards) > 1 else None,
+            "coefficients": "coefficients.json" if self.coefficients != default.coefficients else None,
         }
         for name in (
             "network", "precision", "device", "feed", "folds", "train_sessions", "validate_sessions", "test_sessions",
