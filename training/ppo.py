@@ -32,7 +32,7 @@ FIGURES = ("policy loss", "value loss", "entropy", "KL", "clip fraction", "loss"
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """Defaults are those of [4], but for a rollout of many environments, its minibatches, and a falling learning rate."""
+    """Defaults are those of [4], but for a rollout of many environments and a falling learning rate."""
 
     learning_rate: float = 3e-4
     schedule: str = "linear"  # to 0 over the run: [3] detail 4; "cosine" to 0; "constant"
@@ -49,7 +49,7 @@ class Coefficients:
     epochs: int = 10
     environments: int = 256
     rollout_steps: int = 64  # of each environment
-    batch: int = 1024  # transitions of a minibatch: 300,000 steps are 2,900 of them so, 730 with 4096
+    batch: int = 1024  # transitions of a minibatch: 300,000 steps take 3,040 of them, with 4096 760
     sequence: int = 32  # steps of a truncated back-propagation; only for networks that carry a state
 
 
