@@ -105,7 +105,7 @@ SPACE = (
     Dimension("value_clip", "steadies the critic where rewards jump", 0.1, 0.4, optional=True),
     Dimension("target_kl", "ends an update that has moved far enough", 0.01, 0.05, log=True, optional=True),
     Dimension("epochs", "how often a rollout is learned from", 4, 10, whole=True),
-    Dimension("batch", "noise of a gradient against the number of them", choices=(1024, 2048, 4096)),
+    Dimension("batch", "noise of a gradient against the number of them", choices=(512, 1024, 2048, 4096)),
     Dimension("rollout_steps", "how much is collected between two updates", choices=(32, 64, 128)),
 )
 """What is searched, and why; the first trial has the defaults."""

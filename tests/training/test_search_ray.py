@@ -67,7 +67,6 @@ def _listening(mark: str) -> dict[str, str]:
 
 
 @needs_ray
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
 def test_ray_finds_what_a_search_without_it_finds_listens_on_loopback_and_leaves_no_process(
     search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
