@@ -47,6 +47,11 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     settings_sha256: str = ""  # of a trial alone: see `settings_digest`
     note: str = ""
 
+    @property
+    def same(self) -> tuple[str, str, str, float | None]:
+        """Equal for two lines that tell of one thing: a trial made again to the same result, or the same opening."""
+        return self.kind, self.study, self.note, self.sharpe
+
     def __post_init__(self) -> None:
         if datetime.fromisoformat(self.utc).utcoffset() != timedelta(0):
             raise ValueError(f"utc is {self.utc}; expected ISO 8601 that ends with +00:00")
@@ -136,16 +141,25 @@ class Ledger:
             raise LedgerError(f"{self.path} could not be read: {error}; expected a readable file") from error
         return self._parsed(data)
 
-    def prior(self, test_dates: Collection[str], *, excluding: str = "") -> tuple[tuple[float, ...], int]:
-        """Session Sharpe ratios of earlier trials, and the number of openings, on spans with any of these test dates.
+    def record(self, *lines: Line) -> None:
+        """Append those that are not here yet (`same`): a run that goes on, or is made again, is counted once.
 
-        Whatever file the bars were in: one with a day more is still the same data. Lines of the study called
-        `excluding` do not count. Raises `LedgerError` as `read` does.
+        Raises `LedgerError` as `read` and `append` do.
         """
+        known = {line.same for line in self.read().lines}
+        self.append(*(line for line in lines if line.same not in known))
+
+    def prior(self, test_dates: Collection[str], *, own: Collection[Line] = ()) -> tuple[tuple[float, ...], int]:
+        """Session Sharpe ratios of other trials, and the number of openings, on spans with any of these test dates.
+
+        Whatever file the bars were in: one with a day more is still the same data. What is the same as one of `own`
+        does not count. Raises `LedgerError` as `read` does.
+        """
+        ours = {line.same for line in own}
         met = [
             line
             for line in self.read().lines
-            if line.study != excluding and any(line.first <= day <= line.last for day in test_dates)
+            if line.same not in ours and any(line.first <= day <= line.last for day in test_dates)
         ]
         sharpes = tuple(line.sharpe for line in met if line.sharpe is not None)
         return sharpes, sum(line.kind == "opening" for line in met)

@@ -109,14 +109,13 @@ class _Run:
         self._argument = (settings, folder, version)
         self._prepared = replace(prepared, folder=folder)
         self._identity = identity
-        self._prior: tuple[tuple[float, ...], int] = ((), 0)
         self._ledger = Ledger(ledger_path(settings.out, settings.strategy))
 
     def outcome(self) -> Outcome:
         """Everything from the first trial to the version in the store."""
         p, requests = self._prepared, requests_of(self._settings)
         self._listen(f"{len(requests)} of {self._settings.steps:,} steps each; run folder {p.folder}")
-        self._opened()
+        self._ledger.record(*self._openings())
         trials = self._trained(requests)
         chosen = choose(trials, self._settings)
         policies = [policy_of(requests[i], p.trial_folder(requests[i]).weights()) for i in chosen]
@@ -125,7 +124,7 @@ class _Run:
     def imported(self, policy: nn.Module, steps: int) -> Outcome:
         """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
         p = self._prepared
-        self._opened()
+        self._ledger.record(*self._openings())
         days = p.data.on(p.folds[0].validate)
         arena = Market(p.data.history, p.data.prices, days, p.trading, count=len(days), auto_reset=False)
         trial = Trial(
@@ -142,15 +141,9 @@ class _Run:
         )
         return self._told((trial,), (0,), [policy])
 
-    def _opened(self) -> None:
-        """Note what was known of the test sessions before, and that they are opened."""
-        dates = [date for fold in self._prepared.folds for date in fold.test]
-        self._prior = self._ledger.prior(dates, excluding=self._name)
-        self._record(self._openings())
-
     def _told(self, trials: Sequence[Trial], chosen: Sequence[int], policies: Sequence[nn.Module]) -> Outcome:
         """Compare, report, export."""
-        self._record([self._line(trial) for trial in trials])
+        self._ledger.record(*(self._line(trial) for trial in trials))
         self._listen("comparing the chosen policies with the baselines, through the dry run")
         picked = zip(chosen, policies, strict=True)
         tasks = [Chosen(trials[i].fold, trials[i].seed, policy, trials[i].test) for i, policy in picked]
@@ -180,11 +173,6 @@ class _Run:
             tell=self._listen,
         )
 
-    def _record(self, lines: Sequence[Line]) -> None:
-        """Into the ledger, unless this very run (it was stopped and goes on, or is made again) is in it already."""
-        known = {(line.study, line.kind, line.note) for line in self._ledger.read().lines}
-        self._ledger.append(*(line for line in lines if (line.study, line.kind, line.note) not in known))
-
     def _openings(self) -> list[Line]:
         return [
             Line(
@@ -195,7 +183,7 @@ class _Run:
                 first=fold.test[0],
                 last=fold.test[-1],
                 study=self._name,
-                note=f"fold {index + 1}",
+                note=f"fold {index + 1}, code {self._prepared.version}",
             )
             for index, fold in enumerate(self._prepared.folds)
         ]
@@ -219,6 +207,9 @@ class _Run:
 
     def _study(self, trials: Sequence[Trial], chosen: Sequence[int], compared: Sequence[Compared]) -> Study:
         settings, p = self._settings, self._prepared
+        dates = [date for fold in p.folds for date in fold.test]
+        own = [*self._openings(), *(self._line(trial) for trial in trials)]
+        sharpes, openings = self._ledger.prior(dates, own=own)
         return Study(
             strategy=settings.strategy,
             network=self._identity["network"],
@@ -236,8 +227,8 @@ class _Run:
                 for name, text in baselines.DESCRIPTIONS.items()
             ),
             random_pnl_usd=tuple(found.random_pnl_usd for found in compared),
-            prior_sharpes=self._prior[0],
-            prior_openings=self._prior[1],
+            prior_sharpes=sharpes,
+            prior_openings=openings,
             scenarios={name: tuple(found.scenarios[name] for found in compared) for name in compared[0].scenarios},
         )
 

@@ -92,7 +92,7 @@ def test_prior_trials_are_those_on_any_of_the_same_sessions_whatever_file_they_w
     )
     asked = ["2024-10-01", "2024-10-02", "2024-12-02"]
     assert ledger.prior(asked) == ((0.1, 0.2, 0.5), 3)
-    assert ledger.prior(asked, excluding="walk-forward") == ((), 0)
+    assert ledger.prior(asked, own=[_trial(0.2), _opening()]) == ((0.1, 0.5), 0)
     assert ledger.prior([]) == ((), 0)
 
 
@@ -215,3 +215,13 @@ def test_any_ratio_and_any_note_always_come_back_the_same(sharpe: float, note: s
     data = msgspec.json.encode(line)
     assert b"\n" not in data
     assert msgspec.json.decode(data, type=Line) == line
+
+
+def test_a_trial_made_again_to_the_same_result_is_recorded_once_and_one_with_another_result_again(
+    ledger: Ledger,
+) -> None:
+    ledger.record(_trial(0.1), _opening())
+    ledger.record(_trial(0.1), _trial(0.2), _opening())
+    assert [(line.kind, line.sharpe) for line in ledger.read().lines] == [
+        ("trial", 0.1), ("opening", None), ("trial", 0.2),
+    ]  # fmt: skip
