@@ -34,7 +34,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 def search(tmp_path: Path) -> Search:
     bars = write_csv(tmp_path / "drift.csv", [event.bar for event in drifting(29) if isinstance(event, BarClosed)])
     run = Settings(
-        "option_scalper", bars, tmp_path / "store", steps=16_384, train_sessions=3, validate_sessions=1,
+        "option_scalper", bars, tmp_path / "store", steps=12_288, train_sessions=3, validate_sessions=1,
         test_sessions=1, coefficients=SMALL, processes=1, run_folder=tmp_path / "study",
     )  # fmt: skip
     return Search(run, trials=2, space=FEW, ray="local")
