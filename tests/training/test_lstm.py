@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from training import lstm
+from training import lstm_buffers, lstm_kernel
 from training.lstm import Lstm, recurrence
 
 
@@ -58,7 +58,7 @@ def test_last_output_and_all_gradients_are_those_of_torch(
     weight = _inputs(batch, hidden, seed=1)
     wanted = [rows, *theirs.parameters()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lstm, "CHUNK", chunk)
+        patch.setattr(lstm_kernel, "CHUNK", chunk)
         ours = _gradients(lambda: recurrence(rows.transpose(0, 1), list(theirs.parameters())), wanted, weight)
     expected = _gradients(lambda: theirs(rows)[0][:, -1], wanted, weight)
     _close([ours[0], *ours[1]], [expected[0], *expected[1]])
@@ -178,7 +178,7 @@ def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monke
     between = recurrence(rows.transpose(0, 1) + 1.0, parameters).sum()  # takes the buffers that were given back
     torch.autograd.grad(between, parameters)
     second = torch.autograd.grad(loss, parameters)
-    monkeypatch.setattr(lstm, "KEPT_BYTES", 0)
+    monkeypatch.setattr(lstm_buffers, "KEPT_BYTES", 0)
     third = torch.autograd.grad(recurrence(rows.transpose(0, 1), parameters).square().sum(), parameters)
     for one, two, three in zip(first, second, third, strict=True):
         assert torch.equal(one, two)
