@@ -32,7 +32,8 @@ from strategies.contract import Spec, Strategy
 from strategies.manifest import Training
 from strategies.option_scalper import SPEC, OptionScalper
 from training.export import Release, export, run_onnx
-from training.import_sb3 import FlatPolicy, ImportSb3Error, LstmPolicy, check_golden, import_sb3, read_sb3
+from training.import_sb3 import ImportSb3Error, check_golden, import_sb3, read_sb3
+from training.sb3_network import FlatPolicy, LstmPolicy
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -225,6 +226,12 @@ def test_golden_outputs_of_the_original_prove_the_import_and_a_wrong_activation_
         check_golden(wrong, tmp_path / "golden.npz")
 
 
+def test_golden_logits_of_another_shape_are_refused_with_the_cure(model_zip: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "golden.npz", observations=observations().numpy(), logits=np.zeros(6, dtype=np.float32))
+    with pytest.raises(ImportSb3Error, match=r"golden.npz: .*expected an .npz with `observations` and `logits`"):
+        import_sb3(model_zip, "option_scalper", golden=tmp_path / "golden.npz")
+
+
 def test_an_activation_that_contradicts_the_file_or_is_unknown_is_refused(tmp_path: Path) -> None:
     _, relu = saved(tmp_path / "relu.zip", net_arch=[4], activation_fn=nn.ReLU)
     with pytest.raises(ImportSb3Error, match=r"ReLU.*tanh was asked for.*expected one of"):
@@ -340,6 +347,33 @@ def _bomb() -> bytes:
 def test_a_hostile_or_broken_member_is_refused(members: dict[str, bytes], text: str, model_zip: Path) -> None:
     rewritten(model_zip, lambda found: found.update(members))
     with pytest.raises(ImportSb3Error, match=text):
+        read_sb3(model_zip, OptionScalper())
+
+
+def test_a_number_that_no_manifest_holds_is_left_out(model_zip: Path) -> None:
+    imported = read_sb3(with_data(model_zip, num_timesteps=10**400, n_steps=64, gamma=float("nan")), OptionScalper())
+    assert imported.hyperparameters["n_steps"] == 64
+    assert not {"num_timesteps", "gamma"} & set(imported.hyperparameters)
+
+
+def test_a_recurrent_weight_without_any_axis_is_refused(model_zip: Path) -> None:
+    weights = {"action_net.weight": torch.zeros(6, 8), "lstm_actor.weight_hh_l0": torch.tensor(0.0)}
+    rewritten(model_zip, lambda found: found.update({"policy.pth": stored(weights)}))
+    with pytest.raises(ImportSb3Error, match="the LSTM's state has h and c of 0 layers x 0 units"):
+        read_sb3(model_zip, Carrying())
+
+
+def test_a_member_whose_compressed_bytes_are_damaged_is_refused(model_zip: Path) -> None:
+    with zipfile.ZipFile(model_zip) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(model_zip, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        begin = archive.getinfo("data").header_offset + 30 + len("data")  # a local header has 30 bytes and the name
+    damaged = bytearray(model_zip.read_bytes())
+    damaged[begin] = 0xFF  # no kind of deflate block
+    model_zip.write_bytes(bytes(damaged))
+    with pytest.raises(ImportSb3Error, match=r"expected the zip that model\.save writes"):
         read_sb3(model_zip, OptionScalper())
 
 
