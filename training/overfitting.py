@@ -16,6 +16,7 @@ import numpy as np
 
 from training.statistics import (
     FEW_SESSIONS,
+    FEWEST,
     NOTHING,
     Series,
     annual,
@@ -28,9 +29,9 @@ from training.statistics import (
 )
 
 BLOCKS = 16  # of the cross-validation; C(16, 8) = 12,870 splits
+LOGIT_BINS = 12  # even, so that zero is an edge
 EULER = 0.5772156649015329
 SNOOPING_DRAWS = 1_000
-FEWEST = 16  # sessions, below which nothing about choosing is told
 
 _NORMAL = NormalDist()
 
@@ -59,15 +60,16 @@ class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
     probability: float | None  # PBO: the best in sample is in the worse half out of sample
     probability_of_loss: float | None  # the best in sample has a Sharpe ratio below 0 out of sample
     degradation_slope: float | None  # of its Sharpe ratio out of sample on that in sample; below 1 it decays
+    logits: tuple[tuple[float, float, float], ...] = ()  # of the splits: bins from, to, share; PBO is the part up to 0
     note: str = ""
 
 
 class Snooping(msgspec.Struct, frozen=True, kw_only=True):
-    """p-values of "the best of all trials is no better than never trading"."""
+    """p-values of "the best of all trials is no better than never trading"; None for too few sessions."""
 
     trials: int
-    reality_check: float  # White 2000
-    superior_ability: float  # Hansen 2005, consistent
+    reality_check: float | None  # White 2000
+    superior_ability: float | None  # Hansen 2005, consistent
     block: float  # sessions
     note: str = ""
 
@@ -157,7 +159,7 @@ def deflated_sharpe(
     deviation = 1.0 / math.sqrt(max(len(values) - 1, 1)) if lone else float(deviations(ratios))
     notes = (
         (float(deviations(values)) <= 0.0, "no deviation between sessions: the Sharpe ratio is taken as 0"),
-        (len(values) < FEW_SESSIONS, f"{len(values)} sessions are few: the formula is for many"),
+        (len(values) < FEW_SESSIONS, f"{_sessions(len(values))} few: the formula is for many"),
         (lone, "one ratio for several trials: their deviation is taken as that of trials without skill"),
     )
 
@@ -202,13 +204,14 @@ def backtest_overfitting(matrix: Series, blocks: int = BLOCKS) -> Overfitting:
     inside, outside = _halves(checked(values), blocks)
     best = inside == inside.max(axis=1, keepdims=True)
     shares = best / best.sum(axis=1, keepdims=True)
-    overfit = 0.0
+    logits, weights = [], []
     for column in np.flatnonzero(best.any(axis=0)):
         rows = best[:, column]
         mine, others = outside[rows, column], outside[rows]
         rank = (others < mine[:, None]).sum(axis=1) + ((others == mine[:, None]).sum(axis=1) + 1) / 2
-        logit = np.log(rank / (trials + 1 - rank))
-        overfit += float(shares[rows, column][logit <= 0.0].sum())
+        logits.append(np.log(rank / (trials + 1 - rank)))
+        weights.append(shares[rows, column])
+    logit, weight = np.concatenate(logits), np.concatenate(weights)
     chosen_inside, chosen_outside = inside.max(axis=1), (outside * shares).sum(axis=1)
     spread = chosen_inside - chosen_inside.mean()
     moved = float(np.square(spread).sum())
@@ -216,18 +219,26 @@ def backtest_overfitting(matrix: Series, blocks: int = BLOCKS) -> Overfitting:
         trials=trials,
         sessions=sessions,
         splits=len(inside),
-        probability=overfit / len(inside),
+        probability=float(weight[logit <= 0.0].sum()) / len(inside),
         probability_of_loss=float((shares * (outside < 0.0)).sum()) / len(inside),
         degradation_slope=float(spread @ chosen_outside) / moved if moved > 0.0 else None,
+        logits=_histogram(logit, weight / len(inside), trials),
     )
+
+
+def _histogram(logit: Series, weight: Series, trials: int) -> tuple[tuple[float, float, float], ...]:
+    """Bins (above, up to, share of splits); zero is an edge and belongs to the bin below it."""
+    edges = np.linspace(-1.0, 1.0, LOGIT_BINS + 1) * (math.log(trials) + 1e-9)  # ln(N / 1) is the largest
+    shares = np.histogram(-logit, edges, weights=weight)[0][::-1]
+    return tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), shares.tolist(), strict=True))
 
 
 def _untellable(values: Series, blocks: int) -> str:
     sessions, trials = values.shape
     if trials < 2:
-        return f"{trials} trial(s): nothing was chosen among"
+        return "one trial: nothing was chosen among" if trials else "no trial was made in every fold"
     if sessions < max(blocks, FEWEST):
-        return f"{sessions} sessions; at least {max(blocks, FEWEST)} are needed"
+        return f"{_sessions(sessions)} too few; at least {max(blocks, FEWEST)} are needed"
     if not (values != values[:, :1]).any():
         return "all trials earned the same in every session"
     return ""
@@ -262,7 +273,7 @@ def snooping(matrix: Series, *, seed: int = 0) -> Snooping:
     White 2000, Econometrica 68(5), on returns as they are; Hansen 2005, J. Business & Economic Statistics 23(4), on
     each trial's returns over their deviation (`arch.bootstrap.SPA` does not standardise its statistic itself).
     Stationary bootstrap with the mean block length of the trials; p = (1 + resamples as good) / (1 + resamples). Where
-    no trial earned anything in sum p is 1.
+    no trial earned anything in sum p is 1; where sessions are too few it is not known.
     """
     from arch.bootstrap import SPA
 
@@ -271,8 +282,9 @@ def snooping(matrix: Series, *, seed: int = 0) -> Snooping:
     moving = values[:, deviations(values.T) > 0.0]
     note = ""
     if sessions < FEWEST:
-        note = f"{sessions} sessions are too few for a test; at least {FEWEST} are needed"
-    elif moving.shape[1] == 0 or moving.mean(axis=0).max() <= 0.0:
+        note = f"{_sessions(sessions)} too few for a test; at least {FEWEST} are needed"
+        return Snooping(trials=trials, reality_check=None, superior_ability=None, block=1.0, note=note)
+    if moving.shape[1] == 0 or moving.mean(axis=0).max() <= 0.0:
         note = "no trial earned more than nothing"
     if note:
         return Snooping(trials=trials, reality_check=1.0, superior_ability=1.0, block=1.0, note=note)
@@ -320,7 +332,7 @@ def detectable(sessions: int, deviation: float, *, power: float = 0.8, level: fl
     quantile = _NORMAL.inv_cdf
     room = sessions - quantile(1.0 - level) ** 2 / 2.0
     if sessions < 2 or room <= 0.0:
-        words = f"{sessions} session(s) are too few for any test."
+        words = f"{_sessions(sessions)} too few for any test."
         return Detectable(sessions=sessions, mean=None, sharpe_annual=None, words=words)
     ratio = (quantile(1.0 - level) + quantile(power)) / math.sqrt(room)
     mean = ratio * deviation if deviation > 0.0 else None
@@ -331,3 +343,7 @@ def detectable(sessions: int, deviation: float, *, power: float = 0.8, level: fl
         "mostly looks like luck."
     )
     return Detectable(sessions=sessions, mean=mean, sharpe_annual=annual(ratio), words=words)
+
+
+def _sessions(count: int) -> str:
+    return "1 session is" if count == 1 else f"{count} sessions are"

@@ -19,7 +19,8 @@ from strategies import manifest as manifests
 from strategies.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from training.overfitting import Deflated, Detectable, Overfitting, Snooping
 from training.run_folder import write_whole
-from training.statistics import Calibration, Interval, Summary
+from training.statistics import FEWEST, Calibration, Interval, Summary
+from training.wording import number, percent, share
 
 FORMAT = 1
 REPORT_FILE = "report.json"
@@ -106,6 +107,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     data_file: str
     data_sha256: str
     synthetic: bool  # the bars were made up
+    imported: bool = False  # trained elsewhere: on which sessions, and chosen among how many, is not known
     code_version: str
     policy_sha256: str | None = None  # of the model that the report ships with; filled at export
     first_session: str
@@ -120,28 +122,34 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     random_p: float | None
     random_ranges: tuple[tuple[float, float], ...]  # 5 and 95 % of random traders' running sums at each fold's end
     rank_correlation: float | None  # of validation and test return within folds, headline's reward, mean over folds
+    rank_chance: float | None = None  # by chance one such correlation in twenty is above this
     deflated: Deflated
     overfitting: Overfitting
-    logits: tuple[tuple[float, float, float], ...]  # of the splits behind the PBO: bins above, up to, share
     snooping: Snooping | None
     prior_trials: int
     prior_openings: int
     detectable: Detectable
+    detectable_fold: Detectable | None = None  # the same for the sessions of the shortest fold alone; None for one fold
     scenarios: tuple[Line, ...]
     calibration: Calibration
     denials: dict[str, int]
     criteria: tuple[Judged, ...] = ()
 
 
+def told_apart(gap: Interval, sessions: int) -> bool:
+    """Whether the interval of a difference over so many sessions leaves zero out; never for fewer than `FEWEST`."""
+    return sessions >= FEWEST and not gap.low <= 0.0 <= gap.high
+
+
 class Criterion(NamedTuple):
-    """A rule in words (its threshold among them), the figure it looks at, and how that figure is compared and shown."""
+    """A rule in words (its threshold among them), the figure it looks at, and how that is compared and worded."""
 
     name: str
     rule: str
     figure: Callable[[Findings], float | None]
     compare: Callable[[float, float], bool]
     threshold: float
-    shown: str  # format of the figure
+    shown: Callable[[float], str]
 
 
 def _lead(findings: Findings) -> float | None:
@@ -151,8 +159,14 @@ def _lead(findings: Findings) -> float | None:
 
 
 def _lower_bound(findings: Findings) -> float | None:
-    """Of the mean session return's interval; None where all sessions are alike, so that nothing could be resampled."""
-    return findings.policy.session_return.low if findings.policy.figures.deviation > 0.0 else None
+    """Of the mean session return's interval; None where sessions are too few or all alike, so that it says nothing."""
+    own = findings.policy.figures
+    return findings.policy.session_return.low if own.sessions >= FEWEST and own.deviation > 0.0 else None
+
+
+def _deflated(findings: Findings) -> float | None:
+    """None for an imported policy: nobody knows among how many it was chosen."""
+    return None if findings.imported else findings.deflated.deflated
 
 
 def _scenario(name: str) -> Callable[[Findings], float | None]:
@@ -168,35 +182,47 @@ def _of_minimum(findings: Findings) -> float | None:
     return None if minimum is None else findings.policy.figures.sessions / minimum
 
 
+def _recorded(made_up: float) -> str:
+    return "made up" if made_up else "recorded"
+
+
+def _against_the_best(lead: float) -> str:
+    return f"{percent(lead)} against the best"
+
+
+def _of_them(part: float) -> str:
+    return f"{share(part)} of them"
+
+
 CRITERIA: tuple[Criterion, ...] = (
-    Criterion("data", "bars are recorded, not made up", lambda f: f.synthetic, operator.le, 0, "{:.0f} made up"),
-    Criterion("seeds", "at least 10 seeds in every fold", lambda f: f.seeds, operator.ge, 10, "{:.0f}"),
-    Criterion("folds", "at least 3 folds", lambda f: len(f.folds), operator.ge, 3, "{:.0f}"),
+    Criterion("data", "bars are recorded, not made up", lambda f: f.synthetic, operator.le, 0, _recorded),
+    Criterion("seeds", "at least 10 seeds in every fold", lambda f: f.seeds, operator.ge, 10, "{:.0f}".format),
+    Criterion("folds", "at least 3 folds", lambda f: len(f.folds), operator.ge, 3, "{:.0f}".format),
     Criterion(
         "trades",
         "at least 30 trades on the test sessions",
         lambda f: f.policy.figures.trades,
         operator.ge,
         30,
-        "{:.0f}",
+        "{:.0f}".format,
     ),
-    Criterion("profit", "net return above 0", lambda f: f.policy.figures.net_return, operator.gt, 0.0, "{:+.2%}"),
-    Criterion("baselines", "net return above every baseline's", _lead, operator.gt, 0.0, "{:+.2%} against the best"),
+    Criterion("profit", "net return above 0", lambda f: f.policy.figures.net_return, operator.gt, 0.0, percent),
+    Criterion("baselines", "net return above every baseline's", _lead, operator.gt, 0.0, _against_the_best),
     Criterion(
         "mean return",
         "95 % interval of the mean session return above 0",
         _lower_bound,
         operator.gt,
         0.0,
-        "lower bound {:+.3%}",
+        lambda low: f"lower bound {percent(low, 3)}",
     ),
     Criterion(
         "deflated Sharpe",
         "deflated Sharpe ratio at least 0.95",
-        lambda f: f.deflated.deflated,
+        _deflated,
         operator.ge,
         0.95,
-        "{:.3f}",
+        lambda ratio: number(ratio, 3),
     ),
     Criterion(
         "overfitting",
@@ -204,20 +230,18 @@ CRITERIA: tuple[Criterion, ...] = (
         lambda f: f.overfitting.probability,
         operator.le,
         0.2,
-        "{:.2f}",
+        number,
     ),
-    Criterion(
-        "luck", "at most 5 % of random traders did as well", lambda f: f.random_p, operator.le, 0.05, "{:.1%} of them"
-    ),
-    Criterion("costs", "net return above 0 at twice the costs", _scenario(COSTS_TWICE), operator.gt, 0.0, "{:+.2%}"),
-    Criterion("delay", "net return above 0 one bar late", _scenario(ONE_BAR_LATE), operator.gt, 0.0, "{:+.2%}"),
+    Criterion("luck", "at most 5 % of random traders did as well", lambda f: f.random_p, operator.le, 0.05, _of_them),
+    Criterion("costs", "net return above 0 at twice the costs", _scenario(COSTS_TWICE), operator.gt, 0.0, percent),
+    Criterion("delay", "net return above 0 one bar late", _scenario(ONE_BAR_LATE), operator.gt, 0.0, percent),
     Criterion(
         "track record",
         "as many test sessions as the minimum track record",
         _of_minimum,
         operator.ge,
         1.0,
-        "{:.1%} of them",
+        _of_them,
     ),
 )
 """What a policy must show before it may trade real money. The only such list; report and promotion both read it."""
@@ -232,11 +256,7 @@ def _judged(criterion: Criterion, figure: float | None) -> Judged:
     if figure is None or not math.isfinite(figure):
         return Judged(criterion.name, criterion.rule, "not known", passes=False)
     holds = criterion.compare(figure, criterion.threshold)
-    return Judged(criterion.name, criterion.rule, _shown(criterion, figure), passes=bool(holds))
-
-
-def _shown(criterion: Criterion, figure: float) -> str:
-    return criterion.shown.format(figure).replace("%", " %").replace("-", "\N{MINUS SIGN}")
+    return Judged(criterion.name, criterion.rule, criterion.shown(figure), passes=bool(holds))
 
 
 class Judgement(msgspec.Struct, frozen=True):

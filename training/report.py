@@ -10,13 +10,13 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import NormalDist
 
 import msgspec
 import numpy as np
 
 from training.evaluation import SessionResult
 from training.overfitting import (
-    BLOCKS,
     backtest_overfitting,
     deflated_sharpe,
     detectable,
@@ -24,8 +24,8 @@ from training.overfitting import (
     random_p_value,
     snooping,
 )
-from training.promotion import REPORT_FILE, Findings, FoldLine, Judged, Line, RewardLine, Run, encode, judge
-from training.report_page import number, page, percent
+from training.promotion import REPORT_FILE, Findings, FoldLine, Judged, Line, RewardLine, Run, encode, judge, told_apart
+from training.report_page import page
 from training.run_folder import write_whole
 from training.statistics import (
     SESSIONS_A_YEAR,
@@ -43,9 +43,9 @@ from training.statistics import (
     trial_matrix,
 )
 from training.study import Played, Study
+from training.wording import counted, listed, number, percent
 
 PAGE_FILE = "report.html"
-LOGIT_BINS = 12  # even, so that zero is an edge
 
 
 def write_report(study: Study, folder: Path) -> Findings:
@@ -74,9 +74,9 @@ def find(study: Study) -> Findings:
     returns = session_returns(results, capital)
     _, matrix = trial_matrix(study)
     ratios = [*sharpes(matrix.T).tolist(), *study.prior_sharpes]
-    overfitting = backtest_overfitting(matrix)
     policy = _line("policy", "", results, capital)
     entries = [entry for index in study.chosen for entry in study.trials[index].test.entries]
+    rank_correlation, rank_chance = _rank_correlation(study)
     findings = Findings(
         verdict="",
         abstract=(),
@@ -87,6 +87,7 @@ def find(study: Study) -> Findings:
         data_file=study.data.file,
         data_sha256=study.data.file_sha256,
         synthetic=study.data.synthetic,
+        imported="imported" in study.settings,
         code_version=study.code_version,
         first_session=study.folds[0].test[0],
         last_session=study.folds[-1].test[-1],
@@ -102,19 +103,22 @@ def find(study: Study) -> Findings:
         rewards=_rewards(study),
         random_p=_random_p(study, range(len(study.folds))),
         random_ranges=_random_ranges(study),
-        rank_correlation=_rank_correlation(study),
+        rank_correlation=rank_correlation,
+        rank_chance=rank_chance,
         deflated=deflated_sharpe(
             returns,
             ratios,
             trials=len(study.trials) + len(study.prior_sharpes),
             effective=effective_trials(matrix) + len(study.prior_sharpes) if matrix.shape[1] else None,
         ),
-        overfitting=overfitting,
-        logits=() if overfitting.probability is None else _logits(matrix),
+        overfitting=backtest_overfitting(matrix),
         snooping=snooping(matrix) if matrix.shape[1] else None,
         prior_trials=len(study.prior_sharpes),
         prior_openings=study.prior_openings,
         detectable=detectable(len(returns), policy.figures.deviation),
+        detectable_fold=detectable(min(len(fold.test) for fold in study.folds), policy.figures.deviation)
+        if len(study.folds) > 1
+        else None,
         scenarios=tuple(_line(name, "", _joined(folds), capital) for name, folds in study.scenarios.items()),
         calibration=calibration(
             np.array([entry.confidence for entry in entries], dtype=np.float64),
@@ -132,45 +136,59 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     """What the policy is worth, in one sentence of plain words."""
     own = findings.policy.figures
     ahead = [line for line in findings.baselines if line.figures.net_return >= own.net_return]
-    said = f"deflated Sharpe {number(findings.deflated.deflated)}"
-    over = f"over {_count(own.sessions, 'test session')}"
+    over = f"over {counted(own.sessions, 'test session')}{' of made-up bars' if findings.synthetic else ''}"
+    ratio = "not known, as it was trained elsewhere" if findings.imported else number(findings.deflated.deflated)
+    earned, said = f"{percent(own.net_return)} after costs {over}", f"deflated Sharpe {ratio}"
     if own.trades == 0:
-        return f"Never traded, so it equals always flat: nothing was learned that pays for its costs {over}."
+        return f"Never traded, so it equals always flat: it earned nothing {over}."
     if ahead:
-        names = _listed([f"{line.name} ({percent(line.figures.net_return)})" for line in ahead], "or")
+        names = listed([f"{line.name} ({percent(line.figures.net_return)})" for line in ahead], "or")
         return f"Does not beat {names} after costs: {percent(own.net_return)} {over}; {said}."
     if own.net_return <= 0.0:
         return f"Loses money after costs: {percent(own.net_return)} {over}; {said}."
     failed = [judged.name for judged in criteria if not judged.passes]
-    earned = f"{percent(own.net_return)} after costs {over}, {said}"
-    if failed:
-        beats = "Beats every baseline" if findings.baselines else "Earns money, beside no baseline"
-        count = f"{len(failed)} of {len(criteria)} criteria for real money ({_listed(failed)})"
-        return f"{beats} with {earned}, but fails {count}."
-    return f"Beats every baseline with {earned}, and passes all {len(criteria)} criteria for real money."
+    judged_so = (
+        f"fails {len(failed)} of {len(criteria)} criteria for real money ({listed(failed)})"
+        if failed
+        else f"passes all {len(criteria)} criteria for real money"
+    )
+    if not findings.baselines:
+        return f"Earned {earned}, with no baseline to compare with; {said}; {judged_so}."
+    unsure = [name for name, gap in findings.over_baselines.items() if not told_apart(gap, own.sessions)]
+    if unsure:
+        lead = f"more than every baseline but not surely more than {listed(unsure, 'or')}"
+        return f"Earned {earned}, {lead}; {said}; {judged_so}."
+    return f"Beats every baseline with {earned}; {said}; {judged_so}."
 
 
 def _abstract(f: Findings, study: Study) -> tuple[str, ...]:
     own = f.policy
-    opened = (
-        "Nothing was chosen on them, and the ledger shows no earlier opening."
-        if f.prior_openings == 0
-        else f"They had been opened {f.prior_openings} times before, so they are no longer untouched."
-    )
-    bounds = f"{percent(own.net_return.low)} to {percent(own.net_return.high)}"
-    runs = "once" if len(study.trials) == 1 else f"{len(study.trials)} times"
-    rewards = f"{_listed([line.reward for line in f.rewards])} {'reward' if len(f.rewards) == 1 else 'rewards'}"
-    bars = "sessions of made-up bars" if f.synthetic else "sessions"
-    tested = (
-        f"Tested: the {f.network} network of {f.strategy}, trained {runs} ({_count(len(f.folds), 'fold')}, "
-        f"{_count(f.seeds, 'seed')}, {rewards}), on {own.figures.sessions} {bars} from {f.first_session} to "
-        f"{f.last_session}, all later than what their fold was trained and chosen on. {opened}"
-    )
+    openings = counted(f.prior_openings, "earlier opening") if f.prior_openings else "no earlier opening"
+    opened = f"The ledger shows {openings} of them{', so they are no longer untouched' * bool(f.prior_openings)}."
+    known = own.net_return.low < own.net_return.high
+    bounds = f" (95 % interval {percent(own.net_return.low)} to {percent(own.net_return.high)})" if known else ""
     earned = (
-        f"The policy earned {percent(own.net_return.estimate)} of its capital in sum with {own.figures.trades:,} "
-        f"trades (95 % interval {bounds})."
+        f"The policy earned {percent(own.net_return.estimate)} of its capital in sum with "
+        f"{counted(own.figures.trades, 'trade')}{bounds}."
     )
-    return tested, earned, re.sub(r"(?<=\d)%", " %", f.detectable.words)
+    return f"Tested: {_tested(f, study)} {opened}", earned, re.sub(r"(?<=\d)%", " %", f.detectable.words)
+
+
+def _tested(f: Findings, study: Study) -> str:
+    bars = counted(f.policy.figures.sessions, "session") + (" of made-up bars" if f.synthetic else "")
+    span = f"on {bars} from {f.first_session} to {f.last_session}"
+    if f.imported:
+        return (
+            f"a policy for {f.strategy} that was trained elsewhere, {span}. On which sessions it was trained, and "
+            "among how many it was chosen, is not known: it may have learned from these very sessions."
+        )
+    runs = "once" if len(study.trials) == 1 else f"{len(study.trials)} times"
+    rewards = f"{listed([line.reward for line in f.rewards])} {'reward' if len(f.rewards) == 1 else 'rewards'}"
+    return (
+        f"the {f.network} network of {f.strategy}, trained {runs} ({counted(len(f.folds), 'fold')}, "
+        f"{counted(f.seeds, 'seed')}, {rewards}), {span}, all later than what their fold was trained and chosen "
+        "on."
+    )
 
 
 def _check(study: Study) -> None:
@@ -183,10 +201,21 @@ def _check(study: Study) -> None:
     for index, place in enumerate(study.chosen):
         if not 0 <= place < len(study.trials) or study.trials[place].fold != index:
             raise ValueError(f"the chosen trial of fold {index} is trial {place}, which is not of that fold")
+    dates: list[str] = []
+    for index, fold in enumerate(study.folds):
+        if not (fold.train and fold.validate and fold.test):
+            raise ValueError(f"fold {index} has an empty span; expected sessions to train, validate and test on")
+        for span in ((*fold.train, *fold.validate, *fold.test), (*dates, *fold.test)):
+            if any(later <= before for before, later in itertools.pairwise(span)):
+                raise ValueError(
+                    f"the spans of fold {index} overlap or are not in the order of time; expected train before "
+                    "validate before test, and test sessions after those of the fold before"
+                )
+        dates += fold.test
     played = {**{one.name: one.folds for one in study.baselines}, **study.scenarios}
     for name, folds in played.items():
-        dates = tuple(tuple(session.date for session in one.sessions) for one in folds)
-        if dates != tuple(fold.test for fold in study.folds):
+        found = tuple(tuple(session.date for session in one.sessions) for one in folds)
+        if found != tuple(fold.test for fold in study.folds):
             raise ValueError(f"{name} was played on other sessions than the test sessions of the {count} folds")
 
 
@@ -317,42 +346,13 @@ def _random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
     return tuple((float(low), float(high)) for low, high in np.quantile(sums, (0.05, 0.95), axis=1).T)
 
 
-def _logits(matrix: Series) -> tuple[tuple[float, float, float], ...]:
-    """The distribution behind the PBO: bins (above, up to, share of splits) of the logit of the best trial's rank.
+def _rank_correlation(study: Study) -> tuple[float | None, float | None]:
+    """Spearman's, of validation and test return over the seeds of a fold; the mean over folds that have three runs.
 
-    `matrix` is float64 (sessions, N). Bailey et al. 2017, section 2; ties as in `backtest_overfitting`.
+    Beside it what one in twenty such means is above without any link: one of n runs has variance 1 / (n - 1) then
+    (Kendall & Gibbons 1990, chapter 4), and the mean is taken as normal.
     """
-    sides = np.array(list(itertools.combinations(range(BLOCKS), BLOCKS // 2)))
-    member = np.zeros((len(sides), BLOCKS))
-    np.put_along_axis(member, sides, 1.0, axis=1)
-    centre = matrix.mean(axis=0)
-    parts = np.array_split(matrix - centre, BLOCKS)
-    counts = np.array([len(part) for part in parts], dtype=np.float64)
-    sums = np.array([part.sum(axis=0) for part in parts])
-    squares = np.array([np.square(part).sum(axis=0) for part in parts])
-
-    def ratios(taken: Series) -> Series:
-        count, total = (taken @ counts)[:, None], taken @ sums
-        deviation = np.sqrt(np.maximum(taken @ squares - total * total / count, 0.0) / (count - 1.0))
-        usable = deviation > 1e-9 * np.abs(matrix).max(axis=0)
-        found: Series = np.where(usable, (centre + total / count) / np.where(usable, deviation, 1.0), 0.0)
-        return found.round(10)
-
-    inside, outside = ratios(member), ratios(1.0 - member)
-    best = inside == inside.max(axis=1, keepdims=True)
-    weights = (best / best.sum(axis=1, keepdims=True))[best]
-    split, column = np.nonzero(best)
-    own = outside[split, column][:, None]
-    rank = (outside[split] < own).sum(axis=1) + ((outside[split] == own).sum(axis=1) + 1) / 2.0
-    logits = np.log(rank / (matrix.shape[1] + 1 - rank))
-    edges = np.linspace(-1.0, 1.0, LOGIT_BINS + 1) * (math.log(matrix.shape[1]) + 1e-9)
-    shares = np.histogram(-logits, edges, weights=weights)[0][::-1] / len(sides)
-    return tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), shares.tolist(), strict=True))
-
-
-def _rank_correlation(study: Study) -> float | None:
-    """Spearman's, of validation and test return over the seeds of a fold; the mean over folds that have three runs."""
-    found = []
+    found, variances = [], []
     for fold in range(len(study.folds)):
         trials = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
         validate, test = (
@@ -361,7 +361,10 @@ def _rank_correlation(study: Study) -> float | None:
         )
         if len(trials) >= 3 and np.ptp(validate) > 0.0 and np.ptp(test) > 0.0:
             found.append(float(np.corrcoef(validate, test)[0, 1]))
-    return math.fsum(found) / len(found) if found else None
+            variances.append(1.0 / (len(trials) - 1))
+    if not found:
+        return None, None
+    return math.fsum(found) / len(found), NormalDist().inv_cdf(0.95) * math.sqrt(math.fsum(variances)) / len(found)
 
 
 def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
@@ -378,11 +381,3 @@ def _denials(study: Study) -> dict[str, int]:
         for gate, count in study.trials[index].test.denials.items():
             found[gate] = found.get(gate, 0) + count
     return dict(sorted(found.items()))
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _listed(names: Sequence[str], last: str = "and") -> str:
-    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

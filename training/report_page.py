@@ -15,13 +15,18 @@ from string import Template
 
 from training import plots
 from training.plots import NARROW, WIDE
-from training.promotion import Findings, Line
-from training.statistics import Interval
+from training.promotion import Findings, Line, told_apart
+from training.statistics import FEWEST, Interval
 from training.study import Played, Point, Study
+from training.wording import UNKNOWN, counted, number, percent, share
 
 FRAME = Path(__file__).with_name("report_page.html")
+EARLIER = (
+    "the ratios of earlier trials are of other spans, often shorter ones, whose ratios scatter more, so SR₀ is rather "
+    "too high than too low"
+)
+ELSEWHERE = "among how many trials the policy was chosen elsewhere is not known, so the true one is lower"
 PLAYER_STYLES = {"always flat": "flat", "buy and hold": "hold", "random": "random", "simple rule": "rule"}
-MINUS = "\N{MINUS SIGN}"
 Row = Sequence[str]
 
 
@@ -54,24 +59,6 @@ def page(study: Study, findings: Findings) -> str:
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def percent(value: float | None, digits: int = 2) -> str:
-    """A fraction with its sign as a percentage; a dash when unknown."""
-    if value is None:
-        return "–"
-    text = f"{value:+.{digits}%}".replace("%", " %").replace("-", MINUS)
-    return text if any(digit in text for digit in "123456789") else text[1:]  # nothing has no sign
-
-
-def share(value: float | None) -> str:
-    """A share between 0 and 1 as a percentage without sign."""
-    return "–" if value is None else f"{value:.1%}".replace("%", " %")
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A plain number; a dash when unknown."""
-    return "–" if value is None else f"{value:,.{digits}f}".replace("-", MINUS)
-
-
 def _result(f: Findings) -> str:
     lines = (f.policy, *f.baselines)
     rows: list[Row] = [
@@ -79,8 +66,11 @@ def _result(f: Findings) -> str:
         ("in USD", *(number(line.figures.net_return * f.capital_usd, 0) for line in lines)),
         ("a session", *(percent(line.figures.mean, 3) for line in lines)),
         ("Sharpe ratio, annual", *(_sharpe(line) for line in lines)),
-        ("Sortino ratio, annual", *(_ratio(line, line.figures.sortino_annual) for line in lines)),
-        ("Calmar ratio", *(_ratio(line, line.figures.calmar) for line in lines)),
+        (
+            "Sortino ratio, annual",
+            *(_ratio(line.figures.sortino_annual, line.figures.worst_session < 0.0) for line in lines),
+        ),
+        ("Calmar ratio", *(_ratio(line.figures.calmar, line.figures.max_drawdown > 0.0) for line in lines)),
         ("largest drawdown", *(share(line.figures.max_drawdown) for line in lines)),
         ("worst session", *(percent(line.figures.worst_session) for line in lines)),
         ("sessions that earned", *(_of(line, line.figures.hit_rate_sessions) for line in lines)),
@@ -96,11 +86,11 @@ def _result(f: Findings) -> str:
     ]
     figure = _figure(
         plots.intervals(spans, plots.percent, "net return, sum of sessions", "Net return with 95 % interval"),
-        "Net return with its 95 % interval (stationary bootstrap). Where the bars overlap widely, the data do not "
-        "tell the players apart.",
+        "Net return with its 95 % interval (stationary bootstrap). Players lived through the same "
+        "sessions, so whether they can be told apart is in the differences session by session, not in these bars.",
     )
     ahead = "".join(
-        f"<li>over {escape(name)}: {_with_interval(gap, 3)} a session ({_apart(gap)})</li>"
+        f"<li>over {escape(name)}: {_with_interval(gap, 3)} a session ({_apart(gap, f.policy.figures.sessions)})</li>"
         for name, gap in f.over_baselines.items()
     )
     described = "".join(
@@ -118,9 +108,21 @@ def _result(f: Findings) -> str:
         + (f"<h3>Read with care</h3><ul>{notes}</ul>" if notes else "")
         + "</div></div>"
         + _paragraph(
-            "All figures are after spread and fees. The spread is in the prices, so only fees have a line. The policy "
-            "is, in each fold, the seed with the best validation return; its test sessions chose nothing."
+            "All figures are after spread and fees. The spread is in the prices, so only fees have a line. " + _who(f)
         )
+    )
+
+
+def _who(f: Findings) -> str:
+    if f.imported:
+        return "The policy was trained elsewhere; nothing was chosen here."
+    if len(f.folds) == 1:
+        return "The policy is the seed with the best validation return; its test sessions chose nothing."
+    last = counted(f.folds[-1].test[2], "test session")
+    return (
+        "The policy is, in each fold, the seed with the best validation return; its test sessions chose nothing. So "
+        f"these figures are those of the procedure. What it ships is the last fold's policy, which only the {last} of "
+        f"that fold tested: {percent(f.folds[-1].net_return)}."
     )
 
 
@@ -167,6 +169,8 @@ def _folds(f: Findings) -> str:
     spans, earned = [], []
     for index, fold in enumerate(f.folds, 1):
         dates = [f"{a} to {b} <small>({count})</small>" for a, b, count in (fold.train, fold.validate, fold.test)]
+        if f.imported:
+            dates[0] = "not known"
         spans.append((str(index), *dates, f"{fold.weekdays_left_out[0]} and {fold.weekdays_left_out[1]}"))
         earned.append(
             (
@@ -183,6 +187,8 @@ def _folds(f: Findings) -> str:
     text = "Net returns, summed over the fold's sessions. Random p is the share of random traders that did as well."
     if len(f.folds) == 1:
         text += " With one fold nothing says whether the result holds in another period."
+    if f.detectable_fold is not None:
+        text += f" One fold alone says little. {f.detectable_fold.words}".replace("%", " %")
     return (
         _table(("fold", "train", "validate", "test", "weekdays left out"), spans, "numbers folds")
         + _paragraph(
@@ -195,6 +201,8 @@ def _folds(f: Findings) -> str:
 
 
 def _seeds(f: Findings) -> str:
+    if f.imported:
+        return _paragraph("One finished policy was imported: how much its seed decided is not known.")
     if f.seeds < 2:
         return _paragraph("Only one seed was trained: how much the seed decides is not known. Ten are advised.")
     runs = sorted((run for run in f.runs if run.reward == f.reward), key=lambda run: run.fold)
@@ -227,15 +235,23 @@ def _seeds(f: Findings) -> str:
 def _chooses(f: Findings) -> str:
     if f.rank_correlation is None:
         return "Too few runs to say."
-    strength = "hardly" if f.rank_correlation < 0.3 else "somewhat" if f.rank_correlation < 0.6 else "clearly"
     runs = sum(run.reward == f.reward for run in f.runs)
-    return (
-        f"Rank correlation within folds: {number(f.rank_correlation)} over {runs} runs, so the validation return "
-        f"{strength} tells which seed does well on test."
+    found = f"Rank correlation within folds: {number(f.rank_correlation)} over {runs} runs. "
+    if f.rank_chance is None or f.rank_correlation <= f.rank_chance:
+        return found + (
+            f"By chance alone one in twenty is above {number(f.rank_chance)}, so nothing shows that the validation "
+            "return tells which seed does well on test."
+        )
+    strength = "weakly" if f.rank_correlation < 0.3 else "somewhat" if f.rank_correlation < 0.6 else "clearly"
+    return found + (
+        f"By chance alone only one in twenty is above {number(f.rank_chance)}, so the validation return {strength} "
+        "tells which seed does well on test."
     )
 
 
 def _rewards(f: Findings) -> str:
+    if f.imported:
+        return _paragraph("The policy was trained elsewhere, by a reward that is not known here.")
     rows = [
         (
             escape(line.reward),
@@ -243,12 +259,15 @@ def _rewards(f: Findings) -> str:
             _with_interval(line.net_return),
             share(line.profitable),
             number(line.trades_per_session),
-            "–" if line.headline_better is None else _with_share(line.headline_better),
+            UNKNOWN if line.headline_better is None else _with_share(line.headline_better),
         )
         for line in f.rewards
     ]
     head = ("reward", "runs", "net return of a fold, IQM", "runs that earned", "trades a session", f"{f.reward} better")
-    table = _table(tuple(escape(one) for one in head), rows, "numbers")
+    notes = dict.fromkeys(line.net_return.note for line in f.rewards if line.net_return.note)
+    table = _table(tuple(escape(one) for one in head), rows, "numbers") + "".join(
+        _paragraph(f"{note[:1].upper()}{note[1:]}.") for note in notes
+    )
     if len(f.rewards) < 2:
         return table + _paragraph(f"Only {f.reward} was trained, so whether another reward does better is not known.")
     spans = [
@@ -263,8 +282,8 @@ def _rewards(f: Findings) -> str:
     ]
     return table + _figure(
         plots.intervals(spans, plots.percent, "net return of a fold's test sessions, IQM", "Rewards compared"),
-        "Interquartile mean over all seeds and folds, with the 95 % interval over seeds. A probability near 50 % means "
-        "that the rewards cannot be told apart.",
+        "Interquartile mean over all seeds and folds, with the 95 % interval over seeds. Where the interval of the "
+        "probability holds 50 %, the rewards cannot be told apart.",
     )
 
 
@@ -272,14 +291,16 @@ def _luck(f: Findings) -> str:
     d, o, s = f.deflated, f.overfitting, f.snooping
     effective = ""
     if d.effective_trials is not None and d.trials > 1:
-        independent = f"with {d.effective_trials:.0f}, as many as are independent: {number(d.deflated_effective, 3)}"
+        independent = (
+            f"with {d.effective_trials:.0f}, about as many as are independent: {number(d.deflated_effective, 3)}"
+        )
         effective = f" <small>({independent})</small>"
     rows = [
         ("Sharpe ratio a session", number(d.sharpe, 3)),
         ("probability that the true one is above 0 (PSR)", number(d.probabilistic, 3)),
         (
             "trials counted",
-            f"{d.trials:,} <small>({f.prior_trials:,} of them in earlier studies of these data)</small>",
+            f"{d.trials:,} <small>({f.prior_trials:,} of them in earlier studies and searches on these data)</small>",
         ),
         ("earlier openings of these test sessions", f"{f.prior_openings:,}"),
         ("what the best of so many reaches without skill (SR₀)", number(d.threshold, 3)),
@@ -291,16 +312,24 @@ def _luck(f: Findings) -> str:
         ("minimum track record, sessions", "never" if d.minimum_sessions is None else number(d.minimum_sessions, 0)),
         ("test sessions there are", f"{f.policy.figures.sessions:,}"),
     ]
-    reasons = (("DSR", d.note), ("PBO", o.note), ("SPA", s.note if s else "no run was trained in every fold"))
+    earlier = "" if f.prior_trials == 0 else EARLIER
+    elsewhere = ELSEWHERE if f.imported else ""
+    reasons = (
+        ("DSR", d.note),
+        ("DSR", earlier),
+        ("DSR", elsewhere),
+        ("PBO", o.note),
+        ("SPA", s.note if s else "no run was trained in every fold"),
+    )
     notes = "".join(_paragraph(f"{name}: {note}.") for name, note in reasons if note)
     table = f'<div class="words">{_table(("", ""), rows, "pairs")}{notes}</div>'
-    if not f.logits:
+    if not o.logits:
         return table
     words = ("falls into the worse half", "stays in the better half")
     return (
         f'<div class="figures">{table}'
         + _figure(
-            plots.histogram(f.logits, 0.0, words, "logit of the best run's rank out of sample"),
+            plots.histogram(o.logits, 0.0, words, "logit of the best run's rank out of sample"),
             f"Half of the sessions pick the best of {o.trials} runs and the other half rank it, in all {o.splits:,} "
             "ways to halve 16 blocks. The share up to zero is the PBO; choosing among equals gives about one half.",
         )
@@ -335,8 +364,8 @@ def _scenarios(f: Findings) -> str:
     ]
     return _table(("", "net return", "Sharpe", "drawdown", "trades", "fees, USD"), rows, "numbers") + _figure(
         plots.intervals(spans, plots.percent, "net return, sum of sessions", "Sensitivity to costs and delay"),
-        "The same policy once more under worse conditions. An edge that one bar of delay removes was never one that "
-        "could be traded.",
+        "The same policy once more under other conditions. An edge that one bar of delay removes is not one to count "
+        "on.",
     )
 
 
@@ -350,11 +379,13 @@ def _confidence(f: Findings) -> str:
             "confidence at entry, mean of the bin",
             "trades that earned",
         ),
-        "Trades in bins of equal count, with Wilson's 95 % intervals. On the dashed line trades earn as often as the "
-        "confidence reads.",
+        "Trades in bins of about equal count, with Wilson's 95 % intervals. On the dashed line trades earn as often as "
+        "the confidence reads.",
     )
+    won = sum(one.trades * one.won for one in c.bins) / c.trades
     words = _paragraph(
-        f"{c.trades:,} trades. Brier score {number(c.brier, 3)} (0.25 is a coin), calibration error "
+        f"{counted(c.trades, 'trade')}, of which {share(won)} earned. Brier score {number(c.brier, 3)} (always naming "
+        f"that share would have {number(won * (1.0 - won), 3)}, a coin 0.250), calibration error "
         f"{share(c.expected_error)}."
     ) + _paragraph(c.note)
     return f'<div class="figures">{figure}<div class="words">{words}</div></div>'
@@ -404,7 +435,7 @@ def _made(study: Study, f: Findings) -> str:
     seconds = sum(trial.seconds for trial in study.trials)
     facts = [
         ("strategy and network", f"{study.strategy}, {study.network}"),
-        ("reward of the headline", study.reward),
+        ("reward of the headline", "not known" if f.imported else study.reward),
         ("capital of every session", f"{study.capital_usd:,.0f} USD"),
         (
             "bars",
@@ -413,7 +444,10 @@ def _made(study: Study, f: Findings) -> str:
         ("SHA-256 of the bars", data.file_sha256),
         ("SHA-256 of the policy", f.policy_sha256 or "not exported with this report"),
         ("code version", study.code_version),
-        ("runs", f"{len(study.trials)}, {seconds / 60:,.1f} minutes of training in all"),
+        (
+            "runs",
+            "trained elsewhere" if f.imported else f"{len(study.trials)}, {seconds / 60:,.1f} minutes of training",
+        ),
         *((name, value) for name, value in study.machine.items()),
     ]
     settings = {name: value for name, value in study.settings.items() if name != "command"}
@@ -454,24 +488,26 @@ def _scenario_name(line: Line, f: Findings) -> str:
 
 
 def _of(line: Line, value: float) -> str:
-    return share(value) if line.figures.trades else "–"
+    return share(value) if line.figures.trades else UNKNOWN
 
 
-def _ratio(line: Line, value: float) -> str:
-    return number(value) if line.figures.deviation > 0.0 else "–"
+def _ratio(value: float, has_meaning: bool) -> str:
+    return number(value) if has_meaning else UNKNOWN
 
 
 def _sharpe(line: Line) -> str:
     found = line.sharpe_annual
     if line.figures.deviation <= 0.0:
-        return "–"
+        return UNKNOWN
     return f"{number(found.estimate)} <small>{number(found.low)} to {number(found.high)}</small>"
 
 
-def _apart(gap: Interval) -> str:
-    if gap.low > 0.0:
-        return "above zero"
-    return "below zero" if gap.high < 0.0 else "zero is inside: not told apart"
+def _apart(gap: Interval, sessions: int) -> str:
+    if sessions < FEWEST:
+        return "too few sessions to tell"
+    if not told_apart(gap, sessions):
+        return "zero is inside: not told apart"
+    return "above zero" if gap.low > 0.0 else "below zero"
 
 
 def _with_interval(found: Interval, digits: int = 2) -> str:
@@ -482,6 +518,8 @@ def _with_interval(found: Interval, digits: int = 2) -> str:
 
 
 def _with_share(found: Interval) -> str:
+    if found.low == found.high:
+        return share(found.estimate)
     return f"{share(found.estimate)} <small>{share(found.low)} to {share(found.high)}</small>"
 
 

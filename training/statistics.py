@@ -24,6 +24,7 @@ SESSIONS_A_YEAR = 252
 LEVEL = 0.95
 DRAWS = 10_000
 FEW_SESSIONS = 30  # below, percentile intervals are known to be too narrow
+FEWEST = 16  # sessions, below which an interval tells nothing apart and nothing about choosing is told
 FEW_SEEDS = 10  # Henderson et al. 2018, Agarwal et al. 2021
 AT_ONCE = 2_000_000  # resampled numbers held in memory together
 NOTHING = 1e-12  # a deviation below this part of the largest return is rounding
@@ -202,10 +203,10 @@ def summarise(results: Sequence[SessionResult], capital_usd: float) -> Summary:
     minutes = sum(result.minutes for result in results)
     deviation, drawdown = float(deviations(returns)), max_drawdown(returns)
     notes = (
-        (deviation <= 0.0, "no deviation between sessions: the Sharpe ratio has no meaning and is shown as 0"),
-        (not (returns < 0.0).any(), "no losing session: the Sortino ratio has no meaning and is shown as 0"),
-        (drawdown <= 0.0, "no drawdown: the Calmar ratio has no meaning and is shown as 0"),
-        (trades == 0, "not one trade: hit rates are shown as 0"),
+        (deviation <= 0.0, "no deviation between sessions: the Sharpe ratio has no meaning and counts as 0"),
+        (not (returns < 0.0).any(), "no losing session: the Sortino ratio has no meaning and counts as 0"),
+        (drawdown <= 0.0, "no drawdown: the Calmar ratio has no meaning and counts as 0"),
+        (trades == 0, "not one trade: hit rates have no meaning and count as 0"),
     )
     return Summary(
         sessions=len(returns),
@@ -363,7 +364,11 @@ def _wins(ours: Series, theirs: Series) -> Series:
 
 def _few_seeds(parts: Sequence[Series]) -> str:
     fewest = min(len(part) for part in parts)
-    return f"{fewest} seeds are few; at least {FEW_SEEDS} are advised" if fewest < FEW_SEEDS else ""
+    if fewest == 1:
+        return f"1 seed says nothing of others; at least {FEW_SEEDS} are advised"
+    return f"{fewest} seeds are few: the true interval is wider; at least {FEW_SEEDS} are advised" * (
+        fewest < FEW_SEEDS
+    )
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

@@ -184,7 +184,7 @@ def test_equal_trials_share_a_rank_and_no_choice_is_told_where_there_is_none() -
     tied = backtest_overfitting(np.column_stack([good] * 3 + [good - 1e-4]))  # rank 3 of 4
     assert tied.probability == 0.0
     assert backtest_overfitting(np.repeat(good, 3, axis=1)).probability is None
-    assert "1 trial(s)" in backtest_overfitting(good).note
+    assert "one trial" in backtest_overfitting(good).note
     assert "15 sessions" in backtest_overfitting(_noise(15, 3, 1)).note
     idle = backtest_overfitting(np.column_stack([np.zeros(64), bad, bad * 2.0]))  # never trading beats losing
     assert idle.probability == 0.0
@@ -226,11 +226,17 @@ def test_hopeless_trials_weaken_the_reality_check_but_not_the_test_of_superior_a
     assert among.reality_check > alone.reality_check + 0.1
 
 
-@pytest.mark.parametrize("trials", [np.zeros((40, 3)), _noise(40, 3, 1) - 0.05, _noise(10, 3, 1) + 0.05])
-def test_without_profit_or_sessions_nothing_is_discovered(trials: Series) -> None:
+@pytest.mark.parametrize("trials", [np.zeros((40, 3)), _noise(40, 3, 1) - 0.05])
+def test_without_profit_nothing_is_discovered(trials: Series) -> None:
     found = snooping(trials)
     assert (found.reality_check, found.superior_ability) == (1.0, 1.0)
     assert found.note
+
+
+def test_too_few_sessions_give_no_p_value() -> None:
+    found = snooping(_noise(10, 3, 1) + 0.05)
+    assert (found.reality_check, found.superior_ability) == (None, None)
+    assert found.note == "10 sessions are too few for a test; at least 16 are needed"
 
 
 def test_the_share_of_random_traders_counts_the_policy_and_adds_up_its_folds() -> None:

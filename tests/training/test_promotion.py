@@ -160,6 +160,8 @@ def test_each_criterion_alone_stops_a_promotion_and_its_threshold_is_where_the_r
         ("track record", lambda f: _changed(f, "deflated", minimum_sessions=None)),
         ("baselines", lambda _: {"baselines": ()}),
         ("mean return", lambda f: {"policy": _figures(f.policy, deviation=0.0)}),
+        ("mean return", lambda f: {"policy": _figures(f.policy, sessions=15)}),  # an interval of so few says nothing
+        ("deflated Sharpe", lambda _: {"imported": True}),
         ("delay", lambda f: {"scenarios": f.scenarios[:1]}),
     ],
 )

@@ -19,8 +19,9 @@ from strategies.manifest import Training
 from tests.training.example_study import example_study
 from training import plots
 from training.evaluation import SessionResult
-from training.promotion import Findings, decode
+from training.promotion import Findings, decode, told_apart
 from training.report import files, find, write_report
+from training.statistics import Interval
 from training.study import Baseline, Entry, Fold, Played, Study, Trial
 
 VOID = {"meta", "br"}
@@ -155,7 +156,9 @@ def test_the_share_of_random_traders_counts_both_folds_and_the_policy_itself() -
 
 def test_validation_is_compared_with_test_by_ranks_within_each_fold() -> None:
     """Fold 1: validation 3, 2, 1 and test 3, 2, 1 (6, 3, -10) agree; fold 2: 1, 3, 2 and -1, 20, 6 do as well."""
-    assert find(_hand_study()).rank_correlation == pytest.approx(1.0)
+    found = find(_hand_study())
+    assert found.rank_correlation == pytest.approx(1.0)
+    assert found.rank_chance == pytest.approx(1.6449 * math.sqrt(1 / 2 + 1 / 2) / 2, abs=1e-4)  # variances 1 / (3 - 1)
     study = _hand_study()
     swapped = [msgspec.structs.replace(study.trials[0], test=study.trials[2].test)]
     swapped += [study.trials[1], msgspec.structs.replace(study.trials[2], test=study.trials[0].test), *study.trials[3:]]
@@ -222,8 +225,8 @@ def test_every_picture_is_well_formed_has_a_name_and_stays_inside_its_frame(page
 
 
 def test_the_bins_of_the_logits_hold_every_split_and_the_pbo_lies_left_of_zero(findings: Findings) -> None:
-    assert math.fsum(share for *_, share in findings.logits) == pytest.approx(1.0)
-    left = math.fsum(share for _, high, share in findings.logits if high < 1e-6)
+    assert math.fsum(share for *_, share in findings.overfitting.logits) == pytest.approx(1.0)
+    left = math.fsum(share for _, high, share in findings.overfitting.logits if high < 1e-6)
     assert left == pytest.approx(findings.overfitting.probability)
 
 
@@ -231,8 +234,10 @@ def test_earlier_trials_and_openings_of_the_ledger_are_counted_and_told(findings
     study = example_study(prior_sharpes=(0.4, -0.3, 0.2), prior_openings=2)
     found = find(study)
     assert found.deflated.trials == findings.deflated.trials + 3 == 63
-    assert "opened 2 times before" in " ".join(found.abstract)
-    assert "opened" not in " ".join(findings.abstract).replace("no earlier opening", "")
+    assert "The ledger shows 2 earlier openings of them, so they are no longer untouched." in found.abstract[0]
+    assert "The ledger shows no earlier opening of them." in findings.abstract[0]
+    once = find(msgspec.structs.replace(study, prior_openings=1))
+    assert "1 earlier opening of them" in once.abstract[0]
 
 
 def test_one_fold_one_seed_and_no_ablation_read_well_and_say_what_is_missing() -> None:
@@ -243,7 +248,7 @@ def test_one_fold_one_seed_and_no_ablation_read_well_and_say_what_is_missing() -
     assert "Only one seed was trained" in words
     assert "Only potential was trained" in words
     assert "Not tested: what higher costs" in words
-    assert "PBO: 1 trial(s): nothing was chosen among." in words
+    assert "PBO: one trial: nothing was chosen among." in words
 
 
 def test_a_policy_that_never_trades_equals_always_flat() -> None:
@@ -264,6 +269,66 @@ def test_a_policy_that_never_trades_equals_always_flat() -> None:
     assert "The policy made no trade" in words
     assert "No learning curve was recorded." in words
     assert not any(judged.passes for judged in found.criteria if judged.name in {"profit", "mean return", "baselines"})
+
+    assert found.abstract[1] == "The policy earned 0.00 % of its capital in sum with 0 trades."
+
+
+def test_a_lead_that_may_be_luck_is_not_called_beating() -> None:
+    """Four sessions tell nothing apart: 2.60 % against 0.80 %, and yet it is not said that the one beats the other."""
+    found = find(_hand_study())
+    assert found.verdict.startswith(
+        "Earned +2.60 % after costs over 4 test sessions of made-up bars, more than every baseline but not surely more "
+        "than buy and hold; deflated Sharpe "
+    )
+    words = _words(files(_hand_study(), found)["report.html"].decode())
+    assert "(too few sessions to tell)" in words
+    sure = find(example_study(edge_usd=160.0))
+    assert sure.verdict.startswith("Beats every baseline with ")
+    assert sure.verdict.endswith("passes all 13 criteria for real money.")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sessions", "apart"),
+    [(0.001, 0.002, 16, True), (-0.002, -0.001, 16, True), (0.001, 0.002, 15, False), (0.0, 0.002, 60, False)],
+)
+def test_two_are_told_apart_by_an_interval_without_zero_over_enough_sessions(
+    low: float, high: float, sessions: int, apart: bool
+) -> None:
+    assert told_apart(Interval(estimate=(low + high) / 2, low=low, high=high), sessions) is apart
+
+
+def test_what_was_trained_elsewhere_is_not_said_to_be_tested_on_unseen_sessions() -> None:
+    study = example_study(folds=1, seeds=1, rewards=("potential",), edge_usd=160.0)
+    trial = msgspec.structs.replace(study.trials[0], curve=(), stopped="trained elsewhere", validate=())
+    study = msgspec.structs.replace(study, trials=(trial,), settings={"imported": "ppo.zip"})
+    found = find(study)
+    words = _words(files(study, found)["report.html"].decode())
+    assert "it may have learned from these very sessions" in words
+    assert "deflated Sharpe not known, as it was trained elsewhere" in found.verdict
+    assert {judged.name: judged.found for judged in found.criteria}["deflated Sharpe"] == "not known"
+    assert "by a reward that is not known here" in words
+    assert "later than what" not in words
+    assert "potential" not in words
+
+
+def test_one_seed_for_each_reward_has_no_interval_and_one_trade_is_no_plural() -> None:
+    study = example_study(folds=1, seeds=1, test_sessions=1, seed=3)
+    trial = study.trials[0]
+    one = Played((_session(study.folds[0].test[0], 5.0),), {}, (Entry(study.folds[0].test[0], 0.7, 5.0),))
+    study = msgspec.structs.replace(study, trials=(msgspec.structs.replace(trial, test=one), study.trials[1]))
+    found = find(study)
+    words = _words(files(study, found)["report.html"].decode())
+    assert found.abstract[1] == "The policy earned +0.05 % of its capital in sum with 1 trade."
+    assert "1 trade, of which 100.0 % earned." in words
+    assert "1 seed says nothing of others; at least 10 are advised." in words
+    assert "100.0 % to 100.0 %" not in words
+    assert not re.search(r"\b1 (sessions|trades|seeds|folds|times)\b", words)
+
+
+def test_the_policy_that_ships_is_told_from_the_procedure_that_was_tested(page: str, findings: Findings) -> None:
+    words = _words(page)
+    assert "What it ships is the last fold's policy, which only the 20 test sessions of that fold tested" in words
+    assert "In 20 sessions a test at 5 % finds an edge with 80 % probability only if" in words
 
 
 def test_made_up_bars_are_called_so_and_text_of_the_study_stays_text() -> None:
@@ -289,6 +354,12 @@ def test_the_digest_of_the_policy_stands_in_both_files(study: Study, findings: F
             {"scenarios": {"one bar late": (Played((_session("2024-01-09", 1.0),)),)}},
             "one bar late was played on other",
         ),
+        ({"folds": (_hand_study().folds[0],) * 2}, "spans of fold 1 overlap"),
+        (
+            {"folds": (Fold(("2024-01-05",), ("2024-01-05",), ("2024-01-09", "2024-01-10")), _hand_study().folds[1])},
+            "spans of fold 0 overlap",
+        ),
+        ({"folds": (Fold((), ("2024-01-05",), ("2024-01-09",)), _hand_study().folds[1])}, "fold 0 has an empty span"),
     ],
 )
 def test_a_study_whose_parts_do_not_fit_is_refused(change: dict[str, object], said: str) -> None:
