@@ -35,8 +35,13 @@ from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import Rules
 from tests.alpaca_server.serving import Serving, serving
 from tests.shell.desk_run import environment, rltraderd, summary_of
+from training import bars_check
 from training import download as command
-from training.download import Clock, DownloadError, DownloadRequest, DownloadSummary, Keys, download
+from training.alpaca_bars import Clock, Keys
+from training.bars_check import checked
+from training.bars_parts import DownloadSummary
+from training.bars_request import TIMEFRAMES, Chunk, DownloadError, DownloadRequest
+from training.download import download
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KEYS = Keys("PKPLANTED0KEY0ID", "planted-secret-0123456789")
@@ -178,13 +183,13 @@ def test_each_timeframe_gives_bars_that_the_tape_reader_takes(
     summary = fetch(shared, out, timeframe=timeframe, end="2024-06-28")
     found = bars_in(out)
     assert (len(found), summary.missing_bars, summary.missing_sessions) == (2 * count, {}, {})
-    first, step_ns = found[0], command.TIMEFRAMES[timeframe] * SECOND_NS
+    first, step_ns = found[0], TIMEFRAMES[timeframe] * SECOND_NS
     minutes_of_it = 390 if timeframe == "1Day" else min(step_ns // MINUTE_NS, 390)
     session = SESSIONS[0]
     assert first.start_ns == (midnight_ns(session.date) if timeframe == "1Day" else session.open_ns)
     assert (first.open, first.low, first.volume) == (545.0, 544.95, sum(range(1000, 1000 + minutes_of_it)))
     assert first.close == pytest.approx(545.0 + minutes_of_it * 0.01)
-    assert scan(out, ("SPY",), command.TIMEFRAMES[timeframe]).rows == 2 * count
+    assert scan(out, ("SPY",), TIMEFRAMES[timeframe]).rows == 2 * count
 
 
 def test_an_hour_begins_with_the_session_and_the_last_one_is_half_as_long(shared: Serving, tmp_path: Path) -> None:
@@ -260,17 +265,34 @@ def test_a_bad_bar_is_named_and_no_file_appears(tmp_path: Path, change: dict[str
 
 def test_duplicates_disorder_and_nan_are_named() -> None:
     row = {"o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 1}
-    starts = [command._row({"t": f"2024-06-27T13:{minute}:00Z", **row}, "SPY")[0] for minute in (30, 31, 31)]
+    starts = [bars_check._row({"t": f"2024-06-27T13:{minute}:00Z", **row}, "SPY")[0] for minute in (30, 31, 31)]
     assert starts[0] == session_of("2024-06-27").open_ns
     for order, says in ((starts, "13:31:00Z comes twice"), (starts[1::-1], "13:30:00Z comes after 2024-06-27T13:31")):
         with pytest.raises(DownloadError, match=says):
-            command._check_order("SPY", np.array(order))
+            bars_check._check_order("SPY", np.array(order))
     nan = json.loads('{"t": "2024-06-27T13:30:00Z", "o": 1, "h": 1, "l": NaN, "c": 1, "v": 1}')  # as alpaca-py reads it
-    start_ns, values = command._row(nan, "SPY")
+    start_ns, values = bars_check._row(nan, "SPY")
     with pytest.raises(DownloadError, match=r"SPY: the bar of 2024-06-27T13:30:00Z: a value is not finite.*low=nan"):
-        command._check_values("SPY", np.array([start_ns]), np.array([values]).T, np.zeros(1, dtype=np.int64))
-    with pytest.raises(DownloadError, match="is no bar"):
-        command._row({"t": "2024-06-27T13:30:00Z", "o": "1.0"}, "SPY")
+        bars_check._check_values("SPY", np.array([start_ns]), np.array([values]).T, np.zeros(1, dtype=np.int64))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"o": "1.0"}, "is no bar"),
+        ({"t": "2024-06-27T13:30:00"}, "is no bar"),  # of no zone
+        ({"t": "9999-12-31T00:00:00Z"}, "is no bar"),  # int64 nanoseconds end in 2262
+        ({"h": 10**400}, "is no bar"),  # a float64 ends at 1.8e308
+        ({"t": "2024-06-27T13:30:00.5Z"}, "the bar of 2024-06-27T13:30:00Z: its start is not on the grid"),
+    ],
+)
+def test_a_row_that_is_no_bar_of_the_timeframe_is_named(change: dict[str, Any], says: str) -> None:
+    row = {"t": "2024-06-27T13:30:00Z", "o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 1}
+    request = DownloadRequest(("SPY",), "2024-06-27", "2024-06-27", "1Min", Path("bars.parquet"))
+    chunk = Chunk("SPY", (session_of("2024-06-27"),))
+    assert checked(request, chunk, [[row]]).start_ns.tolist() == [session_of("2024-06-27").open_ns]
+    with pytest.raises(DownloadError, match=says):
+        checked(request, chunk, [[row | change]])
 
 
 # --- going on -----------------------------------------------------------------------------------------------------
@@ -602,8 +624,9 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(
 def test_missing_keys_and_an_address_in_the_clear_are_refused(
     said: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RLTRADER_ALPACA__DATA_URL", "http://data.example.com")
-    assert "RLTRADER_ALPACA__DATA_URL is no address for data: expected https://" in said()[2]
+    for address in ("http://data.example.com", "https://[::1", "https://data.example.com:70000"):
+        monkeypatch.setenv("RLTRADER_ALPACA__DATA_URL", address)
+        assert "RLTRADER_ALPACA__DATA_URL is no address for data: expected https://" in said()[2]
     monkeypatch.delenv("RLTRADER_ALPACA__DATA_URL")
     monkeypatch.setenv("APCA_API_SECRET_KEY", f"{KEYS.secret} {KEYS.secret}")
     assert "APCA_API_KEY_ID or APCA_API_SECRET_KEY is no key" in said()[2]
