@@ -176,7 +176,8 @@ def _abstract(f: Findings, study: Study) -> tuple[str, ...]:
 
 def _tested(f: Findings, study: Study) -> str:
     bars = counted(f.policy.figures.sessions, "session") + (" of made-up bars" if f.synthetic else "")
-    span = f"on {bars} from {f.first_session} to {f.last_session}"
+    several = f.first_session < f.last_session
+    span = f"on {bars}{f' from {f.first_session} to {f.last_session}' if several else f', {f.first_session}'}"
     if f.imported:
         return (
             f"a policy for {f.strategy} that was trained elsewhere, {span}. On which sessions it was trained, and "

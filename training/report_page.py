@@ -68,9 +68,9 @@ def _result(f: Findings) -> str:
         ("Sharpe ratio, annual", *(_sharpe(line) for line in lines)),
         (
             "Sortino ratio, annual",
-            *(_ratio(line.figures.sortino_annual, line.figures.worst_session < 0.0) for line in lines),
+            *(_ratio(line, line.figures.sortino_annual, line.figures.worst_session < 0.0) for line in lines),
         ),
-        ("Calmar ratio", *(_ratio(line.figures.calmar, line.figures.max_drawdown > 0.0) for line in lines)),
+        ("Calmar ratio", *(_ratio(line, line.figures.calmar, line.figures.max_drawdown > 0.0) for line in lines)),
         ("largest drawdown", *(share(line.figures.max_drawdown) for line in lines)),
         ("worst session", *(percent(line.figures.worst_session) for line in lines)),
         ("sessions that earned", *(_of(line, line.figures.hit_rate_sessions) for line in lines)),
@@ -491,8 +491,8 @@ def _of(line: Line, value: float) -> str:
     return share(value) if line.figures.trades else UNKNOWN
 
 
-def _ratio(value: float, has_meaning: bool) -> str:
-    return number(value) if has_meaning else UNKNOWN
+def _ratio(line: Line, value: float, has_loss: bool) -> str:
+    return number(value) if has_loss and line.figures.deviation > 0.0 else UNKNOWN
 
 
 def _sharpe(line: Line) -> str:
