@@ -6,11 +6,19 @@ import sys
 from importlib.util import find_spec
 
 NEEDED = ("torch", "onnx", "onnxscript", "gymnasium", "optuna", "arch", "tensorboard")
-USAGE_ERROR = 2
+USAGE_ERROR, STOPPED = 2, 130
 
 
 def main() -> int:
     """Run `train-and-export`; returns the exit code."""
+    try:
+        return _open()
+    except KeyboardInterrupt:  # while libraries are loaded, which takes seconds
+        sys.stderr.write("train-and-export: stopped; give the same command again to go on\n")
+        return STOPPED
+
+
+def _open() -> int:
     if sys.argv[1:2] == ["download"]:  # needs no more than the daemon has
         from training import download
 

@@ -134,14 +134,19 @@ def with_costs(trading: Trading, times: int) -> Trading:
 
 
 def scenarios(
-    player: Player, data: Data, dates: Sequence[str], machine: Strategy, trading: Trading
+    player: Player, ready: Sequence[Desk], data: Data, machine: Strategy, trading: Trading
 ) -> dict[str, Played]:
-    """The same player without costs, at twice and three times the costs, and one bar late."""
+    """The same player without fees and half-spreads, at twice and three times the costs, and one bar late.
+
+    Prices are whole cents in all of them, so up to a cent of spread remains without costs. `ready` are the desks at the
+    costs as they are.
+    """
+    dates = [desk.date for desk in ready]
     found = {}
     for name, times in (("no costs", 0), ("costs x 2", 2), ("costs x 3", 3)):
         other = with_costs(trading, times)
         found[name] = dry_run(player, desks(data.source, machine, other, dates), machine, other)
-    found["one bar late"] = dry_run(Late(player), desks(data.source, machine, trading, dates), machine, trading)
+    found["one bar late"] = dry_run(Late(player), ready, machine, trading)
     return found
 
 

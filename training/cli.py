@@ -32,11 +32,13 @@ from training.settings import Settings, requests_of
 from training.study import decode
 from training.trial import Diverged
 
+SEED_MAX = 2**31
 DONE, NOT_PROMOTED, USAGE_ERROR, STOPPED = 0, 1, 2, 130
 ERRORS = (
     TapeError, CalendarError, HistoryError, RunFolderError, ExportError, LedgerError, ImportSb3Error, Diverged,
-    OSError, ValueError, RuntimeError,
+    OSError, ValueError, RuntimeError, MemoryError, OverflowError,
 )  # fmt: skip
+STOPPED_TEXT = "stopped; give the same command again to go on"
 COMMANDS = {
     "download": "bars from Alpaca into a file that training, dry run and replay read",
     "search": "look for better coefficients with Optuna, or with Ray on a cluster",
@@ -49,6 +51,14 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code: 0, 1 not promoted, 2 a file or an argument at fault, 130 stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _carried_out(given)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"train-and-export: {STOPPED_TEXT}\n")
+        return STOPPED
+
+
+def _carried_out(given: list[str]) -> int:
     if given and given[0] in COMMANDS:
         return _command(given[0])(given[1:])
     return _train(given)
@@ -161,6 +171,8 @@ def _train(arguments: Sequence[str]) -> int:
     ):  # fmt: skip
         if getattr(chosen, name) < least:
             options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {least}")
+    if wrong := _contradiction(chosen, options):
+        options.error(wrong)
     try:
         settings = settings_from(chosen)
         with Display(len(requests_of(settings)), settings.steps) as display:
@@ -170,11 +182,26 @@ def _train(arguments: Sequence[str]) -> int:
             else:
                 outcome = train_and_export(settings, display)
     except Stopped:
-        sys.stderr.write("train-and-export: stopped; give the same command again to go on\n")
+        sys.stderr.write(f"train-and-export: {STOPPED_TEXT}\n")
         return STOPPED
     except ERRORS as error:
         return _wrong(error)
     return _told(outcome, promote_it=chosen.promote)
+
+
+def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> str:
+    """What is wrong with options that are each in bounds; "" when nothing is."""
+    if chosen.seed + chosen.seeds > SEED_MAX:
+        return f"--seed is {chosen.seed}: expected seeds below {SEED_MAX}"
+    if chosen.train_sessions is not None and chosen.train_sessions < 1:
+        return f"--train-sessions is {chosen.train_sessions}: expected at least 1"
+    if chosen.folds == 1 and chosen.train_sessions is None:
+        for name in ("validate_sessions", "test_sessions"):
+            if getattr(chosen, name) != options.get_default(name):
+                return f"--{name.replace('_', '-')} needs --folds or --train-sessions: one fold is split 60/20/20"
+    if chosen.import_sb3 is not None and (chosen.folds, chosen.seeds, chosen.ablation) != (1, 1, False):
+        return "--import-sb3 brings in one policy: it goes with neither --folds, --seeds nor --ablation"
+    return ""
 
 
 def _told(outcome: Outcome, *, promote_it: bool) -> int:
@@ -187,6 +214,8 @@ def _told(outcome: Outcome, *, promote_it: bool) -> int:
 def _promoted(version: Path) -> int:
     try:
         judgement = promote(version)
+    except (OSError, ValueError) as error:
+        return _wrong(error)
     except PromotionError as error:
         sys.stderr.write(f"{error}\n")
         return NOT_PROMOTED
@@ -214,5 +243,6 @@ def _report(arguments: Sequence[str]) -> int:
 
 
 def _wrong(error: BaseException) -> int:
-    sys.stderr.write(f"train-and-export: {error}\n")
+    text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever a library says
+    sys.stderr.write(f"train-and-export: {text}\n")
     return USAGE_ERROR

@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from training.evaluation import SessionResult
 from training.study import Trial
-from training.trial import News
+from training.trial import News, trial_name
 
 
 class Display:
@@ -28,7 +29,6 @@ class Display:
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} steps"),
             TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -37,8 +37,8 @@ class Display:
         self._steps: dict[str, int] = {}
         self._given = steps
         self._task: TaskID | None = None
-        self._began = 0.0
-        self._first_steps: dict[str, int] = {}
+        self._began_s = 0.0
+        self._earlier: dict[str, int] = {}  # steps that do not count for the speed
         self._done = 0
 
     def __enter__(self) -> Self:
@@ -58,31 +58,24 @@ class Display:
             self._news(news)
 
     def _news(self, news: News) -> None:
-        if not self._began:
-            self._began = time.monotonic()
-        self._totals[news.name] = news.total
-        self._steps[news.name] = news.steps
-        self._first_steps.setdefault(news.name, news.steps)
-        speed = self._speed()
-        if self._task is None:
-            self._task = self._bar.add_task("training", total=self._given * self._trials, speed="")
-        total = sum(self._totals.values()) + self._given * (self._trials - len(self._totals))
-        self._bar.update(
-            self._task,
-            completed=sum(self._steps.values()),
-            total=total,
-            speed=f"{speed:,.0f} steps/s" if speed else "",
-        )
+        if not self._began_s:
+            self._began_s = time.monotonic()
+            self._earlier[news.name] = news.steps  # nobody saw how long its first update took
+        self._earlier.setdefault(news.name, news.began)
+        self._counted(news.name, news.steps, news.total)
         point = news.point
         if point is not None and self._trials == 1:
             self._print(
-                f"{news.steps:>12,} steps  {speed:8,.0f} steps/s  validation {point.validate_return:+8.2%}  "
+                f"{news.steps:>12,} steps  {self.speed:8,.0f} steps/s  validation {point.validate_return:+8.2%}  "
                 f"{point.validate_trades:5d} trades  entropy {point.entropy:.3f}  explained "
                 f"{point.explained_variance:+.2f}{' best so far' if news.best else ''}"
             )
 
     def _trial(self, trial: Trial) -> None:
         self._done += 1
+        name = trial_name(trial.fold, trial.reward, trial.seed)
+        self._earlier.setdefault(name, trial.steps)  # without news it was there already
+        self._counted(name, trial.steps, trial.steps)  # it may have stopped early
         if self._trials == 1:
             return
         self._print(
@@ -92,11 +85,36 @@ class Display:
             f"{'  ' + trial.stopped if trial.stopped else ''}"
         )
 
-    def _speed(self) -> float:
-        """Steps a second since the first news, of all trials together."""
-        elapsed = time.monotonic() - self._began
-        done = sum(self._steps.values()) - sum(self._first_steps.values())
-        return done / elapsed if elapsed > 0.0 and done else 0.0
+    def _counted(self, name: str, steps: int, total: int) -> None:
+        """Bring the bar up to date with one trial."""
+        self._steps[name], self._totals[name] = steps, total
+        if self._task is None:
+            self._task = self._bar.add_task("training", speed="")
+        speed = self.speed
+        left = f"{timedelta(seconds=round((self.total - self.done) / speed))} left" if speed else ""
+        self._bar.update(
+            self._task,
+            completed=self.done,
+            total=self.total,
+            speed=f"{speed:,.0f} steps/s  {left}" if speed else "",
+        )
+
+    @property
+    def done(self) -> int:
+        """Steps of all trials, whoever did them when."""
+        return sum(self._steps.values())
+
+    @property
+    def total(self) -> int:
+        """Steps that the run will have, as far as one knows."""
+        return sum(self._totals.values()) + self._given * (self._trials - len(self._totals))
+
+    @property
+    def speed(self) -> float:
+        """Steps a second since the first news, of all trials together; 0 before the second."""
+        elapsed = time.monotonic() - self._began_s
+        done = self.done - sum(self._earlier.values())
+        return done / elapsed if self._began_s and elapsed > 0.0 and done > 0 else 0.0
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

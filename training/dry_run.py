@@ -6,8 +6,8 @@ sessions before it, so nothing carries over from one session's trades to the nex
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,33 +49,46 @@ class Desk:
 
 
 def desks(events: Iterable[Event], strategy: Strategy, trading: Trading, dates: Sequence[str]) -> tuple[Desk, ...]:
-    """The desks before the sessions of `dates`, ascending, in one pass over the feed of the whole file.
+    """The desks before the sessions of `dates`, ascending, in one pass over the feed, read no further.
 
     As many sessions before the first are played, holding, as warm the strategy and give the volatility.
 
     Raises:
         ValueError: a date of `dates` has no session in the feed.
     """
-    days: list[tuple[str, list[Event]]] = []
-    for event in events:
-        if isinstance(event, SessionScheduled):
-            days.append((event.session.date, []))
-        if days:
-            days[-1][1].append(event)
-    names = [date for date, _ in days]
-    missing = sorted(set(dates) - set(names))
-    if missing:
-        raise ValueError(f"no session {missing[0]} in the feed, which has {names[:1]} to {names[-1:]}: check the dates")
-    first = max(names.index(dates[0]) - trading.paper.volatility_sessions - 2, 0)
-    machine = _machine(strategy, trading)
-    answer = _answering(always_hold)
+    if not dates:
+        return ()
+    wanted = frozenset(dates)
+    machine, answer = _machine(strategy, trading), _answering(always_hold)
+    before: deque[list[Event]] = deque(maxlen=trading.paper.volatility_sessions + 2)  # sessions until the first wanted
     found: list[Desk] = []
-    for date, feed in days[first : names.index(dates[-1]) + 1]:
-        if date in dates:
+    for date, feed in _sessions(events):
+        if not found and date not in wanted:
+            before.append(feed)
+            continue
+        while before:
+            machine.run(before.popleft(), answer)
+        if date in wanted:
             assert machine.market_state is not None
             found.append(Desk(date, machine.state, machine.market_state, tuple(feed)))
+            if len(found) == len(wanted):
+                return tuple(found)
         machine.run(feed, answer)
-    return tuple(found)
+    missing = min(wanted - {desk.date for desk in found})
+    raise ValueError(f"no session {missing} in the feed: check the dates against the file")
+
+
+def _sessions(events: Iterable[Event]) -> Iterator[tuple[str, list[Event]]]:
+    """Each session's date and events; no more than one session is kept."""
+    date, feed = "", list[Event]()
+    for event in events:
+        if isinstance(event, SessionScheduled):
+            if date:
+                yield date, feed
+            date, feed = event.session.date, []
+        feed.append(event)
+    if date:
+        yield date, feed
 
 
 def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: Trading) -> Played:

@@ -1,7 +1,7 @@
 """Which sessions train, which choose and which test. Pure; knows dates only.
 
-Invariant: in the order of time, and a span never begins before `gap` sessions after the one before it (purge and
-embargo, López de Prado 2018, chapter 7; one session is enough here, because no holding and no window crosses a night).
+Invariant: in the order of time, no session in two spans. Walk-forward folds leave `gap` sessions out between spans
+(purge and embargo, López de Prado 2018, chapter 7), although nothing here is carried through a night.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def expanding(
     Raises:
         HistoryError: the sessions do not suffice; the text says how many are needed.
     """
+    if train is not None and train < 1:
+        raise HistoryError(f"the first fold trains on {train} sessions: expected at least 1")
     first = int(len(dates) * FIRST_TRAIN) if train is None else train
     needed = first + (count - 1) * test + gap + validate + gap + test
     if first < 1 or needed > len(dates):

@@ -12,7 +12,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
@@ -20,6 +20,11 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 POLL_S = 0.2
 TERMINATED = 128 + signal.SIGTERM
+HEARD = (signal.SIGINT, signal.SIGTERM)
+ENDED = (
+    "a training process ended by itself, perhaps for lack of memory; what it had kept is there: give the same command "
+    "again, with fewer --processes"
+)
 
 
 class Stopped(Exception):
@@ -49,12 +54,27 @@ def stop_on_signals(flag: Flag) -> Iterator[None]:
     def asked(_number: int, _frame: object) -> None:
         flag.set()
 
-    before = {number: signal.signal(number, asked) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, asked) for number in HEARD}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def children_born_deaf() -> Iterator[None]:
+    """Processes started while this lasts hear no SIGINT and SIGTERM before `hear`: they would die of them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def hear() -> None:
+    """End what `children_born_deaf` began, in the child: its handlers are in place."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
 
 
 def work_through(
@@ -69,34 +89,54 @@ def work_through(
 ) -> list[T]:
     """The results of `work` on each task, in their order. `prepare(argument)` runs once in every process.
 
-    With one process everything runs in this one.
+    With one process everything runs in this one. The first task that fails stops the others.
 
     Raises:
         Stopped: `flag` was set; finished tasks have done what they do, the others can be gone on with.
         RuntimeError: a process ended by itself, for lack of memory perhaps.
+        Exception: what `prepare` or `work` raised.
     """
     if processes == 1 or len(tasks) <= 1:
         prepared = prepare(argument)
         return [work(prepared, task, flag, tell) for task in tasks]
     context = multiprocessing.get_context("spawn")
     news: multiprocessing.Queue[Any] = context.Queue()
-    shared = context.Event()
+    shared = SharedFlag()
     with ProcessPoolExecutor(
         min(processes, len(tasks)), context, initializer=_begin, initargs=(prepare, argument, news, shared)
     ) as pool:
-        futures = [pool.submit(_carry_out, work, task) for task in tasks]
+        with children_born_deaf():
+            futures = [pool.submit(_carry_out, work, task) for task in tasks]
         try:
             _listen(futures, news, flag, shared, tell)
-            return [future.result() for future in futures]
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "a training process ended by itself, perhaps for lack of memory; what it had kept is there: give the "
-                "same command again, with fewer --processes"
-            ) from error
         except BaseException:
             shared.set()
             pool.shutdown(cancel_futures=True)
             raise
+    failures = [error for error in map(_failed, futures) if error is not None]
+    for error in failures:
+        if not isinstance(error, Stopped | CancelledError | BrokenProcessPool):
+            raise error
+    if any(isinstance(error, BrokenProcessPool) for error in failures) and not flag.is_set():
+        raise RuntimeError(ENDED)
+    if failures:
+        raise Stopped("as asked")
+    return [future.result() for future in futures]
+
+
+class SharedFlag:
+    """A flag that several processes see. One byte without a lock: who is killed while looking blocks nobody."""
+
+    def __init__(self) -> None:
+        self._byte = multiprocessing.get_context("spawn").RawValue("b", 0)
+
+    def is_set(self) -> bool:
+        """Whether any process has set it."""
+        return bool(self._byte.value)
+
+    def set(self) -> None:
+        """Set it for all; it stays set."""
+        self._byte.value = 1
 
 
 def end_with_parent() -> None:
@@ -115,18 +155,27 @@ def end_with_parent() -> None:
 def _listen(
     futures: Sequence[Future[Any]], news: multiprocessing.Queue[Any], flag: Flag, shared: Flag, tell: Tell
 ) -> None:
-    """Pass news on until all tasks are done or one has failed."""
+    """Pass news on until all tasks are done; after a stop or a failure those that have not begun never do."""
     while True:
         done = all(future.done() for future in futures)
         try:
             while True:
-                tell(news.get(timeout=0.0 if done else POLL_S))
+                tell(news.get(timeout=POLL_S))
         except queue.Empty:
             pass
-        if flag.is_set():
-            shared.set()
-        if done or any(future.done() and future.exception() is not None for future in futures):
+        if done:
             return
+        if flag.is_set() or any(_failed(future) for future in futures):
+            shared.set()
+            for future in futures:
+                future.cancel()
+
+
+def _failed(future: Future[Any]) -> BaseException | None:
+    """What a future ended with instead of a result; None while it is under way."""
+    if future.cancelled():
+        return CancelledError()
+    return future.exception() if future.done() else None
 
 
 _PROCESS: dict[str, Any] = {}  # what this worker process was begun with
@@ -135,20 +184,27 @@ _PROCESS: dict[str, Any] = {}  # what this worker process was begun with
 def _begin(prepare: Callable[[Any], Any], argument: Any, news: multiprocessing.Queue[Any], flag: Flag) -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and says so by the flag
+    _PROCESS.update(news=news, flag=flag, prepare=prepare, argument=argument, at_work=False, terminated=False)
 
     def terminated(_number: int, _frame: object) -> None:
+        if not _PROCESS["at_work"]:
+            os._exit(TERMINATED)
         _PROCESS["terminated"] = True
         flag.set()
 
     signal.signal(signal.SIGTERM, terminated)
-    _PROCESS.update(news=news, flag=flag, prepared=prepare(argument))
+    hear()
 
 
 def _carry_out(work: Work[T], task: Any) -> T:
-    flag: Flag = _PROCESS["flag"]
+    _PROCESS["at_work"] = True
     try:
-        return work(_PROCESS["prepared"], task, flag, _PROCESS["news"].put)
-    except Stopped:
-        if _PROCESS.get("terminated"):
+        if _PROCESS["flag"].is_set():
+            raise Stopped("before it began")
+        if "prepared" not in _PROCESS:  # not in `_begin`: what it raises shall reach the parent
+            _PROCESS["prepared"] = _PROCESS["prepare"](_PROCESS["argument"])
+        return work(_PROCESS["prepared"], task, _PROCESS["flag"], _PROCESS["news"].put)
+    finally:
+        _PROCESS["at_work"] = False
+        if _PROCESS["terminated"]:  # nobody may be left to take the result
             os._exit(TERMINATED)
-        raise

@@ -7,10 +7,13 @@ give the same weights byte for byte on one machine's CPU, stopped and gone on wi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
+import operator
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,12 +32,22 @@ from training.network import parameter_count
 from training.pool import Flag, stop_on_signals, work_through
 from training.promotion import Findings
 from training.report import files, write_report
-from training.run_folder import STUDY_FILE, code_version, machine, open_run, write_whole
+from training.run_folder import STUDY_FILE, code_version, held, machine, open_run, write_whole
 from training.settings import Settings, requests_of
 from training.study import Baseline, Study, Trial, encode
-from training.tasks import Chosen, Compared, another, compare, policy_of, prepare, train_one
+from training.tasks import (
+    Chosen,
+    Compared,
+    another,
+    check_device,
+    compare,
+    policy_of,
+    prepare,
+    prepare_same,
+    train_one,
+)
 from training.team import Team, together
-from training.trial import News, Request
+from training.trial import News, Request, check_shares
 
 T = TypeVar("T")
 PROBES = 1000
@@ -65,7 +78,9 @@ def train_and_export(settings: Settings, listen: Listener, flag: Flag | None = N
     """
     stop = flag or threading.Event()
     with stop_on_signals(stop):
-        return _Run(settings, listen, stop).outcome()
+        run = _Run(settings, listen, stop)
+        with run.begun():
+            return run.outcome()
 
 
 def import_and_export(
@@ -87,15 +102,20 @@ def import_and_export(
         "network": f"{imported.activation} {parameter_count(imported.module)} parameters",
     }
     steps = int(imported.hyperparameters.get("num_timesteps") or 0)
-    return _Run(settings, listen, threading.Event(), also).imported(imported.module, steps)
+    stop = threading.Event()
+    with stop_on_signals(stop):
+        run = _Run(settings, listen, stop, also)
+        with run.begun():
+            return run.imported(imported.module, steps)
 
 
 class _Run:
     """One run in the first process."""
 
     def __init__(self, settings: Settings, listen: Listener, flag: Flag, also: Mapping[str, Any] | None = None) -> None:
+        check_device(settings.device)
         self._settings = settings
-        self._listen = listen
+        self._told_of = listen
         self._flag = flag
         version = code_version()
         listen(f"reading {settings.bars.name}")
@@ -104,12 +124,20 @@ class _Run:
         digest = settings_digest(identity)
         self._name = f"{settings.strategy}-{settings.network}-{digest[:8]}"
         folder = settings.run_folder or RUNS / self._name
-        open_run(folder, identity, restart=settings.restart)
         self._digest = digest
-        self._argument = (settings, folder, version)
+        again = ((settings, folder, version), prepared.data.info.sha256)
+        self._prepare_again = functools.partial(prepare_same, *again)
         self._prepared = replace(prepared, folder=folder)
         self._identity = identity
         self._ledger = Ledger(ledger_path(settings.out, settings.strategy))
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """The run's folder is this run's alone while this lasts."""
+        folder = self._prepared.folder
+        with held(folder):
+            open_run(folder, self._identity, restart=self._settings.restart)
+            yield
 
     def outcome(self) -> Outcome:
         """Everything from the first trial to the version in the store."""
@@ -152,22 +180,31 @@ class _Run:
         self._listen("writing the report and exporting")
         return self._exported(study, policies[-1])
 
+    def _listen(self, news: News | Trial | str) -> None:
+        """Pass it on; a finished trial has seen the test sessions, so it is on record from then on."""
+        if isinstance(news, Trial):
+            self._ledger.record(self._line(news))
+        self._told_of(news)
+
     def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:
         if len(requests) > 1:
             return tuple(self._through(train_one, requests))
 
+        if self._settings.processes > 1:
+            check_shares(self._settings.coefficients, self._settings.processes)
+
         def first(team: Team) -> Trial:
             return train_one(self._prepared, requests[0], self._flag, self._listen, team)
 
-        return (together(self._settings.processes, first, another, self._argument, requests[0]),)
+        return (together(self._settings.processes, first, another, self._prepare_again, requests[0]),)
 
     def _through(self, work: Callable[..., T], tasks: Sequence[Any]) -> list[T]:
         alone = self._settings.processes == 1 or len(tasks) == 1
         return work_through(
             work,
             tasks,
-            prepare=(lambda _: self._prepared) if alone else prepare,
-            argument=self._argument,
+            prepare=(lambda _: self._prepared) if alone else operator.call,
+            argument=self._prepare_again,
             processes=self._settings.processes,
             flag=self._flag,
             tell=self._listen,

@@ -4,10 +4,12 @@ run.json            settings, digest of the bars, versions; the same command fin
 trials/<name>/      checkpoint.pt (goes on from here), best.pt (weights chosen so far), metrics.jsonl,
                     trial.json (there when the trial is done), tensorboard/
 study.json, report.html, report.json
+.lock               held by the process whose run it is
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -15,7 +17,8 @@ import os
 import pickle
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,12 @@ from training.study import Trial
 
 RUN_FILE, STUDY_FILE = "run.json", "study.json"
 CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE, METRICS_FILE = "checkpoint.pt", "best.pt", "trial.json", "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
+TENSORBOARD_FOLDER, TRIALS_FOLDER, LOCK_FILE = "tensorboard", "trials", ".lock"
+OURS = frozenset(
+    {RUN_FILE, STUDY_FILE, TRIALS_FOLDER, LOCK_FILE, "report.html", "report.json"}
+    | {"search.json", "study.log", "study.log.lock", "lock", "coefficients.json"}
+)
+"""All that a run or a search writes into its folder; `--restart` removes nothing else."""
 SOURCES = ("training", "strategies", "daemon/core")
 
 
@@ -74,27 +82,45 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make the folder; no other run works in it while this lasts.
+
+    Raises:
+        RunFolderError: another process is at work in it, or it is no run's folder.
+    """
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"another process is at work in {folder}: wait until it has ended, or use another --run-dir"
+            ) from error
+        yield
+
+
 def open_run(folder: Path, identity: Mapping[str, Any], *, restart: bool = False) -> None:
     """Make the folder, or go on in it when it was made for the same `identity` (JSON).
 
     Raises:
-        RunFolderError: it belongs to another run.
+        RunFolderError: it belongs to another run, or `restart` would remove what no run has written.
     """
-    if restart and (folder / RUN_FILE).exists():
-        shutil.rmtree(folder)
+    _refuse_foreign(folder)
+    if restart:
+        _clear(folder)
     wanted = json.loads(json.dumps(identity))
     path = folder / RUN_FILE
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunFolderError(f"{folder} holds files but no {RUN_FILE}: choose an empty folder with --run-dir")
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps(wanted, indent=1).encode() + b"\n")
         return
     try:
         found = json.loads(path.read_bytes())
-    except ValueError as error:
+        different = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+    except (ValueError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{path} is damaged ({error}): use another --run-dir, or --restart") from error
-    different = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
     if different:
         key = different[0]
         raise RunFolderError(
@@ -103,8 +129,38 @@ def open_run(folder: Path, identity: Mapping[str, Any], *, restart: bool = False
         )
 
 
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder} is a file: choose an empty folder with --run-dir")
+    if folder.exists() and not (folder / RUN_FILE).exists() and {path.name for path in folder.iterdir()} - {LOCK_FILE}:
+        raise RunFolderError(f"{folder} holds files but no {RUN_FILE}: choose an empty folder with --run-dir")
+
+
+def _clear(folder: Path) -> None:
+    """Remove what runs and searches write, but for the lock; anything else there, and nothing is removed."""
+    there = {path.name: path for path in folder.iterdir()} if folder.exists() else {}
+    for name in sorted(there):
+        if name not in OURS and not name.endswith(".part"):
+            raise RunFolderError(
+                f"--restart would throw {folder} away, but {name} in it is no run's: move it, or use another --run-dir"
+            )
+    there.pop(LOCK_FILE, None)
+    for name in sorted(there, key=lambda name: name == RUN_FILE):  # last: a killed restart can be given again
+        if there[name].is_dir() and not there[name].is_symlink():
+            shutil.rmtree(there[name])
+        else:
+            there[name].unlink()
+
+
+class _Finished(msgspec.Struct, frozen=True):
+    """The content of trial.json."""
+
+    identity: str
+    trial: Trial
+
+
 class TrialFolder:
-    """The files of one trial. `identity` is what a checkpoint must have been made with to be gone on from."""
+    """The files of one trial. `identity` is what a checkpoint or a result must have been made with to be taken up."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.path = folder
@@ -112,13 +168,24 @@ class TrialFolder:
         folder.mkdir(parents=True, exist_ok=True)
 
     def finished(self) -> Trial | None:
-        """The trial's result when it is done."""
+        """The trial's result when it is done; None as well when it was made by other code or settings.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
         path = self.path / TRIAL_FILE
-        return msgspec.json.decode(path.read_bytes(), type=Trial) if path.exists() else None
+        if not path.exists() or not (self.path / BEST_FILE).exists():
+            return None
+        try:
+            found = msgspec.json.decode(path.read_bytes(), type=_Finished)
+        except msgspec.DecodeError as error:
+            raise RunFolderError(f"{path} is damaged ({error}): remove it, and the trial begins anew") from error
+        return found.trial if found.identity == self._identity else None
 
     def finish(self, trial: Trial) -> None:
         """Keep the result; the checkpoint is not needed any more."""
-        write_whole(self.path / TRIAL_FILE, msgspec.json.format(msgspec.json.encode(trial), indent=0) + b"\n")
+        found = _Finished(self._identity, trial)
+        write_whole(self.path / TRIAL_FILE, msgspec.json.format(msgspec.json.encode(found), indent=0) + b"\n")
         (self.path / CHECKPOINT_FILE).unlink(missing_ok=True)
 
     def save(self, checkpoint: Mapping[str, Any]) -> None:
@@ -128,6 +195,14 @@ class TrialFolder:
             OSError: it cannot be written; the one before it stays.
         """
         write_whole(self.path / CHECKPOINT_FILE, _packed({"identity": self._identity, **checkpoint}))
+
+    @property
+    def outdated(self) -> bool:
+        """Whether there is work in it that other code or settings did, so that the trial begins anew."""
+        if self.finished() is not None:
+            return False
+        left = (self.path / TRIAL_FILE).exists() or (self.path / CHECKPOINT_FILE).exists()
+        return left and self.checkpoint() is None
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The checkpoint to go on from; None without one, or with one of other code or settings.

@@ -9,10 +9,12 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from daemon.core.limits import Trading
@@ -25,7 +27,7 @@ from training.kernels import use_fast_float32
 from training.network import IDENTITY, build
 from training.pool import Flag, Stopped, Tell
 from training.ppo import make_deterministic
-from training.run_folder import TrialFolder
+from training.run_folder import TRIALS_FOLDER, RunFolderError, TrialFolder
 from training.settings import Settings, folds_of
 from training.study import Fold, Played, Trial
 from training.team import Team
@@ -55,11 +57,23 @@ class Prepared:
         """The files of this trial."""
         settings = self.settings.identity(self.data.info.sha256)
         identity = json.dumps([settings, request.name, self.version], sort_keys=True)
-        return TrialFolder(self.folder / "trials" / request.name, hashlib.sha256(identity.encode()).hexdigest())
+        return TrialFolder(self.folder / TRIALS_FOLDER / request.name, hashlib.sha256(identity.encode()).hexdigest())
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError where there is no such device, before anything long has begun."""
+    kind, _, number = name.partition(":")
+    if name == "cpu":
+        return
+    if kind != "cuda" or (":" in name and not number.isdecimal()):
+        raise ValueError(f"device {name!r} is not known: expected cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= count:
+        raise ValueError(f"device {name!r} is not there: torch sees {count} CUDA devices here; use --device cpu")
 
 
 def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
-    """Read everything; once in each process."""
+    """Read everything."""
     settings, folder, version = arguments
     make_deterministic()
     use_fast_float32()
@@ -68,14 +82,33 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     return Prepared(settings, strategy, trading, data, folds_of(settings, data), folder, version, {})
 
 
+def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared:
+    """Read everything once more, in a further process.
+
+    Raises:
+        RunFolderError: the bars file is no longer the one that the run began with.
+    """
+    prepared = prepare(arguments)
+    found = prepared.data.info.sha256
+    if found != sha256:
+        raise RunFolderError(
+            f"{arguments[0].bars} changed while the run was at work: its SHA-256 is {found[:12]}, expected "
+            f"{sha256[:12]}; put the old file back and give the same command again"
+        )
+    return prepared
+
+
 def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, team: Team | None = None) -> Trial:
     """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
     folder = prepared.trial_folder(request)
     team = team or Team()
     done = folder.finished()
     if done is not None:
-        tell(done)
+        if not team.rank:
+            tell(done)
         return done
+    if folder.outdated and not team.rank:
+        tell(f"{request.name} begins anew: what is there was made by other code")
     control = Clockwork(flag, prepared.settings.checkpoint_s)
     fold = prepared.folds[request.fold]
     trained = run_trial(team, request, prepared.data, fold, prepared.trading, folder, control, tell)
@@ -131,23 +164,25 @@ class Compared:
 
 
 def compare(prepared: Prepared, chosen: Chosen, flag: Flag, tell: Tell) -> Compared:
-    """The baselines, the random traders and the scenarios of one fold."""
+    """The baselines, the random traders and the scenarios of one fold. Raises `Stopped` when `flag` is set."""
     p, dates = prepared, prepared.folds[chosen.fold].test
+    if flag.is_set():
+        raise Stopped(f"fold {chosen.fold + 1}")
     ready = p.desks(chosen.fold)
     found = baselines.standard(ready, p.data, dates, p.machine, p.trading)
     trader = baselines.random_trader(chosen.played, p.data, dates, p.trading, chosen.seed)
     found[baselines.RANDOM] = baselines.random_on_desk(trader, ready, p.machine, p.trading)
     totals = baselines.random_totals(trader, p.data, dates, p.trading, baselines.RANDOM_DRAWS)
-    worse = baselines.scenarios(chosen.policy, p.data, dates, p.machine, p.trading)
     if flag.is_set():
         raise Stopped(f"fold {chosen.fold + 1}")
+    worse = baselines.scenarios(chosen.policy, ready, p.data, p.machine, p.trading)
     tell(f"compared fold {chosen.fold + 1}")
     return Compared(found, tuple(totals), worse)
 
 
-def another(team: Team, argument: tuple[Settings, Path, str], request: Request) -> None:
+def another(team: Team, prepare: Callable[[], Prepared], request: Request) -> None:
     """A team's further member: nobody hears it, and the first says when to stop."""
-    train_one(prepare(argument), request, threading.Event(), lambda _: None, team)
+    train_one(prepare(), request, threading.Event(), lambda _: None, team)
 
 
 def policy_of(request: Request, weights: dict[str, Any]) -> nn.Module:

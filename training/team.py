@@ -7,12 +7,14 @@ process wait for each other longer than two processes do.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +23,11 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from training.pool import Stopped, end_with_parent
+from training.pool import ENDED, HEARD, Stopped, children_born_deaf, end_with_parent, hear
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=10)  # for the others, at every meeting
+LEAVING_S, AWAIT_S = 10.0, 0.05
 
 
 class Team:
@@ -74,44 +77,65 @@ def together(size: int, first: Callable[[Team], T], others: Callable[..., Any], 
 
     Raises:
         RuntimeError: a member ended before the work was done.
+        Exception: what `first` raised, or what took it along: an error of a member.
     """
     if size == 1:
         return first(Team())
     context = multiprocessing.get_context("spawn")
+    before = set(multiprocessing.active_children())
     with tempfile.TemporaryDirectory(prefix="rltrader-team-") as folder:
         meeting = Path(folder) / "meeting"
-        members = [
-            context.Process(target=_member, args=(rank, size, meeting, others, arguments), daemon=True)
-            for rank in range(1, size)
-        ]
-        for member in members:
-            member.start()
+        pool = ProcessPoolExecutor(size - 1, context, initializer=_begin)
+        with children_born_deaf():
+            members = [pool.submit(_member, rank, size, meeting, others, arguments) for rank in range(1, size)]
+        started = set(multiprocessing.active_children()) - before
         try:
+            _await(meeting, size, members)
             return _joined(0, size, meeting, first)
-        except RuntimeError as error:
-            for member in members:
-                member.join(timeout=2)
-            codes = [member.exitcode for member in members if member.exitcode]
-            if codes:
-                raise RuntimeError(f"a training process ended with code {codes[0]}; its message is above") from error
-            raise
+        except RuntimeError as error:  # of gloo, when somebody left
+            wait(members, LEAVING_S)
+            raise _reason(members, error) from error
         finally:
-            for member in members:
-                member.join(timeout=10)
-                member.kill()
+            wait(members, LEAVING_S)
+            for process in started:
+                process.kill()
+            pool.shutdown()
+
+
+def _reason(members: Sequence[Future[Any]], error: BaseException) -> BaseException:
+    """What a member ended with, if it did; else `error`."""
+    for member in members:
+        found = member.exception() if member.done() else None
+        if isinstance(found, BrokenProcessPool):
+            return RuntimeError(ENDED)
+        if found is not None and not isinstance(found, Stopped):
+            return found
+    return error
+
+
+def _await(meeting: Path, size: int, members: Sequence[Future[Any]]) -> None:
+    """Wait until all members are there, so that nobody waits at the meeting for one who died on the way."""
+    while not all(_present(meeting, rank).exists() for rank in range(1, size)):
+        if wait(members, AWAIT_S, FIRST_COMPLETED).done:
+            raise RuntimeError("a training process ended before the work began")
+
+
+def _present(meeting: Path, rank: int) -> Path:
+    return meeting.with_name(f"present-{rank}")
+
+
+def _begin() -> None:
+    end_with_parent()
+    for number in HEARD:
+        signal.signal(number, signal.SIG_IGN)  # the first of the team hears it and decides
+    hear()
 
 
 def _member(rank: int, size: int, meeting: Path, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first of the team hears it and decides
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
+    """A further member; what it raises reaches the first."""
+    _present(meeting, rank).touch()
+    with contextlib.suppress(Stopped):
         _joined(rank, size, meeting, work, *arguments)
-    except Stopped:
-        return
-    except Exception as error:
-        sys.stderr.write(f"training process {rank + 1} of {size}: {error}\n")
-        sys.exit(1)
 
 
 def _joined(rank: int, size: int, meeting: Path, work: Callable[..., T], *arguments: Any) -> T:

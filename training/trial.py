@@ -56,7 +56,12 @@ class Request:
     @property
     def name(self) -> str:
         """Its folder's name."""
-        return f"fold{self.fold + 1}-{self.reward}-seed{self.seed}"
+        return trial_name(self.fold, self.reward, self.seed)
+
+
+def trial_name(fold: int, reward: str, seed: int) -> str:
+    """The name of one trial among those of its run; `fold` counts from 0, the name from 1."""
+    return f"fold{fold + 1}-{reward}-seed{seed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class News:
     total: int
     point: Point | None = None
     best: bool = False
+    began: int = 0  # steps that an earlier run of it had done
 
 
 class Control(Protocol):
@@ -121,7 +127,10 @@ def run_trial(
     run = _Course(team, request, data, fold, trading, folder)
     earlier, stopped = run.best.seconds, ""
     try:
-        while not run.trainer.done and not stopped:
+        while not run.trainer.done:
+            if team.decided(int(0 < request.patience <= run.best.without)):  # before an update, so also after a stop
+                stopped = f"no better validation in {request.patience} looks"
+                break
             news = run.update()
             order = GO
             if news is not None:
@@ -133,8 +142,6 @@ def run_trial(
                 run.save()
                 if order == STOP:
                     raise Stopped(request.name)
-            if team.decided(int(bool(request.patience) and run.best.without >= request.patience)):
-                stopped = f"no better validation in {request.patience} looks"
     finally:
         run.close()
     best = run.best
@@ -144,7 +151,7 @@ def run_trial(
         chosen_steps=best.steps,
         steps=run.steps,
         seconds=earlier + time.monotonic() - began,
-        stopped="" if run.trainer.done else stopped,
+        stopped=stopped,
         curve=tuple(best.curve),
     )
 
@@ -197,6 +204,7 @@ class _Course:
         if kept is not None:
             self.trainer.load_state_dict(kept["team"][team.rank])
             self.best.load_state_dict(kept["best"])
+        self._began = self.steps
         self._every = max(CHECK_UPDATES, self.trainer.total_updates // CHECKS)
         self._arena = None if team.rank else _arena(request, data, fold, trading)
         self._journal = None if team.rank or folder is None else _Journal(folder, self.trainer.updates, self.steps)
@@ -222,7 +230,8 @@ class _Course:
         if self._journal is not None:
             self._journal.write(progress, point)
         total = trainer.total_updates * (self.steps // trainer.updates)
-        return News(self._request.name, self.steps, total, point, best=point is not None and self.best.without == 0)
+        best = point is not None and self.best.without == 0
+        return News(self._request.name, self.steps, total, point, best, self._began)
 
     def save(self) -> None:
         """Checkpoint the whole team."""
@@ -265,16 +274,22 @@ class _Course:
         return f"{self._request.name} stopped after step {self.steps:,}: {error}; {good}{where}"
 
 
+def check_shares(coefficients: Coefficients, processes: int) -> None:
+    """Raises ValueError when the processes cannot share environments and minibatches equally."""
+    c = coefficients
+    if c.environments % processes or c.batch % processes:
+        raise ValueError(
+            f"{c.environments} environments and minibatches of {c.batch} cannot be shared by {processes} processes: "
+            "choose a number of processes that divides both"
+        )
+
+
 def _trainer(
     team: Team, request: Request, data: Data, fold: Fold, trading: Trading, network: ActorCritic | LstmActorCritic
 ) -> Trainer:
     c = request.coefficients
+    check_shares(c, team.size)
     share = c.environments // team.size
-    if share * team.size != c.environments or c.batch % team.size:
-        raise ValueError(
-            f"{c.environments} environments and minibatches of {c.batch} cannot be shared by {team.size} processes: "
-            "choose numbers that can be divided"
-        )
     market = Market(
         data.history,
         data.prices,

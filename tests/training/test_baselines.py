@@ -58,8 +58,8 @@ def test_costs_are_multiplied_everywhere_and_nothing_else_changes() -> None:
 
 def test_the_same_decisions_earn_more_without_costs_and_less_at_twice_and_three_times_the_costs(data: Data) -> None:
     dates = tuple(data.days)[:2]
-    found = baselines.scenarios(erratic, data, dates, MACHINE, TRADING)
     ready = desks(data.source, MACHINE, TRADING, dates)
+    found = baselines.scenarios(erratic, ready, data, MACHINE, TRADING)
     as_they_are = dry_run(erratic, ready, MACHINE, TRADING)
     earned = [sum(s.pnl_usd for s in p.sessions) for p in (
         found["no costs"], as_they_are, found["costs x 2"], found["costs x 3"],
