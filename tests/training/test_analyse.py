@@ -17,7 +17,10 @@ import pytest
 
 from strategies.contract import Answer, Bar, Choice, Decision, Observation, Spec, Target, View
 from tests.training.made_up import sessions, write_csv
-from training import analyse
+from training import analyse, differences
+from training.differences import Report
+from training.strategy_runs import moments_of, observed, tabled
+from training.subjects import AnalyseError, Policy, Subject, linear_policy, model_policy, subject_named
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STORE = REPOSITORY / "onnx_models"
@@ -101,6 +104,11 @@ def never_warm() -> Planted:
     return Planted(lambda _, bar: bar.close, needs=20_000)
 
 
+def demanding(threshold: float) -> Planted:
+    """Cannot be made without being told a number."""
+    return Planted(lambda _, bar: bar.close - threshold)
+
+
 def no_strategy() -> object:
     """Has no contract."""
     return SimpleNamespace(spec="none")
@@ -117,11 +125,11 @@ def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_csv(tmp_path_factory.mktemp("tape") / "rising.csv", bars)
 
 
-def report_of(analysis: str, planted: str, tape: Path, samples: int = 3) -> analyse.Report:
-    subject = analyse.subject_named(f"{HERE}:{planted}")
-    moments = analyse.moments_of(tape, SPEC)
+def report_of(analysis: str, planted: str, tape: Path, samples: int = 3) -> Report:
+    subject = subject_named(f"{HERE}:{planted}")
+    moments = moments_of(tape, SPEC)
     bars = tuple(bar for moment in moments for bar in moment.bars)
-    policy = analyse.linear_policy(SPEC, analyse.observed(subject.make(bars), moments), 0)
+    policy = linear_policy(SPEC, observed(subject.make(bars), moments), 0)
     return analyse.ANALYSES[analysis](subject, moments, policy, samples, 0)
 
 
@@ -145,7 +153,7 @@ def test_a_mean_of_the_whole_file_is_found_from_the_first_observation_on(tape: P
     report = report_of("lookahead", "file_mean", tape)
     first = sessions(1)[0].open_ns + HISTORY * MINUTE_NS  # the first bar that has 40 before it
     assert [change.feature for change in report.changes] == ["planted", "planted"]
-    assert {change.first_bar for change in report.changes} == {analyse._utc(first)}
+    assert {change.first_bar for change in report.changes} == {differences._utc(first)}
     assert report.changes[0].bars > 100
     assert report.decisions_changed > 0
 
@@ -163,9 +171,9 @@ def test_training_s_own_table_is_cut_off_as_well(tape: Path) -> None:
         close = columns[3]
         return np.column_stack([close / 100.0, close - close.mean()])
 
-    subject = analyse.Subject("planted", lambda _: anchored(), table)
-    moments = analyse.moments_of(tape, SPEC)
-    policy = analyse.linear_policy(SPEC, analyse.observed(anchored(), moments), 0)
+    subject = Subject("planted", lambda _: anchored(), table)
+    moments = moments_of(tape, SPEC)
+    policy = linear_policy(SPEC, observed(anchored(), moments), 0)
     report = analyse.lookahead(subject, moments, policy, 1, 0)
     assert [(change.feature, change.run) for change in report.changes] == [
         ("planted", "table cut"),
@@ -198,9 +206,9 @@ def test_features_of_the_session_alone_do_not_differ_at_all(tape: Path) -> None:
 
 
 def test_a_strategy_that_needs_more_than_it_says_has_no_observation_with_its_own_history(tape: Path) -> None:
-    subject = analyse.Subject("greedy", lambda _: Planted(lambda _, bar: bar.high - bar.low, needs=60), None)
-    moments = analyse.moments_of(tape, SPEC)
-    policy = analyse.linear_policy(SPEC, analyse.observed(subject.make(()), moments), 0)
+    subject = Subject("greedy", lambda _: Planted(lambda _, bar: bar.high - bar.low, needs=60), None)
+    moments = moments_of(tape, SPEC)
+    policy = linear_policy(SPEC, observed(subject.make(()), moments), 0)
     report = analyse.warmup(subject, moments, policy, 1, 0)
     missing = [change for change in report.changes if change.feature == "(no observation)"]
     assert [(change.run, change.bars) for change in missing] == [("1x", 60 - HISTORY + 1 - WINDOW)]
@@ -236,9 +244,9 @@ class Fickle:
 
 
 def test_symbols_that_close_together_are_one_moment_and_decisions_may_feed_back(tape: Path, tmp_path: Path) -> None:
-    spy = [bar for moment in analyse.moments_of(tape, SPEC) for bar in moment.bars][:100]
+    spy = [bar for moment in moments_of(tape, SPEC) for bar in moment.bars][:100]
     pairs = [bar for one in spy for bar in (one, msgspec.structs.replace(one, symbol="QQQ"))]
-    moments = analyse.moments_of(write_csv(tmp_path / "pairs.csv", pairs), Fickle.spec)
+    moments = moments_of(write_csv(tmp_path / "pairs.csv", pairs), Fickle.spec)
     assert [len(moment.bars) for moment in moments] == [2] * 100
     asked: list[int] = []
 
@@ -246,8 +254,8 @@ def test_symbols_that_close_together_are_one_moment_and_decisions_may_feed_back(
         asked.append(len(observations))
         return observations[:, 0, :2].astype(np.float64) + 1.0
 
-    subject = analyse.Subject("fickle", lambda bars: Fickle(float(len(bars))), None, takes_bars=True)
-    report = analyse.lookahead(subject, moments, analyse.Policy("one", batch), 1, 0)
+    subject = Subject("fickle", lambda bars: Fickle(float(len(bars))), None, takes_bars=True)
+    report = analyse.lookahead(subject, moments, Policy("one", batch), 1, 0)
     assert asked[:3] == [1, 1, 1]  # one before the first decision, then each as the decisions make it
     assert {change.feature for change in report.changes} == {"value 2"}
     assert {change.run for change in report.changes} == {"cut"}  # the wild future is as long as the real one
@@ -300,6 +308,7 @@ def test_a_strategy_in_a_file_of_its_own_is_found_and_its_leak_told(
         (("--strategy", "missing.py:Class"), "missing.py cannot be imported (FileNotFoundError"),
         (("--strategy", f"{HERE}:nothing"), "has no class or function 'nothing'"),
         (("--strategy", f"{HERE}:no_strategy"), "is no strategy: state_type, start, observe, decide is missing"),
+        (("--strategy", f"{HERE}:demanding"), "missing a required argument: 'threshold'"),
         (("--strategy", f"{HERE}:never_warm"), "never_warm has no observation on 11520 bars"),
         (("--strategy", "option_scalper", "--bars", "missing.csv"), "missing.csv: no such file"),
         (("--strategy", "option_scalper", "--samples", "0"), "--samples is 0"),
@@ -313,6 +322,21 @@ def test_what_cannot_be_analysed_is_one_line_and_exit_code_2(
     err = capsys.readouterr().err
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_a_file_that_raises_is_no_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("ratio = 1 / 0\n")
+    assert analyse.main(["lookahead", "--strategy", f"{file}:Mine"]) == 2
+    assert "broken.py cannot be imported (ZeroDivisionError: division by zero)" in capsys.readouterr().err
+
+
+def test_a_store_whose_current_version_is_gone_is_one_without_a_model(tmp_path: Path) -> None:
+    (tmp_path / SPEC.name).mkdir()
+    (tmp_path / SPEC.name / "current").write_text("v7\n")
+    assert model_policy("", tmp_path, SPEC, "") is None
+    with pytest.raises(AnalyseError, match="--model v7: no such file, folder or version of planted"):
+        model_policy("v7", tmp_path, SPEC, "")
 
 
 def test_a_model_of_another_contract_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,13 +365,13 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_a_table_with_another_number_of_rows_is_refused(tape: Path) -> None:
-    subject = analyse.Subject("short", lambda _: anchored(), lambda *columns, **_: columns[3][1:, None])
-    with pytest.raises(analyse.AnalyseError, match=r"feature_table of short has shape \(1559, 1\) for 1560 bars"):
-        analyse.tabled(subject, analyse.moments_of(tape, SPEC))
+    subject = Subject("short", lambda _: anchored(), lambda *columns, **_: columns[3][1:, None])
+    with pytest.raises(AnalyseError, match=r"feature_table of short has shape \(1559, 1\) for 1560 bars"):
+        tabled(subject, moments_of(tape, SPEC))
 
 
 def test_a_file_of_one_session_cannot_vary_the_history(tape: Path, tmp_path: Path) -> None:
     one = tmp_path / "one.csv"
     one.write_text("\n".join([*tape.read_text().splitlines()[:391], ""]))
-    with pytest.raises(analyse.AnalyseError, match="no session has more than 40 bars before it in 390 bars"):
+    with pytest.raises(AnalyseError, match="no session has more than 40 bars before it in 390 bars"):
         report_of("warmup", "anchored", one)
