@@ -32,6 +32,7 @@ from training.account import (
     matrix_of,
     meanings,
 )
+from training.draws import uniform
 from training.history import History, TradingDay, entry_rows
 from training.ppo import Step
 from training.prices import PriceTable, exact, millionths
@@ -309,34 +310,12 @@ class Market:
     def _draw(self) -> Tensor:
         """A session for the next episode of each environment, int64 (n,)."""
         number = len(self._first_decision)
-        return (self._uniform(0) * number).floor().to(torch.int64)
+        return (uniform(self._seed, 0, self._everyone, self._episode) * number).floor().to(torch.int64)
 
     def _scatter_starts(self) -> None:
         """Spread the first episodes over their sessions, so that the environments are not all at the same minute."""
-        self.row += ((self._last_row - self.row).double() * self._uniform(1)).floor().to(torch.int64)
-
-    def _uniform(self, stream: int) -> Tensor:
-        """Numbers in [0, 1), float64 (n,), that follow from seed, environment, episode and stream: SplitMix64.
-
-        Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators"; int64 products wrap around.
-        """
-        offset = _signed((self._seed * 4 + stream) * 0x9E3779B97F4A7C15)
-        bits = self._everyone * _signed(0xD1B54A32D192ED03) + self._episode * _signed(0x8CB92BA72F3D8DD7) + offset
-        bits = (bits ^ _shifted(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
-        bits = (bits ^ _shifted(bits, 27)) * _signed(0x94D049BB133111EB)
-        uniform: Tensor = _shifted(bits ^ _shifted(bits, 31), 11).double() * 2.0**-53
-        return uniform
-
-
-def _signed(value: int) -> int:
-    """The value modulo 2^64 as an int64 holds it."""
-    return (value + 2**63) % 2**64 - 2**63
-
-
-def _shifted(bits: Tensor, by: int) -> Tensor:
-    """Shift right without the sign."""
-    shifted: Tensor = (bits >> by) & (2 ** (64 - by) - 1)
-    return shifted
+        spread = uniform(self._seed, 1, self._everyone, self._episode)
+        self.row += ((self._last_row - self.row).double() * spread).floor().to(torch.int64)
 
 
 def _put(state: Tensor, dim: int, rows: Tensor, mask: Tensor, fresh: Tensor) -> None:

@@ -30,6 +30,7 @@ from tests.training.hand_market import (
 )
 from tests.training.made_up import random_walk
 from training.account import Broker
+from training.draws import GAMMA, mixed
 from training.history import read_history
 from training.market import Market
 from training.network import IDENTITY, build
@@ -312,6 +313,18 @@ def test_the_sessions_that_are_drawn_are_uniform() -> None:
     expected = 20_000 / len(HISTORY.usable)
     statistic = float(((drawn - expected).square() / expected).sum())  # chi-squared with 4 degrees of freedom
     assert statistic < 18.5  # its 0.1 % point is 18.47
+
+
+def test_numbers_are_those_that_splitmix64_is_known_for() -> None:
+    published = [  # for the seed 1234567, as Rosetta Code's "Pseudo-random numbers/Splitmix64" lists them
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+    states = 1234567 + torch.arange(1, 6) * (GAMMA - 2**64)  # the same modulo 2^64, as an int64 holds it
+    assert [number % 2**64 for number in mixed(states).tolist()] == published
 
 
 def test_observations_are_the_history_s_rows_with_the_position_and_a_new_tensor_each_time() -> None:

@@ -1,0 +1,43 @@
+"""Random numbers that follow from what they are for alone, so that the CPU and every device draw the same ones.
+
+No generator is kept: whoever knows the seed, the place and the count has the number. Invariant: int64 arithmetic alone
+until the last step, which is exact.
+
+Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators" (SplitMix64); int64 products wrap.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+GAMMA = 0x9E3779B97F4A7C15
+"""What SplitMix64 adds to its state before each number: 2^64 divided by the golden ratio."""
+
+
+def uniform(seed: int, stream: int, place: Tensor, count: Tensor) -> Tensor:
+    """Numbers in [0, 1), float64 (n,), for the `count`-th time at each `place`, both int64 (n,).
+
+    `stream`, 0 to 3, tells apart what the numbers are for.
+    """
+    offset = _signed((seed * 4 + stream) * GAMMA)
+    bits = place * _signed(0xD1B54A32D192ED03) + count * _signed(0x8CB92BA72F3D8DD7) + offset
+    numbers: Tensor = _shifted(mixed(bits), 11).double() * 2.0**-53
+    return numbers
+
+
+def mixed(bits: Tensor) -> Tensor:
+    """SplitMix64's number for each state, int64 (n,), whose bits are those of the unsigned ones."""
+    bits = (bits ^ _shifted(bits, 30)) * _signed(0xBF58476D1CE4E5B9)
+    bits = (bits ^ _shifted(bits, 27)) * _signed(0x94D049BB133111EB)
+    return bits ^ _shifted(bits, 31)
+
+
+def _signed(value: int) -> int:
+    """The value modulo 2^64 as an int64 holds it."""
+    return (value + 2**63) % 2**64 - 2**63
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """Shift right without the sign."""
+    shifted: Tensor = (bits >> by) & (2 ** (64 - by) - 1)
+    return shifted
