@@ -1,4 +1,4 @@
-"""Whether a result can be told from luck and from having chosen among many: PSR, DSR, PBO, data snooping, power.
+"""What a Sharpe ratio is worth after choosing among many trials: probabilistic and deflated ratio, minimum record.
 
 Pure functions over float64 arrays of returns per session. Invariant: every Sharpe ratio here is per session, never
 annualised, and every kurtosis raw (3 for a normal distribution).
@@ -6,7 +6,6 @@ annualised, and every kurtosis raw (3 for a normal distribution).
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -14,25 +13,11 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 
-from training.statistics import (
-    FEW_SESSIONS,
-    FEWEST,
-    NOTHING,
-    Series,
-    annual,
-    block_length,
-    checked,
-    deviations,
-    kurtosis,
-    sharpe,
-    skewness,
-)
+from training.resampling import FEW_SESSIONS
+from training.statistics import NOTHING, Series, checked, deviations, kurtosis, sharpe, skewness
+from training.wording import sessions_are
 
-BLOCKS = 16  # of the cross-validation; C(16, 8) = 12,870 splits
-LOGIT_BINS = 12  # even, so that zero is an edge
 EULER = 0.5772156649015329
-SNOOPING_DRAWS = 1_000
-
 _NORMAL = NormalDist()
 
 
@@ -49,38 +34,6 @@ class Deflated(msgspec.Struct, frozen=True, kw_only=True):
     effective_trials: float | None
     minimum_sessions: float | None  # for PSR(0) of 95 %; None where the Sharpe ratio is not above 0
     note: str = ""
-
-
-class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
-    """Cross-validated choosing. All None, with the reason in `note`, where it cannot be told."""
-
-    trials: int
-    sessions: int
-    splits: int
-    probability: float | None  # PBO: the best in sample is in the worse half out of sample
-    probability_of_loss: float | None  # the best in sample has a Sharpe ratio below 0 out of sample
-    degradation_slope: float | None  # of its Sharpe ratio out of sample on that in sample; below 1 it decays
-    logits: tuple[tuple[float, float, float], ...] = ()  # of the splits: bins from, to, share; PBO is the part up to 0
-    note: str = ""
-
-
-class Snooping(msgspec.Struct, frozen=True, kw_only=True):
-    """p-values of "the best of all trials is no better than never trading"; None for too few sessions."""
-
-    trials: int
-    reality_check: float | None  # White 2000
-    superior_ability: float | None  # Hansen 2005, consistent
-    block: float  # sessions
-    note: str = ""
-
-
-class Detectable(msgspec.Struct, frozen=True, kw_only=True):
-    """The smallest effect that a test of so many sessions would usually see; None where that is not known."""
-
-    sessions: int
-    mean: float | None  # a session
-    sharpe_annual: float | None
-    words: str
 
 
 def probabilistic_sharpe(
@@ -159,7 +112,7 @@ def deflated_sharpe(
     deviation = 1.0 / math.sqrt(max(len(values) - 1, 1)) if lone else float(deviations(ratios))
     notes = (
         (float(deviations(values)) <= 0.0, "no deviation between sessions: the Sharpe ratio is taken as 0"),
-        (len(values) < FEW_SESSIONS, f"{_sessions(len(values))} few: the formula is for many"),
+        (len(values) < FEW_SESSIONS, f"{sessions_are(len(values))} few: the formula is for many"),
         (lone, "one ratio for several trials: their deviation is taken as that of trials without skill"),
     )
 
@@ -179,171 +132,3 @@ def deflated_sharpe(
         minimum_sessions=minimum_track_record(found, skew, kurt),
         note="; ".join(text for applies, text in notes if applies),
     )
-
-
-def backtest_overfitting(matrix: Series, blocks: int = BLOCKS) -> Overfitting:
-    """PBO by combinatorially symmetric cross-validation over float64 (sessions, N): a column for each trial.
-
-    Bailey, Borwein, López de Prado & Zhu 2017, J. Computational Finance 20(4): nearly even blocks, all splits into
-    halves; performance is the Sharpe ratio; ω = rank out of sample of the best in sample / (N + 1), rank 1 the worst,
-    ties averaged; PBO = share of splits with ln(ω / (1 - ω)) ≤ 0. Trials that tie for the best in sample share a split.
-    """
-    values = np.asarray(matrix, dtype=np.float64)
-    sessions, trials = values.shape
-    reason = _untellable(values, blocks)
-    if reason:
-        return Overfitting(
-            trials=trials,
-            sessions=sessions,
-            splits=0,
-            probability=None,
-            probability_of_loss=None,
-            degradation_slope=None,
-            note=reason,
-        )
-    inside, outside = _halves(checked(values), blocks)
-    best = inside == inside.max(axis=1, keepdims=True)
-    shares = best / best.sum(axis=1, keepdims=True)
-    logits, weights = [], []
-    for column in np.flatnonzero(best.any(axis=0)):
-        rows = best[:, column]
-        mine, others = outside[rows, column], outside[rows]
-        rank = (others < mine[:, None]).sum(axis=1) + ((others == mine[:, None]).sum(axis=1) + 1) / 2
-        logits.append(np.log(rank / (trials + 1 - rank)))
-        weights.append(shares[rows, column])
-    logit, weight = np.concatenate(logits), np.concatenate(weights)
-    chosen_inside, chosen_outside = inside.max(axis=1), (outside * shares).sum(axis=1)
-    spread = chosen_inside - chosen_inside.mean()
-    moved = float(np.square(spread).sum())
-    return Overfitting(
-        trials=trials,
-        sessions=sessions,
-        splits=len(inside),
-        probability=float(weight[logit <= 0.0].sum()) / len(inside),
-        probability_of_loss=float((shares * (outside < 0.0)).sum()) / len(inside),
-        degradation_slope=float(spread @ chosen_outside) / moved if moved > 0.0 else None,
-        logits=_histogram(logit, weight / len(inside), trials),
-    )
-
-
-def _histogram(logit: Series, weight: Series, trials: int) -> tuple[tuple[float, float, float], ...]:
-    """Bins (above, up to, share of splits); zero is an edge and belongs to the bin below it."""
-    edges = np.linspace(-1.0, 1.0, LOGIT_BINS + 1) * (math.log(trials) + 1e-9)  # ln(N / 1) is the largest
-    shares = np.histogram(-logit, edges, weights=weight)[0][::-1]
-    return tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), shares.tolist(), strict=True))
-
-
-def _untellable(values: Series, blocks: int) -> str:
-    sessions, trials = values.shape
-    if trials < 2:
-        return "one trial: nothing was chosen among" if trials else "no trial was made in every fold"
-    if sessions < max(blocks, FEWEST):
-        return f"{_sessions(sessions)} too few; at least {max(blocks, FEWEST)} are needed"
-    if not (values != values[:, :1]).any():
-        return "all trials earned the same in every session"
-    return ""
-
-
-def _halves(values: Series, blocks: int) -> tuple[Series, Series]:
-    """Sharpe ratios of each trial in and out of sample, float64 (splits, N) each."""
-    sides = np.array(list(itertools.combinations(range(blocks), blocks // 2)))
-    member = np.zeros((len(sides), blocks))
-    np.put_along_axis(member, sides, 1.0, axis=1)
-    centre = values.mean(axis=0)
-    parts = np.array_split(values - centre, blocks)
-    counts = np.array([len(part) for part in parts], dtype=np.float64)
-    sums = np.array([part.sum(axis=0) for part in parts])
-    squares = np.array([np.square(part).sum(axis=0) for part in parts])
-    scale = np.abs(values).max(axis=0)
-
-    def ratios(taken: Series) -> Series:
-        count, total = (taken @ counts)[:, None], taken @ sums
-        mean = centre + total / count
-        deviation = np.sqrt(np.maximum(taken @ squares - total * total / count, 0.0) / (count - 1.0))
-        usable = deviation > 1e-9 * scale  # below it the difference of two large numbers is rounding
-        found: Series = np.where(usable, mean / np.where(usable, deviation, 1.0), 0.0)
-        return found.round(10)  # so that equal trials tie
-
-    return ratios(member), ratios(1.0 - member)
-
-
-def snooping(matrix: Series, *, seed: int = 0) -> Snooping:
-    """Tests of the best of all trials, float64 (sessions, N), against never trading (a return of 0 each session).
-
-    White 2000, Econometrica 68(5), on returns as they are; Hansen 2005, J. Business & Economic Statistics 23(4), on
-    each trial's returns over their deviation (`arch.bootstrap.SPA` does not standardise its statistic itself).
-    Stationary bootstrap with the mean block length of the trials; p = (1 + resamples as good) / (1 + resamples). Where
-    no trial earned anything in sum p is 1; where sessions are too few it is not known.
-    """
-    from arch.bootstrap import SPA
-
-    values = checked(matrix)
-    sessions, trials = values.shape
-    moving = values[:, deviations(values.T) > 0.0]
-    note = ""
-    if sessions < FEWEST:
-        note = f"{_sessions(sessions)} too few for a test; at least {FEWEST} are needed"
-        return Snooping(trials=trials, reality_check=None, superior_ability=None, block=1.0, note=note)
-    if moving.shape[1] == 0 or moving.mean(axis=0).max() <= 0.0:
-        note = "no trial earned more than nothing"
-    if note:
-        return Snooping(trials=trials, reality_check=1.0, superior_ability=1.0, block=1.0, note=note)
-    block = max(1, round(float(np.mean([block_length(column) for column in moving.T]))))
-
-    def p_value(earned: Series, kind: str) -> float:
-        test = SPA(np.zeros(sessions), -earned, block_size=block, reps=SNOOPING_DRAWS, studentize=False, seed=seed)
-        test.compute()
-        return (1.0 + SNOOPING_DRAWS * float(test.pvalues[kind])) / (1.0 + SNOOPING_DRAWS)
-
-    return Snooping(
-        trials=trials,
-        reality_check=p_value(moving, "upper"),
-        superior_ability=p_value(moving / deviations(moving.T), "consistent"),
-        block=float(block),
-    )
-
-
-def random_p_value(earned: Sequence[float], draws: Sequence[Sequence[float]]) -> float:
-    """The chance that random trading does at least as well over all folds together: (1 + as good) / (1 + draws).
-
-    `earned` is the policy's total in each fold, `draws` the totals of random traders there, in the same unit; the i-th
-    draws of the folds are one trader. The +1 counts the policy among the draws (Phipson & Smyth 2010).
-
-    Raises:
-        ValueError: the folds differ in number, or a fold has no draw.
-    """
-    if len(earned) != len(draws) or not draws or not all(len(part) for part in draws):
-        raise ValueError(
-            f"{len(earned)} folds of the policy, draws {[len(part) for part in draws]}; expected draws in each fold"
-        )
-    count = min(len(part) for part in draws)
-    totals = np.sum([checked(np.array(part[:count])) for part in draws], axis=0)
-    total = math.fsum(earned)
-    as_good = int((totals >= total - 1e-9 * max(1.0, abs(total))).sum())  # sums in another order are still ties
-    return (1 + as_good) / (1 + count)
-
-
-def detectable(sessions: int, deviation: float, *, power: float = 0.8, level: float = 0.05) -> Detectable:
-    """The smallest mean that a one-sided t-test against 0 finds with probability `power`, for independent sessions.
-
-    mean / deviation = (z(1 - level) + z(power)) / sqrt(sessions - z(1 - level)² / 2): Guenther 1981, The American
-    Statistician 35(4); the power is right within 0.01 from 10 sessions on. `deviation` is that of a session's return.
-    """
-    quantile = _NORMAL.inv_cdf
-    room = sessions - quantile(1.0 - level) ** 2 / 2.0
-    if sessions < 2 or room <= 0.0:
-        words = f"{_sessions(sessions)} too few for any test."
-        return Detectable(sessions=sessions, mean=None, sharpe_annual=None, words=words)
-    ratio = (quantile(1.0 - level) + quantile(power)) / math.sqrt(room)
-    mean = ratio * deviation if deviation > 0.0 else None
-    amount = "" if mean is None else f" (here a mean of {mean:+.2%} a session, {mean * sessions:+.0%} in sum)"
-    words = (
-        f"In {sessions} sessions a test at {level:.0%} finds an edge with {power:.0%} probability only if its "
-        f"annual Sharpe ratio is at least {annual(ratio):.1f}{amount}; a smaller one, even a real one, "
-        "mostly looks like luck."
-    )
-    return Detectable(sessions=sessions, mean=mean, sharpe_annual=annual(ratio), words=words)
-
-
-def _sessions(count: int) -> str:
-    return "1 session is" if count == 1 else f"{count} sessions are"

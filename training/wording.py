@@ -31,6 +31,11 @@ def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
+def sessions_are(count: int) -> str:
+    """`1 session is`, `20 sessions are`: the start of a caution."""
+    return f"{counted(count, 'session')} {'is' if count == 1 else 'are'}"
+
+
 def listed(names: Sequence[str], last: str = "and") -> str:
     """`a`, `a and b`, `a, b and c`."""
     return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

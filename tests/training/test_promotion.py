@@ -13,8 +13,10 @@ import pytest
 
 from strategies.manifest import FORMAT, Golden, Manifest, decode, encode
 from tests.training.example_study import example_study
-from training import promotion
-from training.promotion import CRITERIA, Findings, Line, PromotionError, judge, promote
+from training.criteria import CRITERIA, judge
+from training.findings import Findings, Line
+from training.findings import encode as encode_findings
+from training.promotion import PromotionError, promote
 from training.report import find
 
 POLICY = b"weights"
@@ -50,7 +52,7 @@ def _version(store: Path, findings: Findings, **changes: Any) -> Path:
     bound = msgspec.structs.replace(findings, **{"policy_sha256": DIGEST, **changes})
     (folder / "policy.onnx").write_bytes(POLICY)
     (folder / "manifest.json").write_bytes(encode(manifest))
-    (folder / "report.json").write_bytes(promotion.encode(bound))
+    (folder / "report.json").write_bytes(encode_findings(bound))
     return folder
 
 

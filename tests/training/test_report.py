@@ -19,9 +19,9 @@ from strategies.manifest import Training
 from tests.training.example_study import example_study
 from training import plots
 from training.evaluation import SessionResult
-from training.promotion import Findings, decode, told_apart
+from training.findings import Findings, decode, told_apart
 from training.report import files, find, write_report
-from training.statistics import Interval
+from training.resampling import Interval
 from training.study import Baseline, Entry, Fold, Played, Study, Trial
 
 VOID = {"meta", "br"}
