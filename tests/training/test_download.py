@@ -1,26 +1,16 @@
-"""`train-and-export download` against the loopback Alpaca, driven through the real alpaca-py.
+"""`train-and-export download` against the loopback Alpaca, driven through the real alpaca-py: the file and the command.
 
-Expected values: the bars that this file hands to the server, hand calculation, and the exchange's calendar as printed.
+Expected values: the bars that the server was given, hand calculation, and the exchange's calendar as printed.
 """
 
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -28,68 +18,28 @@ from alpaca.common.rest import RESTClient
 
 from daemon.shell.calendar import SessionCalendar, midnight_ns
 from daemon.shell.tape import scan
-from strategies.contract import Bar, Session
-from tests.alpaca_server.account import Account
-from tests.alpaca_server.clock import SimClock
-from tests.alpaca_server.market import Market
-from tests.alpaca_server.server import Rules
-from tests.alpaca_server.serving import Serving, serving
-from tests.shell.desk_run import environment, rltraderd, summary_of
-from training import bars_check
+from tests.alpaca_server.serving import Serving
+from tests.shell.desk_run import rltraderd, summary_of
+from tests.training.recorded_alpaca import (
+    DATES,
+    KEYS,
+    MINUTE_NS,
+    SECOND_NS,
+    SESSIONS,
+    SPAN,
+    Passing,
+    alpaca,
+    bars_in,
+    fetch,
+    minutes,
+    request_to,
+    session_of,
+    spy,
+)
 from training import download as command
-from training.alpaca_bars import Clock, Keys
-from training.bars_check import checked
 from training.bars_parts import DownloadSummary
-from training.bars_request import TIMEFRAMES, Chunk, DownloadError, DownloadRequest
+from training.bars_request import TIMEFRAMES, DownloadError
 from training.download import download
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-KEYS = Keys("PKPLANTED0KEY0ID", "planted-secret-0123456789")
-SECOND_NS = 1_000_000_000
-MINUTE_NS = 60 * SECOND_NS
-DATES = ("2024-06-27", "2024-06-28", "2024-07-01", "2024-07-02", "2024-07-03", "2024-07-05", "2024-08-01")
-"""The sessions on the server's tape: July 3rd is a half day, the 4th a holiday; three months, so three chunks."""
-SPAN = ("2024-06-27", "2024-07-05")
-AFTER_ALL_NS = 1_725_000_000 * SECOND_NS  # 2024-08-30
-
-
-def session_of(date: str) -> Session:
-    return SessionCalendar.load(date, date).around(date)[0]
-
-
-SESSIONS = tuple(map(session_of, DATES))
-
-
-def minutes(symbol: str, session: Session, cents: int, before: int = 0, after: int = 0) -> Iterator[Bar]:
-    """A bar each minute, a cent higher than the one before; `before` and `after` are minutes of extended hours."""
-    for minute in range(-before, (session.close_ns - session.open_ns) // MINUTE_NS + after):
-        price = (cents + minute) / 100
-        start_ns = session.open_ns + minute * MINUTE_NS
-        yield Bar(symbol, start_ns, price, price + 0.05, price - 0.05, price + 0.01, 1000.0 + minute)
-
-
-def spy(skip: Sequence[str] = (), extended: int = 0) -> list[Bar]:
-    """SPY on all sessions of the tape but `skip`."""
-    kept = [session for session in SESSIONS if session.date not in skip]
-    return [bar for session in kept for bar in minutes("SPY", session, 54_500, extended, extended)]
-
-
-class Passing:
-    """A clock whose seconds pass only while somebody sleeps; it starts after the tape."""
-
-    def __init__(self, now_ns: int = AFTER_ALL_NS) -> None:
-        self.slept: list[float] = []
-        self.clock = Clock(
-            lambda: now_ns + int(sum(self.slept) * SECOND_NS), lambda: sum(self.slept), self.slept.append
-        )
-
-
-@contextmanager
-def alpaca(bars: Sequence[Bar], **settings: Any) -> Iterator[Serving]:
-    market = Market.from_bars(bars, sessions=SESSIONS)
-    clock = SimClock.starting_now(AFTER_ALL_NS, 1e-6)
-    with serving(market, clock, accounts=[Account(KEYS.key, KEYS.secret)], **settings) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -99,33 +49,7 @@ def shared() -> Iterator[Serving]:
         yield server
 
 
-def request_to(server: Serving, out: Path, **changes: Any) -> DownloadRequest:
-    settled: dict[str, Any] = {"symbols": ("SPY",), "start": SPAN[0], "end": SPAN[1], "timeframe": "1Min"}
-    return DownloadRequest(**{**settled, "out": out, "url": server.data_url, **changes})
-
-
-def fetch(server: Serving, out: Path, **changes: Any) -> DownloadSummary:
-    return download(request_to(server, out, **changes), KEYS, lambda _: None, Passing().clock)
-
-
-def bars_in(path: Path) -> list[Bar]:
-    table = pa.parquet.read_table(path)
-    starts = table.column("timestamp").cast(pa.int64()).to_pylist()
-    columns = (table.column(name).to_pylist() for name in ("open", "high", "low", "close", "volume"))
-    return list(map(Bar, table.column("symbol").to_pylist(), starts, *columns))
-
-
-def asked(server: Serving, since: int = 0) -> list[str]:
-    """First day of each request that was answered with a page."""
-    log = server.call(lambda: list(server.server.requests))[since:]
-    return [parse_qs(urlsplit(r.path).query)["start"][0][:10] for r in log if r.status == 200]
-
-
-def requests_so_far(server: Serving) -> int:
-    return server.call(lambda: len(server.server.requests))
-
-
-# --- the file -----------------------------------------------------------------------------------------------------
+# --- the file ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_file_has_the_bars_of_the_server_and_says_where_they_are_from(shared: Serving, tmp_path: Path) -> None:
@@ -211,7 +135,7 @@ def test_the_daemon_runs_on_the_file(tmp_path: Path) -> None:
     assert summary_of(finished)["bars"] == 4 * 390 + 210
 
 
-# --- what is missing ----------------------------------------------------------------------------------------------
+# --- what is missing --------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_session_and_missing_minutes_are_named(tmp_path: Path) -> None:
@@ -243,331 +167,7 @@ def test_a_symbol_without_any_bar_is_an_error(shared: Serving, tmp_path: Path) -
     assert not (tmp_path / "bars.parquet").exists()
 
 
-# --- bad bars -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"high": 540.0}, "high is below low"),
-        ({"close": 560.0}, "open or close is outside"),
-        ({"open": -1.0, "low": -2.0}, "not above 0"),
-        ({"start_ns": session_of("2024-06-27").open_ns + 630 * SECOND_NS}, "not on the grid"),
-    ],
-)
-def test_a_bad_bar_is_named_and_no_file_appears(tmp_path: Path, change: dict[str, float], says: str) -> None:
-    bars = spy(skip=DATES[1:])
-    bars[10] = msgspec.structs.replace(bars[10], **change)
-    with alpaca(bars) as server, pytest.raises(DownloadError, match=rf"SPY: the bar of 2024-06-27T13:40:.*{says}"):
-        fetch(server, tmp_path / "bars.parquet", end="2024-06-27")
-    assert not (tmp_path / "bars.parquet").exists()
-
-
-def test_duplicates_disorder_and_nan_are_named() -> None:
-    row = {"o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 1}
-    starts = [bars_check._row({"t": f"2024-06-27T13:{minute}:00Z", **row}, "SPY")[0] for minute in (30, 31, 31)]
-    assert starts[0] == session_of("2024-06-27").open_ns
-    for order, says in ((starts, "13:31:00Z comes twice"), (starts[1::-1], "13:30:00Z comes after 2024-06-27T13:31")):
-        with pytest.raises(DownloadError, match=says):
-            bars_check._check_order("SPY", np.array(order))
-    nan = json.loads('{"t": "2024-06-27T13:30:00Z", "o": 1, "h": 1, "l": NaN, "c": 1, "v": 1}')  # as alpaca-py reads it
-    start_ns, values = bars_check._row(nan, "SPY")
-    with pytest.raises(DownloadError, match=r"SPY: the bar of 2024-06-27T13:30:00Z: a value is not finite.*low=nan"):
-        bars_check._check_values("SPY", np.array([start_ns]), np.array([values]).T, np.zeros(1, dtype=np.int64))
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"o": "1.0"}, "is no bar"),
-        ({"t": "2024-06-27T13:30:00"}, "is no bar"),  # of no zone
-        ({"t": "9999-12-31T00:00:00Z"}, "is no bar"),  # int64 nanoseconds end in 2262
-        ({"h": 10**400}, "is no bar"),  # a float64 ends at 1.8e308
-        ({"t": "2024-06-27T13:30:00.5Z"}, "the bar of 2024-06-27T13:30:00Z: its start is not on the grid"),
-    ],
-)
-def test_a_row_that_is_no_bar_of_the_timeframe_is_named(change: dict[str, Any], says: str) -> None:
-    row = {"t": "2024-06-27T13:30:00Z", "o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 1}
-    request = DownloadRequest(("SPY",), "2024-06-27", "2024-06-27", "1Min", Path("bars.parquet"))
-    chunk = Chunk("SPY", (session_of("2024-06-27"),))
-    assert checked(request, chunk, [[row]]).start_ns.tolist() == [session_of("2024-06-27").open_ns]
-    with pytest.raises(DownloadError, match=says):
-        checked(request, chunk, [[row | change]])
-
-
-# --- going on -----------------------------------------------------------------------------------------------------
-
-
-def test_a_refusal_in_the_middle_keeps_the_finished_chunks_and_they_are_not_asked_for_again(tmp_path: Path) -> None:
-    out = tmp_path / "bars.parquet"
-    with alpaca(spy()) as server:
-        server.faults.add("auth_failed", after=1, where={"stream": "rest"}, status=403)
-        with pytest.raises(DownloadError, match="HTTP 403: forbidden"):
-            fetch(server, out, end="2024-08-01")
-        assert asked(server) == ["2024-06-27"]
-        assert not out.exists()
-        so_far = requests_so_far(server)
-        summary = fetch(server, out, end="2024-08-01")
-        assert asked(server, so_far) == ["2024-07-01", "2024-08-01"]
-    assert bars_in(out) == spy()
-    assert summary.pages == 3
-
-
-def test_a_download_that_was_killed_goes_on_with_the_next_chunk(tmp_path: Path) -> None:
-    out = tmp_path / "bars.parquet"
-    arguments = ["--symbols", "spy", "--start", SPAN[0], "--end", SPAN[1], "--out", str(out)]
-    program = [sys.executable, "-c", "import sys; from training.download import main; sys.exit(main())", *arguments]
-    with alpaca(spy()) as server:
-        variables = environment() | {
-            "APCA_API_KEY_ID": KEYS.key,
-            "APCA_API_SECRET_KEY": KEYS.secret,
-            "RLTRADER_ALPACA__DATA_URL": server.data_url,
-        }
-        server.faults.add("http_hang", after=1, where={"path": "/v2/stocks/bars"}, moment="before", seconds=1)
-        killed = subprocess.Popen(program, env=variables, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
-        assert killed.stderr is not None
-        with killed, killed.stderr as heard:
-            first = heard.readline()
-            killed.kill()
-        assert "SPY-2024-06-27-2024-06-28: 780 bars in 1 pages" in first
-        assert not out.exists()
-        so_far = requests_so_far(server)
-        done = subprocess.run(program, env=variables, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert asked(server, so_far) == ["2024-07-01"]
-    assert "no session and no bar of regular hours is missing" in done.stdout
-    assert KEYS.secret not in done.stdout + done.stderr + first
-    assert len(bars_in(out)) == 5 * 390 + 210
-
-
-def test_a_damaged_part_is_fetched_again(tmp_path: Path) -> None:
-    out = tmp_path / "bars.parquet"
-    with alpaca(spy()) as server:
-        server.faults.add("auth_failed", after=2, where={"stream": "rest"})
-        with pytest.raises(DownloadError, match="HTTP 401"):
-            fetch(server, out, end="2024-08-01")
-        part = out.with_name("bars.parquet.part") / "SPY-2024-06-27-2024-06-28.parquet"
-        data = bytearray(part.read_bytes())
-        data[200] ^= 0xFF
-        part.write_bytes(data)
-        so_far = requests_so_far(server)
-        fetch(server, out, end="2024-08-01")
-        assert asked(server, so_far) == ["2024-06-27", "2024-08-01"]
-    assert bars_in(out) == spy()
-
-
-def test_another_request_with_the_same_out_is_refused_with_what_differs(tmp_path: Path) -> None:
-    out = tmp_path / "bars.parquet"
-    with alpaca(spy()) as server:
-        server.faults.add("auth_failed", after=1, where={"stream": "rest"})
-        with pytest.raises(DownloadError, match="HTTP 401"):
-            fetch(server, out)
-        with pytest.raises(DownloadError, match=r"holds parts of another download.*feed was 'sip', now 'iex'"):
-            fetch(server, out, feed="iex")
-        done = fetch(server, out)
-        so_far = requests_so_far(server)
-        with pytest.raises(DownloadError, match=r"exists already.*adjustment was 'raw', now 'split'"):
-            fetch(server, out, adjustment="split")
-        assert fetch(server, out) == done
-        assert requests_so_far(server) == so_far
-    (tmp_path / "note.parquet").write_text("no bars")
-    with pytest.raises(DownloadError, match="another file stands there"):
-        fetch(server, tmp_path / "note.parquet")
-
-
-def test_parts_with_adjusted_prices_are_of_one_day(tmp_path: Path) -> None:
-    out = tmp_path / "bars.parquet"
-    with alpaca(spy()) as server:
-        server.faults.add("auth_failed", after=1, where={"stream": "rest"})
-        with pytest.raises(DownloadError, match="HTTP 401"):
-            fetch(server, out, adjustment="split")
-        tomorrow = Passing(AFTER_ALL_NS + 24 * 60 * MINUTE_NS)
-        with pytest.raises(DownloadError, match="as_of was '2024-08-30', now '2024-08-31'"):
-            download(request_to(server, out, adjustment="split"), KEYS, lambda _: None, tomorrow.clock)
-
-
-# --- trouble on the way -------------------------------------------------------------------------------------------
-
-
-def test_a_storm_of_429_and_500_is_weathered_and_retry_after_is_obeyed(tmp_path: Path) -> None:
-    with alpaca(spy()) as server:
-        server.faults.add("http_429", retry_after_s=17)
-        server.faults.add("http_429", after=1, times=2)
-        server.faults.add("http_error", times=2, status=500)
-        server.faults.add("http_html", after=1)
-        server.faults.add("malformed_json", after=1)
-        passing = Passing()
-        summary = download(request_to(server, tmp_path / "bars.parquet"), KEYS, lambda _: None, passing.clock)
-        assert sum(server.faults.met.values()) == 7
-    assert summary.bars == {"SPY": 5 * 390 + 210}
-    assert passing.slept[0] == 17.0
-    assert bars_in(tmp_path / "bars.parquet")[0] == spy()[0]
-
-
-def test_an_answer_that_hangs_or_breaks_off_is_asked_for_again(tmp_path: Path) -> None:
-    with alpaca(spy()) as server:
-        server.faults.add("http_hang", seconds=3)
-        server.faults.add("http_reset")
-        server.faults.add("http_empty_body")
-        summary = fetch(server, tmp_path / "bars.parquet", end="2024-06-28", deadline_s=0.5)
-        assert server.faults.met.total() == 3
-    assert summary.bars == {"SPY": 780}
-
-
-def test_it_gives_up_after_a_bounded_number_of_attempts(tmp_path: Path) -> None:
-    with alpaca(spy()) as server:
-        server.faults.add("http_error", times=100, status=503)
-        passing = Passing()
-        with pytest.raises(DownloadError, match="no usable answer in 8 attempts, the last: HTTP 503"):
-            download(request_to(server, tmp_path / "bars.parquet"), KEYS, lambda _: None, passing.clock)
-        assert requests_so_far(server) == 8
-    assert passing.slept == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
-
-
-def test_no_minute_has_more_calls_than_allowed(tmp_path: Path) -> None:
-    with alpaca(spy()) as server:
-        passing = Passing()
-        asked_at: list[float] = []
-
-        def listen(said: str) -> None:
-            if "pages" in said:
-                asked_at.append(sum(passing.slept))
-
-        request = request_to(server, tmp_path / "bars.parquet", end="2024-08-01", calls_per_minute=2)
-        download(request, KEYS, listen, passing.clock)
-    assert asked_at == [0.0, 0.0, 60.0]
-
-
-def test_when_the_broker_says_that_no_call_is_left_the_next_one_waits_until_its_reset(tmp_path: Path) -> None:
-    with alpaca(spy(), rules=Rules(data_rate_limit=2)) as server:
-        passing = Passing()
-
-        def sleep(seconds: float) -> None:
-            passing.slept.append(seconds)
-            server.jump_to(passing.clock.now_ns())
-
-        clock = Clock(passing.clock.now_ns, passing.clock.monotonic_s, sleep)
-        download(request_to(server, tmp_path / "bars.parquet", end="2024-08-01"), KEYS, lambda _: None, clock)
-        assert [r.status for r in server.call(lambda: list(server.server.requests))] == [200, 200, 200]
-    assert passing.slept == [60.0]  # the clock began with a minute, which is the broker's window
-
-
-@contextmanager
-def answering(status: int, body: str, trickle_s: float = 0.0) -> Iterator[str]:
-    """The address of a server that gives the same answer to every GET, a byte at a time where it trickles."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            with suppress(OSError):  # the client may have left
-                for piece in body if trickle_s else [body]:
-                    self.wfile.write(piece.encode())
-                    time.sleep(trickle_s)
-
-        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Nothing is written."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "says"),
-    [
-        (200, '{"bars": {}, "next_page_token": "same"}', r"SPY: Alpaca's pages do not end \(page token 'same'\)"),
-        (200, '{"bars": {"SPY": "none"}}', "SPY: Alpaca's page holds 'none': expected a list of bars"),
-        (200, "[]", "8 attempts, the last: HTTP 200 without a page of bars"),
-        (302, "", "8 attempts, the last: HTTP 302 without a page of bars"),
-        (422, "<html>no</html>", "Alpaca refused, HTTP 422: <html>no</html>: correct what it names"),
-    ],
-)
-def test_an_answer_that_makes_no_sense_ends_the_download(tmp_path: Path, status: int, body: str, says: str) -> None:
-    with answering(status, body) as url:
-        request = DownloadRequest(("SPY",), *SPAN, "1Min", tmp_path / "bars.parquet", url=url)
-        with pytest.raises(DownloadError, match=says):
-            download(request, KEYS, lambda _: None, Passing().clock)
-
-
-def test_an_answer_that_trickles_in_ends_at_the_deadline(tmp_path: Path) -> None:
-    heard: list[str] = []
-    with answering(200, "x" * 1000, trickle_s=0.01) as url:
-        request = DownloadRequest(("SPY",), *SPAN, "1Min", tmp_path / "bars.parquet", url=url, deadline_s=0.05)
-        with pytest.raises(DownloadError, match="no answer in time"):
-            download(request, KEYS, heard.append, Passing().clock)
-    assert heard[0] == "no answer in time; asking again in 1 s"
-
-
-def test_recent_sip_on_the_free_plan_is_explained(tmp_path: Path) -> None:
-    with alpaca(spy()) as server:
-        server.faults.add("insufficient_subscription", where={"stream": "rest"})
-        server.jump_to(session_of("2024-07-05").close_ns)
-        with pytest.raises(DownloadError, match=r"recent SIP data: the plan has SIP after 15 minutes only.*--feed iex"):
-            fetch(server, tmp_path / "bars.parquet", start="2024-07-05")
-
-
-def shown(server: Serving, keys: Keys, out: Path) -> str:
-    """The failure of a download as a traceback with all local variables."""
-    with pytest.raises(DownloadError) as caught:
-        download(request_to(server, out), keys, lambda _: None, Passing().clock)
-    assert caught.value.__context__ is None  # which would hold the request with its headers
-    return "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
-
-
-def test_the_keys_stand_in_no_exception_and_no_repr(tmp_path: Path) -> None:
-    with alpaca(spy()) as server:
-        refused = shown(server, Keys(KEYS.key, "wrong-secret-0123456789"), tmp_path / "bars.parquet")
-        server.faults.add("http_reset", times=8)
-        reset = shown(server, KEYS, tmp_path / "bars.parquet")
-    assert "HTTP 401" in refused
-    assert "no usable answer" in reset
-    for text in (refused, reset):
-        assert KEYS.key not in text
-        assert "secret-0123456789" not in text
-    assert repr(KEYS) == "Keys([hidden])"
-    assert KEYS.hide(f"said {KEYS.key} and {KEYS.secret}") == "said [hidden] and [hidden]"
-
-
-# --- the disk -----------------------------------------------------------------------------------------------------
-
-
-def test_an_out_that_cannot_be_written_is_said_before_anything_is_asked(shared: Serving, tmp_path: Path) -> None:
-    so_far = requests_so_far(shared)
-    with pytest.raises(DownloadError, match=r"missing/bars\.parquet cannot be written \(No such file or directory\)"):
-        fetch(shared, tmp_path / "missing" / "bars.parquet")
-    assert requests_so_far(shared) == so_far
-
-
-@pytest.mark.parametrize("file_bytes", [12_000, 35_000], ids=["no part fits", "the parts fit, the whole does not"])
-def test_a_full_disk_leaves_nothing_at_out_and_the_next_attempt_goes_on(
-    shared: Serving, tmp_path: Path, file_bytes: int
-) -> None:
-    out = tmp_path / "bars.parquet"
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, before[1]))
-    try:
-        with pytest.raises(DownloadError, match=r"cannot be written \(.*File too large.*make room"):
-            fetch(shared, out, end="2024-08-01")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert not out.exists()
-    kept = {path.name for path in out.with_name("bars.parquet.part").glob("SPY-*.parquet")}
-    assert len(kept) == (0 if file_bytes == 12_000 else 3)
-    so_far = requests_so_far(shared)
-    assert fetch(shared, out, end="2024-08-01").bars == {"SPY": 6 * 390 + 210}
-    assert requests_so_far(shared) - so_far == 3 - len(kept)
-
-
-# --- the command line ---------------------------------------------------------------------------------------------
+# --- the command line -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
