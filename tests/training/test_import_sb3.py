@@ -1,110 +1,34 @@
-"""Policies saved by the real Stable-Baselines3 and sb3-contrib, read back without unpickling, against their own logits.
-
-Files that are broken, hostile or of another kind are refused, and a payload in them is never run.
-"""
+"""Policies saved by the real Stable-Baselines3 and sb3-contrib, read back, against their own logits."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import pickle
-import zipfile
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
-from gymnasium import spaces
-from msgspec.structs import replace
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
-from stable_baselines3.common.distributions import Distribution
-from torch import Tensor, nn
-from torch.distributions import Categorical
+from torch import nn
 
-from strategies.contract import Spec, Strategy
+from strategies.contract import Strategy
 from strategies.manifest import Training
-from strategies.option_scalper import SPEC, OptionScalper
+from strategies.option_scalper import OptionScalper
+from tests.training.saved_sb3 import (
+    Carrying,
+    Still,
+    log_probabilities,
+    observations,
+    rewritten,
+    saved,
+    stir,
+    stored,
+    with_data,
+)
 from training.export import Release, export, run_onnx
 from training.import_sb3 import ImportSb3Error, check_golden, import_sb3, read_sb3
 from training.sb3_network import FlatPolicy, LstmPolicy
-
-Float32Array = npt.NDArray[np.float32]
-
-
-class Still(gymnasium.Env[Float32Array, np.int64]):
-    """An environment of the given spaces in which nothing happens: what is tested here is the file of a policy."""
-
-    def __init__(self, shape: tuple[int, ...] = (20, 23), actions: int = 6) -> None:
-        self.observation_space = spaces.Box(-np.inf, np.inf, shape, np.float32)
-        self.action_space = spaces.Discrete(actions)
-        self._nothing = np.zeros(shape, dtype=np.float32)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Float32Array, dict[str, Any]]:
-        super().reset(seed=seed)
-        return self._nothing, {}
-
-    def step(self, action: np.int64) -> tuple[Float32Array, float, bool, bool, dict[str, Any]]:
-        return self._nothing, 0.0, False, False, {}
-
-
-class Carrying(OptionScalper):
-    """The option scalper's shape with a carried state of one LSTM layer of 8 units, h and c."""
-
-    @property
-    def spec(self) -> Spec:
-        return replace(SPEC, recurrent_shape=(2, 2, 8))
-
-
-def observations(count: int = 5, shape: tuple[int, ...] = (20, 23)) -> Tensor:
-    return torch.randn((count, *shape), generator=torch.Generator().manual_seed(1))
-
-
-def saved(path: Path, **policy_kwargs: Any) -> tuple[PPO, Path]:
-    model = PPO("MlpPolicy", Still(), n_steps=4, batch_size=4, device="cpu", seed=1, policy_kwargs=policy_kwargs)
-    stir(model.policy)
-    model.save(path)
-    return model, path
-
-
-def stir(policy: nn.Module) -> None:
-    """Weights and biases of a trained size (fresh biases and logits are about 0)."""
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-
-
-def log_probabilities(given: Distribution) -> Tensor:
-    """Of each action; Stable-Baselines3 calls them logits, because they are normalised ones."""
-    assert isinstance(given.distribution, Categorical)
-    return given.distribution.logits
-
-
-def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
-    """The zip again with other members."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    change(members)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
-
-
-def with_data(path: Path, **changes: Any) -> Path:
-    def change(members: dict[str, bytes]) -> None:
-        members["data"] = json.dumps(json.loads(members["data"]) | changes).encode()
-
-    return rewritten(path, change)
 
 
 @pytest.fixture(scope="module")
@@ -269,127 +193,6 @@ def test_an_algorithm_without_such_a_policy_is_refused(tmp_path: Path) -> None:
     model.save(tmp_path / "dqn.zip")
     with pytest.raises(ImportSb3Error, match=r"dqn.zip: policy.pth has q_net.*expected the layers of MlpPolicy"):
         read_sb3(tmp_path / "dqn.zip", OptionScalper())
-
-
-def test_a_policy_that_needs_vec_normalize_is_refused_with_the_reason(model_zip: Path, tmp_path: Path) -> None:
-    (tmp_path / "vecnormalize.pkl").write_bytes(b"never opened")
-    with pytest.raises(ImportSb3Error, match=r"file vecnormalize.pkl beside it says that VecNormalize .* never opened"):
-        read_sb3(model_zip, OptionScalper())
-    (tmp_path / "vecnormalize.pkl").unlink()
-    with pytest.raises(ImportSb3Error, match="`env_wrapper` in its data says that VecNormalize"):
-        read_sb3(with_data(model_zip, env_wrapper="VecNormalize(DummyVecEnv)"), OptionScalper())
-    rewritten(model_zip, lambda members: members.update({"vecnormalize.pkl": b"never opened"}))
-    with pytest.raises(ImportSb3Error, match=r"member 'vecnormalize.pkl' says that VecNormalize"):
-        read_sb3(model_zip, OptionScalper())
-
-
-class Payload:
-    """Creates a file where it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self._path,)
-
-
-def stored(content: object) -> bytes:
-    out = io.BytesIO()
-    torch.save(content, out)
-    return out.getvalue()
-
-
-def test_a_payload_is_never_run_wherever_it_is(model_zip: Path, tmp_path: Path) -> None:
-    mark = tmp_path / "was_run"
-    payload = pickle.dumps(Payload(mark))
-    pickle.loads(payload)
-    assert mark.exists()  # it does work
-    mark.unlink()
-    good = model_zip.read_bytes()
-    for content in (stored(Payload(mark)), stored({"action_net.weight": Payload(mark)}), payload):
-        model_zip.write_bytes(good)
-        rewritten(model_zip, partial(dict.update, **{"policy.pth": content}))
-        with pytest.raises(ImportSb3Error, match=r"policy.pth is (refused|no zip)"):
-            read_sb3(model_zip, OptionScalper())
-        assert not mark.exists()
-    model_zip.write_bytes(good)
-    serialized = {":type:": "x", ":serialized:": base64.b64encode(payload).decode()}
-    with_data(model_zip, clip_range=serialized, lr_schedule=serialized, policy_class=serialized)
-    rewritten(model_zip, lambda m: m.update({"policy.optimizer.pth": payload, "pytorch_variables.pth": payload}))
-    read_sb3(model_zip, OptionScalper())  # reads, because none of these is looked at
-    assert not mark.exists()
-
-
-def _bomb() -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("archive/data.pkl", b"0" * 20_000_000)
-    return out.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("members", "text"),
-    [
-        (
-            {"_stable_baselines3_version": b"2" * 200},
-            "_stable_baselines3_version unpacks to 200 bytes, expected at most",
-        ),
-        ({"../../evil.py": b""}, "among its 7 members is '../../evil.py'; expected"),
-        ({"policy.pth": _bomb()}, "policy.pth has 1 records of 20,000,000 bytes, compressed: True"),
-        ({"policy.pth": stored([1, 2])}, "policy.pth holds a list, expected tensors by name"),
-        ({"policy.pth": stored({"action_net.weight": torch.full((6, 8), torch.nan)})}, "expected finite float32"),
-        ({"policy.pth": stored({"action_net.weight": torch.zeros(1, 1).expand(10**6, 10**6)})}, "contiguous: False"),
-        ({"policy.pth": stored({"log_std": torch.zeros(2)})}, "policy.pth has log_std; expected the layers"),
-        ({"data": b"[" * 100_000}, "`data` is no JSON"),
-        ({"data": b"[]"}, "`data` is a list, expected an object"),
-    ],
-)
-def test_a_hostile_or_broken_member_is_refused(members: dict[str, bytes], text: str, model_zip: Path) -> None:
-    rewritten(model_zip, lambda found: found.update(members))
-    with pytest.raises(ImportSb3Error, match=text):
-        read_sb3(model_zip, OptionScalper())
-
-
-def test_a_number_that_no_manifest_holds_is_left_out(model_zip: Path) -> None:
-    imported = read_sb3(with_data(model_zip, num_timesteps=10**400, n_steps=64, gamma=float("nan")), OptionScalper())
-    assert imported.hyperparameters["n_steps"] == 64
-    assert not {"num_timesteps", "gamma"} & set(imported.hyperparameters)
-
-
-def test_a_recurrent_weight_without_any_axis_is_refused(model_zip: Path) -> None:
-    weights = {"action_net.weight": torch.zeros(6, 8), "lstm_actor.weight_hh_l0": torch.tensor(0.0)}
-    rewritten(model_zip, lambda found: found.update({"policy.pth": stored(weights)}))
-    with pytest.raises(ImportSb3Error, match="the LSTM's state has h and c of 0 layers x 0 units"):
-        read_sb3(model_zip, Carrying())
-
-
-def test_a_member_whose_compressed_bytes_are_damaged_is_refused(model_zip: Path) -> None:
-    with zipfile.ZipFile(model_zip) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(model_zip, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-        begin = archive.getinfo("data").header_offset + 30 + len("data")  # a local header has 30 bytes and the name
-    damaged = bytearray(model_zip.read_bytes())
-    damaged[begin] = 0xFF  # no kind of deflate block
-    model_zip.write_bytes(bytes(damaged))
-    with pytest.raises(ImportSb3Error, match=r"expected the zip that model\.save writes"):
-        read_sb3(model_zip, OptionScalper())
-
-
-def test_a_member_that_comes_twice_is_refused(model_zip: Path) -> None:
-    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(model_zip, "a") as archive:
-        archive.writestr("policy.pth", b"")
-    with pytest.raises(ImportSb3Error, match="among its 7 members is 'one twice'; expected those of a saved model"):
-        read_sb3(model_zip, OptionScalper())
-
-
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path, model_zip: Path) -> None:
-    (tmp_path / "text.zip").write_text("no zip")
-    with pytest.raises(ImportSb3Error, match=r"text.zip: File is not a zip file; expected the zip that model.save"):
-        read_sb3(tmp_path / "text.zip", OptionScalper())
-    with pytest.raises(ImportSb3Error, match=r"no member policy.pth"):
-        read_sb3(rewritten(model_zip, lambda members: members.__delitem__("policy.pth")), OptionScalper())
 
 
 def test_an_imported_policy_is_exported_like_our_own_and_answers_in_onnxruntime_as_the_original_did(
