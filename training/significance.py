@@ -17,6 +17,7 @@ from training.statistics import Series, annual, checked, deviations
 from training.wording import sessions_are
 
 SNOOPING_DRAWS = 1_000
+FEWEST_TESTED = 10  # sessions, below which the approximation of a test's power is too kind
 _NORMAL = NormalDist()
 
 
@@ -99,14 +100,14 @@ def detectable(sessions: int, deviation: float, *, power: float = 0.8, level: fl
     """The smallest mean that a one-sided t-test against 0 finds with probability `power`, for independent sessions.
 
     mean / deviation = (z(1 - level) + z(power)) / sqrt(sessions - z(1 - level)² / 2): Guenther 1981, The American
-    Statistician 35(4); the power is right within 0.01 from 10 sessions on. `deviation` is that of a session's return.
+    Statistician 35(4); the power is right within 0.01 from 10 sessions on, and not told for fewer. `deviation`
+    is that of a session's return.
     """
     quantile = _NORMAL.inv_cdf
-    room = sessions - quantile(1.0 - level) ** 2 / 2.0
-    if sessions < 2 or room <= 0.0:
+    if sessions < FEWEST_TESTED:
         words = f"{sessions_are(sessions)} too few for any test."
         return Detectable(sessions=sessions, mean=None, sharpe_annual=None, words=words)
-    ratio = (quantile(1.0 - level) + quantile(power)) / math.sqrt(room)
+    ratio = (quantile(1.0 - level) + quantile(power)) / math.sqrt(sessions - quantile(1.0 - level) ** 2 / 2.0)
     mean = ratio * deviation if deviation > 0.0 else None
     amount = "" if mean is None else f" (here a mean of {mean:+.2%} a session, {mean * sessions:+.0%} in sum)"
     words = (

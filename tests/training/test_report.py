@@ -167,6 +167,13 @@ def test_validation_is_compared_with_test_by_ranks_within_each_fold() -> None:
     )  # (-1 + 1) / 2
 
 
+def test_a_seed_that_was_validated_on_other_sessions_is_refused() -> None:
+    study = _hand_study()
+    other = msgspec.structs.replace(study.trials[1], validate=(_session("2024-01-04", 5.0),))
+    with pytest.raises(ValueError, match="seed 2 of fold 0 was validated on other sessions"):
+        find(msgspec.structs.replace(study, trials=(study.trials[0], other, *study.trials[2:])))
+
+
 def test_weekdays_between_the_spans_are_counted() -> None:
     """January 2024: Wednesday 3 to Friday 5 and Friday 5 to Tuesday 9 leave out one each, Wednesday 10 to 16 three."""
     assert [fold.weekdays_left_out for fold in find(_hand_study()).folds] == [(1, 1), (2, 3)]
@@ -299,7 +306,7 @@ def test_two_are_told_apart_by_an_interval_without_zero_over_enough_sessions(
 
 def test_what_was_trained_elsewhere_is_not_said_to_be_tested_on_unseen_sessions() -> None:
     study = example_study(folds=1, seeds=1, rewards=("potential",), edge_usd=160.0)
-    trial = msgspec.structs.replace(study.trials[0], curve=(), stopped="trained elsewhere", validate=())
+    trial = msgspec.structs.replace(study.trials[0], curve=(), stopped="trained elsewhere")
     study = msgspec.structs.replace(study, trials=(trial,), settings={"imported": "ppo.zip"})
     found = find(study)
     words = _words(files(study, found)["report.html"].decode())
@@ -354,6 +361,9 @@ def test_the_digest_of_the_policy_stands_in_both_files(study: Study, findings: F
             {"scenarios": {"one bar late": (Played((_session("2024-01-09", 1.0),)),)}},
             "one bar late was played on other",
         ),
+        ({"format": 99}, "has format 99, expected 1"),
+        ({"chosen": (1, 4)}, "the chosen trial of fold 0 is of reward potential and seed 2; expected the one"),
+        ({"reward": "reference"}, "is of reward potential"),
         ({"folds": (_hand_study().folds[0],) * 2}, "spans of fold 1 overlap"),
         (
             {"folds": (Fold(("2024-01-05",), ("2024-01-05",), ("2024-01-09", "2024-01-10")), _hand_study().folds[1])},

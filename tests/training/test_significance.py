@@ -80,6 +80,13 @@ def test_the_detectable_effect_is_found_four_times_out_of_five(sessions: int) ->
     assert power == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.parametrize("sessions", [1, 2, 9])
+def test_fewer_than_ten_sessions_are_too_few_for_a_figure(sessions: int) -> None:
+    found = detectable(sessions, 0.03)
+    assert (found.mean, found.sharpe_annual) == (None, None)
+    assert found.words.endswith("too few for any test.")
+
+
 def test_twenty_sessions_see_only_what_is_too_good_to_be_true() -> None:
     found = detectable(20, 0.03)
     assert found.sharpe_annual == pytest.approx(9.14, abs=0.01)  # (1.645 + 0.842) / √(20 - 1.645² / 2) x √252
