@@ -64,6 +64,16 @@ class Market:
         auto_reset: bool = True,
         device: torch.device | str = "cpu",
     ) -> None:
+        """Make the tables; with `auto_reset` also begin everywhere.
+
+        Raises:
+            ValueError: `reward_name` is none of `training.reward.REWARDS`, or there is no session to draw from.
+        """
+        if reward_name not in reward.REWARDS or (auto_reset and not days):
+            raise ValueError(
+                f"reward_name is {reward_name!r} over {len(days)} sessions; expected one of "
+                f"{', '.join(reward.REWARDS)}, and at least one session: correct the name, or give a longer file"
+            )
         self.device = torch.device(device)
         self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
         self._trading = trading

@@ -307,6 +307,12 @@ def test_a_seed_gives_its_sessions_again_and_another_seed_other_ones() -> None:
     assert len(first) >= 4  # of the five usable sessions: 64 environments begin on all of them
 
 
+@pytest.mark.parametrize(("reward_name", "days"), [("refrence", 1), ("potential", 0)])
+def test_an_unknown_reward_and_a_history_without_sessions_are_refused(reward_name: str, days: int) -> None:
+    with pytest.raises(ValueError, match=f"reward_name is '{reward_name}' over {days} sessions; expected one of pot"):
+        Market(HISTORY, PRICES, HISTORY.usable[:days], Trading(), count=2, reward_name=reward_name)
+
+
 def test_the_sessions_that_are_drawn_are_uniform() -> None:
     market = _market(20_000)
     drawn = torch.bincount(market._draw(), minlength=len(HISTORY.usable)).double()
