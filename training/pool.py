@@ -98,7 +98,7 @@ def work_through(
     """
     if processes == 1 or len(tasks) <= 1:
         prepared = prepare(argument)
-        return [work(prepared, task, flag, tell) for task in tasks]
+        return [_alone(work, prepared, task, flag, tell) for task in tasks]
     context = multiprocessing.get_context("spawn")
     news: multiprocessing.Queue[Any] = context.Queue()
     shared = SharedFlag()
@@ -122,6 +122,12 @@ def work_through(
     if failures:
         raise Stopped("as asked")
     return [future.result() for future in futures]
+
+
+def _alone(work: Work[T], prepared: Any, task: Any, flag: Flag, tell: Tell) -> T:
+    if flag.is_set():
+        raise Stopped("before it began")
+    return work(prepared, task, flag, tell)
 
 
 class SharedFlag:

@@ -1,7 +1,11 @@
-"""Whole runs on small made-up files: what they write, that they repeat themselves, that they go on after any stop."""
+"""Runs on small made-up files: what they write, that they repeat themselves, that they go on after any stop.
+
+What a trial does is shown by trials alone (`trained`); whole runs, with comparison, report and export, are few.
+"""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -9,9 +13,12 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,37 +27,74 @@ import torch
 from strategies.manifest import decode
 from strategies.synthetic import synthetic_sessions
 from tests.training.made_up import sessions, write_csv
+from training.cli import main
+from training.coefficients_file import write_coefficients
 from training.ledger import Ledger, ledger_path
-from training.pool import Stopped
+from training.pool import Flag, Stopped
 from training.ppo import Coefficients
 from training.promotion import Findings
-from training.run import train_and_export
-from training.run_folder import RunFolderError
-from training.settings import Settings
+from training.run import Outcome, train_and_export
+from training.run_folder import RunFolderError, code_version, held, open_run
+from training.settings import Settings, requests_of
 from training.study import Study, Trial
+from training.tasks import Prepared, another, prepare, prepare_same, train_one
+from training.team import Team, together
 from training.trial import Diverged, News
 
 SMALL = Coefficients(environments=16, rollout_steps=16, batch=128, epochs=2)
 UPDATE = 256  # transitions
+QUICK = Coefficients(environments=64, rollout_steps=32, batch=512, epochs=4)
+QUICK_STEPS = 30 * 64 * 32
+TRIAL = "trials/fold1-potential-seed2"
 
 
 @pytest.fixture(scope="module")
-def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """27 sessions of a random walk, of which six can be traded."""
-    return write_csv(tmp_path_factory.mktemp("bars") / "walk.csv", synthetic_sessions(3, sessions(27)))
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this module's."""
+    return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture
-def settings(bars: Path, tmp_path: Path) -> Settings:
+@pytest.fixture(scope="module")
+def small(home: Path) -> Settings:
+    """Six updates on 27 sessions of a random walk, of which six can be traded."""
+    bars = write_csv(home / "walk.csv", synthetic_sessions(3, sessions(27)))
     return Settings(
-        "option_scalper", bars, tmp_path / "store", steps=6 * UPDATE, seeds=(2,), coefficients=SMALL,
-        run_folder=tmp_path / "run",
+        "option_scalper", bars, home / "store", steps=6 * UPDATE, seeds=(2,), coefficients=SMALL, processes=1,
+        run_folder=home / "run",
     )  # fmt: skip
 
 
-def beside(settings: Settings, name: str) -> Settings:
-    """The same run in another folder and store."""
-    return replace(settings, out=settings.out.parent / name / "store", run_folder=settings.out.parent / name / "run")
+@pytest.fixture(scope="module")
+def heard() -> list[object]:
+    """What `whole` told."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(small: Settings, heard: list[object]) -> Outcome:
+    """An undisturbed run."""
+    return train_and_export(small, heard.append)
+
+
+@pytest.fixture(scope="module")
+def ready(small: Settings) -> Prepared:
+    """What every trial on its bars needs."""
+    return prepare((small, Path(), code_version()))
+
+
+Train = Callable[..., Trial]
+
+
+@pytest.fixture
+def trained(ready: Prepared, tmp_path: Path) -> Train:
+    """Train the first trial of settings in a folder of this test's, alone."""
+
+    def train(settings: Settings, name: str = "run", stop: StopAfter | None = None) -> Trial:
+        flag: Flag = stop or threading.Event()
+        prepared = replace(ready, settings=settings, folder=tmp_path / name)
+        return train_one(prepared, requests_of(settings)[0], flag, stop or quiet)
+
+    return train
 
 
 def quiet(_: object) -> None:
@@ -73,69 +117,114 @@ class StopAfter:
         self._left = 0
 
 
-def test_a_run_writes_a_version_with_its_report_and_the_same_seed_writes_the_same_policy(settings: Settings) -> None:
-    heard: list[object] = []
-    made = train_and_export(settings, heard.append)
-    again = train_and_export(beside(settings, "again"), quiet)
-    other = train_and_export(replace(beside(settings, "other"), seeds=(3,)), quiet)
-    policy = (made.version / "policy.onnx").read_bytes()
-    assert policy == (again.version / "policy.onnx").read_bytes()
-    assert policy != (other.version / "policy.onnx").read_bytes()
-    assert sorted(path.name for path in made.version.iterdir()) == [
+def weights(run: Path, trial: str = TRIAL) -> dict[str, Any]:
+    """The chosen weights of a trial."""
+    found: dict[str, Any] = torch.load(run / trial / "best.pt", weights_only=True)
+    return found
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Equal to the last bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def timeless(trial: Trial) -> Trial:
+    """A trial without what the clock says."""
+    return msgspec.structs.replace(trial, seconds=0.0)
+
+
+def test_a_run_writes_a_version_with_its_report_and_says_how_far_it_is(
+    whole: Outcome, small: Settings, heard: list[object]
+) -> None:
+    assert sorted(path.name for path in whole.version.iterdir()) == [
         "manifest.json", "policy.onnx", "report.html", "report.json",
     ]  # fmt: skip
-    manifest = decode((made.version / "manifest.json").read_bytes())
+    manifest = decode((whole.version / "manifest.json").read_bytes())
     assert manifest.training.splits == {
         "train": ("2024-06-20", "2024-06-24"),
         "validate": ("2024-06-25", "2024-06-25"),
         "test": ("2024-06-26", "2024-06-27"),
     }
     assert (manifest.training.file, manifest.hyperparameters["seed"], manifest.promoted) == ("walk.csv", 2, False)
-    findings = json.loads((made.version / "report.json").read_bytes())
-    assert findings["verdict"] == manifest.note == made.findings.verdict
+    findings = json.loads((whole.version / "report.json").read_bytes())
+    assert findings["verdict"] == manifest.note == whole.findings.verdict
     assert findings["policy_sha256"] == manifest.policy_sha256
     assert [news.steps for news in heard if isinstance(news, News)] == [UPDATE * n for n in range(1, 7)]
-    for name in ("run.json", "study.json", "report.html", "trials/fold1-potential-seed2/metrics.jsonl"):
-        assert (settings.run_folder / name).exists(), name  # type: ignore[operator]
-    assert list((made.run_folder / "trials/fold1-potential-seed2/tensorboard").glob("events.out.tfevents.*"))
+    for name in ("run.json", "study.json", "report.html", f"{TRIAL}/metrics.jsonl"):
+        assert (whole.run_folder / name).exists(), name
+    assert list((whole.run_folder / TRIAL / "tensorboard").glob("events.out.tfevents.*"))
+    assert [line.kind for line in Ledger(ledger_path(small.out, "option_scalper")).read().lines] == ["opening", "trial"]
 
 
-def test_a_run_stopped_after_every_update_gives_the_policy_of_an_undisturbed_one(settings: Settings) -> None:
-    whole = train_and_export(beside(settings, "whole"), quiet)
+def test_the_same_seed_gives_the_same_policy_and_another_seed_another(
+    whole: Outcome, small: Settings, tmp_path: Path, trained: Train
+) -> None:
+    again = train_and_export(replace(small, out=tmp_path / "store", run_folder=tmp_path / "again"), quiet)
+    assert (again.version / "policy.onnx").read_bytes() == (whole.version / "policy.onnx").read_bytes()
+    trained(replace(small, seeds=(3,)))
+    assert not same(weights(whole.run_folder), weights(tmp_path / "run", "trials/fold1-potential-seed3"))
+
+
+def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
+    whole: Outcome, small: Settings, tmp_path: Path, trained: Train
+) -> None:
     for _ in range(5):
-        stop = StopAfter(1)
         with pytest.raises(Stopped):
-            train_and_export(settings, stop, stop)
-    made = train_and_export(settings, quiet)
-    assert (made.version / "policy.onnx").read_bytes() == (whole.version / "policy.onnx").read_bytes()
-    metrics = "trials/fold1-potential-seed2/metrics.jsonl"
-    assert (made.run_folder / metrics).read_text() == (whole.run_folder / metrics).read_text()
-    studies = [
-        msgspec.json.decode((run / "study.json").read_bytes(), type=Study)
-        for run in (made.run_folder, whole.run_folder)
-    ]
-    assert len({msgspec.json.encode([msgspec.structs.replace(t, seconds=0.0) for t in s.trials]) for s in studies}) == 1
+            trained(small, stop=StopAfter(1))
+    made = trained(small)
+    assert same(weights(tmp_path / "run"), weights(whole.run_folder))
+    metrics = f"{TRIAL}/metrics.jsonl"
+    assert (tmp_path / "run" / metrics).read_text() == (whole.run_folder / metrics).read_text()
+    study = msgspec.json.decode((whole.run_folder / "study.json").read_bytes(), type=Study)
+    assert timeless(made) == timeless(study.trials[0])
+
+
+def test_a_trial_that_finds_nothing_better_stops_early_wherever_it_was_stopped_before(
+    small: Settings, tmp_path: Path, trained: Train
+) -> None:
+    patient = replace(small, patience=1, steps=40 * UPDATE)
+    straight = trained(patient, "straight")
+    assert straight.stopped == "no better validation in 1 looks"
+    assert straight.steps < 40 * UPDATE
+    returns = [point.validate_return for point in straight.curve]
+    assert returns[-1] <= max(returns[:-1])
+    for _ in range(straight.steps // UPDATE):  # the last stop is asked for after the last update
+        with pytest.raises(Stopped):
+            trained(patient, stop=StopAfter(1))
+    assert timeless(trained(patient)) == timeless(straight)
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "straight"))
 
 
 @pytest.fixture
-def command(settings: Settings) -> list[str]:
-    """The command of a run, of 40 updates, as a user gives it."""
+def command(small: Settings, tmp_path: Path) -> list[str]:
+    """The command of a run, of 30 quick updates, as a user gives it."""
+    write_coefficients(tmp_path / "quick.json", QUICK)
     return [
-        sys.executable, "-m", "training", "--strategy", settings.strategy, "--bars", str(settings.bars), "--out",
-        str(settings.out), "--run-dir", str(settings.run_folder), "--steps", str(8 * 16_384), "--checkpoint-s", "0",
-        "--processes", "1",
+        "--strategy", small.strategy, "--bars", str(small.bars), "--out", str(tmp_path / "store"), "--run-dir",
+        str(tmp_path / "run"), "--steps", str(QUICK_STEPS), "--checkpoint-s", "0", "--processes", "1",
+        "--coefficients", str(tmp_path / "quick.json"),
     ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def undisturbed(small: Settings, home: Path) -> dict[str, Any]:
+    """The weights of `command` in one go."""
+    settings = replace(small, steps=QUICK_STEPS, seeds=(1,), coefficients=QUICK)
+    prepared = replace(prepare((settings, Path(), code_version())), folder=home / "undisturbed")
+    train_one(prepared, requests_of(settings)[0], threading.Event(), quiet)
+    return weights(home / "undisturbed", "trials/fold1-potential-seed1")
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_command_killed_at_a_random_moment_goes_on_to_the_same_bytes(
-    command: list[str], settings: Settings, number: signal.Signals
-) -> None:
+def test_a_command_killed_at_a_random_moment_goes_on_to_the_same_weights(
+    command: list[str], tmp_path: Path, number: signal.Signals, undisturbed: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     seed = int(time.time())
     print(f"seed {seed}")
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    checkpoint = settings.run_folder / "trials/fold1-potential-seed1/checkpoint.pt"  # type: ignore[operator]
-    while process.poll() is None and not checkpoint.exists():
+    trial = "trials/fold1-potential-seed1"
+    process = subprocess.Popen([sys.executable, "-m", "training", *command], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "run" / trial / "checkpoint.pt").exists():
         time.sleep(0.02)
     time.sleep(random.Random(seed).uniform(0.0, 2.0))
     process.send_signal(number)
@@ -143,24 +232,19 @@ def test_a_command_killed_at_a_random_moment_goes_on_to_the_same_bytes(
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130), said
     if number == signal.SIGTERM:
         assert "stopped; give the same command again to go on" in said
-    again = subprocess.run(command, check=True, capture_output=True, text=True)
-    straight = [
-        *command[: command.index("--out")], "--out", str(settings.out.parent / "b"), "--run-dir",
-        str(settings.out.parent / "c"), *command[command.index("--steps") :],
-    ]  # fmt: skip
-    whole = subprocess.run(straight, check=True, capture_output=True, text=True)
-    assert (Path(again.stdout.strip()) / "policy.onnx").read_bytes() == (
-        Path(whole.stdout.strip()) / "policy.onnx"
-    ).read_bytes()
+    assert main(command) == 0
+    assert Path(capsys.readouterr().out.strip().splitlines()[-1]).joinpath("policy.onnx").exists()
+    assert same(weights(tmp_path / "run", trial), undisturbed)
 
 
 def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_ledger(
-    settings: Settings, tmp_path: Path
+    small: Settings, tmp_path: Path
 ) -> None:
     walk = write_csv(tmp_path / "longer.csv", synthetic_sessions(4, sessions(30)))
     many = replace(
-        settings, bars=walk, folds=2, train_sessions=3, validate_sessions=1, test_sessions=1, seeds=(1, 2),
-        rewards=("potential", "reference"), steps=2 * UPDATE, processes=2,
+        small, bars=walk, out=tmp_path / "store", run_folder=tmp_path / "run", folds=2, train_sessions=3,
+        validate_sessions=1, test_sessions=1, seeds=(1, 2), rewards=("potential", "reference"), steps=2 * UPDATE,
+        processes=2,
     )  # fmt: skip
     heard: list[object] = []
     made = train_and_export(many, heard.append)
@@ -181,84 +265,161 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
         ("2024-06-28", "2024-06-28"), ("2024-07-01", "2024-07-01"),
     ]  # fmt: skip
     assert isinstance(made.findings, Findings)
-    alone = train_and_export(replace(beside(many, "alone"), processes=1), quiet)
-    assert (alone.version / "policy.onnx").read_bytes() == (made.version / "policy.onnx").read_bytes()
-    train_and_export(many, quiet)  # everything is there: nothing is trained, nothing is written into the ledger twice
-    assert Ledger(ledger_path(many.out, "option_scalper")).read().lines == lines
+    alone = replace(prepare((many, Path(), code_version())), folder=tmp_path / "alone")
+    for request in requests_of(many)[1:6:4]:  # one of each fold
+        train_one(alone, request, threading.Event(), quiet)
+        name = f"trials/{request.name}"
+        assert same(weights(tmp_path / "alone", name), weights(tmp_path / "run", name))
+    flag = threading.Event()
 
+    def until_compared(news: object) -> None:
+        assert not isinstance(news, News)  # everything is there: nothing is trained
+        if str(news).startswith("comparing"):
+            flag.set()
 
-def test_two_processes_train_one_network_the_same_way_every_time(settings: Settings) -> None:
-    team = replace(settings, processes=2, steps=4 * UPDATE)
-    stop = StopAfter(2)
     with pytest.raises(Stopped):
-        train_and_export(team, stop, stop)
-    went_on = train_and_export(team, quiet)
-    whole = train_and_export(beside(team, "whole"), quiet)
-    assert (went_on.version / "policy.onnx").read_bytes() == (whole.version / "policy.onnx").read_bytes()
+        train_and_export(replace(many, processes=1), until_compared, flag)
+    assert Ledger(ledger_path(many.out, "option_scalper")).read().lines == lines  # and none is counted twice
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_keeps_the_checkpoint_and_names_the_step(settings: Settings) -> None:
-    stop = StopAfter(2)
+def test_a_trial_that_has_seen_the_test_sessions_is_on_record_though_the_run_is_stopped(
+    small: Settings, tmp_path: Path
+) -> None:
+    two = replace(small, seeds=(1, 2), steps=UPDATE, out=tmp_path / "store", run_folder=tmp_path / "run")
+    flag = threading.Event()
     with pytest.raises(Stopped):
-        train_and_export(settings, stop, stop)
-    checkpoint = settings.run_folder / "trials/fold1-potential-seed2/checkpoint.pt"  # type: ignore[operator]
+        train_and_export(two, lambda news: flag.set() if isinstance(news, Trial) else None, flag)
+    lines = Ledger(ledger_path(two.out, "option_scalper")).read().lines
+    assert [(line.kind, line.note.rpartition(", ")[2]) for line in lines[1:]] == [("trial", "seed 1")]
+
+
+def test_two_processes_train_one_network_the_same_way_every_time(
+    small: Settings, ready: Prepared, tmp_path: Path
+) -> None:
+    team = replace(small, processes=2, steps=4 * UPDATE)
+    request = requests_of(team)[0]
+
+    def train(name: str, stop: StopAfter | None = None) -> None:
+        flag: Flag = stop or threading.Event()
+        prepared = replace(ready, settings=team, folder=tmp_path / name)
+
+        def first(found: Team) -> Trial:
+            return train_one(prepared, request, flag, stop or quiet, found)
+
+        sha256 = ready.data.info.sha256
+        further = functools.partial(prepare_same, (team, tmp_path / name, ready.version), sha256)
+        together(2, first, another, further, request)
+
+    with pytest.raises(Stopped):
+        train("stopped", StopAfter(2))
+    train("stopped")
+    train("whole")
+    assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_keeps_the_checkpoint_and_names_the_step(
+    small: Settings, tmp_path: Path, trained: Train
+) -> None:
+    with pytest.raises(Stopped):
+        trained(small, stop=StopAfter(2))
+    checkpoint = tmp_path / "run" / TRIAL / "checkpoint.pt"
     poisoned = torch.load(checkpoint, weights_only=True)
     poisoned["team"][0]["network"]["policy.trunk.0.weight"][0, 0] = float("nan")
     torch.save(poisoned, checkpoint)
     kept = checkpoint.read_bytes()
     found = "fold1-potential-seed2 stopped after step 512: the .* of minibatch 0 in update 2 is nan.* is at step 512"
     with pytest.raises(Diverged, match=found):
-        train_and_export(replace(settings, checkpoint_s=0.0), quiet)
+        trained(replace(small, checkpoint_s=0.0))
     assert checkpoint.read_bytes() == kept
 
 
-def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before_it(settings: Settings) -> None:
-    stop = StopAfter(2)
+def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before_it(
+    whole: Outcome, small: Settings, tmp_path: Path, trained: Train
+) -> None:
     with pytest.raises(Stopped):
-        train_and_export(settings, stop, stop)
-    folder = settings.run_folder / "trials/fold1-potential-seed2"  # type: ignore[operator]
+        trained(small, stop=StopAfter(2))
+    folder = tmp_path / "run" / TRIAL
     kept = (folder / "checkpoint.pt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, limits[1]))  # a file can grow no further
     try:
         with pytest.raises(OSError, match="File too large"):
-            train_and_export(replace(settings, checkpoint_s=0.0), quiet)
+            trained(replace(small, checkpoint_s=0.0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert (folder / "checkpoint.pt").read_bytes() == kept
     assert not list(folder.glob(".*.part"))
-    whole = train_and_export(beside(settings, "whole"), quiet)
-    assert (train_and_export(settings, quiet).version / "policy.onnx").read_bytes() == (
-        whole.version / "policy.onnx"
-    ).read_bytes()
+    trained(small)
+    assert same(weights(tmp_path / "run"), weights(whole.run_folder))
 
 
-def test_a_run_that_finds_nothing_better_stops_early_and_says_so(settings: Settings) -> None:
-    made = train_and_export(replace(settings, patience=1, steps=40 * UPDATE), quiet)
-    study = msgspec.json.decode((made.run_folder / "study.json").read_bytes(), type=Study)
-    (trial,) = study.trials
-    assert trial.stopped == "no better validation in 1 looks"
-    assert trial.steps < 40 * UPDATE
-    returns = [point.validate_return for point in trial.curve]
-    assert returns[-1] <= max(returns[:-1])
+def test_what_other_code_made_is_made_again_and_that_is_said(small: Settings, ready: Prepared, tmp_path: Path) -> None:
+    one = replace(small, steps=UPDATE)
+    for version, expected in (("old", 0), ("new", 1), ("new", 0)):
+        heard: list[object] = []
+        prepared = replace(ready, settings=one, folder=tmp_path, version=version)
+        train_one(prepared, requests_of(one)[0], threading.Event(), heard.append)
+        assert sum("begins anew: what is there was made by other code" in str(news) for news in heard) == expected
+    assert not [news for news in heard if isinstance(news, News)]  # read again, not trained again
 
 
-def test_the_folder_of_another_run_is_refused_by_what_differs_unless_it_is_thrown_away(settings: Settings) -> None:
-    made = train_and_export(settings, quiet)
+def test_bars_that_change_while_a_run_is_at_work_end_it(small: Settings, ready: Prepared, tmp_path: Path) -> None:
+    changed = write_csv(tmp_path / "walk.csv", synthetic_sessions(4, sessions(27)))
+    with pytest.raises(RunFolderError, match=r"walk.csv changed while the run was at work: its SHA-256 is"):
+        prepare_same((replace(small, bars=changed), tmp_path, "code"), ready.data.info.sha256)
+
+
+def test_the_folder_of_another_run_is_refused_by_what_differs(whole: Outcome, small: Settings) -> None:
+    kept = (whole.run_folder / "run.json").read_bytes()
     with pytest.raises(RunFolderError, match=r"belongs to a run with seeds = \[2\], this one has \[5\]"):
-        train_and_export(replace(settings, seeds=(5,)), quiet)
-    train_and_export(replace(settings, seeds=(5,), restart=True), quiet)
-    assert not (made.run_folder / "trials/fold1-potential-seed2").exists()
+        train_and_export(replace(small, seeds=(5,)), quiet)
+    assert (whole.run_folder / "run.json").read_bytes() == kept
 
 
-def test_an_orphan_ends(settings: Settings, command: list[str]) -> None:
+def test_a_run_has_its_folder_alone(whole: Outcome, small: Settings) -> None:
+    with (
+        held(whole.run_folder),
+        pytest.raises(RunFolderError, match=r"another process is at work in .* wait until it has ended"),
+    ):
+        train_and_export(replace(small, restart=True), quiet)
+    assert (whole.run_folder / TRIAL / "best.pt").exists()
+
+
+def test_a_restart_removes_what_the_old_run_wrote(tmp_path: Path) -> None:
+    open_run(tmp_path, {"seeds": [2]})
+    (tmp_path / "trials" / "fold1").mkdir(parents=True)
+    (tmp_path / "report.html").touch()
+    open_run(tmp_path, {"seeds": [5]}, restart=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert json.loads((tmp_path / "run.json").read_bytes()) == {"seeds": [5]}
+
+
+@pytest.mark.parametrize("files", [("run.json", "thesis.tex"), ("thesis.tex",)])
+def test_a_restart_removes_nothing_where_something_is_no_run_s(tmp_path: Path, files: tuple[str, ...]) -> None:
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(RunFolderError, match=r"thesis\.tex in it is no run's|holds files but no run\.json"):
+        open_run(tmp_path, {"seeds": [5]}, restart=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "7"])
+def test_a_damaged_run_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"run\.json is damaged .*use another --run-dir, or --restart"):
+        open_run(tmp_path, {"seeds": [5]})
+
+
+def test_an_orphan_ends(command: list[str], tmp_path: Path) -> None:
     """Workers of a killed run must not go on writing into its folder."""
     many = [*command, "--seeds", "2"]
     many[many.index("--processes") + 1] = "2"
-    process = subprocess.Popen(many, stderr=subprocess.DEVNULL, start_new_session=True)
-    trials = settings.run_folder / "trials"  # type: ignore[operator]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training", *many], stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    trials = tmp_path / "run" / "trials"
     while process.poll() is None and len(list(trials.glob("*/checkpoint.pt"))) < 2:
         time.sleep(0.05)
     process.kill()
