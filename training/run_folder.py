@@ -9,6 +9,7 @@ study.json, report.html, report.json
 
 from __future__ import annotations
 
+import ast
 import fcntl
 import hashlib
 import io
@@ -35,7 +36,6 @@ OURS = frozenset(
     | {"search.json", "study.log", "study.log.lock", "lock", "coefficients.json"}
 )
 """All that a run or a search writes into its folder; `--restart` removes nothing else."""
-SOURCES = ("training", "strategies", "daemon/core")
 
 
 class RunFolderError(Exception):
@@ -43,13 +43,33 @@ class RunFolderError(Exception):
 
 
 def code_version() -> str:
-    """Twelve digits of a digest over the code that a training run depends on: training, strategies, the core."""
+    """Twelve digits of a digest over the code that a trial depends on: all of ours that `training.tasks` imports.
+
+    What only reads finished trials (report, promotion, commands) is not in it: a word changed there throws none away.
+    """
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for folder in SOURCES:
-        for path in sorted((root / folder).rglob("*.py")):
-            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    for path in sorted(_reached(root, root / "training" / "tasks.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
+
+
+def _reached(root: Path, start: Path) -> set[Path]:
+    """The files under `root` that `start` imports, and those that they import; `start` is among them."""
+    found, open_ = {start}, [start]
+    while open_:
+        for node in ast.walk(ast.parse(open_.pop().read_bytes())):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                stem = root / name.replace(".", "/")
+                new = {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()} - found
+                found |= new
+                open_ += new
+    return found
 
 
 def machine(device: str, processes: int) -> dict[str, str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import signal
+import threading
 from pathlib import Path
 
 import msgspec
@@ -149,9 +152,55 @@ def test_more_folds_than_the_sessions_allow_are_refused_with_what_is_needed(
         ["--folds", "0"],
         ["--seeds", "0"],
         ["--network", "cnn"],
+        ["--train-sessions", "0"],
+        ["--test-sessions", "5"],  # without folds nothing would come of it
+        ["--seed", "9999999999999"],
+        ["--import-sb3", "model.zip", "--folds", "2"],
     ],
 )
 def test_an_argument_out_of_bounds_ends_with_exit_code_2(argument: list[str], bars: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path), *argument])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:one", "gpu"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
+    device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "option_scalper", "--bars", str(tmp_path / "none.csv"), "--out", str(tmp_path / "s")]
+    assert main([*given, "--run-dir", str(tmp_path / "r"), "--device", device]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert f"device {device!r} is not" in said[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_cannot_share_the_environments_are_refused_before_any_is_started(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
+    assert main([*given, "--run-dir", str(tmp_path / "r"), "--processes", "1000"]) == 2
+    assert "256 environments and minibatches of 1024 cannot be shared by 1000 processes" in capsys.readouterr().err
+
+
+def test_who_presses_ctrl_c_before_a_run_has_begun_sees_one_line(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "coefficients.json")
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+
+    def press() -> None:
+        with (tmp_path / "coefficients.json").open("w"):  # once the command reads it
+            signal.pthread_kill(main_thread, signal.SIGINT)
+            released.wait(30)
+
+    released = threading.Event()
+    presser = threading.Thread(target=press)
+    presser.start()
+    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
+    code = main([*given, "--coefficients", str(tmp_path / "coefficients.json")])
+    released.set()
+    presser.join()
+    assert (code, capsys.readouterr().err) == (130, "train-and-export: stopped; give the same command again to go on\n")
