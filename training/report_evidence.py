@@ -131,7 +131,7 @@ def luck_section(f: Findings) -> str:
         ),
         ("earlier openings of these test sessions", f"{f.prior_openings:,}"),
         ("what the best of so many reaches without skill (SR₀)", number(d.threshold, 3)),
-        ("deflated Sharpe ratio (DSR)", f"<b>{number(d.deflated, 3)}</b>{effective}"),
+        ("deflated Sharpe ratio (DSR)", f"{'at most ' if f.imported else ''}<b>{number(d.deflated, 3)}</b>{effective}"),
         ("probability of backtest overfitting (PBO)", f"<b>{number(o.probability)}</b>"),
         ("probability that the best in sample loses out of sample", number(o.probability_of_loss)),
         ("p-value of the best trial against always flat (SPA)", number(s.superior_ability if s else None, 3)),

@@ -121,7 +121,7 @@ def folds_section(f: Findings) -> str:
         earned.append(
             (
                 str(index),
-                f"{fold.seed} <small>at {plots.millions(fold.chosen_steps)}</small>",
+                "not known" if f.imported else f"{fold.seed} <small>at {plots.millions(fold.chosen_steps)}</small>",
                 percent(fold.validate_return),
                 f"<b>{percent(fold.net_return)}</b>",
                 str(fold.trades),
