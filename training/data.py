@@ -17,6 +17,7 @@ from daemon.shell.tape import TapeInfo, TapeSource, scan
 from strategies.contract import Float32Array, Strategy
 from strategies.manifest import Training
 from training.history import History, TradingDay, read_history
+from training.pool import children_born_deaf
 from training.prices import PriceTable, price_table
 from training.study import Fold
 
@@ -49,7 +50,9 @@ def load(path: Path, machine: Strategy, trading: Trading) -> Data:
     """
     spec = machine.spec
     info = scan(path, spec.symbols, spec.bar_interval_s)
-    source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
+    with children_born_deaf():  # the calendar asks a process of its own, which Ctrl-C would end
+        calendar = SessionCalendar.load(info.first_date, info.last_date)
+    source = TapeSource(path, info, calendar)
     history = read_history(source, spec, trading)
     usable = history.usable
     return Data(info, source, history, price_table(history, usable, trading), {day.session.date: day for day in usable})

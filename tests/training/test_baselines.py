@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 import torch
 
+from daemon.core.events import Event, SessionScheduled
 from daemon.core.limits import Trading
 from strategies.option_scalper import BUY_CALL, BUY_PUT, SPEC
 from strategies.registry import strategy
@@ -124,3 +126,20 @@ def test_a_fold_without_a_trade_has_random_traders_that_do_not_trade(data: Data)
     played = dry_run(always_hold, ready, MACHINE, TRADING)
     trader = baselines.random_trader(played, data, dates, TRADING, 1)
     assert set(baselines.random_totals(trader, data, dates, TRADING, 100)) == {0.0}
+
+
+def test_desks_are_made_without_reading_the_feed_to_its_end(data: Data) -> None:
+    dates = tuple(data.days)[:1]
+    seen: list[str] = []
+
+    def feed() -> Iterator[Event]:
+        for event in data.source:
+            if isinstance(event, SessionScheduled):
+                seen.append(event.session.date)
+            yield event
+
+    (desk,) = desks(feed(), MACHINE, TRADING, dates)
+    assert desk.date == dates[0]
+    assert seen[-1] == tuple(data.days)[1]  # whose beginning ends the session before it
+    (straight,) = desks(data.source, MACHINE, TRADING, dates)
+    assert desk == straight
