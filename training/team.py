@@ -47,7 +47,7 @@ class Team:
         return value if self._exchange is None else self._exchange.decided(value)
 
     def gathered(self, item: T) -> list[T]:
-        """The items (tensors and plain values in dicts and lists) of all, by rank, at the first; an empty list at the others."""
+        """The items (tensors and plain values) of all, by rank, at the first; an empty list at the others."""
         if self._exchange is None:
             return [item]
         packed = io.BytesIO()
