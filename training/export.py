@@ -27,6 +27,7 @@ from torch import nn
 from strategies.contract import Strategy
 from strategies.golden import contract_hash, golden_observations
 from strategies.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, encode
+from training.kernels import plain_float32
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -183,7 +184,8 @@ def _onnx_bytes(policy: nn.Module, example: Float32Array) -> bytes:
 
 @torch.no_grad()
 def _torch_logits(policy: nn.Module, observations: Float32Array) -> Float32Array:
-    logits: Float32Array = policy(torch.from_numpy(observations)).numpy()
+    with plain_float32():
+        logits: Float32Array = policy(torch.from_numpy(observations)).numpy()
     return logits
 
 

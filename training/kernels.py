@@ -6,6 +6,8 @@ A way to multiply is chosen by measuring its rounding, never by a processor's na
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +33,18 @@ def use_fast_float32() -> str:
         _BACKENDS.mkldnn.matmul.fp32_precision = "ieee"
         return "MKL" if _BACKENDS.mkl.is_available() else "the default"
     return "oneDNN"
+
+
+@contextmanager
+def plain_float32() -> Iterator[None]:
+    """Float32 products as torch comes with them, while this lasts: for answers that others have to come to as well."""
+    switch = _BACKENDS.mkldnn.matmul
+    before = switch.fp32_precision
+    switch.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        switch.fp32_precision = before
 
 
 def _error() -> float:

@@ -16,8 +16,6 @@ from training.criteria import judge
 from training.findings import FORMAT, REPORT_FILE, Findings, Judged, decode
 from training.run_folder import write_whole
 
-__all__ = ["Findings", "Judgement", "PromotionError", "promote"]
-
 
 class PromotionError(Exception):
     """The version stays unpromoted; one line for each reason, naming the value found and the one expected."""

@@ -25,12 +25,12 @@ from training.data import described, observations
 from training.dry_run import dry_run
 from training.evaluation import as_metrics, figures, play
 from training.export import Release, export
+from training.findings import Findings
 from training.import_sb3 import import_sb3
 from training.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.market import Market
 from training.network import parameter_count
 from training.pool import Flag, stop_on_signals, work_through
-from training.promotion import Findings
 from training.report import files, write_report
 from training.run_folder import STUDY_FILE, code_version, held, machine, open_run, write_whole
 from training.settings import Settings, requests_of

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from training.kernels import keep_freed_memory, use_fast_float32
+from training.kernels import keep_freed_memory, plain_float32, use_fast_float32
 
 MKLDNN: Any = torch.backends.mkldnn
 
@@ -52,3 +52,14 @@ def test_freed_tensors_are_not_faulted_in_again() -> None:
     for _ in range(100):
         torch.full((rows,), 1.0)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10 * 2048  # of 100 x 2,048
+
+
+def test_plain_products_are_torch_s_own_and_the_faster_ones_come_back() -> None:
+    left, right = torch.randn(512, 460), torch.randn(256, 460)
+    MKLDNN.matmul.fp32_precision = "ieee"
+    own = torch.nn.functional.linear(left, right)
+    use_fast_float32()
+    fast = torch.nn.functional.linear(left, right)
+    with plain_float32():
+        assert torch.equal(torch.nn.functional.linear(left, right), own)
+    assert torch.equal(torch.nn.functional.linear(left, right), fast)

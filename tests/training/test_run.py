@@ -29,10 +29,10 @@ from strategies.synthetic import synthetic_sessions
 from tests.training.made_up import sessions, write_csv
 from training.cli import main
 from training.coefficients_file import write_coefficients
+from training.findings import Findings
 from training.ledger import Ledger, ledger_path
 from training.pool import Flag, Stopped
 from training.ppo import Coefficients
-from training.promotion import Findings
 from training.run import Outcome, train_and_export
 from training.run_folder import RunFolderError, code_version, held, open_run
 from training.settings import Settings, requests_of
