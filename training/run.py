@@ -136,7 +136,8 @@ class _Run:
         """The run's folder is this run's alone while this lasts."""
         folder = self._prepared.folder
         with held(folder):
-            open_run(folder, self._identity, restart=self._settings.restart)
+            made_with = {"code": self._prepared.version, **machine(self._settings.device, self._settings.processes)}
+            open_run(folder, self._identity, made_with, restart=self._settings.restart)
             yield
 
     def outcome(self) -> Outcome:

@@ -28,6 +28,7 @@ import torch
 
 from training.study import Trial
 
+MADE_WITH = "made_with"
 RUN_FILE, STUDY_FILE = "run.json", "study.json"
 CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE, METRICS_FILE = "checkpoint.pt", "best.pt", "trial.json", "metrics.jsonl"
 TENSORBOARD_FOLDER, TRIALS_FOLDER, LOCK_FILE = "tensorboard", "trials", ".lock"
@@ -121,8 +122,10 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_run(folder: Path, identity: Mapping[str, Any], *, restart: bool = False) -> None:
+def open_run(folder: Path, identity: Mapping[str, Any], made_with: Mapping[str, str], *, restart: bool = False) -> None:
     """Make the folder, or go on in it when it was made for the same `identity` (JSON).
+
+    `made_with` (versions, device) is kept beside it as of the first start; another machine may go on.
 
     Raises:
         RunFolderError: it belongs to another run, or `restart` would remove what no run has written.
@@ -134,10 +137,11 @@ def open_run(folder: Path, identity: Mapping[str, Any], *, restart: bool = False
     path = folder / RUN_FILE
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(wanted, indent=1).encode() + b"\n")
+        write_whole(path, json.dumps({**wanted, MADE_WITH: dict(made_with)}, indent=1).encode() + b"\n")
         return
     try:
         found = json.loads(path.read_bytes())
+        found.pop(MADE_WITH, None)
         different = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
     except (ValueError, TypeError, AttributeError) as error:
         raise RunFolderError(f"{path} is damaged ({error}): use another --run-dir, or --restart") from error

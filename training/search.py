@@ -39,7 +39,7 @@ from training.overfitting import expected_maximum
 from training.pool import Flag, Stopped, Tell, stop_on_signals, work_through
 from training.ppo import SCHEDULES, Coefficients
 from training.reward import REWARDS
-from training.run_folder import RunFolderError, code_version, open_run, write_whole
+from training.run_folder import RunFolderError, code_version, machine, open_run, write_whole
 from training.settings import Settings
 from training.statistics import annual, sharpe
 from training.study import Fold
@@ -412,7 +412,8 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
         sha256 = ready.prepared.data.info.sha256
         folder = search.run.run_folder or RUNS / name_of(search, sha256)
         try:
-            open_run(folder, search.identity(sha256), restart=search.run.restart)
+            made_with = {"code": version, **machine(search.run.device, search.run.processes)}
+            open_run(folder, search.identity(sha256), made_with, restart=search.run.restart)
         except RunFolderError as error:
             raise RunFolderError(str(error).replace("--run-dir", "--study-dir")) from error
         with _alone(folder):

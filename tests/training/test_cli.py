@@ -59,6 +59,7 @@ def test_the_report_says_the_command_that_makes_it_again(trained: Trained) -> No
     command = "--strategy option_scalper --bars walk.csv --out onnx_models --steps 1 --processes 1"
     assert f"train-and-export {command}" in (version / "report.html").read_text()
     asked_for = json.loads((run / "run.json").read_bytes())
+    assert asked_for.pop("made_with")["device"] == "cpu"
     assert settings_from(parser().parse_args(command.split())).identity(asked_for["bars_sha256"]) == asked_for
 
 

@@ -388,12 +388,12 @@ def test_a_run_has_its_folder_alone(whole: Outcome, small: Settings) -> None:
 
 
 def test_a_restart_removes_what_the_old_run_wrote(tmp_path: Path) -> None:
-    open_run(tmp_path, {"seeds": [2]})
+    open_run(tmp_path, {"seeds": [2]}, {"code": "a"})
     (tmp_path / "trials" / "fold1").mkdir(parents=True)
     (tmp_path / "report.html").touch()
-    open_run(tmp_path, {"seeds": [5]}, restart=True)
+    open_run(tmp_path, {"seeds": [5]}, {"code": "b"}, restart=True)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
-    assert json.loads((tmp_path / "run.json").read_bytes()) == {"seeds": [5]}
+    assert json.loads((tmp_path / "run.json").read_bytes()) == {"seeds": [5], "made_with": {"code": "b"}}
 
 
 @pytest.mark.parametrize("files", [("run.json", "thesis.tex"), ("thesis.tex",)])
@@ -401,7 +401,7 @@ def test_a_restart_removes_nothing_where_something_is_no_run_s(tmp_path: Path, f
     for name in files:
         (tmp_path / name).write_text("{}")
     with pytest.raises(RunFolderError, match=r"thesis\.tex in it is no run's|holds files but no run\.json"):
-        open_run(tmp_path, {"seeds": [5]}, restart=True)
+        open_run(tmp_path, {"seeds": [5]}, {"code": "b"}, restart=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
 
 
@@ -409,7 +409,7 @@ def test_a_restart_removes_nothing_where_something_is_no_run_s(tmp_path: Path, f
 def test_a_damaged_run_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(RunFolderError, match=r"run\.json is damaged .*use another --run-dir, or --restart"):
-        open_run(tmp_path, {"seeds": [5]})
+        open_run(tmp_path, {"seeds": [5]}, {"code": "b"})
 
 
 def test_an_orphan_ends(command: list[str], tmp_path: Path) -> None:
