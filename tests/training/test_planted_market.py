@@ -228,9 +228,17 @@ def test_the_benchmark_of_training_measures_ours_and_its_peers() -> None:
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["parameters"] == 163_559
     assert {"seconds_to_score", "sb3_seconds_to_score"} < set(figures)  # not reached within a smoke run
-    for name in (
-        "float32", "bf16", "lstm", "carried", "sb3_default", "sb3_8env", "sb3_matched", "sb3_lstm", "sb3_recurrent"
-    ):  # fmt: skip
+    ours = {"float32", "bf16", "lstm", "carried", "carried_bf16", "carried_one_process"}
+    peers = {"sb3_default", "sb3_8env", "sb3_matched", "sb3_lstm", "sb3_lstm_default", "sb3_recurrent"}
+    for name in ours | peers:
         assert figures[f"{name}_steps_per_s"] > 0
+    for ratio, mine, peer in (
+        ("times_sb3_matched", "float32", "sb3_matched"),
+        ("lstm_times_sb3_default", "lstm", "sb3_lstm_default"),
+        ("lstm_matched_ratio", "lstm", "sb3_lstm"),
+        ("carried_ratio", "carried", "sb3_recurrent"),
+    ):
+        expected = figures[f"{mine}_steps_per_s"] / figures[f"{peer}_steps_per_s"]
+        assert figures[ratio] == pytest.approx(expected, abs=0.01)
     assert figures["peak_gflops_float32"] > 0
     assert figures["peak_share"] > 0
