@@ -7,6 +7,9 @@ Parses, and turns every error of a file or an argument into one line and exit co
 from __future__ import annotations
 
 import argparse
+import difflib
+import errno
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +17,7 @@ from pathlib import Path
 
 from daemon.shell.calendar import CalendarError
 from daemon.shell.tape_file import TapeError
+from strategies.manifest import MANIFEST_FILE
 from training.coefficients_file import read_coefficients
 from training.display import Display
 from training.export import ExportError
@@ -39,6 +43,7 @@ ERRORS = (
     OSError, ValueError, RuntimeError, MemoryError, OverflowError,
 )  # fmt: skip
 STOPPED_TEXT = "stopped; give the same command again to go on"
+EXAMPLE = "onnx_models/option_scalper/2024-12-31-0badcafe"
 COMMANDS = {
     "download": "bars from Alpaca into a file that training, dry run and replay read",
     "search": "look for better coefficients with Optuna, or with Ray on a cluster",
@@ -61,6 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _carried_out(given: list[str]) -> int:
     if given and given[0] in COMMANDS:
         return _command(given[0])(given[1:])
+    if given and not given[0].startswith("-"):
+        near = difflib.get_close_matches(given[0], COMMANDS, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return _wrong(ValueError(f"no command is called {given[0]!r}: expected one of {', '.join(COMMANDS)}{meant}"))
     return _train(given)
 
 
@@ -86,15 +95,16 @@ def parser() -> argparse.ArgumentParser:
     defaults = Settings("", Path(), Path())
     found = argparse.ArgumentParser(
         prog="train-and-export",
+        usage="%(prog)s --strategy NAME --bars FILE --out STORE [options]\n       %(prog)s COMMAND [options]",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="other commands (each with its own --help):\n"
         + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items()),
     )
     what = found.add_argument_group("what to train on")
-    what.add_argument("--strategy", required=True, help="name in the registry, such as option_scalper")
-    what.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
-    what.add_argument("--out", required=True, type=Path, help="model store, such as onnx_models")
+    what.add_argument("--strategy", required=True, metavar="NAME", help="name in the registry, such as option_scalper")
+    what.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
+    what.add_argument("--out", required=True, type=Path, metavar="STORE", help="model store, such as onnx_models")
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
     how = found.add_argument_group("how to train")
     how.add_argument("--steps", type=int, default=defaults.steps, help="transitions of each trial (%(default)s)")
@@ -164,6 +174,8 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
 
 def _train(arguments: Sequence[str]) -> int:
     options = parser()
+    if wrong := _mistyped(arguments, options):
+        options.error(wrong)
     chosen = options.parse_args(arguments)
     for name, least in (
         ("steps", 1), ("seed", 0), ("seeds", 1), ("folds", 1), ("processes", 1), ("patience", 0),
@@ -189,6 +201,16 @@ def _train(arguments: Sequence[str]) -> int:
     return _told(outcome, promote_it=chosen.promote)
 
 
+def _mistyped(arguments: Sequence[str], options: argparse.ArgumentParser) -> str:
+    """The first option that there is none of, with the nearest one; said before one that is missing for it."""
+    known = sorted(set(re.findall(r"--[a-z][a-z0-9-]*", options.format_help())))
+    for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
+        if not any(option.startswith(name) for option in known):  # argparse takes what is short for one
+            near = difflib.get_close_matches(name, known, 1)
+            return f"there is no {name}: {f'did you mean {near[0]}?' if near else 'see --help'}"
+    return ""
+
+
 def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> str:
     """What is wrong with options that are each in bounds; "" when nothing is."""
     if chosen.seed + chosen.seeds > SEED_MAX:
@@ -199,6 +221,10 @@ def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser)
         for name in ("validate_sessions", "test_sessions"):
             if getattr(chosen, name) != options.get_default(name):
                 return f"--{name.replace('_', '-')} needs --folds or --train-sessions: one fold is split 60/20/20"
+    if chosen.import_sb3 is None:
+        for name in ("activation", "golden"):
+            if getattr(chosen, name) is not None:
+                return f"--{name} needs --import-sb3: it says something of a model that was trained elsewhere"
     if chosen.import_sb3 is not None and (chosen.folds, chosen.seeds, chosen.ablation) != (1, 1, False):
         return "--import-sb3 brings in one policy: it goes with neither --folds, --seeds nor --ablation"
     return ""
@@ -212,6 +238,8 @@ def _told(outcome: Outcome, *, promote_it: bool) -> int:
 
 
 def _promoted(version: Path) -> int:
+    if not (version / MANIFEST_FILE).is_file():
+        return _wrong(ValueError(f"{version} is no version of the store: give its folder, such as {EXAMPLE}"))
     try:
         judgement = promote(version)
     except (OSError, ValueError) as error:
@@ -225,14 +253,18 @@ def _promoted(version: Path) -> int:
 
 def _promote(arguments: Sequence[str]) -> int:
     options = argparse.ArgumentParser(prog="train-and-export promote", description=COMMANDS["promote"])
-    options.add_argument("version", type=Path, help="its folder, such as onnx_models/option_scalper/<version>")
+    options.add_argument("version", type=Path, metavar="FOLDER", help=f"of the version, such as {EXAMPLE}")
     return _promoted(options.parse_args(arguments).version)
 
 
 def _report(arguments: Sequence[str]) -> int:
     options = argparse.ArgumentParser(prog="train-and-export report", description=COMMANDS["report"])
-    options.add_argument("run", type=Path, help="run folder")
+    options.add_argument("run", type=Path, metavar="FOLDER", help="of a finished run, such as runs/<its name>")
     folder = options.parse_args(arguments).run
+    if not (folder / STUDY_FILE).is_file():
+        return _wrong(
+            ValueError(f"{folder} holds no {STUDY_FILE}: give the folder of a run that has tested its trials")
+        )
     try:
         findings = write_report(decode((folder / STUDY_FILE).read_bytes()), folder)
     except (OSError, ValueError) as error:
@@ -244,5 +276,10 @@ def _report(arguments: Sequence[str]) -> int:
 
 def _wrong(error: BaseException) -> int:
     text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever a library says
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = "" if error.filename else " for the run's folder or the store"  # a write that fails names no file
+        text = f"{text}{where}: make room, and give the same command again to go on"
     sys.stderr.write(f"train-and-export: {text}\n")
     return USAGE_ERROR

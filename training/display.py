@@ -58,6 +58,8 @@ class Display:
             self._news(news)
 
     def _news(self, news: News) -> None:
+        if news.began and news.name not in self._earlier:
+            self._print(f"{news.name} goes on after {news.began:,} steps")
         if not self._began_s:
             self._began_s = time.monotonic()
             self._earlier[news.name] = news.steps  # nobody saw how long its first update took

@@ -32,6 +32,7 @@ from training.bars_request import (
     periods_of,
     settled,
 )
+from training.wording import counted
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 _KEY = re.compile(r"[!-~]{1,256}", re.ASCII)
@@ -51,7 +52,9 @@ def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock 
     sessions, left_out = settled(request, clock.now_ns())
     identity = identity_of(request, clock.now_ns())
     if request.out.exists():
-        return already(request, identity, left_out)
+        summary = already(request, identity, left_out)
+        listen(f"{request.out} is there already and of the same request: nothing was fetched")
+        return summary
     if left_out:
         listen(f"left out, not over yet: {', '.join(left_out)}")
     periods = periods_of(request, sessions)
@@ -62,7 +65,8 @@ def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock 
             if stored(request, identity, chunk) is None:
                 part = checked(request, chunk, pages_of(door, request, chunk))
                 store(request, identity, chunk, part)
-                listen(f"{chunk.name.removesuffix('.parquet')}: {part.start_ns.size:,} bars in {part.pages} pages")
+                got = f"{counted(part.start_ns.size, 'bar')} in {counted(part.pages, 'page')}"
+                listen(f"{chunk.name.removesuffix('.parquet')}: {got}")
             else:
                 listen(f"{chunk.name.removesuffix('.parquet')}: here already")
         summary = assemble(request, identity, periods, left_out)
@@ -74,19 +78,20 @@ def told(request: DownloadRequest, summary: DownloadSummary) -> str:
     """The summary as lines for a person."""
     hours = "regular and extended hours" if request.include_extended else "regular hours"
     bars = ", ".join(f"{count:,} bars of {symbol}" for symbol, count in summary.bars.items())
+    calendar = f"{counted(summary.sessions, 'session')} in the calendar from"
     lines = [
-        f"{request.out}: {bars}; {summary.sessions} sessions from {summary.first_session} to {summary.last_session}",
+        f"{request.out}: {bars}; {calendar} {summary.first_session} to {summary.last_session}",
         f"{request.timeframe}, feed {request.feed}, adjustment {request.adjustment}, {hours}",
-        f"{summary.pages} pages; {summary.outside_hours:,} bars outside of these hours left out",
+        f"{counted(summary.pages, 'page')}; {summary.outside_hours:,} bars outside of these hours left out",
     ]
     if summary.left_out:
         lines.append(f"left out, not over yet: {', '.join(summary.left_out)}")
     for symbol, dates in summary.missing_sessions.items():
         shown = ", ".join(dates[:EXAMPLES]) + (", …" if len(dates) > EXAMPLES else "")
-        lines.append(f"{symbol}: {len(dates)} missing sessions: {shown}")
+        lines.append(f"{symbol}: {counted(len(dates), 'missing session')}: {shown}")
     for symbol, count in summary.missing_bars.items():
         more = ", …" if count > EXAMPLES else ""
-        lines.append(f"{symbol}: {count:,} missing bars: {', '.join(summary.missing_examples[symbol])}{more}")
+        lines.append(f"{symbol}: {counted(count, 'missing bar')}: {', '.join(summary.missing_examples[symbol])}{more}")
     if not summary.missing_sessions and not summary.missing_bars:
         lines.append("no session and no bar of regular hours is missing")
     return "\n".join(lines)

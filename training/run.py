@@ -48,6 +48,7 @@ from training.tasks import (
 )
 from training.team import Team, together
 from training.trial import News, Request, check_shares
+from training.wording import counted
 
 T = TypeVar("T")
 PROBES = 1000
@@ -143,7 +144,7 @@ class _Run:
     def outcome(self) -> Outcome:
         """Everything from the first trial to the version in the store."""
         p, requests = self._prepared, requests_of(self._settings)
-        self._listen(f"{len(requests)} of {self._settings.steps:,} steps each; run folder {p.folder}")
+        self._listen(f"{counted(len(requests), 'trial')} of {self._settings.steps:,} steps; run folder {p.folder}")
         self._ledger.record(*self._openings())
         trials = self._trained(requests)
         chosen = choose(trials, self._settings)

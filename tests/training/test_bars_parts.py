@@ -66,7 +66,7 @@ def test_a_download_that_was_killed_goes_on_with_the_next_chunk(tmp_path: Path) 
         with killed, killed.stderr as heard:
             first = heard.readline()
             killed.kill()
-        assert "SPY-2024-06-27-2024-06-28: 780 bars in 1 pages" in first
+        assert "SPY-2024-06-27-2024-06-28: 780 bars in 1 page" in first
         assert not out.exists()
         so_far = requests_so_far(server)
         done = subprocess.run(program, env=variables, cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -157,12 +157,67 @@ def test_more_folds_than_the_sessions_allow_are_refused_with_what_is_needed(
         ["--test-sessions", "5"],  # without folds nothing would come of it
         ["--seed", "9999999999999"],
         ["--import-sb3", "model.zip", "--folds", "2"],
+        ["--golden", "golden.npz"],  # of no model
+        ["--activation", "relu"],
     ],
 )
 def test_an_argument_out_of_bounds_ends_with_exit_code_2(argument: list[str], bars: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path), *argument])
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--stpes", "300000"], "there is no --stpes: did you mean --steps?"),
+        (["--strategi=option_scalper", "--bars", "b.csv"], "there is no --strategi: did you mean --strategy?"),
+        (["--zzz"], "there is no --zzz: see --help"),
+    ],
+)
+def test_a_mistyped_option_is_named_with_the_nearest_one_below_two_lines_of_usage(
+    given: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(given)
+    said = capsys.readouterr().err.splitlines()
+    assert (stopped.value.code, len(said)) == (2, 3)
+    assert said[-1] == f"train-and-export: error: {complaint}"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["downlod", "--symbols", "SPY"], "did you mean download?"),
+        (["fly"], "no command is called 'fly': expected one of download, search, analyse, report, promote"),
+        (["report", "nowhere"], "nowhere holds no study.json: give the folder of a run"),
+        (["promote", "2024-12-31-0badcafe"], "2024-12-31-0badcafe is no version of the store: give its folder"),
+    ],
+)
+def test_what_is_no_command_and_no_folder_of_its_kind_ends_with_exit_code_2_and_one_line(
+    given: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), complaint in said) == (1, True)
+
+
+def test_a_full_disk_is_said_with_what_to_do(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.json").write_bytes((trained[1] / "study.json").read_bytes())
+    for name in ("report.html", "report.json"):
+        (tmp_path / f".{name}.part").symlink_to("/dev/full")
+    assert main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        "train-and-export: [Errno 28] No space left on device for the run's folder or the store: make room, and give "
+        "the same command again to go on\n"
+    )
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "cuda:one", "gpu"])

@@ -69,3 +69,13 @@ def test_a_trial_that_stops_early_leaves_nothing_to_wait_for(clock: Clock) -> No
     show(trial(1, 400))
     assert (show.done, show.total) == (400, 400)
     assert show.speed == 300.0
+
+
+def test_a_trial_that_goes_on_says_so_once_with_the_steps_it_had(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = Display(2, 1000)
+    show(news(1, 600, began=500))
+    show(news(1, 700, began=500))
+    show(news(2, 100))
+    assert capsys.readouterr().err.splitlines() == ["fold1-potential-seed1 goes on after 500 steps"]

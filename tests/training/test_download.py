@@ -146,7 +146,7 @@ def test_a_missing_session_and_missing_minutes_are_named(tmp_path: Path) -> None
     assert summary.missing_sessions == {"SPY": ("2024-07-02",)}
     assert summary.missing_bars == {"SPY": 3}
     assert summary.missing_examples["SPY"][:2] == ("2024-06-28T13:33:00Z", "2024-06-28T13:34:00Z")
-    assert "SPY: 1 missing sessions: 2024-07-02" in said
+    assert "SPY: 1 missing session: 2024-07-02" in said
     assert "SPY: 3 missing bars: 2024-06-28T13:33:00Z" in said
 
 
@@ -195,7 +195,7 @@ def said(
 def test_the_command_says_what_it_wrote(said: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = said("--adjustment", "all", "--feed", "iex")
     assert code == 0
-    assert "b.parquet: 780 bars of SPY; 2 sessions from 2024-06-27 to 2024-06-28" in out
+    assert "b.parquet: 780 bars of SPY; 2 sessions in the calendar from 2024-06-27 to 2024-06-28" in out
     assert "1Min, feed iex, adjustment all, regular hours" in out
     assert "warning: --adjustment all: strikes of options are on raw prices" in err
     assert "one exchange's trades alone" in err
