@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import json
 import os
 import signal
+import termios
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -248,7 +251,10 @@ def test_who_presses_ctrl_c_before_a_run_has_begun_sees_one_line(
     assert main_thread is not None
 
     def press() -> None:
-        with (tmp_path / "coefficients.json").open("w"):  # once the command reads it
+        with (tmp_path / "coefficients.json").open("wb", buffering=0) as pipe:
+            pipe.write(b"{")
+            while fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)) != bytes(4):  # until the command reads it
+                time.sleep(0.01)
             signal.pthread_kill(main_thread, signal.SIGINT)
             released.wait(30)
 
