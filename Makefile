@@ -8,6 +8,8 @@ SHELL := /bin/bash
 TAPE := daemon/tapes/spy_synthetic_30.csv.gz
 RUNTIME ?= cpu
 PYTEST_ARGS ?=
+# Many tests wait for a daemon or a server, so three processes keep two cores busy. A file's tests stay together.
+TEST_PROCESSES ?= 3
 CHAOS_ARGS ?= --sessions 500 --parallel 3
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
@@ -69,7 +71,7 @@ lint: .venv/.installed-tests
 	.venv/bin/lint-imports
 
 test: lint units-tool
-	.venv/bin/python -m pytest --cov=strategies --cov=daemon.core --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --cov=strategies --cov=daemon.core --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
 
 format: .venv/.installed-tests
 	.venv/bin/ruff check --fix .

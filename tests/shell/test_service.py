@@ -83,7 +83,7 @@ async def test_without_systemd_nothing_is_told_and_nothing_guarded(monkeypatch: 
 @pytest.mark.parametrize(
     ("usec", "pid", "interval_s"),
     [
-        ("60000000", str(os.getpid()), 30.0),
+        ("60000000", "own", 30.0),
         ("60000000", "", 30.0),
         ("60000000", "1", None),
         ("0", "", None),
@@ -95,7 +95,7 @@ def test_the_interval_is_half_of_the_watchdog_s_time_and_only_for_this_process(
     systemd: socket.socket, monkeypatch: pytest.MonkeyPatch, usec: str, pid: str, interval_s: float | None
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", usec)
-    monkeypatch.setenv("WATCHDOG_PID", pid)
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)
     service = Service()
     service.close()
     assert service.interval_s == interval_s
