@@ -109,16 +109,18 @@ def against_sb3(table: Table, size: Size, where: str) -> int:
 
 
 def carried(table: Table, size: Size, team: dict[str, Any]) -> None:
-    """A carried state: ours in the team and in one process, the peer with the environments that suit it best."""
+    """A carried state: ours in the team and in one process, the peer with the sizes that suit it best."""
     for key, name in (("carried", "float32"), ("carried_bf16", "bf16")):
         words = f"ours, {name}, {PROCESSES} processes, carried LSTM 128"
         table.rate(f"{key}_steps_per_s", words, team[f"{name} carried"])
     found = alone(carried_speed, Team(), size.carried, "float32", size.windows)
     table.rate("carried_one_process_steps_per_s", "ours, float32, 1 process, carried LSTM 128", found)
     figures = table.figures
-    for part in (4, 1):
-        c = replace(size.carried, environments=size.carried.environments // part, batch=size.carried.batch // part)
-        key, words = f"sb3_recurrent_{c.environments}env_steps_per_s", f"RecurrentPPO, {c.environments} environments"
+    whole = size.carried
+    for part, pieces in ((4, 8), (1, 2), (1, 1)):
+        c = replace(whole, environments=whole.environments // part, batch=whole.batch // pieces)
+        key = f"sb3_recurrent_{c.environments}env_{c.batch}_steps_per_s"
+        words = f"RecurrentPPO, {c.environments} environments, batch {c.batch}"
         table.peer(key, words, size.threads, recurrent_speed, c, size.windows)
         figures["sb3_recurrent_steps_per_s"] = max(figures[key], figures.get("sb3_recurrent_steps_per_s", 0))
 

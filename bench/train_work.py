@@ -35,7 +35,7 @@ PLANTED = Planted()
 
 WORK = Coefficients(schedule="constant", batch=4096)  # 256 environments x 64 steps, batch 4096, 10 epochs
 RECURRENT = replace(WORK, rollout_steps=16)
-CARRIED = replace(WORK, epochs=4, sequence=32)
+CARRIED = replace(WORK, epochs=4, sequence=32, batch=8192)
 TINY = replace(WORK, environments=16, rollout_steps=8, batch=64, epochs=2, sequence=4)
 BRISK = replace(WORK, learning_rate=1e-3, discount=0.97, entropy=0.01, epochs=4, rollout_steps=16, batch=1024)
 """Settings with which the planted market is learned sooner; used for both sides."""

@@ -420,7 +420,8 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
             book = open_book(search, folder, ready)
             book.take_up()
             done = len(book.finished())
-            listen(f"{search.trials} trials of {len(search.pairs)} trainings, {done} of them done; folder {folder}")
+            counted = "1 trial" if search.trials == 1 else f"{search.trials} trials"
+            listen(f"{counted} of {len(search.pairs)} trainings, {done} of them done; folder {folder}")
             _go_on(search, Desk(ready, book, ready.train), folder, range(done, search.trials), listen, stop)
             results = results_of(ready, book, folder)
             write_whole(folder / SEARCH_FILE, msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
@@ -508,11 +509,12 @@ def _command(search: Search, folder: Path) -> list[str]:
     """Trains with what was found, on the folds whose tests were kept from the search."""
     run = search.run
     sizes = [] if run.train_sessions is None else ["--train-sessions", str(run.train_sessions)]
+    if run.folds > 1 or sizes:
+        sizes += ["--validate-sessions", str(run.validate_sessions), "--test-sessions", str(run.test_sessions)]
     return [
         "train-and-export", "--strategy", run.strategy, "--bars", str(run.bars), "--out", str(run.out),
-        "--network", run.network, "--reward", run.rewards[0], "--folds", str(run.folds), *sizes,
-        "--validate-sessions", str(run.validate_sessions), "--test-sessions", str(run.test_sessions),
-        "--coefficients", str(folder / COEFFICIENTS_FILE),
+        "--network", run.network, "--reward", run.rewards[0], "--steps", str(run.steps), "--folds", str(run.folds),
+        *sizes, "--coefficients", str(folder / COEFFICIENTS_FILE),
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import os
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,7 @@ ENVIRONMENT = {
 LOCAL_ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's own switch for machines without firewall: every server on 127.0.0.1. It is read when ray is imported."""
 LOOPBACK = "127.0.0.1"
+REACH_S = 5.0
 OBJECT_STORE_BYTES = 80_000_000  # nothing large is passed on: each process reads the bars itself
 WORSE = 2  # of so many trials as far as each other, ASHA lets the best go on
 RETRIES = 1  # of a trial whose machine was lost
@@ -216,6 +218,8 @@ def _ray(search: Search) -> Iterator[Any]:
         tune: Any = importlib.import_module("ray.tune")
     except ImportError as error:
         raise RuntimeError(f"--ray needs Ray ({error}): install it with pip install '.[scale]'") from error
+    if not local and search.ray != "auto":
+        _reach(search.ray)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch:
         here = {
             "num_cpus": search.run.processes,
@@ -234,3 +238,19 @@ def _ray(search: Search) -> Iterator[Any]:
             yield tune
         finally:
             ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """See that somebody answers there: Ray itself asks for minutes, and hears no stop meanwhile.
+
+    Raises:
+        RuntimeError: `address` is no host:port, or nobody answers within five seconds.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=REACH_S):
+            return
+    except (OSError, ValueError) as error:
+        raise RuntimeError(
+            f"no Ray cluster at {address!r} ({error}): give host:port of its head, or use --ray local"
+        ) from error

@@ -55,7 +55,8 @@ class TapeFile:
         self._sample = ""  # its first timestamp
         self._kind: Any = None  # the Parquet type of timestamp
         if not path.is_file():
-            raise TapeError(f"{path}: no such file; expected a tape of bars: check the path given with --bars")
+            found = "a folder" if path.is_dir() else "no such file"
+            raise TapeError(f"{path}: {found}; expected a tape of bars: check the path given with --bars")
         if path.stat().st_size == 0:
             raise TapeError(f"{path}: the file is empty; expected a header and bars: check how it was written")
         self._parquet = path.name.endswith(".parquet")

@@ -292,6 +292,8 @@ def test_a_bad_csv_is_refused_with_file_fault_and_cure(tmp_path: Path, text: str
 def test_a_missing_file_and_an_unknown_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TapeError, match=r"none\.csv: no such file; expected a tape of bars: check the path"):
         scan(tmp_path / "none.csv", ("SPY",), 60)
+    with pytest.raises(TapeError, match=r": a folder; expected a tape of bars: check the path"):
+        scan(tmp_path, ("SPY",), 60)
     (tmp_path / "bars.xlsx").write_text("PK")
     with pytest.raises(TapeError, match=r"bars\.xlsx: unknown format; expected \.csv, \.csv\.gz or \.parquet"):
         scan(tmp_path / "bars.xlsx", ("SPY",), 60)

@@ -153,6 +153,13 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
 
 
 @needs_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
+def test_an_address_where_nobody_answers_is_told_at_once(search: Search, address: str) -> None:
+    with pytest.raises(RuntimeError, match=rf"no Ray cluster at '{address}' .*: give host:port of its head"):
+        run_search(replace(search, ray=address), lambda _: None)
+
+
+@needs_ray
 def test_a_missing_cluster_is_told_in_one_line(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(RuntimeError, match=r"no Ray cluster at 'auto' .*: start one, or use --ray local"):
