@@ -218,8 +218,8 @@ def test_a_full_disk_is_said_with_what_to_do(
         (tmp_path / f".{name}.part").symlink_to("/dev/full")
     assert main(["report", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
-        "train-and-export: [Errno 28] No space left on device for the run's folder or the store: make room, and give "
-        "the same command again to go on\n"
+        f"train-and-export: {tmp_path / 'report.html'}: No space left on device: make room, and give the same command "
+        "again to go on\n"
     )
 
 
