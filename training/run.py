@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from torch import nn
 
 from training import baselines
@@ -34,7 +35,7 @@ from training.pool import Flag, stop_on_signals, work_through
 from training.report import files, write_report
 from training.run_folder import STUDY_FILE, code_version, held, machine, open_run, write_whole
 from training.settings import Settings, requests_of
-from training.study import Baseline, Study, Trial, encode
+from training.study import Baseline, Fold, Study, Trial, encode
 from training.tasks import (
     Chosen,
     Compared,
@@ -213,35 +214,32 @@ class _Run:
         )
 
     def _openings(self) -> list[Line]:
-        return [
-            Line(
-                kind="opening",
-                utc=utc_now(),
-                strategy=self._settings.strategy,
-                data_sha256=self._prepared.data.info.sha256,
-                first=fold.test[0],
-                last=fold.test[-1],
-                study=self._name,
-                note=f"fold {index + 1}, code {self._prepared.version}",
-            )
-            for index, fold in enumerate(self._prepared.folds)
-        ]
+        version = self._prepared.version
+        return [self._opening(fold, f"fold {i + 1}, code {version}") for i, fold in enumerate(self._prepared.folds)]
 
     def _line(self, trial: Trial) -> Line:
         fold = self._prepared.folds[trial.fold]
         found = figures(trial.test.sessions, float(self._prepared.trading.paper.cash_usd))
         deviation = found.session_deviation
-        return Line(
+        opened = self._opening(fold, f"fold {trial.fold + 1}, {trial.reward}, seed {trial.seed}")
+        return msgspec.structs.replace(
+            opened,
             kind="trial",
+            sharpe=found.session_return / deviation if deviation > 0.0 else 0.0,
+            settings_sha256=self._digest,
+        )
+
+    def _opening(self, fold: Fold, note: str) -> Line:
+        """The opening of the fold's test sessions."""
+        return Line(
+            kind="opening",
             utc=utc_now(),
             strategy=self._settings.strategy,
             data_sha256=self._prepared.data.info.sha256,
             first=fold.test[0],
             last=fold.test[-1],
             study=self._name,
-            sharpe=found.session_return / deviation if deviation > 0.0 else 0.0,
-            settings_sha256=self._digest,
-            note=f"fold {trial.fold + 1}, {trial.reward}, seed {trial.seed}",
+            note=note,
         )
 
     def _study(self, trials: Sequence[Trial], chosen: Sequence[int], compared: Sequence[Compared]) -> Study:
