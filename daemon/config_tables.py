@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from daemon.core.limits import Broker, Contracts, Execution, Paper, Risk, Sizing, Trading
+from daemon.core.limits import Basket, Broker, Contracts, Execution, Paper, Risk, Sizing, Trading
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
 _Positive = Annotated[int, Ge(1)]
@@ -140,6 +140,7 @@ class Settings(BaseModel):
     execution: Execution = Field(default_factory=Execution)
     risk: Risk = Field(default_factory=Risk)
     broker: Broker = Field(default_factory=Broker)
+    basket: Basket = Field(default_factory=Basket)
     paper: Paper = Field(default_factory=Paper)
 
     def trading(self) -> Trading:
@@ -150,6 +151,7 @@ class Settings(BaseModel):
             execution=self.execution,
             risk=self.risk,
             broker=self.broker,
+            basket=self.basket,
             paper=self.paper,
         )
 

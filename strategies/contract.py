@@ -6,6 +6,7 @@ A strategy sees bars and a `View`, emits observations, and turns the policy's ra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -52,18 +53,49 @@ class Spec(msgspec.Struct, frozen=True):
     recurrent_shape: tuple[int, ...] | None = None  # hidden state carried between decisions
 
 
+class DailySpec(Spec, frozen=True):
+    """A strategy that decides once a session on daily bars and holds whole shares of `symbols`, by baskets.
+
+    `history_bars` is W: the newest W bars of a symbol are all that an observation may depend on. A `continuous` policy
+    answers with one action in [-1, 1] for each of `actions`, any other with one logit for each.
+    """
+
+    continuous: bool = False
+    capital_usd: int = 100_000  # what dry run and training start with
+
+
+class Portfolio(msgspec.Struct, frozen=True, gc=False):
+    """The desk's money and shares at a decision; tuples in the spec's order of symbols.
+
+    One unit of a continuous action is `shares_per_unit` shares, or shares for `notional_per_unit` USD where that is
+    not 0. A weight that would change by less than `band` stays as it is.
+    """
+
+    cash: float  # USD
+    equity: float  # USD, cash and shares at `prices`
+    shares: tuple[int, ...]
+    prices: tuple[float, ...]  # USD a share, the last known; 0.0 where none is
+    shares_per_unit: int = 100
+    notional_per_unit: float = 0.0
+    band: float = 0.0
+
+
 class View(msgspec.Struct, frozen=True, gc=False):
-    """What a strategy may know of the desk at a bar's close."""
+    """What a strategy may know of the desk at a bar's close, or at a daily decision."""
 
     now_ns: int
     session: Session
     side: int = 0  # +1 holds calls, -1 holds puts, 0 flat
     position_return: float = 0.0  # unrealised, marked at the last known mid: mid / average entry price - 1
     position_age_min: float = 0.0  # minutes since the first fill of the open position
+    portfolio: Portfolio | None = None  # of daily strategies alone
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """The policy's raw answer to one observation: finite logits, one for each action of the spec."""
+    """The policy's raw answer to one observation: finite logits, one for each action of the spec.
+
+    Of a continuous policy (`DailySpec.continuous`) these are the actions themselves, each within [-1, 1].
+    """
 
     logits: tuple[float, ...]
     hidden: bytes = b""
@@ -96,6 +128,31 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     choice: Choice
     resolved: int  # index of the action after resolution against the position held
     target: Target
+
+
+class Leg(msgspec.Struct, frozen=True, gc=False):
+    """Hold `goal` whole shares of `symbol`."""
+
+    symbol: str
+    goal: int
+
+
+class Basket(msgspec.Struct, frozen=True, gc=False):
+    """What a daily strategy wants to hold: one leg for each symbol that shall change, none where all stays as it is.
+
+    Sells come before buys. Buys come in the order of the legs and for as long as the cash lasts: who goes short of cash
+    is the last one.
+    """
+
+    legs: tuple[Leg, ...] = ()
+
+
+class Rebalance(msgspec.Struct, frozen=True, gc=False):
+    """A daily strategy's decision. `choice` None for a continuous policy; `name` says what it comes to in one word."""
+
+    choice: Choice | None
+    name: str  # an action's name, or `rebalance` and `hold` of a continuous policy
+    basket: Basket
 
 
 class Observation:
@@ -142,3 +199,38 @@ class Strategy(Protocol):
 
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Decision]:
         """Turn the policy's answer into a target."""
+
+
+class DailyStrategy(Protocol):
+    """A strategy whose spec is a `DailySpec`: pure functions over a state, as in `Strategy`.
+
+    Bars are adjusted for splits and dividends as of the newest one. A bar's `start_ns` is midnight in New York.
+    """
+
+    @property
+    def spec(self) -> DailySpec: ...
+
+    @property
+    def state_type(self) -> type[Any]: ...
+
+    def start(self) -> Any:
+        """The state before any bar."""
+
+    def remember(self, state: Any, bars: tuple[Bar, ...]) -> Any:
+        """Keep the final bars of one session or several, in the order of time; one of a known start replaces it."""
+
+    def readjust(self, state: Any, symbol: str, bars: tuple[Bar, ...]) -> Any:
+        """Replace all bars of `symbol` by newly adjusted ones, oldest first."""
+
+    def known(self, state: Any) -> Mapping[str, tuple[Bar, ...]]:
+        """The bars that the state keeps, by symbol, oldest first, at most W of each; symbols without any are absent."""
+
+    def observe(self, state: Any, bars: tuple[Bar, ...], view: View) -> tuple[Any, Observation | None]:
+        """The observation of a decision at `view.now_ns`, None while not warm. Called once for each decision.
+
+        `bars` are the running session's so far, or none; they are looked at and not kept. What the strategy remembers of
+        its own decisions (the equity of each) goes into the state here.
+        """
+
+    def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
+        """Turn the policy's answer into a basket; a recurrent policy's `answer.hidden` goes into the state here."""

@@ -39,6 +39,7 @@ class SessionResult:
     premium_usd: float  # paid for all buys
     held_min: int
     minutes: int  # in which a position could be held
+    capital_usd: float = 0.0  # with which this session began; 0: the study's, with which every session begins
 
     @property
     def decisions_flat(self) -> int:

@@ -88,6 +88,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     network: str  # "mlp" or "lstm"
     reward: str  # of the headline; other rewards among the trials are the ablation
     capital_usd: float
+    compounds: bool = False  # one account through all sessions of a fold, each with its own `capital_usd`
     code_version: str
     settings: dict[str, Any]  # steps, seeds, coefficients, precision, ...
     machine: dict[str, str]  # torch, threads, device, platform

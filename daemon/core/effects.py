@@ -42,8 +42,9 @@ class SubmitOrder(Effect, frozen=True, tag=True):
     side: int  # +1 buy, -1 sell
     quantity: int
     limit_price: Decimal | None
-    intent: str  # buy_to_open, sell_to_close, or buy_to_close for shares owed
+    intent: str  # buy_to_open, sell_to_close, or buy_to_close for shares owed; "" for the shares of a daily desk
     valid_until_ns: int
+    auction: bool = False  # into the opening auction (`opg`) instead of the day
 
 
 class CancelOrder(Effect, frozen=True, tag=True):

@@ -170,6 +170,39 @@ class QuotesReceived(Event, frozen=True, tag=True):
     quotes: tuple[Quote, ...]
 
 
+class Price(msgspec.Struct, frozen=True, gc=False):
+    """A price of a share in USD, exact."""
+
+    symbol: str
+    price: Decimal
+
+
+class PricesPrinted(Event, frozen=True, tag=True):
+    """Shares traded at these prices; `opening` for the opening auction. A replay's market fills orders at them."""
+
+    date: str
+    opening: bool
+    prices: tuple[Price, ...]
+
+
+class RebalanceDue(Event, frozen=True, tag=True):
+    """A daily desk decides now; all that it may know has been told before. The first one of a `date` counts.
+
+    `running` are the running session's bars so far where the desk decides before the close, none where it decides on
+    complete bars before the open.
+    """
+
+    date: str  # of the session in which the basket is traded
+    running: tuple[Bar, ...] = ()
+
+
+class HistoryAdjusted(Event, frozen=True, tag=True):
+    """A split or dividend: all daily bars of `symbol`, adjusted anew, replace those that are known. Oldest first."""
+
+    symbol: str
+    bars: tuple[Bar, ...]
+
+
 class ClockTicked(Event, frozen=True, tag=True):
     """Time passed; every rule that waits for a time is looked at."""
 
@@ -361,6 +394,9 @@ AnyEvent = (
     | BarCorrected
     | BarRejected
     | QuotesReceived
+    | PricesPrinted
+    | RebalanceDue
+    | HistoryAdjusted
     | ClockTicked
     | SessionEnded
     | PolicyAnswered
@@ -395,6 +431,9 @@ FEED_EVENTS: tuple[type[Event], ...] = (
     BarClosed,
     BarCorrected,
     BarRejected,
+    PricesPrinted,
+    RebalanceDue,
+    HistoryAdjusted,
     ClockTicked,
     SessionEnded,
 )

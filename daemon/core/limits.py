@@ -108,6 +108,30 @@ class Broker:
 
 
 @dataclass(frozen=True, slots=True)
+class Basket:
+    """When and how a daily desk rebalances its shares. Weights are parts of the equity."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    decide: Literal["after_close", "before_close"] = (
+        "after_close"  # on complete bars for the next open, or on the day's
+    )
+    before_close_min: Annotated[int, Ge(2), Le(120)] = 10  # when a desk that decides before the close does so
+    before_open_min: Annotated[int, Ge(3), Le(240)] = 15  # when one that decides after the close sends its sells
+    auction: bool = True  # sells decided after the close go into the opening auction
+    shares_per_unit: Annotated[int, Ge(1)] = 100  # one unit of a continuous action (daily_rebalancer)
+    notional_per_unit_usd: Usd = Decimal(0)  # the same in USD; 0: by shares
+    band: Annotated[float, Ge(0), Lt(1)] = 0.0  # a weight that would change by less stays (regime_switcher)
+    price_slack: Annotated[float, Ge(0), Lt(1)] = 0.002  # limit = ask x (1 + slack), bid x (1 - slack)
+    reprice_s: Annotated[int, Gt(0)] = 60  # a working order is cancelled and re-priced after this
+    price_collar: Annotated[float, Gt(0), Lt(1)] = 0.05  # no order further than this from the last known price
+    end_before_close_min: Annotated[int, Ge(1), Le(390)] = 5  # what is not done by then is given up for the day
+    order_weight_max: Annotated[float, Gt(0)] = 1.0  # one order
+    position_weight_max: Annotated[float, Gt(0)] = 1.05  # one symbol after the order
+    gross_weight_max: Annotated[float, Gt(0)] = 1.05  # all positions and buys under way
+    turnover_max: Annotated[float, Gt(0)] = 2.05  # of one basket: bought and sold
+
+
+@dataclass(frozen=True, slots=True)
 class Paper:
     """The paper broker and the option market of dry run and replay. Sources of the fees: docs/PAPER.md."""
 
@@ -126,6 +150,8 @@ class Paper:
     half_spread_min_usd: Annotated[float, Ge(0)] = 0.005
     open_interest: Count = 1000
     strikes_each_side: Annotated[int, Ge(1)] = 25  # whole dollars listed around the previous session's last close
+    share_cost_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.001")  # of the traded value of shares
+    share_wait_rate: Annotated[Decimal, Ge(0), Lt(1)] = Decimal("0.0002")  # dearer, for buys that wait for the sells
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,4 +164,5 @@ class Trading:
     execution: Execution = field(default_factory=Execution)
     risk: Risk = field(default_factory=Risk)
     broker: Broker = field(default_factory=Broker)
+    basket: Basket = field(default_factory=Basket)
     paper: Paper = field(default_factory=Paper)
