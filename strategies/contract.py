@@ -228,8 +228,8 @@ class DailyStrategy(Protocol):
     def observe(self, state: Any, bars: tuple[Bar, ...], view: View) -> tuple[Any, Observation | None]:
         """The observation of a decision at `view.now_ns`, None while not warm. Called once for each decision.
 
-        `bars` are the running session's so far, or none; they are looked at and not kept. What the strategy remembers of
-        its own decisions (the equity of each) goes into the state here.
+        `bars` are the running session's so far, or none; they are looked at and not kept. What the strategy remembers
+        of its own decisions (the equity of each) goes into the state here.
         """
 
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
