@@ -112,9 +112,7 @@ class Basket:
     """When and how a daily desk rebalances its shares. Weights are parts of the equity."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    decide: Literal["after_close", "before_close"] = (
-        "after_close"  # for the next open, or on the running day
-    )
+    decide: Literal["after_close", "before_close"] = "after_close"  # for the next open, or on the running day
     before_close_min: Annotated[int, Ge(2), Le(120)] = 10  # when a desk that decides before the close does so
     before_open_min: Annotated[int, Ge(3), Le(240)] = 15  # when one that decides after the close sends its sells
     auction: bool = True  # sells decided after the close go into the opening auction
