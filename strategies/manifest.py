@@ -16,10 +16,14 @@ MANIFEST_FILE = "manifest.json"
 
 
 class Golden(msgspec.Struct, frozen=True):
-    """Observations of the strategy's golden tape (float32 bytes, row-major) and the logits torch gave for them."""
+    """Observations of the strategy's golden tape (float32 bytes, row-major) and the logits torch gave for them.
+
+    A recurrent policy answered them as one sequence from the zero state; `hidden` is its state after each.
+    """
 
     observations: tuple[bytes, ...]
-    logits: tuple[tuple[float, ...], ...]
+    logits: tuple[tuple[float, ...], ...]  # of a continuous policy its actions
+    hidden: tuple[bytes, ...] = ()  # float32, little endian; empty for policies without a memory
 
 
 class Training(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ import onnxruntime
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.shell.model_store import LoadedModel, ModelError
-from strategies.contract import Observation, Spec, Strategy
+from strategies.contract import DailySpec, Observation, Spec, Strategy
 from strategies.golden import golden_observations
 from strategies.manifest import POLICY_FILE
 
@@ -26,6 +26,7 @@ CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
 INPUT_TOLERANCE = 1e-6  # largest difference of a golden observation's value
 LOGIT_TOLERANCE = 1e-4  # largest difference of a golden logit
+ACTION_MOST = 1.0 + 1e-6  # of a continuous policy, whose last operation may round
 
 _FATAL = 4  # onnxruntime's log severity: a run that fails says so by its exception, not on standard error
 _FAILURES: tuple[type[Exception], ...] = (Exception,)  # onnxruntime's exceptions share no other base
@@ -47,7 +48,17 @@ class _Buffer:
 class OnnxPolicy:
     """A verified policy over preallocated buffers: one caller at a time. Made by `open`."""
 
-    __slots__ = ("_binding", "_hidden", "_logits", "_next_hidden", "_observation", "_run", "provider", "version")
+    __slots__ = (
+        "_binding",
+        "_continuous",
+        "_hidden",
+        "_logits",
+        "_next_hidden",
+        "_observation",
+        "_run",
+        "provider",
+        "version",
+    )
 
     def __init__(self, session: Any, spec: Spec, version: str) -> None:
         """Bind buffers of the spec's shapes to an `onnxruntime.InferenceSession` whose signature was checked."""
@@ -56,7 +67,8 @@ class OnnxPolicy:
         self._run = session.run_with_iobinding
         self._binding = session.io_binding()
         self._observation = self._bound("input", "observation", spec.observation_shape)
-        self._logits = self._bound("output", "logits", (len(spec.actions),))
+        self._continuous = is_continuous(spec)
+        self._logits = self._bound("output", answer_name(spec), (len(spec.actions),))
         self._hidden = self._next_hidden = None
         if spec.recurrent_shape is not None:
             self._hidden = self._bound("input", "hidden", spec.recurrent_shape)
@@ -83,8 +95,9 @@ class OnnxPolicy:
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed:
         """The raw logits for the question's observation, as an event at `now_ns`; a failure is an event too.
 
-        Failures: an observation or hidden state of another size or not finite, logits or a next hidden state that
-        are not finite, and whatever onnxruntime raises.
+        A recurrent policy starts from the zero state where the observation brings no hidden state. Failures: an
+        observation or hidden state of another size or not finite, logits or a next hidden state that are not finite,
+        actions of a continuous policy beyond [-1, 1], and whatever onnxruntime raises.
         """
         try:
             logits, hidden = self._infer(question.observation)
@@ -105,7 +118,7 @@ class OnnxPolicy:
             raise ValueError(f"observation of shape {observation.shape}, expected {self._observation.shape}")
         _fill(self._observation, observation.data, "observation")
         if self._hidden is not None:
-            _fill(self._hidden, observation.hidden, "hidden state")
+            _fill(self._hidden, observation.hidden or bytes(self._hidden.size), "hidden state")
         elif observation.hidden:
             raise ValueError(
                 f"hidden state of {len(observation.hidden)} bytes, expected none: the policy has no memory"
@@ -114,6 +127,8 @@ class OnnxPolicy:
         logits = self._logits.values.tolist()
         if not isfinite(sum(logits)):  # of float32 values in float64: finite if and only if all are
             raise ValueError(f"logits {logits}, expected finite ones: the model is broken for this observation")
+        if self._continuous and not -ACTION_MOST <= min(logits) <= max(logits) <= ACTION_MOST:
+            raise ValueError(f"actions from {min(logits)} to {max(logits)}, expected -1 to 1: export the model again")
         after = self._next_hidden
         if after is None:
             return tuple(logits), b""
@@ -136,16 +151,40 @@ class OnnxPolicy:
             difference = _first_difference(recorded, np.frombuffer(mine.data, "<f4").tolist(), INPUT_TOLERANCE)
             if difference:
                 raise _differs(model, "golden input", f"{number} differs: {difference}, this code's observation")
+        self._check_answers(model, observations)
+
+    def _check_answers(self, model: LoadedModel, observations: tuple[Observation, ...]) -> None:
+        """Each golden answer again. A recurrent policy answers them as one sequence that begins at the zero state."""
+        golden, hidden = model.manifest.golden, b""
+        if (found := len(golden.hidden)) != (expected := len(observations) if self._hidden is not None else 0):
+            raise _differs(model, "golden output", f"there are {found} hidden states, expected {expected}")
         for number, (mine, logits) in enumerate(zip(observations, golden.logits, strict=True)):
             try:
-                answered, _ = self._infer(mine)
+                answered, hidden = self._infer(Observation(mine.data, mine.shape, hidden))
             except _FAILURES as error:
                 raise _differs(model, "golden output", f"{number} fails: {error}") from error
             difference = _first_difference(answered, logits, LOGIT_TOLERANCE)
+            if not difference and self._hidden is not None:
+                difference = _first_difference(_numbers(hidden), _numbers(golden.hidden[number]), LOGIT_TOLERANCE)
             if difference:
                 raise _differs(
                     model, "golden output", f"{number} differs on {self.provider}: {difference}, the manifest's"
                 )
+
+
+def is_continuous(spec: Spec) -> bool:
+    """Whether the policy answers with actions in [-1, 1] instead of logits."""
+    return isinstance(spec, DailySpec) and spec.continuous
+
+
+def answer_name(spec: Spec) -> str:
+    """The name of the graph's first output."""
+    return "actions" if is_continuous(spec) else "logits"
+
+
+def _numbers(data: bytes) -> list[float]:
+    """Float32 bytes as numbers; none where they are no whole numbers of four bytes."""
+    return [] if len(data) % 4 else np.frombuffer(data, dtype="<f4").tolist()
 
 
 def _fill(buffer: _Buffer, data: bytes, what: str) -> None:
@@ -208,7 +247,7 @@ def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
 def _check_signature(session: Any, model: LoadedModel, spec: Spec) -> None:
     """Names, types and shapes of inputs and outputs; the first dimension is the batch: free, or 1."""
     inputs = {"observation": spec.observation_shape}
-    outputs: dict[str, tuple[int, ...]] = {"logits": (len(spec.actions),)}
+    outputs: dict[str, tuple[int, ...]] = {answer_name(spec): (len(spec.actions),)}
     if spec.recurrent_shape is not None:
         inputs["hidden"] = outputs["next_hidden"] = spec.recurrent_shape
     for kind, nodes, wanted in (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs)):

@@ -17,7 +17,7 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.shell.model_store import LoadedModel, ModelError, load
 from daemon.shell.policy import CPU, CUDA, OnnxPolicy
-from strategies.contract import Observation, Spec, Strategy, View
+from strategies.contract import DailySpec, Observation, Spec, Strategy, View
 from strategies.golden import golden_observations
 from strategies.manifest import POLICY_FILE, Golden
 from strategies.option_scalper import OptionScalper
@@ -379,11 +379,25 @@ def recurrent_graph() -> bytes:
     )
 
 
-def remembering() -> OnnxPolicy:
-    model = loaded(
-        recurrent_graph(), lambda seen: (seen.array().reshape(-1) @ INTO @ OUT).tolist(), strategy=Remembering()
+def remembered() -> LoadedModel:
+    """The manifest's golden answers are those of one sequence from the zero state, by numpy."""
+    model = loaded(recurrent_graph(), lambda _: [0.0] * 6, strategy=Remembering())
+    states, state = [], np.zeros(MEMORY)
+    for observation in GOLDEN:
+        state = state / 2 + observation.array().reshape(-1).astype(np.float64) @ INTO
+        states.append(state)
+    return with_golden(
+        model,
+        msgspec.structs.replace(
+            model.manifest.golden,
+            logits=tuple(tuple((state @ OUT).tolist()) for state in states),
+            hidden=tuple(state.astype("<f4").tobytes() for state in states),
+        ),
     )
-    return opened(model, Remembering())
+
+
+def remembering() -> OnnxPolicy:
+    return opened(remembered(), Remembering())
 
 
 def test_a_hidden_state_is_fed_back_by_the_caller_and_carries_what_was_seen() -> None:
@@ -397,9 +411,35 @@ def test_a_hidden_state_is_fed_back_by_the_caller_and_carries_what_was_seen() ->
         assert event.logits == pytest.approx(expected @ OUT, abs=1e-5)
 
 
-def test_a_hidden_state_that_is_missing_cut_or_not_finite_fails() -> None:
+def test_without_a_hidden_state_a_policy_with_a_memory_starts_from_zeros() -> None:
     runtime = remembering()
-    assert "hidden state of 0 bytes, expected 16" in failed(runtime, ask(np.zeros(SHAPE)))
+    runtime.answer(ask(GOLDEN[1].array(), np.ones(MEMORY, dtype="<f4").tobytes()), 7)
+    begun, told = (runtime.answer(ask(GOLDEN[0].array(), hidden), 7) for hidden in (b"", bytes(4 * MEMORY)))
+    assert begun == told
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ((), "there are 0 hidden states, expected 7"),
+        ((bytes(12),) * 7, "found 4 values, expected 3"),
+        ((bytes(13),) * 7, "found 4 values, expected 0"),
+        ((np.full(MEMORY, 1e3, dtype="<f4").tobytes(),) * 7, "expected 1000.0"),
+    ],
+)
+def test_a_policy_that_remembers_something_else_than_its_manifest_says_is_refused(
+    hidden: tuple[bytes, ...], said: str
+) -> None:
+    model = remembered()
+    check, text = refusal(
+        with_golden(model, msgspec.structs.replace(model.manifest.golden, hidden=hidden)), Remembering()
+    )
+    assert check == "golden output"
+    assert said in text
+
+
+def test_a_hidden_state_that_is_cut_or_not_finite_fails() -> None:
+    runtime = remembering()
     assert "hidden state of 12 bytes, expected 16" in failed(runtime, ask(np.zeros(SHAPE), bytes(12)))
     broken = np.full(MEMORY, np.nan, dtype="<f4").tobytes()
     assert "hidden state holds NaN" in failed(runtime, ask(np.zeros(SHAPE), broken))
@@ -407,3 +447,53 @@ def test_a_hidden_state_that_is_missing_cut_or_not_finite_fails() -> None:
 
 def test_a_graph_without_a_hidden_state_is_refused_for_a_strategy_that_has_one() -> None:
     assert refusal(plain(), Remembering())[0] == "graph inputs"
+
+
+# --- policies whose answers are actions -----------------------------------------------------------------------------
+
+
+class Acting(OptionScalper):
+    """The scalper as a strategy whose policy answers with six numbers from -1 to 1."""
+
+    __slots__ = ()
+
+    @property
+    def spec(self) -> Spec:
+        plain = super().spec
+        return DailySpec(**{name: getattr(plain, name) for name in plain.__struct_fields__}, continuous=True)
+
+
+def acting(scale: float) -> LoadedModel:
+    """actions = scale x tanh(observation x matrix)."""
+    matrix = weights((460, 6))[0][0]
+    nodes = [
+        node("Flatten", ["observation"], "flat"),
+        node("MatMul", ["flat", "matrix"], "sum"),
+        node("Tanh", ["sum"], "bent"),
+        node("Mul", ["bent", "scale"], "actions"),
+    ]
+    constants = {"matrix": matrix, "scale": np.array(scale, dtype=np.float32)}
+    policy = graph(nodes, {"observation": ("batch", *SHAPE)}, {"actions": ("batch", 6)}, constants)
+    return loaded(
+        policy,
+        lambda seen: (scale * np.tanh(seen.array().reshape(-1).astype(np.float64) @ matrix)).tolist(),
+        strategy=Acting(),
+    )
+
+
+def test_the_actions_of_a_continuous_policy_come_as_they_are() -> None:
+    event = opened(acting(1.0), Acting()).answer(ask(np.full(SHAPE, 50.0)), 7)
+    assert isinstance(event, PolicyAnswered)
+    expected = np.tanh(np.full(460, 50.0) @ weights((460, 6))[0][0].astype(np.float64))
+    assert event.logits == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_action_beyond_one_fails_and_is_no_golden_answer() -> None:
+    check, text = refusal(acting(1.5), Acting())
+    assert check == "golden output"
+    assert "expected -1 to 1" in text
+
+
+def test_a_policy_of_logits_is_refused_where_actions_are_expected() -> None:
+    model = loaded(mlp(LAYERS), lambda seen: forward(LAYERS, seen.array()), strategy=Acting())
+    assert refusal(model, Acting())[0] == "graph outputs"
