@@ -20,6 +20,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from daemon.config_checks import ADDRESSES, contradictions, sim_start_ns, values
 from daemon.config_tables import Settings
+from daemon.core.strategy_rules import CHANGES
+from strategies.registry import STRATEGIES
 
 __all__ = (
     "ADDRESSES",
@@ -38,6 +40,9 @@ ENVIRONMENT_PREFIX = "RLTRADER_"
 OTHER_VARIABLES = ("RLTRADER_DATA",)  # not settings: where the tests find recorded data
 EXIT_CODE = 2
 DEFAULT_CONFIG = Path("config.toml")
+
+STRATEGY_DEFAULT, FILE, FILE_STRATEGY, ENVIRONMENT, COMMAND_LINE = range(5)  # who wins, the last one first
+NOT_OF_A_STRATEGY = frozenset(("desk", "paths", "alpaca", "clock", "service", "log", "journal"))
 
 KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
@@ -113,7 +118,9 @@ def defaults() -> dict[str, dict[str, object]]:
 def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
     """The settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
 
-    `overrides` maps dotted keys (`paths.state_dir`) to what the command line gave; None means not given.
+    What the strategy changes in the defaults (`daemon.core.strategy_rules`) lies below the file, the file's tables for
+    that strategy (`[daily_rebalancer.risk]`) above its other tables. `overrides` maps dotted keys (`paths.state_dir`)
+    to what the command line gave; None means not given.
     Raises ConfigError with one line for each problem found.
     """
     merged = _Merged(defaults())
@@ -122,7 +129,8 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
     merged.add_environment(os.environ)
     for key, value in overrides.items():
         if value is not None:
-            merged.put(key, value, "the command line")
+            merged.put(key, value, "the command line", COMMAND_LINE)
+    merged.add_strategy()
     if merged.problems:
         raise _refusal(merged.problems)
     try:
@@ -137,7 +145,7 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
 
 
 class _Merged:
-    """The three sources laid over one another: the values, where each came from, and what is wrong already."""
+    """The sources laid over one another: the values, where each came from, and what is wrong already."""
 
     def __init__(self, known: Mapping[str, Mapping[str, object]]) -> None:
         self.tables: dict[str, dict[str, object]] = {}
@@ -145,6 +153,9 @@ class _Merged:
         self._defaults = {f"{section}.{key}": value for section, keys in known.items() for key, value in keys.items()}
         self._sections = tuple(known)
         self._origins: dict[str, str] = {}
+        self._ranks: dict[str, int] = {}
+        self._of_strategies: dict[str, dict[str, object]] = {}  # the file's, by dotted key
+        self._file = ""
 
     def add_file(self, path: Path) -> None:
         try:
@@ -156,13 +167,43 @@ class _Merged:
         for section, keys in tables.items():
             if isinstance(keys, dict) and section in self._sections:
                 for key, value in keys.items():
-                    self.put(f"{section}.{key}", value, str(path))
+                    self.put(f"{section}.{key}", value, str(path), FILE)
+            elif isinstance(keys, dict) and section in STRATEGIES | CHANGES:
+                self._add_table_of(section, keys, str(path))
             elif section in self._sections:
                 self.problems.append(f"{section} is {keys!r} (from {path}): expected a table: write [{section}]")
             else:
                 secrets = [key for key in keys if _SECRET.search(key)] if isinstance(keys, dict) else []
                 for key in secrets or [""]:
-                    self._refuse(f"{section}.{key}" if key else section, str(path), self._sections)
+                    self._refuse(f"{section}.{key}" if key else section, str(path), (*self._sections, *STRATEGIES))
+
+    def _add_table_of(self, strategy: str, tables: Mapping[str, object], path: str) -> None:
+        """The file's tables for one strategy; they count when it is the desk's."""
+        self._file, found = path, self._of_strategies.setdefault(strategy, {})
+        for table, keys in tables.items():
+            if not isinstance(keys, dict):
+                expected = f"expected a table: write [{strategy}.{table}]"
+                self.problems.append(f"{strategy}.{table} is {keys!r} (from {path}): {expected}")
+                continue
+            for key, value in keys.items():
+                name = f"{table}.{key}"
+                if name not in self._defaults or table in NOT_OF_A_STRATEGY:
+                    allowed = [known for known in self._defaults if known.partition(".")[0] not in NOT_OF_A_STRATEGY]
+                    self._refuse(f"{strategy}.{name}", path, [f"{strategy}.{known}" for known in allowed])
+                else:
+                    found[name] = value
+
+    def add_strategy(self) -> None:
+        """What the desk's strategy changes, once it is known which that is."""
+        name = self.tables.get("desk", {}).get("strategy", self._defaults["desk.strategy"])
+        if not isinstance(name, str):
+            return
+        for table, keys in CHANGES.get(name, {}).items():
+            for key, value in keys.items():
+                self._defaults[f"{table}.{key}"] = value
+                self.put(f"{table}.{key}", value, f"default of {name}", STRATEGY_DEFAULT)
+        for key, value in self._of_strategies.get(name, {}).items():
+            self.put(key, value, f"{self._file}, [{name}.{key.partition('.')[0]}]", FILE_STRATEGY)
 
     def add_environment(self, variables: Mapping[str, str]) -> None:
         known = {_variable(key): key for key in self._defaults}
@@ -171,16 +212,26 @@ class _Merged:
                 continue
             if name in known:
                 key = known[name]
-                self.put(key, _listed(text) if isinstance(self._defaults[key], tuple) else text, f"environment {name}")
+                self.put(
+                    key,
+                    _listed(text) if isinstance(self._defaults[key], tuple) else text,
+                    f"environment {name}",
+                    ENVIRONMENT,
+                )
             else:
                 self._refuse(name, "the environment", (*known, *OTHER_VARIABLES))
 
-    def put(self, key: str, value: object, origin: str) -> None:
-        """One value; refused here when the key is unknown or the kind is one that pydantic would bend into shape."""
+    def put(self, key: str, value: object, origin: str, rank: int) -> None:
+        """One value; refused here when the key is unknown or the kind is one that pydantic would bend into shape.
+
+        A value of a higher rank stays.
+        """
         if key not in self._defaults:
             self._refuse(key, origin, self._defaults)
             return
-        self._origins[key] = origin
+        if self._ranks.get(key, -1) > rank:
+            return
+        self._origins[key], self._ranks[key] = origin, rank
         if isinstance(value, bool) and not isinstance(self._defaults[key], bool):
             self.problems.append(self.problem(key, value, f"a value like {_shown(self._defaults[key])}"))
         section, _, name = key.partition(".")

@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 
 from daemon.config import ConfigError, Credentials, Settings, credentials, defaults, load, sim_start_ns
 from daemon.core.limits import Trading
+from daemon.core.strategy_rules import CHANGES, trading_for
+from strategies.contract import DailySpec
+from strategies.registry import STRATEGIES, strategy
 
 SHIPPED = Path(__file__).resolve().parent.parent / "config.toml"
 
@@ -39,6 +42,11 @@ def write(folder: Path, text: str) -> Path:
 
 def test_the_shipped_file_shows_every_key_with_its_default() -> None:
     shown = tomllib.loads(SHIPPED.read_text())
+    of_strategies = {name: shown.pop(name) for name in CHANGES}
+    assert of_strategies == {
+        name: {table: {key: float(str(value)) for key, value in keys.items()} for table, keys in tables.items()}
+        for name, tables in CHANGES.items()
+    }
     assert {section: list(keys) for section, keys in shown.items()} == {
         section: list(keys) for section, keys in defaults().items()
     }
@@ -53,7 +61,8 @@ def test_every_key_of_the_shipped_file_has_a_comment_that_names_its_default() ->
             keys += 1
             assert re.match(r"# \S.{10,} Default: .+\.$", comment), line
             assert comment.endswith(f"Default: {match[2]}."), line
-    assert keys == sum(len(section) for section in defaults().values())
+    of_strategies = sum(len(keys) for tables in CHANGES.values() for keys in tables.values())
+    assert keys == sum(len(section) for section in defaults().values()) + of_strategies
 
 
 def test_the_command_line_beats_the_environment_which_beats_the_file(
@@ -64,6 +73,58 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(
     monkeypatch.setenv("RLTRADER_RISK__STALE_BAR_S", "62")
     risk = load(path, {"risk.confidence_min": 0.8, "risk.spread_max": None}).risk
     assert (risk.confidence_min, risk.stale_bar_s, risk.gap_min, risk.spread_max) == (0.8, 62, 4, 0.10)
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_a_strategy_starts_with_its_own_defaults_whether_the_shipped_file_is_read_or_not(name: str) -> None:
+    chosen = {"desk.strategy": name}
+    assert load(SHIPPED, chosen).trading() == load(None, chosen).trading() == trading_for(name)
+    spec = strategy(name).spec
+    assert isinstance(spec, DailySpec)
+    assert trading_for(name).paper.cash_usd == spec.capital_usd
+
+
+def test_what_a_strategy_does_not_change_is_as_for_all() -> None:
+    assert trading_for("option_scalper") == Trading() == load(SHIPPED, {}).trading()
+    assert trading_for("regime_switcher").execution == Trading().execution
+    assert set(CHANGES) <= set(STRATEGIES)
+
+
+def test_a_strategys_table_beats_the_common_one_and_the_environment_beats_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "[risk]\ndaily_loss_max = 0.11\n[regime_switcher.risk]\ndaily_loss_max = 0.12\ndrawdown_max = 0.3\n"
+    path = write(tmp_path, text)
+    assert load(path, {}).risk.daily_loss_max == 0.11
+    assert load(path, {"desk.strategy": "regime_switcher"}).risk.daily_loss_max == 0.12
+    assert load(path, {"desk.strategy": "daily_rebalancer"}).risk.daily_loss_max == 0.11
+    monkeypatch.setenv("RLTRADER_RISK__DAILY_LOSS_MAX", "0.13")
+    monkeypatch.setenv("RLTRADER_DESK__STRATEGY", "regime_switcher")
+    risk = load(path, {}).risk
+    assert (risk.daily_loss_max, risk.drawdown_max) == (0.13, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[regime_switcher.risk]\ndaily_loss = 0.1\n", "did you mean regime_switcher.risk.daily_loss_max?"),
+        ("[regime_switcher.desk]\nname = 'x'\n", "regime_switcher.desk.name"),
+        ("[regime_switcher]\nrisk = 3\n", "write [regime_switcher.risk]"),
+        ("[regime_swicher.risk]\ndaily_loss_max = 0.1\n", "did you mean regime_switcher?"),
+    ],
+)
+def test_a_strategys_table_is_checked_also_where_another_strategy_runs(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        load(write(tmp_path, text), {})
+
+
+def test_a_wrong_value_in_a_strategys_table_is_named_with_its_table(tmp_path: Path) -> None:
+    path = write(tmp_path, "[regime_switcher.risk]\ndaily_loss_max = 7\n")
+    with pytest.raises(ConfigError) as caught:
+        load(path, {"desk.strategy": "regime_switcher"})
+    assert "risk.daily_loss_max is 7" in str(caught.value)
+    assert "[regime_switcher.risk]" in str(caught.value)
+    assert "default: 0.2)" in str(caught.value)
 
 
 def test_values_keep_their_kind_from_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
