@@ -1,7 +1,8 @@
 """The manifest beside every exported policy: what it is, what it was trained on, and how to prove it is that one.
 
 Written by the export, read by the model store. `policy.onnx` has one input `observation` (float32, batch x observation
-shape) and one output `logits` (float32, batch x actions); recurrent policies add `hidden` and `next_hidden`.
+shape) and one output (float32, batch x actions): `logits`, or `actions` of a continuous policy. Recurrent policies add
+the input `hidden` and the output `next_hidden` (float32, batch x hidden).
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from typing import Any
 
 import msgspec
 
+from strategies.contract import DailySpec, Spec
+
 FORMAT = 1
 POLICY_FILE = "policy.onnx"
 MANIFEST_FILE = "manifest.json"
 
 
-class Golden(msgspec.Struct, frozen=True):
+class Golden(msgspec.Struct, frozen=True, omit_defaults=True):
     """Observations of the strategy's golden tape (float32 bytes, row-major) and the logits torch gave for them.
 
     A recurrent policy answered them as one sequence from the zero state; `hidden` is its state after each.
@@ -55,6 +58,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, Any]
     promoted: bool
     note: str = ""
+
+
+def answer_name(spec: Spec) -> str:
+    """The name of the graph's first output."""
+    return "actions" if isinstance(spec, DailySpec) and spec.continuous else "logits"
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +24,23 @@ import onnxruntime
 import torch
 from torch import nn
 
-from strategies.contract import Strategy
+from strategies.contract import Spec, Strategy
 from strategies.golden import contract_hash, golden_observations
-from strategies.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, encode
+from strategies.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
 from training.kernels import plain_float32
 
 Float32Array = npt.NDArray[np.float32]
 
 OPSET = 20
-TOLERANCE = 1e-5  # largest difference of a logit between torch and onnxruntime
+TOLERANCE = 1e-5  # largest difference of a logit, an action or a hidden state between torch and onnxruntime
 CURRENT_FILE = "current"
+
+
+class Answered(NamedTuple):
+    """Answers, float32 (n, actions), and of a policy with a memory its states after each, float32 (n, *hidden)."""
+
+    answers: Float32Array
+    states: Float32Array | None = None
 
 
 class ExportError(Exception):
@@ -60,12 +67,15 @@ def export(policy: nn.Module, strategy: Strategy, release: Release, *, out: Path
     """Write `<out>/<strategy>/<version>/` and point `<out>/<strategy>/current` at it; returns the version's folder.
 
     Args:
-        policy: raw observations, float32 (batch, *observation shape), to logits, float32 (batch, actions).
+        policy: raw observations, float32 (batch, *observation shape), to logits, float32 (batch, actions); of a
+            continuous policy to actions in [-1, 1]. One with a memory takes the state, float32 (batch, *hidden), too
+            and answers with the next one as well.
         out: the model store. A version of the same name is replaced.
-        probes: float32 (n, *observation shape), real observations on which torch and onnxruntime must agree.
+        probes: float32 (n, *observation shape), real observations on which torch and onnxruntime must agree; a policy
+            with a memory sees them as one sequence.
 
     Raises:
-        ExportError: logits that are not finite, of another shape, or further than 1e-5 from onnxruntime's.
+        ExportError: answers that are not finite, of another shape, or further than 1e-5 from onnxruntime's.
     """
     shelf = out / strategy.spec.name
     shelf.mkdir(parents=True, exist_ok=True)
@@ -84,12 +94,43 @@ def export(policy: nn.Module, strategy: Strategy, release: Release, *, out: Path
 
 
 def run_onnx(path: Path, observations: Float32Array) -> Float32Array:
-    """Logits, float32 (n, actions), that onnxruntime gives for observations, float32 (n, *shape), on one thread."""
+    """Answers, float32 (n, actions), that onnxruntime gives to observations, float32 (n, *shape), on one thread.
+
+    Of a policy with a memory use `run_onnx_sequence`.
+    """
+    answers: Float32Array = _session(path).run(None, {"observation": observations})[0]
+    return answers
+
+
+def run_onnx_sequence(path: Path, observations: Float32Array, hidden: tuple[int, ...]) -> Answered:
+    """What onnxruntime gives to one sequence of observations that begins at the zero state, on one thread."""
+    session = _session(path)
+
+    def step(observation: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:
+        answer, after = session.run(None, {"observation": observation, "hidden": state})
+        return answer, after
+
+    return _in_sequence(step, observations, hidden)
+
+
+def _session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    logits: Float32Array = session.run(["logits"], {"observation": observations})[0]
-    return logits
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _in_sequence(
+    step: Callable[[Float32Array, Float32Array], tuple[Float32Array, Float32Array]],
+    observations: Float32Array,
+    hidden: tuple[int, ...],
+) -> Answered:
+    answers, states = [], []
+    state = np.zeros((1, *hidden), dtype=np.float32)
+    for index in range(len(observations)):
+        answer, state = step(observations[index : index + 1], state)
+        answers.append(answer)
+        states.append(state)
+    return Answered(np.concatenate(answers), np.concatenate(states))
 
 
 def _put(folder: Path, final: Path, aside: Path) -> None:
@@ -110,16 +151,12 @@ def _write(policy: nn.Module, strategy: Strategy, release: Release, folder: Path
     spec = strategy.spec
     golden = golden_observations(strategy)
     golden_array = np.stack([observation.array() for observation in golden])
-    golden_logits = _torch_logits(policy, golden_array)
-    if golden_logits.shape != (len(golden), len(spec.actions)) or not np.isfinite(golden_logits).all():
-        raise ExportError(
-            f"the policy gives logits of shape {golden_logits.shape}, finite: {np.isfinite(golden_logits).all()}; "
-            f"expected finite ones of shape {(len(golden), len(spec.actions))}: check the module and its training"
-        )
+    answered = _torch_answers(policy, spec, golden_array)
+    _check_answers(spec, answered.answers, len(golden))
     path = folder / POLICY_FILE
-    _write_synced(path, _onnx_bytes(policy, golden_array))
+    _write_synced(path, _onnx_bytes(policy, golden_array, spec.recurrent_shape, answer_name(spec)))
     for name, observations in (("golden", golden_array), ("real", probes), ("single", probes[:1])):
-        difference = float(np.abs(_torch_logits(policy, observations) - run_onnx(path, observations)).max())
+        difference = _difference(_torch_answers(policy, spec, observations), _onnx_answers(path, spec, observations))
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"torch and onnxruntime differ by {difference} on {len(observations)} {name} observations; expected at "
@@ -136,7 +173,8 @@ def _write(policy: nn.Module, strategy: Strategy, release: Release, folder: Path
         actions=spec.actions,
         golden=Golden(
             observations=tuple(observation.data for observation in golden),
-            logits=tuple(tuple(row) for row in golden_logits.tolist()),
+            logits=tuple(tuple(row) for row in answered.answers.tolist()),
+            hidden=() if answered.states is None else tuple(row.astype("<f4").tobytes() for row in answered.states),
         ),
         training=release.training,
         hyperparameters=release.hyperparameters,
@@ -150,17 +188,52 @@ def _write(policy: nn.Module, strategy: Strategy, release: Release, folder: Path
     return manifest
 
 
-def _onnx_bytes(policy: nn.Module, example: Float32Array) -> bytes:
+def _check_answers(spec: Spec, answers: Float32Array, count: int) -> None:
+    """Raises ExportError where `count` answers are not what the strategy's spec says."""
+    name, finite = answer_name(spec), bool(np.isfinite(answers).all())
+    if answers.shape != (count, len(spec.actions)) or not finite:
+        raise ExportError(
+            f"the policy gives {name} of shape {answers.shape}, finite: {finite}; expected finite ones of shape "
+            f"{(count, len(spec.actions))}: check the module and its training"
+        )
+    if name == "actions" and float(np.abs(answers).max()) > 1.0:
+        raise ExportError(
+            f"the policy gives actions from {answers.min()} to {answers.max()}; expected -1 to 1: end it with tanh"
+        )
+
+
+def _difference(one: Answered, other: Answered) -> float:
+    """The largest difference between answers, and between states where there are any."""
+    pairs = [(one.answers, other.answers)]
+    if one.states is not None and other.states is not None:
+        pairs.append((one.states, other.states))
+    return max(float(np.abs(mine - theirs).max()) for mine, theirs in pairs)
+
+
+def _onnx_answers(path: Path, spec: Spec, observations: Float32Array) -> Answered:
+    if spec.recurrent_shape is None:
+        return Answered(run_onnx(path, observations))
+    return run_onnx_sequence(path, observations, spec.recurrent_shape)
+
+
+def _onnx_bytes(
+    policy: nn.Module, example: Float32Array, hidden: tuple[int, ...] | None = None, answer: str = "logits"
+) -> bytes:
     """The policy as a serialised ONNX model with a dynamic batch, without traces of where it was exported."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here uses
+    inputs, outputs, given = ["observation"], [answer], [torch.from_numpy(example)]
+    if hidden is not None:
+        inputs, outputs = [*inputs, "hidden"], [*outputs, "next_hidden"]
+        given.append(torch.zeros(len(example), *hidden))
+    batch = torch.export.Dim("batch", min=1, max=1 << 20)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         program = torch.onnx.export(
             policy,
-            (torch.from_numpy(example),),
-            input_names=["observation"],
-            output_names=["logits"],
-            dynamic_shapes={"observation": {0: torch.export.Dim("batch", min=1, max=1 << 20)}},
+            tuple(given),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in given),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -183,10 +256,15 @@ def _onnx_bytes(policy: nn.Module, example: Float32Array) -> bytes:
 
 
 @torch.no_grad()
-def _torch_logits(policy: nn.Module, observations: Float32Array) -> Float32Array:
+def _torch_answers(policy: nn.Module, spec: Spec, observations: Float32Array) -> Answered:
+    def step(observation: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:
+        answer, after = policy(torch.from_numpy(observation), torch.from_numpy(state))
+        return answer.numpy(), after.numpy()
+
     with plain_float32():
-        logits: Float32Array = policy(torch.from_numpy(observations)).numpy()
-    return logits
+        if spec.recurrent_shape is not None:
+            return _in_sequence(step, observations, spec.recurrent_shape)
+        return Answered(policy(torch.from_numpy(observations)).numpy())
 
 
 def _write_synced(path: Path, data: bytes) -> None:
