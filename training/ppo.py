@@ -1,7 +1,8 @@
 """Proximal Policy Optimisation in one file: rollout, advantages, clipped loss, update; with or without a carried state.
 
-Knows no market: an environment is whatever observes and steps. On a CPU the same seed gives the same weights, byte for
-byte, also when a run was stopped at any update and continued from `Trainer.state_dict`.
+Actions are choices or, where the network has a parameter `log_std`, real numbers. Knows no market: an environment is
+whatever observes and steps. On a CPU the same seed gives the same weights, byte for byte, also when a run was stopped
+at any update and continued from `Trainer.state_dict`.
 
 Sources, by number in the comments: [1] Schulman et al. 2017, "Proximal Policy Optimization Algorithms";
 [2] Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation";
@@ -17,12 +18,33 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from training.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
 from training.kernels import keep_freed_memory
+from training.ppo_protocols import Batch, CarryingNetwork, Environment, Network, Step
+
+__all__ = [
+    "FIGURES",
+    "PRECISIONS",
+    "SCHEDULES",
+    "Batch",
+    "CarryingNetwork",
+    "Coefficients",
+    "Environment",
+    "Network",
+    "NotFiniteError",
+    "Progress",
+    "Step",
+    "Trainer",
+    "generalized_advantages",
+    "losses",
+    "make_deterministic",
+    "train",
+]
 
 SCHEDULES = ("linear", "cosine", "constant")
 PRECISIONS = ("float32", "bf16")
@@ -51,83 +73,6 @@ class Coefficients:
     rollout_steps: int = 64  # of each environment
     batch: int = 1024  # transitions of a minibatch: 300,000 steps take 3,040 of them, with 4096 760
     sequence: int = 32  # steps of a truncated back-propagation; only for networks that carry a state
-
-
-class Step(NamedTuple):
-    """What a step of `n` environments brought. Where an episode ended both ways at once, the true end counts."""
-
-    rewards: Tensor  # float32 (n,)
-    terminals: Tensor  # bool (n,): true ends, nothing follows
-    truncated: Tensor | None = (
-        None  # bool (n,): a time limit, the value of `last` is bootstrapped; None: there are none
-    )
-    last: Tensor | None = None  # float32 (n, *shape): the observations before the reset; needed where truncated
-
-
-class Environment(Protocol):
-    """Many environments stepped together on one device; a finished one restarts at once."""
-
-    def observe(self) -> Tensor:
-        """Raw observations, float32 (n, *shape). Asking twice changes nothing."""
-
-    def step(self, actions: Tensor) -> Step:
-        """Take int64 actions (n,)."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that the next steps depend on: tensors and plain numbers only (`torch.load` with weights_only)."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-
-
-@runtime_checkable
-class Network(Protocol):
-    """An `nn.Module` whose answer depends on one observation alone."""
-
-    def prepare(self, observations: Tensor) -> Tensor:
-        """What does not change in training (scaling), once for each observation; (n, *shape) to (n, *prepared)."""
-
-    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (batch, actions) and values (batch,)."""
-
-
-@runtime_checkable
-class CarryingNetwork(Protocol):
-    """An `nn.Module` that carries a hidden state from step to step."""
-
-    def prepare(self, observations: Tensor) -> Tensor:
-        """As in `Network`."""
-
-    def start(self, count: int) -> Tensor:
-        """The zero state, float32 (count, *hidden)."""
-
-    def forward(self, prepared: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: logits (n, actions), values (n,), the next state (n, *hidden)."""
-
-    def sequence(self, prepared: Tensor, hidden: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (steps, n, actions) and values (steps, n) of prepared observations (steps, n, *prepared).
-
-        `hidden` (n, *hidden) is the state before the first step; where `starts`, bool (steps, n), the state is zero
-        before that step.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Transitions of a rollout or a minibatch. `log_probabilities` and `values` are those at the time of acting.
-
-    A rollout's rows are steps x environments, flattened. With a carried state a minibatch's rows are steps x segments,
-    flattened; `hidden` is each segment's state before its first step, `starts` says where an episode began.
-    """
-
-    observations: Tensor  # prepared, float32 or bfloat16 (rows, *prepared)
-    actions: Tensor  # int64 (rows,)
-    log_probabilities: Tensor  # float32 (rows,), of the sampled actions, before resolution
-    advantages: Tensor  # float32 (rows,)
-    returns: Tensor  # float32 (rows,)
-    values: Tensor  # float32 (rows,)
-    hidden: Tensor | None = None  # float32 (segments, *hidden)
-    starts: Tensor | None = None  # bool (rows,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,10 +137,9 @@ def losses(
     """
     c = coefficients
     with _autocast(batch.observations.device, precision):
-        logits, values = _evaluate(network, batch)
+        outputs, values = _evaluate(network, batch)
     values = values.float()
-    log_all = torch.log_softmax(logits.float().T.contiguous(), dim=0)  # (actions, rows): five times as fast on a CPU
-    log_taken = log_all.gather(0, batch.actions.unsqueeze(0)).squeeze(0)
+    log_taken, entropy = evaluate(outputs.float(), log_deviations(network), batch.actions)
     log_ratio = log_taken - batch.log_probabilities
     ratio = log_ratio.exp()
     advantages = batch.advantages
@@ -206,7 +150,6 @@ def losses(
     if c.value_clip is not None:
         values = batch.values + (values - batch.values).clamp(-c.value_clip, c.value_clip)
     value_loss = (batch.returns - values).square().mean()
-    entropy = -(log_all.exp() * log_all).sum(dim=0).mean()
     loss = policy_loss - c.entropy * entropy + c.value * value_loss
     with torch.no_grad():
         kl = ((ratio - 1.0) - log_ratio).mean()
@@ -373,13 +316,10 @@ class Trainer:
                 if index % self._sequence == 0:
                     segments = index // self._sequence * c.environments
                     rollout.hidden[segments : segments + c.environments] = self._hidden
-            logits, values[index], following = self._forward(prepared, self._hidden)
-            log_all = torch.log_softmax(logits, dim=-1)
-            noise = torch.empty_like(log_all).exponential_(generator=self._generator)
-            taken = (log_all.exp() / noise).argmax(dim=-1, keepdim=True)  # the first of racing exponential clocks
-            rollout.actions[now] = taken.squeeze(1)
-            rollout.log_probabilities[now] = log_all.gather(1, taken).squeeze(1)
-            step = self.environment.step(rollout.actions[now])
+            outputs, values[index], following = self._forward(prepared, self._hidden)
+            taken, rollout.log_probabilities[now] = sample(outputs, log_deviations(self.network), self._generator)
+            rollout.actions[now] = taken
+            step = self.environment.step(within_bounds(rollout.actions[now]))
             rewards[index], ends[index] = self._rewards(step, following)
             self._starts = ends[index].clone()
             if following is not None:  # an episode begins from the zero state
@@ -401,13 +341,13 @@ class Trainer:
         return prepared.bfloat16() if self._precision == "bf16" and prepared.is_floating_point() else prepared
 
     def _forward(self, prepared: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Logits and values in float32, and the next hidden state."""
+        """Logits or means, and values, in float32, and the next hidden state."""
         with _autocast(self._device, self._precision):
             if hidden is None:
-                logits, values = self.network(prepared)
-                return logits.float(), values.float(), None
-            logits, values, following = self.network(prepared, hidden)
-            return logits.float(), values.float(), following.float()
+                outputs, values = self.network(prepared)
+                return outputs.float(), values.float(), None
+            outputs, values, following = self.network(prepared, hidden)
+            return outputs.float(), values.float(), following.float()
 
     def _rewards(self, step: Step, following: Tensor | None) -> tuple[Tensor, Tensor]:
         """Rewards, with the value of what a time limit cut off ([4] `collect_rollouts`), and where episodes ended."""
@@ -433,7 +373,7 @@ class Trainer:
             room, hidden = torch.empty((4, rows), device=self._device), self._hidden
             self._rollout = Batch(
                 prepared.new_empty((rows, *prepared.shape[1:])),
-                torch.empty(rows, dtype=torch.int64, device=self._device),
+                room_for_actions(rows, log_deviations(self.network), self._device),
                 room[0],
                 room[1],
                 room[2],
@@ -504,14 +444,14 @@ def train(
 
 
 def _evaluate(network: Network | CarryingNetwork, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits (rows, actions) and values (rows,)."""
+    """Logits or means (rows, actions) and values (rows,)."""
     if batch.hidden is None or batch.starts is None or not isinstance(network, CarryingNetwork):
-        logits, values = network(batch.observations)  # type: ignore[operator]
-        return logits, values
+        outputs, values = network(batch.observations)  # type: ignore[operator]
+        return outputs, values
     segments = batch.hidden.shape[0]
     observations = batch.observations.view(-1, segments, *batch.observations.shape[1:])
-    logits, values = network.sequence(observations, batch.hidden, batch.starts.view(-1, segments))
-    return logits.flatten(0, 1), values.flatten()
+    outputs, values = network.sequence(observations, batch.hidden, batch.starts.view(-1, segments))
+    return outputs.flatten(0, 1), values.flatten()
 
 
 def _step_unless(optimizer: torch.optim.Adam, broken: Tensor) -> None:

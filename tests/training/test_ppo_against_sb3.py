@@ -7,7 +7,7 @@ its log and its weights is compared.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -149,12 +149,19 @@ class CarryingTwin(nn.Module):
         return torch.stack(logits), torch.stack(values)
 
 
-def theirs(kind: Any, name: str, c: Coefficients, policy: dict[str, Any] | None = None, steps: bool = False) -> Any:
+def theirs(
+    kind: Any,
+    name: str,
+    c: Coefficients,
+    policy: dict[str, Any] | None = None,
+    steps: bool = False,
+    world: Callable[[], gymnasium.Env[np.ndarray, Any]] = Still,
+) -> Any:
     """Their algorithm, one minibatch to an epoch; without `steps` weights stay and gradients are not clipped."""
     still = {} if steps else {"optimizer_class": torch.optim.SGD}
     model = kind(
         name,
-        DummyVecEnv([Still] * ENVIRONMENTS),
+        DummyVecEnv([world] * ENVIRONMENTS),
         learning_rate=c.learning_rate if steps else 0.0,
         n_steps=STEPS,
         batch_size=ROWS,

@@ -1,0 +1,71 @@
+"""How actions are drawn from what a network answers, and how probable they are: a choice of one, or real numbers.
+
+No network and no loss here. Which of both it is, the logarithms of the standard deviations say: None for a choice.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+LOG_ROOT_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def log_deviations(network: object) -> Tensor | None:
+    """A network's parameter `log_std`, float32 (actions,); None where its answers are logits of a choice.
+
+    Raises:
+        TypeError: `log_std` is something else than a tensor with one dimension.
+    """
+    found = getattr(network, "log_std", None)
+    if found is not None and not (isinstance(found, Tensor) and found.dim() == 1):
+        what = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise TypeError(f"log_std is {what}: expected an nn.Parameter of shape (actions,)")
+    return found
+
+
+def room_for_actions(rows: int, log_std: Tensor | None, device: torch.device) -> Tensor:
+    """An unfilled tensor for drawn actions: int64 (rows,), or float32 (rows, actions)."""
+    if log_std is None:
+        return torch.empty(rows, dtype=torch.int64, device=device)
+    return torch.empty((rows, log_std.shape[0]), device=device)
+
+
+def within_bounds(actions: Tensor) -> Tensor:
+    """What an environment is given: choices as they are, numbers clipped to [-1, 1]."""
+    return actions.clamp(-1.0, 1.0) if actions.is_floating_point() else actions
+
+
+def sample(outputs: Tensor, log_std: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Actions drawn by `generator`, int64 (n,) or float32 (n, actions) not clipped, and their log-probabilities (n,).
+
+    Args:
+        outputs: float32 (n, actions), logits, or the means of normal distributions.
+        log_std: float32 (actions,); None: `outputs` are logits.
+    """
+    if log_std is None:
+        log_all = torch.log_softmax(outputs, dim=-1)
+        noise = torch.empty_like(log_all).exponential_(generator=generator)
+        taken = (log_all.exp() / noise).argmax(dim=-1, keepdim=True)  # the first of racing exponential clocks
+        return taken.squeeze(1), log_all.gather(1, taken).squeeze(1)
+    noise = torch.randn(outputs.shape, generator=generator, device=outputs.device)
+    actions = torch.addcmul(outputs, noise, log_std.exp())
+    return actions, evaluate(outputs, log_std, actions)[0]  # of what is stored, as training will find it
+
+
+def evaluate(outputs: Tensor, log_std: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (rows,) of actions drawn before, and the mean entropy, () in nats.
+
+    For numbers the density of independent normal distributions, log p = -sum((z^2 / 2 + log std + log(2 pi) / 2)) with
+    z = (action - mean) / std, and H = sum(log std + (1 + log(2 pi)) / 2).
+    """
+    if log_std is None:
+        log_all = torch.log_softmax(outputs.T.contiguous(), dim=0)  # (actions, rows): five times as fast on a CPU
+        log_taken = log_all.gather(0, actions.unsqueeze(0)).squeeze(0)
+        return log_taken, -(log_all.exp() * log_all).sum(dim=0).mean()
+    spread, count = log_std.sum(), log_std.shape[0]
+    errors = (actions - outputs) * torch.exp(-log_std)
+    squares = errors.square().sum(dim=1)
+    return -0.5 * squares - (spread + count * LOG_ROOT_TWO_PI), spread + count * (0.5 + LOG_ROOT_TWO_PI)
