@@ -13,13 +13,13 @@ from typing import Any
 from daemon.core.effects import AskPolicy
 from daemon.core.events import Event, PolicyAnswered, PolicyFailed
 from daemon.core.paper import PaperBroker
-from daemon.core.paper_state import PaperState
 from daemon.core.quote_paper import QuotePaperBroker
+from daemon.core.share_paper import SharePaperBroker
 from daemon.core.state import State
 from daemon.core.step import Core, Step
 
 Caused = Event | AskPolicy
-PaperMarket = PaperBroker | QuotePaperBroker
+PaperMarket = PaperBroker | QuotePaperBroker | SharePaperBroker
 PolicyEvent = PolicyAnswered | PolicyFailed
 ANSWERS = (PolicyAnswered, PolicyFailed)
 
@@ -29,17 +29,17 @@ class Divergence(ValueError):
 
 
 class Machine:
-    """One desk in memory: `state`, the paper broker's state (None with a real broker), and what is still to come."""
+    """One desk in memory: `state`, the paper broker's own (None with a real broker), and what is still to come."""
 
     __slots__ = ("core", "market", "market_state", "queue", "state")
 
     def __init__(
-        self, core: Core, state: State[Any], market: PaperMarket | None = None, market_state: PaperState | None = None
+        self, core: Core, state: State[Any], market: PaperMarket | None = None, market_state: Any = None
     ) -> None:
         self.core = core
         self.state = state
         self.market = market
-        self.market_state = market_state
+        self.market_state: Any = market_state  # what the market's `start` and `step` return
         self.queue: deque[Caused] = deque()
 
     @property

@@ -1,4 +1,4 @@
-"""The paper broker's books: cash, holdings, working orders and the market of the session, as one frozen value.
+"""The paper brokers' books: cash, holdings, working orders and the market of the session, as one frozen value each.
 
 Nothing here decides what trades. Invariant: JSON gives back an equal state, and holdings change by `with_trade` alone.
 """
@@ -65,9 +65,38 @@ class PaperState(msgspec.Struct, frozen=True):
     quotes: tuple[Quote, ...] = ()  # their last quotes of this session
 
 
-def broker_snapshot(state: PaperState, time_ns: int) -> BrokerSnapshot:
-    """What the paper broker answers to the question for cash, positions and open orders."""
-    positions = tuple(BrokerPosition(h.symbol, Decimal(h.quantity), h.average_price) for h in state.holdings)
+class ShareOrder(msgspec.Struct, frozen=True):
+    """An accepted order for whole shares; it trades whole or not at all. `reserved` is the USD that it may cost."""
+
+    client_order_id: str
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: Decimal | None
+    submitted_ns: int
+    auction: bool = False
+    reserved: Decimal = ZERO
+
+
+class SharePaperState(msgspec.Struct, frozen=True):
+    """All the paper broker of shares knows. JSON-encodable; a decoded copy continues exactly like the original."""
+
+    cash: Decimal
+    costs: Decimal = ZERO  # of all trades so far, in USD
+    reserved: Decimal = ZERO  # of the cash, for working buys
+    holdings: dict[str, Holding] = {}  # by symbol; none of quantity 0
+    orders: tuple[ShareOrder, ...] = ()  # working, in the order they came
+    session: Session | None = None  # None before the first and between sessions
+    asks: dict[str, Decimal] = {}  # the last known of this session: what a market buy has to be paid with
+    seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled
+
+
+def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> BrokerSnapshot:
+    """What the paper broker answers to the question for cash, positions (by symbol, of shares) and open orders."""
+    held = state.holdings
+    if isinstance(held, dict):
+        held = tuple(held[symbol] for symbol in sorted(held))
+    positions = tuple(BrokerPosition(h.symbol, Decimal(h.quantity), h.average_price) for h in held)
     return BrokerSnapshot(time_ns, state.cash, positions, tuple(order.client_order_id for order in state.orders))
 
 
@@ -81,18 +110,21 @@ def quantity_held(state: PaperState, symbol: str) -> int:
 
 
 def with_trade(holdings: tuple[Holding, ...], symbol: str, quantity: int, at: Decimal) -> tuple[Holding, ...]:
-    """Holdings after a trade of signed `quantity`: growing averages the price, shrinking keeps it, turning takes it."""
+    """Holdings after a trade of signed `quantity`, by the rule of `grown`; what comes to 0 is gone."""
     kept = tuple(holding for holding in holdings if holding.symbol != symbol)
     old = next((holding for holding in holdings if holding.symbol == symbol), Holding(symbol, 0, ZERO))
-    total = old.quantity + quantity
-    if total == 0:
-        return kept
-    average = at
-    if old.quantity * quantity >= 0:
+    new = grown(old, quantity, at)
+    return (*kept, new) if new.quantity else kept
+
+
+def grown(old: Holding, quantity: int, at: Decimal) -> Holding:
+    """A holding after a trade of signed `quantity`: growing averages its price, shrinking keeps, turning takes it."""
+    total, average = old.quantity + quantity, at
+    if total and old.quantity * quantity >= 0:
         average = (old.average_price * old.quantity + at * quantity) / total
     elif old.quantity * total > 0:
         average = old.average_price
-    return (*kept, Holding(symbol, total, average))
+    return Holding(old.symbol, total, average)
 
 
 @lru_cache(maxsize=65536)

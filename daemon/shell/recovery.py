@@ -18,9 +18,10 @@ from daemon.core.events import FEED_EVENTS, Event
 from daemon.core.limits import Trading
 from daemon.core.machine import Divergence, Machine, PaperMarket
 from daemon.core.paper import PaperBroker
-from daemon.core.paper_state import PaperState
+from daemon.core.paper_state import PaperState, SharePaperState
 from daemon.core.quote_paper import QuotePaperBroker
 from daemon.core.records import Row
+from daemon.core.share_paper import SharePaperBroker
 from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core
 from daemon.shell.journal import (
@@ -33,11 +34,12 @@ from daemon.shell.journal import (
     genesis,
     row_hash,
 )
-from strategies.contract import Strategy
+from strategies.contract import DailySpec, Spec, Strategy
 
-PAPER_BROKERS: dict[str, type[PaperMarket]] = {"replay": PaperBroker, "dry_run": QuotePaperBroker}
+REPLAY, DRY_RUN = "replay", "dry_run"  # the modes that have a paper broker
 _market_encoder = msgspec.json.Encoder(order="deterministic")
 _market_decoder = msgspec.json.Decoder(PaperState)
+_share_market_decoder = msgspec.json.Decoder(SharePaperState)
 
 
 class Recovered(NamedTuple):
@@ -63,21 +65,28 @@ def code_digest() -> str:
     return found.hexdigest()[:12]
 
 
+def paper_market(spec: Spec, mode: str, trading: Trading) -> PaperMarket | None:
+    """The paper broker that suits strategy and mode; None where a real one is outside."""
+    if mode not in (REPLAY, DRY_RUN):
+        return None
+    if isinstance(spec, DailySpec):
+        return SharePaperBroker(trading, spec.symbols, live=mode == DRY_RUN)
+    return PaperBroker(trading, spec.symbols[0]) if mode == REPLAY else QuotePaperBroker(trading, spec.symbols[0])
+
+
 def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> Machine:
     """A machine before any event; with the paper broker that suits the mode, or none where a real one is outside."""
     core = Core(strategy)
     state = core.start(identity, trading)
-    paper = PAPER_BROKERS.get(identity.mode)
-    if paper is None:
-        return Machine(core, state)
-    market = paper(trading, strategy.spec.symbols[0])
-    return Machine(core, state, market, market.start())
+    market = paper_market(strategy.spec, identity.mode, trading)
+    return Machine(core, state) if market is None else Machine(core, state, market, market.start())
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
     """Put a snapshot's state into the machine. Raises msgspec.ValidationError when this code has other states."""
     state: State[Any] = machine.core.decoder().decode(snapshot.state)
-    market_state = _market_decoder.decode(snapshot.market) if snapshot.market else None
+    decoder = _share_market_decoder if isinstance(machine.market, SharePaperBroker) else _market_decoder
+    market_state = decoder.decode(snapshot.market) if snapshot.market else None
     machine.state, machine.market_state = state, market_state
     machine.queue.clear()
     adopt_trading(machine)
@@ -121,7 +130,7 @@ def leave_out(machine: Machine, event: Event) -> None:
 def adopt_trading(machine: Machine) -> None:
     """The paper broker lives by the same trading rules as the state."""
     if machine.market is not None:
-        machine.market = type(machine.market)(machine.state.trading, machine.core.strategy.spec.symbols[0])
+        machine.market = paper_market(machine.core.strategy.spec, machine.state.identity.mode, machine.state.trading)
 
 
 def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
