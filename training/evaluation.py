@@ -36,8 +36,8 @@ class SessionResult:
     trades: int
     wins: int
     fees_usd: float
-    premium_usd: float  # paid for all buys
-    held_min: int
+    premium_usd: float  # paid for all buys of options; the value of all shares traded
+    held_min: int  # with a position; of shares the minutes times their part of the equity
     minutes: int  # in which a position could be held
     capital_usd: float = 0.0  # with which this session began; 0: the study's, with which every session begins
 
@@ -49,37 +49,37 @@ class SessionResult:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Figures over sessions. Returns are fractions of the capital with which every session begins."""
+    """Figures over sessions. Returns are fractions of the capital with which the session begins."""
 
     sessions: int
-    net_return: float  # the sum over sessions
+    net_return: float  # the sum over sessions, or compounded
     session_return: float  # the mean
     session_deviation: float  # the sample deviation
     sharpe_annual: float  # mean / deviation x sqrt(252); 0 without deviation
     worst_session: float
-    max_drawdown: float  # of the running sum of returns
+    max_drawdown: float  # of the running sum of returns, or of the account's highest equity
     trades: int
     trades_per_session: float
     win_rate: float
     fees_usd: float
-    turnover: float  # premium paid / capital, a session
+    turnover: float  # premium paid, or value traded / capital, a session
     exposure: float  # minutes with a position / minutes
 
 
-def figures(results: Sequence[SessionResult], capital_usd: float) -> Figures:
-    """The figures of at least one session."""
-    returns = [result.pnl_usd / capital_usd for result in results]
+def figures(results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False) -> Figures:
+    """The figures of at least one session; `compounds` where they are of one account that goes through all of them."""
+    returns = [result.pnl_usd / (result.capital_usd or capital_usd) for result in results]
     deviation = statistics.stdev(returns) if len(returns) > 1 else 0.0
     mean = statistics.fmean(returns)
-    running = peak = drawdown = 0.0
+    running = peak = drawdown = 0.0  # net return so far
     for value in returns:
-        running += value
+        running += value * (1.0 + running if compounds else 1.0)
         peak = max(peak, running)
-        drawdown = max(drawdown, peak - running)
+        drawdown = max(drawdown, (peak - running) / (1.0 + peak if compounds else 1.0))
     trades = sum(result.trades for result in results)
     return Figures(
         sessions=len(results),
-        net_return=math.fsum(returns),
+        net_return=running if compounds else math.fsum(returns),
         session_return=mean,
         session_deviation=deviation,
         sharpe_annual=mean / deviation * math.sqrt(252) if deviation > 0.0 else 0.0,
@@ -89,7 +89,7 @@ def figures(results: Sequence[SessionResult], capital_usd: float) -> Figures:
         trades_per_session=trades / len(results),
         win_rate=sum(result.wins for result in results) / trades if trades else 0.0,
         fees_usd=math.fsum(result.fees_usd for result in results),
-        turnover=sum(result.premium_usd for result in results) / capital_usd / len(results),
+        turnover=sum(r.premium_usd / (r.capital_usd or capital_usd) for r in results) / len(results),
         exposure=sum(result.held_min for result in results) / sum(result.minutes for result in results),
     )
 

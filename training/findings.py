@@ -1,6 +1,7 @@
 """What a report has found, as data: `report.json` is one `Findings`, made from a study by `training.report`.
 
-Computes nothing but whether an interval leaves zero out. Returns are fractions of the capital, added up over sessions.
+Computes nothing but whether an interval leaves zero out. Returns are fractions of the capital with which a session
+begins: added up over sessions, or compounded where one account goes through all of them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ REPORT_FILE = "report.json"
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """One player over all test sessions. Returns are fractions of the capital, added up, never compounded."""
+    """One player over all test sessions."""
 
     name: str
     description: str = ""
     figures: Summary
-    net_return: Interval  # the sum over sessions
+    net_return: Interval  # the sum over sessions, or compounded
     session_return: Interval  # the mean
     sharpe_annual: Interval
 
@@ -89,7 +90,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str
     network: str
     reward: str
-    capital_usd: float
+    capital_usd: float  # of every session, or of the account at its start
+    compounds: bool = False  # one account through all sessions of a fold
     data_file: str
     data_sha256: str
     synthetic: bool  # the bars were made up

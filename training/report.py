@@ -16,7 +16,8 @@ import numpy as np
 from training.calibration import calibration
 from training.criteria import judge
 from training.cross_validation import backtest_overfitting
-from training.findings import REPORT_FILE, Findings, encode
+from training.evaluation import SessionResult
+from training.findings import REPORT_FILE, Findings, Line, encode
 from training.overfitting import deflated_sharpe, effective_trials
 from training.report_lines import (
     denials,
@@ -67,7 +68,12 @@ def find(study: Study) -> Findings:
     returns = session_returns(results, capital)
     _, matrix = trial_matrix(study)
     ratios = [*sharpes(matrix.T).tolist(), *study.prior_sharpes]
-    policy = line_of("policy", "", results, capital)
+    one_account = study.compounds
+
+    def line(name: str, text: str, sessions: Sequence[SessionResult]) -> Line:
+        return line_of(name, text, sessions, capital, compounds=one_account)
+
+    policy = line("policy", "", results)
     entries = [entry for index in study.chosen for entry in study.trials[index].test.entries]
     correlation, chance = rank_correlation(study)
     findings = Findings(
@@ -77,6 +83,7 @@ def find(study: Study) -> Findings:
         network=study.network,
         reward=study.reward,
         capital_usd=capital,
+        compounds=one_account,
         data_file=study.data.file,
         data_sha256=study.data.file_sha256,
         synthetic=study.data.synthetic,
@@ -86,7 +93,7 @@ def find(study: Study) -> Findings:
         last_session=study.folds[-1].test[-1],
         seeds=min(len(seeds_of(study, fold)) for fold in range(len(study.folds))),
         policy=policy,
-        baselines=tuple(line_of(one.name, one.description, joined(one.folds), capital) for one in study.baselines),
+        baselines=tuple(line(one.name, one.description, joined(one.folds)) for one in study.baselines),
         over_baselines={
             one.name: paired_difference(returns, session_returns(joined(one.folds), capital)) for one in study.baselines
         },
@@ -111,7 +118,7 @@ def find(study: Study) -> Findings:
         detectable_fold=detectable(min(len(fold.test) for fold in study.folds), policy.figures.deviation)
         if len(study.folds) > 1
         else None,
-        scenarios=tuple(line_of(name, "", joined(folds), capital) for name, folds in study.scenarios.items()),
+        scenarios=tuple(line(name, "", joined(folds)) for name, folds in study.scenarios.items()),
         calibration=calibration(
             np.array([entry.confidence for entry in entries], dtype=np.float64),
             np.array([entry.pnl_usd > 0.0 for entry in entries], dtype=np.bool_),

@@ -12,7 +12,7 @@ from statistics import median
 
 from training import plots
 from training.findings import Findings
-from training.report_html import figure, paragraph, table, with_interval, with_share
+from training.report_html import figure, paragraph, table, variant_word, with_interval, with_share
 from training.study import Point, Study
 from training.wording import UNKNOWN, counted, number, share
 
@@ -76,7 +76,7 @@ def _chooses(f: Findings) -> str:
 def rewards_section(f: Findings) -> str:
     """HTML: the ablation, each reward over all its seeds and folds."""
     if f.imported:
-        return paragraph("The policy was trained elsewhere, by a reward that is not known here.")
+        return paragraph(f"The policy was trained elsewhere, by a {variant_word(f)} that is not known here.")
     rows = [
         (
             escape(line.reward),
@@ -88,13 +88,14 @@ def rewards_section(f: Findings) -> str:
         )
         for line in f.rewards
     ]
-    head = ("reward", "runs", "net return of a fold, IQM", "runs that earned", "trades a session", f"{f.reward} better")
+    word = variant_word(f)
+    head = (word, "runs", "net return of a fold, IQM", "runs that earned", "trades a session", f"{f.reward} better")
     notes = dict.fromkeys(line.net_return.note for line in f.rewards if line.net_return.note)
     compared = table(tuple(escape(one) for one in head), rows, "numbers") + "".join(
         paragraph(f"{note[:1].upper()}{note[1:]}.") for note in notes
     )
     if len(f.rewards) < 2:
-        return compared + paragraph(f"Only {f.reward} was trained, so whether another reward does better is not known.")
+        return compared + paragraph(f"Only {f.reward} was trained, so whether another {word} does better is not known.")
     spans = [
         plots.Span(
             line.reward,
@@ -106,9 +107,11 @@ def rewards_section(f: Findings) -> str:
         for line in f.rewards
     ]
     return compared + figure(
-        plots.intervals(spans, plots.percent, "net return of a fold's test sessions, IQM", "Rewards compared"),
+        plots.intervals(
+            spans, plots.percent, "net return of a fold's test sessions, IQM", f"{word.capitalize()}s compared"
+        ),
         "Interquartile mean over all seeds and folds, with the 95 % interval over seeds. Where the interval of the "
-        "probability holds 50 %, the rewards cannot be told apart. Whoever picks a reward by this table "
+        f"probability holds 50 %, the {word}s cannot be told apart. Whoever picks a {word} by this table "
         "has chosen on test sessions.",
     )
 
@@ -167,6 +170,8 @@ def luck_section(f: Findings) -> str:
 def confidence_section(f: Findings) -> str:
     """HTML: confidence at entry against trades that earned."""
     c = f.calibration
+    if f.compounds:
+        return paragraph("Not looked at: a basket of shares has no single outcome that a confidence could be held to.")
     if not c.bins or c.brier is None:
         return paragraph("The policy made no trade, so its confidence says nothing.")
     chart = figure(

@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from training.findings import Line
+from training.findings import Findings, Line
 from training.resampling import Interval
 from training.wording import UNKNOWN, number, percent, share
 
-PLAYER_STYLES = {"always flat": "flat", "buy and hold": "hold", "random": "random", "simple rule": "rule"}
+PLAYER_STYLES = {
+    "always flat": "flat",
+    "buy and hold": "hold",
+    "random": "random",
+    "simple rule": "rule",
+    "ALL_SPY": "hold",
+    "EQUAL_WEIGHT": "rule",
+    "equal weight": "rule",
+}
 Row = Sequence[str]
 
 
@@ -57,6 +65,11 @@ def sharpe(line: Line) -> str:
     if line.figures.deviation <= 0.0:
         return UNKNOWN
     return f"{number(found.estimate)} <small>{number(found.low)} to {number(found.high)}</small>"
+
+
+def variant_word(f: Findings) -> str:
+    """What the variants of a study's trials are called: rewards of option desks, settings of desks of shares."""
+    return "setting" if f.compounds else "reward"
 
 
 def style(name: str) -> str:

@@ -19,19 +19,30 @@ from training.significance import random_p_value
 from training.statistics import SESSIONS_A_YEAR, Series, session_returns, summarise
 from training.study import Played, Study
 
+ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
 
-def line_of(name: str, description: str, results: Sequence[SessionResult], capital_usd: float) -> Line:
+
+def line_of(
+    name: str, description: str, results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False
+) -> Line:
     """One player over all its sessions, with intervals. `description` may be empty."""
     returns = session_returns(results, capital_usd)
     mean = interval(returns, "mean")
     return Line(
         name=name,
         description=description,
-        figures=summarise(results, capital_usd),
-        net_return=_times(mean, len(returns)),  # the sum is the mean of as many sessions
+        figures=summarise(results, capital_usd, compounds=compounds),
+        net_return=_compounded(returns) if compounds else _times(mean, len(returns)),  # a sum is so many means
         session_return=mean,
         sharpe_annual=_times(interval(returns, "sharpe"), math.sqrt(SESSIONS_A_YEAR)),
     )
+
+
+def _compounded(returns: Series) -> Interval:
+    """The net return of an account: what the mean of its logarithmic returns comes to over as many sessions."""
+    found, count = interval(np.log1p(np.maximum(returns, ALL_BUT_LOST)), "mean"), len(returns)
+    grown = {name: math.expm1(getattr(found, name) * count) for name in ("estimate", "low", "high")}
+    return msgspec.structs.replace(found, **grown)
 
 
 def _times(found: Interval, factor: float) -> Interval:

@@ -11,10 +11,12 @@ from pathlib import Path
 from string import Template
 
 from training import plots
+from training.claims import REFERENCES
 from training.findings import Findings
 from training.report_evidence import confidence_section, learning_section, luck_section, rewards_section, seeds_section
-from training.report_html import figure, paragraph, table
+from training.report_html import figure, paragraph, table, variant_word
 from training.report_results import equity_section, folds_section, result_section, scenarios_section
+from training.report_words import limits, meanings
 from training.study import Study
 
 FRAME = Path(__file__).with_name("report_page.html")
@@ -26,14 +28,19 @@ def page(study: Study, findings: Findings) -> str:
         ("result", "Result beside the baselines", result_section(findings)),
         ("promotion", "Fit for real money?", _criteria(findings)),
         ("equity", "Equity over the test sessions", equity_section(study, findings)),
+        *_claims(study, findings),
         ("folds", "Fold by fold", folds_section(findings)),
         ("seeds", "Seeds", seeds_section(findings)),
-        ("reward", "Which reward trains better?", rewards_section(findings)),
+        ("reward", f"Which {variant_word(findings)} trains better?", rewards_section(findings)),
         ("luck", "How much is luck and selection?", luck_section(findings)),
-        ("costs", "Higher costs, later orders", scenarios_section(findings)),
+        (
+            "costs",
+            "Other costs, other times" if findings.compounds else "Higher costs, later orders",
+            scenarios_section(findings),
+        ),
         ("confidence", "Is the confidence worth anything?", confidence_section(findings)),
         ("learning", "How training went", learning_section(study)),
-        ("gates", "Entries that gates denied", _gates(findings)),
+        ("gates", "Orders that gates denied" if findings.compounds else "Entries that gates denied", _gates(findings)),
         ("made", "How it was made", _made(study, findings)),
     )
     titles = [*((key, title) for key, title, _ in sections), ("words", "What the words mean"), ("limits", "Limits")]
@@ -43,10 +50,28 @@ def page(study: Study, findings: Findings) -> str:
         mark="good" if passed else "bad",
         verdict=escape(findings.verdict),
         abstract=paragraph(" ".join(findings.abstract)),
+        meanings=meanings(compounds=findings.compounds),
+        limits=limits(escape(_survivorship(study)), compounds=findings.compounds),
         contents=" ".join(f'<a href="#{key}">{escape(title)}</a>' for key, title in titles),
         sections="".join(f'<section id="{key}"><h2>{title}</h2>{body}</section>' for key, title, body in sections),
     )
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def _claims(study: Study, f: Findings) -> list[tuple[str, str, str]]:
+    """The section on the reference's claims, for strategies that have one."""
+    reference = REFERENCES.get(study.strategy)
+    if reference is None:
+        return []
+    rows = [(escape(one.name), escape(one.claimed), escape(one.found(f, study))) for one in reference.claims]
+    differs = "".join(f"<li>{escape(text)}</li>" for text in reference.differs)
+    body = table(("", "the reference claims", "found here"), rows, "numbers") + f"<ul>{differs}</ul>"
+    return [("claims", "Beside what the reference claims", body)]
+
+
+def _survivorship(study: Study) -> str:
+    reference = REFERENCES.get(study.strategy)
+    return reference.survivorship if reference is not None else ""
 
 
 def _criteria(f: Findings) -> str:
@@ -66,12 +91,14 @@ def _criteria(f: Findings) -> str:
 
 
 def _gates(f: Findings) -> str:
+    what = "order" if f.compounds else "entry"
     if not f.denials:
-        return paragraph("No gate denied an entry on the test sessions.")
+        return paragraph(f"No gate denied an {what} on the test sessions.")
     rows = sorted(f.denials.items(), key=lambda item: (-item[1], item[0]))
     named = [(gate.replace("_", " "), count) for gate, count in rows]
     return figure(
-        plots.bars(named, "Denied entries by gate"), "Entries that the policy wanted and a gate denied, test sessions."
+        plots.bars(named, f"Denials by gate of an {what}"),
+        f"How often a gate denied an {what} that the policy wanted, test sessions.",
     )
 
 
@@ -80,8 +107,8 @@ def _made(study: Study, f: Findings) -> str:
     seconds = sum(trial.seconds for trial in study.trials)
     facts = [
         ("strategy and network", f"{study.strategy}, {study.network}"),
-        ("reward of the headline", "not known" if f.imported else study.reward),
-        ("capital of every session", f"{study.capital_usd:,.0f} USD"),
+        (f"{variant_word(f)} of the headline", "not known" if f.imported else study.reward),
+        ("capital at the start" if f.compounds else "capital of every session", f"{study.capital_usd:,.0f} USD"),
         (
             "bars",
             f"{data.file}, feed {data.feed}, {'made up' if data.synthetic else 'recorded'}, {data.sessions} sessions",

@@ -14,6 +14,7 @@ from training.findings import Findings, Line, told_apart
 from training.plots import NARROW, WIDE
 from training.report_html import Row, figure, paragraph, sharpe, style, table, with_interval
 from training.resampling import FEWEST, Interval
+from training.statistics import running, session_returns
 from training.study import Played, Study
 from training.wording import UNKNOWN, counted, number, percent, share
 
@@ -22,7 +23,8 @@ def result_section(f: Findings) -> str:
     """HTML: the policy and the baselines in one table, with intervals and what to beware of."""
     lines = (f.policy, *f.baselines)
     rows: list[Row] = [
-        ("net return, sum", *(with_interval(line.net_return) for line in lines)),
+        ("net return" if f.compounds else "net return, sum", *(with_interval(line.net_return) for line in lines)),
+        *([("a year", *(percent(line.figures.annual_return) for line in lines))] if f.compounds else []),
         ("in USD", *(number(line.figures.net_return * f.capital_usd, 0) for line in lines)),
         ("a session", *(percent(line.figures.mean, 3) for line in lines)),
         ("Sharpe ratio, annual", *(sharpe(line) for line in lines)),
@@ -36,16 +38,16 @@ def result_section(f: Findings) -> str:
         ("sessions that earned", *(_of(line, line.figures.hit_rate_sessions) for line in lines)),
         ("trades that earned", *(_of(line, line.figures.hit_rate_trades) for line in lines)),
         ("trades", *(f"{line.figures.trades:,}" for line in lines)),
-        ("turnover a session", *(number(line.figures.turnover) for line in lines)),
+        ("turnover a session", *(number(line.figures.turnover, 3 if f.compounds else 2) for line in lines)),
         ("time in the market", *(share(line.figures.exposure) for line in lines)),
-        ("fees, USD", *(number(line.figures.fees_usd, 0) for line in lines)),
+        ("costs, USD" if f.compounds else "fees, USD", *(number(line.figures.fees_usd, 0) for line in lines)),
     ]
     spans = [
         plots.Span(line.name, line.figures.net_return, line.net_return.low, line.net_return.high, style(line.name))
         for line in lines
     ]
     chart = figure(
-        plots.intervals(spans, plots.percent, "net return, sum of sessions", "Net return with 95 % interval"),
+        plots.intervals(spans, plots.percent, _net_label(f), "Net return with 95 % interval"),
         "Net return with its 95 % interval (stationary bootstrap). Players lived through the same "
         "sessions, so whether they can be told apart is in the differences session by session, not in these bars.",
     )
@@ -68,9 +70,18 @@ def result_section(f: Findings) -> str:
         + (f"<h3>Read with care</h3><ul>{notes}</ul>" if notes else "")
         + "</div></div>"
         + paragraph(
-            "All figures are after spread and fees. The spread is in the prices, so only fees have a line. " + _who(f)
+            (
+                "All figures are after costs. What waiting for the sells cost is in the prices of the buys. "
+                if f.compounds
+                else "All figures are after spread and fees. The spread is in the prices, so only fees have a line. "
+            )
+            + _who(f)
         )
     )
+
+
+def _net_label(f: Findings) -> str:
+    return "net return, compounded" if f.compounds else "net return, sum of sessions"
 
 
 def _who(f: Findings) -> str:
@@ -88,11 +99,10 @@ def _who(f: Findings) -> str:
 
 def equity_section(study: Study, f: Findings) -> str:
     """HTML: running sums over the test sessions, on a wide and a narrow page."""
-    capital = study.capital_usd
     players = [("policy", [study.trials[index].test for index in study.chosen])]
     banded = bool(f.random_ranges)
     players += [(one.name, list(one.folds)) for one in study.baselines if not (banded and one.name == "random")]
-    curves = [plots.Curve(name, style(name), _running(played, capital)) for name, played in players]
+    curves = [plots.Curve(name, style(name), _running(played, study)) for name, played in players]
     starts = list(accumulate((len(fold.test) for fold in study.folds), initial=0))
     band = None
     if banded:
@@ -104,6 +114,8 @@ def equity_section(study: Study, f: Findings) -> str:
         for kind, width in (("on-wide", WIDE), ("on-narrow", NARROW))
     )
     text = "Running sum of net returns, every session on the same capital. A date is the first test session of a fold."
+    if study.compounds:
+        text = "Equity / equity at the start − 1, at every close. The date is that of the first test session."
     if banded:
         text += " The grey band holds nine of ten random traders at each fold's end (straight lines between)."
     return f'<figure class="whole">{shown}<figcaption>{escape(text)}</figcaption></figure>'
@@ -130,7 +142,8 @@ def folds_section(f: Findings) -> str:
             )
         )
     head = ("fold", "seed chosen", "validation", "test", "trades", "random p", *(escape(name) for name in names))
-    text = "Net returns, summed over the fold's sessions. Random p is the share of random traders that did as well."
+    over = "over" if f.compounds else "summed over"
+    text = f"Net returns, {over} the fold's sessions. Random p is the share of random traders that did as well."
     if len(f.folds) == 1:
         text += " With one fold nothing says whether the result holds in another period."
     if f.detectable_fold is not None:
@@ -172,16 +185,21 @@ def scenarios_section(f: Findings) -> str:
         )
         for line in lines
     ]
-    return table(("", "net return", "Sharpe", "drawdown", "trades", "fees, USD"), rows, "numbers") + figure(
-        plots.intervals(spans, plots.percent, "net return, sum of sessions", "Sensitivity to costs and delay"),
+    return table(
+        ("", "net return", "Sharpe", "drawdown", "trades", "costs, USD" if f.compounds else "fees, USD"),
+        rows,
+        "numbers",
+    ) + figure(
+        plots.intervals(spans, plots.percent, _net_label(f), "Sensitivity to costs and delay"),
         "The same policy once more under other conditions. An edge that one bar of delay removes is not one to count "
         "on.",
     )
 
 
-def _running(played: Sequence[Played], capital_usd: float) -> list[plots.Point]:
-    returns = (session.pnl_usd / capital_usd for one in played for session in one.sessions)
-    return [(float(at), total) for at, total in enumerate(accumulate(returns, initial=0.0))]
+def _running(played: Sequence[Played], study: Study) -> list[plots.Point]:
+    sessions = [session for one in played for session in one.sessions]
+    returns = running(session_returns(sessions, study.capital_usd), compounds=study.compounds)
+    return list(enumerate((0.0, *returns.tolist())))
 
 
 def _scenario_name(line: Line, f: Findings) -> str:

@@ -1,7 +1,8 @@
 """What a series of session returns says: returns of a study's sessions, ratios, moments, and all figures of a player.
 
-Pure functions over float64 arrays of returns per session, as fractions of the capital with which every session begins;
-nothing compounds. Always a defined answer: where a figure has no meaning it is 0 and a note says why.
+Pure functions over float64 arrays of returns per session, as fractions of the capital with which the session begins. On
+the same capital every session nothing compounds; on one account through all of them (`compounds`) everything does.
+Always a defined answer: where a figure has no meaning it is 0 and a note says why.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Figures of one player over its sessions. Annual figures: 252 sessions a year."""
 
     sessions: int
-    net_return: float  # the sum
+    net_return: float  # the sum, or compounded
+    annual_return: float = 0.0  # of 252 sessions: mean x 252, or compounded
     mean: float  # a session
     deviation: float  # sample deviation of a session
     sharpe: float  # mean / deviation, a session
     sharpe_annual: float
     sortino_annual: float
     calmar: float  # mean of a year / largest drawdown
-    max_drawdown: float  # of the running sum
+    max_drawdown: float  # of the running sum, or of the account's highest equity
     worst_session: float
     skewness: float
     kurtosis: float  # raw: 3 for a normal distribution
@@ -41,14 +43,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     hit_rate_trades: float
     trades: int
     fees_usd: float
-    turnover: float  # premium paid / capital, a session
-    exposure: float  # minutes with a position / minutes
+    turnover: float  # premium paid, or value traded / capital, a session
+    exposure: float  # minutes with a position / minutes, of shares weighted with what they are of the equity
     notes: tuple[str, ...] = ()
 
 
 def session_returns(results: Sequence[SessionResult], capital_usd: float) -> Series:
-    """Returns per session, float64 (sessions,), as fractions of the capital."""
-    return np.array([result.pnl_usd for result in results], dtype=np.float64) / capital_usd
+    """Returns per session, float64 (sessions,), as fractions of what the session began with, else of the capital."""
+    began = [result.capital_usd or capital_usd for result in results]
+    return np.array([result.pnl_usd for result in results], dtype=np.float64) / np.array(began, dtype=np.float64)
 
 
 def headline(study: Study) -> tuple[SessionResult, ...]:
@@ -127,16 +130,42 @@ def sortino(returns: Series) -> float:
     return float(values.mean()) / downside if downside > 0.0 else 0.0
 
 
-def max_drawdown(returns: Series) -> float:
-    """Largest fall of the running sum from its peak (0 at first): capital is fixed per session, nothing compounds."""
-    running = np.concatenate(([0.0], np.cumsum(checked(returns))))
-    return float((np.maximum.accumulate(running) - running).max())
+def running(returns: Series, *, compounds: bool = False) -> Series:
+    """Net return after each session, float64 (sessions,): the running sum, or the account's growth."""
+    values = checked(returns)
+    if not compounds:
+        return np.cumsum(values)
+    return np.asarray(np.cumprod(1.0 + values) - 1.0, dtype=np.float64)
 
 
-def calmar(returns: Series) -> float:
-    """Mean return of a year (252 sessions, not compounded) / largest drawdown; 0 without a drawdown (Young 1991)."""
-    drawdown = max_drawdown(returns)
-    return float(np.mean(returns)) * SESSIONS_A_YEAR / drawdown if drawdown > 0.0 else 0.0
+def total(returns: Series, *, compounds: bool = False) -> float:
+    """Net return over all sessions: the sum, or compounded."""
+    values = checked(returns).tolist()
+    return math.prod(1.0 + value for value in values) - 1.0 if compounds else math.fsum(values)
+
+
+def annual_return(returns: Series, *, compounds: bool = False) -> float:
+    """Net return of 252 sessions: the mean times 252, or the growth rate; -1 where nothing is left."""
+    if not compounds:
+        return float(checked(returns).mean()) * SESSIONS_A_YEAR
+    grown = max(1.0 + total(returns, compounds=True), 0.0)
+    return float(grown ** (SESSIONS_A_YEAR / len(returns))) - 1.0
+
+
+def max_drawdown(returns: Series, *, compounds: bool = False) -> float:
+    """Largest fall from the highest point, the start among them.
+
+    Of the running sum where every session has the same capital; of an account that compounds, as a part of its peak.
+    """
+    found = np.concatenate(([0.0], running(returns, compounds=compounds)))
+    peak = np.maximum.accumulate(found)
+    return float(((peak - found) / (1.0 + peak if compounds else 1.0)).max())
+
+
+def calmar(returns: Series, *, compounds: bool = False) -> float:
+    """Return of a year (252 sessions) / largest drawdown; 0 without a drawdown (Young 1991)."""
+    drawdown = max_drawdown(returns, compounds=compounds)
+    return annual_return(returns, compounds=compounds) / drawdown if drawdown > 0.0 else 0.0
 
 
 def skewness(returns: Series) -> float:
@@ -157,12 +186,13 @@ def _moment(returns: Series, power: int, without: float) -> float:
     return float((centred**power).mean() / np.square(centred).mean() ** (power / 2))
 
 
-def summarise(results: Sequence[SessionResult], capital_usd: float) -> Summary:
+def summarise(results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False) -> Summary:
     """All figures of at least one session. Raises `ValueError` without any."""
     returns = checked(session_returns(results, capital_usd))
     trades, moved = sum(result.trades for result in results), int(np.count_nonzero(returns))
     minutes = sum(result.minutes for result in results)
-    deviation, drawdown = float(deviations(returns)), max_drawdown(returns)
+    deviation, drawdown = float(deviations(returns)), max_drawdown(returns, compounds=compounds)
+    turned = (result.premium_usd / (result.capital_usd or capital_usd) for result in results)
     notes = (
         (deviation <= 0.0, "no deviation between sessions: the Sharpe ratio has no meaning and counts as 0"),
         (not (returns < 0.0).any(), "no losing session: the Sortino ratio has no meaning and counts as 0"),
@@ -171,13 +201,14 @@ def summarise(results: Sequence[SessionResult], capital_usd: float) -> Summary:
     )
     return Summary(
         sessions=len(returns),
-        net_return=math.fsum(returns.tolist()),
+        net_return=total(returns, compounds=compounds),
+        annual_return=annual_return(returns, compounds=compounds),
         mean=float(returns.mean()),
         deviation=deviation,
         sharpe=sharpe(returns),
         sharpe_annual=annual(sharpe(returns)),
         sortino_annual=annual(sortino(returns)),
-        calmar=calmar(returns),
+        calmar=calmar(returns, compounds=compounds),
         max_drawdown=drawdown,
         worst_session=float(returns.min()),
         skewness=skewness(returns),
@@ -186,7 +217,7 @@ def summarise(results: Sequence[SessionResult], capital_usd: float) -> Summary:
         hit_rate_trades=sum(result.wins for result in results) / trades if trades else 0.0,
         trades=trades,
         fees_usd=math.fsum(result.fees_usd for result in results),
-        turnover=math.fsum(result.premium_usd for result in results) / capital_usd / len(returns),
+        turnover=math.fsum(turned) / len(returns),
         exposure=sum(result.held_min for result in results) / minutes if minutes else 0.0,
         notes=tuple(text for applies, text in notes if applies),
     )

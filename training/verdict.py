@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from training.claims import REFERENCES
 from training.findings import Findings, Judged, told_apart
 from training.study import Study
 from training.wording import counted, listed, number, percent
@@ -50,10 +51,11 @@ def abstract(f: Findings, study: Study) -> tuple[str, ...]:
     known = own.net_return.low < own.net_return.high
     bounds = f" (95 % interval {percent(own.net_return.low)} to {percent(own.net_return.high)})" if known else ""
     earned = (
-        f"The policy earned {percent(own.net_return.estimate)} of its capital in sum with "
+        f"The policy earned {percent(own.net_return.estimate)} {'' if f.compounds else 'of its capital in sum '}with "
         f"{counted(own.figures.trades, 'trade')}{bounds}."
     )
-    return f"Tested: {_tested(f, study)} {opened}", earned, re.sub(r"(?<=\d)%", " %", f.detectable.words)
+    known_today = [REFERENCES[f.strategy].survivorship] if f.strategy in REFERENCES else []
+    return f"Tested: {_tested(f, study)} {opened}", earned, *known_today, re.sub(r"(?<=\d)%", " %", f.detectable.words)
 
 
 def _tested(f: Findings, study: Study) -> str:
@@ -66,7 +68,8 @@ def _tested(f: Findings, study: Study) -> str:
             "among how many it was chosen, is not known: it may have learned from these very sessions."
         )
     runs = "once" if len(study.trials) == 1 else f"{len(study.trials)} times"
-    rewards = f"{listed([line.reward for line in f.rewards])} {'reward' if len(f.rewards) == 1 else 'rewards'}"
+    word = "setting" if f.compounds else "reward"
+    rewards = f"{listed([line.reward for line in f.rewards])} {word}{'s' * (len(f.rewards) > 1)}"
     return (
         f"the {f.network} network of {f.strategy}, trained {runs} ({counted(len(f.folds), 'fold')}, "
         f"{counted(f.seeds, 'seed')}, {rewards}), {span}, all later than what their fold was trained and chosen "
