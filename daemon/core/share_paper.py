@@ -58,8 +58,8 @@ class Offer(NamedTuple):
 
 
 def on_grid(price: float) -> Decimal:
-    """A positive price in USD on the grid of 1e-4, ties to even: the integer nearest to the float `price * 10_000`."""
-    return Decimal(round(price * 10_000)).scaleb(-4)
+    """A price in USD on the grid of 1e-4: the nearest to its shortest text, ties to even."""
+    return Decimal(repr(price)).quantize(GRID, ROUND_HALF_EVEN)
 
 
 class SharePaperBroker:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import islice
@@ -46,16 +46,17 @@ class TapeInfo(msgspec.Struct, frozen=True):
     interval_s: int  # the strategy's
     symbol_assumed: bool  # the file has no symbol column
     synthetic: str  # the label of a synthetic tape, empty for recorded data
+    adjusted: bool = False  # prices are multiplied by adj_close / close
 
     @property
     def first_date(self) -> str:
         """New York date (`YYYY-MM-DD`) of the earliest row."""
-        return str(_new_york_days(np.array([self.first_ns]))[0])
+        return str(new_york_days(np.array([self.first_ns]))[0])
 
     @property
     def last_date(self) -> str:
         """New York date (`YYYY-MM-DD`) of the latest row."""
-        return str(_new_york_days(np.array([self.last_ns]))[0])
+        return str(new_york_days(np.array([self.last_ns]))[0])
 
 
 def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
@@ -89,12 +90,11 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
             begun.add(place)
         first_ns, last_ns = min(first_ns, int(starts.min())), int(newest[-1])
         steps.add(starts)
-        days.update(_new_york_days(starts).tolist())
+        days.update(new_york_days(starts).tolist())
     if not counts:
         raise TapeError(f"{path}: the file has a header and no row; expected bars: check how it was written")
     if not any(symbol in counts for symbol in symbols):
-        found = ", ".join(sorted(counts)[:8])
-        raise TapeError(f"{path}: no row of {', '.join(symbols)}; found {found}: pass a tape of the strategy's symbols")
+        raise of_others(path, counts, symbols)
     if steps.wrong():
         raise TapeError(
             f"{path}: most bars are {steps.commonest_s()} s apart; expected bars of {interval_s} s: pass a tape of the "
@@ -164,11 +164,7 @@ class TapeSource:
         self._calendar = calendar
         self._skip = skip
         self._sessions = calendar.sessions
-        if info.first_date < calendar.sessions[0].date or calendar.sessions[-1].date < info.last_date:
-            raise TapeError(
-                f"{path}: the bars are from {info.first_date} to {info.last_date}, the calendar holds "
-                f"{calendar.sessions[0].date} to {calendar.sessions[-1].date}: load the calendar for the tape's dates"
-            )
+        check_calendar(path, info, calendar)
         daily = info.interval_s >= DAY_S
         begins = [midnight_ns(session.date) if daily else session.open_ns for session in self._sessions]
         self._begins = np.array(begins, dtype=np.int64)  # the start of a session's first bar
@@ -180,10 +176,7 @@ class TapeSource:
         events = self._events()
         skipped = sum(1 for _ in islice(events, self._skip))
         if skipped < self._skip:
-            raise TapeError(
-                f"{self._path}: the journal holds {self._skip} feed events, the tape has {skipped}: resume with the "
-                f"tape the journal was written from, or start with a fresh state directory"
-            )
+            raise read_too_far(self._path, self._skip, skipped)
         yield from events
 
     def _events(self) -> Iterator[Event]:
@@ -248,13 +241,38 @@ def _places(rows: Rows, symbols: tuple[str, ...]) -> npt.NDArray[np.int64]:
 
 
 def _detail(start_ns: int, now_ns: int, prices: Sequence[float]) -> str:
-    return f"{values_told(prices)}; start {_utc(start_ns)}, the tape is at {_utc(now_ns)}"
+    return f"{values_told(prices)}; start {utc_told(start_ns)}, the tape is at {utc_told(now_ns)}"
 
 
-def _utc(time_ns: int) -> str:
+def check_calendar(path: Path, info: TapeInfo, calendar: SessionCalendar) -> None:
+    """Raise TapeError when the calendar does not span the tape."""
+    if info.first_date < calendar.sessions[0].date or calendar.sessions[-1].date < info.last_date:
+        raise TapeError(
+            f"{path}: the bars are from {info.first_date} to {info.last_date}, the calendar holds "
+            f"{calendar.sessions[0].date} to {calendar.sessions[-1].date}: load the calendar for the tape's dates"
+        )
+
+
+def of_others(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> TapeError:
+    """The error of a tape that has rows, and none of the strategy's symbols."""
+    found, more = ", ".join(sorted(counts)[:8]), ", …" if len(symbols) > 8 else ""
+    wanted = f"{', '.join(symbols[:8])}{more}"
+    return TapeError(f"{path}: no row of {wanted}; found {found}: pass a tape of the strategy's symbols")
+
+
+def read_too_far(path: Path, journaled: int, found: int) -> TapeError:
+    """The error of a tape that has fewer events than were journaled from it."""
+    return TapeError(
+        f"{path}: the journal holds {journaled} feed events, the tape has {found}: resume with the "
+        f"tape the journal was written from, or start with a fresh state directory"
+    )
+
+
+def utc_told(time_ns: int) -> str:
+    """A time as a refusal tells it, to the second."""
     return f"{np.datetime64(time_ns, 'ns').astype('datetime64[s]')}Z"
 
 
-def _new_york_days(start_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
+def new_york_days(start_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
     """New York dates of bar starts. New York is four or five hours behind UTC; no bar starts from 23:00 to midnight."""
     return (start_ns - 4 * 3600 * _SECOND_NS).astype("datetime64[ns]").astype("datetime64[D]")

@@ -1,7 +1,8 @@
 """Bar files as numpy columns, a batch at a time: the one place that knows CSV, gzip and Parquet.
 
 Columns symbol (may be absent for a strategy of one symbol), timestamp (with a zone, or integer epoch nanoseconds),
-open, high, low, close, volume; others are ignored. What cannot be read raises `TapeError`; values are not judged here.
+open, high, low, close, volume, and adj_close where a reader adjusts by it; others are ignored. What cannot be read
+raises `TapeError`; values are not judged here.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 PRICES = ("open", "high", "low", "close", "volume")
+ADJUSTED = "adj_close"
 SYNTHETIC_KEY = b"synthetic"  # of a Parquet file's metadata; in CSV the comment line `# synthetic …` comes first
 _BATCH_ROWS = 16_384
 pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own pool keeps 10 MB more of what it once used
@@ -44,10 +46,19 @@ class Rows:
     prices: npt.NDArray[np.float64]  # (5, n): open, high, low, close, volume; NaN where the file has none
 
 
-class TapeFile:
-    """A bar file whose columns were checked. Raises TapeError for what it cannot be or must not be."""
+def adjusted(prices: npt.NDArray[np.float64], adj_close: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(5, n) open, high, low and close times adj_close / close, volume as it is; NaN or infinite where they are bad."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.concatenate((prices[:4] * (adj_close / prices[3]), prices[4:]))
 
-    def __init__(self, path: Path, symbols: tuple[str, ...]) -> None:
+
+class TapeFile:
+    """A bar file whose columns were checked. Raises TapeError for what it cannot be or must not be.
+
+    With `adjust`, prices are adjusted by the column adj_close where the file has it: `adjusts` says so.
+    """
+
+    def __init__(self, path: Path, symbols: tuple[str, ...], *, adjust: bool = False) -> None:
         self.path = path
         self.synthetic = ""
         self._comments = 0  # lines before the header
@@ -79,6 +90,9 @@ class TapeFile:
             )
         self._assumed = symbols[0]
         self._columns = list(required) if self.symbol_assumed else ["symbol", *required]
+        self.adjusts = adjust and ADJUSTED in columns
+        if self.adjusts:
+            self._columns.append(ADJUSTED)
         with _reading(path):
             self._check_timestamps()
 
@@ -142,7 +156,7 @@ class TapeFile:
             yield from file.iter_batches(_BATCH_ROWS, columns=self._columns, use_threads=False)
 
     def _csv_batches(self) -> Iterator[Any]:
-        types = dict.fromkeys(PRICES, pa.float64()) | {"symbol": pa.string()}
+        types = dict.fromkeys((*PRICES, ADJUSTED), pa.float64()) | {"symbol": pa.string()}
         types["timestamp"] = pa.int64() if self._epoch else _INSTANT
         with (
             self._bytes() as stream,
@@ -170,6 +184,8 @@ class TapeFile:
         prices = np.empty((len(PRICES), batch.num_rows))
         for row, name in enumerate(PRICES):
             prices[row] = batch.column(name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+        if self.adjusts:
+            prices = adjusted(prices, batch.column(ADJUSTED).cast(pa.float64()).to_numpy(zero_copy_only=False))
         if self.symbol_assumed:
             return Rows((self._assumed,), np.zeros(batch.num_rows, dtype=np.int64), start_ns, prices)
         symbols = batch.column("symbol").cast(pa.string()).fill_null("").dictionary_encode()
