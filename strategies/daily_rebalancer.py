@@ -1,11 +1,44 @@
 """`daily_rebalancer`: the closes and indicators of 50 stocks in, a basket of whole shares out, once a session.
 
-It says what to hold, never how to order it; no I/O, clock or random number.
+It says what to hold, never how to order it; no I/O, clock or random number. Invariant: every result is a function of
+the arguments alone; there is no cache.
 """
 
 from __future__ import annotations
 
-from strategies.contract import DailySpec
+from collections.abc import Mapping, Sequence
+from math import inf, isnan
+from operator import itemgetter
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from strategies.contract import (
+    Answer,
+    Bar,
+    Basket,
+    DailySpec,
+    Float32Array,
+    Leg,
+    Observation,
+    Portfolio,
+    Rebalance,
+    View,
+)
+from strategies.daily import (
+    Series,
+    count,
+    known_bars,
+    newest_start_ns,
+    no_bars,
+    portfolio_of,
+    prices,
+    readjusted,
+    remembered,
+    weekday_of,
+)
+from strategies.daily_features import INDICATOR_COUNT, PERIODS, indicators
 
 SYMBOLS = (
     "AAPL", "ADBE", "AMD", "AMGN", "AMZN", "AVGO", "BA", "BAC", "BKNG", "BMY",
@@ -53,3 +86,166 @@ SPEC = DailySpec(
     continuous=True,
     capital_usd=1_000_000,
 )
+
+DECLARATION: dict[str, object] = {
+    "bars": "adjusted as of the newest; a bar without usable prices (1e-6 to 1e9 USD) counts as none",
+    "warm": "one symbol at least has history_bars bars",
+    "indicators": "TA-Lib's functions on a symbol's last history_bars bars, MACD's line, fast %K; 0 where not finite",
+    "periods": PERIODS,
+    "portfolio": "cash and value in USD, whole shares",
+    "weekday": "0 Monday to 4 Friday, of the session that is decided for",
+    "tradable": "1: a bar of the newest session that any symbol has a bar of, and history_bars bars; else 0, and the "
+    "last known close and the indicators of its own last bars are shown, 0 where there is none",
+    "basket": "a < 0 sells int(held x -a); a > 0 buys int(a x shares_per_unit), or int(a x notional_per_unit / price) "
+    "where that is not 0; flag 0 changes nothing; sells first, buys by the largest action, ties by symbol",
+}
+"""All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
+
+
+class RebalancerState(msgspec.Struct, frozen=True, gc=False):
+    """All that later results depend on."""
+
+    series: Series  # each symbol's newest bars, at most `HISTORY_BARS`
+    tradable: tuple[bool, ...]  # the flags of the last observation, in the spec's order
+
+
+def vector(
+    market: npt.ArrayLike,
+    tradable: npt.ArrayLike,
+    *,
+    cash: npt.ArrayLike,
+    value: npt.ArrayLike,
+    shares: npt.ArrayLike,
+    weekday: npt.ArrayLike,
+) -> Float32Array:
+    """The observation, float32 (..., 803), of market columns (..., 700), flags (..., 50) and the portfolio's numbers.
+
+    `market` is a row of `strategies.daily_features.rebalancer_table`; `cash` and `value` in USD, `shares` (..., 50),
+    `weekday` 0 to 4 of the session that is decided for. One function for live and training.
+    """
+    columns = np.asarray(market)
+    out = np.empty((*columns.shape[:-1], WIDTH), dtype=np.float32)
+    out[..., :CASH] = columns
+    out[..., CASH] = cash
+    out[..., VALUE] = value
+    out[..., HOLDINGS] = shares
+    out[..., WEEKDAY] = weekday
+    out[..., TRADABLE] = tradable
+    return out
+
+
+def basket_of(
+    actions: Sequence[float],
+    flags: Sequence[float] | Sequence[bool],
+    portfolio: Portfolio,
+    symbols: Sequence[str] = SYMBOLS,
+) -> Basket:
+    """What the actions want to hold. One rule for live and training's tests; all sequences in the order of `symbols`.
+
+    Actions are float64, clipped to [-1, 1]. a < 0 sells int(held x -a) shares; a > 0 buys int(a x shares_per_unit), or
+    int(a x notional_per_unit / price) where that is not 0, and nothing without a price; int truncates. A flag of 0
+    leaves a symbol alone. Sells come first, buys by the largest action, ties by `symbols`. `ValueError` for a NaN or
+    when lengths differ.
+    """
+    sells: list[Leg] = []
+    buys: list[tuple[float, int, Leg]] = []
+    each = zip(symbols, actions, flags, portfolio.shares, portfolio.prices, strict=True)
+    for place, (symbol, action, flag, held, price) in enumerate(each):
+        if isnan(action):
+            raise ValueError(f"action of {symbol} is {action}, expected a number in [-1, 1]: check the model's output")
+        wanted = min(max(action, -1.0), 1.0)
+        if not flag:
+            continue
+        if wanted < 0.0:
+            if (sold := int(held * -wanted)) > 0:
+                sells.append(Leg(symbol, held - sold))
+        elif (bought := _bought(wanted, price, portfolio)) > 0:
+            buys.append((-wanted, place, Leg(symbol, held + bought)))
+    return Basket((*sells, *(leg for _, _, leg in sorted(buys, key=itemgetter(0, 1)))))
+
+
+def _bought(action: float, price: float, portfolio: Portfolio) -> int:
+    """Whole shares that a positive action buys at `price` USD; 0 without a price."""
+    if not 0.0 < price < inf:
+        return 0
+    if portfolio.notional_per_unit:
+        return int(action * portfolio.notional_per_unit / price)
+    return int(action * portfolio.shares_per_unit)
+
+
+class DailyRebalancer:
+    """The strategy over `RebalancerState`; see `strategies.contract.DailyStrategy`.
+
+    The masking rule: a symbol is tradable (flag 1) when it has a bar of the newest session that any symbol has a bar
+    of, and `HISTORY_BARS` bars; a bar without finite prices above 0 counts as none (`strategies.daily.usable`). Of a
+    symbol that is not, the last known close and the indicators of its own last bars are shown, 0 where there is none,
+    and `decide` leaves it alone.
+    """
+
+    __slots__ = ()
+
+    @property
+    def spec(self) -> DailySpec:
+        """The strategy in numbers."""
+        return SPEC
+
+    @property
+    def state_type(self) -> type[RebalancerState]:
+        """The type to decode a journaled state with."""
+        return RebalancerState
+
+    def start(self) -> RebalancerState:
+        """The state before any bar."""
+        return RebalancerState(no_bars(SPEC), (False,) * STOCKS)
+
+    def remember(self, state: RebalancerState, bars: tuple[Bar, ...]) -> RebalancerState:
+        """Keep final bars; one of a known start replaces it, others take their place in time."""
+        return RebalancerState(remembered(SPEC, state.series, bars), state.tradable)
+
+    def readjust(self, state: RebalancerState, symbol: str, bars: tuple[Bar, ...]) -> RebalancerState:
+        """Replace all bars of `symbol`."""
+        return RebalancerState(readjusted(SPEC, state.series, symbol, bars), state.tradable)
+
+    def known(self, state: RebalancerState) -> Mapping[str, tuple[Bar, ...]]:
+        """The bars that the state keeps, by symbol, oldest first."""
+        return known_bars(SPEC, state.series)
+
+    def observe(
+        self, state: RebalancerState, bars: tuple[Bar, ...], view: View
+    ) -> tuple[RebalancerState, Observation | None]:
+        """The 803 numbers; None, and the state as it was, until one symbol has `HISTORY_BARS` bars.
+
+        `bars` of the running session count as each symbol's newest and are not kept. `ValueError` without a portfolio.
+        """
+        portfolio = portfolio_of(SPEC, view)
+        series = remembered(SPEC, state.series, bars)
+        if not any(count(rows) == HISTORY_BARS for rows in series):
+            return state, None
+        newest = max(map(newest_start_ns, series))
+        tradable = tuple(count(rows) == HISTORY_BARS and newest_start_ns(rows) == newest for rows in series)
+        data = vector(
+            market_columns(series),
+            tradable,
+            cash=portfolio.cash,
+            value=portfolio.equity,
+            shares=portfolio.shares,
+            weekday=weekday_of(view),
+        )
+        return RebalancerState(state.series, tradable), Observation(data.tobytes(), SPEC.observation_shape)
+
+    def decide(self, state: RebalancerState, answer: Answer, view: View) -> tuple[RebalancerState, Rebalance]:
+        """The actions as a basket, by `basket_of`; state unchanged."""
+        basket = basket_of(answer.logits, state.tradable, portfolio_of(SPEC, view))
+        return state, Rebalance(None, "rebalance" if basket.legs else "hold", basket)
+
+
+def market_columns(series: Series) -> Float32Array:
+    """The closes and indicators of each symbol's newest bars, float32 (700,); zeros where it has none."""
+    out = np.zeros(CASH)
+    for stock, rows in enumerate(series):
+        if rows:
+            _, high, low, close = prices(rows)
+            out[stock] = close[-1]
+            first = STOCKS + stock * INDICATOR_COUNT
+            out[first : first + INDICATOR_COUNT] = indicators(high, low, close)
+    return out.astype(np.float32)

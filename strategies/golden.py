@@ -1,20 +1,35 @@
-"""The golden tape and the contract hash: how a model proves that it means what this code means.
+"""The golden tapes and the contract hash: how a model proves that it means what this code means.
 
-Reads only the tape committed beside this file. Invariant: the hash is taken over declared words and numbers, never
-over source code, so it changes exactly when the meaning of an observation or of an answer changes.
+Reads only the minutes committed beside this file; the days are made anew. Invariant: the hash is taken over declared
+words and numbers, never over source code, so it changes exactly when the meaning of an observation or an answer does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
 from hashlib import sha256
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
+from typing import cast
 
 import msgspec
 
-from strategies.contract import Bar, Observation, Session, Spec, Strategy, View
+from strategies.contract import (
+    Bar,
+    DailySpec,
+    DailyStrategy,
+    Observation,
+    Portfolio,
+    Session,
+    Spec,
+    Strategy,
+    View,
+)
 from strategies.features import BAR_NS
 from strategies.registry import declaration
+from strategies.synthetic import synthetic_days
 
 GOLDEN_SEED = 20240703
 GOLDEN_SESSIONS = (
@@ -26,6 +41,11 @@ GOLDEN_SESSIONS = (
 
 GOLDEN_POINTS = ((1, 19), (1, 59), (1, 109), (1, 209), (2, 19), (2, 90), (2, 389))
 """(session, bar) of the golden observations: flat, call, put, put at the early close, flat, call turned put, flat."""
+
+DAY_NS, HOUR_NS = 86_400_000_000_000, 3_600_000_000_000
+GOLDEN_FIRST_DAY = date(2021, 1, 4)
+GOLDEN_DECISIONS = 6
+"""The days begin on a Monday, and every weekday is a session; decisions are made for the newest sessions, in turn."""
 
 TAPE = Path(__file__).with_name("golden_tape.csv")
 HEADER = "start_ns,open,high,low,close,volume"
@@ -53,11 +73,67 @@ def golden_view(session: Session, bar: int) -> View:
     return View(now_ns, session, side, position_return=(since - 10) / 20, position_age_min=float(since))
 
 
-def golden_observations(strategy: Strategy) -> tuple[Observation, ...]:
-    """The strategy's observations at `GOLDEN_POINTS` of the tape under `golden_view`: a model's golden inputs.
+def golden_days(spec: DailySpec) -> tuple[tuple[Session, tuple[Bar, ...]], ...]:
+    """Sessions and their bars: W with all symbols, then one for each golden decision, where one symbol is missing.
 
-    `ValueError` when the strategy is not warm at one of them.
+    The hours are those of New York's winter all year.
     """
+    days = (GOLDEN_FIRST_DAY + timedelta(days=n) for n in range(2 * spec.history_bars + 20))
+    midnights = {  # 05:00 UTC
+        (day - date(1970, 1, 1)).days * DAY_NS + 5 * HOUR_NS: day.isoformat() for day in days if day.weekday() < 5
+    }
+    starts = list(midnights)[: spec.history_bars + GOLDEN_DECISIONS]
+    tape = groupby(synthetic_days(GOLDEN_SEED, spec.symbols, starts), key=attrgetter("start_ns"))
+    found = []
+    for number, (start, bars) in enumerate(tape):
+        session = Session(midnights[start], start + 19 * HOUR_NS // 2, start + 16 * HOUR_NS)
+        after = number - spec.history_bars  # sessions since all symbols had W bars
+        absent = spec.symbols[after * 7 % len(spec.symbols)] if after >= 0 else None
+        found.append((session, tuple(bar for bar in bars if bar.symbol != absent)))
+    return tuple(found)
+
+
+def golden_portfolio(spec: DailySpec, prices: Mapping[str, float], decision: int) -> Portfolio:
+    """The portfolio at a golden decision: cash alone at the first, then some shares, other ones each time."""
+    cents = [round(prices[symbol] * 100) for symbol in spec.symbols]
+    shares = tuple(decision * (17 * place + 5) % 31 for place in range(len(spec.symbols)))
+    cash = spec.capital_usd * 100 - 1_234_567 * decision
+    equity = cash + sum(held * price for held, price in zip(shares, cents, strict=True))
+    return Portfolio(cash / 100, equity / 100, shares, tuple(price / 100 for price in cents))
+
+
+def golden_observations(strategy: Strategy | DailyStrategy) -> tuple[Observation, ...]:
+    """The strategy's observations on its golden tape: a model's golden inputs.
+
+    Of minutes: at `GOLDEN_POINTS` under `golden_view`. Of days: at `GOLDEN_DECISIONS` sessions in turn, before their
+    open, under `golden_portfolio`. A recurrent policy answers them as one sequence from a zero memory, carried by who
+    runs it: no observation here holds any. `ValueError` when the strategy is not warm at one of them.
+    """
+    if isinstance(strategy.spec, DailySpec):
+        return _daily_observations(cast("DailyStrategy", strategy), strategy.spec)
+    return _minute_observations(cast("Strategy", strategy))
+
+
+def _daily_observations(strategy: DailyStrategy, spec: DailySpec) -> tuple[Observation, ...]:
+    state = strategy.start()
+    prices: dict[str, float] = {}
+    found: list[Observation] = []
+    for number, (session, bars) in enumerate(golden_days(spec)):
+        if number >= spec.history_bars:
+            portfolio = golden_portfolio(spec, prices, decision=number - spec.history_bars)
+            state, observation = strategy.observe(state, (), View(session.open_ns, session, portfolio=portfolio))
+            if observation is None:
+                raise ValueError(
+                    f"{spec.name} has no observation after {number} golden sessions, expected one: let it be warm with "
+                    f"history_bars ({spec.history_bars}) bars of each symbol"
+                )
+            found.append(observation)
+        state = strategy.remember(state, bars)
+        prices.update((bar.symbol, bar.close) for bar in bars)
+    return tuple(found)
+
+
+def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
     state = strategy.start()
     bars = iter(golden_bars(strategy.spec.symbols[0]))
     found: list[Observation] = []
@@ -80,7 +156,7 @@ def contract_digest(spec: Spec, declared: Mapping[str, object]) -> str:
     return sha256(msgspec.json.encode({"spec": spec, "declared": declared}, order="deterministic")).hexdigest()
 
 
-def contract_hash(strategy: Strategy) -> str:
+def contract_hash(strategy: Strategy | DailyStrategy) -> str:
     """The digest a model's manifest must carry to be loaded for this strategy (hex SHA-256).
 
     `ValueError` when the strategy is not registered.

@@ -1,11 +1,33 @@
 """`regime_switcher`: 64 numbers on three ETFs in, one of 16 portfolios out, once a session, by a policy with a memory.
 
-It says what to hold, never how to order it; no I/O, clock or random number.
+It says what to hold, never how to order it; no I/O, clock or random number. Invariant: every result is a function of
+the arguments alone; there is no cache.
 """
 
 from __future__ import annotations
 
-from strategies.contract import DailySpec
+from collections.abc import Mapping, Sequence
+from math import inf
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from strategies.contract import (
+    Answer,
+    Bar,
+    Basket,
+    DailySpec,
+    Float32Array,
+    Leg,
+    Observation,
+    Portfolio,
+    Rebalance,
+    View,
+)
+from strategies.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
+from strategies.daily_features import fund_features
+from strategies.sampling import SAMPLING, choose
 
 SYMBOLS = ("SPY", "QQQ", "IWM")
 ASSETS = ("CASH", *SYMBOLS)
@@ -61,3 +83,142 @@ SPEC = DailySpec(
     recurrent_shape=(HIDDEN,),
     capital_usd=100_000,
 )
+
+DECLARATION: dict[str, object] = {
+    "bars": "adjusted as of the newest; a bar without usable prices (1e-6 to 1e9 USD) counts as none",
+    "warm": "all three have history_bars bars",
+    "market": (
+        "close / mean of the last 252 closes - 1",
+        "(close / previous close - 1) x 10",
+        "sample standard deviation (n - 1) of the last 20 simple daily returns x 10",
+    ),
+    "weights": "cash / equity, then shares x last known price / equity; 0 while the equity is not above 0",
+    "portfolio": "over the newest 257 decisions, with this one: equity / the oldest - 1, and 1 - equity / the highest",
+    "sampling": SAMPLING,
+    "regimes": REGIMES,
+    "basket": "shares = int(weight x equity / price); a weight that would change by less than the band stays, and one "
+    "without a price; sells, then buys in the order of symbols",
+    "hidden": "float32 (128,), empty for zeros; the newest answer's",
+}
+"""All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
+
+
+class RegimeState(msgspec.Struct, frozen=True, gc=False):
+    """All that later results depend on."""
+
+    series: Series  # each symbol's newest bars, at most `HISTORY_BARS`
+    equities: tuple[float, ...] = ()  # USD, of the last `EPISODE` + 1 decisions, oldest first
+    hidden: bytes = b""  # the policy's memory, float32 (128,) little endian; empty for zeros
+
+
+def vector(
+    market: npt.ArrayLike, weights: npt.ArrayLike, portfolio_return: npt.ArrayLike, drawdown: npt.ArrayLike
+) -> Float32Array:
+    """The observation, float32 (..., 64), of market columns (..., 9), weights of `ASSETS` (..., 4) and two fractions.
+
+    `market` is a row of `strategies.daily_features.regime_table`. One function for live and training.
+    """
+    columns = np.asarray(market)
+    out = np.zeros((*columns.shape[:-1], WIDTH), dtype=np.float32)
+    out[..., : WEIGHTS.start] = columns
+    out[..., WEIGHTS] = weights
+    out[..., PORTFOLIO_RETURN] = portfolio_return
+    out[..., DRAWDOWN] = drawdown
+    return out
+
+
+def weights_of(portfolio: Portfolio) -> tuple[float, ...]:
+    """The weights of `ASSETS` at the portfolio's prices; all 0 while its equity is not above 0."""
+    if not portfolio.equity > 0.0:
+        return (0.0,) * len(ASSETS)
+    values = (held * price for held, price in zip(portfolio.shares, portfolio.prices, strict=True))
+    return (portfolio.cash / portfolio.equity, *(value / portfolio.equity for value in values))
+
+
+def performance(equities: Sequence[float]) -> tuple[float, float]:
+    """Return from the first of these equities to the last, and the last's drawdown from the highest (0 or above).
+
+    Fractions; 0 where the first is not above 0.
+    """
+    first, last, highest = equities[0], equities[-1], max(equities)
+    if not first > 0.0:
+        return (0.0, 0.0)
+    return (last / first - 1.0, 1.0 - last / highest)
+
+
+def basket_of(regime: int, portfolio: Portfolio) -> Basket:
+    """What the regime (index into `REGIMES`) wants to hold: no legs for HOLD, nor while the equity is not above 0.
+
+    A symbol's goal is int(weight x equity / price) shares, float64, truncated; a weight that would change by less than
+    `portfolio.band` stays, and so does a symbol without a price. Sells come first, each kind in the order of `SYMBOLS`.
+    """
+    weights = REGIMES[regime][1]
+    if weights is None or not portfolio.equity > 0.0:
+        return Basket()
+    sells: list[Leg] = []
+    buys: list[Leg] = []
+    each = zip(SYMBOLS, weights, weights_of(portfolio)[1:], portfolio.shares, portfolio.prices, strict=True)
+    for symbol, weight, present, held, price in each:
+        if not 0.0 < price < inf or abs(weight - present) < portfolio.band:
+            continue
+        goal = int(weight * portfolio.equity / price)
+        if goal != held:
+            (sells if goal < held else buys).append(Leg(symbol, goal))
+    return Basket((*sells, *buys))
+
+
+class RegimeSwitcher:
+    """The strategy over `RegimeState`; see `strategies.contract.DailyStrategy`."""
+
+    __slots__ = ()
+
+    @property
+    def spec(self) -> DailySpec:
+        """The strategy in numbers."""
+        return SPEC
+
+    @property
+    def state_type(self) -> type[RegimeState]:
+        """The type to decode a journaled state with."""
+        return RegimeState
+
+    def start(self) -> RegimeState:
+        """The state before any bar: no equity, the policy's memory zero."""
+        return RegimeState(no_bars(SPEC))
+
+    def remember(self, state: RegimeState, bars: tuple[Bar, ...]) -> RegimeState:
+        """Keep final bars; one of a known start replaces it, others take their place in time."""
+        return msgspec.structs.replace(state, series=remembered(SPEC, state.series, bars))
+
+    def readjust(self, state: RegimeState, symbol: str, bars: tuple[Bar, ...]) -> RegimeState:
+        """Replace all bars of `symbol`."""
+        return msgspec.structs.replace(state, series=readjusted(SPEC, state.series, symbol, bars))
+
+    def known(self, state: RegimeState) -> Mapping[str, tuple[Bar, ...]]:
+        """The bars that the state keeps, by symbol, oldest first."""
+        return known_bars(SPEC, state.series)
+
+    def observe(self, state: RegimeState, bars: tuple[Bar, ...], view: View) -> tuple[RegimeState, Observation | None]:
+        """The 64 numbers, with the policy's memory; None, and the state as it was, until all have `HISTORY_BARS` bars.
+
+        The portfolio's equity joins the state. `bars` of the running session count as each symbol's newest and are not
+        kept. A symbol without a bar of the newest session shows its own last bars. `ValueError` without a portfolio.
+        """
+        portfolio = portfolio_of(SPEC, view)
+        series = remembered(SPEC, state.series, bars)
+        if not all(count(rows) == HISTORY_BARS for rows in series):
+            return state, None
+        equities = (*state.equities, portfolio.equity)[-EPISODE - 1 :]
+        market = fund_features(np.stack([prices(rows)[3] for rows in series])).T.reshape(-1)
+        data = vector(market.astype(np.float32), weights_of(portfolio), *performance(equities))
+        return (
+            msgspec.structs.replace(state, equities=equities),
+            Observation(data.tobytes(), SPEC.observation_shape, state.hidden),
+        )
+
+    def decide(self, state: RegimeState, answer: Answer, view: View) -> tuple[RegimeState, Rebalance]:
+        """The most probable regime as a basket, by `basket_of`; the policy's new memory joins the state."""
+        choice = choose(answer.logits, SPEC.temperature)
+        basket = basket_of(choice.action, portfolio_of(SPEC, view))
+        name = REGIMES[choice.action][0]
+        return msgspec.structs.replace(state, hidden=answer.hidden), Rebalance(choice, name, basket)

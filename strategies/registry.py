@@ -7,27 +7,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from strategies import option_scalper
-from strategies.contract import Strategy
+from strategies import daily_rebalancer, option_scalper, regime_switcher
+from strategies.contract import DailySpec, DailyStrategy, Strategy
 
 
 class Registered(NamedTuple):
     """How to make a strategy, and its declaration (see `strategies.golden.contract_hash`)."""
 
-    make: Callable[[], Strategy]
+    make: Callable[[], Strategy | DailyStrategy]
     declaration: Mapping[str, object]
 
 
 STRATEGIES: dict[str, Registered] = {
     option_scalper.SPEC.name: Registered(option_scalper.OptionScalper, option_scalper.DECLARATION),
+    daily_rebalancer.SPEC.name: Registered(daily_rebalancer.DailyRebalancer, daily_rebalancer.DECLARATION),
+    regime_switcher.SPEC.name: Registered(regime_switcher.RegimeSwitcher, regime_switcher.DECLARATION),
 }
 
 
 def strategy(name: str) -> Strategy:
-    """A new strategy object with empty caches. `ValueError` for an unknown name, with the nearest known one."""
-    return _registered(name).make()
+    """A new strategy object with empty caches. `ValueError` for an unknown name, with the nearest known one.
+
+    A daily strategy too comes as a `Strategy` here: who drives one asks for its spec's kind first (`DailySpec`).
+    """
+    return cast("Strategy", _registered(name).make())
+
+
+def daily_strategy(name: str) -> DailyStrategy:
+    """A new strategy whose spec is a `DailySpec`. `ValueError` for another, and as `strategy`."""
+    entry = _registered(name)
+    daily = [known for known, other in STRATEGIES.items() if isinstance(other.make().spec, DailySpec)]
+    if name not in daily:
+        raise ValueError(f"strategy is {name!r}, expected one that decides daily: choose one of {', '.join(daily)}")
+    return cast("DailyStrategy", entry.make())
 
 
 def declaration(name: str) -> Mapping[str, object]:

@@ -1,12 +1,13 @@
-"""Made-up one-minute bars that look like SPY's, for the golden tape, simulations and speed tests.
+"""Made-up bars for the golden tapes, simulations and speed tests: minutes that look like SPY's, and plain days.
 
 The only file here that draws random numbers, always from a seed. Invariant: the same seed gives the same bars on every
-platform and numpy release, so only raw PCG64 bits, + - * / and rounding to cents are used (no exp, log or Gaussian).
+platform and numpy release, so only raw PCG64 bits, + - * / and rounding to cents are used (no exp, log or Gaussian),
+for days integers alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from numpy.random import PCG64
 
@@ -56,6 +57,30 @@ def synthetic_sessions(
                 _cents(price),
                 float(int(volume)),
             )
+
+
+def synthetic_days(seed: int, symbols: Sequence[str], starts_ns: Iterable[int]) -> Iterator[Bar]:
+    """A bar for each of `symbols` at each of `starts_ns`, in this order: driftless walks of whole cents.
+
+    A symbol's bars depend on the seed and its place among the symbols alone. Integer arithmetic throughout (Knuth's
+    64-bit congruential generator, MMIX), so the prices are the same everywhere; volumes are whole shares.
+    """
+    draws = [(seed + 1) * 2**32 + place for place in range(len(symbols))]
+    closes = [2_000 + 1_537 * place % 40_000 for place in range(len(symbols))]  # cents
+
+    def draw(place: int, below: int) -> int:
+        draws[place] = (draws[place] * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (draws[place] >> 33) % below
+
+    for start_ns in starts_ns:
+        for place, symbol in enumerate(symbols):
+            open_ = max(closes[place] + closes[place] * (draw(place, 201) - 100) // 10_000, 100)  # a night: 1 % at most
+            close = max(open_ + open_ * (draw(place, 401) - 200) // 10_000, 100)  # a day: 2 % at most
+            high = max(open_, close) * (10_000 + draw(place, 100)) // 10_000
+            low = min(open_, close) * (10_000 - draw(place, 100)) // 10_000
+            volume = 100_000 + draw(place, 900_000)
+            closes[place] = close
+            yield Bar(symbol, start_ns, open_ / 100, high / 100, low / 100, close / 100, float(volume))
 
 
 def _uniform(bits: PCG64) -> float:
