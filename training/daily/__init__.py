@@ -1,0 +1,1 @@
+"""The daily desks in training: networks, markets, evaluation and baselines of both."""

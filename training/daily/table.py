@@ -1,0 +1,231 @@
+"""A daily bars file as arrays: sessions by symbols, prices on the grid at which fills happen, features of each close.
+
+Row d knows the session d and those before it alone. Prices are whole ticks (1e-4 USD) as exact float64, so that money
+can be counted without rounding; features are those of the live path, bit for bit (`strategies.daily_features`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import ROUND_HALF_EVEN, Decimal
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from daemon.shell.bar_check import faults
+from daemon.shell.calendar import SessionCalendar, midnight_ns
+from daemon.shell.tape_file import TapeError, TapeFile
+from strategies.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
+from strategies.daily_features import rebalancer_table, regime_table
+from strategies.golden import contract_hash
+from training.pool import children_born_deaf
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+TICK = Decimal("0.0001")
+TICKS = 10_000
+"""Ticks of a US dollar: the grid of prices in the paper broker and here."""
+OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class DailyTable:
+    """A daily bars file made ready; d sessions, n symbols in the strategy's order."""
+
+    file: str
+    sha256: str  # of the file's bytes
+    synthetic: str  # the label of made-up bars, empty for recorded ones
+    symbols: tuple[str, ...]
+    history_bars: int  # W
+    sessions: tuple[Session, ...]  # (d,) ascending; those on which a symbol has a bar
+    bars: Float64Array  # (5, d, n): open, high, low, close in USD and volume, adjusted; NaN where there is no bar
+    present: BoolArray  # (d, n): there is a good bar
+    open_ticks: Float64Array  # (d, n) whole ticks, 0 where there is no bar
+    close_ticks: Float64Array  # (d, n) whole ticks, the last known close, 0 before the first
+    features: Float32Array  # (d, columns): the market columns of an observation after the close of d
+    tradable: Float32Array  # (d, n): 1 or 0, the strategy's masking rule after the close of d
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """New York dates of the sessions."""
+        return tuple(session.date for session in self.sessions)
+
+    @property
+    def first_decision(self) -> int:
+        """The first session before whose open every symbol has its W bars: where training begins."""
+        return min(self.history_bars, len(self.sessions))
+
+    def weekday(self, day: int) -> int:
+        """0 Monday to 4 Friday of a session; of the one after the last, the next weekday."""
+        if day < len(self.sessions):
+            return date.fromisoformat(self.sessions[day].date).weekday()
+        return (date.fromisoformat(self.sessions[-1].date).weekday() + 1) % 7 % 5
+
+    def span(self, dates: Sequence[str]) -> tuple[int, int]:
+        """Indices of the first and the last of `dates`. Raises ValueError when one is no session of the table."""
+        index = {session.date: place for place, session in enumerate(self.sessions)}
+        missing = [day for day in (*dates[:1], *dates[-1:]) if day not in index]
+        if missing or not dates:
+            raise ValueError(f"{self.file}: no session {missing or 'given'}; expected dates from {self.dates[0]} to "
+                             f"{self.dates[-1]}: check the split against the file")  # fmt: skip
+        return index[dates[0]], index[dates[-1]]
+
+    def day_bars(self, day: int) -> tuple[Bar, ...]:
+        """The good bars of a session, in the order of symbols."""
+        start = midnight_ns(self.sessions[day].date)
+        return tuple(
+            Bar(symbol, start, *self.bars[:, day, place].tolist())
+            for place, symbol in enumerate(self.symbols)
+            if self.present[day, place]
+        )
+
+
+def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -> DailyTable:
+    """Read a bars file, or what was kept of it under `cache` for the same bytes and the same contract.
+
+    Raises:
+        TapeError: the file cannot be read, or has no session of the strategy's symbols.
+        CalendarError: its dates are not known.
+    """
+    file = TapeFile(path, strategy.spec.symbols)
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    kept = None if cache is None else cache / f"{digest[:16]}-{contract_hash(strategy)[:16]}.npz"
+    if kept is not None and kept.is_file():
+        return _restored(kept, path.name, digest, strategy.spec)
+    table = _table(file, digest, strategy.spec)
+    if kept is not None:
+        _keep(kept, table)
+    return table
+
+
+def table_of(
+    bars: Float64Array, sessions: Sequence[Session], spec: DailySpec, *, file: str = "made up", synthetic: str = "yes"
+) -> DailyTable:
+    """A table of bars that are at hand, float64 (5, d, n) with NaN where there is none, in the spec's order."""
+    digest = hashlib.sha256(np.ascontiguousarray(bars).tobytes()).hexdigest()
+    return _assembled(bars, tuple(sessions), spec, file, digest, synthetic)
+
+
+def on_grid(prices: Float64Array) -> Float64Array:
+    """Prices in USD as whole ticks, half to even as `Decimal` rounds their shortest text; NaN becomes 0."""
+    flat = [
+        0.0 if math.isnan(value) else float(Decimal(repr(value)).quantize(TICK, ROUND_HALF_EVEN).scaleb(4))
+        for value in prices.ravel().tolist()
+    ]
+    return np.array(flat, dtype=np.float64).reshape(prices.shape)
+
+
+def _table(file: TapeFile, digest: str, spec: DailySpec) -> DailyTable:
+    """All rows at once: daily files are small, and may be sorted by symbol."""
+    names, starts, prices = _columns(file, spec.symbols)
+    if not starts.size:
+        raise TapeError(
+            f"{file.path}: no row of {', '.join(spec.symbols[:8])}…; pass daily bars of the strategy's symbols"
+        )
+    days = (starts - 4 * 3600 * 10**9).astype("datetime64[ns]").astype("datetime64[D]")
+    with children_born_deaf():  # the calendar asks a process of its own, which Ctrl-C would end
+        calendar = SessionCalendar.load(str(days.min()), str(days.max()))
+    seen = set(np.unique(days).astype(str).tolist())
+    sessions = tuple(session for session in calendar.sessions if session.date in seen)
+    place = {session.date: index for index, session in enumerate(sessions)}
+    rows = np.array([place.get(day, -1) for day in days.astype(str).tolist()])
+    midnights = np.array([midnight_ns(session.date) for session in sessions])
+    good = (rows >= 0) & (faults(prices, starts - midnights[rows]) == 0)
+    bars = np.full((5, len(sessions), len(spec.symbols)), np.nan)
+    keep = np.flatnonzero(good)[::-1]  # of rows that repeat a bar the first one counts, so it is written last
+    bars[:, rows[keep], names[keep]] = prices[:, keep]
+    return _assembled(bars, sessions, spec, file.path.name, digest, file.synthetic)
+
+
+def _columns(
+    file: TapeFile, symbols: tuple[str, ...]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float64Array]:
+    """Places of the symbols, starts in ns and (5, rows) prices of the strategy's rows, adjusted."""
+    batches = list(file.batches())
+    places = {symbol: index for index, symbol in enumerate(symbols)}
+    names = np.concatenate([np.array([places.get(name, -1) for name in b.names])[b.codes] for b in batches])
+    starts = np.concatenate([b.start_ns for b in batches])
+    prices = np.concatenate([b.prices for b in batches], axis=1)
+    adjusted = _adjusted_closes(file.path)
+    if adjusted is not None:
+        prices[:4] *= adjusted / prices[CLOSE]
+    ours = names >= 0
+    return names[ours], starts[ours], prices[:, ours]
+
+
+def _adjusted_closes(path: Path) -> Float64Array | None:
+    """The column adj_close in file order, None where the file has none."""
+    if path.name.endswith(".parquet"):
+        with pa.parquet.ParquetFile(path) as file:
+            if "adj_close" not in file.schema_arrow.names:
+                return None
+            column = file.read(columns=["adj_close"])["adj_close"]
+    else:
+        table = pa.csv.read_csv(path)
+        if "adj_close" not in table.column_names:
+            return None
+        column = table["adj_close"]
+    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _assembled(
+    bars: Float64Array, sessions: tuple[Session, ...], spec: DailySpec, file: str, digest: str, synthetic: str
+) -> DailyTable:
+    present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
+    close = on_grid(bars[CLOSE])
+    for day in range(1, len(close)):
+        close[day] = np.where(present[day], close[day], close[day - 1])
+    features, tradable = _features(bars, present, spec)
+    return DailyTable(
+        file=file,
+        sha256=digest,
+        synthetic=synthetic,
+        symbols=spec.symbols,
+        history_bars=spec.history_bars,
+        sessions=sessions,
+        bars=bars,
+        present=present,
+        open_ticks=on_grid(bars[OPEN]),
+        close_ticks=close,
+        features=features,
+        tradable=tradable,
+    )
+
+
+def _features(bars: Float64Array, present: BoolArray, spec: DailySpec) -> tuple[Float32Array, Float32Array]:
+    """The market columns after each close and what may be traded then, by the strategy's own definitions."""
+    if spec.continuous:
+        found = rebalancer_table(bars[OPEN], bars[HIGH], bars[LOW], bars[CLOSE], present, window=spec.history_bars)
+        return found.market, found.tradable
+    return regime_table(bars[CLOSE], present), present.astype(np.float32)
+
+
+_ARRAYS = ("bars", "present", "open_ticks", "close_ticks", "features", "tradable")
+
+
+def _keep(path: Path, table: DailyTable) -> None:
+    """Write the table whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    sessions = np.frombuffer(msgspec.json.encode((table.synthetic, table.sessions)), dtype=np.uint8)
+    with part.open("wb") as stream:
+        np.savez(stream, sessions=sessions, **{name: getattr(table, name) for name in _ARRAYS})
+    part.replace(path)
+
+
+def _restored(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable:
+    with np.load(path, allow_pickle=False) as kept:
+        synthetic, sessions = msgspec.json.decode(kept["sessions"].tobytes(), type=tuple[str, tuple[Session, ...]])
+        arrays = {name: kept[name] for name in _ARRAYS}
+    return DailyTable(file, digest, synthetic, spec.symbols, spec.history_bars, sessions, **arrays)
