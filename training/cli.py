@@ -18,21 +18,20 @@ from pathlib import Path
 from daemon.shell.calendar import CalendarError
 from daemon.shell.tape_file import TapeError
 from strategies.manifest import MANIFEST_FILE
+from strategies.registry import STRATEGIES
 from training.coefficients_file import read_coefficients
 from training.display import Display
 from training.export import ExportError
 from training.history import HistoryError
 from training.import_sb3 import ACTIVATIONS, ImportSb3Error
+from training.kinds import Kind, kind
 from training.ledger import LedgerError
-from training.network import NETWORKS
 from training.pool import Stopped
-from training.ppo import Coefficients
 from training.promotion import PromotionError, promote
 from training.report import write_report
-from training.reward import REWARDS
 from training.run import Outcome, import_and_export, train_and_export
 from training.run_folder import STUDY_FILE, RunFolderError
-from training.settings import Settings, requests_of
+from training.settings import Settings, requests_of, settings_for
 from training.study import decode
 from training.trial import Diverged
 
@@ -102,17 +101,20 @@ def parser() -> argparse.ArgumentParser:
         + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items()),
     )
     what = found.add_argument_group("what to train on")
-    what.add_argument("--strategy", required=True, metavar="NAME", help="name in the registry, such as option_scalper")
+    what.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
     what.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
     what.add_argument("--out", required=True, type=Path, metavar="STORE", help="model store, such as onnx_models")
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
     how = found.add_argument_group("how to train")
-    how.add_argument("--steps", type=int, default=defaults.steps, help="transitions of each trial (%(default)s)")
+    named = "steps and coefficients that go together; each strategy has its own (its first)"
+    how.add_argument("--preset", metavar="NAME", help=named)
+    how.add_argument("--steps", type=int, help="transitions of each trial (the preset's)")
     how.add_argument("--seed", type=int, default=1, help="of the first trial (%(default)s)")
     how.add_argument("--seeds", type=int, default=1, help="how many, one after the other (%(default)s)")
-    how.add_argument("--network", choices=NETWORKS, default=defaults.network, help="(%(default)s)")
-    how.add_argument("--reward", choices=REWARDS, default=defaults.rewards[0], help="(%(default)s)")
-    how.add_argument("--coefficients", type=Path, metavar="FILE", help="of PPO, as `search` writes them (the defaults)")
+    how.add_argument("--network", metavar="NAME", help="each strategy has its own (its first)")
+    variant = "or variant of the action; each strategy has its own (its first)"
+    how.add_argument("--reward", metavar="NAME", help=variant)
+    how.add_argument("--coefficients", type=Path, metavar="FILE", help="of PPO, as `search` writes them (the preset's)")
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
     early = "stop early after so many looks at the validation sessions without a better one (never)"
     how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
@@ -121,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     share = "of one thread each: they share the trials, or the one trial's environments (%(default)s)"
     how.add_argument("--processes", type=int, default=defaults.processes, help=share)
     test = found.add_argument_group("how to evaluate")
-    folds = "walk-forward folds; 1 splits the sessions 60/20/20 (%(default)s)"
+    folds = "walk-forward folds; 1 splits by the strategy's own years, or 60/20/20 (%(default)s)"
     test.add_argument("--folds", type=int, default=defaults.folds, help=folds)
     test.add_argument("--train-sessions", type=int, help="of the first fold (48 %% of all)")
     test.add_argument("--validate-sessions", type=int, default=defaults.validate_sessions, help="(%(default)s)")
@@ -145,17 +147,18 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
     """The settings of these options.
 
     Raises:
-        OSError, ValueError: the file of coefficients cannot be read; the text names file, field and cure.
+        OSError, ValueError: the file of coefficients cannot be read; the text names file, field and cure. Or the
+            strategy is unknown.
     """
-    rewards = (chosen.reward, *(name for name in REWARDS if chosen.ablation and name != chosen.reward))
-    return Settings(
-        strategy=chosen.strategy,
-        bars=chosen.bars,
-        out=chosen.out,
-        steps=chosen.steps,
+    usual = settings_for(chosen.strategy, chosen.bars, chosen.out, preset=chosen.preset)
+    first = chosen.reward or usual.rewards[0]
+    others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
+    return replace(
+        usual,
+        steps=usual.steps if chosen.steps is None else chosen.steps,
         seeds=tuple(range(chosen.seed, chosen.seed + chosen.seeds)),
-        rewards=rewards,
-        network=chosen.network,
+        rewards=(first, *others),
+        network=chosen.network or usual.network,
         precision=chosen.precision,
         device=chosen.device,
         feed=chosen.feed,
@@ -164,7 +167,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
         patience=chosen.patience,
-        coefficients=read_coefficients(chosen.coefficients) if chosen.coefficients else Coefficients(),
+        coefficients=read_coefficients(chosen.coefficients) if chosen.coefficients else usual.coefficients,
         processes=chosen.processes,
         checkpoint_s=chosen.checkpoint_s,
         run_folder=chosen.run_dir,
@@ -177,13 +180,17 @@ def _train(arguments: Sequence[str]) -> int:
     if wrong := _mistyped(arguments, options):
         options.error(wrong)
     chosen = options.parse_args(arguments)
+    try:
+        known = kind(chosen.strategy)
+    except ValueError as error:
+        return _wrong(error)
     for name, least in (
         ("steps", 1), ("seed", 0), ("seeds", 1), ("folds", 1), ("processes", 1), ("patience", 0),
         ("validate_sessions", 1), ("test_sessions", 1), ("checkpoint_s", 0),
     ):  # fmt: skip
-        if getattr(chosen, name) < least:
+        if getattr(chosen, name) is not None and getattr(chosen, name) < least:
             options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {least}")
-    if wrong := _contradiction(chosen, options):
+    if wrong := _foreign(chosen, known) or _contradiction(chosen, options, known):
         options.error(wrong)
     try:
         settings = settings_from(chosen)
@@ -211,16 +218,28 @@ def _mistyped(arguments: Sequence[str], options: argparse.ArgumentParser) -> str
     return ""
 
 
-def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser) -> str:
+def _foreign(chosen: argparse.Namespace, known: Kind) -> str:
+    """The first name that the strategy does not have; "" when there is none."""
+    for option, names in (("reward", known.variants), ("network", known.networks), ("preset", tuple(known.presets))):
+        given = getattr(chosen, option)
+        if given is not None and given not in names:
+            return f"argument --{option}: invalid choice: {given!r} (choose from {', '.join(map(repr, names))})"
+    return ""
+
+
+def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser, known: Kind) -> str:
     """What is wrong with options that are each in bounds; "" when nothing is."""
     if chosen.seed + chosen.seeds > SEED_MAX:
         return f"--seed is {chosen.seed}: expected seeds below {SEED_MAX}"
     if chosen.train_sessions is not None and chosen.train_sessions < 1:
         return f"--train-sessions is {chosen.train_sessions}: expected at least 1"
     if chosen.folds == 1 and chosen.train_sessions is None:
+        split = "60/20/20" if known.split is None else "by years"
         for name in ("validate_sessions", "test_sessions"):
             if getattr(chosen, name) != options.get_default(name):
-                return f"--{name.replace('_', '-')} needs --folds or --train-sessions: one fold is split 60/20/20"
+                return f"--{name.replace('_', '-')} needs --folds or --train-sessions: one fold is split {split}"
+    if chosen.preset is not None and chosen.coefficients is not None:
+        return "--preset and --coefficients are two ways to say the same: give one of them"
     if chosen.import_sb3 is None:
         for name in ("activation", "golden"):
             if getattr(chosen, name) is not None:

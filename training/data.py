@@ -1,4 +1,4 @@
-"""A bars file made ready for training: history, features and option prices, read once for each process.
+"""A file of minute bars made ready for `option_scalper`: history, features, option prices, read once a process.
 
 The same readers feed dry run and replay. Nothing here depends on how the sessions are split.
 """
@@ -15,7 +15,6 @@ from daemon.core.limits import Trading
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.tape import TapeInfo, TapeSource, scan
 from strategies.contract import Float32Array, Strategy
-from strategies.manifest import Training
 from training.history import History, TradingDay, read_history
 from training.pool import children_born_deaf
 from training.prices import PriceTable, price_table
@@ -56,21 +55,6 @@ def load(path: Path, machine: Strategy, trading: Trading) -> Data:
     history = read_history(source, spec, trading)
     usable = history.usable
     return Data(info, source, history, price_table(history, usable, trading), {day.session.date: day for day in usable})
-
-
-def described(data: Data, file: str, feed: str, fold: Fold) -> Training:
-    """What a model of this fold was made from."""
-    spans = (("train", fold.train), ("validate", fold.validate), ("test", fold.test))
-    return Training(
-        file=file,
-        file_sha256=data.info.sha256,
-        feed=feed,
-        synthetic=bool(data.info.synthetic),
-        sessions=sum(len(dates) for _, dates in spans),
-        first_session=fold.train[0],
-        last_session=fold.test[-1],
-        splits={name: (dates[0], dates[-1]) for name, dates in spans},
-    )
 
 
 def observations(data: Data, fold: Fold, count: int, seed: int) -> Float32Array:

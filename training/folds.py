@@ -7,16 +7,20 @@ Invariant: in the order of time, no session in two spans. Walk-forward folds lea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from training.history import HistoryError
 from training.study import Fold
 
 SESSIONS_MIN = 5
+SESSIONS_A_YEAR = 252
 FIRST_TRAIN = 0.48  # of all sessions: 60 % of what is left when a fifth is kept for later
 
 
-def single(dates: Sequence[str]) -> tuple[Fold, ...]:
+def single(dates: Sequence[str], before: str = "that warm the desk up") -> tuple[Fold, ...]:
     """One fold: the first 60 % train, the next 20 % validate, the last 20 % test.
+
+    `before` says in an error which sessions cannot be used.
 
     Raises:
         HistoryError: fewer than five sessions.
@@ -24,10 +28,33 @@ def single(dates: Sequence[str]) -> tuple[Fold, ...]:
     if len(dates) < SESSIONS_MIN:
         raise HistoryError(
             f"too little history: {len(dates)} usable sessions, at least {SESSIONS_MIN} are needed after those "
-            "from which the first volatility comes (21 by default): give a file with more sessions"
+            f"{before}: give a file with more sessions"
         )
     first, second = len(dates) * 6 // 10, len(dates) * 8 // 10
     return (Fold(tuple(dates[:first]), tuple(dates[first:second]), tuple(dates[second:])),)
+
+
+class Split(NamedTuple):
+    """Years that train, choose and test: the first and the last of each, both included."""
+
+    train: tuple[int, int]
+    validate: tuple[int, int]
+    test: tuple[int, int]
+
+    def __str__(self) -> str:
+        spans = zip(("train", "validate", "test"), self, strict=True)
+        return ", ".join(f"{name} {f'{first} to {last}' if first < last else first}" for name, (first, last) in spans)
+
+
+def by_years(dates: Sequence[str], split: Split) -> Fold | None:
+    """The fold of these years; None where the sessions do not cover them, each span at least half."""
+    spans = []
+    for first, last in split:
+        found = tuple(date for date in dates if first <= int(date[:4]) <= last)
+        if len(found) < SESSIONS_A_YEAR * (last - first + 1) // 2:
+            return None
+        spans.append(found)
+    return Fold(*spans)
 
 
 def expanding(

@@ -21,28 +21,23 @@ from typing import Any, TypeVar
 import msgspec
 from torch import nn
 
-from training import baselines
-from training.data import described, observations
-from training.dry_run import dry_run
-from training.evaluation import as_metrics, figures, play
+from training.evaluation import as_metrics
 from training.export import Release, export
 from training.findings import Findings
 from training.import_sb3 import import_sb3
+from training.kinds import Compared, described, kind
 from training.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
-from training.market import Market
 from training.network import parameter_count
 from training.pool import Flag, stop_on_signals, work_through
 from training.report import files, write_report
 from training.run_folder import STUDY_FILE, code_version, held, machine, open_run, write_whole
-from training.settings import Settings, requests_of
+from training.settings import Settings, requests_of, split_note
 from training.study import Baseline, Fold, Study, Trial, encode
 from training.tasks import (
     Chosen,
-    Compared,
     another,
     check_device,
     compare,
-    policy_of,
     prepare,
     prepare_same,
     train_one,
@@ -94,6 +89,10 @@ def import_and_export(
         ImportSb3Error: the file cannot be imported; the text says why and what helps.
         ValueError and others: as `train_and_export`.
     """
+    if not kind(settings.strategy).imports:
+        raise ValueError(
+            f"a policy that was trained elsewhere cannot be brought in for {settings.strategy}: train it here"
+        )
     imported = import_sb3(path, settings.strategy, activation=activation, golden=golden)
     also = {
         "imported": path.name,
@@ -122,6 +121,8 @@ class _Run:
         version = code_version()
         listen(f"reading {settings.bars.name}")
         prepared = prepare((settings, Path(), version))
+        if note := split_note(settings, prepared.data):
+            listen(note)
         identity = {**settings.identity(prepared.data.info.sha256), **(also or {})}
         digest = settings_digest(identity)
         self._name = f"{settings.strategy}-{settings.network}-{digest[:8]}"
@@ -149,15 +150,14 @@ class _Run:
         self._ledger.record(*self._openings())
         trials = self._trained(requests)
         chosen = choose(trials, self._settings)
-        policies = [policy_of(requests[i], p.trial_folder(requests[i]).weights()) for i in chosen]
+        policies = [p.policy(requests[i], p.trial_folder(requests[i]).weights()) for i in chosen]
         return self._told(trials, chosen, policies)
 
     def imported(self, policy: nn.Module, steps: int) -> Outcome:
         """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
         p = self._prepared
         self._ledger.record(*self._openings())
-        days = p.data.on(p.folds[0].validate)
-        arena = Market(p.data.history, p.data.prices, days, p.trading, count=len(days), auto_reset=False)
+        arena = p.data.arena(p.span(p.folds[0].validate), "cpu")
         trial = Trial(
             fold=0,
             seed=0,
@@ -167,8 +167,8 @@ class _Run:
             chosen_steps=steps,
             stopped="trained elsewhere",
             curve=(),
-            validate=play(arena, policy, p.folds[0].validate, p.trading.risk.confidence_min),
-            test=dry_run(policy, p.desks(0), p.machine, p.trading),
+            validate=arena(policy),
+            test=p.data.test(policy, p.span(p.folds[0].test)),
         )
         return self._told((trial,), (0,), [policy])
 
@@ -219,7 +219,7 @@ class _Run:
 
     def _line(self, trial: Trial) -> Line:
         fold = self._prepared.folds[trial.fold]
-        found = figures(trial.test.sessions, float(self._prepared.trading.paper.cash_usd))
+        found = self._prepared.data.figures(trial.test.sessions)
         deviation = found.session_deviation
         opened = self._opening(fold, f"fold {trial.fold + 1}, {trial.reward}, seed {trial.seed}")
         return msgspec.structs.replace(
@@ -252,6 +252,7 @@ class _Run:
             network=self._identity["network"],
             reward=settings.rewards[0],
             capital_usd=float(p.trading.paper.cash_usd),
+            compounds=p.kind.compounds,
             code_version=p.version,
             settings={**self._identity, "command": settings.command()},
             machine=machine(settings.device, settings.processes),
@@ -261,7 +262,8 @@ class _Run:
             chosen=tuple(chosen),
             baselines=tuple(
                 Baseline(name, text, tuple(found.baselines[name] for found in compared))
-                for name, text in baselines.DESCRIPTIONS.items()
+                for name, text in p.kind.baselines.items()
+                if name in compared[0].baselines
             ),
             random_pnl_usd=tuple(found.random_pnl_usd for found in compared),
             prior_sharpes=sharpes,
@@ -279,19 +281,18 @@ class _Run:
                 write_whole(folder / name, data)
 
         trial = study.trials[study.chosen[-1]]
-        capital = study.capital_usd
         release = Release(
             training=study.data,
             hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
             metrics={
-                "test": as_metrics(figures(trial.test.sessions, capital)),
+                "test": as_metrics(p.data.figures(trial.test.sessions)),
                 "test_denials": dict(trial.test.denials),
-                "validate": as_metrics(figures(trial.validate, capital)),
+                "validate": as_metrics(p.data.figures(trial.validate)),
             },
             report=beside,
             note=findings.verdict,
         )
-        probes = observations(p.data, p.folds[-1], PROBES, trial.seed)
+        probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
         version = export(policy, p.machine, release, out=settings.out, probes=probes)
         return Outcome(version, p.folder, findings)
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,11 @@ import torch
 from torch import nn
 
 from daemon.core.limits import Trading
+from daemon.core.strategy_rules import trading_for
 from strategies.contract import Strategy
 from strategies.registry import strategy as registered
-from training import baselines
-from training.data import Data, load
-from training.dry_run import Desk, desks, dry_run
 from training.kernels import use_fast_float32
-from training.network import IDENTITY, build
+from training.kinds import Compared, Kind, Material, Span, kind
 from training.pool import Flag, Stopped, Tell
 from training.ppo import make_deterministic
 from training.run_folder import TRIALS_FOLDER, RunFolderError, TrialFolder
@@ -39,19 +37,21 @@ class Prepared:
     """What a process needs for any task of a run."""
 
     settings: Settings
+    kind: Kind
     machine: Strategy
     trading: Trading
-    data: Data
+    data: Material
     folds: tuple[Fold, ...]
     folder: Path
     version: str
-    ready: dict[int, tuple[Desk, ...]]  # desks before each fold's test sessions, made when first needed
 
-    def desks(self, fold: int) -> tuple[Desk, ...]:
-        """The desks before the test sessions of the fold."""
-        if fold not in self.ready:
-            self.ready[fold] = desks(self.data.source, self.machine, self.trading, self.folds[fold].test)
-        return self.ready[fold]
+    def span(self, dates: Sequence[str], variant: str | None = None) -> Span:
+        """These sessions for a player of this variant, the headline's where none is given."""
+        return Span(dates, variant or self.settings.rewards[0], self.trading)
+
+    def policy(self, request: Request, weights: Mapping[str, Any]) -> nn.Module:
+        """The module that is exported, raw observations to answers, with these weights of its network."""
+        return self.kind.policy(request.network, request.seed, weights)
 
     def trial_folder(self, request: Request) -> TrialFolder:
         """The files of this trial."""
@@ -73,13 +73,15 @@ def check_device(name: str) -> None:
 
 
 def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
-    """Read everything."""
+    """Read everything. Raises `ValueError` for what the strategy does not have, and what its `Kind.load` raises."""
     settings, folder, version = arguments
     make_deterministic()
     use_fast_float32()
-    strategy, trading = registered(settings.strategy), Trading()
-    data = load(settings.bars, strategy, trading)
-    return Prepared(settings, strategy, trading, data, folds_of(settings, data), folder, version, {})
+    known = kind(settings.strategy)
+    known.check(settings.rewards, settings.network)
+    strategy, trading = registered(settings.strategy), trading_for(settings.strategy)
+    data = known.load(settings.bars, strategy, trading)
+    return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
 
 
 def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared:
@@ -115,10 +117,8 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, team
     if team.rank:
         return _trial(request, trained, Played(()))
     folder.save_weights(trained.weights)
-    found = dry_run(
-        policy_of(request, trained.weights), prepared.desks(request.fold), prepared.machine, prepared.trading
-    )
-    trial = _trial(request, trained, found)
+    policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
+    trial = _trial(request, trained, prepared.data.test(policy, tested))
     folder.finish(trial)
     tell(trial)
     return trial
@@ -146,7 +146,7 @@ class Clockwork:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A fold's chosen policy, raw observations to logits, and what it did on the fold's test sessions."""
+    """A fold's chosen policy, raw observations to answers, and what it did on the fold's test sessions."""
 
     fold: int
     seed: int
@@ -154,42 +154,23 @@ class Chosen:
     played: Played
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """What one fold's chosen policy is compared with."""
-
-    baselines: dict[str, Played]
-    random_pnl_usd: tuple[float, ...]
-    scenarios: dict[str, Played]
-
-
 def compare(prepared: Prepared, chosen: Chosen, flag: Flag, tell: Tell) -> Compared:
     """The baselines, the random traders and the scenarios of one fold. Raises `Stopped` when `flag` is set."""
-    p, dates = prepared, prepared.folds[chosen.fold].test
-    if flag.is_set():
-        raise Stopped(f"fold {chosen.fold + 1}")
-    ready = p.desks(chosen.fold)
-    found = baselines.standard(ready, p.data, dates, p.machine, p.trading)
-    trader = baselines.random_trader(chosen.played, p.data, dates, p.trading, chosen.seed)
-    found[baselines.RANDOM] = baselines.random_on_desk(trader, ready, p.machine, p.trading)
-    totals = baselines.random_totals(trader, p.data, dates, p.trading, baselines.RANDOM_DRAWS)
-    if flag.is_set():
-        raise Stopped(f"fold {chosen.fold + 1}")
-    worse = baselines.scenarios(chosen.policy, ready, p.data, p.machine, p.trading)
+
+    def pause() -> None:
+        if flag.is_set():
+            raise Stopped(f"fold {chosen.fold + 1}")
+
+    pause()
+    tested = prepared.span(prepared.folds[chosen.fold].test)
+    found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, pause)
     tell(f"compared fold {chosen.fold + 1}")
-    return Compared(found, tuple(totals), worse)
+    return found
 
 
 def another(team: Team, prepare: Callable[[], Prepared], request: Request) -> None:
     """A team's further member: nobody hears it, and the first says when to stop."""
     train_one(prepare(), request, threading.Event(), lambda _: None, team)
-
-
-def policy_of(request: Request, weights: dict[str, Any]) -> nn.Module:
-    """The module that is exported, raw observations to logits, with these weights of its network."""
-    network = build(request.network, IDENTITY, request.seed)
-    network.load_state_dict(weights)  # the scaling is among them
-    return network.eval().policy
 
 
 def _trial(request: Request, trained: Trained, test: Played) -> Trial:

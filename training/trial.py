@@ -10,25 +10,19 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import msgspec
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from daemon.core.limits import Trading
-from training.data import Data
-from training.evaluation import SessionResult, figures, play
-from training.market import Market
-from training.network import ActorCritic, build, fit_scaling
+from training.evaluation import SessionResult
+from training.kinds import Arena, Learner, Material, Span
 from training.pool import Stopped
 from training.ppo import Coefficients, NotFiniteError, Progress, Trainer
 from training.run_folder import TENSORBOARD_FOLDER, TrialFolder
 from training.study import Fold, Point
 from training.team import Team
-
-if TYPE_CHECKING:
-    from training.lstm_policy import LstmActorCritic
 
 CHECKS = 40  # at most about as many looks at the validation sessions
 CHECK_UPDATES = 2  # at least as many updates between two of them
@@ -105,7 +99,7 @@ Listener = Callable[[News], None]
 def run_trial(
     team: Team,
     request: Request,
-    data: Data,
+    data: Material,
     fold: Fold,
     trading: Trading,
     folder: TrialFolder | None,
@@ -190,15 +184,14 @@ class _Course:
     """One trial under way in one process of a team."""
 
     def __init__(
-        self, team: Team, request: Request, data: Data, fold: Fold, trading: Trading, folder: TrialFolder | None
+        self, team: Team, request: Request, data: Material, fold: Fold, trading: Trading, folder: TrialFolder | None
     ) -> None:
         self._team = team
         self._request = request
-        self._trading = trading
-        self._dates = fold.validate
+        self._data = data
         self._folder = folder
-        self._network = build(request.network, fit_scaling(torch.from_numpy(data.rows(fold.train))), request.seed)
-        self.trainer = _trainer(team, request, data, fold, trading, self._network)
+        self._network = data.network(request.network, request.seed, fold.train)
+        self.trainer = _trainer(team, request, data, Span(fold.train, request.reward, trading), self._network)
         self.best = _Best()
         kept = folder.checkpoint() if folder is not None else None
         if kept is not None:
@@ -206,7 +199,8 @@ class _Course:
             self.best.load_state_dict(kept["best"])
         self._began = self.steps
         self._every = max(CHECK_UPDATES, self.trainer.total_updates // CHECKS)
-        self._arena = None if team.rank else _arena(request, data, fold, trading)
+        looked_at = Span(fold.validate, request.reward, trading)
+        self._arena = None if team.rank else data.arena(looked_at, request.device)
         self._journal = None if team.rank or folder is None else _Journal(folder, self.trainer.updates, self.steps)
 
     @property
@@ -244,11 +238,11 @@ class _Course:
         if self._journal is not None:
             self._journal.close()
 
-    def _look(self, progress: Progress, arena: Market) -> Point:
+    def _look(self, progress: Progress, arena: Arena) -> Point:
         """Play the validation sessions with the weights as they are now, on the live path."""
         best = self.best
-        results = play(arena, self._network.policy, self._dates, self._trading.risk.confidence_min)
-        found = figures(results, float(self._trading.paper.cash_usd))
+        results = arena(self._network.policy)
+        found = self._data.figures(results)
         point = Point(
             steps=self.steps,
             reward=sum(best.rewards) / len(best.rewards),
@@ -284,38 +278,20 @@ def check_shares(coefficients: Coefficients, processes: int) -> None:
         )
 
 
-def _trainer(
-    team: Team, request: Request, data: Data, fold: Fold, trading: Trading, network: ActorCritic | LstmActorCritic
-) -> Trainer:
+def _trainer(team: Team, request: Request, data: Material, span: Span, network: Learner) -> Trainer:
     c = request.coefficients
     check_shares(c, team.size)
-    share = c.environments // team.size
-    market = Market(
-        data.history,
-        data.prices,
-        data.on(fold.train),
-        trading,
-        count=share,
-        reward_name=request.reward,
-        discount=c.discount,
-        seed=request.seed * team.size + team.rank,
-        device=request.device,
-    )
+    share, seed = c.environments // team.size, request.seed * team.size + team.rank
     return Trainer(
         network,
-        market,
+        data.environment(span, count=share, seed=seed, discount=c.discount, device=request.device),
         replace(c, environments=share, batch=c.batch // team.size),
         total_steps=-(-request.steps // team.size),
-        seed=request.seed * team.size + team.rank,
+        seed=seed,
         precision=request.precision,
         average=team.average if team.size > 1 else None,
         device=request.device,
     )
-
-
-def _arena(request: Request, data: Data, fold: Fold, trading: Trading) -> Market:
-    days = data.on(fold.validate)
-    return Market(data.history, data.prices, days, trading, count=len(days), auto_reset=False, device=request.device)
 
 
 class _Journal:
