@@ -5,17 +5,21 @@ All waits scale with `alpaca.backoff_max_s`; nothing here runs. One read client 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 from daemon.config import Credentials, Settings
-from daemon.core.events import Event
-from daemon.core.state import BrokerState, Identity
+from daemon.core.events import BrokerReported, Event
+from daemon.core.state import BrokerState, Identity, State
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.chain import Chain
+from daemon.shell.alpaca.daily_feed import DailyFeed
+from daemon.shell.alpaca.daily_feed import Desk as DailyDesk
+from daemon.shell.alpaca.daily_history import DailyHistory
 from daemon.shell.alpaca.feed import LiveFeed, Timing
-from daemon.shell.alpaca.history import History
+from daemon.shell.alpaca.history import History, Known
 from daemon.shell.alpaca.lanes import account_lanes, market_lane
 from daemon.shell.alpaca.link import BrokerLink, Patience
 from daemon.shell.alpaca.market_data import MarketData
@@ -23,11 +27,12 @@ from daemon.shell.alpaca.market_socket import BackOff, Endpoint, Tell
 from daemon.shell.alpaca.market_socket import Deadlines as SocketDeadlines
 from daemon.shell.alpaca.report import Reporter
 from daemon.shell.alpaca.rest import Access, Deadlines
+from daemon.shell.alpaca.share_quotes import ShareQuotes
 from daemon.shell.alpaca.trade_stream import StreamDeadlines, TradeStream
 from daemon.shell.alpaca.trading import TradingOrders, TradingReads
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
-from strategies.contract import Spec
+from strategies.contract import DailyStrategy, Session, Spec
 
 USUAL_BACKOFF_S = 30.0  # the waits of streams and look-ups are made for this longest one, and scale with it
 
@@ -46,6 +51,22 @@ def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Acce
         Access(trading, *keys, deadlines(alpaca.read_timeout_s)),
         Access(data, *keys, deadlines(alpaca.read_timeout_s)),
     )
+
+
+class Feed(Protocol):
+    """What a live desk drives: `catch_up` first, then `run` beside `schedule`, `decide` and `end` of each session."""
+
+    async def catch_up(self, known: Known, *, exposed: bool = False) -> Session: ...
+
+    async def run(self) -> None: ...
+
+    async def schedule(self, session: Session) -> None: ...
+
+    async def end(self, session: Session) -> None: ...
+
+    def watch(self, symbols: tuple[str, ...]) -> None: ...
+
+    def attend(self, symbols: frozenset[str]) -> None: ...
 
 
 class AlpacaParts:
@@ -71,7 +92,7 @@ class AlpacaParts:
 
     def feed(self, spec: Spec, calendar: SessionCalendar, cache_dir: Path) -> LiveFeed:
         """Streams, history and chain of the strategy's symbol."""
-        settings, scale = self._settings, self._scale
+        settings = self._settings
         options = settings.feed.options
         return LiveFeed(
             self._clock,
@@ -85,22 +106,60 @@ class AlpacaParts:
             option_feed=options,
             stock=self._endpoint("stream_url"),
             option=self._endpoint("option_stream_url"),
-            timing=Timing(
-                silence_ns=settings.feed.silence_s * SECOND_NS,
-                repair_s=settings.feed.repair_s,
-                retry_first_s=0.5 * scale,
-                retry_most_s=USUAL_BACKOFF_S * scale,
-                stagger_s=0.5 * scale,
-            ),
+            timing=self._timing(),
         )
 
-    def link(self, identity: Identity, broker: Callable[[], BrokerState]) -> BrokerLink:
-        """The broker's side: the only holder of a client that can send."""
+    def daily_feed(
+        self,
+        strategy: DailyStrategy,
+        calendar: SessionCalendar,
+        state: Callable[[], State[Any]],
+        settled: Callable[[], Awaitable[None]],
+    ) -> DailyFeed:
+        """History and quotes of a daily strategy's symbols. `settled` returns when what was put has been stepped."""
+        name, symbols = self._settings.feed.name, strategy.spec.symbols
+
+        def wanted() -> tuple[frozenset[str], frozenset[str]]:
+            now = state()
+            at_work = {order.symbol for order in now.orders.values()} | {work.symbol for work in now.works.values()}
+            return frozenset(at_work), frozenset(now.book.positions)
+
+        return DailyFeed(
+            self._clock,
+            calendar,
+            DailyDesk(strategy, self._settings.basket, state, settled),
+            self._put,
+            self._tell,
+            history=DailyHistory(self._market, name, symbols, self._tell),
+            quotes=ShareQuotes(self._market, name, self._clock, calendar, self._put, self._tell, wanted),
+            timing=self._timing(),
+        )
+
+    def _timing(self) -> Timing:
         settings, scale = self._settings, self._scale
+        return Timing(
+            silence_ns=settings.feed.silence_s * SECOND_NS,
+            repair_s=settings.feed.repair_s,
+            retry_first_s=0.5 * scale,
+            retry_most_s=USUAL_BACKOFF_S * scale,
+            stagger_s=0.5 * scale,
+        )
+
+    def link(
+        self, identity: Identity, broker: Callable[[], BrokerState], claim: Callable[[str], None] | None = None
+    ) -> BrokerLink:
+        """The broker's side: the only holder of a client that can send. `claim` hears each report's account first."""
+        settings, scale = self._settings, self._scale
+
+        def put(event: Event) -> None:
+            if claim is not None and isinstance(event, BrokerReported):
+                claim(event.account)
+            self._put(event)
+
         ours = wire.is_ours(identity.epoch, identity.strategy)
         return BrokerLink(
             self._clock,
-            self._put,
+            put,
             self._tell,
             TradingOrders(self._order_access, self._order_lane),
             self._reads,

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from daemon.alpaca_parts import accesses
 from daemon.config import ADDRESSES, EXIT_CODE, Credentials, Settings
-from daemon.live import DRY_RUN, Live, clock_of, prepare_live
+from daemon.live_start import DRY_RUN, Live, clock_of, prepare_live
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.lanes import account_lanes, market_lane
 from daemon.shell.alpaca.market_data import MarketData

@@ -9,43 +9,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import secrets
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from daemon.alpaca_parts import AlpacaParts
-from daemon.config import Credentials, Settings, sim_start_ns
+from daemon.alpaca_parts import AlpacaParts, Feed
 from daemon.core.effects import WatchContracts
 from daemon.core.events import ClockTicked, Event, ModelVerified, RunStarted, StopRequested, TroubleNoticed
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
+from daemon.live_start import Live, prepare_live
+from daemon.live_status import in_one_line, open_things, settled
+from daemon.shell.account_lock import AccountLock, Holder, lock_folder
+from daemon.shell.alpaca.daily_feed import DailyFeed
+from daemon.shell.alpaca.daily_history import SETTLED_NS
 from daemon.shell.alpaca.history import Known
 from daemon.shell.alpaca.link import BrokerLink
-from daemon.shell.calendar import SessionCalendar
-from daemon.shell.clock import SECOND_NS, Clock
+from daemon.shell.clock import SECOND_NS
 from daemon.shell.end_of_day import archive, disk_is_low, report_path, write_report
 from daemon.shell.engine import Engine
 from daemon.shell.intake import Intake
 from daemon.shell.journal import FILE
-from daemon.shell.model_store import LoadedModel, load
-from daemon.shell.policy import OnnxPolicy
 from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
-from daemon.shell.schedule import CLOSE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
+from daemon.shell.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.shell.service import Service
-from daemon.shell.state_dir import StateDir, open_state_dir
+from daemon.shell.state_dir import StateDir, locked_by, open_state_dir
 from daemon.shell.telemetry import LOG_EVENTS, Log
 from daemon.shell.writer import JournalWriter
 from daemon.wiring import GC_THRESHOLD, SWITCH_S, announce, first_trading, identity_of
-from strategies.contract import Session, Strategy
-from strategies.registry import strategy as strategy_named
+from strategies.contract import Session
 
-DRY_RUN = "dry_run"
+__all__ = ["LiveDesk", "prepare_live", "run_live"]
+
 BUSY_TICK_NS = SECOND_NS  # while something works at the broker or the policy
 HOLDING_TICK_NS = 5 * SECOND_NS
 IDLE_TICK_NS = 60 * SECOND_NS
@@ -53,62 +53,23 @@ LEAST_NAP_S = 0.02  # however fast a simulated clock runs
 PROBE_S = 20.0
 DAY_NS = 86_400 * SECOND_NS
 HALF_HOUR_NS = 1_800 * SECOND_NS
+HISTORY_MIN = 15  # a daily desk's history is asked for so long before its decision
+END_OF_DAY_LEAST_MIN = 10  # a daily desk's bars are final before its report is written
 HORIZON_DAYS = 30  # fewer left in the calendar are told
-
-
-@dataclass(slots=True)
-class Live:
-    """A live desk checked and ready to run."""
-
-    settings: Settings
-    credentials: Credentials
-    dry_run: bool
-    strategy: Strategy
-    clock: Clock
-    calendar: SessionCalendar
-    model: LoadedModel
-    policy: OnnxPolicy
-
-    @property
-    def mode(self) -> str:
-        """`dry_run`, `paper` or `live`."""
-        return DRY_RUN if self.dry_run else self.settings.desk.account
-
-    def meta(self) -> dict[str, str]:
-        """What the journal is made with, its epoch left out."""
-        return {
-            "mode": self.mode,
-            "account": self.settings.desk.account,
-            "strategy": self.strategy.spec.name,
-            "feed": self.settings.feed.name,
-            "desk": self.settings.desk.name,
-        }
-
-
-def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool) -> Live:
-    """Check model and calendar. Raises CalendarError, ModelError: nothing was written yet."""
-    strategy = strategy_named(settings.desk.strategy)
-    clock = clock_of(settings)
-    today = datetime.fromtimestamp(clock.now_ns() / SECOND_NS, UTC).date().isoformat()
-    calendar = SessionCalendar.to_horizon(today)
-    calendar.next_after(clock.now_ns())
-    model = load(settings.paths.models_dir, strategy, settings.policy.version)
-    policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
-    return Live(settings, credentials, dry_run, strategy, clock, calendar, model, policy)
-
-
-def clock_of(settings: Settings) -> Clock:
-    """The daemon's clock: real, or simulated where the settings say so."""
-    start_ns = sim_start_ns(settings.clock)
-    if start_ns is None:
-        return Clock.real()
-    return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate)
 
 
 class LiveDesk:
     """One run of a live desk: owns the parts, and their order at start and stop."""
 
-    def __init__(self, live: Live, log: Log, state_dir: StateDir, recovered: Recovered, writer: JournalWriter) -> None:
+    def __init__(
+        self,
+        live: Live,
+        log: Log,
+        state_dir: StateDir,
+        recovered: Recovered,
+        writer: JournalWriter,
+        account: AccountLock | None = None,
+    ) -> None:
         self.intake = Intake()
         self._live, self._log, self._state_dir = live, log, state_dir
         self._writer = writer
@@ -117,10 +78,14 @@ class LiveDesk:
         self._stepped = asyncio.Event()
         settings, state = live.settings, recovered.machine.state
         self._parts = AlpacaParts(settings, live.credentials, live.clock, self.intake.put, self._tell)
-        self.feed = self._parts.feed(live.strategy.spec, live.calendar, state_dir.path / "history")
+        self._daily: DailyFeed | None = None
+        if live.daily is not None:
+            self._daily = self._parts.daily_feed(live.daily, live.calendar, self._state, self.probe)
+        self.feed: Feed = self._daily or self._parts.feed(live.strategy.spec, live.calendar, state_dir.path / "history")
         self.link: BrokerLink | None = None
         if not live.dry_run:
-            self.link = self._parts.link(state.identity, lambda: self.engine.machine.state.broker)
+            claim = None if account is None else account.claim_number
+            self.link = self._parts.link(state.identity, lambda: self._state().broker, claim)
             own = [order for order in state.orders.values() if order.order_id and order.purpose != "foreign"]
             self.link.follow({order.client_order_id: order.order_id for order in own})
         self.engine = Engine(
@@ -135,11 +100,10 @@ class LiveDesk:
             outside=self.link,
         )
         self.schedule = Schedule(live.clock, lambda name, problem: self._tell("job_failed", job=name, problem=problem))
-        self._times = DayTimes(
-            settings.execution,
-            warm_up_min=settings.feed.warm_up_min,
-            end_of_day_min=settings.service.end_of_day_min,
-        )
+        self._times = _day_times(live)
+
+    def _state(self) -> State[Any]:
+        return self.engine.machine.state
 
     # --- what the parts tell --------------------------------------------------------------------------------------
 
@@ -253,6 +217,8 @@ class LiveDesk:
         match job.kind:
             case kind if kind == WARM_UP:
                 await self.feed.schedule(session)
+            case kind if kind == DECIDE and self._daily is not None:
+                await self._daily.decide(session)
             case kind if kind == CLOSE:
                 await self.feed.end(session)
                 self.engine.snapshot_soon()
@@ -315,11 +281,11 @@ class LiveDesk:
         known_ns, told = 0, 0
         while True:
             state = self.engine.machine.state
-            self._service.status(_told(state))
+            self._service.status(in_one_line(state))
             session, half_hours = state.session.session, self._live.clock.now_ns() // HALF_HOUR_NS
             if half_hours > told and session is not None and not state.session.ended:
                 told = half_hours
-                self._log("alive", status=_told(state))
+                self._log("alive", status=in_one_line(state))
             back_ns = self._live.clock.stepped_back_ns
             if back_ns > known_ns + SECOND_NS:
                 known_ns = back_ns
@@ -350,35 +316,28 @@ class LiveDesk:
         try:
             async with asyncio.timeout(rules.service.stop_deadline_s):
                 await self.probe()
-                await self._until(lambda state: _settled(state, flatten=flatten))
+                await self._until(lambda state: settled(state, flatten=flatten))
         except TimeoutError:
-            self._log("stop_late", open=_open_things(self.engine.machine.state))
+            self._log("stop_late", open=open_things(self.engine.machine.state))
         held = [f"{p.quantity} {p.symbol}" for p in self.engine.machine.state.book.positions.values()]
         if held and not self._live.dry_run:
             self._log("positions_kept", positions=held)
         self.intake.end()
 
 
-def _settled(state: State[Any], *, flatten: bool) -> bool:
-    """Nothing is left that a clean stop waits for."""
-    session = state.session.session
-    trading = session is not None and session.open_ns <= state.now_ns < session.close_ns
-    if flatten and trading:
-        return not state.orders and not any(position.right for position in state.book.positions.values())
-    return not any(order.purpose == "entry" for order in state.orders.values())
-
-
-def _open_things(state: State[Any]) -> list[str]:
-    orders = [f"order {name} {order.status}" for name, order in state.orders.items()]
-    return orders + [f"position {p.quantity} {p.symbol}" for p in state.book.positions.values()]
-
-
-def _told(state: State[Any]) -> str:
-    """One line for `systemctl status`."""
-    halt = state.risk.halt
-    held = ", ".join(f"{p.quantity} {p.symbol}" for p in state.book.positions.values()) or "flat"
-    trading = f"halted: {halt.reason}" if halt else "reconciled" if state.risk.reconciled else "not reconciled"
-    return f"{trading}; {held}; equity {state.book.equity:.2f} USD; {state.stats.bars} bars"
+def _day_times(live: Live) -> DayTimes:
+    """When the desk's jobs are due. A daily desk has its history before it decides, and final bars at its close."""
+    settings = live.settings
+    warm_up_min, end_of_day_min = settings.feed.warm_up_min, settings.service.end_of_day_min
+    if live.daily is None:
+        return DayTimes(settings.execution, warm_up_min=warm_up_min, end_of_day_min=end_of_day_min)
+    return DayTimes(
+        settings.execution,
+        warm_up_min=max(warm_up_min, settings.basket.before_open_min + HISTORY_MIN),
+        close_grace_s=SETTLED_NS // SECOND_NS,
+        end_of_day_min=max(end_of_day_min, END_OF_DAY_LEAST_MIN),
+        basket=settings.basket,
+    )
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -387,10 +346,25 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
+def account_lock(live: Live) -> AccountLock:
+    """The desk's locks: its account by the key, unless it sends nothing. Raises StateDirError."""
+    settings = live.settings
+    holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
+    lock = AccountLock(lock_folder(), holder, settings.address("trading_url"))
+    if not live.dry_run and not locked_by(settings.paths.state_dir):  # else the directory's own refusal says more
+        lock.claim_key(live.credentials.key)
+    return lock
+
+
 async def run_live(live: Live, log: Log) -> str:
     """Run a live desk until it is stopped; returns what stopped it."""
     settings, code = live.settings, code_digest()
-    state_dir = open_state_dir(settings.paths.state_dir, live.meta(), secrets.token_hex(5))
+    account = account_lock(live)
+    try:
+        state_dir = open_state_dir(settings.paths.state_dir, live.meta(), secrets.token_hex(5))
+    except BaseException:
+        account.close()
+        raise
     try:
         identity = identity_of(state_dir.meta)
         reader = state_dir.journal.reader()
@@ -400,6 +374,7 @@ async def run_live(live: Live, log: Log) -> str:
     except BaseException:
         state_dir.journal.close()
         state_dir.close()
+        account.close()
         raise
     try:
         now_ns = live.clock.now_ns()
@@ -425,7 +400,7 @@ async def run_live(live: Live, log: Log) -> str:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         sys.setswitchinterval(SWITCH_S)
-        desk = LiveDesk(live, log, state_dir, recovered, writer)
+        desk = LiveDesk(live, log, state_dir, recovered, writer, account)
         await desk.run(startup)
         state = desk.engine.machine.state
         log("run_ended", events=state.seq, state_digest=desk.engine.state_digest(), stopped_by=desk.engine.stopped_by)
@@ -433,3 +408,4 @@ async def run_live(live: Live, log: Log) -> str:
     finally:
         writer.close()
         state_dir.close()
+        account.close()

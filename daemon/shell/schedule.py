@@ -15,7 +15,7 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, JobExec
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
-from daemon.core.limits import Execution
+from daemon.core.limits import Basket, Execution
 from daemon.core.session import MINUTE_NS, flatten_from_ns
 from daemon.shell.clock import SECOND_NS, Clock
 from strategies.contract import Session
@@ -27,6 +27,8 @@ WARM_UP = "warm_up"
 OPEN = "open"
 FLATTEN_EXPIRY_DAY = "flatten_expiry_day"
 FLATTEN = "flatten"
+DECIDE = "decide"
+GIVE_UP = "give_up"
 CLOSE = "close"
 END_OF_DAY = "end_of_day"
 
@@ -35,12 +37,16 @@ logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # `log_probl
 
 @dataclass(frozen=True, slots=True)
 class DayTimes:
-    """When a session's jobs are due. `execution` holds the flatten's minutes before the close."""
+    """When a session's jobs are due. `execution` holds the flatten's minutes before the close.
+
+    A daily desk has a `basket`, whose decision and end are its jobs instead of the flatten's.
+    """
 
     execution: Execution
     warm_up_min: int = 30  # before the open
     close_grace_s: int = 10  # after the close: the last bar comes a second or so after its minute
     end_of_day_min: int = 30  # after the close
+    basket: Basket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +68,32 @@ def plan(session: Session, times: DayTimes) -> tuple[Job, ...]:
     moments = {
         WARM_UP: session.open_ns - times.warm_up_min * MINUTE_NS,
         OPEN: session.open_ns,
-        FLATTEN_EXPIRY_DAY: flatten_from_ns(session, session.date, times.execution),
-        FLATTEN: flatten_from_ns(session, LATER, times.execution),
+        **_leaving(session, times),
         CLOSE: session.close_ns + times.close_grace_s * SECOND_NS,
         END_OF_DAY: session.close_ns + times.end_of_day_min * MINUTE_NS,
     }
     jobs = (Job(kind, session.date, at_ns) for kind, at_ns in moments.items())
     return tuple(sorted(jobs, key=lambda job: job.at_ns))
+
+
+def decision_ns(session: Session, basket: Basket) -> int:
+    """When a daily desk decides for this session (nanoseconds UTC)."""
+    if basket.decide == "before_close":
+        return session.close_ns - basket.before_close_min * MINUTE_NS
+    return session.open_ns - basket.before_open_min * MINUTE_NS
+
+
+def _leaving(session: Session, times: DayTimes) -> dict[str, int]:
+    """The moments in which positions are made or left by the clock."""
+    if times.basket is None:
+        return {
+            FLATTEN_EXPIRY_DAY: flatten_from_ns(session, session.date, times.execution),
+            FLATTEN: flatten_from_ns(session, LATER, times.execution),
+        }
+    return {
+        DECIDE: decision_ns(session, times.basket),
+        GIVE_UP: session.close_ns - times.basket.end_before_close_min * MINUTE_NS,
+    }
 
 
 class Schedule:

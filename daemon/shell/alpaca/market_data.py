@@ -35,6 +35,39 @@ class MarketData:
         pages = await self._stocks.pages("/stocks/bars", query, "bars")
         return [bar for page in pages for bar in a_list(an_object(page or {}, "bars").get(symbol) or [], "bars")]
 
+    async def day_bars(self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str) -> dict[str, list[Raw]]:
+        """Symbol -> day bars {t, o, h, l, c, v, n, vw}, oldest first, adjusted for splits and dividends as of today.
+
+        Both times are included: `end_ns` is the last bar's midnight. Symbols without a bar are absent.
+        """
+        query = {
+            "symbols": ",".join(symbols),
+            "timeframe": "1Day",
+            "start": time_text(start_ns),
+            "end": time_text(end_ns),
+            "feed": feed,
+            "limit": 10_000,
+            "adjustment": "all",
+            "sort": "asc",
+        }
+        found: dict[str, list[Raw]] = {}
+        for page in await self._stocks.pages("/stocks/bars", query, "bars"):
+            for symbol, rows in an_object(page or {}, "bars").items():
+                found.setdefault(symbol, []).extend(a_list(rows or [], "bars"))
+        return found
+
+    async def snapshots(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
+        """Symbol -> {latestTrade, latestQuote, minuteBar, dailyBar, prevDailyBar}; unknown symbols are absent."""
+        query = {"symbols": ",".join(symbols), "feed": feed}
+        answer = an_object(await self._stocks.get("/stocks/snapshots", query), "snapshots")
+        return {symbol: an_object(row, "snapshot") for symbol, row in answer.items() if row}
+
+    async def latest_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
+        """Symbol -> the newest quote {t, bp, bs, ap, as, ...} of each stock; those without one are absent."""
+        answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": ",".join(symbols), "feed": feed})
+        quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
+        return {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
+
     async def latest_quote(self, symbol: str, feed: str) -> Raw | None:
         """The newest quote {t, bp, bs, ap, as, ...} of a stock; None where there is none."""
         answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": symbol, "feed": feed})

@@ -160,14 +160,13 @@ class TradingOrders:
         self._door = Door(_trading_client(), access, lane, TRADING)
 
     async def submit(self, order: SubmitOrder) -> Raw:
-        """POST /v2/orders once. An opening order whose validity passed before its turn raises Lapsed, unsent."""
-        opening = order.intent == "buy_to_open"
-        answer = await self._door.ask(partial(self._post, order), Urgency.ENTRY if opening else Urgency.EXIT)
+        """POST /v2/orders once. An order that opens, or is for an auction, raises Lapsed when its validity passed."""
+        answer = await self._door.ask(partial(self._post, order), Urgency.ENTRY if opens(order) else Urgency.EXIT)
         return an_object(answer, f"order {order.client_order_id}")
 
     def _post(self, order: SubmitOrder) -> object:
         now = self._door.lane.clock.now_ns()
-        if order.intent == "buy_to_open" and now > order.valid_until_ns:
+        if (opens(order) or order.auction) and now > order.valid_until_ns:
             raise Lapsed(
                 f"order {order.client_order_id} was valid until {order.valid_until_ns}, now is {now}: not sent"
             )
@@ -189,14 +188,22 @@ class TradingOrders:
         return a_list(answer, "close all")
 
 
+def opens(order: SubmitOrder) -> bool:
+    """Whether the order adds to what is held: contracts bought to open, shares bought that are not owed."""
+    return order.side > 0 and order.intent != "buy_to_close"
+
+
 def submission(order: SubmitOrder) -> Raw:
-    """The body of POST /v2/orders: a day order, the price as exact text, the intent for options alone."""
+    """The body of POST /v2/orders: for the day or the opening auction, in whole contracts or shares.
+
+    The price is exact text; options alone have an intent.
+    """
     body: Raw = {
         "symbol": order.symbol,
         "qty": order.quantity,
         "side": "buy" if order.side > 0 else "sell",
         "type": "market" if order.limit_price is None else "limit",
-        "time_in_force": "day",
+        "time_in_force": "opg" if order.auction else "day",
         "client_order_id": order.client_order_id,
     }
     if order.limit_price is not None:
