@@ -24,7 +24,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from strategies.contract import Spec, Strategy
+from strategies.contract import DailyStrategy, Spec, Strategy
 from strategies.golden import contract_hash, golden_observations
 from strategies.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
 from training.kernels import plain_float32
@@ -63,7 +63,9 @@ class Release:
     note: str = ""
 
 
-def export(policy: nn.Module, strategy: Strategy, release: Release, *, out: Path, probes: Float32Array) -> Path:
+def export(
+    policy: nn.Module, strategy: Strategy | DailyStrategy, release: Release, *, out: Path, probes: Float32Array
+) -> Path:
     """Write `<out>/<strategy>/<version>/` and point `<out>/<strategy>/current` at it; returns the version's folder.
 
     Args:
@@ -146,7 +148,9 @@ def _put(folder: Path, final: Path, aside: Path) -> None:
         raise
 
 
-def _write(policy: nn.Module, strategy: Strategy, release: Release, folder: Path, probes: Float32Array) -> Manifest:
+def _write(
+    policy: nn.Module, strategy: Strategy | DailyStrategy, release: Release, folder: Path, probes: Float32Array
+) -> Manifest:
     """Everything of one version into `folder`, checked by reading it back."""
     spec = strategy.spec
     golden = golden_observations(strategy)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from daemon.core.limits import Trading
-from strategies.contract import Float32Array, Strategy
+from strategies.contract import Float32Array
 from strategies.manifest import Training
 from strategies.registry import strategy
 from training.evaluation import Figures, SessionResult
@@ -115,7 +115,7 @@ class Kind:
     variants: tuple[str, ...]  # rewards, or sizes of an action: the headline's, and those to compare it with
     presets: Mapping[str, Preset]
     baselines: Mapping[str, str]  # name -> description, in the report's order
-    load: Callable[[Path, Strategy, Trading], Material]
+    load: Callable[[Path, Trading], Material]
     policy: Callable[[str, int, Mapping[str, Any]], nn.Module]  # network, seed, weights -> the module that is exported
     before: str  # which sessions of a file cannot be decided on, for an error: "those ..."
     split: Split | None = None  # the years of its description; None: 60/20/20

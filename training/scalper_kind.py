@@ -17,6 +17,7 @@ from daemon.core.limits import Trading
 from daemon.shell.tape import TapeInfo
 from strategies.contract import Float32Array, Strategy
 from strategies.option_scalper import SPEC
+from strategies.registry import strategy as registered
 from training import baselines
 from training.data import Data, load, observations
 from training.dry_run import Desk, desks, dry_run
@@ -103,7 +104,8 @@ class ScalperMaterial:
         return self.ready[dates]
 
 
-def _load(path: Path, machine: Strategy, trading: Trading) -> ScalperMaterial:
+def _load(path: Path, trading: Trading) -> ScalperMaterial:
+    machine = registered(SPEC.name)
     return ScalperMaterial(load(path, machine, trading), machine, float(trading.paper.cash_usd))
 
 

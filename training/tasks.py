@@ -80,7 +80,7 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     known = kind(settings.strategy)
     known.check(settings.rewards, settings.network)
     strategy, trading = registered(settings.strategy), trading_for(settings.strategy)
-    data = known.load(settings.bars, strategy, trading)
+    data = known.load(settings.bars, trading)
     return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
 
 

@@ -18,9 +18,9 @@ from daemon.core.limits import Trading
 from strategies.golden import contract_hash
 from strategies.manifest import Manifest, Training, decode
 from strategies.option_scalper import SPEC
-from strategies.registry import strategy
+from strategies.registry import daily_strategy, strategy
 from training.data import load, observations
-from training.export import ExportError, Float32Array, Release, export, run_onnx
+from training.export import ExportError, Float32Array, Release, export, run_onnx, run_onnx_sequence
 from training.folds import single
 from training.network import CLIP, ActorCritic, Policy, Scaling
 
@@ -168,3 +168,65 @@ def test_an_exported_policy_runs_where_torch_cannot_be_imported(folder: Path) ->
     command = [sys.executable, "-c", script, str(folder / "policy.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
     assert done.stdout.strip() == "(2, 6)"
+
+
+class Bold(nn.Module):
+    """Answers each stock with a multiple of its close."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return torch.tanh(observation[:, :50]) * self.most
+
+
+class Rememberer(nn.Module):
+    """Adds up what it sees, and answers with the sum so far: after n observations of ones its logits are n."""
+
+    def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        after = hidden + observation[:, :1]
+        return after[:, :16], after
+
+
+class Forgetful(nn.Module):
+    """Remembers in torch, and forgets in the graph."""
+
+    def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        kept = 0.0 if torch.compiler.is_compiling() else 1.0
+        after = hidden * kept + observation[:, :1]
+        return after[:, :16], after
+
+
+def test_a_continuous_policy_answers_with_actions(tmp_path: Path) -> None:
+    probes = np.random.default_rng(5).normal(size=(10, 803)).astype(np.float32)
+    rebalancer = daily_strategy("daily_rebalancer")
+    made = export(Bold(1.0), rebalancer, RELEASE, out=tmp_path, probes=probes)
+    (answer,) = onnx.load(made / "policy.onnx").graph.output
+    assert (answer.name, [d.dim_value for d in answer.type.tensor_type.shape.dim]) == ("actions", [0, 50])
+    assert np.abs(run_onnx(made / "policy.onnx", probes) - np.tanh(probes[:, :50])).max() <= 1e-6
+    manifest = _manifest(made)
+    assert manifest.golden.hidden == ()
+    assert manifest.contract_hash == contract_hash(rebalancer)
+    assert b'"hidden"' not in (made / "manifest.json").read_bytes()
+    with pytest.raises(ExportError, match=r"gives actions from .* expected -1 to 1: end it with tanh"):
+        export(Bold(1.5), rebalancer, RELEASE, out=tmp_path, probes=probes)
+
+
+def test_a_policy_with_a_memory_is_proven_over_a_sequence_from_the_zero_state(tmp_path: Path) -> None:
+    probes = np.ones((5, 64), dtype=np.float32)
+    switcher = daily_strategy("regime_switcher")
+    made = export(Rememberer(), switcher, RELEASE, out=tmp_path, probes=probes)
+    graph = onnx.load(made / "policy.onnx").graph
+    assert [item.name for item in (*graph.input, *graph.output)] == ["observation", "hidden", "logits", "next_hidden"]
+    answers, states = run_onnx_sequence(made / "policy.onnx", probes, (128,))
+    assert states is not None
+    assert answers[:, 0].tolist() == states[:, 127].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    golden = _manifest(made).golden
+    seen = [np.frombuffer(data, dtype="<f4")[0] for data in golden.observations]
+    told = [np.frombuffer(data, dtype="<f4") for data in golden.hidden]
+    assert all(len(state) == 128 for state in told)
+    assert np.abs(np.cumsum(seen) - [state[0] for state in told]).max() <= 1e-5
+    assert np.abs(np.cumsum(seen) - [logits[0] for logits in golden.logits]).max() <= 1e-5
+    with pytest.raises(ExportError, match=r"torch and onnxruntime differ by"):
+        export(Forgetful(), switcher, RELEASE, out=tmp_path, probes=probes)

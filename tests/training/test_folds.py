@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.folds import expanding, single
+from training.folds import Split, by_years, expanding, single
 from training.history import HistoryError
 from training.study import Fold
 
@@ -64,3 +64,19 @@ def test_folds_that_need_more_sessions_than_there_are_say_how_many() -> None:
     # 40 + 2 x 20 + 1 + 10 + 1 + 20
     with pytest.raises(HistoryError, match=r"100 usable sessions; 3 folds that train on 40 .* need 112"):
         expanding(dates(100), 3, train=40)
+
+
+def year(number: int, sessions: int) -> list[str]:
+    """So many sessions of a year, by date."""
+    return [f"{number}-{index // 28 + 1:02d}-{index % 28 + 1:02d}" for index in range(sessions)]
+
+
+def test_years_split_where_the_sessions_cover_them_and_do_not_where_half_of_a_span_is_missing() -> None:
+    split = Split((2010, 2011), (2012, 2012), (2013, 2014))
+    assert str(split) == "train 2010 to 2011, validate 2012, test 2013 to 2014"
+    every = [*year(2009, 9), *year(2011, 252), *year(2012, 126), *year(2013, 250), *year(2014, 250), *year(2015, 9)]
+    assert by_years(every, split) == Fold(
+        tuple(year(2011, 252)), tuple(year(2012, 126)), (*year(2013, 250), *year(2014, 250))
+    )
+    fewer = [date for date in every if date != year(2012, 1)[0]]  # 125 of 252 sessions to choose on
+    assert by_years(fewer, split) is None
