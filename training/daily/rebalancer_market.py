@@ -125,6 +125,7 @@ class RebalancerMarket:
         self._day = self._starts()  # row of the tables
         self._bought = self._sales = torch.zeros_like(self._held)
         self._costs_paid = self._traded = torch.zeros_like(self._cash)
+        self._closing = self._closing_cash = self._cash
 
     def observe(self) -> Tensor:
         """Raw observations, a new tensor of float32 (n, 803)."""
@@ -145,6 +146,7 @@ class RebalancerMarket:
         self._age = self._age + 1
         marks = self._marks.index_select(0, self._day)
         self._value = self._cash + (self._held * marks).sum(1) * MICRO_A_TICK
+        self._closing, self._closing_cash = self._value, self._cash
         rewards = ((self._value - before) * (REWARD / MICRO)).to(torch.float32)
         over = self._day > self._last - self._first
         if self._episode_max is not None:
@@ -236,6 +238,11 @@ class RebalancerMarket:
     def shares(self) -> Tensor:
         """Whole shares held, float64 (n, symbols)."""
         return self._held
+
+    @property
+    def closing_usd(self) -> tuple[Tensor, Tensor]:
+        """Equity and cash at the end of the last step in USD, float64 (n,); before a new episode began."""
+        return self._closing / MICRO, self._closing_cash / MICRO
 
     @property
     def traded(self) -> tuple[Tensor, Tensor]:

@@ -110,7 +110,9 @@ class RegimeMarket:
         self._age = torch.zeros(n, dtype=whole, device=self.device)  # decisions of this episode before this one
         self._episode = torch.zeros(n, dtype=whole, device=self.device)
         self._day = self._starts()  # row of the tables
-        self._turnover = self._paid = torch.zeros_like(self._equity)
+        self._turnover = self._paid = self._traded = torch.zeros_like(self._equity)
+        self._closing, self._closing_weights = self._equity, self._weights
+        self._moved = self._weights > 0.0
 
     def observe(self) -> Tensor:
         """Raw observations, a new tensor of float32 (n, 64)."""
@@ -137,6 +139,8 @@ class RegimeMarket:
         self._traded = opened * self._turnover
         self._equity = (opened - self._paid) * grown
         self._weights = goal * day / grown.unsqueeze(1)
+        self._moved = goal != drifted
+        self._closing, self._closing_weights = self._equity, self._weights
         equal = whole.mean(1) - 1.0
         rewards = (slept * grown - 1.0 - equal - REWARD_COST * self._turnover).to(torch.float32)
         return self._advance(rewards)
@@ -205,6 +209,16 @@ class RegimeMarket:
     def weights(self) -> Tensor:
         """Weights of SPY, QQQ and IWM at the last close, float64 (n, 3); the rest is cash."""
         return self._weights
+
+    @property
+    def closing_usd(self) -> tuple[Tensor, Tensor]:
+        """Equity and cash at the end of the last step in USD, float64 (n,); before a new episode began."""
+        return self._closing, self._closing * (1.0 - self._closing_weights.sum(1))
+
+    @property
+    def moved(self) -> Tensor:
+        """Which weights the last step changed, bool (n, 3)."""
+        return self._moved
 
     @property
     def turnover(self) -> Tensor:

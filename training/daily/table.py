@@ -7,23 +7,21 @@ can be counted without rounding; features are those of the live path, bit for bi
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from decimal import ROUND_HALF_EVEN, Decimal
+from math import isfinite
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
-from daemon.shell.bar_check import faults
+from daemon.core.events import BarClosed, Event, SessionScheduled
+from daemon.core.limits import Basket
+from daemon.core.share_paper import on_grid
 from daemon.shell.calendar import SessionCalendar, midnight_ns
-from daemon.shell.tape_file import TapeError, TapeFile
+from daemon.shell.daily_tape import DailyTapeSource, scan_daily
 from strategies.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
 from strategies.daily_features import rebalancer_table, regime_table
 from strategies.golden import contract_hash
@@ -32,7 +30,6 @@ from training.pool import children_born_deaf
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-TICK = Decimal("0.0001")
 TICKS = 10_000
 """Ticks of a US dollar: the grid of prices in the paper broker and here."""
 OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
@@ -91,19 +88,21 @@ class DailyTable:
 
 
 def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -> DailyTable:
-    """Read a bars file, or what was kept of it under `cache` for the same bytes and the same contract.
+    """Read a bars file as a replay is fed from it, or what `cache` keeps for the same bytes and contract.
 
     Raises:
-        TapeError: the file cannot be read, or has no session of the strategy's symbols.
+        TapeError: the file cannot be read, or has no bar of the strategy's symbols.
         CalendarError: its dates are not known.
     """
-    file = TapeFile(path, strategy.spec.symbols)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    kept = None if cache is None else cache / f"{digest[:16]}-{contract_hash(strategy)[:16]}.npz"
+    spec = strategy.spec
+    info = scan_daily(path, spec.symbols)
+    kept = None if cache is None else cache / f"{info.sha256[:16]}-{contract_hash(strategy)[:16]}.npz"
     if kept is not None and kept.is_file():
-        return _restored(kept, path.name, digest, strategy.spec)
-    table = _table(file, digest, strategy.spec)
+        return _restored(kept, path.name, info.sha256, spec)
+    with children_born_deaf():  # the calendar asks a process of its own, which Ctrl-C would end
+        calendar = SessionCalendar.load(info.first_date, info.last_date)
+    bars, sessions = _told(DailyTapeSource(path, info, calendar, Basket()), spec)
+    table = _assembled(bars, sessions, spec, path.name, info.sha256, info.synthetic)
     if kept is not None:
         _keep(kept, table)
     return table
@@ -117,73 +116,32 @@ def table_of(
     return _assembled(bars, tuple(sessions), spec, file, digest, synthetic)
 
 
-def on_grid(prices: Float64Array) -> Float64Array:
-    """Prices in USD as whole ticks, half to even as `Decimal` rounds their shortest text; NaN becomes 0."""
-    flat = [
-        0.0 if math.isnan(value) else float(Decimal(repr(value)).quantize(TICK, ROUND_HALF_EVEN).scaleb(4))
-        for value in prices.ravel().tolist()
-    ]
+def ticks(prices: Float64Array) -> Float64Array:
+    """Prices in USD as whole ticks, rounded as the paper broker's grid has it; what is not finite becomes 0."""
+    flat = [float(on_grid(price).scaleb(4)) if isfinite(price) else 0.0 for price in prices.ravel().tolist()]
     return np.array(flat, dtype=np.float64).reshape(prices.shape)
 
 
-def _table(file: TapeFile, digest: str, spec: DailySpec) -> DailyTable:
-    """All rows at once: daily files are small, and may be sorted by symbol."""
-    names, starts, prices = _columns(file, spec.symbols)
-    if not starts.size:
-        raise TapeError(
-            f"{file.path}: no row of {', '.join(spec.symbols[:8])}…; pass daily bars of the strategy's symbols"
-        )
-    days = (starts - 4 * 3600 * 10**9).astype("datetime64[ns]").astype("datetime64[D]")
-    with children_born_deaf():  # the calendar asks a process of its own, which Ctrl-C would end
-        calendar = SessionCalendar.load(str(days.min()), str(days.max()))
-    seen = set(np.unique(days).astype(str).tolist())
-    sessions = tuple(session for session in calendar.sessions if session.date in seen)
-    place = {session.date: index for index, session in enumerate(sessions)}
-    rows = np.array([place.get(day, -1) for day in days.astype(str).tolist()])
-    midnights = np.array([midnight_ns(session.date) for session in sessions])
-    good = (rows >= 0) & (faults(prices, starts - midnights[rows]) == 0)
-    bars = np.full((5, len(sessions), len(spec.symbols)), np.nan)
-    keep = np.flatnonzero(good)[::-1]  # of rows that repeat a bar the first one counts, so it is written last
-    bars[:, rows[keep], names[keep]] = prices[:, keep]
-    return _assembled(bars, sessions, spec, file.path.name, digest, file.synthetic)
-
-
-def _columns(
-    file: TapeFile, symbols: tuple[str, ...]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float64Array]:
-    """Places of the symbols, starts in ns and (5, rows) prices of the strategy's rows, adjusted."""
-    batches = list(file.batches())
-    places = {symbol: index for index, symbol in enumerate(symbols)}
-    names = np.concatenate([np.array([places.get(name, -1) for name in b.names])[b.codes] for b in batches])
-    starts = np.concatenate([b.start_ns for b in batches])
-    prices = np.concatenate([b.prices for b in batches], axis=1)
-    adjusted = _adjusted_closes(file.path)
-    if adjusted is not None:
-        prices[:4] *= adjusted / prices[CLOSE]
-    ours = names >= 0
-    return names[ours], starts[ours], prices[:, ours]
-
-
-def _adjusted_closes(path: Path) -> Float64Array | None:
-    """The column adj_close in file order, None where the file has none."""
-    if path.name.endswith(".parquet"):
-        with pa.parquet.ParquetFile(path) as file:
-            if "adj_close" not in file.schema_arrow.names:
-                return None
-            column = file.read(columns=["adj_close"])["adj_close"]
-    else:
-        table = pa.csv.read_csv(path)
-        if "adj_close" not in table.column_names:
-            return None
-        column = table["adj_close"]
-    return np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
+def _told(feed: Iterable[Event], spec: DailySpec) -> tuple[Float64Array, tuple[Session, ...]]:
+    """The bars (5, d, n) and the sessions of a daily feed."""
+    place = {symbol: index for index, symbol in enumerate(spec.symbols)}
+    sessions: list[Session] = []
+    days: list[Float64Array] = []
+    for event in feed:
+        if isinstance(event, SessionScheduled):
+            sessions.append(event.session)
+            days.append(np.full((5, len(place)), np.nan))
+        elif isinstance(event, BarClosed):
+            bar = event.bar
+            days[-1][:, place[bar.symbol]] = bar.open, bar.high, bar.low, bar.close, bar.volume
+    return np.stack(days, axis=1), tuple(sessions)
 
 
 def _assembled(
     bars: Float64Array, sessions: tuple[Session, ...], spec: DailySpec, file: str, digest: str, synthetic: str
 ) -> DailyTable:
     present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
-    close = on_grid(bars[CLOSE])
+    close = ticks(bars[CLOSE])
     for day in range(1, len(close)):
         close[day] = np.where(present[day], close[day], close[day - 1])
     features, tradable = _features(bars, present, spec)
@@ -196,7 +154,7 @@ def _assembled(
         sessions=sessions,
         bars=bars,
         present=present,
-        open_ticks=on_grid(bars[OPEN]),
+        open_ticks=ticks(bars[OPEN]),
         close_ticks=close,
         features=features,
         tradable=tradable,
