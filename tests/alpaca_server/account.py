@@ -14,6 +14,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from tests.alpaca_server.clock import SECOND_NS
+from tests.alpaca_server.corporate_actions import Dividend
 from tests.alpaca_server.market import asset_id
 from tests.alpaca_server.orders import ZERO, Json, Order, money, multiplier, text
 from tests.alpaca_server.tape import NEW_YORK
@@ -122,6 +123,7 @@ class Account:
         self.by_client_id: dict[str, Order] = {}
         self.trades: list[Trade] = []
         self.activities: list[Activity] = []  # oldest first
+        self.entitled: dict[Dividend, Decimal] = {}  # shares held at the ex-date of what is still to be paid
         self.blocked = False
         self.configuration: Json = {
             "fractional_trading": True,

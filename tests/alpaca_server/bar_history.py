@@ -1,18 +1,19 @@
-"""The history of bars: timeframes put together from the minutes that are known by now, in pages.
+"""The history of bars: timeframes put together from the minutes and days that are known by now, in pages.
 
-A bar is there one second after its end, and as corrected once the correction is known.
+A bar is there one second after its end, and as corrected once the correction is known. Adjustments are as of today.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from strategies.contract import Bar
+from strategies.contract import Bar, Session
+from tests.alpaca_server.corporate_actions import ADJUSTMENTS, Step, adjusted, effective_day
 from tests.alpaca_server.data_fields import Fields, bar_row, merged
 from tests.alpaca_server.data_queries import (
     BadRequest,
@@ -49,14 +50,18 @@ def stock_bars(server: AlpacaServer, query: Mapping[str, str]) -> object:
     end_ns = time_of(query, "end", now_ns)
     check_plan(server, query, end_ns, now_ns)
     limit = limit_of(query, BARS_LIMIT, BARS_LIMIT_MAX)
+    adjustment = query.get("adjustment") or "raw"
+    if adjustment not in ADJUSTMENTS:
+        raise BadRequest(f"invalid adjustment: {adjustment!r}; expected one of {', '.join(ADJUSTMENTS)}")
     newest_first = query.get("sort", "asc") == "desc"
     after = page_after(query)
     found: dict[str, list[Fields]] = {}
     token: str | None = None
     for symbol in symbols:
-        if after is not None and symbol < after[0]:
+        if (after is not None and symbol < after[0]) or not _known(server, symbol, query, now_ns):
             continue
-        rows = _aggregated(server, symbol, query.get("timeframe", ""), start_ns, end_ns, now_ns)
+        steps = _steps(server, symbol, adjustment, now_ns)
+        rows = _aggregated(server, symbol, query.get("timeframe", ""), start_ns, end_ns, now_ns, steps)
         if newest_first:
             rows.reverse()
         if after is not None and symbol == after[0]:
@@ -72,8 +77,25 @@ def stock_bars(server: AlpacaServer, query: Mapping[str, str]) -> object:
     return {"bars": found, "next_page_token": None}
 
 
+def _known(server: AlpacaServer, symbol: str, query: Mapping[str, str], now_ns: int) -> bool:
+    """Whether the share has this name on the query's `asof` (today); its history goes back through older names."""
+    days = server.market.days
+    return days is None or symbol not in days.names or days.called(symbol, query.get("asof") or effective_day(now_ns))
+
+
+def _steps(server: AlpacaServer, symbol: str, adjustment: str, now_ns: int) -> list[Step]:
+    days = server.market.days
+    return [] if days is None else days.steps(symbol, adjustment, effective_day(now_ns))
+
+
 def _aggregated(
-    server: AlpacaServer, symbol: str, timeframe: str, start_ns: int, end_ns: int, now_ns: int
+    server: AlpacaServer,
+    symbol: str,
+    timeframe: str,
+    start_ns: int,
+    end_ns: int,
+    now_ns: int,
+    steps: Sequence[Step],
 ) -> list[Bar]:
     """The bars of a timeframe whose labels lie from `start_ns` to `end_ns`, of the minutes that are known by now."""
     match = _TIMEFRAME.fullmatch(timeframe)
@@ -83,7 +105,9 @@ def _aggregated(
     groups: dict[int, list[Bar]] = {}
     if unit in {"Min", "T", "Hour", "H"}:
         width = count * MINUTE_NS * (60 if unit in {"Hour", "H"} else 1)
-        rows = known_bars(server, symbol, start_ns, end_ns + width - MINUTE_NS, now_ns)
+        rows = list(known_bars(server, symbol, start_ns, end_ns + width - MINUTE_NS, now_ns))
+        if steps:
+            rows = [adjusted(bar, new_york_date(bar.start_ns), steps) for bar in rows]
         if width == MINUTE_NS:
             return rows
         for bar in rows:
@@ -92,8 +116,8 @@ def _aggregated(
         for session in server.market.sessions:
             label = _period_ns(session.date, unit, count)
             if start_ns <= label <= end_ns and session.open_ns < now_ns:
-                rows = known_bars(server, symbol, session.open_ns, session.close_ns - 1, now_ns)
-                groups.setdefault(label, []).extend(rows)
+                day = day_bar(server, symbol, session, now_ns)
+                groups.setdefault(label, []).extend([] if day is None else [adjusted(day, session.date, steps)])
     bars = (merged(rows, start) for start, rows in groups.items() if start_ns <= start <= end_ns)
     return [bar for bar in bars if bar is not None]
 
@@ -107,7 +131,20 @@ def _period_ns(day: str, unit: str, count: int) -> int:
     return midnight_ns(first.isoformat())
 
 
-def known_bars(server: AlpacaServer, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> list[Bar]:
+def day_bar(server: AlpacaServer, symbol: str, session: Session, now_ns: int) -> Bar | None:
+    """The bar of a session as traded, as far as it is known by now: the running one grows with its minutes."""
+    market = server.market
+    ended = now_ns >= session.close_ns + BAR_DELAY_NS
+    if (
+        market.days is not None
+        and ended
+        and (symbol in market.derived or not market.session_bars(session.date, symbol))
+    ):
+        return market.days.bar(symbol, session.date)
+    return merged(known_bars(server, symbol, session.open_ns, session.close_ns - 1, now_ns), midnight_ns(session.date))
+
+
+def known_bars(server: AlpacaServer, symbol: str, start_ns: int, end_ns: int, now_ns: int) -> Sequence[Bar]:
     """The minute bars that start from `start_ns` to `end_ns` and are known at `now_ns`, corrected where they were."""
     starts = server.market.starts.get(symbol, [])
     newest_ns = min(end_ns, now_ns - MINUTE_NS - BAR_DELAY_NS)

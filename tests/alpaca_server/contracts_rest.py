@@ -40,7 +40,8 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
         return _found(found, f"option contract not found for {wanted}")
 
     async def assets(request: web.Request) -> web.Response:
-        rows = [_asset(symbol) for symbol in server.market.bars]
+        now_ns = server.clock.now_ns()
+        rows = [_asset(server.market, symbol, now_ns) for symbol in server.market.bars]
         wanted = {key: request.query[key] for key in ("status", "exchange") if request.query.get(key)}
         if request.query.get("asset_class", "us_equity") != "us_equity":
             rows = []
@@ -48,8 +49,9 @@ def routes(server: AlpacaServer) -> list[web.RouteDef]:
 
     async def asset(request: web.Request) -> web.Response:
         wanted = request.match_info["symbol"]
-        found = (_asset(symbol) for symbol in server.market.bars if wanted in {symbol, asset_id(symbol)})
-        return _found(next(found, None), f"asset not found for {wanted}")
+        found = (symbol for symbol in server.market.bars if wanted in {symbol, asset_id(symbol)})
+        rows = (_asset(server.market, symbol, server.clock.now_ns()) for symbol in found)
+        return _found(next(rows, None), f"asset not found for {wanted}")
 
     async def clock(_: web.Request) -> web.Response:
         return reply(_clock(server))
@@ -119,15 +121,17 @@ def _contracts_page(server: AlpacaServer, query: Mapping[str, str]) -> object:
     return {"option_contracts": rows[begin : begin + limit], "next_page_token": token}
 
 
-def _asset(symbol: str) -> dict[str, Any]:
+def _asset(market: Market, symbol: str, now_ns: int) -> dict[str, Any]:
+    """The asset; a share that is halted, delisted or renamed is inactive."""
+    active = market.tradable(symbol, now_ns)
     return {
         "id": asset_id(symbol),
         "class": "us_equity",
         "exchange": "ARCA",
         "symbol": symbol,
         "name": f"{symbol} of the tape",
-        "status": "active",
-        "tradable": True,
+        "status": "active" if active else "inactive",
+        "tradable": active,
         "marginable": True,
         "maintenance_margin_requirement": 30,
         "shortable": True,

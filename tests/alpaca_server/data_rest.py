@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from tests.alpaca_server import contracts_rest
-from tests.alpaca_server.bar_history import known_bars, stock_bars
-from tests.alpaca_server.data_fields import Fields, bar_row, merged, quote_row, trade_row
+from tests.alpaca_server.bar_history import day_bar, known_bars, stock_bars
+from tests.alpaca_server.data_fields import Fields, bar_row, quote_row, trade_row
 from tests.alpaca_server.data_queries import BadRequest, limit_of, page_after, page_token, reply, symbols_of
 from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS
-from tests.alpaca_server.tape import midnight_ns
 
 if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer
@@ -73,9 +72,8 @@ def _stock_snapshots(server: AlpacaServer, query: Mapping[str, str]) -> object:
     now_ns = server.clock.now_ns()
     found: dict[str, Fields] = {}
     for symbol in symbols_of(query):
-        if symbol in server.market.bars:
-            begun = [session.date for session in server.market.sessions if session.open_ns <= now_ns][-2:]
-            days = [_daily_row(server, symbol, day, now_ns) for day in reversed(begun)] + [None, None]
+        if symbol in server.market.bars and server.market.is_listed(symbol, now_ns):
+            days = _daily_rows(server, symbol, now_ns)
             found[symbol] = {
                 "latestTrade": trade_row(server, symbol, now_ns),
                 "latestQuote": quote_row(server, symbol, now_ns),
@@ -86,11 +84,22 @@ def _stock_snapshots(server: AlpacaServer, query: Mapping[str, str]) -> object:
     return found
 
 
-def _daily_row(server: AlpacaServer, symbol: str, day: str, now_ns: int) -> Fields | None:
-    session = server.market.session_of(day)
-    rows = [] if session is None else known_bars(server, symbol, session.open_ns, session.close_ns - 1, now_ns)
-    bar = merged(rows, midnight_ns(day))
-    return None if bar is None else bar_row(bar)
+def _daily_rows(server: AlpacaServer, symbol: str, now_ns: int) -> list[Fields | None]:
+    """The two newest daily bars as traded, newest first, None where there is none.
+
+    Those of the last two sessions; of a share that does not trade (halted, delisted) the last there are, however old.
+    """
+    begun = [session for session in server.market.sessions if session.open_ns <= now_ns]
+    if symbol not in server.market.derived:
+        bars = [day_bar(server, symbol, session, now_ns) for session in reversed(begun[-2:])]
+        return [None if bar is None else bar_row(bar) for bar in bars] + [None, None]
+    found: list[Fields | None] = []
+    for session in reversed(begun):
+        bar = day_bar(server, symbol, session, now_ns)
+        found += [] if bar is None else [bar_row(bar)]
+        if len(found) == 2:
+            break
+    return [*found, None, None]
 
 
 # --- options ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the loopback Alpaca trades: a recorded tape as a deterministic path of prices, and options priced on it.
+"""What the loopback Alpaca trades: tapes and daily prices as deterministic paths, and options priced on one of them.
 
 Pure functions of the simulated time; nothing here knows a client, a socket or an account. Quotes change at path points
 alone (four in a minute: open, both extremes, close), so one price a point serves streams, REST and matching.
@@ -10,7 +10,7 @@ import math
 import uuid
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import lru_cache
@@ -20,23 +20,28 @@ from typing import Any, Self
 from daemon.core import option_market
 from daemon.core.limits import Paper
 from strategies.contract import Bar, Session
-from tests.alpaca_server.tape import calendar_sessions, cents, new_york_date, price_path, read_bars
+from tests.alpaca_server.corporate_actions import effective_day
+from tests.alpaca_server.day_path import MinuteStarts
+from tests.alpaca_server.day_prices import DayPrices
+from tests.alpaca_server.tape import calendar_sessions, cents, grid, new_york_date, price_path, read_bars
 
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
 POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in the order that suits the bar, close
 BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its end
 NEVER_NS = 2**63 - 1
+PENNY_SPREAD = Decimal("0.0001")  # of shares below 1.00 USD
 EXPIRIES = 10  # dates listed after a session's own
 LISTINGS_KEPT = 3  # a listing is a megabyte
 _EXPIRED_AFTER_NS = 8 * 3_600 * SECOND_NS  # the last quote of an expired contract stands until midnight
 
 
 class Market:
-    """One tape of minute bars (by symbol), the sessions around it, and the option market of its `symbol`.
+    """Minute bars by symbol, the sessions around them, and the option market of `symbol`.
 
-    `bars[symbol]` are in time order, `starts[symbol]` their starts; `sessions` may reach past the tape, for expiries.
-    Prices are Decimal in whole cents, times integer nanoseconds UTC.
+    They are those of a tape; shares that only `days` has trade on minutes made of their daily bars. `bars[symbol]` are
+    in time order, `starts[symbol]` their starts; `sessions` may reach past the tape, for expiries. Prices are Decimal
+    in whole cents (of shares below 1.00 USD with four decimals), times integer nanoseconds UTC.
     """
 
     def __init__(
@@ -51,27 +56,34 @@ class Market:
         half_spread_min_usd: float = 0.005,
         stock_spread: Decimal = Decimal("0.01"),
         strikes_each_side: int = 25,
+        days: DayPrices | None = None,
     ) -> None:
         self.symbol = symbol
+        self.days = days
         self.sessions = list(sessions)
         self.volatility = volatility
         self.seed = seed
         self.strikes_each_side = strikes_each_side
-        self.bars: dict[str, list[Bar]] = {}
+        taped: dict[str, list[Bar]] = {}
         for bar in sorted((bar for bar in bars if bar.volume > 0), key=lambda bar: bar.start_ns):  # no trade, no bar
-            self.bars.setdefault(bar.symbol, []).append(bar)
+            taped.setdefault(bar.symbol, []).append(bar)
+        names = [] if days is None else [name for name in days.names if name not in taped]
+        self.derived = {name: days.minutes(name) for name in names if days is not None}
+        self.bars: dict[str, Sequence[Bar]] = {**taped, **self.derived}
         if symbol not in self.bars:
             found = ", ".join(self.bars) or "none"
             raise ValueError(f"the tape has no bar of {symbol}: found {found}; name one of these as symbol")
-        self.starts = {name: [bar.start_ns for bar in rows] for name, rows in self.bars.items()}
+        self.starts: dict[str, Sequence[int]] = {name: [bar.start_ns for bar in rows] for name, rows in taped.items()}
+        self.starts |= {name: MinuteStarts(minutes) for name, minutes in self.derived.items()}
         self._paper = Paper(half_spread=half_spread, half_spread_min_usd=half_spread_min_usd)
         self._stock_spread = stock_spread
+        self._derived_dates = {date for minutes in self.derived.values() for date in minutes.dates}
         self._opens = [session.open_ns for session in self.sessions]
         self._dates = {session.date: index for index, session in enumerate(self.sessions)}
         self._open_time = [0]  # [i]: nanoseconds of regular trading in all sessions before i
         for session in self.sessions:
             self._open_time.append(self._open_time[-1] + session.close_ns - session.open_ns)
-        self._centres = [self._centre(session) for session in self.sessions]
+        self._centres: dict[int, int | None] = {}  # by index of the session, once asked for
         self._paths: dict[str, tuple[int, tuple[Decimal, ...]]] = {}  # the bar last asked for, by symbol
         self._quotes: dict[str, tuple[int, tuple[Decimal, Decimal]]] = {}  # the point last asked for, by symbol
         self._listings: dict[str, list[dict[str, Any]]] = {}
@@ -85,11 +97,14 @@ class Market:
         sessions: Sequence[Session] | None = None,
         **settings: Any,
     ) -> Self:
-        """The market of a CSV(.gz) or Parquet tape, or of bars; without `sessions` it asks exchange_calendars (1 s).
+        """The market of a CSV(.gz) or Parquet tape, or of bars; without `sessions` those of `days`, or the exchange's.
 
         `settings` are those of the constructor. Raises ValueError for an unknown format or a tape without `symbol`.
         """
         bars = read_bars(Path(path_or_bars), symbol) if isinstance(path_or_bars, Path | str) else list(path_or_bars)
+        days: DayPrices | None = settings.get("days")
+        if sessions is None and days is not None:
+            sessions = days.sessions
         if sessions is None:
             times = [bar.start_ns for bar in bars]
             sessions = calendar_sessions(new_york_date(min(times)), new_york_date(max(times)))
@@ -112,7 +127,7 @@ class Market:
         """
         if symbol in self.bars:
             price = self.price(now_ns, symbol)
-            return None if price is None else (price, price + self._stock_spread)
+            return None if price is None else (price, price + (self._stock_spread if price >= 1 else PENNY_SPREAD))
         point = self._option_point(now_ns)
         if point is None or not self.is_listed(symbol, now_ns):
             return None
@@ -155,7 +170,23 @@ class Market:
         return None if point is None else point[0]
 
     def next_change(self, now_ns: int) -> int:
-        """The time of the first path point after `now_ns`; NEVER_NS at the tape's end."""
+        """The time of the first path point after `now_ns`; NEVER_NS at the end of tape and daily prices."""
+        taped = NEVER_NS if self.symbol in self.derived else self._next_taped(now_ns)
+        return min(taped, self._next_derived(now_ns)) if self.derived else taped
+
+    def _next_derived(self, now_ns: int) -> int:
+        """The next path point of a session that daily prices have."""
+        session = self.session_at(now_ns)
+        if session is not None and session.date in self._derived_dates:
+            point = session.open_ns + ((now_ns - session.open_ns) // POINT_NS + 1) * POINT_NS
+            if point < session.close_ns:
+                return point
+        for later in self.sessions[bisect_right(self._opens, now_ns) :]:
+            if later.date in self._derived_dates:
+                return later.open_ns
+        return NEVER_NS
+
+    def _next_taped(self, now_ns: int) -> int:
         starts = self.starts[self.symbol]
         index = bisect_right(starts, now_ns)
         if index:
@@ -176,7 +207,7 @@ class Market:
         index = self._dates.get(day)
         return None if index is None else self.sessions[index]
 
-    def session_bars(self, day: str, symbol: str | None = None) -> list[Bar]:
+    def session_bars(self, day: str, symbol: str | None = None) -> Sequence[Bar]:
         """The bars of the regular hours of `day`, in order; empty for no session and off the tape."""
         session = self.session_of(day)
         if session is None:
@@ -187,8 +218,34 @@ class Market:
 
     def closing_price(self, day: str) -> Decimal | None:
         """The underlying's last price of regular hours, in whole cents; None for no session and off the tape."""
+        if self.symbol in self.derived and self.days is not None:
+            bar = self.days.bar(self.symbol, day)
+            return None if bar is None else cents(bar.close)
         bars = self.session_bars(day)
         return cents(bars[-1].close) if bars else None
+
+    def opening_print(self, symbol: str, now_ns: int) -> Decimal | None:
+        """The official open of a stock in the session of `now_ns`; None where it does not (or not yet) trade in it."""
+        session = self.session_at(now_ns)
+        bars = [] if session is None else self.session_bars(session.date, symbol)
+        return grid(bars[0].open) if bars and bars[0].start_ns <= now_ns else None
+
+    def trading(self, symbol: str, now_ns: int) -> bool:
+        """Whether orders may fill: a share of the daily prices only in a session of which it has a bar."""
+        if symbol not in self.derived or self.days is None:
+            return True
+        session = self.session_at(now_ns)
+        return session is not None and self.days.bar(symbol, session.date) is not None
+
+    def tradable(self, symbol: str, now_ns: int) -> bool:
+        """Whether orders are taken: not for a share that is halted, delisted or renamed."""
+        return self.days is None or symbol not in self.days.names or self.days.tradable(symbol, now_ns)
+
+    def derived_minutes(self, from_ns: int) -> Iterator[int]:
+        """When the minutes of the daily prices' sessions start, from `from_ns` on."""
+        for session in self.sessions:
+            if session.close_ns > from_ns and session.date in self._derived_dates:
+                yield from (start for start in range(session.open_ns, session.close_ns, MINUTE_NS) if start >= from_ns)
 
     # --- the listing ------------------------------------------------------------------------------------------------
 
@@ -197,6 +254,8 @@ class Market:
 
         An option once listed stays listed when the price moves away from it, until midnight of its expiry.
         """
+        if symbol in self.derived and self.days is not None:
+            return self.days.called(symbol, effective_day(now_ns))
         if symbol in self.bars:
             return True
         contract = option_market.parse_occ(symbol)
@@ -206,7 +265,7 @@ class Market:
         if now_ns >= self.sessions[expiry].close_ns + _EXPIRED_AFTER_NS:
             return False
         today = bisect_right(self._opens, now_ns + 16 * 3_600 * SECOND_NS) - 1  # listed before the open of its day
-        listed = (self._centres[i] for i in range(max(0, expiry - EXPIRIES), min(today, expiry) + 1))
+        listed = (self._centre(i) for i in range(max(0, expiry - EXPIRIES), min(today, expiry) + 1))
         return any(centre and abs(contract.strike - centre) <= self.strikes_each_side for centre in listed)
 
     def listed(self, session_date: str) -> list[dict[str, Any]]:
@@ -216,7 +275,7 @@ class Market:
         """
         if session_date not in self._listings:
             index = self._dates.get(session_date)
-            centre = None if index is None else self._centres[index]
+            centre = None if index is None else self._centre(index)
             if len(self._listings) == LISTINGS_KEPT:
                 self._listings.pop(next(iter(self._listings)))
             self._listings[session_date] = (
@@ -273,15 +332,19 @@ class Market:
 
     def _point(self, symbol: str, now_ns: int) -> tuple[int, Decimal] | None:
         """Time and price of the last path point at `now_ns`."""
-        starts = self.starts.get(symbol)
-        index = bisect_right(starts, now_ns) - 1 if starts else -1
+        starts, minutes = self.starts.get(symbol), self.derived.get(symbol)
+        last = bisect_right(starts, now_ns) - 1 if minutes is None and starts else -1
+        index = last if minutes is None else minutes.index_at(now_ns)
         if starts is None or index < 0:
             return None
-        step = min((now_ns - starts[index]) // POINT_NS, MINUTE_NS // POINT_NS - 1)
+        start_ns = starts[index]
+        step = min((now_ns - start_ns) // POINT_NS, MINUTE_NS // POINT_NS - 1)
         path = self._paths.get(symbol)
         if path is None or path[0] != index:
             path = self._paths[symbol] = (index, price_path(self.bars[symbol][index]))
-        return starts[index] + step * POINT_NS, path[1][step]
+        point_ns, price = start_ns + step * POINT_NS, path[1][step]
+        split = None if self.days is None else self.days.split_between(symbol, point_ns, now_ns)
+        return (point_ns, price) if split is None else (split[0], grid(float(price / split[1])))
 
     def _option_point(self, now_ns: int) -> tuple[int, Decimal] | None:
         """The path point that options are priced at: outside of regular hours the last one of the session before."""
@@ -296,7 +359,13 @@ class Market:
         left_ns = option_market.open_time_left_ns(point_ns, self.sessions[now])
         return strike, right, option_market.years_left(left_ns + later_ns, max(expiry - now, 0))
 
-    def _centre(self, session: Session) -> int | None:
+    def _centre(self, number: int) -> int | None:
+        """The whole dollar around which the session of this index lists strikes; None off the tape."""
+        if number not in self._centres:
+            self._centres[number] = self._find_centre(self.sessions[number])
+        return self._centres[number]
+
+    def _find_centre(self, session: Session) -> int | None:
         index = bisect_left(self.starts[self.symbol], session.open_ns)
         bars = self.bars[self.symbol]
         if index == len(bars) or bars[index].start_ns >= session.close_ns:

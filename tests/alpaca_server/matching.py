@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from strategies.contract import Session
-from tests.alpaca_server import order_changes, settlement
+from tests.alpaca_server import order_changes, settlement, share_books
 from tests.alpaca_server.account import Account, Trade, fault_context
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.market import NEVER_NS
@@ -39,6 +40,8 @@ class Matching:
         self.changed = asyncio.Event()
         self._seen_ns = server.clock.now_ns()  # path points up to here are matched
         self._closed = sum(session.close_ns <= self._seen_ns for session in server.market.sessions)
+        days = server.market.days
+        self._actions = deque(entry for entry in ([] if days is None else days.actions()) if entry[0] > self._seen_ns)
         self._sold_out_ns = 0  # when expiring contracts were last looked at
         self._submitted_ns = 0
 
@@ -57,14 +60,14 @@ class Matching:
                     await self.changed.wait()
 
     def advance(self, now_ns: int) -> None:
-        """All that happens up to `now_ns`: path points, sessions that close, what the script does to accounts."""
-        sessions = self.server.market.sessions
-        while self._closed < len(sessions) and sessions[self._closed].close_ns <= now_ns:
-            session = sessions[self._closed]
+        """All that happens up to `now_ns`: path points, sessions that close, companies' and the script's doings."""
+        while (session := self._closing()) is not None and session.close_ns <= now_ns:
+            self._act(session.close_ns)
             self._match_points(session.close_ns - 1)
             for account in self.server.accounts.values():
                 settlement.close_session(self, account, session)
             self._closed += 1
+        self._act(now_ns)
         self._match_points(now_ns)
         session_now = self.server.market.session_at(now_ns)
         if session_now is not None and self._sells_out(session_now, now_ns):
@@ -74,6 +77,19 @@ class Matching:
         for account in self.server.accounts.values():
             settlement.take_faults(self, account, now_ns)
         self.server.trade_stream.tick()
+
+    def _closing(self) -> Session | None:
+        """The next session to close."""
+        sessions = self.server.market.sessions
+        return sessions[self._closed] if self._closed < len(sessions) else None
+
+    def _act(self, until_ns: int) -> None:
+        """Splits, dividends and new names up to `until_ns`, each after the path points before it."""
+        while self._actions and self._actions[0][0] <= until_ns:
+            at_ns, action, paid = self._actions.popleft()
+            self._match_points(at_ns - 1)
+            for account in self.server.accounts.values():
+                share_books.happen(self, account, action, at_ns, paid=paid)
 
     def _sells_out(self, session: Session, now_ns: int) -> bool:
         return now_ns >= session.close_ns - SELL_OUT_NS and now_ns >= self._sold_out_ns + MINUTE_NS
@@ -99,10 +115,9 @@ class Matching:
 
     def _next_wake(self) -> int:
         now_ns = self._seen_ns
-        sessions = self.server.market.sessions
-        times = [NEVER_NS]
-        if self._closed < len(sessions):
-            close_ns = sessions[self._closed].close_ns
+        times = [self._actions[0][0] if self._actions else NEVER_NS]
+        if (session := self._closing()) is not None:
+            close_ns = session.close_ns
             times += [moment for moment in (close_ns - SELL_OUT_NS, close_ns) if moment > now_ns]
             if close_ns - SELL_OUT_NS <= now_ns and any(account.positions for account in self.server.accounts.values()):
                 times.append(now_ns + MINUTE_NS)
@@ -186,7 +201,7 @@ class Matching:
 
     def price(self, order: Order, at_ns: int) -> Decimal | None:
         """Where the order trades against the quote of `at_ns`; None while it does not, or for want of another side."""
-        quote = self.server.market.quote(order.symbol, at_ns)
+        quote = self._quote(order, at_ns)
         if quote is None:
             return None
         bid, ask = quote
@@ -199,6 +214,14 @@ class Matching:
         if price <= 0 or (limit is not None and (limit - price) * order.sign < 0):
             return None
         return price
+
+    def _quote(self, order: Order, at_ns: int) -> tuple[Decimal, Decimal] | None:
+        """Bid and ask for this order; a share of daily prices has one price in the opening auction, none in a halt."""
+        market = self.server.market
+        if order.time_in_force == "opg" and order.symbol in market.derived:
+            opened = market.opening_print(order.symbol, at_ns)
+            return None if opened is None else (opened, opened)
+        return market.quote(order.symbol, at_ns) if market.trading(order.symbol, at_ns) else None
 
     def _size(self, account: Account, order: Order, at_ns: int) -> Decimal:
         left = order.left

@@ -74,6 +74,8 @@ def _asset_is_known(made: Ticket, market: Market, now_ns: int) -> None:
             raise unprocessable(f'contract "{made.symbol}" is expired')
     if not market.is_listed(made.symbol, now_ns):
         raise unprocessable(f'asset "{made.symbol}" not found')
+    if not market.tradable(made.symbol, now_ns):
+        raise unprocessable(f'asset "{made.symbol}" is not tradable')
 
 
 def _option_rules(made: Ticket, contract: OccContract, account: Account, session: Session | None) -> None:

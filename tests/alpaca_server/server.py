@@ -115,8 +115,12 @@ class AlpacaServer:
 
     @property
     def trade_stream_url(self) -> str:
-        """The trading stream."""
+        """The trading stream, for any account; `trade_stream_url_of` counts sessions by account."""
         return f"ws://127.0.0.1:{self.port}/stream"
+
+    def trade_stream_url_of(self, account: Account) -> str:
+        """The trading stream of one account: a second session of it is answered 429, whatever the others do."""
+        return f"{self.trade_stream_url}/{account.account_number}"
 
     @property
     def account(self) -> Account:
@@ -180,7 +184,7 @@ class AlpacaServer:
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in STREAM_PATHS:
+        if request.path in STREAM_PATHS or request.path.startswith("/stream/"):
             return await handler(request)
         body = await request.text()
         status = 0

@@ -205,23 +205,24 @@ def _book_fees(matching: Matching, account: Account, session: Session) -> None:
     traded = (t for t in account.trades if t.execution_id and session.open_ns <= t.time_ns <= session.close_ns)
     contracts = sum((abs(trade.quantity) for trade in traded if multiplier(trade.symbol) == 100), ZERO)
     if contracts:
-        _cash_row(account, "FEE", -fee * contracts, session.close_ns, f"Fees for {text(contracts)} contracts")
+        cash_row(account, "FEE", -fee * contracts, session.close_ns, f"Fees for {text(contracts)} contracts")
 
 
-def _cash_row(account: Account, kind: str, amount: Decimal, at_ns: int, description: str, **more: str) -> None:
+def cash_row(account: Account, kind: str, amount: Decimal, at_ns: int, description: str, **more: str) -> None:
+    """Move cash by `amount` USD and note it as an activity of this kind."""
     account.cash += amount
     fields = {"activity_type": kind, "date": new_york_date(at_ns), "net_amount": text(amount)}
     account.note(at_ns, {**fields, "description": description, "status": "executed", **more})
 
 
 def _transfer(account: Account, amount: Decimal, at_ns: int) -> None:
-    _cash_row(account, "CSD" if amount > 0 else "CSW", amount, at_ns, "Cash transfer")
+    cash_row(account, "CSD" if amount > 0 else "CSW", amount, at_ns, "Cash transfer")
 
 
 def _dividend(account: Account, symbol: str, amount: Decimal, at_ns: int) -> None:
     shares = account.quantity(symbol)
     more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(amount)}
-    _cash_row(account, "DIV", shares * amount, at_ns, "Dividend", **more)
+    cash_row(account, "DIV", shares * amount, at_ns, "Dividend", **more)
 
 
 def _split(account: Account, symbol: str, ratio: Decimal, at_ns: int) -> None:

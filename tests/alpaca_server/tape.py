@@ -1,6 +1,6 @@
 """A recorded tape: its rows, the four prices of a minute, the sessions around it and New York's dates.
 
-Times are integer nanoseconds UTC, prices Decimal in whole cents. Nothing here knows of options or of the present.
+Times are integer nanoseconds UTC, prices Decimal on the grid of shares. Neither options nor the present are known.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -25,7 +26,7 @@ _COLUMNS = ("open", "high", "low", "close", "volume")
 def price_path(bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
     """The four prices of a minute: a rising bar visits its low first, a falling one its high."""
     extremes = (bar.low, bar.high) if bar.close >= bar.open else (bar.high, bar.low)
-    return cents(bar.open), cents(extremes[0]), cents(extremes[1]), cents(bar.close)
+    return grid(bar.open), grid(extremes[0]), grid(extremes[1]), grid(bar.close)
 
 
 def new_york_date(time_ns: int) -> str:
@@ -33,6 +34,7 @@ def new_york_date(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns // SECOND_NS, NEW_YORK).date().isoformat()
 
 
+@lru_cache(maxsize=16_384)
 def midnight_ns(day: str) -> int:
     """Midnight New York that begins `day`: the label of a daily bar."""
     return int(datetime.combine(date.fromisoformat(day), datetime.min.time(), NEW_YORK).timestamp()) * SECOND_NS
@@ -75,3 +77,8 @@ def calendar_sessions(first: str, last: str) -> list[Session]:
 def cents(price: float) -> Decimal:
     """USD in whole cents."""
     return Decimal(round(price * 100)).scaleb(-2)
+
+
+def grid(price: float) -> Decimal:
+    """USD on the grid of share prices: whole cents from 1.00 on, four decimals below."""
+    return cents(price) if price >= 1 else Decimal(round(price * 10_000)).scaleb(-4)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,17 +38,26 @@ class Timeline:
 
     async def play(self) -> None:
         """Publish the tape from now on, each event at its simulated time, to its end."""
-        clock, starts = self.server.clock, sorted(set(itertools.chain(*self.server.market.starts.values())))
+        clock = self.server.clock
         begun_ns = clock.now_ns()
-        index = bisect_left(starts, begun_ns - 2 * MINUTE_NS)
-        while self._queue or index < len(starts):
-            while index < len(starts) and (not self._queue or starts[index] <= self._queue[0][0]):
-                self._plan(starts[index])
-                index += 1
+        starts = self._starts(begun_ns - 2 * MINUTE_NS)
+        following = next(starts, None)
+        while self._queue or following is not None:
+            while following is not None and (not self._queue or following <= self._queue[0][0]):
+                self._plan(following)
+                following = next(starts, None)
             time_ns, _, _, happen = heapq.heappop(self._queue)
             if time_ns > begun_ns:
                 await clock.sleep_until(time_ns)
                 happen()
+
+    def _starts(self, from_ns: int) -> Iterator[int]:
+        """When the minutes of tape and daily prices start, each once, from `from_ns` on."""
+        market = self.server.market
+        tapes = (starts for symbol, starts in market.starts.items() if symbol not in market.derived)
+        taped = sorted(set(itertools.chain(*tapes)))
+        merged_starts = heapq.merge(taped[bisect_left(taped, from_ns) :], market.derived_minutes(from_ns))
+        return (start for start, _ in itertools.groupby(merged_starts))
 
     def _plan(self, start_ns: int) -> None:
         for at_ns in range(start_ns, start_ns + MINUTE_NS, POINT_NS):
@@ -102,12 +111,21 @@ class Timeline:
         overtaken, self._after_next = self._after_next, []
         daily = any(session.subscribed.get("dailyBars") for session in self.hub.sessions)
         for symbol, starts in self.server.market.starts.items():
+            if not self._heard(symbol):
+                continue
             index = bisect_left(starts, start_ns)
             if index < len(starts) and starts[index] == start_ns:
                 messages += self._bar_messages(self.server.market.bars[symbol][index])
                 messages += self._daily(symbol, start_ns) if daily else []
         self.hub.publish(messages)
         self.hub.publish(overtaken)
+
+    def _heard(self, symbol: str) -> bool:
+        """Whether anybody may hear of the symbol's bars: of daily prices only who asked does, or a fault."""
+        if symbol not in self.server.market.derived or self.server.faults.waiting(*BAR_FAULTS):
+            return True
+        wanted = (session.subscribed.get(channel, ()) for session in self.hub.sessions for channel in BAR_CHANNELS)
+        return any(symbol in names or "*" in names for names in wanted)
 
     def _bar_messages(self, bar: Bar) -> list[Message]:
         message = Message("b", bar.symbol, bar.start_ns, bar_fields(bar))
@@ -150,4 +168,5 @@ class Timeline:
         return [] if bar is None else [Message("d", symbol, label_ns, bar_fields(bar))]
 
 
+BAR_CHANNELS = ("bars", "updatedBars", "dailyBars")
 BAR_FAULTS = ("bar_corrected", "bar_gap", "bar_reordered", "bar_late", "bar_duplicated")

@@ -34,8 +34,8 @@ Message = dict[str, Any]
 
 
 def routes(server: AlpacaServer) -> list[web.RouteDef]:
-    """The one route of the trading stream."""
-    return [web.get("/stream", server.trade_stream.serve)]
+    """The trading stream for any account, and the same for the account of a number."""
+    return [web.get("/stream", server.trade_stream.serve), web.get("/stream/{account}", server.trade_stream.serve)]
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -46,6 +46,7 @@ class Connection:
     transport: asyncio.Transport | None
     binary: bool
     packed: bool
+    account: str = ""  # the number in the address, where it has one
     key: str = ""
     listening: bool = False
     mute: bool = False
@@ -74,13 +75,16 @@ class TradeStream:
         refused = self.server.faults.take("upgrade_refused", context)
         if refused is not None:
             return web.Response(status=int(refused.get("status", 429)))
-        if self._full() or self.server.faults.take("connection_limit", context) is not None:
+        number = request.match_info.get("account", "")
+        if number and number not in {account.account_number for account in self.server.accounts.values()}:
+            return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)
+        if self._full(number) or self.server.faults.take("connection_limit", context) is not None:
             return web.json_response({"message": "too many requests."}, status=429)
         packed = request.headers.get("Content-Type", "") == "application/msgpack"
         ws = web.WebSocketResponse(max_msg_size=0, compress=False)  # declined: Alpaca may, and it costs time
         binary = packed or self.server.rules.binary_trade_frames
         transport = request.transport if isinstance(request.transport, asyncio.Transport) else None
-        connection = Connection(ws, transport, binary, packed)
+        connection = Connection(ws, transport, binary, packed, number)
         connection.mute = self.server.faults.take("mute_after_connect", context) is not None
         self.connections.append(connection)
         writer = asyncio.create_task(self._write(connection), name="alpaca-trade-stream-writer")
@@ -120,10 +124,16 @@ class TradeStream:
             if connection.key:
                 self._socket_faults(connection)
 
-    def _full(self) -> bool:
+    def _full(self, number: str) -> bool:
+        """Whether the account of this number has a session, alive or held; without one, whether all could have."""
         now_ns = self.server.clock.now_ns()
         self.connections = [c for c in self.connections if c.dead_until_ns is None or c.dead_until_ns > now_ns]
+        if number:
+            return any(number == c.account or number == self._number_of(c.key) for c in self.connections)
         return len(self.connections) >= len(self.server.accounts)
+
+    def _number_of(self, key: str) -> str:
+        return self.server.accounts[key].account_number if key else ""
 
     def _alive(self, key: str | None) -> list[Connection]:
         return [c for c in self.connections if c.dead_until_ns is None and (key is None or c.key == key)]
@@ -174,7 +184,8 @@ class TradeStream:
         key = str(fields.get("key_id", fields.get("key", "")))
         account = self.server.authentic(key, str(fields.get("secret_key", fields.get("secret", ""))))
         other = any(c is not connection for c in self._alive(key))
-        if account is None or other or self.server.faults.take("auth_failed", context) is not None:
+        strange = account is not None and connection.account not in {"", account.account_number}
+        if account is None or other or strange or self.server.faults.take("auth_failed", context) is not None:
             status = "unauthorized"
         else:
             status, connection.key = "authorized", key
