@@ -16,6 +16,7 @@ from daemon.core.state import ZERO, Book, Position
 
 OPTION_MULTIPLIER = 100
 CENT = Decimal("0.01")
+MICRO = Decimal("0.000001")  # the grid of a daily desk's equity
 COST_GRID = Decimal("0.0001")  # of a partial sale's share of the cost: whole cents a contract, so all sums are exact
 
 
@@ -130,19 +131,23 @@ def mid(quote: Quote) -> Decimal:
     return (quote.bid + quote.ask) / 2
 
 
-def mark(book: Book, quotes: dict[str, Quote], spot: float) -> Book:
+def mark(book: Book, quotes: dict[str, Quote], spot: float, marks: dict[str, Decimal]) -> Book:
     """The book with its equity, peak and drawdown at the last known mids; a position never quoted counts at cost.
 
-    Shares (from an exercise) are marked at the underlying's last price `spot`.
+    A daily desk's shares count at its `marks`, shares from an exercise at the underlying's last price `spot`.
     """
     equity = book.cash
     for symbol, position in book.positions.items():
-        if position.multiplier == 1 and spot > 0:
+        if (price := marks.get(symbol)) is not None:
+            equity += price * position.quantity
+        elif position.multiplier == 1 and spot > 0:
             equity += (Decimal(repr(spot)) * position.quantity).quantize(CENT)
         elif (quote := quotes.get(symbol)) is not None:
             equity += mid(quote) * (position.quantity * position.multiplier)
         else:
             equity += position.cost * position.multiplier
+    if marks:
+        equity = equity.quantize(MICRO)
     if equity == book.equity:
         return book
     peak = max(equity, book.peak)

@@ -18,14 +18,15 @@ from daemon.core.guards import alarm, cancel, put_order
 from daemon.core.limits import Sizing
 from daemon.core.option_market import parse_occ
 from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
-from daemon.core.risk import ask_gates
+from daemon.core.risk import Denial, ask_gates
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent, RiskView
-from daemon.core.state import Draft
+from daemon.core.state import ZERO, Draft
 
 ENTRY = "entry"
 EXIT = "exit"
 EXIT_LEG = 1  # an exit's leg; entries have leg 0
 BROKER_MODES = frozenset(("paper", "live"))
+AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; Alpaca takes `opg` orders until 9:28 New York
 HEAR_FIRST_NS = 60 * SECOND_NS  # an outage at a start holds exits up no longer
 QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits so long for one before it goes to the market
 
@@ -44,7 +45,24 @@ def risk_view(draft: Draft) -> RiskView:
         book=draft.book,
         orders=draft.orders,
         quotes=draft.quotes,
+        basket=draft.trading.basket,
+        symbols=draft.machine.spec.symbols,
+        marks=draft.marks,
+        cost_rate=cost_rate(draft),
     )
+
+
+def cost_rate(draft: Draft) -> Decimal:
+    """What a daily desk's cash keeps back beside the price of a buy: the paper broker's rate, 0 at a real broker."""
+    return ZERO if draft.identity.mode in BROKER_MODES else draft.trading.paper.share_cost_rate
+
+
+def count_denials(draft: Draft, denials: tuple[Denial, ...]) -> None:
+    """Count each denial under its gate's name."""
+    counts = dict(draft.stats.denials)
+    for denial in denials:
+        counts[denial.gate] = counts.get(denial.gate, 0) + 1
+    draft.stats = replace(draft.stats, denials=counts)
 
 
 def fresh(draft: Draft, quote: Quote | None) -> Quote | None:
@@ -107,17 +125,28 @@ def may_send(draft: Draft) -> bool:
 
     After a start a real broker is heard first, for as long as that may take at most.
     """
-    session, broker = draft.session.session, draft.broker
-    if session is None or draft.session.ended or broker.wrong:
+    session = draft.session.session
+    return session is not None and _broker_hears(draft) and session.open_ns <= draft.now_ns < session.close_ns
+
+
+def may_enter_auction(draft: Draft) -> bool:
+    """True while the broker takes orders for the opening auction of the session that comes, as `may_send` else."""
+    session = draft.session.session
+    return session is not None and _broker_hears(draft) and draft.now_ns < session.open_ns - AUCTION_ENDS_NS
+
+
+def _broker_hears(draft: Draft) -> bool:
+    broker = draft.broker
+    if draft.session.ended or broker.wrong:
         return False
     unheard = broker.reported_ns < broker.started_ns and draft.identity.mode in BROKER_MODES
-    if unheard and draft.now_ns - broker.started_ns < HEAR_FIRST_NS:
-        return False
-    return session.open_ns <= draft.now_ns < session.close_ns
+    return not unheard or draft.now_ns - broker.started_ns >= HEAR_FIRST_NS
 
 
-def intent_of(side: int, purpose: str) -> str:
-    """Alpaca's `position_intent`: entries open, exits close."""
+def intent_of(draft: Draft, side: int, purpose: str) -> str:
+    """Alpaca's `position_intent`: entries open, exits close; "" for a daily desk's shares."""
+    if draft.daily is not None:
+        return ""
     if purpose == EXIT:
         return "sell_to_close" if side < 0 else "buy_to_close"
     return "buy_to_open" if side > 0 else "sell_to_open"
@@ -129,7 +158,7 @@ def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
     bound = entry_bound(quote, draft.trading.risk.price_collar)
     goal = held(draft, intent.symbol) + intent.quantity
     work = Work(f"{decision}.0", decision, ENTRY, "policy", intent.symbol, goal, -1, "", draft.now_ns, bound)
-    _submit(draft, work, intent)
+    submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
     return work.key
 
 
@@ -175,7 +204,7 @@ def drive(draft: Draft) -> None:
 
 def _drive_entry(draft: Draft, work: Work) -> None:
     rules = draft.trading.execution
-    order = _attempt(draft, work)
+    order = newest_attempt(draft, work)
     late = draft.now_ns - work.started_ns >= rules.entry_deadline_s * SECOND_NS
     missing = work.goal - held(draft, work.symbol)
     if order.working:
@@ -186,15 +215,15 @@ def _drive_entry(draft: Draft, work: Work) -> None:
     quote = fresh(draft, draft.quotes.get(work.symbol))
     closed = not may_send(draft)
     if missing <= 0 or late or order.status == REJECTED or quote is None or quote.ask <= 0 or closed:
-        _close(draft, work)
+        close_work(draft, work)
         return
     contract = draft.contracts.get(work.symbol)
     limit = entry_limit(quote, rules.entry_slack, work.limit_bound)
     intent = Intent(ENTRY, contract, work.symbol, +1, missing, limit)
     if limit < quote.ask or ask_gates(risk_view(draft), intent).denials:
-        _close(draft, work)
+        close_work(draft, work)
         return
-    _submit(draft, work, intent)
+    submit(draft, work, intent, rules.entry_reprice_s)
 
 
 def _drive_exit(draft: Draft, work: Work) -> None:
@@ -202,14 +231,14 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     holding = held(draft, work.symbol)
     side = 1 if holding < 0 else -1  # shares owed are bought back
     surplus = abs(holding) - work.goal
-    order = _attempt(draft, work) if work.order_id else None
+    order = newest_attempt(draft, work) if work.order_id else None
     if order is not None and order.working:
         old = draft.now_ns - order.submitted_ns >= rules.exit_reprice_s * SECOND_NS
         if order.remaining > surplus or (old and order.limit_price is not None):
             cancel(draft, order.client_order_id)
         return
     if surplus <= 0:
-        _close(draft, work)
+        close_work(draft, work)
         return
     if not may_send(draft):
         return
@@ -240,7 +269,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     there = {name: order for name, order in draft.orders.items() if not order.absent}
     if ask_gates(replace(risk_view(draft), orders=there), intent).denials:
         return
-    _submit(draft, work, intent)
+    submit(draft, work, intent, rules.exit_reprice_s)
 
 
 def _quote_may_come(draft: Draft, work: Work) -> bool:
@@ -253,7 +282,7 @@ def _quote_may_come(draft: Draft, work: Work) -> bool:
     return draft.now_ns - work.started_ns < QUOTE_WAIT_NS
 
 
-def _attempt(draft: Draft, work: Work) -> Order:
+def newest_attempt(draft: Draft, work: Work) -> Order:
     """The work's newest attempt, which is kept for as long as the work."""
     order = draft.find_order(work.order_id)
     if order is None:
@@ -272,20 +301,19 @@ def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | No
     return _on_grid(max(limit, CENT), quote.symbol, ROUND_CEILING)
 
 
-def _close(draft: Draft, work: Work) -> None:
+def close_work(draft: Draft, work: Work) -> None:
+    """The work is done or given up."""
     draft.works = {key: other for key, other in draft.works.items() if key != work.key}
 
 
-def _submit(draft: Draft, work: Work, intent: Intent) -> None:
-    """Send the work's next attempt."""
+def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
+    """Send the work's next attempt, which is not sent again after `valid_s`."""
     attempt = work.attempt + 1
     leg = int(work.key.rpartition(".")[2])
     identity = draft.identity
     name = client_order_id(identity.epoch, identity.strategy, work.decision, leg, attempt)
     if draft.find_order(name) is not None:
         raise ValueError(f"client order id {name} was used before; every attempt has its own")
-    rules = draft.trading.execution
-    valid_s = rules.entry_reprice_s if work.purpose == ENTRY else rules.exit_reprice_s
     order = Order(
         client_order_id=name,
         work=work.key,
@@ -298,11 +326,13 @@ def _submit(draft: Draft, work: Work, intent: Intent) -> None:
         status=SUBMITTED,
         submitted_ns=draft.now_ns,
         valid_until_ns=draft.now_ns + valid_s * SECOND_NS,
+        auction=intent.auction,
     )
     put_order(draft, order)
     if intent.contract is not None:
         draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
-    draft.works = {**draft.works, work.key: replace(work, attempt=attempt, order_id=name)}
+    sent = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
+    draft.works = {**draft.works, work.key: sent}
     risk = draft.risk
     recent = tuple(t for t in risk.order_times if draft.now_ns - t < MINUTE_NS)
     draft.risk = replace(risk, order_times=(*recent, draft.now_ns), orders_today=risk.orders_today + 1)
@@ -314,7 +344,8 @@ def _submit(draft: Draft, work: Work, intent: Intent) -> None:
             side=intent.side,
             quantity=intent.quantity,
             limit_price=intent.limit_price,
-            intent=intent_of(intent.side, work.purpose),
+            intent=intent_of(draft, intent.side, work.purpose),
             valid_until_ns=order.valid_until_ns,
+            auction=order.auction,
         )
     )

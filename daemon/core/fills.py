@@ -195,8 +195,8 @@ def without_gain(draft: Draft, before: Book) -> None:
 
     What the positions gained up to now is realised by it, so that cash and positions at cost still add up.
     """
-    before = mark(before, draft.quotes, draft.session.spot)
-    book = mark(draft.book, draft.quotes, draft.session.spot)
+    before = mark(before, draft.quotes, draft.session.spot, draft.marks)
+    book = mark(draft.book, draft.quotes, draft.session.spot, draft.marks)
     moved = book.equity - before.equity
     gained = at_cost(book) - at_cost(before) - moved
     peak = max(book.equity, ZERO)

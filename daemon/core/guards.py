@@ -119,7 +119,7 @@ def _order_row(order: Order, now_ns: int) -> OrderRow:
 
 def revalue(draft: Draft) -> None:
     """Mark the book at the last known mids and let the loss limits look at it."""
-    book = draft.book = mark(draft.book, draft.quotes, draft.session.spot)
+    book = draft.book = mark(draft.book, draft.quotes, draft.session.spot, draft.marks)
     limits = draft.trading.risk
     start, halted = book.session_start_equity, draft.risk.halt
     if start <= 0 or (halted is not None and halted.reason in LEAVING):
@@ -138,6 +138,9 @@ def trade_closed(draft: Draft, position: Position) -> None:
     """A position ended with `position.pnl` after fees: cooldowns, losses in a row, the day-trade count."""
     risk, limits, stats = draft.risk, draft.trading.risk, draft.stats
     lost = position.pnl < 0
+    if draft.daily is not None:  # a basket closes many at once: these are no trades in a row
+        draft.stats = replace(stats, trades=stats.trades + 1, wins=stats.wins + (position.pnl > 0))
+        return
     losses = risk.consecutive_losses + 1 if lost else 0
     risk = replace(
         risk,

@@ -26,7 +26,7 @@ from daemon.core.events import (
     OrderUnknown,
     TradeCorrected,
 )
-from daemon.core.execution import held, intent_of, may_send
+from daemon.core.execution import held, intent_of, may_enter_auction, may_send
 from daemon.core.fills import book_totals, record_execution, set_totals, stranger, transfer, was_refused
 from daemon.core.foreign import ENDED, on_foreign_order
 from daemon.core.guards import alarm, first_time, halt, look_up, order_outcome, put_order, revalue, trade_closed
@@ -82,7 +82,7 @@ def absorb(draft: Draft, found: BrokerOrder) -> None:
     if order is None or order.purpose == "foreign":
         on_foreign_order(draft, found, order)
         return
-    if not _matches(order, found):
+    if not _matches(draft, order, found):
         _mismatch(draft, order, found)
         return
     if found.order_id and found.order_id != order.order_id:
@@ -114,12 +114,12 @@ def _end(draft: Draft, order: Order) -> None:
         put_order(draft, advance(order, "expired"))
 
 
-def _matches(order: Order, found: BrokerOrder) -> bool:
-    """Symbol, side, quantity, intent and time agree: the order is the one that was sent."""
+def _matches(draft: Draft, order: Order, found: BrokerOrder) -> bool:
+    """Symbol, side, quantity, intent (none is sent for a daily desk's shares) and time agree: it is what was sent."""
     return (
         (found.symbol, found.side) == (order.symbol, order.side)
         and found.filled <= found.quantity == order.quantity
-        and found.intent in ("", intent_of(order.side, order.purpose))
+        and (draft.daily is not None or found.intent in ("", intent_of(draft, order.side, order.purpose)))
         and found.submitted_ns >= order.submitted_ns - SENT_EARLY_NS
     )
 
@@ -166,8 +166,9 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
         return
     order = advance(order, "missing")
     session = draft.session.session
-    if session is None or draft.session.ended or order.submitted_ns < session.open_ns:
-        put_order(draft, advance(order, "expired"))  # a day order that never arrived can arrive no more
+    over = session is None or draft.session.ended or order.submitted_ns < session.open_ns
+    if (not may_enter_auction(draft)) if order.auction else over:
+        put_order(draft, advance(order, "expired"))  # an order that never arrived can arrive no more
         return
     needed = _needed(draft, order)
     if order.purpose == "exit" and needed is not None and needed < order.quantity:
@@ -184,8 +185,9 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
             side=order.side,
             quantity=order.quantity,
             limit_price=order.limit_price,
-            intent=intent_of(order.side, order.purpose),
+            intent=intent_of(draft, order.side, order.purpose),
             valid_until_ns=order.valid_until_ns,
+            auction=order.auction,
         )
     )
 
@@ -193,7 +195,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
 def _needed(draft: Draft, order: Order) -> int | None:
     """What the order's work still has to buy or to leave; None when it was given up, or the market is closed."""
     work = draft.works.get(order.work)
-    if work is None or not may_send(draft):
+    if work is None or not (order.auction or may_send(draft)):
         return None
     holding = held(draft, work.symbol)
     return work.goal - holding if work.purpose == "entry" else abs(holding) - work.goal

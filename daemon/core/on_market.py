@@ -38,7 +38,13 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         draft.session = replace(draft.session, session=event.session, upcoming=event.upcoming)
         return
     draft.session = replace(
-        draft.session, session=event.session, upcoming=event.upcoming, starts=(), warm=False, ended=False
+        draft.session,
+        session=event.session,
+        upcoming=event.upcoming,
+        starts=(),
+        warm=False,
+        ended=False,
+        previous=event.previous[-1].date if event.previous else known.date if known is not None else "",
     )
     last = {work.order_id for work in draft.works.values()}
     old_ns = draft.now_ns - FOREIGN_DAYS_NS
@@ -69,12 +75,12 @@ def on_bar_closed(draft: Draft, event: BarClosed) -> None:
     if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
         return
     if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
-        _count_rejected(draft, "out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
+        count_rejected(draft, "out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
         return
     if bar.start_ns == state.last_bar_ns:
         pending = [b.symbol for b in draft.pending_bars]
         if not pending or bar.symbol in pending:
-            _count_rejected(draft, "duplicate", bar.symbol)
+            count_rejected(draft, "duplicate", bar.symbol)
             return
     else:
         if draft.pending_bars:
@@ -99,10 +105,11 @@ def on_bar_corrected(draft: Draft, event: BarCorrected) -> None:
 
 
 def on_bar_rejected(draft: Draft, event: BarRejected) -> None:
-    _count_rejected(draft, event.reason, event.symbol)
+    count_rejected(draft, event.reason, event.symbol)
 
 
-def _count_rejected(draft: Draft, reason: str, symbol: str) -> None:
+def count_rejected(draft: Draft, reason: str, symbol: str) -> None:
+    """Count a bar that is not taken, and tell it once a session."""
     draft.stats = replace(draft.stats, bars_rejected=draft.stats.bars_rejected + 1)
     alarm(draft, "bar_rejected", f"{symbol}: {reason}", once=True)
 
@@ -157,7 +164,7 @@ def observe(draft: Draft) -> None:
     bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
     draft.strategy, observation = draft.machine.observe(draft.strategy, bars, view_at(draft, bar_end_ns))
     if draft.book.positions or len(draft.session.starts) == 1:
-        _record_equity(draft)
+        record_equity(draft)
     warm = observation is not None
     if warm != draft.session.warm:
         draft.session = replace(draft.session, warm=warm)
@@ -187,7 +194,8 @@ def view_at(draft: Draft, now_ns: int) -> View:
     return View(now_ns, session, position.right, gain, age)
 
 
-def _record_equity(draft: Draft) -> None:
+def record_equity(draft: Draft) -> None:
+    """Put a row of the equity as it is marked now."""
     book = draft.book
     row = EquityRow(draft.now_ns, str(book.equity), str(book.cash), str(book.realized), book.max_drawdown)
     draft.records.append(row)
@@ -218,12 +226,19 @@ def on_session_ended(draft: Draft, event: SessionEnded) -> None:
     draft.session = replace(draft.session, ended=True)
     if draft.ask is not None:
         end_unanswered(draft, draft.ask, "expired")
-    _record_equity(draft)
+    record_equity(draft)
 
 
 def option_symbols(draft: Draft) -> list[str]:
     """The options held."""
     return [symbol for symbol, position in draft.book.positions.items() if position.right]
+
+
+def risked_symbols(draft: Draft) -> list[str]:
+    """What a desk leaves when it leaves all: its options, or a daily desk's shares of its own symbols."""
+    if draft.daily is None:
+        return option_symbols(draft)
+    return [s for s, p in draft.book.positions.items() if p.quantity > 0 and s in draft.machine.spec.symbols]
 
 
 def flatten_when_due(draft: Draft) -> None:
@@ -238,11 +253,13 @@ def flatten_when_due(draft: Draft) -> None:
     rules, halted = draft.trading.execution, draft.risk.halt
     leaving = LEAVING if draft.trading.risk.daily_loss_flatten else LEAVING - {"daily_loss"}
     if halted is not None and halted.reason in leaving:
-        for symbol in option_symbols(draft):
+        for symbol in risked_symbols(draft):
             exit_by_rule(draft, symbol, halted.reason)
     if draft.risk.stop_flat:
-        for symbol in option_symbols(draft):
+        for symbol in risked_symbols(draft):
             exit_by_rule(draft, symbol, "stop")
+    if draft.daily is not None:  # its shares stay overnight
+        return
     for symbol, position in tuple(draft.book.positions.items()):
         if not position.right:
             if draft.trading.broker.exercised_shares == "close":

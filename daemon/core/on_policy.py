@@ -17,6 +17,7 @@ from daemon.core.execution import (
     ENTRY,
     EXIT,
     contracts_for,
+    count_denials,
     entry_bound,
     entry_limit,
     exit_of,
@@ -26,6 +27,7 @@ from daemon.core.execution import (
     sold_by_trim,
 )
 from daemon.core.guards import alarm
+from daemon.core.on_daily import rebalance
 from daemon.core.on_market import end_unanswered, view_at
 from daemon.core.records import DecisionRow
 from daemon.core.risk import Denial, Verdicts, ask_gates
@@ -45,6 +47,9 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
         return
     draft.ask = None
     answer = Answer(event.logits, event.hidden)
+    if draft.daily is not None:
+        rebalance(draft, draft.daily, ask, answer, event.model)
+        return
     draft.strategy, decision = draft.machine.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
     _count_action(draft, decision.resolved)
     done = Done("hold")
@@ -79,7 +84,7 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
 def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
     ask = draft.ask
     if ask is not None and ask.decision == event.decision:
-        _count_denials(draft, (Denial("answer_not_finite", event.reason),))
+        count_denials(draft, (Denial("answer_not_finite", event.reason),))
         alarm(draft, "policy_failed", event.reason, once=True)
         end_unanswered(draft, ask, "failed")
 
@@ -128,7 +133,7 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
     intent = Intent(ENTRY, contract, contract.symbol, +1, size, limit, choice.confidence, logits)
     verdicts = ask_gates(risk_view(draft), intent)
     if verdicts.denials:
-        _count_denials(draft, verdicts.denials)
+        count_denials(draft, verdicts.denials)
         return Done("denied", verdicts)
     return Done("ordered", verdicts, open_entry(draft, decision, intent))
 
@@ -157,7 +162,7 @@ def _reduce(
 
 
 def _denied(draft: Draft, denial: Denial) -> Done:
-    _count_denials(draft, (denial,))
+    count_denials(draft, (denial,))
     return Done("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
 
 
@@ -175,10 +180,3 @@ def _count_action(draft: Draft, action: int) -> None:
     actions = list(stats.actions or (0,) * len(draft.machine.spec.actions))
     actions[action] += 1
     draft.stats = replace(stats, decisions=stats.decisions + 1, actions=tuple(actions))
-
-
-def _count_denials(draft: Draft, denials: tuple[Denial, ...]) -> None:
-    counts = dict(draft.stats.denials)
-    for denial in denials:
-        counts[denial.gate] = counts.get(denial.gate, 0) + 1
-    draft.stats = replace(draft.stats, denials=counts)

@@ -123,6 +123,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     news_ns: int = 0  # when its status last changed
     looked_up_ns: int = 0  # when it was last looked up
     missing_ns: int = 0  # when the broker last said that it knows no such order; 0 once it was sent again
+    auction: bool = False  # sent into the opening auction
 
     @property
     def working(self) -> bool:
@@ -161,6 +162,7 @@ class Work(msgspec.Struct, frozen=True, gc=False):
     order_id: str
     started_ns: int
     limit_bound: Decimal | None  # an entry never pays more than this
+    auction: bool = False  # its first attempt went into the opening auction
 
 
 def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt: int) -> str:

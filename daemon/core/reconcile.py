@@ -120,7 +120,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         _take_over(draft, position.symbol, position)
     for order in foreign:
         met_at_begin(draft, order)
-    book = mark(draft.book, draft.quotes, draft.session.spot)
+    book = mark(draft.book, draft.quotes, draft.session.spot, draft.marks)
     draft.book = replace(book, peak=book.equity, max_drawdown=0.0, session_start_equity=book.equity)
     return True
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from daemon.core import desk_gates, order_gates
+from daemon.core import desk_gates, order_gates, share_gates
 from daemon.core.risk_view import Intent, RiskView
 
 
@@ -23,8 +23,17 @@ class Denial(msgspec.Struct, frozen=True, gc=False):
 class Applies(Enum):
     """To which intents a gate is put."""
 
-    NEW_RISK = "new_risk"
+    NEW_RISK = "new_risk"  # entries, and baskets as a whole
     EVERY_ORDER = "every_order"
+    ENTRY = "entry"
+    BASKET = "basket"
+
+
+_PUT: dict[str, frozenset[Applies]] = {
+    "entry": frozenset((Applies.NEW_RISK, Applies.EVERY_ORDER, Applies.ENTRY)),
+    "exit": frozenset((Applies.EVERY_ORDER,)),
+    "basket": frozenset((Applies.NEW_RISK, Applies.BASKET)),
+}
 
 
 class Gate(NamedTuple):
@@ -33,7 +42,7 @@ class Gate(NamedTuple):
     applies: Applies = Applies.NEW_RISK
 
 
-GATES: tuple[Gate, ...] = (
+OPTION_GATES: tuple[Gate, ...] = (
     Gate("halted", desk_gates.halted),
     Gate("paused", desk_gates.paused),
     Gate("stopping", desk_gates.stopping),
@@ -75,6 +84,47 @@ GATES: tuple[Gate, ...] = (
     Gate("opposite_order", order_gates.opposite_order, Applies.EVERY_ORDER),
     Gate("oversell", order_gates.oversell, Applies.EVERY_ORDER),
 )
+"""Of a desk that trades one option by the minute."""
+
+SHARE_GATES: tuple[Gate, ...] = (
+    Gate("halted", desk_gates.halted),
+    Gate("paused", desk_gates.paused),
+    Gate("stopping", desk_gates.stopping),
+    Gate("not_reconciled", desk_gates.not_reconciled),
+    Gate("calendar_unknown", desk_gates.calendar_unknown),
+    Gate("outside_session", desk_gates.outside_session, Applies.ENTRY),
+    Gate("no_trade_window", desk_gates.no_trade_window, Applies.ENTRY),
+    Gate("warm_up", desk_gates.warm_up),
+    Gate("stale_history", share_gates.stale_history, Applies.BASKET),
+    Gate("model_not_verified", desk_gates.model_not_verified),
+    Gate("model_not_promoted", desk_gates.model_not_promoted),
+    Gate("model_other_feed", desk_gates.model_other_feed),
+    Gate("answer_not_finite", order_gates.answer_not_finite),
+    Gate("basket_legs", share_gates.basket_legs, Applies.BASKET),
+    Gate("basket_under_way", share_gates.basket_under_way, Applies.BASKET),
+    Gate("turnover", share_gates.turnover, Applies.BASKET),
+    Gate("orders_per_minute", share_gates.orders_per_minute, Applies.ENTRY),
+    Gate("orders_per_day", share_gates.orders_per_day, Applies.ENTRY),
+    Gate("order_weight", share_gates.order_weight, Applies.ENTRY),
+    Gate("position_weight", share_gates.position_weight, Applies.ENTRY),
+    Gate("gross_weight", share_gates.gross_weight, Applies.ENTRY),
+    Gate("buying_power", share_gates.buying_power, Applies.ENTRY),
+    Gate("daily_loss", desk_gates.daily_loss),
+    Gate("drawdown", desk_gates.drawdown),
+    Gate("reject_rate", desk_gates.reject_rate_high),
+    Gate("order_quantity", share_gates.order_quantity, Applies.EVERY_ORDER),
+    Gate("price_collar", share_gates.price_collar, Applies.EVERY_ORDER),
+    Gate("stale_quote", share_gates.stale_quote, Applies.EVERY_ORDER),
+    Gate("duplicate_intent", share_gates.duplicate_order, Applies.EVERY_ORDER),
+    Gate("opposite_order", order_gates.opposite_order, Applies.EVERY_ORDER),
+    Gate("oversell", order_gates.oversell, Applies.EVERY_ORDER),
+)
+"""Of a daily desk: asked for a basket as a whole, and for each of its orders.
+
+A policy's confidence is no gate here: the largest of 16 probabilities is low by its nature, and actions have none.
+"""
+
+GATES: tuple[Gate, ...] = (*OPTION_GATES, *SHARE_GATES)  # all there are; each kind of desk asks its own
 
 
 class Verdicts(msgspec.Struct, frozen=True, gc=False):
@@ -84,12 +134,13 @@ class Verdicts(msgspec.Struct, frozen=True, gc=False):
     denials: tuple[Denial, ...]
 
 
-def ask_gates(view: RiskView, intent: Intent, gates: tuple[Gate, ...] = GATES) -> Verdicts:
+def ask_gates(view: RiskView, intent: Intent, gates: tuple[Gate, ...] = OPTION_GATES) -> Verdicts:
     """Put every gate that applies to the intent; an exit skips those that limit new risk. A raising gate denies."""
+    put = _PUT[intent.purpose]
     by_gate: dict[str, str | None] = {}
     denials: list[Denial] = []
     for gate in gates:
-        if intent.purpose == "exit" and gate.applies is Applies.NEW_RISK:
+        if gate.applies not in put:
             by_gate[gate.name] = None
             continue
         try:

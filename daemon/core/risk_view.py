@@ -10,9 +10,10 @@ from decimal import Decimal
 import msgspec
 
 from daemon.core.events import Contract, Quote
-from daemon.core.limits import Execution, Risk
+from daemon.core.limits import Basket, Execution, Risk
 from daemon.core.orders import Order
-from daemon.core.state import Book, Identity, Model, RiskState, SessionState
+from daemon.core.state import ZERO, Book, Identity, Model, RiskState, SessionState
+from strategies.contract import Leg
 
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
@@ -20,9 +21,9 @@ OPTION_SHARES = 100
 
 
 class Intent(msgspec.Struct, frozen=True, gc=False):
-    """An order that the desk would like to send."""
+    """An order that the desk would like to send; or a whole basket, before its first order."""
 
-    purpose: str  # entry or exit
+    purpose: str  # entry, exit or basket
     contract: Contract | None
     symbol: str
     side: int
@@ -30,10 +31,12 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     limit_price: Decimal | None  # None: a market order
     confidence: float = 1.0
     logits: tuple[float, ...] = ()
+    legs: tuple[Leg, ...] = ()  # of a basket, whose symbol, side and quantity say nothing
+    auction: bool = False  # into the opening auction
 
     @property
     def notional(self) -> Decimal | None:
-        """Premium in USD at the limit; None for a market order."""
+        """An option's premium in USD at the limit; None for a market order."""
         return None if self.limit_price is None else self.limit_price * self.quantity * OPTION_SHARES
 
 
@@ -51,3 +54,8 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     book: Book
     orders: dict[str, Order]  # working
     quotes: dict[str, Quote]
+    basket: Basket = Basket()  # from here on: of daily desks alone
+    symbols: tuple[str, ...] = ()  # that the desk trades
+    marks: dict[str, Decimal] = {}  # USD a share
+    newest_bar: str = ""  # date of the newest daily bar, told to a basket alone
+    cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from decimal import Decimal
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -17,7 +17,7 @@ from daemon.core.events import Contract, Quote
 from daemon.core.limits import Trading
 from daemon.core.orders import Order, Work
 from daemon.core.records import Row
-from strategies.contract import Bar, Session, Strategy
+from strategies.contract import Bar, DailySpec, DailyStrategy, Session, Strategy
 
 S = TypeVar("S")
 ZERO = Decimal(0)
@@ -107,6 +107,7 @@ class SessionState(msgspec.Struct, frozen=True, gc=False):
     starts: tuple[int, ...] = ()
     warm: bool = False
     ended: bool = False
+    previous: str = ""  # the date of the session before it, "" where it is not known
 
 
 class RiskState(msgspec.Struct, frozen=True, gc=False):
@@ -148,6 +149,24 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     foreign: dict[str, Order] = {}  # orders of others that are ignored, with what they filled
     foreign_held: dict[str, int] = {}  # what is held beside the desk's own
     settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before the ledger told: (symbol, shares)
+
+
+class Leaver(msgspec.Struct, frozen=True, gc=False):
+    """Shares that a corporate action took away under one symbol, until it tells what came in their place."""
+
+    kind: str  # of the ledger's line
+    symbol: str
+    quantity: int
+
+
+class BasketState(msgspec.Struct, frozen=True, gc=False):
+    """A daily desk's last basket; what it still has to sell and buy are works. At most one for each date."""
+
+    date: str = ""  # of the last session in which a basket was due: no other one of it, or of an earlier one, counts
+    decision: int = 0  # of the last basket that was let pass
+    given_up: dict[str, int] = {}  # what it did not come to before its end: shares, negative where they are not sold
+    leavers: tuple[Leaver, ...] = ()
+    fills: int = 0  # executions told when the equity was last recorded
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
@@ -197,6 +216,8 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     ask: Ask | None = None
     stats: Stats = Stats()
     broker: BrokerState = BrokerState()
+    marks: dict[str, Decimal] = {}  # a daily desk's last known price of each share, USD
+    basket: BasketState = BasketState()
 
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state: it decides what comes first
@@ -212,21 +233,29 @@ def digest(state: State[Any]) -> str:
     return hashlib.sha256(encode_state(state)).hexdigest()
 
 
+def as_daily(strategy: Strategy | DailyStrategy) -> DailyStrategy | None:
+    """The strategy as one that holds shares by daily baskets; None when it is of the other kind."""
+    return cast("DailyStrategy", strategy) if isinstance(strategy.spec, DailySpec) else None
+
+
 class Draft:
     """The next state in the making: one attribute for each field of `State`, beside effects and read-model rows."""
 
     __slots__ = (
         "ask",
+        "basket",
         "book",
         "broker",
         "chain",
         "closed",
         "contracts",
+        "daily",
         "decision",
         "effects",
         "fed",
         "identity",
         "machine",
+        "marks",
         "model",
         "now_ns",
         "orders",
@@ -243,8 +272,9 @@ class Draft:
         "works",
     )
 
-    def __init__(self, state: State[Any], machine: Strategy) -> None:
-        self.machine = machine
+    def __init__(self, state: State[Any], machine: Strategy | DailyStrategy) -> None:
+        self.machine = cast("Strategy", machine)  # of a daily desk only its `spec` is for use
+        self.daily = as_daily(machine)  # None for a desk that trades options by the minute
         self.strategy = state.strategy
         self.identity = state.identity
         self.trading = state.trading
@@ -267,6 +297,8 @@ class Draft:
         self.ask = state.ask
         self.stats = state.stats
         self.broker = state.broker
+        self.marks = state.marks
+        self.basket = state.basket
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
 
@@ -294,6 +326,8 @@ class Draft:
             self.ask,
             self.stats,
             self.broker,
+            self.marks,
+            self.basket,
         )
 
     @property

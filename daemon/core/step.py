@@ -29,6 +29,15 @@ from daemon.core.on_broker import (
     on_order_news,
     on_trade_corrected,
 )
+from daemon.core.on_daily import (
+    on_daily_bar,
+    on_daily_bar_corrected,
+    on_daily_session_ended,
+    on_history_adjusted,
+    on_prices_printed,
+    on_rebalance_due,
+    on_share_quotes,
+)
 from daemon.core.on_market import (
     exit_by_rule,
     flatten_when_due,
@@ -39,19 +48,22 @@ from daemon.core.on_market import (
     on_quotes,
     on_session_ended,
     on_session_scheduled,
-    option_symbols,
+    risked_symbols,
 )
 from daemon.core.on_policy import expire_ask, on_policy_answered, on_policy_failed
 from daemon.core.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.records import Row
-from daemon.core.state import Draft, Identity, Model, Pause, State
-from strategies.contract import Strategy
+from daemon.core.share_orders import drive_shares
+from daemon.core.state import Draft, Identity, Model, Pause, State, as_daily
+from strategies.contract import DailyStrategy, Strategy
 
 Handler = Callable[[Draft, Any], None]
 _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
 _QUIET = _STARTUP | {ev.BarClosed}
 """Events after which orders do not move: a bar's fills and quotes follow it, and a restart must change nothing."""
+_QUIET_DAILY = _QUIET | {ev.PricesPrinted, ev.RebalanceDue, ev.OrderFilled, *HAPPENED}
+"""A daily desk's: one print fills many orders, and what these are told to do next takes the news of all of them."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -65,10 +77,13 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 class Core:
     """The pure middle for one strategy. Two cores of the same strategy give equal steps for equal arguments."""
 
-    __slots__ = ("strategy",)
+    __slots__ = ("_daily", "_handlers", "_quiet", "strategy")
 
-    def __init__(self, strategy: Strategy) -> None:
+    def __init__(self, strategy: Strategy | DailyStrategy) -> None:
         self.strategy = strategy
+        self._daily = as_daily(strategy) is not None
+        self._handlers = DAILY_HANDLERS if self._daily else HANDLERS
+        self._quiet = _QUIET_DAILY if self._daily else _QUIET
 
     def start(self, identity: Identity, trading: Trading) -> State[Any]:
         """The state before any event."""
@@ -76,7 +91,7 @@ class Core:
 
     def step(self, state: State[Any], event: ev.Event) -> Step:
         """Apply one event. Raises TypeError for an unknown kind, ValueError for a broken invariant."""
-        handler = HANDLERS.get(type(event))
+        handler = self._handlers.get(type(event))
         if handler is None:
             raise TypeError(f"no handler for {type(event).__name__}; the kinds are in daemon.core.events")
         draft = Draft(state, self.strategy)
@@ -89,11 +104,11 @@ class Core:
         handler(draft, event)
         if draft.ask is not None:
             expire_ask(draft)
-        if kind not in _QUIET:
+        if kind not in self._quiet:
             if draft.book.positions:
                 flatten_when_due(draft)
             if draft.orders or draft.works:
-                drive(draft)
+                (drive_shares if self._daily else drive)(draft)
             if draft.orders:
                 chase(draft)
         return Step(draft.freeze(), tuple(draft.effects), tuple(draft.records))
@@ -149,7 +164,7 @@ def _on_pause(draft: Draft, event: ev.PauseRequested) -> None:
 
 def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
     halt(draft, "flatten", f"{event.reason} (by {event.who})")
-    for symbol in option_symbols(draft):
+    for symbol in risked_symbols(draft):
         exit_by_rule(draft, symbol, "operator")
 
 
@@ -161,6 +176,10 @@ def _on_stop(draft: Draft, event: ev.StopRequested) -> None:
 
 def _on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
     alarm(draft, event.name, event.detail, once=True)
+
+
+def _on_nothing(_: Draft, __: ev.Event) -> None:
+    """What means something to the other kind of desk alone."""
 
 
 HANDLERS: dict[type[ev.Event], Handler] = {
@@ -193,4 +212,18 @@ HANDLERS: dict[type[ev.Event], Handler] = {
     ev.BrokerLost: on_broker_lost,
     ev.BrokerReported: on_broker_reported,
     **dict.fromkeys(HAPPENED, on_order_news),
+    **dict.fromkeys((ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted), _on_nothing),
 }
+
+DAILY_HANDLERS: dict[type[ev.Event], Handler] = {
+    **HANDLERS,
+    ev.ContractsListed: _on_nothing,
+    ev.BarClosed: on_daily_bar,
+    ev.BarCorrected: on_daily_bar_corrected,
+    ev.QuotesReceived: on_share_quotes,
+    ev.PricesPrinted: on_prices_printed,
+    ev.RebalanceDue: on_rebalance_due,
+    ev.HistoryAdjusted: on_history_adjusted,
+    ev.SessionEnded: on_daily_session_ended,
+}
+"""A daily desk's, where they differ."""

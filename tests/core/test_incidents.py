@@ -15,7 +15,7 @@ from daemon.core.effects import LookUpOrder, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
 from daemon.core.orders import ACCEPTED, FILLED, UNKNOWN
 from daemon.core.records import FillRow
-from daemon.core.risk import GATES, Gate, ask_gates
+from daemon.core.risk import OPTION_GATES, Gate, ask_gates
 from daemon.core.risk_view import Intent, RiskView
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Core
@@ -204,7 +204,7 @@ def test_incident_14_a_kill_switch_that_raises_stops_trading_and_a_nan_disables_
     def broken(_: RiskView, __: Intent) -> str | None:
         raise RuntimeError("the kill switch itself")
 
-    gates = tuple(Gate(g.name, broken, g.applies) if g.name == "halted" else g for g in GATES)
+    gates = tuple(Gate(g.name, broken, g.applies) if g.name == "halted" else g for g in OPTION_GATES)
     assert [denial.gate for denial in ask_gates(VIEW, ENTRY, gates).denials] == ["halted"]
     unknown = msgspec.structs.replace(VIEW, book=msgspec.structs.replace(VIEW.book, equity=Decimal("NaN")))
     assert {"daily_loss", "drawdown"} <= {denial.gate for denial in ask_gates(unknown, ENTRY).denials}

@@ -16,7 +16,7 @@ import pytest
 from daemon.core.desk_gates import LOSSES, reject_rate
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
-from daemon.core.risk import GATES, Applies, Gate, ask_gates
+from daemon.core.risk import OPTION_GATES, Applies, Gate, ask_gates
 from daemon.core.risk_view import Intent, RiskView
 from daemon.core.state import Book, Halt, Model, Pause, Position, RiskState, SessionState
 from tests.core.desk import CALL, IDENTITY, MINUTE, MONDAY, PUT, SECOND, contract, quote
@@ -208,10 +208,10 @@ WITHOUT_NUMBER = {
     "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite", "buying_power", "shares_held",
     "duplicate_intent", "opposite_order", "oversell",
 }  # fmt: skip
-BY_NAME = {gate.name: gate for gate in GATES}
+BY_NAME = {gate.name: gate for gate in OPTION_GATES}
 
 
-def denied(moment: At, gates: tuple[Gate, ...] = GATES) -> list[str]:
+def denied(moment: At, gates: tuple[Gate, ...] = OPTION_GATES) -> list[str]:
     return [denial.gate for denial in ask_gates(moment.view, moment.intent, gates).denials]
 
 
@@ -220,7 +220,7 @@ def by(name: str, moment: At) -> list[str]:
 
 
 def test_every_gate_has_its_boundary_here_and_its_limit_among_the_limits() -> None:
-    names = [gate.name for gate in GATES]
+    names = [gate.name for gate in OPTION_GATES]
     assert len(set(names)) == len(names)
     assert set(BOUNDARY) == set(names)
     assert set(NUMBER) | WITHOUT_NUMBER == set(names)
@@ -266,7 +266,7 @@ def test_an_exit_is_put_to_the_duplicate_opposite_and_oversell_gates_alone() -> 
     assert verdicts.denials == ()
     put = {name for name, verdict in verdicts.by_gate.items() if verdict is not None}
     assert put == {"duplicate_intent", "opposite_order", "oversell"}
-    assert put == {gate.name for gate in GATES if gate.applies is Applies.EVERY_ORDER}
+    assert put == {gate.name for gate in OPTION_GATES if gate.applies is Applies.EVERY_ORDER}
 
 
 def test_shares_owed_are_bought_back_up_to_what_is_owed() -> None:

@@ -1,0 +1,275 @@
+"""What happens to a daily desk: bars are gathered and remembered, prices mark its shares, once a session it rebalances.
+
+One question and one basket for each date, whatever is told how often. A bar is remembered whole sessions at a time.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.basket import free_cash, works_of
+from daemon.core.effects import AskPolicy
+from daemon.core.events import (
+    BarClosed,
+    BarCorrected,
+    HistoryAdjusted,
+    PricesPrinted,
+    Quote,
+    QuotesReceived,
+    RebalanceDue,
+    SessionEnded,
+)
+from daemon.core.execution import cost_rate, count_denials, held, risk_view
+from daemon.core.guards import alarm, revalue
+from daemon.core.on_market import count_rejected, end_unanswered, record_equity
+from daemon.core.records import DecisionRow
+from daemon.core.risk import SHARE_GATES, Verdicts, ask_gates
+from daemon.core.risk_view import SECOND_NS, Intent
+from daemon.core.session import new_york_text
+from daemon.core.share_paper import on_grid
+from daemon.core.state import ZERO, Ask, Draft
+from strategies.contract import Answer, Bar, DailyStrategy, Leg, Portfolio, Rebalance, View
+
+_encode = msgspec.json.encode
+
+
+# --- bars ---------------------------------------------------------------------------------------------------------
+
+
+def on_daily_bar(draft: Draft, event: BarClosed) -> None:
+    """Keep a session's final bar until the session is over, or one of a later session comes."""
+    daily, bar = _daily(draft), event.bar
+    if bar.symbol not in daily.spec.symbols:
+        count_rejected(draft, "unknown_symbol", bar.symbol)
+        return
+    if bar.start_ns > event.time_ns:
+        count_rejected(draft, "early", bar.symbol)
+        return
+    if any((b.symbol, b.start_ns) == (bar.symbol, bar.start_ns) for b in draft.pending_bars):
+        count_rejected(draft, "duplicate", bar.symbol)
+        return
+    if draft.pending_bars and bar.start_ns > draft.pending_bars[-1].start_ns:
+        remember_pending(draft)
+    draft.pending_bars = (*draft.pending_bars, bar)
+    draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
+    if bar.start_ns >= draft.session.last_bar_ns:
+        draft.session = replace(draft.session, last_bar_ns=bar.start_ns)
+        session = draft.session.session
+        told_late = session is not None and date_of(bar) != session.date
+        if not (told_late and bar.symbol in draft.book.positions):  # whose price since then is known
+            _mark_bars(draft, (bar,))
+
+
+def on_daily_bar_corrected(draft: Draft, event: BarCorrected) -> None:
+    """A correction replaces the bar where the strategy keeps it, or where it still waits."""
+    bar, same = event.bar, (event.bar.symbol, event.bar.start_ns)
+    draft.pending_bars = tuple(bar if (b.symbol, b.start_ns) == same else b for b in draft.pending_bars)
+    known = _daily(draft).known(draft.strategy).get(bar.symbol, ())
+    if any(b.start_ns == bar.start_ns for b in known):
+        draft.strategy = _daily(draft).remember(draft.strategy, (bar,))
+
+
+def remember_pending(draft: Draft) -> None:
+    """Let the strategy keep the gathered bars. One that is older than a symbol's newest is put in its place."""
+    if not draft.pending_bars:
+        return
+    daily = _daily(draft)
+    bars = sorted(draft.pending_bars, key=lambda bar: bar.start_ns)
+    draft.pending_bars = ()
+    known = daily.known(draft.strategy)
+    newest = {symbol: told[-1].start_ns for symbol, told in known.items() if told}
+    late = [bar for bar in bars if bar.start_ns < newest.get(bar.symbol, 0)]
+    draft.strategy = daily.remember(draft.strategy, tuple(bar for bar in bars if bar not in late))
+    for bar in late:
+        by_start = {b.start_ns: b for b in (*daily.known(draft.strategy)[bar.symbol], bar)}
+        in_order = tuple(by_start[start_ns] for start_ns in sorted(by_start))
+        draft.strategy = daily.readjust(draft.strategy, bar.symbol, in_order)
+
+
+def on_history_adjusted(draft: Draft, event: HistoryAdjusted) -> None:
+    """A split or dividend. The mark of what is held stays: the ledger's line about the shares changes it with them."""
+    daily = _daily(draft)
+    if event.symbol not in daily.spec.symbols:
+        return
+    remember_pending(draft)
+    draft.strategy = daily.readjust(draft.strategy, event.symbol, event.bars)
+    if event.symbol not in draft.book.positions:
+        _mark_bars(draft, event.bars[-1:])
+
+
+def on_daily_session_ended(draft: Draft, event: SessionEnded) -> None:
+    """The session's bars are complete, as far as they came: the strategy keeps them, and the book counts at them."""
+    session = draft.session.session
+    if session is None or session.date != event.date:
+        return
+    remember_pending(draft)
+    revalue(draft)
+    draft.session = replace(draft.session, ended=True)
+    if draft.ask is not None:
+        end_unanswered(draft, draft.ask, "expired")
+    record_equity(draft)
+
+
+def _daily(draft: Draft) -> DailyStrategy:
+    """The strategy; these handlers are a daily desk's alone."""
+    assert draft.daily is not None
+    return draft.daily
+
+
+# --- prices -------------------------------------------------------------------------------------------------------
+
+
+def on_prices_printed(draft: Draft, event: PricesPrinted) -> None:
+    """Marks alone: what these prices filled is told next, and orders move on with the quotes after it."""
+    draft.marks = {**draft.marks, **{known.symbol: known.price for known in event.prices if known.price > 0}}
+    if draft.book.positions:
+        revalue(draft)
+
+
+def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
+    """Quotes and marks; the equity is recorded where something was traded since it was last."""
+    draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in event.quotes}}
+    _mark_quotes(draft, event.quotes)
+    if draft.book.positions:
+        revalue(draft)
+    if draft.stats.fills > draft.basket.fills:
+        draft.basket = replace(draft.basket, fills=draft.stats.fills)
+        record_equity(draft)
+
+
+def _mark_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> None:
+    """A quote's mid is a price where both sides lie within the collar around it: a wide one says nothing."""
+    collar = Decimal(str(draft.trading.basket.price_collar))
+    marks = dict(draft.marks)
+    for quote in quotes:
+        middle = (quote.bid + quote.ask) / 2
+        if ZERO < quote.bid <= quote.ask and quote.ask - middle <= collar * middle:
+            marks[quote.symbol] = middle
+    draft.marks = marks
+
+
+def _mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
+    draft.marks = {**draft.marks, **{bar.symbol: on_grid(bar.close) for bar in bars}}
+
+
+def date_of(bar: Bar) -> str:
+    """The New York date of a daily bar."""
+    return new_york_text(bar.start_ns)[:10]
+
+
+# --- the question -------------------------------------------------------------------------------------------------
+
+
+def on_rebalance_due(draft: Draft, event: RebalanceDue) -> None:
+    """Ask the policy, once for each date. What is due for another session than the scheduled one is refused."""
+    session = draft.session.session
+    if session is None or draft.session.ended or event.date != session.date or event.date <= draft.basket.date:
+        scheduled = session.date if session is not None else "none"
+        why = f"due {event.date}, session {scheduled}, last basket {draft.basket.date or 'none'}"
+        alarm(draft, "rebalance_refused", why, once=True)
+        return
+    remember_pending(draft)
+    draft.basket = replace(draft.basket, date=event.date, given_up={})
+    if event.running:
+        _mark_bars(draft, event.running)
+        last = max(draft.session.last_bar_ns, *(bar.start_ns for bar in event.running))
+        draft.session = replace(draft.session, last_bar_ns=last)
+    revalue(draft)
+    draft.strategy, observation = _daily(draft).observe(draft.strategy, event.running, daily_view(draft))
+    draft.session = replace(draft.session, warm=observation is not None)
+    if observation is None:
+        return
+    draft.decision += 1
+    valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
+    draft.ask = Ask(draft.decision, draft.session.last_bar_ns, valid_until, observation.data)
+    draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
+
+
+def daily_view(draft: Draft) -> View:
+    """What a daily strategy may know now: the cash that no buy keeps back, its shares, and the last known prices."""
+    session = draft.session.session
+    if session is None:
+        raise ValueError("a view needs a session; SessionScheduled precedes every decision")
+    rules, symbols = draft.trading.basket, draft.machine.spec.symbols
+    cash = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
+    portfolio = Portfolio(
+        cash=float(cash),
+        equity=float(draft.book.equity),
+        shares=tuple(held(draft, symbol) for symbol in symbols),
+        prices=tuple(float(draft.marks.get(symbol, ZERO)) for symbol in symbols),
+        shares_per_unit=rules.shares_per_unit,
+        notional_per_unit=float(rules.notional_per_unit_usd),
+        band=rules.band,
+    )
+    return View(draft.now_ns, session, portfolio=portfolio)
+
+
+# --- the answer ---------------------------------------------------------------------------------------------------
+
+
+def rebalance(draft: Draft, daily: DailyStrategy, ask: Ask, answer: Answer, model: str) -> None:
+    """Turn the policy's answer into works, unless a gate denies the basket: then nothing of it is sent."""
+    draft.strategy, decided = daily.decide(draft.strategy, answer, daily_view(draft))
+    legs = tuple(leg for leg in decided.basket.legs if leg.goal != held(draft, leg.symbol))
+    outcome, verdicts = "hold", None
+    if legs:
+        verdicts = _ask_for_basket(draft, daily, decided, legs, answer)
+        outcome = "denied" if verdicts.denials else "ordered"
+    if outcome == "ordered":
+        held_now = {leg.symbol: held(draft, leg.symbol) for leg in legs}
+        works = works_of(ask.decision, legs, held_now, draft.now_ns)
+        draft.works = {**draft.works, **{work.key: work for work in works}}
+        draft.basket = replace(draft.basket, decision=ask.decision)
+    _count(draft, decided)
+    choice = decided.choice
+    draft.records.append(
+        DecisionRow(
+            decision=ask.decision,
+            kind="policy",
+            bar_ns=ask.bar_ns,
+            time_ns=draft.now_ns,
+            action=decided.name,
+            resolved=decided.name,
+            confidence=choice.confidence if choice is not None else None,
+            probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
+            logits=_encode(answer.logits).decode(),
+            target=_encode(legs).decode(),
+            gates=_encode(verdicts.by_gate).decode() if verdicts is not None else None,
+            work=f"{ask.decision}." if outcome == "ordered" else None,
+            outcome=outcome,
+            model=model,
+            row=ask.row,
+        )
+    )
+
+
+def _ask_for_basket(
+    draft: Draft, daily: DailyStrategy, decided: Rebalance, legs: tuple[Leg, ...], answer: Answer
+) -> Verdicts:
+    """What the gates say of the basket as a whole; symbols without the newest bar are told."""
+    newest = {symbol: bars[-1].start_ns for symbol, bars in daily.known(draft.strategy).items() if bars}
+    last_ns = max(newest.values(), default=0)
+    masked = [symbol for symbol in daily.spec.symbols if newest.get(symbol, 0) < last_ns]
+    if masked:
+        told = f"{len(masked)} of {len(daily.spec.symbols)} without a bar of the newest session: {', '.join(masked)}"
+        alarm(draft, "symbols_masked", told, once=True)
+    date = new_york_text(last_ns)[:10] if last_ns else ""
+    confidence = decided.choice.confidence if decided.choice is not None else 1.0
+    intent = Intent("basket", None, "", 0, 0, None, confidence, answer.logits, legs)
+    verdicts = ask_gates(replace(risk_view(draft), newest_bar=date), intent, SHARE_GATES)
+    if verdicts.denials:
+        count_denials(draft, verdicts.denials)
+    return verdicts
+
+
+def _count(draft: Draft, decided: Rebalance) -> None:
+    """Count the decision, and its action where the policy chose one."""
+    stats, actions = draft.stats, draft.stats.actions
+    if decided.choice is not None:
+        counts = list(actions or (0,) * len(draft.machine.spec.actions))
+        counts[decided.choice.action] += 1
+        actions = tuple(counts)
+    draft.stats = replace(stats, decisions=stats.decisions + 1, actions=actions)

@@ -1,0 +1,238 @@
+"""A basket's works moved on: sales first, buys in their order as the cash comes in, what is left given up in time.
+
+Sales may go into the opening auction, all else goes as limit orders in regular hours. Invariant: a buy is sent for
+free cash alone, and one that the cash does not cover is cut only once no sale works any more.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.basket import ENTRY, EXIT, POLICY, affordable, buy_limit, free_cash, reserved, sell_limit
+from daemon.core.effects import RaiseAlarm
+from daemon.core.events import Quote
+from daemon.core.execution import (
+    AUCTION_ENDS_NS,
+    close_work,
+    cost_rate,
+    count_denials,
+    fresh,
+    held,
+    may_enter_auction,
+    may_send,
+    newest_attempt,
+    risk_view,
+    submit,
+)
+from daemon.core.guards import alarm, cancel
+from daemon.core.orders import REJECTED, Order, Work
+from daemon.core.risk import SHARE_GATES, ask_gates
+from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent
+from daemon.core.state import ZERO, Draft
+
+
+def drive_shares(draft: Draft) -> None:
+    """Move every work on. A buy order whose work was given up (a halt, a pause, an exit) never stays."""
+    if draft.session.ended:  # day orders lapse by themselves
+        _give_up(draft)
+        return
+    if _basket_is_over(draft):
+        _give_up(draft)
+    for name, order in draft.orders.items():
+        if order.purpose == ENTRY and order.work not in draft.works:
+            cancel(draft, name)
+    for work in tuple(draft.works.values()):
+        if work.purpose == EXIT:
+            _drive_sale(draft, work)
+    if any(work.purpose == ENTRY for work in draft.works.values()):
+        _drive_buys(draft)
+
+
+# --- the end of a basket ------------------------------------------------------------------------------------------
+
+
+def _basket_is_over(draft: Draft) -> bool:
+    session = draft.session.session
+    lead_ns = draft.trading.basket.end_before_close_min * MINUTE_NS
+    return session is not None and draft.now_ns >= session.close_ns - lead_ns
+
+
+def _give_up(draft: Draft) -> None:
+    """End what the last basket did not come to: its orders are cancelled, what is missing is told and noted."""
+    left = [work for work in draft.works.values() if work.reason == POLICY]
+    if not left:
+        return
+    missing: dict[str, int] = {}
+    for work in left:
+        close_work(draft, work)
+        order = draft.orders.get(work.order_id)
+        if order is not None and not draft.session.ended:
+            cancel(draft, order.client_order_id)
+        change = work.goal - held(draft, work.symbol)
+        if change * (1 if work.purpose == ENTRY else -1) > 0:
+            missing[work.symbol] = change
+    if missing:
+        draft.basket = replace(draft.basket, given_up=missing)
+        told = ", ".join(f"{change:+d} {symbol}" for symbol, change in missing.items())
+        draft.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {told}"))
+
+
+# --- sales --------------------------------------------------------------------------------------------------------
+
+
+def _drive_sale(draft: Draft, work: Work) -> None:
+    surplus = held(draft, work.symbol) - work.goal
+    order = newest_attempt(draft, work) if work.order_id else None
+    if order is not None and order.working:
+        if order.remaining > surplus or ((order.limit_price is not None or order.auction) and _old(draft, order)):
+            cancel(draft, order.client_order_id)
+        return
+    if surplus <= 0:
+        close_work(draft, work)
+        return
+    if _into_auction(draft, work):
+        _sell(draft, work, surplus, None, auction=True)
+    elif may_send(draft):
+        if order is not None and order.status == REJECTED and not _old(draft, order):
+            return  # not sent again at once: the next look is a re-price interval later
+        opposed = [n for n, o in draft.orders.items() if o.symbol == work.symbol and o.side > 0 and not o.absent]
+        for name in opposed:
+            cancel(draft, name)
+        if not opposed:
+            _sell_now(draft, work, surplus)
+
+
+def _old(draft: Draft, order: Order) -> bool:
+    """True for an order that worked long enough; one for the auction does so from the open on."""
+    session = draft.session.session
+    since_ns = max(order.submitted_ns, session.open_ns) if session is not None else order.submitted_ns
+    return draft.now_ns - since_ns >= draft.trading.basket.reprice_s * SECOND_NS
+
+
+def _into_auction(draft: Draft, work: Work) -> bool:
+    """True for the first attempt of a basket that is decided before the open, while the auction takes orders."""
+    rules = draft.trading.basket
+    wanted = rules.auction and rules.decide == "after_close" and work.reason == POLICY and work.attempt < 0
+    return wanted and may_enter_auction(draft)
+
+
+def _sell_now(draft: Draft, work: Work, surplus: int) -> None:
+    """A limit order near the bid, and after some of them one at the market; what leaves by a rule goes there at once.
+
+    A basket's sale waits for a quote: nobody bids, or the symbol is halted.
+    """
+    limit: Decimal | None = None
+    if work.reason == POLICY:
+        quote, mark = _offer(draft, work.symbol)
+        if quote is None or quote.bid <= 0 or mark is None:
+            return
+        if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
+            limit = sell_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
+    _sell(draft, work, surplus, limit, auction=False)
+
+
+def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> None:
+    quantity = min(surplus - draft.working(work.symbol, -1), draft.broker.available.get(work.symbol, surplus))
+    if quantity <= 0:
+        why = f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
+        alarm(draft, "exit_held_up", why, once=True)
+        return
+    intent = Intent(EXIT, None, work.symbol, -1, quantity, limit, auction=auction)
+    there = {name: order for name, order in draft.orders.items() if not order.absent}
+    if not _denied(draft, intent, there):
+        submit(draft, work, intent, _auction_valid_s(draft) if auction else draft.trading.basket.reprice_s)
+
+
+# --- buys ---------------------------------------------------------------------------------------------------------
+
+
+def _drive_buys(draft: Draft) -> None:
+    """Each buy in its order: as soon as free cash covers it whole; the first that it does not cover waits for the
+    sales and holds up those after it, and is cut to whole shares when no sale is to come.
+    """
+    selling = any(_sells(draft, work) for work in draft.works.values() if work.purpose == EXIT)
+    free = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
+    for work in tuple(draft.works.values()):
+        if work.purpose == ENTRY and _wants(draft, work) and may_send(draft):
+            free = _buy(draft, work, free, selling=selling)
+
+
+def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool) -> Decimal:
+    """Send one buy where that may be; returns the cash that is free for those after it."""
+    limit, rate = _affordable_limit(draft, work.symbol), cost_rate(draft)
+    if limit is None:
+        return free  # no quote, or a price beyond the collar: it holds nobody up
+    holding = held(draft, work.symbol)
+    missing = work.goal - holding
+    if reserved(limit, missing, rate) > free:
+        if selling:
+            return ZERO  # it waits, and so do all after it
+        missing = affordable(free, limit, rate)
+        if not missing:
+            close_work(draft, work)
+            return free
+    intent = Intent(ENTRY, None, work.symbol, +1, missing, limit)
+    if _denied(draft, intent, draft.orders):
+        return free
+    submit(draft, replace(work, goal=holding + missing), intent, draft.trading.basket.reprice_s)
+    return free - reserved(limit, missing, rate)
+
+
+def _sells(draft: Draft, work: Work) -> bool:
+    """True while cash may come of this sale: an order works, or can be sent."""
+    if work.order_id and newest_attempt(draft, work).working:
+        return True
+    return _offer(draft, work.symbol)[0] is not None
+
+
+def _wants(draft: Draft, work: Work) -> bool:
+    """True when the buy needs another order. One that works is cancelled when it is too old, a done one is closed."""
+    missing = work.goal - held(draft, work.symbol)
+    order = newest_attempt(draft, work) if work.order_id else None
+    if order is not None and order.working:
+        if order.remaining > missing or _old(draft, order):
+            cancel(draft, order.client_order_id)
+        return False
+    if missing <= 0 or (order is not None and order.status == REJECTED):
+        close_work(draft, work)
+        return False
+    return True
+
+
+def _affordable_limit(draft: Draft, symbol: str) -> Decimal | None:
+    """The limit of a buy now; None without a fresh offer, or where it lies beyond the collar."""
+    quote, mark = _offer(draft, symbol)
+    if quote is None or quote.ask <= 0 or mark is None:
+        return None
+    limit = buy_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
+    return limit if limit >= quote.ask else None
+
+
+# --- both ---------------------------------------------------------------------------------------------------------
+
+
+def _offer(draft: Draft, symbol: str) -> tuple[Quote | None, Decimal | None]:
+    return fresh(draft, draft.quotes.get(symbol)), draft.marks.get(symbol)
+
+
+def _fine(draft: Draft) -> bool:
+    return draft.identity.mode == "replay"
+
+
+def _auction_valid_s(draft: Draft) -> int:
+    """Seconds for which an order for the auction may still leave."""
+    session = draft.session.session
+    assert session is not None
+    return (session.open_ns - AUCTION_ENDS_NS - draft.now_ns) // SECOND_NS
+
+
+def _denied(draft: Draft, intent: Intent, orders: dict[str, Order]) -> bool:
+    """Ask the gates for one order; a denial is counted and told once a session, and asked again at the next look."""
+    denials = ask_gates(replace(risk_view(draft), orders=orders), intent, SHARE_GATES).denials
+    if denials and "order_denied" not in draft.risk.alarms:
+        count_denials(draft, denials)
+        why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in denials)
+        alarm(draft, "order_denied", f"{intent.purpose} {intent.quantity} {intent.symbol}: {why}", once=True)
+    return bool(denials)
