@@ -161,8 +161,7 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
         log = Log(settings.log.level if not screen.is_terminal else _quieter(settings.log.level), settings.log.format)
         try:
             replay = prepare_replay(settings, tape)
-            total = sum(replay.info.rows_by_symbol.get(symbol, 0) for symbol in replay.strategy.spec.symbols)
-            task = bar.add_task(escape(replay.tape.name), total=total, equity="")
+            task = bar.add_task(escape(replay.tape.name), total=replay.bars, equity="")
 
             def shown(state: State[object]) -> None:
                 bar.update(

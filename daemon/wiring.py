@@ -25,6 +25,7 @@ from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.state import Identity, State, digest
 from daemon.shell.calendar import SessionCalendar
+from daemon.shell.daily_tape import DailyTapeSource, check_rule, scan_daily
 from daemon.shell.engine import DIGEST_EVERY, Engine
 from daemon.shell.journal import Batch, Chain, JournalError, JournalReader, decode_event, encode_effects
 from daemon.shell.model_store import LoadedModel, load
@@ -36,7 +37,7 @@ from daemon.shell.summary import Summary, summarise
 from daemon.shell.tape import TapeInfo, TapeSource, scan
 from daemon.shell.telemetry import Log
 from daemon.shell.writer import JournalWriter
-from strategies.contract import Strategy
+from strategies.contract import DailySpec, Strategy
 from strategies.registry import strategy as strategy_named
 
 REPLAY = "replay"
@@ -71,6 +72,20 @@ class Replay:
             "synthetic": self.info.synthetic,
         }
 
+    def source(self, skip: int = 0) -> TapeSource | DailyTapeSource:
+        """The tape's feed events from the first that was not journaled."""
+        if isinstance(self.strategy.spec, DailySpec):
+            return DailyTapeSource(self.tape, self.info, self.calendar, self.settings.trading().basket, skip)
+        return TapeSource(self.tape, self.info, self.calendar, skip)
+
+    @property
+    def bars(self) -> int:
+        """About how many bars the desk will be told: what its progress is measured by."""
+        spec = self.strategy.spec
+        if self.info.interval_s < spec.bar_interval_s:
+            return self.info.dates * len(spec.symbols)
+        return sum(self.info.rows_by_symbol.get(symbol, 0) for symbol in spec.symbols)
+
     def epoch(self) -> str:
         """Derived from tape, configuration and strategy, so that two replays give the same order ids."""
         told = f"{self.info.sha256}|{self.strategy.spec.name}|".encode() + msgspec.json.encode(self.settings.trading())
@@ -80,7 +95,12 @@ class Replay:
 def prepare_replay(settings: Settings, tape: Path) -> Replay:
     """Check tape and model. Raises TapeError, CalendarError, ModelError: nothing was written yet."""
     strategy = strategy_named(settings.desk.strategy)
-    info = scan(tape, strategy.spec.symbols, strategy.spec.bar_interval_s)
+    spec = strategy.spec
+    if isinstance(spec, DailySpec):
+        info = scan_daily(tape, spec.symbols)
+        check_rule(tape, info, settings.trading().basket)
+    else:
+        info = scan(tape, spec.symbols, spec.bar_interval_s)
     calendar = SessionCalendar.load(info.first_date, info.last_date)
     model = load(settings.paths.models_dir, strategy, settings.policy.version)
     policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
@@ -93,7 +113,7 @@ class Session:
 
     engine: Engine
     source: ReplaySource
-    tape: TapeSource
+    tape: TapeSource | DailyTapeSource
     started_with: int  # bars in the journal when it began
 
 
@@ -109,7 +129,7 @@ def open_replay(
         reader = state_dir.journal.reader()
         machine = fresh_machine(replay.strategy, identity, first_trading(reader, trading))
         recovered = recover(reader, machine, code)
-        tape = TapeSource(replay.tape, replay.info, replay.calendar, skip=recovered.fed)
+        tape = replay.source(recovered.fed)
         source = ReplaySource(iter(tape), speed)
         writer = JournalWriter(state_dir.journal, settings.journal.ballast_mib)
     except BaseException:
@@ -142,6 +162,8 @@ def open_replay(
     announce(settings, replay.strategy, replay.model, replay.policy, state_dir, recovered, log, code)
     if replay.info.symbol_assumed:
         log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
+    if replay.info.adjusted:
+        log("prices_adjusted", tape=replay.tape.name)
     return state_dir, writer, Session(engine, source, tape, machine.state.stats.bars), startup
 
 

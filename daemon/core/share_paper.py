@@ -131,7 +131,7 @@ class SharePaperBroker:
         state = replace(state, asks={**state.asks, **{symbol: offer.ask for symbol, offer in offers.items()}})
         if state.orders:
             state = self._match(state, offers, now, said, auction=event.opening, auction_ends=event.opening)
-        return state, QuotesReceived(now, 0, tuple(quotes)) if quotes else None
+        return state, QuotesReceived(now, 0, tuple(quotes))
 
     def _quoted(self, state: SharePaperState, event: QuotesReceived, said: list[Event]) -> SharePaperState:
         """Fill what came before these quotes of the running session; the first ones after its open are the auction."""

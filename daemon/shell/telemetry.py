@@ -10,8 +10,11 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, NamedTuple, TextIO, cast
 
+import msgspec
 import structlog
 
 from daemon.core.effects import CancelOrder, RaiseAlarm, SubmitOrder
@@ -27,6 +30,7 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
+from daemon.core.records import DecisionRow
 from daemon.core.step import Step
 
 _SILENT = frozenset((BarClosed, QuotesReceived, PolicyAnswered))
@@ -50,6 +54,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
     ),
     "symbol_assumed": LogEvent(
         "warning", ("tape", "symbol"), "The tape has no symbol column; the strategy's only symbol was assumed."
+    ),
+    "prices_adjusted": LogEvent(
+        "info",
+        ("tape",),
+        "The tape has a column adj_close: open, high, low and close are multiplied by adj_close / close.",
     ),
     "rows_left_out": LogEvent(
         "info",
@@ -79,11 +88,25 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "order_submitted": LogEvent(
         "info",
         ("client_order_id", "symbol", "side", "quantity", "limit_price", "intent"),
-        "An order was journaled and released; `limit_price` null is a market order.",
+        "An order was journaled and released; `limit_price` null is a market order. Of a daily desk: debug.",
     ),
-    "order_cancel_requested": LogEvent("info", ("client_order_id",), "A cancel was journaled and released."),
+    "order_cancel_requested": LogEvent(
+        "info", ("client_order_id",), "A cancel was journaled and released. Of a daily desk: debug."
+    ),
     "order_filled": LogEvent(
-        "info", ("client_order_id", "symbol", "side", "cumulative_quantity", "price"), "A fill was booked."
+        "info",
+        ("client_order_id", "symbol", "side", "cumulative_quantity", "price"),
+        "A fill was booked. Of a daily desk: debug.",
+    ),
+    "basket_decided": LogEvent(
+        "info",
+        ("date", "decision", "action", "outcome", "legs"),
+        "A daily desk's decision for this session: what it is called, what became of it, how many symbols it changes.",
+    ),
+    "basket_traded": LogEvent(
+        "info",
+        ("date", "orders", "fills", "bought_usd", "sold_usd", "costs_usd", "given_up"),
+        "What a daily desk traded in a session that ended; `given_up` are the shares that were not had, by symbol.",
     ),
     "order_rejected": LogEvent("warning", ("client_order_id", "reason"), "The broker refused an order."),
     "halted": LogEvent(
@@ -258,6 +281,16 @@ LOG_EVENTS: dict[str, LogEvent] = {
 }
 
 
+@dataclass(slots=True)
+class _Traded:
+    """What a daily desk did since its session was scheduled, as far as this process saw it."""
+
+    orders: int = 0
+    fills: int = 0
+    usd: dict[int, Decimal] = field(default_factory=lambda: {1: Decimal(0), -1: Decimal(0)})  # by side
+    costs_usd: dict[str, Decimal] = field(default_factory=dict)  # by order: cumulative
+
+
 class Log:
     """Writes declared events. Raises ValueError for an undeclared one or other fields: a bug, found by the tests."""
 
@@ -273,6 +306,7 @@ class Log:
         )
         self._threshold = LEVELS[level]
         self._reconciled = False
+        self._traded = _Traded()
         self.market_time: Callable[[], str] | None = None  # told with each line where the clock is simulated
         self._logger = structlog.wrap_logger(
             structlog.PrintLogger(stream), processors=processors, wrapper_class=structlog.BoundLogger
@@ -286,18 +320,26 @@ class Log:
             raise ValueError(f"log event {name!r} with fields {sorted(fields)}: expected {expected}")
         if self.market_time is not None:
             fields["simulated"] = self.market_time()
-        if LEVELS[declared.level] >= self._threshold:
+        self._write(declared.level, name, fields)
+
+    def _write(self, level: str, name: str, fields: dict[str, object]) -> None:
+        if LEVELS[level] >= self._threshold:
             with contextlib.suppress(OSError):  # nobody reads any more: that stops no trading
-                getattr(self._logger, declared.level)(name, **fields)
+                getattr(self._logger, level)(name, **fields)
 
     def step(self, event: Event, step: Step) -> None:
-        """Log what a step means to a person."""
-        if type(event) in _SILENT and not step.effects:
+        """Log what a step means to a person: of a daily desk its baskets, of others each order."""
+        if type(event) in _SILENT and not step.effects and not step.rows:
             return
+        daily = bool(step.state.basket.date)
+        each = self._quietly if daily else self
         match event:
             case SessionScheduled():
+                self._traded = _Traded()
                 self("session_started", date=event.session.date, equity_usd=str(step.state.book.equity))
             case SessionEnded():
+                if daily:
+                    self._basket_traded(event.date, step)
                 book, stats = step.state.book, step.state.stats
                 self(
                     "session_ended",
@@ -307,7 +349,10 @@ class Log:
                     trades=stats.trades,
                 )
             case OrderFilled():
-                self(
+                self._traded.fills += 1
+                self._traded.usd[event.side] += event.price * event.quantity
+                self._traded.costs_usd[event.client_order_id] = event.cumulative_fees
+                each(
                     "order_filled",
                     client_order_id=event.client_order_id,
                     symbol=event.symbol,
@@ -327,7 +372,8 @@ class Log:
                 case RaiseAlarm():
                     self("alarm", alarm=effect.name, detail=effect.detail)
                 case SubmitOrder():
-                    self(
+                    self._traded.orders += 1
+                    each(
                         "order_submitted",
                         client_order_id=effect.client_order_id,
                         symbol=effect.symbol,
@@ -337,7 +383,42 @@ class Log:
                         intent=effect.intent,
                     )
                 case CancelOrder():
-                    self("order_cancel_requested", client_order_id=effect.client_order_id)
+                    each("order_cancel_requested", client_order_id=effect.client_order_id)
+        if daily:
+            self._decided(step)
+
+    def _quietly(self, name: str, /, **fields: object) -> None:
+        """One of many: written at the debug level."""
+        if self._threshold <= LEVELS["debug"]:
+            self._write("debug", name, fields)
+
+    def _decided(self, step: Step) -> None:
+        for row in step.rows:
+            if isinstance(row, DecisionRow) and row.kind == "policy":
+                legs = len(msgspec.json.decode(row.target)) if row.target else 0
+                self(
+                    "basket_decided",
+                    date=step.state.basket.date,
+                    decision=row.decision,
+                    action=row.action,
+                    outcome=row.outcome,
+                    legs=legs,
+                )
+
+    def _basket_traded(self, date: str, step: Step) -> None:
+        traded, basket = self._traded, step.state.basket
+        given_up = basket.given_up if basket.date == date else {}
+        if traded.orders or traded.fills or given_up:
+            self(
+                "basket_traded",
+                date=date,
+                orders=traded.orders,
+                fills=traded.fills,
+                bought_usd=str(traded.usd[1]),
+                sold_usd=str(traded.usd[-1]),
+                costs_usd=str(sum(traded.costs_usd.values(), Decimal(0))),
+                given_up=given_up,
+            )
 
     def _agreement(self, step: Step) -> None:
         """Say when book and broker begin to agree."""

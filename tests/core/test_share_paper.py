@@ -20,6 +20,7 @@ from daemon.core.share_paper import SharePaperBroker, on_grid
 from tests.core.desk import MINUTE, MONDAY, SECOND, TUESDAY
 
 TRADING = Trading(paper=Paper(cash_usd=Decimal(10000)))
+NOTHING = Decimal(0)
 SYMBOLS = ("AAA", "BBB", "CCC")
 BROKER = SharePaperBroker(TRADING, SYMBOLS)
 LIVE = SharePaperBroker(TRADING, SYMBOLS, live=True)
@@ -107,7 +108,7 @@ def test_a_sale_in_the_auction_and_the_buy_that_waited_are_worked_out_by_hand() 
     )
     assert state.costs == Decimal("0.720509")
     assert state.holdings == {"BBB": Holding("BBB", 7, Decimal("50.0201"))}
-    assert (state.orders, state.reserved) == ((), 0)
+    assert (state.orders, state.reserved) == ((), NOTHING)
 
 
 def test_the_fills_are_said_before_the_quotes_and_the_quotes_close_no_bar() -> None:
@@ -208,7 +209,7 @@ def test_an_auction_order_without_a_print_is_canceled_at_the_opening_and_a_day_o
     )
     assert ev.OrderCanceled(OPEN, "a") in said
     assert said[-1] == ev.OrderExpired(CLOSE, "d")
-    assert (state.session, state.orders, state.asks, state.reserved) == (None, (), {}, 0)
+    assert (state.session, state.orders, state.asks, state.reserved) == (None, (), {}, NOTHING)
 
 
 def test_an_auction_order_with_a_limit_beyond_the_print_is_canceled_at_the_opening() -> None:
@@ -307,7 +308,7 @@ def test_a_market_buy_that_became_dearer_than_the_cash_is_canceled() -> None:
         printed(OPEN + MINUTE, AAA="100"),
     )
     assert state.cash == 100
-    assert (said[2], state.reserved) == (ev.OrderCanceled(OPEN + MINUTE, "b"), 0)
+    assert (said[2], state.reserved) == (ev.OrderCanceled(OPEN + MINUTE, "b"), NOTHING)
 
 
 def test_a_cancel_of_what_does_not_work_is_rejected_with_the_reason() -> None:
@@ -333,7 +334,10 @@ def test_the_broker_tells_what_it_holds_by_symbol() -> None:
     state, _ = play(monday({"BBB": 2, "AAA": 1}), tick(OPEN + 1, order("s", "AAA", -1, 1)))
     told = broker_snapshot(state, OPEN + 2)
     assert told.cash == 10000
-    assert [(p.symbol, p.quantity, p.average_price) for p in told.positions] == [("AAA", 1, 10), ("BBB", 2, 10)]
+    assert [(p.symbol, p.quantity, p.average_price) for p in told.positions] == [
+        ("AAA", Decimal(1), Decimal(10)),
+        ("BBB", Decimal(2), Decimal(10)),
+    ]
     assert told.open_orders == ("s",)
 
 

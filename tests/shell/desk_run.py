@@ -11,7 +11,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +30,6 @@ from daemon.shell.engine import Engine, Outside, Source
 from daemon.shell.journal import FILE, JournalReader
 from daemon.shell.recovery import code_digest, fresh_machine, recover
 from daemon.shell.state_dir import StateDir, open_state_dir
-from daemon.shell.tape import TapeSource
 from daemon.shell.verify import Verified, verify
 from daemon.shell.writer import JournalWriter
 from daemon.tapes import BUNDLED_TAPE
@@ -141,7 +140,7 @@ class Desk:
             if core is not None:
                 machine.core = core
             recovered = recover(state_dir.journal.reader(), machine, code)
-            tape = _Tape(TapeSource(replay.tape, replay.info, replay.calendar, skip=recovered.fed))
+            tape = _Tape(replay.source(recovered.fed))
             writer = JournalWriter(state_dir.journal, ballast_mib)
             engine = Engine(
                 recovered,
@@ -182,7 +181,7 @@ class Crash(BaseException):
 
 
 class _Tape:
-    def __init__(self, tape: TapeSource) -> None:
+    def __init__(self, tape: Iterable[Event]) -> None:
         self._events = iter(tape)
 
     def poll(self) -> Event | None:

@@ -309,7 +309,7 @@ def test_times_never_go_backwards_and_no_price_is_told_before_its_minute(
     asked = [event for event in events if isinstance(event, RebalanceDue)]
     assert len(asked) == len({event.date for event in asked})
     assert len(asked) == sum(isinstance(event, SessionEnded) for event in events)
-    opened = {}  # by symbol and start, the open of the file's first row of a minute
+    opened: dict[tuple[str, int], Decimal] = {}  # by symbol and start, the open of the file's first row of a minute
     for line in lines:
         symbol, start, price, *_ = line.split(",")
         opened.setdefault((symbol, int(start)), Decimal(price))
