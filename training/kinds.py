@@ -65,6 +65,16 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowd:
+    """Environments that are stepped together. `discount` is PPO's, for rewards with a potential."""
+
+    count: int
+    seed: int
+    discount: float
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
     """What one fold's chosen policy is compared with, all on the fold's test sessions."""
 
@@ -84,11 +94,11 @@ class Material(Protocol):
     def days(self) -> Collection[str]:
         """The sessions that can be decided on, ascending."""
 
-    def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
+    def network(self, name: str, seed: int, train: Sequence[str], /) -> Learner:
         """The network called `name` with weights drawn from `seed`, its scaling fixed from the sessions `train`."""
 
-    def environment(self, span: Span, *, count: int, seed: int, discount: float, device: str) -> Environment:
-        """`count` environments that train on these sessions."""
+    def environment(self, span: Span, crowd: Crowd) -> Environment:
+        """The environments that train on these sessions."""
 
     def arena(self, span: Span, device: str) -> Arena:
         """Where a trial looks at its validation sessions, on the tensor market."""
@@ -99,7 +109,9 @@ class Material(Protocol):
     def test(self, policy: nn.Module, span: Span) -> Played:
         """What a policy does on these sessions through the dry run."""
 
-    def compare(self, policy: nn.Module, played: Played, span: Span, seed: int, pause: Callable[[], None]) -> Compared:
+    def compare(
+        self, policy: nn.Module, played: Played, span: Span, seed: int, pause: Callable[[], None], /
+    ) -> Compared:
         """Baselines and scenarios for a policy that did `played`. `pause` is called now and then and may raise."""
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:

@@ -23,7 +23,7 @@ from training.data import Data, load, observations
 from training.dry_run import Desk, desks, dry_run
 from training.evaluation import Figures, SessionResult, figures, play
 from training.history import TradingDay
-from training.kinds import Arena, Compared, Kind, Learner, Span
+from training.kinds import Arena, Compared, Crowd, Kind, Learner, Span
 from training.market import Market
 from training.network import IDENTITY, NETWORKS, build, fit_scaling
 from training.presets import SCALPER
@@ -54,18 +54,18 @@ class ScalperMaterial:
         """See `Material`; the scaling is that of the market features."""
         return build(name, fit_scaling(torch.from_numpy(self.data.rows(train))), seed)
 
-    def environment(self, span: Span, *, count: int, seed: int, discount: float, device: str) -> Market:
+    def environment(self, span: Span, crowd: Crowd) -> Market:
         """See `Material`; the variant is the reward."""
         return Market(
             self.data.history,
             self.data.prices,
             self.data.on(span.dates),
             span.trading,
-            count=count,
+            count=crowd.count,
             reward_name=span.variant,
-            discount=discount,
-            seed=seed,
-            device=device,
+            discount=crowd.discount,
+            seed=crowd.seed,
+            device=crowd.device,
         )
 
     def arena(self, span: Span, device: str) -> Arena:

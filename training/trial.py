@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from daemon.core.limits import Trading
 from training.evaluation import SessionResult
-from training.kinds import Arena, Learner, Material, Span
+from training.kinds import Arena, Crowd, Learner, Material, Span
 from training.pool import Stopped
 from training.ppo import Coefficients, NotFiniteError, Progress, Trainer
 from training.run_folder import TENSORBOARD_FOLDER, TrialFolder
@@ -284,7 +284,7 @@ def _trainer(team: Team, request: Request, data: Material, span: Span, network: 
     share, seed = c.environments // team.size, request.seed * team.size + team.rank
     return Trainer(
         network,
-        data.environment(span, count=share, seed=seed, discount=c.discount, device=request.device),
+        data.environment(span, Crowd(share, seed, c.discount, request.device)),
         replace(c, environments=share, batch=c.batch // team.size),
         total_steps=-(-request.steps // team.size),
         seed=seed,
