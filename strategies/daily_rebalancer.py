@@ -240,12 +240,13 @@ class DailyRebalancer:
 
 
 def market_columns(series: Series) -> Float32Array:
-    """The closes and indicators of each symbol's newest bars, float32 (700,); zeros where it has none."""
-    out = np.zeros(CASH)
+    """The closes and indicators of each of n symbols' bars, float32 (14 n,); zeros where it has none."""
+    n = len(series)
+    out = np.zeros(n * (1 + INDICATOR_COUNT))
     for stock, rows in enumerate(series):
         if rows:
             _, high, low, close = prices(rows)
             out[stock] = close[-1]
-            first = STOCKS + stock * INDICATOR_COUNT
+            first = n + stock * INDICATOR_COUNT
             out[first : first + INDICATOR_COUNT] = indicators(high, low, close)
     return out.astype(np.float32)

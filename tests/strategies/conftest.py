@@ -1,14 +1,18 @@
-"""The recorded minutes of SPY, read once. Sessions are taken from the file: its days have no missing session edge."""
+"""The recorded minutes and days, read once. Sessions are taken from the files: none has a missing session edge."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
 from strategies.contract import Bar, Session
+from strategies.daily_rebalancer import SYMBOLS as STOCKS
 from tests.strategies.minutes import MINUTE_NS, Minutes, minutes_of
 
 DAY_NS = 86_400_000_000_000
@@ -27,3 +31,34 @@ def spy_minutes(data_dir: Path) -> Minutes:
         minutes = list(group)
         sessions.append(Session(str(day), minutes[0], minutes[-1] + MINUTE_NS))
     return minutes_of(bars, sessions)
+
+
+@dataclass(frozen=True, slots=True)
+class DailyColumns:
+    """Adjusted daily prices in USD, each column (days, symbols)."""
+
+    symbols: tuple[str, ...]
+    columns: dict[str, npt.NDArray[np.float64]]
+
+    def of(self, symbol: str, name: str) -> npt.NDArray[np.float64]:
+        return np.ascontiguousarray(self.columns[name][:, self.symbols.index(symbol)])
+
+
+@pytest.fixture(scope="session")
+def stock_days(data_dir: Path) -> DailyColumns:
+    """The 50 stocks of `stocks_daily_2010_2022.parquet`: 3,272 sessions, none missing."""
+    table = pq.read_table(data_dir / "stocks_daily_2010_2022.parquet")
+    names = table["symbol"].to_numpy()
+    columns = {}
+    for name in ("open", "high", "low", "close"):
+        values = table[name].to_numpy()
+        columns[name] = np.stack([values[names == symbol] for symbol in STOCKS], axis=1)
+    return DailyColumns(STOCKS, columns)
+
+
+@pytest.fixture(scope="session")
+def fund_closes(data_dir: Path) -> npt.NDArray[np.float64]:
+    """Adjusted closes of SPY, QQQ and IWM, (3272, 3)."""
+    table = pq.read_table(data_dir / "etf_daily_2010_2022.parquet")
+    names, closes = table["symbol"].to_numpy(), table["adj_close"].to_numpy()
+    return np.stack([closes[names == symbol] for symbol in ("SPY", "QQQ", "IWM")], axis=1)

@@ -1,0 +1,285 @@
+"""`daily_rebalancer` as its callers see it: 803 numbers by hand, masking, baskets, and a state that suffices."""
+
+from __future__ import annotations
+
+import struct
+from math import nan
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strategies.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
+from strategies.daily_features import rebalancer_table
+from strategies.daily_rebalancer import SPEC, STOCKS, SYMBOLS, DailyRebalancer, RebalancerState, basket_of, vector
+from tests.strategies.conftest import DailyColumns
+from tests.strategies.days import columns_of, days_of, portfolio_with, session_of, start_of, view_of
+from tests.strategies.test_daily_features import RAMP_INDICATORS
+
+W, DAYS = 400, 404
+BARS = days_of(SPEC, DAYS)
+SEEN = BARS[: W * STOCKS]
+DESK = DailyRebalancer()
+WARM = DESK.remember(DESK.start(), SEEN)
+ANSWER = Answer((0.5,) * STOCKS)
+
+
+def observed(state: RebalancerState, day: int = W, bars: tuple[Bar, ...] = (), view: View | None = None) -> Observation:
+    _, observation = DESK.observe(state, bars, view or view_of(SPEC, day))
+    assert observation is not None
+    return observation
+
+
+def flags(observation: Observation) -> list[int]:
+    return [int(flag) for flag in observation.array()[753:803]]
+
+
+def test_it_keeps_the_contract_of_a_daily_strategy() -> None:
+    desk: DailyStrategy = DailyRebalancer()
+    assert desk.state_type is type(desk.start())
+    assert desk.spec.observation_shape == (803,) == (len(desk.spec.features),)
+    assert desk.spec.actions == desk.spec.symbols
+    assert len(set(desk.spec.symbols)) == 50
+
+
+def test_the_803_numbers_are_in_their_places() -> None:
+    """Every stock climbs by 1 USD a day, the stock of place i from 100 + 10 i; the last one traded a day less."""
+    bars = [
+        Bar(symbol, start_of(day), 0.25 + (c := 100.0 + 10 * place + day), c + 0.5, c - 0.5, c, 1e6)
+        for day in range(401)
+        for place, symbol in enumerate(SYMBOLS)
+        if (symbol, day) != ("XOM", 400)
+    ]
+    shares = tuple(range(50))
+    view = view_of(SPEC, 403, cash=12_345.5, equity=98_765.25, shares=shares, prices=(7.0,) * 50)
+    row = observed(DESK.remember(DESK.start(), tuple(bars)), view=view).array().astype(np.float64)
+    top = np.array([500 + 10 * place for place in range(49)] + [500 + 490 - 1])
+    assert row[:50].tolist() == top.tolist()
+    for place in range(50):
+        shift = top[place] - 499  # of the prices, against the ramp worked by hand
+        expected = [x + shift if 4 <= column <= 9 else x for column, x in enumerate(RAMP_INDICATORS)]
+        assert row[50 + 13 * place : 63 + 13 * place].tolist() == pytest.approx(expected, rel=1e-6)
+    assert row[700:702].tolist() == [12_345.5, 98_765.25]
+    assert row[702:752].tolist() == list(shares)
+    assert session_of(403).date == "2021-02-05"
+    assert row[752] == 4  # a Friday
+    assert row[753:].tolist() == [1] * 49 + [0]
+    assert SPEC.features[0] == "close AAPL"
+    assert SPEC.features[50:64:13] == ("macd AAPL", "macd ADBE")
+    assert SPEC.features[700:703] == ("cash", "portfolio_value", "shares AAPL")
+    assert SPEC.features[752:754] == ("weekday", "tradable AAPL")
+
+
+def test_the_live_path_has_the_bits_of_the_table_on_recorded_days_with_some_missing(stock_days: DailyColumns) -> None:
+    days = 425
+    present = np.random.default_rng(1).random((days, STOCKS)) > 0.002
+    present[:, 5] = np.arange(days) >= 10  # listed late
+    present[402:, 9] = False  # delisted
+    o, h, low, c = columns = [stock_days.columns[name][:days] for name in ("open", "high", "low", "close")]
+    table = rebalancer_table(o, h, low, c, present)
+    state = DESK.start()
+    warm = []
+    for day in range(days):
+        bars = tuple(
+            Bar(symbol, start_of(day), *[float(column[day, place]) for column in (*columns, np.full_like(c, 1e6))])
+            for place, symbol in enumerate(SYMBOLS)
+            if present[day, place]
+        )
+        state = DESK.remember(state, bars)
+        after, observation = DESK.observe(state, (), view_of(SPEC, day + 1))
+        assert (observation is None) == (after is state)
+        if observation is not None:
+            warm.append(day)
+            assert observation.data[: 4 * 700] == table.market[day].tobytes()
+            assert observation.data[4 * 753 :] == table.tradable[day].tobytes()
+    assert warm == list(range(W - 1, days))
+    assert 0 < table.tradable[warm[0] :].mean() < 1
+
+
+def test_there_is_no_observation_until_one_symbol_has_400_bars() -> None:
+    one_short = DESK.remember(DESK.start(), SEEN[STOCKS:])
+    assert DESK.observe(one_short, (), view_of(SPEC, W)) == (one_short, None)
+    assert DESK.observe(DESK.start(), (), view_of(SPEC, W)) == (DESK.start(), None)
+    first = DESK.remember(one_short, tuple(bar for bar in SEEN[:STOCKS] if bar.symbol == "T"))
+    assert flags(observed(first)) == [int(symbol == "T") for symbol in SYMBOLS]
+
+
+def test_a_symbol_that_never_traded_shows_zeros_and_is_not_tradable() -> None:
+    state = DESK.remember(DESK.start(), tuple(bar for bar in SEEN if bar.symbol != "BA"))
+    row = observed(state).array()
+    assert not row[[6, *range(50 + 13 * 6, 50 + 13 * 7), 753 + 6]].any()
+    assert flags(observed(state)) == [int(symbol != "BA") for symbol in SYMBOLS]
+
+
+def test_the_running_sessions_bars_are_looked_at_and_not_kept() -> None:
+    running = BARS[W * STOCKS : (W + 1) * STOCKS]
+    after, observation = DESK.observe(WARM, running[:-1], view_of(SPEC, W))
+    assert observation is not None
+    assert after.series == WARM.series
+    known = observed(DESK.remember(WARM, running))
+    assert observation.array()[:49].tolist() == known.array()[:49].tolist()
+    assert flags(observation) == [1] * 49 + [0]  # the last one has not traded in the running session
+
+
+def test_without_a_portfolio_there_is_an_error() -> None:
+    session = session_of(W)
+    with pytest.raises(ValueError, match="daily_rebalancer expects one"):
+        DESK.observe(WARM, (), View(session.open_ns, session))
+
+
+def test_a_vector_may_be_of_many_desks_at_once() -> None:
+    market, tradable = np.arange(1400.0).reshape(2, 700), np.eye(2, 50)
+    both = vector(
+        market, tradable, cash=[1, 2], value=[3, 4], shares=np.arange(100).reshape(2, 50), weekday=np.array([0, 4])
+    )
+    for place in range(2):
+        one = vector(
+            market[place],
+            tradable[place],
+            cash=place + 1,
+            value=place + 3,
+            shares=range(50 * place, 50 * place + 50),
+            weekday=4 * place,
+        )
+        assert both[place].tobytes() == one.tobytes()
+        assert struct.unpack("<803f", one.tobytes())[700:703] == (place + 1, place + 3, 50 * place)
+
+
+THREE = ("A", "B", "C")
+
+
+def of_three(shares: tuple[int, ...], **changed: object) -> Portfolio:
+    portfolio = Portfolio(cash=1e6, equity=1e6, shares=shares, prices=(10.0, 20.0, 3000.0))
+    return msgspec.structs.replace(portfolio, **changed)
+
+
+def test_a_negative_action_sells_a_part_of_the_holding_and_a_positive_one_buys_units() -> None:
+    portfolio = of_three((7, 0, 5))
+    assert basket_of((-0.5, 0.5, -1.0), (1, 1, 1), portfolio, THREE) == Basket(
+        (Leg("A", 4), Leg("C", 0), Leg("B", 50))  # int(3.5) sold, all sold, 50 bought
+    )
+    assert basket_of((1.0, -1.0, -0.1), (1, 1, 1), portfolio, THREE) == Basket((Leg("A", 107),))  # nothing to sell
+    assert basket_of((2.0, 0.0, -3.0), (1, 1, 1), portfolio, THREE) == Basket((Leg("C", 0), Leg("A", 107)))
+
+
+def test_by_notional_a_unit_is_so_many_dollars() -> None:
+    portfolio = of_three((0, 0, 0), notional_per_unit=10_000.0)
+    assert basket_of((1.0, 0.999, 0.25), (1, 1, 1), portfolio, THREE) == Basket((Leg("A", 1000), Leg("B", 499)))
+
+
+def test_buys_come_by_the_largest_action_and_ties_by_symbol_after_all_sells() -> None:
+    portfolio = of_three((10, 10, 10))
+    found = basket_of((0.2, 0.9, -0.3), (1, 1, 1), portfolio, THREE)
+    assert [leg.symbol for leg in found.legs] == ["C", "B", "A"]
+    tied = basket_of((0.5, 0.9, 0.5), (1, 1, 1), portfolio, THREE)
+    assert [leg.symbol for leg in tied.legs] == ["B", "A", "C"]
+
+
+def test_a_symbol_that_is_not_tradable_is_left_alone_and_nothing_is_bought_without_a_price() -> None:
+    assert basket_of((-1.0, 1.0, 1.0), (0, 0, 1), of_three((9, 9, 0)), THREE) == Basket((Leg("C", 100),))
+    assert basket_of((-1.0, 1.0, 1.0), (1, 1, 1), of_three((9, 9, 0), prices=(0.0, 0.0, nan)), THREE) == Basket(
+        (Leg("A", 0),)
+    )
+
+
+def test_a_nan_or_a_wrong_number_of_actions_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"action of B is nan, expected a number in \[-1, 1\]"):
+        basket_of((0.0, nan, 0.0), (1, 1, 1), of_three((0, 0, 0)), THREE)
+    with pytest.raises(ValueError, match="shorter"):
+        basket_of((0.0, 1.0), (1, 1, 1), of_three((0, 0, 0)), THREE)
+
+
+EACH = st.tuples(st.floats(-1, 1), st.booleans(), st.integers(0, 5000), st.floats(0.5, 4000), st.integers(0, 10**9))
+
+
+@given(st.lists(EACH, min_size=1, max_size=8, unique_by=lambda each: each[0]), st.sampled_from([0.0, 10_000.0]))
+def test_permuting_the_stocks_permutes_what_the_actions_do(
+    each: list[tuple[float, bool, int, float, int]], unit: float
+) -> None:
+    def basket(order: list[int]) -> Basket:
+        actions, tradable, shares, prices, _ = zip(*(each[place] for place in order), strict=True)
+        portfolio = Portfolio(1e6, 1e6, shares, prices, notional_per_unit=unit)
+        return basket_of(actions, tradable, portfolio, [f"S{place}" for place in order])
+
+    found = basket(list(range(len(each))))
+    other = basket(sorted(range(len(each)), key=lambda place: each[place][4]))
+    buys = [leg for leg in found.legs if leg.goal > each[int(leg.symbol[1:])][2]]
+    assert set(other.legs) == set(found.legs)
+    assert other.legs[len(other.legs) - len(buys) :] == tuple(buys) == found.legs[len(found.legs) - len(buys) :]
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.integers(0, 500)), min_size=3, max_size=3))
+def test_a_basket_never_goes_short_nor_holds_a_leg_that_changes_nothing(each: list[tuple[float, int]]) -> None:
+    actions, shares = zip(*each, strict=True)
+    for leg in basket_of(actions, (1, 1, 1), of_three(shares), THREE).legs:
+        assert 0 <= leg.goal <= shares[THREE.index(leg.symbol)] + 100
+        assert leg.goal != shares[THREE.index(leg.symbol)]
+
+
+def test_a_decision_leaves_alone_what_the_observation_flagged() -> None:
+    state = DESK.remember(WARM, tuple(bar for bar in BARS[W * STOCKS : (W + 1) * STOCKS] if bar.symbol != "KO"))
+    view = view_of(SPEC, W + 1)
+    state, _ = DESK.observe(state, (), view)
+    after, rebalance = DESK.decide(state, ANSWER, view)
+    assert after is state
+    assert rebalance.name == "rebalance"
+    assert rebalance.choice is None
+    assert rebalance.basket == Basket(tuple(Leg(symbol, 50) for symbol in SYMBOLS if symbol != "KO"))
+
+
+def test_actions_of_zero_give_no_leg() -> None:
+    view = view_of(SPEC, W, shares=(100,) * STOCKS)
+    state, _ = DESK.observe(WARM, (), view)
+    for nothing in (0.0, -0.0, 0.009, -0.009):  # less than a share
+        _, rebalance = DESK.decide(state, Answer((nothing,) * STOCKS), view)
+        assert (rebalance.name, rebalance.basket) == ("hold", Basket())
+
+
+def test_a_state_without_an_observation_decides_nothing() -> None:
+    _, rebalance = DESK.decide(WARM, ANSWER, view_of(SPEC, W))
+    assert rebalance.basket == Basket()
+
+
+@settings(max_examples=10)
+@given(st.integers(1, 3), st.integers(0, STOCKS - 1), st.floats(0.5, 2.0))
+def test_bars_older_than_the_newest_400_change_nothing(older: int, stock: int, by: float) -> None:
+    def read(scale: float) -> bytes:
+        bars = list(BARS[: (W + older) * STOCKS])
+        for at in range(stock, older * STOCKS, STOCKS):
+            b = bars[at]
+            bars[at] = Bar(b.symbol, b.start_ns, b.open * scale, b.high * scale, b.low * scale, b.close * scale, 1.0)
+        return observed(DESK.remember(DESK.start(), tuple(bars))).data
+
+    assert read(by) == read(1.0)
+
+
+def test_a_correction_or_a_readjustment_counts_from_the_next_observation_on() -> None:
+    view = view_of(SPEC, W)
+    right = msgspec.structs.replace(SEEN[-1], close=SEEN[-1].low)
+    expected = observed(DESK.remember(DESK.start(), (*SEEN[:-1], right)), view=view).data
+    assert observed(DESK.remember(WARM, (right,)), view=view).data == expected
+    assert observed(WARM, view=view).data != expected
+    own = DESK.known(WARM)["XOM"]
+    assert observed(DESK.readjust(WARM, "XOM", (*own[:-1], right)), view=view).data == expected
+    assert len(own) == W
+
+
+def test_the_state_through_json_gives_the_same_bytes() -> None:
+    state, _ = DESK.observe(WARM, (), view_of(SPEC, W))
+    encoded = msgspec.json.encode(state)
+    again = msgspec.json.decode(encoded, type=RebalancerState)
+    assert again == state
+    assert msgspec.json.encode(again) == encoded
+    other = DailyRebalancer()
+    assert other.observe(again, (), view_of(SPEC, W))[1] is not None
+    assert observed(again).data == observed(state).data
+    assert other.known(again) == DESK.known(WARM)
+
+
+def test_the_columns_of_made_up_days_are_the_tables() -> None:
+    prices = columns_of(SEEN, SYMBOLS, W)
+    table = rebalancer_table(prices["open"], prices["high"], prices["low"], prices["close"])
+    assert observed(WARM).data[: 4 * 700] == table.market[-1].tobytes()
+    assert portfolio_with(SPEC).prices == (10.0,) * STOCKS
