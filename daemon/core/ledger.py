@@ -15,12 +15,12 @@ from daemon.core.fills import transfer
 from daemon.core.guards import alarm, halt, revalue
 from daemon.core.on_broker import on_contract_expired
 from daemon.core.option_market import parse_occ
+from daemon.core.share_ledger import REORGANISED, reorganise, split_shares
 from daemon.core.state import ZERO, Draft, Position
 
 FEES = frozenset(("FEE", "CFEE", "PTC", "PTR"))
-INCOME = frozenset(
-    ("DIV", "DIVCGL", "DIVCGS", "DIVFEE", "DIVFT", "DIVNRA", "DIVROC", "DIVTW", "DIVTXEX", "INT", "INTNRA")
-)
+DIVIDENDS = ("DIV", "DIVCGL", "DIVCGS", "DIVFEE", "DIVFT", "DIVNRA", "DIVROC", "DIVTW", "DIVTXEX", "DIVWH")
+INCOME = frozenset((*DIVIDENDS, "INT", "INTNRA", "CIL"))  # CIL: cash for the fraction of a share
 TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC"))
 SPLITS = frozenset(("SPLIT", "SSP", "FSPLIT", "RSPLIT"))
 CONTRACT_ENDS = frozenset(("OPEXP", "OPEXC", "OPASN"))
@@ -40,7 +40,9 @@ def book_activity(draft: Draft, line: Activity) -> None:
     elif line.kind in TRANSFERS:
         transfer(draft, line.amount)
     elif line.kind in SPLITS and parse_occ(line.symbol) is None:
-        _split(draft, line)
+        (_split if draft.daily is None else split_shares)(draft, line)
+    elif line.kind in REORGANISED and draft.daily is not None:
+        reorganise(draft, line)
     elif line.kind in CONTRACT_ENDS:
         _end_contract(draft, line)
     elif line.kind == "OPTRD":

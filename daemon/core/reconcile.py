@@ -52,6 +52,8 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     """Take the broker's word over as far as it explains itself, then compare; differences that stay are judged."""
     if not _account_is_right(draft, event):
         return
+    if draft.daily is not None:
+        event = replace(event, positions=_whole_shares(event.positions))
     draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if not draft.broker.began_ns and not _begin(draft, event):
         return
@@ -67,6 +69,12 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     if event.blocked:
         draft.risk = replace(draft.risk, reconciled=False)
         halt(draft, "account_blocked", event.blocked)
+
+
+def _whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition, ...]:
+    """The positions in whole shares: a fraction, of a reinvested dividend or a split, lies beside the desk's own."""
+    whole = (replace(position, quantity=Decimal(int(position.quantity))) for position in positions)
+    return tuple(position for position in whole if position.quantity)
 
 
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
