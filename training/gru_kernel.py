@@ -10,7 +10,7 @@ with s the sigmoid. tanh(x) = 2 s(2x) - 1, since s is seven times cheaper here t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -61,24 +61,25 @@ def run_forward(weights: Weights, inputs: Tensor, start: Tensor, keep: Tensor | 
     """
     steps, samples, _ = inputs.shape
     hidden = start.shape[1]
-    given = torch.addmm(weights.input_bias, inputs.flatten(0, 1), weights.from_input).view(steps, samples, -1)
-    gates = torch.empty_like(given)
+    gates = torch.addmm(weights.input_bias, inputs.flatten(0, 1), weights.from_input).view(steps, samples, -1)
     before, candidate = start.new_empty((2, steps, samples, hidden))
-    minus_one = start.new_tensor(-1.0)
-    state = start
-    for step in range(steps):
-        now, raw, n = before[step], gates[step], candidate[step]
+    raw, minus_one = gates.new_empty(gates.shape[1:]), start.new_tensor(-1.0)
+    raw_rz, m = raw[:, : 2 * hidden], raw[:, 2 * hidden :]
+    states = [start, *outputs.unbind()]
+    r, z, last = gates.chunk(3, dim=2)
+    views = (gates[..., : 2 * hidden], r, z, last, before, candidate, outputs)
+    for step, (rz, r, z, last, now, n, after) in enumerate(_steps(*views)):
         if keep is None:
-            now.copy_(state)
+            now.copy_(states[step])
         else:
-            torch.mul(state, keep[step], out=now)
+            torch.mul(states[step], keep[step], out=now)
         torch.addmm(weights.before_bias, now, weights.from_before, out=raw)
-        rz = raw[:, : 2 * hidden]
-        rz.add_(given[step, :, : 2 * hidden]).sigmoid_()
-        torch.addcmul(given[step, :, 2 * hidden :], rz[:, :hidden], raw[:, 2 * hidden :], value=2.0, out=n)
+        rz.add_(raw_rz).sigmoid_()
+        torch.addcmul(last, r, m, value=2.0, out=n)
         n.sigmoid_()
         torch.add(minus_one, n, alpha=2.0, out=n)
-        state = torch.lerp(n, now, rz[:, hidden:], out=outputs[step])
+        last.copy_(m)
+        torch.lerp(n, now, z, out=after)
     return Kept(inputs, before, gates, candidate)
 
 
@@ -94,25 +95,36 @@ def run_backward(from_before: Tensor, kept: Kept, keep: Tensor | None, changes: 
     Returns:
         (samples, hidden), the gradient of the state before the first step.
     """
-    steps, samples, hidden = changes.shape
+    _, samples, hidden = changes.shape
     of_state = changes.new_zeros(samples, hidden)
     carried, spare = changes.new_empty((2, samples, hidden))
-    for step in range(steps - 1, -1, -1):
-        gates, n, found = kept.gates[step], kept.candidate[step], of_gates[step]
-        of_n, of_rz = found[:, :hidden], found[:, hidden : 3 * hidden]
-        of_state.add_(changes[step])
-        torch.sub(kept.before[step], n, out=spare)
-        torch.mul(of_state, spare, out=of_rz[:, hidden:])
-        torch.mul(of_state, gates[:, hidden : 2 * hidden], out=carried)
+    r, z, m = kept.gates.chunk(3, dim=2)
+    of_n, of_r, of_z, of_m = of_gates.chunk(4, dim=2)
+    views = (
+        changes, kept.before, kept.candidate, kept.gates[..., : 2 * hidden], r, z, m,
+        of_gates[..., hidden:], of_gates[..., hidden : 3 * hidden], of_n, of_r, of_z, of_m,
+    )  # fmt: skip
+    for step, (change, now, n, rz, r, z, m, of_raw, of_rz, of_n, of_r, of_z, of_m) in reversed(
+        list(enumerate(_steps(*views)))
+    ):
+        of_state.add_(change)
+        torch.sub(now, n, out=spare)
+        torch.mul(of_state, spare, out=of_z)
+        torch.mul(of_state, z, out=carried)
         torch.sub(of_state, carried, out=spare)
         _tanh_backward(spare, n, grad_input=of_n)
-        torch.mul(of_n, gates[:, :hidden], out=found[:, 3 * hidden :])
-        torch.mul(of_n, gates[:, 2 * hidden :], out=of_rz[:, :hidden])
-        _sigmoid_backward(of_rz, gates[:, : 2 * hidden], grad_input=of_rz)
-        torch.addmm(carried, found[:, hidden:], from_before, out=of_state)
+        torch.mul(of_n, r, out=of_m)
+        torch.mul(of_n, m, out=of_r)
+        _sigmoid_backward(of_rz, rz, grad_input=of_rz)
+        torch.addmm(carried, of_raw, from_before, out=of_state)
         if keep is not None:
             of_state.mul_(keep[step])
     return of_state
+
+
+def _steps(*views: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Each step's part of all views (steps, ...): a third of the time that taking them one by one costs."""
+    return zip(*(view.unbind() for view in views), strict=True)
 
 
 def _chunks(batch: int) -> list[slice]:

@@ -1,0 +1,186 @@
+"""The network of `daily_rebalancer`: raw prices and money made comparable, an actor for 50 numbers, a separate critic.
+
+`Policy` is exactly what is exported; whatever it needs (the scaling too) is a buffer or a parameter of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from strategies.daily_rebalancer import (
+    CASH,
+    CLOSES,
+    HOLDINGS,
+    INDICATOR_COLUMNS,
+    INDICATORS,
+    SPEC,
+    STOCKS,
+    TRADABLE,
+    VALUE,
+    WEEKDAY,
+    WIDTH,
+)
+
+HIDDEN = 64
+LOG_STD = -0.5
+"""Where the logarithms of the standard deviations start: 0.61, so that a tenth of the samples around 0 is clipped to
+[-1, 1]; at Stable-Baselines3's 0 (a deviation of 1) a third of them is, and the action drawn says less."""
+CLIP = 5.0
+"""Scaled market inputs are clipped to [-CLIP, CLIP] deviations."""
+EQUAL_SHARE = 1.0 / STOCKS  # a holding of this share of the portfolio counts as 1
+_UNITS = {"rsi14": 100.0, "cci20": 200.0, "dx14": 100.0, "williams_r14": 100.0, "stochastic_k14": 100.0}
+_MARKET = slice(CLOSES.start, INDICATOR_COLUMNS.stop)  # closes and indicators: what `fit_scaling` measures
+_SMA_200 = INDICATORS.index("sma200")
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How each of the 803 normalised inputs is scaled: clip((x - mean) / scale, -clip, clip). Fixed before training."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    clip: tuple[float, ...]
+
+
+IDENTITY = Scaling(mean=(0.0,) * WIDTH, scale=(1.0,) * WIDTH, clip=(1e9,) * WIDTH)
+"""Leaves every normalised input as it is; weights that bring their scaling are loaded into it."""
+
+
+def _divided(numerator: Tensor, divisor: Tensor) -> Tensor:
+    """The quotient, and 0 where the divisor is 0."""
+    missing = divisor == 0.0
+    return torch.where(missing, 0.0, numerator / torch.where(missing, 1.0, divisor))
+
+
+def fit_scaling(observations: Tensor) -> Scaling:
+    """Scaling of closes and indicators by the days observed; of money and holdings, which are the policy's, fixed.
+
+    Args:
+        observations: raw, float32 (rows, 803), of the training sessions. Stocks whose flag is 0 do not count.
+
+    Raises:
+        ValueError: fewer than two rows, or a value that is not finite.
+    """
+    if observations.shape[0] < 2 or not bool(torch.isfinite(observations).all()):
+        raise ValueError(
+            f"scaling needs at least two rows of finite observations, found {observations.shape[0]} rows of which "
+            f"{int((~torch.isfinite(observations)).any(dim=1).sum())} are not finite: check the bars file"
+        )
+    market = Policy(IDENTITY).normalise(observations)[:, _MARKET].double()
+    known = observations[:, TRADABLE] != 0.0
+    known = torch.cat([known, known.repeat_interleave(len(INDICATORS), dim=1)], dim=1)
+    count = known.sum(dim=0)
+    mean = torch.where(known, market, 0.0).sum(dim=0) / count.clamp_min(1)
+    squares = torch.where(known, (market - mean).square(), 0.0).sum(dim=0)
+    scale = (squares / (count - 1).clamp_min(1)).sqrt()
+    scale = torch.where(scale < 1e-8, 1.0, scale)  # what never changed tells nothing
+    means, scales, clips = [0.0] * WIDTH, [1.0] * WIDTH, [1e9] * WIDTH
+    means[_MARKET], scales[_MARKET], clips[_MARKET] = mean.tolist(), scale.tolist(), [CLIP] * len(mean)
+    scales[HOLDINGS] = [EQUAL_SHARE] * STOCKS
+    means[VALUE] = 1.0  # the capital at the start
+    return Scaling(tuple(means), tuple(scales), tuple(clips))
+
+
+class Policy(nn.Module):
+    """Observation to 50 numbers in [-1, 1]: normalise, scale, 803 -> 64 -> 64 -> 50, tanh, 0 where the flag is 0."""
+
+    mean: Tensor
+    scale: Tensor
+    clip: Tensor
+    units: Tensor
+    of_price: Tensor
+
+    def __init__(self, scaling: Scaling) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(scaling.mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(scaling.scale, dtype=torch.float32))
+        self.register_buffer("clip", torch.tensor(scaling.clip, dtype=torch.float32))
+        units = torch.tensor([_UNITS.get(name, 0.0) for name in INDICATORS])
+        self.register_buffer("units", units, persistent=False)  # given by the definition, not by training
+        self.register_buffer("of_price", units == 0.0, persistent=False)
+        self.actor = _layers(STOCKS)
+
+    def normalise(self, observation: Tensor) -> Tensor:
+        """Raw observations, float32 (n, 803), without their units, float32 (n, 803) in the same order.
+
+        A close is divided by its SMA 200; averages, bands, ATR and MACD by the stock's close; RSI, DX, %R and %K by
+        100, CCI by 200; holdings x close and cash by the portfolio value, that by the capital at the start. Weekday
+        and flags stay. Where a divisor is 0 the quotient is 0.
+        """
+        closes, value = observation[:, CLOSES], observation[:, VALUE : VALUE + 1]
+        indicators = observation[:, INDICATOR_COLUMNS].reshape(-1, STOCKS, len(INDICATORS))
+        divisors = torch.where(self.of_price, closes.unsqueeze(2), self.units)
+        return torch.cat(
+            [
+                _divided(closes, indicators[:, :, _SMA_200]),
+                _divided(indicators, divisors).flatten(1),
+                _divided(observation[:, CASH : CASH + 1], value),
+                value / SPEC.capital_usd,
+                _divided(observation[:, HOLDINGS] * closes, value),
+                observation[:, WEEKDAY:],
+            ],
+            dim=1,
+        )
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Normalised, scaled and limited, float32 (batch, 803), of raw observations, float32 (batch, 803)."""
+        scaled = (self.normalise(observation) - self.mean) / self.scale
+        return torch.minimum(torch.maximum(scaled, -self.clip), self.clip)
+
+    def means(self, prepared: Tensor, first: Tensor) -> Tensor:
+        """Float32 (batch, 50) in [-1, 1] of prepared observations and what the first layer made of them."""
+        numbers: Tensor = self.actor[1:](first)
+        return torch.tanh(numbers.float()) * prepared[:, TRADABLE]
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Actions, float32 (batch, 50) in [-1, 1], of raw observations, float32 (batch, 803)."""
+        prepared = self.prepare(observation)
+        return self.means(prepared, self.actor[0](prepared))
+
+
+class RebalancerActorCritic(nn.Module):
+    """The policy, a critic 803 -> 64 -> 64 -> 1 beside it, 114,547 parameters, and the 50 logarithms of deviations."""
+
+    def __init__(self, scaling: Scaling, seed: int, log_std: float = LOG_STD) -> None:
+        """Orthogonal weights drawn from `seed`, gains sqrt(2), 0.01 (means), 1 (value); biases 0.
+
+        Source: Stable-Baselines3, `ActorCriticPolicy._build` (ortho_init=True).
+        """
+        super().__init__()
+        self.policy = Policy(scaling)
+        self.critic = _layers(1)
+        self.log_std = nn.Parameter(torch.full((STOCKS,), log_std))
+        generator = torch.Generator().manual_seed(seed)
+        gains = {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
+                nn.init.zeros_(module.bias)
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """Normalised, scaled and limited, float32 (batch, 803), of raw observations, float32 (batch, 803)."""
+        return self.policy.prepare(observations)
+
+    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (batch, 50) and values (batch,) of prepared observations (batch, 803).
+
+        The first layers of both read the observations once, as one product.
+        """
+        acting: Any = self.policy.actor[0]
+        judging: Any = self.critic[0]
+        both = linear(prepared, torch.cat([acting.weight, judging.weight]), torch.cat([acting.bias, judging.bias]))
+        of_actor, of_critic = both.chunk(2, dim=1)
+        values: Tensor = self.critic[1:](of_critic)
+        return self.policy.means(prepared, of_actor), values.squeeze(-1)
+
+
+def _layers(outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs)
+    )
