@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
-from strategies.daily_features import rebalancer_table
+from strategies.daily_features import STOCK_WINDOW, rebalancer_table
 from strategies.daily_rebalancer import SPEC, STOCKS, SYMBOLS, DailyRebalancer, RebalancerState, basket_of, vector
 from tests.strategies.conftest import DailyColumns
 from tests.strategies.days import columns_of, days_of, portfolio_with, session_of, start_of, view_of
@@ -42,6 +42,7 @@ def test_it_keeps_the_contract_of_a_daily_strategy() -> None:
     assert desk.spec.observation_shape == (803,) == (len(desk.spec.features),)
     assert desk.spec.actions == desk.spec.symbols
     assert len(set(desk.spec.symbols)) == 50
+    assert desk.spec.history_bars == STOCK_WINDOW
 
 
 def test_the_803_numbers_are_in_their_places() -> None:

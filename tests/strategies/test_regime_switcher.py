@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
-from strategies.daily_features import regime_table
+from strategies.daily_features import FUND_WINDOW, regime_table
 from strategies.regime_switcher import (
     ASSETS,
     HOLD,
@@ -49,6 +49,7 @@ def test_it_keeps_the_contract_of_a_daily_strategy() -> None:
     assert desk.state_type is type(desk.start())
     assert desk.spec.observation_shape == (64,) == (len(desk.spec.features),)
     assert len(desk.spec.actions) == 16
+    assert desk.spec.history_bars == FUND_WINDOW
     assert desk.spec.recurrent_shape == (128,)
 
 
