@@ -171,7 +171,7 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
             summary, curve = uvloop.run(run_replay(replay, log, speed, shown if screen.is_terminal else None))
             bar.remove_task(task)
             if not summary.bars + summary.bars_rejected:
-                log("no_bars", tape=summary.tape, cure="pass minute bars, labelled by their start, with the right zone")
+                log("no_bars", tape=summary.tape, cure="pass bars labelled by their start, with the right zone")
         except REFUSALS as error:
             return _refuse(log, str(error))
         except WriteFailed as error:

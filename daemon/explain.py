@@ -78,6 +78,11 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
                 f"model {row['model']}, temperature {spec.temperature}, confidence {row['confidence']:.4f}",
                 highlight=False,
             )
+        elif row["logits"]:
+            values = json.loads(row["logits"])
+            told = [(name, f"{value:+.4f}") for name, value in zip(spec.actions, values, strict=True)]
+            console.print(_table(("action", "value"), told))
+            console.print(f"model {row['model']}", highlight=False)
         console.print(f"action {row['action']}, resolved to {row['resolved']}, target {row['target'] or '-'}")
         console.print(f"outcome: {row['outcome']}")
         if row["gates"]:
@@ -93,8 +98,13 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
 
 
 def _explain_work(reader: JournalReader, work: str | None, console: Console) -> None:
+    """Orders and fills of a work, or of all works of a basket, whose name ends with a dot."""
     orders = (
-        reader.query("SELECT * FROM orders WHERE work = ? ORDER BY submitted_ns, client_order_id", (work,))
+        reader.query(
+            "SELECT * FROM orders WHERE work = ? OR (? LIKE '%.' AND work LIKE ? || '%') "
+            "ORDER BY submitted_ns, client_order_id",
+            (work, work, work),
+        )
         if work
         else []
     )

@@ -12,6 +12,7 @@ import hashlib
 import signal
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -23,6 +24,7 @@ import msgspec
 from daemon.config import Settings
 from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.limits import Trading
+from daemon.core.session import new_york_text
 from daemon.core.state import Identity, State, digest
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.daily_tape import DailyTapeSource, check_rule, scan_daily
@@ -33,7 +35,7 @@ from daemon.shell.policy import OnnxPolicy
 from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
 from daemon.shell.replay import ReplaySource
 from daemon.shell.state_dir import StateDir, StateDirError, open_state_dir, peek
-from daemon.shell.summary import Summary, summarise
+from daemon.shell.summary import Summary, daily_figures, summarise
 from daemon.shell.tape import TapeInfo, TapeSource, scan
 from daemon.shell.telemetry import Log
 from daemon.shell.writer import JournalWriter
@@ -237,7 +239,9 @@ async def run_replay(
         await _root(engine, startup, log, progress)
         wall_s = time.perf_counter() - began
         state = engine.machine.state
-        curve = equity_curve(writer.journal.reader())
+        reader = writer.journal.reader()
+        curve = equity_curve(reader)
+        daily = daily_figures(session_ends(reader)) if isinstance(replay.strategy.spec, DailySpec) else None
         counts = session.tape.counts
         log(
             "rows_left_out",
@@ -250,15 +254,17 @@ async def run_replay(
     finally:
         writer.close()
         state_dir.close()
+    spec = replay.strategy.spec
     summary = summarise(
         state,
-        replay.strategy.spec.actions,
+        () if isinstance(spec, DailySpec) and spec.continuous else spec.actions,
         meta=state_dir.meta,
         wall_s=wall_s,
         bars_run=state.stats.bars - session.started_with,
         latency=engine.latency,
         state_digest=state_digest,
         stopped_by=engine.stopped_by,
+        daily=daily,
     )
     return summary, curve
 
@@ -273,6 +279,19 @@ def equity_curve(reader: JournalReader) -> list[Decimal]:
         (every,),
     )
     return [Decimal(row["equity_usd"]) for row in picked]
+
+
+def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
+    """New York date and equity in USD at the end of each session, from the last one before the first decision on."""
+    first = reader.query("SELECT min(time_ns) AS first_ns FROM decisions")[0]["first_ns"]
+    if first is None:
+        return []
+    ends = {
+        new_york_text(row["time_ns"])[:10]: float(row["equity_usd"])
+        for row in reader.query("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    }
+    decided, dates = new_york_text(first)[:10], sorted(ends)
+    return [(date, ends[date]) for date in dates[max(bisect_left(dates, decided) - 1, 0) :]]
 
 
 async def _root(

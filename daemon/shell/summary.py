@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from itertools import pairwise
+from statistics import fmean, stdev
 from typing import Any
 
 import msgspec
@@ -14,7 +16,18 @@ from rich.table import Table
 from daemon.core.state import State
 from daemon.shell.latency import Latency
 
+SESSIONS_A_YEAR = 252
 BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class Daily(msgspec.Struct, frozen=True):
+    """What a daily desk came to, over the sessions from the one it first decided for."""
+
+    sessions: int
+    first: str  # New York dates of the first and the last of these sessions, "" where there is none
+    last: str
+    annual_return: float  # compounded, 252 sessions a year
+    sharpe: float  # mean / deviation of the sessions' returns x sqrt(252), no interest; 0 below two, or without any
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -48,6 +61,19 @@ class Summary(msgspec.Struct, frozen=True):
     journal_events: int
     state_digest: str
     stopped_by: str
+    daily: Daily | None = None  # of daily desks alone
+
+
+def daily_figures(closes: Sequence[tuple[str, float]]) -> Daily:
+    """The figures of sessions: (New York date, equity in USD at the end), the first one that before any decision."""
+    returns = [after / before - 1.0 for (_, before), (_, after) in pairwise(closes)]
+    if not returns:
+        return Daily(0, "", "", 0.0, 0.0)
+    growth = closes[-1][1] / closes[0][1]
+    annual = growth ** (SESSIONS_A_YEAR / len(returns)) - 1.0 if growth > 0 else -1.0
+    deviation = stdev(returns) if len(returns) > 1 else 0.0
+    sharpe = fmean(returns) / deviation * SESSIONS_A_YEAR**0.5 if deviation else 0.0
+    return Daily(len(returns), closes[1][0], closes[-1][0], round(annual, 6), round(sharpe, 4))
 
 
 def summarise(
@@ -60,8 +86,9 @@ def summarise(
     latency: Latency,
     state_digest: str,
     stopped_by: str,
+    daily: Daily | None = None,
 ) -> Summary:
-    """The figures of a run that ended in `state`."""
+    """The figures of a run that ended in `state`. `actions` are those that are counted, none of a continuous policy."""
     stats, book = state.stats, state.book
     counts = stats.actions or (0,) * len(actions)
     return Summary(
@@ -93,7 +120,13 @@ def summarise(
         journal_events=state.seq,
         state_digest=state_digest,
         stopped_by=stopped_by,
+        daily=daily,
     )
+
+
+def _sessions_told(daily: Daily) -> str:
+    """From the first session that was decided for."""
+    return f"{daily.sessions:,} with decisions, {daily.first} to {daily.last}" if daily.sessions else "none decided for"
 
 
 def sparkline(values: Sequence[float], width: int = 56) -> str:
@@ -120,13 +153,19 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     listed = ", ".join(f"{name} {count:,}" for name, count in summary.actions.items() if count)
     denied = ", ".join(f"{gate} {count:,}" for gate, count in sorted(summary.denials.items(), key=lambda d: -d[1]))
     table.add_row("model", summary.model + ("" if summary.promoted else " (not promoted: no real money)"))
+    if summary.daily is not None:
+        table.add_row("sessions", _sessions_told(summary.daily))
     table.add_row("bars", f"{summary.bars:,} ({summary.bars_rejected:,} rejected)")
-    table.add_row("decisions", f"{summary.decisions:,}: {listed}" if listed else "none")
+    decided = f"{summary.decisions:,}" if summary.decisions else "none"
+    table.add_row("decisions", f"{decided}: {listed}" if listed else decided)
     table.add_row("orders, fills", f"{summary.orders:,}, {summary.fills:,} ({summary.partial_fills:,} partial)")
     table.add_row("trades", f"{summary.trades:,}")
     table.add_row("denials by gate", denied or "none")
     table.add_row("realised P&L", f"{summary.realized_pnl_usd:+,.2f} USD after {summary.fees_usd:,.2f} USD of fees")
     table.add_row("equity", f"{summary.equity_usd:,.2f} USD, largest drawdown {summary.max_drawdown:.2%}")
+    if summary.daily is not None:
+        figures = summary.daily
+        table.add_row("", f"{figures.annual_return:+.2%} a year, Sharpe ratio {figures.sharpe:.2f}")
     table.add_row("", sparkline([float(v) for v in equity]))
     if summary.halted:
         table.add_row("halted", f"[red]{summary.halted}[/red] (docs/OPERATIONS.md; ends with rltraderctl resume)")

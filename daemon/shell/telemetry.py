@@ -34,6 +34,7 @@ from daemon.core.records import DecisionRow
 from daemon.core.step import Step
 
 _SILENT = frozenset((BarClosed, QuotesReceived, PolicyAnswered))
+EACH_ORDER = frozenset(("order_submitted", "order_cancel_requested", "order_filled"))  # of a daily desk: debug
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -307,6 +308,7 @@ class Log:
         self._threshold = LEVELS[level]
         self._reconciled = False
         self._traded = _Traded()
+        self._quiet: frozenset[str] = frozenset()  # events that are one of many on this desk: written at debug
         self.market_time: Callable[[], str] | None = None  # told with each line where the clock is simulated
         self._logger = structlog.wrap_logger(
             structlog.PrintLogger(stream), processors=processors, wrapper_class=structlog.BoundLogger
@@ -320,9 +322,7 @@ class Log:
             raise ValueError(f"log event {name!r} with fields {sorted(fields)}: expected {expected}")
         if self.market_time is not None:
             fields["simulated"] = self.market_time()
-        self._write(declared.level, name, fields)
-
-    def _write(self, level: str, name: str, fields: dict[str, object]) -> None:
+        level = "debug" if name in self._quiet else declared.level
         if LEVELS[level] >= self._threshold:
             with contextlib.suppress(OSError):  # nobody reads any more: that stops no trading
                 getattr(self._logger, level)(name, **fields)
@@ -332,7 +332,7 @@ class Log:
         if type(event) in _SILENT and not step.effects and not step.rows:
             return
         daily = bool(step.state.basket.date)
-        each = self._quietly if daily else self
+        self._quiet = EACH_ORDER if daily else frozenset()
         match event:
             case SessionScheduled():
                 self._traded = _Traded()
@@ -352,7 +352,7 @@ class Log:
                 self._traded.fills += 1
                 self._traded.usd[event.side] += event.price * event.quantity
                 self._traded.costs_usd[event.client_order_id] = event.cumulative_fees
-                each(
+                self(
                     "order_filled",
                     client_order_id=event.client_order_id,
                     symbol=event.symbol,
@@ -373,7 +373,7 @@ class Log:
                     self("alarm", alarm=effect.name, detail=effect.detail)
                 case SubmitOrder():
                     self._traded.orders += 1
-                    each(
+                    self(
                         "order_submitted",
                         client_order_id=effect.client_order_id,
                         symbol=effect.symbol,
@@ -383,14 +383,9 @@ class Log:
                         intent=effect.intent,
                     )
                 case CancelOrder():
-                    each("order_cancel_requested", client_order_id=effect.client_order_id)
+                    self("order_cancel_requested", client_order_id=effect.client_order_id)
         if daily:
             self._decided(step)
-
-    def _quietly(self, name: str, /, **fields: object) -> None:
-        """One of many: written at the debug level."""
-        if self._threshold <= LEVELS["debug"]:
-            self._write("debug", name, fields)
 
     def _decided(self, step: Step) -> None:
         for row in step.rows:

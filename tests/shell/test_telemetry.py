@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import daemon
 from daemon.core.effects import AnyEffect, CancelOrder, RaiseAlarm, SubmitOrder
@@ -22,10 +23,12 @@ from daemon.core.events import (
     HaltRequested,
     OrderFilled,
     OrderRejected,
+    PolicyAnswered,
     SessionEnded,
     SessionScheduled,
 )
 from daemon.core.limits import Trading
+from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
 from daemon.core.step import Core, Step
 from daemon.shell.telemetry import LEVELS, LOG_EVENTS, Log, table
@@ -231,3 +234,47 @@ def test_effects_are_told_after_their_event() -> None:
     ]
     (limit,) = stepped(ClockTicked(1), SubmitOrder("id", "SPY", 1, 2, Decimal("1.05"), "buy_to_open", 9))
     assert limit["limit_price"] == "1.05"
+
+
+def test_a_daily_desk_tells_baskets_and_its_orders_only_where_each_detail_is_asked_for() -> None:
+    core = Core(strategy_named("regime_switcher"))
+    state = core.start(Identity("replay", "paper", "regime_switcher", "e", "sip"), Trading())
+    asked = replace(state, basket=replace(state.basket, date="2024-07-03", given_up={"IWM": 4}))
+    decided = DecisionRow(
+        decision=7, kind="policy", bar_ns=1, time_ns=2, action="ALL_SPY", target='[{"symbol":"SPY","goal":3}]',
+        outcome="ordered",
+    )  # fmt: skip
+    silent = DecisionRow(decision=8, kind="policy", bar_ns=1, time_ns=2, outcome="expired")
+    steps: list[tuple[Event, Step]] = [
+        (SessionScheduled(1, Session("2024-07-03", 1, 9), ()), Step(asked, (), ())),
+        (PolicyAnswered(2, 7, (), b"", "m"), Step(asked, (SubmitOrder("s", "QQQ", -1, 2, None, "", 9),), (decided,))),
+        (OrderFilled(3, "s", "QQQ", -1, Decimal(10), 3, 2, Decimal(20), Decimal("0.02"), 2), Step(asked, (), ())),
+        (OrderFilled(4, "b", "SPY", 1, Decimal(5), 3, 3, Decimal(15), Decimal("0.015"), 3), Step(asked, (), ())),
+        (ClockTicked(5), Step(asked, (CancelOrder("b"),), (silent,))),
+        (SessionEnded(9, "2024-07-03"), Step(asked, (), ())),
+        (SessionScheduled(11, Session("2024-07-05", 11, 19), ()), Step(asked, (), ())),
+        (SessionEnded(19, "2024-07-05"), Step(asked, (), ())),
+    ]
+    told = {}
+    for level in ("info", "debug"):
+        stream = io.StringIO()
+        log = Log(level, stream=stream)
+        for event, step in steps:
+            log.step(event, step)
+        told[level] = written(stream)
+    names = [line["event"] for line in told["info"]]
+    assert names == [
+        "session_started", "basket_decided", "basket_decided", "basket_traded", "session_ended", "session_started",
+        "session_ended",
+    ]  # fmt: skip
+    assert [(line["action"], line["outcome"], line["legs"]) for line in told["info"] if "legs" in line] == [
+        ("ALL_SPY", "ordered", 1),
+        (None, "expired", 0),
+    ]
+    traded = {k: v for k, v in told["info"][3].items() if k not in ("event", "timestamp", "level")}
+    assert traded == {
+        "date": "2024-07-03", "orders": 1, "fills": 2, "bought_usd": "15", "sold_usd": "20", "costs_usd": "0.035",
+        "given_up": {"IWM": 4},
+    }  # fmt: skip
+    quiet = [line["event"] for line in told["debug"] if line["level"] == "debug"]
+    assert quiet == ["order_submitted", "order_filled", "order_filled", "order_cancel_requested"]
