@@ -197,9 +197,9 @@ class DailyDesk:
         told = tuple(Price(symbol, Decimal(price)) for symbol, price in prices.items())
         return self.put(PricesPrinted(self.at(minute), self.session.date, minute == 0, told))
 
-    def quotes(self, minute: float, second: int = 0, **prices: str) -> list[AnyEffect]:
+    def quotes(self, minute: float, **prices: str) -> list[AnyEffect]:
         """Quotes `bid` or `bid/ask` of some symbols."""
-        now = self.at(minute, second)
+        now = self.at(minute)
         return self.put(QuotesReceived(now, 0, tuple(quote(s, price, now) for s, price in prices.items())))
 
     def tick(self, minute: float, second: int = 0) -> list[AnyEffect]:
