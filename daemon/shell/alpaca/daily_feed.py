@@ -154,7 +154,7 @@ class DailyFeed:
         deadline_ns = _deadline_ns(session, self._desk.basket)
         problem, tries = "the daemon started too late", 0
         while self._clock.now_ns() < deadline_ns:
-            running, problem = await self._all_that_is_needed(session)
+            running, problem = await self._all_that_is_needed(session, again=tries > 0)
             if not problem and self._clock.now_ns() < deadline_ns:
                 self._put(RebalanceDue(self._clock.now_ns(), session.date, running))
                 return
@@ -198,10 +198,10 @@ class DailyFeed:
     def _before(self, session: Session) -> Session:
         return self._calendar.around(session.date)[2][-1]
 
-    async def _all_that_is_needed(self, session: Session) -> tuple[Bars, str]:
+    async def _all_that_is_needed(self, session: Session, *, again: bool) -> tuple[Bars, str]:
         """The running bars where the desk decides on them, and what stands against a decision ("" nothing)."""
         before = self._before(session)
-        if self._complete_to < before.date and not await self._update(before):
+        if (again or self._complete_to < before.date) and not await self._update(before):
             return (), f"the daily bars up to {before.date} could not be fetched"
         self._name_missing(before)
         if len(self._missing) > int(MISSING_MAX * len(self._symbols)):
