@@ -96,32 +96,25 @@ def decisions() -> dict[str, Any]:
         for name in ("remember", "bars_to_arrays", "indicators", "vector", "policy", "decide", "observe_whole", "talib")
     }
 
-    def timed(name: str, call: Callable[[], Any]) -> Any:
+    def timed(name: str, call: Callable[..., Any], *args: Any, **named: Any) -> Any:
         began = time.process_time_ns()
-        found = call()
+        found = call(*args, **named)
         stages[name].append((time.process_time_ns() - began) / 1e9)
         return found
 
     for number in range(DECISIONS):
         first = (HISTORY_BARS + number) * STOCKS
-        bars = tuple(days[first : first + STOCKS])
-        state = timed("remember", lambda state=state, bars=bars: desk.remember(state, bars))
+        state = timed("remember", desk.remember, state, tuple(days[first : first + STOCKS]))
         day = (date(2020, 1, 6) + timedelta(days=number)).isoformat()
         view = View(0, Session(day, 0, 1), portfolio=portfolio)
-        arrays = timed("bars_to_arrays", lambda state=state: [prices(rows) for rows in state.series])
-        timed("indicators", lambda arrays=arrays: [indicators(x[1], x[2], x[3]) for x in arrays])
-        market = market_columns(state.series)
-        timed(
-            "vector",
-            lambda market=market: vector(
-                market, (1.0,) * STOCKS, cash=5e5, value=1e6, shares=portfolio.shares, weekday=1
-            ).tobytes(),
-        )
-        state, observation = timed("observe_whole", lambda state=state, view=view: desk.observe(state, (), view))
-        row = observation.array()[None]
-        answer = Answer(tuple(timed("policy", lambda row=row: run(row))[0].tolist()))
-        timed("decide", lambda state=state, answer=answer, view=view: desk.decide(state, answer, view))
-        timed("talib", lambda arrays=arrays: bare_loop(arrays))
+        arrays = timed("bars_to_arrays", all_prices, state.series)
+        timed("indicators", all_indicators, arrays)
+        market, flags = market_columns(state.series), (1.0,) * STOCKS
+        timed("vector", vector, market, flags, cash=5e5, value=1e6, shares=portfolio.shares, weekday=1)
+        state, observation = timed("observe_whole", desk.observe, state, (), view)
+        actions = timed("policy", run, observation.array()[None])[0]
+        timed("decide", desk.decide, state, Answer(tuple(actions.tolist())), view)
+        timed("talib", bare_loop, arrays)
     reference = stages.pop("talib")
     figures: dict[str, Any] = {name: percentiles(times) for name, times in stages.items()}
     whole = [sum(each) for each in zip(stages["observe_whole"], stages["policy"], stages["decide"], strict=True)]
@@ -132,6 +125,16 @@ def decisions() -> dict[str, Any]:
         "state_json_bytes": len(msgspec.json.encode(state)),
         "state_json_s": round(seconds(lambda: msgspec.json.encode(state)), 5),
     }
+
+
+def all_prices(series: Series) -> list[Float64Array]:
+    """Each symbol's bars as arrays."""
+    return [prices(rows) for rows in series]
+
+
+def all_indicators(arrays: Sequence[Float64Array]) -> list[Float64Array]:
+    """Each symbol's 13 indicators."""
+    return [indicators(high, low, close) for _, high, low, close in arrays]
 
 
 def bare_loop(arrays: Sequence[Float64Array]) -> None:
@@ -161,7 +164,7 @@ def many_symbols() -> dict[str, Any]:
     remember_s = min(seconds(lambda: remembered(spec, series, newest)) for _ in range(3))
     series = remembered(spec, series, newest)
     features_s = min(seconds(lambda: market_columns(series)) for _ in range(3))
-    arrays = [prices(rows) for rows in series]
+    arrays = all_prices(series)
     talib_s = min(seconds(lambda: bare_loop(arrays)) for _ in range(3))
     oracle_s = seconds(lambda: oracle(arrays[:ORACLE_SYMBOLS])) * MANY / ORACLE_SYMBOLS
     return {

@@ -109,12 +109,13 @@ def golden_observations(strategy: Strategy | DailyStrategy) -> tuple[Observation
     open, under `golden_portfolio`. A recurrent policy answers them as one sequence from a zero memory, carried by who
     runs it: no observation here holds any. `ValueError` when the strategy is not warm at one of them.
     """
-    if isinstance(strategy.spec, DailySpec):
-        return _daily_observations(cast("DailyStrategy", strategy), strategy.spec)
+    if hasattr(strategy, "remember"):  # what a daily strategy alone can
+        return _daily_observations(cast("DailyStrategy", strategy))
     return _minute_observations(cast("Strategy", strategy))
 
 
-def _daily_observations(strategy: DailyStrategy, spec: DailySpec) -> tuple[Observation, ...]:
+def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:
+    spec = strategy.spec
     state = strategy.start()
     prices: dict[str, float] = {}
     found: list[Observation] = []
