@@ -84,35 +84,49 @@ def always(regime: int) -> Switcher:
     return policy
 
 
+class Starting:
+    """A switcher that takes a regime at its first decision and holds from then on. For one account."""
+
+    def __init__(self, regime: int) -> None:
+        self._regime = regime
+
+    def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Certain logits of the regime, then of HOLD."""
+        regime, self._regime = self._regime, HOLD
+        return always(regime)(observations, hidden)
+
+
 def flat(observations: Tensor) -> Tensor:
     """The rebalancer that never trades."""
     return torch.zeros(observations.shape[0], 50)
 
 
 class RandomRebalancer:
-    """Draws every action evenly from [-1, 1]. Seeded."""
+    """Draws each action with the chance `moves` evenly from [-1, 1], else it is 0. Seeded."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, moves: float = 1.0) -> None:
         self._generator = torch.Generator().manual_seed(seed)
+        self._moves = moves
 
     def __call__(self, observations: Tensor) -> Tensor:
         """Actions, float32 (n, 50)."""
-        return torch.rand(observations.shape[0], 50, generator=self._generator) * 2.0 - 1.0
+        action, chance = torch.rand(2, observations.shape[0], 50, generator=self._generator)
+        return torch.where(chance < self._moves, action * 2.0 - 1.0, 0.0)
 
 
 class RandomSwitcher:
-    """Draws every regime evenly, for `stay` of the sessions HOLD. Seeded."""
+    """Draws with the chance `moves` a regime, each as likely, else it holds. Seeded."""
 
-    def __init__(self, seed: int, stay: float = 0.0) -> None:
+    def __init__(self, seed: int, moves: float = 1.0) -> None:
         self._generator = torch.Generator().manual_seed(seed)
-        self._stay = stay
+        self._moves = moves
 
     def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Certain logits of a random regime."""
         count = observations.shape[0]
         regime = torch.randint(0, len(SPEC.actions), (count,), generator=self._generator)
-        stays = torch.rand(count, generator=self._generator) < self._stay
-        return _certain(torch.where(stays, HOLD, regime)), hidden
+        moves = torch.rand(count, generator=self._generator) < self._moves
+        return _certain(torch.where(moves, regime, HOLD)), hidden
 
 
 class LateRebalancer:
