@@ -66,27 +66,26 @@ def on_daily_bar(draft: Draft, event: BarClosed) -> None:
 def on_daily_bar_corrected(draft: Draft, event: BarCorrected) -> None:
     """A correction replaces the bar where the strategy keeps it, or where it still waits."""
     bar, same = event.bar, (event.bar.symbol, event.bar.start_ns)
-    draft.pending_bars = tuple(bar if (b.symbol, b.start_ns) == same else b for b in draft.pending_bars)
-    known = _daily(draft).known(draft.strategy).get(bar.symbol, ())
-    if any(b.start_ns == bar.start_ns for b in known):
+    if same in [(b.symbol, b.start_ns) for b in draft.pending_bars]:
+        draft.pending_bars = tuple(bar if (b.symbol, b.start_ns) == same else b for b in draft.pending_bars)
+    elif bar.start_ns <= draft.basket.newest.get(bar.symbol, 0):
         draft.strategy = _daily(draft).remember(draft.strategy, (bar,))
 
 
 def remember_pending(draft: Draft) -> None:
-    """Let the strategy keep the gathered bars. One that is older than a symbol's newest is put in its place."""
-    if not draft.pending_bars:
-        return
-    daily = _daily(draft)
-    bars = sorted(draft.pending_bars, key=lambda bar: bar.start_ns)
-    draft.pending_bars = ()
-    known = daily.known(draft.strategy)
-    newest = {symbol: told[-1].start_ns for symbol, told in known.items() if told}
-    late = [bar for bar in bars if bar.start_ns < newest.get(bar.symbol, 0)]
-    draft.strategy = daily.remember(draft.strategy, tuple(bar for bar in bars if bar not in late))
-    for bar in late:
-        by_start = {b.start_ns: b for b in (*daily.known(draft.strategy)[bar.symbol], bar)}
-        in_order = tuple(by_start[start_ns] for start_ns in sorted(by_start))
-        draft.strategy = daily.readjust(draft.strategy, bar.symbol, in_order)
+    """Let the strategy keep the gathered bars, oldest first."""
+    if draft.pending_bars:
+        bars = tuple(sorted(draft.pending_bars, key=lambda bar: bar.start_ns))
+        draft.pending_bars = ()
+        draft.strategy = _daily(draft).remember(draft.strategy, bars)
+        _note_newest(draft, bars)
+
+
+def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:
+    newest = dict(draft.basket.newest)
+    for bar in bars:
+        newest[bar.symbol] = max(bar.start_ns, newest.get(bar.symbol, 0))
+    draft.basket = replace(draft.basket, newest=newest)
 
 
 def on_history_adjusted(draft: Draft, event: HistoryAdjusted) -> None:
@@ -96,6 +95,7 @@ def on_history_adjusted(draft: Draft, event: HistoryAdjusted) -> None:
         return
     remember_pending(draft)
     draft.strategy = daily.readjust(draft.strategy, event.symbol, event.bars)
+    _note_newest(draft, event.bars)
     if event.symbol not in draft.book.positions:
         _mark_bars(draft, event.bars[-1:])
 
@@ -250,7 +250,9 @@ def _ask_for_basket(
     draft: Draft, daily: DailyStrategy, decided: Rebalance, legs: tuple[Leg, ...], answer: Answer
 ) -> Verdicts:
     """What the gates say of the basket as a whole; symbols without the newest bar are told."""
-    newest = {symbol: bars[-1].start_ns for symbol, bars in daily.known(draft.strategy).items() if bars}
+    newest = draft.basket.newest
+    if not newest:  # a state that was made warm before this desk's first bar
+        newest = {symbol: bars[-1].start_ns for symbol, bars in daily.known(draft.strategy).items()}
     last_ns = max(newest.values(), default=0)
     masked = [symbol for symbol in daily.spec.symbols if newest.get(symbol, 0) < last_ns]
     if masked:
