@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,18 @@ from torch import nn
 
 from daemon.core.limits import Trading
 from strategies import daily_rebalancer, regime_switcher
-from strategies.contract import Float32Array
+from strategies.contract import DailyStrategy, Float32Array
 from strategies.registry import daily_strategy
+from training.daily.dry_run import Desk, desk_before, dry_run, rules_for
 from training.daily.play import RandomRebalancer, RandomSwitcher, play_rebalancer, play_regime
-from training.daily.rebalancer_market import VARIANTS, RebalancerMarket, unit_usd
+from training.daily.rebalancer_market import VARIANTS, RebalancerMarket
 from training.daily.rebalancer_network import IDENTITY, RebalancerActorCritic, fit_scaling
 from training.daily.regime_market import RegimeMarket
 from training.daily.regime_network import RegimeActorCritic
 from training.daily.table import DailyTable, read_table
 from training.evaluation import Figures, SessionResult, figures
 from training.folds import Split
-from training.kinds import Arena, Compared, Crowd, Kind, Learner, Span
+from training.kinds import Arena, Crowd, Kind, Learner, Span
 from training.presets import REBALANCER as REBALANCER_PRESETS
 from training.presets import REGIME as REGIME_PRESETS
 from training.study import Fold, Played
@@ -43,7 +44,9 @@ class RebalancerMaterial:
     """Daily bars of 50 stocks made ready; see `training.kinds.Material`. Variants: what one unit of action is."""
 
     table: DailyTable
+    strategy: DailyStrategy
     trading: Trading
+    ready: dict[tuple[tuple[str, ...], str], Desk] = field(default_factory=dict)  # made when first needed
 
     @property
     def info(self) -> DailyTable:
@@ -85,6 +88,18 @@ class RebalancerMaterial:
         """See `Material`; of one account, so returns compound."""
         return figures(results, float(self.trading.paper.cash_usd), compounds=True)
 
+    def test(self, policy: nn.Module, span: Span) -> Played:
+        """See `Material`."""
+        return dry_run(policy, self._desk(span))
+
+    def _desk(self, span: Span) -> Desk:
+        """The desk before these sessions."""
+        key = (tuple(span.dates), span.variant)
+        if key not in self.ready:
+            rules = rules_for(span.trading, self.strategy.spec, span.variant)
+            self.ready[key] = desk_before(self.table, span.dates, self.strategy, rules)
+        return self.ready[key]
+
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `Material`; they are seen by accounts that trade at random from the first training session on."""
         return self._seen((*fold.train, *fold.validate, *fold.test), count, seed)
@@ -106,7 +121,9 @@ class RegimeMaterial:
     """Daily bars of three funds made ready; see `training.kinds.Material`."""
 
     table: DailyTable
+    strategy: DailyStrategy
     trading: Trading
+    ready: dict[tuple[tuple[str, ...], str], Desk] = field(default_factory=dict)  # made when first needed
 
     @property
     def info(self) -> DailyTable:
@@ -137,6 +154,18 @@ class RegimeMaterial:
         """See `Material`; of one account, so returns compound."""
         return figures(results, float(self.trading.paper.cash_usd), compounds=True)
 
+    def test(self, policy: nn.Module, span: Span) -> Played:
+        """See `Material`."""
+        return dry_run(policy, self._desk(span))
+
+    def _desk(self, span: Span) -> Desk:
+        """The desk before these sessions."""
+        key = (tuple(span.dates), span.variant)
+        if key not in self.ready:
+            rules = rules_for(span.trading, self.strategy.spec, span.variant)
+            self.ready[key] = desk_before(self.table, span.dates, self.strategy, rules)
+        return self.ready[key]
+
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """See `Material`: one account that switches at random from the first training session on, in sequence."""
         first, last = self.table.span((*fold.train, *fold.validate, *fold.test))
@@ -164,11 +193,13 @@ def _here(policy: nn.Module, device: str) -> nn.Module:
 
 
 def _load_rebalancer(path: Path, trading: Trading) -> RebalancerMaterial:
-    return RebalancerMaterial(read_table(path, daily_strategy(daily_rebalancer.SPEC.name), table_cache()), trading)
+    strategy = daily_strategy(daily_rebalancer.SPEC.name)
+    return RebalancerMaterial(read_table(path, strategy, table_cache()), strategy, trading)
 
 
 def _load_regime(path: Path, trading: Trading) -> RegimeMaterial:
-    return RegimeMaterial(read_table(path, daily_strategy(regime_switcher.SPEC.name), table_cache()), trading)
+    strategy = daily_strategy(regime_switcher.SPEC.name)
+    return RegimeMaterial(read_table(path, strategy, table_cache()), strategy, trading)
 
 
 def _rebalancer_policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
