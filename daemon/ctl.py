@@ -21,9 +21,11 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from daemon import desks
 from daemon.config import DEFAULT_CONFIG, EXIT_CODE, ConfigError, credentials, load
 from daemon.core.events import AnyEvent, HaltRequested, ResumeRequested
 from daemon.core.session import new_york_text
+from daemon.desks import ROOT
 from daemon.explain import OUTCOMES, NotFound, decisions
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
 from daemon.shell.recovery import code_digest, fresh_machine, recover
@@ -43,13 +45,17 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = line.add_subparsers(dest="command", required=True)
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
+    def command(name: str, text: str, *, required: bool = True) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
-        made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
+        made.add_argument("--state-dir", type=Path, required=required, metavar="DIR", help="folder of the journal")
         return made
 
     command("verify", "replay the journal without weights and compare everything, event by event")
-    command("status", "what the desk is, holds and has earned")
+    status = command("status", "what the desk is, holds and has earned; without --state-dir all desks", required=False)
+    status.add_argument(
+        "--desks", type=Path, default=ROOT, metavar="DIR", help=f"parent of state dirs (default {ROOT})"
+    )
+    status.add_argument("--json", action="store_true", help="one JSON object a desk")
     events = command("events", "the events, newest last")
     events.add_argument("--after", type=int, default=None, metavar="SEQ", help="only events after this sequence")
     events.add_argument("--kind", metavar="NAME", help="only this kind, such as OrderFilled")
@@ -123,6 +129,10 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
 
 
 def _status(options: argparse.Namespace, console: Console) -> int:
+    if options.state_dir is None:
+        return desks.show(options.desks, console, as_json=options.json)
+    if options.json:
+        return desks.show_one(options.state_dir)
     reader = _reader(options)
     meta = reader.meta()
     machine = fresh_machine(strategy_named(meta["strategy"]), *_identity_and_rules(reader, meta))

@@ -217,8 +217,10 @@ async def test_before_the_close_the_running_bars_and_fresh_quotes_come_with_the_
     played.source.quotes = {s: {"bp": 100.01, "ap": 100.02, "t": time_text(now_ns)} for s in SYMBOLS}
     await first_morning(played)
     assert kinds(played.events[-2:]) == [QuotesReceived, RebalanceDue]
-    assert [(bar.symbol, bar.close) for bar in played.events[-1].running] == [(s, price(s, DAY)) for s in SYMBOLS]
-    assert str(played.events[-2].quotes[0].bid) == "100.01"
+    assert [(bar.symbol, bar.close) for bar in played.of(RebalanceDue)[0].running] == [
+        (s, price(s, DAY)) for s in SYMBOLS
+    ]
+    assert str(played.of(QuotesReceived)[0].quotes[0].bid) == "100.01"
 
 
 async def test_a_running_bar_that_is_stale_or_of_another_day_is_none() -> None:
