@@ -95,7 +95,10 @@ class Activity:
 
 
 class Account:
-    """The books behind one pair of keys. `cash` in USD; `level` is the approved option level, 0 to 3."""
+    """The books behind one pair of keys. `cash` in USD; `level` is the approved option level, 0 to 3.
+
+    `margin` is the multiplier of the buying power: 2, or 1 for an account that buys for its cash alone.
+    """
 
     def __init__(
         self,
@@ -224,6 +227,7 @@ class Account:
         equity = self.cash + longs + shorts
         excess = max(equity - options - stock / 2 - self.reserved(), ZERO)
         plain = max(min(self.cash - self.reserved(), excess), ZERO)
+        power = excess * self.margin if self.margin > 1 else max(self.cash - self.reserved(), ZERO)
         return {
             "id": self.id,
             "account_number": self.account_number,
@@ -231,8 +235,8 @@ class Account:
             "crypto_status": "ACTIVE",
             "currency": "USD",
             "cash": money(self.cash),
-            "buying_power": money(excess * self.margin),
-            "regt_buying_power": money(excess * self.margin),
+            "buying_power": money(power),
+            "regt_buying_power": money(power),
             "non_marginable_buying_power": money(plain),
             "options_buying_power": money(plain),
             "equity": money(equity),

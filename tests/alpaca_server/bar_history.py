@@ -135,11 +135,8 @@ def day_bar(server: AlpacaServer, symbol: str, session: Session, now_ns: int) ->
     """The bar of a session as traded, as far as it is known by now: the running one grows with its minutes."""
     market = server.market
     ended = now_ns >= session.close_ns + BAR_DELAY_NS
-    if (
-        market.days is not None
-        and ended
-        and (symbol in market.derived or not market.session_bars(session.date, symbol))
-    ):
+    taped = symbol in market.bars and symbol not in market.derived
+    if market.days is not None and ended and not (taped and market.session_bars(session.date, symbol)):
         return market.days.bar(symbol, session.date)
     return merged(known_bars(server, symbol, session.open_ns, session.close_ns - 1, now_ns), midnight_ns(session.date))
 

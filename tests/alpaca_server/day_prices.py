@@ -95,33 +95,31 @@ class DayPrices:
     @classmethod
     def from_parquet(
         cls,
-        path: Path,
-        *,
+        *paths: Path,
         symbols: Collection[str] | None = None,
         first: str = "",
         last: str = "9999",
         sessions: Sequence[Session] | None = None,
         **settings: Any,
     ) -> Self:
-        """The rows of a file of daily bars (symbol, date, open, high, low, close, volume) from `first` to `last`.
+        """The rows of files of daily bars (symbol, date, open, high, low, close, volume) from `first` to `last`.
 
         Its prices are continuous: what is scripted makes them jump. Without `sessions` it asks exchange_calendars.
         """
-        table = pyarrow.parquet.read_table(path)
+        names = ("symbol", "date", "open", "high", "low", "close", "volume")
+        table = pyarrow.concat_tables(_columns(path, names) for path in paths)
         if symbols is not None:
-            table = table.filter(pc.is_in(table["symbol"].cast("string"), pyarrow.array(list(symbols))))
-        names = ("symbol", "open", "high", "low", "close", "volume")
-        rows = zip(*(table[name].to_pylist() for name in names), table["date"].to_pylist(), strict=True)
+            table = table.filter(pc.is_in(table["symbol"], pyarrow.array(list(symbols))))
+        rows = zip(*(table[name].to_pylist() for name in names), strict=True)
         found: dict[str, dict[str, Bar]] = {}
-        for symbol, opening, high, low, close, volume, date in rows:
+        for symbol, date, opening, high, low, close, volume in rows:
             day = date.isoformat()
             if first <= day <= last:
                 bar = Bar(symbol, midnight_ns(day), opening, high, low, close, float(volume))
                 found.setdefault(symbol, {})[day] = bar
         if not found:
-            raise ValueError(
-                f"{path.name}: no bar from {first or 'its begin'} to {last}; name symbols and dates it has"
-            )
+            files = ", ".join(path.name for path in paths)
+            raise ValueError(f"{files}: no bar from {first or 'the begin'} to {last}; name symbols and dates they have")
         known = sorted(set().union(*found.values()))
         return cls._of_continuous(found, sessions or calendar_sessions(known[0], known[-1]), settings)
 
@@ -148,12 +146,17 @@ class DayPrices:
         rename = self._known_as.get(name)
         return name if rename is None else rename.symbol
 
+    def name_on(self, share: str, day: str) -> str:
+        """What the share is called on `day`."""
+        left = self._left.get(share)
+        return share if left is None or day < left.date else left.new
+
     def called(self, name: str, day: str) -> bool:
-        """Whether a share has this name on `day`, whether it trades or not."""
-        rename, left = self._known_as.get(name), self._left.get(name)
-        if rename is not None:
-            return day >= rename.date
-        return name in self.bars and (left is None or day < left.date)
+        """Whether a share has this name on `day`, whether it trades or not; not before its first bar."""
+        days, rename, left = self.bars.get(self.share(name)), self._known_as.get(name), self._left.get(name)
+        if not days or day < next(iter(days)):
+            return False
+        return (rename is None or day >= rename.date) and (left is None or day < left.date)
 
     def tradable(self, name: str, now_ns: int) -> bool:
         """Whether orders are taken: neither halted today nor delisted nor renamed."""
@@ -198,6 +201,12 @@ class DayPrices:
         listed = [(morning_ns(action.date), action, False) for action in effective]
         listed += [(morning_ns(paid.paid or paid.date), paid, True) for paid in self.dividends]
         return sorted(listed, key=lambda entry: entry[0])
+
+
+def _columns(path: Path, names: Sequence[str]) -> Any:
+    """These columns of a file, with the symbols as plain strings, which files of other writers have too."""
+    table = pyarrow.parquet.read_table(path, columns=list(names))
+    return table.set_column(0, "symbol", table["symbol"].cast("string"))
 
 
 def _on_grid(bar: Bar, day: str) -> Bar:

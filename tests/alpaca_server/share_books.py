@@ -23,14 +23,16 @@ if TYPE_CHECKING:
 
 def happen(matching: Matching, account: Account, action: Action, at_ns: int, *, paid: bool) -> None:
     """Carry `action` out in this account; `paid` is the second of a dividend's two moments."""
+    days = matching.server.market.days
+    symbol = action.symbol if days is None else days.name_on(action.symbol, new_york_date(at_ns))
     match action:
         case Dividend() if paid:
-            _pay(account, action, at_ns)
+            _pay(account, action, symbol, at_ns)
         case Dividend():
-            account.entitled[action] = account.quantity(action.symbol)
+            account.entitled[action] = account.quantity(symbol)
         case Split():
-            _cancel_orders(matching, account, action.symbol, at_ns)
-            _split(account, action, at_ns)
+            _cancel_orders(matching, account, symbol, at_ns)
+            _split(account, action, symbol, at_ns)
         case Rename():
             _cancel_orders(matching, account, action.symbol, at_ns)
             _rename(account, action, at_ns)
@@ -43,32 +45,32 @@ def _cancel_orders(matching: Matching, account: Account, symbol: str, at_ns: int
             matching.end(account, order, "canceled", at_ns)
 
 
-def _pay(account: Account, dividend: Dividend, at_ns: int) -> None:
+def _pay(account: Account, dividend: Dividend, symbol: str, at_ns: int) -> None:
     shares = account.entitled.pop(dividend, ZERO)
     if shares:
-        more = {"symbol": dividend.symbol, "qty": text(shares), "per_share_amount": text(dividend.amount)}
+        more = {"symbol": symbol, "qty": text(shares), "per_share_amount": text(dividend.amount)}
         cash_row(account, "DIV", shares * dividend.amount, at_ns, "Cash DIV", **more)
 
 
-def _split(account: Account, split: Split, at_ns: int) -> None:
-    held = account.positions.get(split.symbol)
+def _split(account: Account, split: Split, symbol: str, at_ns: int) -> None:
+    held = account.positions.get(symbol)
     if held is None:
         return
     shares = held.qty * split.ratio
-    account.trade(Trade(split.symbol, shares - held.qty, ZERO, at_ns))
+    account.trade(Trade(symbol, shares - held.qty, ZERO, at_ns))
     last = None if held.lastday_price is None else held.lastday_price / split.ratio
     average = held.average / split.ratio
     after = dataclasses.replace(held, qty=shares, average=average, lastday_price=last)
-    account.positions[split.symbol] = after
+    account.positions[symbol] = after
     span = f"From QTY:{text(held.qty)}, To QTY:{text(shares)}"
     _row(account, "SPLIT", held, -held.qty, f"REMOVE, {span}", at_ns)
     _row(account, "SPLIT", after, shares, f"ADD, {span}", at_ns)
     fraction = shares % 1
     if split.fraction_in_cash and fraction:
         price = average if last is None else last
-        account.trade(Trade(split.symbol, -fraction, price, at_ns))
+        account.trade(Trade(symbol, -fraction, price, at_ns))
         fields: Json = {"activity_type": "CIL", "date": new_york_date(at_ns), "net_amount": text(fraction * price)}
-        more = {"symbol": split.symbol, "qty": text(-fraction), "price": text(price), "status": "executed"}
+        more = {"symbol": symbol, "qty": text(-fraction), "price": text(price), "status": "executed"}
         account.note(at_ns, {**fields, "description": "Cash in lieu of a fraction", **more})
 
 

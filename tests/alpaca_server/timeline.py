@@ -89,7 +89,7 @@ class Timeline:
     def _point_message(self, kind: str, symbol: str, stream: str, at_ns: int) -> Message | None:
         market = self.server.market
         listed = market.symbol if symbol == TEST_SYMBOL else symbol
-        if (listed in market.bars) != (stream == "stock"):
+        if (listed in market.bars) != (stream == "stock") or not market.trading(listed, at_ns):
             return None
         fields = (quote_fields if kind == "q" else trade_fields)(market, listed, at_ns)
         if fields is None or (kind == "t" and stream == "option" and never_trades(listed)):
