@@ -78,7 +78,7 @@ format: .venv/.installed-tests
 	.venv/bin/ruff format .
 
 bench: .venv/.installed-tests
-	@for bench in burst latency replay; do .venv/bin/python -m "bench.bench_$$bench"; done
+	@for bench in burst daily latency replay; do .venv/bin/python -m "bench.bench_$$bench"; done
 
 bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_market

@@ -168,7 +168,7 @@ class _Merged:
             if isinstance(keys, dict) and section in self._sections:
                 for key, value in keys.items():
                     self.put(f"{section}.{key}", value, str(path), FILE)
-            elif isinstance(keys, dict) and section in STRATEGIES | CHANGES:
+            elif isinstance(keys, dict) and section in STRATEGIES:
                 self._add_table_of(section, keys, str(path))
             elif section in self._sections:
                 self.problems.append(f"{section} is {keys!r} (from {path}): expected a table: write [{section}]")
