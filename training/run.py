@@ -263,7 +263,7 @@ class _Run:
             baselines=tuple(
                 Baseline(name, text, tuple(found.baselines[name] for found in compared))
                 for name, text in p.kind.baselines.items()
-                if name in compared[0].baselines
+                if all(name in found.baselines for found in compared)
             ),
             random_pnl_usd=tuple(found.random_pnl_usd for found in compared),
             prior_sharpes=sharpes,

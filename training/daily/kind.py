@@ -20,6 +20,7 @@ from daemon.core.limits import Trading
 from strategies import daily_rebalancer, regime_switcher
 from strategies.contract import DailyStrategy, Float32Array
 from strategies.registry import daily_strategy
+from training.daily import baselines
 from training.daily.dry_run import Desk, desk_before, dry_run, rules_for
 from training.daily.play import RandomRebalancer, RandomSwitcher, play_rebalancer, play_regime
 from training.daily.rebalancer_market import VARIANTS, RebalancerMarket
@@ -29,13 +30,14 @@ from training.daily.regime_network import RegimeActorCritic
 from training.daily.table import DailyTable, read_table
 from training.evaluation import Figures, SessionResult, figures
 from training.folds import Split
-from training.kinds import Arena, Crowd, Kind, Learner, Span
+from training.kinds import Arena, Compared, Crowd, Kind, Learner, Span
 from training.presets import REBALANCER as REBALANCER_PRESETS
 from training.presets import REGIME as REGIME_PRESETS
 from training.study import Fold, Played
 
 SEEN_ACCOUNTS = 64  # that trade at random, and whose observations fix the scaling and check exports
 SCALING_ROWS = 4096
+RANDOM_DRAWS = 1000  # traders behind the p-value
 SCALING_SEED = 20240703  # the same for every trial: seeds differ by weights and draws alone
 
 
@@ -43,6 +45,7 @@ SCALING_SEED = 20240703  # the same for every trial: seeds differ by weights and
 class RebalancerMaterial:
     """Daily bars of 50 stocks made ready; see `training.kinds.Material`. Variants: what one unit of action is."""
 
+    path: Path
     table: DailyTable
     strategy: DailyStrategy
     trading: Trading
@@ -91,6 +94,13 @@ class RebalancerMaterial:
     def test(self, policy: nn.Module, span: Span) -> Played:
         """See `Material`."""
         return dry_run(policy, self._desk(span))
+
+    def compare(self, policy: nn.Module, played: Played, span: Span, seed: int, pause: Callable[[], None]) -> Compared:
+        """See `Material`; SPY comes from the file of ETFs beside the bars, where there is one."""
+        desk = self._desk(span)
+        found = baselines.rebalancer_baselines(desk, baselines.funds_beside(self.path, table_cache()), pause)
+        found[baselines.RANDOM], totals = baselines.random_rebalancers(played, desk, RANDOM_DRAWS, seed, pause)
+        return Compared(found, totals, baselines.scenarios(policy, desk, pause))
 
     def _desk(self, span: Span) -> Desk:
         """The desk before these sessions."""
@@ -158,6 +168,13 @@ class RegimeMaterial:
         """See `Material`."""
         return dry_run(policy, self._desk(span))
 
+    def compare(self, policy: nn.Module, played: Played, span: Span, seed: int, pause: Callable[[], None]) -> Compared:
+        """See `Material`."""
+        desk = self._desk(span)
+        found = baselines.regime_baselines(desk, pause)
+        found[baselines.RANDOM], totals = baselines.random_switchers(played, desk, RANDOM_DRAWS, seed, pause)
+        return Compared(found, totals, baselines.scenarios(policy, desk, pause))
+
     def _desk(self, span: Span) -> Desk:
         """The desk before these sessions."""
         key = (tuple(span.dates), span.variant)
@@ -194,7 +211,7 @@ def _here(policy: nn.Module, device: str) -> nn.Module:
 
 def _load_rebalancer(path: Path, trading: Trading) -> RebalancerMaterial:
     strategy = daily_strategy(daily_rebalancer.SPEC.name)
-    return RebalancerMaterial(read_table(path, strategy, table_cache()), strategy, trading)
+    return RebalancerMaterial(path, read_table(path, strategy, table_cache()), strategy, trading)
 
 
 def _load_regime(path: Path, trading: Trading) -> RegimeMaterial:
@@ -219,7 +236,7 @@ REBALANCER = Kind(
     networks=tuple(REBALANCERS),
     variants=VARIANTS,
     presets=REBALANCER_PRESETS,
-    baselines={},
+    baselines=baselines.REBALANCER_BASELINES,
     load=_load_rebalancer,
     policy=_rebalancer_policy,
     before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
@@ -231,7 +248,7 @@ REGIME = Kind(
     networks=tuple(SWITCHERS),
     variants=("alpha",),
     presets=REGIME_PRESETS,
-    baselines={},
+    baselines=baselines.REGIME_BASELINES,
     load=_load_regime,
     policy=_regime_policy,
     before=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
