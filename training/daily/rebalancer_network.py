@@ -34,7 +34,7 @@ LOG_STD = -0.5
 CLIP = 5.0
 """Scaled market inputs are clipped to [-CLIP, CLIP] deviations."""
 EQUAL_SHARE = 1.0 / STOCKS  # a holding of this share of the portfolio counts as 1
-_UNITS = {"rsi14": 100.0, "cci20": 200.0, "dx14": 100.0, "williams_r14": 100.0, "stochastic_k14": 100.0}
+_FACTORS = {"rsi14": 0.01, "cci20": 0.005, "dx14": 0.01, "williams_r14": 0.01, "stochastic_k14": 0.01}
 _MARKET = slice(CLOSES.start, INDICATOR_COLUMNS.stop)  # closes and indicators: what `fit_scaling` measures
 _SMA_200 = INDICATORS.index("sma200")
 
@@ -52,10 +52,9 @@ IDENTITY = Scaling(mean=(0.0,) * WIDTH, scale=(1.0,) * WIDTH, clip=(1e9,) * WIDT
 """Leaves every normalised input as it is; weights that bring their scaling are loaded into it."""
 
 
-def _divided(numerator: Tensor, divisor: Tensor) -> Tensor:
-    """The quotient, and 0 where the divisor is 0."""
-    missing = divisor == 0.0
-    return torch.where(missing, 0.0, numerator / torch.where(missing, 1.0, divisor))
+def _inverse(divisor: Tensor) -> Tensor:
+    """1 / divisor, and 0 where that is 0."""
+    return torch.where(divisor == 0.0, 0.0, 1.0 / divisor)
 
 
 def fit_scaling(observations: Tensor) -> Scaling:
@@ -93,7 +92,7 @@ class Policy(nn.Module):
     mean: Tensor
     scale: Tensor
     clip: Tensor
-    units: Tensor
+    factors: Tensor
     of_price: Tensor
 
     def __init__(self, scaling: Scaling) -> None:
@@ -101,9 +100,9 @@ class Policy(nn.Module):
         self.register_buffer("mean", torch.tensor(scaling.mean, dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(scaling.scale, dtype=torch.float32))
         self.register_buffer("clip", torch.tensor(scaling.clip, dtype=torch.float32))
-        units = torch.tensor([_UNITS.get(name, 0.0) for name in INDICATORS])
-        self.register_buffer("units", units, persistent=False)  # given by the definition, not by training
-        self.register_buffer("of_price", units == 0.0, persistent=False)
+        factors = torch.tensor([_FACTORS.get(name, 0.0) for name in INDICATORS])
+        self.register_buffer("factors", factors, persistent=False)  # given by the definition, not by training
+        self.register_buffer("of_price", factors == 0.0, persistent=False)
         self.actor = _layers(STOCKS)
 
     def normalise(self, observation: Tensor) -> Tensor:
@@ -115,14 +114,15 @@ class Policy(nn.Module):
         """
         closes, value = observation[:, CLOSES], observation[:, VALUE : VALUE + 1]
         indicators = observation[:, INDICATOR_COLUMNS].reshape(-1, STOCKS, len(INDICATORS))
-        divisors = torch.where(self.of_price, closes.unsqueeze(2), self.units)
+        factors = torch.where(self.of_price, _inverse(closes).unsqueeze(2), self.factors)
+        of_value = _inverse(value)
         return torch.cat(
             [
-                _divided(closes, indicators[:, :, _SMA_200]),
-                _divided(indicators, divisors).flatten(1),
-                _divided(observation[:, CASH : CASH + 1], value),
+                closes * _inverse(indicators[:, :, _SMA_200]),
+                (indicators * factors).flatten(1),
+                observation[:, CASH : CASH + 1] * of_value,
                 value / SPEC.capital_usd,
-                _divided(observation[:, HOLDINGS] * closes, value),
+                observation[:, HOLDINGS] * closes * of_value,
                 observation[:, WEEKDAY:],
             ],
             dim=1,
@@ -131,7 +131,7 @@ class Policy(nn.Module):
     def prepare(self, observation: Tensor) -> Tensor:
         """Normalised, scaled and limited, float32 (batch, 803), of raw observations, float32 (batch, 803)."""
         scaled = (self.normalise(observation) - self.mean) / self.scale
-        return torch.minimum(torch.maximum(scaled, -self.clip), self.clip)
+        return torch.clamp(scaled, -self.clip, self.clip)
 
     def means(self, prepared: Tensor, first: Tensor) -> Tensor:
         """Float32 (batch, 50) in [-1, 1] of prepared observations and what the first layer made of them."""
