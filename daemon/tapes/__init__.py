@@ -4,3 +4,6 @@ from pathlib import Path
 
 BUNDLED_TAPE = Path(__file__).parent / "spy_synthetic_30.csv.gz"
 """Thirty made-up sessions of SPY in one-minute bars, which the demo plays."""
+
+DAILY_TAPE = Path(__file__).parent / "daily_synthetic_500.csv.gz"
+"""Five hundred made-up sessions of the 53 symbols of the daily desks in one-day bars."""

@@ -1,42 +1,56 @@
-"""Writes the bundled tape: `python -m daemon.tapes.make_synthetic [FILE]`. Made-up bars, and it says so on line one.
+"""Writes the bundled tapes: `python -m daemon.tapes.make_synthetic`. Made-up bars, and they say so on line one.
 
-The same seed and sessions give the same bytes everywhere (gzip's time stamp is 0), which a test holds it to.
+The same seed and sessions give the same bytes everywhere (gzip's time stamp is 0), which a test holds them to.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import sys
-from pathlib import Path
+from collections.abc import Iterable
 
-from daemon.shell.calendar import SessionCalendar
-from daemon.tapes import BUNDLED_TAPE
-from strategies.synthetic import synthetic_sessions
+from daemon.shell.calendar import SessionCalendar, midnight_ns
+from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
+from strategies import daily_rebalancer, regime_switcher
+from strategies.contract import Bar
+from strategies.synthetic import synthetic_days, synthetic_sessions
 
 SEED = 20241231
 FIRST_DATE, LAST_DATE = "2024-10-22", "2024-12-03"  # 30 sessions: the clocks change on 3 November, 29 November is half
 SYMBOL = "SPY"
+FIRST_DAY, LAST_DAY = "2022-12-05", "2024-11-29"  # 500 sessions
+DAILY_SYMBOLS = (*daily_rebalancer.SYMBOLS, *regime_switcher.SYMBOLS)
 
 
 def tape_bytes() -> bytes:
-    """The CSV.gz file: a comment line, a header, and a row a minute with prices in USD and volume in shares."""
+    """One-minute bars as CSV.gz: a comment line, a header, and a row a minute; prices in USD, volume in shares."""
     calendar = SessionCalendar.load(FIRST_DATE, LAST_DATE)
     sessions = [session for session in calendar.sessions if FIRST_DATE <= session.date <= LAST_DATE]
+    return _written(FIRST_DATE, LAST_DATE, synthetic_sessions(SEED, sessions, symbol=SYMBOL))
+
+
+def daily_tape_bytes() -> bytes:
+    """One-day bars of all symbols of the daily desks as CSV.gz, like the above; a row's start is midnight New York."""
+    calendar = SessionCalendar.load(FIRST_DAY, LAST_DAY)
+    starts = [midnight_ns(session.date) for session in calendar.sessions if FIRST_DAY <= session.date <= LAST_DAY]
+    return _written(FIRST_DAY, LAST_DAY, synthetic_days(SEED, DAILY_SYMBOLS, starts))
+
+
+def _written(first: str, last: str, bars: Iterable[Bar]) -> bytes:
     text = io.StringIO()
-    text.write(f"# synthetic bars, no market data: seed {SEED}, sessions {FIRST_DATE} to {LAST_DATE}\n")
+    text.write(f"# synthetic bars, no market data: seed {SEED}, sessions {first} to {last}\n")
     text.write("symbol,timestamp,open,high,low,close,volume\n")
-    for bar in synthetic_sessions(SEED, sessions, symbol=SYMBOL):
+    for bar in bars:
         prices = f"{bar.open:.2f},{bar.high:.2f},{bar.low:.2f},{bar.close:.2f}"
         text.write(f"{bar.symbol},{bar.start_ns},{prices},{bar.volume:.0f}\n")
     return gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0)
 
 
 def main() -> int:
-    """Write the tape to the file given, or to the bundled one."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else BUNDLED_TAPE
-    size = path.write_bytes(tape_bytes())
-    print(f"wrote {path}: {size:,} bytes")
+    """Write the bundled tapes."""
+    for path, data in ((BUNDLED_TAPE, tape_bytes()), (DAILY_TAPE, daily_tape_bytes())):
+        size = path.write_bytes(data)
+        print(f"wrote {path.name}: {size:,} bytes")
     return 0
 
 
