@@ -162,12 +162,16 @@ def _status(options: argparse.Namespace, console: Console) -> int:
         "equity",
         f"{book.equity:,.2f} USD, cash {book.cash:,.2f}, realised {book.realized:+,.2f}, fees {book.fees:,.2f}",
     )
-    for position in book.positions.values():
-        average = position.cost / position.quantity
+    for position in sorted(book.positions.values(), key=lambda held: held.symbol):
+        average, mark = position.cost / position.quantity, state.marks.get(position.symbol)
+        now = "" if mark is None else f", now {mark:.4f}"
         table.add_row(
             "position",
-            f"{position.quantity} {position.symbol} at {average:.4f}, since {new_york_text(position.opened_ns)}",
+            f"{position.quantity} {position.symbol} at {average:.4f}{now}, since {new_york_text(position.opened_ns)}",
         )
+    if state.basket.date:
+        given_up = ", ".join(f"{shares:+,} {symbol}" for symbol, shares in state.basket.given_up.items())
+        table.add_row("last basket", f"due {state.basket.date}, given up: {given_up or 'nothing'}")
     for order in state.orders.values():
         if order.working:
             limit = "market" if order.limit_price is None else order.limit_price

@@ -102,7 +102,7 @@ def _explain_work(reader: JournalReader, work: str | None, console: Console) -> 
     orders = (
         reader.query(
             "SELECT * FROM orders WHERE work = ? OR (? LIKE '%.' AND work LIKE ? || '%') "
-            "ORDER BY submitted_ns, client_order_id",
+            "ORDER BY submitted_ns, length(client_order_id), client_order_id",
             (work, work, work),
         )
         if work
