@@ -151,7 +151,8 @@ def test_a_policy_is_built_again_from_its_weights(stocks: Material, funds: Mater
 
 def test_probes_are_observations_of_accounts_that_trade(stocks: Material, funds: Material) -> None:
     found = stocks.probes(Fold(tuple(stocks.days), (), ()), 200, 1)
-    assert (found.shape, found.dtype) == ((200, 803), np.float32)
+    assert found.shape == (200, 803)
+    assert found.dtype == np.float32
     assert (found[:64, HOLDINGS] == 0.0).all()  # before anyone has traded
     assert (found[64:, HOLDINGS] > 0.0).any(axis=1).mean() > 0.8  # the others began anew at the span's end
     assert (found[:, CASH] >= 0.0).all()
