@@ -102,7 +102,8 @@ class Stage:
         path = self.folder / "config.toml"
         chosen = (LOOSE, UNENDING, QUICK, *self.tables, *tables)
         write_config(path, self.server, self.clock, self.state_dir, *chosen, models_dir=self.models_dir)
-        daemon = Daemon(["--config", str(path), *arguments], environment, self.folder / "log")
+        own = {"RUNTIME_DIRECTORY": str(self.folder / "run")}  # the host's folder of locks
+        daemon = Daemon(["--config", str(path), *arguments], {**own, **environment}, self.folder / "log")
         self.daemons.append(daemon)
         return daemon
 

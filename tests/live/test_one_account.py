@@ -1,0 +1,72 @@
+"""One account, one desk: a second daemon is refused on this host, and harmless from another one.
+
+Expected values: exit code 2 and the words of docs/OPERATIONS.md; the server's log of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
+from tests.live.daily_stage import HALF_DAY, daily_stage, swapping
+from tests.live.stage import KEYS, Stage, new_york_ns, until
+from tests.live_desk import LOOSE, Daemon, write_config
+
+RATE = 300.0
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the swapping policy."""
+    return swapping(tmp_path_factory.mktemp("swapping"))
+
+
+def second(played: Stage, folder: Path, environment: Mapping[str, str]) -> Daemon:
+    """Another daemon with the same keys and a state directory of its own."""
+    folder.mkdir()
+    tables = (LOOSE, *played.tables, {"desk": {"name": "other", "strategy": "regime_switcher"}})
+    path = write_config(
+        folder / "config.toml", played.server, played.clock, folder / "state", *tables, models_dir=played.models_dir
+    )
+    daemon = Daemon(["--config", str(path)], {**KEYS, **environment}, folder / "log")
+    played.daemons.insert(0, daemon)
+    return daemon
+
+
+def test_a_second_daemon_with_the_same_keys_is_refused_before_it_makes_anything(models: Path, tmp_path: Path) -> None:
+    with daily_stage(HALF_DAY, "08:55", RATE, tmp_path / "first", models) as played:
+        played.start()
+        played.until_true(lambda: played.journaled("BrokerReported") != [], "the first desk's report")
+        other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(played.folder / "run")})
+        assert other.wait(60) == 2
+        (line,) = [line for line in other.told() if line["event"] == "refused"]
+        for word in ("paper-1", str(played.state_dir), f"process {played.daemons[-1].pid}", "stop that one"):
+            assert word in line["problem"]
+        assert DEFAULT_KEY not in other.log.read_text()
+        assert DEFAULT_SECRET not in other.log.read_text()
+        assert not (tmp_path / "other" / "state").exists()
+        assert played.daemons[-1].returncode is None
+
+
+def test_a_second_daemon_on_another_host_never_agrees_with_the_broker_and_sends_nothing(
+    models: Path, tmp_path: Path
+) -> None:
+    with daily_stage(HALF_DAY, "08:55", RATE, tmp_path / "first", models) as played:
+        played.start()
+        played.until_true(lambda: played.journaled("BrokerReported") != [], "the first desk's report")
+        other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(tmp_path / "elsewhere")})
+        until(
+            lambda: any(line["event"] == "trade_stream_lost" for line in _told(other)), "the second stream is refused"
+        )
+        played.until_time(new_york_ns(HALF_DAY, "09:40"))
+        assert other.returncode is None
+        assert not any(line["event"] in ("order_submitted", "reconciled") for line in other.told())
+        epochs = {post["client_order_id"].split("-")[0] for post in played.posts()}
+        assert len(epochs) == 1
+
+
+def _told(daemon: Daemon) -> list[dict[str, object]]:
+    return daemon.told() if daemon.log.exists() else []
