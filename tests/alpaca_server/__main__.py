@@ -1,7 +1,7 @@
-"""Serve a recorded day by hand: `python -m tests.alpaca_server --bars FILE --speed N`.
+"""Serve recorded days by hand: `python -m tests.alpaca_server --bars FILE --accounts scalper,regime --speed N`.
 
-It prints (or writes, with --env) the environment that a daemon needs to trade here, then a line for every connection,
-refused request, order and fill, until SIGINT, SIGTERM or the tape's end. The keys are made up and no secret.
+It prints (or writes, with --env) the environment that each daemon needs to trade here, then a line for every
+connection, refused request, order and fill, until SIGINT, SIGTERM or the tape's end.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from aiohttp import web
 from strategies.contract import Session
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock
-from tests.alpaca_server.data_fields import rfc3339
+from tests.alpaca_server.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
 from tests.alpaca_server.market import MINUTE_NS, SECOND_NS, Market
 from tests.alpaca_server.server import AlpacaServer, LoggedRequest
 from tests.alpaca_server.tape import NEW_YORK
 from tests.alpaca_server.trade_stream import TradeStream
 
-BUNDLED = Path(__file__).resolve().parents[2] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
 BEFORE_OPEN_NS = 10 * MINUTE_NS
+BEFORE_OPEN_DAILY_NS = 40 * MINUTE_NS  # a daily desk decides before the open
 AFTER_CLOSE_NS = 60 * MINUTE_NS  # for what a daemon does at the end of a day
 LOOK_S = 0.5  # real seconds between two looks at the log of requests
 
@@ -35,11 +35,15 @@ LOOK_S = 0.5  # real seconds between two looks at the log of requests
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser("python -m tests.alpaca_server", description="Serve a recorded day as Alpaca would.")
-    made.add_argument("--bars", type=Path, default=BUNDLED, help="tape of minute bars, CSV(.gz) or Parquet")
+    made.add_argument("--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)")
+    made.add_argument("--accounts", metavar="NAMES", help=f"desks with an account of their own: {','.join(DESKS)}")
+    made.add_argument(
+        "--daily", type=Path, action="append", default=[], metavar="FILE", help="daily bars, Parquet (made up)"
+    )
     made.add_argument("--speed", type=float, default=60.0, help="simulated seconds a real second, above 0 (60)")
     made.add_argument("--date", help="session to begin with, YYYY-MM-DD (the tape's last); those before are history")
     made.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
-    made.add_argument("--env", type=Path, metavar="FILE", help="write the daemon's environment there, do not print it")
+    made.add_argument("--env", type=Path, metavar="FILE", help="write the environment there, of NAME to FILE.NAME")
     made.add_argument("--sim-start", help="where simulated time begins, ISO 8601 with a zone (10 min before the open)")
     return made
 
@@ -55,28 +59,12 @@ def start_ns(market: Market, day: str | None, moment: str | None) -> int:
     found = next((session for session in sessions if session.date == day), None) if day else sessions[-1]
     if found is None:
         raise ValueError(f"--date {day} is no session of the tape: expected {sessions[0].date} to {sessions[-1].date}")
-    return found.open_ns - BEFORE_OPEN_NS
+    return found.open_ns - (BEFORE_OPEN_NS if market.days is None else BEFORE_OPEN_DAILY_NS)
 
 
 def taped(market: Market) -> list[Session]:
     """The sessions of which the tape has bars."""
     return [session for session in market.sessions if market.closing_price(session.date) is not None]
-
-
-def environment(server: AlpacaServer) -> str:
-    """What a daemon's environment needs to trade here, as export lines: keys, addresses and the clock."""
-    clock, account = server.clock, server.account
-    names = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
-    variables = {
-        "APCA_API_KEY_ID": account.key,
-        "APCA_API_SECRET_KEY": account.secret,
-        **{f"RLTRADER_ALPACA__{name.upper()}": getattr(server, name) for name in names},
-        "RLTRADER_CLOCK__ANCHOR_UNIX_S": repr(clock.anchor_unix_s),
-        "RLTRADER_CLOCK__SIM_START": rfc3339(clock.sim_start_ns, NEW_YORK),
-        "RLTRADER_CLOCK__RATE": repr(clock.rate),
-        "RLTRADER_FEED__OPTIONS": "indicative",
-    }
-    return "".join(f"export {name}={value}\n" for name, value in variables.items())
 
 
 class ToldStream(TradeStream):
@@ -90,7 +78,8 @@ class ToldStream(TradeStream):
         say(
             self.server,
             f"order {update['event']}: {order['side']} {order['qty']} {order['symbol']} at {limit}{traded}; "
-            f"filled {order['filled_qty']} ({order['client_order_id']})",
+            f"filled {order['filled_qty']} ({order['client_order_id']})"
+            + (f" of {account.account_number}" if len(self.server.accounts) > 1 else ""),
         )
         super().publish(account, update)
 
@@ -115,17 +104,20 @@ class Lines(logging.Handler):
 
 async def look(server: AlpacaServer) -> None:
     """Print refused requests and the listeners of the trading stream as they change, for ever."""
-    seen, listening = 0, 0
+    seen = 0
+    listening = dict.fromkeys(server.accounts, 0)
     while True:
         await asyncio.sleep(LOOK_S)
         new, seen = server.requests[seen:], len(server.requests)
         for request in new:
             if not 200 <= request.status < 300:
                 say(server, refused(request))
-        now = server.trade_stream.listeners(server.account.key)
-        if now != listening:
-            say(server, f"trade stream: {now} listening")
-            listening = now
+        for key, account in server.accounts.items():
+            now = server.trade_stream.listeners(key)
+            if now != listening[key]:
+                of = f" of {account.account_number}" if len(server.accounts) > 1 else ""
+                say(server, f"trade stream{of}: {now} listening")
+                listening[key] = now
 
 
 def refused(request: LoggedRequest) -> str:
@@ -136,25 +128,26 @@ def refused(request: LoggedRequest) -> str:
 
 async def serve(options: argparse.Namespace) -> None:
     """Serve until a signal or the tape's end. Raises ValueError for options that do not fit the tape."""
-    market = Market.from_bars(options.bars)
+    names = names_of(options.accounts) if options.accounts else []
+    market = market_of(names, options.bars, options.daily)
     begin_ns = start_ns(market, options.date, options.sim_start)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     clock = SimClock.starting_now(begin_ns, options.speed)
-    server = AlpacaServer(market, clock)
+    accounts = accounts_of(names)
+    server = AlpacaServer(market, clock, accounts=accounts.values())
     server.trade_stream = ToldStream(server)
     stream_log = logging.getLogger("tests.alpaca_server")
     stream_log.addHandler(Lines(server))
     stream_log.setLevel(logging.INFO)
     async with server:
         await bind(server, options.port)
-        if options.env is None:
-            print(environment(server), flush=True)
-        else:
-            options.env.write_text(environment(server))
-            file = options.env if options.env.is_absolute() else f"./{options.env}"  # sh seeks a bare name in PATH
-            print(f"in another terminal: . {file} && .venv/bin/rltraderd --state-dir DIR\n", flush=True)
+        if not names:
+            tell(environment(server), options.env)
+        for name, account in accounts.items():
+            file = None if options.env is None else options.env.with_name(f"{options.env.name}.{name}")
+            tell(environment(server, account, DESKS[name].strategy), file)
         say(server, f"serving at {server.trading_url}, {options.speed:g} times real time; Ctrl-C ends it")
         looking = asyncio.create_task(look(server))
         end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
@@ -162,6 +155,16 @@ async def serve(options: argparse.Namespace) -> None:
             await asyncio.wait_for(stop.wait(), max(end_s, 0.0))
         looking.cancel()
         say(server, "stopped by a signal" if stop.is_set() else "the tape has ended")
+
+
+def tell(variables: str, file: Path | None) -> None:
+    """Print the environment, or write it to `file` and print how it is used."""
+    if file is None:
+        print(variables, flush=True)
+        return
+    file.write_text(variables)
+    named = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
+    print(f"in another terminal: . {named} && .venv/bin/rltraderd --state-dir DIR\n", flush=True)
 
 
 async def bind(server: AlpacaServer, port: int) -> None:

@@ -15,7 +15,7 @@ from decimal import Decimal
 
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.corporate_actions import Dividend
-from tests.alpaca_server.market import asset_id
+from tests.alpaca_server.option_listing import asset_id
 from tests.alpaca_server.orders import ZERO, Json, Order, money, multiplier, text
 from tests.alpaca_server.tape import NEW_YORK
 

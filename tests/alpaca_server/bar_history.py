@@ -134,6 +134,9 @@ def _period_ns(day: str, unit: str, count: int) -> int:
 def day_bar(server: AlpacaServer, symbol: str, session: Session, now_ns: int) -> Bar | None:
     """The bar of a session as traded, as far as it is known by now: the running one grows with its minutes."""
     market = server.market
+    late = {"stream": "rest", "symbol": symbol, "date": session.date}
+    if server.faults.waiting("day_bar_missing") and server.faults.take("day_bar_missing", late) is not None:
+        return None
     ended = now_ns >= session.close_ns + BAR_DELAY_NS
     taped = symbol in market.bars and symbol not in market.derived
     if market.days is not None and ended and not (taped and market.session_bars(session.date, symbol)):

@@ -16,7 +16,8 @@ from aiohttp import web
 from strategies.contract import Session
 from tests.alpaca_server.data_fields import rfc3339
 from tests.alpaca_server.data_queries import BadRequest, reply
-from tests.alpaca_server.market import SECOND_NS, Market, asset_id
+from tests.alpaca_server.market import SECOND_NS, Market
+from tests.alpaca_server.option_listing import asset_id
 from tests.alpaca_server.tape import NEW_YORK
 
 if TYPE_CHECKING:

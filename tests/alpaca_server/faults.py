@@ -44,6 +44,7 @@ KINDS: dict[str, str] = {
     "bar_late": "the bar is sent `delay_s` simulated seconds late",
     "bar_corrected": "an updated bar with other values (`shift` USD) follows at half past the next minute",
     "bar_gap": "the bar is never streamed; REST has it",
+    "day_bar_missing": "the daily bar is not in REST (name its `date` and `symbol` in `where`), as when it comes late",
     "quote_gap": "no quote is streamed",
     "quote_one_sided": "the quote has bid 0 (or `side` ask: ask 0)",
     "quote_crossed": "the quote's bid is above its ask",

@@ -7,22 +7,20 @@ alone (four in a minute: open, both extremes, close), so one price a point serve
 from __future__ import annotations
 
 import math
-import uuid
-import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from datetime import date
 from decimal import Decimal
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 from daemon.core import option_market
 from daemon.core.limits import Paper
 from strategies.contract import Bar, Session
+from tests.alpaca_server import option_listing
 from tests.alpaca_server.corporate_actions import effective_day
 from tests.alpaca_server.day_path import MinuteStarts
 from tests.alpaca_server.day_prices import DayPrices
+from tests.alpaca_server.option_listing import EXPIRIES
 from tests.alpaca_server.tape import calendar_sessions, cents, grid, new_york_date, price_path, read_bars
 
 SECOND_NS = 1_000_000_000
@@ -31,7 +29,6 @@ POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in th
 BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its end
 NEVER_NS = 2**63 - 1
 PENNY_SPREAD = Decimal("0.0001")  # of shares below 1.00 USD
-EXPIRIES = 10  # dates listed after a session's own
 LISTINGS_KEPT = 3  # a listing is a megabyte
 _EXPIRED_AFTER_NS = 8 * 3_600 * SECOND_NS  # the last quote of an expired contract stands until midnight
 
@@ -279,7 +276,7 @@ class Market:
             if len(self._listings) == LISTINGS_KEPT:
                 self._listings.pop(next(iter(self._listings)))
             self._listings[session_date] = (
-                [] if index is None or centre is None else list(self._list_contracts(index, centre))
+                [] if index is None or centre is None else option_listing.contracts(self, index, centre)
             )
         return self._listings[session_date]
 
@@ -289,44 +286,9 @@ class Market:
         if found is None or not self.is_listed(symbol, now_ns):
             return None
         index = max(bisect_right(self._opens, now_ns) - 1, 0)
-        return self._contract(index, self.sessions[self._dates[found.expiry]], found.right, int(found.strike))
-
-    def _list_contracts(self, index: int, centre: int) -> list[dict[str, Any]]:
-        strikes = range(max(1, centre - self.strikes_each_side), centre + self.strikes_each_side + 1)
-        expiries = self.sessions[index : index + EXPIRIES + 1]
-        return [
-            self._contract(index, expiry, right, strike)
-            for expiry in expiries
-            for right in (1, -1)
-            for strike in strikes
-        ]
-
-    def _contract(self, index: int, expiry: Session, right: int, strike: int) -> dict[str, Any]:
-        symbol = option_market.occ_symbol(self.symbol, expiry.date, right, Decimal(strike))
-        before = self.sessions[index - 1] if index else None
-        old = before is not None and self.is_listed(symbol, before.close_ns - 1)  # what is new today has no history
-        quote = self.quote(symbol, before.close_ns - 1) if before is not None and old else None
-        kind = "Call" if right > 0 else "Put"
-        return {
-            "id": asset_id(symbol),
-            "symbol": symbol,
-            "name": f"{self.symbol} {date.fromisoformat(expiry.date):%b %d %Y} {strike} {kind}",
-            "status": "active",
-            "tradable": True,
-            "expiration_date": expiry.date,
-            "root_symbol": self.symbol,
-            "underlying_symbol": self.symbol,
-            "underlying_asset_id": asset_id(self.symbol),
-            "type": kind.lower(),
-            "style": "american",
-            "strike_price": str(strike),
-            "multiplier": "100",
-            "size": "100",
-            "open_interest": str(500 + zlib.crc32(f"{self.seed}:{symbol}".encode()) % 20_000),
-            "open_interest_date": before.date if before is not None else None,
-            "close_price": None if quote is None else str((quote[0] + quote[1]) / 2),
-            "close_price_date": before.date if before is not None and quote is not None else None,
-        }
+        return option_listing.contract(
+            self, index, self.sessions[self._dates[found.expiry]], found.right, int(found.strike)
+        )
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -371,9 +333,3 @@ class Market:
         if index == len(bars) or bars[index].start_ns >= session.close_ns:
             return None
         return math.floor(bars[index].open + 0.5)
-
-
-@lru_cache(maxsize=65_536)
-def asset_id(symbol: str) -> str:
-    """The UUID of a symbol: always the same."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, symbol))

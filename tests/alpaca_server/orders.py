@@ -12,7 +12,7 @@ from typing import Any
 
 from daemon.core.option_market import parse_occ
 from tests.alpaca_server.clock import SECOND_NS
-from tests.alpaca_server.market import asset_id
+from tests.alpaca_server.option_listing import asset_id
 from tests.alpaca_server.tape import NEW_YORK
 
 ZERO = Decimal(0)

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from tests.alpaca_server.account import Account
-from tests.alpaca_server.market import asset_id
+from tests.alpaca_server.option_listing import asset_id
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.alpaca_server.trading_tape import (
     CALL,

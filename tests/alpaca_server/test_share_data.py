@@ -100,6 +100,16 @@ def test_a_day_without_a_trade_has_no_bar() -> None:
     assert len(found["AAA"]) == 6
 
 
+def test_a_daily_bar_that_comes_late_is_missing_until_then() -> None:
+    with desks(at("2024-06-04", 18)) as (server, _):
+        where = {"symbol": "AAA", "date": "2024-06-04"}
+        server.faults.add("day_bar_missing", until_ns=at("2024-06-04", 19), where=where)
+        found = bars(server, "AAA", "BBB")
+        assert (len(found["AAA"]), len(found["BBB"])) == (1, 2)
+        server.jump_to(at("2024-06-04", 19))
+        assert len(bars(server, "AAA")["AAA"]) == 2
+
+
 def test_a_new_name_has_the_whole_history_and_the_old_one_none_unless_asked_as_of_then() -> None:
     with desks(at("2024-06-05", 18)) as (server, _):
         assert len(bars(server, "OLD", "NEW")["OLD"]) == 3

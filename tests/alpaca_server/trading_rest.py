@@ -16,7 +16,7 @@ from aiohttp import web
 from tests.alpaca_server import order_changes, settlement
 from tests.alpaca_server.account import Account, Position
 from tests.alpaca_server.clock import SECOND_NS
-from tests.alpaca_server.market import asset_id
+from tests.alpaca_server.option_listing import asset_id
 from tests.alpaca_server.order_rules import mark
 from tests.alpaca_server.orders import TERMINAL, Json, Order, text
 from tests.alpaca_server.refusals import Refused, invalid, refusal
