@@ -18,7 +18,7 @@ import torch
 from daemon.core.limits import Trading
 from strategies.regime_switcher import EPISODE, HIDDEN, REGIMES, RegimeSwitcher
 from training.criteria import COSTS_TWICE, ONE_BAR_LATE
-from training.daily.dry_run import Desk, Policy, desk_before, dry_run
+from training.daily.dry_run import Desk, Policy, dry_run, under
 from training.daily.play import (
     SESSION_MIN,
     Forgetful,
@@ -46,6 +46,7 @@ NO_COSTS, COSTS_THRICE = "no costs", "costs x 3"
 SAME_CLOSE = "filled at the close it was decided on"
 RESET = f"hidden state reset every {EPISODE} days"
 RANDOM_RUNS = 5  # random traders whose median stands in the table of baselines
+HALVINGS = 8  # of the span in which the chance to move is looked for
 ACCOUNTS = 500  # of the tensor market, for random traders played at once
 _REGIME = {name: number for number, (name, _) in enumerate(REGIMES)}
 _FRACTIONS = "An account of fractions of shares that pays the costs of what it trades once and does not wait."
@@ -140,7 +141,7 @@ def owned(
             held = held + traded / np.where(opens[day] > 0.0, opens[day], 1.0)
         worth = float(held @ closes[day])
         result = SessionResult(
-            date=table.dates[day],
+            date=table.sessions[day].date,
             pnl_usd=cash + worth - before,
             trades=int(np.count_nonzero(traded)),
             wins=0,
@@ -231,14 +232,14 @@ def random_switchers(
 
 
 def _moves(like: Sequence[SessionResult], measure: Callable[[float], Sequence[SessionResult]]) -> float:
-    """The chance to move with which a random trader trades about as much as `like`; corrected three times."""
-    wanted, moves = _turnover(like), 1.0
-    for _ in range(3):
-        found = _turnover(measure(moves))
-        if found <= 0.0:
-            break
-        moves = min(moves * wanted / found, 1.0)
-    return moves
+    """The chance to move with which a random trader trades about as much as `like`, found by halving the span."""
+    wanted, low, high = _turnover(like), 0.0, 1.0
+    if _turnover(measure(high)) <= wanted:
+        return high
+    for _ in range(HALVINGS):
+        moves = (low + high) / 2
+        low, high = (moves, high) if _turnover(measure(moves)) < wanted else (low, moves)
+    return (low + high) / 2
 
 
 def _turnover(results: Sequence[SessionResult]) -> float:
@@ -267,8 +268,7 @@ def scenarios(policy: Policy, desk: Desk, pause: Callable[[], None] = _nothing) 
     recurrent = desk.strategy.spec.recurrent_shape is not None
     found: dict[str, Played] = {}
     for name, times in ((NO_COSTS, 0), (COSTS_TWICE, 2), (COSTS_THRICE, 3)):
-        other = desk_before(desk.table, _dates(desk), desk.strategy, with_costs(desk.trading, times))
-        found[name] = dry_run(policy, other)
+        found[name] = dry_run(policy, under(desk, with_costs(desk.trading, times)))
         pause()
     found[ONE_BAR_LATE] = dry_run(LateSwitcher(policy) if recurrent else LateRebalancer(policy), desk)
     pause()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -93,6 +94,11 @@ def desk_before(table: DailyTable, dates: Sequence[str], strategy: DailyStrategy
     return Desk(table, first, last, strategy, trading, machine.state, machine.market_state)
 
 
+def under(desk: Desk, trading: Trading) -> Desk:
+    """The same desk under other trading rules with the same paper cash: nothing was traded yet."""
+    return replace(desk, trading=trading, state=msgspec.structs.replace(desk.state, trading=trading))
+
+
 def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) -> Iterator[Event]:
     """The feed events of a session as a replay of daily bars has them; without `decide` nothing is due and printed.
 
@@ -135,7 +141,7 @@ def dry_run(policy: Policy, desk: Desk) -> Played:
         invested = 1.0 - float(after.book.cash) / equity if equity > 0.0 else 0.0
         results.append(
             SessionResult(
-                date=table.dates[day],
+                date=table.sessions[day].date,
                 pnl_usd=float(after.book.equity - before.book.equity),
                 trades=len(watch.orders),
                 wins=after.stats.wins - before.stats.wins,

@@ -47,7 +47,7 @@ def play_rebalancer(
         before = float(market.equity_usd)
         market.step(policy(market.observe()).clamp(-1.0, 1.0))
         orders = sum(int((side > 0).sum()) for side in market.traded)
-        results.append(_result(table.dates[day], before, orders, market))
+        results.append(_result(table.sessions[day].date, before, orders, market))
     return tuple(results)
 
 
@@ -71,7 +71,7 @@ def play_regime(
         before = float(market.equity_usd)
         logits, hidden = asked(market.observe(), hidden)
         market.step(logits.argmax(1))
-        results.append(_result(table.dates[day], before, int(market.moved.sum()), market))
+        results.append(_result(table.sessions[day].date, before, int(market.moved.sum()), market))
     return tuple(results)
 
 
