@@ -1,6 +1,6 @@
 """What a study found, as data: folds, trials, baselines. Written by the runs, read by statistics, report and promotion.
 
-Computes nothing. Money in USD, returns per session on the capital with which every session begins. A study is one JSON
+Computes nothing. Money in USD, returns per session on the capital with which that session begins. A study is one JSON
 file, so a report can be made again without training again.
 """
 
@@ -49,7 +49,7 @@ class Point(msgspec.Struct, frozen=True):
     kl: float  # nats
     clip_fraction: float
     explained_variance: float
-    validate_return: float  # net, sum over the validation sessions
+    validate_return: float  # net, over the validation sessions: a sum, or compounded where one account goes through
     validate_trades: int
 
 
@@ -58,7 +58,7 @@ class Trial(msgspec.Struct, frozen=True):
 
     fold: int  # index into the study's folds
     seed: int
-    reward: str
+    reward: str  # or the variant of the action that it was trained with
     steps: int  # trained
     seconds: float
     chosen_steps: int  # of the checkpoint with the best net return on validation
@@ -85,8 +85,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int = FORMAT
     strategy: str
-    network: str  # "mlp" or "lstm"
-    reward: str  # of the headline; other rewards among the trials are the ablation
+    network: str  # by its strategy's name for it
+    reward: str  # or variant, of the headline; others among the trials are the ablation
     capital_usd: float
     compounds: bool = False  # one account through all sessions of a fold, each with its own `capital_usd`
     code_version: str
