@@ -253,7 +253,7 @@ def _small_desk(rules: Trading) -> Machine:
 def test_a_desk_that_decides_before_the_close_buys_at_the_next_minute_s_price(tmp_path: Path) -> None:
     calendar = SessionCalendar.load(DATES[0], DATES[1])
     first, second = (session for session in calendar.sessions if session.date in DATES[:2])
-    moments = {first.open_ns: 100, first.open_ns + MINUTE: 100}
+    moments: dict[int, object] = {first.open_ns: 100, first.open_ns + MINUTE: 100}
     due_ns = second.close_ns - 10 * MINUTE
     moments |= {due_ns - MINUTE: 100, due_ns: Decimal("100.05"), due_ns + MINUTE: Decimal("100.01")}
     tape = tmp_path / "minutes.csv"
@@ -273,7 +273,7 @@ def test_a_desk_that_decides_before_the_close_buys_at_the_next_minute_s_price(tm
     machine.run(DailyTapeSource(tape, scan_daily(tape, SYMBOLS), calendar, rules.basket), answer, watch)
     # 100.01 x 1.0002 = 100.030002, rounded up; 10 of them cost 0.1 % of 1000.301
     assert fills == [(due_ns + MINUTE, Decimal("100.0301"), 10, Decimal("1.000301"))]
-    assert machine.state.book.cash == Decimal("10000") - Decimal("1000.301") - Decimal("1.000301")
+    assert machine.state.book.cash == Decimal(10000) - Decimal("1000.301") - Decimal("1.000301")
 
 
 STEPS = st.lists(st.integers(-60, 60), min_size=60, max_size=60)

@@ -14,9 +14,11 @@ from daemon.core.limits import Paper, Risk, Trading
 from daemon.core.machine import Divergence, Machine
 from daemon.core.paper import PaperBroker
 from daemon.core.paper_state import broker_snapshot
+from daemon.core.share_paper import SharePaperBroker
 from daemon.core.state import encode_state
 from daemon.core.step import Core, Step
 from strategies.contract import Bar, Session
+from tests.core.daily_desk import LAST_FRIDAY, Shelf
 from tests.core.desk import BUY_CALL, EXIT, HOLD, IDENTITY, MINUTE, MONDAY, SESSIONS, Pointer, logits
 
 RULES = Trading(paper=Paper(volatility_sessions=2), risk=Risk(orders_per_minute=50))
@@ -194,3 +196,48 @@ def test_an_order_leaves_the_machine_once_for_each_decision() -> None:
     assert desk.market_state is not None
     desk.run([broker_snapshot(desk.market_state, 0), *feed()], policy, watch)
     assert orders == ["e1-pointer-3-0-0", "e1-pointer-8-1-0"]
+
+
+def test_a_daily_desk_s_shares_fill_at_later_prints_and_the_two_books_agree_through_the_journal() -> None:
+    strategy: Any = Shelf()
+    rules = Trading(paper=Paper(cash_usd=Decimal(10000)))
+
+    def shelf() -> Machine:
+        core, broker = Core(strategy), SharePaperBroker(rules, strategy.spec.symbols)
+        return Machine(core, core.start(IDENTITY, rules), broker, broker.start())
+
+    def answer(ask: AskPolicy, now_ns: int) -> ev.PolicyAnswered:
+        goals = {1: (10.0, 0.0, 0.0), 2: (0.0, 20.0, 0.0)}[ask.decision]
+        return ev.PolicyAnswered(now_ns, ask.decision, goals, b"", "v1")
+
+    desk, seen = shelf(), list[ev.Event]()
+    days: list[ev.Event] = [ev.ModelVerified(0, "v1", "d", promoted=False, feed="sip")]
+    for number, session in enumerate(SESSIONS[:2]):
+        start, prices = session.open_ns, (ev.Price("AAA", Decimal(100 + number)), ev.Price("BBB", Decimal(50)))
+        bar = Bar("AAA", start - 570 * MINUTE, 100.0, 101.0, 99.0, 100.0, 1.0)
+        before = Bar("AAA", LAST_FRIDAY.open_ns - 570 * MINUTE, 100.0, 101.0, 99.0, 100.0, 1.0)
+        previous = (LAST_FRIDAY, *SESSIONS[:number])
+        days += [ev.SessionScheduled(start - 30 * MINUTE, session, SESSIONS[number + 1 :], previous)]
+        days += [ev.BarClosed(start - 30 * MINUTE, before)] if number == 0 else []
+        days += [
+            ev.RebalanceDue(start - 15 * MINUTE, session.date),
+            ev.PricesPrinted(start, session.date, opening=True, prices=prices),
+            ev.PricesPrinted(start + MINUTE, session.date, opening=False, prices=prices),
+            ev.BarClosed(session.close_ns, bar),
+            ev.SessionEnded(session.close_ns, session.date),
+        ]
+    desk.run([broker_snapshot(desk.market_state, 0), *days], answer, lambda event, _: seen.append(event))
+    fills = [(f.symbol, f.side, f.quantity, f.price, f.filled_ns) for f in seen if isinstance(f, ev.OrderFilled)]
+    monday, tuesday = (session.open_ns for session in SESSIONS[:2])
+    assert fills == [
+        ("AAA", +1, 10, Decimal("100.0200"), monday + MINUTE),
+        ("AAA", -1, 10, Decimal("101.0000"), tuesday),
+        ("BBB", +1, 20, Decimal("50.0100"), tuesday + MINUTE),
+    ]
+    # 10,000 - 1,000.20 - 1.0002, + 1,010 - 1.01, - 1,000.20 - 1.0002
+    assert desk.state.book.cash == desk.market_state.cash == Decimal("9006.589600")
+    again = shelf()
+    for event in seen:
+        again.reapply(event)
+    assert encode_state(again.state) == encode_state(desk.state)
+    assert (again.market_state, list(again.queue)) == (desk.market_state, [])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +16,23 @@ from hypothesis import strategies as st
 import daemon.core
 import strategies
 from daemon.core.effects import AskPolicy
+from daemon.core.events import QuotesReceived
+from daemon.core.limits import Paper, Trading
 from daemon.core.machine import Machine
-from daemon.core.state import encode_state
+from daemon.core.paper import PaperBroker
+from daemon.core.quote_paper import QuotePaperBroker
+from daemon.core.share_paper import SharePaperBroker
+from daemon.core.state import Identity, encode_state
 from daemon.shell.journal import FILE, JournalError, JournalReader, encode_effects, encode_event
-from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover, restore, snapshot_of
+from daemon.shell.recovery import (
+    Recovered,
+    adopt_trading,
+    code_digest,
+    fresh_machine,
+    recover,
+    restore,
+    snapshot_of,
+)
 from daemon.wiring import first_trading, identity_of
 from strategies.registry import strategy as strategy_named
 from tests.shell.desk_run import Crash, Desk, chained, execute, read_models, table, tape_rows, verified, write_tape
@@ -102,6 +117,39 @@ def test_a_snapshot_waits_for_what_is_under_way(whole: Path, tmp_path: Path) -> 
     assert len(machine.queue) > 0
     with pytest.raises(ValueError, match="caused events are still to come"):
         snapshot_of(machine, 1, "c0de")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "mode", "market", "quotes"),
+    [
+        ("option_scalper", "replay", PaperBroker, True),
+        ("option_scalper", "dry_run", QuotePaperBroker, False),
+        ("regime_switcher", "replay", SharePaperBroker, True),
+        ("regime_switcher", "dry_run", SharePaperBroker, False),
+    ],
+)
+def test_the_paper_broker_suits_strategy_and_mode_and_lives_by_the_state_s_rules(
+    strategy: str, mode: str, market: type[Any], quotes: bool
+) -> None:
+    identity = Identity(mode, "paper", strategy, "e", "sip")
+    machine = fresh_machine(strategy_named(strategy), identity, Trading(paper=Paper(cash_usd=Decimal(77))))
+    assert type(machine.market) is market
+    assert (QuotesReceived in machine.caused) is quotes  # on a live feed they come from outside
+    assert machine.market_state.cash == 77
+    other = fresh_machine(strategy_named(strategy), identity, Trading())
+    restore(other, snapshot_of(machine, 1, "c0de"))
+    assert other.market_state == machine.market_state
+    assert type(other.market) is market
+    assert other.market is not None
+    assert other.market.start().cash == 77
+
+
+def test_with_a_real_broker_there_is_no_paper_one() -> None:
+    machine = fresh_machine(
+        strategy_named("regime_switcher"), Identity("live", "a", "regime_switcher", "e", "sip"), Trading()
+    )
+    adopt_trading(machine)
+    assert (machine.market, machine.market_state) == (None, None)
 
 
 def test_the_code_version_is_a_digest_over_the_sources_that_decide() -> None:

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.console import Console
 from daemon.core.limits import Trading
 from daemon.core.state import Book, Halt, Identity, Model, RiskState, State, Stats
 from daemon.shell.latency import Latency
-from daemon.shell.summary import BLOCKS, Summary, show, sparkline, summarise
+from daemon.shell.summary import BLOCKS, Daily, Summary, daily_figures, show, sparkline, summarise
 
 ACTIONS = ("HOLD", "BUY_CALL")
 META = {"tape": "t.csv", "synthetic": "synthetic bars"}
@@ -81,6 +82,42 @@ def test_the_summary_holds_the_states_counts_and_the_runs_times() -> None:
 def test_a_run_of_no_time_and_no_decision_divides_nothing() -> None:
     told = summary(wall_s=0.0, counted=False)
     assert (told.bars_per_s, told.actions) == (0.0, {"HOLD": 0, "BUY_CALL": 0})
+
+
+def test_a_daily_desk_s_figures_are_worked_out_by_hand() -> None:
+    closes = [("2024-07-01", 100.0), ("2024-07-02", 110.0), ("2024-07-03", 99.0), ("2024-07-05", 121.0)]
+    # returns 0.1, -0.1, 2/9: mean 2/27, deviation sqrt(((7/270)^2 + (47/270)^2 + (4/27)^2) / 2)
+    mean, deviation = 2 / 27, (((7 / 270) ** 2 + (47 / 270) ** 2 + (40 / 270) ** 2) / 2) ** 0.5
+    told = daily_figures(closes)
+    assert (told.sessions, told.first, told.last) == (3, "2024-07-02", "2024-07-05")
+    assert told.annual_return == pytest.approx(1.21 ** (252 / 3) - 1)
+    assert told.sharpe == pytest.approx(mean / deviation * 252**0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("equities", [(), (100.0,), (100.0, 100.0), (100.0, 100.0, 100.0)])
+def test_a_daily_desk_that_earned_nothing_has_figures_of_zero(equities: tuple[float, ...]) -> None:
+    told = daily_figures([(f"2024-07-0{day}", equity) for day, equity in enumerate(equities, 1)])
+    assert (told.sessions, told.annual_return, told.sharpe) == (max(len(equities) - 1, 0), 0.0, 0.0)
+    assert daily_figures([("2024-07-01", 5.0), ("2024-07-02", 0.0)]).annual_return == -1.0
+
+
+def test_the_readable_form_of_a_daily_desk_counts_sessions() -> None:
+    console = Console(width=160, record=True, file=None, quiet=False, force_terminal=False)
+    shown = msgspec.structs.replace(summary(), actions={}, daily=Daily(68, "2020-12-31", "2021-04-09", 0.1522, 1.211))
+    with console.capture() as captured:
+        show(console, shown, [Decimal(1)])
+        show(console, msgspec.structs.replace(shown, daily=Daily(0, "", "", 0.0, 0.0), decisions=0), [Decimal(1)])
+    text = captured.get()
+    for part in (
+        "68 with decisions, 2020-12-31 to 2021-04-09",
+        "+15.22% a year, Sharpe ratio 1.21",
+        "│ 5 ",
+        "none decided for",
+        "│ none",
+    ):
+        assert part in text, part
+    assert msgspec.to_builtins(shown)["daily"]["sessions"] == 68
+    assert msgspec.to_builtins(summary())["daily"] is None
 
 
 def test_a_sparkline_rises_and_falls_with_the_values() -> None:
