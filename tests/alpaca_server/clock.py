@@ -9,6 +9,7 @@ import asyncio
 import time
 
 SECOND_NS = 1_000_000_000
+NAP_S = 0.5  # real seconds, the longest sleep before the clock is read again: a jump delays a sleeper by no more
 
 
 class SimClock:
@@ -41,7 +42,7 @@ class SimClock:
         return self.sim_start_ns + int((time.time() - self.anchor_unix_s) * self.rate * SECOND_NS)
 
     def jump_to(self, ns: int) -> None:
-        """Show `ns` from now on; whoever already sleeps on this clock does not notice."""
+        """Show `ns` from now on; whoever already sleeps on this clock notices within `NAP_S`."""
         self.anchor_unix_s, self.sim_start_ns = time.time(), ns
 
     def real_s(self, sim_ns: int) -> float:
@@ -51,9 +52,9 @@ class SimClock:
     async def sleep_until(self, ns: int) -> None:
         """Return as soon as the simulated time is `ns` or later; at once (after one loop turn) when it already is."""
         left_ns = ns - self.now_ns()
-        await asyncio.sleep(max(self.real_s(left_ns), 0.0))
-        if left_ns > 0:  # the loop's clock and Unix time may differ by a little
-            await self.sleep_until(ns)
+        await asyncio.sleep(min(max(self.real_s(left_ns), 0.0), NAP_S))
+        while (left_ns := ns - self.now_ns()) > 0:  # the loop's clock and Unix time may differ by a little
+            await asyncio.sleep(min(self.real_s(left_ns), NAP_S))
 
     async def sleep(self, sim_ns: int) -> None:
         """Sleep for a simulated span of `sim_ns` nanoseconds."""
