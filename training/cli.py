@@ -97,7 +97,9 @@ def parser() -> argparse.ArgumentParser:
         usage="%(prog)s --strategy NAME --bars FILE --out STORE [options]\n       %(prog)s COMMAND [options]",
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="other commands (each with its own --help):\n"
+        epilog="what each strategy has, its default first:\n"
+        + "\n".join(f"  {name:<17} {_offered(kind(name))}" for name in STRATEGIES)
+        + "\n\nother commands (each with its own --help):\n"
         + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items()),
     )
     what = found.add_argument_group("what to train on")
@@ -106,14 +108,12 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--out", required=True, type=Path, metavar="STORE", help="model store, such as onnx_models")
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
     how = found.add_argument_group("how to train")
-    named = "steps and coefficients that go together; each strategy has its own (its first)"
-    how.add_argument("--preset", metavar="NAME", help=named)
+    how.add_argument("--preset", metavar="NAME", help="steps and coefficients that go together: see below")
     how.add_argument("--steps", type=int, help="transitions of each trial (the preset's)")
     how.add_argument("--seed", type=int, default=1, help="of the first trial (%(default)s)")
     how.add_argument("--seeds", type=int, default=1, help="how many, one after the other (%(default)s)")
-    how.add_argument("--network", metavar="NAME", help="each strategy has its own (its first)")
-    variant = "or variant of the action; each strategy has its own (its first)"
-    how.add_argument("--reward", metavar="NAME", help=variant)
+    how.add_argument("--network", metavar="NAME", help="see below")
+    how.add_argument("--reward", metavar="NAME", help="or size of an action: see below")
     how.add_argument("--coefficients", type=Path, metavar="FILE", help="of PPO, as `search` writes them (the preset's)")
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
     early = "stop early after so many looks at the validation sessions without a better one (never)"
@@ -141,6 +141,12 @@ def parser() -> argparse.ArgumentParser:
     proof = "outputs of the original that the imported policy must give again; see training/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
     return found
+
+
+def _offered(known: Kind) -> str:
+    """What a strategy has, in one line."""
+    names = (("preset", tuple(known.presets)), ("network", known.networks), ("reward", known.variants))
+    return "  ".join(f"--{option} {'|'.join(values)}" for option, values in names)
 
 
 def settings_from(chosen: argparse.Namespace) -> Settings:
