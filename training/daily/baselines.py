@@ -7,13 +7,14 @@ account of fractions at the same opens and costs, paid once. Random traders play
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import fsum
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.regime_switcher import EPISODE, HIDDEN, REGIMES, RegimeSwitcher
@@ -47,6 +48,7 @@ SAME_CLOSE = "filled at the close it was decided on"
 RESET = f"hidden state reset every {EPISODE} days"
 RANDOM_RUNS = 5  # random traders whose median stands in the table of baselines
 HALVINGS = 8  # of the span in which the chance to move is looked for
+MEASURED = 32  # random traders whose mean turnover is compared with the policy's
 ACCOUNTS = 500  # of the tensor market, for random traders played at once
 _REGIME = {name: number for number, (name, _) in enumerate(REGIMES)}
 _FRACTIONS = "An account of fractions of shares that pays the costs of what it trades once and does not wait."
@@ -173,6 +175,14 @@ def _to_equal(cash: float, held: Float64Array, opens: Float64Array, there: BoolA
 # --- random traders -----------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """What many random traders did: the mean of a session's traded value over the equity before it, and their P&L."""
+
+    turnover: float
+    totals: tuple[float, ...]  # USD, of each
+
+
 def random_rebalancers(
     policy: Played, desk: Desk, draws: int, seed: int, pause: Callable[[], None] = _nothing
 ) -> tuple[Played, tuple[float, ...]]:
@@ -180,80 +190,75 @@ def random_rebalancers(
 
     The one is the median of a few by net P&L; totals are net P&L in USD over all of the desk's sessions.
     """
-    dates, variant = _dates(desk), variant_of(desk.trading)
+    table, rules, variant = desk.table, desk.trading, variant_of(desk.trading)
 
-    def played(trader: RandomRebalancer) -> Sequence[SessionResult]:
-        return play_rebalancer(trader, desk.table, dates, desk.trading, variant=variant)
+    def crowd(count: int, nth: int, moves: float) -> Crowd:
+        market = RebalancerMarket(table, desk.first, desk.last, rules, count=count, variant=variant, draws=False)
+        trader, unseen = RandomRebalancer(seed + nth, moves), torch.empty(count, 0)
+        return _crowd(market, lambda: trader(unseen), desk)
 
-    moves = _moves(policy.sessions, lambda part: played(RandomRebalancer(seed, part)))
+    moves = _moves(policy.sessions, lambda part: crowd(MEASURED, 0, part).turnover)
     pause()
-    pnl = {nth: _total(played(RandomRebalancer(seed + nth, moves))) for nth in range(RANDOM_RUNS)}
-    median = sorted(pnl, key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]
-    pause()
-    totals: list[float] = []
-    trader = RandomRebalancer(seed + RANDOM_RUNS, moves)
-    while len(totals) < draws:
-        market = RebalancerMarket(
-            desk.table, desk.first, desk.last, desk.trading, count=ACCOUNTS, variant=variant, draws=False
-        )
-        empty = torch.empty(ACCOUNTS, 0)
-        for _ in dates:
-            market.step(trader(empty))
-        totals.extend(_totals(market, desk))
-        pause()
-    return dry_run(RandomRebalancer(seed + median, moves), desk), tuple(totals[:draws])
+    median = _median(lambda nth: crowd(1, nth, moves))
+    totals = _draw(draws, lambda nth: crowd(ACCOUNTS, RANDOM_RUNS + nth, moves), pause)
+    return dry_run(RandomRebalancer(seed + median, moves), desk), totals
 
 
 def random_switchers(
     policy: Played, desk: Desk, draws: int, seed: int, pause: Callable[[], None] = _nothing
 ) -> tuple[Played, tuple[float, ...]]:
     """As `random_rebalancers`, for regimes; the totals are those of weights, not of whole shares."""
-    dates = _dates(desk)
+    table, rules = desk.table, desk.trading
 
-    def played(trader: RandomSwitcher) -> Sequence[SessionResult]:
-        return play_regime(trader, desk.table, dates, desk.trading)
+    def crowd(count: int, nth: int, moves: float) -> Crowd:
+        market = RegimeMarket(table, desk.first, desk.last, rules, count=count, episode=None, draws=False)
+        trader, unseen, hidden = RandomSwitcher(seed + nth, moves), torch.empty(count, 0), torch.empty(count, HIDDEN)
+        return _crowd(market, lambda: trader(unseen, hidden)[0].argmax(1), desk)
 
-    moves = _moves(policy.sessions, lambda part: played(RandomSwitcher(seed, part)))
+    moves = _moves(policy.sessions, lambda part: crowd(MEASURED, 0, part).turnover)
     pause()
-    pnl = {nth: _total(played(RandomSwitcher(seed + nth, moves))) for nth in range(RANDOM_RUNS)}
-    median = sorted(pnl, key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]
-    totals: list[float] = []
-    trader = RandomSwitcher(seed + RANDOM_RUNS, moves)
-    while len(totals) < draws:
-        market = RegimeMarket(
-            desk.table, desk.first, desk.last, desk.trading, count=ACCOUNTS, episode=None, draws=False
-        )
-        empty, hidden = torch.empty(ACCOUNTS, 0), torch.empty(ACCOUNTS, HIDDEN)
-        for _ in dates:
-            market.step(trader(empty, hidden)[0].argmax(1))
-        totals.extend(_totals(market, desk))
-        pause()
-    return dry_run(RandomSwitcher(seed + median, moves), desk), tuple(totals[:draws])
+    median = _median(lambda nth: crowd(1, nth, moves))
+    totals = _draw(draws, lambda nth: crowd(ACCOUNTS, RANDOM_RUNS + nth, moves), pause)
+    return dry_run(RandomSwitcher(seed + median, moves), desk), totals
 
 
-def _moves(like: Sequence[SessionResult], measure: Callable[[float], Sequence[SessionResult]]) -> float:
-    """The chance to move with which a random trader trades about as much as `like`, found by halving the span."""
-    wanted, low, high = _turnover(like), 0.0, 1.0
-    if _turnover(measure(high)) <= wanted:
+def _crowd(market: RebalancerMarket | RegimeMarket, act: Callable[[], Tensor], desk: Desk) -> Crowd:
+    """Play all accounts of a market over the desk's sessions."""
+    days = range(desk.first, desk.last + 1)
+    turnover = 0.0
+    for _ in days:
+        before = market.equity_usd
+        market.step(act())
+        turnover += float((market.traded_usd / before).mean())
+    pnl = market.closing_usd[0] - float(desk.trading.paper.cash_usd)
+    return Crowd(turnover / len(days), tuple(round(value, 2) for value in pnl.tolist()))
+
+
+def _moves(like: Sequence[SessionResult], measure: Callable[[float], float]) -> float:
+    """The chance to move with which random traders trade about as much as `like`, found by halving the span."""
+    wanted = fsum(r.premium_usd / r.capital_usd for r in like if r.capital_usd > 0.0) / len(like)
+    low, high = 0.0, 1.0
+    if measure(high) <= wanted:
         return high
     for _ in range(HALVINGS):
         moves = (low + high) / 2
-        low, high = (moves, high) if _turnover(measure(moves)) < wanted else (low, moves)
+        low, high = (moves, high) if measure(moves) < wanted else (low, moves)
     return (low + high) / 2
 
 
-def _turnover(results: Sequence[SessionResult]) -> float:
-    """The mean of a session's traded value over the equity before it."""
-    return fsum(r.premium_usd / r.capital_usd for r in results if r.capital_usd > 0.0) / len(results)
+def _median(play: Callable[[int], Crowd]) -> int:
+    """The number of the random trader, of the first few, whose P&L is in the middle."""
+    pnl = [play(nth).totals[0] for nth in range(RANDOM_RUNS)]
+    return sorted(range(RANDOM_RUNS), key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]
 
 
-def _total(results: Sequence[SessionResult]) -> float:
-    return fsum(result.pnl_usd for result in results)
-
-
-def _totals(market: RebalancerMarket | RegimeMarket, desk: Desk) -> list[float]:
-    pnl = market.closing_usd[0] - float(desk.trading.paper.cash_usd)
-    return [round(value, 2) for value in pnl.tolist()]
+def _draw(draws: int, play: Callable[[int], Crowd], pause: Callable[[], None]) -> tuple[float, ...]:
+    """The P&L of this many random traders, a crowd at a time."""
+    totals: list[float] = []
+    while len(totals) < draws:
+        totals.extend(play(len(totals) // ACCOUNTS).totals)
+        pause()
+    return tuple(totals[:draws])
 
 
 # --- the same policy under other conditions -----------------------------------------------------------------------
