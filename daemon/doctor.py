@@ -20,7 +20,9 @@ from pathlib import Path
 
 from daemon.alpaca_parts import accesses
 from daemon.config import ADDRESSES, EXIT_CODE, Credentials, Settings
+from daemon.core.state import as_daily
 from daemon.live_start import DRY_RUN, Live, clock_of, prepare_live
+from daemon.shell.account_lock import AccountLock, Holder, lock_folder
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.lanes import account_lanes, market_lane
 from daemon.shell.alpaca.market_data import MarketData
@@ -32,6 +34,7 @@ from daemon.shell.clock import SECOND_NS, Clock, skew_ns
 from daemon.shell.journal import FILE, JournalError
 from daemon.shell.model_store import ModelError
 from daemon.shell.state_dir import StateDirError, check_identity, locked_by, peek
+from strategies.registry import strategy
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 FREE_MIB_LEAST = 500
@@ -71,11 +74,13 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     found.append(_addresses(settings))
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, _calendar(clock), *_state_dir(settings, live)]
+    if not dry_run:
+        found += _other_desk(settings, keys)
     lanes = (*account_lanes(clock), market_lane(clock))
     try:
         _, read_access, data_access = accesses(settings, keys)
         reads, data = TradingReads(read_access, lanes[1]), MarketData(data_access, lanes[2])
-        account = await _account(settings, reads, dry_run=dry_run)
+        account = await _account(settings, reads, dry_run=dry_run, shares=_trades_shares(settings))
         found += account
         if account[0].verdict != FAIL:
             found.append(await _skew(settings, reads, clock))
@@ -162,6 +167,18 @@ def _journal(path: Path, live: Live | None) -> Finding:
     return Finding("state directory", OK, f"{path}: " + ("resumes a journal" if meta else "new"))
 
 
+def _other_desk(settings: Settings, keys: Credentials) -> list[Finding]:
+    """A line when another desk of this host trades the account of these keys: this one would be refused."""
+    folder, path = lock_folder(), settings.paths.state_dir
+    try:
+        if not folder.is_dir() or locked_by(path):  # nobody has locked anything, or this desk runs
+            return []
+    except OSError:  # the line about the state directory says it
+        return []
+    lock = AccountLock(folder, Holder(settings.desk.name, str(path.absolute()), 0), settings.address("trading_url"))
+    return [Finding("account lock", FAIL, problem)] if (problem := lock.taken(keys.key)) else []
+
+
 def _permissions(path: Path) -> Finding:
     """A folder that others cannot enter keeps everything in it, whatever its files allow."""
     there = [file for file in (path, path / FILE) if file.exists()]
@@ -172,8 +189,12 @@ def _permissions(path: Path) -> Finding:
     return Finding("permissions", OK, "the state directory is closed to other users")
 
 
-async def _account(settings: Settings, reads: TradingReads, *, dry_run: bool) -> list[Finding]:
-    """Keys of the right environment, the account's number, status and options level."""
+def _trades_shares(settings: Settings) -> bool:
+    return as_daily(strategy(settings.desk.strategy)) is not None
+
+
+async def _account(settings: Settings, reads: TradingReads, *, dry_run: bool, shares: bool) -> list[Finding]:
+    """Keys of the right environment, the account's number, status and, for a desk of options, their level."""
     try:
         account = await reads.account()
     except Refused as refused:
@@ -192,7 +213,8 @@ async def _account(settings: Settings, reads: TradingReads, *, dry_run: bool) ->
         found.append(Finding("account", FAIL, f"it may not trade: {why}: see its page at the broker"))
     else:
         found.append(Finding("account", OK, f"ACTIVE, {cash} USD of cash, equity {account.get('equity')} USD"))
-    found.append(_options_level(account, dry_run=dry_run))
+    if not shares:
+        found.append(_options_level(account, dry_run=dry_run))
     return found
 
 
@@ -225,8 +247,8 @@ async def _skew(settings: Settings, reads: TradingReads, clock: Clock) -> Findin
 
 async def _feeds(settings: Settings, data: MarketData, clock: Clock) -> list[Finding]:
     """Whether the keys may read the configured feeds: a quote of the underlying, and recent bars."""
-    from strategies.registry import strategy
-
+    if _trades_shares(settings):
+        return await _share_feeds(settings, data, clock)
     symbol = strategy(settings.desk.strategy).spec.symbols[0]
     now_ns = clock.now_ns()
 
@@ -252,6 +274,29 @@ async def _feeds(settings: Settings, data: MarketData, clock: Clock) -> list[Fin
         await _entitled("history", bars, cure),
         await _entitled(f"options {settings.feed.options}", options, "subscribe to it, or set feed.options"),
     ]
+
+
+async def _share_feeds(settings: Settings, data: MarketData, clock: Clock) -> list[Finding]:
+    """The same for all shares of a daily desk: a quote and a daily bar of the last days of each."""
+    symbols, feed = strategy(settings.desk.strategy).spec.symbols, settings.feed.name
+    now_ns = clock.now_ns()
+
+    async def quotes() -> str:
+        return f"quotes of {len(await data.latest_quotes(symbols, feed))} of {len(symbols)} symbols"
+
+    cure = "subscribe to it, or set feed.name"
+    found = [await _entitled(f"feed {feed}", quotes, cure)]
+    bars: dict[str, list[Raw]] = {}
+
+    async def days() -> str:
+        bars.update(await data.day_bars(symbols, now_ns - 7 * DAY_NS, now_ns - DAY_NS, feed))
+        return f"daily bars of {len(bars)} of {len(symbols)} symbols in the last days"
+
+    history = await _entitled("history", days, cure)
+    if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
+        told = f"{history.told}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
+        history = Finding("history", WARN, told)
+    return [*found, history]
 
 
 async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> Finding:

@@ -351,7 +351,10 @@ def account_lock(live: Live) -> AccountLock:
     settings = live.settings
     holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
     lock = AccountLock(lock_folder(), holder, settings.address("trading_url"))
-    if not live.dry_run and not locked_by(settings.paths.state_dir):  # else the directory's own refusal says more
+    running = ""
+    with contextlib.suppress(OSError):  # the directory's own refusal says more, here and where it is locked
+        running = locked_by(settings.paths.state_dir)
+    if not live.dry_run and not running:
         lock.claim_key(live.credentials.key)
     return lock
 

@@ -19,6 +19,7 @@ import pytest
 
 from daemon import cli
 from daemon.lean import with_pandas
+from daemon.shell.account_lock import AccountLock, Holder
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.journal import FILE
 from daemon.shell.state_dir import open_state_dir
@@ -29,6 +30,8 @@ from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
 from tests.alpaca_server.serving import Serving, serving
 from tests.alpaca_server.tape import calendar_sessions, new_york_date, read_bars
+from tests.live.daily_stage import made_up, swapping
+from tests.live.stage import new_york_ns
 from tests.live_desk import write_config
 
 HOUR_NS = 3_600 * 10**9
@@ -314,6 +317,53 @@ def test_before_any_quote_the_options_are_not_checked(
     assert desk.told["feed sip"] == ("ok", "no quote yet")
     assert desk.told["options indicative"][0] == "warn"
     assert desk.told["options indicative"][1].startswith("not checked, there is no quote of the underlying now")
+
+
+# --- a daily desk -------------------------------------------------------------------------------------------------
+
+
+def daily_desk(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, **scripted: Any
+) -> contextlib.AbstractContextManager[Desk]:
+    """A host whose desk is the switcher, at nine o'clock of 2024-07-03, and its table of the configuration."""
+    days = made_up(**scripted)
+    market = Market((), "SPY", sessions=days.sessions, days=days)
+    account = Account(DEFAULT_KEY, DEFAULT_SECRET, level=0)
+    return desk_at(market, new_york_ns("2024-07-03", "09:00"), folder, capsys, monkeypatch, accounts=(account,))
+
+
+def test_a_daily_desk_needs_its_shares_and_no_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = swapping(tmp_path / "models")
+    tables: Table = {"desk": {"strategy": "regime_switcher"}, "paths": {"models_dir": str(store)}}
+    with daily_desk(tmp_path, capsys, monkeypatch) as desk:
+        desk.check(tables, code=0)
+    assert [subject for subject in desk.order if "options" in subject] == []
+    assert desk.told["feed sip"] == ("ok", "quotes of 3 of 3 symbols")
+    assert desk.told["history"] == ("ok", "daily bars of 3 of 3 symbols in the last days")
+
+
+def test_a_share_without_bars_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = swapping(tmp_path / "models")
+    tables: Table = {"desk": {"strategy": "regime_switcher"}, "paths": {"models_dir": str(store)}}
+    with daily_desk(tmp_path, capsys, monkeypatch, delisted={"IWM": "2024-06-03"}) as desk:
+        desk.check(tables, code=0)
+    assert desk.told["history"][0] == "warn"
+    assert "none of IWM: halted, delisted or renamed" in desk.told["history"][1]
+
+
+def test_keys_that_another_desk_of_the_host_uses_fail(desk: Desk, tmp_path: Path) -> None:
+    desk.monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    other = AccountLock(tmp_path / "run", Holder("other", "/elsewhere", 4711), desk.server.trading_url)
+    other.claim_key(DEFAULT_KEY)
+    desk.check(code=2)
+    assert desk.verdicts("FAIL") == ["account lock"]
+    assert "other, state directory /elsewhere, process 4711" in desk.told["account lock"][1]
+    other.close()
+    desk.check(code=0)
 
 
 # --- the host -----------------------------------------------------------------------------------------------------

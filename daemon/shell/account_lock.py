@@ -67,6 +67,20 @@ class AccountLock:
         """Lock the account of this number; does nothing when it is held already. Raises as `claim_key`."""
         self._claim(_Claim(f"account {number} at {self._service}", self._digest("number", number)))
 
+    def taken(self, key: str) -> str:
+        """Who else holds the account that this key opens, as a refusal would say it; "" for nobody. Writes nothing."""
+        path = self._folder / f"{self._digest('key', key)}.account"
+        if not path.exists():
+            return ""
+        try:
+            with path.open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _refusal(f"the account of these keys at {self._service}", path.read_text())
+        except OSError as error:
+            return f"{path}: cannot be read: {error.strerror}: run it as the user of the host's desks"
+        return ""
+
     def close(self) -> None:
         """Let all locks go. The files stay: who locks a file that is gone locks nothing."""
         for lock in self._held.values():
@@ -96,17 +110,21 @@ class AccountLock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            told = _told(lock.read())
+            text = lock.read()
             lock.close()
-            raise AccountTakenError(
-                f"{claim.what} is traded by another desk of this host ({told}): one account has one desk: stop that "
-                f"one, or give this one an account and keys of its own"
-            ) from None
+            raise AccountTakenError(_refusal(claim.what, text)) from None
         lock.seek(0)
         lock.truncate()
         lock.write(msgspec.json.encode(self._holder).decode())
         lock.flush()
         self._held[claim.name] = lock
+
+
+def _refusal(what: str, text: str) -> str:
+    return (
+        f"{what} is traded by another desk of this host ({_told(text)}): one account has one desk: stop that one, or "
+        f"give this one an account and keys of its own"
+    )
 
 
 def _told(text: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.shell.account_lock import AccountLock, Holder
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
 from tests.live.daily_stage import HALF_DAY, daily_stage, swapping
 from tests.live.stage import KEYS, Stage, new_york_ns, until
@@ -70,3 +71,16 @@ def test_a_second_daemon_on_another_host_never_agrees_with_the_broker_and_sends_
 
 def _told(daemon: Daemon) -> list[dict[str, object]]:
     return daemon.told() if daemon.log.exists() else []
+
+
+def test_other_keys_of_the_same_account_are_refused_at_the_first_report(models: Path, tmp_path: Path) -> None:
+    with daily_stage(HALF_DAY, "08:55", RATE, tmp_path / "first", models) as played:
+        other = AccountLock(played.folder / "run", Holder("other", "/elsewhere", 4711), played.server.trading_url)
+        other.claim_number(played.account.account_number)
+        daemon = played.start()
+        assert daemon.wait(60) == 2
+        (line,) = [line for line in daemon.told() if line["event"] == "refused"]
+        assert f"account {played.account.account_number}" in line["problem"]
+        assert "other, state directory /elsewhere, process 4711" in line["problem"]
+        assert played.posts() == []
+        other.close()
