@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.gru_kernel import Recurrence, pack, run_forward
+from training.gru_buffers import give_back
+from training.gru_kernel import Recurrence, all_forward
 
 
 def recurrence(
@@ -39,10 +40,17 @@ def recurrence(
     weight = parameters[1]
     before = weight.new_zeros(inputs.shape[1], weight.shape[1]) if start is None else start.to(weight.dtype)
     keep = None if starts is None else (~starts).to(weight.dtype).unsqueeze(2)
-    apply: Any = Recurrence.apply
+    rows = inputs.to(weight.dtype)
     with torch.autocast("cpu", enabled=False):
-        result: Tensor = apply(inputs.to(weight.dtype), before, keep, *parameters)
-    return result
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows, before, *parameters)):
+            apply: Any = Recurrence.apply
+            result: Tensor = apply(rows, before, keep, *parameters)
+            return result
+        with torch.no_grad():
+            result, kept = all_forward(rows, before, keep, parameters)
+        for work in kept:
+            give_back(work)
+        return result
 
 
 class Gru(nn.Module):
@@ -64,11 +72,7 @@ class Gru(nn.Module):
         if exported or inputs.device.type != "cpu" or torch.is_grad_enabled():
             result: Tensor = self.layers(inputs.unsqueeze(1), state.unsqueeze(0))[0][:, 0]
             return result.float()
-        weights = pack(list(self.layers.parameters()))
-        with torch.autocast("cpu", enabled=False):
-            following = torch.empty_like(state)
-            run_forward(weights, inputs.float().unsqueeze(0), state, None, following.unsqueeze(0))
-        return following
+        return recurrence(inputs.unsqueeze(0), list(self.layers.parameters()), start=state)[0]
 
     def sequence(self, inputs: Tensor, state: Tensor, starts: Tensor) -> Tensor:
         """All outputs (steps, batch, hidden) over inputs (steps, batch, inputs).

@@ -1,7 +1,7 @@
 """The memory of an LSTM's run over a chunk of samples, made once for each shape and used again.
 
 Nothing is computed here. Samples lie along the last axis, so that each gate is one contiguous block of rows, and what a
-product reads lies together. Invariant: a workspace belongs to one run until that run gives it back.
+product reads lies together.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from training.workspaces import Pool
 
 KEPT_BYTES = 1 << 29
 """Buffers kept from forward to backward; what would not fit is computed again in backward."""
@@ -105,20 +107,14 @@ def _wide(rows: int, steps: int, samples: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(rows, steps * samples + 16, dtype=dtype)[:, : steps * samples].view(rows, steps, samples)
 
 
-_pool: list[Workspace] = []
+_pool = Pool(Workspace)
 
 
 def take(shape: Shape) -> Workspace:
     """A workspace of this shape, filled with whatever was left there; it is the caller's until `give_back`."""
-    for index in range(len(_pool) - 1, -1, -1):
-        if _pool[index].shape == shape:
-            return _pool.pop(index)
-    with torch.inference_mode(mode=False):  # whose tensors could not be written to elsewhere
-        return Workspace(shape)
+    return _pool.take(shape)
 
 
 def give_back(workspace: Workspace) -> None:
     """Keep a workspace for the next run, and let go of the oldest ones beyond `KEPT_BYTES`."""
-    _pool.append(workspace)
-    while sum(kept.bytes for kept in _pool) > KEPT_BYTES:
-        del _pool[0]
+    _pool.give_back(workspace.shape, workspace, KEPT_BYTES)

@@ -123,9 +123,30 @@ def test_a_second_backward_gives_the_same_bits() -> None:
     rows, state, starts = _inputs(6, 5, 3), torch.zeros(5, 4), torch.zeros(6, 5, dtype=torch.bool)
     loss = layer.sequence(rows, state, starts).square().sum()
     first = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
+    between = layer.sequence(rows + 1.0, state, starts).sum()  # takes the buffers that were given back
+    torch.autograd.grad(between, list(layer.parameters()))
     second = torch.autograd.grad(loss, list(layer.parameters()))
     for one, two in zip(first, second, strict=True):
         assert torch.equal(one, two)
+
+
+def test_two_runs_before_their_backwards_do_not_share_buffers() -> None:
+    module = nn.GRU(3, 4)
+    parameters = list(module.parameters())
+    one, two = _inputs(5, 2, 3), _inputs(5, 2, 3, seed=1)
+    ours = torch.autograd.grad(recurrence(one, parameters).sum() + recurrence(two, parameters).sum(), parameters)
+    expected = torch.autograd.grad(module(one)[0].sum() + module(two)[0].sum(), parameters)
+    _close(list(ours), list(expected))
+
+
+def test_buffers_first_used_in_inference_mode_serve_training_too() -> None:
+    layer = Gru(3, 5, torch.Generator().manual_seed(0))
+    rows, state, starts = _inputs(2, 7, 3), torch.zeros(7, 5), torch.zeros(2, 7, dtype=torch.bool)
+    with torch.inference_mode():
+        expected = layer.sequence(rows, state, starts).clone()
+    output = layer.sequence(rows, state, starts)
+    assert output.requires_grad
+    assert torch.equal(output.detach(), expected)
 
 
 def test_no_gradient_flows_across_a_reset_and_none_of_the_state_before_it_is_seen() -> None:
