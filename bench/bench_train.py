@@ -21,6 +21,8 @@ import stable_baselines3
 import torch
 from torch import nn
 
+from bench import train_daily
+from bench.train_daily import DailySize, funds_peer, recorded, stocks_peer
 from bench.train_ours import (
     carried_speed,
     environment_speed,
@@ -33,6 +35,8 @@ from bench.train_ours import (
 )
 from bench.train_peers import SameLstm, SameTrunk, recurrent_speed, sb3_course, sb3_lifted, sb3_speed
 from bench.train_work import BARS, PROCESSES, QUICK, SCORE, WORK, Course, Rate, Size, alone, apart, data, optimum
+from strategies.daily_rebalancer import SPEC as REBALANCER
+from strategies.regime_switcher import SPEC as SWITCHER
 from training.network import IDENTITY, build, parameter_count
 from training.team import Team
 
@@ -125,6 +129,49 @@ def carried(table: Table, size: Size, team: dict[str, Any]) -> None:
         figures["sb3_recurrent_steps_per_s"] = max(figures[key], figures.get("sb3_recurrent_steps_per_s", 0))
 
 
+def daily(table: Table, size: DailySize) -> None:
+    """`daily_rebalancer` and `regime_switcher`, ours and Stable-Baselines3's, and what is lost or won between them."""
+    team = alone(train_daily.lead, size)
+    for name, key in ((REBALANCER.name, "rebalancer"), (SWITCHER.name, "switcher")):
+        for precision, suffix in (("float32", ""), ("bf16", "_bf16")):
+            words = f"ours, {precision}, {PROCESSES} processes, {name}"
+            table.rate(f"{key}{suffix}_steps_per_s", words, team[f"{name} {precision}"])
+    for key, words, name, c in (
+        ("rebalancer_one_process", "ours, 1 process", REBALANCER.name, size.wide),
+        ("rebalancer_finrl", "ours, 1 process, FinRL's sizes", REBALANCER.name, size.finrl),
+        ("switcher_one_process", "ours, 1 process", SWITCHER.name, size.switching),
+    ):
+        found = alone(train_daily.ours, Team(), name, c, "float32", size)
+        table.rate(f"{key}_steps_per_s", f"{words}, {name}", found)
+    single = replace(size.finrl, environments=1, rollout_steps=size.finrl.environments * size.finrl.rollout_steps)
+    for key, words, c in (
+        ("matched", "SB3 as ours", size.wide),
+        ("finrl", "SB3, FinRL's sizes", size.finrl),
+        ("default", "SB3 defaults", single),
+    ):
+        name = f"sb3_rebalancer_{key}_steps_per_s"
+        table.peer(name, f"{words}, {REBALANCER.name}", size.threads, stocks_peer, c, size)
+    figures, whole = table.figures, replace(size.switching, rollout_steps=size.switching.rollout_steps // 4)
+    for part, batches in ((8, 1), (2, 4), (2, 16)):
+        c = replace(whole, environments=whole.environments // part, batch=whole.batch * batches // 4)
+        key = f"sb3_switcher_{c.environments}env_{c.batch}_steps_per_s"
+        words = f"RecurrentPPO, {SWITCHER.name}, {c.environments} environments, batch {c.batch}"
+        table.peer(key, words, size.threads, funds_peer, c, size)
+        for rates in (figures, figures["per_core_second"]):
+            rates["sb3_switcher_steps_per_s"] = max(rates[key], rates.get("sb3_switcher_steps_per_s", 0))
+    for part, peer in (
+        ("rebalancer", "rebalancer_matched"),
+        ("rebalancer_finrl", "rebalancer_finrl"),
+        ("rebalancer", "rebalancer_default"),
+        ("switcher", "switcher"),
+    ):
+        mine, other = f"{part}_steps_per_s", f"sb3_{peer}_steps_per_s"
+        table.figure(f"times_sb3_{peer}", f"{part}, times SB3's {peer}", round(figures[mine] / figures[other], 2))
+        each = figures["per_core_second"]
+        key = f"times_sb3_{peer}_per_core_second"
+        table.figure(key, f"{part}, times SB3's {peer}, per core-second", round(each[mine] / each[other], 2))
+
+
 def to_the_score(table: Table, size: Size, team: dict[str, Any], threads: int) -> None:
     """Seconds until 90 % of the optimum on the planted market, with the settings as measured and with brisk ones.
 
@@ -186,9 +233,12 @@ def limits(table: Table, size: Size) -> None:
         table.figure(share, f"share of it in training, {network}", round(used, 3))
 
 
-def run(size: Size, where: str) -> dict[str, Any]:
-    """Everything; the figures."""
+def run(size: Size, where: str, of_daily: DailySize, daily_alone: bool) -> dict[str, Any]:
+    """Everything, or the daily desks alone; the figures."""
     table = Table()
+    daily(table, of_daily)
+    if daily_alone:
+        return table.figures
     team = alone(lead, size, where)
     for precision in ("float32", "bf16"):
         for key, words, found in (
@@ -223,12 +273,19 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Print the table and the JSON line; the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a smoke run: figures mean nothing")
-    size = QUICK if parser.parse_args(arguments).quick else Size()
+    parser.add_argument("--daily", action="store_true", help="the two daily desks alone")
+    options = parser.parse_args(arguments)
+    size = QUICK if options.quick else Size()
     torch.set_num_threads(1)
     where = "option" if BARS.exists() and size is not QUICK else "planted"
-    if where == "option":
+    of_daily = train_daily.QUICK if options.quick else DailySize(recorded=recorded())
+    if of_daily.recorded:
+        for name in (REBALANCER.name, SWITCHER.name):
+            train_daily.table(name)
+    if where == "option" and not options.daily:
         data()
-    optimum()
+    if not options.daily:
+        optimum()
     torch.optim.Adam([nn.Parameter(torch.zeros(1))]).step()  # torch imports much at the first one: once, before copies
     start = time.perf_counter()
     figures = {
@@ -247,7 +304,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             "stable_baselines3": stable_baselines3.__version__,
             "sb3_contrib": sb3_contrib.__version__,
         },
-        **run(size, where),
+        "daily_market": "recorded" if of_daily.recorded else "made up",
+        **run(size, where, of_daily, options.daily),
     }
     figures["took_s"] = round(time.perf_counter() - start, 1)
     print(json.dumps(figures), flush=True)
