@@ -1,7 +1,7 @@
 """Evaluation on the daily desk itself: core, gates, order life and paper broker in memory, one account over a span.
 
 This is where reported figures come from. The desk is fed with the events that a replay of the same daily bars gives,
-and has remembered W sessions before its first decision.
+and has remembered W bars of each symbol before its first decision.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def rules_for(trading: Trading, spec: DailySpec, variant: str = "shares") -> Tra
 
 
 def desk_before(table: DailyTable, dates: Sequence[str], strategy: DailyStrategy, trading: Trading) -> Desk:
-    """The desk before the first of `dates`: reconciled, nothing but the paper cash, W sessions remembered.
+    """The desk before the first of `dates`: reconciled, nothing but the paper cash, W bars of each remembered.
 
     Raises:
         ValueError: a date is no session of the table, or the rule is `before_close`, which daily bars cannot answer.
@@ -89,9 +89,15 @@ def desk_before(table: DailyTable, dates: Sequence[str], strategy: DailyStrategy
     machine.apply(RunStarted(0, identity.mode, identity.account, identity.strategy, identity.epoch, "", FEED, trading))
     machine.apply(ModelVerified(0, MODEL, "", promoted=False, feed=FEED))
     machine.apply(broker_snapshot(machine.market_state, 0))
-    for day in range(max(first - strategy.spec.history_bars, 0), first):
+    for day in range(_remembered_from(table, first), first):
         machine.run(feed(table, day, trading, decide=False), _nobody)
     return Desk(table, first, last, strategy, trading, machine.state, machine.market_state)
+
+
+def _remembered_from(table: DailyTable, first: int) -> int:
+    """The session with the oldest bar that a symbol is remembered by: each keeps its newest W before `first`."""
+    bars = (np.flatnonzero(own)[-table.history_bars :] for own in table.present[:first].T)
+    return min((int(own[0]) for own in bars if own.size), default=first)
 
 
 def under(desk: Desk, trading: Trading) -> Desk:

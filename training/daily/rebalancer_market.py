@@ -160,8 +160,7 @@ class RebalancerMarket:
 
     def _legs(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the actions want: shares to buy, the actions' order as keys, shares to sell; (n, symbols) each."""
-        allowed = self._may_trade.index_select(0, self._day)
-        actions = actions * allowed
+        actions = actions.clamp(-1.0, 1.0) * self._may_trade.index_select(0, self._day)
         leaves = (self._held * -actions.clamp(max=0.0)).trunc_()
         up = actions.clamp(min=0.0)
         if self._unit_usd:

@@ -7,11 +7,13 @@ can be counted without rounding; features are those of the live path, bit for bi
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from math import isfinite
 from pathlib import Path
+from zipfile import BadZipFile
 
 import msgspec
 import numpy as np
@@ -51,6 +53,7 @@ class DailyTable:
     close_ticks: Float64Array  # (d, n) whole ticks, the last known close, 0 before the first
     features: Float32Array  # (d, columns): the market columns of an observation after the close of d
     tradable: Float32Array  # (d, n): 1 or 0, the strategy's masking rule after the close of d
+    warm: BoolArray  # (d,): the strategy has an observation after the close of d
 
     @property
     def dates(self) -> tuple[str, ...]:
@@ -59,8 +62,8 @@ class DailyTable:
 
     @property
     def first_decision(self) -> int:
-        """The first session before whose open every symbol has its W bars: where training begins."""
-        return min(self.history_bars, len(self.sessions))
+        """The first session before whose open the strategy is warm: where training begins."""
+        return int(np.argmax(self.warm)) + 1 if self.warm.any() else len(self.sessions)
 
     def weekday(self, day: int) -> int:
         """0 Monday to 4 Friday of a session; of the one after the last, the next weekday."""
@@ -97,8 +100,9 @@ def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -
     spec = strategy.spec
     info = scan_daily(path, spec.symbols)
     kept = None if cache is None else cache / f"{info.sha256[:16]}-{contract_hash(strategy)[:16]}.npz"
-    if kept is not None and kept.is_file():
-        return _restored(kept, path.name, info.sha256, spec)
+    table = None if kept is None else _restored(kept, path.name, info.sha256, spec)
+    if table is not None:
+        return table
     with children_born_deaf():  # the calendar asks a process of its own, which Ctrl-C would end
         calendar = SessionCalendar.load(info.first_date, info.last_date)
     bars, sessions = _told(DailyTapeSource(path, info, calendar, Basket()), spec)
@@ -145,6 +149,7 @@ def _assembled(
     for day in range(1, len(close)):
         close[day] = np.where(present[day], close[day], close[day - 1])
     features, tradable = _features(bars, present, spec)
+    enough = np.cumsum(present, axis=0) >= spec.history_bars
     return DailyTable(
         file=file,
         sha256=digest,
@@ -158,6 +163,7 @@ def _assembled(
         close_ticks=close,
         features=features,
         tradable=tradable,
+        warm=np.logical_or.reduce(enough, axis=1) if spec.continuous else np.logical_and.reduce(enough, axis=1),
     )
 
 
@@ -169,21 +175,25 @@ def _features(bars: Float64Array, present: BoolArray, spec: DailySpec) -> tuple[
     return regime_table(bars[CLOSE], present), present.astype(np.float32)
 
 
-_ARRAYS = ("bars", "present", "open_ticks", "close_ticks", "features", "tradable")
+_ARRAYS = ("bars", "present", "open_ticks", "close_ticks", "features", "tradable", "warm")
 
 
 def _keep(path: Path, table: DailyTable) -> None:
     """Write the table whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}")
     sessions = np.frombuffer(msgspec.json.encode((table.synthetic, table.sessions)), dtype=np.uint8)
     with part.open("wb") as stream:
         np.savez(stream, sessions=sessions, **{name: getattr(table, name) for name in _ARRAYS})
     part.replace(path)
 
 
-def _restored(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable:
-    with np.load(path, allow_pickle=False) as kept:
-        synthetic, sessions = msgspec.json.decode(kept["sessions"].tobytes(), type=tuple[str, tuple[Session, ...]])
-        arrays = {name: kept[name] for name in _ARRAYS}
+def _restored(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable | None:
+    """What was kept; None where there is nothing, or nothing whole."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            synthetic, sessions = msgspec.json.decode(kept["sessions"].tobytes(), type=tuple[str, tuple[Session, ...]])
+            arrays = {name: kept[name] for name in _ARRAYS}
+    except (OSError, KeyError, ValueError, BadZipFile):  # another layout, or a file that was cut off
+        return None
     return DailyTable(file, digest, synthetic, spec.symbols, spec.history_bars, sessions, **arrays)

@@ -252,6 +252,14 @@ def test_a_market_goes_on_from_its_state_to_the_bit() -> None:
         RebalancerMarket(table, 3, 39, trading("50000"), count=7).load_state_dict(made[0].state_dict())
 
 
+def test_an_action_beyond_its_bounds_is_clipped() -> None:
+    desk = market(written(HAND), 2, trading("20000"))
+    desk.step(acting(AAPL=3.0))
+    assert desk.shares[0, 0] == 100.0
+    desk.step(acting(AAPL=-1.7))
+    assert desk.traded[0][0, 0] == 100.0
+
+
 def test_a_span_without_a_session_before_it_and_unknown_names_are_refused() -> None:
     table = walk(8, seed=1)
     with pytest.raises(ValueError, match="1 <= first"):

@@ -14,6 +14,7 @@ from daemon.core.limits import Basket, Trading
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.daily_tape import DailyTapeSource, scan_daily
 from daemon.shell.tape_file import TapeError
+from strategies import regime_switcher
 from strategies.regime_switcher import RegimeSwitcher
 from tests.training.daily.made_up_days import SHORT, walk, written
 from training.daily.dry_run import feed
@@ -73,9 +74,13 @@ def test_what_was_kept_of_a_file_is_given_again_until_its_bytes_change(file: Pat
     first = read_table(file, RegimeSwitcher(), tmp_path / "kept")
     again = read_table(file, RegimeSwitcher(), tmp_path / "kept")
     assert len(list((tmp_path / "kept").iterdir())) == 1
-    for name in ("bars", "present", "open_ticks", "close_ticks", "features", "tradable"):
+    for name in ("bars", "present", "open_ticks", "close_ticks", "features", "tradable", "warm"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert (first.sessions, first.sha256, first.synthetic) == (again.sessions, again.sha256, again.synthetic)
+    (kept,) = (tmp_path / "kept").iterdir()
+    kept.write_bytes(kept.read_bytes()[:500])
+    assert read_table(file, RegimeSwitcher(), tmp_path / "kept").sha256 == first.sha256
+    assert kept.stat().st_size > 500
     file.write_text(HEADER + LINES.replace("SPY,2022-06-02T04:00:00Z,404", "SPY,2022-06-02T04:00:00Z,406"))
     assert read_table(file, RegimeSwitcher(), tmp_path / "kept").open_ticks[1, 0] == 2_030_000
 
@@ -101,7 +106,16 @@ def test_spans_are_those_of_the_tables_dates() -> None:
         table.span(("1999-01-04",))
     with pytest.raises(ValueError, match="no session"):
         table.span(())
-    assert table.first_decision == SHORT.history_bars
+
+
+def test_training_begins_where_the_strategy_is_warm() -> None:
+    assert walk(6, seed=0).first_decision == SHORT.history_bars
+    late = {"AAPL": [(10.0, 11.0)] * 5, "ADBE": [(10.0, 11.0)]}  # one stock with W bars is enough
+    assert written(late).first_decision == 2
+    funds = msgspec.structs.replace(regime_switcher.SPEC, history_bars=2)  # of funds it takes all three
+    bars = {"SPY": [(10.0, 11.0)] * 5, "QQQ": [(10.0, 11.0)] * 5}
+    assert written(bars, funds).first_decision == 5
+    assert written(bars | {"IWM": [(float("nan"), 1.0)] * 2 + [(10.0, 11.0)] * 3}, funds).first_decision == 4
 
 
 def test_a_later_bar_changes_no_earlier_row() -> None:
