@@ -51,10 +51,10 @@ class SimClock:
 
     async def sleep_until(self, ns: int) -> None:
         """Return as soon as the simulated time is `ns` or later; at once (after one loop turn) when it already is."""
-        left_ns = ns - self.now_ns()
-        await asyncio.sleep(min(max(self.real_s(left_ns), 0.0), NAP_S))
-        while (left_ns := ns - self.now_ns()) > 0:  # the loop's clock and Unix time may differ by a little
-            await asyncio.sleep(min(self.real_s(left_ns), NAP_S))
+        left_ns = 1
+        while left_ns > 0:  # it may have been moved; and the loop's clock and Unix time differ by a little
+            left_ns = ns - self.now_ns()
+            await asyncio.sleep(min(max(self.real_s(left_ns), 0.0), NAP_S))
 
     async def sleep(self, sim_ns: int) -> None:
         """Sleep for a simulated span of `sim_ns` nanoseconds."""

@@ -25,9 +25,12 @@ FILLER = "filler"
 
 
 class Desk:
-    """`rltraderd` with one configuration and one state directory. Times are real seconds."""
+    """`rltraderd` with one configuration and one state directory. Times are real seconds.
 
-    def __init__(self, config: Path, state_dir: Path, keys: tuple[str, str], log: Path) -> None:
+    Its first life begins at once unless `begin` is false.
+    """
+
+    def __init__(self, config: Path, state_dir: Path, keys: tuple[str, str], log: Path, *, begin: bool = True) -> None:
         self.state_dir = state_dir
         self.lives = 0
         self.busiest = 0.0  # the highest share of one CPU that a life of some seconds took
@@ -36,7 +39,8 @@ class Desk:
         self._environment = {"APCA_API_KEY_ID": keys[0], "APCA_API_SECRET_KEY": keys[1]}
         self._log = log
         log.touch()
-        self.start()
+        if begin:
+            self.start()
 
     def start(self) -> None:
         """Begin the next life."""

@@ -28,6 +28,7 @@ from tests.live_desk import LOOSE, Books, write_config
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md"
 MINUTE_NS = 60_000_000_000
 LOOK_S = 0.02
+LIVES_MAX = 20  # of a daemon in one session
 PROGRESS_S = 20.0  # real seconds in which a running daemon journals something
 SETTLE_S = 60.0  # real seconds without faults within which book and broker agree, or the daemon is halted
 GRACE_MIN = 40  # simulated minutes that trouble which has not come yet may still wait for its moment
@@ -68,6 +69,7 @@ class Run:
     waiting: list[Trouble] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     end: str = ""
+    lives_max: int = LIVES_MAX
     _rows: int = -1
     _moved: float = field(default_factory=time.monotonic)
     _looked: float = 0.0
@@ -111,8 +113,8 @@ class Run:
                 self._moved = now
 
     def start(self) -> None:
-        """The daemon's next life, as systemd would begin it; gives up after twenty."""
-        if self.desk.lives >= 20:
+        """The daemon's next life, as systemd would begin it; gives up after `lives_max`."""
+        if self.desk.lives >= self.lives_max:
             raise RuntimeError("the daemon ended by itself again and again")
         self.desk.start()
         self._moved = time.monotonic()
@@ -183,9 +185,9 @@ def mix(run: Run) -> None:
         for trouble in again:  # what only a start asks for is asked for again until it was met
             if trouble not in run.waiting and not run.tally.kinds_exposed[trouble.kind.name] and run.desk.lives < 5:
                 run.waiting.append(trouble)
-        for trouble in [trouble for trouble in run.waiting if _due(run, trouble)]:
+        for trouble in [trouble for trouble in run.waiting if due(run, trouble)]:
             run.waiting.remove(trouble)
-            _begin(run, trouble)
+            begin(run, trouble)
 
 
 def _counting(trouble: Trouble) -> bool:
@@ -196,7 +198,8 @@ def _unmet(run: Run) -> bool:
     return any(not run.tally.kinds_exposed[trouble.kind.name] for trouble in run.plan.troubles)
 
 
-def _due(run: Run, trouble: Trouble) -> bool:
+def due(run: Run, trouble: Trouble) -> bool:
+    """Whether the trouble's minute has come, and the account is as its kind wants it."""
     if run.minute() < trouble.from_min:
         return False
     if trouble.kind.when == HELD:
@@ -210,7 +213,8 @@ def _due(run: Run, trouble: Trouble) -> bool:
     return True
 
 
-def _begin(run: Run, trouble: Trouble) -> None:
+def begin(run: Run, trouble: Trouble) -> None:
+    """Arm the trouble's lines at the server, and do what it does itself."""
     kind, now_ns = trouble.kind, run.served.server.clock.now_ns()
     for line in trouble.lines:
         if (line.counts or kind.when != WORKING) and not run.tally.armed(kind.name, line):

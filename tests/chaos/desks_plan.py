@@ -1,0 +1,172 @@
+"""What befalls each of three desks in one session, drawn from (seed, date, desk); and each desk's settings.
+
+Pure. Kinds are those of `tests.chaos.kinds` that an account in good standing can meet, and some of a daily desk's own:
+around its decision, between its sales and its buys, and over night.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+
+from strategies import daily_rebalancer, option_scalper, regime_switcher
+from tests.chaos.kinds import ANY, KINDS, TARGETS, Kind, Line
+from tests.chaos.plan import Trouble
+
+SCALPER, REBALANCER, SWITCHER = (spec.SPEC.name for spec in (option_scalper, daily_rebalancer, regime_switcher))
+DESKS = (SCALPER, REBALANCER, SWITCHER)
+CASH_USD = {SCALPER: 100_000, REBALANCER: 1_000_000, SWITCHER: 100_000}
+DECIDE_MIN = 120  # minutes before the open, so that a fast clock leaves real seconds until the auction closes
+OF_A_SESSION = (2, 4)  # kinds of one desk
+HOUR_S = 3600.0
+BARS = {"method": "GET", "path": "/v2/stocks/bars"}
+QUOTES = {"method": "GET", "path": "/v2/stocks/quotes/latest"}
+REJECTIONS = frozenset({"reject_rate"})
+BEFORE_THE_KEY = ("upgrade_refused", "mute_after_connect", "connection_limit", "clock_skew")
+OF_THE_MARKET = ("bar_", "quote_", "greeks_missing", "odd_symbol")
+NOWHERE = BEFORE_THE_KEY + OF_THE_MARKET
+"""How faults begin whose place in the server does not know the account: they befall whoever comes first."""
+
+Table = Mapping[str, Mapping[str, object]]
+Window = tuple[float, float]  # minutes from the session's open
+
+NIGHT, BEFORE, AUCTION, DAY = (-500.0, -180.0), (-150.0, -115.0), (-118.0, 2.0), (2.0, 240.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A daily desk's own kind, when it may begin, and the stage of the basket that it waits for ("" none).
+
+    Stages: `sells` are at the broker; a sell has filled, no buy is there yet: `between`; some `buys` are there.
+    """
+
+    kind: Kind
+    window: Window
+    stage: str = ""
+
+
+def _line(
+    kind: str, where: Mapping[str, object], *, lasts_s: float = 0.0, times: int = 1, **parameters: object
+) -> Line:
+    return Line(kind, dict(where), dict(parameters), times, lasts_s)
+
+
+def _own(name: str, family: str, window: Window, *lines: Line, act: str = "", stage: str = "") -> tuple[str, Own]:
+    def draw(_: random.Random) -> tuple[Line, ...]:
+        return lines
+
+    return name, Own(Kind(name, family, draw, when=ANY, act=act), window, stage)
+
+
+OWN: dict[str, Own] = dict(
+    (
+        _own("history: 503", "history fails", BEFORE, _line("http_error", BARS, times=3, status=503)),
+        _own("history: hangs", "history fails", BEFORE, _line("http_hang", BARS, times=2, seconds=1.5)),
+        _own("history: no JSON", "history fails", BEFORE, _line("malformed_json", BARS, times=2)),
+        _own("history: reset", "history fails", BEFORE, _line("http_reset", BARS, times=2)),
+        _own("history: slow", "history slow", BEFORE, _line("http_slow", BARS, times=3, seconds=0.4)),
+        _own("history: out until noon", "history out", BEFORE, _line("http_error", BARS, lasts_s=5 * HOUR_S)),
+        _own("quotes: 503", "quotes missing", AUCTION, _line("http_error", QUOTES, lasts_s=4 * HOUR_S, status=503)),
+        _own("quotes: empty", "quotes missing", DAY, _line("http_empty_body", QUOTES, times=6)),
+        _own("killed before the answer", "SIGKILL", (-120.0, -118.0), act="kill"),
+        _own("killed with sells on their way", "SIGKILL", AUCTION, act="kill", stage="sells"),
+        _own("killed between sells and buys", "SIGKILL", (0.0, 0.0), act="kill", stage="between"),
+        _own("killed in the middle of the buys", "SIGKILL", (0.0, 0.0), act="kill", stage="buys"),
+        _own("frozen in the middle of the buys", "frozen", (0.0, 0.0), act="freeze", stage="buys"),
+        _own("stopped in the middle of the buys", "restart", (0.0, 0.0), act="restart", stage="buys"),
+        _own("frozen at the decision", "frozen", (-121.0, -119.0), act="freeze"),
+        _own("killed over night", "SIGKILL", NIGHT, act="kill"),
+        _own("stopped over night", "restart", NIGHT, act="restart"),
+        _own("away over the decision", "away", BEFORE, act="away"),
+        _own("killed again while it starts", "SIGKILL", (-122.0, -60.0), act="kill_twice"),
+        _own("killed while it stops", "SIGKILL", (0.0, 60.0), act="kill_stopping"),
+    )
+)  # fmt: skip
+"""A daily desk's own kinds by name."""
+
+ORDERS = (
+    "rejected after acceptance", "fill_partial", "order_held_back", "fill before the reply", "fill unheard",
+    "fill during socket_drop", "fill during socket_black_hole", "cancel_loses", "cancel_stuck", "cancel_rejected",
+    "cancel_refused", "update_duplicated", "update_reordered", "update_replayed", "update_lost", "update_late",
+    "stale_read", "dividend", "clock skew",
+)  # fmt: skip
+
+
+@cache
+def shared_kinds(desk: str) -> tuple[Kind, ...]:
+    """The campaign's kinds that this desk can meet and trade on after."""
+    fit = [k for k in KINDS.values() if not (k.halts - REJECTIONS or k.alone or k.tables or k.act == "fee")]
+    if desk == SCALPER:
+        return tuple(fit)
+    targets = tuple(f"{target}: " for target in TARGETS)
+    return tuple(kind for kind in fit if kind.name in ORDERS or kind.name.startswith(("trade: ", *targets)))
+
+
+def troubles(seed: int, date: str, desk: str) -> list[tuple[Trouble, str]]:
+    """What befalls the desk in the session of `date`, with the stage that each waits for, by the minute from the open.
+
+    Lines act on the account whose key is filled in by `bound`.
+    """
+    chance = random.Random(f"desks {seed} {date} {desk}")
+    many = chance.randint(*OF_A_SESSION)
+    drawn: list[tuple[Trouble, str]] = []
+    if desk != SCALPER:
+        owned = chance.sample(list(OWN.values()), 1 + many // 3)
+        drawn += [(_trouble(own.kind, own.window, chance, desk), own.stage) for own in owned]
+    for kind in chance.sample(shared_kinds(desk), many - len(drawn) + 1):
+        window = DAY if desk == SCALPER else chance.choice((AUCTION, DAY))
+        drawn.append((_trouble(kind, window, chance, desk), ""))
+    return sorted(drawn, key=lambda pair: pair[0].from_min)
+
+
+def _trouble(kind: Kind, window: Window, chance: random.Random, desk: str) -> Trouble:
+    named = replace(kind, name=f"{desk}: {kind.name}", family=kind.family)
+    return Trouble(named, kind.draw(chance), round(chance.uniform(*window), 2))
+
+
+def bound(trouble: Trouble, key: str) -> Trouble:
+    """The trouble with its lines acting on this account alone."""
+
+    def on_it(line: Line) -> Line:
+        return line if line.kind.startswith(NOWHERE) else replace(line, where={**line.where, "key": key})
+
+    return replace(trouble, lines=tuple(map(on_it, trouble.lines)))
+
+
+def tables(desk: str) -> Table:
+    """The desk's settings: waits in proportion to a fast clock, no limit that the campaign's troubles meet."""
+    made: dict[str, dict[str, object]] = {
+        "desk": {"name": desk, "strategy": desk},
+        "alpaca": {
+            "order_timeout_s": 0.6,
+            "read_timeout_s": 0.6 if desk == SCALPER else 3.0,
+            "handshake_timeout_s": 0.6,
+            "ping_s": 0.5,
+            "backoff_max_s": 0.5,
+            "report_every_s": 300,
+        },
+        "feed": {"repair_s": 2, "silence_s": 600},
+        "service": {"stop_deadline_s": 5.0, "archives": 1},
+        "journal": {"ballast_mib": 1, "snapshot_events": 2000},
+        "execution": {"policy_valid_s": 3600},
+        "broker": {"blind_min": 240, "look_up_s": 120, "on_stop": "keep", "on_blind": "alarm"},
+        "risk": {"stale_bar_s": 1800, "quote_age_max_s": 1800, "gap_min": 240, "reject_rate_max": 1.0},
+    }
+    if desk == SCALPER:
+        made["execution"] |= {"entry_reprice_s": 300, "entry_deadline_s": 900, "exit_reprice_s": 200}
+    else:
+        made["basket"] = {
+            "before_open_min": DECIDE_MIN,
+            "reprice_s": 1200,
+            "end_before_close_min": 30,
+            "price_collar": 0.15,
+            "notional_per_unit_usd": 60_000,
+        }
+    return made
+
+
+def family(name: str) -> str:
+    """The family of a kind by its name."""
+    return OWN[name].kind.family if name in OWN else KINDS[name].family
