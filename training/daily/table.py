@@ -191,7 +191,7 @@ def _keep(path: Path, table: DailyTable) -> None:
 def _restored(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable | None:
     """What was kept; None where there is nothing, or nothing whole."""
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
             synthetic, sessions = msgspec.json.decode(kept["sessions"].tobytes(), type=tuple[str, tuple[Session, ...]])
             arrays = {name: kept[name] for name in _ARRAYS}
     except (OSError, KeyError, ValueError, BadZipFile):  # another layout, or a file that was cut off
