@@ -29,8 +29,10 @@ from daemon.shell.model_store import ModelError
 from daemon.shell.state_dir import StateDirError, check_identity, locked_by, peek
 from daemon.shell.tape import TapeError
 from daemon.shell.telemetry import Log
+from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
+from strategies.contract import DailySpec
+from strategies.registry import strategy as strategy_named
 
-BUNDLED_TAPE = Path(__file__).parent / "tapes" / "spy_synthetic_30.csv.gz"
 TROUBLE = 1
 MEND = "what was committed is intact; make room or mend the disk, then start again"
 REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = _settings(options)
         speed = _speed(options.speed)
         keys = credentials()
-        tape = _tape(options, keys)
+        tape = _tape(options, settings, keys)
     except (ConfigError, TapeError) as error:
         return _refuse(Log(), str(error))
     if tape is not None:
@@ -108,7 +110,7 @@ def _speed(text: str) -> float | None:
     return speed
 
 
-def _tape(options: argparse.Namespace, keys: Credentials) -> Path | None:
+def _tape(options: argparse.Namespace, settings: Settings, keys: Credentials) -> Path | None:
     """The tape to replay; None for a live desk. Never a silent simulation: without --dry-run there is none."""
     if not options.dry_run:
         if options.bars is not None:
@@ -121,7 +123,9 @@ def _tape(options: argparse.Namespace, keys: Credentials) -> Path | None:
         return None
     if options.bars is not None:
         return Path(options.bars)
-    return None if keys.complete else BUNDLED_TAPE
+    if keys.complete:
+        return None
+    return DAILY_TAPE if isinstance(strategy_named(settings.desk.strategy).spec, DailySpec) else BUNDLED_TAPE
 
 
 def _run_live(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:

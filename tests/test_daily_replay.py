@@ -219,6 +219,13 @@ def test_killed_in_the_middle_of_a_basket_it_ends_where_nobody_disturbed_it(stag
     assert verified(state_dir).difference == ""
 
 
+def test_without_bars_a_daily_desk_plays_the_made_up_daily_tape(stage: Stage, tmp_path: Path) -> None:
+    arguments = ("--check", "--dry-run", "--strategy", "regime_switcher", "--state-dir", tmp_path / "state")
+    finished = rltraderd(*arguments, cwd=tmp_path, env=stage.environment())
+    assert finished.returncode == 0, finished.stderr
+    assert "daily_synthetic_500.csv.gz" in finished.stdout
+
+
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
