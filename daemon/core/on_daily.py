@@ -165,11 +165,9 @@ def date_of(bar: Bar) -> str:
 
 def on_rebalance_due(draft: Draft, event: RebalanceDue) -> None:
     """Ask the policy, once for each date. What is due for another session than the scheduled one is refused."""
-    session = draft.session.session
-    if session is None or draft.session.ended or event.date != session.date or event.date <= draft.basket.date:
-        scheduled = session.date if session is not None else "none"
-        why = f"due {event.date}, session {scheduled}, last basket {draft.basket.date or 'none'}"
-        alarm(draft, "rebalance_refused", why, once=True)
+    why = _not_due(draft, event)
+    if why:
+        alarm(draft, "rebalance_refused", f"due for {event.date}: {why}", once=True)
         return
     remember_pending(draft)
     draft.basket = replace(draft.basket, date=event.date, given_up={})
@@ -186,6 +184,19 @@ def on_rebalance_due(draft: Draft, event: RebalanceDue) -> None:
     valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
     draft.ask = Ask(draft.decision, draft.session.last_bar_ns, valid_until, observation.data)
     draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
+
+
+def _not_due(draft: Draft, event: RebalanceDue) -> str:
+    """Why nothing is decided, "" where it is."""
+    session, last = draft.session.session, draft.basket.date
+    if session is None or draft.session.ended or event.date != session.date:
+        return f"the session is {'unknown' if session is None else 'over' if draft.session.ended else session.date}"
+    if event.date <= last:
+        return f"the last basket was of {last}"
+    if draft.trading.basket.decide == "after_close" and draft.now_ns >= session.open_ns:
+        return "the session is open, and this desk decides before it"
+    strange = [bar.symbol for bar in event.running if date_of(bar) != event.date]
+    return f"running bars of another day: {', '.join(strange)}" if strange else ""
 
 
 def daily_view(draft: Draft) -> View:

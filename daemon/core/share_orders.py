@@ -229,9 +229,13 @@ def _auction_valid_s(draft: Draft) -> int:
 
 
 def _denied(draft: Draft, intent: Intent, orders: dict[str, Order]) -> bool:
-    """Ask the gates for one order; a denial is counted and told once a session, and asked again at the next look."""
+    """Ask the gates for one order; a denial is counted and told once a session, and asked again at the next look.
+
+    To wait for the broker's report is no news: it is told where it takes long.
+    """
     denials = ask_gates(replace(risk_view(draft), orders=orders), intent, SHARE_GATES).denials
-    if denials and "order_denied" not in draft.risk.alarms:
+    waits = [denial.gate for denial in denials] == ["not_reconciled"]
+    if denials and not waits and "order_denied" not in draft.risk.alarms:
         count_denials(draft, denials)
         why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in denials)
         alarm(draft, "order_denied", f"{intent.purpose} {intent.quantity} {intent.symbol}: {why}", once=True)

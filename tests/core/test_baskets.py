@@ -13,9 +13,10 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.basket import affordable, buy_limit, free_cash, price_step, reserved, sell_limit
+from daemon.core.basket import affordable, buy_limit, free_cash, price_step, reserved, sell_limit, works_of
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Trading
+from strategies.contract import Leg
 from tests.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, orders, quote
 from tests.core.desk import TUESDAY, alarms, canceling, of
 
@@ -102,6 +103,13 @@ def test_a_sale_is_never_priced_beyond_the_collar() -> None:
     d = tuesday(NO_AUCTION, AAA=10)
     decided(d, 0, KEEP, KEEP)
     assert orders(d.quotes(1, AAA="80/105")) == [("AAA", -10, "95.0000")]  # the mark stays 100, the collar is 5 %
+
+
+def test_a_bid_far_above_the_last_price_is_not_believed() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)
+    decided(d, 0, KEEP, KEEP)
+    told = d.quotes(1, AAA="110/130")  # too wide to move the mark from 100
+    assert (orders(told), alarms(told), d.state.stats.denials) == ([], ["order_denied"], {"price_collar": 1})
 
 
 def test_a_rejected_sale_is_sent_again_only_after_the_re_price_interval() -> None:
@@ -260,6 +268,14 @@ def test_what_is_left_at_the_session_s_end_is_noted_and_its_orders_lapse_by_them
     assert (d.state.basket.given_up, d.working()) == ({}, [])
 
 
+def test_what_was_done_just_before_the_end_is_not_missing() -> None:
+    d = daily_desk()
+    decided(d, 10, KEEP, KEEP)
+    d.quotes(384.5, AAA="100")
+    d.fill("e1-shelf-1-0-0", 10, "100")
+    assert (d.tick(385), d.state.works, d.state.basket.given_up) == ([], {}, {})
+
+
 def test_the_next_day_starts_from_what_is_held() -> None:
     d = daily_desk()
     decided(d, 10, KEEP, KEEP)
@@ -342,6 +358,14 @@ def test_many_losing_positions_that_a_basket_closes_pause_nothing() -> None:
 
 
 # --- the arithmetic -----------------------------------------------------------------------------------------------
+
+
+def test_a_leg_that_changes_nothing_gives_no_work_and_sales_come_before_buys() -> None:
+    legs = (Leg("AAA", 5), Leg("BBB", 0), Leg("CCC", 7), Leg("DDD", 1))
+    works = works_of(3, legs, {"AAA": 2, "BBB": 4, "CCC": 7, "DDD": 9}, 11)
+    assert [(work.key, work.purpose, work.symbol, work.goal) for work in works] == [
+        ("3.1", "exit", "BBB", 0), ("3.3", "exit", "DDD", 1), ("3.0", "entry", "AAA", 5),
+    ]  # fmt: skip
 
 
 def test_live_limits_lie_on_cents_from_a_dollar_on_and_a_replay_s_on_its_finer_grid() -> None:

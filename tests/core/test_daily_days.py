@@ -155,6 +155,18 @@ def test_what_is_due_for_another_session_than_the_scheduled_one_is_refused(date:
     assert (of(told, AskPolicy), alarms(told), d.state.basket.date) == ([], ["rebalance_refused"], "")
 
 
+def test_a_desk_that_decides_before_the_open_decides_nothing_after_it() -> None:
+    d = daily_desk()
+    assert alarms(d.due(0)) == ["rebalance_refused"]
+    assert alarms(daily_desk(BEFORE_CLOSE).due(0)) == []
+
+
+def test_running_bars_of_another_day_are_refused() -> None:
+    d = daily_desk(BEFORE_CLOSE)
+    told = d.due(380, (bar("AAA", MONDAY, 104.0), bar("BBB", LAST_FRIDAY, 96.0)))
+    assert (alarms(told), d.state.ask, d.state.marks["AAA"]) == (["rebalance_refused"], None, Decimal(100))
+
+
 def test_nothing_is_due_before_a_session_is_known_or_after_it_ended() -> None:
     fresh = DailyDesk().fund()
     assert alarms(fresh.put(ev.RebalanceDue(MONDAY.open_ns, MONDAY.date))) == ["rebalance_refused"]

@@ -171,7 +171,8 @@ def test_after_a_start_in_mid_basket_the_broker_is_heard_first_and_the_basket_go
     sale = account.take(of(d.answer(0, 20, KEEP), SubmitOrder)[0], d.at(-15))
     d.put(ev.RunStarted(d.at(-3), "live", "desk-1", "shelf", "e1", "code", "sip", Trading(), NUMBER))
     account.fill(sale, 10, "101", d.at(0))
-    assert orders(d.quotes(0, BBB="100")) == []  # nothing is bought before book and broker agree
+    told = d.quotes(0, BBB="100")
+    assert (orders(told), alarms(told)) == ([], [])  # nothing is bought before book and broker agree
     assert orders(d.put(account.report(d.at(0.5)))) == [("BBB", 20, "100.20")]
     assert (d.held, d.state.book.cash, d.state.risk.reconciled) == ({}, Decimal(10010), True)
 

@@ -100,14 +100,14 @@ def test_a_split_ends_what_was_under_way_in_the_symbol_and_its_old_quote_counts_
     d = held_over_night()
     d.quotes(-20, AAA="100")
     d.due()
-    d.answer(0, 20, KEEP)
+    d.answer(0, 5, KEEP)
     report = ev.BrokerReported(
         d.at(-10), d.at(-10), "A", d.state.book.cash, "", (ev.BrokerPosition("AAA", Decimal(120), Decimal(50)),), (),
         (), (), (line("SPLIT", "AAA", 60),),
     )  # fmt: skip
     d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
     effects = d.put(report)
-    assert canceling(effects) == ["e1-shelf-2-0-0"]
+    assert canceling(effects) == ["e1-shelf-2-0-0"]  # and not BBB's
     assert ([work.symbol for work in d.state.works.values()], "AAA" in d.state.quotes) == (["BBB"], False)
 
 
