@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder
 from daemon.core.events import (
     CancelRejected,
+    ClockTicked,
     Event,
     OrderAccepted,
     OrderCanceled,
@@ -44,7 +45,9 @@ _NEWS: tuple[type[Event], ...] = (
     OrderExpired,
     CancelRejected,
 )
-_MOVING = frozenset((PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded))  # what moves it by itself
+_MOVING = frozenset(
+    (ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
+)  # what moves it by itself
 
 
 class Offer(NamedTuple):
@@ -95,7 +98,9 @@ class SharePaperBroker:
             case PricesPrinted() if not self._live:
                 state, quotes = self._print(state, event, said)
             case QuotesReceived() if self._live:
-                state = self._quoted(state, event, said)
+                state = self._quoted(state, event.quotes, event.time_ns, said)
+            case ClockTicked() if self._live and state.orders:
+                state = self._quoted(state, (), event.time_ns, said)
             case SessionScheduled():
                 if state.session is None or state.session.date < event.session.date:
                     state = replace(_end(state, event.time_ns, said), session=event.session, seen=())
@@ -133,21 +138,23 @@ class SharePaperBroker:
             state = self._match(state, offers, now, said, auction=event.opening, auction_ends=event.opening)
         return state, QuotesReceived(now, 0, tuple(quotes))
 
-    def _quoted(self, state: SharePaperState, event: QuotesReceived, said: list[Event]) -> SharePaperState:
+    def _quoted(
+        self, state: SharePaperState, quotes: Sequence[Quote], now_ns: int, said: list[Event]
+    ) -> SharePaperState:
         """Fill what came before these quotes of the running session; the first ones after its open are the auction."""
         session = state.session
         if session is None:
             return state
         offers = {
             quote.symbol: Offer(down(quote.bid), up(quote.ask), down(quote.bid), up(quote.ask), quote.quoted_ns)
-            for quote in event.quotes
+            for quote in quotes
             if session.open_ns <= quote.quoted_ns < session.close_ns
         }
         state = replace(state, asks={**state.asks, **{symbol: o.ask for symbol, o in offers.items() if o.ask}})
-        over = event.time_ns >= session.open_ns + AUCTION_WAITS_NS
+        over = now_ns >= session.open_ns + AUCTION_WAITS_NS
         if not state.orders or not (offers or over):
             return state
-        return self._match(state, offers, event.time_ns, said, auction=True, auction_ends=over)
+        return self._match(state, offers, now_ns, said, auction=True, auction_ends=over)
 
     def _match(
         self,

@@ -367,8 +367,9 @@ def test_on_a_live_feed_quotes_from_outside_are_the_market_and_nothing_is_quoted
     )
     assert (second.price, second.filled_ns) == (Decimal("20.0001"), OPEN + 4 * SECOND)
     assert [working.client_order_id for working in state.orders] == ["c", "d"]  # no quote, and no offer
-    _, said = play(state, quoted(OPEN + 2 * MINUTE, OPEN + MINUTE), broker=LIVE)
-    assert said == [ev.OrderCanceled(OPEN + 2 * MINUTE, "c")]
+    for late in (quoted(OPEN + 2 * MINUTE, OPEN + MINUTE), tick(OPEN + 2 * MINUTE)):
+        assert play(state, late, broker=LIVE)[1] == [ev.OrderCanceled(OPEN + 2 * MINUTE, "c")]
+    assert play(state, tick(OPEN + 2 * MINUTE - 1), broker=LIVE)[1] == []
 
 
 def test_on_a_live_feed_quotes_outside_of_a_session_trade_nothing() -> None:
