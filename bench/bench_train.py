@@ -159,17 +159,17 @@ def daily(table: Table, size: DailySize) -> None:
         table.peer(key, words, size.threads, funds_peer, c, size)
         for rates in (figures, figures["per_core_second"]):
             rates["sb3_switcher_steps_per_s"] = max(rates[key], rates.get("sb3_switcher_steps_per_s", 0))
-    for part, peer in (
+    for mine_of, peer in (
         ("rebalancer", "rebalancer_matched"),
         ("rebalancer_finrl", "rebalancer_finrl"),
         ("rebalancer", "rebalancer_default"),
         ("switcher", "switcher"),
     ):
-        mine, other = f"{part}_steps_per_s", f"sb3_{peer}_steps_per_s"
-        table.figure(f"times_sb3_{peer}", f"{part}, times SB3's {peer}", round(figures[mine] / figures[other], 2))
+        mine, other = f"{mine_of}_steps_per_s", f"sb3_{peer}_steps_per_s"
+        table.figure(f"times_sb3_{peer}", f"{mine_of}, times SB3's {peer}", round(figures[mine] / figures[other], 2))
         each = figures["per_core_second"]
         key = f"times_sb3_{peer}_per_core_second"
-        table.figure(key, f"{part}, times SB3's {peer}, per core-second", round(each[mine] / each[other], 2))
+        table.figure(key, f"{mine_of}, times SB3's {peer}, per core-second", round(each[mine] / each[other], 2))
 
 
 def to_the_score(table: Table, size: Size, team: dict[str, Any], threads: int) -> None:
