@@ -83,15 +83,25 @@ def swapping(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def daily_stage(
-    day: str, begin: str, rate: float, folder: Path, models_dir: Path, *tables: Table, days: DayPrices | None = None
+    day: str,
+    begin: str,
+    rate: float,
+    folder: Path,
+    models_dir: Path,
+    *tables: Table,
+    days: DayPrices | None = None,
+    others: tuple[Account, ...] = (),
 ) -> Iterator[Stage]:
-    """A stage whose clock starts at New York's `begin` of `day`; what still runs at the end is killed."""
+    """A stage whose clock starts at New York's `begin` of `day`; what still runs at the end is killed.
+
+    `others` are accounts beside the desk's own.
+    """
     days = days or prices()
     folder.mkdir(parents=True, exist_ok=True)
     market = Market((), "SPY", sessions=days.sessions, days=days)
     clock = SimClock.starting_now(new_york_ns(day, begin), rate)
     account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(CASH), margin=1)
-    with serving(market, clock, rules=IN_FULL, accounts=[account]) as server:
+    with serving(market, clock, rules=IN_FULL, accounts=[account, *others]) as server:
         made = Stage(server, clock, market, folder, models_dir, (DAILY, *tables))
         try:
             yield made

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon import ctl
 from strategies.registry import daily_strategy
 from tests.alpaca_server.corporate_actions import Split
 from tests.live.daily_stage import CASH, HALF_DAY, NEXT_DAY, daily_stage, jump, made_up, swapping
@@ -19,6 +20,7 @@ from tests.live.stage import Stage, new_york_ns
 from tests.live_desk import differences
 
 RATE = 600.0
+BEGIN = "08:20"  # seven real seconds before the open: a busy machine starts a daemon in less
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def stop(played: Stage) -> None:
 
 
 def bought(played: Stage) -> None:
-    """From nine o'clock until the first basket is bought; the daemon ends."""
+    """From `BEGIN` until the first basket is bought; the daemon ends."""
     played.start()
     played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
     played.until_true(lambda: played.journaled("OrderFilled") != [], "the fill is journaled")
@@ -43,7 +45,7 @@ def bought(played: Stage) -> None:
 
 
 def test_a_whole_session_buys_once_and_is_ended_reported_and_ready_for_the_next(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "08:40", 900.0, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, "07:00", 900.0, tmp_path, models) as played:
         played.start()
         report = played.state_dir / "reports" / f"{HALF_DAY}.json"
         played.until_true(report.exists, "the day's report")
@@ -61,16 +63,17 @@ def test_a_whole_session_buys_once_and_is_ended_reported_and_ready_for_the_next(
         newest = daily_strategy("regime_switcher").known(books.state.strategy)["SPY"][-1]
         assert newest.start_ns == new_york_ns(HALF_DAY, "00:00")
         assert [(row["action"], row["outcome"]) for row in books.decisions] == [("ALL_SPY", "ordered")]
+        assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
 
 
 def test_a_split_over_night_doubles_the_shares_and_the_next_basket_sells_them_all_in_the_auction(
     models: Path, tmp_path: Path
 ) -> None:
     days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(2)),))
-    with daily_stage(HALF_DAY, "08:55", RATE, tmp_path, models, days=days) as played:
+    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models, days=days) as played:
         bought(played)
         held = played.held()["SPY"]
-        jump(played, NEXT_DAY, "08:40")
+        jump(played, NEXT_DAY, BEGIN)
         played.start()
         played.until_true(lambda: bool(played.held().get("QQQ")), "QQQ is bought")
         played.until_true(lambda: not played.held().get("SPY"), "SPY is sold")
@@ -87,9 +90,9 @@ def test_a_split_over_night_doubles_the_shares_and_the_next_basket_sells_them_al
 
 
 def test_a_daemon_that_dies_in_mid_basket_goes_on_with_it_and_sends_nothing_twice(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "08:55", RATE, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models) as played:
         bought(played)
-        jump(played, NEXT_DAY, "08:50")
+        jump(played, NEXT_DAY, BEGIN)
         played.start()
         played.until_true(lambda: any(post["side"] == "sell" for post in played.posts()), "the sale is sent")
         played.daemons[-1].kill()
@@ -116,7 +119,7 @@ def test_a_daemon_that_starts_after_the_open_trades_nothing_that_day_and_says_so
 
 
 def test_a_dry_run_on_the_live_feed_fills_its_basket_on_paper_and_sends_nothing(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "08:55", RATE, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models) as played:
         played.start("--dry-run")
         played.until_true(lambda: played.journaled("OrderFilled") != [], "a fill on paper")
         stop(played)
@@ -126,7 +129,7 @@ def test_a_dry_run_on_the_live_feed_fills_its_basket_on_paper_and_sends_nothing(
 
 def test_before_the_close_it_decides_on_the_running_day_and_trades_within_it(models: Path, tmp_path: Path) -> None:
     late = {"basket": {"decide": "before_close", "before_close_min": 30}}
-    with daily_stage(HALF_DAY, "12:20", 300.0, tmp_path, models, late) as played:
+    with daily_stage(HALF_DAY, "12:00", 300.0, tmp_path, models, late) as played:
         played.start()
         played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
         played.until_true(lambda: played.journaled("OrderFilled") != [], "the fill is journaled")
