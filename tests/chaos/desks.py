@@ -41,13 +41,13 @@ from tests.live_desk import FIXTURE_MODELS, LOOSE, Books, Daemon, write_config
 
 SHIPPED = Path(__file__).resolve().parents[2] / "onnx_models"
 RATE = 1200.0  # simulated seconds a second: a session in 20, a night in 52
-LOOK_S = 0.005
+LOOK_S = 0.01
 SETTLE_S = 60.0  # real, after a session's close without faults, within which all books agree
 CALM_MIN = 90.0  # before the close: nothing begins any more
 NIGHTS = 0.35  # of those within a week are lived through; over all others, and over weekends, the host is off
 WEEKEND_NS = 40 * 3600 * SECOND_NS  # a longer pause between two sessions
 FIRST_MIN = 400  # before the first open: the campaign begins
-UP_MIN = 300  # before the open: the host is on again
+UP_MIN = 360  # before the open: the host is on again, before splits take effect
 LIVES_MAX = 400
 
 

@@ -140,10 +140,10 @@ def tables(desk: str) -> Table:
     made: dict[str, dict[str, object]] = {
         "desk": {"name": desk, "strategy": desk},
         "alpaca": {
-            "order_timeout_s": 0.6,
-            "read_timeout_s": 0.6 if desk == SCALPER else 3.0,
-            "handshake_timeout_s": 0.6,
-            "ping_s": 0.5,
+            "order_timeout_s": 1.0,
+            "read_timeout_s": 1.0 if desk == SCALPER else 3.0,  # a daily desk's history is 20,000 bars
+            "handshake_timeout_s": 1.5,
+            "ping_s": 2.0,
             "backoff_max_s": 0.5,
             "report_every_s": 300,
         },
