@@ -134,6 +134,11 @@ class Kind:
     compounds: bool = False  # one account through all sessions of a span
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
 
+    @property
+    def module(self) -> str:
+        """The module in which it stands, by its name."""
+        return self.load.__module__
+
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""
         return self.presets[_one_of("preset", name, self.strategy, tuple(self.presets))]

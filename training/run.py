@@ -118,7 +118,7 @@ class _Run:
         self._settings = settings
         self._told_of = listen
         self._flag = flag
-        version = code_version()
+        version = code_version(settings.strategy)
         listen(f"reading {settings.bars.name}")
         prepared = prepare((settings, Path(), version))
         if note := split_note(settings, prepared.data):

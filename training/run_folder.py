@@ -19,6 +19,7 @@ import pickle
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from typing import Any
 import msgspec
 import torch
 
+from strategies.registry import STRATEGIES
+from training.kinds import kind
 from training.study import Trial
 
 MADE_WITH = "made_with"
@@ -43,20 +46,25 @@ class RunFolderError(Exception):
     """The folder belongs to another run, or a file in it is damaged; the text names the difference and the cure."""
 
 
-def code_version() -> str:
+def code_version(strategy: str = "") -> str:
     """Twelve digits of a digest over the code that a trial depends on: all of ours that `training.tasks` imports.
 
     What only reads finished trials (report, promotion, commands) is not in it: a word changed there throws none away.
+    Nor is what only other strategies than `strategy` are trained by; without a name all are in it. Raises `ValueError`
+    for an unknown name.
     """
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for path in sorted(_reached(root, root / "training" / "tasks.py")):
+    own = kind(strategy).module if strategy else ""
+    others = {kind(name).module for name in STRATEGIES} - {own} if strategy else set()
+    left_out = {root / f"{module.replace('.', '/')}.py" for module in others}
+    for path in sorted(_reached(root, root / "training" / "tasks.py", left_out)):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-def _reached(root: Path, start: Path) -> set[Path]:
-    """The files under `root` that `start` imports, and those that they import; `start` is among them."""
+def _reached(root: Path, start: Path, left_out: AbstractSet[Path] = frozenset()) -> set[Path]:
+    """`start` and the files under `root` that it imports, and those that they import, but for `left_out`."""
     found, open_ = {start}, [start]
     while open_:
         for node in ast.walk(ast.parse(open_.pop().read_bytes())):
@@ -67,7 +75,8 @@ def _reached(root: Path, start: Path) -> set[Path]:
                 names = [alias.name for alias in node.names]
             for name in names:
                 stem = root / name.replace(".", "/")
-                new = {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()} - found
+                there = {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()}
+                new = there - found - left_out
                 found |= new
                 open_ += new
     return found

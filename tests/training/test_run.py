@@ -34,7 +34,7 @@ from training.ledger import Ledger, ledger_path
 from training.pool import Flag, Stopped
 from training.ppo import Coefficients
 from training.run import Outcome, train_and_export
-from training.run_folder import RunFolderError, code_version, held, open_run
+from training.run_folder import RunFolderError, _reached, code_version, held, open_run
 from training.settings import Settings, requests_of
 from training.study import Study, Trial
 from training.tasks import Prepared, another, prepare, prepare_same, train_one
@@ -403,6 +403,24 @@ def test_a_restart_removes_nothing_where_something_is_no_run_s(tmp_path: Path, f
     with pytest.raises(RunFolderError, match=r"thesis\.tex in it is no run's|holds files but no run\.json"):
         open_run(tmp_path, {"seeds": [5]}, {"code": "b"}, restart=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+def test_code_that_only_other_strategies_are_trained_by_throws_no_trial_away(tmp_path: Path) -> None:
+    for name, content in (
+        ("tasks", "from room.kinds import kind"),
+        ("kinds", "def kind():\n    import room.one\n    import room.other"),
+        ("one", "from room import shared"),
+        ("other", "from room import shared, theirs"),
+        ("shared", ""),
+        ("theirs", ""),
+    ):
+        (tmp_path / "room").mkdir(exist_ok=True)
+        (tmp_path / "room" / f"{name}.py").write_text(content)
+    start = tmp_path / "room" / "tasks.py"
+    found = _reached(tmp_path, start, {tmp_path / "room" / "other.py"})
+    assert {path.stem for path in found} == {"tasks", "kinds", "one", "shared"}
+    assert len(_reached(tmp_path, start)) == 6
+    assert len({code_version("option_scalper"), code_version("daily_rebalancer"), code_version()}) == 3
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "7"])
