@@ -31,14 +31,15 @@ REBALANCER: Mapping[str, Preset] = {
         Coefficients(schedule="constant", environments=8, rollout_steps=256, batch=64),
     ),
     "wide": Preset(
-        "four times as many steps in large minibatches: 256 environments of 64 steps, batch 4,096",
-        2_000_000,
-        Coefficients(environments=256, rollout_steps=64, batch=4096),
+        "as many steps in large minibatches: 256 environments of 64 steps, batch 4,096, 4 epochs, a falling rate",
+        500_000,
+        Coefficients(environments=256, rollout_steps=64, batch=4096, epochs=4),
     ),
 }
 """FinRL: learning rate 3e-4 constant, 10 epochs, discount 0.99, lambda 0.95, clip 0.2, entropy 0, value 0.5, gradient
 norm 0.5, of which only the constant rate differs from our defaults. It does not say how many environments share 2,048
-steps; eight take the same 320 minibatches of an update, and a rollout of each is a year long."""
+steps; eight take the same 320 minibatches of an update, and a rollout of each is a year long. `wide` with 4 epochs earned
+more on the validation sessions of 2020 than with 10, and than with a rate of 1e-4 (two seeds each)."""
 
 REGIME: Mapping[str, Preset] = {
     "regime": Preset(
