@@ -38,8 +38,8 @@ REBALANCER: Mapping[str, Preset] = {
 }
 """FinRL: learning rate 3e-4 constant, 10 epochs, discount 0.99, lambda 0.95, clip 0.2, entropy 0, value 0.5, gradient
 norm 0.5, of which only the constant rate differs from our defaults. It does not say how many environments share 2,048
-steps; eight take the same 320 minibatches of an update, and a rollout of each is a year long. `wide` with 4 epochs earned
-more on the validation sessions of 2020 than with 10, and than with a rate of 1e-4 (two seeds each)."""
+steps; eight take the same 320 minibatches of an update, and a rollout of each is a year long. `wide` earned more on the
+validation sessions of 2020 with 4 epochs than with 10, at this rate as at 1e-4 (two seeds each)."""
 
 REGIME: Mapping[str, Preset] = {
     "regime": Preset(
