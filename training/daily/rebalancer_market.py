@@ -93,7 +93,9 @@ class RebalancerMarket:
         self._reserve_numerator, self._reserve_denominator = float(reserved.numerator), float(reserved.denominator)
 
     def _tables(self, table: DailyTable, trading: Trading, fill: str) -> None:
-        """What is gathered from, a row for each decision: the observation without the account, prices, reservations."""
+        """What is gathered from, a row for each decision: the observation without the account, and of each symbol
+        whether it may be traded, the last known close, what sales get, buys pay and hold back, and the close to come.
+        """
         first, rows = self._first, self._last - self._first + 2  # one more: what is seen when the span is over
         before = slice(first - 1, self._last + 1)
         seen = np.zeros((rows, WIDTH), dtype=np.float32)
@@ -105,12 +107,11 @@ class RebalancerMarket:
         day = slice(first, self._last + 1)
         sold = table.open_ticks[day] if fill == "next_open" else marks[:-1]
         paid, limit = wait_ticks(sold, trading) if fill == "next_open" else (sold, sold)
+        allowed = (sold > 0) & (table.tradable[before][:-1] > 0)
+        known = np.where(marks > 0, marks, np.inf)[:-1] / TICKS
+        reserve = limit * self._reserve_numerator
         self._seen = self._table(seen)
-        self._marks = self._table(marks)
-        self._sold, self._paid = self._table(sold), self._table(paid)
-        self._reserve = self._table(limit * self._reserve_numerator)
-        self._may_trade = self._table(((sold > 0) & (table.tradable[before][:-1] > 0)).astype(np.float64))
-        self._buy_prices = self._table(np.where(marks > 0, marks, np.inf) / TICKS)
+        self._prices = self._table(np.stack([allowed, known, sold, paid, reserve, marks[1:]], axis=1))
 
     def _table(self, values: np.ndarray[Any, Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
@@ -139,13 +140,15 @@ class RebalancerMarket:
     def step(self, actions: Tensor) -> Step:
         """Trade float (n, symbols) within [-1, 1] in the next session; rewards float32 (n,), who ran out of time."""
         before = self._value
-        wanted, up, leaves = self._legs(actions.double())
-        self._sell(leaves)
-        self._buy(wanted, up)
+        allowed, known, sold, paid, reserve, closes = self._prices.index_select(0, self._day).unbind(1)
+        actions = actions.double().clamp(-1.0, 1.0) * allowed
+        up = actions.clamp(min=0.0)
+        self._sell((self._held * -actions.clamp(max=0.0)).trunc_(), sold)
+        wanted = (up * self._unit_usd / known if self._unit_usd else up * self._unit_shares).trunc_()
+        self._buy(wanted, up, paid, reserve)
+        self._value = self._cash + (self._held * closes).sum(1) * MICRO_A_TICK
         self._day = self._day + 1
         self._age = self._age + 1
-        marks = self._marks.index_select(0, self._day)
-        self._value = self._cash + (self._held * marks).sum(1) * MICRO_A_TICK
         self._closing, self._closing_cash = self._value, self._cash
         rewards = ((self._value - before) * (REWARD / MICRO)).to(torch.float32)
         over = self._day > self._last - self._first
@@ -158,27 +161,16 @@ class RebalancerMarket:
         self._begin_again(over)
         return Step(rewards, terminals, over, last)
 
-    def _legs(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the actions want: shares to buy, the actions' order as keys, shares to sell; (n, symbols) each."""
-        actions = actions.clamp(-1.0, 1.0) * self._may_trade.index_select(0, self._day)
-        leaves = (self._held * -actions.clamp(max=0.0)).trunc_()
-        up = actions.clamp(min=0.0)
-        if self._unit_usd:
-            wanted = (up * self._unit_usd / self._buy_prices.index_select(0, self._day)).trunc_()
-        else:
-            wanted = (up * self._unit_shares).trunc_()
-        return wanted, up, leaves
-
-    def _sell(self, leaves: Tensor) -> None:
-        ticks = leaves * self._sold.index_select(0, self._day)
+    def _sell(self, leaves: Tensor, sold: Tensor) -> None:
+        """Sell whole shares (n, symbols) at these ticks."""
+        ticks = leaves * sold
         costs = self._cost(ticks)
         self._held = self._held - leaves
         self._cash = self._cash + (ticks * MICRO_A_TICK - costs).sum(1)
         self._sales, self._costs_paid, self._traded = leaves, costs.sum(1), ticks.sum(1)
 
-    def _buy(self, wanted: Tensor, up: Tensor) -> None:
-        """Buy what is wanted where the cash covers it all at the limit, else one after the other."""
-        reserve = self._reserve.index_select(0, self._day)
+    def _buy(self, wanted: Tensor, up: Tensor, paid: Tensor, reserve: Tensor) -> None:
+        """Buy what is wanted at the ticks `paid` where the cash covers all reserves, else one after the other."""
         free = self._cash * self._reserve_denominator
         short = (reserve * wanted).sum(1) > free
         rows = short.nonzero().squeeze(1) if self._looks else self._everyone
@@ -188,7 +180,7 @@ class RebalancerMarket:
                 wanted.index_select(0, rows), up.index_select(0, rows), reserve.index_select(0, rows), free[rows]
             )
             bought = wanted.index_copy(0, rows, some)
-        ticks = bought * self._paid.index_select(0, self._day)
+        ticks = bought * paid
         costs = self._cost(ticks)
         self._held = self._held + bought
         self._cash = self._cash - (ticks * MICRO_A_TICK + costs).sum(1)
