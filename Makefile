@@ -11,10 +11,11 @@ PYTEST_ARGS ?=
 # Many tests wait for a daemon or a server, so three processes keep two cores busy. A file's tests stay together.
 TEST_PROCESSES ?= 3
 CHAOS_ARGS ?= --sessions 500 --parallel 3
+DESKS_ARGS ?= --sessions 20
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train soak chaos install check-units units-tool clean
+.PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install check-units units-tool clean
 
 help:
 	@echo "make demo      install the daemon and run the bundled tape through it (dry run, no account needed)"
@@ -22,6 +23,7 @@ help:
 	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (torch, 1.6 GB)"
 	@echo "make lint      the static checks alone; make format mends what it can"
 	@echo "make chaos     the fault campaign: 500 sessions at a loopback Alpaca, 15 minutes"
+	@echo "make chaos-desks  three desks on one host, 20 sessions with their nights under faults, 15 minutes"
 	@echo "make bench     the daemon's benchmarks, as JSON"
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
@@ -89,6 +91,9 @@ soak: .venv/.installed-tests
 
 chaos: .venv/.installed-tests
 	.venv/bin/python -m tests.chaos $(CHAOS_ARGS)
+
+chaos-desks: .venv/.installed-tests
+	.venv/bin/python -m tests.chaos.desks $(DESKS_ARGS)
 
 # On a trading host (docs/TRADING_HOST.md). DESTDIR stages the whole tree under another root, for a package.
 PREFIX ?= /opt/rltrader

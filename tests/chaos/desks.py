@@ -244,6 +244,8 @@ def finish(host: Host) -> None:
         station.run.problems += [f"a life took {b:.2f} of a CPU" for b in [station.run.desk.busiest] if b > 0.97]
         for told in station.run.problems:
             host.problem("run", station, told)
+        if station.name != SCALPER and 2 * station.baskets < len(host.lines):
+            host.problem("end", station, f"only {station.baskets} baskets in {len(host.lines)} sessions")
     accounts = [station.account for station in host.stations]
     host.problems += basket_verdict.strangers(owners, host.served.server.requests)
     host.problems += basket_verdict.names_twice(accounts)

@@ -162,7 +162,7 @@ def tables(desk: str) -> Table:
             "reprice_s": 1200,
             "end_before_close_min": 30,
             "price_collar": 0.15,
-            "notional_per_unit_usd": 60_000,
+            "notional_per_unit_usd": 150_000,
         }
     return made
 
