@@ -89,6 +89,7 @@ class ShareQuotes:
         """Ask in time until cancelled."""
         held_due_ns = 0
         while True:
+            self._changed.clear()  # what changes from here on is looked at after the nap
             now_ns = self._clock.now_ns()
             working, held = self._wanted()
             symbols = working | held if now_ns >= held_due_ns else working
@@ -116,7 +117,6 @@ class ShareQuotes:
         if self._calendar.at(now_ns) is None:
             due_ns = min(self._calendar.next_after(now_ns).open_ns, now_ns + HELD_NS)
         await asyncio.sleep(LEAST_NAP_S)
-        self._changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(self._clock.real_s(due_ns - self._clock.now_ns()), 0.0)):
                 await self._changed.wait()
