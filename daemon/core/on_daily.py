@@ -152,7 +152,7 @@ def _mark_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> None:
 
 
 def _mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
-    draft.marks = {**draft.marks, **{bar.symbol: on_grid(bar.close) for bar in bars}}
+    draft.marks = {**draft.marks, **{bar.symbol: on_grid(bar.close) for bar in bars if bar.close > 0}}
 
 
 def date_of(bar: Bar) -> str:

@@ -43,11 +43,9 @@ def drive_shares(draft: Draft) -> None:
     for name, order in draft.orders.items():
         if order.purpose == ENTRY and order.work not in draft.works:
             cancel(draft, name)
-    for work in tuple(draft.works.values()):
-        if work.purpose == EXIT:
-            _drive_sale(draft, work)
+    selling = [_drive_sale(draft, work) for work in tuple(draft.works.values()) if work.purpose == EXIT]
     if any(work.purpose == ENTRY for work in draft.works.values()):
-        _drive_buys(draft)
+        _drive_buys(draft, selling=any(selling))
 
 
 # --- the end of a basket ------------------------------------------------------------------------------------------
@@ -82,26 +80,27 @@ def _give_up(draft: Draft) -> None:
 # --- sales --------------------------------------------------------------------------------------------------------
 
 
-def _drive_sale(draft: Draft, work: Work) -> None:
+def _drive_sale(draft: Draft, work: Work) -> bool:
+    """Move one sale on; True while cash may soon come of it: an order works, or the next one only waits its turn."""
     surplus = held(draft, work.symbol) - work.goal
     order = newest_attempt(draft, work) if work.order_id else None
     if order is not None and order.working:
         if order.remaining > surplus or ((order.limit_price is not None or order.auction) and _old(draft, order)):
             cancel(draft, order.client_order_id)
-        return
+        return True
     if surplus <= 0:
         close_work(draft, work)
-        return
+        return False
     if _into_auction(draft, work):
-        _sell(draft, work, surplus, None, auction=True)
-    elif may_send(draft):
-        if order is not None and order.status == REJECTED and not _old(draft, order):
-            return  # not sent again at once: the next look is a re-price interval later
-        opposed = [n for n, o in draft.orders.items() if o.symbol == work.symbol and o.side > 0 and not o.absent]
-        for name in opposed:
-            cancel(draft, name)
-        if not opposed:
-            _sell_now(draft, work, surplus)
+        return _sell(draft, work, surplus, None, auction=True)
+    if not may_send(draft):
+        return False
+    if order is not None and order.status == REJECTED and not _old(draft, order):
+        return True  # not sent again at once: the next look is a re-price interval later
+    opposed = [n for n, o in draft.orders.items() if o.symbol == work.symbol and o.side > 0 and not o.absent]
+    for name in opposed:
+        cancel(draft, name)
+    return bool(opposed) or _sell_now(draft, work, surplus)
 
 
 def _old(draft: Draft, order: Order) -> bool:
@@ -118,7 +117,7 @@ def _into_auction(draft: Draft, work: Work) -> bool:
     return wanted and may_enter_auction(draft)
 
 
-def _sell_now(draft: Draft, work: Work, surplus: int) -> None:
+def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
     """A limit order near the bid, and after some of them one at the market; what leaves by a rule goes there at once.
 
     A basket's sale waits for a quote: nobody bids, or the symbol is halted.
@@ -127,32 +126,34 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> None:
     if work.reason == POLICY:
         quote, mark = _offer(draft, work.symbol)
         if quote is None or quote.bid <= 0 or mark is None:
-            return
+            return False
         if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
             limit = sell_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
-    _sell(draft, work, surplus, limit, auction=False)
+    return _sell(draft, work, surplus, limit, auction=False)
 
 
-def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> None:
+def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
+    """Send one attempt of a sale; False where nothing is free to be sold, or a gate denies it."""
     quantity = min(surplus - draft.working(work.symbol, -1), draft.broker.available.get(work.symbol, surplus))
     if quantity <= 0:
         why = f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
         alarm(draft, "exit_held_up", why, once=True)
-        return
+        return False
     intent = Intent(EXIT, None, work.symbol, -1, quantity, limit, auction=auction)
     there = {name: order for name, order in draft.orders.items() if not order.absent}
-    if not _denied(draft, intent, there):
-        submit(draft, work, intent, _auction_valid_s(draft) if auction else draft.trading.basket.reprice_s)
+    if _denied(draft, intent, there):
+        return False
+    submit(draft, work, intent, _auction_valid_s(draft) if auction else draft.trading.basket.reprice_s)
+    return True
 
 
 # --- buys ---------------------------------------------------------------------------------------------------------
 
 
-def _drive_buys(draft: Draft) -> None:
+def _drive_buys(draft: Draft, *, selling: bool) -> None:
     """Each buy in its order: as soon as free cash covers it whole; the first that it does not cover waits for the
     sales and holds up those after it, and is cut to whole shares when no sale is to come.
     """
-    selling = any(_sells(draft, work) for work in draft.works.values() if work.purpose == EXIT)
     free = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
     for work in tuple(draft.works.values()):
         if work.purpose == ENTRY and _wants(draft, work) and may_send(draft):
@@ -178,13 +179,6 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool) -> Decimal:
         return free
     submit(draft, replace(work, goal=holding + missing), intent, draft.trading.basket.reprice_s)
     return free - reserved(limit, missing, rate)
-
-
-def _sells(draft: Draft, work: Work) -> bool:
-    """True while cash may come of this sale: an order works, or can be sent."""
-    if work.order_id and newest_attempt(draft, work).working:
-        return True
-    return _offer(draft, work.symbol)[0] is not None
 
 
 def _wants(draft: Draft, work: Work) -> bool:

@@ -121,12 +121,12 @@ def test_a_rejected_sale_is_sent_again_only_after_the_re_price_interval() -> Non
     assert orders(d.quotes(1, AAA="100")) == [("AAA", -10, "99.8000")]
 
 
-def test_what_others_hold_back_is_not_sold_and_told() -> None:
-    d = tuesday(NO_AUCTION, mode="replay", AAA=10)
-    decided(d, 0, KEEP, KEEP)
+def test_what_others_hold_back_is_not_sold_and_told_and_holds_no_buy_up() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)
+    decided(d, 0, 95, KEEP)  # 9,000 USD are 89 at 100.3002
     d.state = replace(d.state, broker=replace(d.state.broker, available={"AAA": 0}))
-    told = d.quotes(0, AAA="100")
-    assert (orders(told), alarms(told)) == ([], ["exit_held_up"])
+    told = d.quotes(0, **AT_100)
+    assert (orders(told), alarms(told)) == ([("BBB", 89, "100.2000")], ["exit_held_up"])  # whose cash does not wait
 
 
 # --- buys in their order ------------------------------------------------------------------------------------------

@@ -71,6 +71,12 @@ def test_a_bar_older_than_the_newest_is_remembered_in_its_place_and_marks_nothin
     assert (closes(d, "BBB"), d.state.marks["BBB"]) == ([70.0, 100.0], Decimal(100))
 
 
+def test_a_close_that_is_no_price_marks_nothing() -> None:
+    d = daily_desk()
+    d.bars(MONDAY, AAA=0.0)
+    assert d.state.marks["AAA"] == Decimal(100)
+
+
 def test_a_correction_replaces_a_bar_that_waits_or_is_remembered_and_no_other() -> None:
     d = daily_desk()
     d.put(ev.BarCorrected(d.state.now_ns, bar("AAA", LAST_FRIDAY, 98.0)))
