@@ -48,6 +48,7 @@ def risk_view(draft: Draft) -> RiskView:
         basket=draft.trading.basket,
         symbols=draft.machine.spec.symbols,
         marks=draft.marks,
+        splits=draft.basket.splits,
         cost_rate=cost_rate(draft),
     )
 

@@ -6,6 +6,7 @@ One question and one basket for each date, whatever is told how often. A bar is 
 from __future__ import annotations
 
 from decimal import Decimal
+from math import log
 
 import msgspec
 from msgspec.structs import replace
@@ -34,6 +35,7 @@ from daemon.core.state import ZERO, Ask, Draft
 from strategies.contract import Answer, Bar, DailyStrategy, Leg, Portfolio, Rebalance, View
 
 _encode = msgspec.json.encode
+SPLIT_RATIO = 1.2  # by which an adjustment changes closes, at least, to be a split; the smallest common one is 5 for 4
 
 
 # --- bars ---------------------------------------------------------------------------------------------------------
@@ -89,15 +91,32 @@ def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:
 
 
 def on_history_adjusted(draft: Draft, event: HistoryAdjusted) -> None:
-    """A split or dividend. The mark of what is held stays: the ledger's line about the shares changes it with them."""
+    """A split or dividend. The mark of what is held stays: the ledger's line about the shares changes it with them.
+
+    Where that line is still to come, no price of the new shares marks the old ones, at most until the session's end.
+    """
     daily = _daily(draft)
     if event.symbol not in daily.spec.symbols:
         return
     remember_pending(draft)
-    draft.strategy = daily.readjust(draft.strategy, event.symbol, event.bars)
-    _note_newest(draft, event.bars)
     if event.symbol not in draft.book.positions:
         _mark_bars(draft, event.bars[-1:])
+    elif event.symbol not in draft.basket.splits and _split_to_come(draft, daily, event):
+        draft.basket = replace(draft.basket, splits=(*draft.basket.splits, event.symbol))
+    draft.strategy = daily.readjust(draft.strategy, event.symbol, event.bars)
+    _note_newest(draft, event.bars)
+
+
+def _split_to_come(draft: Draft, daily: DailyStrategy, event: HistoryAdjusted) -> bool:
+    """True when the new closes differ from the old ones by a split's ratio and the mark is still near the old ones."""
+    old = {bar.start_ns: bar.close for bar in daily.known(draft.strategy).get(event.symbol, ())}
+    both = [(old[bar.start_ns], bar.close) for bar in event.bars if bar.start_ns in old]
+    mark = float(draft.marks.get(event.symbol, ZERO))
+    if not both or mark <= 0 or min(both[-1]) <= 0:
+        return False
+    before, after = both[-1]
+    ratio = max(before / after, after / before)
+    return ratio >= SPLIT_RATIO and abs(log(mark / before)) < abs(log(mark / after))
 
 
 def on_daily_session_ended(draft: Draft, event: SessionEnded) -> None:
@@ -108,6 +127,7 @@ def on_daily_session_ended(draft: Draft, event: SessionEnded) -> None:
     remember_pending(draft)
     revalue(draft)
     draft.session = replace(draft.session, ended=True)
+    draft.basket = replace(draft.basket, splits=())
     if draft.ask is not None:
         end_unanswered(draft, draft.ask, "expired")
     record_equity(draft)
@@ -124,7 +144,7 @@ def _daily(draft: Draft) -> DailyStrategy:
 
 def on_prices_printed(draft: Draft, event: PricesPrinted) -> None:
     """Marks alone: what these prices filled is told next, and orders move on with the quotes after it."""
-    draft.marks = {**draft.marks, **{known.symbol: known.price for known in event.prices if known.price > 0}}
+    _mark(draft, {known.symbol: known.price for known in event.prices if known.price > 0})
     if draft.book.positions:
         revalue(draft)
 
@@ -143,16 +163,23 @@ def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
 def _mark_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> None:
     """A quote's mid is a price where both sides lie within the collar around it: a wide one says nothing."""
     collar = Decimal(str(draft.trading.basket.price_collar))
-    marks = dict(draft.marks)
+    marks: dict[str, Decimal] = {}
     for quote in quotes:
         middle = (quote.bid + quote.ask) / 2
         if ZERO < quote.bid <= quote.ask and quote.ask - middle <= collar * middle:
             marks[quote.symbol] = middle
-    draft.marks = marks
+    _mark(draft, marks)
 
 
 def _mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
-    draft.marks = {**draft.marks, **{bar.symbol: on_grid(bar.close) for bar in bars if bar.close > 0}}
+    _mark(draft, {bar.symbol: on_grid(bar.close) for bar in bars if bar.close > 0})
+
+
+def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
+    """Take over what the shares cost now; those whose split is not booked yet are other shares."""
+    for symbol in draft.basket.splits:
+        prices.pop(symbol, None)
+    draft.marks = {**draft.marks, **prices}
 
 
 def date_of(bar: Bar) -> str:

@@ -58,4 +58,5 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     symbols: tuple[str, ...] = ()  # that the desk trades
     marks: dict[str, Decimal] = {}  # USD a share
     newest_bar: str = ""  # date of the newest daily bar, told to a basket alone
+    splits: tuple[str, ...] = ()  # held symbols whose split is not booked yet
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill

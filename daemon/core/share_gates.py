@@ -37,6 +37,8 @@ def basket_legs(view: RiskView, intent: Intent) -> str | None:
             return f"leg {leg.symbol}: {leg.goal} shares; a desk never sells short"
         if view.marks.get(leg.symbol, ZERO) <= 0:
             return f"leg {leg.symbol}: no price is known"
+        if leg.symbol in view.splits:
+            return f"leg {leg.symbol}: its history was split, its shares not yet"
     return None
 
 

@@ -24,6 +24,8 @@ def split_shares(draft: Draft, line: Activity) -> None:
     """Shares multiply or merge: quantity and mark by the same ratio; the cost stays, a fraction comes as cash."""
     before = held(draft, line.symbol)
     after = before + line.quantity
+    splits = tuple(symbol for symbol in draft.basket.splits if symbol != line.symbol)
+    draft.basket = replace(draft.basket, splits=splits)
     if not before:
         return
     if after <= 0 or _leaver_for(draft, line) is not None:  # told as two lines: all leave, then all come

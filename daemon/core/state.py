@@ -167,6 +167,7 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     given_up: dict[str, int] = {}  # what it did not come to before its end: shares, negative where they are not sold
     leavers: tuple[Leaver, ...] = ()
     fills: int = 0  # executions told when the equity was last recorded
+    splits: tuple[str, ...] = ()  # held symbols whose history tells a split that the ledger has not told yet
     newest: dict[str, int] = {}  # start of the newest bar that the strategy keeps of each symbol, as far as told here
 
 

@@ -97,6 +97,62 @@ def test_an_adjusted_history_replaces_the_bars_and_only_marks_what_is_not_held()
     assert d.state.marks == {"AAA": Decimal(100), "BBB": Decimal(51), "CCC": Decimal(100)}
 
 
+def halved(d: DailyDesk, symbol: str, close: float = 50.0) -> None:
+    """The history of `symbol` adjusted anew."""
+    d.put(ev.HistoryAdjusted(d.state.now_ns, symbol, (bar(symbol, LAST_FRIDAY, close), bar(symbol, MONDAY, close))))
+
+
+def test_prices_after_a_split_mark_the_shares_only_once_the_ledger_told_it() -> None:
+    d = DailyDesk().fund().holds(AAA=90)
+    d.begin(TUESDAY)
+    halved(d, "AAA")
+    halved(d, "AAA")
+    d.prints(0, AAA="51", BBB="101")
+    d.quotes(1, AAA="52")
+    assert (d.state.marks["AAA"], d.state.marks["BBB"], d.state.book.equity) == (
+        Decimal(100), Decimal(101), Decimal(10000),
+    )  # fmt: skip
+    line = ev.Activity("1", "SPLIT", "AAA", Decimal(90), None, Decimal(0), "executed", d.state.now_ns)
+    shares = (ev.BrokerPosition("AAA", Decimal(180), Decimal(50)),)
+    d.state = replace(d.state, broker=replace(d.state.broker, began_ns=1, account="A"))
+    d.put(ev.BrokerReported(d.at(2), d.at(2), "A", d.state.book.cash, "", shares, (), (), (), (line,)))
+    assert (d.held, d.state.marks["AAA"], d.state.book.equity) == ({"AAA": 180}, Decimal(50), Decimal(10000))
+    d.quotes(3, AAA="51")
+    assert d.state.book.equity == Decimal(10180)
+
+
+def test_a_basket_in_shares_whose_split_is_not_booked_is_denied() -> None:
+    d = DailyDesk().fund().holds(AAA=90)
+    d.begin(TUESDAY)
+    halved(d, "AAA")
+    d.due()
+    d.answer(0, KEEP, KEEP)
+    assert (d.decisions()[-1].outcome, d.state.stats.denials) == ("denied", {"basket_legs": 1})
+    d.end(AAA=50.0)
+    assert d.state.basket.splits == ()
+
+
+def test_a_dividend_a_split_that_is_booked_and_what_cannot_be_compared_hold_no_price_up() -> None:
+    d = DailyDesk().fund().holds(AAA=90)
+    d.begin(TUESDAY)
+    halved(d, "AAA", 99.0)
+    d.put(ev.HistoryAdjusted(d.state.now_ns, "AAA", (bar("AAA", TUESDAY, 50.0),)))
+    assert d.state.basket.splits == ()
+    booked = DailyDesk().fund().holds(AAA=90)
+    booked.begin(TUESDAY)
+    booked.state = replace(booked.state, marks={**booked.state.marks, "AAA": Decimal(51)})
+    halved(booked, "AAA")
+    unpriced = DailyDesk().fund().holds(AAA=90)
+    unpriced.begin(TUESDAY)
+    unpriced.state = replace(unpriced.state, marks={})
+    halved(unpriced, "AAA")
+    worthless = DailyDesk().fund().holds(AAA=90)
+    worthless.begin(TUESDAY)
+    halved(worthless, "AAA", 0.0)
+    for other in (booked, unpriced, worthless):
+        assert other.state.basket.splits == ()
+
+
 # --- prices -------------------------------------------------------------------------------------------------------
 
 
