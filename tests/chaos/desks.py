@@ -46,8 +46,8 @@ SETTLE_S = 60.0  # real, after a session's close without faults, within which al
 CALM_MIN = 90.0  # before the close: nothing begins any more
 NIGHTS = 0.35  # of those within a week are lived through; over all others, and over weekends, the host is off
 WEEKEND_NS = 40 * 3600 * SECOND_NS  # a longer pause between two sessions
-FIRST_MIN = 400  # before the first open: the campaign begins
-UP_MIN = 360  # before the open: the host is on again, before splits take effect
+FIRST_MIN = 420  # before the first open: the campaign begins
+UP_MIN = 420  # before the open: the host is on again, before splits take effect
 LIVES_MAX = 400
 
 

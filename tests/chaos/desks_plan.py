@@ -18,7 +18,7 @@ from tests.chaos.plan import Trouble
 SCALPER, REBALANCER, SWITCHER = (spec.SPEC.name for spec in (option_scalper, daily_rebalancer, regime_switcher))
 DESKS = (SCALPER, REBALANCER, SWITCHER)
 CASH_USD = {SCALPER: 100_000, REBALANCER: 1_000_000, SWITCHER: 100_000}
-DECIDE_MIN = 120  # minutes before the open, so that a fast clock leaves real seconds until the auction closes
+DECIDE_MIN = 200  # minutes before the open, so that a fast clock leaves real seconds until the auction closes
 OF_A_SESSION = (2, 4)  # kinds of one desk
 HOUR_S = 3600.0
 BARS = {"method": "GET", "path": "/v2/stocks/bars"}
@@ -32,7 +32,8 @@ NOWHERE = BEFORE_THE_KEY + OF_THE_MARKET
 Table = Mapping[str, Mapping[str, object]]
 Window = tuple[float, float]  # minutes from the session's open
 
-NIGHT, BEFORE, AUCTION, DAY = (-500.0, -180.0), (-150.0, -115.0), (-118.0, 2.0), (2.0, 240.0)
+NIGHT, BEFORE = (-500.0, -DECIDE_MIN - 60.0), (-DECIDE_MIN - 30.0, -DECIDE_MIN + 5.0)
+AUCTION, DAY = (-DECIDE_MIN + 2.0, 2.0), (2.0, 240.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +71,17 @@ OWN: dict[str, Own] = dict(
         _own("history: out until noon", "history out", BEFORE, _line("http_error", BARS, lasts_s=5 * HOUR_S)),
         _own("quotes: 503", "quotes missing", AUCTION, _line("http_error", QUOTES, lasts_s=4 * HOUR_S, status=503)),
         _own("quotes: empty", "quotes missing", DAY, _line("http_empty_body", QUOTES, times=6)),
-        _own("killed before the answer", "SIGKILL", (-120.0, -118.0), act="kill"),
+        _own("killed before the answer", "SIGKILL", (-DECIDE_MIN, -DECIDE_MIN + 2.0), act="kill"),
         _own("killed with sells on their way", "SIGKILL", AUCTION, act="kill", stage="sells"),
         _own("killed between sells and buys", "SIGKILL", (0.0, 0.0), act="kill", stage="between"),
         _own("killed in the middle of the buys", "SIGKILL", (0.0, 0.0), act="kill", stage="buys"),
         _own("frozen in the middle of the buys", "frozen", (0.0, 0.0), act="freeze", stage="buys"),
         _own("stopped in the middle of the buys", "restart", (0.0, 0.0), act="restart", stage="buys"),
-        _own("frozen at the decision", "frozen", (-121.0, -119.0), act="freeze"),
+        _own("frozen at the decision", "frozen", (-DECIDE_MIN - 1.0, -DECIDE_MIN + 1.0), act="freeze"),
         _own("killed over night", "SIGKILL", NIGHT, act="kill"),
         _own("stopped over night", "restart", NIGHT, act="restart"),
         _own("away over the decision", "away", BEFORE, act="away"),
-        _own("killed again while it starts", "SIGKILL", (-122.0, -60.0), act="kill_twice"),
+        _own("killed again while it starts", "SIGKILL", (-DECIDE_MIN - 2.0, -DECIDE_MIN + 60.0), act="kill_twice"),
         _own("killed while it stops", "SIGKILL", (0.0, 60.0), act="kill_stopping"),
     )
 )  # fmt: skip
