@@ -111,7 +111,7 @@ def golden_observations(strategy: Strategy | DailyStrategy) -> tuple[Observation
     """
     if hasattr(strategy, "remember"):  # what a daily strategy alone can
         return _daily_observations(cast("DailyStrategy", strategy))
-    return _minute_observations(cast("Strategy", strategy))
+    return _minute_observations(strategy)
 
 
 def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:
