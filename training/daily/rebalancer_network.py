@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from strategies.daily_rebalancer import (
     CASH,
@@ -133,15 +131,14 @@ class Policy(nn.Module):
         scaled = (self.normalise(observation) - self.mean) / self.scale
         return torch.clamp(scaled, -self.clip, self.clip)
 
-    def means(self, prepared: Tensor, first: Tensor) -> Tensor:
-        """Float32 (batch, 50) in [-1, 1] of prepared observations and what the first layer made of them."""
-        numbers: Tensor = self.actor[1:](first)
+    def means(self, prepared: Tensor) -> Tensor:
+        """Float32 (batch, 50) in [-1, 1] of prepared observations (batch, 803)."""
+        numbers: Tensor = self.actor(prepared)
         return torch.tanh(numbers.float()) * prepared[:, TRADABLE]
 
     def forward(self, observation: Tensor) -> Tensor:
         """Actions, float32 (batch, 50) in [-1, 1], of raw observations, float32 (batch, 803)."""
-        prepared = self.prepare(observation)
-        return self.means(prepared, self.actor[0](prepared))
+        return self.means(self.prepare(observation))
 
 
 class RebalancerActorCritic(nn.Module):
@@ -168,16 +165,9 @@ class RebalancerActorCritic(nn.Module):
         return self.policy.prepare(observations)
 
     def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (batch, 50) and values (batch,) of prepared observations (batch, 803).
-
-        The first layers of both read the observations once, as one product.
-        """
-        acting: Any = self.policy.actor[0]
-        judging: Any = self.critic[0]
-        both = linear(prepared, torch.cat([acting.weight, judging.weight]), torch.cat([acting.bias, judging.bias]))
-        of_actor, of_critic = both.chunk(2, dim=1)
-        values: Tensor = self.critic[1:](of_critic)
-        return self.policy.means(prepared, of_actor), values.squeeze(-1)
+        """Means (batch, 50) and values (batch,) of prepared observations (batch, 803)."""
+        values: Tensor = self.critic(prepared)
+        return self.policy.means(prepared), values.squeeze(-1)
 
 
 def _layers(outputs: int) -> nn.Sequential:
