@@ -39,15 +39,18 @@ def recurrence(
         )
     weight = parameters[1]
     before = weight.new_zeros(inputs.shape[1], weight.shape[1]) if start is None else start.to(weight.dtype)
-    keep = None if starts is None else (~starts).to(weight.dtype).unsqueeze(2)
+    masks: list[Tensor | None] = [None] * inputs.shape[0]
+    if starts is not None:
+        keep = (~starts).to(weight.dtype).unsqueeze(2)
+        masks = [keep[step] if fresh else None for step, fresh in enumerate(starts.any(dim=1).tolist())]
     rows = inputs.to(weight.dtype)
     with torch.autocast("cpu", enabled=False):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (rows, before, *parameters)):
             apply: Any = Recurrence.apply
-            result: Tensor = apply(rows, before, keep, *parameters)
+            result: Tensor = apply(rows, before, masks, *parameters)
             return result
         with torch.no_grad():
-            result, kept = all_forward(rows, before, keep, parameters)
+            result, kept = all_forward(rows, before, masks, parameters)
         for work in kept:
             give_back(work)
         return result

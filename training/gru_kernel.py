@@ -21,6 +21,7 @@ from training.gru_buffers import Shape, Workspace, give_back, take
 
 CHUNK = 256
 """Sequences worked on together: fewer make a step's product too small, more leave the caches."""
+Masks = Sequence[Tensor | None]
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
@@ -44,23 +45,24 @@ def pack(parameters: Sequence[Tensor]) -> Weights:
 
 
 def _run_forward(
-    weights: Weights, work: Workspace, inputs: Tensor, start: Tensor, keep: Tensor | None, outputs: Tensor
+    weights: Weights, work: Workspace, inputs: Tensor, start: Tensor, masks: Masks, outputs: Tensor
 ) -> None:
     """All steps of one chunk.
 
     Args:
         inputs: (steps, samples, inputs).
         start: (samples, hidden), the state before the first step.
-        keep: (steps, samples, 1), 0 where the state is reset before that step, else 1; None: no resets.
+        masks: each step's (samples, 1), 0 where the state is reset before it, else 1; None: no resets.
         outputs: (steps, samples, hidden), filled.
     """
     torch.addmm(weights.input_bias, inputs.flatten(0, 1), weights.from_input, out=work.gates.flatten(0, 1))
     state = start
     for step, (cell, after) in enumerate(zip(work.cells, outputs.unbind(), strict=True)):
-        if keep is None:
+        mask = masks[step]
+        if mask is None:
             cell.before.copy_(state)
         else:
-            torch.mul(state, keep[step], out=cell.before)
+            torch.mul(state, mask, out=cell.before)
         torch.addmm(weights.before_bias, cell.before, weights.from_before, out=work.raw)
         cell.rz.add_(work.raw_rz).sigmoid_()
         torch.addcmul(cell.m, cell.r, work.raw_m, value=2.0, out=cell.n)
@@ -70,7 +72,7 @@ def _run_forward(
         state = torch.lerp(cell.n, cell.before, cell.z, out=after)
 
 
-def _run_backward(from_before: Tensor, work: Workspace, keep: Tensor | None, changes: Tensor) -> None:
+def _run_backward(from_before: Tensor, work: Workspace, masks: Masks, changes: Tensor) -> None:
     """The gradients of one chunk's gates before their functions, from the last step to the first; then the state's.
 
     Args:
@@ -92,8 +94,13 @@ def _run_backward(from_before: Tensor, work: Workspace, keep: Tensor | None, cha
         torch.mul(cell.of_n, cell.m, out=cell.of_r)
         _sigmoid_backward(cell.of_rz, cell.rz, grad_input=cell.of_rz)
         torch.addmm(carried, cell.of_raw, from_before, out=of_state)
-        if keep is not None:
-            of_state.mul_(keep[step])
+        mask = masks[step]
+        if mask is not None:
+            of_state.mul_(mask)
+
+
+def _of(masks: Masks, part: slice) -> Masks:
+    return [None if mask is None else mask[part] for mask in masks]
 
 
 def _chunks(batch: int) -> list[slice]:
@@ -101,15 +108,14 @@ def _chunks(batch: int) -> list[slice]:
 
 
 def all_forward(
-    inputs: Tensor, start: Tensor, keep: Tensor | None, parameters: Sequence[Tensor]
+    inputs: Tensor, start: Tensor, masks: Masks, parameters: Sequence[Tensor]
 ) -> tuple[Tensor, list[Workspace]]:
     """All outputs, (steps, batch, hidden), and what backward will read, which the caller has to give back."""
     weights, kept = pack(parameters), []
     result = start.new_empty((*inputs.shape[:2], start.shape[1]))
     for part in _chunks(inputs.shape[1]):
         work = take(Shape(inputs.shape[0], part.stop - part.start, start.shape[1], start.dtype))
-        masks = None if keep is None else keep[:, part]
-        _run_forward(weights, work, inputs[:, part], start[part], masks, result[:, part])
+        _run_forward(weights, work, inputs[:, part], start[part], _of(masks, part), result[:, part])
         kept.append(work)
     return result, kept
 
@@ -118,9 +124,9 @@ class Recurrence(torch.autograd.Function):
     """A run over (steps, batch, inputs) whose gradients are asked for: of inputs, start and the four parameters."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, start: Tensor, keep: Tensor | None, *parameters: Tensor) -> Tensor:
-        result, ctx.kept = all_forward(inputs, start, keep, parameters)
-        ctx.keep = keep
+    def forward(ctx: Any, inputs: Tensor, start: Tensor, masks: Masks, *parameters: Tensor) -> Tensor:
+        result, ctx.kept = all_forward(inputs, start, masks, parameters)
+        ctx.masks = masks
         ctx.save_for_backward(inputs, start, *parameters)
         return result
 
@@ -130,7 +136,7 @@ class Recurrence(torch.autograd.Function):
         inputs, start, *parameters = ctx.saved_tensors
         kept, ctx.kept = ctx.kept, None
         if kept is None:  # a second backward fills them again
-            kept = all_forward(inputs, start, ctx.keep, parameters)[1]
+            kept = all_forward(inputs, start, ctx.masks, parameters)[1]
         from_input, from_before = parameters[:2]
         hidden = from_before.shape[1]
         straight = torch.cat([from_input[2 * hidden :], from_input[: 2 * hidden]])  # gates n, r, z
@@ -138,7 +144,7 @@ class Recurrence(torch.autograd.Function):
         of_biases, of_start = from_before.new_zeros(4 * hidden), torch.empty_like(start)
         of_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[0] else None
         for part, work in zip(_chunks(inputs.shape[1]), kept, strict=True):
-            _run_backward(from_before, work, None if ctx.keep is None else ctx.keep[:, part], changes[0][:, part])
+            _run_backward(from_before, work, _of(ctx.masks, part), changes[0][:, part])
             flat = work.of_gates.flatten(0, 1)
             of_input_weight.addmm_(flat[:, : 3 * hidden].t(), inputs[:, part].flatten(0, 1))
             of_before_weight.addmm_(flat[:, hidden:].t(), work.before.flatten(0, 1))
