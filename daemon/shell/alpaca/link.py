@@ -89,6 +89,7 @@ class BrokerLink:
         self._order_ids: dict[str, str] = {}  # client order id -> the broker's, for orders of ours that may be open
         self._posting: dict[str, asyncio.Task[None]] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
+        self._cancelling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._bugs: list[BaseException] = []
         self._broken = asyncio.Event()
@@ -102,7 +103,7 @@ class BrokerLink:
                 case SubmitOrder(client_order_id=name):
                     self._posting[name] = self._spawn(self._submit(effect, self._posting.get(name)), f"submit {name}")
                 case CancelOrder(client_order_id=name):
-                    self._spawn(self._cancel(name), f"cancel {name}")
+                    self._cancel_soon(name)
                 case _:
                     pass
 
@@ -183,6 +184,11 @@ class BrokerLink:
             return OrderUnknown(self._clock.now_ns(), name)
         return OrderRejected(self._clock.now_ns(), name, str(refused))
 
+    def _cancel_soon(self, name: str) -> None:
+        """One cancel at a time for each name: orders whose news is late never fill the lanes with cancels."""
+        if name not in self._cancelling:
+            self._cancelling[name] = self._spawn(self._cancel(name), f"cancel {name}")
+
     async def _cancel(self, name: str) -> None:
         """Ask for a cancel by the broker's id; what came of it is the stream's or a look-up's to say."""
         try:
@@ -197,6 +203,8 @@ class BrokerLink:
         except (RestError, Malformed) as error:
             self._tell("cancel_unanswered", client_order_id=name, problem=str(error))
             self._look_up_soon(name)
+        finally:
+            del self._cancelling[name]
 
     async def _order_id(self, name: str) -> str:
         """The broker's id of an order that may be open; `""` where the broker knows none or it has ended."""

@@ -43,6 +43,7 @@ E = TypeVar("E", bound=Event)
 
 OURS = is_ours("e1", "scalper")
 QUICKLY = Patience(report_gap_s=0.01, missing_gap_s=0.05, first_pause_s=0.01, longest_pause_s=0.05)
+BY_NAME = "/v2/orders:by_client_order_id"
 WORKING = buy(limit="0.01")  # nobody sells at a cent
 WHOLE = Rules(fill_sizes=(9, 9), dead_session_s=0.0)
 
@@ -210,7 +211,21 @@ async def test_a_cancel_of_an_order_that_the_link_never_saw_asks_for_its_id_firs
         it.link._order_ids.clear()  # as after a restart
         await it.link.release([CancelOrder(NAME)])
         await it.until(OrderCanceled)
-        assert it.desk.count("GET", "/v2/orders:by_client_order_id") == 1
+        assert it.desk.count("GET", BY_NAME) == 1
+
+
+async def test_a_cancel_that_is_asked_for_again_while_one_is_under_way_asks_the_broker_once() -> None:
+    async with linked() as it:
+        await it.desk.orders.submit(WORKING)
+        await it.until(OrderAccepted)
+        it.link._order_ids.clear()  # as after a restart
+        it.desk.server.faults.add("http_slow", seconds=0.1, where={"method": "GET", "path": BY_NAME})
+        for _ in range(20):
+            await it.link.release([CancelOrder(NAME)])
+            await asyncio.sleep(0.001)
+        await it.until(OrderCanceled)
+        assert it.desk.count("GET", BY_NAME) == 1
+        assert [row.method for row in it.desk.server.requests].count("DELETE") == 1
 
 
 async def test_a_refused_cancel_is_told_and_looked_up() -> None:
