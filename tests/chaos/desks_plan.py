@@ -78,6 +78,7 @@ OWN: dict[str, Own] = dict(
         _own("frozen in the middle of the buys", "frozen", (0.0, 0.0), act="freeze", stage="buys"),
         _own("stopped in the middle of the buys", "restart", (0.0, 0.0), act="restart", stage="buys"),
         _own("frozen at the decision", "frozen", (-DECIDE_MIN - 1.0, -DECIDE_MIN + 1.0), act="freeze"),
+        _own("killed after the decision", "SIGKILL", (-DECIDE_MIN + 60.0, -60.0), act="kill"),
         _own("killed over night", "SIGKILL", NIGHT, act="kill"),
         _own("stopped over night", "restart", NIGHT, act="restart"),
         _own("away over the decision", "away", BEFORE, act="away"),
@@ -160,7 +161,7 @@ def tables(desk: str) -> Table:
     else:
         made["basket"] = {
             "before_open_min": DECIDE_MIN,
-            "reprice_s": 1200,
+            "reprice_s": 6000 if desk == REBALANCER else 3600,  # how long an order that never arrived is sent again
             "end_before_close_min": 30,
             "price_collar": 0.15,
             "notional_per_unit_usd": 150_000,

@@ -8,7 +8,7 @@ from tests.chaos import desks_market, desks_plan
 from tests.chaos.desks import campaign, told
 from tests.chaos.desks_plan import DESKS, OWN, SCALPER
 
-SEED = 20261586
+SEED = 20261284
 SESSIONS = 2
 RATE = 2000.0
 DATES = [session.date for session in desks_market.calendar()]
