@@ -31,16 +31,16 @@ from optuna.trial import BaseTrial, FrozenTrial, TrialState
 
 from daemon.shell.calendar import CalendarError
 from daemon.shell.tape_file import TapeError
+from strategies.registry import STRATEGIES
 from training.coefficients_file import COEFFICIENTS_FILE, differences, write_coefficients
 from training.history import HistoryError
+from training.kinds import kind
 from training.ledger import Ledger, LedgerError, Line, ledger_path, settings_digest, utc_now
-from training.network import NETWORKS
 from training.overfitting import expected_maximum
 from training.pool import Flag, Stopped, Tell, stop_on_signals, work_through
 from training.ppo import SCHEDULES, Coefficients
-from training.reward import REWARDS
 from training.run_folder import RunFolderError, code_version, machine, open_run, write_whole
-from training.settings import Settings
+from training.settings import Settings, settings_for
 from training.statistics import annual, sharpe
 from training.study import Fold
 from training.tasks import Clockwork, Prepared, prepare
@@ -54,6 +54,8 @@ DONE, USAGE_ERROR, STOPPED = 0, 2, 130
 ERRORS = (TapeError, CalendarError, HistoryError, RunFolderError, LedgerError, OSError, ValueError, RuntimeError)
 UNPRUNED = 5  # trials before any is given up: there is no median worth the name yet
 TELLING = 10  # complete trials, below which importances say nothing
+STEPS, UPDATES = 150_000, 4  # of a training where nothing else is asked for: so many, or so many rollouts
+FOLDS = 3  # where a strategy has no years of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Dimension:
 SPACE = (
     Dimension("learning_rate", "the one that matters most; a factor, not a difference", 5e-5, 2e-3, log=True),
     Dimension("schedule", "whether the last steps are small", choices=SCHEDULES),
-    Dimension("discount", "0.97 looks 30 minutes ahead, 0.999 the whole session", 0.97, 0.999),
+    Dimension("discount", "0.97 looks 30 decisions ahead, 0.999 a thousand", 0.97, 0.999),
     Dimension("gae_lambda", "trusts the critic or what was earned", 0.8, 0.99),
     Dimension("clip", "how far one rollout may move the policy", 0.1, 0.3),
     Dimension("entropy", "keeps trying when fees punish every trade", 1e-4, 3e-2, log=True, optional=True),
@@ -109,6 +111,23 @@ SPACE = (
     Dimension("rollout_steps", "how much is collected between two updates", choices=(32, 64, 128)),
 )
 """What is searched, and why; the first trial has the defaults."""
+
+
+def space_around(start: Coefficients) -> tuple[Dimension, ...]:
+    """`SPACE`, with choices around the first trial's batch and rollout where they are not among those there.
+
+    Such choices are half, once and twice the number; a rollout stays a multiple of `start.sequence`.
+    """
+    return tuple(_around(dimension, start) for dimension in SPACE)
+
+
+def _around(dimension: Dimension, start: Coefficients) -> Dimension:
+    multiples = {"batch": 1, "rollout_steps": start.sequence}
+    value = getattr(start, dimension.name)
+    if dimension.name not in multiples or value in dimension.choices:
+        return dimension
+    near = [n for n in (value // 2, value * 2) if n > 0 and n % multiples[dimension.name] == 0]
+    return replace(dimension, choices=tuple(sorted({value, *near})))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +158,11 @@ class Training(msgspec.Struct, frozen=True):
 
     fold: int
     seed: int
-    returns: tuple[float, ...]  # net, over the capital, a session each
+    returns: tuple[float, ...]  # net, over the capital with which the session began
+    net_return: float  # over all of them: the sum, or of one account through all of them compounded
     chosen_steps: int
     steps: int
     seconds: float
-
-    @property
-    def net_return(self) -> float:
-        """The sum over the sessions."""
-        return math.fsum(self.returns)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -218,12 +233,13 @@ class Ready:
         control = Clockwork(flag, math.inf)
         trained = run_trial(Team(), request, p.data, self.folds[fold], p.trading, None, control, lambda _: None)
         capital = float(p.trading.paper.cash_usd)
-        returns = tuple(result.pnl_usd / capital for result in trained.validate)
-        return Training(fold, seed, returns, trained.chosen_steps, trained.steps, round(trained.seconds, 3))
+        returns = tuple(result.pnl_usd / (result.capital_usd or capital) for result in trained.validate)
+        earned = p.data.figures(trained.validate).net_return
+        return Training(fold, seed, returns, earned, trained.chosen_steps, trained.steps, round(trained.seconds, 3))
 
 
 def make_ready(search: Search, version: str) -> Ready:
-    """Read the bars. Raises what `training.data.load` and `search_folds` do."""
+    """Read the bars. Raises what `training.tasks.prepare` and `search_folds` do."""
     prepared = prepare((search.run, Path(), version))
     return Ready(search, prepared, search_folds(prepared.folds, tuple(prepared.data.days)))
 
@@ -407,7 +423,7 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
     stop = flag or threading.Event()
     with stop_on_signals(stop):
         listen(f"reading {search.run.bars.name}")
-        version = code_version()
+        version = code_version(search.run.strategy)
         ready = make_ready(search, version)
         sha256 = ready.prepared.data.info.sha256
         folder = search.run.run_folder or RUNS / name_of(search, sha256)
@@ -534,19 +550,20 @@ def parser() -> argparse.ArgumentParser:
     """The options of `search`."""
     defaults = Settings("", Path(), Path())
     found = argparse.ArgumentParser(prog="train-and-export search", description=__doc__.partition("\n")[0])
-    found.add_argument("--strategy", required=True, help="name in the registry, such as option_scalper")
+    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
     found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
     found.add_argument("--out", required=True, type=Path, help="model store: its ledger counts the trials")
     found.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")
-    found.add_argument("--steps", type=int, default=150_000, help="transitions of each training (%(default)s)")
+    found.add_argument("--steps", type=int, help=f"transitions of each training ({STEPS:,}, or {UPDATES} rollouts)")
     found.add_argument("--seed", type=int, default=1, help="of the suggestions and the first training (%(default)s)")
     found.add_argument("--seeds", type=int, default=2, help="trainings of each trial and fold (%(default)s)")
-    found.add_argument("--network", choices=NETWORKS, default=defaults.network, help="(%(default)s)")
-    found.add_argument("--reward", choices=REWARDS, default=defaults.rewards[0], help="(%(default)s)")
+    found.add_argument("--preset", metavar="NAME", help="whose coefficients the first trial has (the strategy's first)")
+    found.add_argument("--network", metavar="NAME", help="(the strategy's first: see train-and-export --help)")
+    found.add_argument("--reward", metavar="NAME", help="or size of an action (the strategy's first)")
     found.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
     found.add_argument("--device", default=defaults.device, help="cpu, cuda or cuda:N (%(default)s)")
-    folds = "folds of the training run to come; as many validation spans before its first test (%(default)s)"
-    found.add_argument("--folds", type=int, default=3, help=folds)
+    folds = "folds of the run to come, and spans to validate on before its first test"
+    found.add_argument("--folds", type=int, help=f"{folds} ({FOLDS}; 1 for a strategy with years of its own)")
     found.add_argument("--train-sessions", type=int, help="of that run's first fold (48 %% of all)")
     found.add_argument("--validate-sessions", type=int, default=defaults.validate_sessions, help="(%(default)s)")
     found.add_argument("--test-sessions", type=int, default=defaults.test_sessions, help="(%(default)s)")
@@ -559,18 +576,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def search_from(chosen: argparse.Namespace) -> Search:
-    """The search of these options."""
-    run = Settings(
-        strategy=chosen.strategy,
-        bars=chosen.bars,
-        out=chosen.out,
-        steps=chosen.steps,
+    """The search of these options, with the strategy's own where none is given.
+
+    Raises:
+        ValueError: the strategy, or its preset, is unknown.
+    """
+    known, usual = kind(chosen.strategy), settings_for(chosen.strategy, chosen.bars, chosen.out, preset=chosen.preset)
+    start = usual.coefficients
+    rollouts = UPDATES * start.environments * start.rollout_steps
+    run = replace(
+        usual,
+        steps=max(STEPS, rollouts) if chosen.steps is None else chosen.steps,
         seeds=tuple(range(chosen.seed, chosen.seed + chosen.seeds)),
-        rewards=(chosen.reward,),
-        network=chosen.network,
+        rewards=(chosen.reward or usual.rewards[0],),
+        network=chosen.network or usual.network,
         precision=chosen.precision,
         device=chosen.device,
-        folds=chosen.folds,
+        folds=chosen.folds or (FOLDS if known.split is None else 1),
         train_sessions=chosen.train_sessions,
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
@@ -578,7 +600,7 @@ def search_from(chosen: argparse.Namespace) -> Search:
         run_folder=chosen.study_dir,
         restart=chosen.restart,
     )
-    return Search(run, trials=chosen.trials, seed=chosen.seed, ray=chosen.ray)
+    return Search(run, trials=chosen.trials, seed=chosen.seed, space=space_around(start), ray=chosen.ray)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -589,15 +611,14 @@ def main(arguments: Sequence[str]) -> int:
         ("trials", "steps", "seeds", "folds", "validate_sessions", "test_sessions", "processes"), 1
     )
     for name, bound in least.items():
-        if getattr(chosen, name) < bound:
+        if getattr(chosen, name) is not None and getattr(chosen, name) < bound:
             options.error(f"--{name.replace('_', '-')} is {getattr(chosen, name)}: expected at least {bound}")
-    search = search_from(chosen)
 
     def listen(news: str | Found) -> None:
         sys.stderr.write(f"{news if isinstance(news, str) else row(news)}\n")
 
     try:
-        results, folder = run_search(search, listen)
+        results, folder = run_search(search_from(chosen), listen)
     except Stopped:
         sys.stderr.write("train-and-export search: stopped; give the same command again to go on\n")
         return STOPPED

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import fsum
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -96,7 +97,8 @@ def _desk(ready: Ready, folder: Path, earn: Earn, *, seeds: int = 1) -> Desk:
 def _earning(worth: Callable[[Coefficients], float]) -> Earn:
     def earn(coefficients: Coefficients, fold: int, seed: int, _: Flag) -> Training:
         value = worth(coefficients)
-        return Training(fold, seed, (value + 0.01 * fold, value - 0.01 * seed), 100, 200, 2.0)
+        returns = (value + 0.01 * fold, value - 0.01 * seed)
+        return Training(fold, seed, returns, fsum(returns), 100, 200, 2.0)
 
     return earn
 

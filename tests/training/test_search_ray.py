@@ -126,7 +126,7 @@ def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again
 
     told = {
         "trainings": 1,
-        "training": msgspec.json.encode(Training(0, 1, (0.01, 0.03), 100, 200, 2.0)).decode(),
+        "training": msgspec.json.encode(Training(0, 1, (0.01, 0.03), 0.04, 100, 200, 2.0)).decode(),
     }
     ray = asking(0)
     first, second, third = ray.ask("a"), ray.ask("b"), ray.ask("c")
