@@ -12,7 +12,7 @@ from daemon.config import Credentials, Settings, sim_start_ns
 from daemon.core.state import as_daily
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
-from daemon.shell.model_store import LoadedModel, load
+from daemon.shell.model_store import LoadedModel, check_rules, load
 from daemon.shell.policy import OnnxPolicy
 from strategies.contract import DailyStrategy, Strategy
 from strategies.registry import strategy as strategy_named
@@ -63,6 +63,7 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
     calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
     calendar.next_after(clock.now_ns())
     model = load(settings.paths.models_dir, strategy, settings.policy.version)
+    check_rules(model, strategy, settings.trading())
     policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
     return Live(settings, credentials, dry_run, strategy, clock, calendar, model, policy)
 

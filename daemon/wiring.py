@@ -30,7 +30,7 @@ from daemon.shell.calendar import SessionCalendar
 from daemon.shell.daily_tape import DailyTapeSource, check_rule, scan_daily
 from daemon.shell.engine import DIGEST_EVERY, Engine
 from daemon.shell.journal import Batch, Chain, JournalError, JournalReader, decode_event, encode_effects
-from daemon.shell.model_store import LoadedModel, load
+from daemon.shell.model_store import LoadedModel, check_rules, load
 from daemon.shell.policy import OnnxPolicy
 from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
 from daemon.shell.replay import ReplaySource
@@ -105,6 +105,7 @@ def prepare_replay(settings: Settings, tape: Path) -> Replay:
         info = scan(tape, spec.symbols, spec.bar_interval_s)
     calendar = SessionCalendar.load(info.first_date, info.last_date)
     model = load(settings.paths.models_dir, strategy, settings.policy.version)
+    check_rules(model, strategy, settings.trading())
     policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
     return Replay(settings, strategy, tape, info, calendar, model, policy)
 

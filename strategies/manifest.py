@@ -58,6 +58,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: dict[str, Any]
     promoted: bool
     note: str = ""
+    rules: dict[
+        str, str
+    ] = {}  # keys of the configuration without which its answers mean something else -> their values
 
 
 def answer_name(spec: Spec) -> str:

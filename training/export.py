@@ -12,8 +12,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +61,7 @@ class Release:
     version: str | None = None
     promoted: bool = False
     note: str = ""
+    rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.manifest.Manifest`
 
 
 def export(
@@ -185,6 +186,7 @@ def _write(
         metrics=release.metrics,
         promoted=release.promoted,
         note=release.note,
+        rules=dict(release.rules),
     )
     _write_synced(folder / MANIFEST_FILE, encode(manifest))
     if release.report is not None:

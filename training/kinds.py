@@ -132,6 +132,7 @@ class Kind:
     before: str  # which sessions of a file cannot be decided on, for an error: "those ..."
     split: Split | None = None  # the years of its description; None: 60/20/20
     compounds: bool = False  # one account through all sessions of a span
+    rules: Callable[[Span], Mapping[str, str]] = lambda _: {}  # what the daemon must be configured with: see Manifest
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
 
     @property

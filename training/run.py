@@ -291,6 +291,7 @@ class _Run:
             },
             report=beside,
             note=findings.verdict,
+            rules=p.kind.rules(p.span(p.folds[-1].test)),
         )
         probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
         version = export(policy, p.machine, release, out=settings.out, probes=probes)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
-from strategies.contract import Strategy
+from daemon.core.limits import Trading
+from strategies.contract import DailySpec, Strategy
 from strategies.golden import contract_hash
 from strategies.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Manifest, decode
 
@@ -86,6 +88,34 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT) -> Loaded
             f"the file was changed or is damaged, so restore the folder or export the model again",
         )
     return LoadedModel(version=version, path=folder, manifest=manifest, digest=digest, policy=policy)
+
+
+def check_rules(model: LoadedModel, strategy: Strategy, trading: Trading) -> None:
+    """The trading rules must be those without which the model's answers mean something else.
+
+    Raises:
+        ModelError: a rule differs from the manifest's, or the manifest of a continuous policy names none.
+    """
+    told, spec = model.manifest.rules, strategy.spec
+    if isinstance(spec, DailySpec) and spec.continuous and not told:
+        raise ModelError(
+            "rules",
+            f"{model.path / MANIFEST_FILE} does not say what one unit of its actions is: export the model again",
+        )
+    for key, expected in told.items():
+        table, _, name = key.partition(".")
+        found = getattr(getattr(trading, table, None), name, None)
+        if found is None or not _same(str(found), expected):
+            raise ModelError(
+                "rules", f"{key} is {found}, the model {model.version} was trained with {expected}: set {key} to that"
+            )
+
+
+def _same(found: str, expected: str) -> bool:
+    try:
+        return Decimal(found) == Decimal(expected)
+    except InvalidOperation:
+        return found == expected
 
 
 def versions(models_dir: Path, strategy: str) -> tuple[str, ...]:

@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from daemon.shell.model_store import MANIFEST_BYTES_MAX, POLICY_BYTES_MAX, ModelError, load, versions
+from daemon.core.limits import Basket, Trading
+from daemon.shell.model_store import (
+    MANIFEST_BYTES_MAX,
+    POLICY_BYTES_MAX,
+    LoadedModel,
+    ModelError,
+    check_rules,
+    load,
+    versions,
+)
 from strategies.contract import Strategy
 from strategies.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import strategy as registered
@@ -260,3 +272,49 @@ def test_one_changed_byte_of_the_policy_is_refused(
     assert check == "policy digest"
     assert sha256(damage(GRAPH)).hexdigest() in text
     assert sha256(GRAPH).hexdigest() in text
+
+
+# --- rules without which answers mean something else ------------------------------------------------------------------
+
+UNITS = {"basket.shares_per_unit": "100", "basket.notional_per_unit_usd": "0"}
+OF_50 = ((0.0,) * 50,) * 6
+
+
+def rebalancing(folder: Path, rules: dict[str, str]) -> LoadedModel:
+    """A version of `daily_rebalancer` whose manifest names these rules."""
+    maker = registered("daily_rebalancer")
+    put(folder, manifest_of(maker, GRAPH, OF_50, rules=rules), GRAPH)
+    return load(folder, maker)
+
+
+def with_basket(**changes: Any) -> Trading:
+    return Trading(basket=replace(Basket(), **changes))
+
+
+def test_a_model_runs_under_the_unit_of_action_that_it_was_trained_with(tmp_path: Path) -> None:
+    model = rebalancing(tmp_path, UNITS)
+    check_rules(model, registered("daily_rebalancer"), with_basket())
+    check_rules(model, registered("daily_rebalancer"), with_basket(notional_per_unit_usd=Decimal("0.00")))
+
+
+@pytest.mark.parametrize(
+    ("rules", "changes", "said"),
+    [
+        (UNITS, {"shares_per_unit": 10}, "basket.shares_per_unit is 10, the model v1 was trained with 100"),
+        (UNITS, {"notional_per_unit_usd": Decimal(10_000)}, "set basket.notional_per_unit_usd to that"),
+        ({}, {}, "does not say what one unit of its actions is"),
+        ({"basket.decide": "before_close"}, {}, "basket.decide is after_close"),
+        ({"basket.unheard_of": "1"}, {}, "basket.unheard_of is None"),
+        ({"unheard.of": "1"}, {}, "unheard.of is None"),
+    ],
+)
+def test_under_other_rules_or_unknown_ones_it_is_refused(
+    tmp_path: Path, rules: dict[str, str], changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ModelError, match="model refused, rules") as caught:
+        check_rules(rebalancing(tmp_path, rules), registered("daily_rebalancer"), with_basket(**changes))
+    assert said in str(caught.value)
+
+
+def test_a_policy_of_logits_needs_no_rules(folder: Path, scalper: Strategy) -> None:
+    check_rules(load(folder.parent.parent, scalper), scalper, Trading())

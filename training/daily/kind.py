@@ -231,6 +231,13 @@ def _regime_policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Mo
     return found.eval().policy
 
 
+def _unit_of_action(span: Span) -> dict[str, str]:
+    """What one unit of the policy's actions was in training."""
+    basket = rules_for(span.trading, daily_rebalancer.SPEC, span.variant).basket
+    keys = ("shares_per_unit", "notional_per_unit_usd")
+    return {f"basket.{key}": str(getattr(basket, key)) for key in keys}
+
+
 REBALANCER = Kind(
     strategy=daily_rebalancer.SPEC.name,
     networks=tuple(REBALANCERS),
@@ -242,6 +249,7 @@ REBALANCER = Kind(
     before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
     split=Split((2010, 2019), (2020, 2020), (2021, 2022)),
     compounds=True,
+    rules=_unit_of_action,
 )
 REGIME = Kind(
     strategy=regime_switcher.SPEC.name,
