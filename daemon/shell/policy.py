@@ -18,7 +18,7 @@ from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.shell.model_store import LoadedModel, ModelError
 from strategies.contract import DailySpec, Observation, Spec, Strategy
 from strategies.golden import golden_observations
-from strategies.manifest import POLICY_FILE
+from strategies.manifest import POLICY_FILE, answer_name
 
 Provider = Literal["auto", "cuda", "cpu"]
 
@@ -67,7 +67,7 @@ class OnnxPolicy:
         self._run = session.run_with_iobinding
         self._binding = session.io_binding()
         self._observation = self._bound("input", "observation", spec.observation_shape)
-        self._continuous = is_continuous(spec)
+        self._continuous = isinstance(spec, DailySpec) and spec.continuous
         self._logits = self._bound("output", answer_name(spec), (len(spec.actions),))
         self._hidden = self._next_hidden = None
         if spec.recurrent_shape is not None:
@@ -170,16 +170,6 @@ class OnnxPolicy:
                 raise _differs(
                     model, "golden output", f"{number} differs on {self.provider}: {difference}, the manifest's"
                 )
-
-
-def is_continuous(spec: Spec) -> bool:
-    """Whether the policy answers with actions in [-1, 1] instead of logits."""
-    return isinstance(spec, DailySpec) and spec.continuous
-
-
-def answer_name(spec: Spec) -> str:
-    """The name of the graph's first output."""
-    return "actions" if is_continuous(spec) else "logits"
 
 
 def _numbers(data: bytes) -> list[float]:
