@@ -19,22 +19,26 @@ from typing import Any
 
 from daemon.core.option_market import parse_occ
 from daemon.shell.journal import JournalReader
-from strategies.contract import Session
+from strategies.contract import DailySpec, Session
+from strategies.registry import strategy
 
 REPORTS, ARCHIVE = "reports", "archive"
 REPORT_SPAN_NS = 3_600 * 1_000_000_000  # after the close: what its orders became still belongs to the session
+BEFORE_OPEN_NS = 240 * 60 * 1_000_000_000  # the most that `basket.before_open_min` may be
 DAYS_TO_COME = 10
 
 
 def day_report(journal: Path, session: Session) -> dict[str, Any]:
     """Decisions, orders, fills, equity and alarms of one session, from its open to an hour after its close.
 
+    A daily desk decides and sends its sells before the open: its session begins as long before as that may be.
     Money is USD as text. `realized_usd` is the gain since the last session's end (since the first equity known where
     there is none); equity is None in a session without a bar. Raises JournalError, sqlite3.Error.
     """
     reader = JournalReader(journal)
-    span = (session.open_ns, session.close_ns + REPORT_SPAN_NS)
     try:
+        lead_ns = BEFORE_OPEN_NS if isinstance(strategy(reader.meta()["strategy"]).spec, DailySpec) else 0
+        span = (session.open_ns - lead_ns, session.close_ns + REPORT_SPAN_NS)
         outcomes = reader.query(
             "SELECT outcome, count(*) AS n FROM decisions WHERE time_ns BETWEEN ? AND ? GROUP BY outcome", span
         )
@@ -63,8 +67,10 @@ def day_report(journal: Path, session: Session) -> dict[str, Any]:
             {"purpose": purpose, "status": status, "n": n}
             for (purpose, status), n in Counter((row["purpose"], row["status"]) for row in orders).items()
         ],
-        "contracts_bought": _contracts(orders, 1),
-        "contracts_sold": _contracts(orders, -1),
+        "contracts_bought": _filled(orders, 1, options=True),
+        "contracts_sold": _filled(orders, -1, options=True),
+        "shares_bought": _filled(orders, 1, options=False),
+        "shares_sold": _filled(orders, -1, options=False),
         "fees_usd": str(sum((Decimal(row["fees_usd"]) for row in orders), Decimal(0))),
         "equity_first_usd": equity[0]["equity_usd"] if equity else None,
         "equity_last_usd": equity[-1]["equity_usd"] if equity else None,
@@ -78,9 +84,10 @@ def day_report(journal: Path, session: Session) -> dict[str, Any]:
     }
 
 
-def _contracts(orders: list[sqlite3.Row], side: int) -> int:
-    """Option contracts that the orders of one side filled; what the broker corrected is corrected here too."""
-    return sum(row["filled"] for row in orders if row["side"] == side and parse_occ(row["symbol"]) is not None)
+def _filled(orders: list[sqlite3.Row], side: int, *, options: bool) -> int:
+    """Contracts or shares that the orders of one side filled; what the broker corrected is corrected here too."""
+    ours = (row for row in orders if row["side"] == side and (parse_occ(row["symbol"]) is not None) == options)
+    return sum(row["filled"] for row in ours)
 
 
 def _gain(rows: list[sqlite3.Row]) -> str:

@@ -116,6 +116,8 @@ def test_the_figures_are_those_of_the_session_worked_by_hand(journal: Path) -> N
         ],
         "contracts_bought": 7,
         "contracts_sold": 7,
+        "shares_bought": 0,
+        "shares_sold": 100,
         "fees_usd": "0.78",
         "equity_first_usd": "9985.00",
         "equity_last_usd": "10012.37",
@@ -128,6 +130,22 @@ def test_the_figures_are_those_of_the_session_worked_by_hand(journal: Path) -> N
     }
 
 
+def test_a_daily_desks_session_holds_the_basket_that_it_decided_before_the_open(tmp_path: Path) -> None:
+    made = Journal.create(tmp_path / FILE, {"strategy": "regime_switcher"})
+    batch = Batch()
+    batch.rows += [
+        decision(1, "ordered", OPEN - 15 * MINUTE),
+        order("a", "exit", -1, "filled", 40, "4.00", OPEN - 15 * MINUTE, of="SPY"),
+        order("b", "entry", 1, "filled", 70, "5.25", OPEN + MINUTE, of="QQQ"),
+    ]
+    made.commit(batch)
+    made.close()
+    found = day_report(tmp_path / FILE, SESSION)
+    assert found["decisions"] == {"ordered": 1}
+    assert (found["shares_bought"], found["shares_sold"], found["fees_usd"]) == (70, 40, "9.25")
+    assert (found["contracts_bought"], found["contracts_sold"]) == (0, 0)
+
+
 def test_a_session_without_anything_has_an_empty_report(journal: Path) -> None:
     month = 30 * 86_400 * 10**9
     assert day_report(journal, Session("2024-08-02", OPEN + month, CLOSE + month)) == {
@@ -136,6 +154,8 @@ def test_a_session_without_anything_has_an_empty_report(journal: Path) -> None:
         "orders": [],
         "contracts_bought": 0,
         "contracts_sold": 0,
+        "shares_bought": 0,
+        "shares_sold": 0,
         "fees_usd": "0",
         "equity_first_usd": None,
         "equity_last_usd": None,
