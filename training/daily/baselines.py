@@ -7,9 +7,9 @@ account of fractions at the same opens and costs, paid once. Random traders play
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
-from math import fsum
+from itertools import count as count_up
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from daemon.core.limits import Trading
-from strategies.regime_switcher import EPISODE, HIDDEN, REGIMES, RegimeSwitcher
+from strategies.regime_switcher import EPISODE, REGIMES, RegimeSwitcher
 from training.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.daily.dry_run import Desk, Policy, dry_run, under
 from training.daily.play import (
@@ -25,10 +25,11 @@ from training.daily.play import (
     Forgetful,
     LateRebalancer,
     LateSwitcher,
-    RandomRebalancer,
-    RandomSwitcher,
+    Rebalancer,
     Starting,
+    Switcher,
     always,
+    certain,
     flat,
     play_rebalancer,
     play_regime,
@@ -47,23 +48,19 @@ NO_COSTS, COSTS_THRICE = "no costs", "costs x 3"
 SAME_CLOSE = "filled at the close it was decided on"
 RESET = f"hidden state reset every {EPISODE} days"
 RANDOM_RUNS = 5  # random traders whose median stands in the table of baselines
-HALVINGS = 8  # of the span in which the chance to move is looked for
-MEASURED = 32  # random traders whose mean turnover is compared with the policy's
 ACCOUNTS = 500  # of the tensor market, for random traders played at once
 _REGIME = {name: number for number, (name, _) in enumerate(REGIMES)}
 _FRACTIONS = "An account of fractions of shares that pays the costs of what it trades once and does not wait."
 _DAILY = "asked for before every open, in whole shares through the dry run"
-_RANDOM = (
-    "chosen so that the traded value comes close to the chosen policy's. The median of a few, through the dry run; "
-    "the draws behind the p-value go through the tensor market."
-)
+_RANDOM = "The median of a few, through the dry run; the draws behind the p-value go through the tensor market."
 
 REBALANCER_BASELINES: Mapping[str, str] = {
     FLAT: "Never trades.",
     HOLD_ALL: f"Buys all 50 stocks for equal money at the first tested open and never trades again. {_FRACTIONS}",
     MONTHLY: f"Holds all 50 stocks with equal weights, set again at each month's first open. {_FRACTIONS}",
     SPY: f"Buys SPY at the first tested open; left out where no file of ETFs lies beside the bars. {_FRACTIONS}",
-    RANDOM: f"Moves each stock with a fixed chance a session, by an action drawn evenly from [-1, 1]; {_RANDOM}",
+    RANDOM: "Wants as much as the chosen policy at the same times, but of other stocks: its actions with the stocks "
+    f"dealt out anew, once for all sessions. {_RANDOM}",
 }
 REGIME_BASELINES: Mapping[str, str] = {
     ALL_SPY: f"All money in SPY, {_DAILY}.",
@@ -71,7 +68,8 @@ REGIME_BASELINES: Mapping[str, str] = {
     ALL_IWM: f"All money in IWM, {_DAILY}.",
     EQUAL_WEIGHT: f"A third each in SPY, QQQ and IWM, {_DAILY}.",
     HOLD: "EQUAL_WEIGHT at the first tested open, then HOLD for ever.",
-    RANDOM: f"Changes to a random one of the 16 regimes with a fixed chance a session; {_RANDOM}",
+    RANDOM: "Takes the chosen policy's regimes a random number of sessions later (in a circle, so that the last "
+    f"sessions' regimes come first): the same portfolios for as long, at other times. {_RANDOM}",
 }
 
 
@@ -175,90 +173,105 @@ def _to_equal(cash: float, held: Float64Array, opens: Float64Array, there: BoolA
 # --- random traders -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """What many random traders did: the mean of a session's traded value over the equity before it, and their P&L."""
-
-    turnover: float
-    totals: tuple[float, ...]  # USD, of each
+Answers = Callable[[int], Tensor]
+"""Of each session by its number from 0: actions (n, 50), or regimes int64 (n,), of n accounts."""
 
 
 def random_rebalancers(
-    policy: Played, desk: Desk, draws: int, seed: int, pause: Callable[[], None] = _nothing
+    policy: Rebalancer, desk: Desk, draws: int, seed: int, pause: Callable[[], None] = _nothing
 ) -> tuple[Played, tuple[float, ...]]:
-    """Random traders with about the traded value of `policy`: one through the dry run, and the totals of `draws`.
+    """Random traders with the decisions of `policy`: one through the dry run, and the totals of `draws`.
 
-    The one is the median of a few by net P&L; totals are net P&L in USD over all of the desk's sessions.
+    Each gives the actions of every session to the stocks in an order of its own: as much is wanted at the same times,
+    but of other stocks. So it is choosing that they tell from luck, and no one looks good for being invested. The one
+    is the median of a few by net P&L; totals are net P&L in USD over all of the desk's sessions.
     """
     table, rules, variant = desk.table, desk.trading, variant_of(desk.trading)
+    seen: list[Tensor] = []
 
-    def crowd(count: int, nth: int, moves: float) -> Crowd:
+    def noted(observations: Tensor) -> Tensor:
+        seen.append(policy(observations).clamp(-1.0, 1.0))
+        return seen[-1]
+
+    play_rebalancer(noted, table, _dates(desk), rules, variant=variant)
+    actions = torch.cat(seen)
+
+    def crowd(count: int, nth: int) -> tuple[float, ...]:
         market = RebalancerMarket(table, desk.first, desk.last, rules, count=count, variant=variant, draws=False)
-        trader, unseen = RandomRebalancer(seed + nth, moves), torch.empty(count, 0)
-        return _crowd(market, lambda: trader(unseen), desk)
+        return _totals(market, of_other_stocks(actions, count, seed + nth), desk)
 
-    moves = _moves(policy.sessions, lambda part: crowd(MEASURED, 0, part).turnover)
-    pause()
-    median = _median(lambda nth: crowd(1, nth, moves))
-    totals = _draw(draws, lambda nth: crowd(ACCOUNTS, RANDOM_RUNS + nth, moves), pause)
-    return dry_run(RandomRebalancer(seed + median, moves), desk), totals
+    median, totals = _median_and_totals(draws, crowd, pause)
+    answers = of_other_stocks(actions, 1, seed + median)
+    days = count_up()
+    return dry_run(lambda _: answers(next(days)), desk), totals
 
 
 def random_switchers(
-    policy: Played, desk: Desk, draws: int, seed: int, pause: Callable[[], None] = _nothing
+    policy: Switcher, desk: Desk, draws: int, seed: int, pause: Callable[[], None] = _nothing
 ) -> tuple[Played, tuple[float, ...]]:
-    """As `random_rebalancers`, for regimes; the totals are those of weights, not of whole shares."""
+    """As `random_rebalancers`, for regimes, which are shifted in time alone: the same portfolios for as long.
+
+    The totals are those of weights, not of whole shares.
+    """
     table, rules = desk.table, desk.trading
+    seen: list[Tensor] = []
 
-    def crowd(count: int, nth: int, moves: float) -> Crowd:
+    def noted(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        logits, hidden = policy(observations, hidden)
+        seen.append(logits.argmax(1))
+        return logits, hidden
+
+    play_regime(noted, table, _dates(desk), rules)
+    regimes = torch.cat(seen)
+
+    def crowd(count: int, nth: int) -> tuple[float, ...]:
         market = RegimeMarket(table, desk.first, desk.last, rules, count=count, episode=None, draws=False)
-        trader, unseen, hidden = RandomSwitcher(seed + nth, moves), torch.empty(count, 0), torch.empty(count, HIDDEN)
-        return _crowd(market, lambda: trader(unseen, hidden)[0].argmax(1), desk)
+        return _totals(market, at_other_times(regimes, count, seed + nth), desk)
 
-    moves = _moves(policy.sessions, lambda part: crowd(MEASURED, 0, part).turnover)
-    pause()
-    median = _median(lambda nth: crowd(1, nth, moves))
-    totals = _draw(draws, lambda nth: crowd(ACCOUNTS, RANDOM_RUNS + nth, moves), pause)
-    return dry_run(RandomSwitcher(seed + median, moves), desk), totals
+    median, totals = _median_and_totals(draws, crowd, pause)
+    answers = at_other_times(regimes, 1, seed + median)
+    days = count_up()
+    return dry_run(lambda _, hidden: (certain(answers(next(days))), hidden), desk), totals
 
 
-def _crowd(market: RebalancerMarket | RegimeMarket, act: Callable[[], Tensor], desk: Desk) -> Crowd:
-    """Play all accounts of a market over the desk's sessions."""
-    days = range(desk.first, desk.last + 1)
-    turnover = 0.0
-    for _ in days:
-        before = market.equity_usd
-        market.step(act())
-        turnover += float((market.traded_usd / before).mean())
+def of_other_stocks(actions: Tensor, count: int, seed: int) -> Answers:
+    """The actions (sessions, n) of `count` accounts, each with the stocks in an order of its own."""
+    order = torch.rand(count, actions.shape[1], generator=torch.Generator().manual_seed(seed)).argsort(1)
+    return lambda day: actions[day].index_select(0, order.flatten()).view(order.shape)
+
+
+def at_other_times(regimes: Tensor, count: int, seed: int) -> Answers:
+    """The regimes (sessions,) of `count` accounts, each by a shift in time of its own.
+
+    Who begins amid a HOLD takes what is held there; what is held before the first regime is cash.
+    """
+    days = len(regimes)
+    place = torch.where(regimes != _REGIME[HOLD], torch.arange(days), -1).cummax(0).values
+    held = torch.where(place >= 0, regimes[place.clamp(min=0)], _REGIME["ALL_CASH"])
+    later = torch.where(place >= 0, regimes, held)
+    shifts = torch.randint(0, days, (count,), generator=torch.Generator().manual_seed(seed))
+    return lambda day: (later if day else held)[(day + shifts) % days]
+
+
+def _totals(market: RebalancerMarket | RegimeMarket, answers: Answers, desk: Desk) -> tuple[float, ...]:
+    """Net P&L in USD of all accounts of a market over the desk's sessions."""
+    for day in range(desk.last - desk.first + 1):
+        market.step(answers(day))
     pnl = market.closing_usd[0] - float(desk.trading.paper.cash_usd)
-    return Crowd(turnover / len(days), tuple(round(value, 2) for value in pnl.tolist()))
+    return tuple(round(value, 2) for value in pnl.tolist())
 
 
-def _moves(like: Sequence[SessionResult], measure: Callable[[float], float]) -> float:
-    """The chance to move with which random traders trade about as much as `like`, found by halving the span."""
-    wanted = fsum(r.premium_usd / r.capital_usd for r in like if r.capital_usd > 0.0) / len(like)
-    low, high = 0.0, 1.0
-    if measure(high) <= wanted:
-        return high
-    for _ in range(HALVINGS):
-        moves = (low + high) / 2
-        low, high = (moves, high) if measure(moves) < wanted else (low, moves)
-    return (low + high) / 2
-
-
-def _median(play: Callable[[int], Crowd]) -> int:
-    """The number of the random trader, of the first few, whose P&L is in the middle."""
-    pnl = [play(nth).totals[0] for nth in range(RANDOM_RUNS)]
-    return sorted(range(RANDOM_RUNS), key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]
-
-
-def _draw(draws: int, play: Callable[[int], Crowd], pause: Callable[[], None]) -> tuple[float, ...]:
-    """The P&L of this many random traders, a crowd at a time."""
+def _median_and_totals(
+    draws: int, crowd: Callable[[int, int], tuple[float, ...]], pause: Callable[[], None]
+) -> tuple[int, tuple[float, ...]]:
+    """The number of the random trader, of the first few, whose P&L is in the middle; the P&L of `draws` others."""
+    pnl = [crowd(1, nth)[0] for nth in range(RANDOM_RUNS)]
+    median = sorted(range(RANDOM_RUNS), key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]
     totals: list[float] = []
     while len(totals) < draws:
-        totals.extend(play(len(totals) // ACCOUNTS).totals)
         pause()
-    return tuple(totals[:draws])
+        totals.extend(crowd(ACCOUNTS, RANDOM_RUNS + len(totals) // ACCOUNTS))
+    return median, tuple(totals[:draws])
 
 
 # --- the same policy under other conditions -----------------------------------------------------------------------

@@ -95,11 +95,11 @@ class RebalancerMaterial:
         """See `Material`."""
         return dry_run(policy, self._desk(span))
 
-    def compare(self, policy: nn.Module, played: Played, span: Span, seed: int, pause: Callable[[], None]) -> Compared:
+    def compare(self, policy: nn.Module, _: Played, span: Span, seed: int, pause: Callable[[], None]) -> Compared:
         """See `Material`; SPY comes from the file of ETFs beside the bars, where there is one."""
         desk = self._desk(span)
         found = baselines.rebalancer_baselines(desk, baselines.funds_beside(self.path, table_cache()), pause)
-        found[baselines.RANDOM], totals = baselines.random_rebalancers(played, desk, RANDOM_DRAWS, seed, pause)
+        found[baselines.RANDOM], totals = baselines.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, pause)
         return Compared(found, totals, baselines.scenarios(policy, desk, pause))
 
     def _desk(self, span: Span) -> Desk:
@@ -168,11 +168,11 @@ class RegimeMaterial:
         """See `Material`."""
         return dry_run(policy, self._desk(span))
 
-    def compare(self, policy: nn.Module, played: Played, span: Span, seed: int, pause: Callable[[], None]) -> Compared:
+    def compare(self, policy: nn.Module, _: Played, span: Span, seed: int, pause: Callable[[], None]) -> Compared:
         """See `Material`."""
         desk = self._desk(span)
         found = baselines.regime_baselines(desk, pause)
-        found[baselines.RANDOM], totals = baselines.random_switchers(played, desk, RANDOM_DRAWS, seed, pause)
+        found[baselines.RANDOM], totals = baselines.random_switchers(policy, desk, RANDOM_DRAWS, seed, pause)
         return Compared(found, totals, baselines.scenarios(policy, desk, pause))
 
     def _desk(self, span: Span) -> Desk:

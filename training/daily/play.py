@@ -79,7 +79,7 @@ def always(regime: int) -> Switcher:
     """The switcher that always wants the same regime."""
 
     def policy(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return _certain(torch.full((observations.shape[0],), regime)), hidden
+        return certain(torch.full((observations.shape[0],), regime)), hidden
 
     return policy
 
@@ -126,7 +126,7 @@ class RandomSwitcher:
         count = observations.shape[0]
         regime = torch.randint(0, len(SPEC.actions), (count,), generator=self._generator)
         moves = torch.rand(count, generator=self._generator) < self._moves
-        return _certain(torch.where(moves, regime, HOLD)), hidden
+        return certain(torch.where(moves, regime, HOLD)), hidden
 
 
 class LateRebalancer:
@@ -170,7 +170,8 @@ class Forgetful:
         return self._policy(observations, torch.zeros_like(hidden) if starts else hidden)
 
 
-def _certain(regimes: Tensor) -> Tensor:
+def certain(regimes: Tensor) -> Tensor:
+    """Logits, float32 (n, 16), that leave the other actions nothing, of regimes int64 (n,)."""
     return torch.nn.functional.one_hot(regimes, len(SPEC.actions)).float() * CERTAIN
 
 

@@ -24,6 +24,8 @@ from training.daily.baselines import (
     NO_COSTS,
     RESET,
     SAME_CLOSE,
+    at_other_times,
+    of_other_stocks,
     owned,
     random_rebalancers,
     random_switchers,
@@ -34,8 +36,18 @@ from training.daily.baselines import (
     with_costs,
 )
 from training.daily.dry_run import Desk, desk_before, dry_run, rules_for
-from training.daily.play import LateRebalancer, LateSwitcher, RandomRebalancer, always, flat
+from training.daily.play import (
+    LateRebalancer,
+    LateSwitcher,
+    RandomRebalancer,
+    always,
+    certain,
+    flat,
+    play_rebalancer,
+    play_regime,
+)
 from training.evaluation import SessionResult
+from training.significance import random_p_value
 from training.study import Played
 
 
@@ -51,6 +63,10 @@ def funds_desk() -> Desk:
     table = walk(560, seed=12, spec=regime_switcher.SPEC)
     rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
     return desk_before(table, table.dates[260:], RegimeSwitcher(), rules)
+
+
+def dates(desk: Desk) -> tuple[str, ...]:
+    return desk.table.dates[desk.first : desk.last + 1]
 
 
 def total(results: Sequence[SessionResult]) -> float:
@@ -112,20 +128,70 @@ def test_the_switchers_baselines_hold_what_their_names_say() -> None:
     assert sum(result.trades for result in found["EQUAL_WEIGHT"].sessions) > 20
 
 
-def test_random_traders_trade_about_as_much_as_the_policy() -> None:
+def share_held(played: Played) -> float:
+    """Mean part of the equity in shares."""
+    return sum(result.held_min for result in played.sessions) / sum(result.minutes for result in played.sessions)
+
+
+def test_random_traders_want_as_much_as_the_policy_of_other_stocks() -> None:
     desk = stocks_desk()
     policy = dry_run(RandomRebalancer(7, 0.2), desk)
-    played, totals = random_rebalancers(policy, desk, 600, 1)
+    played, totals = random_rebalancers(RandomRebalancer(7, 0.2), desk, 600, 1)
     value = [sum(result.premium_usd for result in p.sessions) for p in (policy, played)]
     assert value[1] == pytest.approx(value[0], rel=0.25)
+    assert share_held(played) == pytest.approx(share_held(policy), abs=0.15)
     assert len(totals) == 600
     assert len(set(totals)) > 590
-    assert random_rebalancers(policy, desk, 600, 1) == (played, totals)
+    assert random_rebalancers(RandomRebalancer(7, 0.2), desk, 600, 1) == (played, totals)
+    dealt = of_other_stocks(torch.arange(150.0).view(3, 50), 4, 1)
+    for row in dealt(2) - dealt(0):  # the same order on every day
+        assert torch.equal(row, torch.full((50,), 100.0))
+    assert all(row.sort().values.tolist() == list(range(50, 100)) for row in dealt(1))
+    assert len({tuple(row.tolist()) for row in dealt(1)}) == 4
+
+
+def test_who_wants_the_same_of_all_stocks_at_all_times_does_as_well_as_every_random_trader() -> None:
+    desk = stocks_desk()
+    _, totals = random_rebalancers(lambda seen: torch.full((len(seen), 50), 0.5), desk, 20, 1)
+    alike = total(play_rebalancer(lambda seen: torch.full((len(seen), 50), 0.5), desk.table, dates(desk), desk.trading))
+    assert set(totals) == {round(alike, 2)}
     other = funds_desk()
-    policy = dry_run(always(5), other)
-    played, totals = random_switchers(policy, other, 600, 1)
-    assert 0 < sum(r.premium_usd for r in played.sessions) < 4 * sum(r.premium_usd for r in policy.sessions) + 1e6
+    _, totals = random_switchers(always(3), other, 20, 1)
+    assert set(totals) == {round(total(play_regime(always(3), other.table, dates(other), other.trading)), 2)}
+
+
+def test_random_switchers_hold_the_policy_s_portfolios_for_as_long_at_other_times() -> None:
+    # 0 HOLD, 1 ALL_CASH, 3 ALL_QQQ: cash for two sessions, QQQ for three, cash for one
+    answers = at_other_times(torch.tensor([0, 0, 3, 0, 0, 1]), 200, 5)
+    rows = {tuple(row) for row in torch.stack([answers(day) for day in range(6)], 1).tolist()}
+    assert rows == {
+        (1, 1, 3, 0, 0, 1), (1, 3, 0, 0, 1, 1), (3, 0, 0, 1, 1, 1),
+        (3, 0, 1, 1, 1, 3), (3, 1, 1, 1, 3, 0), (1, 1, 1, 3, 0, 0),
+    }  # fmt: skip
+    desk = funds_desk()
+
+    def early(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        started = bool(hidden[0, 0] == 0.0)  # all money in SPY at once, then it holds for ever
+        return always(2 if started else 0)(observations, hidden)[0], torch.ones(1, HIDDEN)
+
+    played, totals = random_switchers(early, desk, 600, 1)
     assert len(totals) == 600
+    assert share_held(played) == pytest.approx(share_held(dry_run(early, desk)), abs=0.01)
+    assert played == random_switchers(early, desk, 600, 1)[0]
+
+
+def test_who_knows_the_day_to_come_is_told_from_random_switchers() -> None:
+    desk = funds_desk()
+    best = 2 + (desk.table.close_ticks[260:] / desk.table.open_ticks[260:]).argmax(1)
+    days = iter(range(len(best)))
+
+    def seer(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return certain(torch.tensor([int(best[next(days)])])), hidden
+
+    _, totals = random_switchers(seer, desk, 200, 1)
+    days = iter(range(len(best)))
+    earned = total(play_regime(seer, desk.table, dates(desk), desk.trading))
+    assert random_p_value([earned], [totals]) < 0.02
 
 
 def test_a_policy_under_other_conditions_pays_other_costs() -> None:
