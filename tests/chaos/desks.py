@@ -49,6 +49,7 @@ WEEKEND_NS = 40 * 3600 * SECOND_NS  # a longer pause between two sessions
 FIRST_MIN = 420  # before the first open: the campaign begins
 UP_MIN = 420  # before the open: the host is on again, before splits take effect
 LIVES_MAX = 400
+MANY = 10  # sessions, of which half at least must have had a basket
 
 
 @dataclass(slots=True)
@@ -244,7 +245,7 @@ def finish(host: Host) -> None:
         station.run.problems += [f"a life took {b:.2f} of a CPU" for b in [station.run.desk.busiest] if b > 0.97]
         for told in station.run.problems:
             host.problem("run", station, told)
-        if station.name != SCALPER and 2 * station.baskets < len(host.lines):
+        if station.name != SCALPER and len(host.lines) >= MANY and 2 * station.baskets < len(host.lines):
             host.problem("end", station, f"only {station.baskets} baskets in {len(host.lines)} sessions")
     accounts = [station.account for station in host.stations]
     host.problems += basket_verdict.strangers(owners, host.served.server.requests)

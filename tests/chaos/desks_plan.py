@@ -17,7 +17,7 @@ from tests.chaos.plan import Trouble
 
 SCALPER, REBALANCER, SWITCHER = (spec.SPEC.name for spec in (option_scalper, daily_rebalancer, regime_switcher))
 DESKS = (SCALPER, REBALANCER, SWITCHER)
-CASH_USD = {SCALPER: 100_000, REBALANCER: 1_000_000, SWITCHER: 100_000}
+CASH_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000}
 DECIDE_MIN = 200  # minutes before the open, so that a fast clock leaves real seconds until the auction closes
 OF_A_SESSION = (2, 4)  # kinds of one desk
 HOUR_S = 3600.0
@@ -164,7 +164,6 @@ def tables(desk: str) -> Table:
             "reprice_s": 6000 if desk == REBALANCER else 3600,  # how long an order that never arrived is sent again
             "end_before_close_min": 30,
             "price_collar": 0.15,
-            "notional_per_unit_usd": 150_000,
         }
     return made
 
