@@ -28,6 +28,11 @@ SHARES_OF_CONTRACT = 100
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
 
 
+def arrives(line: Activity) -> bool:
+    """True for shares that a split or a reorganisation brings: what leaves for them, in any order, is booked before."""
+    return line.quantity > 0 and (line.kind in SPLITS or line.kind in REORGANISED)
+
+
 def book_activity(draft: Draft, line: Activity) -> None:
     """Book one line of the ledger."""
     if line.status in AMENDED:

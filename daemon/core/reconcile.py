@@ -18,7 +18,7 @@ from daemon.core.execution import contract_of, held
 from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
 from daemon.core.foreign import can_hold, hold_beside, keep_own, met_at_begin
 from daemon.core.guards import alarm, first_time, halt, look_up, revalue
-from daemon.core.ledger import AMENDED, book_activity, settle_without_ledger
+from daemon.core.ledger import AMENDED, arrives, book_activity, settle_without_ledger
 from daemon.core.on_broker import absorb
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk_view import SECOND_NS
@@ -84,7 +84,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
-    for activity in event.activities:
+    for activity in sorted(event.activities, key=arrives):
         if activity.status != "pending" and _mark_seen(draft, activity):
             book_activity(draft, activity)
 

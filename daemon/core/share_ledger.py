@@ -28,7 +28,8 @@ def split_shares(draft: Draft, line: Activity) -> None:
     draft.basket = replace(draft.basket, splits=splits)
     if not before:
         return
-    if after <= 0 or _leaver_for(draft, line) is not None:  # told as two lines: all leave, then all come
+    left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
+    if after <= 0 or left:  # told as two lines: all leave, then all come
         reorganise(draft, line)
         return
     _stop_trading(draft, line.symbol)
@@ -44,11 +45,10 @@ def split_shares(draft: Draft, line: Activity) -> None:
 
 def reorganise(draft: Draft, line: Activity) -> None:
     """One line about shares that leave or come. Cash that comes for shares sells them; cash alone is income."""
-    count = int(line.quantity)
-    if count < 0:
-        _leave(draft, line, min(-count, max(held(draft, line.symbol), 0)))
-    elif count > 0:
-        _arrive(draft, line, count)
+    if line.quantity < 0:
+        _leave(draft, line, min(-int(line.quantity), max(held(draft, line.symbol), 0)))
+    elif line.quantity > 0:
+        _arrive(draft, line, int(line.quantity))
     else:
         _income(draft, line.amount)
     revalue(draft)
@@ -79,23 +79,29 @@ def _leave(draft: Draft, line: Activity, count: int) -> None:
 
 
 def _arrive(draft: Draft, line: Activity, count: int) -> None:
-    """New shares take over cost and value of those that left by a line of the same kind; else they cost nothing."""
-    leaver, book = _leaver_for(draft, line), draft.book
-    known = book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
+    """New shares take over cost and value of those that left by a line of the same kind; else they cost nothing.
+
+    Less than one share is none: what left for it is gone, and its worth comes as cash.
+    """
+    leaver = _leaver_for(draft, line)
+    known = draft.book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
     cost, mark = ZERO, line.price
     if leaver is not None:
         left = list(draft.basket.leavers)
         left.remove(leaver)
         draft.basket = replace(draft.basket, leavers=tuple(left))
         cost, value = _take_out(draft, leaver)
-        mark = value / count
+        mark = value / line.quantity
         known = draft.book.positions.get(line.symbol) or replace(known, quantity=0, cost=ZERO)
+    _income(draft, line.amount)
+    _stop_trading(draft, line.symbol)
+    if not count:
+        draft.book = replace(draft.book, realized=draft.book.realized - cost)
+        return
     if line.symbol not in draft.marks or (leaver is not None and leaver.symbol == line.symbol):
         draft.marks = {**draft.marks, line.symbol: mark or ZERO}
     moved = replace(known, quantity=known.quantity + count, cost=known.cost + cost)
     draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
-    _income(draft, line.amount)
-    _stop_trading(draft, line.symbol)
     if leaver is None or leaver.symbol != line.symbol:
         origin = f"{leaver.quantity} {leaver.symbol} became" if leaver is not None else "a corporate action brought"
         traded = line.symbol in draft.machine.spec.symbols
@@ -119,10 +125,11 @@ def _take_out(draft: Draft, leaver: Leaver) -> tuple[Decimal, Decimal]:
 
 
 def _leaver_for(draft: Draft, line: Activity) -> Leaver | None:
-    """The shares in whose place the line's come: of its kind, and of its symbol or number before others."""
+    """The shares in whose place the line's come: of its kind, and of its symbol, then of its number, before others."""
     fitting = [leaver for leaver in draft.basket.leavers if leaver.kind == line.kind]
-    same = [leaver for leaver in fitting if leaver.symbol == line.symbol or leaver.quantity == line.quantity]
-    return next(iter(same or fitting), None)
+    same = [leaver for leaver in fitting if leaver.symbol == line.symbol]
+    as_many = [leaver for leaver in fitting if leaver.quantity == line.quantity]
+    return next(iter(same or as_many or fitting), None)
 
 
 def _end(draft: Draft, symbol: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
+from daemon.core.state import Leaver
 from tests.core.account import line
 from tests.core.daily_desk import KEEP, DailyDesk, orders
 from tests.core.desk import TUESDAY, alarms, canceling
@@ -39,7 +40,9 @@ def told(d: DailyDesk, *lines: ev.Activity) -> list[str]:
 
 
 def fraction(kind: str, symbol: str, quantity: str, amount: str = "0", price: str = "") -> ev.Activity:
-    return replace(line(kind, symbol, 0, amount), quantity=Decimal(quantity), price=Decimal(price) if price else None)
+    known = line(kind, symbol, 0, amount)
+    worth = Decimal(price) if price else None
+    return replace(known, id=f"{known.id} {quantity}", quantity=Decimal(quantity), price=worth)
 
 
 @pytest.mark.parametrize(("change", "after", "mark"), [(60, 120, "50"), (120, 180, ""), (-54, 6, "1000")])
@@ -68,6 +71,49 @@ def test_a_split_s_fraction_is_not_held_and_comes_as_cash() -> None:
     assert (d.held, round(d.state.book.equity, 2)) == ({"AAA": 7}, Decimal("9966.67"))
     told(d, fraction("CIL", "AAA", "0", "33.33"))
     assert (round(d.state.book.equity, 2), d.state.book.realized) == (Decimal("10000.00"), Decimal("33.33"))
+
+
+@pytest.mark.parametrize("lines", [("-60", "7.5"), ("7.5", "-60")])
+def test_a_reverse_split_in_two_lines_is_marked_by_its_ratio_and_its_fraction_comes_as_cash(
+    lines: tuple[str, str],
+) -> None:
+    d = held_over_night()
+    assert told(d, *(fraction("SPLIT", "AAA", count) for count in lines)) == []  # eight old shares are a new one
+    assert (d.held, d.state.marks["AAA"], d.state.book.equity) == ({"AAA": 7, "BBB": 10}, Decimal(800), Decimal(9600))
+    told(d, line("CIL", "AAA", 0, "400"))
+    assert d.state.book.equity == Decimal(10000)
+
+
+@pytest.mark.parametrize("lines", [("-10", "0.5"), ("0.5", "-10")])
+def test_a_reverse_split_in_two_lines_that_leaves_less_than_a_share_ends_the_position(lines: tuple[str, str]) -> None:
+    d = held_over_night()
+    assert told(d, line("CIL", "BBB", 0, "1000"), *(fraction("SPLIT", "BBB", count) for count in lines)) == []
+    assert (d.held, d.state.basket.leavers) == ({"AAA": 60}, ())
+    assert (d.state.book.equity, d.state.book.realized) == (Decimal(10000), Decimal(0))
+
+
+def test_a_fraction_of_other_shares_takes_the_old_ones_out() -> None:
+    d = held_over_night()
+    assert told(d, line("MA", "BBB", -10), fraction("MA", "NEW", "0.9"), line("CIL", "NEW", 0, "1000")) == []
+    assert (d.held, d.state.book.equity, d.state.book.realized) == ({"AAA": 60}, Decimal(10000), Decimal(0))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 3, 1, 2), (2, 3, 0, 1), (3, 2, 1, 0)])
+def test_two_splits_of_one_morning_are_kept_apart(order: tuple[int, ...]) -> None:
+    d = held_over_night()
+    lines = [line("SPLIT", "AAA", -60), line("SPLIT", "AAA", 120), line("SPLIT", "BBB", -10), line("SPLIT", "BBB", 60)]
+    assert told(d, *(lines[place] for place in order)) == []
+    assert (d.held, d.state.basket.leavers) == ({"AAA": 120, "BBB": 60}, ())
+    assert (d.state.marks["AAA"], round(d.state.marks["BBB"], 6)) == (Decimal(50), Decimal("16.666667"))
+    assert (d.state.book.positions["AAA"].cost, d.state.book.positions["BBB"].cost) == (Decimal(6000), Decimal(1000))
+
+
+def test_a_split_told_as_one_line_is_no_other_symbol_s() -> None:
+    d = held_over_night()
+    left = (Leaver("SPLIT", "BBB", 10),)  # what comes for these is still to be told
+    d.state = replace(d.state, basket=replace(d.state.basket, leavers=left))
+    told(d, line("SPLIT", "AAA", 60))
+    assert (d.held, d.state.marks["AAA"], d.state.basket.leavers) == ({"AAA": 120, "BBB": 10}, Decimal(50), left)
 
 
 def test_a_reverse_split_that_leaves_less_than_a_share_ends_the_position() -> None:
@@ -119,6 +165,12 @@ def test_a_new_name_takes_over_shares_cost_and_value() -> None:
         {"BBB": 10, "NEW": 60}, Decimal(6000), Decimal(100),
     )  # fmt: skip
     assert (book.equity, book.realized, d.state.basket.leavers) == (Decimal(10000), Decimal(0), ())
+
+
+def test_a_new_name_whose_shares_come_before_the_old_ones_leave_is_the_same() -> None:
+    d = held_over_night()
+    assert told(d, line("NC", "NEW", 60), line("NC", "AAA", -60)) == ["shares_renamed"]
+    assert (d.held, d.state.marks["NEW"], d.state.book.equity) == ({"BBB": 10, "NEW": 60}, Decimal(100), Decimal(10000))
 
 
 def test_what_the_desk_does_not_trade_stays_held_through_a_flatten() -> None:
