@@ -17,15 +17,26 @@ import numpy as np
 from daemon.shell.calendar import CalendarError
 from daemon.shell.tape_file import TapeError
 from strategies import registry
-from strategies.contract import Spec
+from strategies.contract import DailySpec, Spec
 from strategies.golden import contract_hash, golden_bars
 from training.differences import Findings, Report
-from training.strategy_runs import Moment, bars_of, moments_of, observed, part_of, played, tabled, wild
+from training.strategy_runs import (
+    Moment,
+    bars_of,
+    has_table,
+    moments_of,
+    newest,
+    observed,
+    part_of,
+    played,
+    tabled,
+    wild,
+)
 from training.subjects import AnalyseError, Policy, Subject, linear_policy, made, model_policy, subject_named
 
 CLEAN, CHANGES, USAGE_ERROR = 0, 1, 2
 MULTIPLES = (1, 2, 4)  # of spec.history_bars, compared with all the history there is
-BUNDLED = "spy_synthetic_30.csv.gz"
+BUNDLED, BUNDLED_DAYS = "spy_synthetic_30.csv.gz", "daily_synthetic_500.csv.gz"
 
 
 def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: Policy, samples: int, seed: int) -> Report:
@@ -37,7 +48,7 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sam
     whole = played(subject, moments, bars, policy)
     spec = made(subject, bars).spec
     findings = Findings(spec)
-    table = tabled(subject, moments) if subject.table is not None and len(spec.symbols) == 1 else None
+    table = tabled(subject, moments, spec) if has_table(subject, spec) else None
     warm = [place for place, step in enumerate(whole) if step.observation is not None and place + 1 < len(moments)]
     if not warm:
         raise AnalyseError(f"{subject.name} has no observation on {len(moments)} bars: give a longer file with --bars")
@@ -48,7 +59,7 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sam
             if subject.takes_bars or not future:  # a strategy that is made without bars gets no future in either run
                 findings.steps(run, past, whole[:cut], played(subject, past, bars_of(past + future), policy))
             if table is not None:
-                found = tabled(subject, past + future)
+                found = tabled(subject, past + future, spec)
                 findings.rows(f"table {run}", part_of(table, 0, cut), part_of(found, 0, cut))
     return findings.report("lookahead", subject.name, len(chosen))
 
@@ -56,6 +67,7 @@ def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sam
 def warmup(subject: Subject, moments: tuple[Moment, ...], policy: Policy, samples: int, seed: int) -> Report:
     """Run `samples` seeded sessions with 1, 2 and 4 times the spec's history before them, and with all there is.
 
+    Of a daily strategy the history is the newest bars of each symbol, with those of the session itself.
     Raises AnalyseError when no session has more than the spec's history before it.
     """
     bars = bars_of(moments)
@@ -73,14 +85,16 @@ def warmup(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sample
     for first, end in (spans[place] for place in sorted(picked.tolist())):
         session, everything = moments[first:end], moments[:end]
         expected = played(subject, everything, bars_of(everything), policy)[first:]
-        table = tabled(subject, everything) if subject.table is not None and len(spec.symbols) == 1 else None
+        table = tabled(subject, everything, spec) if has_table(subject, spec) else None
         for multiple in MULTIPLES:
-            begin = max(first - multiple * history, 0)
-            some = moments[begin:end]
-            found = played(subject, some, bars_of(some), policy)[first - begin :]
+            count = multiple * history
+            daily = isinstance(spec, DailySpec)
+            some = newest(everything, count) if daily else moments[max(first - count, 0) : end]
+            begin = len(some) - len(session)
+            found = played(subject, some, bars_of(some), policy)[begin:]
             findings.steps(f"{multiple}x", session, expected, found)
             if table is not None:
-                rows = part_of(tabled(subject, some), first - begin, end - begin)
+                rows = part_of(tabled(subject, some, spec), begin, len(some))
                 findings.rows(f"table {multiple}x", part_of(table, first, end), rows)
     return findings.report("warmup", subject.name, len(picked))
 
@@ -125,7 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("analysis", choices=tuple(ANALYSES), help="what to look for")
     parser.add_argument("--strategy", required=True, help="a registered name, package.module:Class, or file.py:Class")
-    parser.add_argument("--bars", type=Path, help="CSV, CSV.gz or Parquet file (the bundled made-up tape of SPY)")
+    parser.add_argument("--bars", type=Path, help="CSV, CSV.gz or Parquet file (the bundled made-up tape)")
     parser.add_argument("--model", default="", help="version, its folder, or an ONNX file (the store's current one)")
     parser.add_argument("--models", type=Path, default=Path("onnx_models"), help="model store (%(default)s)")
     parser.add_argument("--samples", type=int, default=20, help="bars, or sessions, to look at (%(default)s)")
@@ -142,10 +156,13 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         subject = subject_named(chosen.strategy)
         spec = _spec_of(subject)
-        path = chosen.bars or Path(str(files("daemon.tapes").joinpath(BUNDLED)))
+        daily = isinstance(spec, DailySpec)
+        path = chosen.bars or Path(str(files("daemon.tapes").joinpath(BUNDLED_DAYS if daily else BUNDLED)))
         moments = moments_of(path, spec)
         policy = _policy(chosen, subject, spec, moments)
-        sys.stderr.write(f"analyse: {path.name}, {len(moments):,} bars; decisions by {policy.name}\n")
+        sys.stderr.write(
+            f"analyse: {path.name}, {len(moments):,} {'sessions' if daily else 'bars'}; decisions by {policy.name}\n"
+        )
         report = ANALYSES[chosen.analysis](subject, moments, policy, chosen.samples, chosen.seed)
     except (AnalyseError, TapeError, CalendarError) as error:
         sys.stderr.write(f"analyse: {error}\n")

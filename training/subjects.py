@@ -15,20 +15,44 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from strategies import registry
-from strategies.contract import Answer, Bar, Observation, Spec, Strategy
+from strategies.contract import Answer, Bar, DailySpec, DailyStrategy, Observation, Spec, Strategy
+from strategies.daily_features import rebalancer_table, regime_table
+from strategies.daily_rebalancer import TRADABLE, WIDTH
 from strategies.features import feature_table
-from strategies.manifest import MANIFEST_FILE, POLICY_FILE, decode
+from strategies.manifest import MANIFEST_FILE, POLICY_FILE, answer_name, decode
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
-TABLES: dict[str, Callable[..., Any]] = {"option_scalper": feature_table}
+
+
+def _of_stocks(
+    open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array, present: npt.NDArray[np.bool_]
+) -> Float64Array:
+    """`daily_rebalancer`'s columns after each session, float64 (days, 803); those of the account are 0."""
+    found = rebalancer_table(open_, high, low, close, present)
+    columns = np.zeros((len(found.market), WIDTH))
+    columns[:, : found.market.shape[1]] = found.market
+    columns[:, TRADABLE] = found.tradable
+    return columns
+
+
+def _of_funds(*prices: Float64Array, present: npt.NDArray[np.bool_]) -> Float64Array:
+    """`regime_switcher`'s market columns after each session, float64 (days, 9)."""
+    return regime_table(prices[3], present).astype(np.float64)
+
+
+TABLES: dict[str, Callable[..., Any]] = {
+    "option_scalper": feature_table,
+    "daily_rebalancer": _of_stocks,
+    "regime_switcher": _of_funds,
+}
 """Registered strategies that are trained on a table of features, made from the whole history at once."""
 
 
@@ -40,11 +64,13 @@ class AnalyseError(Exception):
 class Subject:
     """The strategy to analyse. `make` gets all bars of the file, for strategies that prepare something at start.
 
-    `table` is how training sees the features, called like `strategies.features.feature_table`; None where it has none.
+    `table` is how training sees the features; None where it has none. It is called like
+    `strategies.features.feature_table`; a daily strategy's with open, high, low and close, float64 (days, symbols) in
+    USD, NaN where there is no bar, and `present`, bool (days, symbols), and gives a row for each session.
     """
 
     name: str
-    make: Callable[[tuple[Bar, ...]], Strategy]
+    make: Callable[[tuple[Bar, ...]], Strategy | DailyStrategy]
     table: Callable[..., Any] | None
     takes_bars: bool = False
 
@@ -98,24 +124,34 @@ def _module(origin: str) -> Any:
 
 
 def made(subject: Subject, bars: tuple[Bar, ...]) -> Strategy:
-    """The subject's strategy, made of `bars`. Raises AnalyseError when it lacks a part of the contract."""
+    """The subject's strategy, made of `bars`; who drives a daily one asks for its spec's kind first (`DailySpec`).
+
+    Raises AnalyseError when it lacks a part of the contract.
+    """
     strategy = subject.make(bars)
-    lacking = [name for name in ("spec", "state_type", "start", "observe", "decide") if not hasattr(strategy, name)]
+    daily = isinstance(getattr(strategy, "spec", None), DailySpec)
+    parts = ("spec", "state_type", "start", "observe", "decide", *(("remember",) if daily else ()))
+    lacking = [name for name in parts if not hasattr(strategy, name)]
     if lacking or not isinstance(strategy.spec, Spec):
         raise AnalyseError(
             f"--strategy {subject.name} is no strategy: {', '.join(lacking) or 'a spec of type Spec'} is missing: "
             "see strategies/contract.py"
         )
-    return strategy
+    return cast("Strategy", strategy)
 
 
 @dataclass(slots=True)
 class Policy:
-    """Logits for observations; each distinct observation is computed once, so equal bytes have equal logits."""
+    """Answers to observations; each distinct observation is computed once, so equal bytes have equal answers."""
 
     name: str
-    batch: Callable[[Float32Array], npt.NDArray[Any]]  # float32 (n, *shape) to logits (n, actions)
+    batch: Callable[[Float32Array], npt.NDArray[Any]]  # float32 (n, *shape) to logits or actions (n, actions)
     _known: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def fresh(self) -> bool:
+        """Nothing was asked yet."""
+        return not self._known
 
     def prime(self, observations: Sequence[Observation]) -> None:
         """Compute what is not known yet, in one batch."""
@@ -139,7 +175,7 @@ def _digest(observation: Observation) -> bytes:
 def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) -> Policy:
     """A random linear policy over standardised observations: it has learned nothing, but decides something else often.
 
-    Mean and deviation of each value are those of `observations` and stay fixed.
+    Mean and deviation of each value are those of `observations` and stay fixed. Continuous actions pass through tanh.
     """
     values = np.stack([observation.array() for observation in observations]).reshape(len(observations), -1)
     mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
@@ -150,7 +186,7 @@ def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) ->
 
     def batch(some: Float32Array) -> Float64Array:
         logits: Float64Array = (some.reshape(len(some), -1).astype(np.float64) - mean) @ weights
-        return logits
+        return np.tanh(logits) if isinstance(spec, DailySpec) and spec.continuous else logits
 
     return Policy("a random linear policy (no model)", batch)
 
@@ -204,5 +240,5 @@ def _misfit(path: Path, spec: Spec, contract: str) -> str:
     shapes = {
         item.name: [d.dim_value for d in item.type.tensor_type.shape.dim][1:] for item in (*graph.input, *graph.output)
     }
-    wanted = {"observation": list(spec.observation_shape), "logits": [len(spec.actions)]}
+    wanted = {"observation": list(spec.observation_shape), answer_name(spec): [len(spec.actions)]}
     return "" if shapes == wanted else f"it has {shapes}, expected {wanted}"

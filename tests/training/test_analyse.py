@@ -281,7 +281,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, capsys: pytest.Captu
 def test_a_table_with_another_number_of_rows_is_refused(tape: Path) -> None:
     subject = Subject("short", lambda _: anchored(), lambda *columns, **_: columns[3][1:, None])
     with pytest.raises(AnalyseError, match=r"feature_table of short has shape \(1559, 1\) for 1560 bars"):
-        tabled(subject, moments_of(tape, SPEC))
+        tabled(subject, moments_of(tape, SPEC), SPEC)
 
 
 def test_a_file_of_one_session_cannot_vary_the_history(tape: Path, tmp_path: Path) -> None:
