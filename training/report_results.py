@@ -36,7 +36,11 @@ def result_section(f: Findings) -> str:
         ("largest drawdown", *(share(line.figures.max_drawdown) for line in lines)),
         ("worst session", *(percent(line.figures.worst_session) for line in lines)),
         ("sessions that earned", *(_of(line, line.figures.hit_rate_sessions) for line in lines)),
-        ("trades that earned", *(_of(line, line.figures.hit_rate_trades) for line in lines)),
+        *(
+            []
+            if f.compounds
+            else [("trades that earned", *(_of(line, line.figures.hit_rate_trades) for line in lines))]
+        ),
         ("trades", *(f"{line.figures.trades:,}" for line in lines)),
         ("turnover a session", *(number(line.figures.turnover, 3 if f.compounds else 2) for line in lines)),
         ("time in the market", *(share(line.figures.exposure) for line in lines)),

@@ -39,6 +39,7 @@ OF_SHARES: Words = (
             "within a session it may be deeper."
         ),
     ),
+    ("trades", "Orders that were filled."),
     ("turnover", "Value of all shares bought and sold / equity, a session."),
     ("time in the market", "Mean part of the equity that is in shares at the close."),
     (
@@ -74,11 +75,17 @@ LIMITS_OF_OPTIONS = (
 LIMITS_OF_SHARES = (
     (
         "Prices are adjusted for splits and dividends: dividends are reinvested without tax, and an early share is "
-        "worth less here than it cost then."
+        "worth less here than it cost then, the less the more its company paid and split since, which nobody knew. "
+        "Where orders are sized in shares, that decides how much money they move."
     ),
     (
         "Every order fills whole at the open (buys at 0.02 % more), for 0.1 % of its value. Auctions that print "
         "elsewhere, partial fills and halts are missing."
+    ),
+    (
+        "Cash earns nothing, and ratios are over zero, not over bills. Whoever owns shares has such a ratio from the "
+        "market alone, and with it the PSR, the deflated ratio, the SPA and a profit at higher costs or one bar late: "
+        "what a policy adds shows only in its differences from the baselines and against random traders."
     ),
     (
         "Two or three years hold few independent bets of a desk that trades once a day; how large an edge would have "

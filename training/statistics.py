@@ -42,6 +42,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     hit_rate_sessions: float  # sessions that earned / sessions that earned or lost
     hit_rate_trades: float
     trades: int
+    sessions_traded: int = 0  # with at least one trade
     fees_usd: float
     turnover: float  # premium paid, or value traded / capital, a session
     exposure: float  # minutes with a position / minutes, of shares weighted with what they are of the equity
@@ -216,6 +217,7 @@ def summarise(results: Sequence[SessionResult], capital_usd: float, *, compounds
         hit_rate_sessions=float((returns > 0.0).sum()) / moved if moved else 0.0,
         hit_rate_trades=sum(result.wins for result in results) / trades if trades else 0.0,
         trades=trades,
+        sessions_traded=sum(result.trades > 0 for result in results),
         fees_usd=math.fsum(result.fees_usd for result in results),
         turnover=math.fsum(turned) / len(returns),
         exposure=sum(result.held_min for result in results) / minutes if minutes else 0.0,

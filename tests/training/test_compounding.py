@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
 from strategies.manifest import Training
 from tests.training.page_words import page_words
 from training.claims import REFERENCES
+from training.criteria import judge
 from training.evaluation import SessionResult, figures
 from training.report import files, find
 from training.statistics import annual_return, calmar, max_drawdown, running, summarise, total
@@ -121,4 +124,29 @@ def test_the_reference_of_the_rebalancer_is_compared_by_the_figures_of_training_
     words = page_words(files(study("daily_rebalancer"), find(study("daily_rebalancer")))["report.html"].decode())
     assert "explained variance at the end of training 0.893 0.893" in words
     assert "clip fraction at the end of training 0.087 0.087" in words
-    assert "50 steps/s a process" in words  # 100 steps in 2 seconds
+    assert "50 steps/s a trial" in words  # 100 steps in 2 seconds
+    assert "below 10 ms" in words
+
+
+def test_the_page_claims_neither_spans_nor_trades_won_that_are_not_this_study_s() -> None:
+    for strategy in REFERENCES:
+        made = study(strategy)
+        words = page_words(files(made, find(made))["report.html"].decode())
+        assert "trades that earned –" not in words
+        assert "trades that earned 0" not in words
+        assert "of the trades" not in words  # orders filled are no trades that could be won
+        assert "2020 chooses" not in words
+        assert "2019 chooses" not in words
+        assert "ratios are over zero" in words
+
+
+def test_many_orders_of_one_basket_are_one_session_with_trades() -> None:
+    first, *rest = account(UP_AND_DOWN)
+    sessions = (replace(first, trades=50), *(replace(session, trades=0) for session in rest))
+    found = find(study())
+    one_basket = msgspec.structs.replace(found.policy, figures=summarise(sessions, 100.0, compounds=True))
+    found = msgspec.structs.replace(found, policy=one_basket)
+    judged = {one.name: one for one in judge(found)}
+    assert (judged["trades"].found, judged["trades"].passes) == ("1", False)
+    by_minutes = {one.name: one for one in judge(msgspec.structs.replace(found, compounds=False))}
+    assert (by_minutes["trades"].found, by_minutes["trades"].passes) == ("50", True)
