@@ -5,13 +5,13 @@
     many = gymnasium.make_vec("rltrader/OptionScalper-v0", num_envs=64, bars="spy.parquet")
 
 Importing this module registers them. Nothing is decided here: both forms hand NumPy in and out of `training.market`.
-Observations are raw: scaling belongs to the policy, whose exported graph holds it (no VecNormalize). A further
-strategy adds its own pair of classes with spaces and a market of its own, and a line in `REGISTERED`.
+Observations are raw: scaling belongs to the policy, whose exported graph holds it (no VecNormalize). The daily
+strategies' environments are in `training.gym_daily`; a further strategy adds its own pair and a line in `REGISTERED`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from daemon.core.limits import Trading
 from strategies.option_scalper import SPEC, OptionScalper
 from training.data import Data, load
 from training.folds import single
+from training.gym_daily import funds_env, funds_vector_env, stocks_env, stocks_vector_env
 from training.market import Market
 from training.study import Fold
 
@@ -227,14 +228,16 @@ def _read(path: Path, _modified_ns: int) -> Data:
     return load(path, OptionScalper(), Trading())
 
 
-REGISTERED: dict[str, tuple[type[gymnasium.Env[Any, Any]], type[VectorEnv[Any, Any, Any]]]] = {
+REGISTERED: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "rltrader/OptionScalper-v0": (OptionScalperEnv, OptionScalperVectorEnv),
+    "rltrader/DailyRebalancer-v0": (stocks_env, stocks_vector_env),
+    "rltrader/RegimeSwitcher-v0": (funds_env, funds_vector_env),
 }
-"""Environment ids and their single and vector forms."""
+"""Environment ids, and what makes their single and vector forms."""
 
 for _name, (_single, _many) in REGISTERED.items():
     gymnasium.register(
         _name,
-        entry_point=f"{__name__}:{_single.__name__}",
-        vector_entry_point=f"{__name__}:{_many.__name__}",
+        entry_point=f"{_single.__module__}:{_single.__name__}",
+        vector_entry_point=f"{_many.__module__}:{_many.__name__}",
     )
