@@ -11,7 +11,7 @@ from math import log
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.basket import free_cash, works_of
+from daemon.core.basket import free_cash, is_leap, middle_of, works_of
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     BarClosed,
@@ -151,8 +151,8 @@ def on_prices_printed(draft: Draft, event: PricesPrinted) -> None:
 
 def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
     """Quotes and marks; the equity is recorded where something was traded since it was last."""
-    draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in event.quotes}}
     _mark_quotes(draft, event.quotes)
+    draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in event.quotes}}
     if draft.book.positions:
         revalue(draft)
     if draft.stats.fills > draft.basket.fills:
@@ -161,14 +161,29 @@ def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
 
 
 def _mark_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> None:
-    """A quote's mid is a price where both sides lie within the collar around it: a wide one says nothing."""
-    collar = Decimal(str(draft.trading.basket.price_collar))
+    """A quote's mid is a price where both sides lie within the collar around it: a wide one says nothing.
+
+    One that leaps beyond the collar from the last known price counts when the next newer quote says the same: a single
+    bad one must not move the equity, whose guards leave all positions.
+    """
+    rules = draft.trading.basket
     marks: dict[str, Decimal] = {}
     for quote in quotes:
-        middle = (quote.bid + quote.ask) / 2
-        if ZERO < quote.bid <= quote.ask and quote.ask - middle <= collar * middle:
+        middle = middle_of(quote, rules)
+        if middle is None:
+            continue
+        if not is_leap(middle, draft.marks.get(quote.symbol), rules) or _confirmed(draft, quote, middle):
             marks[quote.symbol] = middle
     _mark(draft, marks)
+
+
+def _confirmed(draft: Draft, quote: Quote, middle: Decimal) -> bool:
+    """True when the quote before this one is older and no leap away."""
+    former, rules = draft.quotes.get(quote.symbol), draft.trading.basket
+    if former is None or former.quoted_ns >= quote.quoted_ns:
+        return False
+    said = middle_of(former, rules)
+    return said is not None and not is_leap(middle, said, rules)
 
 
 def _mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:

@@ -10,7 +10,18 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.basket import ENTRY, EXIT, POLICY, affordable, buy_limit, free_cash, reserved, sell_limit
+from daemon.core.basket import (
+    ENTRY,
+    EXIT,
+    POLICY,
+    affordable,
+    buy_limit,
+    free_cash,
+    is_leap,
+    middle_of,
+    reserved,
+    sell_limit,
+)
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
 from daemon.core.execution import (
@@ -127,6 +138,8 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
         quote, mark = _offer(draft, work.symbol)
         if quote is None or quote.bid <= 0 or mark is None:
             return False
+        if _leaps(draft, quote, mark):
+            return True  # the next quote tells whether it is one
         if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
             limit = sell_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
     return _sell(draft, work, surplus, limit, auction=False)
@@ -198,7 +211,7 @@ def _wants(draft: Draft, work: Work) -> bool:
 def _affordable_limit(draft: Draft, symbol: str) -> Decimal | None:
     """The limit of a buy now; None without a fresh offer, or where it lies beyond the collar."""
     quote, mark = _offer(draft, symbol)
-    if quote is None or quote.ask <= 0 or mark is None:
+    if quote is None or quote.ask <= 0 or mark is None or _leaps(draft, quote, mark):
         return None
     limit = buy_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
     return limit if limit >= quote.ask else None
@@ -209,6 +222,12 @@ def _affordable_limit(draft: Draft, symbol: str) -> Decimal | None:
 
 def _offer(draft: Draft, symbol: str) -> tuple[Quote | None, Decimal | None]:
     return fresh(draft, draft.quotes.get(symbol)), draft.marks.get(symbol)
+
+
+def _leaps(draft: Draft, quote: Quote, mark: Decimal) -> bool:
+    """True for a quote that would move the price beyond the collar, and that no other one has confirmed yet."""
+    middle = middle_of(quote, draft.trading.basket)
+    return middle is not None and is_leap(middle, mark, draft.trading.basket)
 
 
 def _fine(draft: Draft) -> bool:

@@ -112,6 +112,19 @@ def test_a_bid_far_above_the_last_price_is_not_believed() -> None:
     assert (orders(told), alarms(told), d.state.stats.denials) == ([], ["order_denied"], {"price_collar": 1})
 
 
+def test_a_leap_of_the_price_is_traded_on_once_the_next_quote_confirms_it() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)
+    decided(d, 0, 10, KEEP)
+    assert orders(d.quotes(1, AAA="90", BBB="110")) == []
+    assert orders(d.quotes(1.1, AAA="90", BBB="110")) == [("AAA", -10, "89.8200"), ("BBB", 10, "110.2200")]
+
+
+def test_a_sale_that_waits_for_a_leap_to_be_confirmed_holds_up_a_buy_that_needs_its_cash() -> None:
+    d = tuesday(NO_AUCTION, AAA=90)
+    decided(d, 0, 50, KEEP)  # 5,000 USD, 1,000 of them there
+    assert orders(d.quotes(1, AAA="90", BBB="100")) == []
+
+
 def test_a_rejected_sale_is_sent_again_only_after_the_re_price_interval() -> None:
     d = tuesday(NO_AUCTION, AAA=10)
     decided(d, 0, KEEP, KEEP)
@@ -229,7 +242,8 @@ def test_a_denied_buy_is_told_once_and_asked_again() -> None:
     assert (orders(told), alarms(told)) == ([], ["order_denied"])
     assert d.quotes(1, AAA="100") == []
     assert d.state.stats.denials == {"order_weight": 1}
-    assert orders(d.quotes(2, AAA="49")) == [("AAA", 10, "49.0980")]
+    assert orders(d.quotes(2, AAA="49")) == []  # a leap that the next quote confirms
+    assert orders(d.quotes(3, AAA="49")) == [("AAA", 10, "49.0980")]
 
 
 def test_a_work_that_reached_its_goal_is_closed() -> None:
@@ -337,7 +351,8 @@ def test_a_stop_that_leaves_and_the_daily_loss_sell_all_shares() -> None:
     stopped = tuesday(AAA=10)
     assert orders(stopped.put(ev.StopRequested(stopped.at(5), "x", flatten=True))) == [("AAA", -10, None)]
     lost = tuesday(AAA=90)
-    assert orders(lost.quotes(5, AAA="88")) == [("AAA", -90, None)]  # 1,080 of 10,000 USD
+    assert orders(lost.quotes(5, AAA="88")) == []  # one quote alone is not believed that far
+    assert orders(lost.quotes(6, AAA="88")) == [("AAA", -90, None)]  # 1,080 of 10,000 USD
     assert lost.state.risk.halt is not None
     assert lost.state.risk.halt.reason == "daily_loss"
 

@@ -16,7 +16,7 @@ from daemon.core.limits import Basket, Trading
 from daemon.core.on_daily import daily_view
 from daemon.core.records import EquityRow
 from daemon.core.state import Draft
-from tests.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, bar, daily_desk, orders
+from tests.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, bar, daily_desk, orders, quote
 from tests.core.desk import HALF_DAY, MINUTE, MONDAY, TUESDAY, Desk, alarms, desk, of
 
 BEFORE_CLOSE = Trading(basket=Basket(decide="before_close"))
@@ -168,6 +168,28 @@ def test_prints_and_narrow_quotes_mark_the_shares_and_wide_or_one_sided_ones_do_
     for odd in ("90/110.1", "0/102", "102/0", "103/102"):  # 90 to 110.1: half the spread is 5.02 %
         d.quotes(2, AAA=odd)
         assert d.state.marks["AAA"] == Decimal("102.05")
+
+
+def test_one_bad_quote_moves_no_equity_and_halts_nothing() -> None:
+    d = DailyDesk().fund().holds(AAA=90)
+    d.begin(TUESDAY)
+    for minute, said in ((1, "101"), (2, "55"), (3, "101"), (4, "160"), (5, "55"), (6, "101")):
+        d.quotes(minute, AAA=said)
+        assert (d.state.marks["AAA"], d.state.risk.halt) == (Decimal(101), None)
+
+
+def test_a_leap_counts_when_a_newer_narrow_quote_says_the_same() -> None:
+    d = DailyDesk().fund().holds(AAA=10)
+    d.begin(TUESDAY)
+    d.quotes(1, AAA="90")
+    d.put(ev.QuotesReceived(d.at(2), 0, (quote("AAA", "90", d.at(1)),)))  # the same quote, told again
+    d.quotes(3, AAA="80/100")
+    d.quotes(4, AAA="90")
+    assert d.state.marks["AAA"] == Decimal(100)
+    d.quotes(5, AAA="91")
+    assert d.state.marks["AAA"] == Decimal(91)
+    d.quotes(6, AAA="88")  # no leap from there
+    assert d.state.marks["AAA"] == Decimal(88)
 
 
 def test_equity_is_recorded_at_each_end_and_after_quotes_that_follow_fills() -> None:
