@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 from torch import nn
 
-from training.evaluation import as_metrics
+from training.evaluation import SessionResult, as_metrics
 from training.export import Release, export
 from training.findings import Findings
 from training.import_sb3 import import_sb3
@@ -285,9 +285,9 @@ class _Run:
             training=study.data,
             hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
             metrics={
-                "test": as_metrics(p.data.figures(trial.test.sessions)),
+                "test": self._metrics(trial.test.sessions),
                 "test_denials": dict(trial.test.denials),
-                "validate": as_metrics(p.data.figures(trial.validate)),
+                "validate": self._metrics(trial.validate),
             },
             report=beside,
             note=findings.verdict,
@@ -296,6 +296,11 @@ class _Run:
         probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
         version = export(policy, p.machine, release, out=settings.out, probes=probes)
         return Outcome(version, p.folder, findings)
+
+    def _metrics(self, results: Sequence[SessionResult]) -> dict[str, Any]:
+        """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""
+        found = as_metrics(self._prepared.data.figures(results))
+        return {name: value for name, value in found.items() if name != "win_rate" or not self._prepared.kind.compounds}
 
 
 def choose(trials: Sequence[Trial], settings: Settings) -> tuple[int, ...]:

@@ -16,6 +16,8 @@ from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE
 from strategies.regime_switcher import REGIMES, WEIGHTS
 from tests.training.daily.made_files import days, write_days
+from training.daily.kind import RebalancerMaterial
+from training.daily.table import table_of
 from training.evaluation import SessionResult
 from training.kinds import Crowd, Material, Span, described, kind
 from training.ppo import CarryingNetwork
@@ -129,6 +131,17 @@ def test_seeds_draw_weights_and_leave_the_scaling(stocks: Material) -> None:
     different = {name.split(".")[0] for name in one if not torch.equal(one[name], other[name])}
     assert different
     assert not different & {"mean", "scale", "clip"}
+
+
+def test_sessions_after_those_of_training_leave_the_scaling_as_it_is(stocks: Material) -> None:
+    assert isinstance(stocks, RebalancerMaterial)
+    train, table = list(stocks.days)[:18], stocks.table
+    after = np.arange(len(table.sessions)) > table.dates.index(train[-1])
+    bars = np.where(after[:, None], table.bars * np.linspace(2.0, 9.0, len(after))[:, None], table.bars)
+    other = replace(stocks, table=table_of(bars, table.sessions, daily_rebalancer.SPEC))
+    assert not np.array_equal(other.table.features, table.features)
+    one, same = (material.network("mlp", 1, train).policy.state_dict() for material in (stocks, other))
+    assert all(torch.equal(one[name], same[name]) for name in one)
 
 
 def test_a_policy_is_built_again_from_its_weights(stocks: Material, funds: Material) -> None:

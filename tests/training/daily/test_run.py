@@ -102,6 +102,8 @@ def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebal
     assert (
         "does not cover the strategy's years (train 2010 to 2019, validate 2020, test 2021 to 2022)" in rebalancer.said
     )
+    assert "turnover" in manifest.metrics["test"]
+    assert "win_rate" not in manifest.metrics["test"]  # orders filled are no trades that could be won
     assert sorted(path.name for path in rebalancer.version.iterdir()) == [
         "manifest.json", "policy.onnx", "report.html", "report.json",
     ]  # fmt: skip
