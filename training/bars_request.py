@@ -21,6 +21,7 @@ from strategies.contract import Session
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
 HOUR_NS = 60 * MINUTE_NS
+SHORTEST_DAY_NS = 23 * HOUR_NS  # when the clocks go forward
 TIMEFRAMES = {"1Min": 60, "5Min": 300, "15Min": 900, "1Hour": 3_600, "1Day": 86_400}
 """Timeframe -> seconds between two bars."""
 FEEDS = ("sip", "iex")
@@ -148,7 +149,7 @@ def _hours_of(request: DownloadRequest, session: Session) -> tuple[int, int]:
 def spans_of(request: DownloadRequest, chunk: Chunk) -> list[tuple[int, int]]:
     """For each session of the chunk the first start of a bar that is wanted, and where the starts end, in ns UTC."""
     if request.timeframe == "1Day":
-        return [(start := midnight_ns(session.date), start + 1) for session in chunk.sessions]
+        return [(start := midnight_ns(session.date), start + SHORTEST_DAY_NS) for session in chunk.sessions]
     return [_hours_of(request, session) for session in chunk.sessions]
 
 

@@ -105,6 +105,11 @@ def warnings_of(request: DownloadRequest) -> tuple[str, ...]:
             f"--adjustment {request.adjustment}: strikes of options are on raw prices, so bars for a strategy that "
             "trades options must be raw"
         )
+    if request.adjustment != "all" and request.timeframe == "1Day":
+        found.append(
+            f"--adjustment {request.adjustment}: splits or dividends look like falls of the price, so a strategy that "
+            "holds stocks over nights wants --adjustment all"
+        )
     if request.feed == "iex":
         found.append("--feed iex: one exchange's trades alone; volumes are small and minutes may be missing")
     return tuple(found)
