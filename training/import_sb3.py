@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from strategies.contract import Spec, Strategy
+from strategies.contract import DailySpec, Spec, Strategy
 from strategies.registry import strategy as registered
 from training.sb3_file import ImportSb3Error, members_of, plain_of, refuse_normalised, weights_of
 from training.sb3_network import FlatPolicy, LstmPolicy, built
@@ -66,9 +66,15 @@ def read_sb3(path: Path, strategy: Strategy, *, activation: str | None = None) -
 
     Raises:
         ImportSb3Error: not such a file, a member too large or unknown, a pickle where weights should be, observations
-            or actions of another shape, layers that are not understood, or a policy that needs VecNormalize.
+            or actions of another shape, layers that are not understood, a policy that needs VecNormalize, or a daily
+            strategy.
         OSError: the file cannot be read.
     """
+    if isinstance(strategy.spec, DailySpec):
+        raise ImportSb3Error(
+            f"{path.name}: a policy that was trained elsewhere cannot be brought in for {strategy.spec.name}: train it "
+            "with train-and-export"
+        )
     members = members_of(path)
     plain = plain_of(path, members["data"])
     refuse_normalised(path, plain)
