@@ -40,6 +40,7 @@ MISSING_MAX = 0.2  # of the symbols: when more of them have no bar of the last s
 SESSIONS_BACK = 10  # missed sessions that are told one by one; what is older comes as history
 MARGIN = 10  # sessions asked for beyond those that the strategy keeps
 GRACE_NS = 2 * MINUTE_NS  # the day's bars may come so late after they should be final
+LAST_ASK_NS = MINUTE_NS  # before the deadline, from when on a decision waits for the broker no longer
 
 
 def _deadline_ns(session: Session, basket: Basket) -> int:
@@ -155,6 +156,8 @@ class DailyFeed:
         problem, tries = "the daemon started too late", 0
         while self._clock.now_ns() < deadline_ns:
             running, problem = await self._all_that_is_needed(session, again=tries > 0)
+            if not problem and self._broker_may_agree(deadline_ns):
+                problem = "book and broker did not agree"
             if not problem and self._clock.now_ns() < deadline_ns:
                 self._put(RebalanceDue(self._clock.now_ns(), session.date, running))
                 return
@@ -163,6 +166,13 @@ class DailyFeed:
         self._counts["missed"] += 1
         detail = f"no basket for {session.date}: {problem or 'its bars came too late'}"
         alarm(self._notice, "basket_missed", detail)
+
+    def _broker_may_agree(self, deadline_ns: int) -> bool:
+        """True while a basket would be denied because a report is awaited, and there is time for one.
+
+        At last the question is put all the same: the gates deny what it comes to, and the policy's memory goes on.
+        """
+        return not self._desk.state().risk.reconciled and self._clock.now_ns() < deadline_ns - LAST_ASK_NS
 
     async def end(self, session: Session) -> None:
         """Put the session's end, after its bars where these come in time, else they come before the next decision."""

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from daemon.core.events import BarClosed, Event, HistoryAdjusted, RebalanceDue, SessionEnded
 from daemon.core.limits import Basket, Trading
-from daemon.core.state import BasketState, Identity, State
+from daemon.core.state import BasketState, Identity, RiskState, State
 from daemon.shell.alpaca.daily_feed import DailyFeed, Desk
 from daemon.shell.alpaca.daily_history import DailyHistory
 from daemon.shell.alpaca.live_bars import Timing
@@ -115,7 +115,8 @@ class Played:
         self.working: frozenset[str] = frozenset()
         self.held: frozenset[str] = frozenset()
         identity = Identity("paper", "paper", "regime_switcher", "e", "iex")
-        self.state = state or State(strategy=self.strategy.start(), identity=identity, trading=Trading())
+        agreed = RiskState(reconciled=True)
+        self.state = state or State(self.strategy.start(), identity=identity, trading=Trading(), risk=agreed)
         clock = Clock.real(lambda: self.source.now_ns, time.monotonic_ns)
         self.quotes = ShareQuotes(
             self.source, "iex", clock, calendar(), self.put, self.tell, lambda: (self.working, self.held)

@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 from typing import Any
 
+from msgspec.structs import replace
+
 from daemon.core.events import (
     BarClosed,
     Event,
@@ -138,6 +140,30 @@ async def test_a_daemon_that_starts_after_the_open_misses_the_basket_and_says_so
     assert played.of(RebalanceDue) == []
     (alarm,) = played.of(TroubleNoticed)
     assert (alarm.name, alarm.detail) == ("basket_missed", f"no basket for {DAY}: the daemon started too late")
+
+
+async def test_a_decision_waits_while_book_and_broker_do_not_agree() -> None:
+    played = Played(morning())
+    played.source.takes_ns = MINUTE
+    reconciled = played.state.risk
+    played.state = replace(played.state, risk=replace(reconciled, reconciled=False))
+    waiting = asyncio.create_task(played.feed.decide(session(DAY)))
+    await asyncio.sleep(0.02)  # some tries, a simulated minute each
+    assert played.of(RebalanceDue) == []
+    played.state = replace(played.state, risk=reconciled)
+    await waiting
+    (due,) = played.of(RebalanceDue)
+    assert due.time_ns < session(DAY).open_ns - 5 * MINUTE
+
+
+async def test_a_policy_is_asked_at_last_although_book_and_broker_do_not_agree() -> None:
+    played = Played(morning())
+    played.source.takes_ns = MINUTE
+    played.state = replace(played.state, risk=replace(played.state.risk, reconciled=False))
+    await played.feed.decide(session(DAY))
+    (due,) = played.of(RebalanceDue)
+    assert due.time_ns == session(DAY).open_ns - MINUTE
+    assert played.of(TroubleNoticed) == []
 
 
 async def test_a_session_that_was_decided_is_not_decided_again_after_a_restart() -> None:
