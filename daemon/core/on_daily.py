@@ -32,7 +32,7 @@ from daemon.core.risk_view import SECOND_NS, Intent
 from daemon.core.session import new_york_text
 from daemon.core.share_paper import on_grid
 from daemon.core.state import ZERO, Ask, Draft
-from strategies.contract import Answer, Bar, DailyStrategy, Leg, Portfolio, Rebalance, View
+from strategies.contract import Answer, Bar, DailyStrategy, Leg, Observation, Portfolio, Rebalance, View
 
 _encode = msgspec.json.encode
 SPLIT_RATIO = 1.2  # by which an adjustment changes closes, at least, to be a split; the smallest common one is 5 for 4
@@ -225,6 +225,8 @@ def on_rebalance_due(draft: Draft, event: RebalanceDue) -> None:
     draft.decision += 1
     valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
     draft.ask = Ask(draft.decision, draft.session.last_bar_ns, valid_until, observation.data)
+    if draft.model is not None and draft.basket.memory_of not in ("", draft.model.version):
+        observation = Observation(observation.data, observation.shape)  # other weights' memory means nothing to these
     draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
 
 
@@ -266,6 +268,8 @@ def daily_view(draft: Draft) -> View:
 def rebalance(draft: Draft, daily: DailyStrategy, ask: Ask, answer: Answer, model: str) -> None:
     """Turn the policy's answer into works, unless a gate denies the basket: then nothing of it is sent."""
     draft.strategy, decided = daily.decide(draft.strategy, answer, daily_view(draft))
+    if answer.hidden and draft.model is not None:
+        draft.basket = replace(draft.basket, memory_of=draft.model.version)
     legs = tuple(leg for leg in decided.basket.legs if leg.goal != held(draft, leg.symbol))
     outcome, verdicts = "hold", None
     if legs:

@@ -169,6 +169,7 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     fills: int = 0  # executions told when the equity was last recorded
     splits: tuple[str, ...] = ()  # held symbols whose history tells a split that the ledger has not told yet
     newest: dict[str, int] = {}  # start of the newest bar that the strategy keeps of each symbol, as far as told here
+    memory_of: str = ""  # version of the model whose answer a recurrent policy's memory is, "" for none
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):

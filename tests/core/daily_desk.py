@@ -112,7 +112,7 @@ class Shelf:
         if sum(len(told) for told in state.bars.values()) < self.warm_after:
             return state, None
         row = np.array([portfolio.cash, portfolio.equity, *portfolio.shares, *portfolio.prices], dtype="<f4")
-        return state, Observation(row.tobytes(), self.spec.observation_shape)
+        return state, Observation(row.tobytes(), self.spec.observation_shape, state.hidden)
 
     def decide(self, state: ShelfState, answer: Answer, view: View) -> tuple[ShelfState, Rebalance]:
         portfolio = view.portfolio

@@ -17,7 +17,7 @@ from daemon.core.on_daily import daily_view
 from daemon.core.records import EquityRow
 from daemon.core.state import Draft
 from tests.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, bar, daily_desk, orders, quote
-from tests.core.desk import HALF_DAY, MINUTE, MONDAY, TUESDAY, Desk, alarms, desk, of
+from tests.core.desk import FRIDAY, HALF_DAY, MINUTE, MONDAY, TUESDAY, Desk, alarms, desk, of
 
 BEFORE_CLOSE = Trading(basket=Basket(decide="before_close"))
 
@@ -334,6 +334,23 @@ def test_the_hidden_state_of_an_answer_is_the_strategy_s() -> None:
     d.due()
     d.answer(KEEP, KEEP, KEEP, hidden=b"\x01\x02")
     assert d.state.strategy.hidden == b"\x01\x02"
+
+
+def test_the_memory_outlives_days_without_an_answer_and_ends_with_the_model_it_is_of() -> None:
+    d = daily_desk()
+    asked = [of(d.due(), AskPolicy)]
+    d.answer(KEEP, KEEP, KEEP, hidden=b"\x01\x02")
+    d.begin(TUESDAY)
+    asked.append(of(d.due(), AskPolicy))
+    d.put(ev.PolicyFailed(d.state.now_ns, d.state.decision, "no"))
+    d.begin(HALF_DAY)
+    asked.append(of(d.due(), AskPolicy))
+    d.put(ev.ModelVerified(d.at(-14), "v2", "e", promoted=True, feed="sip"))
+    d.begin(FRIDAY)
+    asked.append(of(d.due(), AskPolicy))
+    d.answer(KEEP, KEEP, KEEP, hidden=b"\x03")
+    assert [told[0].observation.hidden for told in asked] == [b"", b"\x01\x02", b"\x01\x02", b""]
+    assert (d.state.strategy.hidden, d.state.basket.memory_of) == (b"\x03", "v2")
 
 
 def test_what_holds_trades_nothing() -> None:
