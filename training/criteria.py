@@ -42,9 +42,15 @@ def _lead(findings: Findings) -> float | None:
 
 
 def _lower_bound(findings: Findings) -> float | None:
-    """Of the mean session return's interval; None where sessions are too few or all alike, so that it says nothing."""
+    """Of the mean session return's interval; None where sessions are too few or all alike, so that it says nothing.
+
+    Of a desk of shares, which the market alone may lift above 0, the lowest of this and its leads over the baselines.
+    """
     own = findings.policy.figures
-    return findings.policy.session_return.low if own.sessions >= FEWEST and own.deviation > 0.0 else None
+    if own.sessions < FEWEST or own.deviation <= 0.0:
+        return None
+    leads = [gap.low for gap in findings.over_baselines.values()] if findings.compounds else []
+    return min([findings.policy.session_return.low, *leads])
 
 
 def _deflated(findings: Findings) -> float | None:
@@ -93,7 +99,7 @@ CRITERIA: tuple[Criterion, ...] = (
     Criterion("baselines", "net return above every baseline's", _lead, operator.gt, 0.0, _against_the_best),
     Criterion(
         "mean return",
-        "95 % interval of the mean session return above 0",
+        "95 % interval of the mean session return above 0, of a basket of shares that over every baseline too",
         _lower_bound,
         operator.gt,
         0.0,

@@ -140,6 +140,21 @@ def test_the_page_claims_neither_spans_nor_trades_won_that_are_not_this_study_s(
         assert "ratios are over zero" in words
 
 
+@pytest.mark.parametrize(("lead", "passes"), [(-0.0001, False), (0.0001, True)])
+def test_what_the_market_alone_pays_a_basket_is_no_edge(lead: float, passes: bool) -> None:
+    found = find(study())
+    figures = msgspec.structs.replace(found.policy.figures, sessions=500)
+    surely_up = msgspec.structs.replace(found.policy.session_return, estimate=0.002, low=0.001, high=0.003)
+    found = msgspec.structs.replace(
+        found,
+        policy=msgspec.structs.replace(found.policy, figures=figures, session_return=surely_up),
+        over_baselines={"ALL_SPY": msgspec.structs.replace(surely_up, low=lead)},
+    )
+    assert {one.name: one for one in judge(found)}["mean return"].passes == passes
+    alone = msgspec.structs.replace(found, compounds=False)
+    assert {one.name: one for one in judge(alone)}["mean return"].passes
+
+
 def test_many_orders_of_one_basket_are_one_session_with_trades() -> None:
     first, *rest = account(UP_AND_DOWN)
     sessions = (replace(first, trades=50), *(replace(session, trades=0) for session in rest))

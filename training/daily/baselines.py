@@ -56,9 +56,9 @@ _RANDOM = "The median of a few, through the dry run; the draws behind the p-valu
 
 REBALANCER_BASELINES: Mapping[str, str] = {
     FLAT: "Never trades.",
-    HOLD_ALL: f"Buys all 50 stocks for equal money at the first tested open and never trades again. {_FRACTIONS}",
+    HOLD_ALL: f"Buys all 50 stocks for equal money at a fold's first tested open and keeps them. {_FRACTIONS}",
     MONTHLY: f"Holds all 50 stocks with equal weights, set again at each month's first open. {_FRACTIONS}",
-    SPY: f"Buys SPY at the first tested open; left out where no file of ETFs lies beside the bars. {_FRACTIONS}",
+    SPY: f"Buys SPY at a fold's first tested open; left out where no file of ETFs lies beside the bars. {_FRACTIONS}",
     RANDOM: "Wants as much as the chosen policy at the same times, but of other stocks: its actions with the stocks "
     f"dealt out anew, once for all sessions. {_RANDOM}",
 }
@@ -67,7 +67,7 @@ REGIME_BASELINES: Mapping[str, str] = {
     ALL_QQQ: f"All money in QQQ, {_DAILY}.",
     ALL_IWM: f"All money in IWM, {_DAILY}.",
     EQUAL_WEIGHT: f"A third each in SPY, QQQ and IWM, {_DAILY}.",
-    HOLD: "EQUAL_WEIGHT at the first tested open, then HOLD for ever.",
+    HOLD: "EQUAL_WEIGHT at a fold's first tested open, then HOLD to its end.",
     RANDOM: "Takes the chosen policy's regimes a random number of sessions later (in a circle, so that the last "
     f"sessions' regimes come first): the same portfolios for as long, at other times. {_RANDOM}",
 }
