@@ -5,7 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-TAPE := daemon/tapes/spy_synthetic_30.csv.gz
+STRATEGY ?= option_scalper
+TAPE = daemon/tapes/$(if $(filter option_scalper,$(STRATEGY)),spy_synthetic_30,daily_synthetic_500).csv.gz
 RUNTIME ?= cpu
 PYTEST_ARGS ?=
 # Many tests wait for a daemon or a server, so three processes keep two cores busy. A file's tests stay together.
@@ -18,7 +19,8 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 .PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install check-units units-tool clean
 
 help:
-	@echo "make demo      install the daemon and run the bundled tape through it (dry run, no account needed)"
+	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
+	@echo "               STRATEGY=regime_switcher or daily_rebalancer shows another strategy"
 	@echo "make test      install everything, then lint, type check and test with coverage"
 	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (torch, 1.6 GB)"
 	@echo "make lint      the static checks alone; make format mends what it can"
@@ -64,7 +66,7 @@ training: .venv/.installed-tests
 demo: .venv/.installed-daemon
 	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); \
 	echo "== dry run over $(TAPE), state in $$state"; \
-	.venv/bin/rltraderd --dry-run --bars $(TAPE) --state-dir "$$state"
+	.venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"
 
 lint: .venv/.installed-tests
 	.venv/bin/ruff check .
