@@ -152,12 +152,18 @@ def folds_section(f: Findings) -> str:
         text += " With one fold nothing says whether the result holds in another period."
     if f.detectable_fold is not None:
         text += f" One fold alone says little. {f.detectable_fold.words}".replace("%", " %")
+    gaps = (
+        "Number of sessions in brackets. The weekdays left out lie between train and validate, and between "
+        "validate and test (purge and embargo; holidays count)."
+    )
+    if f.compounds:
+        gaps += (
+            " Spans of whole years follow one another without any: what lies between is holidays. A reward ends with "
+            "its session, so none reaches over a span's edge; what a decision looks back on does."
+        )
     return (
         table(("fold", "train", "validate", "test", "weekdays left out"), spans, "numbers folds")
-        + paragraph(
-            "Number of sessions in brackets. The weekdays left out lie between train and validate, and between "
-            "validate and test (purge and embargo; holidays count)."
-        )
+        + paragraph(gaps)
         + table(head, earned, "numbers folds")
         + paragraph(text)
     )

@@ -107,6 +107,7 @@ def test_the_page_says_what_an_account_of_shares_means() -> None:
     assert "Which setting trains better?" in words
     assert "a year" in words
     assert "no single outcome" in words
+    assert "none reaches over a span's edge" in words
 
 
 @pytest.mark.parametrize("strategy", sorted(REFERENCES))
