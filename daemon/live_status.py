@@ -14,7 +14,11 @@ def settled(state: State[Any], *, flatten: bool) -> bool:
     session = state.session.session
     trading = session is not None and session.open_ns <= state.now_ns < session.close_ns
     if flatten and trading:
-        return not state.orders and not any(position.right for position in state.book.positions.values())
+        return (
+            not state.orders
+            and not state.works
+            and not any(position.right for position in state.book.positions.values())
+        )
     return not any(order.purpose == "entry" for order in state.orders.values())
 
 

@@ -5,13 +5,15 @@ A halt is state: it cancels working entries, survives a restart and ends only by
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from daemon.core.book import mark
 from daemon.core.desk_gates import LOSSES, reject_rate
 from daemon.core.effects import CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Quote
-from daemon.core.orders import CANCELING, SUBMITTED, UNKNOWN, Order, advance
+from daemon.core.orders import CANCELING, SUBMITTED, UNKNOWN, Order, Work, advance
 from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import SEEN_MAX, Draft, Halt, Pause, Position
@@ -64,7 +66,23 @@ def cancel_entries(draft: Draft) -> None:
     for name, order in draft.orders.items():
         if order.purpose == "entry":
             cancel(draft, name)
+    if draft.daily is not None:
+        note_given_up(draft, [work for work in draft.works.values() if work.purpose == "entry"])
     draft.works = {key: work for key, work in draft.works.items() if work.purpose != "entry"}
+
+
+def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
+    """Note and tell what these works of a daily desk's basket did not come to; they are not begun again that day."""
+    missing: dict[str, int] = {}
+    for work in works:
+        position = draft.book.positions.get(work.symbol)
+        change = work.goal - (position.quantity if position is not None else 0)
+        if change * (1 if work.purpose == "entry" else -1) > 0:
+            missing[work.symbol] = change
+    if missing:
+        draft.basket = replace(draft.basket, given_up={**draft.basket.given_up, **missing})
+        told = ", ".join(f"{change:+d} {symbol}" for symbol, change in missing.items())
+        draft.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {told}"))
 
 
 def cancel(draft: Draft, client_order_id: str) -> None:

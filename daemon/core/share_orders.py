@@ -22,7 +22,6 @@ from daemon.core.basket import (
     reserved,
     sell_limit,
 )
-from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
 from daemon.core.execution import (
     AUCTION_ENDS_NS,
@@ -37,7 +36,7 @@ from daemon.core.execution import (
     risk_view,
     submit,
 )
-from daemon.core.guards import alarm, cancel
+from daemon.core.guards import alarm, cancel, note_given_up
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.risk import SHARE_GATES, ask_gates
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent
@@ -71,21 +70,12 @@ def _basket_is_over(draft: Draft) -> bool:
 def _give_up(draft: Draft) -> None:
     """End what the last basket did not come to: its orders are cancelled, what is missing is told and noted."""
     left = [work for work in draft.works.values() if work.reason == POLICY]
-    if not left:
-        return
-    missing: dict[str, int] = {}
+    note_given_up(draft, left)
     for work in left:
         close_work(draft, work)
         order = draft.orders.get(work.order_id)
         if order is not None and not draft.session.ended:
             cancel(draft, order.client_order_id)
-        change = work.goal - held(draft, work.symbol)
-        if change * (1 if work.purpose == ENTRY else -1) > 0:
-            missing[work.symbol] = change
-    if missing:
-        draft.basket = replace(draft.basket, given_up=missing)
-        told = ", ".join(f"{change:+d} {symbol}" for symbol, change in missing.items())
-        draft.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {told}"))
 
 
 # --- sales --------------------------------------------------------------------------------------------------------

@@ -325,6 +325,7 @@ def test_a_pause_or_a_stop_cancels_the_buys(stop: bool) -> None:
     now = d.at(0.1)
     told = d.put(ev.StopRequested(now, "x", flatten=False) if stop else ev.PauseRequested(now, "x", "ann"))
     assert (canceling(told), d.state.works) == (["e1-shelf-1-0-0"], {})
+    assert (alarms(told), d.state.basket.given_up) == (["basket_unfinished"], {"AAA": 10})
 
 
 def test_an_operator_s_flatten_sells_all_shares_at_the_market_in_regular_hours() -> None:
