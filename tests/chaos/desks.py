@@ -30,7 +30,7 @@ from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS, SimClock
 from tests.alpaca_server.server import Rules
 from tests.alpaca_server.serving import Serving, serving
-from tests.chaos import basket_verdict, desks_market, desks_plan, verdict
+from tests.chaos import basket_verdict, desks_market, desks_plan, desks_policy, verdict
 from tests.chaos.desk import START_LIMIT_S, Desk
 from tests.chaos.desks_plan import CASH_USD, DESKS, SCALPER, bound
 from tests.chaos.plan import Plan, Trouble
@@ -263,7 +263,7 @@ def hosted(seed: int, count: int, folder: Path, rate: float, *, shipped: bool) -
     sessions = list(desks_market.calendar()[:count])
     happenings = desks_market.happenings(seed, [session.date for session in sessions])
     made = desks_market.market(seed, happenings)
-    put_models(folder / "models")
+    desks_policy.store(put_models(folder / "models"))
     scalpers = SHIPPED if shipped else FIXTURE_MODELS
     shutil.copytree(scalpers / SCALPER, folder / "models" / SCALPER)
     accounts = [

@@ -43,7 +43,7 @@ class Scene:
     def fill(self, order: Order, quantity: int, price: str, second: int) -> None:
         """An execution."""
         at_ns = OPEN_NS + second * SECOND_NS
-        self.account.trade(Trade(order.symbol, quantity * order.sign, Decimal(price), at_ns, order.id, "x"))
+        self.account.trade(Trade(order.symbol, Decimal(quantity * order.sign), Decimal(price), at_ns, order.id, "x"))
         order.filled_qty += quantity
         order.status = "filled" if order.filled_qty == order.qty else "partially_filled"
         order.past.append((at_ns, order.shown()))
