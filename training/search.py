@@ -40,7 +40,7 @@ from training.overfitting import expected_maximum
 from training.pool import Flag, Stopped, Tell, stop_on_signals, work_through
 from training.ppo import SCHEDULES, Coefficients
 from training.run_folder import RunFolderError, code_version, machine, open_run, write_whole
-from training.settings import Settings, settings_for
+from training.settings import Settings, settings_for, split_note
 from training.statistics import annual, sharpe
 from training.study import Fold
 from training.tasks import Clockwork, Prepared, prepare
@@ -425,6 +425,8 @@ def run_search(search: Search, listen: Callable[[str | Found], None], flag: Flag
         listen(f"reading {search.run.bars.name}")
         version = code_version(search.run.strategy)
         ready = make_ready(search, version)
+        if note := split_note(search.run, ready.prepared.data):
+            listen(note)
         sha256 = ready.prepared.data.info.sha256
         folder = search.run.run_folder or RUNS / name_of(search, sha256)
         try:

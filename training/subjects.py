@@ -207,6 +207,13 @@ def model_policy(model: str, models: Path, spec: Spec, contract: str) -> Policy 
         return None
     if not found:
         raise AnalyseError(f"--model {given}: no such file, folder or version of {spec.name} in {models}")
+    if spec.recurrent_shape is not None:
+        if model:
+            raise AnalyseError(
+                f"--model {model}: {spec.name} carries a memory, which depends on where a run begins, so its decisions "
+                "cannot be compared: leave --model out, a random policy decides then"
+            )
+        return None
     path = found[0]
     problem = _misfit(path, spec, contract)
     if problem and model:
@@ -222,8 +229,6 @@ def _misfit(path: Path, spec: Spec, contract: str) -> str:
     """Why this model cannot answer for the strategy; "" when it can."""
     import onnx
 
-    if spec.recurrent_shape is not None:
-        return "the strategy is recurrent, which is not analysed with a model"
     manifest = path.with_name(MANIFEST_FILE)
     if contract and manifest.is_file():
         try:

@@ -5,11 +5,14 @@ Expected values: hand calculation on a tape where AAA closes a dollar higher eac
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from daemon.shell.calendar import SessionCalendar, midnight_ns
 from strategies import daily_rebalancer, regime_switcher
@@ -21,7 +24,7 @@ from tests.training.planted_days import SPEC, Memory, Planted, clean
 from training import analyse, differences
 from training.differences import Report
 from training.strategy_runs import Moment, bars_of, moments_of, newest, observed, scripted_portfolio, tabled
-from training.subjects import TABLES, AnalyseError, Subject, linear_policy, made, subject_named
+from training.subjects import TABLES, AnalyseError, Subject, linear_policy, made, model_policy, subject_named
 
 HERE = "tests.training.planted_days"
 DATES = days("2024-01-02", "2024-12-31", 30)
@@ -162,6 +165,43 @@ def test_the_table_of_stocks_has_its_columns_where_the_observation_has_them(tmp_
     account = np.array([name in told for name in spec.features])
     assert np.array_equal(rows.values[-1][~account], seen[~account].astype(np.float64))
     assert set(TABLES) >= {spec.name, regime_switcher.SPEC.name}
+
+
+def _onnx(path: Path, output: str) -> Path:
+    """tanh of a thousandth of each of the first two values."""
+    weights = numpy_helper.from_array(np.array([[1e-3, 0.0], [0.0, 1e-3], [0.0, 0.0]], dtype=np.float32), "weights")
+    nodes = [
+        helper.make_node("MatMul", ["observation", "weights"], ["sum"]),
+        helper.make_node("Tanh", ["sum"], [output]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width])
+        for name, width in (("observation", 3), (output, 2))
+    ]
+    graph = helper.make_graph(nodes, "policy", ends[:1], ends[1:], [weights])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def test_a_model_of_continuous_actions_decides_where_one_is_given(tmp_path: Path) -> None:
+    found = model_policy(str(_onnx(tmp_path / "policy.onnx", "actions")), tmp_path, SPEC, "")
+    assert found is not None
+    (answer,) = found.batch(np.array([[100.0, 50.0, 0.0]], dtype=np.float32)).tolist()
+    assert answer == pytest.approx([math.tanh(0.1), math.tanh(0.05)], rel=1e-5)
+    with pytest.raises(AnalyseError, match=r"'logits': \[2\]}, expected .*'actions': \[2\]"):
+        model_policy(str(_onnx(tmp_path / "other.onnx", "logits")), tmp_path, SPEC, "")
+
+
+def test_a_model_with_a_memory_is_refused_and_the_store_s_is_passed_over(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "regime_switcher" / "v1"
+    folder.mkdir(parents=True)
+    (folder / "policy.onnx").write_bytes(b"never read")
+    (folder.parent / "current").write_text("v1\n")
+    assert model_policy("", tmp_path, regime_switcher.SPEC, "") is None
+    with pytest.raises(AnalyseError, match=r"--model v1: regime_switcher carries a memory.*leave --model out"):
+        model_policy("v1", tmp_path, regime_switcher.SPEC, "")
 
 
 # --- what cannot be said ----------------------------------------------------------------------------------------------

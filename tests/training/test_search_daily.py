@@ -70,6 +70,8 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
     begin = midnight_ns(tested[0])
     mixed = [*(bar for bar in one if bar.start_ns < begin), *(bar for bar in two if bar.start_ns >= begin)]
 
+    heard: list[str | Found] = []
+
     def searched(name: str, bars: list[Bar]) -> Results:
         folder = tmp_path / name
         folder.mkdir()
@@ -77,9 +79,10 @@ def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
             spec.name, write_csv(folder / "days.csv", bars), folder / "store", steps=512, rewards=(reward,),
             network=network, coefficients=SMALL, processes=1, run_folder=folder / "study",
         )  # fmt: skip
-        return run_search(Search(run, trials=2, space=FEW), lambda _: None)[0]
+        return run_search(Search(run, trials=2, space=FEW), heard.append)[0]
 
     results, again = searched("one", one), searched("mixed", mixed)
+    assert any("its sessions are split 60/20/20" in news for news in heard if isinstance(news, str))
     assert results.validation == (dates[-8], dates[-5])
     assert results.first_test == again.first_test == tested[0]
     assert again.settings["bars_sha256"] != results.settings["bars_sha256"]
