@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import struct
 from math import nan
+from pathlib import Path
 
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +45,17 @@ def test_it_keeps_the_contract_of_a_daily_strategy() -> None:
     assert desk.spec.actions == desk.spec.symbols
     assert len(set(desk.spec.symbols)) == 50
     assert desk.spec.history_bars == STOCK_WINDOW
+
+
+def test_the_stocks_are_those_with_a_full_history_and_the_highest_dollar_volume_of_2019(data_dir: Path) -> None:
+    columns = ["symbol", "timestamp", "close", "volume"]
+    table = pq.read_table(data_dir / "stocks_daily_2010_2022.parquet", columns=columns)
+    names, of = np.unique(np.array(table["symbol"].to_pylist()), return_inverse=True)
+    in_2019 = table["timestamp"].to_numpy().astype("datetime64[Y]") == np.datetime64("2019")
+    dollars = np.bincount(of, table["close"].to_numpy() * table["volume"].to_numpy() * in_2019)
+    bars = np.bincount(of)
+    chosen = np.argsort(np.where(bars == bars.max(), -dollars, 0.0))[:50]
+    assert sorted(names[chosen].tolist()) == list(SYMBOLS)
 
 
 def test_the_803_numbers_are_in_their_places() -> None:
