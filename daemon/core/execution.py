@@ -174,13 +174,16 @@ def exit_of(draft: Draft, symbol: str) -> Work | None:
 def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: str) -> bool:
     """Hold at most `goal` of `symbol`. Entries into it end, an exit under way takes the lower goal.
 
+    A rule takes a basket's sale over even for the same goal: what leaves by a rule waits for no quote.
+
     Returns True when this asked for something new.
     """
     work = exit_of(draft, symbol)
     if work is not None:
-        if work.goal <= goal:
+        urgent = draft.daily is not None and work.reason == "policy"
+        if work.goal <= goal and not urgent:
             return False
-        draft.works = {**draft.works, work.key: replace(work, goal=goal, reason=reason)}
+        draft.works = {**draft.works, work.key: replace(work, goal=min(goal, work.goal), reason=reason)}
         return True
     draft.works = {k: w for k, w in draft.works.items() if not (w.purpose == ENTRY and w.symbol == symbol)}
     key = f"{decision}.{EXIT_LEG}"

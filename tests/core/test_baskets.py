@@ -16,6 +16,7 @@ from daemon.core import events as ev
 from daemon.core.basket import affordable, buy_limit, free_cash, price_step, reserved, sell_limit, works_of
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Trading
+from daemon.core.records import DecisionRow
 from strategies.contract import Leg
 from tests.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, orders, quote
 from tests.core.desk import TUESDAY, alarms, canceling, of
@@ -335,6 +336,16 @@ def test_an_operator_s_flatten_sells_all_shares_at_the_market_in_regular_hours()
     for name in tuple(d.state.orders):
         d.fill(name, d.order(name).quantity, "99")
     assert (d.held, d.tick(1), d.state.works) == ({}, [], {})
+
+
+def test_a_flatten_takes_a_basket_s_sale_over_that_waits_for_a_quote() -> None:
+    d = tuesday(NO_AUCTION, AAA=10)
+    decided(d, 0, KEEP, KEEP)
+    assert orders(d.tick(5)) == []  # nobody quotes it
+    assert orders(d.put(ev.FlattenRequested(d.at(6), "x", "ann"))) == [("AAA", -10, None)]
+    assert [row.action for row in d.rows if isinstance(row, DecisionRow) and row.kind == "rule"] == ["operator"]
+    d.tick(7)
+    assert len([row for row in d.rows if isinstance(row, DecisionRow) and row.kind == "rule"]) == 1
 
 
 def test_a_flatten_takes_a_basket_s_buy_of_the_same_symbol_back_before_it_sells() -> None:
