@@ -33,6 +33,7 @@ from daemon.core.session import new_york_text
 from daemon.core.share_paper import on_grid
 from daemon.core.state import ZERO, Ask, Draft
 from strategies.contract import Answer, Bar, DailyStrategy, Leg, Observation, Portfolio, Rebalance, View
+from strategies.daily import usable
 
 _encode = msgspec.json.encode
 SPLIT_RATIO = 1.2  # by which an adjustment changes closes, at least, to be a split; the smallest common one is 5 for 4
@@ -93,7 +94,8 @@ def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:
 def on_history_adjusted(draft: Draft, event: HistoryAdjusted) -> None:
     """A split or dividend. The mark of what is held stays: the ledger's line about the shares changes it with them.
 
-    Where that line is still to come, no price of the new shares marks the old ones, at most until the session's end.
+    Where that line is still to come, no price of the new shares marks the old ones, at most until the end of a session
+    before which the broker was heard.
     """
     daily = _daily(draft)
     if event.symbol not in daily.spec.symbols:
@@ -127,7 +129,8 @@ def on_daily_session_ended(draft: Draft, event: SessionEnded) -> None:
     remember_pending(draft)
     revalue(draft)
     draft.session = replace(draft.session, ended=True)
-    draft.basket = replace(draft.basket, splits=())
+    if draft.broker.reported_ns >= draft.broker.started_ns:  # else its ledger could not tell yet, however many sessions
+        draft.basket = replace(draft.basket, splits=())
     if draft.ask is not None:
         end_unanswered(draft, draft.ask, "expired")
     record_equity(draft)
@@ -187,7 +190,7 @@ def _confirmed(draft: Draft, quote: Quote, middle: Decimal) -> bool:
 
 
 def _mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
-    _mark(draft, {bar.symbol: on_grid(bar.close) for bar in bars if bar.close > 0})
+    _mark(draft, {bar.symbol: on_grid(bar.close) for bar in bars if usable(bar)})
 
 
 def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:

@@ -132,6 +132,19 @@ def test_a_basket_in_shares_whose_split_is_not_booked_is_denied() -> None:
     assert d.state.basket.splits == ()
 
 
+def test_sessions_that_end_before_the_broker_is_heard_end_no_wait_for_its_split() -> None:
+    d = DailyDesk().fund().holds(AAA=90)
+    d.state = replace(d.state, broker=replace(d.state.broker, started_ns=d.at(400)))  # a start after missed sessions
+    halved(d, "AAA")
+    d.begin(TUESDAY)
+    d.end(AAA=51.0)
+    assert (d.state.basket.splits, d.state.marks["AAA"], d.state.risk.halt) == (("AAA",), Decimal(100), None)
+    d.state = replace(d.state, broker=replace(d.state.broker, reported_ns=d.at(400)))
+    d.begin(HALF_DAY)
+    d.end(AAA=51.0)
+    assert d.state.basket.splits == ()
+
+
 def test_a_dividend_a_split_that_is_booked_and_what_cannot_be_compared_hold_no_price_up() -> None:
     d = DailyDesk().fund().holds(AAA=90)
     d.begin(TUESDAY)
