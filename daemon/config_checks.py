@@ -61,6 +61,10 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
     if execution.entry_reprice_s > execution.entry_deadline_s:
         expected = f"at most execution.entry_deadline_s ({execution.entry_deadline_s})"
         yield "execution.entry_reprice_s", execution.entry_reprice_s, expected
+    basket = settings.basket
+    if basket.decide == "before_close" and basket.end_before_close_min >= basket.before_close_min:
+        expected = f"less than basket.before_close_min ({basket.before_close_min}), when the basket is decided"
+        yield "basket.end_before_close_min", basket.end_before_close_min, expected
     last_entry = settings.risk.no_entry_before_close_min
     leaving = execution.flat_before_close_min + execution.flatten_lead_min
     if last_entry <= leaving:

@@ -180,6 +180,10 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             "sizing.min_contracts is 11 (from {file}): expected at most sizing.max_contr",
         ),
         ("[risk]\nno_entry_before_close_min = 7\n", "is 7 (from {file}): expected more than execution.flat_before"),
+        (
+            '[basket]\ndecide = "before_close"\nend_before_close_min = 10\n',
+            "basket.end_before_close_min is 10 (from {file}): expected less than basket.before_close_min (10)",
+        ),
         ("[execution]\nentry_reprice_s = 181\n", "expected at most execution.entry_deadline_s (180)"),
         (
             "[risk]\nconfidnce_min = 0.5\n",
