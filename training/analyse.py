@@ -114,9 +114,8 @@ SENTENCES = {
 
 def told(report: Report) -> str:
     """The report as a table and a sentence for a person."""
-    kind = "bars" if report.analysis == "lookahead" else "sessions"
     counts = f"{report.compared:,} observations and rows of tables, {report.decisions:,} decisions compared"
-    lines = [f"{report.analysis} of {report.strategy}: {report.samples} {kind} sampled, {counts}"]
+    lines = [f"{report.analysis} of {report.strategy}: {report.samples} {report.sampled} sampled, {counts}"]
     clean, changed = SENTENCES[report.analysis]
     if report.clean:
         return "\n".join([*lines, clean])

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from strategies.contract import Spec
+from strategies.contract import DailySpec, Spec
 from training.strategy_runs import Moment, Rows, Step
 
 Float32Array = npt.NDArray[np.float32]
@@ -36,7 +36,8 @@ class Report(msgspec.Struct, frozen=True):
 
     analysis: str  # lookahead or warmup
     strategy: str
-    samples: int  # bars, or sessions
+    samples: int
+    sampled: str  # what these are: bars or sessions
     compared: int
     decisions: int  # compared
     decisions_changed: int
@@ -120,6 +121,7 @@ class Findings:
             analysis=analysis,
             strategy=strategy,
             samples=samples,
+            sampled="bars" if analysis == "lookahead" and not isinstance(self._spec, DailySpec) else "sessions",
             compared=self.compared,
             decisions=self.decisions,
             decisions_changed=len(self._decided),

@@ -151,6 +151,7 @@ def test_a_registered_daily_strategy_is_clean(
     assert analyse.main(given) == 0
     said = capsys.readouterr()
     assert f"{len(dates)} sessions; decisions by a random linear policy" in said.err
+    assert said.out.startswith(f"{analysis} of {spec.name}: 1 sessions sampled")
     assert "No observation and no decision" in said.out
 
 
