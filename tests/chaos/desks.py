@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
@@ -29,15 +28,16 @@ from strategies.registry import strategy
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS, SimClock
 from tests.alpaca_server.server import Rules
-from tests.alpaca_server.serving import Serving, serving
+from tests.alpaca_server.serving import serving
 from tests.chaos import basket_verdict, desks_market, desks_plan, desks_policy, verdict
 from tests.chaos.desk import START_LIMIT_S, Desk
+from tests.chaos.desks_host import Host, Station
 from tests.chaos.desks_plan import CASH_USD, DESKS, SCALPER, bound
-from tests.chaos.plan import Plan, Trouble
+from tests.chaos.plan import Plan
 from tests.chaos.session import MINUTE_NS, Run, begin, due
 from tests.chaos.tally import Tally
 from tests.daily_models import put_models
-from tests.live_desk import FIXTURE_MODELS, LOOSE, Books, Daemon, write_config
+from tests.live_desk import FIXTURE_MODELS, Books, Daemon
 
 SHIPPED = Path(__file__).resolve().parents[2] / "onnx_models"
 RATE = 1200.0  # simulated seconds a second: a session in 20, a night in 52
@@ -50,66 +50,6 @@ FIRST_MIN = 420  # before the first open: the campaign begins
 UP_MIN = 420  # before the open: the host is on again, before splits take effect
 LIVES_MAX = 400
 MANY = 10  # sessions, of which half at least must have had a basket
-
-
-@dataclass(slots=True)
-class Station:
-    """One desk with its account, and how it fares in the session under way."""
-
-    name: str
-    run: Run
-    account: Account
-    config: Path
-    drawn: list[tuple[Trouble, str]] = field(default_factory=list)  # troubles to come, and the stage each waits for
-    back_ns: int = 0  # it is away until then
-    baskets: int = 0
-
-    def stage(self, since_ns: int) -> set[str]:
-        """Which stages of a basket the account shows: see `desks_plan.Own`."""
-        orders = [order for order in list(self.account.orders.values())[-400:] if order.created_ns >= since_ns]
-        sells, buys = ([order for order in orders if order.side == side] for side in ("sell", "buy"))
-        found = {"sells"} if sells else set()
-        found |= {"between"} if any(order.filled_qty for order in sells) and len(buys) < 2 else set()
-        return found | ({"buys"} if buys else set())
-
-
-@dataclass(slots=True)
-class Host:
-    """The campaign under way."""
-
-    seed: int
-    folder: Path
-    served: Serving
-    clock: SimClock
-    tally: Tally
-    stations: list[Station]
-    problems: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
-
-    def now_ns(self) -> int:
-        """The simulated time."""
-        return self.clock.now_ns()
-
-    def tend(self) -> None:
-        """Look after every daemon once: one that is away and due comes back, one that ended is started again."""
-        for station in self.stations:
-            if not station.back_ns:
-                station.run.watch()
-            elif self.now_ns() >= station.back_ns:
-                station.back_ns = 0
-                station.run.start()
-
-    def write(self, station: Station) -> None:
-        """The desk's configuration on the clock as it runs now."""
-        path = {"alpaca": {"trade_stream_url": self.served.server.trade_stream_url_of(station.account)}}
-        models = {"paths": {"models_dir": str(self.folder / "models")}}
-        state_dir = station.run.desk.state_dir
-        tables = (LOOSE, desks_plan.tables(station.name), path, models)
-        write_config(station.config, self.served, self.clock, state_dir, *tables)
-
-    def problem(self, date: str, station: Station, told: str) -> None:
-        """Note what must not be."""
-        self.problems.append(f"{date} {station.name}: {told[:1500]}")
 
 
 # --- one session --------------------------------------------------------------------------------------------------
