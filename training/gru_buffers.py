@@ -28,18 +28,20 @@ class Shape(NamedTuple):
 class Cell(NamedTuple):
     """The views of one step; all (samples, ...)."""
 
-    rz: Tensor  # what the input gives to r and z, then their sigmoids
+    n: Tensor  # what the input gives to the candidate, then the candidate
+    rz: Tensor  # before their sigmoids, then after
     r: Tensor
     z: Tensor
-    m: Tensor  # what the input gives to the candidate, then what the state does
+    m: Tensor  # what the state gives to the candidate
+    rzm: Tensor
     before: Tensor  # the state that the step began from, after resets
-    n: Tensor  # the candidate
-    of_raw: Tensor  # gradients of r, z, m before their functions
+    after: Tensor
+    of_n: Tensor  # gradients of n, r, z, m before their functions
     of_rz: Tensor
-    of_n: Tensor
     of_r: Tensor
     of_z: Tensor
     of_m: Tensor
+    of_rzm: Tensor
 
 
 class Workspace:
@@ -48,25 +50,23 @@ class Workspace:
     def __init__(self, shape: Shape) -> None:
         steps, samples, hidden, dtype = shape
         self.shape = shape
-        self.gates = torch.empty(steps, samples, 3 * hidden, dtype=dtype)
-        self.of_gates = torch.empty(steps, samples, 4 * hidden, dtype=dtype)  # n, r, z, m
-        self.before, self.candidate = torch.empty(2, steps, samples, hidden, dtype=dtype)
-        r, z, m = self.gates.chunk(3, dim=2)
+        self.gates, self.of_gates = torch.empty(2, steps, samples, 4 * hidden, dtype=dtype)  # n, r, z, m
+        self.states = torch.empty(steps + 1, samples, hidden, dtype=dtype)
+        n, r, z, m = self.gates.chunk(4, dim=2)
         of_n, of_r, of_z, of_m = self.of_gates.chunk(4, dim=2)
-        rz, of_raw = self.gates[..., : 2 * hidden], self.of_gates[..., hidden:]
-        of_rz = of_raw[..., : 2 * hidden]
-        views = (rz, r, z, m, self.before, self.candidate, of_raw, of_rz, of_n, of_r, of_z, of_m)
+        rzm, of_rzm = self.gates[..., hidden:], self.of_gates[..., hidden:]
+        rz, of_rz = rzm[..., : 2 * hidden], of_rzm[..., : 2 * hidden]
+        before, after = self.states[:-1], self.states[1:]
+        views = (n, rz, r, z, m, rzm, before, after, of_n, of_rz, of_r, of_z, of_m, of_rzm)
         self.cells = [Cell(*(view[step] for view in views)) for step in range(steps)]
         # read again at once, so shared by all steps
-        self.raw = torch.empty(samples, 3 * hidden, dtype=dtype)
-        self.raw_rz, self.raw_m = self.raw[:, : 2 * hidden], self.raw[:, 2 * hidden :]
         self.of_state, self.carried, self.spare = torch.empty(3, samples, hidden, dtype=dtype)
         self.minus_one = torch.tensor(-1.0, dtype=dtype)
 
     @property
     def bytes(self) -> int:
         """Of what grows with the steps."""
-        return sum(room.nbytes for room in (self.gates, self.of_gates, self.before, self.candidate))
+        return sum(room.nbytes for room in (self.gates, self.of_gates, self.states))
 
 
 _pool = Pool(Workspace)

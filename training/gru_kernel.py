@@ -27,21 +27,27 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
 class Weights(NamedTuple):
-    """A layer's parameters as the forward loop reads them; gates r, z, n."""
+    """A layer's parameters as the forward loop reads them."""
 
-    from_input: Tensor  # (inputs, 3 x hidden), its candidate doubled
-    input_bias: Tensor  # (3 x hidden,), its candidate doubled
-    from_before: Tensor  # (hidden, 3 x hidden)
-    before_bias: Tensor  # (3 x hidden,)
+    from_input: Tensor  # (inputs, 3 x hidden), gates n, r, z; that of the candidate doubled
+    bias: Tensor  # (3 x hidden,), likewise
+    from_before: Tensor  # (hidden, 3 x hidden), gates r, z, m
+    before_bias: Tensor  # (hidden,), of m
+
+
+def _turned(by_gate: Tensor, candidate: float = 1.0) -> Tensor:
+    """Gates r, z, n of torch as n, r, z, the first times a power of two, which rounds nothing."""
+    hidden = by_gate.shape[0] // 3
+    return torch.cat([candidate * by_gate[2 * hidden :], by_gate[: 2 * hidden]])
 
 
 def pack(parameters: Sequence[Tensor]) -> Weights:
-    """From weight_ih, weight_hh, bias_ih, bias_hh of `torch.nn.GRU`; a power of two rounds nothing."""
+    """From weight_ih, weight_hh, bias_ih, bias_hh of `torch.nn.GRU`."""
     from_input, from_before, input_bias, before_bias = parameters
     hidden = from_before.shape[1]
-    scale = from_before.new_ones(3 * hidden)
-    scale[2 * hidden :] = 2.0
-    return Weights((from_input * scale.unsqueeze(1)).t(), input_bias * scale, from_before.t(), before_bias)
+    bias = _turned(input_bias, 2.0)
+    bias[hidden:] += before_bias[: 2 * hidden]
+    return Weights(_turned(from_input, 2.0).t(), bias, from_before.t(), before_bias[2 * hidden :])
 
 
 def _run_forward(
@@ -55,48 +61,56 @@ def _run_forward(
         masks: each step's (samples, 1), 0 where the state is reset before it, else 1; None: no resets.
         outputs: (steps, samples, hidden), filled.
     """
-    torch.addmm(weights.input_bias, inputs.flatten(0, 1), weights.from_input, out=work.gates.flatten(0, 1))
-    state = start
-    for step, (cell, after) in enumerate(zip(work.cells, outputs.unbind(), strict=True)):
-        mask = masks[step]
-        if mask is None:
-            cell.before.copy_(state)
-        else:
-            torch.mul(state, mask, out=cell.before)
-        torch.addmm(weights.before_bias, cell.before, weights.from_before, out=work.raw)
-        cell.rz.add_(work.raw_rz).sigmoid_()
-        torch.addcmul(cell.m, cell.r, work.raw_m, value=2.0, out=cell.n)
-        cell.n.sigmoid_()
+    hidden, gates = work.shape.hidden, work.gates.flatten(0, 1)
+    torch.addmm(weights.bias, inputs.flatten(0, 1), weights.from_input, out=gates[:, : 3 * hidden])
+    gates[:, 3 * hidden :].copy_(weights.before_bias)
+    work.states[0].copy_(start)
+    whole = []  # outputs whose place a masked state takes
+    for step, (cell, mask) in enumerate(zip(work.cells, masks, strict=True)):
+        if mask is not None:
+            whole.append((step, cell.before.clone()))
+            cell.before.mul_(mask)
+        cell.rzm.addmm_(cell.before, weights.from_before)
+        cell.rz.sigmoid_()
+        cell.n.addcmul_(cell.r, cell.m, value=2.0).sigmoid_()
         torch.add(work.minus_one, cell.n, alpha=2.0, out=cell.n)
-        cell.m.copy_(work.raw_m)
-        state = torch.lerp(cell.n, cell.before, cell.z, out=after)
+        torch.lerp(cell.n, cell.before, cell.z, out=cell.after)
+    outputs.copy_(work.states[1:])
+    for step, state in whole:
+        if step:
+            outputs[step - 1].copy_(state)
 
 
-def _run_backward(from_before: Tensor, work: Workspace, masks: Masks, changes: Tensor) -> None:
-    """The gradients of one chunk's gates before their functions, from the last step to the first; then the state's.
+def _run_backward(from_before: Tensor, work: Workspace, masks: Masks, changes: Tensor) -> Tensor:
+    """The gradients of one chunk's gates before their functions, from the last step to the first; returns the start's.
 
     Args:
         from_before: (3 x hidden, hidden), the weight of the state.
         changes: (steps, samples, hidden), the gradients of the outputs.
     """
-    of_state, carried, spare = work.of_state, work.carried, work.spare
-    of_state.zero_()
+    of_state: Tensor = work.of_state
+    earlier, spare = work.carried, work.spare
     every = changes.unbind()
+    of_state.copy_(every[-1])
     for step in range(work.shape.steps - 1, -1, -1):
-        cell = work.cells[step]
-        of_state.add_(every[step])
+        cell, mask = work.cells[step], masks[step]
         torch.sub(cell.before, cell.n, out=spare)
         torch.mul(of_state, spare, out=cell.of_z)
-        torch.mul(of_state, cell.z, out=carried)
-        torch.sub(of_state, carried, out=spare)
+        torch.addcmul(of_state, of_state, cell.z, value=-1.0, out=spare)
         _tanh_backward(spare, cell.n, grad_input=cell.of_n)
         torch.mul(cell.of_n, cell.r, out=cell.of_m)
         torch.mul(cell.of_n, cell.m, out=cell.of_r)
         _sigmoid_backward(cell.of_rz, cell.rz, grad_input=cell.of_rz)
-        torch.addmm(carried, cell.of_raw, from_before, out=of_state)
-        mask = masks[step]
-        if mask is not None:
-            of_state.mul_(mask)
+        if step and mask is None:
+            torch.addcmul(every[step - 1], of_state, cell.z, out=earlier).addmm_(cell.of_rzm, from_before)
+        else:
+            torch.mul(of_state, cell.z, out=earlier).addmm_(cell.of_rzm, from_before)
+            if mask is not None:
+                earlier.mul_(mask)
+            if step:
+                earlier.add_(every[step - 1])
+        of_state, earlier = earlier, of_state
+    return of_state
 
 
 def _of(masks: Masks, part: slice) -> Masks:
@@ -139,19 +153,18 @@ class Recurrence(torch.autograd.Function):
             kept = all_forward(inputs, start, ctx.masks, parameters)[1]
         from_input, from_before = parameters[:2]
         hidden = from_before.shape[1]
-        straight = torch.cat([from_input[2 * hidden :], from_input[: 2 * hidden]])  # gates n, r, z
+        straight = _turned(from_input)
         of_input_weight, of_before_weight = torch.zeros_like(straight), torch.zeros_like(from_before)
         of_biases, of_start = from_before.new_zeros(4 * hidden), torch.empty_like(start)
         of_inputs = torch.empty_like(inputs) if ctx.needs_input_grad[0] else None
         for part, work in zip(_chunks(inputs.shape[1]), kept, strict=True):
-            _run_backward(from_before, work, _of(ctx.masks, part), changes[0][:, part])
+            of_start[part] = _run_backward(from_before, work, _of(ctx.masks, part), changes[0][:, part])
             flat = work.of_gates.flatten(0, 1)
             of_input_weight.addmm_(flat[:, : 3 * hidden].t(), inputs[:, part].flatten(0, 1))
-            of_before_weight.addmm_(flat[:, hidden:].t(), work.before.flatten(0, 1))
+            of_before_weight.addmm_(flat[:, hidden:].t(), work.states[:-1].flatten(0, 1))
             of_biases += flat.sum(dim=0)
-            of_start[part] = work.of_state
             if of_inputs is not None:
-                of_inputs[:, part] = torch.mm(flat[:, : 3 * hidden], straight).view(*work.before.shape[:2], -1)
+                of_inputs[:, part] = torch.mm(flat[:, : 3 * hidden], straight).view(*inputs[:, part].shape)
             give_back(work)
         return (
             of_inputs,

@@ -163,7 +163,7 @@ class RegimeMarket:
         """The next decision: its equity is remembered, and who ran out of time begins again."""
         self._day = self._day + 1
         self._age = self._age + 1
-        self._equities = self._equities.scatter(0, (self._age % KEPT).unsqueeze(0), self._equity.unsqueeze(0))
+        self._equities.scatter_(0, (self._age % KEPT).unsqueeze(0), self._equity.unsqueeze(0))
         over = self._day > self._last - self._first
         if self._episode_max is not None:
             over |= self._age >= self._episode_max

@@ -9,11 +9,14 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
-from strategies.regime_switcher import HIDDEN, SPEC, WIDTH
+from strategies.regime_switcher import DRAWDOWN, HIDDEN, SPEC, WIDTH
 from training.gru import Gru
 
 ACTIONS = len(SPEC.actions)
+USED = DRAWDOWN + 1
+"""Columns of an observation before the reserved zeros: what training stores and multiplies."""
 
 
 class Policy(nn.Module):
@@ -57,26 +60,35 @@ class RegimeActorCritic(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def prepare(self, observations: Tensor) -> Tensor:
-        """Observations as they are, float32 (n, 64)."""
-        return observations
+        """Observations without the reserved zeros, float32 (..., 15)."""
+        return observations[..., :USED]
 
     def start(self, count: int) -> Tensor:
         """The zero state, float32 (count, 128)."""
         return self.critic.weight.new_zeros(count, HIDDEN)
 
     def forward(self, prepared: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One step: logits (n, 16), values (n,), the next state (n, 128)."""
-        logits, following = self.policy(prepared, hidden)
-        values: Tensor = self.critic(following)
-        return logits, values.squeeze(-1), following
+        """One step: logits (n, 16), values (n,), the next state (n, 128); `prepared` is (n, 15)."""
+        following = self.policy.gru.step(self._encoded(prepared), hidden)
+        return *self._heads(following), following
 
     def sequence(self, prepared: Tensor, hidden: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (steps, n, 16) and values (steps, n) of prepared observations (steps, n, 64).
+        """Logits (steps, n, 16) and values (steps, n) of prepared observations (steps, n, 15).
 
         `hidden` (n, 128) is the state before the first step; where `starts`, bool (steps, n), the state is zero before
         that step.
         """
-        states = self.policy.gru.sequence(self.policy.encoder(prepared), hidden, starts)
-        logits: Tensor = self.policy.actor(states)
-        values: Tensor = self.critic(states)
-        return logits, values.squeeze(-1)
+        return self._heads(self.policy.gru.sequence(self._encoded(prepared), hidden, starts))
+
+    def _encoded(self, prepared: Tensor) -> Tensor:
+        """What the policy's encoder gives where the reserved columns are zeros."""
+        encoder = self.policy.encoder
+        weight, bias = (encoder.get_parameter(name) for name in ("0.weight", "0.bias"))
+        result: Tensor = encoder[1:](linear(prepared, weight[:, :USED], bias))
+        return result
+
+    def _heads(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (..., 16) and values (...): one product, since a value's alone costs as much as all logits."""
+        actor, critic = self.policy.actor, self.critic
+        found = linear(states, torch.cat([actor.weight, critic.weight]), torch.cat([actor.bias, critic.bias]))
+        return found[..., :ACTIONS], found[..., ACTIONS]

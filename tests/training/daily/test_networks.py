@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATORS, STOCKS, TRADABLE, VALUE, WEEKDAY, WIDTH
 from training.daily.rebalancer_network import CLIP, IDENTITY, LOG_STD, Policy, RebalancerActorCritic, fit_scaling
 from training.daily.regime_network import RegimeActorCritic
-from training.network import parameter_count
 from training.ppo import CarryingNetwork, Coefficients, Network, Trainer, make_deterministic
 from training.ppo_protocols import Step
+from training.scalper.network import parameter_count
 
 
 def _observations(rows: int, seed: int = 1) -> Tensor:
@@ -179,14 +179,18 @@ def test_a_sequence_of_days_is_the_same_as_day_by_day(resets: bool) -> None:
     network = RegimeActorCritic(seed=1)
     generator = torch.Generator().manual_seed(2)
     observations = torch.randn(40, 5, 64, generator=generator)
+    observations[..., 15:] = 0.0  # reserved
+    prepared = network.prepare(observations)
     hidden = torch.randn(5, 128, generator=generator).tanh()
     starts = torch.zeros(40, 5, dtype=torch.bool)
     starts[17, 2] = resets
     with torch.no_grad():
-        logits, values = network.sequence(network.prepare(observations), hidden, starts)
+        logits, values = network.sequence(prepared, hidden, starts)
         for day in range(40):
             hidden = torch.where(starts[day].unsqueeze(1), 0.0, hidden)
-            of_day, value, hidden = network(observations[day], hidden)
+            answer = network.policy(observations[day], hidden)[0]
+            of_day, value, hidden = network(prepared[day], hidden)
+            assert float((answer - of_day).abs().max()) < 1e-6
             assert float((of_day - logits[day]).abs().max()) < 1e-6
             assert float((value - values[day]).abs().max()) < 1e-6
 
