@@ -42,6 +42,8 @@ from daemon.core.risk import SHARE_GATES, ask_gates
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent
 from daemon.core.state import ZERO, Draft
 
+PATIENCE = 2  # re-price intervals: a sale that neither fills nor ends meanwhile (a halt, a lost cancel) holds no buy up
+
 
 def drive_shares(draft: Draft) -> None:
     """Move every work on. A buy order whose work was given up (a halt, a pause, an exit) never stays."""
@@ -88,7 +90,7 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
     if order is not None and order.working:
         if order.remaining > surplus or ((order.limit_price is not None or order.auction) and _old(draft, order)):
             cancel(draft, order.client_order_id)
-        return True
+        return not _old(draft, order, PATIENCE)
     if surplus <= 0:
         close_work(draft, work)
         return False
@@ -104,11 +106,11 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
     return bool(opposed) or _sell_now(draft, work, surplus)
 
 
-def _old(draft: Draft, order: Order) -> bool:
-    """True for an order that worked long enough; one for the auction does so from the open on."""
+def _old(draft: Draft, order: Order, times: int = 1) -> bool:
+    """True for an order that worked long enough, `times` over; one for the auction does so from the open on."""
     session = draft.session.session
     since_ns = max(order.submitted_ns, session.open_ns) if session is not None else order.submitted_ns
-    return draft.now_ns - since_ns >= draft.trading.basket.reprice_s * SECOND_NS
+    return draft.now_ns - since_ns >= times * draft.trading.basket.reprice_s * SECOND_NS
 
 
 def _into_auction(draft: Draft, work: Work) -> bool:

@@ -182,6 +182,15 @@ def test_a_sale_between_two_attempts_still_holds_the_buy_up() -> None:
     assert orders(d.quotes(0.5, **AT_100)) == []
 
 
+def test_a_sale_that_neither_fills_nor_ends_holds_a_buy_up_no_longer_than_two_intervals() -> None:
+    d = tuesday(NO_AUCTION, AAA=90)
+    decided(d, 0, 50, KEEP)  # 5,000 USD, 1,000 of them there
+    d.quotes(0, **AT_100)
+    assert canceling(d.quotes(1, **AT_100)) == ["e1-shelf-2-0-0"]  # and nothing comes of it
+    assert orders(d.quotes(1.9, **AT_100)) == []
+    assert orders(d.quotes(2, **AT_100)) == [("BBB", 9, "100.2000")]
+
+
 def test_a_buy_without_a_quote_or_beyond_the_collar_waits_and_holds_nobody_up() -> None:
     d = daily_desk()
     decided(d, 10, 10, 10)
