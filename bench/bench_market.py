@@ -26,9 +26,9 @@ from daemon.shell.tape import TapeSource, scan
 from strategies.features import feature_table
 from strategies.option_scalper import SPEC
 from training.gym import OptionScalperEnv
-from training.history import History, read_history
-from training.market import Market
-from training.prices import PriceTable, price_table
+from training.scalper.history import History, read_history
+from training.scalper.market import Market
+from training.scalper.prices import PriceTable, price_table
 
 YEAR = 98_000  # one-minute bars
 COUNTS = (256, 1024, 4096)

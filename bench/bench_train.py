@@ -34,10 +34,24 @@ from bench.train_ours import (
     small_levers,
 )
 from bench.train_peers import SameLstm, SameTrunk, recurrent_speed, sb3_course, sb3_lifted, sb3_speed
-from bench.train_work import BARS, PROCESSES, QUICK, SCORE, WORK, Course, Rate, Size, alone, apart, data, optimum
+from bench.train_work import (
+    BARS,
+    PROCESSES,
+    QUICK,
+    SCORE,
+    WORK,
+    Course,
+    Rate,
+    Size,
+    alone,
+    apart,
+    data,
+    optimum,
+    progress,
+)
 from strategies.daily_rebalancer import SPEC as REBALANCER
 from strategies.regime_switcher import SPEC as SWITCHER
-from training.network import IDENTITY, build, parameter_count
+from training.scalper.network import IDENTITY, build, parameter_count
 from training.team import Team
 
 
@@ -64,6 +78,7 @@ class Table:
         found: dict[int, Rate] = {}
         start, patience_s = time.perf_counter(), None
         for count in threads:
+            progress(f"{words}, {count} threads")
             rate = apart(measure, *given, count)(patience_s)
             if rate is not None:
                 found[count] = rate
@@ -129,20 +144,40 @@ def carried(table: Table, size: Size, team: dict[str, Any]) -> None:
         figures["sb3_recurrent_steps_per_s"] = max(figures[key], figures.get("sb3_recurrent_steps_per_s", 0))
 
 
-def daily(table: Table, size: DailySize) -> None:
+def daily(table: Table, size: DailySize, team: dict[str, Any]) -> None:
     """`daily_rebalancer` and `regime_switcher`, ours and Stable-Baselines3's, and what is lost or won between them."""
-    team = alone(train_daily.lead, size)
     for name, key in ((REBALANCER.name, "rebalancer"), (SWITCHER.name, "switcher")):
         for precision, suffix in (("float32", ""), ("bf16", "_bf16")):
             words = f"ours, {precision}, {PROCESSES} processes, {name}"
             table.rate(f"{key}{suffix}_steps_per_s", words, team[f"{name} {precision}"])
-    for key, words, name, c in (
-        ("rebalancer_one_process", "ours, 1 process", REBALANCER.name, size.wide),
-        ("rebalancer_finrl", "ours, 1 process, FinRL's sizes", REBALANCER.name, size.finrl),
-        ("switcher_one_process", "ours, 1 process", SWITCHER.name, size.switching),
+    for key, words, name, c, precision in (
+        ("rebalancer_one_process", "ours, float32, 1 process", REBALANCER.name, size.wide, "float32"),
+        ("rebalancer_one_process_bf16", "ours, bf16, 1 process", REBALANCER.name, size.wide, "bf16"),
+        ("rebalancer_finrl", "ours, float32, 1 process, FinRL's sizes", REBALANCER.name, size.finrl, "float32"),
+        ("switcher_one_process", "ours, float32, 1 process", SWITCHER.name, size.switching, "float32"),
+        ("switcher_one_process_bf16", "ours, bf16, 1 process", SWITCHER.name, size.switching, "bf16"),
     ):
-        found = alone(train_daily.ours, Team(), name, c, "float32", size)
+        progress(f"{words}, {name}")
+        found = alone(train_daily.ours, Team(), name, c, precision, size)
         table.rate(f"{key}_steps_per_s", f"{words}, {name}", found)
+    daily_peers(table, size)
+    for mine_of, peer in (
+        ("rebalancer", "rebalancer_matched"),
+        ("rebalancer_finrl", "rebalancer_finrl"),
+        ("rebalancer", "rebalancer_default"),
+        ("switcher", "switcher"),
+        ("switcher", "switcher_preset"),
+    ):
+        for rates, suffix, words in (
+            (table.figures, "", ""),
+            (table.figures["per_core_second"], "_per_core_second", ", per core-second"),
+        ):
+            ratio = round(rates[f"{mine_of}_steps_per_s"] / rates[f"sb3_{peer}_steps_per_s"], 2)
+            table.figure(f"times_sb3_{peer}{suffix}", f"{mine_of}, times SB3's {peer}{words}", ratio)
+
+
+def daily_peers(table: Table, size: DailySize) -> None:
+    """Stable-Baselines3's PPO, and sb3-contrib's recurrent one with the preset's minibatch and with others."""
     single = replace(size.finrl, environments=1, rollout_steps=size.finrl.environments * size.finrl.rollout_steps)
     for key, words, c in (
         ("matched", "SB3 as ours", size.wide),
@@ -151,25 +186,15 @@ def daily(table: Table, size: DailySize) -> None:
     ):
         name = f"sb3_rebalancer_{key}_steps_per_s"
         table.peer(name, f"{words}, {REBALANCER.name}", size.threads, stocks_peer, c, size)
-    figures, whole = table.figures, replace(size.switching, rollout_steps=size.switching.rollout_steps // 4)
-    for part, batches in ((8, 1), (2, 4), (2, 16)):
-        c = replace(whole, environments=whole.environments // part, batch=whole.batch * batches // 4)
-        key = f"sb3_switcher_{c.environments}env_{c.batch}_steps_per_s"
+    short = size.switching.rollout_steps // 4
+    for key, part, minibatches in size.recurrent:
+        environments, batch = size.switching.environments // part, int(size.switching.batch * minibatches)
+        c = replace(size.switching, environments=environments, rollout_steps=short, batch=batch)
         words = f"RecurrentPPO, {SWITCHER.name}, {c.environments} environments, batch {c.batch}"
-        table.peer(key, words, size.threads, funds_peer, c, size)
-        for rates in (figures, figures["per_core_second"]):
-            rates["sb3_switcher_steps_per_s"] = max(rates[key], rates.get("sb3_switcher_steps_per_s", 0))
-    for mine_of, peer in (
-        ("rebalancer", "rebalancer_matched"),
-        ("rebalancer_finrl", "rebalancer_finrl"),
-        ("rebalancer", "rebalancer_default"),
-        ("switcher", "switcher"),
-    ):
-        mine, other = f"{mine_of}_steps_per_s", f"sb3_{peer}_steps_per_s"
-        table.figure(f"times_sb3_{peer}", f"{mine_of}, times SB3's {peer}", round(figures[mine] / figures[other], 2))
-        each = figures["per_core_second"]
-        key = f"times_sb3_{peer}_per_core_second"
-        table.figure(key, f"{mine_of}, times SB3's {peer}, per core-second", round(each[mine] / each[other], 2))
+        table.peer(f"sb3_switcher_{key}_steps_per_s", words, size.threads, funds_peer, c, size)
+        for rates in (table.figures, table.figures["per_core_second"]):  # the sizes that suit it best
+            found = rates[f"sb3_switcher_{key}_steps_per_s"]
+            rates["sb3_switcher_steps_per_s"] = max(found, rates.get("sb3_switcher_steps_per_s", 0))
 
 
 def to_the_score(table: Table, size: Size, team: dict[str, Any], threads: int) -> None:
@@ -236,10 +261,10 @@ def limits(table: Table, size: Size) -> None:
 def run(size: Size, where: str, of_daily: DailySize, daily_alone: bool) -> dict[str, Any]:
     """Everything, or the daily desks alone; the figures."""
     table = Table()
-    daily(table, of_daily)
+    team = alone(train_daily.lead, of_daily) if daily_alone else alone(lead, size, where, of_daily)
+    daily(table, of_daily, team)
     if daily_alone:
         return table.figures
-    team = alone(lead, size, where)
     for precision in ("float32", "bf16"):
         for key, words, found in (
             ("", f"{where} market", team[precision]),
@@ -279,9 +304,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     torch.set_num_threads(1)
     where = "option" if BARS.exists() and size is not QUICK else "planted"
     of_daily = train_daily.QUICK if options.quick else DailySize(recorded=recorded())
-    if of_daily.recorded:
-        for name in (REBALANCER.name, SWITCHER.name):
-            train_daily.table(name)
+    train_daily.tables(of_daily)  # before there are copies of this process
     if where == "option" and not options.daily:
         data()
     if not options.daily:

@@ -14,12 +14,15 @@ from typing import Any
 
 import torch
 
+from bench import train_daily
+from bench.train_daily import DailySize
 from bench.train_work import PROCESSES, Course, Noise, Rate, Size, course, evaluated, market, measured, updates_between
 from tests.training.planted_market import greedy
+from training.daily.table import DailyTable
 from training.kernels import keep_freed_memory, use_fast_float32
-from training.lstm_policy import CarryingLstm
-from training.network import FEATURES, IDENTITY, WINDOW, build
 from training.ppo import Coefficients, Trainer, make_deterministic
+from training.scalper.lstm_policy import CarryingLstm
+from training.scalper.network import FEATURES, IDENTITY, WINDOW, build
 from training.team import Team, together
 
 MLP_MACS = 460 * 256 + 256 * 128 + 128 * 64 + 2 * 64 * 32 + 32 * 6 + 32
@@ -111,11 +114,11 @@ def _ours_updated(trainer: Trainer, updates: int, processes: int) -> int:
     return trainer.steps * processes
 
 
-def team_work(team: Team, size: Size, where: str) -> dict[str, Any]:
+def team_work(team: Team, size: Size, where: str, of_daily: DailySize, given: dict[str, DailyTable]) -> dict[str, Any]:
     """All that is measured with several processes, in one team: they start once."""
     if team.rank:
         torch.set_num_threads(1)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict(train_daily.team_work(team, of_daily, given))
     for precision in ("float32", "bf16"):
         found[f"{precision}"] = our_speed(team, where, "mlp", size.work, precision, size.windows)
         found[f"{precision} planted"] = our_speed(team, "planted", "mlp", size.work, precision, size.windows)
@@ -128,9 +131,11 @@ def team_work(team: Team, size: Size, where: str) -> dict[str, Any]:
     return found
 
 
-def lead(size: Size, where: str) -> dict[str, Any]:
+def lead(size: Size, where: str, of_daily: DailySize) -> dict[str, Any]:
     """`team_work` in this process and its others."""
-    return together(PROCESSES, partial(team_work, size=size, where=where), team_work, size, where)
+    given = train_daily.tables(of_daily)
+    first = partial(team_work, size=size, where=where, of_daily=of_daily, given=given)
+    return together(PROCESSES, first, team_work, size, where, of_daily, given)
 
 
 def environment_speed(where: str, count: int, windows: int) -> Rate:

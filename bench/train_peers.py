@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from bench.train_work import Course, Noise, Rate, course, evaluated, market, measured, updates_between
 from tests.training.planted_market import TensorVecEnv
 from training.kernels import use_fast_float32
-from training.network import FEATURE_VECTOR, FEATURES, IDENTITY, WINDOW, build
 from training.ppo import Coefficients
+from training.scalper.network import FEATURE_VECTOR, FEATURES, IDENTITY, WINDOW, build
 from training.team import Team
 
 
@@ -122,12 +122,12 @@ def recurrent_speed(c: Coefficients, windows: int, threads: int) -> Rate:
     return _speed(model, windows)
 
 
-def _speed(model: PPO | RecurrentPPO, windows: int) -> Rate:
+def _speed(model: PPO | RecurrentPPO, windows: int, cap_s: float = float("inf")) -> Rate:
     def work() -> int:
         before = model.num_timesteps
         return _learned(model) - before
 
-    return measured(work, windows)
+    return measured(work, windows, cap_s=cap_s)
 
 
 def sb3_course(c: Coefficients, threads: int, seed: int, steps: int, look_steps: int, cap_s: float) -> Course:

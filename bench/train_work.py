@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,9 +22,9 @@ from torch import Tensor
 from daemon.core.limits import Trading
 from strategies.registry import strategy
 from tests.training.planted_market import BeliefActor, Planted, PlantedMarket, play, solve
-from training.data import Data, load
-from training.market import Market
 from training.ppo import Coefficients, Environment, Step
+from training.scalper.data import Data, load
+from training.scalper.market import Market
 from training.team import Team
 
 DATA = Path(os.environ.get("RLTRADER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -96,11 +97,23 @@ class Course:
     last: float
 
 
-def measured(work: Callable[[], int], windows: int, processes: int = 1) -> Rate:
-    """The rate of `work`, which returns its transitions; the first call is not counted."""
+def progress(words: str) -> None:
+    """Say on stderr what is measured next."""
+    print(f"measuring {words}", file=sys.stderr, flush=True)
+
+
+def measured(work: Callable[[], int], windows: int, processes: int = 1, cap_s: float = float("inf")) -> Rate:
+    """The rate of `work`, which returns its transitions; the first call is not counted.
+
+    No window begins after `cap_s`, but one is measured. (Several processes have to agree, so they need the default.)
+    """
+    begun = time.perf_counter()
     work()
-    rates, by_processor = [], []
+    rates: list[float] = []
+    by_processor: list[float] = []
     for _ in range(windows):
+        if rates and time.perf_counter() - begun > cap_s:
+            break
         wall, processor = time.perf_counter(), time.process_time()
         steps = work()
         rates.append(steps / (time.perf_counter() - wall))

@@ -42,7 +42,7 @@ class Training(msgspec.Struct, frozen=True):
     splits: dict[str, tuple[str, str]]  # train / validate / test -> first and last session
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """`metrics` holds the figures on the untouched split, `hyperparameters` all that is needed to train again."""
 
     format: int

@@ -22,7 +22,6 @@ from strategies.registry import STRATEGIES
 from training.coefficients_file import read_coefficients
 from training.display import Display
 from training.export import ExportError
-from training.history import HistoryError
 from training.import_sb3 import ACTIVATIONS, ImportSb3Error
 from training.kinds import Kind, kind
 from training.ledger import LedgerError
@@ -31,6 +30,7 @@ from training.promotion import PromotionError, promote
 from training.report import write_report
 from training.run import Outcome, import_and_export, train_and_export
 from training.run_folder import STUDY_FILE, RunFolderError
+from training.scalper.history import HistoryError
 from training.settings import Settings, requests_of, settings_for
 from training.study import decode
 from training.trial import Diverged

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from training.history import HistoryError
+from training.scalper.history import HistoryError
 from training.study import Fold
 
 SESSIONS_MIN = 5

@@ -4,7 +4,8 @@
     one = gymnasium.make("rltrader/OptionScalper-v0", bars="spy.parquet")
     many = gymnasium.make_vec("rltrader/OptionScalper-v0", num_envs=64, bars="spy.parquet")
 
-Importing this module registers them. Nothing is decided here: both forms hand NumPy in and out of `training.market`.
+Importing this module registers them. Nothing is decided here: both forms hand NumPy in and out of
+`training.scalper.market`.
 Observations are raw: scaling belongs to the policy, whose exported graph holds it (no VecNormalize). The daily
 strategies' environments are in `training.gym_daily`; a further strategy adds its own pair and a line in `REGISTERED`.
 """
@@ -27,10 +28,10 @@ from gymnasium.vector.utils import batch_space
 
 from daemon.core.limits import Trading
 from strategies.option_scalper import SPEC, OptionScalper
-from training.data import Data, load
 from training.folds import single
 from training.gym_daily import funds_env, funds_vector_env, stocks_env, stocks_vector_env
-from training.market import Market
+from training.scalper.data import Data, load
+from training.scalper.market import Market
 from training.study import Fold
 
 Float32Array = npt.NDArray[np.float32]

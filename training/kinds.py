@@ -165,7 +165,7 @@ def kind(name: str) -> Kind:
     """
     match strategy(name).spec.name:
         case "option_scalper":
-            from training.scalper_kind import KIND
+            from training.scalper.kind import KIND
 
             return KIND
         case "daily_rebalancer":

@@ -27,10 +27,10 @@ from training.findings import Findings
 from training.import_sb3 import import_sb3
 from training.kinds import Compared, described, kind
 from training.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
-from training.network import parameter_count
 from training.pool import Flag, stop_on_signals, work_through
 from training.report import files, write_report
 from training.run_folder import STUDY_FILE, code_version, held, machine, open_run, write_whole
+from training.scalper.network import parameter_count
 from training.settings import Settings, requests_of, split_note
 from training.study import Baseline, Fold, Study, Trial, encode
 from training.tasks import (

@@ -33,13 +33,13 @@ from daemon.shell.calendar import CalendarError
 from daemon.shell.tape_file import TapeError
 from strategies.registry import STRATEGIES
 from training.coefficients_file import COEFFICIENTS_FILE, differences, write_coefficients
-from training.history import HistoryError
 from training.kinds import kind
 from training.ledger import Ledger, LedgerError, Line, ledger_path, settings_digest, utc_now
 from training.overfitting import expected_maximum
 from training.pool import Flag, Stopped, Tell, stop_on_signals, work_through
 from training.ppo import SCHEDULES, Coefficients
 from training.run_folder import RunFolderError, code_version, machine, open_run, write_whole
+from training.scalper.history import HistoryError
 from training.settings import Settings, settings_for, split_note
 from training.statistics import annual, sharpe
 from training.study import Fold

@@ -18,8 +18,8 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from training.network import ACTIONS, FEATURES, WINDOW
 from training.ppo import Environment, Step
+from training.scalper.network import ACTIONS, FEATURES, WINDOW
 
 Float64Array = npt.NDArray[np.float64]
 Actor = Callable[[Tensor], Tensor]

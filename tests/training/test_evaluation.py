@@ -13,23 +13,14 @@ from daemon.core.limits import Trading
 from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, HOLD, SPEC, TRIM_50, TRIM_70
 from strategies.registry import strategy
 from tests.training.made_up import drifting, random_walk
-from training.dry_run import desks, dry_run
-from training.evaluation import (
-    Figures,
-    Player,
-    RandomTrader,
-    SessionResult,
-    always_hold,
-    figures,
-    live_actions,
-    play,
-    random_like,
-)
-from training.history import read_history
-from training.market import Market
-from training.network import ActorCritic, fit_scaling
+from training.evaluation import Figures, SessionResult, figures
 from training.ppo import Coefficients, make_deterministic, train
-from training.prices import price_table
+from training.scalper.dry_run import desks, dry_run
+from training.scalper.history import read_history
+from training.scalper.market import Market
+from training.scalper.network import ActorCritic, fit_scaling
+from training.scalper.play import Player, RandomTrader, always_hold, live_actions, play, random_like
+from training.scalper.prices import price_table
 
 TRADING = Trading()
 

@@ -19,10 +19,10 @@ from strategies.golden import contract_hash
 from strategies.manifest import Manifest, Training, decode
 from strategies.option_scalper import SPEC
 from strategies.registry import daily_strategy, strategy
-from training.data import load, observations
 from training.export import ExportError, Float32Array, Release, export, run_onnx, run_onnx_sequence
 from training.folds import single
-from training.network import CLIP, ActorCritic, Policy, Scaling
+from training.scalper.data import load, observations
+from training.scalper.network import CLIP, ActorCritic, Policy, Scaling
 
 TRAINED = Training(
     file="bars.csv",

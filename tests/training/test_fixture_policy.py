@@ -18,7 +18,7 @@ from tests.fixture_policy.__main__ import STORE, VERSION, main
 from tests.fixture_policy.timetable import ELAPSED
 from tests.training.made_up import random_walk
 from training.export import Float32Array, run_onnx
-from training.history import History, TradingDay, read_history
+from training.scalper.history import History, TradingDay, read_history
 
 FOLDER = STORE / SPEC.name / VERSION
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.folds import Split, by_years, expanding, single
-from training.history import HistoryError
+from training.scalper.history import HistoryError
 from training.study import Fold
 
 

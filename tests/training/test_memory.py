@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.lstm_policy import CarryingLstm
 from training.ppo import Batch, CarryingNetwork, Coefficients, Network, Step, Trainer, losses, make_deterministic
+from training.scalper.lstm_policy import CarryingLstm
 
 DELAY = 4
 LENGTH = DELAY + 2

@@ -35,8 +35,8 @@ from tests.training.planted_market import (
     solve,
 )
 from training.kernels import use_fast_float32
-from training.network import IDENTITY, ActorCritic
 from training.ppo import Coefficients, Trainer, make_deterministic
+from training.scalper.network import IDENTITY, ActorCritic
 
 PLANTED = Planted()
 COEFFICIENTS = Coefficients(

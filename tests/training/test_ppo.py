@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.network import IDENTITY, ActorCritic
 from training.ppo import (
     Batch,
     CarryingNetwork,
@@ -27,6 +26,7 @@ from training.ppo import (
     make_deterministic,
     train,
 )
+from training.scalper.network import IDENTITY, ActorCritic
 
 SMALL = Coefficients(environments=16, rollout_steps=8, batch=64, epochs=4, learning_rate=3e-3)
 

@@ -22,12 +22,12 @@ from strategies.contract import Bar
 from tests.training.made_up import drifting, write_csv
 from training import cli
 from training.coefficients_file import read_coefficients, write_coefficients
-from training.history import HistoryError
 from training.ledger import Ledger, ledger_path
 from training.overfitting import expected_maximum
 from training.pool import Flag, Stopped
 from training.ppo import Coefficients
 from training.run_folder import RunFolderError
+from training.scalper.history import HistoryError
 from training.search import (
     SPACE,
     Book,

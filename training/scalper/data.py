@@ -15,9 +15,9 @@ from daemon.core.limits import Trading
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.tape import TapeInfo, TapeSource, scan
 from strategies.contract import Float32Array, Strategy
-from training.history import History, TradingDay, read_history
 from training.pool import children_born_deaf
-from training.prices import PriceTable, price_table
+from training.scalper.history import History, TradingDay, read_history
+from training.scalper.prices import PriceTable, price_table
 from training.study import Fold
 
 

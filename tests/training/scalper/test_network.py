@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.network import (
+from training.ppo import Network
+from training.scalper.network import (
     CLIP,
     FEATURES,
     IDENTITY,
@@ -17,7 +18,6 @@ from training.network import (
     fit_scaling,
     parameter_count,
 )
-from training.ppo import Network
 
 
 def test_actor_and_critic_have_163559_parameters_together() -> None:

@@ -31,7 +31,8 @@ from daemon.core.records import DecisionRow
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Step
 from strategies.contract import Strategy
-from training.evaluation import Player, SessionResult, always_hold
+from training.evaluation import SessionResult
+from training.scalper.play import Player, always_hold
 from training.study import Entry, Played
 
 MODEL = "candidate"

@@ -18,11 +18,11 @@ from torch.overrides import TorchFunctionMode
 from daemon.core.limits import Trading
 from strategies.option_scalper import SPEC
 from tests.training.made_up import random_walk
-from training.history import read_history
-from training.market import Market
-from training.network import IDENTITY, build
 from training.ppo import Coefficients, Trainer
-from training.prices import price_table
+from training.scalper.history import read_history
+from training.scalper.market import Market
+from training.scalper.network import IDENTITY, build
+from training.scalper.prices import price_table
 
 TRADING = Trading()
 HISTORY = read_history(random_walk(26), SPEC, TRADING)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.lstm import Lstm
-from training.network import ACTIONS, FEATURE_VECTOR, FEATURES, Scaling
+from training.scalper.network import ACTIONS, FEATURE_VECTOR, FEATURES, Scaling
 
 LAYERS = 2
 
@@ -53,7 +53,7 @@ class LstmActorCritic(nn.Module):
     """The policy and the critic 64 -> 32 -> 1 on its feature vector; 60,455 parameters."""
 
     def __init__(self, scaling: Scaling, seed: int) -> None:
-        """Orthogonal weights drawn from `seed`: gain 1 in the LSTM, else as in `training.network.ActorCritic`.
+        """Orthogonal weights drawn from `seed`: gain 1 in the LSTM, else as in `training.scalper.network.ActorCritic`.
 
         Source: Huang et al. 2022, "The 37 Implementation Details of PPO", details 2 and L1. (sb3-contrib's
         `RecurrentActorCriticPolicy` leaves its LSTM as torch starts it, uniform within 1 / sqrt(hidden).)

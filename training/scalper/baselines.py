@@ -13,19 +13,11 @@ import torch
 
 from daemon.core.limits import Trading
 from strategies.contract import Strategy
-from training.data import Data
-from training.dry_run import Desk, desks, dry_run
-from training.evaluation import (
-    Late,
-    Player,
-    RandomTrader,
-    SessionResult,
-    always_hold,
-    moving_averages,
-    play,
-    random_like,
-)
-from training.market import Market
+from training.evaluation import SessionResult
+from training.scalper.data import Data
+from training.scalper.dry_run import Desk, desks, dry_run
+from training.scalper.market import Market
+from training.scalper.play import Late, Player, RandomTrader, always_hold, moving_averages, play, random_like
 from training.study import Played
 
 RANDOM_DRAWS = 1000

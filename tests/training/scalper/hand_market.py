@@ -15,9 +15,9 @@ from torch import Tensor
 
 from daemon.core.limits import Paper, Trading
 from strategies.contract import Session
-from training.history import History, TradingDay
-from training.market import Market
-from training.prices import packed
+from training.scalper.history import History, TradingDay
+from training.scalper.market import Market
+from training.scalper.prices import packed
 
 FEES = Paper(orf_usd=Decimal("0.03"), occ_usd=Decimal("0.02"), taf_usd=Decimal("0.003"), sec_rate=Decimal("0.00003"))
 """A contract costs 0.05 USD to buy, and 0.053 + 0.00003 of the proceeds to sell."""

@@ -17,8 +17,8 @@ from torch import Tensor
 from daemon.core.contracts import nearest
 from daemon.core.limits import Trading
 from daemon.core.option_market import MINUTE_NS, bid_ask_cents_array, price_array, years_to_expiry
-from training.account import SHARES
-from training.history import History, HistoryError, TradingDay
+from training.scalper.account import SHARES
+from training.scalper.history import History, HistoryError, TradingDay
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from training.lstm_policy import LstmActorCritic
+    from training.scalper.lstm_policy import LstmActorCritic
 
 NETWORKS = ("mlp", "lstm")
 """The policies that `build` knows."""
@@ -141,7 +141,7 @@ def build(name: str, scaling: Scaling, seed: int) -> ActorCritic | LstmActorCrit
         case "mlp":
             return ActorCritic(scaling, seed)
         case "lstm":
-            from training.lstm_policy import LstmActorCritic
+            from training.scalper.lstm_policy import LstmActorCritic
 
             return LstmActorCritic(scaling, seed)
         case _:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from daemon.core.fees import fees
 from daemon.core.limits import Paper, Risk, Trading
 from strategies.option_scalper import SPEC
-from tests.training.hand_market import (
+from tests.training.made_up import random_walk
+from tests.training.scalper.hand_market import (
     BUY_CALL,
     BUY_PUT,
     EXIT,
@@ -28,14 +29,13 @@ from tests.training.hand_market import (
     cash,
     play,
 )
-from tests.training.made_up import random_walk
-from training.account import Broker
 from training.draws import GAMMA, mixed
-from training.history import read_history
-from training.market import Market
-from training.network import IDENTITY, build
 from training.ppo import Coefficients, Trainer, make_deterministic
-from training.prices import price_table
+from training.scalper.account import Broker
+from training.scalper.history import read_history
+from training.scalper.market import Market
+from training.scalper.network import IDENTITY, build
+from training.scalper.prices import price_table
 
 # Fees by hand: a contract costs 0.05 USD to buy, 0.053 USD and 0.00003 of the proceeds to sell, rounded up an order.
 NO_REST = Trading(risk=replace(Risk(), cooldown_trade_s=0, cooldown_loss_s=0))

@@ -18,16 +18,17 @@ from daemon.shell.tape import TapeInfo
 from strategies.contract import Float32Array, Strategy
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy as registered
-from training import baselines
-from training.data import Data, load, observations
-from training.dry_run import Desk, desks, dry_run
-from training.evaluation import Figures, SessionResult, figures, play
-from training.history import TradingDay
+from training.evaluation import Figures, SessionResult, figures
 from training.kinds import Arena, Compared, Crowd, Kind, Learner, Span
-from training.market import Market
-from training.network import IDENTITY, NETWORKS, build, fit_scaling
 from training.presets import SCALPER
-from training.reward import REWARDS
+from training.scalper import baselines
+from training.scalper.data import Data, load, observations
+from training.scalper.dry_run import Desk, desks, dry_run
+from training.scalper.history import TradingDay
+from training.scalper.market import Market
+from training.scalper.network import IDENTITY, NETWORKS, build, fit_scaling
+from training.scalper.play import play
+from training.scalper.reward import REWARDS
 from training.study import Fold, Played
 
 

@@ -18,8 +18,10 @@ from daemon.core.guards import TOUCH_USD
 from daemon.core.limits import Trading
 from strategies.features import MARKET_FEATURES
 from strategies.option_scalper import SPEC, WINDOW
-from training import reward
-from training.account import (
+from training.draws import uniform
+from training.ppo import Step
+from training.scalper import reward
+from training.scalper.account import (
     COLUMNS,
     FOREVER,
     NEVER,
@@ -32,10 +34,8 @@ from training.account import (
     matrix_of,
     meanings,
 )
-from training.draws import uniform
-from training.history import History, TradingDay, entry_rows
-from training.ppo import Step
-from training.prices import PriceTable, exact, millionths
+from training.scalper.history import History, TradingDay, entry_rows
+from training.scalper.prices import PriceTable, exact, millionths
 
 _OWN = ("row", "last_row", "lane", "equity", "peak", "mark_peak")  # int64 rows of the state after COLUMNS
 _REAL = ("standing", "skill", "average", "stop", "target")  # float64 rows of the state; the last three in USD a share
@@ -67,7 +67,7 @@ class Market:
         """Make the tables; with `auto_reset` also begin everywhere.
 
         Raises:
-            ValueError: `reward_name` is none of `training.reward.REWARDS`, or there is no session to draw from.
+            ValueError: `reward_name` is none of `training.scalper.reward.REWARDS`, or there is no session to draw from.
         """
         if reward_name not in reward.REWARDS or (auto_reset and not days):
             raise ValueError(

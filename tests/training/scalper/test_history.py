@@ -16,8 +16,8 @@ from daemon.core.limits import Paper, Trading
 from daemon.core.option_market import bid_ask_cents, price, years_to_expiry
 from strategies.option_scalper import SPEC
 from tests.training.made_up import MINUTE_NS, random_walk
-from training.history import History, HistoryError, read_history
-from training.prices import DENIED, MILLION, entry_costs, exact, millionths, price_day
+from training.scalper.history import History, HistoryError, read_history
+from training.scalper.prices import DENIED, MILLION, entry_costs, exact, millionths, price_day
 
 TRADING = Trading()
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from training.export import TOLERANCE, _onnx_bytes
-from training.lstm_policy import CarryingLstm, LstmActorCritic, LstmPolicy
-from training.network import CLIP, FEATURES, IDENTITY, Scaling, build, parameter_count
 from training.ppo import CarryingNetwork, Network
+from training.scalper.lstm_policy import CarryingLstm, LstmActorCritic, LstmPolicy
+from training.scalper.network import CLIP, FEATURES, IDENTITY, Scaling, build, parameter_count
 
 SCALING = Scaling(mean=(0.5,) * FEATURES, scale=(2.0,) * FEATURES, clip=(CLIP,) * FEATURES)
 

@@ -16,10 +16,10 @@ from strategies.registry import strategy
 from strategies.synthetic import synthetic_sessions
 from tests.training.made_up import sessions, write_csv
 from tests.training.test_evaluation import erratic
-from training import baselines
-from training.data import Data, load
-from training.dry_run import desks, dry_run
-from training.evaluation import Late, always_hold, moving_averages
+from training.scalper import baselines
+from training.scalper.data import Data, load
+from training.scalper.dry_run import desks, dry_run
+from training.scalper.play import Late, always_hold, moving_averages
 
 TRADING = Trading()
 MACHINE = strategy(SPEC.name)

@@ -1,0 +1,1 @@
+"""`option_scalper` in training: its data, market of options, networks, evaluation and baselines."""
