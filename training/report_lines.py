@@ -155,12 +155,13 @@ def random_p(study: Study, folds: Sequence[int]) -> float | None:
 
 
 def random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
-    """Between which running sums nine of ten random traders are at each fold's end."""
+    """Between which net returns nine of ten random traders are at each fold's end, added up or compounded."""
     draws = study.random_pnl_usd
     if len(draws) != len(study.folds) or not all(draws):
         return ()
     count = min(len(part) for part in draws)
-    sums = np.cumsum([np.array(part[:count]) / study.capital_usd for part in draws], axis=0)
+    parts = np.array([part[:count] for part in draws]) / study.capital_usd
+    sums = np.cumprod(1.0 + parts, axis=0) - 1.0 if study.compounds else np.cumsum(parts, axis=0)
     return tuple((float(low), float(high)) for low, high in np.quantile(sums, (0.05, 0.95), axis=1).T)
 
 

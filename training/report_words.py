@@ -23,6 +23,10 @@ OF_OPTIONS: Words = (
     ("turnover", "Premium paid for all buys / capital, a session."),
     ("time in the market", "Minutes with a position / minutes in which one could be held."),
     (
+        "hit rates",
+        "Sessions that earned / sessions that earned or lost; trades that earned after fees / trades.",
+    ),
+    (
         "entropy",
         "How undecided the policy is, in nats. ln 6 = 1.79 is pure chance among six actions, 0 is certainty.",
     ),
@@ -42,6 +46,7 @@ OF_SHARES: Words = (
     ("trades", "Orders that were filled."),
     ("turnover", "Value of all shares bought and sold / equity, a session."),
     ("time in the market", "Mean part of the equity that is in shares at the close."),
+    ("hit rate", "Sessions that earned / sessions that earned or lost."),
     (
         "entropy",
         (
