@@ -150,13 +150,14 @@ def daily(table: Table, size: DailySize, team: dict[str, Any]) -> None:
         for precision, suffix in (("float32", ""), ("bf16", "_bf16")):
             words = f"ours, {precision}, {PROCESSES} processes, {name}"
             table.rate(f"{key}{suffix}_steps_per_s", words, team[f"{name} {precision}"])
-    for key, words, name, c, precision in (
+    rows = (
         ("rebalancer_one_process", "ours, float32, 1 process", REBALANCER.name, size.wide, "float32"),
         ("rebalancer_one_process_bf16", "ours, bf16, 1 process", REBALANCER.name, size.wide, "bf16"),
         ("rebalancer_finrl", "ours, float32, 1 process, FinRL's sizes", REBALANCER.name, size.finrl, "float32"),
         ("switcher_one_process", "ours, float32, 1 process", SWITCHER.name, size.switching, "float32"),
         ("switcher_one_process_bf16", "ours, bf16, 1 process", SWITCHER.name, size.switching, "bf16"),
-    ):
+    )
+    for key, words, name, c, precision in rows[: size.rows]:
         progress(f"{words}, {name}")
         found = alone(train_daily.ours, Team(), name, c, precision, size)
         table.rate(f"{key}_steps_per_s", f"{words}, {name}", found)
@@ -168,6 +169,8 @@ def daily(table: Table, size: DailySize, team: dict[str, Any]) -> None:
         ("switcher", "switcher"),
         ("switcher", "switcher_preset"),
     ):
+        if f"sb3_{peer}_steps_per_s" not in table.figures:
+            continue
         for rates, suffix, words in (
             (table.figures, "", ""),
             (table.figures["per_core_second"], "_per_core_second", ", per core-second"),
@@ -179,15 +182,16 @@ def daily(table: Table, size: DailySize, team: dict[str, Any]) -> None:
 def daily_peers(table: Table, size: DailySize) -> None:
     """Stable-Baselines3's PPO, and sb3-contrib's recurrent one with the preset's minibatch and with others."""
     single = replace(size.finrl, environments=1, rollout_steps=size.finrl.environments * size.finrl.rollout_steps)
-    for key, words, c in (
+    rows = (
         ("matched", "SB3 as ours", size.wide),
         ("finrl", "SB3, FinRL's sizes", size.finrl),
         ("default", "SB3 defaults", single),
-    ):
+    )
+    for key, words, c in rows[: size.rows]:
         name = f"sb3_rebalancer_{key}_steps_per_s"
         table.peer(name, f"{words}, {REBALANCER.name}", size.threads, stocks_peer, c, size)
     short = size.switching.rollout_steps // 4
-    for key, part, minibatches in size.recurrent:
+    for key, part, minibatches in size.recurrent[: size.rows]:
         environments, batch = size.switching.environments // part, int(size.switching.batch * minibatches)
         c = replace(size.switching, environments=environments, rollout_steps=short, batch=batch)
         words = f"RecurrentPPO, {SWITCHER.name}, {c.environments} environments, batch {c.batch}"

@@ -7,7 +7,7 @@ the recurrent one: sb3-contrib has an LSTM of the same width, no GRU.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -19,7 +19,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from bench.train_peers import _named, _speed
-from bench.train_work import DATA, PROCESSES, TINY, WORK, Noise, Rate, measured
+from bench.train_work import DATA, PROCESSES, TINY, WORK, Noise, Rate, measured, progress
 from daemon.core.limits import Trading
 from strategies.daily_rebalancer import SPEC as REBALANCER
 from strategies.daily_rebalancer import STOCKS, TRADABLE, WIDTH
@@ -46,21 +46,32 @@ SWITCHING = replace(WORK, environments=512, rollout_steps=256, batch=2048, epoch
 class DailySize:
     """How much is measured."""
 
-    windows: int = 3
+    windows: int = 2
+    cap_s: float = 8.0  # after which a measurement of one process begins no further window
     wide: Coefficients = WORK
     finrl: Coefficients = FINRL
     switching: Coefficients = SWITCHING
     threads: tuple[int, ...] = (1, 2)  # of Stable-Baselines3
+    recurrent: tuple[tuple[str, int, float], ...] = (("preset", 2, 1.0), ("small", 8, 0.25), ("large", 2, 4.0))
+    """Of sb3-contrib: which of our environments, and how many of our minibatches together."""
     recorded: bool = True
+    rows: int | None = None  # only so many of each kind of measurement; None: all
 
 
-QUICK = DailySize(1, TINY, TINY, TINY, (1,), False)
+QUICK = DailySize(1, 8.0, TINY, TINY, TINY, (1,), recorded=False, rows=1)
+_tables: dict[str, DailyTable] = {}
 
 
-@cache
 def table(name: str) -> DailyTable:
     """The recorded bars of a strategy's symbols, read once."""
-    return read_table(FILES[name], daily_strategy(name))
+    if name not in _tables:
+        _tables[name] = read_table(FILES[name], daily_strategy(name))
+    return _tables[name]
+
+
+def tables(size: DailySize) -> dict[str, DailyTable]:
+    """All of them, for processes that are not copies of this one; none where they are missing."""
+    return {name: table(name) for name in FILES} if size.recorded else {}
 
 
 def recorded() -> bool:
@@ -146,23 +157,27 @@ def ours(team: Team, name: str, c: Coefficients, precision: str, size: DailySize
         trainer.update()
         return c.environments * c.rollout_steps
 
-    return measured(work, size.windows, team.size)
+    return measured(work, size.windows, team.size, float("inf") if team.size > 1 else size.cap_s)
 
 
-def team_work(team: Team, size: DailySize) -> dict[str, Rate]:
+def team_work(team: Team, size: DailySize, given: dict[str, DailyTable]) -> dict[str, Rate]:
     """All that is measured with several processes, in one team: they start once."""
     if team.rank:
         torch.set_num_threads(1)
-    return {
-        f"{name} {precision}": ours(team, name, c, precision, size)
-        for name, c in ((REBALANCER.name, size.wide), (SWITCHER.name, size.switching))
-        for precision in ("float32", "bf16")
-    }
+    _tables.update(given)
+    found = {}
+    for name, c in ((REBALANCER.name, size.wide), (SWITCHER.name, size.switching)):
+        for precision in ("float32", "bf16"):
+            if not team.rank:
+                progress(f"ours, {precision}, {team.size} processes, {name}")
+            found[f"{name} {precision}"] = ours(team, name, c, precision, size)
+    return found
 
 
 def lead(size: DailySize) -> dict[str, Rate]:
     """`team_work` in this process and its others."""
-    return together(PROCESSES, partial(team_work, size=size), team_work, size)
+    given = tables(size)
+    return together(PROCESSES, partial(team_work, size=size, given=given), team_work, size, given)
 
 
 def stocks_peer(c: Coefficients, size: DailySize, threads: int) -> Rate:
@@ -172,7 +187,9 @@ def stocks_peer(c: Coefficients, size: DailySize, threads: int) -> Rate:
     place = TensorVecEnv(Prepared(stocks(size.recorded, c.environments, 1), network), c.environments, (WIDTH,))
     place.action_space = gymnasium.spaces.Box(-1.0, 1.0, (STOCKS,), np.float32)
     policy = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": nn.ReLU}
-    return _speed(PPO("MlpPolicy", place, policy_kwargs=policy, seed=1, device="cpu", **_named(c)), size.windows)
+    return _speed(
+        PPO("MlpPolicy", place, policy_kwargs=policy, seed=1, device="cpu", **_named(c)), size.windows, size.cap_s
+    )
 
 
 class SameEncoder(BaseFeaturesExtractor):
@@ -200,4 +217,4 @@ def funds_peer(c: Coefficients, size: DailySize, threads: int) -> Rate:
     }
     place = TensorVecEnv(funds(size.recorded, c.environments, 1), c.environments, (64,), 16)
     model = RecurrentPPO("MlpLstmPolicy", place, policy_kwargs=policy, seed=1, device="cpu", **_named(c))
-    return _speed(model, size.windows)
+    return _speed(model, size.windows, size.cap_s)
