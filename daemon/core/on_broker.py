@@ -202,11 +202,16 @@ def _needed(draft: Draft, order: Order) -> int | None:
 
 
 def _allowed(draft: Draft, order: Order) -> bool:
-    """True when an order that the broker does not know may be sent again: an exit always, an entry within its time."""
+    """True when an order that the broker does not know may be sent again: an exit always, an entry within its time.
+
+    After a start or a loss of news such an order is what keeps the desk unreconciled: enough is a report since then in
+    which all else agreed. It is the same order under the same name, so it cannot be there twice.
+    """
     if order.purpose == "exit":
         return True
-    risk = draft.risk
-    allowed = risk.reconciled and risk.halt is None and risk.pause is None and not risk.stopping
+    risk, broker = draft.risk, draft.broker
+    agrees = risk.reconciled or (broker.suspicion is None and broker.agreed_ns > max(broker.started_ns, broker.lost_ns))
+    allowed = agrees and risk.halt is None and risk.pause is None and not risk.stopping
     return allowed and not order.cancel_asked_ns and draft.now_ns <= order.valid_until_ns
 
 
@@ -242,6 +247,7 @@ def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
 def on_broker_lost(draft: Draft, event: BrokerLost) -> None:
     """Order news may be missing: no new risk until a report agrees again."""
     draft.risk = replace(draft.risk, reconciled=False)
+    draft.broker = replace(draft.broker, lost_ns=draft.now_ns)
     alarm(draft, "broker_lost", event.detail, once=True)
 
 

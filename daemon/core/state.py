@@ -143,6 +143,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     reported_ns: int = 0  # when the last report of the right account came
     began_ns: int = 0  # what the ledger holds from before the first report is not ours
     agreed_ns: int = 0  # when book and broker last agreed
+    lost_ns: int = 0  # when news was last lost: what agreed before may not hold
     suspicion: Suspicion | None = None
     seen: tuple[str, ...] = ()  # ids of the ledger's lines, and what was refused with what it filled, judged before
     available: dict[str, int] = {}  # contracts that the broker would let us sell, where nothing moved since it said so

@@ -28,7 +28,7 @@ def test_an_order_without_an_answer_is_looked_up_after_five_seconds_and_again_af
     assert [asked(d.tick(1, second)) for second in (5, 6, 9, 10)] == [[name], [], [], [name]]
 
 
-def test_an_order_whose_sending_was_lost_in_a_crash_is_looked_up_and_stays_unknown_while_unreconciled() -> None:
+def test_an_order_whose_sending_was_lost_in_a_crash_is_looked_up_and_sent_again_when_all_else_agrees() -> None:
     d = at_broker(account := Account())
     d.bar(0)
     first = sent(d.answer(BUY_CALL))
@@ -36,8 +36,17 @@ def test_an_order_whose_sending_was_lost_in_a_crash_is_looked_up_and_stays_unkno
     name = first.client_order_id
     assert asked(d.put(account.report(d.at(1, 3)))) == [name]  # it does not list the order
     assert (d.order(name).status, d.state.risk.reconciled) == (SUBMITTED, False)
-    d.put(ev.OrderMissing(d.at(1, 5), name))
-    assert (d.order(name).status, resent(d.effects)) == (UNKNOWN, [(name, 9)])  # no new risk while unreconciled
+    again = resent(d.put(ev.OrderMissing(d.at(1, 5), name)))
+    assert (d.order(name).status, again) == (SUBMITTED, [(name, 9)])
+
+
+def test_an_order_whose_sending_was_lost_in_a_crash_stays_unknown_before_the_broker_was_heard() -> None:
+    d = at_broker(Account())
+    d.bar(0)
+    name = sent(d.answer(BUY_CALL)).client_order_id
+    d.put(ev.RunStarted(d.at(1, 1), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
+    assert resent(d.put(ev.OrderMissing(d.at(1, 5), name))) == []
+    assert d.order(name).status == UNKNOWN
 
 
 def test_an_order_that_a_report_does_not_list_is_asked_for_once_and_only_when_it_was_sent_before_it() -> None:

@@ -61,6 +61,30 @@ def test_a_missing_entry_is_not_sent_again_where_new_risk_is_not_wanted_and_coun
     assert (d.order(name).status, d.order(name).remaining) == (UNKNOWN, 9)
 
 
+@pytest.mark.parametrize(("report_s", "times"), [(None, 0), (5, 0), (7, 1)])
+def test_after_a_loss_of_news_a_missing_entry_is_sent_again_once_all_else_agreed_since_then(
+    report_s: int | None, times: int
+) -> None:
+    d = at_broker(account := Account())
+    name = lost(d)
+    if report_s == 5:
+        d.put(account.report(d.at(1, 5)))
+    d.put(ev.BrokerLost(d.at(1, 6), "the stream ended"))
+    if report_s == 7:
+        d.put(account.report(d.at(1, 7)))
+        assert not d.state.risk.reconciled  # because of the very order that nobody knows
+    assert resent(d.put(ev.OrderMissing(d.at(1, 8), name))) == [(name, 9)] * times
+
+
+def test_a_report_that_differs_sends_no_missing_entry_again() -> None:
+    d = at_broker(account := Account())
+    name = lost(d)
+    d.put(ev.BrokerLost(d.at(1, 6), "the stream ended"))
+    account.cash -= 500
+    d.put(account.report(d.at(1, 7)))
+    assert resent(d.put(ev.OrderMissing(d.at(1, 8), name))) == []
+
+
 def test_a_missing_entry_past_its_time_stays_unknown_until_its_session_is_over_and_then_lapses() -> None:
     d = at_broker(account := Account())
     name = lost(d)
