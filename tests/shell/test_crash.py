@@ -18,6 +18,7 @@ import pytest
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
 from tests.shell.desk_run import Crash, Desk, chained, table, tape_rows, verified, write_tape
 
+CRASHES_EACH = 50  # at least, at each boundary
 CRASHES = 1000
 BOUNDARIES = ("before step", "after step", "before commit", "after commit", "before release")
 
@@ -77,7 +78,7 @@ def test_a_thousand_crashes_lose_no_fill_and_send_no_order_twice(
     draw = random.Random(seed)
     crashes: Counter[str] = Counter()
     passes = 0
-    while crashes.total() < CRASHES or set(crashes) != set(BOUNDARIES):
+    while crashes.total() < CRASHES or min(crashes[name] for name in BOUNDARIES) < CRASHES_EACH:
         path = tmp_path / f"pass{passes}"
         passes += 1
         outside = Broker() if draw.random() < 0.5 else None
@@ -106,4 +107,3 @@ def test_a_thousand_crashes_lose_no_fill_and_send_no_order_twice(
             assert set(sent) <= {order[0] for order in orders}
         shutil.rmtree(path)
     print(f"{crashes.total()} crashes in {passes} passes: {dict(crashes)}; {len(orders)} orders, {len(fills)} fills")
-    assert all(crashes[name] >= 50 for name in BOUNDARIES)

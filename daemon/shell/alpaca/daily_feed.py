@@ -220,7 +220,7 @@ class DailyFeed:
             return (), ""
         try:
             running = await self._history.running(session, self._clock.now_ns())
-            await self._quotes.tell(self._symbols)
+            await self._quotes.ask(self._symbols)
         except RestError as error:
             return (), f"the running bars could not be fetched: {error}"
         missing = len(self._symbols) - len(running)

@@ -58,7 +58,7 @@ class ShareQuotes:
             self._attended = symbols
             self._changed.set()
 
-    async def tell(self, symbols: Iterable[str]) -> None:
+    async def ask(self, symbols: Iterable[str]) -> None:
         """Ask for the newest quotes of these and put what came. Raises RestError."""
         asked = tuple(symbols)
         raw: dict[str, Raw] = {}
@@ -102,7 +102,7 @@ class ShareQuotes:
     async def _told_or_failed(self, symbols: list[str]) -> None:
         """An outage is told once."""
         try:
-            await self.tell(symbols)
+            await self.ask(symbols)
         except RestError as error:
             if not self._failing:
                 self._tell("quotes_unavailable", symbols=symbols, problem=str(error))

@@ -302,6 +302,6 @@ async def test_quotes_without_sides_crossed_or_unreadable_are_left_out() -> None
         "QQQ": {"bp": 101, "ap": 100, "t": told},
         "IWM": {"bp": "x", "ap": 100, "t": told},
     }
-    await played.quotes.tell(SYMBOLS)
+    await played.quotes.ask(SYMBOLS)
     assert played.events == []
     assert played.quotes.counts == {"quotes": 0, "quotes_bad": 3}
