@@ -5,8 +5,8 @@ One question and one basket for each date, whatever is told how often. A bar is 
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
-from math import log
 
 import msgspec
 from msgspec.structs import replace
@@ -118,7 +118,7 @@ def _split_to_come(draft: Draft, daily: DailyStrategy, event: HistoryAdjusted) -
         return False
     before, after = both[-1]
     ratio = max(before / after, after / before)
-    return ratio >= SPLIT_RATIO and abs(log(mark / before)) < abs(log(mark / after))
+    return ratio >= SPLIT_RATIO and abs(math.log(mark / before)) < abs(math.log(mark / after))
 
 
 def on_daily_session_ended(draft: Draft, event: SessionEnded) -> None:
