@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -16,9 +17,12 @@ from rich.table import Column, Table
 
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.shell.journal import JournalReader
+from strategies.contract import DailySpec
 from strategies.registry import strategy as strategy_named
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
+OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "action")  # columns that a person looks at first
+COLUMNS = 6  # side by side
 _TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
 
 
@@ -62,7 +66,9 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
     spec = strategy_named(reader.meta()["strategy"]).spec
     for row in rows:
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
-        if row["row"]:
+        if row["row"] and isinstance(spec, DailySpec):
+            _explain_symbols(row, spec, console)
+        elif row["row"]:
             values = np.frombuffer(row["row"], dtype="<f4").tolist()
             console.print(
                 _table(
@@ -79,11 +85,9 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
                 highlight=False,
             )
         elif row["logits"]:
-            values = json.loads(row["logits"])
-            told = [(name, f"{value:+.4f}") for name, value in zip(spec.actions, values, strict=True)]
-            console.print(_table(("action", "value"), told))
             console.print(f"model {row['model']}", highlight=False)
-        console.print(f"action {row['action']}, resolved to {row['resolved']}, target {row['target'] or '-'}")
+        target = "" if isinstance(spec, DailySpec) else f", target {row['target'] or '-'}"
+        console.print(f"action {row['action']}, resolved to {row['resolved']}{target}")
         console.print(f"outcome: {row['outcome']}")
         if row["gates"]:
             verdicts = {"": "passed", None: "not put to this intent"}
@@ -95,6 +99,32 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
             )
         _explain_work(reader, row["work"], console)
     return 0
+
+
+def _explain_symbols(row: sqlite3.Row, spec: DailySpec, console: Console) -> None:
+    """A daily observation as tables with a line for each symbol, and what belongs to none in a line of its own.
+
+    Beside what was seen stand the action of a continuous policy and the shares that the basket wants to hold.
+    """
+    seen: dict[str, dict[str, float]] = {}  # column -> symbol -> value
+    alone: list[str] = []
+    for feature, value in zip(spec.features, np.frombuffer(row["row"], dtype="<f4").tolist(), strict=True):
+        name, _, symbol = feature.rpartition(" ")
+        if symbol in spec.symbols:
+            seen.setdefault(name, {})[symbol] = value
+        elif name != "reserved":
+            alone.append(f"{feature} {value:g}")
+    if spec.continuous and row["logits"]:
+        seen["action"] = dict(zip(spec.actions, json.loads(row["logits"]), strict=True))
+    goals = {leg["symbol"]: f"{leg['goal']:,}" for leg in json.loads(row["target"] or "[]")}
+    columns = list(dict.fromkeys(name for name in (*OF_THE_DESK, *seen) if name in seen))
+    for first in range(0, len(columns), COLUMNS):
+        names = columns[first : first + COLUMNS]
+        lines = [(symbol, *(f"{seen[name][symbol]:,.6g}" for name in names)) for symbol in spec.symbols]
+        if not first:
+            lines = [(*line, goals.get(line[0], "")) for line in lines]
+        console.print(_table(("symbol", *names, *(("to hold",) if not first else ())), lines))
+    console.print(" · ".join(alone), highlight=False)
 
 
 def _explain_work(reader: JournalReader, work: str | None, console: Console) -> None:
