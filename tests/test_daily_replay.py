@@ -217,6 +217,23 @@ def test_killed_in_the_middle_of_a_basket_it_ends_where_nobody_disturbed_it(stag
         assert told[key] == expected[key], key
     assert read_models(state_dir) == read_models(undisturbed)
     assert verified(state_dir).difference == ""
+    assert_every_leg_is_shown(state_dir, tmp_path)
+
+
+def assert_every_leg_is_shown(state_dir: Path, folder: Path) -> None:
+    """The last decision is explained with a line for each stock: what it closed at, and what the basket wants of it."""
+    row = table(state_dir, "decisions")[-1]
+    target = next(json.loads(cell) for cell in row if isinstance(cell, str) and cell.startswith('[{"symbol"'))
+    explained = rltraderctl("decisions", "--bar", str(row[2]), "--state-dir", state_dir, cwd=folder).stdout
+    first = {
+        cells[0]: cells
+        for line in explained.splitlines()[:55]  # the first of three tables
+        if len(cells := [cell.strip() for cell in line.strip("│").split("│")]) > 2
+    }
+    assert set(daily_rebalancer.SYMBOLS) <= set(first)
+    for leg in target:
+        assert first[leg["symbol"]][-1] == f"{leg['goal']:,}"
+    assert "weekday" in explained
 
 
 def test_without_bars_a_daily_desk_plays_the_made_up_daily_tape(stage: Stage, tmp_path: Path) -> None:
