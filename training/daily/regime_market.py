@@ -15,6 +15,7 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.regime_switcher import DRAWDOWN, EPISODE, HOLD, PORTFOLIO_RETURN, PRICES, REGIMES, VOLATILITIES, WIDTH
+from training.daily.market_state import packed, unpack
 from training.daily.rebalancer_market import FILLS
 from training.daily.table import DailyTable
 from training.draws import uniform
@@ -237,8 +238,7 @@ class RegimeMarket:
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
-        state: dict[str, Any] = {name.strip("_"): getattr(self, name).clone() for name in _CHANGING}
-        return state | {"seed": self._seed, "first": self._first, "last": self._last}
+        return packed(vars(self), _CHANGING)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict` of a market with the same arguments, on whatever device.
@@ -246,10 +246,4 @@ class RegimeMarket:
         Raises:
             ValueError: the state is of another number of environments or another span.
         """
-        wanted = {"environments": self._count, "first": self._first, "last": self._last}
-        found = {"environments": state["equity"].shape[0], "first": state["first"], "last": state["last"]}
-        if wanted != found:
-            raise ValueError(f"the market's state is of {found}, this one has {wanted}: give the same file and count")
-        self._seed = int(state["seed"])
-        for name in _CHANGING:
-            setattr(self, name, state[name.strip("_")].to(self.device, copy=True))
+        unpack(vars(self), _CHANGING, state)
