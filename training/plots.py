@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 NARROW, WIDE = 340, 780
 TEXT = 11.0  # px, as in the style sheet
-LETTER = 5.9  # px, a generous mean width at that size
+LETTER, CAPITAL = 5.9, 8.2  # px, generous mean widths at that size
 
 Point = tuple[float, float]
 Show = Callable[[float], str]
@@ -51,6 +51,11 @@ class Strip(NamedTuple):
     values: Sequence[float]
     chosen: int | None
     middle: tuple[float, float, float] | None  # value, low, high
+
+
+def width_of(text: str) -> float:
+    """About how many pixels wide a text is, rather too many than too few."""
+    return sum(CAPITAL if letter.isupper() or letter == "_" else LETTER for letter in text)
 
 
 def percent(value: float) -> str:
@@ -148,7 +153,7 @@ def equity(curves: Sequence[Curve], band: Band | None, folds: Sequence[tuple[flo
     spread += [value for row in (band.points if band else ()) for value in row[1:]]
     labels = [curve.label for curve in curves] + ([band.label] if band else [])
     last = max(point[0] for curve in curves for point in curve.points)
-    right = 10 + LETTER * max(len(label) for label in labels)
+    right = 10 + max(map(width_of, labels))
     plane = _Plane((0.0, last), _padded(spread), width, 300 if width > NARROW else 260, right=right, bottom=22)
     parts = plane.y_axis(percent)
     for index, (at, label) in enumerate(folds):
@@ -156,7 +161,7 @@ def equity(curves: Sequence[Curve], band: Band | None, folds: Sequence[tuple[flo
         ahead = plane.px(folds[index + 1][0]) if index + 1 < len(folds) else plane.edge
         if index:
             parts.append(_line(x, plane.top, x, plane.floor, "fold"))
-        if ahead - x > LETTER * len(label):
+        if ahead - x > width_of(label):
             parts.append(_text(x + 3, plane.floor + 14, label))
     ends: list[tuple[float, str, str]] = []
     if band:
@@ -176,7 +181,7 @@ def equity(curves: Sequence[Curve], band: Band | None, folds: Sequence[tuple[flo
 def intervals(rows: Sequence[Span], show: Show, label: str, name: str) -> str:
     """One line for each row: its value as a dot, its interval as a bar, on a common axis with a line at zero."""
     known = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
-    left = 10 + LETTER * max(len(row.label) for row in rows)
+    left = 10 + max(width_of(row.label) for row in rows)
     height = 44 + 26 * len(rows)
     plane = _Plane(_padded([*known, 0.0]), (0.0, 1.0), NARROW, height, left=left, right=16, top=4)
     parts = plane.x_axis(show, label, grid=True, zero=True)
@@ -192,7 +197,7 @@ def intervals(rows: Sequence[Span], show: Show, label: str, name: str) -> str:
 def strips(rows: Sequence[Strip], label: str, name: str) -> str:
     """Dots of each row along one axis, the chosen one larger; a row's middle is a bar with a tick."""
     known = [value for row in rows for value in (*row.values, *(row.middle or ()))]
-    left = 10 + LETTER * max(len(row.label) for row in rows)
+    left = 10 + max(width_of(row.label) for row in rows)
     plane = _Plane(_padded([*known, 0.0]), (0.0, 1.0), NARROW, 44 + 30 * len(rows), left=left, right=16, top=4)
     parts = plane.x_axis(percent, label, grid=True, zero=True)
     for index, row in enumerate(rows):
@@ -263,7 +268,7 @@ def learning(thin: Sequence[Sequence[Point]], median: Sequence[Point], show: Sho
 
 def bars(rows: Sequence[tuple[str, int]], name: str) -> str:
     """Counts as horizontal bars with their number at the end."""
-    left = 10 + LETTER * max(len(label) for label, _ in rows)
+    left = 10 + max(width_of(label) for label, _ in rows)
     most = max(count for _, count in rows)
     plane = _Plane((0.0, float(most)), (0.0, 1.0), NARROW, 8 + 22 * len(rows), left=left, right=52)
     parts = []

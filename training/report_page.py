@@ -65,7 +65,7 @@ def _claims(study: Study, f: Findings) -> list[tuple[str, str, str]]:
         return []
     rows = [(escape(one.name), escape(one.claimed), escape(one.found(f, study))) for one in reference.claims]
     differs = "".join(f"<li>{escape(text)}</li>" for text in reference.differs)
-    body = table(("", "the reference claims", "found here"), rows, "numbers") + f"<ul>{differs}</ul>"
+    body = table(("", "the reference claims", "found here"), rows, "claims") + f"<ul>{differs}</ul>"
     return [("claims", "Beside what the reference claims", body)]
 
 

@@ -66,7 +66,7 @@ def result_section(f: Findings) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in cautions if note)
     missing = "" if f.baselines else paragraph("No baseline was played, so there is nothing to compare with.")
     return (
-        table(("", *(line.name for line in lines)), rows, "numbers first")
+        table(("", *(line.name for line in lines)), rows, f"numbers first{' many' * (len(lines) > 5)}")
         + missing
         + f'<div class="figures">{chart}<div class="words">'
         + (f"<h3>The policy against each, session by session</h3><ul>{ahead}</ul>" if ahead else "")
@@ -164,7 +164,7 @@ def folds_section(f: Findings) -> str:
     return (
         table(("fold", "train", "validate", "test", "weekdays left out"), spans, "numbers folds")
         + paragraph(gaps)
-        + table(head, earned, "numbers folds")
+        + table(head, earned, f"numbers folds{' many' * (len(names) > 4)}")
         + paragraph(text)
     )
 
