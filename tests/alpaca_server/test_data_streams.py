@@ -72,7 +72,7 @@ async def test_daily_bars_grow_with_every_minute() -> None:
 
 
 async def test_a_minutes_quotes_follow_open_low_high_and_close_of_a_rising_bar() -> None:
-    async with serving(start_s=-1, rate=30) as server:  # slow: a point that is overdue is left out
+    async with serving(start_s=-60, rate=30) as server:  # early and slow: a point that is overdue is left out
         stream, heard = stock_stream(server, raw=True), Heard()
         stream.subscribe_quotes(heard.handler, "SPY")
         async with running(stream):

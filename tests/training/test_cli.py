@@ -260,6 +260,7 @@ def test_who_presses_ctrl_c_before_a_run_has_begun_sees_one_line(
                 if released.wait(3):
                     break
 
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are born deaf to it
     released = threading.Event()
     presser = threading.Thread(target=press)
     presser.start()
@@ -267,4 +268,5 @@ def test_who_presses_ctrl_c_before_a_run_has_begun_sees_one_line(
     code = main([*given, "--coefficients", str(tmp_path / "coefficients.json")])
     released.set()
     presser.join()
+    signal.signal(signal.SIGINT, heard)
     assert (code, capsys.readouterr().err) == (130, "train-and-export: stopped; give the same command again to go on\n")
