@@ -45,12 +45,12 @@ def test_the_shipped_configuration_runs_with_addresses_from_the_environment(
         played.daemons.append(daemon)
         played.until_true(lambda: len(played.told("stream_up")) == 2, "both data streams are up")
         played.until_true(lambda: len(played.journaled("PolicyAnswered")) > 3, "the shipped policy answers")
+        played.until_true(lambda: played.books().state.risk.reconciled, "book and broker agree")
         daemon.terminate()
         assert daemon.wait(30) == 0, played.log()[-2000:]
         started = played.told("run_started")[0]
         assert (started["desk"], started["mode"]) == ("paper-1", "paper")
         assert {line["url"].rsplit("/", 1)[1] for line in played.told("stream_up")} == {"sip", "opra"}
-        assert played.books().state.risk.reconciled
 
 
 def test_status_is_told_beside_the_running_daemon(
