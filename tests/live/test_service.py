@@ -51,6 +51,7 @@ def test_the_shipped_configuration_runs_with_addresses_from_the_environment(
         started = played.told("run_started")[0]
         assert (started["desk"], started["mode"]) == ("paper-1", "paper")
         assert {line["url"].rsplit("/", 1)[1] for line in played.told("stream_up")} == {"sip", "opra"}
+        assert played.books().state.risk.reconciled
 
 
 def test_status_is_told_beside_the_running_daemon(
