@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ from daemon.shell.tape import (
     check_calendar,
     new_york_days,
     of_others,
-    read_too_far,
+    resumed,
     utc_told,
 )
 from daemon.shell.tape_file import TapeError, TapeFile
@@ -162,11 +161,7 @@ class DailyTapeSource:
     def __iter__(self) -> Iterator[Event]:
         """Feed events from the first that was not journaled. Each call reads the file anew."""
         self.counts = TapeCounts()
-        events = self._events()
-        skipped = sum(1 for _ in islice(events, self._skip))
-        if skipped < self._skip:
-            raise read_too_far(self._path, self._skip, skipped)
-        yield from events
+        yield from resumed(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:
         info, counts = self._info, self.counts

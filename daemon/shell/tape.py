@@ -173,11 +173,7 @@ class TapeSource:
     def __iter__(self) -> Iterator[Event]:
         """Feed events from the first that was not journaled. Each call reads the file anew."""
         self.counts = TapeCounts()
-        events = self._events()
-        skipped = sum(1 for _ in islice(events, self._skip))
-        if skipped < self._skip:
-            raise read_too_far(self._path, self._skip, skipped)
-        yield from events
+        yield from resumed(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:
         symbols, counts, step_ns = self._info.symbols, self.counts, self._info.interval_s * _SECOND_NS
@@ -260,12 +256,15 @@ def of_others(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> Ta
     return TapeError(f"{path}: no row of {wanted}; found {found}: pass a tape of the strategy's symbols")
 
 
-def read_too_far(path: Path, journaled: int, found: int) -> TapeError:
-    """The error of a tape that has fewer events than were journaled from it."""
-    return TapeError(
-        f"{path}: the journal holds {journaled} feed events, the tape has {found}: resume with the "
-        f"tape the journal was written from, or start with a fresh state directory"
-    )
+def resumed(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:
+    """The events after the first `skip`, which were journaled. Raises TapeError when there are fewer."""
+    skipped = sum(1 for _ in islice(events, skip))
+    if skipped < skip:
+        raise TapeError(
+            f"{path}: the journal holds {skip} feed events, the tape has {skipped}: resume with the "
+            f"tape the journal was written from, or start with a fresh state directory"
+        )
+    yield from events
 
 
 def utc_told(time_ns: int) -> str:
