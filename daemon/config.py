@@ -42,7 +42,9 @@ EXIT_CODE = 2
 DEFAULT_CONFIG = Path("config.toml")
 
 STRATEGY_DEFAULT, FILE, FILE_STRATEGY, ENVIRONMENT, COMMAND_LINE = range(5)  # who wins, the last one first
-NOT_OF_A_STRATEGY = frozenset(("desk", "paths", "alpaca", "clock", "service", "log", "journal"))
+NOT_OF_A_STRATEGY = frozenset(
+    ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
+)
 
 KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word

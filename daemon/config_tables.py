@@ -47,6 +47,9 @@ class Policy:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     version: _Name = "current"
+    poll_s: Annotated[int, Ge(0)] = 30
+    public_key: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9+/]{43}=)?$")] = ""
+    shadow: Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9._-]{0,39})?$")] = ""
     provider: Literal["auto", "cuda", "cpu"] = "auto"
     threads: _Positive = 1
 
@@ -113,6 +116,64 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """The local command socket in the state directory."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Mqtt:
+    """Telemetry to, and signed commands from, an MQTT 5 broker."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: Annotated[int, Ge(1), Le(65535)] = 8883
+    tls: bool = True
+    ca_file: str = ""
+    username: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{0,100}$")] = ""
+    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}(/[A-Za-z0-9_-]{1,40}){0,4}$")] = "rltrader"
+    queue: _Positive = 10_000
+    keepalive_s: Annotated[int, Ge(5), Le(600)] = 30
+    commands: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Prometheus metrics on this machine's loopback address."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    enabled: bool = False
+    port: Annotated[int, Ge(1), Le(65535)] = 9464
+
+
+@dataclass(frozen=True, slots=True)
+class Alarms:
+    """What is run for each alarm, and how often at most."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    command: tuple[str, ...] = ()
+    per_minute: Annotated[int, Ge(1), Le(600)] = 6
+    timeout_s: _Seconds = 10.0
+    wal_mib: _Positive = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far live features and actions may be from those of the training."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    every_min: Annotated[int, Ge(0)] = 60
+    window: _Positive = 2000
+    least: _Positive = 500
+    feature_psi_max: Annotated[float, Gt(0)] = 0.25
+    action_psi_max: Annotated[float, Gt(0)] = 0.25
+    pause: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is logged, and how it looks."""
 
@@ -135,6 +196,11 @@ class Settings(BaseModel):
     clock: Clock = Field(default_factory=Clock)
     service: Service = Field(default_factory=Service)
     log: Log = Field(default_factory=Log)
+    control: Control = Field(default_factory=Control)
+    mqtt: Mqtt = Field(default_factory=Mqtt)
+    metrics: Metrics = Field(default_factory=Metrics)
+    alarms: Alarms = Field(default_factory=Alarms)
+    drift: Drift = Field(default_factory=Drift)
     sizing: Sizing = Field(default_factory=Sizing)
     contracts: Contracts = Field(default_factory=Contracts)
     execution: Execution = Field(default_factory=Execution)

@@ -190,6 +190,11 @@ class DailyRebalancer:
         return SPEC
 
     @property
+    def keeps_memory(self) -> bool:
+        """No: it has none."""
+        return False
+
+    @property
     def state_type(self) -> type[RebalancerState]:
         """The type to decode a journaled state with."""
         return RebalancerState

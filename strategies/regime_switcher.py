@@ -178,6 +178,11 @@ class RegimeSwitcher:
         return SPEC
 
     @property
+    def keeps_memory(self) -> bool:
+        """No: what one version's GRU remembers means nothing to other weights."""
+        return False
+
+    @property
     def state_type(self) -> type[RegimeState]:
         """The type to decode a journaled state with."""
         return RegimeState

@@ -376,6 +376,61 @@ class StopRequested(Event, frozen=True, tag=True):
     flatten: bool
 
 
+class ReloadRequested(Event, frozen=True, tag=True):
+    """Look at the model store now. What comes of it is `ModelPromoted`, `CandidateRefused` or nothing."""
+
+    reason: str
+    who: str
+
+
+class StatusRequested(Event, frozen=True, tag=True):
+    """Somebody asked over the network what the desk is; it changes nothing."""
+
+    reason: str
+    who: str
+
+
+class CommandRefused(Event, frozen=True, tag=True):
+    """A command came that is not signed, not in time, repeated or unreadable. It was not carried out."""
+
+    channel: str  # where it came from
+    reason: str
+
+
+class ModelPromoted(Event, frozen=True, tag=True):
+    """A verified version answers from here on, in the place of `previous`. Promoted or not says the model itself."""
+
+    version: str
+    digest: str
+    promoted: bool
+    feed: str
+    previous: str
+
+
+class CandidateRefused(Event, frozen=True, tag=True):
+    """A version that was to run, or to answer beside, failed a check; what ran before goes on."""
+
+    version: str
+    reason: str
+
+
+class ShadowAnswered(Event, frozen=True, tag=True):
+    """What a candidate answered to the question of `decision`, beside the live model. Nothing is ordered for it."""
+
+    decision: int
+    logits: tuple[float, ...]
+    hidden: bytes
+    model: str
+
+
+class ShadowFailed(Event, frozen=True, tag=True):
+    """A candidate gave no usable answer to the question of `decision`."""
+
+    decision: int
+    reason: str
+    model: str
+
+
 class TroubleNoticed(Event, frozen=True, tag=True):
     """The shell noticed something that a person must know. `name` has a heading in docs/OPERATIONS.md."""
 
@@ -420,6 +475,13 @@ AnyEvent = (
     | PauseRequested
     | FlattenRequested
     | StopRequested
+    | ReloadRequested
+    | StatusRequested
+    | CommandRefused
+    | ModelPromoted
+    | CandidateRefused
+    | ShadowAnswered
+    | ShadowFailed
     | TroubleNoticed
 )
 

@@ -228,7 +228,8 @@ def on_rebalance_due(draft: Draft, event: RebalanceDue) -> None:
     draft.decision += 1
     valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
     draft.ask = Ask(draft.decision, draft.session.last_bar_ns, valid_until, observation.data)
-    if draft.model is not None and draft.basket.memory_of not in ("", draft.model.version):
+    foreign = draft.model is not None and draft.basket.memory_of not in ("", draft.model.version)
+    if foreign and not _daily(draft).keeps_memory:
         observation = Observation(observation.data, observation.shape)  # other weights' memory means nothing to these
     draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
 

@@ -87,5 +87,23 @@ class EquityRow(msgspec.Struct, frozen=True, gc=False):
     max_drawdown: float
 
 
-Row = DecisionRow | OrderRow | FillRow | EquityRow
-ROW_TYPES: tuple[type[DecisionRow | OrderRow | FillRow | EquityRow], ...] = (DecisionRow, OrderRow, FillRow, EquityRow)
+class ShadowRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What a candidate answered to a decision's observation, read as the live answer is; nothing was ordered."""
+
+    TABLE: ClassVar[str] = "shadows"
+    KEY: ClassVar[int] = 2
+
+    decision: int
+    model: str
+    bar_ns: int
+    time_ns: int
+    action: str | None = None  # as chosen
+    confidence: float | None = None
+    probabilities: str | None = None  # JSON array
+    logits: str | None = None  # JSON array
+    target: str | None = None  # JSON: what it would hold in the desk's place
+    problem: str = ""  # why there is no answer
+
+
+Row = DecisionRow | OrderRow | FillRow | EquityRow | ShadowRow
+ROW_TYPES: tuple[type[Row], ...] = (DecisionRow, OrderRow, FillRow, EquityRow, ShadowRow)

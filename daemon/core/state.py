@@ -173,6 +173,13 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     memory_of: str = ""  # version of the model whose answer a recurrent policy's memory is, "" for none
 
 
+class ShadowState(msgspec.Struct, frozen=True, gc=False):
+    """The memory of the recurrent candidate that answers beside the live model."""
+
+    model: str = ""  # version whose memory it is, "" for none
+    hidden: bytes = b""
+
+
 class Ask(msgspec.Struct, frozen=True, gc=False):
     """The question that is open at the policy; `row` is its newest feature row as float32 bytes."""
 
@@ -222,6 +229,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     broker: BrokerState = BrokerState()
     marks: dict[str, Decimal] = {}  # a daily desk's last known price of each share, USD
     basket: BasketState = BasketState()
+    shadow: ShadowState = ShadowState()
 
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state: it decides what comes first
@@ -269,6 +277,7 @@ class Draft:
         "risk",
         "seq",
         "session",
+        "shadow",
         "stats",
         "strategy",
         "trading",
@@ -303,6 +312,7 @@ class Draft:
         self.broker = state.broker
         self.marks = state.marks
         self.basket = state.basket
+        self.shadow = state.shadow
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
 
@@ -332,6 +342,7 @@ class Draft:
             self.broker,
             self.marks,
             self.basket,
+            self.shadow,
         )
 
     @property

@@ -51,6 +51,7 @@ from daemon.core.on_market import (
     risked_symbols,
 )
 from daemon.core.on_policy import expire_ask, on_policy_answered, on_policy_failed
+from daemon.core.on_shadow import on_shadow_answered, on_shadow_failed
 from daemon.core.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.records import Row
 from daemon.core.share_orders import drive_shares
@@ -60,8 +61,9 @@ from strategies.contract import DailyStrategy, Strategy
 Handler = Callable[[Draft, Any], None]
 _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
-_QUIET = _STARTUP | {ev.BarClosed}
-"""Events after which orders do not move: a bar's fills and quotes follow it, and a restart must change nothing."""
+_QUIET = _STARTUP | {ev.BarClosed, ev.ShadowAnswered, ev.ShadowFailed}
+"""Events after which orders do not move: a bar's fills and quotes follow it, a restart must change nothing, and a
+candidate may move nothing at all."""
 _QUIET_DAILY = _QUIET | {ev.PricesPrinted, ev.RebalanceDue, ev.OrderFilled, *HAPPENED}
 """A daily desk's: one print fills many orders, and what these are told to do next takes the news of all of them."""
 
@@ -174,12 +176,24 @@ def _on_stop(draft: Draft, event: ev.StopRequested) -> None:
     cancel_entries(draft)
 
 
+def _on_model_promoted(draft: Draft, event: ev.ModelPromoted) -> None:
+    draft.model = Model(event.version, event.promoted, event.feed)
+
+
+def _on_candidate_refused(draft: Draft, event: ev.CandidateRefused) -> None:
+    alarm(draft, "candidate_refused", f"{event.version}: {event.reason}")
+
+
+def _on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:
+    alarm(draft, "command_refused", f"{event.channel}: {event.reason}")
+
+
 def _on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
     alarm(draft, event.name, event.detail, once=True)
 
 
 def _on_nothing(_: Draft, __: ev.Event) -> None:
-    """What means something to the other kind of desk alone."""
+    """What means something to the other kind of desk alone, or to the shell."""
 
 
 HANDLERS: dict[type[ev.Event], Handler] = {
@@ -206,6 +220,12 @@ HANDLERS: dict[type[ev.Event], Handler] = {
     ev.FlattenRequested: _on_flatten,
     ev.StopRequested: _on_stop,
     ev.TroubleNoticed: _on_trouble,
+    ev.CommandRefused: _on_command_refused,
+    ev.ModelPromoted: _on_model_promoted,
+    ev.CandidateRefused: _on_candidate_refused,
+    ev.ShadowAnswered: on_shadow_answered,
+    ev.ShadowFailed: on_shadow_failed,
+    **dict.fromkeys((ev.ReloadRequested, ev.StatusRequested), _on_nothing),
     ev.OrderFound: on_order_found,
     ev.OrderMissing: on_order_missing,
     ev.TradeCorrected: on_trade_corrected,

@@ -11,7 +11,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,10 +24,12 @@ from daemon.core.events import (
     PolicyFailed,
     RunStarted,
     SessionEnded,
+    ShadowAnswered,
+    ShadowFailed,
 )
 from daemon.core.machine import Machine
 from daemon.core.paper_state import broker_snapshot
-from daemon.core.state import digest
+from daemon.core.state import State, digest
 from daemon.core.step import Step
 from daemon.shell.journal import Batch, Chain, Entry, decode_event, encode_effects
 from daemon.shell.latency import Latency
@@ -42,6 +44,12 @@ class Policy(Protocol):
     """Answers a question at once; a failure is an event too, never an exception."""
 
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed: ...
+
+
+class Beside(Protocol):
+    """Answers beside the policy, for the record alone; None while no candidate is there. Never raises."""
+
+    def beside(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed | None: ...
 
 
 class Source(Protocol):
@@ -79,6 +87,7 @@ class Engine:
         snapshot_events: int,
         observe: Callable[[Event, Step], None],
         outside: Outside | None = None,
+        beside: Beside | None = None,
         boundary: Callable[[str], None] | None = None,
     ) -> None:
         self.machine: Machine = recovered.machine
@@ -91,6 +100,7 @@ class Engine:
         self._source = source
         self._outside = outside
         self._observe = observe
+        self._beside = beside
         self._boundary = boundary
         self._raised: tuple[Event, Exception] | None = None
         self._leaving: tuple[Event, Step] | None = None
@@ -104,6 +114,8 @@ class Engine:
         self._session_over = False
         self._bar_clock = 0
         self._turn = 0
+        self._handed = 0  # the newest row that the writer was given
+        self._handed_over = asyncio.Event()
         self._ending = ""
         self.started = asyncio.Event()
 
@@ -155,6 +167,18 @@ class Engine:
     def snapshot_soon(self) -> None:
         """Write a snapshot before the next event from outside."""
         self._session_over, self._snapshot_seq = True, -self._snapshot_events
+
+    @property
+    def last_row(self) -> int:
+        """The journal's row of the event that was stepped last."""
+        return self._chain.next_id - 1
+
+    async def kept(self, row: int) -> None:
+        """Return when this row is durable. Raises WriteFailed."""
+        while self._handed < row:
+            self._handed_over.clear()
+            await self._handed_over.wait()
+        await self._writer.beat()
 
     def state_digest(self) -> str:
         """SHA-256 of the state."""
@@ -225,6 +249,11 @@ class Engine:
                 due = take(self._policy.answer(caused, self.machine.state.now_ns))
                 if self._bar_clock:
                     self.latency.add(time.perf_counter_ns() - self._bar_clock)
+                if self._beside is not None:
+                    if due:
+                        await self._settle()  # what the answer asked for leaves first
+                    said = self._beside.beside(caused, self.machine.state)
+                    due = said is not None and take(said)
             else:
                 due = take(caused)
             if due:
@@ -263,6 +292,9 @@ class Engine:
         if self._boundary is not None:
             self._boundary("before commit")
         await self._writer.write(batch)
+        if batch.entries:
+            self._handed = batch.entries[-1].id
+            self._handed_over.set()
         if self._boundary is not None:
             self._boundary("after commit")
 

@@ -219,6 +219,8 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._db = _connect(path, read_only=False)
+        for table in READ_MODELS.values():  # those that came after this journal was made
+            self._db.execute(table.create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, str]) -> Journal:

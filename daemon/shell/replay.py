@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator
 
 from daemon.core.events import Event
@@ -12,39 +14,44 @@ from daemon.core.events import Event
 class ReplaySource:
     """Gives the tape's events. With `speed` N an event waits until its time has come, N times as fast as it happened.
 
-    `stop` ends the waiting and the source.
+    What an operator puts in comes before the tape's next event. `stop` ends the waiting and the source.
     """
 
     def __init__(self, events: Iterator[Event], speed: float | None) -> None:
         self._events = events
         self._speed = speed
-        self._stopped = asyncio.Event()
+        self._stopped = False
+        self._woken = asyncio.Event()
+        self._put: deque[Event] = deque()
         self._origin: tuple[int, float] | None = None
         self._held: Event | None = None  # read, and its time has not come
 
+    def put(self, event: Event) -> None:
+        """Let an event of the operator in. Used on the event loop's thread alone."""
+        self._put.append(event)
+        self._woken.set()
+
     def poll(self) -> Event | None:
         """The next event if its time has come, else None; without a speed every event's has."""
+        if self._put:
+            return self._put.popleft()
+        if self._stopped and self._speed is not None:
+            return None
         event, self._held = self._held if self._held is not None else next(self._events, None), None
-        if event is None or self._speed is None:
+        if event is None or self._speed is None or self._delay_s(event, self._speed) <= 0:
             return event
-        if self._stopped.is_set():
-            return None
-        if self._delay_s(event, self._speed) > 0:
-            self._held = event
-            return None
-        return event
+        self._held = event
+        return None
 
     async def next(self) -> Event | None:
         """The next event, waited for; None at the tape's end or after `stop`."""
-        event = self.poll()
-        if event is not None or self._held is None or self._speed is None:
-            return event
-        try:
-            await asyncio.wait_for(self._stopped.wait(), self._delay_s(self._held, self._speed))
-        except TimeoutError:
-            event, self._held = self._held, None
-            return event
-        return None
+        while True:
+            event = self.poll()
+            if event is not None or self._held is None or self._speed is None or self._stopped:
+                return event
+            self._woken.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), max(self._delay_s(self._held, self._speed), 0.0))
 
     def _delay_s(self, event: Event, speed: float) -> float:
         now = time.monotonic()
@@ -55,4 +62,5 @@ class ReplaySource:
 
     def stop(self) -> None:
         """Give nothing more."""
-        self._stopped.set()
+        self._stopped = True
+        self._woken.set()

@@ -228,6 +228,36 @@ LOG_EVENTS: dict[str, LogEvent] = {
         alarm=True,
     ),
     "ledger_line_unreadable": LogEvent("warning", ("line", "problem"), "A line of the broker's ledger was left out."),
+    # --- the operator's side
+    "command": LogEvent(
+        "info", ("command", "channel", "who", "reason", "seq"), "A command was journaled as this event and carried out."
+    ),
+    "control_listening": LogEvent("info", ("socket",), "`rltraderctl` reaches the running daemon here."),
+    "mqtt_up": LogEvent("info", ("broker", "commands"), "Telemetry flows to the broker; whether commands are taken."),
+    "mqtt_lost": LogEvent(
+        "warning", ("broker", "reason", "wait_s", "dropped"), "The broker is gone; it is tried again after the wait."
+    ),
+    "metrics_listening": LogEvent("info", ("url",), "Prometheus finds the metrics here."),
+    "model_promoted": LogEvent("info", ("version", "previous", "promoted"), "Another version answers from here on."),
+    "candidate_ready": LogEvent("info", ("version",), "This version answers beside the live one; nothing is ordered."),
+    "alarm_command_failed": LogEvent("warning", ("alarm", "problem"), "The alarm command did not end well."),
+    "drift_measured": LogEvent(
+        "info",
+        ("model", "decisions", "features_psi_max", "feature", "action_psi"),
+        "The largest population stability index of a feature, and that of the actions, against the training's.",
+    ),
+    "drift": LogEvent(
+        "warning",
+        ("model", "detail"),
+        "Features or actions are further from the training's than the limit.",
+        alarm=True,
+    ),
+    "wal_large": LogEvent(
+        "warning",
+        ("mib", "limit_mib"),
+        "The journal's write-ahead log is long: a reader holds on to an old view of it.",
+        alarm=True,
+    ),
     # --- the service
     "clock_stepped_back": LogEvent(
         "warning",

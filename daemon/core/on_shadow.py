@@ -1,0 +1,62 @@
+"""What a candidate's answer does: one row, read as the live answer is, and its memory. It never reaches an order.
+
+The strategy's decision about it is looked at and thrown away: its state, the book and the works stay as they are.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from daemon.core.events import ShadowAnswered, ShadowFailed
+from daemon.core.on_daily import daily_view
+from daemon.core.on_market import view_at
+from daemon.core.records import ShadowRow
+from daemon.core.state import Draft, ShadowState
+from strategies.contract import Answer
+
+_encode = msgspec.json.encode
+
+
+def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
+    """Record what the candidate would have chosen in the desk's place; an answer to an older question says nothing."""
+    if event.decision != draft.decision or draft.session.session is None:
+        return
+    if event.hidden:
+        draft.shadow = ShadowState(event.model, event.hidden)
+    answer = Answer(event.logits, event.hidden)
+    if draft.daily is not None:
+        _, rebalance = draft.daily.decide(draft.strategy, answer, daily_view(draft))
+        action, choice, target = rebalance.name, rebalance.choice, _encode(rebalance.basket.legs)
+    else:
+        _, decision = draft.machine.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
+        choice, target = decision.choice, _encode(decision.target)
+        action = draft.machine.spec.actions[choice.action]
+    draft.records.append(
+        ShadowRow(
+            decision=event.decision,
+            model=event.model,
+            bar_ns=draft.session.last_bar_ns,
+            time_ns=draft.now_ns,
+            action=action,
+            confidence=choice.confidence if choice is not None else None,
+            probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
+            logits=_encode(event.logits).decode(),
+            target=target.decode(),
+        )
+    )
+
+
+def on_shadow_failed(draft: Draft, event: ShadowFailed) -> None:
+    """Record that there is no answer; its memory begins anew."""
+    if event.decision != draft.decision:
+        return
+    draft.shadow = ShadowState()
+    draft.records.append(
+        ShadowRow(
+            decision=event.decision,
+            model=event.model,
+            bar_ns=draft.session.last_bar_ns,
+            time_ns=draft.now_ns,
+            problem=event.reason,
+        )
+    )

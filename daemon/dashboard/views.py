@@ -1,0 +1,298 @@
+"""What the dashboard's pages are made of: one structure for each answer of its API. The browser gets nothing else.
+
+Every number stands in the journal or follows from it by the step. Money is a number in USD for drawing, as text where it
+is read; times are seconds since 1970 UTC (float), 0 for never.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class DeskLine(msgspec.Struct, frozen=True):
+    """`GET /api/desks`: a line for each desk that this dashboard shows."""
+
+    name: str
+    strategy: str
+    mode: str
+    running: bool
+    problem: str  # why its journal cannot be read, "" where it can
+
+
+class GateLine(msgspec.Struct, frozen=True):
+    """A gate as it stands now for a new entry. `state`: passes, denies, or unknown (it needs an order to judge)."""
+
+    name: str
+    state: str
+    reason: str
+    ends: float = 0.0  # of a cooldown or a pause: when it lets through again
+
+
+class Position(msgspec.Struct, frozen=True):
+    """What is held. Prices are USD a share; `stop` and `target` 0 where the desk has none."""
+
+    symbol: str
+    quantity: int
+    entry: float
+    mark: float
+    pnl_usd: float
+    opened: float
+    stop: float = 0.0
+    target: float = 0.0
+
+
+class OpenOrder(msgspec.Struct, frozen=True):
+    """An order that works at the broker."""
+
+    client_order_id: str
+    symbol: str
+    side: int
+    quantity: int
+    filled: int
+    limit: float  # 0: market
+    status: str
+    submitted: float
+
+
+class Share(msgspec.Struct, frozen=True):
+    """An action and its probability; of a continuous policy the action's value in [-1, 1]."""
+
+    action: str
+    value: float
+
+
+class Now(msgspec.Struct, frozen=True):
+    """`GET /api/now`, and each message of `GET /api/stream`: the desk at its newest journaled event."""
+
+    desk: str
+    strategy: str
+    mode: str
+    account: str
+    running: bool
+    seq: int
+    time: float  # of the newest event, market time
+    read_at: float  # when the dashboard read it, this host's clock
+    stale: str  # why what is shown may be old or cannot be followed, "" when it is live
+    reconciled: bool
+    halt: str
+    pause: str
+    session: str
+    session_open: float
+    session_close: float
+    session_ended: bool
+    last_bar: float  # end of the newest bar
+    broker_heard: float  # when the broker last told all of itself; 0 where a paper broker plays
+    broker_lost: float  # when its news was last lost
+    model: str
+    promoted: bool
+    decision: int  # number of the newest decision, 0 for none
+    action: str
+    resolved: str
+    outcome: str
+    confidence: float
+    probabilities: tuple[Share, ...]
+    gates: tuple[GateLine, ...]
+    positions: tuple[Position, ...]
+    orders: tuple[OpenOrder, ...]
+    equity_usd: str
+    cash_usd: str
+    realized_usd: str
+    day_usd: str  # gain since the session's start
+    drawdown: float
+    alarms: tuple[Alarm, ...]  # the newest ones, newest first
+
+
+class Alarm(msgspec.Struct, frozen=True):
+    """An alarm or a halt as it was raised."""
+
+    time: float
+    name: str
+    detail: str
+
+
+class Candle(msgspec.Struct, frozen=True, array_like=True):
+    """`[start, open, high, low, close, volume]`, in JSON an array."""
+
+    time: float
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A fill on the price chart. `kind`: entry or exit."""
+
+    time: float
+    kind: str
+    side: int
+    text: str
+    decision: int
+
+
+class Price(msgspec.Struct, frozen=True):
+    """`GET /api/price?session=YYYY-MM-DD&symbol=S`: one session's bars (of a daily desk its last 250 sessions)."""
+
+    symbol: str
+    symbols: tuple[str, ...]
+    session: str
+    sessions: tuple[str, ...]  # there are, newest last
+    bars: tuple[Candle, ...]
+    marks: tuple[Mark, ...]
+
+
+class Equity(msgspec.Struct, frozen=True):
+    """`GET /api/equity`: the equity's course, at most 1,000 points, and the drawdown at each."""
+
+    times: tuple[float, ...]
+    equity: tuple[float, ...]
+    drawdown: tuple[float, ...]
+
+
+class DecisionLine(msgspec.Struct, frozen=True):
+    """A line of `GET /api/decisions?before=N&limit=50&outcome=…`, newest first."""
+
+    decision: int
+    time: float
+    bar: float
+    kind: str
+    action: str
+    resolved: str
+    confidence: float
+    outcome: str
+    denied_by: tuple[str, ...]
+    model: str
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """What happens to the chosen action's logit (of a continuous policy: its largest action) without an input.
+
+    Occlusion (Zeiler and Fergus 2014): one input at a time is replaced by `baseline`, and the change is drawn. `cells`
+    has the observation's shape, `features` the same with a feature's whole column replaced at once.
+    """
+
+    method: str  # "occlusion"
+    of: str  # which output
+    baseline: str  # what stands in an occluded input's place, in words
+    cells: tuple[tuple[float, ...], ...]
+    features: tuple[float, ...]
+
+
+class OrderLine(msgspec.Struct, frozen=True):
+    """An order that followed from a decision, with its fills as `(time, quantity, price, fees)`."""
+
+    client_order_id: str
+    symbol: str
+    side: int
+    quantity: int
+    limit: float
+    status: str
+    filled: int
+    submitted: float
+    fills: tuple[tuple[float, int, float, float], ...]
+
+
+class DecisionPage(msgspec.Struct, frozen=True):
+    """`GET /api/decision/N`: one decision completely. `rows` is the observation; of daily desks one row of all inputs.
+
+    `pending` says that observation and contributions are still being found: ask again. `missing` says why there are none.
+    """
+
+    line: DecisionLine
+    previous: int  # 0 for none
+    next: int
+    features: tuple[str, ...]
+    rows: tuple[tuple[float, ...], ...]
+    probabilities: tuple[Share, ...]
+    logits: tuple[float, ...]
+    target: str
+    gates: tuple[GateLine, ...]
+    orders: tuple[OrderLine, ...]
+    contribution: Contribution | None
+    pending: bool
+    missing: str
+    shadow: Shadowed | None
+
+
+class Shadowed(msgspec.Struct, frozen=True):
+    """What a candidate answered to the same question."""
+
+    model: str
+    action: str
+    confidence: float
+    agrees: bool
+    problem: str
+
+
+class ModelLine(msgspec.Struct, frozen=True):
+    """A version of the store."""
+
+    version: str
+    current: bool
+    candidate: bool
+    running: bool  # the desk's state says that it answers now
+    promoted: bool
+    trained_on: str
+    last_session: str
+    metrics: tuple[tuple[str, str], ...]
+    problem: str  # why it cannot be read
+
+
+class ShadowSummary(msgspec.Struct, frozen=True):
+    """A candidate beside the live model, over the decisions that both answered."""
+
+    model: str
+    decisions: int
+    agreement: float
+    confidence_live: float
+    confidence_shadow: float
+    failures: int
+
+
+class ModelsPage(msgspec.Struct, frozen=True):
+    """`GET /api/models`."""
+
+    store: str
+    versions: tuple[ModelLine, ...]
+    shadows: tuple[ShadowSummary, ...]
+    swaps: tuple[Alarm, ...]  # promotions and refusals as the journal tells them, newest first
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A limit of the risk rules beside what is used of it; `share` 0 to 1 and beyond."""
+
+    name: str
+    value: str
+    limit: str
+    share: float
+
+
+class RiskPage(msgspec.Struct, frozen=True):
+    """`GET /api/risk`."""
+
+    gates: tuple[GateLine, ...]
+    limits: tuple[Limit, ...]
+    denials: tuple[tuple[str, int], ...]  # gate and count since the journal began, most first
+    alarms: tuple[Alarm, ...]
+    commands: tuple[Alarm, ...]  # what operators asked for, newest first
+
+
+class HealthPage(msgspec.Struct, frozen=True):
+    """`GET /api/health`."""
+
+    running: bool
+    process: str
+    code: str  # digest of the deciding code of the last run
+    own_code: str  # this dashboard's
+    journal_mib: float
+    wal_mib: float
+    events: int
+    snapshots: int
+    first_event: float
+    last_event: float
+    starts: tuple[float, ...]  # newest first, at most 20
+    kinds: tuple[tuple[str, int], ...]  # events of the newest session by kind
+    rejected_bars: int
+    follow_ms: float  # how long the last look at the journal took
+    clients: int  # pages that are being told

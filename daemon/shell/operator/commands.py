@@ -1,0 +1,60 @@
+"""What an operator may ask of a running desk, whichever way the command comes: one name, one event.
+
+Pure. The list is closed and holds nothing that opens a position: `flatten` leaves positions, `halt` and `pause` stop
+new risk, `resume` lets the gates decide again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from daemon.core.events import (
+    Event,
+    FlattenRequested,
+    HaltRequested,
+    PauseRequested,
+    ReloadRequested,
+    ResumeRequested,
+    StatusRequested,
+)
+
+REASON_MOST = 500  # letters of a reason, and of a name
+NAMES = ("pause", "resume", "halt", "flatten", "reload-model", "status")
+
+
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One command: its name of `NAMES`, why, and who says so."""
+
+    name: str
+    reason: str
+    who: str
+
+
+class CommandError(ValueError):
+    """A command that cannot be carried out; the text says what was found, what is expected, and the cure."""
+
+
+def event_of(command: Command) -> Callable[[int], Event]:
+    """What makes the command's event at a time. Raises CommandError for an unknown name or an unusable reason."""
+    name, reason, who = command.name, command.reason.strip(), command.who.strip()
+    if name not in NAMES:
+        raise CommandError(f"command is {name[:40]!r}: expected one of {', '.join(NAMES)}: correct the name")
+    for what, text in (("reason", reason), ("who", who)):
+        if not text or len(text) > REASON_MOST or not text.isprintable():
+            found = f"{len(text)} letters" if text.isprintable() else "text with control characters"
+            raise CommandError(f"{what} has {found}: expected 1 to {REASON_MOST} printable ones: say it in short")
+    match name:
+        case "pause":
+            return lambda now_ns: PauseRequested(now_ns, reason, who)
+        case "resume":
+            return lambda now_ns: ResumeRequested(now_ns, reason, who)
+        case "halt":
+            return lambda now_ns: HaltRequested(now_ns, "operator", reason, who)
+        case "flatten":
+            return lambda now_ns: FlattenRequested(now_ns, reason, who)
+        case "reload-model":
+            return lambda now_ns: ReloadRequested(now_ns, reason, who)
+        case _:
+            return lambda now_ns: StatusRequested(now_ns, reason, who)

@@ -1,0 +1,97 @@
+"""What a desk is, in one small structure: what `status` answers over the socket and MQTT, and telemetry tells.
+
+Pure: a state in, a structure out. Money is USD as text, times are nanoseconds UTC.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from daemon.core.state import State
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A position: contracts or shares of `symbol`, what was paid for what is held, and the last known mark."""
+
+    symbol: str
+    quantity: int
+    cost_usd: str
+    mark_usd: str  # a share; "" where none is known
+
+
+class DeskStatus(msgspec.Struct, frozen=True):
+    """A desk after event `seq`. `halt` and `pause` "" where there is none; `paused_until_ns` 0: until resumed."""
+
+    desk: str
+    strategy: str
+    mode: str
+    account: str
+    seq: int
+    time_ns: int
+    reconciled: bool
+    halt: str
+    pause: str
+    paused_until_ns: int
+    stopping: str
+    model: str
+    model_promoted: bool
+    equity_usd: str
+    cash_usd: str
+    realized_usd: str
+    drawdown: float  # from the peak, 0 to 1
+    positions: tuple[Holding, ...]
+    orders: int  # working
+    session: str  # New York date, "" where none is known
+    session_ended: bool
+    last_bar_ns: int  # start of the newest bar, 0 for none
+    bars: int
+    decisions: int
+    fills: int
+
+
+def status_of(state: State[Any], desk: str) -> DeskStatus:
+    """The status of a desk of this name."""
+    book, risk, session = state.book, state.risk, state.session
+    pause = risk.pause
+    paused = pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns)
+    drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
+    return DeskStatus(
+        desk=desk,
+        strategy=state.identity.strategy,
+        mode=state.identity.mode,
+        account=" ".join(filter(None, (state.identity.account, state.broker.account))),
+        seq=state.seq,
+        time_ns=state.now_ns,
+        reconciled=risk.reconciled,
+        halt=f"{risk.halt.reason}: {risk.halt.detail}" if risk.halt is not None else "",
+        pause=pause.reason if paused and pause is not None else "",
+        paused_until_ns=pause.until_ns if paused and pause is not None else 0,
+        stopping=risk.stopping,
+        model=state.model.version if state.model is not None else "",
+        model_promoted=state.model is not None and state.model.promoted,
+        equity_usd=f"{book.equity:.2f}",
+        cash_usd=f"{book.cash:.2f}",
+        realized_usd=f"{book.realized:.2f}",
+        drawdown=max(drawdown, 0.0),
+        positions=tuple(
+            Holding(p.symbol, p.quantity, f"{p.cost * p.multiplier:.2f}", _mark(state, p.symbol))
+            for p in book.positions.values()
+        ),
+        orders=sum(order.working for order in state.orders.values()),
+        session=session.session.date if session.session is not None else "",
+        session_ended=session.ended,
+        last_bar_ns=session.last_bar_ns,
+        bars=state.stats.bars,
+        decisions=state.stats.decisions,
+        fills=state.stats.fills,
+    )
+
+
+def _mark(state: State[Any], symbol: str) -> str:
+    """The last known price of a share, or mid of an option's quote; "" where there is neither."""
+    mark, quote = state.marks.get(symbol), state.quotes.get(symbol)
+    if mark is not None:
+        return str(mark)
+    return str((quote.bid + quote.ask) / 2) if quote is not None and quote.ask > 0 else ""
