@@ -28,7 +28,7 @@ from daemon.core.session import new_york_text
 from daemon.desks import ROOT
 from daemon.explain import OUTCOMES, NotFound, decisions
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
-from daemon.shell.recovery import code_digest, fresh_machine, recover
+from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import StateDirError, locked_by
 from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
@@ -273,8 +273,6 @@ def _command(options: argparse.Namespace, console: Console, event: Callable[[int
 
 
 def _identity_and_rules(reader: JournalReader, meta: dict[str, str]) -> tuple[Any, Any]:
-    from daemon.wiring import first_trading, identity_of
-
     return identity_of(meta), first_trading(reader)
 
 

@@ -18,9 +18,8 @@ from rich.table import Table
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.shell.journal import FILE, JournalError, JournalReader
-from daemon.shell.recovery import code_digest, fresh_machine, recover
+from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import StateDirError, locked_by
-from daemon.wiring import first_trading, identity_of
 from strategies.registry import strategy as strategy_named
 
 ROOT = Path("/var/lib/rltrader")  # the units' state directories

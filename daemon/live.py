@@ -35,13 +35,13 @@ from daemon.shell.end_of_day import archive, disk_is_low, report_path, write_rep
 from daemon.shell.engine import Engine
 from daemon.shell.intake import Intake
 from daemon.shell.journal import FILE
-from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
+from daemon.shell.recovery import Recovered, code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.shell.service import Service
 from daemon.shell.state_dir import StateDir, locked_by, open_state_dir
 from daemon.shell.telemetry import LOG_EVENTS, Log
 from daemon.shell.writer import JournalWriter
-from daemon.wiring import GC_THRESHOLD, SWITCH_S, announce, first_trading, identity_of
+from daemon.wiring import GC_THRESHOLD, SWITCH_S, announce
 from strategies.contract import Session
 
 __all__ = ["LiveDesk", "prepare_live", "run_live"]

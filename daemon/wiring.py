@@ -23,16 +23,15 @@ import msgspec
 
 from daemon.config import Settings
 from daemon.core.events import Event, ModelVerified, RunStarted
-from daemon.core.limits import Trading
 from daemon.core.session import new_york_text
-from daemon.core.state import Identity, State, digest
+from daemon.core.state import State, digest
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.daily_tape import DailyTapeSource, check_rule, scan_daily
 from daemon.shell.engine import DIGEST_EVERY, Engine
-from daemon.shell.journal import Batch, Chain, JournalError, JournalReader, decode_event, encode_effects
+from daemon.shell.journal import Batch, Chain, JournalReader, encode_effects
 from daemon.shell.model_store import LoadedModel, check_rules, load
 from daemon.shell.policy import OnnxPolicy
-from daemon.shell.recovery import Recovered, code_digest, fresh_machine, recover
+from daemon.shell.recovery import Recovered, code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.replay import ReplaySource
 from daemon.shell.state_dir import StateDir, StateDirError, open_state_dir, peek
 from daemon.shell.summary import Summary, daily_figures, summarise
@@ -168,11 +167,6 @@ def open_replay(
     if replay.info.adjusted:
         log("prices_adjusted", tape=replay.tape.name)
     return state_dir, writer, Session(engine, source, tape, machine.state.stats.bars), startup
-
-
-def identity_of(meta: dict[str, str]) -> Identity:
-    """Whose journal it is, from what it was made with."""
-    return Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"])
 
 
 def announce(
@@ -362,20 +356,3 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
     finally:
         journal.close()
         state_dir.close()
-
-
-def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Trading:
-    """The trading rules that a journal's first run started with; `otherwise`, or the defaults, when it never ran.
-
-    A machine that replays a journal from its first row begins with these: the paper broker's cash is among them.
-    Raises JournalError for a row that is no event.
-    """
-    for entry in reader.entries(page=4):
-        try:
-            event = decode_event(entry.payload)
-        except msgspec.DecodeError as error:
-            where = f"event row {entry.id} ({entry.kind})"
-            raise JournalError(f"{reader.path}: damaged at {where}: {error}; run rltraderctl verify") from error
-        if isinstance(event, RunStarted):
-            return event.trading
-    return otherwise or Trading()

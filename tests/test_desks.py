@@ -15,9 +15,8 @@ from daemon import ctl
 from daemon.core.events import HaltRequested, RunStarted
 from daemon.core.limits import Trading
 from daemon.shell.journal import FILE, Batch, Chain, encode_effects
-from daemon.shell.recovery import code_digest, fresh_machine, recover
+from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import open_state_dir
-from daemon.wiring import identity_of
 from strategies.registry import strategy
 
 NOW = 1_720_000_000_000_000_000

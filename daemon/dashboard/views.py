@@ -1,6 +1,6 @@
 """What the dashboard's pages are made of: one structure for each answer of its API. The browser gets nothing else.
 
-Every number stands in the journal or follows from it by the step. Money is a number in USD for drawing, as text where it
+Every number stands in the journal or follows from it by the step. Money is a number in USD to draw, text where it
 is read; times are seconds since 1970 UTC (float), 0 for never.
 """
 
@@ -196,7 +196,7 @@ class OrderLine(msgspec.Struct, frozen=True):
 class DecisionPage(msgspec.Struct, frozen=True):
     """`GET /api/decision/N`: one decision completely. `rows` is the observation; of daily desks one row of all inputs.
 
-    `pending` says that observation and contributions are still being found: ask again. `missing` says why there are none.
+    `pending` says that observation and contributions are still being found: ask again. `missing`: why there are none.
     """
 
     line: DecisionLine

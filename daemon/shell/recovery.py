@@ -14,7 +14,7 @@ import msgspec
 
 import daemon.core
 import strategies
-from daemon.core.events import FEED_EVENTS, Event
+from daemon.core.events import FEED_EVENTS, Event, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.machine import Divergence, Machine, PaperMarket
 from daemon.core.paper import PaperBroker
@@ -72,6 +72,28 @@ def paper_market(spec: Spec, mode: str, trading: Trading) -> PaperMarket | None:
     if isinstance(spec, DailySpec):
         return SharePaperBroker(trading, spec.symbols, live=mode == DRY_RUN)
     return PaperBroker(trading, spec.symbols[0]) if mode == REPLAY else QuotePaperBroker(trading, spec.symbols[0])
+
+
+def identity_of(meta: dict[str, str]) -> Identity:
+    """Whose journal it is, from what it was made with."""
+    return Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"])
+
+
+def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Trading:
+    """The trading rules that a journal's first run started with; `otherwise`, or the defaults, when it never ran.
+
+    A machine that replays a journal from its first row begins with these: the paper broker's cash is among them.
+    Raises JournalError for a row that is no event.
+    """
+    for entry in reader.entries(page=4):
+        try:
+            event = decode_event(entry.payload)
+        except msgspec.DecodeError as error:
+            where = f"event row {entry.id} ({entry.kind})"
+            raise JournalError(f"{reader.path}: damaged at {where}: {error}; run rltraderctl verify") from error
+        if isinstance(event, RunStarted):
+            return event.trading
+    return otherwise or Trading()
 
 
 def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> Machine:

@@ -28,12 +28,12 @@ from daemon.core.session import NEW_YORK
 from daemon.core.step import Core, Step
 from daemon.shell.engine import Engine, Outside, Source
 from daemon.shell.journal import FILE, JournalReader
-from daemon.shell.recovery import code_digest, fresh_machine, recover
+from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import StateDir, open_state_dir
 from daemon.shell.verify import Verified, verify
 from daemon.shell.writer import JournalWriter
 from daemon.tapes import BUNDLED_TAPE
-from daemon.wiring import Replay, identity_of, prepare_replay
+from daemon.wiring import Replay, prepare_replay
 from strategies.registry import strategy as strategy_named
 
 REPOSITORY = Path(__file__).resolve().parents[2]

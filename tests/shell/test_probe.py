@@ -16,11 +16,10 @@ from pydantic import SecretStr
 
 from daemon.config import Credentials, load
 from daemon.live import LiveDesk, prepare_live
-from daemon.shell.recovery import code_digest, fresh_machine, recover
+from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import open_state_dir
 from daemon.shell.telemetry import Log
 from daemon.shell.writer import JournalWriter
-from daemon.wiring import identity_of
 
 MODELS = Path(__file__).resolve().parent.parent / "fixture_policy" / "onnx_models"
 NOWHERE = {name: f"http://127.0.0.1:9/{name}" for name in ("alpaca.trading_url", "alpaca.data_url")} | {

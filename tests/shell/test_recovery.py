@@ -28,12 +28,13 @@ from daemon.shell.recovery import (
     Recovered,
     adopt_trading,
     code_digest,
+    first_trading,
     fresh_machine,
+    identity_of,
     recover,
     restore,
     snapshot_of,
 )
-from daemon.wiring import first_trading, identity_of
 from strategies.registry import strategy as strategy_named
 from tests.shell.desk_run import Crash, Desk, chained, execute, read_models, table, tape_rows, verified, write_tape
 
