@@ -16,7 +16,7 @@ DESKS_ARGS ?= --sessions 20
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install check-units units-tool clean
+.PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -30,6 +30,8 @@ help:
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
 	@echo "make install   put daemon, units and an example configuration on a trading host (docs/TRADING_HOST.md)"
+	@echo "make dashboard run the demo, then show it at http://127.0.0.1:8420 until Ctrl-C"
+	@echo "make vendor    fetch the dashboard's chart library from the npm registry again"
 	@echo "make check-units  let systemd's own tools judge the units"
 	@echo "make clean     remove the environment and all caches"
 
@@ -68,13 +70,18 @@ demo: .venv/.installed-daemon
 	echo "== dry run over $(TAPE), state in $$state"; \
 	.venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"
 
+dashboard: .venv/.installed-daemon
+	@state=$$(mktemp -d -t rltrader-demo.XXXXXX); \
+	.venv/bin/rltraderd --dry-run --strategy $(STRATEGY) --bars $(TAPE) --state-dir "$$state"; \
+	.venv/bin/rltrader-dashboard --state-dir "$$state" --models-dir onnx_models
+
 lint: .venv/.installed-tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-test: lint units-tool
+test: lint debian-tools
 	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --cov=strategies --cov=daemon.core --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
 
 format: .venv/.installed-tests
@@ -135,15 +142,27 @@ install: .venv/bin/python
 	  echo "== the user rltrader, and systemd reads its units again"; systemd-sysusers rltrader.conf; systemctl daemon-reload; fi
 	@echo "== installed; next: keys, configuration and start as in $(PREFIX)/docs/TRADING_HOST.md"
 
-check-units: .venv/.installed-tests units-tool
+check-units: .venv/.installed-tests debian-tools
 	@command -v systemd-analyze >/dev/null || { echo "make: systemd-analyze is missing: run 'apt-get install systemd' as root" >&2; exit 1; }
 	.venv/bin/python -m pytest tests/test_systemd.py
 
-# `systemd-analyze` judges the units; their tests are skipped where it is missing and nobody may install it.
-units-tool:
-	@if ! command -v systemd-analyze >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "== installing the Debian package systemd, whose systemd-analyze is missing (it is not started)"; \
-	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends systemd >/dev/null; fi
+# Programs of Debian that the tests drive: systemd's judge of units, an MQTT broker, a browser. The tests that need one are
+# skipped with a reason where it is missing and nobody may install it.
+debian-tools:
+	@missing=""; \
+	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
+	command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing="$$missing mosquitto"; \
+	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "== installing the Debian packages$$missing for the tests (nothing of them is started)"; \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	elif [ -n "$$missing" ]; then echo "== missing, their tests are skipped:$$missing"; fi
+
+# TradingView Lightweight Charts as the dashboard serves it, from the npm registry; it stands in the repository already.
+vendor:
+	@command -v npm >/dev/null || { echo "make: npm is missing: run 'apt-get install npm' as root" >&2; exit 1; }
+	@bash daemon/dashboard/static/vendor/fetch.sh
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage htmlcov

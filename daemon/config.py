@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,10 +29,12 @@ __all__ = (
     "EXIT_CODE",
     "ConfigError",
     "Credentials",
+    "OperatorSecrets",
     "Settings",
     "credentials",
     "defaults",
     "load",
+    "operator_secrets",
     "sim_start_ns",
 )
 
@@ -47,6 +49,7 @@ NOT_OF_A_STRATEGY = frozenset(
 )
 
 KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
+OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS")
 KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
 _SECRET = re.compile(r"apca|secret|password|token|api_?key", re.IGNORECASE)
 _KEY = re.compile(
@@ -98,6 +101,24 @@ def credentials() -> Credentials:
             raise ConfigError(f"{origin}: this is no key: expected letters and digits alone: copy the key again")
         found[name.removeprefix("APCA_").lower()] = SecretStr(text)
     return Credentials(**found)
+
+
+class OperatorSecrets(NamedTuple):
+    """The password at the MQTT broker and the keys that sign commands, as text; None where unset. Never printed."""
+
+    mqtt_password: SecretStr | None
+    mqtt_command_keys: SecretStr | None
+
+
+def operator_secrets() -> OperatorSecrets:
+    """From systemd's credentials, else from the environment. Raises ConfigError, without their content."""
+    found = []
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    for name in OPERATOR_SECRETS:
+        text = _credential(Path(folder) / name) if folder else None
+        text = (os.environ.get(name, "") if text is None else text).strip()
+        found.append(SecretStr(text) if text else None)
+    return OperatorSecrets(*found)
 
 
 def _credential(path: Path) -> str | None:
@@ -248,8 +269,8 @@ class _Merged:
     def _refuse(self, key: str, origin: str, known: Iterable[str]) -> None:
         if _SECRET.search(key):
             self.problems.append(
-                f"{key} (from {origin}) is a secret: expected only in the environment variables APCA_API_KEY_ID and "
-                f"APCA_API_SECRET_KEY: remove it there, and replace the key if others could read it"
+                f"{key} (from {origin}) is a secret: expected only in the environment variables "
+                f"{', '.join((*KEYS, *OPERATOR_SECRETS))}: remove it there, and replace it if others could read it"
             )
             return
         nearest = get_close_matches(key, list(known), n=1, cutoff=0.0)[0]
@@ -267,7 +288,7 @@ def _explained(detail: Mapping[str, Any]) -> tuple[str, object, str]:
 def _refusal(problems: Iterable[str]) -> ConfigError:
     """All problems, a line each; a key of this process's environment that stands in one of them is not repeated."""
     text = "\n".join(problems)
-    for name in KEYS:
+    for name in (*KEYS, *OPERATOR_SECRETS):
         key = os.environ.get(name, "").strip()
         text = text.replace(key, "[hidden]") if len(key) >= KEY_LEAST else text
     return ConfigError(text)

@@ -42,6 +42,7 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
     yield from _wrong_trading(settings)
     yield from _wrong_addresses(settings)
     yield from _wrong_clock(settings)
+    yield from _wrong_operator(settings)
     for window in settings.risk.no_trade_windows:
         if not _is_window(window):
             expected = 'each as "HH:MM-HH:MM", New York time, the start before the end, such as "09:30-09:45"'
@@ -72,6 +73,21 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
             f"more than execution.flat_before_close_min + flatten_lead_min ({leaving}), or an entry leaves at once"
         )
         yield "risk.no_entry_before_close_min", last_entry, expected
+
+
+def _wrong_operator(settings: Settings) -> Iterator[Problem]:
+    """What would send passwords or commands in the clear, or could never be carried out."""
+    mqtt, drift, command = settings.mqtt, settings.drift, settings.alarms.command
+    if not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", mqtt.host, re.ASCII):
+        yield "mqtt.host", mqtt.host, "a host name or an address alone, such as broker.example.net"
+    elif not mqtt.tls and mqtt.host not in LOOPBACK:
+        yield "mqtt.tls", mqtt.tls, f"true: {mqtt.host} is not this machine, and nothing may travel in the clear"
+    if mqtt.commands and not mqtt.enabled:
+        yield "mqtt.commands", mqtt.commands, "false while mqtt.enabled is false"
+    if command and (not command[0].startswith("/") or any("\0" in word for word in command)):
+        yield "alarms.command", command[0], "the program's whole path first, such as /usr/local/bin/notify"
+    if drift.least > drift.window:
+        yield "drift.least", drift.least, f"at most drift.window ({drift.window})"
 
 
 def _wrong_addresses(settings: Settings) -> Iterator[Problem]:

@@ -15,7 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.config import ConfigError, Credentials, Settings, credentials, defaults, load, sim_start_ns
+from daemon.config import (
+    ConfigError,
+    Credentials,
+    Settings,
+    credentials,
+    defaults,
+    load,
+    operator_secrets,
+    sim_start_ns,
+)
 from daemon.core.limits import Trading
 from daemon.core.strategy_rules import CHANGES, trading_for
 from strategies.contract import DailySpec
@@ -589,3 +598,45 @@ def test_a_key_of_the_environment_that_is_none_is_refused_without_its_content(
     assert SECRET not in str(caught.value)
     monkeypatch.setenv("APCA_API_SECRET_KEY", f"{SECRET}\r\n")  # the end of a line that a file left there
     assert credentials().secret == SECRET
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[mqtt]\nhost = "broker.example.net"\ntls = false\n', "mqtt.tls is False"),
+        ('[mqtt]\nhost = "user@broker"\n', "mqtt.host is"),
+        ("[mqtt]\ncommands = true\n", "mqtt.commands is True"),
+        ('[alarms]\ncommand = ["notify"]\n', "alarms.command is"),
+        ("[drift]\nleast = 3000\n", "drift.least is 3000"),
+        ('[policy]\npublic_key = "abc"\n', "policy.public_key is"),
+        ("[metrics]\nport = 70000\n", "metrics.port is 70000"),
+    ],
+)
+def test_an_operator_s_key_that_cannot_work_is_named(tmp_path: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(problem)):
+        load(write(tmp_path, text), {})
+
+
+def test_a_broker_on_this_machine_may_be_spoken_to_without_tls(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, "[mqtt]\nenabled = true\ntls = false\ncommands = true\n"), {})
+    assert (settings.mqtt.host, settings.mqtt.tls, settings.mqtt.commands) == ("127.0.0.1", False, True)
+
+
+def test_the_operator_s_secrets_come_from_credentials_before_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MQTT_PASSWORD", "of-the-environment")
+    monkeypatch.delenv("MQTT_COMMAND_KEYS", raising=False)
+    assert operator_secrets().mqtt_command_keys is None
+    (tmp_path / "MQTT_PASSWORD").write_text("of-a-credential\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    secrets = operator_secrets()
+    assert secrets.mqtt_password is not None
+    assert secrets.mqtt_password.get_secret_value() == "of-a-credential"
+    assert "of-a-credential" not in repr(secrets)
+
+
+def test_a_password_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="MQTT_PASSWORD") as caught:
+        load(write(tmp_path, '[mqtt]\npassword = "planted-password"\n'), {})
+    assert "planted-password" not in str(caught.value)
