@@ -23,6 +23,7 @@ from daemon.core.events import (
     BrokerLost,
     BrokerReported,
     Event,
+    ModelPromoted,
     OrderFilled,
     OrderRejected,
     PolicyAnswered,
@@ -340,6 +341,7 @@ class Log:
         self._traded = _Traded()
         self._quiet: frozenset[str] = frozenset()  # events that are one of many on this desk: written at debug
         self.market_time: Callable[[], str] | None = None  # told with each line where the clock is simulated
+        self.heard: Callable[[str], None] | None = None  # told each event's name, whatever the level; must not raise
         self._logger = structlog.wrap_logger(
             structlog.PrintLogger(stream), processors=processors, wrapper_class=structlog.BoundLogger
         )
@@ -350,6 +352,8 @@ class Log:
         if declared is None or set(fields) != set(declared.fields):
             expected = sorted(declared.fields) if declared else "a name of LOG_EVENTS"
             raise ValueError(f"log event {name!r} with fields {sorted(fields)}: expected {expected}")
+        if self.heard is not None:
+            self.heard(name)
         if self.market_time is not None:
             fields["simulated"] = self.market_time()
         level = "debug" if name in self._quiet else declared.level
@@ -394,6 +398,8 @@ class Log:
                 self("order_rejected", client_order_id=event.client_order_id, reason=event.reason)
             case BrokerReported() | BrokerLost():
                 self._agreement(step)
+            case ModelPromoted():
+                self("model_promoted", version=event.version, previous=event.previous, promoted=event.promoted)
         halt = step.state.risk.halt
         for effect in step.effects:
             match effect:
