@@ -42,6 +42,30 @@ class Training(msgspec.Struct, frozen=True):
     splits: dict[str, tuple[str, str]]  # train / validate / test -> first and last session
 
 
+class Histogram(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one quantity was distributed in training: a value x is in bin i when edges[i-1] < x <= edges[i].
+
+    First and last bin are open, so there is one share more than edges. `columns` are the places in the recorded row
+    (the newest row of features, or a daily desk's observation) whose values are pooled here. `within` says how far parts
+    of the training itself are from the whole: (consecutive rows, 99 % quantile of their index), ascending.
+    """
+
+    name: str
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+    columns: tuple[int, ...] = ()  # empty for the actions
+    of_the_desk: bool = False  # depends on what the policy did, so it is compared but never alarmed
+    within: tuple[tuple[int, float], ...] = ()
+
+
+class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Distributions of the training sessions that live ones are compared with; made by `training.reference`."""
+
+    samples: int  # observations
+    features: tuple[Histogram, ...]
+    actions: Histogram  # numbers of actions, or the values of a continuous policy pooled over its outputs
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """`metrics` holds the figures on the untouched split, `hyperparameters` all that is needed to train again."""
 
@@ -61,6 +85,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     rules: dict[
         str, str
     ] = {}  # keys of the configuration without which its answers mean something else -> their values
+    reference: Reference | None = None
 
 
 def answer_name(spec: Spec) -> str:
