@@ -46,8 +46,8 @@ class Histogram(msgspec.Struct, frozen=True, omit_defaults=True):
     """How one quantity was distributed in training: a value x is in bin i when edges[i-1] < x <= edges[i].
 
     First and last bin are open, so there is one share more than edges. `columns` are the places in the recorded row
-    (the newest row of features, or a daily desk's observation) whose values are pooled here. `within` says how far parts
-    of the training itself are from the whole: (consecutive rows, 99 % quantile of their index), ascending.
+    (the newest row of features, or a daily desk's observation) whose values are pooled here. `within` says how far
+    parts of the training itself are from the whole: (consecutive rows, 99 % quantile of their index), ascending.
     """
 
     name: str

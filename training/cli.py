@@ -48,6 +48,7 @@ COMMANDS = {
     "search": "look for better coefficients with Optuna, or with Ray on a cluster",
     "analyse": "does a strategy look ahead, or depend on how much history it was given?",
     "report": "make the report of a run folder again",
+    "reference": "put the distributions that drift is measured against into a version that has none",
     "promote": "let a version of the store trade real money, if its report passes every criterion",
 }
 
@@ -86,7 +87,7 @@ def _command(name: str) -> Callable[[Sequence[str]], int]:
         from training import analyse
 
         return analyse.main
-    return {"report": _report, "promote": _promote}[name]
+    return {"report": _report, "reference": _reference, "promote": _promote}[name]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -297,6 +298,15 @@ def _report(arguments: Sequence[str]) -> int:
     sys.stderr.write(f"{findings.verdict}\n")
     sys.stdout.write(f"{folder / 'report.html'}\n")
     return DONE
+
+
+def _reference(arguments: Sequence[str]) -> int:
+    from training.reference_command import main as add
+
+    try:
+        return add(arguments)
+    except ERRORS as error:
+        return _wrong(error)
 
 
 def _wrong(error: BaseException) -> int:

@@ -26,7 +26,17 @@ from torch import nn
 
 from strategies.contract import DailyStrategy, Spec, Strategy
 from strategies.golden import contract_hash, golden_observations
-from strategies.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Golden, Manifest, Training, answer_name, encode
+from strategies.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    POLICY_FILE,
+    Golden,
+    Manifest,
+    Reference,
+    Training,
+    answer_name,
+    encode,
+)
 from training.kernels import plain_float32
 
 Float32Array = npt.NDArray[np.float32]
@@ -62,6 +72,7 @@ class Release:
     promoted: bool = False
     note: str = ""
     rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.manifest.Manifest`
+    reference: Reference | None = None  # what live features and actions are compared with
 
 
 def export(
@@ -94,6 +105,20 @@ def export(
     finally:
         shutil.rmtree(workshop)
     return final
+
+
+class Exported(nn.Module):
+    """The policy in this file as a module again: onnxruntime on one thread, tensors of the CPU in and out."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._session = _session(path)
+
+    def forward(self, observation: torch.Tensor, hidden: torch.Tensor | None = None) -> Any:
+        """The answers; of a policy with a memory the next state as well."""
+        given = {"observation": observation.numpy()} | ({} if hidden is None else {"hidden": hidden.numpy()})
+        answers = [torch.from_numpy(answer) for answer in self._session.run(None, given)]
+        return answers[0] if hidden is None else tuple(answers)
 
 
 def run_onnx(path: Path, observations: Float32Array) -> Float32Array:
@@ -187,6 +212,7 @@ def _write(
         promoted=release.promoted,
         note=release.note,
         rules=dict(release.rules),
+        reference=release.reference,
     )
     _write_synced(folder / MANIFEST_FILE, encode(manifest))
     if release.report is not None:

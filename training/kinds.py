@@ -21,6 +21,7 @@ from training.evaluation import Figures, SessionResult
 from training.folds import Split
 from training.ppo import CarryingNetwork, Environment, Network
 from training.presets import Preset
+from training.reference import Input, Watched
 from training.study import Fold, Played
 
 
@@ -117,6 +118,9 @@ class Material(Protocol):
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
         """Up to `count` raw observations of the fold's sessions to check an export with, float32 (n, *shape)."""
 
+    def watch(self, policy: nn.Module, span: Span, /) -> Watched:
+        """What a policy sees and answers on these sessions, on the CPU and the tensor market."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -129,6 +133,7 @@ class Kind:
     baselines: Mapping[str, str]  # name -> description, in the report's order
     load: Callable[[Path, Trading], Material]
     policy: Callable[[str, int, Mapping[str, Any]], nn.Module]  # network, seed, weights -> the module that is exported
+    inputs: tuple[Input, ...]  # whose distributions live ones are compared with
     before: str  # which sessions of a file cannot be decided on, for an error: "those ..."
     split: Split | None = None  # the years of its description; None: 60/20/20
     compounds: bool = False  # one account through all sessions of a span

@@ -28,6 +28,7 @@ from training.import_sb3 import import_sb3
 from training.kinds import Compared, described, kind
 from training.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.pool import Flag, stop_on_signals, work_through
+from training.reference import reference_of
 from training.report import files, write_report
 from training.run_folder import STUDY_FILE, code_version, held, machine, open_run, write_whole
 from training.scalper.network import parameter_count
@@ -281,6 +282,7 @@ class _Run:
                 write_whole(folder / name, data)
 
         trial = study.trials[study.chosen[-1]]
+        watched = p.data.watch(policy, p.span(p.folds[-1].train))
         release = Release(
             training=study.data,
             hyperparameters={**study.settings, **study.machine, "seed": trial.seed, "chosen_steps": trial.chosen_steps},
@@ -292,6 +294,7 @@ class _Run:
             report=beside,
             note=findings.verdict,
             rules=p.kind.rules(p.span(p.folds[-1].test)),
+            reference=reference_of(p.kind.inputs, watched, p.machine.spec),
         )
         probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
         version = export(policy, p.machine, release, out=settings.out, probes=probes)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from daemon.core.limits import Trading
 from strategies import daily_rebalancer, regime_switcher
@@ -33,6 +33,7 @@ from training.folds import Split
 from training.kinds import Arena, Compared, Crowd, Kind, Learner, Span
 from training.presets import REBALANCER as REBALANCER_PRESETS
 from training.presets import REGIME as REGIME_PRESETS
+from training.reference import Input, Recorder, Watched, each_column
 from training.study import Fold, Played
 
 SEEN_ACCOUNTS = 64  # that trade at random, and whose observations fix the scaling and check exports
@@ -114,6 +115,12 @@ class RebalancerMaterial:
         """See `Material`; they are seen by accounts that trade at random from the first training session on."""
         return self._seen((*fold.train, *fold.validate, *fold.test), count, seed)
 
+    def watch(self, policy: nn.Module, span: Span) -> Watched:
+        """See `Material`."""
+        recorder = Recorder()
+        play_rebalancer(recorder.before(policy), self.table, span.dates, span.trading, variant=span.variant)
+        return recorder.watched()
+
     def _seen(self, dates: Sequence[str], count: int, seed: int) -> Float32Array:
         """`count` observations of accounts that trade at random on these sessions, float32 (count, 803)."""
         first, last = self.table.span(dates)
@@ -194,6 +201,18 @@ class RegimeMaterial:
             market.step(logits.argmax(1))
         return np.concatenate(rows)
 
+    def watch(self, policy: nn.Module, span: Span) -> Watched:
+        """See `Material`; the hidden state is carried throughout."""
+        recorder = Recorder()
+
+        def switcher(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+            logits, after = policy(observations, hidden)
+            recorder.keep(observations, logits)
+            return logits, after
+
+        play_regime(switcher, self.table, span.dates, span.trading)
+        return recorder.watched()
+
 
 REBALANCERS: dict[str, Callable[..., RebalancerActorCritic]] = {"mlp": RebalancerActorCritic}
 SWITCHERS: dict[str, Callable[[int], RegimeActorCritic]] = {"gru": RegimeActorCritic}
@@ -238,6 +257,17 @@ def _unit_of_action(span: Span) -> dict[str, str]:
     return {f"basket.{key}": str(getattr(basket, key)) for key in keys}
 
 
+STATIONARY = ("rsi14", "cci20", "dx14", "williams_r14", "stochastic_k14", "tradable")
+"""What is compared of the 50 stocks, pooled over them: all else is dollars or shares, whose level never comes back."""
+
+
+def _pooled(kind: str) -> Input:
+    """The columns of one indicator, all symbols together."""
+    features = daily_rebalancer.SPEC.features
+    names = {f"{kind} {symbol}" for symbol in daily_rebalancer.SYMBOLS}
+    return Input(kind, tuple(column for column, name in enumerate(features) if name in names))
+
+
 REBALANCER = Kind(
     strategy=daily_rebalancer.SPEC.name,
     networks=tuple(REBALANCERS),
@@ -246,6 +276,7 @@ REBALANCER = Kind(
     baselines=baselines.REBALANCER_BASELINES,
     load=_load_rebalancer,
     policy=_rebalancer_policy,
+    inputs=tuple(map(_pooled, STATIONARY)),
     before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
     split=Split((2010, 2019), (2020, 2020), (2021, 2022)),
     compounds=True,
@@ -259,6 +290,11 @@ REGIME = Kind(
     baselines=baselines.REGIME_BASELINES,
     load=_load_regime,
     policy=_regime_policy,
+    inputs=each_column(
+        regime_switcher.SPEC,
+        range(regime_switcher.DRAWDOWN + 1),
+        of_the_desk=("weight ", "portfolio_return", "drawdown"),
+    ),
     before=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
     split=Split((2015, 2018), (2019, 2019), (2020, 2022)),
     compounds=True,

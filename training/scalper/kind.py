@@ -21,6 +21,7 @@ from strategies.registry import strategy as registered
 from training.evaluation import Figures, SessionResult, figures
 from training.kinds import Arena, Compared, Crowd, Kind, Learner, Span
 from training.presets import SCALPER
+from training.reference import Recorder, Watched, each_column
 from training.scalper import baselines
 from training.scalper.data import Data, load, observations
 from training.scalper.dry_run import Desk, desks, dry_run
@@ -97,6 +98,14 @@ class ScalperMaterial:
         """See `Material`; the positions in them are drawn."""
         return observations(self.data, fold, count, seed)
 
+    def watch(self, policy: nn.Module, span: Span) -> Watched:
+        """See `Material`; all sessions side by side, each on its own account, which stands still after its end."""
+        days, data = self.data.on(span.dates), self.data
+        market = Market(data.history, data.prices, days, span.trading, count=len(days), auto_reset=False, device="cpu")
+        recorder = Recorder(lambda: market.active)
+        play(market, recorder.before(policy), span.dates, span.trading.risk.confidence_min)
+        return recorder.watched()
+
     def _desks(self, span: Span) -> tuple[Desk, ...]:
         """The desks before these sessions."""
         dates = tuple(span.dates)
@@ -124,6 +133,7 @@ KIND = Kind(
     baselines=baselines.DESCRIPTIONS,
     load=_load,
     policy=_policy,
+    inputs=each_column(SPEC, range(len(SPEC.features)), of_the_desk=("position_",)),
     before="from which the first volatility comes (21 by default)",
     imports=True,
 )
