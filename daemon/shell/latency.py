@@ -1,8 +1,14 @@
-"""A latency histogram of bounded size: microsecond buckets, coarser as they grow. Percentiles within 1.6 %."""
+"""Durations counted in bounded memory: `Latency` for percentiles within 1.6 %, `Buckets` with bounds chosen beforehand.
+
+One thread adds, any other may look: what it sees is at most an addition behind.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
 
 _EXACT = 64  # buckets up to here are whole microseconds; above, 64 to each doubling
 
@@ -10,11 +16,12 @@ _EXACT = 64  # buckets up to here are whole microseconds; above, 64 to each doub
 class Latency:
     """Counts durations by bucket; memory does not grow with their number."""
 
-    __slots__ = ("_counts", "count")
+    __slots__ = ("_counts", "count", "total_ns")
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
         self.count = 0
+        self.total_ns = 0
 
     def add(self, duration_ns: int) -> None:
         """Count one duration."""
@@ -24,6 +31,7 @@ class Latency:
             us = (us >> shift) << shift
         self._counts[us] += 1
         self.count += 1
+        self.total_ns += duration_ns
 
     def percentile(self, share: float) -> int:
         """The smallest bucket in microseconds that `share` (0 to 1) of the durations do not exceed; 0 without any."""
@@ -33,3 +41,30 @@ class Latency:
             if seen >= wanted:
                 return us
         return 0
+
+    def cumulative(self, bounds_s: Sequence[float]) -> list[int]:
+        """How many durations did not exceed each bound in seconds, within the bucket that a bound lies in; then all."""
+        counts = Buckets(bounds_s)
+        for us, count in dict(self._counts).items():  # a copy in one piece: the loop's thread goes on adding
+            counts.add(us / 1e6, count)
+        return counts.cumulative()
+
+
+class Buckets:
+    """Counts durations between fixed upper bounds in seconds, as a Prometheus histogram does."""
+
+    __slots__ = ("_counts", "bounds_s", "total_s")
+
+    def __init__(self, bounds_s: Sequence[float]) -> None:
+        self.bounds_s = tuple(bounds_s)
+        self._counts = [0] * (len(self.bounds_s) + 1)
+        self.total_s = 0.0
+
+    def add(self, duration_s: float, times: int = 1) -> None:
+        """Count one duration, or several that are equal."""
+        self._counts[bisect_left(self.bounds_s, duration_s)] += times
+        self.total_s += duration_s * times
+
+    def cumulative(self) -> list[int]:
+        """How many durations did not exceed each bound, then all of them: `len(bounds_s) + 1` numbers."""
+        return list(accumulate(self._counts))

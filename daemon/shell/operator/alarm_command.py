@@ -1,0 +1,223 @@
+"""The operator's program, started for alarms: JSON on its standard input, no shell, a bare environment, a time limit.
+
+The trading loop only leaves alarms in a bounded queue; the side thread starts the program, one run at a time. What the
+rate does not allow is counted and told with the next run. A program that fails is logged, never an alarm itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from asyncio.subprocess import Process
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.effects import RaiseAlarm
+from daemon.core.events import Event
+from daemon.core.state import State
+from daemon.core.step import Step
+
+WAITING_MOST = 64  # halts, and as many other alarms
+STDERR_MOST = 200  # letters of it that are logged
+STDERR_KEPT = 4 * STDERR_MOST  # bytes: enough for them in any alphabet
+REAPED_S = 1.0
+NAP_S = 1.0  # longest sleep before the rate is looked at again
+KEPT = ("PATH", "LANG", "HOME")  # of the environment
+
+
+class Told(msgspec.Struct, frozen=True):
+    """An alarm as the program reads it: one line of JSON. `missed` are alarms before it that no run told of."""
+
+    v: int
+    desk: str
+    strategy: str
+    mode: str
+    alarm: str
+    detail: str
+    time_ns: int  # market time
+    time: str  # the same, ISO 8601 UTC
+    halted: bool
+    missed: int
+
+
+class TokenBucket:
+    """`per_minute` runs at once, and as many again within a minute, evenly (the classic token bucket)."""
+
+    __slots__ = ("_at", "_monotonic", "_per_s", "_size", "_tokens")
+
+    def __init__(self, per_minute: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._size = self._tokens = float(per_minute)
+        self._per_s = per_minute / 60.0
+        self._monotonic = monotonic
+        self._at = monotonic()
+
+    def wait_s(self) -> float:
+        """Seconds until a run is allowed, 0.0 for now."""
+        now = self._monotonic()
+        self._tokens = min(self._size, self._tokens + (now - self._at) * self._per_s)
+        self._at = now
+        return max(1.0 - self._tokens, 0.0) / self._per_s
+
+    def take(self) -> None:
+        """Use up one run."""
+        self._tokens -= 1.0
+
+
+class AlarmCommand:
+    """`observe` on the trading loop, `run` on the side thread.
+
+    `log("alarm_command_failed", alarm=, problem=)` is called on the side thread for a run that did not end well.
+    `monotonic` is the clock of the rate.
+    """
+
+    def __init__(
+        self,
+        command: tuple[str, ...],
+        per_minute: int,
+        timeout_s: float,
+        desk: str,
+        log: Callable[..., None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._command, self._timeout_s, self._desk = command, timeout_s, desk
+        self._log = log
+        self._bucket = TokenBucket(per_minute, monotonic)
+        self._halts: deque[Told] = deque(maxlen=WAITING_MOST)
+        self._others: deque[Told] = deque(maxlen=WAITING_MOST)
+        self._put = 0  # alarms that came: counted by the trading loop alone
+        self._settled = 0  # of these, told by a run or as missed: counted by the side thread alone
+        self._wake: Callable[[], None] | None = None
+
+    # --- the trading loop's thread --------------------------------------------------------------------------------
+
+    def observe(self, _: Event, step: Step) -> None:
+        """Leave the step's alarms for the side thread; beyond `WAITING_MOST` the oldest go, and are counted."""
+        for effect in step.effects:
+            if type(effect) is RaiseAlarm:
+                told, is_halt = _told(effect, step.state, self._desk)
+                (self._halts if is_halt else self._others).append(told)
+                self._put += 1
+                if self._wake is not None:
+                    self._wake()
+
+    # --- the side thread ------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Start the program for each alarm, halts first, as often as the rate allows; until cancelled."""
+        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # this thread's loop has ended
+                loop.call_soon_threadsafe(arrived.set)
+
+        self._wake = wake
+        try:
+            while True:
+                arrived.clear()
+                if not self._halts and not self._others:
+                    await arrived.wait()
+                scarce = False
+                while wait_s := self._bucket.wait_s():
+                    scarce = True
+                    await asyncio.sleep(min(wait_s, NAP_S))
+                self._bucket.take()
+                told = self._choose(scarce=scarce)
+                problem = await self._start(told)
+                if problem:
+                    self._log("alarm_command_failed", alarm=told.alarm, problem=problem)
+        finally:
+            self._wake = None
+
+    def _choose(self, *, scarce: bool) -> Told:
+        """The oldest halt, else the oldest alarm; where runs are scarce the newest, and those before it are missed."""
+        told = self._halts.popleft() if self._halts else self._others.pop() if scarce else self._others.popleft()
+        if scarce:
+            self._others.clear()
+        missed = max(self._put - self._settled - 1 - len(self._halts) - len(self._others), 0)
+        self._settled += 1 + missed
+        return replace(told, missed=missed)
+
+    async def _start(self, told: Told) -> str:
+        """One run of the program; why it did not end well, "" when it did."""
+        environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env={**environment, "RLTRADER_DESK": told.desk, "RLTRADER_ALARM": told.alarm},
+                start_new_session=True,  # a process group of its own, so that its children can be ended with it
+            )
+        except (OSError, ValueError) as error:
+            found = error.strerror if isinstance(error, OSError) else error
+            return f"alarms.command {self._command[0]!r} did not start: {found}: name a program that may be run"
+        said = bytearray()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.gather(_feed(process, told), _listen(process, said), process.wait())
+        except TimeoutError:
+            await _kill(process)
+            return f"killed after alarms.timeout_s = {self._timeout_s}: it shall end sooner{_excerpt(said)}"
+        except asyncio.CancelledError:
+            await _kill(process)
+            raise
+        return f"exit code {process.returncode}, expected 0{_excerpt(said)}" if process.returncode else ""
+
+
+def _told(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[Told, bool]:
+    """The alarm as the program reads it, and whether it is the halt that began with it."""
+    halt = state.risk.halt
+    told = Told(
+        v=1,
+        desk=desk,
+        strategy=state.identity.strategy,
+        mode=state.identity.mode,
+        alarm=effect.name,
+        detail=effect.detail,
+        time_ns=state.now_ns,
+        time=datetime.fromtimestamp(state.now_ns // 1_000_000_000, UTC).isoformat(),
+        halted=halt is not None,
+        missed=0,
+    )
+    return told, halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
+
+
+async def _feed(process: Process, told: Told) -> None:
+    """Write the line; a program that does not read it is its own affair."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(msgspec.json.encode(told) + b"\n")
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+async def _listen(process: Process, said: bytearray) -> None:
+    """Read standard error to its end, keep its beginning."""
+    assert process.stderr is not None
+    while chunk := await process.stderr.read(4096):
+        if len(said) < STDERR_KEPT:
+            said += chunk[: STDERR_KEPT - len(said)]
+
+
+async def _kill(process: Process) -> None:
+    """End the program and what it started: at a timeout, and when the daemon stops."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(REAPED_S):
+            await process.wait()
+
+
+def _excerpt(said: bytearray) -> str:
+    """The first printable letters of what the program said."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in said.decode(errors="replace")).split())
+    return f": {text[:STDERR_MOST]}" if text else ""
