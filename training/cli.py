@@ -48,8 +48,8 @@ COMMANDS = {
     "search": "look for better coefficients with Optuna, or with Ray on a cluster",
     "analyse": "does a strategy look ahead, or depend on how much history it was given?",
     "report": "make the report of a run folder again",
-    "reference": "put the distributions that drift is measured against into a version that has none",
     "promote": "let a version of the store trade real money, if its report passes every criterion",
+    "reference": "put the distributions that drift is measured against into a version that has none",
 }
 
 
