@@ -7,6 +7,7 @@ operator does is journaled before it is acted on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -63,12 +64,19 @@ class Door:
         return Done(step.state.seq, step)
 
     def submit_from_thread(self, event_at: Callable[[int], Event]) -> Future[Done]:
-        """`submit` for another thread: its future ends there as it would here."""
-        return asyncio.run_coroutine_threadsafe(self.submit(event_at), self._loop)
+        """`submit` for another thread: its future ends there as it would here, with RuntimeError once the loop ended."""
+        submitted = self.submit(event_at)
+        try:
+            return asyncio.run_coroutine_threadsafe(submitted, self._loop)
+        except RuntimeError as error:
+            submitted.close()
+            ended: Future[Done] = Future()
+            ended.set_exception(error)
+            return ended
 
     def call_from_thread(self, work: Callable[[], None]) -> None:
         """Run `work` on the loop's thread soon; nothing happens once the loop has ended."""
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(work)
 
     def observe(self, event: Event, step: Step) -> None:
