@@ -1,0 +1,100 @@
+// The pages and what they share: which desk, which page, the stream. A page is `{ title, mount(main, context, …) }` and
+// gives back `{ update(now), close(), route(…) }`; the route stands in the address, so that it can be kept and sent.
+
+import { el } from "./dom.js";
+import { ask, stream } from "./feed.js";
+import { header } from "./header.js";
+import * as decision from "./decision.js";
+import * as decisions from "./decisions.js";
+import * as health from "./health.js";
+import * as models from "./models.js";
+import * as now from "./now.js";
+import * as risk from "./risk.js";
+
+const PAGES = { now, decisions, decision, models, risk, health };
+const main = document.getElementById("main");
+const top = header({ choose: (desk) => go(route().page, route().rest, desk) });
+let desks = [];
+let shown = null; // { name, desk, page }
+let followed = null;
+let newest = null;
+
+function route() {
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [page, ...rest] = path.split("/");
+  return { page: page in PAGES ? page : "now", rest, desk: new URLSearchParams(query).get("desk") ?? "" };
+}
+
+// The address of a page of the desk that is shown.
+export function address(page, rest = [], desk = shown?.desk ?? "") {
+  const query = desks.length > 1 && desk ? `?desk=${encodeURIComponent(desk)}` : "";
+  return `#/${[page, ...rest].join("/")}${query}`;
+}
+
+function go(page, rest, desk) {
+  location.hash = address(page, rest, desk);
+}
+
+function follow(desk) {
+  followed?.close();
+  newest = null;
+  followed = stream(
+    desk,
+    (state) => {
+      newest = state;
+      top.show(state);
+      shown?.page.update?.(state);
+    },
+    (state) => top.connection(state),
+  );
+}
+
+function render() {
+  if (location.hash && !location.hash.startsWith("#/")) return; // the skip link
+  const { page, rest, desk: wished } = route();
+  const desk = desks.some((line) => line.name === wished) ? wished : (desks[0]?.name ?? "");
+  const line = desks.find((other) => other.name === desk);
+  const first = shown === null;
+  if (shown?.desk !== desk) {
+    top.desk(desks, line);
+    follow(desk);
+  }
+  if (shown && shown.name === page && shown.desk === desk && shown.page.route) {
+    shown.page.route(...rest);
+  } else {
+    shown?.page.close?.();
+    main.replaceChildren();
+    shown = { name: page, desk, page: {} };
+    const context = { desk, strategy: line?.strategy ?? "", address, go: (to, more) => go(to, more, desk) };
+    shown.page = PAGES[page].mount(main, context, ...rest) ?? {};
+    if (newest) shown.page.update?.(newest);
+    if (!first) main.querySelector("h1")?.focus({ preventScroll: false });
+  }
+  top.page(page === "decision" ? "decisions" : page, address);
+  document.title = `${PAGES[page].title} · ${desk} · rltrader`;
+}
+
+async function start() {
+  try {
+    desks = await ask("desks");
+  } catch (problem) {
+    main.replaceChildren(
+      el("h1", {}, "No answer"),
+      el("p", {}, `The list of desks could not be read (${problem.message}). It is asked for again every three seconds.`),
+    );
+    setTimeout(start, 3000);
+    return;
+  }
+  if (!desks.length) {
+    main.replaceChildren(el("h1", {}, "No desk"), el("p", {}, "The dashboard was started without a state directory."));
+    return;
+  }
+  addEventListener("hashchange", render);
+  render();
+}
+
+document.getElementById("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+start();

@@ -1,0 +1,164 @@
+// The two charts, drawn by TradingView Lightweight Charts: a session's candles with fills and position lines, and the
+// equity with its drawdown. Times are true; only their labels are New York's. A table beside each tells the same.
+
+import { clock, day, minute, number, percent, usd } from "./format.js";
+
+const DAILY_S = 6 * 3600;
+
+function colour(name) {
+  const probe = document.createElement("i");
+  probe.style.color = `var(--${name})`;
+  document.body.append(probe);
+  const [r, g, b] = getComputedStyle(probe).color.match(/\d+(\.\d+)?/g).map(Number);
+  probe.remove();
+  return `rgb(${r}, ${g}, ${b})`;
+}
+
+function look() {
+  return {
+    layout: {
+      background: { type: "solid", color: colour("surface") },
+      textColor: colour("muted"),
+      attributionLogo: false, // it needs an inline style, which the page's policy forbids: the footer says it
+      panes: { separatorColor: colour("line") },
+      fontFamily: "system-ui, sans-serif",
+    },
+    grid: { vertLines: { color: colour("grid") }, horzLines: { color: colour("grid") } },
+  };
+}
+
+function chart(container, { daily = () => false } = {}) {
+  const label = (seconds) => (daily() ? day(seconds) : `${day(seconds)}, ${clock(seconds)}`);
+  return LightweightCharts.createChart(container, {
+    ...look(),
+    autoSize: true,
+    handleScroll: { vertTouchDrag: false, mouseWheel: false },
+    handleScale: { mouseWheel: false },
+    rightPriceScale: { borderVisible: false },
+    timeScale: {
+      borderVisible: false,
+      timeVisible: true,
+      secondsVisible: false,
+      tickMarkFormatter: (seconds, kind) => (kind >= 3 ? minute(seconds) : day(seconds).replace(/ \d{4}$/, "")),
+    },
+    localization: { timeFormatter: label },
+  });
+}
+
+export function priceChart(container, open) {
+  let daily = false;
+  const board = chart(container, { daily: () => daily });
+  const candles = board.addSeries(LightweightCharts.CandlestickSeries, candleColours());
+  const marks = LightweightCharts.createSeriesMarkers(candles, []);
+  let lines = [];
+  let fitted = "";
+  board.subscribeClick((event) => {
+    const number = Number(event.hoveredInfo?.objectId ?? event.hoveredObjectId);
+    if (number > 0) open(number);
+  });
+
+  function show(price) {
+    const bars = rising(price.bars.map(([time, o, h, l, c]) => ({ time, open: o, high: h, low: l, close: c })));
+    daily = bars.length > 1 && bars[1].time - bars[0].time > DAILY_S;
+    candles.setData(bars);
+    marks.setMarkers(price.marks.map((mark) => marker(mark, bars)).filter(Boolean));
+    const which = `${price.symbol} ${price.session}`;
+    if (which !== fitted) board.timeScale().fitContent();
+    fitted = which;
+    container.dataset.bars = bars.length;
+    container.dataset.marks = price.marks.length;
+    const last = bars.at(-1);
+    container.setAttribute(
+      "aria-label",
+      `Candles of ${price.symbol}, ${price.session}: ${number(bars.length)} bars, ` +
+        `${last ? `last close ${usd(last.close)}, ` : ""}${number(price.marks.length)} fills, listed below.`,
+    );
+  }
+
+  function position(held) {
+    for (const line of lines) candles.removePriceLine(line);
+    lines = (held ? [["entry", "muted"], ["stop", "bad"], ["target", "good"]] : [])
+      .filter(([name]) => held[name] > 0)
+      .map(([name, tone]) =>
+        candles.createPriceLine({ price: held[name], color: colour(tone), lineWidth: 1, lineStyle: 2, title: name }),
+      );
+  }
+
+  return { show, position, close: themed(board, () => candles.applyOptions(candleColours())) };
+}
+
+function candleColours() {
+  const up = colour("good");
+  const down = colour("bad");
+  // hollow: closed higher. The shape says it as well as the colour
+  return {
+    upColor: colour("surface"), downColor: down, borderUpColor: up, borderDownColor: down, wickUpColor: up, wickDownColor: down,
+  };
+}
+
+function marker(mark, bars) {
+  const bar = bars.findLast((other) => other.time <= mark.time) ?? bars[0];
+  if (!bar) return null;
+  const entry = mark.kind === "entry";
+  return {
+    time: bar.time,
+    position: entry ? "belowBar" : "aboveBar",
+    shape: entry ? "arrowUp" : "arrowDown",
+    color: colour(entry ? "accent" : "warn"),
+    id: String(mark.decision),
+    size: 1,
+  };
+}
+
+export function equityChart(container) {
+  const board = chart(container);
+  const money = { type: "custom", minMove: 0.01, formatter: (value) => usd(value) };
+  const share = { type: "custom", minMove: 0.01, formatter: (value) => percent(value / 100, 2) };
+  const equity = board.addSeries(LightweightCharts.LineSeries, { lineWidth: 2, priceFormat: money });
+  const fall = board.addSeries(LightweightCharts.AreaSeries, { lineWidth: 1, priceFormat: share, invertFilledArea: true }, 1);
+  board.panes()[1].setHeight(70);
+  const paint = () => {
+    equity.applyOptions({ color: colour("accent") });
+    fall.applyOptions({ lineColor: colour("bad"), topColor: colour("bad-soft"), bottomColor: colour("bad-soft") });
+  };
+  paint();
+
+  function show(course) {
+    equity.setData(rising(course.times.map((time, index) => ({ time, value: course.equity[index] }))));
+    fall.setData(rising(course.times.map((time, index) => ({ time, value: -100 * course.drawdown[index] }))));
+    board.timeScale().fitContent();
+    container.dataset.points = course.times.length;
+    const deepest = Math.max(0, ...course.drawdown);
+    container.setAttribute(
+      "aria-label",
+      course.times.length
+        ? `Equity from ${usd(course.equity[0])} on ${day(course.times[0])} to ${usd(course.equity.at(-1))} on ` +
+            `${day(course.times.at(-1))}; deepest drawdown ${percent(deepest, 2)}.`
+        : "No equity yet.",
+    );
+  }
+  return { show, close: themed(board, paint) };
+}
+
+// The library wants whole seconds, each once, rising: of equal ones the last counts.
+function rising(points) {
+  const kept = [];
+  for (const point of points) {
+    const time = Math.floor(point.time);
+    if (kept.length && kept.at(-1).time >= time) kept.pop();
+    kept.push({ ...point, time });
+  }
+  return kept;
+}
+
+function themed(board, paint) {
+  const change = () => {
+    board.applyOptions(look());
+    paint();
+  };
+  addEventListener("themechange", change);
+  return () => {
+    removeEventListener("themechange", change);
+    board.remove();
+  };
+}

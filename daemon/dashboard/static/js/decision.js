@@ -1,0 +1,267 @@
+// One decision completely: what was seen, what each input did to the answer, the answer, the gates, what followed.
+// Previous and next by buttons and arrow keys; play walks through the past, faster or slower.
+
+import { card, chooser, el, empty, figures, table } from "./dom.js";
+import { ask, resource } from "./feed.js";
+import { clock, moment, number, percent, short, side, signed, usd, words } from "./format.js";
+import { heatmap } from "./heatmap.js";
+import { layout, plainList } from "./observation.js";
+import { continuous, gates, leaning, opening, outcome, probabilities, trouble } from "./parts.js";
+
+export const title = "Decision";
+const AGAIN_MS = 700;
+const SPEEDS = [["2000", "every 2 s"], ["1000", "every second"], ["400", "fast"]];
+
+export function mount(main, { desk, go }, first) {
+  const problems = trouble();
+  const [heading] = opening("Decision");
+  const summary = card("In short", { id: "summary", wide: true });
+  const seen = card("What the policy saw", { id: "observation", wide: true });
+  const parts = card("What mattered: occlusion", { id: "contributions" });
+  const answer = card("The answer", { id: "answer" });
+  const gate = card("Gates", { id: "gates" });
+  const orders = card("Orders and fills", { id: "orders" });
+  const shadow = card("The candidate's answer", { id: "shadow" });
+  let wanted = Number(first) || 0;
+  let page = null;
+  let mode = "values"; // of the heat map
+  let playing = 0;
+  let pause_ms = "1000";
+  let again = 0;
+  let map = null;
+
+  const lines = resource((signal) => ask(`decision/${wanted}`, { desk }, signal), show, failed, 0);
+  const step = (words, key, act) => el("button", { type: "button", "aria-keyshortcuts": key, on: { click: act } }, words);
+  const back = step("← Previous", "ArrowLeft", () => turn(page?.previous));
+  const play = step("Play", "Space", toggle);
+  const on = step("Next →", "ArrowRight", () => turn(page?.next));
+  const controls = el(
+    "div",
+    { class: "controls", role: "group", "aria-label": "Walk through the decisions" },
+    back,
+    play,
+    on,
+    chooser("Speed", SPEEDS, pause_ms, (value) => (pause_ms = value)),
+  );
+  main.append(
+    heading,
+    controls,
+    problems.box,
+    summary.section,
+    el(
+      "div",
+      { class: "columns even" },
+      el("div", { class: "column" }, answer.section, shadow.section),
+      el("div", { class: "column" }, gate.section, orders.section),
+    ),
+    seen.section,
+    parts.section,
+  );
+  addEventListener("keydown", keys);
+  addEventListener("themechange", repaint);
+  lines.refresh();
+
+  function failed(problem) {
+    stop();
+    problems.fail(problem);
+  }
+
+  function turn(number) {
+    if (number) go("decision", [number]);
+  }
+
+  function toggle() {
+    if (playing) stop();
+    else {
+      playing = 1;
+      play.textContent = "Pause";
+      if (page && !page.pending) next();
+    }
+  }
+
+  function stop() {
+    clearTimeout(playing);
+    playing = 0;
+    play.textContent = "Play";
+  }
+
+  function next() {
+    clearTimeout(playing);
+    if (!page.next) stop();
+    else playing = setTimeout(() => turn(page.next), Number(pause_ms));
+  }
+
+  function keys(event) {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest("select, input, textarea")) return;
+    if (event.key === "ArrowLeft") turn(page?.previous);
+    else if (event.key === "ArrowRight") turn(page?.next);
+    else if (event.key === " " && !event.target.closest("button, a, summary, td")) {
+      event.preventDefault();
+      toggle();
+    }
+  }
+
+  function repaint() {
+    map?.shade();
+    map?.legend.say(mode);
+  }
+
+  function show(told) {
+    problems.fine();
+    page = told;
+    heading.textContent = `Decision ${number(told.line.decision)}`;
+    back.disabled = !told.previous;
+    on.disabled = !told.next;
+    summary.show(told.line, inShort);
+    answer.show([told.probabilities, told.logits, told.target, told.line.action], () => given(told));
+    gate.show(told.gates, (all) => gates(all, "No gate was asked: nothing was to be ordered."));
+    orders.show(told.orders, (all) => (all.length ? all.map(order) : empty("No order followed.")));
+    shadow.show(told.shadow, shadowed);
+    seen.show([told.rows, told.contribution?.cells, told.pending, told.missing], () => observation(told));
+    parts.show([told.contribution, told.pending, told.missing], () => contributions(told));
+    clearTimeout(again);
+    if (told.pending) again = setTimeout(() => lines.refresh(), AGAIN_MS);
+    else if (playing) next();
+  }
+
+  function observation(told) {
+    map = null;
+    if (told.pending && !told.rows.length) return empty("Still being found: the desk is played again up to this decision.");
+    if (!told.rows.length) return empty(told.missing || "No observation: this was decided by a rule.");
+    const { matrix, plain } = layout(told);
+    const radios = matrix?.cells && el("fieldset", { class: "choice" }, el("legend", { class: "hidden" }, "What the cells show"), radio("values", "Values"), radio("cells", "Contribution of each cell"));
+    if (matrix) map = heatmap(matrix, { caption: `Observation: ${matrix.rows.length} rows of ${matrix.columns.length} inputs` });
+    if (map && !matrix.cells) mode = "values";
+    map?.mode(mode);
+    queueMicrotask(repaint);
+    return [
+      matrix?.corner === "bar" && el("p", { class: "note" }, "One row for each bar, the newest at the bottom; one column for each feature."),
+      radios,
+      map?.legend.box,
+      map?.node,
+      plain.length > 0 && plainList(plain),
+    ];
+  }
+
+  function radio(value, words) {
+    const input = el("input", { type: "radio", name: "cells", value, checked: mode === value, data: { key: value }, on: { change: () => choose(value) } });
+    return el("label", {}, input, words);
+  }
+
+  function choose(value) {
+    mode = value;
+    map.mode(mode);
+    map.legend.say(mode);
+  }
+
+  return {
+    route(number) {
+      wanted = Number(number) || 0;
+      clearTimeout(again);
+      lines.refresh();
+    },
+    close() {
+      stop();
+      clearTimeout(again);
+      lines.close();
+      removeEventListener("keydown", keys);
+      removeEventListener("themechange", repaint);
+    },
+  };
+}
+
+function inShort(line) {
+  const became = line.resolved && line.resolved !== line.action ? `, which means ${words(line.resolved)} here` : "";
+  return figures([
+    ["Action", `${words(line.action) || "no answer"}${became}`],
+    ["Confidence", line.confidence ? percent(line.confidence) : "–"],
+    ["Outcome", outcome(line.outcome), line.denied_by.length ? `by ${line.denied_by.map(words).join(", ")}` : ""],
+    ["Decided", moment(line.time), `on the bar of ${clock(line.bar)}`],
+    ["By", line.kind === "rule" ? "a rule" : words(line.kind), line.model],
+  ]);
+}
+
+function given(told) {
+  const aims = target(told.target);
+  return [
+    probabilities(told.probabilities, told.line.action),
+    told.logits.length > 0 &&
+      el(
+        "details",
+        {},
+        el("summary", {}, continuous(told.probabilities) ? "Raw outputs" : "Logits, before temperature and softmax"),
+        el(
+          "ul",
+          { class: "plain-list" },
+          told.logits.map((value, index) => el("li", { data: { logit: value } }, `${words(told.probabilities[index]?.action ?? `output ${index}`)} ${signed(value, 4)}`)),
+        ),
+      ),
+    aims && el("h3", {}, "Target"),
+    aims,
+  ];
+}
+
+// The target is the strategy's own JSON: what to hold. Names and values, or the text as it is.
+function target(text) {
+  if (!text) return null;
+  let told;
+  try {
+    told = JSON.parse(text);
+  } catch {
+    return el("p", {}, text);
+  }
+  if (told === null || typeof told !== "object") return el("p", {}, String(told));
+  const flat = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(value));
+  return figures(Object.entries(told).map(([name, value]) => [words(name), flat(value)]), "figures small");
+}
+
+function order(line) {
+  return el(
+    "div",
+    { class: "holding", data: { order: line.client_order_id } },
+    el("h3", {}, `${side(line.side)} ${number(line.quantity)} × ${line.symbol}`),
+    el("p", {}, `${line.limit ? `limit ${usd(line.limit)}` : "market"}, ${words(line.status)}, ${number(line.filled)} filled, sent ${clock(line.submitted)}`),
+    el("p", { class: "muted" }, el("code", {}, line.client_order_id)),
+    line.fills.length > 0 &&
+      table(
+        `Fills of ${line.client_order_id}`,
+        [
+          { name: "Filled", of: ([time]) => clock(time) },
+          { name: "Quantity", number: true, of: ([, quantity]) => number(quantity) },
+          { name: "Price", number: true, of: ([, , price]) => usd(price) },
+          { name: "Fees", number: true, of: ([, , , fees]) => usd(fees) },
+        ],
+        line.fills,
+      ),
+  );
+}
+
+function shadowed(told) {
+  if (!told) return empty("No candidate was asked.");
+  if (told.problem) return el("p", {}, `${told.model} did not answer: ${told.problem}`);
+  return figures(
+    [
+      ["Model", el("code", {}, told.model)],
+      ["Action", words(told.action)],
+      ["Confidence", percent(told.confidence)],
+      ["Against the live model", told.agrees ? "the same action" : "another action"],
+    ],
+    "figures small",
+  );
+}
+
+function contributions(told) {
+  const found = told.contribution;
+  if (!found) return empty(told.pending ? "Still being calculated." : told.missing || "None.");
+  return [
+    el(
+      "p",
+      { class: "note" },
+      `Method: ${found.method}. Each input in turn is replaced by ${found.baseline}; the bar is how much lower the output `,
+      el("b", {}, words(found.of)),
+      " is then. Right: the input spoke for it, left: against it. It says what this answer hung on, not why the market moves.",
+    ),
+    el("h3", {}, "A feature's whole column at once"),
+    leaning(found.features.map((value, index) => [told.features[index] ?? `input ${short(index)}`, value])),
+  ];
+}

@@ -1,0 +1,75 @@
+// The list of decisions, newest first, by outcome, a page at a time. The first page grows with new decisions.
+
+import { card, chooser, el, empty, table } from "./dom.js";
+import { ask, resource } from "./feed.js";
+import { clock, day, number, percent, words } from "./format.js";
+import { opening, outcome, trouble } from "./parts.js";
+
+export const title = "Decisions";
+const LIMIT = 50;
+const OUTCOMES = ["", "hold", "ordered", "exit", "denied", "expired", "failed"];
+
+export function mount(main, { desk, address }) {
+  const problems = trouble();
+  const list = card("Newest first", { id: "list" });
+  const pager = el("p", { class: "pager" });
+  let wished = "";
+  let before = [""]; // of each page so far: below which number it begins
+  let known = -1;
+  const lines = resource(
+    (signal) => ask("decisions", { desk, before: before.at(-1), limit: LIMIT, outcome: wished }, signal),
+    show,
+    problems.fail,
+    1000,
+  );
+  const filter = chooser("Outcome", OUTCOMES.map((name) => [name, name ? words(name) : "all"]), "", (name) => {
+    wished = name;
+    before = [""];
+    lines.refresh();
+  });
+  list.head.append(el("div", { class: "choosers" }, filter));
+  main.append(...opening("Decisions", "What the policy, or a rule such as the stop-loss, decided, and what became of it."), problems.box, list.section, pager);
+
+  const turn = (words, act) =>
+    el("button", { type: "button", data: { key: words }, on: { click: () => (act(), lines.refresh()) } }, words);
+
+  function show(told) {
+    problems.fine();
+    list.show(told, () => (told.length ? rows(told, address) : empty(wished ? `No decision with the outcome ${words(wished)}.` : "No decision yet.")));
+    pager.replaceChildren(
+      ...[
+        before.length > 1 && turn("Newer", () => before.pop()),
+        el("span", {}, `Page ${before.length}`),
+        told.length === LIMIT && turn("Older", () => before.push(told.at(-1).decision)),
+      ].filter(Boolean),
+    );
+  }
+
+  lines.refresh();
+  return {
+    update(now) {
+      if (now.decision !== known && before.length === 1) lines.refresh();
+      known = now.decision;
+    },
+    close: () => lines.close(),
+  };
+}
+
+function rows(told, address) {
+  return table(
+    "Decisions",
+    [
+      { name: "Decision", of: (line) => el("a", { href: address("decision", [line.decision]), data: { key: `${line.decision}` } }, number(line.decision)) },
+      { name: "Time", of: (line) => [clock(line.time), " ", el("small", {}, day(line.time))] },
+      { name: "By", of: (line) => words(line.kind) },
+      { name: "Action", of: (line) => words(line.action) || "no answer" },
+      { name: "Meant", of: (line) => words(line.resolved) || "–" },
+      { name: "Confidence", number: true, of: (line) => (line.confidence ? percent(line.confidence) : "–") },
+      { name: "Outcome", of: (line) => outcome(line.outcome) },
+      { name: "Denied by", of: (line) => line.denied_by.map(words).join(", ") || "–" },
+      { name: "Model", of: (line) => (line.model ? el("code", {}, line.model) : "–") },
+    ],
+    told,
+    { row: (line) => ({ data: { decision: line.decision } }) },
+  );
+}

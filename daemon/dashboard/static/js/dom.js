@@ -1,0 +1,110 @@
+// Elements. Whatever comes from a desk becomes a text node here: no string is ever read as HTML, and styles are set
+// through the object model, because the page's policy forbids inline ones.
+
+export function el(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "class") node.className = value;
+    else if (name === "on") for (const [kind, act] of Object.entries(value)) node.addEventListener(kind, act);
+    else if (name === "data") Object.assign(node.dataset, value);
+    else if (name === "style") for (const [key, text] of Object.entries(value)) node.style.setProperty(key, text);
+    else node.setAttribute(name, value === true ? "" : String(value));
+  }
+  append(node, children);
+  return node;
+}
+
+export function append(node, children) {
+  for (const child of children.flat(Infinity)) {
+    if (child === null || child === undefined || child === false || child === "") continue;
+    node.append(child instanceof Node ? child : document.createTextNode(String(child)));
+  }
+}
+
+// A section with a heading; `show(data, build)` builds its body anew only when the data changed, and keeps the focus.
+export function card(title, { id, wide = false, note = "" } = {}) {
+  const heading = el("h2", { id: `${id}-title` }, title);
+  const body = el("div", { class: "body" });
+  const section = el(
+    "section",
+    { class: wide ? "card wide" : "card", id, "aria-labelledby": `${id}-title` },
+    el("div", { class: "card-head" }, heading),
+    note && el("p", { class: "note" }, note),
+    body,
+  );
+  let shown;
+  function show(data, build) {
+    const key = JSON.stringify(data);
+    if (key === shown) return;
+    shown = key;
+    const focused = body.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+    body.replaceChildren();
+    append(body, [build(data)]);
+    if (focused) [...body.querySelectorAll("[data-key]")].find((node) => node.dataset.key === focused)?.focus();
+  }
+  return { section, heading, head: section.firstChild, body, show };
+}
+
+export const empty = (words) => el("p", { class: "empty" }, words);
+
+// A table. `columns`: [{ name, of: row => child, number?: true }]. On a phone each row becomes a card; the roles keep
+// it a table for a screen reader although its boxes are blocks then.
+export function table(caption, columns, rows, { stacked = true, row: mark = () => ({}) } = {}) {
+  const head = columns.map(({ name, number }) =>
+    el("th", { scope: "col", role: "columnheader", class: number && "number" }, name),
+  );
+  const lines = rows.map((row) =>
+    el(
+      "tr",
+      { role: "row", ...mark(row) },
+      columns.map(({ name, of, number }, index) =>
+        el(
+          index ? "td" : "th",
+          {
+            ...(index ? { role: "cell" } : { scope: "row", role: "rowheader" }),
+            class: number && "number",
+            data: { label: name },
+          },
+          of(row),
+        ),
+      ),
+    ),
+  );
+  return el(
+    "div",
+    { class: "scroll", tabindex: 0, role: "group", "aria-label": caption },
+    el(
+      "table",
+      { role: "table", class: stacked ? "stacked" : null },
+      el("caption", { class: "hidden" }, caption),
+      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, head)),
+      el("tbody", { role: "rowgroup" }, lines),
+    ),
+  );
+}
+
+// Names and values: [[name, child, note?], …].
+export function figures(pairs, name = "figures") {
+  return el(
+    "dl",
+    { class: name },
+    pairs
+      .filter((pair) => pair)
+      .map(([term, value, note]) =>
+        el("div", {}, el("dt", {}, term), el("dd", { data: { figure: term } }, value, note && el("small", {}, note))),
+      ),
+  );
+}
+
+export const badge = (words, kind = "plain") => el("span", { class: `badge ${kind}` }, words);
+
+// A select with a visible label.
+export function chooser(label, options, chosen, choose) {
+  const select = el(
+    "select",
+    { "aria-label": label, on: { change: () => choose(select.value) } },
+    options.map(([value, words]) => el("option", { value, selected: value === chosen }, words)),
+  );
+  return el("label", { class: "chooser" }, el("span", {}, label), select);
+}

@@ -1,0 +1,97 @@
+// What is read from the server: one stream that tells of every change, and resources that are asked for. A resource
+// has never more than one question under way, and a page that nobody sees asks nothing.
+
+export class Refused extends Error {}
+
+export async function ask(path, params = {}, signal = undefined) {
+  const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== "" && value !== undefined));
+  const answer = await fetch(`/api/${path}${query.size ? `?${query}` : ""}`, { signal, cache: "no-store" });
+  let body = null;
+  try {
+    body = await answer.json();
+  } catch {
+    body = null;
+  }
+  if (!answer.ok) throw new Refused(body?.error ?? `the dashboard answered ${answer.status}`);
+  return body;
+}
+
+// `refresh()` asks now, or once more after the question under way; answers closer than `every_ms` are put off.
+export function resource(question, show, fail, every_ms = 0) {
+  let asking = null;
+  let again = false;
+  let closed = false;
+  let timer = 0;
+  let last = -Infinity;
+  async function go() {
+    timer = 0;
+    if (closed || document.hidden) return;
+    asking = new AbortController();
+    last = performance.now();
+    try {
+      const answer = await question(asking.signal);
+      if (!closed) show(answer);
+    } catch (problem) {
+      if (!closed && problem.name !== "AbortError") fail(problem);
+    }
+    asking = null;
+    if (again) {
+      again = false;
+      refresh();
+    }
+  }
+  function refresh() {
+    if (closed || timer) return;
+    if (asking) {
+      again = true;
+      return;
+    }
+    const wait = Math.max(0, last + every_ms - performance.now());
+    if (wait > 0) timer = setTimeout(go, wait);
+    else go();
+  }
+  function close() {
+    closed = true;
+    clearTimeout(timer);
+    asking?.abort();
+    document.removeEventListener("visibilitychange", seen);
+  }
+  const seen = () => !document.hidden && refresh();
+  document.addEventListener("visibilitychange", seen);
+  return { refresh, close };
+}
+
+// The stream of one desk. `tell(now)` for each state, `connection(state)` with "open", "lost" or "hidden".
+export function stream(desk, tell, connection) {
+  let source = null;
+  let timer = 0;
+  function open() {
+    close();
+    source = new EventSource(`/api/stream?desk=${encodeURIComponent(desk)}`);
+    source.addEventListener("now", (event) => tell(JSON.parse(event.data)));
+    source.addEventListener("open", () => connection("open"));
+    source.addEventListener("error", () => {
+      connection("lost");
+      if (source?.readyState === EventSource.CLOSED) timer = setTimeout(open, 3000); // it was refused: no own retry
+    });
+  }
+  function close() {
+    clearTimeout(timer);
+    source?.close();
+    source = null;
+  }
+  function seen() {
+    if (document.hidden) {
+      close();
+      connection("hidden");
+    } else if (!source) open();
+  }
+  document.addEventListener("visibilitychange", seen);
+  seen();
+  return {
+    close() {
+      document.removeEventListener("visibilitychange", seen);
+      close();
+    },
+  };
+}

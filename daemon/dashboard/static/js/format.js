@@ -1,0 +1,76 @@
+// Numbers and times as people read them: separators, units, a true minus, New York time with its zone.
+// Times come as seconds since 1970 UTC, 0 for never; everything that is unknown is shown as a dash.
+
+const DASH = "–";
+const ZONE = "America/New_York";
+const clockFormat = new Intl.DateTimeFormat("en-GB", {
+  timeZone: ZONE, hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23",
+});
+const minuteFormat = new Intl.DateTimeFormat("en-GB", {
+  timeZone: ZONE, hour: "2-digit", minute: "2-digit", hourCycle: "h23",
+});
+const dayFormat = new Intl.DateTimeFormat("en-GB", { timeZone: ZONE, day: "numeric", month: "short", year: "numeric" });
+const zoneFormat = new Intl.DateTimeFormat("en-US", { timeZone: ZONE, timeZoneName: "short" });
+const numbers = new Map();
+
+const date = (seconds) => new Date(seconds * 1000);
+
+export function zone(seconds) {
+  return zoneFormat.formatToParts(date(seconds)).find((part) => part.type === "timeZoneName").value;
+}
+export const clock = (seconds) => (seconds ? `${clockFormat.format(date(seconds))} ${zone(seconds)}` : DASH);
+export const minute = (seconds) => (seconds ? minuteFormat.format(date(seconds)) : DASH);
+export const day = (seconds) => (seconds ? dayFormat.format(date(seconds)) : DASH);
+export const moment = (seconds) => (seconds ? `${day(seconds)}, ${clock(seconds)}` : "never");
+
+export function number(value, digits = 0, least = digits) {
+  if (value === null || value === undefined || value === "" || Number.isNaN(Number(value))) return DASH;
+  const key = `${digits}/${least}`;
+  if (!numbers.has(key)) {
+    numbers.set(
+      key,
+      new Intl.NumberFormat("en-US", { maximumFractionDigits: digits, minimumFractionDigits: least }),
+    );
+  }
+  return numbers.get(key).format(Number(value)).replace("-", "−");
+}
+
+export function usd(value, { sign = false } = {}) {
+  if (value === null || value === undefined || value === "" || Number.isNaN(Number(value))) return DASH;
+  const amount = Number(value);
+  const mark = amount < 0 ? "−" : sign && amount > 0 ? "+" : "";
+  return `${mark}$${number(Math.abs(amount), 2)}`;
+}
+
+export const signed = (value, digits = 3) => `${Number(value) > 0 ? "+" : ""}${number(value, digits)}`;
+export const percent = (value, digits = 1) => (value === null || value === undefined ? DASH : `${number(value * 100, digits)} %`);
+export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
+
+// A number of any size in a few characters, for a cell.
+export function short(value) {
+  const size = Math.abs(value);
+  if (!Number.isFinite(value)) return "n/a";
+  if (size >= 1e6) return `${number(value / 1e6, 1, 0)}M`;
+  if (size >= 1e4) return `${number(value / 1e3, 1, 0)}k`;
+  if (size >= 100) return number(value, 0);
+  if (size >= 10) return number(value, 1);
+  if (size >= 0.0995 || value === 0) return number(value, 2, 0);
+  if (size >= 0.000995) return number(value, 4, 0).replace("0.", ".");
+  return value.toExponential(0).replaceAll("-", "−");
+}
+
+// All that a float32 holds.
+export const exact = (value) => String(Number(Number(value).toPrecision(8))).replace("-", "−");
+
+export function span(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  const days = Math.floor(whole / 86400);
+  return days < 730 ? count(days, "day") : count(Math.floor(days / 365.25), "year");
+}
+
+// "BUY_CALL" -> "buy call", "daily_loss" -> "daily loss".
+export const words = (name) => String(name ?? "").replaceAll("_", " ").toLowerCase();
+export const side = (value) => (value > 0 ? "buy" : "sell");

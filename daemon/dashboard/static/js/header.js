@@ -1,0 +1,126 @@
+// What is always there: desk, mode, connection, the age of what is shown, halt and pause. It decides nothing: it says
+// what the newest state says, and counts the seconds since.
+
+import { chooser, el } from "./dom.js";
+import { clock, day, span, words } from "./format.js";
+
+const MODES = {
+  live: "live trading",
+  dry_run: "dry run on live data",
+  replay: "replay of recorded data",
+};
+const find = (id) => document.getElementById(id);
+
+export function header({ choose }) {
+  let state = null;
+  let heard = 0; // performance.now() when the newest state came
+  let link = "unknown";
+  let since = performance.now();
+  theme();
+  setInterval(tick, 1000);
+
+  function tick() {
+    if (document.hidden) return;
+    const box = find("connection");
+    box.dataset.state = link;
+    const silent = (performance.now() - since) / 1000;
+    const told = { open: "connected", lost: `reconnecting for ${span(silent)}`, hidden: "paused", unknown: "connecting" };
+    if (box.textContent !== told[link]) box.textContent = told[link];
+    if (state) find("clock").textContent = age();
+    for (const node of document.querySelectorAll("[data-ends]")) countdown(node);
+  }
+
+  function age() {
+    const passed = (performance.now() - heard) / 1000;
+    const old = state.read_at - state.time + passed;
+    return `${day(state.time)}, ${clock(state.time)} · newest event ${span(old)} ago`;
+  }
+
+  function countdown(node) {
+    // market time goes on where the desk runs, and stands still where it does not
+    const passed = state?.running && link === "open" ? (performance.now() - heard) / 1000 : 0;
+    const left = Number(node.dataset.ends) - ((state?.time ?? 0) + passed);
+    node.textContent = left > 0 ? `${span(left)} left` : "over with the next event";
+  }
+
+  function show(now) {
+    state = now;
+    heard = performance.now();
+    const money = now.mode === "live" && now.account === "live";
+    find("live-money").hidden = !money;
+    const mode = find("mode");
+    mode.textContent = money ? "LIVE MONEY" : `${MODES[now.mode] ?? words(now.mode)}${now.mode === "live" ? " (paper account)" : ""}`;
+    mode.className = money ? "badge live" : "badge plain";
+    find("clock").classList.toggle("old", now.stale !== "" || link !== "open");
+    const stale = find("stale");
+    stale.hidden = now.stale === "";
+    stale.textContent = now.stale && `Not live: ${now.stale}`;
+    banner(now);
+    tick();
+  }
+
+  function banner(now) {
+    const lines = [
+      now.halt && ["halt", `HALTED: ${now.halt}. Nothing is opened until the desk is resumed.`],
+      now.pause && ["pause", `PAUSED: ${now.pause}. No new risk is taken.`],
+      !now.reconciled && now.mode === "live" && ["pause", "Book and broker are not yet compared: no new risk is taken."],
+    ].filter(Boolean);
+    const box = find("banner");
+    const key = JSON.stringify(lines);
+    if (box.dataset.key === key) return; // said once, not with every event
+    box.dataset.key = key;
+    box.replaceChildren(...lines.map(([kind, text]) => el("p", { class: `banner ${kind}` }, text)));
+  }
+
+  function connection(now) {
+    if (now !== link) since = performance.now();
+    link = now;
+    find("clock").classList.toggle("old", now !== "open" || (state?.stale ?? "") !== "");
+    tick();
+  }
+
+  function desk(desks, line) {
+    state = null;
+    const box = find("desk");
+    box.replaceChildren();
+    if (desks.length > 1) {
+      box.append(chooser("Desk", desks.map(({ name, problem }) => [name, problem ? `${name} (unreadable)` : name]), line.name, choose));
+    } else {
+      box.append(el("strong", { class: "desk-name" }, line?.name ?? ""));
+    }
+    box.append(el("span", { class: "muted" }, ` ${words(line?.strategy)}`));
+    find("mode").textContent = words(line?.mode);
+    find("clock").textContent = line?.problem || "no event yet";
+    find("banner").replaceChildren();
+    delete find("banner").dataset.key;
+  }
+
+  function page(name, address) {
+    for (const link of document.querySelectorAll("nav a")) {
+      link.href = address(link.dataset.page);
+      if (link.dataset.page === name) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+  }
+
+  return { show, connection, desk, page };
+}
+
+function theme() {
+  const root = document.documentElement;
+  const button = find("theme");
+  const say = () => (button.textContent = `Theme: ${root.dataset.theme}`);
+  button.addEventListener("click", () => {
+    const order = ["system", "light", "dark"];
+    root.dataset.theme = order[(order.indexOf(root.dataset.theme) + 1) % order.length];
+    try {
+      localStorage.setItem("theme", root.dataset.theme);
+    } catch {
+      // storage may be forbidden: the choice lasts as long as the page
+    }
+    say();
+    dispatchEvent(new Event("themechange"));
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("themechange")));
+  say();
+}

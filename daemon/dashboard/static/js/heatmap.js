@@ -1,0 +1,151 @@
+// Numbers as a table of colours: rows and columns have names, a cell its value in words on hover and on focus. The
+// colour tells how a value stands within its own column; the number stands in the cell, so colour is never alone.
+
+import { el } from "./dom.js";
+import { exact, short, signed } from "./format.js";
+
+const BLUE = [33, 102, 172];
+const ORANGE = [179, 88, 6];
+const WHITE = [247, 247, 247];
+const NIGHT = [44, 53, 63];
+const FULL = 3; // robust standard deviations at which a colour is full
+
+const median = (values) => {
+  const sorted = [...values].sort((a, b) => a - b);
+  const half = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+};
+
+// A column's middle and spread: median and 1.4826 x the median absolute deviation (the standard deviation of normal
+// numbers); where more than half are equal, 1.2533 x the mean absolute deviation; 0 where all are equal.
+export function robust(values) {
+  const middle = median(values);
+  const off = values.map((value) => Math.abs(value - middle));
+  const mean = off.reduce((sum, value) => sum + value, 0) / off.length;
+  return { middle, spread: 1.4826 * median(off) || 1.2533 * mean };
+}
+
+// `share` in [-1, 1] -> background and a text colour that is readable on it.
+function paint(node, share) {
+  const dark = getComputedStyle(node.ownerDocument.documentElement).getPropertyValue("--night").trim() === "1";
+  const zero = dark ? NIGHT : WHITE;
+  const end = share < 0 ? BLUE : ORANGE;
+  const part = Math.min(1, Math.abs(share));
+  const rgb = zero.map((from, index) => Math.round(from + (end[index] - from) * part));
+  const light = (0.2126 * linear(rgb[0]) + 0.7152 * linear(rgb[1]) + 0.0722 * linear(rgb[2])) > 0.179;
+  node.style.backgroundColor = `rgb(${rgb.join(", ")})`;
+  node.style.color = light ? "#000" : "#fff";
+}
+const linear = (part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4);
+
+// `matrix`: { rows: [name], columns: [name], corner, values: [[number|null]], cells: [[number|null]] | null }.
+export function heatmap(matrix, { caption }) {
+  const scales = matrix.columns.map((_, column) => {
+    const values = matrix.values.map((row) => row[column]).filter((value) => value !== null);
+    return values.length ? robust(values) : { middle: 0, spread: 0 };
+  });
+  const largest = Math.max(0, ...(matrix.cells ?? []).flat().map((value) => Math.abs(value ?? 0)));
+  const readout = el("p", { class: "readout" }, "Point at a cell, or walk through the table with the arrow keys.");
+  const nodes = [];
+  let mode = "values";
+
+  const cell = (row, column) => {
+    const node = el("td", { role: "gridcell", tabindex: row + column ? -1 : 0, data: { row, column } });
+    const value = matrix.values[row][column];
+    if (value !== null) node.dataset.value = String(value);
+    return node;
+  };
+  const body = matrix.rows.map((name, row) => {
+    nodes.push(matrix.columns.map((_, column) => cell(row, column)));
+    return el("tr", { role: "row" }, el("th", { scope: "row", role: "rowheader" }, name), nodes[row]);
+  });
+  const grid = el(
+    "table",
+    { class: "heat", role: "grid", "aria-label": caption, on: { pointerover: read, focusin: read, keydown: walk } },
+    el("caption", { class: "hidden" }, caption),
+    el(
+      "thead",
+      { role: "rowgroup" },
+      el(
+        "tr",
+        { role: "row" },
+        el("th", { scope: "col", role: "columnheader" }, matrix.corner),
+        matrix.columns.map((name) => el("th", { scope: "col", role: "columnheader", class: "tall" }, el("span", {}, name))),
+      ),
+    ),
+    el("tbody", { role: "rowgroup" }, body),
+  );
+
+  function shade() {
+    nodes.forEach((row, r) =>
+      row.forEach((node, c) => {
+        const value = matrix.values[r][c];
+        if (value === null) {
+          node.textContent = "";
+          return;
+        }
+        const told = mode === "values" ? value : (matrix.cells?.[r]?.[c] ?? 0);
+        node.textContent = short(told);
+        const { middle, spread } = scales[c];
+        paint(node, mode === "values" ? (spread ? (value - middle) / (FULL * spread) : 0) : largest ? told / largest : 0);
+      }),
+    );
+  }
+
+  function read(event) {
+    const node = event.target.closest("td");
+    if (!node?.dataset.value) return;
+    const [r, c] = [Number(node.dataset.row), Number(node.dataset.column)];
+    const { middle, spread } = scales[c];
+    const value = matrix.values[r][c];
+    const far = spread ? `, ${signed((value - middle) / spread, 1)} spreads from its column's median ${exact(middle)}` : "";
+    const part = matrix.cells ? `; contribution ${signed(matrix.cells[r][c], 4)}` : "";
+    readout.textContent = `${matrix.columns[c]}, ${matrix.corner} ${matrix.rows[r]}: ${exact(value)}${far}${part}`;
+  }
+
+  function walk(event) {
+    const node = event.target.closest("td");
+    const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (!node || !step) return;
+    event.preventDefault();
+    event.stopPropagation(); // within the table the arrows walk through it, not through the decisions
+    const next = nodes[Number(node.dataset.row) + step[0]]?.[Number(node.dataset.column) + step[1]];
+    if (!next) return;
+    node.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  }
+
+  shade();
+  return {
+    node: el("div", {}, readout, el("div", { class: "scroll" }, grid)),
+    legend: legend(),
+    mode(wished) {
+      mode = wished;
+      shade();
+    },
+    shade,
+  };
+}
+
+function legend() {
+  const strip = el("span", { class: "strip", "aria-hidden": "true" });
+  for (let step = -6; step <= 6; step += 1) {
+    const part = el("i");
+    strip.append(part);
+    part.dataset.share = step / 6;
+  }
+  const words = el("span");
+  const box = el("p", { class: "legend" }, strip, words);
+  return {
+    box,
+    say(mode) {
+      for (const part of strip.children) paint(part, Number(part.dataset.share));
+      words.textContent =
+        mode === "values"
+          ? `Blue: low for its own column, orange: high; full colour ${FULL} robust standard deviations (1.4826 × median ` +
+            "absolute deviation) from the column's median. A column without any difference stays plain."
+          : "Blue: the output would rise without this cell, orange: it would fall; full colour is the largest contribution here.";
+    },
+  };
+}

@@ -1,0 +1,214 @@
+// The desk at this moment: chart, equity, position, the newest answer, gates, orders, alarms. Drawn from the stream's
+// state; only bars and equity are asked for, when the state says that there are new ones.
+
+import { badge, card, chooser, el, empty, figures, table } from "./dom.js";
+import { ask, resource } from "./feed.js";
+import { equityChart, priceChart } from "./charts.js";
+import { clock, count, day, moment, number, percent, signed, span, usd, words } from "./format.js";
+import { alarms, gates, opening, orders, outcome, probabilities, trouble } from "./parts.js";
+
+export const title = "Now";
+
+export function mount(main, { desk, address, go }) {
+  const problems = trouble();
+  const money = el("div", { id: "money" });
+  const price = card("Price", { id: "price", wide: true });
+  const equity = card("Equity and drawdown", { id: "equity", wide: true });
+  const answer = card("Newest decision", { id: "answer" });
+  const position = card("Position", { id: "position" });
+  const gate = card("Gates for a new entry", { id: "gates" });
+  const working = card("Working orders", { id: "orders" });
+  const alarm = card("Newest alarms", { id: "alarms" });
+  const model = card("Session and model", { id: "model" });
+  const canvas = el("div", { class: "chart", role: "img", "aria-label": "No bars yet." });
+  const course = el("div", { class: "chart low", role: "img", "aria-label": "No equity yet." });
+  const choosers = el("div", { class: "choosers" });
+  const fills = el("div", { id: "fills" });
+  price.head.append(choosers);
+  price.body.append(canvas, el("p", { class: "note" }, "Hollow candle: closed higher. Arrow up: entry, arrow down: exit; choose one to see its decision."), fills);
+  equity.body.append(course);
+  main.append(
+    ...opening("Now"),
+    problems.box,
+    money,
+    el(
+      "div",
+      { class: "columns" },
+      el("div", { class: "column main-column" }, price.section, equity.section),
+      el("div", { class: "column" }, answer.section, position.section, gate.section, working.section, alarm.section, model.section),
+    ),
+  );
+
+  const chart = priceChart(canvas, (decision) => go("decision", [decision]));
+  const curve = equityChart(course);
+  let session = ""; // "" follows the newest
+  let symbol = "";
+  let state = null;
+  let shown = null; // the price answer that is drawn
+  let key = "";
+
+  const bars = resource((signal) => ask("price", { desk, session, symbol }, signal), showPrice, problems.fail, 1000);
+  const equities = resource((signal) => ask("equity", { desk }, signal), showEquity, problems.fail, 3000);
+
+  function showPrice(told) {
+    problems.fine();
+    shown = told;
+    price.heading.textContent = told.symbol ? `${told.symbol}, ${told.session || "no session yet"}` : "Price";
+    chart.show(told);
+    lines();
+    const chosen = JSON.stringify([told.sessions, told.symbols, told.session, told.symbol]);
+    if (choosers.dataset.key !== chosen) {
+      choosers.dataset.key = chosen;
+      choosers.replaceChildren(
+        ...[
+          told.symbols.length > 1 && chooser("Symbol", told.symbols.map((name) => [name, name]), told.symbol, choose("symbol")),
+          told.sessions.length > 1 &&
+            chooser("Session", [...told.sessions].reverse().map((date) => [date, date]), told.session, choose("session", told.sessions.at(-1))),
+        ].filter(Boolean),
+      );
+    }
+    fills.replaceChildren(fillList(told));
+  }
+
+  const choose = (what, newest) => (value) => {
+    if (what === "symbol") symbol = value;
+    else session = value === newest ? "" : value;
+    bars.refresh();
+  };
+
+  function fillList(told) {
+    const heading = `Fills of ${told.session || "this session"}: ${number(told.marks.length)}`;
+    if (!told.marks.length) return empty(`No fill in ${told.session || "this session"}.`);
+    return el(
+      "details",
+      {},
+      el("summary", {}, heading),
+      table(
+        heading,
+        [
+          { name: "Time", of: (mark) => clock(mark.time) },
+          { name: "Kind", of: (mark) => mark.kind },
+          { name: "What", of: (mark) => mark.text },
+          {
+            name: "Decision",
+            of: (mark) => (mark.decision ? el("a", { href: address("decision", [mark.decision]) }, `Decision ${number(mark.decision)}`) : "by hand or by a rule"),
+          },
+        ],
+        told.marks,
+      ),
+    );
+  }
+
+  function showEquity(told) {
+    problems.fine();
+    curve.show(told);
+  }
+
+  // lines on the chart where it shows what is held, else the bar in the card alone
+  function lines() {
+    chart.position(shown && !session && state?.positions.find((held) => held.symbol === shown.symbol));
+  }
+
+  function update(now) {
+    state = now;
+    const news = JSON.stringify([now.last_bar, now.decision, now.session, now.orders.length, now.positions.length]);
+    if (news !== key) {
+      key = news;
+      bars.refresh();
+      equities.refresh();
+    }
+    money.replaceChildren(
+      figures([
+        ["Equity", usd(now.equity_usd)],
+        ["Since the session's start", usd(now.day_usd, { sign: true })],
+        ["Drawdown", percent(now.drawdown, 2), "from the highest equity"],
+        ["Cash", usd(now.cash_usd)],
+        ["Realised", usd(now.realized_usd, { sign: true }), "since the journal began"],
+      ]),
+    );
+    answer.show([now.decision, now.action, now.resolved, now.outcome, now.confidence, now.probabilities], () => newest(now, address));
+    position.show(now.positions, (held) => (held.length ? held.map(holding) : empty("Nothing is held.")));
+    gate.show(now.gates, (told) => gates(told, "No gate was asked yet."));
+    working.show(now.orders, (open) => orders(open, "No order works at the broker."));
+    alarm.show(now.alarms, (told) => alarms(told, "No alarm."));
+    model.show([now.model, now.promoted, now.session, now.session_ended, now.last_bar, now.broker_heard, now.broker_lost, now.running], () => situation(now));
+    lines();
+  }
+
+  return {
+    update,
+    close() {
+      bars.close();
+      equities.close();
+      chart.close();
+      curve.close();
+    },
+  };
+}
+
+function newest(now, address) {
+  if (!now.decision) return empty("No decision yet.");
+  const became = now.resolved && now.resolved !== now.action ? ` → ${words(now.resolved)}` : "";
+  return [
+    el("p", { class: "headline" }, el("span", { data: { action: now.action } }, words(now.action) || "no answer"), became, " ", outcome(now.outcome)),
+    now.confidence > 0 && el("p", {}, "Confidence ", el("strong", { data: { confidence: now.confidence } }, percent(now.confidence))),
+    probabilities(now.probabilities, now.action),
+    el("p", {}, el("a", { class: "action", href: address("decision", [now.decision]) }, `Open decision ${number(now.decision)}`)),
+  ];
+}
+
+function holding(held) {
+  return el(
+    "div",
+    { class: "holding", data: { symbol: held.symbol } },
+    el("h3", {}, `${number(held.quantity)} × ${held.symbol}`),
+    figures(
+      [
+        ["Entry", usd(held.entry)],
+        ["Mark", usd(held.mark)],
+        ["Gain", usd(held.pnl_usd, { sign: true }), held.entry ? `${signed(100 * (held.mark / held.entry - 1), 1)} %` : ""],
+        held.stop > 0 && ["Stop-loss", usd(held.stop)],
+        held.target > 0 && ["Take-profit", usd(held.target)],
+        ["Held since", clock(held.opened), day(held.opened)],
+      ],
+      "figures small",
+    ),
+    held.stop > 0 && held.target > held.stop && gauge(held),
+  );
+}
+
+// Where the mark stands between stop-loss and take-profit.
+function gauge({ stop, entry, mark, target }) {
+  const low = Math.min(stop, mark);
+  const high = Math.max(target, mark);
+  const at = (price) => `${(100 * (price - low)) / (high - low)}%`;
+  const pin = (name, price) => el("i", { class: `pin ${name}`, style: { left: at(price) } }, el("b", {}, name));
+  return el(
+    "div",
+    { class: "gauge", role: "img", "aria-label": `Mark ${usd(mark)} between stop-loss ${usd(stop)} and take-profit ${usd(target)}, entry ${usd(entry)}.` },
+    el("span", { class: "track" }),
+    pin("stop", stop),
+    pin("entry", entry),
+    pin("mark", mark),
+    pin("target", target),
+  );
+}
+
+function situation(now) {
+  const hours = now.session_open ? `${clock(now.session_open)} to ${clock(now.session_close)}` : "";
+  const broker = !now.broker_heard
+    ? "a paper broker plays, inside the desk"
+    : now.broker_lost > now.broker_heard
+      ? `lost since ${moment(now.broker_lost)}`
+      : `told all of itself at ${moment(now.broker_heard)}`;
+  return figures(
+    [
+      ["Model", el("code", {}, now.model || "none yet"), now.model ? (now.promoted ? "promoted while running" : "as at the start") : ""],
+      ["Session", now.session || "none yet", `${hours}${now.session_ended ? ", over" : ""}`],
+      ["Newest bar", moment(now.last_bar)],
+      ["Broker", broker],
+      ["Daemon", now.running ? "runs" : "does not run", count(now.seq, "event")],
+    ],
+    "figures small",
+  );
+}

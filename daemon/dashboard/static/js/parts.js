@@ -1,0 +1,133 @@
+// What several pages show alike: gates, bars of probabilities, alarms, orders. Data in, elements out.
+
+import { badge, el, empty, table } from "./dom.js";
+import { clock, moment, number, percent, side, signed, usd, words } from "./format.js";
+
+const GATE = { passes: ["✓", "good"], denies: ["✕", "bad"], unknown: ["?", "plain"] };
+
+export function gates(lines, none = "No gate was asked.") {
+  if (!lines.length) return empty(none);
+  return el(
+    "ul",
+    { class: "gates" },
+    lines.map((gate) =>
+      el(
+        "li",
+        { data: { gate: gate.name, state: gate.state } },
+        el("span", { class: `sign ${GATE[gate.state]?.[1] ?? "plain"}`, "aria-hidden": "true" }, GATE[gate.state]?.[0] ?? "?"),
+        el("span", { class: "gate-name" }, words(gate.name)),
+        el("span", { class: `gate-state ${GATE[gate.state]?.[1] ?? "plain"}` }, gate.state),
+        gate.reason && el("span", { class: "gate-reason" }, gate.reason),
+        gate.ends > 0 && gate.state === "denies" && el("span", { class: "gate-ends", data: { ends: gate.ends } }),
+      ),
+    ),
+  );
+}
+
+export function outcome(name) {
+  const kinds = { ordered: "good", exit: "good", denied: "bad", failed: "bad", expired: "warn" };
+  return badge(words(name), kinds[name] ?? "plain");
+}
+
+// A continuous policy's values are no probabilities: they may be negative, or come to more than one.
+export function continuous(shares) {
+  const sum = shares.reduce((total, share) => total + share.value, 0);
+  return shares.length > 0 && (shares.some((share) => share.value < 0) || Math.abs(sum - 1) > 0.01);
+}
+
+// Probabilities as bars; of a continuous policy the actions with the largest values, to both sides of nothing.
+export function probabilities(shares, chosen) {
+  if (!shares.length) return empty("No probabilities: this was decided by a rule, or not answered.");
+  if (continuous(shares)) return leaning(shares.map(({ action, value }) => [action, value]), { limit: 1, most: 12, digits: 3 });
+  return el(
+    "ul",
+    { class: "bars" },
+    shares.map(({ action, value }) =>
+      el(
+        "li",
+        { class: action === chosen ? "chosen" : null, data: { action, value } },
+        el("span", { class: "bar-name" }, words(action), action === chosen && el("b", {}, " chosen")),
+        el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: { width: `${100 * value}%` } })),
+        el("span", { class: "bar-value" }, percent(value)),
+      ),
+    ),
+  );
+}
+
+// Named numbers of both signs as bars from the middle, the largest first.
+export function leaning(pairs, { limit = 0, most = 30, digits = 4 } = {}) {
+  const sorted = [...pairs].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
+  const largest = limit || Math.abs(sorted[0]?.[1] ?? 0) || 1;
+  const row = ([name, value]) => {
+    const width = Math.min(50, (50 * Math.abs(value)) / largest);
+    return el(
+      "li",
+      { data: { name, value } },
+      el("span", { class: "bar-name" }, name),
+      el(
+        "span",
+        { class: "bar leaning", "aria-hidden": "true" },
+        el("i", {
+          class: value < 0 ? "minus" : "plus",
+          style: { width: `${width}%`, left: value < 0 ? `${50 - width}%` : "50%" },
+        }),
+      ),
+      el("span", { class: "bar-value" }, signed(value, digits)),
+    );
+  };
+  const list = (some) => el("ul", { class: "bars" }, some.map(row));
+  if (sorted.length <= most) return list(sorted);
+  return [
+    list(sorted.slice(0, most)),
+    el("details", {}, el("summary", {}, `The other ${number(sorted.length - most)}`), list(sorted.slice(most))),
+  ];
+}
+
+export function alarms(lines, none) {
+  if (!lines.length) return empty(none);
+  return el(
+    "ol",
+    { class: "log" },
+    lines.map((line) =>
+      el("li", {}, el("time", {}, moment(line.time)), el("strong", {}, words(line.name)), el("span", {}, line.detail)),
+    ),
+  );
+}
+
+export function orders(lines, none) {
+  if (!lines.length) return empty(none);
+  return table(
+    "Orders",
+    [
+      { name: "Order", of: (order) => el("span", {}, `${side(order.side)} ${number(order.quantity)} ${order.symbol}`) },
+      { name: "Limit", number: true, of: (order) => (order.limit ? usd(order.limit) : "market") },
+      { name: "Filled", number: true, of: (order) => `${number(order.filled)} of ${number(order.quantity)}` },
+      { name: "Status", of: (order) => words(order.status) },
+      { name: "Sent", of: (order) => clock(order.submitted) },
+      { name: "Name", of: (order) => el("code", {}, order.client_order_id) },
+    ],
+    lines,
+    { row: (order) => ({ data: { order: order.client_order_id } }) },
+  );
+}
+
+// The first lines of a page: its heading, which takes the focus when the page changes, and what it is about.
+export function opening(title, about) {
+  return [el("h1", { tabindex: -1 }, title), about && el("p", { class: "about" }, about)];
+}
+
+// Where a page says that a question failed; empty when the next one does not.
+export function trouble() {
+  const box = el("p", { class: "trouble", role: "alert", hidden: true });
+  return {
+    box,
+    fail(problem) {
+      box.hidden = false;
+      box.textContent = `Not read: ${problem.message}. What stands below may be old.`;
+    },
+    fine() {
+      box.hidden = true;
+      box.textContent = "";
+    },
+  };
+}

@@ -1,0 +1,78 @@
+// Risk: the gates as they stand, limits and what is used of them, what was denied, what was commanded, what alarmed.
+
+import { card, el, empty } from "./dom.js";
+import { ask, resource } from "./feed.js";
+import { count, number, percent, words } from "./format.js";
+import { alarms, gates, opening, trouble } from "./parts.js";
+
+export const title = "Risk";
+
+export function mount(main, { desk }) {
+  const problems = trouble();
+  const limits = card("Limits, and what is used of them", { id: "limits" });
+  const gate = card("Gates for a new entry", {
+    id: "gates",
+    note: "Each must pass before anything is opened; exits are never kept back by them. “Unknown” needs an order to judge.",
+  });
+  const denials = card("Denied so far, by gate", { id: "denials" });
+  const commands = card("Commands of operators", { id: "commands" });
+  const alarm = card("Alarms", { id: "alarms" });
+  main.append(
+    ...opening("Risk"),
+    problems.box,
+    el(
+      "div",
+      { class: "columns even" },
+      el("div", { class: "column" }, limits.section, denials.section, commands.section),
+      el("div", { class: "column" }, gate.section, alarm.section),
+    ),
+  );
+  const page = resource((signal) => ask("risk", { desk }, signal), show, problems.fail, 3000);
+  page.refresh();
+
+  function show(told) {
+    problems.fine();
+    limits.show(told.limits, (all) => (all.length ? used(all) : empty("No limit is known yet.")));
+    gate.show(told.gates, (all) => gates(all));
+    denials.show(told.denials, (all) => (all.length ? denied(all) : empty("Nothing was denied since the journal began.")));
+    commands.show(told.commands, (all) => alarms(all, "No command was given."));
+    alarm.show(told.alarms, (all) => alarms(all, "No alarm."));
+  }
+  return { update: () => page.refresh(), close: () => page.close() };
+}
+
+function used(lines) {
+  return el(
+    "ul",
+    { class: "bars limits" },
+    lines.map((limit) => {
+      const kind = limit.share >= 1 ? "over" : limit.share >= 0.8 ? "near" : "";
+      const told = limit.share >= 1 ? "reached" : `${percent(Math.max(0, limit.share), 0)} used`;
+      return el(
+        "li",
+        { class: kind, data: { limit: limit.name, share: limit.share } },
+        el("span", { class: "bar-name" }, words(limit.name)),
+        el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: { width: `${Math.min(100, Math.max(0, 100 * limit.share))}%` } })),
+        el("span", { class: "bar-value" }, told),
+        el("span", { class: "bar-note" }, `${limit.value} of ${limit.limit}`),
+      );
+    }),
+  );
+}
+
+function denied(pairs) {
+  const most = pairs[0][1];
+  return el(
+    "ul",
+    { class: "bars" },
+    pairs.map(([name, times]) =>
+      el(
+        "li",
+        { data: { gate: name, count: times } },
+        el("span", { class: "bar-name" }, words(name)),
+        el("span", { class: "bar", "aria-hidden": "true" }, el("i", { style: { width: `${(100 * times) / most}%` } })),
+        el("span", { class: "bar-value" }, number(times), el("span", { class: "hidden" }, ` ${count(times, "time").split(" ")[1]}`)),
+      ),
+    ),
+  );
+}
