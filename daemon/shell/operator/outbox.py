@@ -1,0 +1,145 @@
+"""What waits for the broker: the trading thread puts, the side thread takes; neither waits for the other.
+
+Without locks: one thread alone puts, one alone takes, and each counts only what it does itself; a deque's and a dict's
+single operations are atomic. Invariant: offered = published + dropped + conflated + refused + waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+REST_S = 0.01  # after a look that found nothing: so often at most is the trading thread asked to wake this side
+
+
+class Item(NamedTuple):
+    """Something to tell under a topic. Of a retained topic only the newest counts."""
+
+    topic: str
+    thing: object
+    retained: bool
+
+
+class Counts(NamedTuple):
+    """What became of all that was offered since the start."""
+
+    offered: int
+    published: int
+    dropped: int  # the queue was full
+    conflated: int  # a newer one of a retained topic took its place
+    refused: int  # could not be encoded, or is larger than the broker takes
+    waiting: int
+
+
+class Outbox:
+    """At most `limit` things wait, beside one of each retained topic. When it is full the oldest goes."""
+
+    def __init__(self, limit: int) -> None:
+        self._queue: deque[Item] = deque(maxlen=limit)
+        self._newest: dict[str, Item] = {}
+        self._again: deque[Item] = deque()  # taken and not told: first in line
+        self._queued = self._retained = 0  # put; counted by the thread that puts
+        self._taken = self._retained_taken = self._hand = 0  # by the thread that takes
+        self._published = self._refused = self._again_conflated = 0
+        self._turn = False
+        self._armed = False
+        self._wake: Callable[[], None] = _nobody
+
+    # --- the thread that puts -----------------------------------------------------------------------------------------
+
+    def put(self, topic: str, thing: object) -> None:
+        """Leave something that each counts of."""
+        self._queue.append(Item(topic, thing, False))
+        self._queued += 1
+        if self._armed:
+            self._armed = False
+            self._wake()
+
+    def put_retained(self, topic: str, thing: object) -> None:
+        """Leave the newest of its topic; it is never dropped, only replaced."""
+        self._newest[topic] = Item(topic, thing, True)
+        self._retained += 1
+        if self._armed:
+            self._armed = False
+            self._wake()
+
+    # --- the thread that takes ----------------------------------------------------------------------------------------
+
+    async def get(self) -> Item:
+        """The next thing: what was given back, then by turns a retained topic and the oldest. Waits without polling."""
+        while (item := self._take()) is None:
+            await asyncio.sleep(REST_S)  # what comes in the meantime needs no wake-up
+            if self._queue or self._newest:
+                continue
+            loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+            def wake(loop: asyncio.AbstractEventLoop = loop, arrived: asyncio.Event = arrived) -> None:
+                with contextlib.suppress(RuntimeError):  # the side thread has ended
+                    loop.call_soon_threadsafe(arrived.set)
+
+            self._wake, self._armed = wake, True
+            if not self._queue and not self._newest:
+                await arrived.wait()
+            self._armed = False
+        return item
+
+    def published(self) -> None:
+        """One that was taken has been told."""
+        self._hand -= 1
+        self._published += 1
+
+    def refused(self) -> None:
+        """One that was taken can never be told."""
+        self._hand -= 1
+        self._refused += 1
+
+    def give_back(self, items: Iterable[Item]) -> None:
+        """These were taken and not told: they come first again, but for retained ones that have a newer one."""
+        kept: list[Item] = []
+        for item in items:
+            self._hand -= 1
+            if item.retained and item.topic in self._newest:
+                self._again_conflated += 1
+            else:
+                kept.append(item)
+        self._again.extendleft(reversed(kept))
+
+    def counts(self) -> Counts:
+        """The figures; exact while nobody puts, else behind by what is being put this moment."""
+        queued, taken, waiting = self._queued, self._taken, len(self._queue)
+        retained, retained_taken, newest = self._retained, self._retained_taken, len(self._newest)
+        return Counts(
+            offered=queued + retained,
+            published=self._published,
+            dropped=max(queued - taken - waiting, 0),
+            conflated=max(retained - retained_taken - newest, 0) + self._again_conflated,
+            refused=self._refused,
+            waiting=waiting + newest + len(self._again) + self._hand,
+        )
+
+    def _take(self) -> Item | None:
+        while self._again:
+            item = self._again.popleft()
+            if item.retained and item.topic in self._newest:
+                self._again_conflated += 1
+                continue
+            self._hand += 1
+            return item
+        if self._newest and not (self._queue and self._turn):
+            item = self._newest.popitem()[1]
+            self._retained_taken += 1
+        elif self._queue:
+            item = self._queue.popleft()
+            self._taken += 1
+        else:
+            return None
+        self._turn = item.retained  # where both wait they take turns: neither keeps the other from being told
+        self._hand += 1
+        return item
+
+
+def _nobody() -> None:
+    """Nobody waits."""

@@ -1,0 +1,111 @@
+"""Signed commands as they travel over MQTT: their one form, their keys, their HMAC. No network and no clock in here.
+
+What is signed is the compact JSON array of the parsed fields, never the bytes that arrived, so there is one reading of
+a message. A key's value is in no repr, no exception and no log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+KEY_LEAST = 32  # bytes of a key
+SCHEME = "rltrader-command-v1"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
+_Time = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class KeyRefused(ValueError):
+    """Keys that cannot be used; the text names the line and the cure, never what stands there."""
+
+
+class Key:
+    """A command key. Only `mac` uses its value; it is not shown and not compared."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def __repr__(self) -> str:
+        return "Key(hidden)"
+
+    def mac(self, message: bytes) -> str:
+        """HMAC-SHA256 (RFC 2104) in hex."""
+        return hmac.new(self._value, message, hashlib.sha256).hexdigest()
+
+
+class SignedCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A command for one desk. Times are nanoseconds since 1970 UTC of the sender's clock, `nonce` and `mac` hex."""
+
+    v: Literal[1]
+    desk: Annotated[str, Meta(max_length=40)]
+    command: Annotated[str, Meta(max_length=40)]
+    reason: Annotated[str, Meta(max_length=500)]
+    issued_ns: _Time
+    expires_ns: _Time
+    nonce: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    key: Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9._-]{0,39}$")]
+    mac: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+def parse_keys(text: str) -> dict[str, Key]:
+    """Keys from `name:hex`, one a line or with commas between them. Raises KeyRefused."""
+    keys: dict[str, Key] = {}
+    for place, entry in enumerate(filter(None, (part.strip() for part in re.split(r"[,\n]", text))), 1):
+        name, colon, digits = (part.strip() for part in entry.partition(":"))
+        if not colon or not _NAME.fullmatch(name):
+            raise KeyRefused(
+                f"command key {place}: expected name:hex, the name of a to z, digits, . _ - and at most 40 letters: "
+                f"write it so"
+            )
+        try:
+            value = bytes.fromhex(digits)
+        except ValueError:
+            value = b""
+        if len(value) < KEY_LEAST:
+            found = f"{len(value)} bytes" if value else "no hex digits"
+            raise KeyRefused(
+                f"command key {place} has {found}: expected at least {KEY_LEAST} bytes as hex: "
+                f"make one with `openssl rand -hex {KEY_LEAST}`"
+            ) from None
+        if name in keys:
+            raise KeyRefused(f"command key {place} has the name of an earlier one: expected each name once: rename it")
+        keys[name] = Key(value)
+    return keys
+
+
+def canonical(command: SignedCommand) -> bytes:
+    """What is signed: a compact JSON array in UTF-8. Raises UnicodeEncodeError for half a surrogate pair."""
+    fields = [
+        SCHEME,
+        command.desk,
+        command.command,
+        command.reason,
+        command.issued_ns,
+        command.expires_ns,
+        command.nonce,
+        command.key,
+    ]
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def signed(
+    key: Key, name: str, desk: str, command: str, reason: str, issued_ns: int, lifetime_ns: int, nonce: bytes
+) -> SignedCommand:
+    """The command signed with the key of this name; `nonce` are 16 random bytes, used once."""
+    unsigned = SignedCommand(
+        1, desk, command, reason, issued_ns, issued_ns + lifetime_ns, nonce.hex(), name, mac="0" * 64
+    )
+    return msgspec.structs.replace(unsigned, mac=key.mac(canonical(unsigned)))
+
+
+def is_genuine(command: SignedCommand, key: Key) -> bool:
+    """Whether the key made the command's mac; takes as long whatever is wrong."""
+    return hmac.compare_digest(key.mac(canonical(command)).encode(), command.mac.encode())
