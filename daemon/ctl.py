@@ -1,7 +1,7 @@
-"""`rltraderctl`: look at a state directory and prove it; halt or resume a stopped desk.
+"""`rltraderctl`: look at a state directory and prove it; command its desk, running or stopped.
 
-`verify`, `status`, `events` and `decisions` read only, also beside a running daemon. `halt` and `resume` write one
-journaled event with its reason and need the daemon stopped. `panic` needs no state directory at all.
+`verify`, `status`, `events` and `decisions` read only, also beside a running daemon. `pause`, `resume`, `halt`,
+`flatten` and `reload` leave one journaled event with its reason. `panic` needs no state directory at all.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from rich.text import Text
 
-from daemon import desks
-from daemon.config import DEFAULT_CONFIG, EXIT_CODE, ConfigError, credentials, load
-from daemon.core.events import AnyEvent, HaltRequested, ResumeRequested
+from daemon import ctl_control, watch
+from daemon.config import EXIT_CODE, ConfigError
+from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
-from daemon.desks import ROOT
 from daemon.explain import OUTCOMES, NotFound, decisions
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
-from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of, recover
-from daemon.shell.state_dir import StateDirError, locked_by
+from daemon.shell.operator.control_client import ControlError
+from daemon.shell.recovery import code_digest
+from daemon.shell.state_dir import StateDirError
 from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
 
@@ -41,21 +40,17 @@ _KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
 def parser() -> argparse.ArgumentParser:
     """The command line of rltraderctl."""
     line = argparse.ArgumentParser(
-        prog="rltraderctl", description="Look into a state directory and prove it; halt, resume, panic."
+        prog="rltraderctl", description="Look into a state directory and prove it; command its desk; panic."
     )
     commands = line.add_subparsers(dest="command", required=True)
 
-    def command(name: str, text: str, *, required: bool = True) -> argparse.ArgumentParser:
+    def command(name: str, text: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=text, description=text)
-        made.add_argument("--state-dir", type=Path, required=required, metavar="DIR", help="folder of the journal")
+        made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
         return made
 
     command("verify", "replay the journal without weights and compare everything, event by event")
-    status = command("status", "what the desk is, holds and has earned; without --state-dir all desks", required=False)
-    status.add_argument(
-        "--desks", type=Path, default=ROOT, metavar="DIR", help=f"parent of state dirs (default {ROOT})"
-    )
-    status.add_argument("--json", action="store_true", help="one JSON object a desk")
+    watch.add_to(commands)
     events = command("events", "the events, newest last")
     events.add_argument("--after", type=int, default=None, metavar="SEQ", help="only events after this sequence")
     events.add_argument("--kind", metavar="NAME", help="only this kind, such as OrderFilled")
@@ -67,14 +62,7 @@ def parser() -> argparse.ArgumentParser:
     )
     decisions.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help=f"only one of {', '.join(OUTCOMES)}")
     decisions.add_argument("--limit", type=_count, default=20, metavar="N", help="at most N (default 20)")
-    for name, text in (("halt", "halt a stopped desk"), ("resume", "end a stopped desk's halt or pause")):
-        operator = command(name, text)
-        operator.add_argument("--reason", required=True, help="why; it is journaled")
-        operator.add_argument("--who", default="operator", help="who says so; it is journaled")
-    text = "cancel every order and close every position of the account, straight over REST, without daemon or journal"
-    panic = commands.add_parser("panic", help=text, description=text)
-    panic.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml where it is)")
-    panic.add_argument("--yes", action="store_true", help="do not ask on a terminal")
+    ctl_control.add_to(commands)
     return line
 
 
@@ -87,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ConfigError, JournalError, StateDirError, WriteFailed, NotFound) as error:
+    except (ConfigError, ControlError, JournalError, StateDirError, WriteFailed, NotFound) as error:
         sys.stderr.write(f"rltraderctl: {error}\n")
         return EXIT_CODE
     return code
@@ -128,69 +116,6 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _status(options: argparse.Namespace, console: Console) -> int:
-    if options.state_dir is None:
-        return desks.show(options.desks, console, as_json=options.json)
-    if options.json:
-        return desks.show_one(options.state_dir)
-    reader = _reader(options)
-    meta = reader.meta()
-    machine = fresh_machine(strategy_named(meta["strategy"]), *_identity_and_rules(reader, meta))
-    recover(reader, machine, code_digest())
-    state = machine.state
-    holder = locked_by(options.state_dir)
-    table = Table(show_header=False, title=f"{meta.get('desk', '')} · {meta['strategy']}", title_justify="left")
-    table.add_column(style="cyan")
-    table.add_column()
-    table.add_row("daemon", f"runs as process {holder}" if holder else "not running")
-    tape = f", tape {meta['tape']}" + (" (synthetic)" if meta.get("synthetic") else "") if meta.get("tape") else ""
-    table.add_row("mode", f"{meta['mode']}, account {meta['account']}{tape}")
-    table.add_row("last event", f"{state.seq:,} at {new_york_text(state.now_ns)}" if state.seq else "none")
-    halt, pause = state.risk.halt, state.risk.pause
-    table.add_row(
-        "halt",
-        Text.assemble((halt.reason, "red"), f": {halt.detail}, since {new_york_text(halt.since_ns)}") if halt else "no",
-    )
-    if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns):
-        table.add_row("pause", pause.reason + (f", until {new_york_text(pause.until_ns)}" if pause.until_ns else ""))
-    table.add_row("reconciled", "yes" if state.risk.reconciled else "no")
-    table.add_row(
-        "model", state.model.version + ("" if state.model.promoted else " (not promoted)") if state.model else "none"
-    )
-    book = state.book
-    table.add_row(
-        "equity",
-        f"{book.equity:,.2f} USD, cash {book.cash:,.2f}, realised {book.realized:+,.2f}, fees {book.fees:,.2f}",
-    )
-    for position in sorted(book.positions.values(), key=lambda held: held.symbol):
-        average, mark = position.cost / position.quantity, state.marks.get(position.symbol)
-        now = "" if mark is None else f", now {mark:.4f}"
-        table.add_row(
-            "position",
-            f"{position.quantity} {position.symbol} at {average:.4f}{now}, since {new_york_text(position.opened_ns)}",
-        )
-    if state.basket.date:
-        given_up = ", ".join(f"{shares:+,} {symbol}" for symbol, shares in state.basket.given_up.items())
-        table.add_row("last basket", f"due {state.basket.date}, given up: {given_up or 'nothing'}")
-    for order in state.orders.values():
-        if order.working:
-            limit = "market" if order.limit_price is None else order.limit_price
-            table.add_row(
-                "order",
-                f"{order.client_order_id}: {order.side:+d} x {order.quantity} {order.symbol} at {limit}, "
-                f"{order.status}",
-            )
-    stats = state.stats
-    table.add_row("bars", f"{stats.bars:,} ({stats.bars_rejected:,} rejected)")
-    table.add_row("decisions", f"{stats.decisions:,}")
-    table.add_row("orders, fills", f"{stats.orders:,}, {stats.fills:,} ({stats.partial_fills:,} partial)")
-    table.add_row("trades", f"{stats.trades:,}, {stats.wins:,} won")
-    denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(stats.denials.items(), key=lambda d: -d[1]))
-    table.add_row("denials", denials or "none")
-    console.print(table)
-    return 0
-
-
 def _events(options: argparse.Namespace, console: Console) -> int:
     where, values = ["1 = 1"], []
     if options.kind:
@@ -228,54 +153,6 @@ def _events(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _halt(options: argparse.Namespace, console: Console) -> int:
-    return _command(options, console, lambda now: HaltRequested(now, "operator", options.reason, options.who))
-
-
-def _resume(options: argparse.Namespace, console: Console) -> int:
-    return _command(options, console, lambda now: ResumeRequested(now, options.reason, options.who))
-
-
-def _panic(options: argparse.Namespace, _console: Console) -> int:
-    config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
-    settings, keys = load(config, {}), credentials()
-    if not keys.complete:
-        raise ConfigError("no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment")
-    from daemon.rescue import rescue, say
-
-    say(f"the {settings.desk.account} account at {settings.address('trading_url')}: cancel all, close all")
-    if not options.yes and not _confirmed():
-        raise NotFound("nothing was touched")
-    return rescue(settings, keys)
-
-
-def _confirmed() -> bool:
-    """A person at a terminal says so; without one nobody can be asked."""
-    if sys.stdin is None or not sys.stdin.isatty():
-        return True
-    try:
-        return input("type PANIC to go on: ") == "PANIC"
-    except (EOFError, KeyboardInterrupt):
-        return False
-
-
-def _command(options: argparse.Namespace, console: Console, event: Callable[[int], Any]) -> int:
-    from daemon.wiring import command_offline
-
-    if not options.reason.strip():
-        raise NotFound(f"--reason is empty: a {options.command} states why")
-    state = command_offline(options.state_dir, event)
-    halt = state.risk.halt
-    console.print(
-        f"journaled as event {state.seq:,}; " + (f"halted: {halt.reason}: {halt.detail}" if halt else "not halted"),
-    )
-    return 0
-
-
-def _identity_and_rules(reader: JournalReader, meta: dict[str, str]) -> tuple[Any, Any]:
-    return identity_of(meta), first_trading(reader)
-
-
 def _reader(options: argparse.Namespace) -> JournalReader:
     return JournalReader(options.state_dir / FILE)
 
@@ -289,12 +166,11 @@ def _short(payload: dict[str, Any]) -> str:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "verify": _verify,
-    "status": _status,
+    "status": watch.run,
     "events": _events,
     "decisions": lambda options, console: decisions(_reader(options), options, console),
-    "halt": _halt,
-    "resume": _resume,
-    "panic": _panic,
+    **dict.fromkeys(ctl_control.COMMANDS, ctl_control.run),
+    "panic": ctl_control.panic,
 }
 
 

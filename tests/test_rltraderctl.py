@@ -6,6 +6,7 @@ What it shows is compared with the journal's own rows, read with plain SQL.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -202,15 +203,19 @@ def test_halt_and_resume_are_journaled_with_reason_and_person_and_hold_for_the_n
     assert stop.failure is None
     count = len(chained(state))
     text = shown(capsys, "halt", "--state-dir", state, "--reason", "[/red] lunch [bold]", "--who", "ann")
-    assert text.split() == f"journaled as event {count + 1}; halted: operator: [/red] lunch [bold] (by ann)".split()
+    ann = f"offline/ann (uid {os.getuid()})"
+    assert text.splitlines() == [
+        f"journaled as event {count + 1}; halted: operator: [/red] lunch [bold] (by {ann})",
+        "holds nothing; no order at work; the daemon is stopped: what this asks for happens at its next start",
+    ]
     status = shown(capsys, "status", "--state-dir", state)
-    assert "operator: [/red] lunch [bold] (by ann), since " in status
+    assert f"operator: [/red] lunch [bold] (by {ann}), since " in status
     assert json.loads(chained(state)[-1][3]) == {
         "type": "HaltRequested",
         "time_ns": chained(state)[-1][1],
         "reason": "operator",
         "detail": "[/red] lunch [bold]",
-        "who": "ann",
+        "who": ann,
     }
     halted = desk.run(state)
     assert halted.failure is None

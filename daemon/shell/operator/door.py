@@ -64,7 +64,7 @@ class Door:
         return Done(step.state.seq, step)
 
     def submit_from_thread(self, event_at: Callable[[int], Event]) -> Future[Done]:
-        """`submit` for another thread: its future ends there as it would here, with RuntimeError once the loop ended."""
+        """`submit` for another thread: its future ends as it would here, with RuntimeError once the loop has ended."""
         submitted = self.submit(event_at)
         try:
             return asyncio.run_coroutine_threadsafe(submitted, self._loop)
