@@ -98,6 +98,11 @@ class Watch:
         self._sent: dict[str, _Sent] = {}
         self._decided: dict[int, tuple[int, dict[str, Arrival]]] = {}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Client order ids, in the order in which they were sent."""
+        return tuple(self._sent)
+
     def see(self, event: Event, effects: Iterable[Mapping[str, Any]] = ()) -> None:
         """Take one event, then what its step asked for (the journal's JSON objects, each with its `type`)."""
         self.see_price(event)
