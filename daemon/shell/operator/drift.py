@@ -83,10 +83,8 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
         return None
     rows, answers = _arrays(decisions, manifest)
     spec = strategy_named(manifest.strategy).spec
-    if isinstance(spec, DailySpec) and spec.continuous:
-        acted = answers
-    else:
-        acted = answers.argmax(axis=1)[:, None]
+    continuous = isinstance(spec, DailySpec) and spec.continuous
+    acted = answers if continuous else answers.argmax(axis=1)[:, None]
     features = [_found(known, rows[:, list(known.columns)], reference.samples) for known in reference.features]
     return Drift(
         model=manifest.version,
@@ -186,8 +184,8 @@ def _arrays(decisions: list[sqlite3.Row], manifest: Manifest) -> tuple[Float64Ar
     strange = {len(row) for row in data} - {width} or {len(answer) for answer in answers} - {len(manifest.actions)}
     if strange:
         raise ValueError(
-            f"decisions of {manifest.version} hold rows or answers of the size {min(strange)}; expected rows of {width} "
-            f"bytes and {len(manifest.actions)} answers: is this the journal of a {manifest.strategy} desk?"
+            f"decisions of {manifest.version} hold rows or answers of the size {min(strange)}; expected rows of "
+            f"{width} bytes and {len(manifest.actions)} answers: is this the journal of a {manifest.strategy} desk?"
         )
     rows = np.frombuffer(b"".join(data), dtype="<f4").reshape(len(data), -1)
     return rows.astype(np.float64), np.asarray(answers, dtype=np.float64)
