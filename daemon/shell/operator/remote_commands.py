@@ -50,10 +50,11 @@ class Judge:
     """
 
     def __init__(self, desk: str, keys: Mapping[str, Key], now_ns: Callable[[], int]) -> None:
-        self._desk, self._keys, self._now_ns = desk, keys, now_ns
+        self._desk, self._keys, self._clock = desk, keys, now_ns
+        self._latest_ns = 0
         self._nonces: dict[str, int] = {}  # to the command's expiry
         self._decoder = msgspec.json.Decoder(SignedCommand)
-        self.since_ns = now_ns()
+        self.since_ns = self._now_ns()
 
     def judge(self, payload: bytes, *, retained: bool) -> Accepted | Refused:
         """What is to be done about a message. An accepted one's nonce is used up."""
@@ -81,6 +82,11 @@ class Judge:
             return Refused(f"by key {told.key}: {error}", genuine=True)
         self._nonces[told.nonce] = told.expires_ns
         return Accepted(event_at, command, max(told.issued_ns - self._now_ns(), 0))
+
+    def _now_ns(self) -> int:
+        """The clock, never back: a nonce that is forgotten stays expired."""
+        self._latest_ns = max(self._latest_ns, self._clock())
+        return self._latest_ns
 
     def _untimely(self, told: SignedCommand) -> str:
         """Why a genuine command does not count now; "" when it does."""

@@ -1,0 +1,129 @@
+"""How this project speaks to an MQTT broker: MQTT 5, TLS 1.2 or newer with the broker's name checked, no log of paho's.
+
+For the daemon's side thread and for `rltraderctl remote`. What goes wrong is told without password or keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiomqtt import Client, MqttError, ProtocolVersion, Will
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+ANSWER_S = 10.0  # so long the broker may take for anything
+GOODBYE_S = 1.0
+INCOMING_MOST = 64  # messages that wait to be looked at; further ones are lost
+INCOMING_BYTES = 16_384  # larger ones the broker keeps to itself
+INFLIGHT_MOST = 32  # messages under way that want a confirmation
+EXPIRY_S = 60  # telemetry that nobody took by then is worth nothing
+
+_properties: Callable[[int], Any] = Properties  # paho's is without types
+_SILENT = logging.getLogger("rltrader.mqtt.silent")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+_SILENT.setLevel(logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the broker is and who we are there. `ca_file` "": the system's authorities; `username` "": nobody."""
+
+    host: str
+    port: int
+    tls: bool = True
+    ca_file: str = ""
+    username: str = ""
+    keepalive_s: int = 30
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class _Client(Client):
+    """aiomqtt's client, and a way to drop a connection that never came up: aiomqtt leaves its socket open."""
+
+    def drop(self) -> None:
+        for future in (self._connected, self._disconnected):
+            future.add_done_callback(_look)  # asyncio writes of exceptions that nobody looked at
+        with contextlib.suppress(Exception):  # there may be no socket, or a broken one
+            self._client.disconnect()
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    broker: Broker, password: str | None, identifier: str | None = None, will: Will | None = None
+) -> AsyncIterator[Client]:
+    """A connection, clean at its start. Raises MqttError, or OSError for a file or certificate that cannot be used."""
+    wanted = _properties(PacketTypes.CONNECT)
+    wanted.MaximumPacketSize = INCOMING_BYTES
+    client = _Client(
+        broker.host,
+        broker.port,
+        username=broker.username or None,
+        password=password if broker.username else None,
+        logger=_SILENT,
+        identifier=identifier,
+        protocol=ProtocolVersion.V5,
+        will=will,
+        timeout=ANSWER_S,
+        keepalive=broker.keepalive_s,
+        clean_start=True,
+        max_queued_incoming_messages=INCOMING_MOST,
+        max_inflight_messages=INFLIGHT_MOST,
+        properties=wanted,
+        tls_context=_tls(broker.ca_file) if broker.tls else None,
+    )
+    client.pending_calls_threshold = 2 * INFLIGHT_MOST
+    try:
+        await client.__aenter__()
+    except BaseException:
+        client.drop()
+        raise
+    try:
+        yield client
+    finally:
+        client.timeout = GOODBYE_S
+        with contextlib.suppress(MqttError):  # it is gone already, or does not say goodbye
+            await client.__aexit__(None, None, None)
+        client.drop()
+
+
+def properties(
+    *, expiry_s: int | None = EXPIRY_S, response_topic: str | None = None, correlation: bytes | None = None
+) -> Properties:
+    """Of a JSON message. Lasting ones have no expiry."""
+    told = _properties(PacketTypes.PUBLISH)
+    told.ContentType = "application/json"
+    told.PayloadFormatIndicator = 1  # UTF-8
+    if expiry_s is not None:
+        told.MessageExpiryInterval = expiry_s
+    if response_topic is not None:
+        told.ResponseTopic = response_topic
+    if correlation is not None:
+        told.CorrelationData = correlation
+    made: Properties = told
+    return made
+
+
+def told_safely(error: BaseException, password: str | None) -> str:
+    """An error as one line for the log, without the password should a library put it there."""
+    text = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
+    return text.replace(password, "[hidden]") if password else text
+
+
+def _tls(ca_file: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=ca_file or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _look(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()
