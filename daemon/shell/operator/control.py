@@ -73,10 +73,12 @@ class ControlServer:
             finally:
                 server.close()
         finally:
-            for client in tuple(self._clients):
-                client.cancel()
             listening.close()
             _unlink(self._state_dir, made)
+            clients = tuple(self._clients)
+            for client in clients:
+                client.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
 
     # --- one client -----------------------------------------------------------------------------------------------
 
@@ -94,7 +96,7 @@ class ControlServer:
                 async with asyncio.timeout(PATIENCE_S):
                     writer.write(_encode(answer) + b"\n")
                     await writer.drain()
-        except (TimeoutError, OSError):
+        except (TimeoutError, OSError, asyncio.CancelledError):  # cancelled by `run` alone, and the task ends here
             pass
         finally:
             writer.transport.abort()
@@ -114,7 +116,7 @@ class ControlServer:
             return self._refuse(f"a line of more than {LINE_MOST} bytes from user id {uid}")
         try:
             request = _decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             told = "".join(filter(str.isprintable, str(error)))[:TOLD_MOST]
             return self._refuse(f"an unreadable line from user id {uid}: {told}")
         try:

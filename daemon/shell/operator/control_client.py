@@ -99,7 +99,7 @@ def ask(state_dir: Path, request: Request, within_s: float = ANSWER_WITHIN_S) ->
         raise ControlError(_cut_off(state_dir, "no whole answer came"))
     try:
         return _decode(told)
-    except msgspec.DecodeError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise ControlError(
             f"{place}: an answer of another version: {error}; use the rltraderctl that belongs to the daemon"
         ) from None
