@@ -15,14 +15,14 @@ import msgspec
 from daemon.core.contracts import candidates
 from daemon.core.events import Quote
 from daemon.core.fees import fees
-from daemon.core.on_daily import date_of
-from daemon.core.option_market import bid_ask_cents, option_terms, price, years_to_expiry
+from daemon.core.option_market import MINUTE_NS, bid_ask_cents, option_terms, price, years_to_expiry
 from daemon.core.state import State
 from strategies.contract import Answer, Bar, DailyStrategy, Leg, Portfolio, Strategy, View
 
 SHARES = 100  # of one contract
 VOLATILITIES = (1e-4, 20.0)  # annualised, within which an implied one is looked for
 HALVINGS = 60
+DAY_NS = 24 * 60 * MINUTE_NS
 
 CONTRACT_RULE = (
     "One contract at a time: the desk's candidate call or put, bought at the ask of the quotes at the decision where "
@@ -172,6 +172,7 @@ class SharePlay:
         self._shares: dict[str, float] = {}
         self._marks: dict[str, Bar] = {}  # the newest known bar of each symbol at the last decision
         self._date = ""  # of the session that the last decision was for, "" where nothing is to settle
+        self._open_ns = 0  # of that session
         self._legs: tuple[Leg, ...] = ()
         self._counted = ""  # the session to which gains belong
 
@@ -196,13 +197,15 @@ class SharePlay:
             band=rules.band,
         )
         _, rebalance = self._strategy.decide(state.strategy, answer, View(state.now_ns, session, portfolio=portfolio))
-        self._legs, self._date = rebalance.basket.legs, session.date
+        self._legs, self._date, self._open_ns = rebalance.basket.legs, session.date, session.open_ns
 
     def end(self, state: State[Any]) -> None:
         """See `Play`; a session whose bars are not known yet is settled later."""
         known = self._strategy.known(state.strategy)
         newest = {symbol: bars[-1] for symbol, bars in known.items() if bars}
-        traded = {symbol: bar for symbol, bars in known.items() if (bar := _of_date(bars, self._date)) is not None}
+        traded = {
+            symbol: bar for symbol, bars in known.items() if (bar := _of_session(bars, self._open_ns)) is not None
+        }
         if self._date and not traded:
             return
         self._adjust(known)
@@ -256,10 +259,9 @@ def _closes(bars: Mapping[str, Bar]) -> dict[str, float]:
     return {symbol: bar.close for symbol, bar in bars.items()}
 
 
-def _of_date(bars: tuple[Bar, ...], date: str) -> Bar | None:
-    """The bar of this New York date."""
+def _of_session(bars: tuple[Bar, ...], open_ns: int) -> Bar | None:
+    """The daily bar of the session that opens then: it starts at the midnight before."""
     for bar in reversed(bars):
-        found = date_of(bar)
-        if found <= date:
-            return bar if found == date else None
+        if bar.start_ns <= open_ns:
+            return bar if bar.start_ns > open_ns - DAY_NS else None
     return None

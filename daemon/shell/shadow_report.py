@@ -28,6 +28,8 @@ from strategies.registry import strategy as strategy_named
 FEWEST = 16  # sessions, below which no interval is told
 DRAWS = 10_000
 LEVEL = 0.95
+AT_ONCE = 500_000  # resampled numbers held in memory together
+DIRECTIONS: tuple[str, ...] = ("SELL", "NONE", "BUY")  # of a continuous policy's actions, by their sign
 CALIBRATION = (
     "Whether a confidence is right cannot be said of a candidate: what it would have done had no outcome, so there is "
     "nothing to hold its probabilities against."
@@ -72,7 +74,7 @@ class ShadowReport(msgspec.Struct, frozen=True):
     agreement: float | None
     kappa: float | None
     actions: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]  # rows live, columns candidate
+    confusion: tuple[tuple[int, ...], ...]  # rows live, columns candidate; of a continuous policy pooled over symbols
     confidence_live: float | None
     confidence_shadow: float | None
     calibration: str
@@ -117,11 +119,7 @@ def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
 def _report(reader: JournalReader, model: str, played: tuple[Play, Play] | None, untold: str) -> ShadowReport:
     pairs, failures, unmatched = _pairs(reader, model)
     strategy = strategy_named(reader.meta()["strategy"])
-    names = tuple(dict.fromkeys(name for pair in pairs for name in (pair.live, pair.shadow)))
-    actions = tuple(name for name in strategy.spec.actions if name in names) or tuple(sorted(names))
-    confusion = [[0] * len(actions) for _ in actions]
-    for pair in pairs:
-        confusion[actions.index(pair.live)][actions.index(pair.shadow)] += 1
+    actions, confusion = _confusion(pairs, strategy.spec.actions)
     rule = CONTRACT_RULE if as_daily(strategy) is None else SHARE_RULE
     found = _hypothetical(rule, *played) if played is not None and not untold else None
     sure = np.array([pair.confidences for pair in pairs if pair.confidences is not None])
@@ -137,7 +135,7 @@ def _report(reader: JournalReader, model: str, played: tuple[Play, Play] | None,
         agreement=agreement_of(confusion),
         kappa=kappa_of(confusion),
         actions=actions,
-        confusion=tuple(map(tuple, confusion)),
+        confusion=confusion,
         confidence_live=float(sure[:, 0].mean()) if len(sure) else None,
         confidence_shadow=float(sure[:, 1].mean()) if len(sure) else None,
         calibration=CALIBRATION,
@@ -185,6 +183,22 @@ def _both(live: Any, shadow: Any) -> Any:
 def _mean_difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], factor: float) -> float:
     both = np.asarray(pairs, dtype=np.float64)
     return float(np.abs(both[:, 0] - both[:, 1]).mean() * factor)
+
+
+def _confusion(pairs: Sequence[_Pair], known: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """The actions that were chosen and their counts; of a continuous policy what it does with each symbol."""
+    if pairs and pairs[0].probabilities is None:
+        actions = DIRECTIONS
+        signs = np.sign(np.array([pair.logits for pair in pairs])).astype(int) + 1
+        chosen = np.stack([signs[:, 0].ravel(), signs[:, 1].ravel()])
+    else:
+        seen = {name for pair in pairs for name in (pair.live, pair.shadow)}
+        actions = tuple(name for name in known if name in seen)
+        chosen = np.array([[actions.index(pair.live), actions.index(pair.shadow)] for pair in pairs], dtype=int).T
+    counts = np.zeros((len(actions), len(actions)), dtype=int)
+    if pairs:
+        np.add.at(counts, (chosen[0], chosen[1]), 1)
+    return actions, tuple(map(tuple, counts.tolist()))
 
 
 def agreement_of(confusion: Sequence[Sequence[int]]) -> float | None:
@@ -303,13 +317,15 @@ def interval_of_mean(values: Float64Array, block: float, seed: int = 0) -> tuple
     Politis and Romano 1994, JASA 89, section 2. The same seed gives the same interval.
     """
     random, count = np.random.default_rng(seed), len(values)
-    begins = random.random((DRAWS, count)) < 1.0 / block
-    begins[:, 0] = True
-    start = random.integers(count, size=(DRAWS, count))
-    position = np.arange(count)
-    latest = np.maximum.accumulate(np.where(begins, position, 0), axis=1)
-    index = (np.take_along_axis(start, latest, axis=1) + position - latest) % count
-    low, high = np.quantile(values[index].mean(axis=1), [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
+    position, means = np.arange(count), []
+    for draws in np.diff([*range(0, DRAWS, max(AT_ONCE // count, 1)), DRAWS]):
+        begins = random.random((draws, count)) < 1.0 / block
+        begins[:, 0] = True
+        start = random.integers(count, size=(draws, count))
+        latest = np.maximum.accumulate(np.where(begins, position, 0), axis=1)
+        index = (np.take_along_axis(start, latest, axis=1) + position - latest) % count
+        means.append(values[index].mean(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
     return float(low), float(high)
 
 
