@@ -67,7 +67,8 @@ class _Pass:
     def __init__(self, underlying: str) -> None:
         self.watch = Watch()
         self.underlying = underlying
-        self.events = self.last_ns = self.last_id = self.moved_id = 0
+        self.events = self.last_ns = self.last_id = 0
+        self.moved_id = 0  # of the last row that may have changed what is held, or whether the desk is halted
         self.ended = False
         self.transfers = Decimal(0)
         self.bars: list[tuple[int, int, float]] = []
@@ -95,6 +96,7 @@ class _Pass:
                 self.alarms.append(told)
                 if told.name in HALTS and not isinstance(event, HaltRequested):
                     self.halts.append(told)
+                    self.moved_id = entry.id
 
     def _note(self, entry: Entry, event: Event) -> None:
         now = event.time_ns
@@ -120,9 +122,11 @@ class _Pass:
                 promoted = "promoted" if event.promoted else "not promoted"
                 self.models.append(Told(now, event.version, f"{verb}, {promoted}"))
             case HaltRequested():
+                self.moved_id = entry.id
                 self.halts.append(Told(now, event.reason, event.detail, event.who))
                 self.commands.append(Told(now, "halt", f"{event.reason}: {event.detail}", event.who))
             case PauseRequested() | ResumeRequested() | FlattenRequested() | ReloadRequested():
+                self.moved_id = entry.id
                 name = type(event).__name__.removesuffix("Requested").lower()
                 self.commands.append(Told(now, name, event.reason, event.who))
             case StopRequested():
