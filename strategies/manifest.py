@@ -86,6 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         str, str
     ] = {}  # keys of the configuration without which its answers mean something else -> their values
     reference: Reference | None = None
+    files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
 
 
 def answer_name(spec: Spec) -> str:
