@@ -289,6 +289,26 @@ def test_a_continuous_policy_s_decisions_have_one_series(stage: Stage, tmp_path:
     assert scraped(metrics)["rltrader_bar_lag_seconds_count"][()] == 0  # a daily bar's lag says nothing
 
 
+def test_scrapes_go_on_while_steps_are_counted(stage: Stage) -> None:
+    event = TroubleNoticed(BEGIN_NS, "wal_large", "")
+    step = stage.machine.apply(event)
+    ended = threading.Event()
+
+    def count() -> None:
+        for _ in range(20_000):
+            stage.metrics.observe(event, step)
+        ended.set()
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    seen = [0.0]
+    while not ended.is_set():
+        seen.append(value(stage.metrics, "rltrader_alarms_total", alarm="wal_large"))
+    counting.join()
+    assert seen == sorted(seen)
+    assert value(stage.metrics, "rltrader_alarms_total", alarm="wal_large") == 20_000
+
+
 # --- the vocabulary -----------------------------------------------------------------------------------------------
 
 
