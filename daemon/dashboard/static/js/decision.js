@@ -1,9 +1,9 @@
 // One decision completely: what was seen, what each input did to the answer, the answer, the gates, what followed.
 // Previous and next by buttons and arrow keys; play walks through the past, faster or slower.
 
-import { card, chooser, el, empty, figures, table } from "./dom.js";
+import { card, chooser, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { clock, moment, number, percent, short, side, signed, usd, words } from "./format.js";
+import { clock, moment, number, percent, side, signed, usd, words } from "./format.js";
 import { heatmap } from "./heatmap.js";
 import { layout, plainList } from "./observation.js";
 import { continuous, gates, leaning, opening, outcome, probabilities, trouble } from "./parts.js";
@@ -114,7 +114,7 @@ export function mount(main, { desk, go }, first) {
     on.disabled = !told.next;
     summary.show(told.line, inShort);
     answer.show([told.probabilities, told.logits, told.target, told.line.action], () => given(told));
-    gate.show(told.gates, (all) => gates(all, "No gate was asked: nothing was to be ordered."));
+    gate.show(told.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked" }));
     orders.show(told.orders, (all) => (all.length ? all.map(order) : empty("No order followed.")));
     shadow.show(told.shadow, shadowed);
     seen.show([told.rows, told.contribution?.cells, told.pending, told.missing], () => observation(told));
@@ -177,7 +177,7 @@ function inShort(line) {
     ["Confidence", line.confidence ? percent(line.confidence) : "–"],
     ["Outcome", outcome(line.outcome), line.denied_by.length ? `by ${line.denied_by.map(words).join(", ")}` : ""],
     ["Decided", moment(line.time), `on the bar of ${clock(line.bar)}`],
-    ["By", line.kind === "rule" ? "a rule" : words(line.kind), line.model],
+    ["By", line.kind === "rule" ? "a rule" : words(line.kind), line.model && `model ${line.model}`],
   ]);
 }
 
@@ -186,10 +186,9 @@ function given(told) {
   return [
     probabilities(told.probabilities, told.line.action),
     told.logits.length > 0 &&
-      el(
-        "details",
-        {},
-        el("summary", {}, continuous(told.probabilities) ? "Raw outputs" : "Logits, before temperature and softmax"),
+      more(
+        "logits",
+        continuous(told.probabilities) ? "Raw outputs" : "Logits, before temperature and softmax",
         el(
           "ul",
           { class: "plain-list" },
@@ -262,6 +261,6 @@ function contributions(told) {
       " is then. Right: the input spoke for it, left: against it. It says what this answer hung on, not why the market moves.",
     ),
     el("h3", {}, "A feature's whole column at once"),
-    leaning(found.features.map((value, index) => [told.features[index] ?? `input ${short(index)}`, value])),
+    leaning(found.features.map((value, index) => [told.features[index] ?? `input ${index}`, value])),
   ];
 }

@@ -22,7 +22,25 @@ export function append(node, children) {
   }
 }
 
-// A section with a heading; `show(data, build)` builds its body anew only when the data changed, and keeps the focus.
+// Fill a box anew; what was open there stays open, and what had the focus keeps it (both known by their `data-key`).
+export function refill(box, children) {
+  const keyed = () => [...box.querySelectorAll("[data-key]")];
+  const open = new Set(keyed().filter((node) => node.open).map((node) => node.dataset.key));
+  const focused = box.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  box.replaceChildren();
+  append(box, [children]);
+  for (const node of keyed()) {
+    if (open.has(node.dataset.key)) node.open = true;
+    if (focused !== undefined && node.dataset.key === focused) node.focus();
+  }
+}
+
+// More that is shown on demand.
+export function more(key, words, ...children) {
+  return el("details", { data: { key } }, el("summary", { data: { key: `${key} summary` } }, words), children);
+}
+
+// A section with a heading; `show(data, build)` builds its body anew only when the data changed.
 export function card(title, { id, wide = false, note = "" } = {}) {
   const heading = el("h2", { id: `${id}-title` }, title);
   const body = el("div", { class: "body" });
@@ -38,10 +56,7 @@ export function card(title, { id, wide = false, note = "" } = {}) {
     const key = JSON.stringify(data);
     if (key === shown) return;
     shown = key;
-    const focused = body.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-    body.replaceChildren();
-    append(body, [build(data)]);
-    if (focused) [...body.querySelectorAll("[data-key]")].find((node) => node.dataset.key === focused)?.focus();
+    refill(body, build(data));
   }
   return { section, heading, head: section.firstChild, body, show };
 }

@@ -46,19 +46,6 @@ export const signed = (value, digits = 3) => `${Number(value) > 0 ? "+" : ""}${n
 export const percent = (value, digits = 1) => (value === null || value === undefined ? DASH : `${number(value * 100, digits)} %`);
 export const count = (value, one, many = `${one}s`) => `${number(value)} ${value === 1 ? one : many}`;
 
-// A number of any size in a few characters, for a cell.
-export function short(value) {
-  const size = Math.abs(value);
-  if (!Number.isFinite(value)) return "n/a";
-  if (size >= 1e6) return `${number(value / 1e6, 1, 0)}M`;
-  if (size >= 1e4) return `${number(value / 1e3, 1, 0)}k`;
-  if (size >= 100) return number(value, 0);
-  if (size >= 10) return number(value, 1);
-  if (size >= 0.0995 || value === 0) return number(value, 2, 0);
-  if (size >= 0.000995) return number(value, 4, 0).replace("0.", ".");
-  return value.toExponential(0).replaceAll("-", "−");
-}
-
 // All that a float32 holds.
 export const exact = (value) => String(Number(Number(value).toPrecision(8))).replace("-", "−");
 

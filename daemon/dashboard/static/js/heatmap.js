@@ -2,7 +2,7 @@
 // colour tells how a value stands within its own column; the number stands in the cell, so colour is never alone.
 
 import { el } from "./dom.js";
-import { exact, short, signed } from "./format.js";
+import { exact, number, signed } from "./format.js";
 
 const BLUE = [33, 102, 172];
 const ORANGE = [179, 88, 6];
@@ -25,10 +25,18 @@ export function robust(values) {
   return { middle, spread: 1.4826 * median(off) || 1.2533 * mean };
 }
 
-// `share` in [-1, 1] -> background and a text colour that is readable on it.
-function paint(node, share) {
-  const dark = getComputedStyle(node.ownerDocument.documentElement).getPropertyValue("--night").trim() === "1";
-  const zero = dark ? NIGHT : WHITE;
+// The power of ten in which numbers up to `largest` are written with three digits: 0 where none is needed.
+export function power(largest) {
+  const ten = largest > 0 ? Math.floor(Math.log10(largest)) : 0;
+  return ten >= -1 && ten <= 3 ? 0 : ten;
+}
+const digits = (power) => [...String(power)].map((sign) => (sign === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[sign])).join("");
+const units = (power) => (power ? ` ·10${digits(power)}` : "");
+const written = (value, power, largest) => number(value / 10 ** power, power || largest < 10 ? 2 : largest < 100 ? 1 : 0);
+const nothing = () => (getComputedStyle(document.documentElement).getPropertyValue("--night").trim() === "1" ? NIGHT : WHITE);
+
+// `share` in [-1, 1] -> background, from `zero` on, and a text colour that is readable on it.
+function paint(node, share, zero) {
   const end = share < 0 ? BLUE : ORANGE;
   const part = Math.min(1, Math.abs(share));
   const rgb = zero.map((from, index) => Math.round(from + (end[index] - from) * part));
@@ -42,9 +50,11 @@ const linear = (part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 
 export function heatmap(matrix, { caption }) {
   const scales = matrix.columns.map((_, column) => {
     const values = matrix.values.map((row) => row[column]).filter((value) => value !== null);
-    return values.length ? robust(values) : { middle: 0, spread: 0 };
+    const largest = Math.max(0, ...values.map(Math.abs));
+    return { ...(values.length ? robust(values) : { middle: 0, spread: 0 }), largest, power: power(largest) };
   });
   const largest = Math.max(0, ...(matrix.cells ?? []).flat().map((value) => Math.abs(value ?? 0)));
+  const ten = power(largest); // of the contributions, which share one scale
   const readout = el("p", { class: "readout" }, "Point at a cell, or walk through the table with the arrow keys.");
   const nodes = [];
   let mode = "values";
@@ -70,13 +80,21 @@ export function heatmap(matrix, { caption }) {
         "tr",
         { role: "row" },
         el("th", { scope: "col", role: "columnheader" }, matrix.corner),
-        matrix.columns.map((name) => el("th", { scope: "col", role: "columnheader", class: "tall" }, el("span", {}, name))),
+        matrix.columns.map((name, column) =>
+          el(
+            "th",
+            { scope: "col", role: "columnheader", class: "tall", data: { name } },
+            el("span", {}, name, el("em", {}, units(scales[column].power))),
+          ),
+        ),
       ),
     ),
     el("tbody", { role: "rowgroup" }, body),
   );
 
   function shade() {
+    const zero = nothing();
+    grid.dataset.mode = mode;
     nodes.forEach((row, r) =>
       row.forEach((node, c) => {
         const value = matrix.values[r][c];
@@ -84,10 +102,10 @@ export function heatmap(matrix, { caption }) {
           node.textContent = "";
           return;
         }
-        const told = mode === "values" ? value : (matrix.cells?.[r]?.[c] ?? 0);
-        node.textContent = short(told);
-        const { middle, spread } = scales[c];
-        paint(node, mode === "values" ? (spread ? (value - middle) / (FULL * spread) : 0) : largest ? told / largest : 0);
+        const part = matrix.cells?.[r]?.[c] ?? 0;
+        const { middle, spread, ...column } = scales[c];
+        node.textContent = mode === "values" ? written(value, column.power, column.largest) : written(part, ten, largest);
+        paint(node, mode === "values" ? (spread ? (value - middle) / (FULL * spread) : 0) : part / (largest || 1), zero);
       }),
     );
   }
@@ -119,7 +137,7 @@ export function heatmap(matrix, { caption }) {
   shade();
   return {
     node: el("div", {}, readout, el("div", { class: "scroll" }, grid)),
-    legend: legend(),
+    legend: legend(ten),
     mode(wished) {
       mode = wished;
       shade();
@@ -128,7 +146,7 @@ export function heatmap(matrix, { caption }) {
   };
 }
 
-function legend() {
+function legend(ten) {
   const strip = el("span", { class: "strip", "aria-hidden": "true" });
   for (let step = -6; step <= 6; step += 1) {
     const part = el("i");
@@ -140,12 +158,15 @@ function legend() {
   return {
     box,
     say(mode) {
-      for (const part of strip.children) paint(part, Number(part.dataset.share));
+      const zero = nothing();
+      for (const part of strip.children) paint(part, Number(part.dataset.share), zero);
       words.textContent =
         mode === "values"
           ? `Blue: low for its own column, orange: high; full colour ${FULL} robust standard deviations (1.4826 × median ` +
-            "absolute deviation) from the column's median. A column without any difference stays plain."
-          : "Blue: the output would rise without this cell, orange: it would fall; full colour is the largest contribution here.";
+            "absolute deviation) from the column's median. A column without any difference stays plain. ·10⁻⁴ after a " +
+            "name: its numbers are in units of 0.0001."
+          : "Blue: the output would rise without this cell, orange: it would fall; full colour is the " +
+            `largest contribution here.${ten ? ` The numbers are in units of 10${digits(ten)}.` : ""}`;
     },
   };
 }

@@ -1,8 +1,8 @@
 // The model store and what the journal tells of its models: versions, the candidate's answers, swaps and refusals.
 
-import { badge, card, el, empty, figures, table } from "./dom.js";
+import { badge, card, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { number, percent, words } from "./format.js";
+import { count, number, percent, words } from "./format.js";
 import { alarms, opening, trouble } from "./parts.js";
 
 export const title = "Models";
@@ -51,16 +51,17 @@ function store(lines) {
       { name: "Flags", of: flags },
       { name: "Trained on", of: (line) => line.trained_on || "–" },
       { name: "Last session seen", of: (line) => line.last_session || "–" },
-      { name: "Metrics", of: (line) => line.problem || metrics(line.metrics) },
+      { name: "Metrics", of: (line) => line.problem || metrics(line) },
     ],
     lines,
     { row: (line) => ({ data: { version: line.version } }) },
   );
 }
 
-function metrics(pairs) {
+function metrics({ version, metrics: pairs }) {
   if (!pairs.length) return "none told";
-  return el("details", {}, el("summary", {}, `${number(pairs.length)} figures`), figures(pairs.map(([name, value]) => [words(name), value]), "figures small"));
+  const all = figures(pairs.map(([name, value]) => [words(name), value]), "figures small");
+  return more(`metrics ${version}`, count(pairs.length, "figure"), all);
 }
 
 function compared(lines) {

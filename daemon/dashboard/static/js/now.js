@@ -1,10 +1,10 @@
 // The desk at this moment: chart, equity, position, the newest answer, gates, orders, alarms. Drawn from the stream's
 // state; only bars and equity are asked for, when the state says that there are new ones.
 
-import { badge, card, chooser, el, empty, figures, table } from "./dom.js";
+import { card, chooser, el, empty, figures, more, refill, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
 import { equityChart, priceChart } from "./charts.js";
-import { clock, count, day, moment, number, percent, signed, span, usd, words } from "./format.js";
+import { clock, count, day, moment, number, percent, signed, usd, words } from "./format.js";
 import { alarms, gates, opening, orders, outcome, probabilities, trouble } from "./parts.js";
 
 export const title = "Now";
@@ -34,8 +34,8 @@ export function mount(main, { desk, address, go }) {
     el(
       "div",
       { class: "columns" },
-      el("div", { class: "column main-column" }, price.section, equity.section),
-      el("div", { class: "column" }, answer.section, position.section, gate.section, working.section, alarm.section, model.section),
+      el("div", { class: "column" }, price.section, equity.section, model.section, alarm.section),
+      el("div", { class: "column" }, answer.section, position.section, gate.section, working.section),
     ),
   );
 
@@ -67,7 +67,7 @@ export function mount(main, { desk, address, go }) {
         ].filter(Boolean),
       );
     }
-    fills.replaceChildren(fillList(told));
+    refill(fills, fillList(told));
   }
 
   const choose = (what, newest) => (value) => {
@@ -79,10 +79,9 @@ export function mount(main, { desk, address, go }) {
   function fillList(told) {
     const heading = `Fills of ${told.session || "this session"}: ${number(told.marks.length)}`;
     if (!told.marks.length) return empty(`No fill in ${told.session || "this session"}.`);
-    return el(
-      "details",
-      {},
-      el("summary", {}, heading),
+    return more(
+      "fills",
+      heading,
       table(
         heading,
         [
@@ -128,7 +127,7 @@ export function mount(main, { desk, address, go }) {
     );
     answer.show([now.decision, now.action, now.resolved, now.outcome, now.confidence, now.probabilities], () => newest(now, address));
     position.show(now.positions, (held) => (held.length ? held.map(holding) : empty("Nothing is held.")));
-    gate.show(now.gates, (told) => gates(told, "No gate was asked yet."));
+    gate.show(now.gates, (told) => gates(told, { none: "No gate was asked yet." }));
     working.show(now.orders, (open) => orders(open, "No order works at the broker."));
     alarm.show(now.alarms, (told) => alarms(told, "No alarm."));
     model.show([now.model, now.promoted, now.session, now.session_ended, now.last_bar, now.broker_heard, now.broker_lost, now.running], () => situation(now));
@@ -153,7 +152,7 @@ function newest(now, address) {
     el("p", { class: "headline" }, el("span", { data: { action: now.action } }, words(now.action) || "no answer"), became, " ", outcome(now.outcome)),
     now.confidence > 0 && el("p", {}, "Confidence ", el("strong", { data: { confidence: now.confidence } }, percent(now.confidence))),
     probabilities(now.probabilities, now.action),
-    el("p", {}, el("a", { class: "action", href: address("decision", [now.decision]) }, `Open decision ${number(now.decision)}`)),
+    el("p", {}, el("a", { class: "action", data: { key: "open" }, href: address("decision", [now.decision]) }, `Open decision ${number(now.decision)}`)),
   ];
 }
 

@@ -1,12 +1,23 @@
 // What several pages show alike: gates, bars of probabilities, alarms, orders. Data in, elements out.
 
-import { badge, el, empty, table } from "./dom.js";
-import { clock, moment, number, percent, side, signed, usd, words } from "./format.js";
+import { badge, el, empty, more, table } from "./dom.js";
+import { clock, count, moment, number, percent, side, signed, usd, words } from "./format.js";
 
 const GATE = { passes: ["✓", "good"], denies: ["✕", "bad"], unknown: ["?", "plain"] };
 
-export function gates(lines, none = "No gate was asked.") {
+// What denies first; what passes, and what was not asked, behind their numbers.
+export function gates(lines, { none = "No gate was asked.", unknown = "need an order to judge" } = {}) {
   if (!lines.length) return empty(none);
+  const [denies, passes, others] = ["denies", "passes", "unknown"].map((state) => lines.filter((gate) => gate.state === state));
+  return [
+    el("p", { class: "headline" }, denies.length ? `${count(denies.length, "gate denies", "gates deny")} a new entry.` : "No gate denies."),
+    denies.length > 0 && list(denies),
+    passes.length > 0 && more("passes", count(passes.length, "gate passes", "gates pass"), list(passes)),
+    others.length > 0 && more("unknown", `${count(others.length, "gate")} ${unknown}`, list(others)),
+  ];
+}
+
+function list(lines) {
   return el(
     "ul",
     { class: "gates" },
@@ -75,12 +86,9 @@ export function leaning(pairs, { limit = 0, most = 30, digits = 4 } = {}) {
       el("span", { class: "bar-value" }, signed(value, digits)),
     );
   };
-  const list = (some) => el("ul", { class: "bars" }, some.map(row));
-  if (sorted.length <= most) return list(sorted);
-  return [
-    list(sorted.slice(0, most)),
-    el("details", {}, el("summary", {}, `The other ${number(sorted.length - most)}`), list(sorted.slice(most))),
-  ];
+  const bars = (some) => el("ul", { class: "bars" }, some.map(row));
+  if (sorted.length <= most) return bars(sorted);
+  return [bars(sorted.slice(0, most)), more("rest", `The other ${number(sorted.length - most)}`, bars(sorted.slice(most)))];
 }
 
 export function alarms(lines, none) {
@@ -113,7 +121,8 @@ export function orders(lines, none) {
 
 // The first lines of a page: its heading, which takes the focus when the page changes, and what it is about.
 export function opening(title, about) {
-  return [el("h1", { tabindex: -1 }, title), about && el("p", { class: "about" }, about)];
+  const heading = el("h1", { tabindex: -1 }, title);
+  return about ? [heading, el("p", { class: "about" }, about)] : [heading];
 }
 
 // Where a page says that a question failed; empty when the next one does not.

@@ -1,0 +1,460 @@
+"""The pages in a real browser, on a real journal: what they show is what the journal says, and everyone can use them.
+
+One desk trades real minutes (synthetic ones where the data is missing) and stops while it holds something.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, expect
+
+from strategies.option_scalper import ACTIONS, SPEC
+from tests.conftest import REPOSITORY
+from tests.dashboard.browser import (
+    CONTRAST,
+    PHONE,
+    SMALL,
+    WIDE,
+    Told,
+    Watched,
+    chromium,
+    dashboard,
+    free_port,
+    new_york,
+    picture,
+    real_rows,
+    synthetic_rows,
+    trade,
+)
+from tests.shell.desk_run import Desk, write_tape
+
+ROW = struct.Struct("<23f")
+HOSTILE = "<img src=x onerror=window.broken=1>"
+Opener = Callable[..., Watched]
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, Path]:
+    """The desk and its state directory; its last session is half done, and something is held."""
+    folder = tmp_path_factory.mktemp("pages")
+    data = Path(os.environ.get("RLTRADER_DATA", REPOSITORY.parent / "shared" / "data"))
+    rows = real_rows(data) if data.is_dir() else synthetic_rows()
+    made = Desk(write_tape(folder / "tape.csv", rows), risk__consecutive_losses_max=5)
+    last_day = new_york(int(rows[-1].split(",")[1])).date().isoformat()
+    trade(made, folder / "desk", until_holding_on=last_day)
+    return made, folder / "desk"
+
+
+@pytest.fixture(scope="module")
+def told(desk: tuple[Desk, Path]) -> Told:
+    return Told(desk[1])
+
+
+@pytest.fixture(scope="module")
+def address(desk: tuple[Desk, Path]) -> Iterator[str]:
+    with dashboard(free_port(), desk[1]) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened(browser: Browser, address: str) -> Iterator[Opener]:
+    """Opens a watched page; at the test's end nothing may have gone wrong on it."""
+    pages: list[Watched] = []
+
+    def open_page(
+        route: str, ready: str = "main h1", size: tuple[int, int] = WIDE, scheme: str = "light", **more: Any
+    ) -> Watched:
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]},
+            color_scheme="dark" if scheme == "dark" else "light",
+            reduced_motion="reduce",
+        )
+        watched = Watched(context.new_page(), more.get("address", address))
+        watched.page.set_default_timeout(10_000)
+        if "answers" in more:
+            more["answers"](watched.page)
+        pages.append(watched)
+        watched.open(route, ready)
+        return watched
+
+    yield open_page
+    for watched in pages:
+        watched.page.context.close()
+        assert watched.troubles == []
+
+
+READY = {
+    "now": "#answer [data-action]",
+    "decisions": "#list tr[data-decision]",
+    "decision": "#contributions [data-name]",
+    "models": "#versions tr[data-version]",
+    "risk": "#limits [data-limit]",
+    "health": "#journal [data-figure]",
+}
+
+
+def newest(told: Told) -> dict[str, Any]:
+    return told.row("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")
+
+
+def explained(told: Told) -> dict[str, Any]:
+    """The newest decision that was ordered: it has everything that a decision can have."""
+    return told.row("SELECT * FROM decisions WHERE outcome = 'ordered' ORDER BY decision DESC LIMIT 1")
+
+
+def route_of(page: str, told: Told) -> str:
+    return f"decision/{explained(told)['decision']}" if page == "decision" else page
+
+
+def named(page: Page, figure: str) -> str:
+    """The value that stands under a name, without its small print."""
+    value: str = page.locator(f'[data-figure="{figure}"]').first.evaluate("node => node.firstChild.textContent")
+    return value
+
+
+def session_of(told: Told) -> tuple[int, int]:
+    """First and last moment of the newest bar's New York day."""
+    moment = new_york(newest(told)["bar_ns"]).replace(hour=0, minute=0, second=0, microsecond=0)
+    start = int(moment.timestamp()) * 10**9
+    return start, start + 86_400 * 10**9
+
+
+# --- what is shown is what the journal says --------------------------------------------------------------------------
+
+
+def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Opener, told: Told) -> None:
+    page = opened("now", READY["now"]).page
+    decision = newest(told)
+    money = told.row("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
+    assert page.locator("#answer [data-action]").get_attribute("data-action") == decision["action"]
+    assert float(page.locator("[data-confidence]").get_attribute("data-confidence") or 0) == decision["confidence"]
+    shares = page.locator("#answer .bars li").evaluate_all(
+        "all => all.map(n => [n.dataset.action, Number(n.dataset.value)])"
+    )
+    assert shares == [list(pair) for pair in zip(ACTIONS, json.loads(decision["probabilities"]), strict=True)]
+    assert named(page, "Equity") == f"${Decimal(money['equity_usd']):,.2f}"
+    assert named(page, "Cash") == f"${Decimal(money['cash_usd']):,.2f}"
+
+
+def test_the_position_is_the_sum_of_the_journals_fills(opened: Opener, told: Told) -> None:
+    page = opened("now", "#position [data-symbol]").page
+    held = told.rows("SELECT symbol, SUM(side * quantity) AS held FROM fills GROUP BY symbol HAVING held <> 0")
+    shown = page.locator("#position h3").all_text_contents()
+    assert shown == [f"{row['held']:,} × {row['symbol']}" for row in held]
+
+
+def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, told: Told) -> None:
+    page = opened("now", "#price .chart[data-bars]").page
+    fills = told.rows(
+        "SELECT * FROM fills WHERE filled_ns >= ? AND filled_ns < ? ORDER BY filled_ns", *session_of(told)
+    )
+    assert len(fills) > 3
+    assert page.locator("#price .chart").get_attribute("data-marks") == str(len(fills))
+    page.locator("#fills summary").click()
+    kinds = page.locator("#fills tbody tr td:nth-child(2)").all_text_contents()
+    assert kinds == ["entry" if fill["side"] > 0 else "exit" for fill in fills]
+    page.locator("#fills tbody a").first.click()
+    page.wait_for_selector("#orders [data-order]")
+    assert fills[0]["client_order_id"] in page.locator("#orders [data-order]").evaluate_all(
+        "all => all.map(n => n.dataset.order)"
+    )
+
+
+def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Told) -> None:
+    page = opened("now", "#price .choosers select").page
+    sessions = page.locator("#price .choosers option").all_text_contents()
+    days = {new_york(row["bar_ns"]).date().isoformat() for row in told.rows("SELECT bar_ns FROM decisions")}
+    assert days <= set(sessions)
+    assert sessions == sorted(sessions, reverse=True)
+    page.locator("#price .choosers select").select_option(min(days))
+    expect(page.locator("#price h2")).to_contain_text(min(days))
+    expect(page.locator("#price .chart")).to_have_attribute("data-bars", "390")
+
+
+def test_the_list_is_the_journals_newest_first_by_outcome_and_by_page(opened: Opener, told: Told) -> None:
+    page = opened("decisions", READY["decisions"]).page
+    wanted = [
+        str(row["decision"]) for row in told.rows("SELECT decision FROM decisions ORDER BY decision DESC LIMIT 100")
+    ]
+    numbers = "all => all.map(n => n.dataset.decision)"
+    assert page.locator("tr[data-decision]").evaluate_all(numbers) == wanted[:50]
+    page.get_by_role("button", name="Older").click()
+    page.wait_for_selector(f'tr[data-decision="{wanted[50]}"]')
+    assert page.locator("tr[data-decision]").evaluate_all(numbers) == wanted[50:]
+    page.get_by_label("Outcome").select_option("denied")
+    denied = told.rows("SELECT decision FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 50")
+    page.wait_for_selector(f'tr[data-decision="{denied[0]["decision"]}"]')
+    expect(page.locator(f'tr[data-decision="{wanted[50]}"]')).to_have_count(0)
+    assert page.locator("tr[data-decision]").evaluate_all(numbers) == [str(row["decision"]) for row in denied]
+
+
+def test_the_heat_map_shows_the_bytes_that_the_policy_was_given(opened: Opener, told: Told) -> None:
+    decision = explained(told)
+    page = opened(f"decision/{decision['decision']}", "#observation td").page
+    before = told.rows(
+        "SELECT row FROM decisions WHERE row IS NOT NULL AND decision <= ? ORDER BY decision DESC LIMIT 20",
+        decision["decision"],
+    )
+    shown = page.locator("#observation tbody tr").evaluate_all(
+        "all => all.map(row => [...row.querySelectorAll('td')].map(cell => Number(cell.dataset.value)))"
+    )
+    assert [len(row) for row in shown] == [23] * 20
+    assert shown[-1] == list(ROW.unpack(decision["row"]))
+    assert shown == [list(ROW.unpack(row["row"])) for row in reversed(before)]
+    names = page.locator("#observation thead th[data-name]").evaluate_all("all => all.map(n => n.dataset.name)")
+    assert names == list(SPEC.features)
+
+
+def test_a_cell_tells_its_value_on_hover_and_on_focus_and_arrows_walk(opened: Opener, told: Told) -> None:
+    decision = explained(told)
+    page = opened(f"decision/{decision['decision']}", READY["decision"]).page
+    last = page.locator("#observation tbody tr").last.locator("td")
+    last.first.hover()
+    expect(page.locator(".readout")).to_contain_text("log_return, bar newest")
+    last.nth(18).focus()
+    elapsed = ROW.unpack(decision["row"])[18]
+    expect(page.locator(".readout")).to_contain_text(f"session_elapsed, bar newest: {elapsed:.4f}"[:-1])
+    page.keyboard.press("ArrowUp")
+    expect(page.locator(".readout")).to_contain_text("session_elapsed, bar −1:")
+    assert page.url.endswith(str(decision["decision"]))  # within the table the arrows do not turn the page
+    page.get_by_label("Contribution of each cell").check()
+    expect(page.locator(".heat")).to_have_attribute("data-mode", "cells")
+
+
+def test_a_decision_shows_the_journals_gates_orders_and_fills(opened: Opener, told: Told) -> None:
+    decision = explained(told)
+    page = opened(f"decision/{decision['decision']}", READY["decision"]).page
+    gates = {
+        gate: "unknown" if reason is None else "denies" if reason else "passes"
+        for gate, reason in json.loads(decision["gates"]).items()
+    }
+    shown = page.locator("#gates li").evaluate_all("all => all.map(n => [n.dataset.gate, n.dataset.state])")
+    assert dict(shown) == gates
+    orders = told.rows("SELECT client_order_id FROM orders WHERE work = ?", decision["work"])
+    assert set(page.locator("#orders [data-order]").evaluate_all("all => all.map(n => n.dataset.order)")) == {
+        row["client_order_id"] for row in orders
+    }
+    fills = told.rows(
+        "SELECT f.* FROM fills f JOIN orders o USING (client_order_id) WHERE o.work = ? ORDER BY f.filled_ns",
+        decision["work"],
+    )
+    prices = page.locator('#orders td[data-label="Price"]').all_text_contents()
+    assert prices == [f"${Decimal(fill['price']):,.2f}" for fill in fills]
+    logits = page.locator("[data-logit]").evaluate_all("all => all.map(n => Number(n.dataset.logit))")
+    assert logits == json.loads(decision["logits"])
+
+
+def test_a_denied_decision_names_the_gate_and_its_reason(opened: Opener, told: Told) -> None:
+    decision = told.row("SELECT * FROM decisions WHERE outcome = 'denied' ORDER BY decision DESC LIMIT 1")
+    page = opened(f"decision/{decision['decision']}", "#gates li").page
+    denied = {gate: reason for gate, reason in json.loads(decision["gates"]).items() if reason}
+    shown = page.locator("#gates li[data-state=denies]").evaluate_all(
+        "all => all.map(n => [n.dataset.gate, n.querySelector('.gate-reason').textContent])"
+    )
+    assert dict(shown) == denied
+
+
+def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, told: Told) -> None:
+    numbers = [row["decision"] for row in told.rows("SELECT decision FROM decisions ORDER BY decision LIMIT 104")][100:]
+    page = opened(f"decision/{numbers[1]}", "#gates .body > *").page
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("h1")).to_have_text(f"Decision {numbers[2]}")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("h1")).to_have_text(f"Decision {numbers[1]}")
+    page.get_by_label("Speed").select_option("fast")
+    page.locator("h1").focus()
+    page.keyboard.press("Space")
+    expect(page.locator("h1")).to_have_text(f"Decision {numbers[3]}")
+    page.keyboard.press("Space")
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+def test_risk_and_health_say_what_the_journal_says(opened: Opener, told: Told) -> None:
+    page = opened("risk", READY["risk"]).page
+    denials: dict[str, int] = {}
+    for row in told.rows("SELECT gates FROM decisions WHERE outcome = 'denied'"):
+        for gate, reason in json.loads(row["gates"]).items():
+            denials[gate] = denials.get(gate, 0) + bool(reason)
+    shown = page.locator("#denials li").evaluate_all("all => all.map(n => [n.dataset.gate, Number(n.dataset.count)])")
+    assert dict(shown) == {gate: count for gate, count in denials.items() if count}
+    page = opened("health", READY["health"]).page
+    assert named(page, "Events") == f"{told.row('SELECT COUNT(*) AS n FROM events')['n']:,}"
+
+
+# --- whatever happens ---------------------------------------------------------------------------------------------
+
+
+def test_a_change_of_the_journal_and_a_restart_of_the_dashboard_reach_an_open_page(
+    browser: Browser, desk: tuple[Desk, Path], tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(desk[1], tmp_path / "copy"))
+    port, page = free_port(), browser.new_page()
+    with dashboard(port, copy) as url:
+        page.goto(f"{url}/#/now")
+        before = newest(Told(copy))["decision"]
+        expect(page.locator("#answer .action")).to_contain_text(f"{before:,}", timeout=10_000)
+        trade(desk[0], copy)
+        after = newest(Told(copy))["decision"]
+        assert after > before
+        expect(page.locator("#answer .action")).to_contain_text(f"{after:,}", timeout=10_000)
+        expect(page.locator("#connection")).to_have_text("connected")
+    expect(page.locator("#connection")).to_contain_text("reconnecting", timeout=10_000)
+    with dashboard(port, copy):
+        expect(page.locator("#connection")).to_have_text("connected", timeout=20_000)
+    page.close()
+
+
+def changed(change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Page], None]:
+    """Put between page and server: each answer goes through `change`, the stream's state through `states` as well."""
+
+    def between(page: Page) -> None:
+        def answer(route: Route) -> None:
+            if "/api/stream" in route.request.url:
+                now = route.fetch(url=route.request.url.replace("/api/stream", "/api/now")).json()
+                told = json.dumps(states(change(now)))
+                route.fulfill(body=f"retry: 60000\nevent: now\ndata: {told}\n\n", content_type="text/event-stream")
+            else:
+                reply = route.fetch()
+                route.fulfill(response=reply, body=json.dumps(change(reply.json())))
+
+        page.route("**/api/**", answer)
+
+    return between
+
+
+def hostile(told: Any, key: str = "") -> Any:
+    """The same answer with markup in every text but those by which the page finds its way."""
+    if isinstance(told, dict):
+        return {name: hostile(value, name) for name, value in told.items()}
+    if isinstance(told, list):
+        return [hostile(value, key) for value in told]
+    return HOSTILE + told if isinstance(told, str) and key not in WAYS else told
+
+
+WAYS = {"name", "desk", "session", "sessions", "state", "rows", "equity_usd", "cash_usd", "realized_usd", "day_usd"}
+
+
+@pytest.mark.parametrize("name", READY)
+def test_markup_in_any_text_is_shown_as_text(opened: Opener, told: Told, name: str) -> None:
+    ready = "#contributions .body > *" if name == "decision" else READY[name]
+    between = changed(
+        hostile, lambda now: {**now, "halt": HOSTILE, "alarms": [{"time": 1.0, "name": HOSTILE, "detail": HOSTILE}]}
+    )
+    page = opened(route_of(name, told), ready, answers=between).page
+    expect(page.locator("#banner")).to_contain_text(HOSTILE)
+    expect(page.locator("main")).to_contain_text("<img")
+    assert page.locator("img").count() == 0
+    assert page.evaluate("window.broken") is None
+
+
+def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: Path) -> None:
+    states = {"mode": "live", "account": "live", "halt": "daily_loss", "stale": "the journal was written by other code"}
+    page = opened("now", READY["now"], answers=changed(lambda told: told, lambda now: {**now, **states})).page
+    expect(page.locator("#live-money")).to_be_visible()
+    expect(page.locator("#mode")).to_have_text("LIVE MONEY")
+    expect(page.locator("#banner")).to_contain_text("HALTED: daily_loss")
+    expect(page.locator("#stale")).to_have_text("Not live: the journal was written by other code")
+    expect(page.locator("#clock")).to_have_class(re.compile("old"))
+    picture(page, "halted-1280", tmp_path)
+
+
+# --- for everyone -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (PHONE, "dark")], ids=["wide", "phone"])
+def test_every_page_fits_is_legible_and_can_be_touched(
+    opened: Opener, told: Told, tmp_path: Path, name: str, size: tuple[int, int], scheme: str
+) -> None:
+    watched = opened(route_of(name, told), READY[name], size=size, scheme=scheme)
+    page = watched.page
+    assert watched.overflow() <= 0
+    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate(SMALL) == []
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 19, 24)"
+    assert dark == (scheme == "dark")
+    if name in ("now", "decision"):  # in the other colours too: they have the most of them
+        page.emulate_media(color_scheme="light" if scheme == "dark" else "dark")
+        assert page.evaluate(CONTRAST) == []
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    picture(page, f"{name}-{size[0]}", tmp_path)
+
+
+def test_everything_is_reached_by_the_keyboard_and_the_focus_is_seen(opened: Opener, told: Told) -> None:
+    page = opened("now", READY["now"]).page
+    page.wait_for_selector("#fills summary")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    wanted = page.evaluate(
+        "() => [...document.querySelectorAll('a, button, select, summary, [tabindex=\\'0\\']')]"
+        ".filter((n) => n.checkVisibility() && !n.closest('.skip')).length"
+    )
+    page.evaluate("document.activeElement.blur()")
+    reached = []
+    for _ in range(wanted + 5):
+        page.keyboard.press("Tab")
+        seen = page.evaluate(
+            "() => { const n = document.activeElement; const s = getComputedStyle(n);"
+            " const name = n.tagName + n.id + n.textContent.slice(0, 60) + (n.getAttribute('aria-label') ?? '');"
+            " return n === document.body ? null : [name, s.outlineStyle, parseFloat(s.outlineWidth)]; }"
+        )
+        if seen is not None and seen not in reached:
+            reached.append(seen)
+    assert len(reached) >= wanted
+    assert all(style == "solid" and width >= 2 for _, style, width in reached)
+
+
+def test_the_theme_is_chosen_and_remembered(opened: Opener) -> None:
+    page = opened("health", READY["health"]).page
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(ground)
+    for _ in ("light", "dark"):
+        page.locator("#theme").click()
+    assert page.locator("#theme").text_content() == "Theme: dark"
+    dark = page.evaluate(ground)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(ground) == dark
+
+
+def test_a_page_has_one_heading_landmarks_and_one_polite_region(opened: Opener) -> None:
+    page = opened("risk", READY["risk"]).page
+    for name in ("main", "header", "nav", "footer", "h1"):
+        assert page.locator(f"{name}:visible").count() == 1
+    live = page.locator("[aria-live], [role=status], [role=alert]:visible").evaluate_all("all => all.map(n => n.id)")
+    assert live == ["banner"]
+    assert page.locator("th:not([scope])").count() == 0
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_the_chart_library_is_the_one_that_its_readme_names() -> None:
+    vendor = REPOSITORY / "daemon" / "dashboard" / "static" / "vendor"
+    named_files = re.findall(r"\| `(\S+)` \| `([0-9a-f]{64})` \|", (vendor / "README.md").read_text())
+    assert len(named_files) == 2
+    for name, digest in named_files:
+        assert hashlib.sha256((vendor / name).read_bytes()).hexdigest() == digest
+
+
+def test_no_script_of_ours_reads_text_as_html() -> None:
+    scripts = (REPOSITORY / "daemon" / "dashboard" / "static" / "js").glob("*.js")
+    forbidden = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|\beval\b|new Function")
+    assert [path.name for path in scripts if forbidden.search(path.read_text())] == []
