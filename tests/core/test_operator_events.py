@@ -1,0 +1,181 @@
+"""What an operator, and the shell on an operator's behalf, may set off in the core."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from daemon.core.effects import AskPolicy, CancelOrder, RaiseAlarm, SubmitOrder
+from daemon.core.events import (
+    CandidateRefused,
+    CommandRefused,
+    Event,
+    FlattenRequested,
+    HaltRequested,
+    ModelPromoted,
+    PauseRequested,
+    PolicyAnswered,
+    ReloadRequested,
+    ResumeRequested,
+    StatusRequested,
+)
+from daemon.core.state import Model
+from strategies.registry import daily_strategy
+from tests.core.daily_desk import LAST_FRIDAY, DailyDesk, Shelf
+from tests.core.desk import BUY_CALL, TUESDAY, Desk, desk, logits, of
+
+# --- models -------------------------------------------------------------------------------------------------------
+
+
+def promoted(at_ns: int, version: str = "v2", *, promoted: bool = True, feed: str = "sip") -> ModelPromoted:
+    return ModelPromoted(at_ns, version, "digest", promoted, feed, "v1")
+
+
+def test_a_promoted_version_is_the_desk_s_model_from_then_on_and_the_next_decision_carries_it() -> None:
+    minute = desk()
+    minute.bar(0)
+    minute.answer(BUY_CALL)
+    assert minute.put(promoted(minute.state.now_ns)) == []
+    assert minute.state.model == Model("v2", promoted=True, feed="sip")
+    minute.bar(1)
+    ask = minute.state.ask
+    assert ask is not None
+    minute.put(PolicyAnswered(minute.state.now_ns, ask.decision, logits(BUY_CALL), b"", "v2"))
+    assert [(row.decision, row.model) for row in minute.decisions()] == [(1, "v1"), (2, "v2")]
+
+
+def test_an_order_at_work_lives_on_when_the_model_changes() -> None:
+    minute = desk()
+    name = minute.buys()
+    before = minute.state
+    minute.put(promoted(before.now_ns))
+    after = minute.state
+    assert after == msgspec.structs.replace(before, seq=before.seq + 1, model=after.model)
+    minute.fill(name, minute.order(name).quantity)
+    assert minute.held
+
+
+@pytest.mark.parametrize(
+    ("event", "gate"),
+    [(promoted(0, promoted=False), "model_not_promoted"), (promoted(0, feed="iex"), "model_other_feed")],
+)
+def test_the_gates_judge_the_promoted_version_as_they_judge_the_first(event: ModelPromoted, gate: str) -> None:
+    live = Desk(mode="live")
+    live.state = msgspec.structs.replace(
+        live.state, identity=msgspec.structs.replace(live.state.identity, account="live")
+    )
+    live.fund().begin()
+    live.put(msgspec.structs.replace(event, time_ns=live.state.now_ns))
+    live.bar(20)
+    live.answer(BUY_CALL)
+    (row,) = live.decisions()
+    assert row.gates is not None
+    denied = {name for name, reason in msgspec.json.decode(row.gates).items() if reason}
+    assert gate in denied
+
+
+@pytest.mark.parametrize(("keeps", "given"), [(False, b""), (True, b"memory")])
+def test_a_strategy_says_whether_another_version_is_given_the_memory(keeps: bool, given: bytes) -> None:
+    strategy = Shelf()
+    strategy.keeps_memory = keeps
+    daily = DailyDesk(strategy=strategy).fund()
+    daily.begin()
+    daily.bars(LAST_FRIDAY, AAA=100.0)
+    first = of(daily.due(), AskPolicy)[0]
+    assert first.observation.hidden == b""
+    daily.answer(-1, -1, -1, hidden=b"memory")
+    assert daily.state.basket.memory_of == "v1"
+    daily.end()
+    daily.begin(TUESDAY)
+    daily.put(promoted(daily.state.now_ns))
+    second = of(daily.due(), AskPolicy)[0]
+    assert second.observation.hidden == given
+    assert second.observation.data == first.observation.data
+    ask = daily.state.ask
+    assert ask is not None
+    daily.put(PolicyAnswered(daily.state.now_ns, ask.decision, (-1, -1, -1), b"its own", "v2"))
+    assert daily.state.basket.memory_of == "v2"
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_the_same_version_is_given_its_memory_whatever_the_strategy_says(keeps: bool) -> None:
+    strategy = Shelf()
+    strategy.keeps_memory = keeps
+    daily = DailyDesk(strategy=strategy).fund()
+    daily.begin()
+    daily.bars(LAST_FRIDAY, AAA=100.0)
+    daily.due()
+    daily.answer(-1, -1, -1, hidden=b"memory")
+    daily.end()
+    daily.begin(TUESDAY)
+    daily.put(promoted(daily.state.now_ns, "v1"))
+    assert of(daily.due(), AskPolicy)[0].observation.hidden == b"memory"
+
+
+@pytest.mark.parametrize("name", ["daily_rebalancer", "regime_switcher"])
+def test_no_strategy_of_today_lets_other_weights_read_a_memory(name: str) -> None:
+    assert daily_strategy(name).keeps_memory is False
+
+
+# --- what is told -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("event", "alarm"),
+    [
+        (CandidateRefused(0, "v9", "golden answers differ"), ("candidate_refused", "v9: golden answers differ")),
+        (CommandRefused(0, "mqtt", "mac is wrong"), ("command_refused", "mqtt: mac is wrong")),
+    ],
+)
+def test_what_was_refused_is_an_alarm_each_time_and_changes_nothing(event: Event, alarm: tuple[str, str]) -> None:
+    minute = desk()
+    before = minute.state
+    for number in (1, 2):
+        assert minute.put(event) == [RaiseAlarm(*alarm)]
+        assert minute.state == msgspec.structs.replace(before, seq=before.seq + number)
+
+
+@pytest.mark.parametrize("event", [ReloadRequested(0, "why", "ann"), StatusRequested(0, "why", "ann")])
+def test_a_question_of_an_operator_changes_nothing(event: Event) -> None:
+    for asked in (desk(), DailyDesk().fund()):
+        before = asked.state
+        assert asked.put(event) == []
+        assert asked.state == msgspec.structs.replace(before, seq=before.seq + 1)
+
+
+# --- what is done -------------------------------------------------------------------------------------------------
+
+
+def test_a_pause_cancels_entries_keeps_positions_and_lets_exits_pass_until_resumed() -> None:
+    minute = desk()
+    minute.holds(minute=20)
+    assert minute.put(PauseRequested(minute.state.now_ns, "news", "ann")) == []
+    assert minute.paused() == "news (by ann)"
+    assert minute.held
+    minute.tick(200)
+    assert minute.paused() == "news (by ann)"  # it ends by a resume, not by time
+    minute.put(ResumeRequested(minute.state.now_ns, "over", "ann"))
+    assert minute.paused() == ""
+
+
+@pytest.mark.parametrize("kind", ["pause", "halt", "flatten"])
+def test_an_entry_at_work_is_cancelled_by_whatever_stops_new_risk(kind: str) -> None:
+    minute = desk()
+    name = minute.buys(minute=20)
+    now = minute.state.now_ns
+    event: Event = {
+        "pause": PauseRequested(now, "x", "ann"),
+        "halt": HaltRequested(now, "operator", "x", "ann"),
+        "flatten": FlattenRequested(now, "x", "ann"),
+    }[kind]
+    assert [effect.client_order_id for effect in of(minute.put(event), CancelOrder)] == [name]
+
+
+def test_a_flatten_halts_and_sells_what_is_held() -> None:
+    minute = desk()
+    minute.holds(minute=20)
+    ((symbol, quantity),) = minute.held.items()
+    effects = minute.put(FlattenRequested(minute.state.now_ns, "x", "ann"))
+    (sold,) = of(effects, SubmitOrder)
+    assert (sold.symbol, sold.side, sold.quantity) == (symbol, -1, quantity)
+    assert minute.halted() == "flatten"
