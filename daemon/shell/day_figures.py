@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from itertools import pairwise
 
+from daemon.core.session import MINUTE_NS
 from daemon.shell import day_plots
 from daemon.shell.day_markup import NONE, figure, say, section, table
 from daemon.shell.day_plots import NARROW, WIDE, Mark
@@ -40,13 +42,23 @@ def equity(day: Day) -> str:
         lines, marks = [points], []
     else:
         span, title = _span(day), "Equity in the session"
-        points = [point for point in points if span[0] <= point[0] <= span[1]]
+        points = _stepped([point for point in points if span[0] <= point[0] <= span[1]])
         caption = f"USD, at every bar's close while something was held. {told}"
         lines, marks = [points], _halt_marks(day)
     if not points:
         return section("Equity", say(told))
     plots = [day_plots.course(lines, marks, span, "USD", title, told, width) for width in (NARROW, WIDE)]
     return section("Equity", figure(plots[0], plots[1], caption))
+
+
+def _stepped(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Equity is recorded while something is held: until a minute before the next record it stayed what it was."""
+    line = points[:1]
+    for (before, value), point in pairwise(points):
+        if point[0] - before > 2 * MINUTE_NS:
+            line.append((point[0] - MINUTE_NS, value))
+        line.append(point)
+    return line
 
 
 def prices(day: Day) -> str:

@@ -94,7 +94,7 @@ def _orders(day: Day) -> str:
         )
         for order in orders[:ROWS_MAX]
     )
-    return section("Orders", table(head, rows, "numbers"), _cut(len(orders)))
+    return section("Orders", table(head, rows, "numbers orders"), _cut(len(orders)))
 
 
 def _cut(count: int) -> str:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from daemon.core.session import NEW_YORK
 
 NARROW, WIDE = 340, 780
-LETTER = 6.3  # px, a generous mean width at the style sheet's 11 px
+LETTER, CAPITAL = 6.3, 8.2  # px, generous mean widths at the style sheet's 11 px
 HOUR_NS, DAY_NS = 3_600 * 10**9, 86_400 * 10**9
 MINUS = "\N{MINUS SIGN}"
 
@@ -43,6 +43,11 @@ class Bar(NamedTuple):
 def grouped(value: float, decimals: int = 0) -> str:
     """A number with thousands separators and a true minus sign."""
     return f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def width_of(text: str) -> float:
+    """About how many pixels wide a text is, rather too many than too few."""
+    return sum(CAPITAL if letter.isupper() or letter == "_" else LETTER for letter in text)
 
 
 def ticks(low: float, high: float, count: int = 5) -> tuple[tuple[float, ...], int]:
@@ -174,7 +179,7 @@ def histogram(values: Sequence[float], unit: str, title: str, told: str, width: 
             words = f"{count} from {grouped(low, decimals)} to {grouped(high, decimals)} {unit}"
             style = "cost" if low >= -1e-12 else "gain"
             parts.append(_rect(x + 0.7, y, plane.px(high) - x - 1.4, plane.floor - y, style, words))
-    start = next((index for index, edge in enumerate(edges) if abs(edge) < 1e-9), 0) % every
+    start = next(index for index, edge in enumerate(edges) if abs(edge) < 1e-9) % every
     for edge in edges[start::every]:
         parts.append(_text(plane.px(edge), plane.floor + 15, grouped(edge, decimals), "middle"))
     if edges[0] < 0 < edges[-1]:
@@ -184,8 +189,8 @@ def histogram(values: Sequence[float], unit: str, title: str, told: str, width: 
 
 
 def bins(values: Sequence[float]) -> tuple[tuple[float, ...], int]:
-    """Edges of at most some 14 equal bins with 0 among them where it lies within, and the decimals they need."""
-    low, high = min(values), max(values)
+    """Edges of at most some 14 equal bins, 0 always among them, and the decimals that they need."""
+    low, high = min(*values, 0.0), max(*values, 0.0)
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / 12
@@ -197,8 +202,8 @@ def bins(values: Sequence[float]) -> tuple[tuple[float, ...], int]:
 
 def bars(rows: Sequence[Bar], styles: Sequence[str], unit: str, title: str, told: str, width: int) -> str:
     """Horizontal bars from 0, one for each value of a row, in the order of `styles`."""
-    left = 12 + LETTER * max(len(row.label) for row in rows)
-    right = 12 + LETTER * max(len(row.words) for row in rows)
+    left = 12 + max(width_of(row.label) for row in rows)
+    right = 12 + max(width_of(row.words) for row in rows)
     high = max((value for row in rows for value in row.values), default=0.0)
     low = min(0.0, min((value for row in rows for value in row.values), default=0.0))
     thick = 14.0 if len(styles) == 1 else 7.0

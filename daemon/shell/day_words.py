@@ -66,7 +66,7 @@ def first_sentence(day: Day) -> str:
     if not day.ended:
         until = f"up to {clock(day.last_ns)} New York" if day.last_ns else "before its first event"
         when = f"{when.rstrip(',')}, so far ({until}),"
-    return f"{when} {_gain(day)} {_orders(day)}."
+    return f"{when} {_gain(day)} {_orders(day)}.{_cost(day)}"
 
 
 def _gain(day: Day) -> str:
@@ -89,15 +89,19 @@ def _orders(day: Day) -> str:
     how = "all filled" if filled == len(quality.orders) else f"{filled:,} filled"
     if partly:
         how += f", {partly:,} in part"
-    words = f"with {plural(len(quality.orders), 'order')}, {how}"
-    if quality.slippage_bp is not None:
-        cost = quality.slippage_usd
-        worse = f"{money(abs(cost))} USD ({number(abs(quality.slippage_bp), 1)} bp) "
-        worse += "worse" if cost > 0 else "better"
-        words += f", {worse} than the prices at which they were sent"
-    if quality.fees_usd:
-        words += f", and {money(quality.fees_usd)} USD of fees"
-    return words
+    return f"with {plural(len(quality.orders), 'order')}, {how}"
+
+
+def _cost(day: Day) -> str:
+    """What the fills cost beyond the prices at which their orders were sent, and the fees."""
+    quality = day.quality
+    if quality.slippage_bp is None:
+        return ""
+    cost = quality.slippage_usd
+    worse = f"{money(abs(cost))} USD ({number(abs(quality.slippage_bp), 1)} bp) {'worse' if cost > 0 else 'better'}"
+    than = "The fills were as good as" if not cost else f"The fills were {worse} than"
+    fees = f", and fees took {money(quality.fees_usd)} USD" if quality.fees_usd else ""
+    return f" {than} the prices at which the orders were sent{fees}."
 
 
 def further_sentences(day: Day) -> tuple[str, ...]:

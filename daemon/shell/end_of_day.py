@@ -1,11 +1,12 @@
-"""What is left of a session: a report as JSON, and a copy of the journal. Reads the journal, writes beside it.
+"""What is left of a session: a report as JSON and as a page, and a copy of the journal. Reads it, writes beside it.
 
 Files appear whole or not at all, and a failure leaves no part that takes room. The copy is SQLite's own online backup,
-so it is sound while the daemon writes.
+so it is sound while the daemon writes. The page is made beside the report: without it there still is the report.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -17,15 +18,24 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from daemon.core.option_market import parse_occ
-from daemon.shell.journal import JournalReader
+from daemon.shell.day_page import day_page
+from daemon.shell.day_pass import read_day
+from daemon.shell.day_record import BEFORE_OPEN_NS, REPORT_SPAN_NS, Day
+from daemon.shell.execution_quality import as_json
+from daemon.shell.journal import JournalError, JournalReader
 from strategies.contract import DailySpec, Session
 from strategies.registry import strategy
 
 REPORTS, ARCHIVE = "reports", "archive"
-REPORT_SPAN_NS = 3_600 * 1_000_000_000  # after the close: what its orders became still belongs to the session
-BEFORE_OPEN_NS = 240 * 60 * 1_000_000_000  # the most that `basket.before_open_min` may be
 DAYS_TO_COME = 10
+PAGE_FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, JournalError, LookupError, MemoryError, OSError, RuntimeError,
+    TypeError, ValueError, msgspec.MsgspecError, sqlite3.Error,
+)  # fmt: skip
+"""Whatever reading the session or making its page may raise: told in the report, which is written all the same."""
 
 
 def day_report(journal: Path, session: Session) -> dict[str, Any]:
@@ -75,6 +85,7 @@ def day_report(journal: Path, session: Session) -> dict[str, Any]:
         "equity_first_usd": equity[0]["equity_usd"] if equity else None,
         "equity_last_usd": equity[-1]["equity_usd"] if equity else None,
         "realized_usd": _gain([*before, *equity]) if equity else None,
+        "execution": None,
         "alarms": [
             {"time_ns": row["time_ns"], "alarm": effect["name"], "detail": effect["detail"]}
             for row in alarms
@@ -100,18 +111,49 @@ def report_path(journal: Path, session: Session) -> Path:
 
 
 def write_report(journal: Path, session: Session) -> Path:
-    """Write the report to its `report_path`. Raises OSError, sqlite3.Error."""
+    """Write the report to its `report_path` and the page beside it; `page` in the report says what became of that.
+
+    Raises JournalError, OSError, sqlite3.Error where the report itself cannot be made.
+    """
     path = report_path(journal, session)
+    report = day_report(journal, session)
     path.parent.mkdir(mode=0o750, exist_ok=True)
-    with _whole(path) as part:
-        part.write_text(json.dumps(day_report(journal, session), indent=1) + "\n")
+    day, failed = _read(journal, session)
+    page = path.with_suffix(".html")
+    if day is not None:
+        failed = _write_page(page, day)
+        report["execution"] = as_json(day.quality)
+    report["page"] = page.name if not failed else f"not made: {failed}"
+    whole_text(path, json.dumps(report, indent=1) + "\n")
     return path
+
+
+def _read(journal: Path, session: Session) -> tuple[Day | None, str]:
+    try:
+        return read_day(journal, session), ""
+    except PAGE_FAILURES as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _write_page(page: Path, day: Day) -> str:
+    """Why there is no page, "" where there is."""
+    try:
+        whole_text(page, day_page(day))
+    except PAGE_FAILURES as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def whole_text(path: Path, text: str) -> None:
+    """Write the file whole or not at all, for owner and group alone. Raises OSError."""
+    with _whole(path) as part:
+        part.write_text(text)
 
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to: it takes that name at the end, durably; a failure leaves nothing of it."""
-    part = path.with_suffix(".part")
+    part = path.with_suffix(".part" if path.suffix in (".json", ".sqlite") else f"{path.suffix}.part")
     _remove(part)  # of a process that was killed
     try:
         part.touch(mode=0o640)
@@ -129,7 +171,7 @@ def _whole(path: Path) -> Iterator[Path]:
 
 def _remove(part: Path) -> None:
     """Remove it with what SQLite puts beside a file."""
-    for leftover in part.parent.glob(f"{part.name}*"):
+    for leftover in part.parent.glob(f"{glob.escape(part.name)}*"):
         leftover.unlink()
 
 
