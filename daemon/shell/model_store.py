@@ -15,36 +15,40 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.limits import Trading
+from daemon.shell.model_pointer import CURRENT, POINTERS, ModelError, checked_name, is_name, pointed, read_plain
+from daemon.shell.model_signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
 from strategies.contract import DailySpec, Strategy
 from strategies.golden import contract_hash
 from strategies.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Manifest, decode
 
-CURRENT = "current"
-"""The version that means: the one named by the file `current` beside the versions."""
+__all__ = [
+    "CURRENT",
+    "MANIFEST_BYTES_MAX",
+    "POLICY_BYTES_MAX",
+    "LoadedModel",
+    "ModelError",
+    "Sight",
+    "check_rules",
+    "load",
+    "sight",
+    "versions",
+]
 
-NAME_BYTES_MAX = 256
 MANIFEST_BYTES_MAX = 16 * 2**20
 POLICY_BYTES_MAX = 64 * 2**20
+FILE_BYTES_MAX = 64 * 2**20  # of each of the other files
+FILES_MAX = 32
+AGAIN = "export the model again"
 
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-class ModelError(Exception):
-    """The model is refused; the daemon does not start with it. `check` names the check that failed.
-
-    The text says which check, which file, what was found, what was expected, and the cure.
-    """
-
-    def __init__(self, check: str, text: str) -> None:
-        super().__init__(f"model refused, {check}: {text}")
-        self.check = check
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A version that passed all checks of the store; `daemon.shell.policy` still has to see it answer.
 
-    `digest` is the SHA-256 (hex) of `policy`, the ONNX graph's bytes; `path` the version's folder.
+    `digest` is the SHA-256 (hex) of `policy`, the ONNX graph's bytes, `manifest_digest` that of the manifest's; `path`
+    is the version's folder.
     """
 
     version: str
@@ -52,13 +56,24 @@ class LoadedModel:
     manifest: Manifest
     digest: str
     policy: bytes = field(repr=False)
+    manifest_digest: str = ""
 
 
-def load(models_dir: Path, strategy: Strategy, version: str = CURRENT) -> LoadedModel:
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a look at the store shows of a version without reading its policy: enough to notice that it changed."""
+
+    version: str
+    manifest_digest: str  # "" where there is no manifest that can be read
+    others: tuple[tuple[int, int, int], ...]  # inode, size and time of change of policy and signature
+
+
+def load(models_dir: Path, strategy: Strategy, version: str = CURRENT, public_key: str = "") -> LoadedModel:
     """The strategy's policy of this version from `<models_dir>/<strategy>/<version>/`, read once and checked.
 
-    Checks in this order: the version's name and its files, the manifest's format and fields, strategy, version,
-    contract hash, observation shape, actions, number of golden answers, and the policy file's digest.
+    Checks in this order: the version's name and its files, with a `public_key` (Ed25519, base64) the signature of the
+    manifest, its format and fields, strategy, version, contract hash, observation shape, actions, number of golden
+    answers, the policy file's digest, and the digests of the version's other files.
 
     Raises:
         ModelError: the first check that failed.
@@ -72,14 +87,22 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT) -> Loaded
             f"correct paths.models_dir, or train and export a model",
         )
     root = models_dir.resolve()
-    version = _current(shelf, root) if version == CURRENT else _checked_name(version, "policy.version")
+    if version in POINTERS:
+        version = pointed(shelf, version, f"write a version's name into it or set policy.version; {_known(shelf)}")
+    else:
+        version = checked_name(version, "policy.version")
     folder = shelf / version
     if not _is_folder(folder):
         raise ModelError("missing version", f"{folder} is no folder that can be read, {_known(shelf)}")
-    manifest = _manifest(folder / MANIFEST_FILE, root)
+    data = read_plain(folder / MANIFEST_FILE, root, MANIFEST_BYTES_MAX, AGAIN)
+    if public_key:
+        signature = folder / SIGNATURE_FILE
+        cure = "sign the version (rltraderctl models sign), or leave policy.public_key empty"
+        check_signature(signature, data, _signature(signature, root, cure), public_key)
+    manifest = _manifest(folder / MANIFEST_FILE, data)
     _check_manifest(folder / MANIFEST_FILE, manifest, strategy, version)
     path = folder / POLICY_FILE
-    policy = _read(path, root, POLICY_BYTES_MAX, "export the model again")
+    policy = read_plain(path, root, POLICY_BYTES_MAX, AGAIN)
     digest = sha256(policy).hexdigest()
     if digest != manifest.policy_sha256:
         raise ModelError(
@@ -87,7 +110,39 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT) -> Loaded
             f"{path} has SHA-256 {digest}, expected {manifest.policy_sha256} from its manifest: "
             f"the file was changed or is damaged, so restore the folder or export the model again",
         )
-    return LoadedModel(version=version, path=folder, manifest=manifest, digest=digest, policy=policy)
+    _check_files(folder, root, manifest)
+    return LoadedModel(
+        version=version,
+        path=folder,
+        manifest=manifest,
+        digest=digest,
+        policy=policy,
+        manifest_digest=sha256(data).hexdigest(),
+    )
+
+
+def sight(models_dir: Path, strategy: str, version: str) -> Sight:
+    """What stands in the store for a version or a pointer. Raises ModelError where the pointer names none."""
+    shelf = models_dir / strategy
+    name = pointed(shelf, version) if version in POINTERS else checked_name(version, "policy.version")
+    folder = shelf / name
+    try:
+        data = read_plain(folder / MANIFEST_FILE, models_dir.resolve(), MANIFEST_BYTES_MAX, AGAIN)
+    except ModelError:
+        data = b""  # `load` says what is wrong with it
+    return Sight(
+        name,
+        sha256(data).hexdigest() if data else "",
+        tuple(_touched(folder / other) for other in (POLICY_FILE, SIGNATURE_FILE)),
+    )
+
+
+def _touched(path: Path) -> tuple[int, int, int]:
+    try:
+        told = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (told.st_ino, told.st_size, told.st_mtime_ns)
 
 
 def check_rules(model: LoadedModel, strategy: Strategy, trading: Trading) -> None:
@@ -123,24 +178,7 @@ def versions(models_dir: Path, strategy: str) -> tuple[str, ...]:
     shelf = models_dir / strategy
     if not _is_folder(shelf):
         return ()
-    return tuple(sorted(p.parent.name for p in shelf.glob(f"*/{MANIFEST_FILE}") if _VERSION.fullmatch(p.parent.name)))
-
-
-def _current(shelf: Path, root: Path) -> str:
-    """The version that the file `current` names."""
-    path = shelf / CURRENT
-    data = _read(path, root, NAME_BYTES_MAX, f"write a version's name into it or set policy.version; {_known(shelf)}")
-    return _checked_name(data.decode("utf-8", errors="replace").strip(), str(path))
-
-
-def _checked_name(version: str, origin: str) -> str:
-    if _VERSION.fullmatch(version) is None or ".." in version or version == CURRENT:
-        raise ModelError(
-            "version name",
-            f"{origin} is {version!r}, expected the plain name of a version's folder (letters, digits, "
-            f"'.', '_' and '-', no path separator, no '..'): write such a name there",
-        )
-    return version
+    return tuple(sorted(p.parent.name for p in shelf.glob(f"*/{MANIFEST_FILE}") if is_name(p.parent.name)))
 
 
 def _is_folder(path: Path) -> bool:
@@ -160,35 +198,39 @@ def _known(shelf: Path) -> str:
     )
 
 
-def _read(path: Path, root: Path, limit: int, cure: str) -> bytes:
-    """All bytes of a plain file that lies, links followed, within `root` and has at most `limit` bytes."""
-    try:
-        real = path.resolve(strict=True)
-        if not real.is_relative_to(root):
-            raise ModelError(
-                "file outside of the store",
-                f"{path} leads to {real}, expected a file within {root}: replace the link by the file itself",
-            )
-        if not real.is_file():
-            raise ModelError("missing file", f"{path} is no plain file, expected one: {cure}")
-        with real.open("rb") as file:
-            data = file.read(limit + 1)
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle
-        raise ModelError(
-            "missing file", f"{path} cannot be read ({error}), expected a readable file: {cure}"
-        ) from error
-    if len(data) > limit:
-        raise ModelError("file size", f"{path} has more than {limit} bytes, expected at most that many: {cure}")
-    return data
-
-
 class _Format(msgspec.Struct):
     format: int
 
 
-def _manifest(path: Path, root: Path) -> Manifest:
+def _signature(path: Path, root: Path, cure: str) -> bytes:
+    try:
+        return read_plain(path, root, SIGNATURE_BYTES_MAX, cure)
+    except ModelError as error:
+        raise ModelError("signature", error.text) from None
+
+
+def _check_files(folder: Path, root: Path, manifest: Manifest) -> None:
+    """The files that the manifest vouches for must be those."""
+    if len(manifest.files) > FILES_MAX:
+        raise ModelError(
+            "file digest", f"{folder / MANIFEST_FILE} names {len(manifest.files)} files, expected at most {FILES_MAX}"
+        )
+    for name, expected in manifest.files.items():
+        if _FILE_NAME.fullmatch(name) is None or ".." in name:
+            raise ModelError(
+                "file name", f"{folder / MANIFEST_FILE} names a file {name[:100]!r}, expected plain names: {AGAIN}"
+            )
+        found = sha256(read_plain(folder / name, root, FILE_BYTES_MAX, AGAIN)).hexdigest()
+        if found != expected:
+            raise ModelError(
+                "file digest",
+                f"{folder / name} has SHA-256 {found}, expected {expected[:64]} from the manifest: the file was "
+                f"changed or is damaged, so restore the folder or export the model again",
+            )
+
+
+def _manifest(path: Path, data: bytes) -> Manifest:
     """The manifest. Its format is read first, so that a newer one is called newer and not broken."""
-    data = _read(path, root, MANIFEST_BYTES_MAX, "export the model again")
     try:
         found = msgspec.json.decode(data, type=_Format).format
         if found != FORMAT:
@@ -198,7 +240,7 @@ def _manifest(path: Path, root: Path) -> Manifest:
                 f"or run the code that wrote it",
             )
         return decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:  # ValidationError is a DecodeError
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # ValidationError is a DecodeError
         raise ModelError(
             "manifest", f"{path} is unreadable: {error}; expected a manifest as the export writes it: export it again"
         ) from error
