@@ -130,9 +130,8 @@ def _value(cell: Any) -> Any:
 
 
 def _show(day: Day, console: Console) -> None:
-    console.print(first_sentence(day))
-    for said in further_sentences(day):
-        console.print(said)
+    for said in (first_sentence(day), *further_sentences(day)):
+        console.print(said, soft_wrap=True)
     if not day.quality.orders:
         return
     table = Table("sent", "order", "limit", "arrival", "fill", "bp", "USD", "spread ratio", "fees", "ended")
@@ -160,5 +159,6 @@ def _show(day: Day, console: Console) -> None:
         + ("nothing" if share is None else f"{number(share * 100, 1)} % of what was wanted")
         + f"; slippage {money(quality.slippage_usd, sign=True)} USD"
         + ("" if mean is None else f" ({number(mean, 1)} bp)")
-        + f", fees {money(quality.fees_usd)} USD, implementation shortfall {money(quality.shortfall_usd, sign=True)} USD"
+        + f", fees {money(quality.fees_usd)} USD, "
+        + f"implementation shortfall {money(quality.shortfall_usd, sign=True)} USD"
     )

@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -38,12 +38,13 @@ PAGE_FAILURES = (
 """Whatever reading the session or making its page may raise: told in the report, which is written all the same."""
 
 
-def day_report(journal: Path, session: Session) -> dict[str, Any]:
+def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[str, Any]:
     """Decisions, orders, fills, equity and alarms of one session, from its open to an hour after its close.
 
     A daily desk decides and sends its sells before the open: its session begins as long before as that may be.
     Money is USD as text. `realized_usd` is the gain since the last session's end (since the first equity known where
-    there is none); equity is None in a session without a bar. Raises JournalError, sqlite3.Error.
+    there is none); equity is None in a session without a bar. `execution` is None where the session, as
+    `daemon.shell.day_pass` read it, is not given. Raises JournalError, sqlite3.Error.
     """
     reader = JournalReader(journal)
     try:
@@ -85,7 +86,7 @@ def day_report(journal: Path, session: Session) -> dict[str, Any]:
         "equity_first_usd": equity[0]["equity_usd"] if equity else None,
         "equity_last_usd": equity[-1]["equity_usd"] if equity else None,
         "realized_usd": _gain([*before, *equity]) if equity else None,
-        "execution": None,
+        "execution": as_json(day.quality) if day is not None else None,
         "alarms": [
             {"time_ns": row["time_ns"], "alarm": effect["name"], "detail": effect["detail"]}
             for row in alarms
@@ -111,37 +112,36 @@ def report_path(journal: Path, session: Session) -> Path:
 
 
 def write_report(journal: Path, session: Session) -> Path:
-    """Write the report to its `report_path` and the page beside it; `page` in the report says what became of that.
+    """Write the report to its `report_path`, then the page beside it; the report's `page` says what became of that.
 
-    Raises JournalError, OSError, sqlite3.Error where the report itself cannot be made.
+    Raises JournalError, OSError, sqlite3.Error where the report itself cannot be made or written.
     """
     path = report_path(journal, session)
-    report = day_report(journal, session)
+    day, page, failed = _page(journal, session)
+    report = day_report(journal, session, day)
     path.parent.mkdir(mode=0o750, exist_ok=True)
-    day, failed = _read(journal, session)
-    page = path.with_suffix(".html")
-    if day is not None:
-        failed = _write_page(page, day)
-        report["execution"] = as_json(day.quality)
-    report["page"] = page.name if not failed else f"not made: {failed}"
-    whole_text(path, json.dumps(report, indent=1) + "\n")
+    _write_json(path, report | {"page": f"not made: {failed}" if failed else path.with_suffix(".html").name})
+    if page:
+        try:
+            whole_text(path.with_suffix(".html"), page)
+        except OSError as error:  # the report comes first, also where the room is for one alone
+            with suppress(OSError):
+                _write_json(path, report | {"page": f"not written: {error}"})
     return path
 
 
-def _read(journal: Path, session: Session) -> tuple[Day | None, str]:
+def _page(journal: Path, session: Session) -> tuple[Day | None, str, str]:
+    """The session, its page, and why one of them is missing."""
+    day: Day | None = None
     try:
-        return read_day(journal, session), ""
+        day = read_day(journal, session)
+        return day, day_page(day), ""
     except PAGE_FAILURES as error:
-        return None, f"{type(error).__name__}: {error}"
+        return day, "", f"{type(error).__name__}: {error}"
 
 
-def _write_page(page: Path, day: Day) -> str:
-    """Why there is no page, "" where there is."""
-    try:
-        whole_text(page, day_page(day))
-    except PAGE_FAILURES as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
+def _write_json(path: Path, report: dict[str, Any]) -> None:
+    whole_text(path, json.dumps(report, indent=1) + "\n")
 
 
 def whole_text(path: Path, text: str) -> None:
