@@ -6,6 +6,7 @@ that gave its golden answers here, on this machine and provider; `answer` never 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any, Literal
@@ -56,13 +57,15 @@ class OnnxPolicy:
         "_next_hidden",
         "_observation",
         "_run",
+        "digest",
         "provider",
         "version",
     )
 
-    def __init__(self, session: Any, spec: Spec, version: str) -> None:
+    def __init__(self, session: Any, spec: Spec, version: str, digest: str = "") -> None:
         """Bind buffers of the spec's shapes to an `onnxruntime.InferenceSession` whose signature was checked."""
         self.version = version
+        self.digest = digest  # of the graph's bytes
         self.provider: str = session.get_providers()[0]
         self._run = session.run_with_iobinding
         self._binding = session.io_binding()
@@ -88,7 +91,7 @@ class OnnxPolicy:
         """
         session = _session(model, provider, threads)
         _check_signature(session, model, strategy.spec)
-        policy = cls(session, strategy.spec, model.version)
+        policy = cls(session, strategy.spec, model.version, model.digest)
         policy._check_golden(model, golden_observations(strategy))
         return policy
 
@@ -104,6 +107,12 @@ class OnnxPolicy:
         except _FAILURES as error:
             return PolicyFailed(now_ns, question.decision, f"{type(error).__name__}: {error}")
         return PolicyAnswered(now_ns, question.decision, logits, hidden, self.version)
+
+    def cost_s(self, observation: Observation) -> float:
+        """Processor seconds of one answer to this observation. Raises what a failure of the answer raises."""
+        began = time.process_time()
+        self._infer(observation)
+        return time.process_time() - began
 
     def _bound(self, kind: Literal["input", "output"], name: str, shape: tuple[int, ...]) -> _Buffer:
         buffer = _Buffer(shape)
