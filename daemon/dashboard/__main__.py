@@ -1,0 +1,76 @@
+"""`rltrader-dashboard`: the read-only page about one desk or several, at http://127.0.0.1:8420.
+
+It listens on this host's loopback address and nowhere else; from another machine it is reached by `ssh -L`, or by a
+reverse proxy that knows who may look. Exit code 2: the operator erred.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loaded, however late that is
+
+from daemon.dashboard.desks import named
+from daemon.dashboard.server import Dashboard, listen, names, serve
+from daemon.shell.journal import FILE
+
+PORT = 8420
+DESKS_MOST = 32
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to end."""
+    options = _options(arguments)
+    try:
+        paths = _chosen(options)
+        listening = listen(options.port)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"rltrader-dashboard: {error}\n")
+        return 2
+    desks = named(paths)
+    where = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    sys.stdout.write(f"rltrader-dashboard: {where} shows {names(list(desks.values()))}\n")
+    sys.stdout.flush()
+    asyncio.run(serve(Dashboard(desks, options.models_dir), listening))
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="rltrader-dashboard", description="The read-only page about your desks.")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--state-dir", type=Path, action="append", metavar="DIR", help="a desk; may be given repeatedly")
+    which.add_argument("--desks", type=Path, metavar="ROOT", help="all desks that stand below this folder now")
+    parser.add_argument(
+        "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="the model store (%(default)s)"
+    )
+    parser.add_argument("--port", type=_port, default=PORT, help="on 127.0.0.1; 0 takes a free one (%(default)s)")
+    return parser.parse_args(arguments)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; expected 0 to 65535")
+    return int(text)
+
+
+def _chosen(options: argparse.Namespace) -> list[Path]:
+    """The state directories. Raises ValueError for none or too many, OSError."""
+    root: Path | None = options.desks
+    if root is None:
+        paths: list[Path] = options.state_dir
+    else:
+        paths = sorted({path.parent for pattern in (FILE, f"*/{FILE}") for path in root.glob(pattern)})
+    if not paths:
+        raise ValueError(f"{root}: no desk has a journal here: name one with --state-dir, or their parent folder")
+    if len(paths) > DESKS_MOST:
+        raise ValueError(f"{len(paths)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
+    return paths
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The API's answers: a desk and the query's values in, a structure of `views` out. Blocking, so run in a thread.
+
+Every value from outside is checked here; a refusal says what was found and what is expected, and no path of this host.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from daemon.dashboard.decisions import LINES_MOST, OUTCOMES, decision_lines, decision_page, decision_row
+from daemon.dashboard.desks import Desk
+from daemon.dashboard.history import Found
+from daemon.dashboard.now import now_of
+from daemon.dashboard.price import NotThere, equity_page, price_page
+from daemon.dashboard.risk import risk_page
+from daemon.dashboard.views import DeskLine, Now
+from daemon.shell.journal import JournalError
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+
+class Refused(Exception):
+    """The request is answered by this HTTP status and text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+Query = Mapping[str, str]
+Answer = Callable[[Desk, Query], Any]
+
+
+def guarded(answer: Callable[[], Any]) -> Any:
+    """Run it; what a journal may do wrong becomes a refusal. Raises Refused."""
+    try:
+        return answer()
+    except NotThere as error:
+        raise Refused(404, str(error)) from error
+    except (JournalError, sqlite3.Error, OSError) as error:
+        raise Refused(503, f"the journal cannot be read at the moment: {type(error).__name__}") from error
+
+
+def whole(query: Query, name: str, default: int, most: int) -> int:
+    """A whole number of the query, 0 to `most`. Raises Refused."""
+    text = query.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) <= 15) or int(text) > most:
+        raise Refused(400, f"{name} is {text[:40]!r}, expected a whole number from 0 to {most}")
+    return int(text)
+
+
+def desk_line(desk: Desk) -> DeskLine:
+    """The desk's line of `GET /api/desks`."""
+    picture = desk.picture
+    return DeskLine(
+        desk.name,
+        picture.meta.get("strategy", ""),
+        picture.meta.get("mode", ""),
+        bool(picture.process),
+        picture.problem,
+    )
+
+
+def now(desk: Desk, _: Query) -> Now:
+    """`GET /api/now`."""
+    picture = desk.picture
+    if picture.state is not None or not picture.readable:
+        return now_of(picture)
+    with desk.reader() as reader:
+        return now_of(picture, reader)
+
+
+def price(desk: Desk, query: Query) -> Any:
+    """`GET /api/price`."""
+    session, symbol = query.get("session", ""), query.get("symbol", "")
+    if session and _DATE.fullmatch(session) is None:
+        raise Refused(400, f"session is {session[:40]!r}, expected a date as 2024-08-05")
+    with desk.reader() as reader:
+        return price_page(desk.picture, reader, session, symbol[:40])
+
+
+def equity(desk: Desk, _: Query) -> Any:
+    """`GET /api/equity`."""
+    with desk.reader() as reader:
+        return equity_page(reader)
+
+
+def decisions(desk: Desk, query: Query) -> Any:
+    """`GET /api/decisions`."""
+    before, limit = whole(query, "before", 0, 2**48), whole(query, "limit", 50, LINES_MOST)
+    outcome = query.get("outcome", "")
+    if outcome and outcome not in OUTCOMES:
+        raise Refused(400, f"outcome is {outcome[:40]!r}, expected one of {', '.join(OUTCOMES)}")
+    with desk.reader() as reader:
+        return decision_lines(reader, before, limit, outcome)
+
+
+def decision(desk: Desk, query: Query) -> Any:
+    """`GET /api/decision/N`; N comes as `number`."""
+    number = whole(query, "number", 0, 2**48)
+    with desk.reader() as reader:
+        row = decision_row(reader, number)
+        found = Found(missing="the observation is not looked up yet")
+        return decision_page(desk.picture, reader, row, found, None, "")
+
+
+def risk(desk: Desk, _: Query) -> Any:
+    """`GET /api/risk`."""
+    return risk_page(desk.picture)
+
+
+ANSWERS: dict[str, Answer] = {
+    "/api/now": now,
+    "/api/price": price,
+    "/api/equity": equity,
+    "/api/decisions": decisions,
+    "/api/decision/{number}": decision,
+    "/api/risk": risk,
+}

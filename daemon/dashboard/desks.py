@@ -1,0 +1,167 @@
+"""A desk as the dashboard knows it: its journal followed, and a frozen picture of it after each look.
+
+Nothing is ever written: the journal is opened read-only, for one look, and closed again, so that a daemon that stops
+finds it free. A journal that cannot be read or followed is said in the picture and hides no other desk.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.core.state import State
+from daemon.dashboard.newest import Newest, read_on
+from daemon.shell.follow import Follower
+from daemon.shell.journal import FILE, JournalError, JournalReader
+from daemon.shell.state_dir import LOCK_FILE, locked_by
+from strategies.contract import Spec
+from strategies.registry import strategy as strategy_named
+
+ROWS_AT_ONCE = 2000
+LOOK_S = 1.0  # what a look steps at most before it is told; the next one goes on
+_TROUBLE = (JournalError, sqlite3.Error, OSError, ValueError, KeyError)
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """What the last look found. `state` None: the journal could not be followed yet."""
+
+    desk: str
+    meta: dict[str, str] = {}
+    state: State[Any] | None = None
+    problem: str = "not looked at yet"  # why it cannot be read, or not be followed
+    readable: bool = False  # its read models can be asked, followed or not
+    caught_up: bool = False
+    last_id: int = 0
+    process: str = ""  # of the daemon that runs on it, "" for none
+    read_at: float = 0.0
+    look_ms: float = 0.0
+    generation: int = 0
+    decision: dict[str, Any] | None = None  # the newest row of `decisions`
+    newest: Newest = Newest()
+
+    @property
+    def spec(self) -> Spec | None:
+        """The strategy's spec, None while the journal is unknown or of a strategy that this code has not."""
+        try:
+            return strategy_named(self.meta["strategy"]).spec
+        except (KeyError, ValueError):
+            return None
+
+
+class Desk:
+    """One state directory. `look` is called by one thread at a time; `picture` may be read by any."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.path = path
+        self.file = path / FILE
+        self.picture = Picture(name)
+        self._follower = Follower(path)
+        self._looking = threading.Lock()
+
+    @contextmanager
+    def reader(self) -> Iterator[JournalReader]:
+        """The journal for one look. Raises JournalError, sqlite3.Error, OSError."""
+        reader = JournalReader(self.file)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def look(self) -> Picture:
+        """Step what was added to the journal and take the picture anew. Never raises for the journal's sake."""
+        with self._looking:
+            self.picture = self._look()
+            return self.picture
+
+    def _look(self) -> Picture:
+        began = time.perf_counter()
+        follower, former = self._follower, self.picture
+        until = began + LOOK_S
+        while True:
+            stepped = follower.advance(ROWS_AT_ONCE)
+            if follower.caught_up or not stepped or time.perf_counter() > until:
+                break
+        problem, caught_up = follower.problem, follower.caught_up
+        follower.close()  # between two looks nobody holds the journal
+        decision, newest, readable, unread = None, Newest(), False, ""
+        same = follower.generation == former.generation
+        try:
+            with self.reader() as reader:
+                meta = reader.meta()
+                rows = reader.query("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")
+                decision = dict(rows[0]) if rows else None
+                newest, readable = read_on(reader, former.newest if same else Newest()), True
+        except _TROUBLE as error:
+            meta, decision, newest = follower.meta, former.decision if same else None, former.newest
+            unread = str(error) if isinstance(error, JournalError) else f"{type(error).__name__}: {error}"
+        return Picture(
+            desk=self.name,
+            meta=meta,
+            state=follower.state,
+            problem=problem or unread,
+            readable=readable,
+            caught_up=caught_up,
+            last_id=follower.last_id,
+            process=process_of(self.path),
+            read_at=time.time(),
+            look_ms=(time.perf_counter() - began) * 1e3,
+            generation=follower.generation,
+            decision=decision,
+            newest=newest,
+        )
+
+
+def process_of(path: Path) -> str:
+    """Process id of the daemon that runs on a state directory, "" for none.
+
+    The daemon's lock is tried only where the process that it names lives (the number may belong to another one by
+    now): whoever tries a lock holds it for a moment, and a daemon that starts at that moment would be refused.
+    """
+    try:
+        said = (path / LOCK_FILE).read_text().strip()
+        if not said.isdecimal():
+            return ""
+        try:
+            os.kill(int(said), 0)
+        except PermissionError:
+            pass  # it lives, as another user
+        except (ProcessLookupError, OverflowError):
+            return ""
+        return locked_by(path)
+    except OSError:
+        return ""
+
+
+def named(paths: list[Path]) -> dict[str, Desk]:
+    """The desks of these state directories by name: the journal's, or the folder's; a second one of a name is numbered.
+
+    Names are settled here, once: a journal that appears later changes none.
+    """
+    desks: dict[str, Desk] = {}
+    for path in paths:
+        wanted = _name(path)
+        name, number = wanted, 2
+        while name in desks:
+            name, number = f"{wanted} ({number})", number + 1
+        desks[name] = Desk(name, path)
+    return desks
+
+
+def _name(path: Path) -> str:
+    try:
+        reader = JournalReader(path / FILE)
+        try:
+            return reader.meta().get("desk") or path.name
+        finally:
+            reader.close()
+    except _TROUBLE:
+        return path.resolve().name

@@ -1,0 +1,118 @@
+"""What the journal's newest rows tell in words: alarms, commands, changes of model, starts.
+
+`events` has no index on its kind, so nothing here ever scans it whole: the first look reads the newest rows, each later
+one what was added since. What was seen is kept, the newest `KEPT` of each sort.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from daemon.dashboard.views import Alarm
+from daemon.shell.journal import JournalReader
+
+FIRST_LOOK = 50_000  # rows
+AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
+KEPT = 50
+STARTS_KEPT = 20
+COMMANDS = (
+    "HaltRequested",
+    "ResumeRequested",
+    "PauseRequested",
+    "FlattenRequested",
+    "StopRequested",
+    "ReloadRequested",
+    "StatusRequested",
+    "CommandRefused",
+)
+SWAPS = ("ModelPromoted", "CandidateRefused", "ModelRefused")
+START = "RunStarted"
+_KINDS = (*COMMANDS, *SWAPS, START)
+_SQL = (
+    f"SELECT id, time_ns, kind, payload, effects FROM events WHERE id > ? AND id <= ? AND "
+    f"(kind IN ({','.join('?' * len(_KINDS))}) OR effects LIKE '%\"RaiseAlarm\"%') ORDER BY id"
+)
+
+
+class Newest(msgspec.Struct, frozen=True):
+    """What was seen up to event row `last_id`; each sort newest first."""
+
+    last_id: int = 0
+    alarms: tuple[Alarm, ...] = ()
+    commands: tuple[Alarm, ...] = ()
+    swaps: tuple[Alarm, ...] = ()
+    starts: tuple[float, ...] = ()  # seconds since 1970 UTC
+    code: str = ""  # of the newest start that was seen
+
+
+class _Effect(msgspec.Struct):
+    """As much of an effect as alarms need."""
+
+    type: str
+    name: str = ""
+    detail: str = ""
+
+
+class _Payload(msgspec.Struct):
+    """As much of an event as a line needs."""
+
+    reason: str = ""
+    detail: str = ""
+    who: str = ""
+    channel: str = ""
+    version: str = ""
+    previous: str = ""
+    code: str = ""
+    flatten: bool = False
+
+
+_effects = msgspec.json.Decoder(list[_Effect])
+_payload = msgspec.json.Decoder(_Payload)
+
+
+def read_on(reader: JournalReader, seen: Newest) -> Newest:
+    """`seen`, and what the journal got since. Raises sqlite3.Error."""
+    newest = reader.query("SELECT max(id) AS id FROM events")[0]["id"] or 0
+    if newest < seen.last_id:
+        seen = Newest()  # another journal
+    after = seen.last_id or max(newest - FIRST_LOOK, 0)
+    while after < newest:
+        upto = min(after + AT_ONCE, newest)
+        for row in reader.query(_SQL, (after, upto, *_KINDS)):
+            seen = _with(seen, row["time_ns"] / 1e9, row["kind"], row["payload"], row["effects"])
+        after = upto
+    return msgspec.structs.replace(seen, last_id=newest)
+
+
+def _with(seen: Newest, time: float, kind: str, payload: str, effects: str) -> Newest:
+    """`seen` and this row."""
+    alarms, commands, swaps, starts, code = seen.alarms, seen.commands, seen.swaps, seen.starts, seen.code
+    try:
+        for effect in _effects.decode(effects) if effects.startswith("[") else ():
+            if effect.type == "RaiseAlarm":
+                alarms = (Alarm(time, effect.name, effect.detail), *alarms)[:KEPT]
+        told = _payload.decode(payload)
+    except (msgspec.DecodeError, UnicodeError):
+        return seen  # a damaged row: the follower says so
+    if kind in COMMANDS:
+        commands = (Alarm(time, *_command(kind, told)), *commands)[:KEPT]
+    elif kind in SWAPS:
+        swaps = (Alarm(time, *_swap(kind, told)), *swaps)[:KEPT]
+    elif kind == START:
+        starts, code = (time, *starts)[:STARTS_KEPT], told.code
+    return Newest(seen.last_id, alarms, commands, swaps, starts, code)
+
+
+def _command(kind: str, told: _Payload) -> tuple[str, str]:
+    """Name and words of what an operator asked for."""
+    name = {"CommandRefused": "refused", "StopRequested": "stop"}.get(kind, kind.removesuffix("Requested").lower())
+    why = f"{told.reason}: {told.detail}" if told.detail else told.reason
+    by = told.who or told.channel
+    return name, f"{why} (by {by})" if by else why
+
+
+def _swap(kind: str, told: _Payload) -> tuple[str, str]:
+    """Name and words of a change of model."""
+    if kind == "ModelPromoted":
+        return "promoted", f"{told.version} in place of {told.previous or 'none'}"
+    return "refused", f"{told.version}: {told.reason}" if told.version else told.reason

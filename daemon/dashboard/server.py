@@ -1,0 +1,265 @@
+"""The dashboard's process: one event loop that serves the API, the stream and the page, on 127.0.0.1 alone.
+
+Everything that blocks (SQLite, stepping, ONNX) runs in a few threads. A page that is told by the stream gets the newest
+state only: one message is under way for it, never a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from daemon.dashboard import api
+from daemon.dashboard.desks import Desk
+from daemon.dashboard.guard import Guard, failed
+from daemon.dashboard.views import Now
+
+STATIC = Path(__file__).parent / "static"
+STREAMS_MOST = 64
+CONNECTIONS_MOST = 256
+BETWEEN_S = 0.5  # looks, and messages of a stream: at most two a second
+IDLE_S = 5.0  # between two looks that nobody waits for
+HEARTBEAT_S = 15.0
+WRITE_S = 15.0  # a page that takes nothing for so long is dropped
+RETRY_MS = 2000
+THREADS = 4
+STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+
+
+class Channel:
+    """One desk, looked at for all who want to see it, and what its streams are told."""
+
+    def __init__(self, desk: Desk, pool: ThreadPoolExecutor) -> None:
+        self.desk = desk
+        self.clients = 0
+        self.message = b""  # the newest state as an event of the stream
+        self.changed = asyncio.Event()  # replaced at each change
+        self._pool = pool
+        self._lock = asyncio.Lock()
+        self._looked = 0.0
+        self._shown: Now | None = None
+
+    async def fresh(self) -> None:
+        """A picture that is not older than BETWEEN_S."""
+        async with self._lock:
+            if time.monotonic() - self._looked < BETWEEN_S:
+                return
+            loop = asyncio.get_running_loop()
+            now = await loop.run_in_executor(self._pool, self._look)
+            self._looked = time.monotonic()
+            if now is not None and (self._shown is None or _same(now) != _same(self._shown)):
+                self._shown = now
+                self.message = b"event: now\ndata: " + msgspec.json.encode(now) + b"\n\n"
+                former, self.changed = self.changed, asyncio.Event()
+                former.set()
+
+    def _look(self) -> Now | None:
+        self.desk.look()
+        try:
+            now: Now = api.guarded(partial(api.now, self.desk, {}))
+        except api.Refused:
+            return None
+        return now
+
+    async def keep_looking(self) -> None:
+        """Follow the journal: closely while a page is told, now and then while none is."""
+        while True:
+            await self.fresh()
+            behind = not self.desk.picture.caught_up and not self.desk.picture.problem
+            await asyncio.sleep(BETWEEN_S if self.clients or behind else IDLE_S)
+
+
+def _same(now: Now) -> Now:
+    return msgspec.structs.replace(now, read_at=0.0)
+
+
+class Dashboard:
+    """The application over some desks. `ending` says whether the process was asked to end: streams end then."""
+
+    def __init__(self, desks: Mapping[str, Desk], models_dir: Path) -> None:
+        self.desks = desks
+        self.models_dir = models_dir
+        self.streams = 0
+        self.ending: Callable[[], bool] = bool
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
+        self._channels = {name: Channel(desk, self._pool) for name, desk in desks.items()}
+
+    def app(self, port: int) -> ASGIApp:
+        """The ASGI application for this port."""
+        routes: list[Any] = [Route("/api/desks", self._desks), Route("/api/stream", self._stream)]
+        routes += [Route(path, partial(self._answer, answer)) for path, answer in api.ANSWERS.items()]
+        routes += [Route("/", _page), Mount("/static", StaticFiles(directory=STATIC))]
+        handlers: dict[Any, Any] = {HTTPException: _http_error, api.Refused: _refused, Exception: _broken}
+        return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan), port)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(channel.keep_looking()) for channel in self._channels.values()]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _channel(self, request: Request) -> Channel:
+        """The desk that the query names; the first one where it names none."""
+        name = request.query_params.get("desk")
+        if name is None:
+            return next(iter(self._channels.values()))
+        if name not in self._channels:
+            raise api.Refused(404, f"desk is {name[:60]!r}, expected a name of /api/desks")
+        return self._channels[name]
+
+    async def _desks(self, _: Request) -> Response:
+        await asyncio.gather(*(channel.fresh() for channel in self._channels.values()))
+        return _json([api.desk_line(desk) for desk in self.desks.values()])
+
+    async def _answer(self, answer: api.Answer, request: Request) -> Response:
+        channel = self._channel(request)
+        await channel.fresh()
+        query = {**request.query_params, **request.path_params}
+        loop = asyncio.get_running_loop()
+        call = partial(api.guarded, partial(answer, channel.desk, query))
+        return _json(await loop.run_in_executor(self._pool, call))
+
+    async def _stream(self, request: Request) -> ASGIApp:
+        channel = self._channel(request)
+        if self.streams >= STREAMS_MOST:
+            return failed(503, f"{STREAMS_MOST} pages are being told already", **{"retry-after": "30"})
+        return _Stream(self, channel)
+
+
+class _Stream:
+    """An ASGI application: the newest state of one desk at once, then at each change, until either side ends it."""
+
+    def __init__(self, dashboard: Dashboard, channel: Channel) -> None:
+        self._dashboard = dashboard
+        self._channel = channel
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        """Tell it until then."""
+        dashboard, channel = self._dashboard, self._channel
+        dashboard.streams += 1
+        channel.clients += 1
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+            await _put(send, b"retry: %d\n\n" % RETRY_MS)
+            await channel.fresh()
+            told = b""
+            while not gone.done() and not dashboard.ending():
+                changed, message = channel.changed, channel.message
+                if message != told:
+                    told = message
+                    await _put(send, message)
+                    await asyncio.sleep(BETWEEN_S)
+                elif not await _wait(changed, gone, dashboard):
+                    await _put(send, b": still here\n\n")
+            await _put(send, b"", more=False)
+        except (TimeoutError, OSError):
+            pass  # it took nothing for too long, or is gone
+        finally:
+            dashboard.streams -= 1
+            channel.clients -= 1
+            gone.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _put(send: Send, body: bytes, *, more: bool = True) -> None:
+    await asyncio.wait_for(send({"type": "http.response.body", "body": body, "more_body": more}), WRITE_S)
+
+
+async def _wait(changed: asyncio.Event, gone: asyncio.Future[None], dashboard: Dashboard) -> bool:
+    """Wait for a change, for the other side or ours to end; False after HEARTBEAT_S without any."""
+    until = time.monotonic() + HEARTBEAT_S
+    while time.monotonic() < until:
+        if gone.done() or dashboard.ending():
+            return True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), BETWEEN_S)
+            return True
+    return False
+
+
+def _json(value: Any) -> Response:
+    body = msgspec.json.encode(value)
+    return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
+
+
+async def _page(_: Request) -> Response:
+    return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return failed(status, "there is nothing here" if status == 404 else f"HTTP status {status}")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, api.Refused)
+    return failed(error.status, error.text)
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    return failed(
+        500, f"a bug in the dashboard ({type(error).__name__}): its log says more; trading knows nothing of it"
+    )
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on 127.0.0.1; port 0 takes a free one. What a peer does not take is given up by the kernel in time."""
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_S * 2000))
+    listening.bind(("127.0.0.1", port))
+    return listening
+
+
+async def serve(dashboard: Dashboard, listening: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    port = listening.getsockname()[1]
+    config = uvicorn.Config(
+        dashboard.app(port),
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS_MOST,
+        h11_max_incomplete_event_size=16 * 1024,
+        timeout_graceful_shutdown=3,
+    )
+    server = uvicorn.Server(config)
+    dashboard.ending = lambda: server.should_exit
+    await server.serve(sockets=[listening])
+
+
+def names(desks: Sequence[Desk]) -> str:
+    """The desks in words, for the first line of the log."""
+    return ", ".join(desk.name for desk in desks)
