@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
-from daemon.core.events import BarClosed, Event, PolicyAnswered
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.events import BarClosed, ClockTicked, Event, HaltRequested, PolicyAnswered, ShadowAnswered
 from daemon.core.state import State
 from daemon.core.step import Core, Step
 from daemon.shell.engine import Engine, Source, StepFailed
 from daemon.shell.journal import FILE, JournalReader, WriteFailed, decode_event
 from strategies.registry import strategy as strategy_named
 from tests.shell.desk_run import Desk, chained, execute, read_models, table, tape_rows, verified, write_tape
+from tests.shell.operator.desk_at_work import at_work
 
 CAUSED = ("ContractsListed", "QuotesReceived", "PolicyAnswered", "OrderAccepted", "OrderFilled")
 FED = ("SessionScheduled", "BarClosed", "SessionEnded")
@@ -329,3 +330,84 @@ def test_what_was_stepped_is_durable_while_the_engine_waits_for_more(desk: Desk,
     (source,) = sources
     assert source.durable[0] == 0
     assert all(later > earlier for earlier, later in itertools.pairwise(source.durable))
+
+
+# --- beside the policy --------------------------------------------------------------------------------------------
+
+
+class Watching:
+    """A candidate that notes what the engine had done when it was asked."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.asked: list[tuple[int, int, bool]] = []  # decision, orders that had left, is the question closed
+        self.silent = False
+
+    def beside(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | None:
+        self.asked.append((question.decision, len(self.broker.released), state.ask is None))
+        if self.silent:
+            return None
+        return ShadowAnswered(state.now_ns, question.decision, (0.0,) * 6, b"", "v9")
+
+
+def test_a_candidate_is_asked_when_the_live_answer_was_stepped_and_its_orders_had_left(
+    desk: Desk, tmp_path: Path
+) -> None:
+    broker = Broker(tmp_path)
+    watching = Watching(broker)
+
+    def candidate(engine: Engine) -> None:
+        engine._beside = watching
+
+    assert desk.run(tmp_path, outside=broker, engine_made=candidate, group_events=100_000).failure is None
+    left, expected = 0, []
+    for _, _, kind, payload, effects, _ in chained(tmp_path):
+        left += sum(effect["type"] in ("SubmitOrder", "CancelOrder") for effect in json.loads(effects))
+        if kind == "PolicyAnswered":
+            expected.append((json.loads(payload)["decision"], left, True))
+    assert watching.asked == expected
+    assert left > 5
+    kinds = [row[2] for row in chained(tmp_path)]
+    answers = [place for place, kind in enumerate(kinds) if kind == "PolicyAnswered"]
+    assert {kinds[place + 1] for place in answers} == {"ShadowAnswered"}
+    assert kinds.count("ShadowAnswered") == len(answers) > 50
+
+
+def test_a_candidate_that_says_nothing_leaves_the_journal_as_it_is_without_one(
+    desk: Desk, undisturbed: Path, tmp_path: Path
+) -> None:
+    watching = Watching(Broker(tmp_path))
+    watching.silent = True
+
+    def candidate(engine: Engine) -> None:
+        engine._beside = watching
+
+    assert desk.run(tmp_path, engine_made=candidate).failure is None
+    assert chained(tmp_path) == chained(undisturbed)
+    assert len(watching.asked) > 50
+
+
+async def test_a_row_is_kept_when_another_process_can_read_it(desk: Desk, tmp_path: Path) -> None:
+    async with at_work(desk, tmp_path) as work:
+        row = work.engine.last_row + 1
+        waiting = asyncio.create_task(work.engine.kept(row))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        work.intake.put(ClockTicked(0))
+        await waiting
+        assert table(tmp_path, "events")[-1][0] == row == work.engine.last_row
+        await work.engine.kept(row)  # once it is, at once
+
+
+async def kept_on_a_full_disk(desk: Desk, path: Path) -> None:
+    async with at_work(desk, path) as work:
+        work.engine._writer.journal._db.execute("PRAGMA max_page_count = 1")  # SQLite's own full disk
+        row = work.engine.last_row + 1
+        for number in range(200):
+            work.intake.put(HaltRequested(number, "operator", "x" * 400, "ann"))
+        await work.engine.kept(row)
+
+
+async def test_a_row_that_cannot_be_written_is_not_kept(desk: Desk, tmp_path: Path) -> None:
+    with pytest.raises(WriteFailed, match="database or disk is full"):
+        await kept_on_a_full_disk(desk, tmp_path)

@@ -23,7 +23,7 @@ from daemon.core.events import (
     OrderRejected,
     PolicyAnswered,
 )
-from daemon.core.records import EquityRow, FillRow, OrderRow
+from daemon.core.records import EquityRow, FillRow, OrderRow, ShadowRow
 from daemon.shell.journal import (
     FILE,
     SCHEMA_VERSION,
@@ -251,3 +251,33 @@ def test_a_fill_keeps_its_exact_decimals() -> None:
     again = decode_event(encode_event(fill))
     assert isinstance(again, OrderFilled)
     assert str(again.cumulative_fees) == "0.148920"
+
+
+def tables(path: Path) -> set[str]:
+    db = sqlite3.connect(path)
+    try:
+        return {row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    finally:
+        db.close()
+
+
+def test_a_journal_made_before_there_were_shadows_gets_their_table_when_it_is_opened_for_writing(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal._db.execute("DROP TABLE shadows")
+    journal.close()
+    path = tmp_path / FILE
+    reader = JournalReader(path)
+    assert reader.meta()["schema"] == str(SCHEMA_VERSION)
+    reader.close()
+    assert "shadows" not in tables(path)  # reading makes nothing
+    again = Journal(path)
+    row = ShadowRow(decision=1, model="v2", bar_ns=2, time_ns=3, action="HOLD")
+    batch = Batch()
+    batch.entries.append(Chain().entry(1, ClockTicked(3), "[]"))
+    batch.rows += [row, row]
+    again.commit(batch)
+    assert [tuple(found) for found in again.reader().query("SELECT * FROM shadows")] == [
+        (1, "v2", 2, 3, "HOLD", None, None, None, None, "")
+    ]
+    again.close()

@@ -17,10 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.core.events import ClockTicked
+from daemon.core.effects import AskPolicy
+from daemon.core.events import ClockTicked, ShadowAnswered, ShadowFailed
+from daemon.core.state import State
+from daemon.shell.engine import Engine
 from daemon.shell.journal import FILE, Chain, Journal, JournalError, JournalReader, genesis, row_hash
 from daemon.shell.recovery import code_digest
 from daemon.shell.verify import Verified, verify
+from strategies.option_scalper import SPEC
 from strategies.registry import strategy as strategy_named
 from tests.shell.desk_run import Crash, Desk, command, environment, execute, table, tape_rows, verified, write_tape
 
@@ -389,3 +393,62 @@ def test_a_row_before_the_first_start_is_named(tmp_path: Path) -> None:
 
 def test_the_report_is_plain_data() -> None:
     assert msgspec.json.decode(msgspec.json.encode(Verified(events=3)), type=Verified).events == 3
+
+
+# --- candidates ---------------------------------------------------------------------------------------------------
+
+
+class Doubter:
+    """A candidate that always points at the last action, and fails on every fifth question."""
+
+    def beside(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
+        if question.decision % 5 == 0:
+            return ShadowFailed(state.now_ns, question.decision, "planted", "v9")
+        width = len(SPEC.actions)
+        answer = tuple(float(place == width - 1) for place in range(width))
+        return ShadowAnswered(state.now_ns, question.decision, answer, b"", "v9")
+
+
+@pytest.fixture(scope="module")
+def shadowed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shadowed") / "state"
+
+    def with_a_candidate(engine: Engine) -> None:
+        engine._beside = Doubter()
+
+    assert desk.run(path, engine_made=with_a_candidate).failure is None
+    return path
+
+
+def test_a_journal_with_a_candidate_s_answers_is_identical_and_its_rows_are_compared(
+    shadowed: Path, tmp_path: Path
+) -> None:
+    decisions = [row[0] for row in table(shadowed, "decisions") if row[1] == "policy"]
+    told = table(shadowed, "shadows")
+    assert [row[0] for row in told] == decisions
+    assert {row[0] for row in told if row[-1] == "planted"} == {n for n in decisions if n % 5 == 0}
+    assert {row[4] for row in told if row[-1] == ""} == {SPEC.actions[-1]}
+    report = verified(shadowed)
+    assert report.difference == ""
+    path = Path(shutil.copytree(shadowed, tmp_path / "state"))
+    execute(path, "UPDATE shadows SET action = 'BUY_CALL' WHERE decision = ?", decisions[0])
+    assert f"read model shadows: the row with decision {decisions[0]} " in verified(path).difference
+
+
+def test_a_candidate_leaves_orders_fills_decisions_and_equity_as_they_are_without_one(
+    original: Path, shadowed: Path
+) -> None:
+    for name in ("orders", "fills", "decisions", "equity"):
+        assert table(shadowed, name) == table(original, name)
+    assert len(table(shadowed, "fills")) > 10
+
+
+def test_a_journal_made_before_there_were_shadows_is_verified_and_gone_on_with(
+    desk: Desk, state: Path, tmp_path: Path
+) -> None:
+    assert table(state, "shadows") == []
+    execute(state, "DROP TABLE shadows")
+    assert verified(state).difference == ""
+    assert desk.run(state).failure is None
+    assert table(state, "shadows") == []
+    assert verified(state).difference == ""
