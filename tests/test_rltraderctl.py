@@ -5,17 +5,22 @@ What it shows is compared with the journal's own rows, read with plain SQL.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
+import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from daemon import ctl
 from daemon.core.events import Event
@@ -24,7 +29,19 @@ from daemon.core.step import Step
 from daemon.shell.engine import Engine
 from daemon.shell.journal import FILE
 from strategies.option_scalper import SPEC
-from tests.shell.desk_run import Desk, chained, execute, table, tape_rows, verified, write_tape
+from tests.shell.desk_run import (
+    REPOSITORY,
+    Desk,
+    chained,
+    command,
+    environment,
+    execute,
+    table,
+    tape_rows,
+    verified,
+    write_tape,
+)
+from tests.shell.operator.desk_at_work import in_background
 
 
 @pytest.fixture(scope="module")
@@ -290,3 +307,220 @@ def test_reading_changes_no_byte_of_the_journal(state: Path, capsys: pytest.Capt
     shown(capsys, command, "--state-dir", state)
     assert (state / FILE).read_bytes() == before["journal"]
     assert (state / "lock").read_bytes() == before["lock"]
+
+
+# --- a running desk -----------------------------------------------------------------------------------------------
+
+
+def test_a_running_desk_is_commanded_through_its_socket_and_says_what_came_of_it(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    with in_background(desk, state, 320):
+        options = ("--state-dir", state, "--reason", "news", "--who", "ann")
+        ann, count = f"control/ann (uid {os.getuid()})", len(chained(state))
+        paused = shown(capsys, "pause", *options).splitlines()
+        assert paused[0] == f"journaled as event {count + 1:,}; not halted; paused: news (by {ann})"
+        assert re.fullmatch(r"holds \d+ SPY\w+; no order at work", paused[1])
+        flat = shown(capsys, "flatten", *options, "--yes").splitlines()
+        assert flat[0].startswith(f"journaled as event {count + 2:,}; halted: flatten: news (by {ann}); paused: ")
+        assert re.fullmatch(r"holds \d+ SPY\w+; 1 order at work; 1 sent", flat[1])
+        resumed = shown(capsys, "resume", *options).splitlines()
+        assert re.fullmatch(r"journaled as event [\d,]+; not halted", resumed[0])
+        assert shown(capsys, "reload", *options).startswith("journaled as event ")
+        kinds = [row[2] for row in chained(state)]
+        asked = ("PauseRequested", "FlattenRequested", "ResumeRequested", "ReloadRequested")
+        assert [kind for kind in kinds if kind in asked] == list(asked)
+    assert verified(state).difference == ""
+
+
+def test_a_running_desk_without_a_socket_is_named_with_the_cure(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    with in_background(desk, state, 1, socket=False):
+        text = shown(capsys, "halt", "--state-dir", state, "--reason", "x", code=2)
+        assert f"another daemon (process {os.getpid()}) runs here: " in text
+        assert "has no control socket: it is starting (try again in a moment)" in text
+        assert "control.enabled = false" in text
+    assert "HaltRequested" not in [row[2] for row in chained(state)]
+
+
+def test_what_a_running_desk_refuses_is_said_in_its_words(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    with in_background(desk, state, 1):
+        text = shown(capsys, "halt", "--state-dir", state, "--reason", "two\nlines", code=2)
+        assert f"process {os.getpid()} refused the halt: reason has text with control characters" in text
+
+
+# --- a stopped one ------------------------------------------------------------------------------------------------
+
+
+def test_pause_and_flatten_of_a_stopped_desk_wait_for_its_next_start(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    engines: list[Engine] = []
+
+    def while_holding(_: Event, step: Step) -> None:
+        if step.state.book.positions and not step.state.orders:
+            engines[0].stop("holding")
+
+    assert desk.run(state, engine_made=engines.append, observe=while_holding).failure is None
+    shown(capsys, "pause", "--state-dir", state, "--reason", "news", "--who", "ann")
+    lines = shown(capsys, "flatten", "--state-dir", state, "--reason", "news", "--who", "ann").splitlines()
+    assert "halted: flatten: news (by offline/ann" in lines[0]
+    assert lines[1].endswith("; the daemon is stopped: what this asks for happens at its next start")
+    assert re.match(r"holds \d+ SPY", lines[1])
+    assert desk.run(state).failure is None
+    exits = [row for row in table(state, "orders") if row[2] == "exit" and row[3] == "operator"]
+    assert exits
+    assert cells(shown(capsys, "status", "--state-dir", state))[3][1].startswith("flatten: news (by offline/ann")
+    assert verified(state).difference == ""
+
+
+def test_a_reload_of_a_stopped_desk_is_refused_because_its_start_reads_the_store(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = chained(state)
+    text = shown(capsys, "reload", "--state-dir", state, "--reason", "x", code=2)
+    assert "no daemon runs here, so there is nothing to reload: its next start reads the model store anyway" in text
+    assert chained(state) == before
+
+
+def test_a_command_that_cannot_be_carried_out_offline_is_refused(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = shown(capsys, "halt", "--state-dir", state, "--reason", "x" * 501, code=2)
+    assert text == "rltraderctl: reason has 501 letters: expected 1 to 500 printable ones: say it in short\n"
+
+
+def test_a_flatten_asks_a_person_at_a_terminal_first(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("no"))
+    before = chained(state)
+    text = shown(capsys, "flatten", "--state-dir", state, "--reason", "x", code=2)
+    assert text == "rltraderctl: nothing was touched\n"
+    assert chained(state) == before
+    monkeypatch.setattr("sys.stdin", Terminal("FLATTEN"))
+    assert "halted: flatten" in shown(capsys, "flatten", "--state-dir", state, "--reason", "x")
+
+
+class Terminal(io.StringIO):
+    """Standard input at which somebody sits and types one line."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+# --- status, live -------------------------------------------------------------------------------------------------
+
+
+def watching(state: Path) -> subprocess.Popen[str]:
+    """`status --watch` without a terminal, as a process."""
+    line = command("daemon.ctl", "status", "--state-dir", state, "--watch", "--every", "0.1")
+    return subprocess.Popen(
+        line, cwd=REPOSITORY, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_a_watched_desk_is_told_line_by_line_as_it_changes_and_ctrl_c_ends_it_well(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = tmp_path / "state"
+    with in_background(desk, state, 5), watching(state) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        assert (first["strategy"], first["halt"]) == ("option_scalper", "")
+        shown(capsys, "halt", "--state-dir", state, "--reason", "news", "--who", "ann")
+        second = json.loads(process.stdout.readline())
+        assert second["seq"] == first["seq"] + 1
+        assert second["halt"] == f"operator: news (by control/ann (uid {os.getuid()}))"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (0, "", "")
+
+
+def looks(monkeypatch: pytest.MonkeyPatch, *between: Callable[[], object]) -> None:
+    """Do these things between the looks, then press Ctrl-C."""
+    left = list(between)
+
+    def nap(_: float) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop(0)()
+
+    monkeypatch.setattr("daemon.watch.time.sleep", nap)
+
+
+def test_a_stopped_desk_can_be_watched_and_only_changes_are_told(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = state / "gone"
+
+    def command(name: str) -> Callable[[], object]:
+        return lambda: ctl.main([name, "--state-dir", str(state), "--reason", "x"])
+
+    looks(monkeypatch, int, command("halt"), int, lambda: (state / FILE).rename(gone), int)
+    text = shown(capsys, "status", "--state-dir", state, "--watch")
+    first, second, third = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
+    assert (first["halt"], second["halt"].startswith("operator: x (by offline/")) == ("", True)
+    assert first["seq"] + 1 == second["seq"] == len(chained_in(gone))
+    assert "no journal here" in third["problem"]
+
+
+def chained_in(file: Path) -> list[Any]:
+    db = sqlite3.connect(file)
+    try:
+        return db.execute("SELECT seq FROM events WHERE seq IS NOT NULL").fetchall()
+    finally:
+        db.close()
+
+
+def test_on_a_terminal_a_watched_desk_is_its_table_again_and_again(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctl, "_console", lambda: Console(force_terminal=True, width=200, highlight=False, markup=False))
+    rest = [row for row in table(state, "events") if row[0] > 300]
+    execute(state, "DELETE FROM events WHERE id > 300")
+    execute(state, "DELETE FROM snapshots")
+    looks(monkeypatch, lambda: execute(state, f"INSERT INTO events VALUES ({','.join('?' * 7)})", *rest[0]))
+    text = shown(capsys, "status", "--state-dir", state, "--watch")
+    seen = re.findall(r"last event\S* *│\S* ([\d,]+) at", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text))
+    chained_rows = sum(1 for row in table(state, "events")[:300] if row[1] is not None)
+    assert sorted({int(number.replace(",", "")) for number in seen}) == [chained_rows, chained_rows + 1]
+
+
+def test_a_watched_desk_whose_journal_is_damaged_says_so_and_shows_what_was_known(
+    state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctl, "_console", lambda: Console(force_terminal=True, width=200, highlight=False, markup=False))
+    execute(state, "DELETE FROM snapshots")
+    execute(state, "UPDATE events SET payload = '{}' WHERE id = 500")
+    looks(monkeypatch)
+    text = shown(capsys, "status", "--state-dir", state, "--watch")
+    assert "damaged at event row 500" in text
+    assert "last event" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--watch",), "--watch follows one desk: name it with --state-dir"),
+        (("--watch", "--state-dir", "none"), "no journal here; is this the right --state-dir?"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+) -> None:
+    assert told in shown(capsys, "status", *arguments, code=2)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "inf", "0.01", "3601"])
+def test_a_time_between_two_looks_is_a_time(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with pytest.raises(SystemExit):
+        ctl.main(["status", "--watch", "--state-dir", "x", f"--every={text}"])
+    assert f"{text!r} is no time; expected 0.1 to 3600 seconds" in capsys.readouterr().err
