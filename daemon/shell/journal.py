@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from strategies.contract import Observation
 SCHEMA_VERSION = 1
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3
+CLOSE_S = 1.0  # so long a closing waits for readers to go
 _STARTUP_KINDS = frozenset(kind.__name__ for kind in STARTUP_EVENTS)
 _SQL_TYPES = {"int": "INTEGER", "str": "TEXT", "float": "REAL", "bytes": "BLOB"}
 
@@ -292,9 +294,29 @@ class Journal:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Fold and close."""
+        """Fold and close, and leave one plain file: whoever may only read cannot open a log's form without the log.
+
+        Where another reader stays longer than CLOSE_S the log and its index are left beside the file, which can be read
+        too; the next opening goes on from there. Nothing is lost wherever this ends.
+        """
         self.fold()
+        self._leave_log()
         self._db.close()
+
+    def _leave_log(self) -> None:
+        """Give up the write-ahead log, which takes that nobody else has the file open; the next opening begins one."""
+        until = time.monotonic() + CLOSE_S
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("PRAGMA busy_timeout = 0")
+            while True:
+                try:
+                    self._db.execute("PRAGMA journal_mode = DELETE")
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                        return
+                    time.sleep(0.02)
+                else:
+                    return
 
     def reader(self) -> JournalReader:
         """A reader on this very connection, for recovery before the writer starts."""
@@ -390,7 +412,9 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64)
         db.text_factory = _damaged_too
         db.execute("PRAGMA busy_timeout = 5000")
-        if not read_only:
+        if read_only:
+            db.execute("PRAGMA query_only = ON")
+        else:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA journal_size_limit = 67108864")
