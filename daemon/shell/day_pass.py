@@ -160,8 +160,8 @@ def _read(reader: JournalReader, session: Session) -> Day:
     span = (session.open_ns - BEFORE_OPEN_NS, session.close_ns + REPORT_SPAN_NS)
     begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)
     done = _Pass(spec.symbols[0])
-    for entry in _rows(reader, first_id(reader, span[0] - WARM_NS) if daily else begin, begin):
-        done.watch.see_price(decode_event(entry.payload))
+    for payload in _prices_before(reader, begin, span[0], session, daily=daily):
+        done.watch.see_price(decode_event(payload))
     for entry in _rows(reader, begin, end):
         done.take(entry, decode_event(entry.payload))
     statuses = {name: _status(reader, name) for name in done.watch.names}
@@ -206,6 +206,24 @@ def _read(reader: JournalReader, session: Session) -> Day:
         held=held,
         exact=exact,
     )
+
+
+def _prices_before(reader: JournalReader, begin: int, begin_ns: int, session: Session, *, daily: bool) -> Iterable[str]:
+    """Payloads of the events that tell the prices known when the session began: a daily desk's last days, else the
+    newest quote of each contract that was still held.
+    """
+    oldest = first_id(reader, begin_ns - WARM_NS)
+    if daily:
+        return [entry.payload for entry in _rows(reader, oldest, begin)]
+    told: list[str] = []
+    for symbol in _filled(reader, begin_ns, session.date, expiring=True):
+        rows = reader.query(
+            "SELECT payload FROM events WHERE id BETWEEN ? AND ? AND kind = 'QuotesReceived' "
+            "AND instr(payload, ?) ORDER BY id DESC LIMIT 1",
+            (oldest, begin - 1, f'"{symbol}"'),
+        )
+        told += [row["payload"] for row in rows]
+    return told
 
 
 def _history(reader: JournalReader, session: Session) -> tuple[tuple[int, Decimal], ...]:
@@ -313,10 +331,17 @@ def _held(
     return held, Told(halt.since_ns, halt.reason, halt.detail) if halt else None, known is not None
 
 
-def _filled(reader: JournalReader, until_ns: int, date: str) -> dict[str, int]:
-    """What all orders up to then filled, by symbol; contracts that have expired by `date` are gone."""
+def _filled(reader: JournalReader, until_ns: int, date: str, *, expiring: bool = False) -> dict[str, int]:
+    """What all orders up to then filled, by symbol; expired contracts are gone, those that expire on `date` unless
+    `expiring`.
+    """
     rows = reader.query(
         "SELECT symbol, sum(side * filled) AS n FROM orders WHERE submitted_ns <= ? GROUP BY symbol", (until_ns,)
     )
-    gone = {row["symbol"] for row in rows if (told := parse_occ(row["symbol"])) and told.expiry <= date}
+    terms = {row["symbol"]: parse_occ(row["symbol"]) for row in rows}
+    gone = {
+        symbol
+        for symbol, told in terms.items()
+        if told and (told.expiry < date or (told.expiry == date and not expiring))
+    }
     return {row["symbol"]: row["n"] for row in rows if row["n"] and row["symbol"] not in gone}

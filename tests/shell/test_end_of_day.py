@@ -25,6 +25,9 @@ from daemon import ctl
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import ClockTicked, SessionEnded
 from daemon.core.records import DecisionRow, EquityRow, OrderRow
+from daemon.shell.day_page import day_page
+from daemon.shell.day_pass import read_day
+from daemon.shell.day_record import find_session
 from daemon.shell.end_of_day import archive, day_report, disk_is_low, write_report
 from daemon.shell.journal import FILE, Batch, Chain, Journal, JournalError, JournalReader, encode_effects
 from strategies.contract import Session
@@ -80,9 +83,12 @@ def journal(tmp_path: Path) -> Path:
     chain = Chain()
     told = [
         (OPEN - 1, (RaiseAlarm("quarantine", "before"),)),
-        (OPEN + MINUTE, (RaiseAlarm("stale", "one"), SubmitOrder("b", CALL, 1, 5, None, "buy_to_open", 9))),
+        (
+            OPEN + MINUTE,
+            (RaiseAlarm("stale", "one"), SubmitOrder("e-option_scalper-2-0-0", CALL, 1, 5, None, "buy_to_open", 9)),
+        ),
         (OPEN + 2 * MINUTE, (RaiseAlarm("losses", "two"), RaiseAlarm("stale", "three"))),
-        (OPEN + 3 * MINUTE, (SubmitOrder("RaiseAlarm", CALL, 1, 5, None, "buy_to_open", 9),)),
+        (OPEN + 3 * MINUTE, (SubmitOrder("RaiseAlarm-5-1-0", CALL, 1, 5, None, "buy_to_open", 9),)),
     ]
     for seq, (time_ns, effects) in enumerate(told, start=1):
         batch.entries.append(chain.entry(seq, ClockTicked(time_ns), encode_effects(effects)))
@@ -122,6 +128,7 @@ def test_the_figures_are_those_of_the_session_worked_by_hand(journal: Path) -> N
         "equity_first_usd": "9985.00",
         "equity_last_usd": "10012.37",
         "realized_usd": "22.37",  # from -10.00 at the end of the day before
+        "execution": None,
         "alarms": [
             {"time_ns": OPEN + MINUTE, "alarm": "stale", "detail": "one"},
             {"time_ns": OPEN + 2 * MINUTE, "alarm": "losses", "detail": "two"},
@@ -160,6 +167,7 @@ def test_a_session_without_anything_has_an_empty_report(journal: Path) -> None:
         "equity_first_usd": None,
         "equity_last_usd": None,
         "realized_usd": None,
+        "execution": None,
         "alarms": [],
     }
 
@@ -192,22 +200,63 @@ def test_the_reports_of_a_replay_add_up_to_its_events(replayed: Path) -> None:
     assert reports[-1]["equity_last_usd"] == table(replayed, "equity")[-1][1]
 
 
-def test_the_report_is_a_file_for_the_group_alone_and_is_written_anew(journal: Path) -> None:
+def test_the_report_and_its_page_are_files_for_the_group_alone_and_are_written_anew(journal: Path) -> None:
     path = write_report(journal, SESSION)
     assert path == journal.parent / "reports" / "2024-07-03.json"
-    assert json.loads(path.read_text()) == day_report(journal, SESSION)
-    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o640, 0o750)
+    day = read_day(journal, SESSION)
+    assert json.loads(path.read_text()) == day_report(journal, SESSION, day) | {"page": "2024-07-03.html"}
+    page = path.with_suffix(".html")
+    assert page.read_text() == day_page(day)
+    modes = [file.stat().st_mode & 0o777 for file in (path, page, path.parent)]
+    assert modes == [0o640, 0o640, 0o750]
     assert write_report(journal, SESSION) == path
+    assert sorted(file.name for file in path.parent.iterdir()) == ["2024-07-03.html", "2024-07-03.json"]
+
+
+def test_the_report_of_a_replay_says_what_trading_cost(replayed: Path, tmp_path: Path) -> None:
+    shutil.copy(replayed / FILE, tmp_path / FILE)
+    reader = JournalReader(tmp_path / FILE)
+    session = find_session(reader)
+    reader.close()
+    execution = json.loads(write_report(tmp_path / FILE, session).read_text())["execution"]
+    first, last = str(session.open_ns), str(session.close_ns)
+    submitted = [row for row in table(tmp_path, "orders") if first <= str(row[12]) <= last]
+    assert execution["orders"] == len(submitted) > 0
+    assert execution["works"] == len({row[1] for row in submitted})
+    assert execution["unpriced_orders"] == 0
+    assert Decimal(execution["slippage_usd"]) != 0
+
+
+def test_a_page_that_cannot_be_made_costs_the_report_nothing_but_itself(journal: Path) -> None:
+    path = write_report(journal, SESSION)
+    path.with_suffix(".html").unlink()
+    db = sqlite3.connect(journal)
+    db.execute('UPDATE events SET payload = \'{"type":"OfANewerVersion"}\' WHERE seq = 2')
+    db.commit()
+    db.close()
+    report = json.loads(write_report(journal, SESSION).read_text())
+    assert report["page"].startswith("not made: ValidationError: Invalid value 'OfANewerVersion'")
+    assert report["execution"] is None
+    assert report["fees_usd"] == "0.78"
     assert [file.name for file in path.parent.iterdir()] == ["2024-07-03.json"]
+
+
+def test_a_page_that_cannot_be_written_is_told_in_the_report(journal: Path) -> None:
+    reports = journal.parent / "reports"
+    (reports / "2024-07-03.html" / "in the way").mkdir(parents=True)
+    report = json.loads(write_report(journal, SESSION).read_text())
+    assert report["page"].startswith("not written: ")
+    assert report["execution"] == {**report["execution"], "orders": 2}  # its two SubmitOrder
+    assert sorted(file.name for file in reports.iterdir()) == ["2024-07-03.html", "2024-07-03.json"]
 
 
 def test_a_report_that_cannot_be_made_leaves_the_last_one_and_no_part(journal: Path) -> None:
     path = write_report(journal, SESSION)
-    before = path.read_bytes()
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     journal.write_bytes(b"no journal")
     with pytest.raises(JournalError):
         write_report(journal, SESSION)
-    assert [(file.name, file.read_bytes()) for file in path.parent.iterdir()] == [(path.name, before)]
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
 # --- the copy -----------------------------------------------------------------------------------------------------
