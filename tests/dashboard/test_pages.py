@@ -6,6 +6,7 @@ One desk trades real minutes (synthetic ones where the data is missing) and stop
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageColor
 from playwright.sync_api import Browser, Page, Route, expect
 
 from strategies.option_scalper import ACTIONS, SPEC
@@ -143,7 +145,7 @@ def test_the_first_page_shows_the_journals_newest_decision_and_money(opened: Ope
     page = opened("now", READY["now"]).page
     decision = newest(told)
     money = told.row("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
-    assert page.locator("#answer [data-action]").get_attribute("data-action") == decision["action"]
+    assert page.locator("#answer span[data-action]").get_attribute("data-action") == decision["action"]
     assert float(page.locator("[data-confidence]").get_attribute("data-confidence") or 0) == decision["confidence"]
     shares = page.locator("#answer .bars li").evaluate_all(
         "all => all.map(n => [n.dataset.action, Number(n.dataset.value)])"
@@ -175,6 +177,20 @@ def test_the_chart_has_an_arrow_for_each_fill_of_the_session(opened: Opener, tol
     assert fills[0]["client_order_id"] in page.locator("#orders [data-order]").evaluate_all(
         "all => all.map(n => n.dataset.order)"
     )
+
+
+def test_an_arrow_of_the_chart_leads_to_its_decision(opened: Opener, told: Told) -> None:
+    page = opened("now", "#price .chart[data-marks]").page
+    chart = page.locator("#price .chart")
+    image = Image.open(io.BytesIO(chart.screenshot())).convert("RGB")
+    entry = ImageColor.getrgb("#0a5cc2")  # --accent of the light colours
+    arrows = [divmod(index, image.width) for index, pixel in enumerate(image.get_flattened_data()) if pixel == entry]
+    y, x = arrows[len(arrows) // 2]
+    chart.hover(position={"x": x, "y": y})
+    chart.click(position={"x": x, "y": y})
+    page.wait_for_selector("#orders [data-order]")
+    number = int(page.url.rsplit("/", 1)[1])
+    assert told.row("SELECT outcome FROM decisions WHERE decision = ?", number)["outcome"] == "ordered"
 
 
 def test_the_chart_shows_every_session_that_was_traded(opened: Opener, told: Told) -> None:
@@ -429,7 +445,7 @@ def test_the_theme_is_chosen_and_remembered(opened: Opener) -> None:
     light = page.evaluate(ground)
     for _ in ("light", "dark"):
         page.locator("#theme").click()
-    assert page.locator("#theme").text_content() == "Theme: dark"
+    expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
     dark = page.evaluate(ground)
     assert dark != light
     page.reload()

@@ -25,13 +25,13 @@ export function mount(main, { desk, address }) {
   const filter = chooser("Outcome", OUTCOMES.map((name) => [name, name ? words(name) : "all"]), "", (name) => {
     wished = name;
     before = [""];
-    lines.refresh();
+    lines.refresh(true);
   });
   list.head.append(el("div", { class: "choosers" }, filter));
   main.append(...opening("Decisions", "What the policy, or a rule such as the stop-loss, decided, and what became of it."), problems.box, list.section, pager);
 
   const turn = (words, act) =>
-    el("button", { type: "button", data: { key: words }, on: { click: () => (act(), lines.refresh()) } }, words);
+    el("button", { type: "button", data: { key: words }, on: { click: () => (act(), lines.refresh(true)) } }, words);
 
   function show(told) {
     problems.fine();
@@ -61,15 +61,15 @@ function rows(told, address) {
     [
       { name: "Decision", of: (line) => el("a", { href: address("decision", [line.decision]), data: { key: `${line.decision}` } }, number(line.decision)) },
       { name: "Time", of: (line) => [clock(line.time), " ", el("small", {}, day(line.time))] },
-      { name: "By", of: (line) => words(line.kind) },
+      { name: "By", minor: true, of: (line) => words(line.kind) },
       { name: "Action", of: (line) => words(line.action) || "no answer" },
       { name: "Meant", of: (line) => words(line.resolved) || "–" },
       { name: "Confidence", number: true, of: (line) => (line.confidence ? percent(line.confidence) : "–") },
       { name: "Outcome", of: (line) => outcome(line.outcome) },
       { name: "Denied by", of: (line) => line.denied_by.map(words).join(", ") || "–" },
-      { name: "Model", of: (line) => (line.model ? el("code", {}, line.model) : "–") },
+      { name: "Model", minor: true, of: (line) => (line.model ? el("code", {}, line.model) : "–") },
     ],
     told,
-    { row: (line) => ({ data: { decision: line.decision } }) },
+    { tight: true, row: (line) => ({ data: { decision: line.decision } }) },
   );
 }

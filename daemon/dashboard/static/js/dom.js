@@ -63,27 +63,21 @@ export function card(title, { id, wide = false, note = "" } = {}) {
 
 export const empty = (words) => el("p", { class: "empty" }, words);
 
-// A table. `columns`: [{ name, of: row => child, number?: true }]. On a phone each row becomes a card; the roles keep
-// it a table for a screen reader although its boxes are blocks then.
-export function table(caption, columns, rows, { stacked = true, row: mark = () => ({}) } = {}) {
-  const head = columns.map(({ name, number }) =>
-    el("th", { scope: "col", role: "columnheader", class: number && "number" }, name),
-  );
+// A table. `columns`: [{ name, of: row => child, number?: true, minor?: true }]. Where there is little room each row
+// becomes a card (`tight`: in few lines, without what is minor); the roles keep it a table for a screen reader although
+// its boxes are blocks then.
+export function table(caption, columns, rows, { stacked = true, tight = false, row: mark = () => ({}) } = {}) {
+  const kind = ({ number, minor }, told) => [number && "number", minor && "minor", told === "–" && "none"].filter(Boolean).join(" ");
+  const head = columns.map((column) => el("th", { scope: "col", role: "columnheader", class: kind(column) }, column.name));
   const lines = rows.map((row) =>
     el(
       "tr",
       { role: "row", ...mark(row) },
-      columns.map(({ name, of, number }, index) =>
-        el(
-          index ? "td" : "th",
-          {
-            ...(index ? { role: "cell" } : { scope: "row", role: "rowheader" }),
-            class: number && "number",
-            data: { label: name },
-          },
-          of(row),
-        ),
-      ),
+      columns.map((column, index) => {
+        const told = column.of(row);
+        const place = index ? { role: "cell" } : { scope: "row", role: "rowheader" };
+        return el(index ? "td" : "th", { ...place, class: kind(column, told), data: { label: column.name } }, told);
+      }),
     ),
   );
   return el(
@@ -91,7 +85,7 @@ export function table(caption, columns, rows, { stacked = true, row: mark = () =
     { class: "scroll", tabindex: 0, role: "group", "aria-label": caption },
     el(
       "table",
-      { role: "table", class: stacked ? "stacked" : null },
+      { role: "table", class: stacked ? (tight ? "stacked tight" : "stacked") : null },
       el("caption", { class: "hidden" }, caption),
       el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, head)),
       el("tbody", { role: "rowgroup" }, lines),

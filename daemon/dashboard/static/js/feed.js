@@ -16,7 +16,8 @@ export async function ask(path, params = {}, signal = undefined) {
   return body;
 }
 
-// `refresh()` asks now, or once more after the question under way; answers closer than `every_ms` are put off.
+// `refresh()` asks now, or once more after the question under way; news closer together than `every_ms` are put off, but
+// not what a person chose (`refresh(true)`).
 export function resource(question, show, fail, every_ms = 0) {
   let asking = null;
   let again = false;
@@ -37,16 +38,18 @@ export function resource(question, show, fail, every_ms = 0) {
     asking = null;
     if (again) {
       again = false;
-      refresh();
+      refresh(true);
     }
   }
-  function refresh() {
-    if (closed || timer) return;
+  function refresh(chosen = false) {
+    if (closed || (timer && !chosen)) return;
     if (asking) {
       again = true;
       return;
     }
-    const wait = Math.max(0, last + every_ms - performance.now());
+    clearTimeout(timer);
+    timer = 0;
+    const wait = chosen ? 0 : Math.max(0, last + every_ms - performance.now());
     if (wait > 0) timer = setTimeout(go, wait);
     else go();
   }

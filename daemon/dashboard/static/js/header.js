@@ -109,7 +109,10 @@ export function header({ choose }) {
 function theme() {
   const root = document.documentElement;
   const button = find("theme");
-  const say = () => (button.textContent = `Theme: ${root.dataset.theme}`);
+  const say = () => {
+    button.textContent = `◐ ${root.dataset.theme}`;
+    button.setAttribute("aria-label", `Theme: ${root.dataset.theme}`);
+  };
   button.addEventListener("click", () => {
     const order = ["system", "light", "dark"];
     root.dataset.theme = order[(order.indexOf(root.dataset.theme) + 1) % order.length];

@@ -73,7 +73,7 @@ export function mount(main, { desk, address, go }) {
   const choose = (what, newest) => (value) => {
     if (what === "symbol") symbol = value;
     else session = value === newest ? "" : value;
-    bars.refresh();
+    bars.refresh(true);
   };
 
   function fillList(told) {
