@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -31,6 +31,7 @@ from daemon.shell.operator.mqtt_connection import (
     Broker,
     connected,
     properties,
+    still_wanted,
     told_safely,
 )
 from daemon.shell.operator.outbox import Item, Outbox
@@ -150,7 +151,7 @@ class MqttSide:
         listens = self._listens and await self._subscribed(client)
         self._reason = ""
         self._log("mqtt_up", broker=str(self._settings.broker), commands=listens)
-        works: list[Awaitable[NoReturn]] = [self._tell(client), self._beat(client), self._listen(client)]
+        works = (self._tell(client), self._beat(client), self._listen(client))
         try:
             await _first_failure(works)
         except asyncio.CancelledError:
@@ -163,6 +164,7 @@ class MqttSide:
         """Listen for commands; False where the broker does not let us."""
         options = SubscribeOptions(qos=1, retainAsPublished=True)
         codes = await client.subscribe(self._settings.topic("command"), options=options)
+        still_wanted()
         return not any(getattr(code, "is_failure", False) for code in codes)
 
     async def _publish(self, client: Client, topic: str, payload: bytes) -> None:
@@ -174,6 +176,7 @@ class MqttSide:
             retain=retained,
             properties=_LASTING if retained else _PASSING,
         )
+        still_wanted()
 
     # --- telemetry ----------------------------------------------------------------------------------------------------
 
@@ -305,19 +308,21 @@ class MqttSide:
         self._refusals.tell_when_due()
 
 
-async def _first_failure(works: list[Awaitable[NoReturn]]) -> NoReturn:
-    """Run them side by side; raises what the first one raised, when all have ended."""
+async def _first_failure(works: Sequence[Coroutine[Any, Any, NoReturn]]) -> NoReturn:
+    """Run them side by side; raises what the first one raised, when all have ended.
+
+    Not by a task group: Python 3.11's leaves its task marked as cancelled, which `still_wanted` would believe.
+    """
+    tasks = [asyncio.get_running_loop().create_task(work) for work in works]
     try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                group.create_task(_awaited(work))
-    except BaseExceptionGroup as several:
-        raise _innermost(several) from None
-    raise AssertionError("a work that never ends has ended")
-
-
-async def _awaited(work: Awaitable[NoReturn]) -> None:
-    await work
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    first = ended.pop()
+    error = None if first.cancelled() else first.exception()
+    raise _innermost(error or MqttError("a work ended that never does"))
 
 
 def _innermost(error: BaseException) -> BaseException:

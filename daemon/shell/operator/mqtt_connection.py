@@ -58,9 +58,16 @@ class _Client(Client):
 
 @contextlib.asynccontextmanager
 async def connected(
-    broker: Broker, password: str | None, identifier: str | None = None, will: Will | None = None
+    broker: Broker,
+    password: str | None,
+    identifier: str | None = None,
+    will: Will | None = None,
+    incoming_most: int = INCOMING_MOST,
 ) -> AsyncIterator[Client]:
-    """A connection, clean at its start. Raises MqttError, or OSError for a file or certificate that cannot be used."""
+    """A connection, clean at its start; what comes beyond `incoming_most` unread messages is lost.
+
+    Raises MqttError, or OSError for a file or certificate that cannot be used.
+    """
     wanted = _properties(PacketTypes.CONNECT)
     wanted.MaximumPacketSize = INCOMING_BYTES
     client = _Client(
@@ -75,7 +82,7 @@ async def connected(
         timeout=ANSWER_S,
         keepalive=broker.keepalive_s,
         clean_start=True,
-        max_queued_incoming_messages=INCOMING_MOST,
+        max_queued_incoming_messages=incoming_most,
         max_inflight_messages=INFLIGHT_MOST,
         properties=wanted,
         tls_context=_tls(broker.ca_file) if broker.tls else None,
@@ -87,6 +94,7 @@ async def connected(
         client.drop()
         raise
     try:
+        still_wanted()
         yield client
     finally:
         client.timeout = GOODBYE_S
@@ -112,6 +120,17 @@ def properties(
     return made
 
 
+def still_wanted() -> None:
+    """Raises CancelledError where this task was cancelled and does not know it.
+
+    Python 3.11's `wait_for`, by which aiomqtt waits, swallows a cancellation that comes together with its answer
+    (https://github.com/python/cpython/issues/86296); a loop that goes on then would never end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def told_safely(error: BaseException, password: str | None) -> str:
     """An error as one line for the log, without the password should a library put it there."""
     text = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
@@ -121,7 +140,19 @@ def told_safely(error: BaseException, password: str | None) -> str:
 def _tls(ca_file: str) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _Socket
     return context
+
+
+class _Socket(ssl.SSLSocket):
+    """Closes when its handshake fails: paho forgets such a socket without closing it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
 
 
 def _look(future: asyncio.Future[None]) -> None:

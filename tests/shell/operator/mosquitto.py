@@ -6,7 +6,7 @@ Only paths, address and port differ from what is installed on a host. Everybody'
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import getpass
 import ipaddress
 import secrets
@@ -54,10 +54,9 @@ class Mosquitto:
         """The certificate of the broker's authority."""
         return self.folder / "ca.crt"
 
-    def broker(self, username: str = "paper-1", **changes: object) -> Broker:
+    def broker(self, username: str = "paper-1", ca_file: Path | None = None) -> Broker:
         """How a client of this name reaches it."""
-        told: dict[str, object] = {"ca_file": str(self.ca_file), "username": username, "keepalive_s": 10, **changes}
-        return Broker("127.0.0.1", self.port, True, **told)  # type: ignore[arg-type]
+        return Broker("127.0.0.1", self.port, ca_file=str(ca_file or self.ca_file), username=username, keepalive_s=10)
 
     def start(self) -> None:
         """Return when it takes connections."""
@@ -153,13 +152,13 @@ def _certificates(folder: Path) -> None:
 
 def _lasting(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     """A certificate from yesterday until long after this test."""
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=30))
     )
