@@ -89,7 +89,7 @@ format: .venv/.installed-tests
 	.venv/bin/ruff format .
 
 bench: .venv/.installed-tests
-	@for bench in burst daily latency replay; do .venv/bin/python -m "bench.bench_$$bench"; done
+	@for bench in burst daily latency metrics replay; do .venv/bin/python -m "bench.bench_$$bench"; done
 
 bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_market
@@ -120,13 +120,16 @@ install: .venv/bin/python
 	@rm -rf build; $(HERE)/venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --force-reinstall .; rm -rf build
 	@[ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $(HERE)/venv/bin $(HERE)/venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'
 	@echo "== $(HERE): manuals, drop-ins, and those models that are not there yet"
-	@install -d $(HERE)/docs $(HERE)/systemd $(HERE)/onnx_models
+	@install -d $(HERE)/docs $(HERE)/systemd/monitoring $(HERE)/systemd/mosquitto $(HERE)/onnx_models
+	@install -m 644 systemd/monitoring/* $(HERE)/systemd/monitoring
+	@install -m 644 systemd/mosquitto/* $(HERE)/systemd/mosquitto
 	@install -m 644 docs/*.md $(HERE)/docs
 	@install -m 644 systemd/*.conf $(HERE)/systemd
 	@cp -rn onnx_models/. $(HERE)/onnx_models
 	@install -d $(DESTDIR)/usr/local/bin
 	@ln -sfn $(PREFIX)/venv/bin/rltraderd $(DESTDIR)/usr/local/bin/rltraderd
 	@ln -sfn $(PREFIX)/venv/bin/rltraderctl $(DESTDIR)/usr/local/bin/rltraderctl
+	@ln -sfn $(PREFIX)/venv/bin/rltrader-dashboard $(DESTDIR)/usr/local/bin/rltrader-dashboard
 	@echo "== $(UNITS): the units, none enabled, none started"
 	@install -d $(UNITS) $(DESTDIR)/usr/local/lib/sysusers.d
 	@for unit in systemd/*.service; do \

@@ -157,7 +157,7 @@ class Alarms:
     command: tuple[str, ...] = ()
     per_minute: Annotated[int, Ge(1), Le(600)] = 6
     timeout_s: _Seconds = 10.0
-    wal_mib: _Positive = 256
+    wal_mib: Annotated[int, Ge(65)] = 256  # the log is cut back to 64
 
 
 @dataclass(frozen=True, slots=True)

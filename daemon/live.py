@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.live_start import Live, prepare_live
 from daemon.live_status import in_one_line, open_things, settled
+from daemon.operator_side import BrokerKeys, OperatorSide, broker_keys, supervised
 from daemon.shell.account_lock import AccountLock, Holder, lock_folder
 from daemon.shell.alpaca.daily_feed import DailyFeed
 from daemon.shell.alpaca.daily_history import SETTLED_NS
@@ -68,6 +69,7 @@ class LiveDesk:
         state_dir: StateDir,
         recovered: Recovered,
         writer: JournalWriter,
+        keys: BrokerKeys,
         account: AccountLock | None = None,
     ) -> None:
         self.intake = Intake()
@@ -99,6 +101,18 @@ class LiveDesk:
             observe=self._observe,
             outside=self.link,
         )
+        self.operator = OperatorSide(
+            settings,
+            keys,
+            live.strategy,
+            self.engine,
+            self.intake.put,
+            live.clock.now_ns,
+            log,
+            self._tell,
+            code=code_digest(),
+            waiting=lambda: (len(self.intake), self.intake.dropped),
+        )
         self.schedule = Schedule(live.clock, lambda name, problem: self._tell("job_failed", job=name, problem=problem))
         self._times = _day_times(live)
 
@@ -118,6 +132,7 @@ class LiveDesk:
 
     def _observe(self, event: Event, step: Step) -> None:
         self._log.step(event, step)
+        self.operator.observe(event, step)
         for effect in step.effects:
             if isinstance(effect, WatchContracts):
                 self.feed.watch(effect.symbols)
@@ -147,6 +162,7 @@ class LiveDesk:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number.name)
         self.schedule.start()
+        self.operator.start()
         others: list[asyncio.Task[None]] = []
         try:
             async with asyncio.TaskGroup() as group:
@@ -155,8 +171,9 @@ class LiveDesk:
                 if self.link is not None:
                     others.append(group.create_task(self.link.run(), name="broker"))
                 others.append(group.create_task(self._tick(), name="ticks"))
-                for name, work in (("watchdog", self._guard), ("status", self._tell_status)):
-                    others.append(group.create_task(self._supervised(name, work), name=name))
+                watching = (("watchdog", self._guard), ("status", self._tell_status), *self.operator.works)
+                for name, work in watching:
+                    others.append(group.create_task(supervised(name, work, self._log), name=name))
                 await engine
                 for task in others:
                     task.cancel()
@@ -168,6 +185,7 @@ class LiveDesk:
             self.schedule.stop()
             self.intake.end()
             await self._parts.close()
+            await self.operator.close()
             self._service.close()
 
     async def _market(self) -> None:
@@ -292,19 +310,6 @@ class LiveDesk:
                 self._tell("clock_stepped_back", by_s=round(back_ns / SECOND_NS, 1))
             await asyncio.sleep(5)
 
-    async def _supervised(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Run what only watches: when it raises it is told and begun again, later each time; trading goes on."""
-        pause_s = 1.0
-        while True:
-            try:
-                await work()
-            except Exception as error:
-                self._log("task_failed", task=name, problem=f"{type(error).__name__}: {error}")
-            else:
-                return
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, 60.0)
-
     async def _stop(self, name: str) -> None:
         """No new orders, working entries cancelled, positions kept or left; then, or at the deadline, the end."""
         rules = self._live.settings
@@ -362,6 +367,7 @@ def account_lock(live: Live) -> AccountLock:
 async def run_live(live: Live, log: Log) -> str:
     """Run a live desk until it is stopped; returns what stopped it."""
     settings, code = live.settings, code_digest()
+    keys = broker_keys(settings)
     account = account_lock(live)
     try:
         state_dir = open_state_dir(settings.paths.state_dir, live.meta(), secrets.token_hex(5))
@@ -403,7 +409,7 @@ async def run_live(live: Live, log: Log) -> str:
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         sys.setswitchinterval(SWITCH_S)
-        desk = LiveDesk(live, log, state_dir, recovered, writer, account)
+        desk = LiveDesk(live, log, state_dir, recovered, writer, keys, account)
         await desk.run(startup)
         state = desk.engine.machine.state
         log("run_ended", events=state.seq, state_digest=desk.engine.state_digest(), stopped_by=desk.engine.stopped_by)

@@ -25,6 +25,8 @@ from daemon.config import Settings
 from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.session import new_york_text
 from daemon.core.state import State, digest
+from daemon.core.step import Step
+from daemon.operator_side import OperatorSide, broker_keys, supervised
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.daily_tape import DailyTapeSource, check_rule, scan_daily
 from daemon.shell.engine import DIGEST_EVERY, Engine
@@ -117,6 +119,7 @@ class Session:
     source: ReplaySource
     tape: TapeSource | DailyTapeSource
     started_with: int  # bars in the journal when it began
+    operator: OperatorSide
 
 
 def open_replay(
@@ -124,6 +127,7 @@ def open_replay(
 ) -> tuple[StateDir, JournalWriter, Session, list[RunStarted | ModelVerified]]:
     """Open the state directory, recover, and wire the engine. The caller closes writer and state directory."""
     settings, code = replay.settings, code_digest()
+    keys = broker_keys(settings)
     state_dir = open_state_dir(settings.paths.state_dir, replay.meta(), replay.epoch())
     try:
         trading = settings.trading()
@@ -138,6 +142,11 @@ def open_replay(
         state_dir.journal.close()
         state_dir.close()
         raise
+
+    def observe(event: Event, step: Step) -> None:
+        log.step(event, step)
+        operator.observe(event, step)
+
     engine = Engine(
         recovered,
         writer,
@@ -146,7 +155,10 @@ def open_replay(
         code=code,
         group_events=settings.journal.group_events,
         snapshot_events=settings.journal.snapshot_events,
-        observe=log.step,
+        observe=observe,
+    )
+    operator = OperatorSide(
+        settings, keys, replay.strategy, engine, source.put, lambda: machine.state.now_ns, log, log, code=code
     )
     now = machine.state.now_ns
     startup: list[RunStarted | ModelVerified] = [
@@ -166,7 +178,7 @@ def open_replay(
         log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
     if replay.info.adjusted:
         log("prices_adjusted", tape=replay.tape.name)
-    return state_dir, writer, Session(engine, source, tape, machine.state.stats.bars), startup
+    return state_dir, writer, Session(engine, source, tape, machine.state.stats.bars, operator), startup
 
 
 def announce(
@@ -231,7 +243,7 @@ async def run_replay(
     began = time.perf_counter()
     try:
         _on_signals(engine, session.source, log)
-        await _root(engine, startup, log, progress)
+        await _root(session, startup, log, progress)
         wall_s = time.perf_counter() - began
         state = engine.machine.state
         reader = writer.journal.reader()
@@ -290,20 +302,26 @@ def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
 
 
 async def _root(
-    engine: Engine,
+    session: Session,
     startup: Sequence[RunStarted | ModelVerified],
     log: Log,
     progress: Callable[[State[Any]], None] | None,
 ) -> None:
     """The root task group: the engine may bring it down, what only watches may not."""
+    engine, operator = session.engine, session.operator
+    operator.start()
     try:
         async with asyncio.TaskGroup() as group:
-            watcher = group.create_task(_watch(engine, log, progress), name="progress") if progress else None
+            watching = [group.create_task(supervised(name, work, log), name=name) for name, work in operator.works]
+            if progress is not None:
+                watching.append(group.create_task(_watch(engine, log, progress), name="progress"))
             await group.create_task(engine.run(startup), name="engine")
-            if watcher is not None:
-                watcher.cancel()
+            for task in watching:
+                task.cancel()
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
+    finally:
+        await operator.close()
 
 
 async def _watch(engine: Engine, log: Log, progress: Callable[[State[Any]], None]) -> None:

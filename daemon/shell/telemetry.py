@@ -247,6 +247,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
         ("model", "decisions", "features_psi_max", "feature", "action_psi"),
         "The largest population stability index of a feature, and that of the actions, against the training's.",
     ),
+    "drift_unmeasured": LogEvent(
+        "info", ("model", "reason"), "Live features cannot be held against the training's; said once a version."
+    ),
     "drift": LogEvent(
         "warning",
         ("model", "detail"),

@@ -1,0 +1,208 @@
+"""The operator's side of one running desk, put together: what is seen, what may be asked, which model answers.
+
+Beside the trading path. Invariant: the engine waits for nothing in here, and what raises is told and begun again; an
+observer that raises is not asked again in this run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from daemon.config import ConfigError, Settings, operator_secrets
+from daemon.core.events import Event
+from daemon.core.step import Step
+from daemon.shell.engine import Engine
+from daemon.shell.journal import FILE
+from daemon.shell.operator.alarm_command import AlarmCommand
+from daemon.shell.operator.control import ControlServer
+from daemon.shell.operator.door import Door
+from daemon.shell.operator.loop_lag import LoopLag
+from daemon.shell.operator.side_thread import SideThread, Work
+from daemon.shell.operator.wal_watch import WalWatch
+from daemon.shell.telemetry import Log
+from strategies.contract import DailySpec, Strategy
+
+if TYPE_CHECKING:
+    from daemon.shell.operator.metrics import Metrics
+    from daemon.shell.operator.outbox import Outbox
+    from daemon.shell.operator.signing import Key
+
+END_S = 2.0  # so long the side thread may take to say goodbye
+DESK_OF_A_REPLAY = "replay"  # behind the desk's name in telemetry: no replay is taken for the desk itself
+
+Observer = Callable[[Event, Step], None]
+
+
+class BrokerKeys(NamedTuple):
+    """What this daemon proves itself with at the MQTT broker, and what commands are proved with. Never printed."""
+
+    password: str | None
+    commands: Mapping[str, Key]
+
+    def __repr__(self) -> str:
+        return "BrokerKeys([hidden])"
+
+
+def broker_keys(settings: Settings) -> BrokerKeys:
+    """The secrets that the settings ask for. Raises ConfigError for one that is missing or cannot be used."""
+    if not settings.mqtt.enabled:
+        return BrokerKeys(None, {})
+    from daemon.shell.operator.signing import KeyRefused, parse_keys
+
+    secrets = operator_secrets()
+    password, text = secrets.mqtt_password, secrets.mqtt_command_keys
+    if settings.mqtt.username and password is None:
+        raise ConfigError(
+            f"mqtt.username is {settings.mqtt.username!r} and there is no password: expected the credential or "
+            f"environment variable MQTT_PASSWORD"
+        )
+    try:
+        keys = parse_keys(text.get_secret_value()) if text is not None and settings.mqtt.commands else {}
+    except KeyRefused as error:
+        raise ConfigError(f"MQTT_COMMAND_KEYS: {error}") from None
+    if settings.mqtt.commands and not keys:
+        raise ConfigError(
+            "mqtt.commands is true and there is no key that signs them: expected the credential or environment "
+            "variable MQTT_COMMAND_KEYS with name:hex in it (docs/TELEMETRY.md)"
+        )
+    return BrokerKeys(password.get_secret_value() if password is not None else None, keys)
+
+
+class OperatorSide:
+    """Made on the event loop once the engine is there. `observe` sees every step; `works` run beside it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        keys: BrokerKeys,
+        strategy: Strategy,
+        engine: Engine,
+        put: Callable[[Event], None],
+        now_ns: Callable[[], int],
+        log: Log,
+        tell: Callable[..., None],
+        *,
+        code: str,
+        waiting: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ) -> None:
+        self.door = Door(engine, put, now_ns)
+        self._log, self._engine, self._strategy = log, engine, strategy
+        self._state_dir = settings.paths.state_dir
+        mode = self.door.state.identity.mode
+        self._replay = mode == "replay"
+        self._desk = f"{settings.desk.name}-{DESK_OF_A_REPLAY}" if self._replay else settings.desk.name
+        self._observers: list[tuple[str, Observer]] = [("door", self.door.observe)]
+        self._works: list[tuple[str, Work]] = []
+        side: list[tuple[str, Work]] = []
+        self._outbox: Outbox | None = None
+        if settings.control.enabled:
+            control = ControlServer(self._state_dir, self.door, settings.desk.name, log)
+            self._works.append(("control", control.run))
+        if settings.mqtt.enabled:
+            side.append(("mqtt", self._mqtt(settings, keys)))
+        if settings.alarms.command and not self._replay:
+            alarms = AlarmCommand(
+                settings.alarms.command, settings.alarms.per_minute, settings.alarms.timeout_s, self._desk, log
+            )
+            self._observers.append(("alarm command", alarms.observe))
+            side.append(("alarm command", alarms.run))
+        journal = self._state_dir / FILE
+        self._works.append(("wal watch", WalWatch(journal, settings.alarms.wal_mib, tell).run))
+        lag = LoopLag()
+        self.metrics: Metrics | None = None
+        if settings.metrics.enabled:
+            self._works.append(("loop lag", lag.run))
+            self.metrics = self._measured(journal, code, lag, waiting)
+            self._observers.append(("metrics", self.metrics.observe))
+            self._works.append(("metrics", partial(self.metrics.run, settings.metrics.port, log)))
+        self._side = SideThread(side, self._failed) if side else None
+
+    def _mqtt(self, settings: Settings, keys: BrokerKeys) -> Work:
+        """Telemetry out, commands in. Its libraries are imported only where they are wanted."""
+        from daemon.shell.operator.announce import Announcer
+        from daemon.shell.operator.mqtt import MqttSettings, MqttSide
+        from daemon.shell.operator.mqtt_connection import Broker
+        from daemon.shell.operator.outbox import Outbox
+
+        table = settings.mqtt
+        broker = Broker(table.host, table.port, table.tls, table.ca_file, table.username, table.keepalive_s)
+        self._outbox = Outbox(table.queue)
+        self._observers.append(("telemetry", Announcer(self._outbox).observe))
+        mqtt = MqttSide(
+            MqttSettings(broker, self._desk, table.prefix, table.commands),
+            keys.password,
+            keys.commands,
+            self._outbox,
+            self.door.submit_from_thread,
+            lambda: self.door.state,
+            self._log,
+        )
+        return mqtt.run
+
+    def _measured(self, journal: Path, code: str, lag: LoopLag, waiting: Callable[[], tuple[int, int]]) -> Metrics:
+        from daemon.shell.operator.metrics import Desk, Metrics, MqttCounts, Sources
+
+        def counted() -> MqttCounts:
+            assert self._outbox is not None
+            counts = self._outbox.counts()
+            return MqttCounts(counts.waiting, counts.published, counts.dropped)
+
+        spec = self._strategy.spec
+        continuous = isinstance(spec, DailySpec) and spec.continuous
+        identity = self.door.state.identity
+        desk = Desk(
+            self._desk, identity.strategy, identity.mode, code, () if continuous else spec.actions, spec.bar_interval_s
+        )
+        mqtt = counted if self._outbox is not None else None
+        sources = Sources(lambda: self.door.state, journal, self._engine.latency, lag, waiting, mqtt)
+        return Metrics(desk, sources)
+
+    # --- the trading loop -----------------------------------------------------------------------------------------
+
+    def observe(self, event: Event, step: Step) -> None:
+        """Show a step to all that look at steps; whoever raises is told and not asked again."""
+        for name, observer in self._observers:
+            try:
+                observer(event, step)
+            except Exception as error:
+                self._observers = [entry for entry in self._observers if entry[0] != name]
+                self._failed(name, f"{type(error).__name__}: {error}; it is left out until the next start")
+
+    def _failed(self, name: str, problem: str) -> None:
+        self._log("task_failed", task=name, problem=problem)
+
+    def start(self) -> None:
+        """Begin what runs on a thread of its own, and hear what is logged."""
+        if self.metrics is not None:
+            self._log.heard = self.metrics.heard
+        if self._side is not None:
+            self._side.start()
+
+    @property
+    def works(self) -> tuple[tuple[str, Work], ...]:
+        """What runs on the event loop, supervised, by name."""
+        return tuple(self._works)
+
+    async def close(self) -> None:
+        """Say goodbye within a deadline; what hangs is left behind."""
+        self._log.heard = None
+        if self._side is not None and not await asyncio.to_thread(self._side.stop, END_S):
+            self._failed("operator's thread", f"did not end within {END_S:g} s; it is left behind")
+
+
+async def supervised(name: str, work: Callable[[], Awaitable[None]], log: Log) -> None:
+    """Run what only watches: when it raises it is told and begun again, later each time; trading goes on."""
+    pause_s = 1.0
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            log("task_failed", task=name, problem=f"{type(error).__name__}: {error}")
+        else:
+            return
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, 60.0)
