@@ -119,7 +119,7 @@ class Material(Protocol):
         """Up to `count` raw observations of the fold's sessions to check an export with, float32 (n, *shape)."""
 
     def watch(self, policy: nn.Module, span: Span, /) -> Watched:
-        """What a policy sees and answers on these sessions, on the CPU and the tensor market."""
+        """What a policy sees and answers on these sessions, in the order of time, on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from strategies.contract import DailySpec, Float32Array, Spec
@@ -56,11 +54,11 @@ def reference_of(inputs: Sequence[Input], watched: Watched, spec: Spec) -> Refer
 
 
 class Recorder:
-    """Keeps what goes through a policy, step by step; `seen` says which of the rows count (all)."""
+    """Keeps what goes through a policy, one question after the other."""
 
-    def __init__(self, seen: Callable[[], Tensor] | None = None) -> None:
-        self._seen = seen
-        self._kept: list[tuple[Float32Array, Float32Array, npt.NDArray[np.bool_]]] = []
+    def __init__(self) -> None:
+        self._rows: list[Float32Array] = []
+        self._answers: list[Float32Array] = []
 
     def before(self, policy: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         """The policy, observations to answers, with everything kept."""
@@ -75,10 +73,9 @@ class Recorder:
     def keep(self, observations: Tensor, answers: Tensor) -> None:
         """Keep the newest row of each observation, (n, ..., columns), and its answer, (n, actions)."""
         newest = observations.reshape(len(observations), -1, observations.shape[-1])[:, -1]
-        counts = torch.ones(len(observations), dtype=torch.bool) if self._seen is None else self._seen()
-        self._kept.append((newest.cpu().numpy().copy(), answers.cpu().numpy().copy(), counts.cpu().numpy().copy()))
+        self._rows.append(newest.cpu().numpy().copy())
+        self._answers.append(answers.detach().cpu().numpy().copy())
 
     def watched(self) -> Watched:
-        """All that counts: each environment's steps in their order, one environment after the other."""
-        rows, answers, counts = (np.stack(part, axis=1) for part in zip(*self._kept, strict=True))
-        return Watched(rows[counts], answers[counts])
+        """All that was kept."""
+        return Watched(np.concatenate(self._rows), np.concatenate(self._answers))

@@ -9,13 +9,17 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
+from daemon.core.events import BarClosed
+from daemon.core.strategy_rules import trading_for
 from strategies.contract import DailySpec
 from strategies.golden import contract_hash
 from strategies.manifest import MANIFEST_FILE, Manifest, decode, encode
 from strategies.registry import STRATEGIES, strategy
+from tests.training.made_up import random_walk, write_csv
 from training.cli import main
-from training.kinds import kind
+from training.kinds import Span, kind
 from training.reference import Input, Recorder, Watched, each_column, reference_of
 
 STORE = Path(__file__).resolve().parents[2] / "onnx_models"
@@ -30,16 +34,34 @@ def shipped(name: str) -> tuple[Path, Manifest]:
 # --- what is kept -------------------------------------------------------------------------------------------------
 
 
-def test_a_play_is_kept_environment_by_environment_and_what_stands_still_is_not() -> None:
-    active = torch.tensor([True, True])
-    recorder = Recorder(lambda: active)
+def test_the_newest_row_of_each_question_is_kept_with_its_answer() -> None:
+    recorder = Recorder()
     policy = recorder.before(lambda observations: observations[:, -1] * 10.0)
-    policy(torch.tensor([[[0.0], [1.0]], [[0.0], [2.0]]]))  # two environments, windows of two rows of one column
-    active[1] = False
-    answers = policy(torch.tensor([[[1.0], [3.0]], [[0.0], [2.0]]]))
+    assert policy(torch.tensor([[[0.0], [1.0]]])).tolist() == [[10.0]]  # a window of two rows of one column
+    recorder.keep(torch.tensor([[3.0, 4.0]]).reshape(1, 2, 1), torch.tensor([[5.0]]))
     found = recorder.watched()
-    assert answers.tolist() == [[30.0], [20.0]]
-    assert (found.rows.tolist(), found.answers.tolist()) == ([[1.0], [3.0], [2.0]], [[10.0], [30.0], [20.0]])
+    assert (found.rows.tolist(), found.answers.tolist()) == ([[1.0], [4.0]], [[10.0], [5.0]])
+
+
+class Waits(nn.Module):
+    """Holds, whatever it sees."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(torch.zeros(len(observation), dtype=torch.int64), 6).float()
+
+
+def test_a_desk_of_minutes_is_asked_in_every_minute_after_the_twentieth_half_days_too(tmp_path: Path) -> None:
+    events = random_walk(31)
+    bars = [event.bar for event in events if isinstance(event, BarClosed)]
+    trading = trading_for("option_scalper")
+    material = kind("option_scalper").load(write_csv(tmp_path / "bars.csv", bars), trading)
+    dates = list(material.days)[-2:]
+    assert dates == ["2024-07-02", "2024-07-03"]
+    found = material.watch(Waits(), Span(dates, "potential", trading))
+    assert len(found.rows) == (390 - 19) + (210 - 19)
+    elapsed = found.rows[:, SCALPER.features.index("session_elapsed")]
+    assert elapsed[[370, -1]].tolist() == [1.0, 1.0]
+    assert found.rows[:, 20:].any() == np.False_  # the desk never held anything
 
 
 def test_chosen_actions_are_counted_and_inputs_taken_from_their_columns() -> None:

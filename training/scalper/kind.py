@@ -99,11 +99,9 @@ class ScalperMaterial:
         return observations(self.data, fold, count, seed)
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
-        """See `Material`; all sessions side by side, each on its own account, which stands still after its end."""
-        days, data = self.data.on(span.dates), self.data
-        market = Market(data.history, data.prices, days, span.trading, count=len(days), auto_reset=False, device="cpu")
-        recorder = Recorder(lambda: market.active)
-        play(market, recorder.before(policy), span.dates, span.trading.risk.confidence_min)
+        """See `Material`; through the dry run, because the tensor market ends a session at the desk's last exit."""
+        recorder = Recorder()
+        dry_run(recorder.before(policy), self._desks(span), self.machine, span.trading)
         return recorder.watched()
 
     def _desks(self, span: Span) -> tuple[Desk, ...]:
