@@ -1,19 +1,28 @@
 """What a live desk is checked for before anything of it is written: strategy, calendar, model; and its clock.
 
-Nothing is sent and no stream is opened. An outage of Alpaca is no reason to refuse.
+Nothing is sent and no stream is opened. An outage of Alpaca is no reason to refuse; neither is, where positions may be
+open, a pointer in the model store that names something broken: the version that answered last goes on.
 """
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
 
 from daemon.config import Credentials, Settings, sim_start_ns
+from daemon.core.events import ModelPromoted, ModelVerified
 from daemon.core.state import as_daily
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
-from daemon.shell.model_store import LoadedModel, check_rules, load
+from daemon.shell.journal import FILE, JournalError, JournalReader, decode_event
+from daemon.shell.model_store import LoadedModel, ModelError, check_rules, load
+from daemon.shell.model_trial import try_model
 from daemon.shell.policy import OnnxPolicy
+from daemon.shell.state_dir import StateDirError, peek
 from strategies.contract import DailyStrategy, Strategy
 from strategies.registry import strategy as strategy_named
 
@@ -34,6 +43,7 @@ class Live:
     calendar: SessionCalendar
     model: LoadedModel
     policy: OnnxPolicy
+    refused: str = ""  # why the version that was asked for is not the one that answers, "" where it is
 
     @property
     def daily(self) -> DailyStrategy | None:
@@ -57,15 +67,75 @@ class Live:
 
 
 def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool) -> Live:
-    """Check model and calendar. Raises CalendarError, ModelError: nothing was written yet."""
+    """Check model and calendar. Raises CalendarError, ModelError: nothing was written yet.
+
+    Where this desk's journal knows a version that answered before, and the one asked for is refused, it starts with
+    that one as long as it is still the same and passes every check; `refused` says why. A fresh desk and a dry run
+    refuse.
+    """
     strategy = strategy_named(settings.desk.strategy)
     clock = clock_of(settings)
     calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
     calendar.next_after(clock.now_ns())
-    model = load(settings.paths.models_dir, strategy, settings.policy.version)
+    last = None if dry_run else _answered_last(settings)
+    refused = ""
+    try:
+        model, policy = _verified(settings, strategy, settings.policy.version, last)
+    except ModelError as error:
+        if last is None:
+            raise
+        try:
+            model, policy = _verified(settings, strategy, last.version, last)
+        except ModelError:
+            raise error from None
+        if model.digest != last.digest:  # the same name, another policy
+            raise
+        refused = str(error)
+    return Live(settings, credentials, dry_run, strategy, clock, calendar, model, policy, refused)
+
+
+class _Answered(NamedTuple):
+    """The version that answered last by the journal."""
+
+    version: str
+    digest: str
+
+
+def _verified(
+    settings: Settings, strategy: Strategy, version: str, last: _Answered | None
+) -> tuple[LoadedModel, OnnxPolicy]:
+    """The version after all checks. One that this journal did not hear before is tried in a child first, unless the
+    desk is fresh and trades on paper: there is nothing yet that it could leave unwatched. Raises ModelError.
+    """
+    chosen = settings.policy
+    model = load(settings.paths.models_dir, strategy, version, chosen.public_key)
     check_rules(model, strategy, settings.trading())
-    policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
-    return Live(settings, credentials, dry_run, strategy, clock, calendar, model, policy)
+    if (last is not None or settings.desk.account == "live") and (model.version, model.digest) != last:
+        try_model(model)
+    return model, OnnxPolicy.open(model, strategy, chosen.provider, chosen.threads)
+
+
+def _answered_last(settings: Settings) -> _Answered | None:
+    """What the desk's journal says; None without a journal of this desk, or where it cannot be read: its own checks
+    speak of that.
+    """
+    path, desk = settings.paths.state_dir, settings.desk
+    try:
+        meta = peek(path)
+        if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
+            return None
+        reader = JournalReader(path / FILE)
+        try:
+            rows = reader.query(
+                "SELECT payload FROM events WHERE kind IN (?, ?) ORDER BY id DESC LIMIT 1",
+                (ModelVerified.__name__, ModelPromoted.__name__),
+            )
+        finally:
+            reader.close()
+        event = decode_event(rows[0]["payload"]) if rows else None
+    except (StateDirError, JournalError, OSError, sqlite3.Error, msgspec.DecodeError):
+        return None
+    return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
 
 
 def clock_of(settings: Settings) -> Clock:

@@ -25,7 +25,7 @@ from strategies.manifest import decode, encode
 
 DEADLINE_S = 60.0
 CPU_S = 50
-MEMORY_MIB = 3072  # of address space while the libraries load; numpy, onnx and onnxruntime map 1 GiB (measured)
+MEMORY_MIB = 2048  # of address space while the libraries load; they map 390 MiB (measured)
 MEMORY_MORE_MIB = 1024  # beyond what the libraries took, for the model
 FILES_OPEN = 64
 ANSWER_CPU_S = 0.25  # processor time of the fastest golden answer: the trading loop waits for each
@@ -67,15 +67,7 @@ class Trial:
         with self._lock:
             if self._killed:
                 raise ModelError("trial", self._killed)
-            self._child = child = subprocess.Popen(
-                [sys.executable, "-I", "-c", _START, _HERE, model.manifest.strategy, str(model.path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=_environment(),
-                start_new_session=True,
-            )
+            self._child = child = _started(model)
         late = f"{model.path} had no verdict after {self._deadline_s:g} s: it hangs, or this host is overloaded"
         timer = threading.Timer(self._deadline_s, self.kill, (late,))
         timer.daemon = True
@@ -111,6 +103,21 @@ class Trial:
             raise ModelError("trial", problem)
         if verdict.check:
             raise ModelError(verdict.check[:100], verdict.text[:TOLD_MAX])
+
+
+def _started(model: LoadedModel) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-c", _START, _HERE, model.manifest.strategy, str(model.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=_environment(),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ModelError("trial", f"{model.path} cannot be tried, no process can be started: {error}") from error
 
 
 def _environment() -> dict[str, str]:
