@@ -10,7 +10,7 @@ from daemon.shell import day_plots
 from daemon.shell.day_markup import NONE, figure, say, section, table
 from daemon.shell.day_plots import NARROW, WIDE, Mark
 from daemon.shell.day_record import Day
-from daemon.shell.day_words import clock, instrument, money, number, price
+from daemon.shell.day_words import clock, instrument, money, number, plural, price
 from daemon.shell.execution_quality import OrderQuality
 
 
@@ -77,7 +77,7 @@ def prices(day: Day) -> str:
     entries = sum(mark.style == "entry" for mark in marks)
     told = (
         f"{day.underlying} went from {price(Decimal(repr(day.bars[0][1])))} to {price(Decimal(repr(day.bars[-1][1])))} "
-        f"USD; {entries} entries and {len(marks) - entries} exits were filled."
+        f"USD; {plural(entries, 'entry', 'entries')} and {plural(len(marks) - entries, 'exit')} filled."
     )
     title = f"{day.underlying}, USD a share, with entries and exits"
     args = (lines, [*_halt_marks(day), *marks], _span(day), "USD a share", title, told)
