@@ -75,7 +75,8 @@ def ask(state_dir: Path, request: Request, within_s: float = ANSWER_WITHIN_S) ->
         try:
             with address(state_dir) as path:
                 connection.connect(path)
-            connection.sendall(line)
+            with contextlib.suppress(BrokenPipeError):  # refused before it was asked: the answer says why
+                connection.sendall(line)
             told = _line(connection, within_s)
         except FileNotFoundError:
             raise ControlError(

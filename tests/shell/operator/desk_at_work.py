@@ -133,7 +133,7 @@ async def listening(work: AtWork, path: Path, **kwargs: Any) -> AsyncIterator[Co
 
 
 @contextlib.contextmanager
-def in_background(desk: Desk, path: Path, events: int = 0, *, socket: bool = True) -> Iterator[AtWork]:
+def in_background(desk: Desk, path: Path, events: int = 0, *, socket: bool = True, **kwargs: Any) -> Iterator[AtWork]:
     """The same on a thread with a loop of its own, for tests that call the blocking client."""
     ready = threading.Event()
     works: list[AtWork] = []
@@ -143,7 +143,7 @@ def in_background(desk: Desk, path: Path, events: int = 0, *, socket: bool = Tru
         ended = asyncio.Event()
         async with at_work(desk, path, events) as work, contextlib.AsyncExitStack() as stack:
             if socket:
-                await stack.enter_async_context(listening(work, path))
+                await stack.enter_async_context(listening(work, path, **kwargs))
             works.append(work)
             loops.append((asyncio.get_running_loop(), ended))
             ready.set()

@@ -68,7 +68,8 @@ def _said(state: Path, line: bytes, eof: bool) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(ConnectionError):
         client.settimeout(20)
         client.connect(str(state / SOCKET))
-        client.sendall(line)
+        with contextlib.suppress(BrokenPipeError):
+            client.sendall(line)
         if eof:
             client.shutdown(socket.SHUT_WR)
         while not answer.endswith(b"\n") and (got := client.recv(65536)):
@@ -239,13 +240,15 @@ async def test_a_process_of_another_user_cannot_even_connect_and_is_known_by_the
 
 
 async def _as_nobody(path: Path) -> str:
+    """What the client of another user prints: the answer, or the error's name."""
     code = (
-        "import os, socket, sys\n"
+        "import contextlib, os, socket, sys\n"
         "os.setgroups([]), os.setgid(65534), os.setuid(65534)\n"
         "with socket.socket(socket.AF_UNIX) as c:\n"
         "    try:\n"
         "        c.connect(sys.argv[1])\n"
-        '        c.sendall(b\'{"v":1,"command":"halt","reason":"x","who":"root"}\\n\')\n'
+        "        with contextlib.suppress(BrokenPipeError):\n"
+        '            c.sendall(b\'{"v":1,"command":"halt","reason":"x","who":"root"}\\n\')\n'
         "        print(c.recv(4096).decode())\n"
         "    except OSError as error:\n"
         "        print(type(error).__name__)\n"
@@ -427,6 +430,15 @@ def test_the_client_gets_what_the_server_answers(desk: Desk, state: Path) -> Non
         assert (answer.ok, answer.seq) == (True, answer.status.seq)
         with pytest.raises(ControlError, match=r"the command has \d+ bytes, at most 4096 are taken"):
             ask(state, Request(1, "halt", "x" * 5000))
+
+
+def test_a_client_that_is_refused_before_it_asked_is_told_why(desk: Desk, state: Path) -> None:
+    with in_background(desk, state, allowed={UID + 1}):
+        answer = ask(state, Request(1, "halt", "x" * 3000))
+    assert (answer.ok, answer.error) == (
+        False,
+        f"user id {UID} may not command this desk: its own user and root may",
+    )
 
 
 def test_the_client_says_who_does_not_answer(tmp_path: Path) -> None:
