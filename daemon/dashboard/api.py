@@ -5,15 +5,22 @@ Every value from outside is checked here; a refusal says what was found and what
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from daemon.dashboard.decisions import LINES_MOST, OUTCOMES, decision_lines, decision_page, decision_row
 from daemon.dashboard.desks import Desk
-from daemon.dashboard.history import Found
+from daemon.dashboard.health import health_page
+from daemon.dashboard.history import Found, History
+from daemon.dashboard.models import models_page
 from daemon.dashboard.now import now_of
+from daemon.dashboard.occlusion import Explainer, Unexplained
 from daemon.dashboard.price import NotThere, equity_page, price_page
 from daemon.dashboard.risk import risk_page
 from daemon.dashboard.views import DeskLine, Now
@@ -31,8 +38,18 @@ class Refused(Exception):
         self.text = text
 
 
+class Around(msgspec.Struct, frozen=True):
+    """What the answers need beside the desk."""
+
+    history: History
+    explainer: Explainer
+    models_dir: Path
+    own_code: str
+    clients: int
+
+
 Query = Mapping[str, str]
-Answer = Callable[[Desk, Query], Any]
+Answer = Callable[[Desk, Query, Around], Any]
 
 
 def guarded(answer: Callable[[], Any]) -> Any:
@@ -67,8 +84,8 @@ def desk_line(desk: Desk) -> DeskLine:
     )
 
 
-def now(desk: Desk, _: Query) -> Now:
-    """`GET /api/now`."""
+def now(desk: Desk) -> Now:
+    """`GET /api/now`. Raises JournalError, sqlite3.Error, OSError where only the read models tell."""
     picture = desk.picture
     if picture.state is not None or not picture.readable:
         return now_of(picture)
@@ -76,7 +93,7 @@ def now(desk: Desk, _: Query) -> Now:
         return now_of(picture, reader)
 
 
-def price(desk: Desk, query: Query) -> Any:
+def price(desk: Desk, query: Query, _: Around) -> Any:
     """`GET /api/price`."""
     session, symbol = query.get("session", ""), query.get("symbol", "")
     if session and _DATE.fullmatch(session) is None:
@@ -85,13 +102,13 @@ def price(desk: Desk, query: Query) -> Any:
         return price_page(desk.picture, reader, session, symbol[:40])
 
 
-def equity(desk: Desk, _: Query) -> Any:
+def equity(desk: Desk, _: Query, __: Around) -> Any:
     """`GET /api/equity`."""
     with desk.reader() as reader:
         return equity_page(reader)
 
 
-def decisions(desk: Desk, query: Query) -> Any:
+def decisions(desk: Desk, query: Query, _: Around) -> Any:
     """`GET /api/decisions`."""
     before, limit = whole(query, "before", 0, 2**48), whole(query, "limit", 50, LINES_MOST)
     outcome = query.get("outcome", "")
@@ -101,25 +118,56 @@ def decisions(desk: Desk, query: Query) -> Any:
         return decision_lines(reader, before, limit, outcome)
 
 
-def decision(desk: Desk, query: Query) -> Any:
+def decision(desk: Desk, query: Query, around: Around) -> Any:
     """`GET /api/decision/N`; N comes as `number`."""
     number = whole(query, "number", 0, 2**48)
+    picture = desk.picture
+    spec = picture.spec
     with desk.reader() as reader:
         row = decision_row(reader, number)
-        found = Found(missing="the observation is not looked up yet")
-        return decision_page(desk.picture, reader, row, found, None, "")
+        found, explained, why = Found(), None, ""
+        if row["kind"] != "policy":
+            why = "a rule decided, the policy was not asked"
+        elif spec is None:
+            why = "this code does not know the desk's strategy"
+        else:
+            found = around.history.find(number)
+        if found.observation is not None and spec is not None:
+            if row["logits"]:
+                logits = tuple(json.loads(row["logits"]))
+                try:
+                    explained = around.explainer.explain(spec, row["model"], found.observation, logits, row["action"])
+                except Unexplained as error:
+                    why = f"contributions: {error}"
+            else:
+                why = "contributions: the policy gave no answer"
+        return decision_page(picture, reader, row, found, explained, why)
 
 
-def risk(desk: Desk, _: Query) -> Any:
+def models(desk: Desk, _: Query, around: Around) -> Any:
+    """`GET /api/models`."""
+    with desk.reader() as reader:
+        return models_page(desk.picture, reader, around.models_dir)
+
+
+def health(desk: Desk, _: Query, around: Around) -> Any:
+    """`GET /api/health`."""
+    with desk.reader() as reader:
+        return health_page(desk.picture, reader, desk.file, around.own_code, around.clients)
+
+
+def risk(desk: Desk, _: Query, __: Around) -> Any:
     """`GET /api/risk`."""
     return risk_page(desk.picture)
 
 
 ANSWERS: dict[str, Answer] = {
-    "/api/now": now,
+    "/api/now": lambda desk, _, __: now(desk),
     "/api/price": price,
     "/api/equity": equity,
     "/api/decisions": decisions,
     "/api/decision/{number}": decision,
+    "/api/models": models,
     "/api/risk": risk,
+    "/api/health": health,
 }

@@ -29,7 +29,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from daemon.dashboard import api
 from daemon.dashboard.desks import Desk
 from daemon.dashboard.guard import Guard, failed
+from daemon.dashboard.history import History
+from daemon.dashboard.occlusion import Explainer
 from daemon.dashboard.views import Now
+from daemon.shell.recovery import code_digest
 
 STATIC = Path(__file__).parent / "static"
 STREAMS_MOST = 64
@@ -46,8 +49,9 @@ STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cac
 class Channel:
     """One desk, looked at for all who want to see it, and what its streams are told."""
 
-    def __init__(self, desk: Desk, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, desk: Desk, pool: ThreadPoolExecutor, digging: ThreadPoolExecutor) -> None:
         self.desk = desk
+        self.history = History(desk, digging)
         self.clients = 0
         self.message = b""  # the newest state as an event of the stream
         self.changed = asyncio.Event()  # replaced at each change
@@ -73,7 +77,7 @@ class Channel:
     def _look(self) -> Now | None:
         self.desk.look()
         try:
-            now: Now = api.guarded(partial(api.now, self.desk, {}))
+            now: Now = api.guarded(partial(api.now, self.desk))
         except api.Refused:
             return None
         return now
@@ -99,7 +103,10 @@ class Dashboard:
         self.streams = 0
         self.ending: Callable[[], bool] = bool
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="dashboard")
-        self._channels = {name: Channel(desk, self._pool) for name, desk in desks.items()}
+        self._digging = ThreadPoolExecutor(1, thread_name_prefix="history")
+        self._explainer = Explainer(models_dir)
+        self._own_code = code_digest()
+        self._channels = {name: Channel(desk, self._pool, self._digging) for name, desk in desks.items()}
 
     def app(self, port: int) -> ASGIApp:
         """The ASGI application for this port."""
@@ -118,7 +125,10 @@ class Dashboard:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            for channel in self._channels.values():
+                channel.history.close()
+            for pool in (self._pool, self._digging):
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _channel(self, request: Request) -> Channel:
         """The desk that the query names; the first one where it names none."""
@@ -137,8 +147,9 @@ class Dashboard:
         channel = self._channel(request)
         await channel.fresh()
         query = {**request.query_params, **request.path_params}
+        around = api.Around(channel.history, self._explainer, self.models_dir, self._own_code, self.streams)
         loop = asyncio.get_running_loop()
-        call = partial(api.guarded, partial(answer, channel.desk, query))
+        call = partial(api.guarded, partial(answer, channel.desk, query, around))
         return _json(await loop.run_in_executor(self._pool, call))
 
     async def _stream(self, request: Request) -> ASGIApp:
