@@ -5,9 +5,12 @@ The desk's loop is the test's, the connection lives on the side thread, as in th
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import io
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +21,10 @@ from typing import Any
 import msgspec
 import pytest
 from aiomqtt import Client, MqttError
+from rich.console import Console
 
+from daemon import remote
+from daemon.config import ConfigError
 from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeRequested, StatusRequested
 from daemon.core.step import Step
 from daemon.shell.operator import mqtt_connection
@@ -417,3 +423,79 @@ async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_
             await made.up(2)
             await _soon(lambda: online[-1:] == [True])
         reading.cancel()
+
+
+# --- rltraderctl remote -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote_files(broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An operator's configuration and keys, and the password in the environment."""
+    (tmp_path / "config.toml").write_text(
+        f'[desk]\nname = "paper-1"\n[mqtt]\nport = {broker.port}\nca_file = "{broker.ca_file}"\nusername = "operator"\n'
+    )
+    (tmp_path / "keys").write_text(f"ops-laptop:{HEX}\nunknown:{'00' * 32}\n")
+    (tmp_path / "keys").chmod(0o600)
+    monkeypatch.setenv("MQTT_PASSWORD", broker.passwords["operator"])
+    monkeypatch.delenv("MQTT_COMMAND_KEYS", raising=False)
+    return tmp_path
+
+
+def _remote(folder: Path, *arguments: str) -> tuple[int, str]:
+    """What the command returns and prints."""
+    line = argparse.ArgumentParser()
+    remote.add_to(line.add_subparsers(dest="command"))
+    given = ["remote", *arguments, "--config", str(folder / "config.toml"), "--key-file", str(folder / "keys")]
+    printed = io.StringIO()
+    code = remote.run(line.parse_args(given), Console(file=printed, width=500))
+    assert HEX not in printed.getvalue()
+    return code, printed.getvalue()
+
+
+async def test_the_command_line_halts_a_desk_and_says_what_it_is(
+    broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path
+) -> None:
+    password = broker.passwords["paper-1"]
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as made:
+        await made.up()
+        halt = ("halt", "--reason", "a drill", "--key", "ops-laptop")
+        code, text = await asyncio.to_thread(_remote, remote_files, *halt)
+        assert code == 0
+        assert f"paper-1: halt journaled as event {made.work.door.state.seq}" in text
+        assert "halted (operator: a drill (by mqtt/ops-laptop)); holds nothing; 0 orders work" in text
+        assert [event.who for event in made.events if isinstance(event, HaltRequested)] == ["mqtt/ops-laptop"]
+
+
+async def test_the_command_line_says_that_nobody_answered(
+    broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ANSWER_S", 0.5)
+    password = broker.passwords["paper-1"]
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as made:
+        await made.up()
+        halt = ("halt", "--reason", "a drill", "--key", "unknown")
+        code, text = await asyncio.to_thread(_remote, remote_files, *halt)
+        assert code == 1
+        assert "no answer from desk paper-1" in text
+        assert [type(event) for event in made.events] == [CommandRefused]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--key", "nobody"), "--key is 'nobody': expected one of ops-laptop, unknown"),
+        ((), "has 2 keys: expected --key with one of ops-laptop, unknown"),
+        (("--reason", " "), "--reason has 1 letters: expected 1 to 500"),
+    ],
+)
+def test_the_command_line_refuses_what_it_cannot_sign(
+    remote_files: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        _remote(remote_files, "halt", "--reason", "a drill", *arguments)
+
+
+def test_keys_that_others_may_read_are_not_used(remote_files: Path) -> None:
+    (remote_files / "keys").chmod(0o644)
+    with pytest.raises(ConfigError, match="expected mode 600"):
+        _remote(remote_files, "halt", "--reason", "a drill", "--key", "ops-laptop")
