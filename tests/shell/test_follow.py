@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from daemon.core.events import BarClosed
 from daemon.core.state import digest
 from daemon.shell.follow import Follower
-from daemon.shell.journal import FILE, Chain, JournalReader, row_hash
+from daemon.shell.journal import FILE, Chain, Journal, JournalReader, row_hash
 from strategies.contract import Bar
 from tests.shell.desk_run import Desk, execute, table, tape_rows, write_tape
 
@@ -220,3 +221,30 @@ def test_a_row_whose_step_raised_is_passed_over_and_a_quarantined_one_left_out(d
     assert [(entry.id, step) for entry, step in follower.advance()] == [(last + 1, None), (last + 2, None)]
     assert (follower.problem, follower.state) == ("", known)
     follower.close()
+
+
+@pytest.mark.parametrize("state_of", ["x", '{"strategy":1}'])
+def test_a_snapshot_that_cannot_be_used_is_passed_over(
+    state: Path, follower: Follower, original: tuple[Path, str], state_of: str
+) -> None:
+    """Damaged, or whole and of other code's shape: the rows before it lead to the same state."""
+    digest_told = hashlib.sha256(state_of.encode()).hexdigest() if state_of.startswith("{") else "0" * 64
+    execute(state, "UPDATE snapshots SET state = ?, digest = ?", state_of.encode(), digest_told)
+    while not follower.caught_up:
+        follower.advance()
+        assert follower.problem == ""
+    assert digest_of(follower) == original[1]
+
+
+def test_a_file_that_is_no_journal_is_said(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"not a database" * 100)
+    follower = Follower(tmp_path)
+    assert follower.advance() == []
+    assert "not a journal or damaged" in follower.problem
+    (tmp_path / FILE).unlink()
+    Journal.create(tmp_path / FILE, {"mode": "replay", "strategy": "unheard"}).close()
+    assert follower.advance() == []
+    assert "strategy is 'unheard', expected one of" in follower.problem
+    assert (follower.state, follower.caught_up) == (None, False)
+    follower.close()
+    assert follower.problem == "closed"
