@@ -42,7 +42,7 @@ def equity(day: Day) -> str:
         lines, marks = [points], []
     else:
         span, title = _span(day), "Equity in the session"
-        points = _stepped([point for point in points if span[0] <= point[0] <= span[1]])
+        points = [point for point in _stepped(day) if span[0] <= point[0] <= span[1]]
         caption = f"USD, at every bar's close while something was held. {told}"
         lines, marks = [points], _halt_marks(day)
     if not points:
@@ -51,12 +51,17 @@ def equity(day: Day) -> str:
     return section("Equity", figure(plots[0], plots[1], caption))
 
 
-def _stepped(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Equity is recorded while something is held: until a minute before the next record it stayed what it was."""
+def _stepped(day: Day) -> list[tuple[int, float]]:
+    """Equity is recorded while something is held: in between it lies where the last exit left it.
+
+    That is what it would be at the next record with what was bought meanwhile at cost (but for the fee of that).
+    """
+    points = [(at, float(value)) for at, value in day.equity]
     line = points[:1]
-    for (before, value), point in pairwise(points):
-        if point[0] - before > 2 * MINUTE_NS:
-            line.append((point[0] - MINUTE_NS, value))
+    for index, ((before, _), point) in enumerate(pairwise(points), start=1):
+        if day.at_cost and point[0] - before > 2 * MINUTE_NS:
+            flat = float(day.at_cost[index])
+            line += [(before + MINUTE_NS, flat), (point[0] - MINUTE_NS, flat)]
         line.append(point)
     return line
 

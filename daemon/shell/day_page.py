@@ -89,7 +89,7 @@ def _orders(day: Day) -> str:
             number(order.fees, 2),
             _duration(milliseconds(order.submitted_ns, order.accepted_ns)),
             _duration(milliseconds(order.submitted_ns, order.last_fill_ns)),
-            f"{order.filled:,} filled\n{ending(order.status, order.reason)}"
+            f"{ending(order.status, order.reason)}\n{order.filled:,} of {order.quantity:,}"
             + (f", corrected {order.corrections} times" if order.corrections else ""),
         )
         for order in orders[:ROWS_MAX]

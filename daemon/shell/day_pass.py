@@ -167,7 +167,12 @@ def _read(reader: JournalReader, session: Session) -> Day:
     statuses = {name: _status(reader, name) for name in done.watch.names}
     quality = done.watch.quality({name: status for name, status in statuses.items() if status})
     decisions, denials = _decisions(reader, span)
-    equity = reader.query("SELECT time_ns, equity_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns", span)
+    equity = reader.query(
+        "SELECT time_ns, equity_usd, cash_usd, realized_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns",
+        span,
+    )
+    flat = next((row for row in equity if row["cash_usd"] == row["equity_usd"]), None)
+    start = Decimal(flat["cash_usd"]) - Decimal(flat["realized_usd"]) if flat and not done.transfers else None
     before = reader.query(
         "SELECT equity_usd FROM equity WHERE time_ns < ? ORDER BY time_ns DESC LIMIT 1", (session.open_ns,)
     )
@@ -190,6 +195,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
         denials=denials,
         equity_before=Decimal(before[0]["equity_usd"]) if before else None,
         equity=tuple((row["time_ns"], Decimal(row["equity_usd"])) for row in equity),
+        at_cost=tuple(start + Decimal(row["realized_usd"]) for row in equity) if start is not None else (),
         history=_history(reader, session) if daily else (),
         transfers=done.transfers,
         underlying=done.underlying,

@@ -78,6 +78,7 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     denials: tuple[tuple[str, int], ...]  # gate, how many
     equity_before: Decimal | None  # at the end of the session before
     equity: tuple[tuple[int, Decimal], ...]
+    at_cost: tuple[Decimal, ...]  # beside `equity`, with what is held counted at cost; () where that is not known
     history: tuple[tuple[int, Decimal], ...]  # of a daily desk: the ends of the sessions before, oldest first
     transfers: Decimal
     underlying: str
