@@ -45,9 +45,12 @@ function chart(container, { daily = () => false } = {}) {
   });
 }
 
+// Whether these bars are days: nothing of a minute desk is so far apart.
+export const daily = (bars) => bars.length > 1 && bars[1][0] - bars[0][0] > DAILY_S;
+
 export function priceChart(container, open) {
-  let daily = false;
-  const board = chart(container, { daily: () => daily });
+  let days = false;
+  const board = chart(container, { daily: () => days });
   const candles = board.addSeries(LightweightCharts.CandlestickSeries, candleColours());
   const marks = LightweightCharts.createSeriesMarkers(candles, []);
   let lines = [];
@@ -59,7 +62,7 @@ export function priceChart(container, open) {
 
   function show(price) {
     const bars = rising(price.bars.map(([time, o, h, l, c]) => ({ time, open: o, high: h, low: l, close: c })));
-    daily = bars.length > 1 && bars[1].time - bars[0].time > DAILY_S;
+    days = daily(price.bars);
     candles.setData(bars);
     marks.setMarkers(price.marks.map((mark) => marker(mark, bars)).filter(Boolean));
     const which = `${price.symbol} ${price.session}`;

@@ -114,7 +114,7 @@ export function mount(main, { desk, go }, first) {
     on.disabled = !told.next;
     summary.show(told.line, inShort);
     answer.show([told.probabilities, told.logits, told.target, told.line.action], () => given(told));
-    gate.show(told.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked" }));
+    gate.show(told.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
     orders.show(told.orders, (all) => (all.length ? all.map(order) : empty("No order followed.")));
     shadow.show(told.shadow, shadowed);
     seen.show([told.rows, told.contribution?.cells, told.pending, told.missing], () => observation(told));

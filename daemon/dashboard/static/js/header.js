@@ -88,7 +88,7 @@ export function header({ choose }) {
     } else {
       box.append(el("strong", { class: "desk-name" }, line?.name ?? ""));
     }
-    box.append(el("span", { class: "muted" }, ` ${words(line?.strategy)}`));
+    if (line && line.strategy !== line.name) box.append(el("span", { class: "muted" }, ` ${words(line.strategy)}`));
     find("mode").textContent = words(line?.mode);
     find("clock").textContent = line?.problem || "no event yet";
     find("banner").replaceChildren();

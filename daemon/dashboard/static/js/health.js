@@ -6,6 +6,7 @@ import { count, moment, number } from "./format.js";
 import { opening, trouble } from "./parts.js";
 
 export const title = "Health";
+const BEFORE = "before the tape's first bar"; // a replay starts before there is a time
 
 export function mount(main, { desk }) {
   const problems = trouble();
@@ -46,7 +47,7 @@ export function mount(main, { desk }) {
           ["Events", number(told.events), count(told.snapshots, "snapshot")],
           ["File", `${number(told.journal_mib, 1)} MiB`],
           ["Write-ahead log", `${number(told.wal_mib, 1)} MiB`, "grows while a reader holds on"],
-          ["First event", moment(told.first_event)],
+          ["First event", told.first_event ? moment(told.first_event) : BEFORE],
           ["Newest event", moment(told.last_event)],
         ],
         "figures small",
@@ -68,7 +69,7 @@ export function mount(main, { desk }) {
         : empty("No session yet."),
     );
     starts.show(told.starts, (all) =>
-      all.length ? el("ol", { class: "plain-list" }, all.map((time) => el("li", {}, moment(time)))) : empty("Never started."),
+      all.length ? el("ol", { class: "plain-list" }, all.map((time) => el("li", {}, time ? moment(time) : BEFORE))) : empty("Never started."),
     );
   }
   return { update: () => page.refresh(), close: () => page.close() };

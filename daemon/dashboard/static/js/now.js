@@ -3,11 +3,13 @@
 
 import { card, chooser, el, empty, figures, more, refill, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { equityChart, priceChart } from "./charts.js";
+import { daily, equityChart, priceChart } from "./charts.js";
 import { clock, count, day, moment, number, percent, signed, usd, words } from "./format.js";
 import { alarms, gates, opening, orders, outcome, probabilities, trouble } from "./parts.js";
 
 export const title = "Now";
+const FULL = 3; // positions that are shown in full
+const TABLE = 8; // lines of a portfolio that are open
 
 export function mount(main, { desk, address, go }) {
   const problems = trouble();
@@ -53,7 +55,7 @@ export function mount(main, { desk, address, go }) {
   function showPrice(told) {
     problems.fine();
     shown = told;
-    price.heading.textContent = told.symbol ? `${told.symbol}, ${told.session || "no session yet"}` : "Price";
+    price.heading.textContent = told.symbol ? `${told.symbol}, ${when(told)}` : "Price";
     chart.show(told);
     lines();
     const chosen = JSON.stringify([told.sessions, told.symbols, told.session, told.symbol]);
@@ -77,8 +79,8 @@ export function mount(main, { desk, address, go }) {
   };
 
   function fillList(told) {
-    const heading = `Fills of ${told.session || "this session"}: ${number(told.marks.length)}`;
-    if (!told.marks.length) return empty(`No fill in ${told.session || "this session"}.`);
+    const heading = `Fills of ${told.symbol}, ${when(told)}: ${number(told.marks.length)}`;
+    if (!told.marks.length) return empty(`No fill of ${told.symbol}, ${when(told)}.`);
     return more(
       "fills",
       heading,
@@ -126,7 +128,7 @@ export function mount(main, { desk, address, go }) {
       ]),
     );
     answer.show([now.decision, now.action, now.resolved, now.outcome, now.confidence, now.probabilities], () => newest(now, address));
-    position.show(now.positions, (held) => (held.length ? held.map(holding) : empty("Nothing is held.")));
+    position.show(now.positions, holdings);
     gate.show(now.gates, (told) => gates(told, { none: "No gate was asked yet." }));
     working.show(now.orders, (open) => orders(open, "No order works at the broker."));
     alarm.show(now.alarms, (told) => alarms(told, "No alarm."));
@@ -153,6 +155,37 @@ function newest(now, address) {
     now.confidence > 0 && el("p", {}, "Confidence ", el("strong", { data: { confidence: now.confidence } }, percent(now.confidence))),
     probabilities(now.probabilities, now.action),
     el("p", {}, el("a", { class: "action", data: { key: "open" }, href: address("decision", [now.decision]) }, `Open decision ${number(now.decision)}`)),
+  ];
+}
+
+// Which bars these are: one session's, or of a daily desk all up to one.
+function when({ session, bars }) {
+  if (!session) return "no session yet";
+  return daily(bars) ? `to ${session}` : session;
+}
+
+// A few in full; a portfolio as a table, the largest gains and losses first.
+function holdings(all) {
+  if (!all.length) return empty("Nothing is held.");
+  if (all.length <= FULL) return all.map(holding);
+  const sorted = [...all].sort((a, b) => Math.abs(b.pnl_usd) - Math.abs(a.pnl_usd));
+  const list = (some) =>
+    table(
+      "Positions",
+      [
+        { name: "Symbol", of: (held) => held.symbol },
+        { name: "Shares", number: true, of: (held) => number(held.quantity) },
+        { name: "Mark", number: true, of: (held) => usd(held.mark) },
+        { name: "Gain", number: true, of: (held) => usd(held.pnl_usd, { sign: true }) },
+      ],
+      some,
+      { stacked: false, row: (held) => ({ data: { symbol: held.symbol } }) },
+    );
+  const rest = sorted.slice(TABLE);
+  return [
+    el("p", { class: "headline" }, count(all.length, "position")),
+    list(sorted.slice(0, TABLE)),
+    rest.length > 0 && more("positions", `The other ${number(rest.length)}`, list(rest)),
   ];
 }
 

@@ -6,11 +6,11 @@ import { clock, count, moment, number, percent, side, signed, usd, words } from 
 const GATE = { passes: ["✓", "good"], denies: ["✕", "bad"], unknown: ["?", "plain"] };
 
 // What denies first; what passes, and what was not asked, behind their numbers.
-export function gates(lines, { none = "No gate was asked.", unknown = "need an order to judge" } = {}) {
+export function gates(lines, { none = "No gate was asked.", unknown = "need an order to judge", of = "a new entry" } = {}) {
   if (!lines.length) return empty(none);
   const [denies, passes, others] = ["denies", "passes", "unknown"].map((state) => lines.filter((gate) => gate.state === state));
   return [
-    el("p", { class: "headline" }, denies.length ? `${count(denies.length, "gate denies", "gates deny")} a new entry.` : "No gate denies."),
+    el("p", { class: "headline" }, `${denies.length ? count(denies.length, "gate denies", "gates deny") : "No gate denies"} ${of}.`),
     denies.length > 0 && list(denies),
     passes.length > 0 && more("passes", count(passes.length, "gate passes", "gates pass"), list(passes)),
     others.length > 0 && more("unknown", `${count(others.length, "gate")} ${unknown}`, list(others)),
