@@ -26,7 +26,7 @@ from strategies.contract import Observation
 SCHEMA_VERSION = 1
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3
-CLOSE_S = 1.0  # so long a closing waits for readers to go
+SWITCH_S = 1.0  # so long a change of the form waits for readers to go
 _STARTUP_KINDS = frozenset(kind.__name__ for kind in STARTUP_EVENTS)
 _SQL_TYPES = {"int": "INTEGER", "str": "TEXT", "float": "REAL", "bytes": "BLOB"}
 
@@ -221,8 +221,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._db = _connect(path, read_only=False)
-        for table in READ_MODELS.values():  # those that came after this journal was made
-            self._db.execute(table.create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))
+        self._begun = False
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, str]) -> Journal:
@@ -252,6 +251,8 @@ class Journal:
         """
         db = self._db
         try:
+            if not self._begun:
+                self._begin()
             db.execute("BEGIN IMMEDIATE")
             self._insert(_EVENTS, batch.entries)
             for table, rows in _by_table(batch.rows).items():
@@ -276,6 +277,29 @@ class Journal:
                 raise WriteFailed(f"{self.path}: {error}") from error
             raise
 
+    def _begin(self) -> None:
+        """With the first commit begins the write-ahead log, and read models that came after this journal was made.
+
+        Until then the file stays as it was found. While somebody reads the plain file the log cannot begin: then this
+        commit goes without one, and the next tries again.
+        """
+        for table in READ_MODELS.values():
+            self._db.execute(table.create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))
+        self._begun = self._switch("WAL")
+
+    def _switch(self, mode: str) -> bool:
+        """Change the journal mode, which takes that nobody else uses the file this moment; False after SWITCH_S."""
+        until = time.monotonic() + SWITCH_S
+        while True:
+            try:
+                self._db.execute(f"PRAGMA journal_mode = {mode}")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    return False
+                time.sleep(0.02)
+            else:
+                return True
+
     def _insert(self, table: _Table, rows: Sequence[tuple[Any, ...]]) -> None:
         at = 0
         for size in _CHUNKS:
@@ -296,27 +320,14 @@ class Journal:
     def close(self) -> None:
         """Fold and close, and leave one plain file: whoever may only read cannot open a log's form without the log.
 
-        Where another reader stays longer than CLOSE_S the log and its index are left beside the file, which can be read
+        Where another reader stays longer than SWITCH_S the log and its index are left beside the file, which can be read
         too; the next opening goes on from there. Nothing is lost wherever this ends.
         """
         self.fold()
-        self._leave_log()
-        self._db.close()
-
-    def _leave_log(self) -> None:
-        """Give up the write-ahead log, which takes that nobody else has the file open; the next opening begins one."""
-        until = time.monotonic() + CLOSE_S
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA busy_timeout = 0")
-            while True:
-                try:
-                    self._db.execute("PRAGMA journal_mode = DELETE")
-                except sqlite3.OperationalError as error:
-                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                        return
-                    time.sleep(0.02)
-                else:
-                    return
+            self._switch("DELETE")
+        self._db.close()
 
     def reader(self) -> JournalReader:
         """A reader on this very connection, for recovery before the writer starts."""
@@ -415,7 +426,6 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         if read_only:
             db.execute("PRAGMA query_only = ON")
         else:
-            db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA journal_size_limit = 67108864")
         found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
