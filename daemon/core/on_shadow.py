@@ -18,8 +18,11 @@ _encode = msgspec.json.encode
 
 
 def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
-    """Record what the candidate would have chosen in the desk's place; an answer to an older question says nothing."""
-    if event.decision != draft.decision or draft.session.session is None:
+    """Record what the candidate would have chosen in the desk's place; an answer to no question says nothing.
+
+    A rule's own decision, such as the flatten before the close, may have followed the question meanwhile.
+    """
+    if not 0 < event.decision <= draft.decision or draft.session.session is None:
         return
     if event.hidden:
         draft.shadow = ShadowState(event.model, event.hidden)
@@ -48,7 +51,7 @@ def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
 
 def on_shadow_failed(draft: Draft, event: ShadowFailed) -> None:
     """Record that there is no answer; its memory begins anew."""
-    if event.decision != draft.decision:
+    if not 0 < event.decision <= draft.decision:
         return
     draft.shadow = ShadowState()
     draft.records.append(
