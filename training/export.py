@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ import onnxruntime
 import torch
 from torch import nn
 
+from daemon.shell.model_pointer import CURRENT, point, sync_folder
 from strategies.contract import DailyStrategy, Spec, Strategy
 from strategies.golden import contract_hash, golden_observations
 from strategies.manifest import (
@@ -43,7 +45,6 @@ Float32Array = npt.NDArray[np.float32]
 
 OPSET = 20
 TOLERANCE = 1e-5  # largest difference of a logit, an action or a hidden state between torch and onnxruntime
-CURRENT_FILE = "current"
 
 
 class Answered(NamedTuple):
@@ -100,8 +101,9 @@ def export(
         manifest = _write(policy.eval(), strategy, release, folder, probes)
         final = shelf / manifest.version
         _put(folder, final, workshop / "replaced")
-        _write_synced(workshop / CURRENT_FILE, f"{manifest.version}\n".encode())
-        (workshop / CURRENT_FILE).replace(shelf / CURRENT_FILE)
+        sync_folder(shelf)
+        why = "exported" if release.report is None else "exported with its report"
+        point(shelf, CURRENT, manifest.version, who="train-and-export", why=why, now_ns=time.time_ns())
     finally:
         shutil.rmtree(workshop)
     return final
@@ -193,6 +195,8 @@ def _write(
                 f"most {TOLERANCE}: look for an operation of the module that the exporter does not keep exact"
             )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if release.report is not None:
+        release.report(folder, digest)
     manifest = Manifest(
         format=FORMAT,
         strategy=spec.name,
@@ -213,10 +217,14 @@ def _write(
         note=release.note,
         rules=dict(release.rules),
         reference=release.reference,
+        files={
+            beside.name: hashlib.sha256(beside.read_bytes()).hexdigest()
+            for beside in sorted(folder.iterdir())
+            if beside.name != POLICY_FILE
+        },
     )
     _write_synced(folder / MANIFEST_FILE, encode(manifest))
-    if release.report is not None:
-        release.report(folder, digest)
+    sync_folder(folder)
     return manifest
 
 

@@ -43,6 +43,7 @@ def promote(version_folder: Path) -> Judgement:
         (POLICY_FILE, found, manifest.policy_sha256),
         (f"the policy of {REPORT_FILE}", findings.policy_sha256, manifest.policy_sha256),
         (f"the bars of {REPORT_FILE}", findings.data_sha256, manifest.training.file_sha256),
+        *((name, _digest(version_folder, name), expected) for name, expected in manifest.files.items()),
     ):
         if digest != expected:
             raise PromotionError(
@@ -59,6 +60,13 @@ def promote(version_folder: Path) -> Judgement:
         promoted = msgspec.structs.replace(manifest, promoted=True)
         write_whole(version_folder / MANIFEST_FILE, manifests.encode(promoted))
     return Judgement(manifest.version, criteria)
+
+
+def _digest(folder: Path, name: str) -> str:
+    """Of a file that the manifest vouches for."""
+    if Path(name).name != name:
+        raise PromotionError(f"{folder.name}: {MANIFEST_FILE} names a file {name!r}, expected plain names")
+    return hashlib.sha256(_read(folder / name)).hexdigest()
 
 
 def _findings(folder: Path) -> Findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -92,9 +93,17 @@ def test_a_version_has_its_last_session_and_its_digest_as_name_and_current_point
     digest = hashlib.sha256((folder / "policy.onnx").read_bytes()).hexdigest()
     assert folder.name == f"2024-01-16-{digest[:8]}"
     assert (folder.parent / "current").read_text() == f"{folder.name}\n"
-    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "current"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "current", "promotions.jsonl"]
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "policy.onnx", "report.json"]
     assert _manifest(folder).policy_sha256 == digest
+
+
+def test_the_manifest_vouches_for_every_other_file_and_the_history_tells_of_the_pointer(folder: Path) -> None:
+    report = hashlib.sha256((folder / "report.json").read_bytes()).hexdigest()
+    assert _manifest(folder).files == {"report.json": report}
+    (line,) = (folder.parent / "promotions.jsonl").read_text().splitlines()
+    told = json.loads(line)
+    assert (told["pointer"], told["from"], told["to"]) == ("current", "", folder.name)
 
 
 def test_the_manifest_carries_the_contract_and_golden_logits_that_onnxruntime_repeats(folder: Path) -> None:
