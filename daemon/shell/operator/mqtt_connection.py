@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ async def connected(
         max_queued_incoming_messages=incoming_most,
         max_inflight_messages=INFLIGHT_MOST,
         properties=wanted,
+        socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],  # a halt does not wait for an acknowledgement
         tls_context=_tls(broker.ca_file) if broker.tls else None,
     )
     client.pending_calls_threshold = 2 * INFLIGHT_MOST
