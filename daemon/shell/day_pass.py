@@ -1,18 +1,14 @@
 """A session gathered from its journal in one pass over its rows; nothing is written.
 
-Ids grow with time, so the session's rows are found by halving and only they are read. What is still held is exact where
-a snapshot followed the last fill, else it is the sum of what the desk's own orders filled.
+Ids grow with time, so the session's rows are found by halving and only they are read.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
-
-import msgspec
 
 from daemon.core.events import (
     BarClosed,
@@ -37,9 +33,8 @@ from daemon.core.events import (
     StopRequested,
     TradeCorrected,
 )
-from daemon.core.option_market import parse_occ
 from daemon.core.session import new_york_text
-from daemon.core.state import Book, RiskState
+from daemon.shell.day_holdings import holdings, prices_before, rows_between
 from daemon.shell.day_record import (
     BEFORE_OPEN_NS,
     HALTS,
@@ -48,11 +43,10 @@ from daemon.shell.day_record import (
     WARM_NS,
     Answers,
     Day,
-    Held,
     Told,
     first_id,
 )
-from daemon.shell.execution_quality import Arrival, Quality
+from daemon.shell.execution_quality import Arrival
 from daemon.shell.execution_watch import Watch
 from daemon.shell.journal import Entry, JournalReader, decode_event
 from strategies.contract import DailySpec, Session
@@ -160,9 +154,9 @@ def _read(reader: JournalReader, session: Session) -> Day:
     span = (session.open_ns - BEFORE_OPEN_NS, session.close_ns + REPORT_SPAN_NS)
     begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)
     done = _Pass(spec.symbols[0])
-    for payload in _prices_before(reader, begin, span[0], session, daily=daily):
+    for payload in prices_before(reader, begin, span[0], session, daily=daily):
         done.watch.see_price(decode_event(payload))
-    for entry in _rows(reader, begin, end):
+    for entry in rows_between(reader, begin, end):
         done.take(entry, decode_event(entry.payload))
     statuses = {name: _status(reader, name) for name in done.watch.names}
     quality = done.watch.quality({name: status for name, status in statuses.items() if status})
@@ -176,7 +170,8 @@ def _read(reader: JournalReader, session: Session) -> Day:
     before = reader.query(
         "SELECT equity_usd FROM equity WHERE time_ns < ? ORDER BY time_ns DESC LIMIT 1", (session.open_ns,)
     )
-    held, halt, exact = _held(reader, done, quality, session, span[1])
+    places = (max(done.moved_id, 1), done.last_id)
+    held, halt, exact = holdings(reader, places, quality, session, span[1], done.prices or {}, done.watch.known)
     gaps, expected = _gaps(done, session, 0 if daily else spec.bar_interval_s * SECOND_NS)
     return Day(
         desk=meta.get("desk", ""),
@@ -214,24 +209,6 @@ def _read(reader: JournalReader, session: Session) -> Day:
     )
 
 
-def _prices_before(reader: JournalReader, begin: int, begin_ns: int, session: Session, *, daily: bool) -> Iterable[str]:
-    """Payloads of the events that tell the prices known when the session began: a daily desk's last days, else the
-    newest quote of each contract that was still held.
-    """
-    oldest = first_id(reader, begin_ns - WARM_NS)
-    if daily:
-        return [entry.payload for entry in _rows(reader, oldest, begin)]
-    told: list[str] = []
-    for symbol in _filled(reader, begin_ns, session.date, expiring=True):
-        rows = reader.query(
-            "SELECT payload FROM events WHERE id BETWEEN ? AND ? AND kind = 'QuotesReceived' "
-            "AND instr(payload, ?) ORDER BY id DESC LIMIT 1",
-            (oldest, begin - 1, f'"{symbol}"'),
-        )
-        told += [row["payload"] for row in rows]
-    return told
-
-
 def _history(reader: JournalReader, session: Session) -> tuple[tuple[int, Decimal], ...]:
     """The last equity of each New York date of the three months before."""
     rows = reader.query(
@@ -240,13 +217,6 @@ def _history(reader: JournalReader, session: Session) -> tuple[tuple[int, Decima
     )
     last = {new_york_text(row["time_ns"])[:10]: (row["time_ns"], Decimal(row["equity_usd"])) for row in rows}
     return tuple(last.values())
-
-
-def _rows(reader: JournalReader, begin: int, end: int) -> Iterable[Entry]:
-    for entry in reader.entries(begin - 1):
-        if entry.id >= end:
-            return
-        yield entry
 
 
 def _status(reader: JournalReader, name: str) -> str:
@@ -291,63 +261,3 @@ def _gaps(done: _Pass, session: Session, interval_ns: int) -> tuple[tuple[tuple[
         else:
             gaps.append((start_ns, 1))
     return tuple(gaps), len(due)
-
-
-# --- what is held -------------------------------------------------------------------------------------------------
-
-
-class _Known(msgspec.Struct):
-    """What a report wants of a state."""
-
-    book: Book
-    risk: RiskState
-
-
-def _held(
-    reader: JournalReader, done: _Pass, quality: Quality, session: Session, until_ns: int
-) -> tuple[tuple[Held, ...], Told | None, bool]:
-    """Positions at the end and before, the halt that holds where that is known, and whether the positions are exact."""
-    newest = reader.query(
-        "SELECT state FROM snapshots WHERE event_id BETWEEN ? AND ? ORDER BY event_id DESC LIMIT 1",
-        (max(done.moved_id, 1), done.last_id),
-    )
-    known = msgspec.json.decode(newest[0]["state"], type=_Known) if newest else None
-    if known is not None:
-        after = {symbol: position.quantity for symbol, position in known.book.positions.items()}
-    else:
-        after = _filled(reader, until_ns, session.date)
-    traded: Counter[str] = Counter()
-    for order in quality.orders:
-        traded[order.symbol] += order.side * order.filled
-    expired = {symbol for symbol in traded if (told := parse_occ(symbol)) and told.expiry <= session.date}
-    symbols = sorted(symbol for symbol in {*after, *traded} if symbol in after or symbol not in expired)
-    prices = done.prices or {}
-    held = tuple(
-        Held(
-            symbol,
-            after.get(symbol, 0) - traded[symbol],
-            after.get(symbol, 0),
-            prices[symbol].price if symbol in prices else None,
-            done.watch.known[symbol].price if symbol in done.watch.known else None,
-        )
-        for symbol in symbols
-        if after.get(symbol, 0) or after.get(symbol, 0) - traded[symbol]
-    )
-    halt = known.risk.halt if known is not None else None
-    return held, Told(halt.since_ns, halt.reason, halt.detail) if halt else None, known is not None
-
-
-def _filled(reader: JournalReader, until_ns: int, date: str, *, expiring: bool = False) -> dict[str, int]:
-    """What all orders up to then filled, by symbol; expired contracts are gone, those that expire on `date` unless
-    `expiring`.
-    """
-    rows = reader.query(
-        "SELECT symbol, sum(side * filled) AS n FROM orders WHERE submitted_ns <= ? GROUP BY symbol", (until_ns,)
-    )
-    terms = {row["symbol"]: parse_occ(row["symbol"]) for row in rows}
-    gone = {
-        symbol
-        for symbol, told in terms.items()
-        if told and (told.expiry < date or (told.expiry == date and not expiring))
-    }
-    return {row["symbol"]: row["n"] for row in rows if row["n"] and row["symbol"] not in gone}
