@@ -20,7 +20,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from daemon import ctl_control, watch
+from daemon import (
+    ctl_control,
+    drift_command,
+    models_command,
+    remote,
+    report_command,
+    shadow_command,
+    watch,
+)
 from daemon.config import EXIT_CODE, ConfigError
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
@@ -62,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
     )
     decisions.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help=f"only one of {', '.join(OUTCOMES)}")
     decisions.add_argument("--limit", type=_count, default=20, metavar="N", help="at most N (default 20)")
-    ctl_control.add_to(commands)
+    for part in (report_command, shadow_command, drift_command, models_command, ctl_control, remote):
+        part.add_to(commands)
     return line
 
 
@@ -169,7 +178,12 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "status": watch.run,
     "events": _events,
     "decisions": lambda options, console: decisions(_reader(options), options, console),
+    "report": report_command.run,
+    "shadow": shadow_command.run,
+    "drift": drift_command.run,
+    "models": models_command.run,
     **dict.fromkeys(ctl_control.COMMANDS, ctl_control.run),
+    "remote": remote.run,
     "panic": ctl_control.panic,
 }
 

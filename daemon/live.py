@@ -36,6 +36,7 @@ from daemon.shell.end_of_day import archive, disk_is_low, report_path, write_rep
 from daemon.shell.engine import Engine
 from daemon.shell.intake import Intake
 from daemon.shell.journal import FILE
+from daemon.shell.operator.models import Models
 from daemon.shell.recovery import Recovered, code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.shell.service import Service
@@ -90,16 +91,18 @@ class LiveDesk:
             self.link = self._parts.link(state.identity, lambda: self._state().broker, claim)
             own = [order for order in state.orders.values() if order.order_id and order.purpose != "foreign"]
             self.link.follow({order.client_order_id: order.order_id for order in own})
+        models = Models(live.policy, live.model)
         self.engine = Engine(
             recovered,
             writer,
-            live.policy,
+            models,
             self.intake,
             code=code_digest(),
             group_events=settings.journal.group_events,
             snapshot_events=settings.journal.snapshot_events,
             observe=self._observe,
             outside=self.link,
+            beside=models,
         )
         self.operator = OperatorSide(
             settings,
@@ -110,6 +113,7 @@ class LiveDesk:
             live.clock.now_ns,
             log,
             self._tell,
+            models,
             code=code_digest(),
             waiting=lambda: (len(self.intake), self.intake.dropped),
         )
@@ -405,6 +409,8 @@ async def run_live(live: Live, log: Log) -> str:
         if live.clock.is_simulated:
             log.market_time = lambda: new_york_text(live.clock.now_ns())
         announce(settings, live.strategy, model, live.policy, state_dir, recovered, log, code)
+        if live.refused:
+            log("model_warning", version=model.version, reason=f"it answered last and goes on, because {live.refused}")
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 20)

@@ -10,17 +10,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from daemon.config import ConfigError, Settings, operator_secrets
-from daemon.core.events import Event
+from daemon.core.events import Event, PauseRequested
 from daemon.core.step import Step
 from daemon.shell.engine import Engine
 from daemon.shell.journal import FILE
 from daemon.shell.operator.alarm_command import AlarmCommand
 from daemon.shell.operator.control import ControlServer
 from daemon.shell.operator.door import Door
+from daemon.shell.operator.lifecycle import Lifecycle
 from daemon.shell.operator.loop_lag import LoopLag
+from daemon.shell.operator.models import Models
 from daemon.shell.operator.side_thread import SideThread, Work
 from daemon.shell.operator.wal_watch import WalWatch
 from daemon.shell.telemetry import Log
@@ -85,18 +87,22 @@ class OperatorSide:
         now_ns: Callable[[], int],
         log: Log,
         tell: Callable[..., None],
+        models: Models,
         *,
         code: str,
         waiting: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         self.door = Door(engine, put, now_ns)
-        self._log, self._engine, self._strategy = log, engine, strategy
+        self._log, self._engine, self._strategy, self._models = log, engine, strategy, models
         self._state_dir = settings.paths.state_dir
         mode = self.door.state.identity.mode
         self._replay = mode == "replay"
         self._desk = f"{settings.desk.name}-{DESK_OF_A_REPLAY}" if self._replay else settings.desk.name
         self._observers: list[tuple[str, Observer]] = [("door", self.door.observe)]
         self._works: list[tuple[str, Work]] = []
+        lifecycle = self._lifecycle(settings)
+        self._observers.append(("models", lifecycle.observe))
+        self._works.append(("models", lifecycle.run))
         side: list[tuple[str, Work]] = []
         self._outbox: Outbox | None = None
         if settings.control.enabled:
@@ -119,7 +125,50 @@ class OperatorSide:
             self.metrics = self._measured(journal, code, lag, waiting)
             self._observers.append(("metrics", self.metrics.observe))
             self._works.append(("metrics", partial(self.metrics.run, settings.metrics.port, log)))
+        if settings.drift.every_min and not self._replay:
+            self._works.append(("drift", self._drift(settings, journal, tell)))
         self._side = SideThread(side, self._failed) if side else None
+
+    def _lifecycle(self, settings: Settings) -> Lifecycle:
+        policy = settings.policy
+        return Lifecycle(
+            settings.paths.models_dir,
+            self._strategy,
+            policy.version,
+            policy.shadow,
+            poll_s=policy.poll_s,
+            public_key=policy.public_key,
+            provider=policy.provider,
+            threads=policy.threads,
+            trading=settings.trading(),
+            door=self.door,
+            models=self._models,
+            log=self._log,
+        )
+
+    def _drift(self, settings: Settings, journal: Path, tell: Callable[..., None]) -> Work:
+        from daemon.shell.operator.drift import DriftWatch, Limits
+
+        table = settings.drift
+        limits = Limits(table.window, table.least, table.feature_psi_max, table.action_psi_max)
+
+        def told(name: str, **fields: Any) -> None:
+            if name == "drift_measured" and self.metrics is not None:
+                self.metrics.drifted(fields["features_psi_max"], fields["action_psi"])
+            tell(name, **fields)
+
+        async def pause(reason: str) -> None:
+            await self.door.submit(lambda now_ns: PauseRequested(now_ns, reason, "drift"))
+
+        watch = DriftWatch(
+            journal,
+            lambda: self._models.running.manifest,
+            limits,
+            every_min=table.every_min,
+            tell=told,
+            pause=pause if table.pause else None,
+        )
+        return watch.run
 
     def _mqtt(self, settings: Settings, keys: BrokerKeys) -> Work:
         """Telemetry out, commands in. Its libraries are imported only where they are wanted."""
@@ -158,13 +207,26 @@ class OperatorSide:
             self._desk, identity.strategy, identity.mode, code, () if continuous else spec.actions, spec.bar_interval_s
         )
         mqtt = counted if self._outbox is not None else None
-        sources = Sources(lambda: self.door.state, journal, self._engine.latency, lag, waiting, mqtt)
+        shadow = self._models
+        sources = Sources(
+            lambda: self.door.state,
+            journal,
+            self._engine.latency,
+            lag,
+            waiting,
+            mqtt,
+            lambda: shadow.shadow.version if shadow.shadow is not None else "",
+        )
         return Metrics(desk, sources)
 
     # --- the trading loop -----------------------------------------------------------------------------------------
 
     def observe(self, event: Event, step: Step) -> None:
-        """Show a step to all that look at steps; whoever raises is told and not asked again."""
+        """Show a step to all that look at steps; whoever raises is told and not asked again.
+
+        Which model answers is no mere look: that it raises is a bug that ends the daemon, which then recovers.
+        """
+        self._models.observe(event, step)
         for name, observer in self._observers:
             try:
                 observer(event, step)

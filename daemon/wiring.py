@@ -32,6 +32,7 @@ from daemon.shell.daily_tape import DailyTapeSource, check_rule, scan_daily
 from daemon.shell.engine import DIGEST_EVERY, Engine
 from daemon.shell.journal import Batch, Chain, JournalReader, encode_effects
 from daemon.shell.model_store import LoadedModel, check_rules, load
+from daemon.shell.operator.models import Models
 from daemon.shell.policy import OnnxPolicy
 from daemon.shell.recovery import Recovered, code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.replay import ReplaySource
@@ -105,7 +106,7 @@ def prepare_replay(settings: Settings, tape: Path) -> Replay:
     else:
         info = scan(tape, spec.symbols, spec.bar_interval_s)
     calendar = SessionCalendar.load(info.first_date, info.last_date)
-    model = load(settings.paths.models_dir, strategy, settings.policy.version)
+    model = load(settings.paths.models_dir, strategy, settings.policy.version, settings.policy.public_key)
     check_rules(model, strategy, settings.trading())
     policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
     return Replay(settings, strategy, tape, info, calendar, model, policy)
@@ -147,18 +148,20 @@ def open_replay(
         log.step(event, step)
         operator.observe(event, step)
 
+    models = Models(replay.policy, replay.model)
     engine = Engine(
         recovered,
         writer,
-        replay.policy,
+        models,
         source,
         code=code,
         group_events=settings.journal.group_events,
         snapshot_events=settings.journal.snapshot_events,
         observe=observe,
+        beside=models,
     )
     operator = OperatorSide(
-        settings, keys, replay.strategy, engine, source.put, lambda: machine.state.now_ns, log, log, code=code
+        settings, keys, replay.strategy, engine, source.put, lambda: machine.state.now_ns, log, log, models, code=code
     )
     now = machine.state.now_ns
     startup: list[RunStarted | ModelVerified] = [
