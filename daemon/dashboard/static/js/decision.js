@@ -3,7 +3,7 @@
 
 import { card, chooser, el, empty, figures, more, table } from "./dom.js";
 import { ask, resource } from "./feed.js";
-import { clock, moment, number, percent, side, signed, usd, words } from "./format.js";
+import { clock, count, day, moment, number, percent, side, signed, usd, words } from "./format.js";
 import { heatmap } from "./heatmap.js";
 import { layout, plainList } from "./observation.js";
 import { continuous, gates, leaning, opening, outcome, probabilities, trouble } from "./parts.js";
@@ -176,7 +176,7 @@ function inShort(line) {
     ["Action", `${words(line.action) || "no answer"}${became}`],
     ["Confidence", line.confidence ? percent(line.confidence) : "–"],
     ["Outcome", outcome(line.outcome), line.denied_by.length ? `by ${line.denied_by.map(words).join(", ")}` : ""],
-    ["Decided", moment(line.time), `on the bar of ${clock(line.bar)}`],
+    ["Decided", moment(line.time), `on the bar of ${clock(line.bar).startsWith("00:00:00") ? day(line.bar) : clock(line.bar)}`],
     ["By", line.kind === "rule" ? "a rule" : words(line.kind), line.model && `model ${line.model}`],
   ]);
 }
@@ -210,8 +210,11 @@ function target(text) {
     return el("p", {}, text);
   }
   if (told === null || typeof told !== "object") return el("p", {}, String(told));
-  const flat = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : String(value));
-  return figures(Object.entries(told).map(([name, value]) => [words(name), flat(value)]), "figures small");
+  const flat = (value) => (value !== null && typeof value === "object" ? Object.values(value).join(" ") : String(value));
+  if (!Array.isArray(told)) return figures(Object.entries(told).map(([name, value]) => [words(name), flat(value)]), "figures small");
+  if (!told.length) return el("p", {}, "Nothing is to change.");
+  const list = el("ul", { class: "plain-list inline" }, told.map((leg) => el("li", {}, flat(leg))));
+  return told.length > 6 ? more("legs", `Shares to hold of ${count(told.length, "symbol")}`, list) : list;
 }
 
 function order(line) {
@@ -257,7 +260,7 @@ function contributions(told) {
       "p",
       { class: "note" },
       `Method: ${found.method}. Each input in turn is replaced by ${found.baseline}; the bar is how much lower the output `,
-      el("b", {}, words(found.of)),
+      el("b", {}, continuous(told.probabilities) ? found.of : words(found.of)),
       " is then. Right: the input spoke for it, left: against it. It says what this answer hung on, not why the market moves.",
     ),
     el("h3", {}, "A feature's whole column at once"),

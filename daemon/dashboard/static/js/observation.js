@@ -1,8 +1,8 @@
 // What the policy saw, laid out: minutes × features of a desk of minutes, symbols × kinds of a daily one, and a plain
 // list for what belongs to no symbol. Contributions, where there are some, in the same places.
 
-import { el } from "./dom.js";
-import { exact, signed } from "./format.js";
+import { el, more } from "./dom.js";
+import { count, exact, signed } from "./format.js";
 
 const OF_SYMBOL = /^(.+) ([A-Z][A-Z0-9.^/-]*)$/;
 
@@ -52,7 +52,15 @@ function bySymbol(features, row, cells) {
   return { matrix: { corner: "symbol", rows: [...symbols.keys()], columns: [...kinds.keys()], values, cells: parts }, plain };
 }
 
+// Inputs by name; those that are nothing and did nothing are folded away.
 export function plainList(lines) {
+  const said = lines.filter(([, value, part]) => value !== 0 || part);
+  const silent = lines.filter(([, value, part]) => value === 0 && !part);
+  if (silent.length < 8) return list(lines);
+  return [said.length > 0 && list(said), more("silent", `${count(silent.length, "input")} of 0`, list(silent))];
+}
+
+function list(lines) {
   const explained = lines.some(([, , part]) => part !== null);
   return el(
     "div",

@@ -68,6 +68,7 @@ export function probabilities(shares, chosen) {
 // Named numbers of both signs as bars from the middle, the largest first.
 export function leaning(pairs, { limit = 0, most = 30, digits = 4 } = {}) {
   const sorted = [...pairs].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
+  const open = Math.min(most, sorted.filter(([, value]) => value !== 0).length || 1); // what did nothing is folded away
   const largest = limit || Math.abs(sorted[0]?.[1] ?? 0) || 1;
   const row = ([name, value]) => {
     const width = Math.min(50, (50 * Math.abs(value)) / largest);
@@ -87,8 +88,8 @@ export function leaning(pairs, { limit = 0, most = 30, digits = 4 } = {}) {
     );
   };
   const bars = (some) => el("ul", { class: "bars" }, some.map(row));
-  if (sorted.length <= most) return bars(sorted);
-  return [bars(sorted.slice(0, most)), more("rest", `The other ${number(sorted.length - most)}`, bars(sorted.slice(most)))];
+  if (sorted.length <= open) return bars(sorted);
+  return [bars(sorted.slice(0, open)), more("rest", `The other ${number(sorted.length - open)}`, bars(sorted.slice(open)))];
 }
 
 export function alarms(lines, none) {
