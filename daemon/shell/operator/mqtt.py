@@ -121,7 +121,7 @@ class MqttSide:
         """Back off: the ceiling doubles with each failure, the wait is drawn below it (full jitter, with a floor)."""
         least_s, most_s = self._settings.wait_least_s, self._settings.wait_most_s
         ceiling_s = min(most_s, least_s * 2.0 ** min(failures, 16))
-        wait_s = random.uniform(least_s, max(ceiling_s, least_s))  # noqa: S311
+        wait_s = _DRAW.uniform(least_s, max(ceiling_s, least_s))
         if reason != self._reason:  # the same trouble again needs no further line
             self._reason = reason
             dropped = self._outbox.counts().dropped
@@ -331,6 +331,7 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
+_DRAW = random.SystemRandom()
 _RETAINED = frozenset(("status", "equity", "telemetry"))
 _LASTING: Properties = properties(expiry_s=None)
 _PASSING: Properties = properties(expiry_s=EXPIRY_S)

@@ -19,7 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 ANSWER_S = 10.0  # so long the broker may take for anything
-GOODBYE_S = 1.0
+GOODBYE_S = 0.7  # for each of the two things said at the end
 INCOMING_MOST = 64  # messages that wait to be looked at; further ones are lost
 INCOMING_BYTES = 16_384  # larger ones the broker keeps to itself
 INFLIGHT_MOST = 32  # messages under way that want a confirmation

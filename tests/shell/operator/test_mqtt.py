@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import re
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -399,6 +400,24 @@ async def test_after_a_restart_of_the_broker_status_and_commands_are_back(desk: 
                     assert (await _asked(operator, command("halt", times)))["ok"] is True
             assert made.side.reconnects == 2
         assert len([event for event in made.events if isinstance(event, HaltRequested)]) == 2
+
+
+async def test_a_broker_that_stands_still_holds_up_neither_the_desk_nor_the_end(desk: Desk, tmp_path: Path) -> None:
+    with running(tmp_path / "mosquitto") as own:
+        async with connected_desk(desk, tmp_path / "state", own.broker(), own.passwords["paper-1"]) as made:
+            await made.up()
+            assert own.process is not None
+            own.process.send_signal(signal.SIGSTOP)
+            for event, _ in zip(iter(desk.replay.source(0)), range(500), strict=False):
+                made.work.intake.put(event)
+            await made.work.quiet()
+            fed = made.work.door.state.fed
+            assert fed == 3 * 86 + 60 + 2 * 4  # every bar, and each session's begin and end
+            assert await asyncio.to_thread(made.thread.stop, LIMIT_S)
+            counts = made.outbox.counts()
+            assert (
+                counts.published + counts.dropped + counts.conflated + counts.refused + counts.waiting == counts.offered
+            )
 
 
 async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_is_back(
