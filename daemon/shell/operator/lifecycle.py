@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 from daemon.core.events import CandidateRefused, Event, ModelPromoted, ReloadRequested
 from daemon.core.limits import Trading
 from daemon.core.step import Step
+from daemon.shell.intake import IntakeFull
 from daemon.shell.model_store import LoadedModel, ModelError, Sight, check_rules, load, sight
 from daemon.shell.model_trial import Trial
 from daemon.shell.operator.door import Door
@@ -77,6 +78,11 @@ class Lifecycle:
         self._refused: set[tuple[Role, Sight | _Missing]] = set()
         self._wake = asyncio.Event()
         models.on_shadow_off = self._shadow_off
+
+    async def prepare(self) -> None:
+        """Let the candidate stand ready before the engine starts, so that a replay asks it from the first bar on."""
+        while await self._settle("shadow"):
+            pass
 
     async def run(self) -> None:
         """Look at once, then each `poll_s` seconds and whenever a reload is asked for, until cancelled."""
@@ -204,7 +210,8 @@ class Lifecycle:
         settled = self._settled["shadow"]
         if settled is not None:
             self._refused.add(("shadow", settled[0]))
-        self._tell_refused(version, reason)
+        with contextlib.suppress(IntakeFull):  # whoever trades meets it too, and ends the process
+            self._tell_refused(version, reason)
 
     def _tell_refused(self, version: str, reason: str) -> None:
         told = " ".join(reason.split())[:REASON_MOST]
