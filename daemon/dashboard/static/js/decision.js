@@ -234,6 +234,7 @@ function order(line) {
           { name: "Fees", number: true, of: ([, , , fees]) => usd(fees) },
         ],
         line.fills,
+        { stacked: false },
       ),
   );
 }
@@ -259,7 +260,7 @@ function contributions(told) {
     el(
       "p",
       { class: "note" },
-      `Method: ${found.method}. Each input in turn is replaced by ${found.baseline}; the bar is how much lower the output `,
+      `Method: ${found.method}. Each input in turn is replaced by ${found.baseline}. The bar is how much lower the output `,
       el("b", {}, continuous(told.probabilities) ? found.of : words(found.of)),
       " is then. Right: the input spoke for it, left: against it. It says what this answer hung on, not why the market moves.",
     ),

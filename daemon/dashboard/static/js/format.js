@@ -32,7 +32,7 @@ export function number(value, digits = 0, least = digits) {
       new Intl.NumberFormat("en-US", { maximumFractionDigits: digits, minimumFractionDigits: least }),
     );
   }
-  return numbers.get(key).format(Number(value)).replace("-", "−");
+  return numbers.get(key).format(Number(value)).replace(/^-(?=[0.,]*$)/, "").replace("-", "−"); // no minus before a nought
 }
 
 export function usd(value, { sign = false } = {}) {

@@ -6,7 +6,6 @@ import { count, moment, number } from "./format.js";
 import { opening, trouble } from "./parts.js";
 
 export const title = "Health";
-const BEFORE = "before the tape's first bar"; // a replay starts before there is a time
 
 export function mount(main, { desk }) {
   const problems = trouble();
@@ -47,7 +46,7 @@ export function mount(main, { desk }) {
           ["Events", number(told.events), count(told.snapshots, "snapshot")],
           ["File", `${number(told.journal_mib, 1)} MiB`],
           ["Write-ahead log", `${number(told.wal_mib, 1)} MiB`, "grows while a reader holds on"],
-          ["First event", told.first_event ? moment(told.first_event) : BEFORE],
+          ["First event", moment(told.first_event)],
           ["Newest event", moment(told.last_event)],
         ],
         "figures small",
@@ -69,7 +68,7 @@ export function mount(main, { desk }) {
         : empty("No session yet."),
     );
     starts.show(told.starts, (all) =>
-      all.length ? el("ol", { class: "plain-list" }, all.map((time) => el("li", {}, time ? moment(time) : BEFORE))) : empty("Never started."),
+      all.length ? el("ol", { class: "plain-list" }, all.map((time) => el("li", {}, moment(time)))) : empty("None with a time: a replay starts before its first bar."),
     );
   }
   return { update: () => page.refresh(), close: () => page.close() };
