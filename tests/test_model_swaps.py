@@ -93,6 +93,7 @@ class Running:
     lifecycle: Lifecycle
     asked: Asked
     tape: list[Event]
+    observers: list[Callable[[Event, Step], None]]
     fed: int = 0
     log: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
@@ -175,7 +176,7 @@ async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str =
     task = asyncio.create_task(engine.run(startup))
     try:
         await engine.started.wait()
-        yield Running(engine, intake, door, models, lifecycle, asked, tape, log=log)
+        yield Running(engine, intake, door, models, lifecycle, asked, tape, observers, log=log)
         intake.end()
         await task
     finally:
