@@ -104,8 +104,12 @@ def pointed(shelf: Path, pointer: str, cure: str = "rltraderctl models promote n
 
 def named(shelf: Path, pointer: str) -> str:
     """The text of the pointer as it stands there, "" where there is none; for people and for the history."""
+    path = shelf / pointer
     try:
-        return (shelf / pointer).read_bytes()[:NAME_BYTES_MAX].decode("utf-8", errors="replace").strip()
+        if not path.is_file():  # a pipe would be waited for
+            return ""
+        with path.open("rb") as file:
+            return file.read(NAME_BYTES_MAX).decode("utf-8", errors="replace").strip()
     except OSError:
         return ""
 
@@ -158,6 +162,8 @@ def before(shelf: Path) -> str:
         if change.rollback and len(stack) > 1 and stack[-2] == change.after:
             stack.pop()
             continue
+        if len(stack) > 1 and stack[-2] == change.before != stack[-1]:
+            stack.pop()  # the last change was written down and not made, or undone by hand
         if change.before and (not stack or stack[-1] != change.before):
             stack.append(change.before)
         if not stack or stack[-1] != change.after:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -14,6 +17,17 @@ from typing import Any
 import pytest
 
 from daemon.core.limits import Basket, Trading
+from daemon.shell.model_pointer import (
+    CANDIDATE,
+    CURRENT,
+    PROMOTIONS_FILE,
+    before,
+    changes,
+    named,
+    point,
+    pointed,
+)
+from daemon.shell.model_signature import SIGNATURE_FILE, KeyProblem, keygen, sign
 from daemon.shell.model_store import (
     MANIFEST_BYTES_MAX,
     POLICY_BYTES_MAX,
@@ -21,6 +35,7 @@ from daemon.shell.model_store import (
     ModelError,
     check_rules,
     load,
+    sight,
     versions,
 )
 from strategies.contract import Strategy
@@ -318,3 +333,216 @@ def test_under_other_rules_or_unknown_ones_it_is_refused(
 
 def test_a_policy_of_logits_needs_no_rules(folder: Path, scalper: Strategy) -> None:
     check_rules(load(folder.parent.parent, scalper), scalper, Trading())
+
+
+# --- the other files ----------------------------------------------------------------------------------------------
+
+
+def vouched(tmp_path: Path, scalper: Strategy, files: dict[str, str]) -> Path:
+    """A version with `report.html` whose manifest vouches for `files`."""
+    folder = put(tmp_path / "store", manifest_of(scalper, GRAPH, LOGITS, files=files), GRAPH)
+    (folder / "report.html").write_bytes(b"told")
+    return folder
+
+
+def test_every_file_that_the_manifest_names_must_be_the_one_that_was_exported(
+    tmp_path: Path, scalper: Strategy
+) -> None:
+    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
+    load(tmp_path / "store", scalper)
+    (folder / "report.html").write_bytes(b"sold")
+    check, text = refusal(folder, scalper)
+    assert check == "file digest"
+    assert str(folder / "report.html") in text
+    (folder / "report.html").unlink()
+    assert refusal(folder, scalper)[0] == "missing file"
+
+
+@pytest.mark.parametrize("name", ["../v1/report.html", "/etc/passwd", "", "a\0b", ".hidden", "a..b", "x" * 200])
+def test_a_file_in_the_manifest_that_is_no_plain_name_is_refused(tmp_path: Path, scalper: Strategy, name: str) -> None:
+    assert refusal(vouched(tmp_path, scalper, {name: "0" * 64}), scalper)[0] == "file name"
+
+
+def test_a_file_that_leads_out_of_the_store_is_refused(tmp_path: Path, scalper: Strategy) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"told")
+    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
+    (folder / "report.html").unlink()
+    (folder / "report.html").symlink_to(tmp_path / "elsewhere")
+    assert refusal(folder, scalper)[0] == "file outside of the store"
+
+
+def test_a_manifest_nested_too_deep_is_refused(folder: Path, scalper: Strategy) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    text = (folder / MANIFEST_FILE).read_text().replace('"hyperparameters": {}', f'"hyperparameters": {{"x": {deep}}}')
+    (folder / MANIFEST_FILE).write_text(text)
+    assert refusal(folder, scalper)[0] == "manifest"
+
+
+# --- signatures ---------------------------------------------------------------------------------------------------
+
+
+def test_with_a_public_key_only_its_own_signature_over_these_bytes_is_good(
+    folder: Path, tmp_path: Path, scalper: Strategy
+) -> None:
+    store, manifest = folder.parent.parent, folder / MANIFEST_FILE
+    public, other = keygen(tmp_path / "key"), keygen(tmp_path / "other")
+    assert public != other
+
+    def refused(key: str = public) -> str:
+        with pytest.raises(ModelError) as caught:
+            load(store, scalper, public_key=key)
+        return caught.value.check
+
+    assert refused() == "signature"  # none
+    assert sign(folder, manifest.read_bytes(), tmp_path / "key") == public
+    assert load(store, scalper, public_key=public).version == "v1"
+    assert refused(other) == "signature"
+    manifest.write_bytes(manifest.read_bytes() + b"\n")  # the same content in other bytes
+    assert refused() == "signature"
+    load(store, scalper)  # without a key nobody is asked
+    for broken in (b"", b"no base64!", b"AAAA", b"A" * 1000):
+        (folder / SIGNATURE_FILE).write_bytes(broken)
+        assert refused() == "signature"
+    assert refused("AAAA") == "signature"
+
+
+def test_the_signature_is_what_openssl_makes_of_the_same_key(tmp_path: Path, folder: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the program openssl")
+    keygen(tmp_path / "key")
+    sign(folder, (folder / MANIFEST_FILE).read_bytes(), tmp_path / "key")
+    arguments = ["pkeyutl", "-sign", "-inkey", tmp_path / "key", "-rawin", "-in", folder / MANIFEST_FILE]
+    told = subprocess.run([openssl, *map(str, arguments)], capture_output=True, check=True, timeout=30).stdout
+    assert base64.b64decode((folder / SIGNATURE_FILE).read_bytes()) == told
+
+
+def test_a_private_key_is_for_its_owner_alone_and_never_told(tmp_path: Path, folder: Path) -> None:
+    key = tmp_path / "key"
+    keygen(key)
+    assert key.stat().st_mode & 0o777 == 0o600
+    secret = key.read_text().splitlines()[1]
+    with pytest.raises(KeyProblem, match="File exists"):
+        keygen(key)
+    key.chmod(0o644)
+    with pytest.raises(KeyProblem, match="mode 644") as caught:
+        sign(folder, b"", key)
+    assert secret not in str(caught.value)
+    for content in (b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", b"\0" * 5000):
+        key.write_bytes(content)
+        key.chmod(0o600)
+        with pytest.raises(KeyProblem, match="no Ed25519 private key"):
+            sign(folder, b"", key)
+    with pytest.raises(KeyProblem, match="cannot be read"):
+        sign(folder, b"", tmp_path / "none")
+
+
+# --- pointers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """Three folders, no pointer yet."""
+    for version in ("a", "b", "c"):
+        (tmp_path / "shelf" / version).mkdir(parents=True)
+    return tmp_path / "shelf"
+
+
+def told(shelf: Path, version: str, pointer: str = CURRENT, *, rollback: bool = False) -> None:
+    point(shelf, pointer, version, who="who", why="why", now_ns=7, rollback=rollback)
+
+
+def test_a_pointer_names_its_version_and_the_history_who_changed_it_and_why(shelf: Path) -> None:
+    told(shelf, "a")
+    told(shelf, "b", CANDIDATE)
+    told(shelf, "b")
+    told(shelf, "", CANDIDATE)
+    assert (shelf / CURRENT).read_text() == "b\n"
+    assert not (shelf / CANDIDATE).exists()
+    lines = [json.loads(line) for line in (shelf / PROMOTIONS_FILE).read_text().splitlines()]
+    whole = {"time_ns": 7, "who": "who", "why": "why"}
+    assert lines == [
+        {**whole, "pointer": "current", "from": "", "to": "a"},
+        {**whole, "pointer": "candidate", "from": "", "to": "b"},
+        {**whole, "pointer": "current", "from": "a", "to": "b"},
+        {**whole, "pointer": "candidate", "from": "b", "to": ""},
+    ]
+    assert sorted(path.name for path in shelf.iterdir()) == ["a", "b", "c", CURRENT, PROMOTIONS_FILE]
+
+
+def test_each_rollback_goes_one_version_further_back(shelf: Path) -> None:
+    for version in ("a", "b", "c"):
+        told(shelf, version)
+    assert before(shelf) == "b"
+    told(shelf, "b", rollback=True)
+    assert before(shelf) == "a"
+    told(shelf, "a", rollback=True)
+    with pytest.raises(ModelError, match="no version before 'a'"):
+        before(shelf)
+    told(shelf, "c")
+    assert before(shelf) == "a"
+
+
+def test_the_history_is_not_trusted_beyond_what_it_tells(shelf: Path) -> None:
+    with pytest.raises(ModelError, match="rollback"):
+        before(shelf)
+    told(shelf, "a")
+    told(shelf, "b")
+    with (shelf / PROMOTIONS_FILE).open("ab") as file:
+        file.write(b'{"time_ns": 7, "pointer": "curr\n\xff\n')  # torn
+    assert [change.after for change in changes(shelf)] == ["a", "b"]
+    assert before(shelf) == "a"
+    (shelf / CURRENT).write_text("c\n")  # by hand
+    with pytest.raises(ModelError, match="nothing that leads to 'c'"):
+        before(shelf)
+
+
+def test_a_change_that_was_written_down_and_not_made_is_no_step_back(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(shelf, "a")
+    told(shelf, "b")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            told(shelf, "c")
+    assert named(shelf, CURRENT) == "b"
+    assert not list(shelf.glob(".*"))
+    told(shelf, "c")
+    assert before(shelf) == "b"
+    told(shelf, "b", rollback=True)
+    assert before(shelf) == "a"
+
+
+@pytest.mark.parametrize("name", ["../a", "current", "candidate", "a\0", "x" * 101, ".", "d"])
+def test_a_pointer_is_set_to_nothing_but_a_version_of_the_shelf(shelf: Path, name: str) -> None:
+    with pytest.raises(ModelError):
+        told(shelf, name)
+    assert named(shelf, CURRENT) == ""
+    with pytest.raises(ModelError):
+        pointed(shelf, CURRENT)
+
+
+def test_a_pipe_in_place_of_a_pointer_is_not_waited_for(shelf: Path) -> None:
+    os.mkfifo(shelf / CURRENT)
+    assert named(shelf, CURRENT) == ""
+    with pytest.raises(ModelError, match="no plain file"):
+        pointed(shelf, CURRENT)
+
+
+def test_a_look_tells_when_a_versions_files_were_touched(folder: Path) -> None:
+    store = folder.parent.parent
+    first = sight(store, "option_scalper", CURRENT)
+    assert (first.version, first) == ("v1", sight(store, "option_scalper", "v1"))
+    (folder / SIGNATURE_FILE).write_text("x")
+    second = sight(store, "option_scalper", CURRENT)
+    assert second != first
+    (folder / MANIFEST_FILE).write_text("{}")
+    third = sight(store, "option_scalper", CURRENT)
+    assert third.manifest_digest not in ("", second.manifest_digest)
+    (folder / MANIFEST_FILE).unlink()
+    assert sight(store, "option_scalper", CURRENT).manifest_digest == ""
