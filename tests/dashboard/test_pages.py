@@ -295,8 +295,9 @@ def test_arrow_keys_and_space_walk_through_the_decisions(opened: Opener, told: T
     expect(page.locator("h1")).to_have_text(f"Decision {numbers[2]}")
     page.keyboard.press("ArrowLeft")
     expect(page.locator("h1")).to_have_text(f"Decision {numbers[1]}")
+    page.get_by_label("Speed").select_option("every 2 s")
     page.locator("h1").focus()
-    page.keyboard.press("Space")  # a decision each second
+    page.keyboard.press("Space")
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
     expect(page.locator("h1")).to_have_text(f"Decision {numbers[2]}")
     page.keyboard.press("Space")
@@ -336,6 +337,21 @@ def test_a_change_of_the_journal_and_a_restart_of_the_dashboard_reach_an_open_pa
     with dashboard(port, copy):
         expect(page.locator("#connection")).to_have_text("connected", timeout=20_000)
     page.close()
+
+
+def test_a_page_that_nobody_sees_asks_nothing(opened: Opener) -> None:
+    page = opened("risk", READY["risk"]).page
+    hide = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+    turn = hide + " document.dispatchEvent(new Event('visibilitychange')); }"
+    page.evaluate(turn, True)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/" in request.url else None)
+    page.evaluate("location.hash = '#/health'")
+    expect(page.locator("h1")).to_have_text("Health")
+    assert asked == []
+    page.evaluate(turn, False)
+    page.wait_for_selector(READY["health"])
+    assert {url.split("/api/")[1].split("?")[0] for url in asked} == {"health", "stream"}
 
 
 def changed(change: Callable[[Any], Any], states: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Page], None]:
