@@ -16,19 +16,33 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from pydantic import SecretStr
 
+from daemon.config import Credentials, Settings, load
 from daemon.core.effects import AskPolicy
-from daemon.core.events import Event, ModelVerified, PolicyAnswered, PolicyFailed, RunStarted, SessionScheduled
+from daemon.core.events import (
+    Event,
+    ModelPromoted,
+    ModelVerified,
+    PolicyAnswered,
+    PolicyFailed,
+    RunStarted,
+    SessionScheduled,
+)
 from daemon.core.records import DecisionRow
 from daemon.core.step import Step
+from daemon.live_start import Live, prepare_live
 from daemon.shell.engine import Engine
 from daemon.shell.intake import Intake
-from daemon.shell.journal import FILE, JournalReader, decode_event
+from daemon.shell.journal import FILE, Batch, Chain, JournalReader, decode_event
 from daemon.shell.model_pointer import CANDIDATE, CURRENT, point
+from daemon.shell.model_store import ModelError
+from daemon.shell.model_store import load as loaded
 from daemon.shell.operator.door import Door
 from daemon.shell.operator.lifecycle import Lifecycle
 from daemon.shell.operator.models import Models
 from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
+from daemon.shell.state_dir import open_state_dir
 from daemon.shell.writer import JournalWriter
 from strategies import regime_switcher
 from strategies.golden import golden_observations
@@ -377,6 +391,97 @@ def test_a_swap_begins_a_new_memory_and_a_candidate_keeps_its_own(tmp_path: Path
     assert len(said) == len(answers)
     assert run.engine.machine.state.shadow.hidden == said[-1].hidden != kept[-1]
     assert verified(tmp_path / "state").difference == ""
+
+
+# --- a start whose pointer is wrong -------------------------------------------------------------------------------
+
+
+def live_settings(store: Path, folder: Path, **given: object) -> Settings:
+    """A desk on the live feed that follows `current`; nothing is at its addresses."""
+    nowhere = {f"alpaca.{key}": "http://127.0.0.1:9" for key in ("trading_url", "data_url")} | {
+        f"alpaca.{key}": "ws://127.0.0.1:9" for key in ("stream_url", "trade_stream_url", "option_stream_url")
+    }
+    return load(None, {"paths.state_dir": folder, "paths.models_dir": store, **nowhere, **given})
+
+
+def heard(folder: Path, live: Live, *story: Event) -> None:
+    """Make the desk's journal, with these events of its last run."""
+    state_dir = open_state_dir(folder, live.meta(), "epoch00001")
+    batch, chain = Batch(), Chain(1, state_dir.journal.reader().chain_head())
+    batch.entries.extend(chain.entry(None, event, "[]") for event in story)
+    state_dir.journal.commit(batch)
+    state_dir.journal.close()
+    state_dir.close()
+
+
+KEYS = Credentials(api_key_id=SecretStr("a-key-id"), api_secret_key=SecretStr("a-secret-key"))
+
+
+@pytest.fixture
+def crooked(tmp_path: Path) -> Path:
+    """A store whose `current` names a damaged version; v0 and v1 are whole."""
+    store = tmp_path / "store"
+    publish(store, "v0", 0)
+    publish(store, "v1", 1)
+    publish(store, "broken", 2)
+    name(store, "v0")
+    return store
+
+
+def test_a_desk_with_a_journal_starts_with_what_answered_last_when_current_is_broken(
+    crooked: Path, tmp_path: Path
+) -> None:
+    settings = live_settings(crooked, tmp_path / "state")
+    live = prepare_live(settings, KEYS, dry_run=False)
+    assert (live.model.version, live.refused) == ("v0", "")
+    other = loaded(crooked, SCALPER, "v1")
+    started = ModelVerified(0, "v0", live.model.digest, promoted=False, feed="sip")
+    swapped = ModelPromoted(1, "v1", other.digest, promoted=False, feed="sip", previous="v0")
+    heard(tmp_path / "state", live, started, swapped)
+    assert prepare_live(settings, KEYS, dry_run=False).model.version == "v0"  # what current names comes first
+    name(crooked, "broken")
+    damage(crooked / "option_scalper" / "broken")
+    again = prepare_live(settings, KEYS, dry_run=False)
+    assert again.model.version == "v1"
+    assert again.refused.startswith("model refused, policy digest")
+    with pytest.raises(ModelError, match="policy digest"):
+        prepare_live(settings, KEYS, dry_run=True)
+    damage(crooked / "option_scalper" / "v1")
+    with pytest.raises(ModelError, match="broken"):
+        prepare_live(settings, KEYS, dry_run=False)
+
+
+def test_a_malicious_current_is_tried_in_a_child_before_a_desk_with_a_journal_takes_it(
+    crooked: Path, tmp_path: Path
+) -> None:
+    settings = live_settings(crooked, tmp_path / "state")
+    live = prepare_live(settings, KEYS, dry_run=False)
+    heard(tmp_path / "state", live, ModelVerified(0, "v0", live.model.digest, promoted=False, feed="sip"))
+    publish_malicious(crooked, "malicious", "an endless Loop")
+    name(crooked, "malicious")
+    again = prepare_live(settings, KEYS, dry_run=False)
+    assert again.model.version == "v0"
+    assert "graph operator" in again.refused
+
+
+def test_another_policy_under_the_name_that_answered_last_is_not_taken_for_it(crooked: Path, tmp_path: Path) -> None:
+    settings = live_settings(crooked, tmp_path / "state")
+    live = prepare_live(settings, KEYS, dry_run=False)
+    heard(tmp_path / "state", live, ModelVerified(0, "v0", "0" * 64, promoted=False, feed="sip"))
+    name(crooked, "broken")
+    damage(crooked / "option_scalper" / "broken")
+    with pytest.raises(ModelError, match="policy digest"):
+        prepare_live(settings, KEYS, dry_run=False)
+
+
+@pytest.mark.parametrize("journal", [b"", b"no database"])
+def test_a_fresh_desk_refuses_a_broken_current(crooked: Path, tmp_path: Path, journal: bytes) -> None:
+    damage(crooked / "option_scalper" / "v0")
+    if journal:
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / FILE).write_bytes(journal)
+    with pytest.raises(ModelError, match="policy digest"):
+        prepare_live(live_settings(crooked, tmp_path / "state"), KEYS, dry_run=False)
 
 
 def publish_walker(store: Path, version: str, seed: int) -> None:
