@@ -17,6 +17,7 @@ from onnx import AttributeProto, TensorProto
 from daemon.shell.model_pointer import ModelError
 
 BYTES_MAX = 64 * 2**20
+BYTES_BESIDE_MAX = 2 * 2**20  # of all that is no weight: nodes, names, texts, what no reader knows
 ELEMENTS_MAX = 16 * 2**20  # of one tensor
 ELEMENTS_SUM_MAX = 64 * 2**20  # of all tensors together
 GROWN_MAX = 2**20  # of a tensor that an operator makes out of little
@@ -83,6 +84,9 @@ def check_graph(data: bytes) -> None:
     _check_versions(model)
     _check_parts(model)
     weights = {tensor.name: _check_tensor(tensor) for tensor in model.graph.initializer}
+    held = sum(weights[tensor.name] * ITEM_BYTES[tensor.data_type] for tensor in model.graph.initializer)
+    if len(data) > 2 * held + BYTES_BESIDE_MAX:
+        raise _refused("size", f"the model has {len(data)} bytes and only {held} of weights: something else fills it")
     _check_nodes(model.graph.node)
     ports = {port.name: _check_port(port) for port in (*model.graph.input, *model.graph.output)}
     try:

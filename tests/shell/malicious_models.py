@@ -255,6 +255,11 @@ def old_operators() -> bytes:
     return _bytes(model)
 
 
+def stuffed(size: int = 60 * 2**20) -> bytes:
+    """A good policy beside so many bytes of text."""
+    return mlp(weights()) + _field(6, b"x" * size)  # ModelProto.doc_string
+
+
 def nested(depth: int = 30_000) -> bytes:
     """Graphs within attributes of nodes of graphs, thousands deep: each level is graph.node.attribute.g."""
     inside = b""

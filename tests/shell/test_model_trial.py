@@ -16,7 +16,7 @@ from daemon.shell.model_trial import Trial, try_model
 from strategies.option_scalper import OptionScalper
 from strategies.registry import strategy
 from tests.daily_models import VERSION, put_models
-from tests.shell.malicious_models import MALICIOUS
+from tests.shell.malicious_models import MALICIOUS, stuffed
 from tests.shell.test_policy import LAYERS, plain
 from tests.shell.tiny_models import manifest_of, mlp
 
@@ -52,6 +52,13 @@ def test_a_malicious_model_is_refused_in_the_child_and_the_parent_does_not_grow(
     after = resource.getrusage(resource.RUSAGE_SELF)
     assert (after.ru_maxrss - before.ru_maxrss) / 1024 < 64
     assert after.ru_utime - before.ru_utime < 1.0  # processor time of this process
+
+
+def test_sixty_mebibytes_are_refused_in_the_child_and_the_parent_holds_them_once() -> None:
+    model = of(stuffed())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert refusal(model).check == "graph size"
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 16
 
 
 def test_golden_answers_are_asked_for_in_the_child() -> None:
