@@ -214,3 +214,21 @@ def test_a_report_of_another_format_is_refused(good: Findings, tmp_path: Path) -
     content = json.loads((folder / "report.json").read_bytes())
     (folder / "report.json").write_text(json.dumps({**content, "format": 99}))
     assert "has format 99, expected 1" in _refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"report.html": "0" * 64}, "report.html has digest"),
+        ({"gone.html": "0" * 64}, "gone.html cannot be read"),
+        ({"../report.html": "0" * 64}, "expected plain names"),
+    ],
+)
+def test_a_version_with_a_file_that_the_manifest_does_not_vouch_for_is_not_promoted(
+    good: Findings, tmp_path: Path, files: dict[str, str], said: str
+) -> None:
+    folder = _version(tmp_path, good)
+    (folder / "report.html").write_bytes(b"told")
+    manifest = decode((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, files=files)))
+    assert said in _refused(folder)
