@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TARGET_MOST = 2048  # bytes of path and query
+HEAD_MOST = 16 * 1024  # bytes of all headers
 NAMES = ("localhost", "127.0.0.1", "[::1]")
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (
@@ -64,6 +65,8 @@ class Guard:
             return failed(405, "this page is only for reading: GET alone", allow="GET")
         if len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"") > TARGET_MOST:
             return failed(414, f"the address is longer than {TARGET_MOST} bytes")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_MOST:
+            return failed(431, f"the headers are longer than {HEAD_MOST} bytes")
         hosts, origins, sites = (_all(scope, name) for name in (b"host", b"origin", b"sec-fetch-site"))
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return failed(400, "this host name is not served: use http://127.0.0.1 and the port of the dashboard")

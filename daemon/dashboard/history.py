@@ -28,7 +28,6 @@ from strategies.registry import strategy as strategy_named
 ANCHORS_MOST = 64
 KEPT = 500  # observations
 FAILED_S = 5.0  # how long a failure is told before it is tried again
-ROWS_BEYOND = 1200  # what is stepped beyond the question, so that the decisions after it are at hand
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -125,21 +124,22 @@ class History:
         return machine, best
 
     def _step(self, reader: JournalReader, machine: Machine, after: int, decision: int, generation: int) -> None:
-        beyond = 0
+        """Step on to the question, and beyond it to the session's end: what is looked at next is mostly near."""
+        found, beyond = False, 0
         for entry in _entries(reader, after):
             if self._ending:
                 return
             if entry.kind == "SessionScheduled":
                 self._anchor(machine, entry.id - 1, generation)
             for question in _asked(machine, entry):
+                beyond += found
+                found = found or question.decision == decision
                 self._keep(question.decision, Found(question.observation), generation)
-            if machine.state.decision >= decision:
-                beyond += 1
-                if decision not in self._found:
-                    break
-                if beyond > ROWS_BEYOND or entry.kind == "SessionEnded":
-                    return
-        if decision not in self._found:
+            if found and (beyond >= KEPT // 2 or entry.kind == "SessionEnded"):
+                return
+            if not found and machine.state.decision >= decision:
+                break
+        if not found:
             self._keep(decision, Found(missing="the journal holds no question to the policy for it"), generation)
 
     def _anchor(self, machine: Machine, event_id: int, generation: int) -> None:

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from daemon.dashboard import api
 from daemon.dashboard.desks import Desk
-from daemon.dashboard.guard import Guard, failed
+from daemon.dashboard.guard import HEAD_MOST, Guard, failed
 from daemon.dashboard.history import History
 from daemon.dashboard.occlusion import Explainer
 from daemon.dashboard.views import Now
@@ -246,6 +246,7 @@ def listen(port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(WRITE_S * 2000))
     listening.bind(("127.0.0.1", port))
+    listening.listen(128)
     return listening
 
 
@@ -263,7 +264,7 @@ async def serve(dashboard: Dashboard, listening: socket.socket) -> None:
         proxy_headers=False,
         server_header=False,
         limit_concurrency=CONNECTIONS_MOST,
-        h11_max_incomplete_event_size=16 * 1024,
+        h11_max_incomplete_event_size=2 * HEAD_MOST,
         timeout_graceful_shutdown=3,
     )
     server = uvicorn.Server(config)

@@ -1,0 +1,170 @@
+"""Every answer of the API equals what the journal says in plain SQL, and a wrong question is refused in words."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.core.risk import OPTION_GATES
+from tests.dashboard.conftest import Played, Served, serving
+
+
+def test_the_state_now_is_the_journals_last_word(served: Served, played: Played) -> None:
+    now = served.json("/api/now")
+    last = played.sql("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")[0]
+    money = played.sql("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")[0]
+    assert (now["decision"], now["action"], now["outcome"]) == (last["decision"], last["action"], last["outcome"])
+    assert [share["value"] for share in now["probabilities"]] == json.loads(last["probabilities"])
+    assert now["confidence"] == max(share["value"] for share in now["probabilities"])
+    assert float(now["equity_usd"]) == pytest.approx(float(money["equity_usd"]), abs=0.005)
+    assert now["seq"] == played.sql("SELECT count(*) AS n FROM events WHERE seq IS NOT NULL")[0]["n"]
+    assert now["model"] == "fixture"
+    assert not now["running"]
+    assert "no daemon runs" in now["stale"]
+
+
+def test_the_gates_now_are_all_of_the_desks_kind_and_a_closed_session_denies(served: Served) -> None:
+    gates = {gate["name"]: gate for gate in served.json("/api/now")["gates"]}
+    assert list(gates) == [gate.name for gate in OPTION_GATES]
+    assert gates["halted"]["state"] == "passes"
+    assert gates["outside_session"]["state"] == "denies"
+    assert gates["wide_spread"]["state"] == gates["low_confidence"]["state"] == "unknown"
+
+
+def test_the_bars_of_a_session_are_those_of_the_tape(served: Served, played: Played) -> None:
+    price = served.json("/api/price")
+    assert len(price["sessions"]) == 5
+    assert price["session"] == price["sessions"][-1]
+    told = [row.split(",") for row in played.rows[-150:]]
+    assert [bar[1:] for bar in price["bars"]] == [[float(value) for value in row[2:]] for row in told]
+    assert [bar[0] for bar in price["bars"]] == [int(row[1]) / 1e9 for row in told]
+    earlier = served.json(f"/api/price?session={price['sessions'][0]}")
+    assert len(earlier["bars"]) == 86
+
+
+def test_each_fill_of_a_session_is_one_mark_with_its_decision(served: Served, played: Played) -> None:
+    marks = [mark for day in served.json("/api/price")["sessions"] for mark in _marks(served, day)]
+    fills = played.sql("SELECT * FROM fills JOIN orders USING (client_order_id) ORDER BY filled_ns, cumulative")
+    assert fills
+    assert [mark["time"] for mark in marks] == [fill["filled_ns"] / 1e9 for fill in fills]
+    assert [mark["kind"] for mark in marks] == [fill["purpose"] for fill in fills]
+    assert [mark["decision"] for mark in marks] == [int(fill["work"].split(".")[0]) for fill in fills]
+
+
+def _marks(served: Served, session: str) -> list[dict[str, Any]]:
+    marks: list[dict[str, Any]] = served.json(f"/api/price?session={session}")["marks"]
+    return marks
+
+
+def test_the_equity_has_each_recorded_point_and_its_drawdown(served: Served, played: Played) -> None:
+    course = served.json("/api/equity")
+    rows = played.sql("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    assert course["times"] == [row["time_ns"] / 1e9 for row in rows]
+    values = [float(row["equity_usd"]) for row in rows]
+    assert course["equity"] == values
+    expected = [1 - value / max(values[: place + 1]) for place, value in enumerate(values)]
+    assert course["drawdown"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_decisions_are_listed_newest_first_page_by_page(served: Served, played: Played) -> None:
+    rows = played.sql("SELECT decision, outcome FROM decisions ORDER BY decision DESC")
+    first = served.json("/api/decisions?limit=10")
+    assert [line["decision"] for line in first] == [row["decision"] for row in rows[:10]]
+    second = served.json(f"/api/decisions?limit=10&before={first[-1]['decision']}")
+    assert [line["decision"] for line in second] == [row["decision"] for row in rows[10:20]]
+    ordered = served.json("/api/decisions?limit=200&outcome=ordered")
+    assert [line["decision"] for line in ordered] == [r["decision"] for r in rows if r["outcome"] == "ordered"]
+
+
+def test_a_decision_has_its_orders_and_their_fills(served: Served, played: Played) -> None:
+    row = played.sql("SELECT * FROM decisions WHERE outcome = 'ordered' ORDER BY decision LIMIT 1")[0]
+    page = served.json(f"/api/decision/{row['decision']}")
+    orders = played.sql("SELECT * FROM orders WHERE work = ? ORDER BY submitted_ns", row["work"])
+    assert [order["client_order_id"] for order in page["orders"]] == [order["client_order_id"] for order in orders]
+    fills = played.sql(
+        "SELECT * FROM fills WHERE client_order_id = ? ORDER BY cumulative", orders[0]["client_order_id"]
+    )
+    assert page["orders"][0]["fills"] == [
+        [fill["filled_ns"] / 1e9, fill["quantity"], float(fill["price"]), float(fill["fees_usd"])] for fill in fills
+    ]
+    assert page["logits"] == json.loads(row["logits"])
+    assert {gate["name"]: gate["state"] == "denies" for gate in page["gates"]} == {
+        name: bool(reason) for name, reason in json.loads(row["gates"]).items()
+    }
+    assert page["next"] > row["decision"]
+
+
+def test_the_models_are_those_of_the_store_and_the_running_one_is_marked(served: Served) -> None:
+    page = served.json("/api/models")
+    assert [(line["version"], line["running"]) for line in page["versions"]] == [("fixture", True)]
+    assert page["store"] == "onnx_models/option_scalper"
+
+
+def test_denials_are_counted_by_gate(served: Served, played: Played) -> None:
+    expected: Counter[str] = Counter()
+    for row in played.sql("SELECT gates FROM decisions WHERE outcome = 'denied'"):
+        expected.update(name for name, reason in json.loads(row["gates"]).items() if reason)
+    assert dict(served.json("/api/risk")["denials"]) == dict(expected)
+
+
+def test_health_counts_the_newest_session_by_kind(served: Served, played: Played) -> None:
+    page = served.json("/api/health")
+    ends = played.sql("SELECT max(id) AS id FROM events WHERE kind = 'SessionScheduled'")[0]["id"]
+    rows = played.sql("SELECT kind, count(*) AS n FROM events WHERE id >= ? GROUP BY kind", ends)
+    assert dict(page["kinds"]) == {row["kind"]: row["n"] for row in rows}
+    assert page["code"] == page["own_code"]
+    assert page["events"] == played.sql("SELECT max(seq) AS n FROM events")[0]["n"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/api/decision/999999", 404),
+        ("/api/decision/-1", 400),
+        ("/api/decision/x", 400),
+        ("/api/decisions?limit=1000000", 400),
+        ("/api/decisions?outcome=won", 400),
+        ("/api/price?session=1999-01-01", 404),
+        ("/api/price?session=../x", 400),
+        ("/api/price?symbol=TSLA", 404),
+        ("/api/now?desk=nobody", 404),
+        ("/api/nothing", 404),
+    ],
+)
+def test_a_wrong_question_is_refused_with_words_and_without_paths(
+    served: Served, played: Played, path: str, status: int
+) -> None:
+    found, headers, body = served.ask(path)
+    assert (found, headers["content-type"]) == (status, "application/json")
+    assert list(json.loads(body)) == ["error"]
+    assert str(played.path.parent) not in body.decode()
+
+
+def test_the_stream_tells_the_state_at_once(served: Served) -> None:
+    with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)) as connection:
+        connection.request("GET", "/api/stream")
+        answer = connection.getresponse()
+        assert answer.getheader("content-type") == "text/event-stream; charset=utf-8"
+        lines = [answer.readline().decode().strip() for _ in range(4)]
+    assert lines[0].startswith("retry: ")
+    assert lines[2] == "event: now"
+    told, asked = json.loads(lines[3].removeprefix("data: ")), served.json("/api/now")
+    assert {**told, "read_at": 0} == {**asked, "read_at": 0}
+
+
+def test_a_desk_whose_journal_cannot_be_read_hides_no_other(played: Played, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "journal.sqlite").write_bytes(b"no database at all, but long enough to be looked at" * 100)
+    with serving(tmp_path / "missing", damaged, played.path) as dashboard:
+        lines = dashboard.json("/api/desks")
+        assert [bool(line["problem"]) for line in lines] == [True, True, False]
+        assert dashboard.json(f"/api/now?desk={lines[2]['name']}")["decision"] > 0
+        assert dashboard.json("/api/now")["stale"]
+        assert dashboard.ask("/api/equity")[0] == 503

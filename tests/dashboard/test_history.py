@@ -1,0 +1,114 @@
+"""The observation of any decision comes back exactly as the policy saw it, whichever is asked for first."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from daemon.dashboard import history as module
+from daemon.dashboard.desks import Desk
+from daemon.dashboard.history import Found, History
+from daemon.shell.journal import FILE
+from tests.dashboard.conftest import Played, Served
+from tests.shell.desk_run import execute
+
+
+@pytest.fixture
+def history(played: Played) -> Iterator[History]:
+    with ThreadPoolExecutor(1) as pool:
+        yield _history(played.path, pool)
+
+
+def _history(path: Path, pool: ThreadPoolExecutor) -> History:
+    desk = Desk("desk", path)
+    desk.look()
+    return History(desk, pool)
+
+
+def sought(history: History, decision: int) -> Found:
+    """Ask until it is found."""
+    for _ in range(1000):
+        found = history.find(decision)
+        if not found.pending:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"decision {decision} is pending for ever")
+
+
+def digits(found: Found) -> str:
+    """What the journal writes for an observation."""
+    assert found.observation is not None, found.missing
+    return hashlib.sha256(found.observation.data + found.observation.hidden).hexdigest()[:16]
+
+
+def journaled(played: Played) -> dict[int, str]:
+    """Each question's decision and the digits of its observation, from the events' effects."""
+    rows = played.sql("SELECT effects FROM events WHERE effects LIKE '%AskPolicy%'")
+    asked = [effect for row in rows for effect in json.loads(row["effects"]) if effect["type"] == "AskPolicy"]
+    return {effect["decision"]: effect["observation"] for effect in asked}
+
+
+def test_an_observation_is_the_one_whose_digest_the_journal_holds(history: History, played: Played) -> None:
+    expected = journaled(played)
+    numbers = sorted(expected)
+    for decision in (numbers[-1], numbers[0], numbers[len(numbers) // 2], numbers[1], numbers[-2]):
+        assert digits(sought(history, decision)) == expected[decision]
+
+
+def test_its_newest_row_is_the_one_of_the_read_model(history: History, played: Played) -> None:
+    row = played.sql("SELECT decision, row FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 1")[0]
+    found = sought(history, row["decision"])
+    assert found.observation is not None
+    assert found.observation.data[-len(row["row"]) :] == row["row"]
+
+
+def test_a_number_that_no_question_has_is_said_to_be_missing(history: History, played: Played) -> None:
+    rules = played.sql("SELECT decision FROM decisions WHERE kind = 'rule'")
+    for number in [row["decision"] for row in rules[:1]] + [10**6]:
+        assert "no question" in sought(history, number).missing
+
+
+def test_anchors_and_observations_stay_bounded(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANCHORS_MOST", 2)
+    monkeypatch.setattr(module, "KEPT", 20)
+    with ThreadPoolExecutor(1) as pool:
+        history = _history(played.path, pool)
+        expected = journaled(played)
+        for decision in sorted(expected)[::60]:
+            assert digits(sought(history, decision)) == expected[decision]
+        assert len(history._anchors) <= 2
+        assert len(history._found) <= 20
+
+
+def test_a_journal_that_other_code_wrote_is_missing_and_not_wrong(played: Played, tmp_path: Path) -> None:
+    copy = tmp_path / "desk"
+    copy.mkdir()
+    (copy / FILE).write_bytes((played.path / FILE).read_bytes())
+    execute(copy, "DELETE FROM snapshots")
+    execute(copy, 'UPDATE events SET effects = replace(effects, \'"observation":"\', \'"observation":"x\')')
+    decision = min(journaled(played))
+    with ThreadPoolExecutor(1) as pool:
+        found = sought(_history(copy, pool), decision)
+    assert found.observation is None
+    assert "its effects differ" in found.missing
+    assert str(tmp_path) not in found.missing
+
+
+def test_the_page_of_a_decision_shows_all_cells(served: Served, played: Played) -> None:
+    number = max(journaled(played))
+    for _ in range(500):
+        page = served.json(f"/api/decision/{number}")
+        if not page["pending"]:
+            break
+        time.sleep(0.01)
+    assert not page["pending"]
+    assert not page["missing"]
+    assert (len(page["rows"]), {len(row) for row in page["rows"]}, len(page["features"])) == (20, {23}, 23)
+    assert page["contribution"]["method"] == "occlusion"
+    assert (len(page["contribution"]["cells"]), len(page["contribution"]["features"])) == (20, 23)
