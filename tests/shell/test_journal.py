@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import sqlite3
+import stat
+import subprocess
+import sys
 from decimal import Decimal
 from pathlib import Path
 
@@ -281,3 +286,103 @@ def test_a_journal_made_before_there_were_shadows_gets_their_table_when_it_is_op
         (1, "v2", 2, 3, "HOLD", None, None, None, None, "")
     ]
     again.close()
+
+
+def form_of(path: Path) -> str:
+    """What the file's header says (SQLite's file format, 1.3, offset 18): 1 a rollback journal, 2 a write-ahead log."""
+    return {b"\1\1": "plain", b"\2\2": "log"}[path.read_bytes()[18:20]]
+
+
+def beside(path: Path) -> set[str]:
+    """What stands beside the journal."""
+    return {entry.name.removeprefix(path.name) for entry in path.parent.iterdir()} - {""}
+
+
+def test_a_closed_journal_is_one_plain_file_and_the_next_writer_begins_a_log_again(
+    journal: Journal, tmp_path: Path
+) -> None:
+    file, chain = tmp_path / FILE, Chain()
+    journal.commit(ticks(chain, 1, 3))
+    assert (form_of(file), beside(file)) == ("log", {"-wal", "-shm"})
+    journal.close()
+    assert (form_of(file), beside(file)) == ("plain", set())
+    again = Journal(file)
+    again.commit(ticks(chain, 4, 1))
+    assert (form_of(file), beside(file)) == ("log", {"-wal", "-shm"})
+    again.close()
+    assert (form_of(file), beside(file)) == ("plain", set())
+    assert [entry.seq for entry in JournalReader(file).entries()] == [1, 2, 3, 4]
+
+
+def test_a_reader_that_outlasts_the_closing_loses_nothing_and_may_go_on(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.shell.journal.SWITCH_S", 0.05)
+    file, chain = tmp_path / FILE, Chain()
+    journal.commit(ticks(chain, 1, 3))
+    reader = JournalReader(file)
+    assert reader.count() == 3
+    journal.close()
+    assert {"-wal", "-shm"} <= beside(file)
+    assert reader.count() == 3
+    again = Journal(file)
+    again.commit(ticks(chain, 4, 1))
+    assert reader.count() == 4
+    reader.close()
+    again.close()
+    assert (form_of(file), beside(file)) == ("plain", set())
+
+
+def test_a_process_that_dies_between_folding_and_the_plain_form_loses_nothing(journal: Journal, tmp_path: Path) -> None:
+    file, chain = tmp_path / FILE, Chain()
+    journal.commit(ticks(chain, 1, 5))
+    program = (
+        "import os, signal, sys; from pathlib import Path; from daemon.shell.journal import Batch, Journal, Snapshot\n"
+        "journal = Journal(Path(sys.argv[1])); batch = Batch(); batch.digests = [(5, 'd' * 64)]\n"
+        "batch.snapshots = [Snapshot(5, 5, 'c0de', 0, b'{}', b'', '', '')]; journal.commit(batch); journal.fold()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    journal.close()
+    repository = Path(__file__).resolve().parents[2]
+    ended = subprocess.run([sys.executable, "-c", program, str(file)], cwd=repository, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert form_of(file) == "log"
+    reader = JournalReader(file)
+    assert (reader.count(), reader.digests(), len(reader.snapshots())) == (5, {5: "d" * 64}, 1)
+    reader.close()
+    Journal(file).close()
+
+
+def test_a_writer_opens_beside_many_readers_and_they_see_what_it_writes(journal: Journal, tmp_path: Path) -> None:
+    file, chain = tmp_path / FILE, Chain()
+    journal.commit(ticks(chain, 1, 3))
+    journal.close()
+    readers = [JournalReader(file) for _ in range(20)]
+    assert {reader.count() for reader in readers} == {3}
+    writer = Journal(file)
+    writer.commit(ticks(chain, 4, 2))
+    assert {reader.count() for reader in readers} == {5}
+    for reader in readers:
+        reader.close()
+    writer.close()
+
+
+def test_a_reader_cannot_write_whoever_it_is(journal: Journal, tmp_path: Path) -> None:
+    journal.close()
+    reader = JournalReader(tmp_path / FILE)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.query("DELETE FROM meta")
+    reader.close()
+
+
+def test_log_and_index_may_be_read_by_whom_the_file_may_be(tmp_path: Path) -> None:
+    former = os.umask(0o027)
+    try:
+        journal = Journal.create(tmp_path / FILE, {"mode": "replay"})
+        os.umask(0o077)  # SQLite gives them the file's mode, whatever this is by then
+        journal.commit(ticks(Chain(), 1, 1))
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        assert modes == {FILE: 0o640, f"{FILE}-wal": 0o640, f"{FILE}-shm": 0o640}
+        journal.close()
+    finally:
+        os.umask(former)

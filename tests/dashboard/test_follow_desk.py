@@ -1,0 +1,172 @@
+"""A desk is followed to its exact state while its journal grows, is replaced, damaged, or missing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from daemon.core.events import Event
+from daemon.core.state import digest
+from daemon.dashboard.desks import Desk, named, process_of
+from daemon.dashboard.newest import Newest, read_on
+from daemon.dashboard.now import now_of, stale
+from daemon.shell.engine import Source
+from daemon.shell.journal import FILE, JournalReader
+from tests.dashboard.conftest import Played, serving
+from tests.shell import desk_run
+from tests.shell.desk_run import execute
+
+
+class Until:
+    """The tape's first `count` events."""
+
+    def __init__(self, tape: Source, count: int) -> None:
+        self._tape = tape
+        self._left = count
+
+    def poll(self) -> Event | None:
+        """The next one, while there are some left."""
+        self._left -= 1
+        return self._tape.poll() if self._left >= 0 else None
+
+    async def next(self) -> Event | None:
+        """The same: a tape has its events already."""
+        return self.poll()
+
+
+def until(count: int) -> Callable[[Source], Source]:
+    return lambda tape: Until(tape, count)
+
+
+def test_each_look_ends_at_the_engines_own_state(desk: desk_run.Desk, tmp_path: Path) -> None:
+    watched = Desk("desk", tmp_path)
+    for count in (200, 100, 1, 0, 10**6):
+        recorded = desk.run(tmp_path, source=until(count))
+        picture = watched.look()
+        assert not picture.problem
+        assert picture.caught_up
+        assert picture.state is not None
+        assert digest(picture.state) == recorded.digest
+        assert picture.generation == 1
+
+
+def test_between_two_looks_nobody_holds_the_journal(played: Played) -> None:
+    watched = Desk("desk", played.path)
+    watched.look()
+    held = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
+    assert (played.path / FILE).resolve() not in held
+
+
+def test_a_journal_that_was_replaced_is_followed_anew(desk: desk_run.Desk, tmp_path: Path) -> None:
+    watched = Desk("desk", tmp_path / "desk")
+    desk.run(tmp_path / "desk")
+    watched.look()
+    shutil.rmtree(tmp_path / "desk")
+    gone = watched.look()
+    assert "no journal here" in gone.problem
+    assert gone.state is not None  # what was known stays known
+    recorded = desk.run(tmp_path / "desk", source=until(150))
+    for _ in range(3):
+        picture = watched.look()
+    assert not picture.problem
+    assert picture.state is not None
+    assert digest(picture.state) == recorded.digest
+
+
+def test_a_journal_of_other_code_is_said_and_its_read_models_are_shown(played: Played, tmp_path: Path) -> None:
+    copy = tmp_path / "desk"
+    copy.mkdir()
+    shutil.copyfile(played.path / FILE, copy / FILE)
+    execute(copy, "DELETE FROM snapshots")
+    execute(copy, "UPDATE events SET hash = zeroblob(32) WHERE id = 1")
+    picture = Desk("desk", copy).look()
+    assert picture.problem
+    assert picture.readable
+    now = now_of(picture)
+    last = played.sql("SELECT * FROM decisions ORDER BY decision DESC LIMIT 1")[0]
+    assert (now.decision, now.action, now.stale) == (last["decision"], last["action"], picture.problem)
+
+
+def test_a_directory_without_a_daemon_has_no_process_and_its_lock_is_not_touched(tmp_path: Path) -> None:
+    assert process_of(tmp_path) == ""
+    (tmp_path / "lock").write_text("999999999")
+    assert process_of(tmp_path) == ""
+    (tmp_path / "lock").write_text("nonsense")
+    assert process_of(tmp_path) == ""
+    (tmp_path / "lock").write_text(str(os.getpid()))  # a number that belongs to another process by now
+    assert process_of(tmp_path) == ""
+
+
+def test_a_desk_that_is_run_is_live(desk: desk_run.Desk, tmp_path: Path) -> None:
+    state_dir = desk.fresh_state(tmp_path)
+    try:
+        picture = Desk("desk", tmp_path).look()
+        assert picture.process == str(os.getpid())
+        assert stale(picture) == ""
+    finally:
+        state_dir.journal.close()
+        state_dir.close()
+
+
+def test_two_desks_of_one_name_are_told_apart(played: Played, tmp_path: Path) -> None:
+    desks = named([played.path, played.path, tmp_path / "none"])
+    assert list(desks) == ["paper-1", "paper-1 (2)", "none"]
+
+
+def test_alarms_commands_and_swaps_are_read_once_and_kept(played: Played, tmp_path: Path) -> None:
+    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+    newest = played.sql("SELECT max(id) AS id FROM events")[0]["id"]
+    reader = JournalReader(tmp_path / FILE)
+    before = read_on(reader, Newest())
+    assert before.last_id == newest
+    rows = (
+        ("HaltRequested", '{"type":"HaltRequested","time_ns":2,"reason":"operator","detail":"<b>","who":"me"}'),
+        ("ModelPromoted", '{"type":"ModelPromoted","version":"v2","previous":"v1"}'),
+        ("CandidateRefused", '{"type":"CandidateRefused","version":"v3","reason":"digest"}'),
+    )
+    effects = '[{"type":"RaiseAlarm","name":"operator","detail":"<b>"}]'
+    for number, (kind, payload) in enumerate(rows, newest + 1):
+        values = (number, number, 5_000_000_000, kind, payload, effects if kind == "HaltRequested" else "[]")
+        execute(tmp_path, "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, x'')", *values)
+    after = read_on(reader, before)
+    reader.close()
+    assert [(line.time, line.name, line.detail) for line in after.commands[:1]] == [
+        (5.0, "halt", "operator: <b> (by me)")
+    ]
+    assert (after.alarms[0].name, after.alarms[0].detail) == ("operator", "<b>")
+    assert [(line.name, line.detail) for line in after.swaps[:2]] == [
+        ("refused", "v3: digest"),
+        ("promoted", "v2 in place of v1"),
+    ]
+    assert after.starts == before.starts
+
+
+def test_the_stream_tells_what_the_journal_got_since(desk: desk_run.Desk, tmp_path: Path) -> None:
+    desk.run(tmp_path, source=until(400))
+    with (
+        serving(tmp_path) as dashboard,
+        closing(http.client.HTTPConnection("127.0.0.1", dashboard.port, timeout=20)) as connection,
+    ):
+        connection.request("GET", "/api/stream")
+        answer = connection.getresponse()
+
+        def told() -> dict[str, object]:
+            while True:
+                line = answer.readline().decode()
+                if line.startswith("data: "):
+                    message: dict[str, object] = json.loads(line.removeprefix("data: "))
+                    return message
+
+        first = told()
+        recorded = desk.run(tmp_path)
+        assert recorded.failure is None
+        last = told()
+        while last["seq"] == first["seq"] or not last["session_ended"]:
+            last = told()
+    assert recorded.engine is not None
+    assert last["seq"] == recorded.engine.machine.state.seq

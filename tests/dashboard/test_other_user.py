@@ -1,0 +1,166 @@
+"""A real second user, who may only read, sees the whole desk: beside the daemon, after its stop, and after its death.
+
+The other user is a fork of this process that gave up its rights: it has imported all that it needs already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.core.state import digest
+from daemon.dashboard.desks import Desk
+from daemon.shell import journal as journal_module
+from daemon.shell.journal import FILE, Batch, Journal, JournalReader
+from tests.dashboard.conftest import Played
+from tests.shell.desk_run import REPOSITORY
+
+STRANGER, GROUP = 64_901, 64_902
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.fixture
+def state_dir(played: Played) -> Iterator[Path]:
+    """The played desk's directory as the unit makes it: 0750, files 0640, another group, below a folder for all."""
+    former = os.umask(0o027)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o750)
+        shutil.copyfile(played.path / FILE, folder / FILE)
+        (folder / "lock").write_text("")
+        for path in (folder, *folder.iterdir()):
+            shutil.chown(path, group=GROUP)
+        yield folder
+    finally:
+        os.umask(former)
+        shutil.rmtree(folder)
+
+
+def as_stranger(look: Callable[[], Any]) -> Any:
+    """What `look` returns (JSON) when a member of GROUP without any other right runs it."""
+    into, out = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([GROUP])
+            os.setresgid(GROUP, GROUP, GROUP)
+            os.setresuid(STRANGER, STRANGER, STRANGER)
+            os.write(out, json.dumps(look()).encode())
+            os._exit(0)
+        finally:  # whatever was raised: a fork never goes on with the tests
+            os.write(out, json.dumps(repr(sys.exc_info()[1])).encode())
+            os._exit(1)
+    os.close(out)
+    with os.fdopen(into, "rb") as pipe:
+        told = json.loads(pipe.read())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, told
+    return told
+
+
+def looked(path: Path) -> Callable[[], dict[str, Any]]:
+    """A look at the desk, as the dashboard takes it."""
+    desk = Desk("desk", path)
+
+    def look() -> dict[str, Any]:
+        picture = desk.look()
+        state = picture.state
+        seen = {"problem": picture.problem, "digest": digest(state) if state is not None else ""}
+        with desk.reader() as reader:
+            return {**seen, "decisions": reader.query("SELECT count(*) FROM decisions")[0][0], "uid": os.getuid()}
+
+    return look
+
+
+def expected(played: Played) -> dict[str, Any]:
+    """The same, seen by ourselves in the journal that nobody touched."""
+    return {**looked(played.path)(), "uid": STRANGER}
+
+
+def names(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir()} - {"lock"}
+
+
+def note(journal: Journal) -> None:
+    """One commit that changes nothing that is followed."""
+    batch = Batch()
+    batch.snapshots = journal.reader().snapshots()[-1:]
+    journal.commit(batch)
+
+
+def test_beside_a_running_daemon_and_after_its_stop(state_dir: Path, played: Played) -> None:
+    journal = Journal(state_dir / FILE)
+    note(journal)
+    assert names(state_dir) == {FILE, f"{FILE}-wal", f"{FILE}-shm"}
+    for name in names(state_dir):
+        assert stat.S_IMODE((state_dir / name).stat().st_mode) == 0o640, name
+        shutil.chown(state_dir / name, group=GROUP)
+    assert as_stranger(looked(state_dir)) == expected(played)
+    journal.close()
+    assert names(state_dir) == {FILE}
+    assert as_stranger(looked(state_dir)) == expected(played)
+    assert names(state_dir) == {FILE}
+
+
+def test_after_the_daemon_was_killed(state_dir: Path, played: Played) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from daemon.shell.journal import Batch, Journal\n"
+        "journal = Journal(Path(sys.argv[1])); batch = Batch(); batch.snapshots = journal.reader().snapshots()[-1:]\n"
+        "journal.commit(batch); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(state_dir / FILE)], cwd=REPOSITORY, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    for name in names(state_dir):
+        shutil.chown(state_dir / name, group=GROUP)
+    assert (state_dir / f"{FILE}-wal").stat().st_size > 0
+    assert as_stranger(looked(state_dir)) == expected(played)
+
+
+def test_after_a_stop_that_a_reader_outlasted(state_dir: Path, played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "SWITCH_S", 0.05)
+    journal = Journal(state_dir / FILE)
+    note(journal)
+    for name in names(state_dir):
+        shutil.chown(state_dir / name, group=GROUP)
+    reader = JournalReader(state_dir / FILE)
+    reader.meta()
+    journal.close()
+    assert f"{FILE}-shm" in names(state_dir)
+    assert as_stranger(looked(state_dir)) == expected(played)
+    reader.close()
+    assert as_stranger(looked(state_dir)) == expected(played)
+
+
+def test_nobody_can_write_by_a_readers_connection(state_dir: Path) -> None:
+    def write() -> str:
+        with closing(sqlite3.connect(state_dir / FILE)) as db:
+            try:
+                db.execute("DELETE FROM decisions")
+            except sqlite3.OperationalError as error:
+                return str(error)
+        return ""
+
+    assert as_stranger(write) == "attempt to write a readonly database"
+    reader = JournalReader(state_dir / FILE)  # as root, who may
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.query("DELETE FROM decisions")
+    reader.close()
+
+
+def test_who_is_not_in_the_group_sees_nothing(state_dir: Path) -> None:
+    state_dir.chmod(0o700)
+    told = as_stranger(lambda: Desk("desk", state_dir).look().problem)
+    assert "ermission" in told
