@@ -19,9 +19,10 @@ from decimal import Decimal
 from pathlib import Path
 
 from daemon.alpaca_parts import accesses
-from daemon.config import ADDRESSES, EXIT_CODE, Credentials, Settings
+from daemon.config import ADDRESSES, EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.core.state import as_daily
 from daemon.live_start import DRY_RUN, Live, clock_of, prepare_live
+from daemon.operator_side import broker_keys
 from daemon.shell.account_lock import AccountLock, Holder, lock_folder
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.lanes import account_lanes, market_lane
@@ -71,7 +72,7 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     mode = DRY_RUN if dry_run else settings.desk.account
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
     found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
-    found.append(_addresses(settings))
+    found += [_addresses(settings), *_operator(settings)]
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, _calendar(clock), *_state_dir(settings, live)]
     if not dry_run:
@@ -97,6 +98,23 @@ def _addresses(settings: Settings) -> Finding:
     return Finding("addresses", OK, told)
 
 
+def _operator(settings: Settings) -> list[Finding]:
+    """What commands, telemetry and alarms need on this host. No broker is asked: one that is down stops no trading."""
+    found, mqtt, command = [], settings.mqtt, settings.alarms.command
+    if mqtt.enabled:
+        try:
+            keys = broker_keys(settings)
+            taken = f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
+            missing = bool(mqtt.ca_file) and not Path(mqtt.ca_file).is_file()
+            told = f"; mqtt.ca_file {mqtt.ca_file} is no file: the broker cannot be trusted" if missing else ""
+            found.append(Finding("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{told}"))
+        except ConfigError as error:
+            found.append(Finding("mqtt", FAIL, str(error)))
+    if command and not os.access(command[0], os.X_OK):
+        found.append(Finding("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))
+    return found
+
+
 def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, Finding]:
     try:
         live = prepare_live(settings, keys, dry_run=dry_run)
@@ -113,6 +131,8 @@ def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Liv
         real = live.mode == "live"
         cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
         return live, Finding("model", FAIL if real else WARN, f"{told}; {' and '.join(problems)}{cure}")
+    if live.refused:
+        return live, Finding("model", WARN, f"{told}: it answered last and would go on, because {live.refused}")
     return live, Finding("model", OK, told)
 
 

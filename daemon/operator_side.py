@@ -101,6 +101,7 @@ class OperatorSide:
         self._observers: list[tuple[str, Observer]] = [("door", self.door.observe)]
         self._works: list[tuple[str, Work]] = []
         lifecycle = self._lifecycle(settings)
+        self._prepare = lifecycle.prepare if settings.policy.shadow else None
         self._observers.append(("models", lifecycle.observe))
         self._works.append(("models", lifecycle.run))
         side: list[tuple[str, Work]] = []
@@ -236,6 +237,11 @@ class OperatorSide:
 
     def _failed(self, name: str, problem: str) -> None:
         self._log("task_failed", task=name, problem=problem)
+
+    async def prepare(self) -> None:
+        """Let a candidate stand ready before the first event, so that a replay asks it from the first bar on."""
+        if self._prepare is not None:
+            await self._prepare()
 
     def start(self) -> None:
         """Begin what runs on a thread of its own, and hear what is logged."""

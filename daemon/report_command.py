@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sqlite3
 import sys
 from contextlib import closing
 from datetime import date
@@ -49,7 +47,7 @@ def add_to(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the summary and write the files. Returns 0. Raises JournalError; NotFound for what cannot be written."""
-    with closing(_reader(options.state_dir / FILE)) as reader:
+    with closing(JournalReader(options.state_dir / FILE)) as reader:
         day = read_day(reader, find_session(reader, options.day))
     page = options.html or options.state_dir / REPORTS / f"{day.session.date}.html"
     if options.json:
@@ -69,18 +67,6 @@ def _date(text: str) -> str:
         return date.fromisoformat(text).isoformat()
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; expected YYYY-MM-DD") from None
-
-
-def _reader(path: Path) -> JournalReader:
-    """The journal. In a folder that may only be read SQLite cannot share it with a writer: one that has none is read
-    as it lies there.
-    """
-    log = path.with_name(path.name + "-wal")
-    alone = path.exists() and not os.access(path.parent, os.W_OK) and (not log.exists() or not log.stat().st_size)
-    if not alone:
-        return JournalReader(path)
-    uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-    return JournalReader(path, sqlite3.connect(uri, uri=True, isolation_level=None))
 
 
 def _write(path: Path, text: str, option: str, *, new_folder: bool) -> None:

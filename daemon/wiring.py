@@ -312,6 +312,7 @@ async def _root(
 ) -> None:
     """The root task group: the engine may bring it down, what only watches may not."""
     engine, operator = session.engine, session.operator
+    await operator.prepare()
     operator.start()
     try:
         async with asyncio.TaskGroup() as group:

@@ -383,6 +383,28 @@ def test_a_model_that_is_not_promoted_fails_with_real_money(desk: Desk) -> None:
     assert desk.told["configuration"][1] == "desk paper-1, mode live: orders go to the live account"
 
 
+# --- the operator's side ------------------------------------------------------------------------------------------
+
+
+def test_commands_without_a_key_that_signs_them_fail(desk: Desk) -> None:
+    desk.check({"mqtt": {"enabled": True, "commands": True}}, code=2)
+    assert desk.verdicts("FAIL") == ["mqtt"]
+    assert "MQTT_COMMAND_KEYS" in desk.told["mqtt"][1]
+
+
+def test_a_broker_with_its_keys_is_told_by_their_names(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_COMMAND_KEYS", f"ops-laptop:{'5a' * 32}")
+    desk.check({"mqtt": {"enabled": True, "commands": True}}, code=0)
+    assert desk.told["mqtt"] == ("ok", "127.0.0.1:8883, commands signed by ops-laptop")
+
+
+def test_a_broker_that_nobody_vouches_for_and_an_alarm_program_that_is_missing_are_warnings(desk: Desk) -> None:
+    desk.check({"mqtt": {"enabled": True, "ca_file": "/no/ca.pem"}, "alarms": {"command": ["/no/notify"]}}, code=0)
+    assert {"mqtt", "alarms"} <= set(desk.verdicts("warn"))
+    assert "/no/ca.pem is no file" in desk.told["mqtt"][1]
+    assert "/no/notify cannot be run" in desk.told["alarms"][1]
+
+
 def made(path: Path, **meta: str) -> None:
     """A state directory as a daemon leaves it."""
     left = open_state_dir(path, {**META, **meta}, "epoch")

@@ -320,8 +320,8 @@ class Journal:
     def close(self) -> None:
         """Fold and close, and leave one plain file: whoever may only read cannot open a log's form without the log.
 
-        Where another reader stays longer than SWITCH_S the log and its index are left beside the file, readable as well;
-        the next opening goes on from there. Nothing is lost wherever this ends.
+        Where another reader stays longer than SWITCH_S the log and its index are left beside the file: readable as well,
+        and the next opening goes on from there. Nothing is lost wherever this ends.
         """
         self.fold()
         with contextlib.suppress(sqlite3.Error):

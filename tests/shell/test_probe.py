@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from daemon.config import Credentials, load
 from daemon.live import LiveDesk, prepare_live
+from daemon.operator_side import BrokerKeys
 from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import open_state_dir
 from daemon.shell.telemetry import Log
@@ -39,7 +40,7 @@ async def desk(folder: Path) -> AsyncIterator[LiveDesk]:
     machine = fresh_machine(live.strategy, identity_of(state_dir.meta), settings.trading())
     recovered = recover(state_dir.journal.reader(), machine, code_digest())
     writer = JournalWriter(state_dir.journal)
-    made = LiveDesk(live, Log("error", "json", io.StringIO()), state_dir, recovered, writer)
+    made = LiveDesk(live, Log("error", "json", io.StringIO()), state_dir, recovered, writer, BrokerKeys(None, {}))
     running = asyncio.create_task(made.engine.run([]))
     try:
         yield made
