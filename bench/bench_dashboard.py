@@ -61,7 +61,7 @@ def of_journal(state_dir: Path) -> dict[str, Any]:
 
 
 def following(state_dir: Path, folder: Path) -> dict[str, Any]:
-    """Catching up from the newest snapshot; a look that finds nothing new; a row stepped again, of the whole journal."""
+    """Catching up from the newest snapshot; a look that finds nothing new; the whole journal stepped again, by row."""
     desk, began = Desk("desk", state_dir), time.perf_counter()
     while not desk.look().caught_up:
         pass

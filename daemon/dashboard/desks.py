@@ -27,6 +27,7 @@ from strategies.registry import strategy as strategy_named
 
 ROWS_AT_ONCE = 2000
 LOOK_S = 1.0  # what a look steps at most before it is told; the next one goes on
+_BUGS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError)
 _TROUBLE = (JournalError, sqlite3.Error, OSError, ValueError, KeyError)
 
 
@@ -86,11 +87,13 @@ class Desk:
         began = time.perf_counter()
         follower, former = self._follower, self.picture
         until = began + LOOK_S
-        while True:
-            stepped = follower.advance(ROWS_AT_ONCE)
-            if follower.caught_up or not stepped or time.perf_counter() > until:
-                break
-        problem, caught_up = follower.problem, follower.caught_up
+        try:
+            while follower.advance(ROWS_AT_ONCE) and not follower.caught_up and time.perf_counter() < until:
+                pass
+            problem = follower.problem
+        except _BUGS as error:  # in the step, or a damage that looks like one: the other desks go on
+            problem = f"cannot be followed beyond event row {follower.last_id}: {type(error).__name__}"
+        caught_up = follower.caught_up
         follower.close()  # between two looks nobody holds the journal
         decision, newest, readable, unread = None, Newest(), False, ""
         same = follower.generation == former.generation

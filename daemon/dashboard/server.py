@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -85,7 +86,10 @@ class Channel:
     async def keep_looking(self) -> None:
         """Follow the journal: closely while a page is told, now and then while none is."""
         while True:
-            await self.fresh()
+            look = asyncio.ensure_future(self.fresh())
+            await asyncio.wait({look})
+            if not look.cancelled() and look.exception() is not None:  # a bug: said, and the next look may go well
+                sys.stderr.write(f"rltrader-dashboard: a look at {self.desk.name!r} failed: {look.exception()!r}\n")
             behind = not self.desk.picture.caught_up and not self.desk.picture.problem
             await asyncio.sleep(BETWEEN_S if self.clients or behind else IDLE_S)
 
@@ -274,4 +278,4 @@ async def serve(dashboard: Dashboard, listening: socket.socket) -> None:
 
 def names(desks: Sequence[Desk]) -> str:
     """The desks in words, for the first line of the log."""
-    return ", ".join(desk.name for desk in desks)
+    return ", ".join(desk.name if desk.name.isprintable() else ascii(desk.name) for desk in desks)

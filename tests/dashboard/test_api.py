@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 from collections import Counter
@@ -10,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from daemon.core.limits import Risk
 from daemon.core.risk import OPTION_GATES
+from daemon.core.state import Pause
+from daemon.dashboard.desks import Desk
+from daemon.dashboard.risk import gates_now
 from tests.dashboard.conftest import Played, Served, serving
 
 
@@ -35,6 +41,36 @@ def test_the_gates_now_are_all_of_the_desks_kind_and_a_closed_session_denies(ser
     assert gates["halted"]["state"] == "passes"
     assert gates["outside_session"]["state"] == "denies"
     assert gates["wide_spread"]["state"] == gates["low_confidence"]["state"] == "unknown"
+
+
+def test_a_gate_that_ends_by_itself_says_when(played: Played) -> None:
+    state = Desk("desk", played.path).look().state
+    assert state is not None
+    session = state.session.session
+    assert session is not None
+    now = session.open_ns + 3600 * 10**9
+    risk = replace(
+        state.risk,
+        last_loss_ns=now - 10 * 10**9,
+        last_trade_ns=now - 400 * 10**9,
+        pause=Pause("operator", now + 60 * 10**9),
+        order_times=(now - 30 * 10**9, now - 20 * 10**9),
+    )
+    limits = Risk(orders_per_minute=2, no_trade_windows=("10:00-10:45",))  # an hour after the open it is 10:30
+    state = replace(
+        state,
+        now_ns=now,
+        risk=risk,
+        session=replace(state.session, ended=False),
+        trading=dataclasses.replace(state.trading, risk=limits),
+    )
+    denied = {gate.name: gate.ends for gate in gates_now(state) if gate.state == "denies" and gate.ends}
+    assert denied == {
+        "cooldown_loss": now / 1e9 - 10 + 300,  # the default's 300 s after a loss
+        "paused": now / 1e9 + 60,
+        "orders_per_minute": now / 1e9 - 30 + 60,
+        "no_trade_window": now / 1e9 + 15 * 60,
+    }
 
 
 def test_the_bars_of_a_session_are_those_of_the_tape(served: Served, played: Played) -> None:
