@@ -157,8 +157,14 @@ class MqttSide:
         except asyncio.CancelledError:
             with contextlib.suppress(MqttError, TimeoutError):
                 async with asyncio.timeout(GOODBYE_S):
-                    await self._publish(client, "status", self._offline())
+                    await self._goodbye(client)
             raise
+
+    async def _goodbye(self, client: Client) -> None:
+        """The desk is offline, and what became of all its messages: nobody puts any more, so these figures are exact."""
+        telemetry = telemetry_of(self._outbox.counts(), self.reconnects, self._settings.desk)
+        for topic, payload, qos in (("status", self._offline(), 1), ("telemetry", self._encode(telemetry), 0)):
+            await client.publish(self._settings.topic(topic), payload, qos=qos, retain=True, properties=_LASTING)
 
     async def _subscribed(self, client: Client) -> bool:
         """Listen for commands; False where the broker does not let us."""
