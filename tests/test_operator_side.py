@@ -16,16 +16,22 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from daemon import ctl
+from daemon.core.events import BarClosed, Event
+from daemon.shell.engine import Source
+from daemon.shell.journal import FILE, JournalError, JournalReader
+from daemon.shell.model_pointer import CURRENT
 from daemon.shell.operator.control_client import Request, ask
 from tests.dashboard.conftest import serving
-from tests.shell.desk_run import chained, command, environment, read_models, tape_rows, write_tape
+from tests.shell.desk_run import Desk, chained, command, environment, read_models, table, tape_rows, write_tape
 from tests.shell.operator.mosquitto import BINARY, PASSWD, Mosquitto, free_port, prepared
+from tests.test_model_swaps import KIND, MODEL, alarms, damage, events, name, publish, publish_malicious
 
 LIMIT_S = 60.0
 LOOK_S = 0.02
@@ -166,13 +172,17 @@ def begin_killing(broker: Mosquitto, desk: Process) -> threading.Thread:
 
     def kill() -> None:
         for times in (1, 2):
-            until(lambda: len(desk.told("mqtt_up")) >= times, "the broker is reached")
+            until(partial(_told, desk, "mqtt_up", times), "the broker is reached")
             _gone_for_a_moment(broker)
         _gone_for_a_moment(broker)
 
     thread = threading.Thread(target=kill)
     thread.start()
     return thread
+
+
+def _told(desk: Process, event: str, times: int) -> bool:
+    return len(desk.told(event)) >= times
 
 
 def _gone_for_a_moment(broker: Mosquitto) -> None:
@@ -242,3 +252,87 @@ def test_whatever_breaks_beside_the_desk_it_ends_as_if_it_had_been_alone(
     assert telemetry["refused"] == 0
     assert telemetry["reconnects"] == 2
     print(f"{telemetry}, RSS {max(plain.rss_kib)} KiB alone, {max(desk.rss_kib)} beside all this")
+
+
+# --- models under a running process -------------------------------------------------------------------------------
+
+STUBS_AND_40 = 3 * 86 + 40  # bars after which the fixture's session is under way and its observations are whole
+SWAP_SPEED = 500  # a bar each 0.12 s
+
+
+class Beginning:
+    """The events of a tape up to its bar number `bars`."""
+
+    def __init__(self, tape: Source, bars: int) -> None:
+        self._tape, self._left = tape, bars
+
+    def poll(self) -> Event | None:
+        event = self._tape.poll() if self._left else None
+        self._left -= isinstance(event, BarClosed)
+        return event
+
+    async def next(self) -> Event | None:
+        return self.poll()
+
+
+def _answers(state_dir: Path, model: str) -> bool:
+    """Whether the newest decision that a model made is this one's; no where the journal cannot be read this moment."""
+    with contextlib.suppress(JournalError):
+        reader = JournalReader(state_dir / FILE)
+        try:
+            rows = reader.query("SELECT model FROM decisions WHERE kind = 'policy' ORDER BY decision DESC LIMIT 1")
+            return [row["model"] for row in rows] == [model]
+        finally:
+            reader.close()
+    return False
+
+
+def _refused(state_dir: Path, version: str) -> bool:
+    """Whether the journal says that this candidate was refused."""
+    with contextlib.suppress(JournalError):
+        return version in [event.version for event in events(state_dir, "CandidateRefused")]
+    return False
+
+
+def test_ten_promotions_under_a_running_daemon_miss_no_bar_and_two_broken_ones_change_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, state_dir = tmp_path / "store", tmp_path / "state"
+    for number in range(9):
+        publish(store, f"v{number}", number)
+    damage(publish(store, "damaged", 50))
+    publish_malicious(store, "malicious", "an endless Loop")
+    name(store, "v0")
+    swaps = ["v1", "v2", "v3", "damaged", "v4", "v5", "malicious", "v6", "v7", "v8"]
+    tape = write_tape(tmp_path / "tape.csv", tape_rows(1, 390))
+    settings = {"RLTRADER_PATHS__MODELS_DIR": str(store), "RLTRADER_POLICY__VERSION": CURRENT}
+    before = Desk(tape, paths__models_dir=store, policy__version=CURRENT)
+    assert before.run(state_dir, source=lambda bars: Beginning(bars, STUBS_AND_40)).failure is None
+    model = "v0"
+    paced = ("--speed", str(SWAP_SPEED))
+    with rltraderd(tmp_path / "first", tape, state_dir, *paced, RLTRADER_POLICY__POLL_S="1", **settings) as desk:
+        until(lambda: bool(desk.told("control_listening")), "it takes commands")
+        for version in swaps:
+            promoted = ctl.main(["models", "promote", version, "--models-dir", str(store), "--reason", "a test"])
+            if version in ("damaged", "malicious"):
+                assert promoted == 1
+                name(store, version)  # what the command refuses is written by hand
+                until(partial(_refused, state_dir, version), f"{version} is refused")
+            else:
+                assert promoted == 0
+                model = version
+            if version not in ("v1", "damaged"):  # these are noticed by themselves
+                assert ctl.main(["reload", "--state-dir", str(state_dir), "--reason", "now"]) == 0
+            until(partial(_answers, state_dir, model), f"{model} answers")
+        desk.running.send_signal(signal.SIGTERM)
+        desk.end()
+    with rltraderd(tmp_path / "second", tape, state_dir, **settings) as desk:
+        assert desk.end()["bars"] == len(tape.read_text().splitlines()) - 1
+    rows = [row for row in table(state_dir, "decisions") if row[KIND] == "policy"]
+    assert list(dict.fromkeys(row[MODEL] for row in rows)) == [f"v{number}" for number in range(9)]
+    assert [row[MODEL] for row in rows] == sorted(row[MODEL] for row in rows)  # none answered again
+    told = [(event.previous, event.version) for event in events(state_dir, "ModelPromoted")]
+    assert told == [(f"v{number}", f"v{number + 1}") for number in range(8)]
+    assert [event.version for event in events(state_dir, "CandidateRefused")] == ["damaged", "malicious"]
+    assert alarms(state_dir).count("candidate_refused") == 2
+    assert verified(state_dir, capsys)

@@ -161,7 +161,7 @@ class MqttSide:
             raise
 
     async def _goodbye(self, client: Client) -> None:
-        """The desk is offline, and what became of all its messages: nobody puts any more, so these figures are exact."""
+        """The desk is offline, and what became of all its messages: nobody puts any more, so they add up."""
         telemetry = telemetry_of(self._outbox.counts(), self.reconnects, self._settings.desk)
         for topic, payload, qos in (("status", self._offline(), 1), ("telemetry", self._encode(telemetry), 0)):
             await client.publish(self._settings.topic(topic), payload, qos=qos, retain=True, properties=_LASTING)
