@@ -85,9 +85,10 @@ def test_the_unit_is_exposed_by_no_more_than_its_work_needs(installed: Path, uni
 
 
 @needs_systemd
-def test_systemd_accepts_the_unit_with_the_drop_in_for_a_gpu(installed: Path) -> None:
-    shutil.copytree(SYSTEMD, installed / f"{DAEMON}.d", ignore=shutil.ignore_patterns("*.service", "README.md", "re*"))
-    assert [path.name for path in (installed / f"{DAEMON}.d").glob("*.conf")] == ["gpu.conf"]
+@pytest.mark.parametrize("drop_in", ["gpu.conf", "mqtt.conf"])
+def test_systemd_accepts_the_unit_with_a_drop_in(installed: Path, drop_in: str) -> None:
+    (installed / f"{DAEMON}.d").mkdir()
+    shutil.copy(SYSTEMD / drop_in, installed / f"{DAEMON}.d")
     told = analyze("verify", "--man=no", str(installed / DAEMON))
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
 

@@ -196,6 +196,7 @@ def archive(journal: Path, date: str, keep: int) -> Path | None:
         closing(sqlite3.connect(part)) as copy,
     ):
         source.backup(copy)  # in one go: in parts it would begin anew at each commit, and in WAL mode nobody waits
+        copy.execute("PRAGMA journal_mode = DELETE")  # one plain file: whoever may only read can open it
     for old in sorted(folder.glob("*.sqlite"))[:-keep]:
         old.unlink()
     return path
