@@ -62,7 +62,9 @@ def found(root: Path) -> list[Path]:
             f"{root}: cannot be read: {error.strerror}: run it as root or as the desks' user"
         ) from error
     if not folders:
-        raise StateDirError(f"{root}: no desk has a journal here: name one with --state-dir, or their parent folder")
+        raise StateDirError(
+            f"{root}: no desk has a journal here: name one with --state-dir, or their parent folder with --desks"
+        )
     return sorted(folders)
 
 

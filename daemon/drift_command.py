@@ -63,6 +63,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     console.print(_table(drift))
     if drift.decisions < USUAL.least:
         console.print(f"fewer than {USUAL.least} decisions: by the default settings nothing is alarmed on yet")
+    elif drift.actions.beyond(USUAL.action_psi_max) or any(f.beyond(USUAL.feature_psi_max) for f in drift.features):
+        console.print("BEYOND: further away than chance and than any such span of the training (docs/MODELS.md, Drift)")
     return 0
 
 
@@ -87,7 +89,7 @@ def _manifest(journal: Path, models_dir: Path) -> Manifest:
 
 def _table(drift: Drift) -> Table:
     limits = Limits(USUAL.window, USUAL.least, USUAL.feature_psi_max, USUAL.action_psi_max)
-    table = Table("feature", "index", "by chance", "in training", "")
+    table = Table("feature", "index", "by chance", "in training", "verdict")
     for found in drift.features:
         table.add_row(*_line(found, limits.feature_psi_max))
     table.add_section()
@@ -102,5 +104,5 @@ def _line(found: Found, limit: float) -> tuple[str, str, str, str, str]:
         word = "BEYOND"
     else:
         word = "within what training saw" if found.psi > limit else ""
-    told = f"{found.in_training:.4f}" if found.in_training else "-"
+    told = f"{found.in_training:.4f}" if found.in_training else "–"
     return found.name, f"{found.psi:.4f}", f"{found.by_chance:.4f}", told, word

@@ -66,7 +66,8 @@ _CHANGES = frozenset({"promote", "candidate", "rollback"})
 def add_to(commands: Any) -> None:
     """Add `models` to rltraderctl's command line: `commands` is what `add_subparsers` returned."""
     text = "the model store: list, check, promote, roll back, sign"
-    words = commands.add_parser("models", help=text, description=text).add_subparsers(dest="word", required=True)
+    made = commands.add_parser("models", help=text, description=text)
+    words = made.add_subparsers(dest="word", required=True, metavar="COMMAND")
     for word, said in WORDS.items():
         made = words.add_parser(word, help=said, description=said)
         if word == "keygen":
@@ -274,13 +275,19 @@ def _name(
             _check_promoted(desk, model)
         version = model.version
     change = point(desk.shelf, pointer, version, who=who, why=why, now_ns=Clock.real().now_ns(), rollback=rollback)
-    console.print(
-        f"{pointer}: {change.before or 'none'} -> {change.after or 'none'}; a running daemon follows within "
-        f"policy.poll_s ({desk.settings.policy.poll_s} s), or at once by rltraderctl reload",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    told = f"{pointer}: {change.before or 'none'} -> {change.after or 'none'}"
+    if change.before == change.after:
+        told += ", as before"
+    elif pointer == CANDIDATE and version == named(desk.shelf, CURRENT):
+        told += "; it answers as current already, and is not asked twice"
+    elif pointer == CANDIDATE and version and desk.settings.policy.shadow != CANDIDATE:
+        told += '; a desk asks it where its configuration says policy.shadow = "candidate"'
+    else:
+        told += (
+            f"; a running daemon follows within policy.poll_s ({desk.settings.policy.poll_s} s), or at once by "
+            "rltraderctl reload"
+        )
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

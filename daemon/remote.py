@@ -127,7 +127,10 @@ def _key(options: argparse.Namespace, from_environment: str) -> tuple[str, Key]:
     except KeyRefused as error:
         raise ConfigError(f"{origin}: {error}") from None
     if not keys:
-        raise ConfigError(f"{origin} has no key: expected name:hex, as the desk's MQTT_COMMAND_KEYS: give --key-file")
+        raise ConfigError(
+            f"{origin} holds no key to sign with: expected a line name:hex that the desk has too: give --key-file, "
+            f"or set MQTT_COMMAND_KEYS"
+        )
     if options.key is None and len(keys) > 1:
         raise ConfigError(f"{origin} has {len(keys)} keys: expected --key with one of {', '.join(keys)}")
     name = options.key if options.key is not None else next(iter(keys))
@@ -146,5 +149,5 @@ def _show(answer: ResponseMessage, route: Route, name: str, console: Console) ->
     if status is not None:
         trading = f"halted ({status.halt})" if status.halt else f"paused ({status.pause})" if status.pause else "trades"
         held = ", ".join(f"{holding.quantity} {holding.symbol}" for holding in status.positions) or "nothing"
-        console.print(f"{trading}; holds {held}; {status.orders} orders work; equity {status.equity_usd} USD")
+        console.print(f"{trading}; holds {held}; {status.orders} orders at work; equity {status.equity_usd} USD")
     return 0

@@ -481,7 +481,7 @@ async def test_the_command_line_halts_a_desk_and_says_what_it_is(
         code, text = await asyncio.to_thread(_remote, remote_files, *halt)
         assert code == 0
         assert f"paper-1: halt journaled as event {made.work.door.state.seq}" in text
-        assert "halted (operator: a drill (by mqtt/ops-laptop)); holds nothing; 0 orders work" in text
+        assert "halted (operator: a drill (by mqtt/ops-laptop)); holds nothing; 0 orders at work" in text
         assert [event.who for event in made.events if isinstance(event, HaltRequested)] == ["mqtt/ops-laptop"]
 
 

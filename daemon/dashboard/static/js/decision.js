@@ -211,10 +211,18 @@ function target(text) {
   }
   if (told === null || typeof told !== "object") return el("p", {}, String(told));
   const flat = (value) => (value !== null && typeof value === "object" ? Object.values(value).join(" ") : String(value));
+  if (typeof told.percent === "number") return contracts(told);
   if (!Array.isArray(told)) return figures(Object.entries(told).map(([name, value]) => [words(name), flat(value)]), "figures small");
   if (!told.length) return el("p", {}, "Nothing is to change.");
   const list = el("ul", { class: "plain-list inline" }, told.map((leg) => el("li", {}, flat(leg))));
   return told.length > 6 ? more("legs", `Shares to hold of ${count(told.length, "symbol")}`, list) : list;
+}
+
+// Of a desk of options: which side, and how much of it (strategies/contract.py, Target).
+function contracts({ side, percent, keep }) {
+  if (keep) return el("p", {}, "Nothing is to change.");
+  if (!side || !percent) return el("p", {}, "Hold nothing.");
+  return el("p", {}, `Hold ${side > 0 ? "calls" : "puts"}: ${percent} % of the full size when flat, else of what is held.`);
 }
 
 function order(line) {
@@ -264,7 +272,7 @@ function contributions(told) {
       el("b", {}, continuous(told.probabilities) ? found.of : words(found.of)),
       " is then. Right: the input spoke for it, left: against it. It says what this answer hung on, not why the market moves.",
     ),
-    el("h3", {}, "A feature's whole column at once"),
+    el("h3", {}, told.rows.length > 1 ? "A feature's whole column at once" : "One input at a time"),
     leaning(found.features.map((value, index) => [told.features[index] ?? `input ${index}`, value])),
   ];
 }

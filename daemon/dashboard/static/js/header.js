@@ -84,11 +84,11 @@ export function header({ choose }) {
     const box = find("desk");
     box.replaceChildren();
     if (desks.length > 1) {
-      box.append(chooser("Desk", desks.map(({ name, problem }) => [name, problem ? `${name} (unreadable)` : name]), line.name, choose));
+      box.append(chooser("Desk", desks.map((one) => [one.name, called(one)]), line.name, choose));
     } else {
       box.append(el("strong", { class: "desk-name" }, line?.name ?? ""));
     }
-    if (line && line.strategy !== line.name) box.append(el("span", { class: "muted" }, ` ${words(line.strategy)}`));
+    if (desks.length === 1 && line && line.strategy !== line.name) box.append(el("span", { class: "muted" }, ` ${words(line.strategy)}`));
     find("mode").textContent = words(line?.mode);
     find("clock").textContent = line?.problem || "no event yet";
     find("banner").replaceChildren();
@@ -104,6 +104,12 @@ export function header({ choose }) {
   }
 
   return { show, connection, desk, page };
+}
+
+// Desks may have the same name: the strategy tells them apart.
+function called({ name, strategy, problem }) {
+  if (problem) return `${name} (unreadable)`;
+  return strategy && strategy !== name ? `${name} · ${words(strategy)}` : name;
 }
 
 function theme() {

@@ -122,7 +122,7 @@ export function mount(main, { desk, address, go }) {
       figures([
         ["Equity", usd(now.equity_usd)],
         ["Since the session's start", usd(now.day_usd, { sign: true })],
-        ["Drawdown", percent(now.drawdown, 2), "from the highest equity"],
+        ["Drawdown", percent(now.drawdown, 2), "from the highest equity since the last resume"],
         ["Cash", usd(now.cash_usd)],
         ["Realised", usd(now.realized_usd, { sign: true }), "since the journal began"],
       ]),
