@@ -151,7 +151,7 @@ class MqttSide:
         listens = self._listens and await self._subscribed(client)
         self._reason = ""
         self._log("mqtt_up", broker=str(self._settings.broker), commands=listens)
-        works = (self._tell(client), self._beat(client), self._listen(client))
+        works = (self._publish_all(client), self._beat(client), self._listen(client))
         try:
             await _first_failure(works)
         except asyncio.CancelledError:
@@ -196,7 +196,7 @@ class MqttSide:
             await self._publish(client, "telemetry", self._encode(telemetry))
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _tell(self, client: Client) -> NoReturn:
+    async def _publish_all(self, client: Client) -> NoReturn:
         """Publish what the outbox gives; at most `INFLIGHT_MOST` wait for their confirmation."""
         window = asyncio.Semaphore(INFLIGHT_MOST // 2)  # the other half is for answers and the heartbeat
         async with asyncio.TaskGroup() as confirmations:
