@@ -223,14 +223,17 @@ def _check_sizes(model: onnx.ModelProto, known: dict[str, int]) -> None:
     """Every tensor that a run would make has a size that can be told before, and is small. Changes `model`."""
     graph = model.graph
     del graph.value_info[:]  # the model's own word on the sizes of its insides
-    for port in (*graph.input, *graph.output):
+    for port in graph.input:
         port.type.tensor_type.shape.dim[0].dim_value = 1
+    declared = {port.name for port in graph.output}
+    for port in graph.output:
+        port.type.tensor_type.ClearField("shape")  # nor on its outputs: they are told like any other tensor
     try:
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise _refused("shapes", f"sizes cannot be told ({_short(error)})") from None
-    told = {value.name: value.type.tensor_type for value in inferred.graph.value_info}
-    sizes = dict(known)
+    told = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
+    sizes = {name: size for name, size in known.items() if name not in declared}
     for node in graph.node:
         for output in filter(None, node.output):
             if output not in sizes:
@@ -243,12 +246,14 @@ def _check_sizes(model: onnx.ModelProto, known: dict[str, int]) -> None:
 
 
 def _made(node: onnx.NodeProto, output: str, told: Any, sizes: dict[str, int]) -> int:
-    """Elements of a tensor that the node makes."""
+    """Elements, at most, of a tensor that the node makes."""
     dims = None if told is None or not told.HasField("shape") else told.shape.dim
     if dims is not None and all(dim.HasField("dim_value") for dim in dims):
         return _elements([dim.dim_value for dim in dims], _short(output))
     if node.op_type in KEEPS_COUNT and node.input and node.input[0] in sizes:
         return sizes[node.input[0]]
+    if node.op_type == "Gather" and all(name in sizes for name in node.input):
+        return _elements([sizes[name] for name in node.input], _short(output))  # each index picks a part of the data
     raise _refused("shapes", f"the size of {_short(output)}, made by {node.op_type}, cannot be told before it runs")
 
 

@@ -132,6 +132,21 @@ def size_from_the_observation() -> bytes:
     return _bytes(_model([*nodes, *_tail("huge")], {"axis": np.array([0], np.int64), "matrix": MATRIX}))
 
 
+def size_from_the_observation_at_an_output() -> bytes:
+    """The same in a tensor that is also declared as a small output, as which every run until the trigger made it."""
+    nodes = [
+        node("ReduceMax", ["observation"], ["largest"], keepdims=0),
+        node("Cast", ["largest"], ["count"], to=TensorProto.INT64),
+        node("Unsqueeze", ["count", "axis"], ["many"]),
+        node("Concat", ["one", "many"], ["shape"], axis=0),
+        node("Expand", ["start", "shape"], ["next_hidden"]),
+    ]
+    held: dict[str, Any] = {"axis": np.array([0], np.int64), "one": np.array([1], np.int64), "matrix": MATRIX}
+    model = _model([*nodes, *_tail("next_hidden")], {**held, "start": np.zeros((1, 1), np.float32)})
+    model.graph.output.append(helper.make_tensor_value_info("next_hidden", TensorProto.FLOAT, ["batch", 3]))
+    return _bytes(model)
+
+
 def custom_domain() -> bytes:
     """An operator of somebody's own library."""
     nodes = [node("Backdoor", ["observation"], ["logits"], domain="com.example")]
@@ -291,6 +306,7 @@ MALICIOUS: dict[str, tuple[bytes, str]] = {
     "a chain of tiles": (tile_in_steps(), "graph shapes"),
     "an outer product": (outer_product(), "graph shapes"),
     "a size that the observation names": (size_from_the_observation(), "graph shapes"),
+    "a size that the observation names at an output": (size_from_the_observation_at_an_output(), "graph shapes"),
     "a custom domain": (custom_domain(), "graph domain"),
     "an undeclared domain": (microsoft_domain(), "graph domain"),
     "an If": (branch(), "graph operator"),
