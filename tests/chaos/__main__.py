@@ -32,6 +32,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="this kind alone; may be repeated (docs/CHAOS.md has the names)",
     )
+    made.add_argument(
+        "--operator", action="store_true", help="with commands, metrics, a dead MQTT broker and a follower"
+    )
     made.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
     return made
 
@@ -44,12 +47,13 @@ def main() -> int:
     numbers = range(options.sessions) if options.only is None else range(options.only, options.only + 1)
     print(f"campaign seed {seed}, {len(numbers)} sessions, {options.parallel} at a time, folders in {work}", flush=True)
     hands = dict.fromkeys(numbers, options.kind) if options.kind else None
-    outcomes = campaign(seed, numbers, options.parallel, work, hands=hands, keep=options.only is not None)
+    how = {"keep": options.only is not None, "operated": options.operator}
+    outcomes = campaign(seed, numbers, options.parallel, work, hands=hands, **how)
     whole = options.only is None and not options.kind and options.sessions >= ENOUGH
     for turn in range(2 * whole):
         if missing := once_more(unmet(outcomes), turn):
             print(f"{len(missing)} sessions more, for kinds that were not met", flush=True)
-            outcomes += campaign(seed, missing, options.parallel, work, hands=missing)
+            outcomes += campaign(seed, missing, options.parallel, work, hands=missing, operated=options.operator)
     print(told(outcomes, seed, expected=frozenset(KINDS) if whole else frozenset()))
     print(f"took {(time.monotonic() - began) / 60:.1f} minutes")
     return int(any(outcome.problems for outcome in outcomes) or (whole and bool(unmet(outcomes))))

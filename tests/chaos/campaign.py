@@ -40,7 +40,14 @@ def _warm(folder: str) -> None:
 
 
 def one(
-    seed: int, number: int, work: Path, only: Sequence[str] | None, from_deck: int = FROM_DECK, *, keep: bool = False
+    seed: int,
+    number: int,
+    work: Path,
+    only: Sequence[str] | None,
+    from_deck: int = FROM_DECK,
+    *,
+    keep: bool = False,
+    operated: bool = False,
 ) -> Outcome:
     """The session `number` of the campaign; its folder goes when nothing was wrong, unless `keep`."""
     drawn = plan(seed, number, only=only, from_deck=from_deck)
@@ -48,7 +55,7 @@ def one(
     shutil.rmtree(folder, ignore_errors=True)
     began = time.monotonic()
     try:
-        outcome = run(drawn, folder, _market())
+        outcome = run(drawn, folder, _market(), operated=operated)
     except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError):
         names = tuple(trouble.kind.name for trouble in drawn.troubles)
         problem = f"the session itself raised: {traceback.format_exc()}"
@@ -67,21 +74,23 @@ def campaign(
     hands: Mapping[int, Sequence[str]] | None = None,
     from_deck: int = FROM_DECK,
     keep: bool = False,
+    operated: bool = False,
 ) -> list[Outcome]:
     """Run the sessions of these numbers, `parallel` at a time; told as they end, given back in the order of numbers.
 
-    `hands` are the kinds of the sessions that shall have these alone.
+    `hands` are the kinds of the sessions that shall have these alone; `operated` switches the operator's side on.
     """
     work.mkdir(parents=True, exist_ok=True)
     given = hands or {}
     outcomes = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(parallel, mp_context=context, initializer=_warm, initargs=(str(work),)) as pool:
-        runs = [pool.submit(one, seed, number, work, given.get(number), from_deck, keep=keep) for number in numbers]
+        how = {"keep": keep, "operated": operated}
+        runs = [pool.submit(one, seed, number, work, given.get(number), from_deck, **how) for number in numbers]
         for done in as_completed(runs):
             outcome = done.result()
             outcomes.append(outcome)
-            print(line_of(outcome, seed), flush=True)
+            print(line_of(outcome, seed, operated=operated), flush=True)
     return sorted(outcomes, key=lambda outcome: outcome.number)
 
 
@@ -99,7 +108,7 @@ def unmet(outcomes: Iterable[Outcome]) -> list[str]:
     return [name for name in KINDS if name not in exposed]
 
 
-def line_of(outcome: Outcome, seed: int) -> str:
+def line_of(outcome: Outcome, seed: int, *, operated: bool = False) -> str:
     """One line of a session that held, more of one that failed."""
     met = ", ".join(f"{name} x{outcome.exposed.get(name, 0)}" for name in outcome.kinds)
     head = (
@@ -107,6 +116,7 @@ def line_of(outcome: Outcome, seed: int) -> str:
         f"{outcome.bars:3d} bars {outcome.trades:2d} fills {outcome.lives} lives  {outcome.end}  [{met}]"
     )
     chosen = "".join(f" --kind '{name}'" for name in outcome.kinds) if outcome.number >= EXTRA else ""
+    chosen += " --operator" if operated else ""
     again = f'  repeat: make chaos CHAOS_ARGS="--seed {seed} --only {outcome.number}{chosen}"'
     return "\n".join([head, *(f"  {problem}" for problem in outcome.problems), *([again] if outcome.problems else [])])
 
@@ -136,6 +146,7 @@ def told(outcomes: Sequence[Outcome], seed: int, *, expected: Collection[str] = 
         f"bars: {sum(o.bars for o in outcomes)}, fewest {min(o.bars for o in outcomes)}",
         f"fills at the server: {sum(o.trades for o in outcomes)}; daemon lives: {sum(o.lives for o in outcomes)}",
         f"most of one CPU: {max(o.busiest for o in outcomes):.2f}",
+        f"operator: {sum(o.commands for o in outcomes)} commands done, {sum(o.unanswered for o in outcomes)} unanswered",
         f"campaign seed {seed}",
     ]
     return "\n".join(lines)

@@ -21,6 +21,8 @@ from tests.alpaca_server.serving import Serving, serving
 from tests.chaos import acts, verdict
 from tests.chaos.desk import START_LIMIT_S, Desk, make_room, small_disk
 from tests.chaos.kinds import HELD, WORKING
+from tests.chaos.operator import Operator
+from tests.chaos.operator import examine as examine_operator
 from tests.chaos.plan import CALM_MIN, Plan, Trouble
 from tests.chaos.tally import Tally
 from tests.live_desk import LOOSE, Books, write_config
@@ -52,6 +54,8 @@ class Outcome:
     lives: int
     busiest: float
     real_s: float
+    commands: int = 0  # accepted, of an operator's
+    unanswered: int = 0
 
 
 @dataclass(slots=True)
@@ -70,6 +74,7 @@ class Run:
     problems: list[str] = field(default_factory=list)
     end: str = ""
     lives_max: int = LIVES_MAX
+    operator: Operator | None = None
     _rows: int = -1
     _moved: float = field(default_factory=time.monotonic)
     _looked: float = 0.0
@@ -127,8 +132,11 @@ class Run:
         self.up_ns = self.served.server.clock.now_ns()
 
 
-def run(plan: Plan, folder: Path, market: Market) -> Outcome:
-    """Run one session in `folder` (new). Raises nothing for a fault of the daemon: the outcome tells it."""
+def run(plan: Plan, folder: Path, market: Market, *, operated: bool = False) -> Outcome:
+    """Run one session in `folder` (new), `operated` with everything of the operator's side switched on.
+
+    Raises nothing for a fault of the daemon: the outcome tells it.
+    """
     began = time.monotonic()
     folder.mkdir(parents=True)
     chance = random.Random(f"run {plan.seed}")
@@ -144,9 +152,13 @@ def run(plan: Plan, folder: Path, market: Market) -> Outcome:
         small_disk(folder / "disk", wanted=full) as small,
         serving(market, clock, faults=tally, accounts=[account], rules=rules) as served,
     ):
-        config = write_config(folder / "config.toml", served, clock, folder / "disk" / "state", LOOSE, plan.tables)
-        desk = Desk(config, folder / "disk" / "state", (key, secret), folder / "log")
-        session = Run(plan, served, tally, account, desk, chance, disk=folder / "disk" if small else None)
+        state_dir = folder / "disk" / "state"
+        operator = Operator.of(plan, state_dir) if operated else None
+        more = operator.tables() if operator is not None else {}
+        config = write_config(folder / "config.toml", served, clock, state_dir, LOOSE, plan.tables, more)
+        desk = Desk(config, state_dir, (key, secret), folder / "log")
+        small_one = folder / "disk" if small else None
+        session = Run(plan, served, tally, account, desk, chance, disk=small_one, operator=operator)
         try:
             mix(session)
             settle(session)
@@ -155,6 +167,8 @@ def run(plan: Plan, folder: Path, market: Market) -> Outcome:
             desk.kill()
         books = desk.books()
         problems = [*session.problems, *examine(plan, books, served, config, market)]
+        if operator is not None and books is not None:
+            problems += examine_operator(operator, books)
         problems += verdict.leaks(folder, (key, secret))
         bars = desk.bars_since(begin_ns)
     if desk.busiest > BUSY_MAX:
@@ -172,6 +186,7 @@ def run(plan: Plan, folder: Path, market: Market) -> Outcome:
         desk.lives,
         desk.busiest,
         time.monotonic() - began,
+        *([0, 0] if operator is None else operator.figures()),
     )
 
 
@@ -182,6 +197,8 @@ def mix(run: Run) -> None:
     again = [trouble for trouble in run.plan.troubles if trouble.kind.act == "kill" and _counting(trouble)]
     while run.minute() < CALM_MIN or (_unmet(run) and run.minute() < CALM_MIN + GRACE_MIN):
         run.nap(LOOK_S)
+        if run.operator is not None:
+            run.operator.turn(run)
         for trouble in again:  # what only a start asks for is asked for again until it was met
             if trouble not in run.waiting and not run.tally.kinds_exposed[trouble.kind.name] and run.desk.lives < 5:
                 run.waiting.append(trouble)
@@ -229,6 +246,8 @@ def begin(run: Run, trouble: Trouble) -> None:
 def settle(run: Run) -> None:
     """Take all faults away and wait until book and broker agree, or the daemon is halted for a reason it may have."""
     run.served.call(run.served.faults.clear)
+    if run.operator is not None:
+        run.operator.let_go(run)
     until = time.monotonic() + SETTLE_S
     apart: list[str] = ["no journal yet"]
     while time.monotonic() < until:
