@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import platform
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ADDRESS = "127.0.0.1"
+HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # as whom a client may ask for us; the port is that of its tunnel
 SILENT_S = 5.0  # so long a client may say nothing
 SECOND_NS = 1_000_000_000
 DAY_S = 86_400
@@ -270,10 +272,15 @@ def _listen(port: int, registry: CollectorRegistry) -> WSGIServer:
 
 
 def _application(registry: CollectorRegistry) -> WSGIApplication:
-    """prometheus_client's own; a scrape that raises answers why, so that no traceback gets into the log."""
+    """prometheus_client's own, for who asks for this host by its name: a page of another site whose name was bound to
+    127.0.0.1 reads nothing. A scrape that raises answers why, so that no traceback gets into the log.
+    """
     scrape = make_wsgi_app(registry)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if re.sub(r":\d*$", "", environ.get("HTTP_HOST", "")).lower() not in HOSTS:
+            start_response("400 Bad Request", [("Content-Type", "text/plain; charset=utf-8")])
+            return [b"this host name is not served: ask for 127.0.0.1, or let the proxy do so\n"]
         try:
             answer: Iterable[bytes] = scrape(environ, start_response)
         except Exception as error:

@@ -409,6 +409,31 @@ async def test_a_scrape_over_http_tells_the_desk(stage: Stage) -> None:
     assert 'rltrader_build_info{code="c0dec0dec0de",desk="desk-1",mode="paper"' in text
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:9464", 200),
+        ("LocalHost:9999", 200),  # an ssh tunnel has a port of its own
+        ("[::1]:9464", 200),
+        ("localhost", 200),
+        ("rebound.example:9464", 400),  # a web page whose name was bound to 127.0.0.1 after it was loaded
+        ("127.0.0.1.rebound.example", 400),
+        ("127.0.0.1:80@rebound.example:9464", 400),
+    ],
+)
+async def test_a_web_page_that_had_its_name_bound_to_this_host_reads_nothing(
+    stage: Stage, host: str, status: int
+) -> None:
+    async with served(stage.metrics) as url:
+        port = int(url.rpartition(":")[2].removesuffix("/metrics"))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+    assert answer.split(b" ")[1] == str(status).encode()
+    assert (b"rltrader_equity_usd" in answer) is (status == 200)
+
+
 async def test_a_taken_port_is_told_with_its_cure_and_served_once_it_is_free(stage: Stage) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
