@@ -146,7 +146,7 @@ def told(outcomes: Sequence[Outcome], seed: int, *, expected: Collection[str] = 
         f"bars: {sum(o.bars for o in outcomes)}, fewest {min(o.bars for o in outcomes)}",
         f"fills at the server: {sum(o.trades for o in outcomes)}; daemon lives: {sum(o.lives for o in outcomes)}",
         f"most of one CPU: {max(o.busiest for o in outcomes):.2f}",
-        f"operator: {sum(o.commands for o in outcomes)} commands done, {sum(o.unanswered for o in outcomes)} unanswered",
+        f"commands done: {sum(o.commands for o in outcomes)}; unanswered: {sum(o.unanswered for o in outcomes)}",
         f"campaign seed {seed}",
     ]
     return "\n".join(lines)
