@@ -398,7 +398,8 @@ def test_markup_in_any_text_is_shown_as_text(opened: Opener, told: Told) -> None
 
 
 def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: Path) -> None:
-    states = {"mode": "live", "account": "live", "halt": "daily_loss", "stale": "the journal was written by other code"}
+    stale = "the journal was written by other code"
+    states = {"mode": "live", "account": "live 123456789", "halt": "daily_loss", "stale": stale}
     page = opened("now", READY["now"], answers=changed(lambda told: told, lambda now: {**now, **states})).page
     expect(page.locator("#live-money")).to_be_visible()
     expect(page.locator("#mode")).to_have_text("LIVE MONEY")
@@ -406,6 +407,14 @@ def test_live_money_halt_and_stale_are_said_in_words(opened: Opener, tmp_path: P
     expect(page.locator("#stale")).to_have_text("Not live: the journal was written by other code")
     expect(page.locator("#clock")).to_have_class(re.compile("old"))
     picture(page, "halted-1280", tmp_path)
+
+
+def test_a_paper_account_is_told_from_real_money(opened: Opener) -> None:
+    states = {"mode": "paper", "account": "paper PA3TEST", "reconciled": False}
+    page = opened("now", READY["now"], answers=changed(lambda told: told, lambda now: {**now, **states})).page
+    expect(page.locator("#mode")).to_have_text("live with a paper account")
+    expect(page.locator("#live-money")).to_be_hidden()
+    expect(page.locator("#banner")).to_contain_text("not yet compared")
 
 
 # --- for everyone -------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import { chooser, el } from "./dom.js";
 import { clock, day, span, words } from "./format.js";
 
 const MODES = {
-  live: "live trading",
+  paper: "live with a paper account",
   dry_run: "dry run on live data",
   replay: "replay of recorded data",
 };
@@ -46,10 +46,10 @@ export function header({ choose }) {
   function show(now) {
     state = now;
     heard = performance.now();
-    const money = now.mode === "live" && now.account === "live";
+    const money = now.mode === "live";
     find("live-money").hidden = !money;
     const mode = find("mode");
-    mode.textContent = money ? "LIVE MONEY" : `${MODES[now.mode] ?? words(now.mode)}${now.mode === "live" ? " (paper account)" : ""}`;
+    mode.textContent = money ? "LIVE MONEY" : (MODES[now.mode] ?? words(now.mode));
     mode.className = money ? "badge live" : "badge plain";
     find("clock").classList.toggle("old", now.stale !== "" || link !== "open");
     const stale = find("stale");
@@ -63,7 +63,7 @@ export function header({ choose }) {
     const lines = [
       now.halt && ["halt", `HALTED: ${now.halt}. Nothing is opened until the desk is resumed.`],
       now.pause && ["pause", `PAUSED: ${now.pause}. No new risk is taken.`],
-      !now.reconciled && now.mode === "live" && ["pause", "Book and broker are not yet compared: no new risk is taken."],
+      !now.reconciled && now.mode !== "replay" && ["pause", "Book and broker are not yet compared: no new risk is taken."],
     ].filter(Boolean);
     const box = find("banner");
     const key = JSON.stringify(lines);
@@ -89,7 +89,7 @@ export function header({ choose }) {
       box.append(el("strong", { class: "desk-name" }, line?.name ?? ""));
     }
     if (desks.length === 1 && line && line.strategy !== line.name) box.append(el("span", { class: "muted" }, ` ${words(line.strategy)}`));
-    find("mode").textContent = words(line?.mode);
+    find("mode").textContent = MODES[line?.mode] ?? words(line?.mode);
     find("clock").textContent = line?.problem || "no event yet";
     find("banner").replaceChildren();
     delete find("banner").dataset.key;

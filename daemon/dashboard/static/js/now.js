@@ -229,13 +229,13 @@ function gauge({ stop, entry, mark, target }) {
 function situation(now) {
   const hours = now.session_open ? `${clock(now.session_open)} to ${clock(now.session_close)}` : "";
   const broker = !now.broker_heard
-    ? "a paper broker plays, inside the desk"
+    ? ["paper", "live"].includes(now.mode) ? "not heard yet" : "a paper broker plays, inside the desk"
     : now.broker_lost > now.broker_heard
       ? `lost since ${moment(now.broker_lost)}`
-      : `told all of itself at ${moment(now.broker_heard)}`;
+      : `last full report ${moment(now.broker_heard)}`;
   return figures(
     [
-      ["Model", el("code", {}, now.model || "none yet"), now.model ? (now.promoted ? "promoted while running" : "as at the start") : ""],
+      ["Model", el("code", {}, now.model || "none yet"), now.model ? (now.promoted ? "promoted" : "not promoted: no real money") : ""],
       ["Session", now.session || "none yet", `${hours}${now.session_ended ? ", over" : ""}`],
       ["Newest bar", moment(now.last_bar)],
       ["Broker", broker],
