@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import pbkdf2_hmac
 from typing import Any, NoReturn
 
 import msgspec
@@ -44,6 +46,7 @@ HEARTBEAT_S = 30.0
 STEADY_S = 30.0  # a connection that lived so long was one: the next wait is short again
 PAYLOAD_MOST = 200_000  # bytes; the broker's own limit is 256 KiB
 COMMANDS_MOST = 64  # carried out at the same moment
+NAME_ROUNDS = 200_000  # of PBKDF2: a broker's log holds client names, and shall not give a weak password away
 RESPONSE_TOPIC_MOST = 256
 CORRELATION_MOST = 256
 
@@ -86,7 +89,9 @@ class MqttSide:
     ) -> None:
         self._settings, self._password, self._outbox = settings, password, outbox
         self._submit, self._state, self._log = submit, state, log
-        self._judge = Judge(settings.desk, keys, now_ns)
+        desk = state()
+        known_ns = 0 if desk.identity.mode == "replay" else desk.now_ns  # of a replay that is the tape's time
+        self._judge = Judge(settings.desk, keys, now_ns, known_ns)
         self._refusals = Refusals(submit, time.monotonic_ns)
         self._listens = settings.commands and bool(keys)
         self._encode = msgspec.json.Encoder().encode
@@ -105,7 +110,7 @@ class MqttSide:
             began = time.monotonic()
             up = False
             try:
-                async with connected(self._settings.broker, self._password, self._identifier(), self._will()) as client:
+                async with connected(self._settings.broker, self._password, self.identifier, self._will()) as client:
                     up = True
                     await self._session(client)
             except (MqttError, OSError, ValueError) as error:
@@ -134,9 +139,16 @@ class MqttSide:
             )
         await asyncio.sleep(wait_s)
 
-    def _identifier(self) -> str:
-        """The same each time: a connection that died unnoticed, and its last will, end when the next one begins."""
-        return f"{self._settings.prefix.replace('/', '-')}-{self._settings.desk}"
+    @cached_property
+    def identifier(self) -> str:
+        """The same each time: a connection that died unnoticed, and its last will, end when the next one begins.
+
+        Nobody can tell it without the password: a broker throws out whoever has the name of a client that comes.
+        """
+        plain = f"{self._settings.prefix.replace('/', '-')}-{self._settings.desk}"
+        if not self._password or not self._settings.broker.username:
+            return plain
+        return f"{plain}-{pbkdf2_hmac('sha256', self._password.encode(), plain.encode(), NAME_ROUNDS)[:16].hex()}"
 
     def _will(self) -> Will:
         return Will(self._settings.topic("status"), self._offline(), qos=1, retain=True, properties=None)

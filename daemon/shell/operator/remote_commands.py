@@ -47,14 +47,15 @@ class Judge:
 
     Nonces are remembered until their command expires. They do not outlive the process, so a process takes nothing that
     was issued before it listened, and carries nothing out before its issue: what one process took, no later one takes.
+    `known_ns`, the time of the journal's newest event, keeps that true where the clock was set back in between.
     """
 
-    def __init__(self, desk: str, keys: Mapping[str, Key], now_ns: Callable[[], int]) -> None:
+    def __init__(self, desk: str, keys: Mapping[str, Key], now_ns: Callable[[], int], known_ns: int = 0) -> None:
         self._desk, self._keys, self._clock = desk, keys, now_ns
         self._latest_ns = 0
         self._nonces: dict[str, int] = {}  # to the command's expiry
         self._decoder = msgspec.json.Decoder(SignedCommand)
-        self.since_ns = self._now_ns()
+        self.since_ns = max(self._now_ns(), known_ns + 1)
 
     def judge(self, payload: bytes, *, retained: bool) -> Accepted | Refused:
         """What is to be done about a message. An accepted one's nonce is used up."""
@@ -101,7 +102,7 @@ class Judge:
         if told.issued_ns > now_ns + FUTURE_MOST_NS:
             return f"it was issued {_seconds(told.issued_ns - now_ns)} in the future: compare the clocks"
         if told.issued_ns < self.since_ns:
-            return "it was issued before the daemon began to listen: send it again"
+            return "it was issued before the daemon began to listen, or before its journal's end: send it again"
         if told.nonce in self._nonces:
             return "it came before: each command has a nonce of its own"
         if len(self._nonces) >= NONCES_MOST:

@@ -437,11 +437,25 @@ async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_
         reading = asyncio.create_task(read())
         async with connected_desk(desk, tmp_path, broker.broker(), password) as made:
             await _soon(lambda: online[-1:] == [True])
-            async with connected(broker.broker(), password, identifier="rltrader-paper-1"):  # throws the desk out
+            async with connected(broker.broker(), password, identifier=made.side.identifier):  # throws the desk out
                 await _soon(lambda: False in online)
             await made.up(2)
             await _soon(lambda: online[-1:] == [True])
         reading.cancel()
+
+
+async def test_another_role_cannot_throw_the_desk_out_by_taking_its_client_name(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as made:
+        await made.up()
+        assert broker.passwords["paper-1"] not in made.side.identifier
+        password = broker.passwords["monitor"]
+        async with connected(broker.broker("monitor"), password, identifier="rltrader-paper-1"):
+            async with client(broker, "operator") as operator:  # the desk hears as before
+                told = await _asked(operator, command("status", 77))
+            assert told["ok"]
+        assert _has_lost(made, 0)
 
 
 # --- rltraderctl remote -------------------------------------------------------------------------------------------

@@ -145,6 +145,21 @@ def test_a_command_from_the_future_waits_for_its_time_so_that_no_later_process_t
     assert verdict.wait_ns == 3 * S
 
 
+def test_a_command_that_an_earlier_process_took_is_refused_although_the_clock_was_set_back_since() -> None:
+    clock = Clock()
+    first = Judge("paper-1", KEYS, clock)
+    clock.now_ns = NOW_NS
+    assert isinstance(_verdict(first, _command()), Accepted)
+    clock.now_ns = (
+        NOW_NS - 3600 * S
+    )  # set back by an hour, and the daemon starts again: its journal ends at the command
+    second = Judge("paper-1", KEYS, clock, known_ns=NOW_NS)
+    clock.now_ns = NOW_NS + 10 * S
+    assert "before its journal's end" in _reason(_verdict(second, _command()))
+    later = _command(issued_ns=NOW_NS + 9 * S, nonce=bytes(16))
+    assert isinstance(_verdict(second, later), Accepted)
+
+
 def test_more_commands_than_can_be_remembered_are_refused() -> None:
     judge = _judge()
     verdicts = [_verdict(judge, _command(nonce=number.to_bytes(16))) for number in range(1001)]
