@@ -26,7 +26,7 @@ from daemon import ctl
 from daemon.core.events import BarClosed, Event
 from daemon.shell.engine import Source
 from daemon.shell.journal import FILE, JournalError, JournalReader
-from daemon.shell.model_pointer import CURRENT
+from daemon.shell.model_pointer import CANDIDATE, CURRENT
 from daemon.shell.operator.control_client import Request, ask
 from tests.dashboard.conftest import serving
 from tests.shell.desk_run import Desk, chained, command, environment, read_models, table, tape_rows, write_tape
@@ -252,6 +252,31 @@ def test_whatever_breaks_beside_the_desk_it_ends_as_if_it_had_been_alone(
     assert telemetry["refused"] == 0
     assert telemetry["reconnects"] == 2
     print(f"{telemetry}, RSS {max(plain.rss_kib)} KiB alone, {max(desk.rss_kib)} beside all this")
+
+
+def test_a_candidate_beside_a_replaying_daemon_changes_no_decision_no_order_no_fill_and_no_cent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, tape = tmp_path / "store", write_tape(tmp_path / "tape.csv", tape_rows(1, 150))
+    for version, seed in (("live", 1), ("next", 2)):
+        publish(store, version, seed)
+    name(store, "live")
+    name(store, "next", CANDIDATE)
+    settings = {"RLTRADER_PATHS__MODELS_DIR": str(store), "RLTRADER_POLICY__VERSION": CURRENT}
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    with (
+        rltraderd(tmp_path / "first", tape, alone, **settings) as plain,
+        rltraderd(tmp_path / "second", tape, both, RLTRADER_POLICY__SHADOW=CANDIDATE, **settings) as shadowed,
+    ):
+        expected, summary = plain.end(), shadowed.end()
+    for key in ("orders", "fills", "partial_fills", "decisions", "actions", "equity_usd"):
+        assert summary[key] == expected[key], key
+    assert summary["fills"] > 0
+    assert read_models(both) == read_models(alone)
+    answered = [(event.decision, event.model) for event in events(both, "ShadowAnswered")]
+    assert answered == [(event.decision, "next") for event in events(both, "PolicyAnswered")]
+    assert len(table(both, "shadows")) == len(answered) == summary["decisions"]
+    assert verified(both, capsys)
 
 
 # --- models under a running process -------------------------------------------------------------------------------
