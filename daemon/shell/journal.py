@@ -273,6 +273,9 @@ class Journal:
         except BaseException as error:
             if db.in_transaction:
                 db.execute("ROLLBACK")
+            if busy(error):
+                told = "another process holds the file: end it (a sqlite3 shell, or what reads without an end)"
+                raise WriteFailed(f"{self.path}: {error}: {told}") from error
             if isinstance(error, sqlite3.Error):
                 raise WriteFailed(f"{self.path}: {error}") from error
             raise
@@ -294,7 +297,7 @@ class Journal:
             try:
                 self._db.execute(f"PRAGMA journal_mode = {mode}")
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                if not busy(error) or time.monotonic() > until:
                     return False
                 time.sleep(0.02)
             else:
@@ -320,8 +323,8 @@ class Journal:
     def close(self) -> None:
         """Fold and close, and leave one plain file: whoever may only read cannot open a log's form without the log.
 
-        Where another reader stays longer than SWITCH_S the log and its index are left beside the file: readable as well,
-        and the next opening goes on from there. Nothing is lost wherever this ends.
+        Where another reader stays longer than SWITCH_S log and index are left beside the file: readable as well, and
+        the next opening goes on from there. Nothing is lost wherever this ends.
         """
         self.fold()
         with contextlib.suppress(sqlite3.Error):
@@ -340,6 +343,7 @@ class JournalReader:
     def __init__(self, path: Path, db: sqlite3.Connection | None = None) -> None:
         self.path = path
         self._db = db if db is not None else _connect(path, read_only=True)
+        self._version = 0  # of the data at `hold`
 
     def meta(self) -> dict[str, str]:
         return dict(self._db.execute("SELECT key, value FROM meta"))
@@ -386,11 +390,22 @@ class JournalReader:
     def hold(self, other: Path) -> None:
         """See the journal as it is now until `close`, whoever writes; the file `other` stands beside it as `other`.
 
-        The one long read: while it lasts the write-ahead log only grows.
+        The one long read: while it lasts the write-ahead log only grows. The plain file of a stopped desk is not held,
+        for no daemon could begin to write it: `moved` tells whether one did.
         """
         self._db.execute("ATTACH ? AS other", (f"{other.resolve().as_uri()}?mode=ro",))
-        self._db.execute("BEGIN")
-        self.meta()
+        self._version = self._data_version()
+        if self._db.execute("PRAGMA main.journal_mode").fetchone()[0] == "wal":
+            self._db.execute("BEGIN")
+            self.meta()
+            self._version = self._data_version()
+
+    def moved(self) -> bool:
+        """Whether somebody wrote since `hold`; never where that holds."""
+        return self._data_version() != self._version
+
+    def _data_version(self) -> int:
+        return int(self._db.execute("PRAGMA main.data_version").fetchone()[0])
 
     def count(self) -> int:
         """Chained events."""
@@ -398,6 +413,11 @@ class JournalReader:
 
     def close(self) -> None:
         self._db.close()
+
+
+def busy(error: BaseException | None) -> bool:
+    """Whether what SQLite refused is another's lock: it ends with whoever has it, and says nothing about the disk."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _damaged_too(text: bytes) -> str:

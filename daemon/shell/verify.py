@@ -23,6 +23,7 @@ from daemon.shell.journal import (
     Batch,
     Entry,
     Journal,
+    JournalError,
     JournalReader,
     Snapshot,
     decode_event,
@@ -31,6 +32,8 @@ from daemon.shell.journal import (
 )
 from daemon.shell.recovery import fresh_machine, reapply, restore, snapshot_of
 from strategies.contract import Strategy
+
+ATTEMPTS = 3  # where somebody begins to write the file of a stopped desk
 
 
 class Verified(msgspec.Struct):
@@ -54,26 +57,40 @@ def verify(
 ) -> Verified:
     """Check the journal file at `path` against this code. `tick` is called with the number of rows done.
 
-    Raises JournalError when the file is no journal. A difference is reported, not raised.
+    Raises JournalError when the file is no journal. A difference is reported, not raised. Where a daemon starts on a
+    stopped desk's file meanwhile it begins again, and then sees the file as it was at that moment.
     """
+    for _ in range(ATTEMPTS):
+        report, moved = _attempt(path, code, strategy_named, tick or _quiet)
+        if not moved:
+            return report
+    raise JournalError(f"{path}: others write it again and again: let one daemon run on it, then verify")
+
+
+def _attempt(
+    path: Path, code: str, strategy_named: Callable[[str], Strategy], tick: Callable[[int], None]
+) -> tuple[Verified, bool]:
+    """The report, and whether somebody wrote meanwhile, so that it says nothing."""
     reader = JournalReader(path)
-    report = Verified()
+    report, moved = Verified(), False
     try:
         with tempfile.TemporaryDirectory(prefix="rltrader-verify-") as folder:
             rebuilt = Journal.create(Path(folder) / "rebuilt.sqlite", {})
             try:
                 reader.hold(rebuilt.path)
-                _Verification(reader, code, strategy_named, report, rebuilt, tick or _quiet).run()
+                try:
+                    _Verification(reader, code, strategy_named, report, rebuilt, tick).run()
+                except _Different as found:
+                    report.difference = str(found)
+                moved = reader.moved()
             finally:
                 reader.close()  # first: while it reads, the other cannot be folded
                 rebuilt.close()
-    except _Different as found:
-        report.difference = str(found)
     except sqlite3.DatabaseError as error:
         report.difference = f"the file cannot be read: {error}"
     finally:
         reader.close()
-    return report
+    return report, moved
 
 
 class _Verification:

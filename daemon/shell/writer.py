@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from daemon.shell.journal import Batch, Journal, JournalError, WriteFailed
+from daemon.shell.journal import Batch, Journal, JournalError, WriteFailed, busy
 
 BALLAST_FILE = "ballast"
 IN_FLIGHT = 3  # batches handed over and not yet durable; more wait
+LOCKED_S = 30.0  # so long another process may hold the file before that ends the daemon
 
 
 class JournalWriter:
@@ -74,14 +76,24 @@ class JournalWriter:
 
     def _commit_pressed(self, batch: Batch) -> None:
         try:
-            self.journal.commit(batch)
-        except WriteFailed:
-            if not self._ballast.exists():
+            self._commit_unlocked(batch)
+        except WriteFailed as error:
+            if busy(error.__cause__) or not self._ballast.exists():
                 raise
             self._ballast.unlink()
             self.journal.append_only()
             self.pressed = True
             self.journal.commit(batch)
+
+    def _commit_unlocked(self, batch: Batch) -> None:
+        """Commit, again and again for as long as another process may hold the file: a lock is no full disk."""
+        until = time.monotonic() + LOCKED_S
+        while True:
+            try:
+                return self.journal.commit(batch)
+            except WriteFailed as error:
+                if not busy(error.__cause__) or time.monotonic() > until:
+                    raise
 
 
 def _make_ballast(path: Path, mib: int) -> None:

@@ -21,7 +21,7 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import ClockTicked, ShadowAnswered, ShadowFailed
 from daemon.core.state import State
 from daemon.shell.engine import Engine
-from daemon.shell.journal import FILE, Chain, Journal, JournalError, JournalReader, genesis, row_hash
+from daemon.shell.journal import FILE, Batch, Chain, Journal, JournalError, JournalReader, genesis, row_hash
 from daemon.shell.recovery import code_digest
 from daemon.shell.verify import Verified, verify
 from strategies.option_scalper import SPEC
@@ -452,3 +452,33 @@ def test_a_journal_made_before_there_were_shadows_is_verified_and_gone_on_with(
     assert desk.run(state).failure is None
     assert table(state, "shadows") == []
     assert verified(state).difference == ""
+
+
+def test_a_daemon_that_starts_while_a_stopped_desk_is_verified_is_not_held_up(state: Path) -> None:
+    """The file of a stopped desk is plain: a reader that held it would let nobody commit. Verify begins again."""
+    *_, before_last, last = rows(state)
+    started: list[Journal] = []
+
+    def starting(name: str) -> Any:
+        if not started:
+            journal = Journal(state / FILE)
+            journal._db.execute("PRAGMA busy_timeout = 10")
+            batch = Batch()
+            batch.entries.append(Chain(last[0] + 1, last[6]).entry(last[1] + 1, ClockTicked(last[2]), "[]"))
+            journal.commit(batch)
+            started.append(journal)
+        return strategy_named(name)
+
+    assert (before_last[0], before_last[1]) == (last[0] - 1, last[1] - 1)
+    report = verify(state / FILE, code_digest(), starting)
+    assert (report.difference, report.events) == ("", last[1] + 1)
+    started[0].close()
+
+
+def test_a_file_that_others_write_again_and_again_is_not_judged(state: Path) -> None:
+    def touching(name: str) -> Any:
+        execute(state, "INSERT INTO digests SELECT max(seq) + 1, 'x' FROM digests")
+        return strategy_named(name)
+
+    with pytest.raises(JournalError, match="others write it again and again"):
+        verify(state / FILE, code_digest(), touching)

@@ -191,3 +191,45 @@ async def test_closing_waits_for_what_was_handed_over(journal: Journal, tmp_path
     assert stored(tmp_path) == list(range(1, 3 * IN_FLIGHT + 1))
     with pytest.raises(sqlite3.ProgrammingError):
         journal.reader().count()
+
+
+@pytest.mark.parametrize("form", ["plain", "log"])
+async def test_a_lock_of_another_process_is_waited_for_and_takes_no_ballast(
+    form: str, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader holds up the first commit into the plain file of a stopped desk, another writer each commit."""
+    monkeypatch.setattr("daemon.shell.journal.SWITCH_S", 0.0)
+    first, second = batches(2)
+    if form == "log":
+        journal.commit(first)
+    journal._db.execute("PRAGMA busy_timeout = 10")
+    holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    holder.execute("BEGIN" if form == "plain" else "BEGIN IMMEDIATE")
+    holder.execute("SELECT * FROM meta").fetchall()
+    writer = JournalWriter(journal, ballast_mib=1)
+    await writer.write(second if form == "log" else first)
+    asyncio.get_running_loop().call_later(0.3, holder.close)
+    await writer.durable()
+    assert not writer.pressed
+    assert (tmp_path / BALLAST_FILE).exists()
+    writer.close()
+    assert stored(tmp_path) == list(range(1, 7 if form == "log" else 4))
+
+
+async def test_a_lock_that_never_ends_is_told_as_one(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daemon.shell.journal.SWITCH_S", 0.0)
+    monkeypatch.setattr("daemon.shell.writer.LOCKED_S", 0.1, raising=False)
+    journal._db.execute("PRAGMA busy_timeout = 10")
+    holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    holder.execute("BEGIN")
+    holder.execute("SELECT * FROM meta").fetchall()
+    writer = JournalWriter(journal, ballast_mib=1)
+    await writer.write(batches(1)[0])
+    with pytest.raises(WriteFailed, match=r"database is locked: another process holds the file: end it"):
+        await writer.durable()
+    assert not writer.pressed
+    assert (tmp_path / BALLAST_FILE).exists()
+    writer.close()
+    holder.close()
