@@ -21,6 +21,7 @@ from daemon.explain import NotFound
 from daemon.shell.operator.commands import Command, CommandError, event_of
 from daemon.shell.operator.control_client import Answer, ControlError, Request, ask
 from daemon.shell.operator.status import DeskStatus, status_of
+from daemon.shell.printable import printable
 from daemon.shell.state_dir import StateDirError, locked_by, peek
 
 COMMANDS = {
@@ -110,7 +111,7 @@ def _asked(options: argparse.Namespace, holder: str) -> Answer:
     except ControlError as error:
         raise ControlError(f"another daemon (process {holder}) runs here: {error}") from error
     if not answer.ok:
-        raise ControlError(f"process {holder} refused the {options.command}: {answer.error}")
+        raise ControlError(printable(f"process {holder} refused the {options.command}: {answer.error}"))
     return answer
 
 
@@ -145,8 +146,8 @@ def _told(answer: Answer, console: Console, more: str = "") -> int:
     stands = [f"halted: {status.halt}" if status.halt else "not halted"]
     if status.pause:
         stands.append(f"paused: {status.pause}")
-    console.print(f"journaled as event {answer.seq:,}; {'; '.join(stands)}")
-    console.print("; ".join([*holding(status, answer.effects), *filter(None, (more,))]))
+    console.print(printable(f"journaled as event {answer.seq:,}; {'; '.join(stands)}"))
+    console.print(printable("; ".join([*holding(status, answer.effects), *filter(None, (more,))])))
     return 0
 
 

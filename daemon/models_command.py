@@ -40,6 +40,7 @@ from daemon.shell.model_store import LoadedModel, check_rules, versions
 from daemon.shell.model_store import load as load_model
 from daemon.shell.model_trial import try_model
 from daemon.shell.policy import OnnxPolicy
+from daemon.shell.printable import printable
 from strategies.contract import Strategy
 from strategies.manifest import MANIFEST_FILE
 from strategies.registry import STRATEGIES
@@ -183,7 +184,7 @@ def _as_row(table: Table, *cells: str) -> Iterator[list[str]]:
         yield more
     except ModelError as error:
         more = ["", "", "", "", f"refused, {error.check}"]
-    table.add_row(*cells, *more)
+    table.add_row(*cells, *map(printable, more))
 
 
 def _signed(desk: _Desk, version: str) -> str:
@@ -221,13 +222,13 @@ def _show(desk: _Desk, options: argparse.Namespace, console: Console) -> int:
     lines += [(f"rule {key}", value) for key, value in manifest.rules.items()]
     lines += [(name, value) for name, value in list(manifest.metrics.items())[:SHOW_FIGURES] if _plain(value)]
     for title, value in lines:
-        console.print(f"{title:<18} {value}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{printable(title):<18} {printable(str(value))}", highlight=False, markup=False, soft_wrap=True)
     told = [change for change in changes(desk.shelf) if model.version in (change.before, change.after)]
     for change in told[-HISTORY_SHOWN:]:
         said = (
             f"{new_york_text(change.time_ns)}  {change.pointer}: {change.before or 'none'} -> {change.after or 'none'}"
         )
-        console.print(f"{said}, {change.who}: {change.why}", highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(f"{said}, {change.who}: {change.why}"), highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

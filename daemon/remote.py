@@ -22,6 +22,7 @@ from daemon.shell.operator.commands import NAMES, REASON_MOST
 from daemon.shell.operator.messages import ResponseMessage
 from daemon.shell.operator.mqtt_connection import Broker, connected, properties, told_safely
 from daemon.shell.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
+from daemon.shell.printable import printable
 
 ANSWER_S = 10.0
 LIFETIME_NS = 30_000_000_000
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         )
         return REFUSED
     except (MqttError, OSError, msgspec.DecodeError) as error:
-        console.print(f"{broker}: {told_safely(error, password)}")
+        console.print(printable(f"{broker}: {told_safely(error, password)}"))
         return EXIT_CODE
     return _show(answer, route, options.name, console)
 
@@ -142,7 +143,7 @@ def _key(options: argparse.Namespace, from_environment: str) -> tuple[str, Key]:
 def _show(answer: ResponseMessage, route: Route, name: str, console: Console) -> int:
     """What the desk said, in two lines."""
     if not answer.ok:
-        console.print(f"{route.desk} refused {name}: {answer.error}")
+        console.print(printable(f"{route.desk} refused {name}: {answer.error}"))
         return REFUSED
     console.print(f"{route.desk}: {name} journaled as event {answer.seq:,}")
     status = answer.status

@@ -15,6 +15,7 @@ from daemon.config import EXIT_CODE
 from daemon.models_command import REFUSED
 from daemon.shell.model_pointer import PROMOTIONS_FILE
 from daemon.shell.model_signature import SIGNATURE_FILE
+from strategies.manifest import MANIFEST_FILE
 from tests.shell.malicious_models import MALICIOUS
 from tests.test_model_swaps import damage, publish, publish_malicious
 
@@ -116,6 +117,22 @@ def test_a_version_is_shown_with_its_history(run: Run) -> None:
     assert code == 0
     for part in ("version            a", "named by           current", "for a start", "bars.parquet", "2024-07-05"):
         assert part in said, part
+
+
+def test_nothing_that_a_version_or_its_history_says_commands_the_terminal(run: Run, store: Path) -> None:
+    shelf, evil = store / "option_scalper", "\x1b]52;c;b3duZWQ=\x07\x1b[8m\r"
+    told = json.loads((shelf / "b" / MANIFEST_FILE).read_bytes())
+    told["note"] = told["training"]["file"] = told["training"]["last_session"] = evil
+    told["metrics"] = {evil: evil}
+    (shelf / "b" / MANIFEST_FILE).write_text(json.dumps(told))
+    line = {"time_ns": 0, "pointer": "current", "from": "a", "to": "b", "who": evil, "why": evil}
+    (shelf / PROMOTIONS_FILE).write_text(json.dumps(line) + "\n")
+    (shelf / "candidate").write_text(f"{evil}\n")
+    for arguments in (("list",), ("show", "b"), ("check", "b"), ("candidate", "a", "--reason", "another")):
+        code, said, error = run(*arguments)
+        assert code == 0, arguments
+        assert (said + error).replace("\n", "").isprintable(), arguments
+    assert "\\x1b]52" in run("show", "b")[1]
 
 
 def test_a_signed_version_is_good_for_its_public_key_alone(

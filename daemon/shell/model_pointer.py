@@ -9,11 +9,15 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
+
+from daemon.shell.printable import printable
 
 CURRENT = "current"
 """The pointer to the version that answers; as a version it means the one that this pointer names."""
@@ -32,13 +36,13 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class ModelError(Exception):
     """The model is refused; nothing runs with it. `check` names the check that failed, `text` says the rest.
 
-    The text says which file, what was found, what was expected, and the cure.
+    The text says which file, what was found, what was expected, and the cure; what a file says in it is made printable.
     """
 
     def __init__(self, check: str, text: str) -> None:
-        super().__init__(f"model refused, {check}: {text}")
         self.check = check
-        self.text = text
+        self.text = printable(text)
+        super().__init__(f"model refused, {check}: {self.text}")
 
 
 class PointerChange(msgspec.Struct, frozen=True, rename={"before": "from", "after": "to"}, omit_defaults=True):
@@ -82,10 +86,13 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
                 "file outside of the store",
                 f"{path} leads to {real}, expected a file within {root}: replace the link by the file itself",
             )
-        if not real.is_file():
-            raise ModelError("missing file", f"{path} is no plain file, expected one: {cure}")
-        with real.open("rb") as file:
+        with _plain(real, os.O_RDONLY) as file:
+            opened = Path(f"/proc/self/fd/{file.fileno()}").readlink()
+            if not opened.is_relative_to(root):  # a folder on the way became a link meanwhile
+                raise ModelError("file outside of the store", f"{path} led to {opened}, expected a file within {root}")
             data = file.read(limit + 1)
+    except _NoFile:
+        raise ModelError("missing file", f"{path} is no plain file, expected one: {cure}") from None
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL in the name
         raise ModelError(
             "missing file", f"{path} cannot be read ({error}), expected a readable file: {cure}"
@@ -103,15 +110,36 @@ def pointed(shelf: Path, pointer: str, cure: str = "rltraderctl models promote n
 
 
 def named(shelf: Path, pointer: str) -> str:
-    """The text of the pointer as it stands there, "" where there is none; for people and for the history."""
-    path = shelf / pointer
+    """The text of the pointer as it stands there, "" where there is none; for people and for the history.
+
+    Of a file within the store alone: who may read more than others must not copy it into the history.
+    """
     try:
-        if not path.is_file():  # a pipe would be waited for
-            return ""
-        with path.open("rb") as file:
-            return file.read(NAME_BYTES_MAX).decode("utf-8", errors="replace").strip()
-    except OSError:
+        data = read_plain(shelf / pointer, shelf.parent.resolve(), NAME_BYTES_MAX, "")
+    except ModelError:
         return ""
+    return printable(data.decode("utf-8", errors="replace").strip())
+
+
+class _NoFile(OSError):
+    """What is there is no plain file."""
+
+
+def _plain(path: Path, flags: int) -> BinaryIO:
+    """A plain file, opened without waiting: what is judged is what was opened, whatever the name leads to by now."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _NoFile(f"{path} is no plain file")
+    return os.fdopen(descriptor, "ab" if flags & os.O_APPEND else "rb")
+
+
+def _history(path: Path) -> BinaryIO:
+    """The history to append to; never what a link leads to, for who promotes may write more than who put it there."""
+    try:
+        return _plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error}), expected a plain file: move it aside") from error
 
 
 def point(
@@ -129,7 +157,7 @@ def point(
         change = PointerChange(
             now_ns, pointer, named(shelf, pointer), version, who[:TEXT_MOST], why[:TEXT_MOST], rollback
         )
-        with (shelf / PROMOTIONS_FILE).open("ab") as file:
+        with _history(shelf / PROMOTIONS_FILE) as file:
             file.write(msgspec.json.encode(change) + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -181,7 +209,8 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put `data` at `path` by one rename, durable; on an error what was there stays. Raises OSError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+        part.unlink(missing_ok=True)  # of a process that ended in the middle
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()

@@ -546,3 +546,55 @@ def test_a_look_tells_when_a_versions_files_were_touched(folder: Path) -> None:
     assert third.manifest_digest not in ("", second.manifest_digest)
     (folder / MANIFEST_FILE).unlink()
     assert sight(store, "option_scalper", CURRENT).manifest_digest == ""
+
+
+def test_a_history_that_is_a_link_or_a_pipe_is_not_written_and_the_pointer_stays(folder: Path) -> None:
+    shelf, elsewhere = folder.parent, folder.parents[2] / "elsewhere"
+    elsewhere.write_bytes(b"somebody else's\n")
+    before_all = (shelf / CURRENT).read_bytes()
+    for put_there in (lambda path: path.symlink_to(elsewhere), os.mkfifo):
+        put_there(shelf / PROMOTIONS_FILE)
+        with pytest.raises(OSError, match=r"promotions\.jsonl cannot be written .* expected a plain file"):
+            point(shelf, CURRENT, folder.name, who="alice", why="a drill", now_ns=1)
+        (shelf / PROMOTIONS_FILE).unlink()
+    assert elsewhere.read_bytes() == b"somebody else's\n"
+    assert (shelf / CURRENT).read_bytes() == before_all
+
+
+def test_a_pointer_that_is_a_link_to_a_secret_brings_nothing_of_it_into_the_history(folder: Path) -> None:
+    shelf, secret = folder.parent, folder.parents[2] / "secret"
+    secret.write_bytes(b"ops-laptop:5a5a5a5a\n")
+    (shelf / CURRENT).unlink()
+    (shelf / CURRENT).symlink_to(secret)
+    assert named(shelf, CURRENT) == ""
+    point(shelf, CURRENT, folder.name, who="alice", why="a drill", now_ns=1)
+    assert b"5a5a" not in (shelf / PROMOTIONS_FILE).read_bytes()
+    assert secret.read_bytes() == b"ops-laptop:5a5a5a5a\n"
+
+
+def test_what_lies_in_the_way_of_a_new_pointer_is_neither_waited_for_nor_followed(folder: Path) -> None:
+    shelf, elsewhere = folder.parent, folder.parents[2] / "elsewhere"
+    elsewhere.write_bytes(b"somebody else's\n")
+    part = shelf / f".{CURRENT}.{os.getpid()}.part"
+    for put_there in (lambda path: path.symlink_to(elsewhere), lambda path: path.hardlink_to(elsewhere), os.mkfifo):
+        put_there(part)
+        point(shelf, CURRENT, folder.name, who="alice", why="a drill", now_ns=1)
+        assert (shelf / CURRENT).read_text() == f"{folder.name}\n"
+        assert not (shelf / CURRENT).is_symlink()
+    assert elsewhere.read_bytes() == b"somebody else's\n"
+
+
+def test_a_refusal_is_one_short_printable_line_whatever_the_manifest_says(
+    folder: Path, scalper: Strategy, manifest: Manifest
+) -> None:
+    told = json.loads((folder / MANIFEST_FILE).read_bytes())
+    for field, value in (
+        ("policy_sha256", "\x1b]52;c;b3duZWQ=\x07\r\n" + "x" * 1_000_000),
+        ("files", {"report.json": "\x1b[8m"}),
+        ("strategy", "\x1b[2J\u202e"),
+    ):
+        (folder / "report.json").write_bytes(b"{}")
+        (folder / MANIFEST_FILE).write_text(json.dumps({**told, field: value}))
+        _, text = refusal(folder, scalper)
+        assert text.isprintable()
+        assert len(text) < 2_100

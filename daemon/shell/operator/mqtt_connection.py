@@ -135,8 +135,9 @@ def still_wanted() -> None:
 
 def told_safely(error: BaseException, password: str | None) -> str:
     """An error as one line for the log, without the password should a library put it there."""
-    text = f"{type(error).__name__}: {error}".replace("\n", " ")[:300]
-    return text.replace(password, "[hidden]") if password else text
+    text = f"{type(error).__name__}: {error}"
+    text = text.replace(password, "[hidden]") if password else text  # before it is cut: a part of it tells much, too
+    return text.replace("\n", " ")[:300]
 
 
 def _tls(ca_file: str) -> ssl.SSLContext:
