@@ -46,10 +46,11 @@ class Door:
         """Let an event in without waiting for what comes of it."""
         self._put(event)
 
-    async def submit(self, event_at: Callable[[int], Event], deadline_s: float = DEADLINE_S) -> Done:
+    async def submit(self, event_at: Callable[[int], Event], deadline_s: float | None = DEADLINE_S) -> Done:
         """Let in the event that `event_at(now_ns)` makes; returns when it was stepped and is durable.
 
-        Raises TimeoutError when the engine did not come to it in time: it may still be carried out.
+        Raises TimeoutError when the engine did not come to it in time: it may still be carried out. With `deadline_s`
+        None it waits as long as the engine takes.
         """
         event = event_at(self.now_ns())
         stepped: asyncio.Future[tuple[int, Step]] = self._loop.create_future()

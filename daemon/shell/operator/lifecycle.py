@@ -194,12 +194,12 @@ class Lifecycle:
         """Stage it and let the event in; returns when it was stepped."""
         self._models.stage(policy, loaded)
         previous, manifest = self._models.running.version, loaded.manifest
-        with contextlib.suppress(TimeoutError):  # a busy engine comes to it later: it stays staged
-            await self._door.submit(
-                lambda now_ns: ModelPromoted(
-                    now_ns, loaded.version, loaded.digest, manifest.promoted, manifest.training.feed, previous
-                )
-            )
+        await self._door.submit(
+            lambda now_ns: ModelPromoted(
+                now_ns, loaded.version, loaded.digest, manifest.promoted, manifest.training.feed, previous
+            ),
+            deadline_s=None,  # however busy the engine is: staging another one now would leave this event none
+        )
 
     def _refuse(self, role: Role, seen: Sight | _Missing, error: Exception) -> None:
         self._refused.add((role, seen))

@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.core.events import CandidateRefused, ReloadRequested
+from daemon.core.events import CandidateRefused, Event, ReloadRequested
 from daemon.shell.model_pointer import CANDIDATE, CURRENT, point
 from daemon.shell.model_signature import keygen, sign
+from daemon.shell.operator.door import Door
 from strategies.manifest import MANIFEST_FILE, POLICY_FILE, decode, encode
 from tests.shell.desk_run import Desk
 from tests.shell.operator.desk_at_work import until
@@ -242,3 +243,33 @@ def test_with_real_money_no_unpromoted_version_takes_a_promoted_ones_place(tmp_p
 
     (refused,) = played(desk, tmp_path / "state", play)
     assert (refused.version, refused.reason.split(":")[0]) == ("bad", "model refused, not promoted")
+
+
+def test_a_version_that_waits_for_a_busy_engine_answers_before_the_one_that_was_named_after_it(
+    desk: Desk, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine stands still (its disk does) for longer than a command waits, and the pointer moves on meanwhile."""
+    publish(store, "v2", 2)
+    monkeypatch.setattr(Door.submit, "__defaults__", (0.05,))
+    held: list[Event] = []
+
+    async def play(run: Running) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(run.door, "_put", held.append)
+            name(store, "v1")
+            looking = asyncio.create_task(run.lifecycle.look())
+            await until(lambda: len(held) == 1)
+            name(store, "v2")
+            await asyncio.wait([looking], timeout=0.2)
+            patch.setattr(run.door, "_put", run.intake.put)
+            if looking.done():
+                await run.lifecycle.look()
+        run.intake.put(held[0])
+        async with asyncio.timeout(20):
+            await run.quiet()
+            await looking
+            await run.lifecycle.look()
+        assert run.models.running.version == "v2"
+
+    assert played(desk, tmp_path / "state", play) == []
+    assert [event.version for event in events(tmp_path / "state", "ModelPromoted")] == ["v1", "v2"]
