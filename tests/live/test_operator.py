@@ -32,6 +32,7 @@ from daemon.core.events import (
 from daemon.core.state import digest
 from daemon.shell.journal import FILE, JournalReader, decode_event
 from daemon.shell.model_pointer import CURRENT, point
+from daemon.shell.operator.control_client import Request, ask
 from strategies.manifest import MANIFEST_FILE
 from tests.dashboard.conftest import serving
 from tests.dashboard.test_other_user import GROUP, as_stranger, looked
@@ -92,6 +93,12 @@ def flat(played: Stage) -> bool:
     return not played.held() and not played.server.call(lambda: list(played.account.working))
 
 
+def knows_flat(played: Stage) -> bool:
+    """Whether the desk says of itself that it holds nothing and that no order works."""
+    status = ask(played.state_dir, Request(1, "status")).status
+    return status is not None and not status.positions and not status.orders
+
+
 @contextlib.contextmanager
 def watching(played: Stage) -> Iterator[Path]:
     """`rltraderctl status --watch`; what it says lies in the file."""
@@ -121,6 +128,7 @@ def test_each_command_acts_on_a_trading_desk_and_leaves_both_books_equal(
         said(played, "pause")
         played.until_time(played.clock.now_ns() + PAUSED_MIN * MINUTE_NS)
         played.until_true(partial(flat, played), "the exit goes on")
+        played.until_true(lambda: "a test of pause" in told.read_text(), "the watcher shows the pause")
         before = entries(played)
         said(played, "resume")
         played.until_true(partial(bought, played, before), "an entry after the pause")
@@ -144,6 +152,7 @@ def test_each_command_acts_on_a_trading_desk_and_leaves_both_books_equal(
         halted_ns = played.clock.now_ns()
         played.server.call(played.server.faults.clear)
         played.until_true(partial(flat, played), "exits go on under a halt")
+        played.until_true(lambda: "a test of halt" in told.read_text(), "the watcher shows the halt")
         played.until_time(halted_ns + PAUSED_MIN * MINUTE_NS)
         played.daemons[-1].terminate()
         assert played.daemons[-1].wait(STOP_S) == 0, played.log()[-2000:]
@@ -154,8 +163,8 @@ def test_each_command_acts_on_a_trading_desk_and_leaves_both_books_equal(
     assert ours.state.risk.halt.reason == "operator"
     refusing = {gate for row in ours.decisions for gate, why in json.loads(row["gates"] or "{}").items() if why}
     assert {"paused", "halted"} <= refusing
-    assert any(seen.get("pause") for seen in watched)
-    assert any("a test of halt" in seen.get("halt", "") for seen in watched)
+    assert next(seen["pause"] for seen in watched if seen["pause"]) == f"a test of pause (by {halt.who})"
+    assert watched[-1]["seq"] <= ours.state.seq
     assert verified(played.state_dir).difference == ""
     _told_in_order(story(played.state_dir))
     _swapped_between_two_bars(played.state_dir)
@@ -208,11 +217,19 @@ def swallowing() -> socket.socket:
 
 
 def hanging(folder: Path) -> Path:
-    """A program that says that it began, and never ends."""
+    """A program that writes down its process and that of what it started, and never ends."""
     program = folder / "hanging"
-    program.write_text(f"#!/bin/sh\ntouch {folder / 'alarmed'}\nsleep 600\n")
+    program.write_text(f"#!/bin/sh\nsleep 600 &\necho $$ $! > {folder / 'alarmed'}\nwait\n")
     program.chmod(0o755)
     return program
+
+
+def lives(process: str) -> bool:
+    """Whether a process with this id runs; one that was killed and that nobody waited for does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_nothing_beside_the_desk_holds_up_its_end_and_a_second_user_sees_it_afterwards(
@@ -221,22 +238,31 @@ def test_nothing_beside_the_desk_holds_up_its_end_and_a_second_user_sees_it_afte
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # not below a folder of ours alone
         folder.chmod(0o755)
+        store = folder / "store"
+        shutil.copytree(lively, store)
+        second_version(store)
+        alarmed = folder / "alarmed"
         hole = stack.enter_context(swallowing())
         tables: dict[str, dict[str, object]] = {
             "mqtt": {"enabled": True, "port": hole.getsockname()[1], "tls": False},
             "alarms": {"command": [str(hanging(folder))], "timeout_s": 600.0},
         }
-        played = stack.enter_context(stage(bundled, DAY, BEGIN, RATE, folder / "stage", lively, tables))
+        played = stack.enter_context(stage(bundled, DAY, BEGIN, RATE, folder / "stage", store, tables))
         daemon = played.start()
         played.until_true(partial(holding, played), "a position")
         dashboard = stack.enter_context(serving(played.state_dir))
         pages = slow_pages(dashboard.port, 5)
         said(played, "halt")
-        until((folder / "alarmed").exists, "the alarm's program began")
-        daemon.terminate()
+        until(lambda: alarmed.exists() and len(alarmed.read_text().split()) == 2, "the alarm's program began")
+        played.until_true(partial(knows_flat, played), "the desk heard of its last exit")
+        point(store / "option_scalper", CURRENT, "second", who="alice", why="a test", now_ns=0)
+        said(played, "reload")
+        daemon.terminate()  # while a version is tried
         assert daemon.wait(STOP_S) == 0, played.log()[-2000:]
         assert played.told("stop_late") == []
-        assert [line for line in played.told("task_failed") if "left behind" in line["problem"]] == []
+        assert played.told("task_failed") == []
+        assert [process for process in alarmed.read_text().split() if lives(process)] == []
+        assert played.journaled("CandidateRefused") == []
         for page in pages:
             page.close()
         ours = played.books()
