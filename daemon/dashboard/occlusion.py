@@ -1,7 +1,8 @@
 """What each input contributes to an answer, by occlusion: one input at a time is replaced, and the change is its part.
 
 The method is Zeiler and Fergus (2014), section 4.2, with single inputs and whole columns in the place of grey squares.
-The model is the decision's own, verified by the store, in a session of the dashboard's own: no daemon is asked.
+The model is the decision's own, verified by the store and tried in a child as a daemon tries one, then run in a session
+of the dashboard's own: no daemon is asked.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from daemon.dashboard.views import Contribution
 from daemon.shell.model_store import LoadedModel, ModelError, load
+from daemon.shell.model_trial import try_model
 from strategies.contract import DailySpec, Observation, Spec
 from strategies.manifest import POLICY_FILE, Histogram, Reference, answer_name
 from strategies.registry import strategy as strategy_named
@@ -139,6 +141,7 @@ class Explainer:
     def __init__(self, models_dir: Path) -> None:
         self._models_dir = models_dir
         self._lock = threading.Lock()
+        self._trying = threading.Lock()
         self._runners: OrderedDict[tuple[str, str], Runner] = OrderedDict()
         self._made: OrderedDict[tuple[Any, ...], Contribution] = OrderedDict()
 
@@ -168,6 +171,10 @@ class Explainer:
             raise Unexplained("the decision names no model")
         try:
             model = load(self._models_dir, strategy_named(spec.name), version)
+            with (
+                self._trying
+            ):  # one child at a time: the store may hold another model by now than the one that answered
+                try_model(model)
         except ModelError as error:
             raise Unexplained(f"model {version} is not at hand: {error.check}") from error
         runner = Runner(model, spec)

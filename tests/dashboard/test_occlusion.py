@@ -13,6 +13,7 @@ from strategies.contract import DailySpec, Observation, Spec
 from strategies.manifest import Histogram, Reference
 from strategies.registry import strategy
 from tests.shell.tiny_models import graph, manifest_of, mlp, put
+from tests.test_model_swaps import publish_malicious
 
 SCALPER = strategy("option_scalper")
 DRAW = np.random.default_rng(3)
@@ -138,3 +139,10 @@ def test_a_version_that_is_not_in_the_store_or_was_changed_is_said(tmp_path: Pat
         explainer.explain(SCALPER.spec, "v1", seen, (0.0,) * 6, "HOLD")
     with pytest.raises(Unexplained, match="names no action"):
         explainer.explain(SCALPER.spec, "v1", seen, (0.0,) * 6, "stop_loss")
+
+
+def test_a_model_made_to_harm_is_not_run_by_the_dashboard_either(tmp_path: Path) -> None:
+    publish_malicious(tmp_path, "v1", "an endless Loop")
+    explainer, seen = Explainer(tmp_path), Observation(bytes(1840), (20, 23))
+    with pytest.raises(Unexplained, match="v1 is not at hand: graph operator"):
+        explainer.explain(SCALPER.spec, "v1", seen, (0.0,) * 6, "HOLD")
