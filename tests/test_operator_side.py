@@ -228,6 +228,7 @@ def test_whatever_breaks_beside_the_desk_it_ends_as_if_it_had_been_alone(
         for _ in range(HUNDRED):
             assert ask(beside, Request(1, "status")).ok  # the one command that is no event
             desk.weigh()
+        until(lambda: dashboard.json("/api/now")["seq"] > 0, "the dashboard follows")
         dashboard.process.send_signal(signal.SIGKILL)
         killing.join()
         assert desk.running.poll() is None, "it ended before all was broken"
