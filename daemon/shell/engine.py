@@ -250,10 +250,11 @@ class Engine:
                 if self._bar_clock:
                     self.latency.add(time.perf_counter_ns() - self._bar_clock)
                 if self._beside is not None:
-                    if due:
+                    if self._leaving is not None or self._raised is not None:
                         await self._settle()  # what the answer asked for leaves first
+                        due = False  # else both answers go into one commit: a crash takes neither alone
                     said = self._beside.beside(caused, self.machine.state)
-                    due = said is not None and take(said)
+                    due |= said is not None and take(said)
             else:
                 due = take(caused)
             if due:

@@ -26,7 +26,7 @@ from daemon.core.effects import AnyEffect
 from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.session import NEW_YORK
 from daemon.core.step import Core, Step
-from daemon.shell.engine import Engine, Outside, Source
+from daemon.shell.engine import Beside, Engine, Outside, Source
 from daemon.shell.journal import FILE, JournalReader
 from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import StateDir, open_state_dir
@@ -121,6 +121,7 @@ class Desk:
         snapshot_events: int = 100,
         boundary: Callable[[str], None] | None = None,
         outside: Outside | None = None,
+        beside: Beside | None = None,
         observe: Callable[[Event, Step], None] | None = None,
         source: Callable[[Source], Source] | None = None,
         engine_made: Callable[[Engine], None] | None = None,
@@ -152,6 +153,7 @@ class Desk:
                 snapshot_events=snapshot_events,
                 observe=observe or _unobserved,
                 outside=outside,
+                beside=beside,
                 boundary=boundary,
             )
             recorded.engine = engine

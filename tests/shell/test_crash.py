@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
+from daemon.shell.operator.models import Models
+from daemon.shell.policy import OnnxPolicy
 from tests.shell.desk_run import Crash, Desk, chained, table, tape_rows, verified, write_tape
 
 CRASHES_EACH = 50  # at least, at each boundary
@@ -107,3 +109,31 @@ def test_a_thousand_crashes_lose_no_fill_and_send_no_order_twice(
             assert set(sent) <= {order[0] for order in orders}
         shutil.rmtree(path)
     print(f"{crashes.total()} crashes in {passes} passes: {dict(crashes)}; {len(orders)} orders, {len(fills)} fills")
+
+
+def test_a_candidate_s_answer_is_lost_in_no_crash_of_a_replay(tmp_path: Path) -> None:
+    """It is committed together with the live answer: both are there, or both are asked for again."""
+    desk = Desk(write_tape(tmp_path / "tape.csv", tape_rows(1, 45)))
+
+    def candidate() -> Models:
+        models = Models(desk.replay.policy, desk.replay.model)
+        models.put_beside(OnnxPolicy.open(desk.replay.model, desk.replay.strategy, "cpu", 1), desk.replay.model)
+        return models
+
+    expected = desk.run(tmp_path / "undisturbed", beside=candidate())
+    answers, shadows = (table(tmp_path / "undisturbed", name) for name in ("decisions", "shadows"))
+    assert len(shadows) == sum(row[1] == "policy" for row in answers) > 20
+    draw, seen = random.Random(20261121), Counter[str]()
+    for group in (1, 3):
+        path = tmp_path / f"group{group}"
+        while True:
+            name = draw.choice(BOUNDARIES[:-1])
+            hook = crash_at(name, draw.randint(1, 40 // group), seen)
+            recorded = desk.run(path, group_events=group, boundary=hook, beside=candidate())
+            if recorded.failure is None:
+                break
+            assert isinstance(recorded.failure, Crash), repr(recorded.failure)
+        assert recorded.digest == expected.digest
+        assert table(path, "shadows") == shadows
+        assert chained(path) == chained(tmp_path / "undisturbed")
+        assert verified(path).difference == ""
