@@ -17,6 +17,7 @@ import onnxruntime
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.shell.model_store import LoadedModel, ModelError
+from daemon.shell.printable import printable
 from strategies.contract import DailySpec, Observation, Spec, Strategy
 from strategies.golden import golden_observations
 from strategies.manifest import POLICY_FILE, answer_name
@@ -105,7 +106,7 @@ class OnnxPolicy:
         try:
             logits, hidden = self._infer(question.observation)
         except _FAILURES as error:
-            return PolicyFailed(now_ns, question.decision, f"{type(error).__name__}: {error}")
+            return PolicyFailed(now_ns, question.decision, printable(f"{type(error).__name__}: {error}"))
         return PolicyAnswered(now_ns, question.decision, logits, hidden, self.version)
 
     def cost_s(self, observation: Observation) -> float:

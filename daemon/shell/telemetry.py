@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, TextIO, cast
@@ -33,9 +33,11 @@ from daemon.core.events import (
 )
 from daemon.core.records import DecisionRow
 from daemon.core.step import Step
+from daemon.shell.printable import printable
 
 _SILENT = frozenset((BarClosed, QuotesReceived, PolicyAnswered))
 EACH_ORDER = frozenset(("order_submitted", "order_cancel_requested", "order_filled"))  # of a daily desk: debug
+LINE_MOST = 100_000  # letters of a value on a terminal
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
@@ -326,6 +328,11 @@ class _Traded:
     costs_usd: dict[str, Decimal] = field(default_factory=dict)  # by order: cumulative
 
 
+def _seen(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Foreign text for people's eyes: no value makes a second line or commands the terminal. JSON does so by itself."""
+    return {name: printable(value, LINE_MOST) if isinstance(value, str) else value for name, value in line.items()}
+
+
 class Log:
     """Writes declared events. Raises ValueError for an undeclared one or other fields: a bug, found by the tests."""
 
@@ -336,9 +343,10 @@ class Log:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.add_log_level,
         ]
-        processors.append(
-            structlog.dev.ConsoleRenderer(colors=stream.isatty()) if pretty else structlog.processors.JSONRenderer()
-        )
+        if pretty:
+            processors += [_seen, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        else:
+            processors.append(structlog.processors.JSONRenderer())
         self._threshold = LEVELS[level]
         self._reconciled = False
         self._traded = _Traded()

@@ -497,3 +497,26 @@ def test_an_action_beyond_one_fails_and_is_no_golden_answer() -> None:
 def test_a_policy_of_logits_is_refused_where_actions_are_expected() -> None:
     model = loaded(mlp(LAYERS), lambda seen: forward(LAYERS, seen.array()), strategy=Acting())
     assert refusal(model, Acting())[0] == "graph outputs"
+
+
+def test_a_failure_that_a_graph_s_own_names_reach_into_is_one_printable_line() -> None:
+    evil = "\x1b]52;c;b3duZWQ=\x07\r\n"
+    data = graph(
+        [
+            node("Flatten", ["observation"], "flat", axis=1),
+            node("ReduceMax", ["flat"], "most", keepdims=0),
+            onnx.helper.make_node("Cast", ["most"], ["row"], to=onnx.TensorProto.INT64),
+            onnx.helper.make_node("Gather", ["table", "row"], ["picked"], name=evil),  # beyond its end for 5,000
+            node("Gemm", ["flat", "matrix"], "plain"),
+            node("Add", ["plain", "picked"], "logits"),
+        ],
+        {"observation": ("batch", *SHAPE)},
+        {"logits": ("batch", 6)},
+        {"matrix": np.zeros((460, 6), np.float32), "table": np.zeros((1000, 6), np.float32)},
+    )
+    policy = opened(loaded(data, lambda _: [0.0] * 6))
+    seen = Observation(np.full(SHAPE, 5000.0, "<f4").tobytes(), SHAPE)
+    failed = policy.answer(AskPolicy(1, 9, seen), 7)
+    assert isinstance(failed, PolicyFailed)
+    assert "Gather" in failed.reason
+    assert failed.reason.isprintable()

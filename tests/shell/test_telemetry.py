@@ -137,6 +137,16 @@ def test_the_pretty_style_is_text() -> None:
     assert not stream.getvalue().startswith("{")
 
 
+@pytest.mark.parametrize("style", ["pretty", "json"])
+def test_foreign_text_makes_no_line_of_its_own_and_commands_no_terminal(style: str) -> None:
+    stream = io.StringIO()
+    evil = "x\n2026-01-01T00:00:00Z [info] resumed\r\x1b]52;c;b3duZWQ=\x07\x1b[2J"
+    Log(style=style, stream=stream)("order_rejected", client_order_id="id", reason=evil)
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue()[:-1].isprintable()
+    assert "resumed" in stream.getvalue()
+
+
 def test_a_log_that_nobody_reads_any_more_is_silent() -> None:
     reading, writing = os.pipe()
     os.close(reading)

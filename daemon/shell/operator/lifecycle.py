@@ -22,6 +22,7 @@ from daemon.shell.model_trial import Trial
 from daemon.shell.operator.door import Door
 from daemon.shell.operator.models import Models
 from daemon.shell.policy import OnnxPolicy, Provider
+from daemon.shell.printable import printable
 from strategies.contract import Strategy
 
 REASON_MOST = 1000  # letters; a graph's own names reach into some errors
@@ -214,5 +215,5 @@ class Lifecycle:
             self._tell_refused(version, reason)
 
     def _tell_refused(self, version: str, reason: str) -> None:
-        told = " ".join(reason.split())[:REASON_MOST]
+        told = printable(" ".join(reason.split()), REASON_MOST)
         self._door.put(CandidateRefused(self._door.now_ns(), version, told))
