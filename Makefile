@@ -123,8 +123,10 @@ install: .venv/bin/python
 	@install -d $(HERE)/docs $(HERE)/systemd/monitoring $(HERE)/systemd/mosquitto $(HERE)/onnx_models
 	@install -m 644 systemd/monitoring/* $(HERE)/systemd/monitoring
 	@install -m 644 systemd/mosquitto/* $(HERE)/systemd/mosquitto
-	@install -m 644 docs/*.md $(HERE)/docs
-	@install -m 644 systemd/*.conf $(HERE)/systemd
+	@install -d $(HERE)/docs/schemas
+	@install -m 644 docs/*.md docs/*.png $(HERE)/docs
+	@install -m 644 docs/schemas/* $(HERE)/docs/schemas
+	@install -m 644 systemd/*.conf systemd/README.md $(HERE)/systemd
 	@cp -rn onnx_models/. $(HERE)/onnx_models
 	@install -d $(DESTDIR)/usr/local/bin
 	@ln -sfn $(PREFIX)/venv/bin/rltraderd $(DESTDIR)/usr/local/bin/rltraderd

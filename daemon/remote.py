@@ -86,7 +86,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
         )
         return REFUSED
     except (MqttError, OSError, msgspec.DecodeError) as error:
-        console.print(printable(f"{broker}: {told_safely(error, password)}"))
+        cure = "check host, port, tls, ca_file and username of [mqtt], and MQTT_PASSWORD"
+        console.print(printable(f"{broker}: {told_safely(error, password)}: {cure}"))
         return EXIT_CODE
     return _show(answer, route, options.name, console)
 

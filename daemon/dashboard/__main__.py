@@ -32,6 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         sys.stderr.write(f"rltrader-dashboard: {error}\n")
         return 2
+    for path in paths:
+        if not (path / FILE).exists():
+            sys.stderr.write(f"rltrader-dashboard: {path}: no journal here yet: shown once there is one\n")
+    if not options.models_dir.is_dir():
+        sys.stderr.write(f"rltrader-dashboard: {options.models_dir}: no model store here; name it with --models-dir\n")
     desks = named(paths)
     where = f"http://127.0.0.1:{listening.getsockname()[1]}/"
     sys.stdout.write(f"rltrader-dashboard: {where} shows {names(list(desks.values()))}\n")
@@ -66,7 +71,7 @@ def _chosen(options: argparse.Namespace) -> list[Path]:
     else:
         paths = sorted({path.parent for pattern in (FILE, f"*/{FILE}") for path in root.glob(pattern)})
     if not paths:
-        raise ValueError(f"{root}: no desk has a journal here: name one with --state-dir, or their parent folder")
+        raise ValueError(f"{root}: no desk has a journal here: name one with --state-dir, or their parent folder with --desks")
     if len(paths) > DESKS_MOST:
         raise ValueError(f"{len(paths)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
     return paths
