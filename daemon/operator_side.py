@@ -248,7 +248,11 @@ class OperatorSide:
         if self.metrics is not None:
             self._log.heard = self.metrics.heard
         if self._side is not None:
-            self._side.start()
+            try:
+                self._side.start()
+            except RuntimeError as error:  # no thread is left: the desk trades without
+                self._side = None
+                self._failed("operator's thread", f"{type(error).__name__}: {error}")
 
     @property
     def works(self) -> tuple[tuple[str, Work], ...]:

@@ -128,7 +128,8 @@ def test_a_candidate_s_answer_is_lost_in_no_crash_of_a_replay(tmp_path: Path) ->
         path = tmp_path / f"group{group}"
         while True:
             name = draw.choice(BOUNDARIES[:-1])
-            hook = crash_at(name, draw.randint(1, 40 // group), seen)
+            commits = name in ("before commit", "after commit")
+            hook = crash_at(name, draw.randint(5, 120 // group if commits else 120), seen)
             recorded = desk.run(path, group_events=group, boundary=hook, beside=candidate())
             if recorded.failure is None:
                 break

@@ -28,7 +28,7 @@ class SideThread:
         self._thread = threading.Thread(target=self._run, name="operator", daemon=True)
 
     def start(self) -> None:
-        """Begin. Returns when the thread's loop runs."""
+        """Begin. Returns when the thread's loop runs, or was told not to. Raises RuntimeError without a thread."""
         self._thread.start()
         self._ready.wait()
 
@@ -42,8 +42,13 @@ class SideThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        with contextlib.suppress(asyncio.CancelledError), asyncio.Runner() as runner:
-            runner.run(self._main())
+        try:
+            with contextlib.suppress(asyncio.CancelledError), asyncio.Runner() as runner:
+                runner.run(self._main())
+        except Exception as error:  # no file is left for a loop
+            self._told("operator's thread", f"{type(error).__name__}: {error}")
+        finally:
+            self._ready.set()
 
     async def _main(self) -> None:
         self._loop, self._root = asyncio.get_running_loop(), asyncio.current_task()
