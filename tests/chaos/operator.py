@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -41,6 +42,7 @@ LOOK_EVERY_S = 0.5  # real, between two looks of the follower and two scrapes
 RESUME_S = 30.0  # real, within which a running daemon takes the last resume
 BETWEEN_MIN = (1.5, 5.0)  # simulated minutes between two commands
 OPERATOR = "operator: "
+KILLS_MOST, KILL_SHARE, KILL_WITHIN_S = 2, 0.15, 0.012  # a command is answered within some milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Operator:
     metrics_port: int = field(default_factory=free_port)
     asked: list[Asked] = field(default_factory=list)
     scrapes: int = 0
+    kills: int = 0
     _follower: Followed | None = None
     _next_min: float = 0.0
     _looked: float = 0.0
@@ -89,21 +92,22 @@ class Operator:
             self.look()
         if run.minute() >= self._next_min:
             self._next_min = run.minute() + self.chance.uniform(*BETWEEN_MIN)
-            self._command()
+            command = self._command()
+            if command and self.kills < KILLS_MOST and self.chance.random() < KILL_SHARE:
+                self._ask_and_kill(run, command)
+            elif command:
+                self._ask(command)
 
-    def _command(self) -> None:
+    def _command(self) -> str:
+        """What to say next, "" for nothing."""
         status = self._status()
         if status is None:
-            return
-        stopped = status.halt.startswith(OPERATOR) or bool(status.pause)
-        if stopped and not self.halts:
-            return
-        if stopped:
-            self._ask("resume")
-        elif self.halts and not status.halt:
-            self._ask(self.chance.choice(("pause", "halt", "reload-model", "reload-model")))
-        else:
-            self._ask("reload-model")
+            return ""
+        if not self.halts:
+            return "" if status.pause else "reload-model"
+        if status.halt.startswith(OPERATOR) or status.pause:
+            return "resume"
+        return "reload-model" if status.halt else self.chance.choice(("pause", "halt", "reload-model"))
 
     def let_go(self, run: Run) -> None:
         """End a pause or halt of ours, so that the session ends as it would without us."""
@@ -146,6 +150,16 @@ class Operator:
         with contextlib.suppress(ControlError):
             accepted = ask(self.state_dir, Request(1, command, reason, WHO), ANSWER_S).ok
         self.asked.append(Asked(command, reason, accepted))
+
+    def _ask_and_kill(self, run: Run, command: str) -> None:
+        """SIGKILL about when the answer comes: what was accepted is in the journal all the same."""
+        self.kills += 1
+        asking = threading.Thread(target=self._ask, args=(command,))
+        asking.start()
+        time.sleep(self.chance.uniform(0.0, KILL_WITHIN_S))
+        run.desk.kill()
+        asking.join()
+        run.start()
 
     def _scrape(self) -> None:
         address = f"http://127.0.0.1:{self.metrics_port}/metrics"
