@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import resource
+import errno
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from daemon.shell.operator.side_thread import SideThread
 
 
-@contextmanager
-def no_file_left() -> Iterator[None]:
-    """This process may open no further file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def test_a_thread_without_a_loop_is_told_and_holds_up_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def runner() -> None:
+        raise OSError(errno.EMFILE, "no file is left")
 
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio's half-made loop complains
-def test_a_thread_without_a_loop_is_told_and_holds_up_no_start() -> None:
+    monkeypatch.setattr(asyncio, "Runner", runner)
     told: list[tuple[str, str]] = []
 
     async def idle() -> None:
         await asyncio.Event().wait()
 
     side = SideThread([("idle", idle)], lambda name, problem: told.append((name, problem)))
-    with no_file_left():
-        starting = threading.Thread(target=side.start, daemon=True)
-        starting.start()
-        starting.join(10)
+    starting = threading.Thread(target=side.start, daemon=True)
+    starting.start()
+    starting.join(5)
     assert not starting.is_alive()
     assert side.stop(10)
     ((name, problem),) = told
