@@ -28,7 +28,7 @@ from daemon.shell.printable import printable
 ANSWER_S = 10.0
 LIFETIME_NS = 30_000_000_000
 REFUSED = 1
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_WORD = re.compile(r"[^\x00-\x20\x7f/+#]{1,100}")
 
 
 class Route(NamedTuple):
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise ConfigError(f"--reason has {len(options.reason)} letters: expected 1 to {REASON_MOST}: say it in short")
     for option, text in (("--desk", options.desk), ("--username", options.username)):
         if text and _WORD.fullmatch(text) is None:  # it becomes a level of a topic
-            raise ConfigError(f"{option} is {text[:60]!r}: expected letters, digits, '.', '_' and '-': correct it")
+            raise ConfigError(f"{option} is {text[:60]!r}: expected a word without /, + and #: correct it")
     settings = load(options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None), {})
     held = operator_secrets()
     text = held.mqtt_command_keys.get_secret_value() if held.mqtt_command_keys is not None else ""
