@@ -17,6 +17,7 @@ from daemon.core.events import CandidateRefused, Event, ModelPromoted, ReloadReq
 from daemon.core.limits import Trading
 from daemon.core.step import Step
 from daemon.shell.intake import IntakeFull
+from daemon.shell.model_pointer import CANDIDATE
 from daemon.shell.model_store import LoadedModel, ModelError, Sight, check_rules, load, sight
 from daemon.shell.model_trial import Trial
 from daemon.shell.operator.door import Door
@@ -158,7 +159,7 @@ class Lifecycle:
         try:
             return sight(self._models_dir, self._strategy.spec.name, wanted)
         except ModelError as error:
-            none = role == "shadow" and not (shelf / wanted).exists()
+            none = role == "shadow" and wanted == CANDIDATE and not (shelf / wanted).exists()  # nobody named one yet
             return _Missing("" if none else wanted, str(error))
 
     # --- what is proved ---------------------------------------------------------------------------------------------

@@ -161,6 +161,15 @@ def test_a_candidate_that_was_switched_off_stays_off_until_it_changes(desk: Desk
     assert (refused.version, refused.reason) == ("v1", "switched off")
 
 
+def test_a_shadow_that_is_named_and_is_not_there_is_told(desk: Desk, store: Path, tmp_path: Path) -> None:
+    async def play(run: Running) -> None:
+        await run.lifecycle.look()
+        assert beside(run) == ""
+
+    (refused,) = played(desk, tmp_path / "state", play, shadow="v9")
+    assert refused.version == "v9"
+
+
 def test_with_a_public_key_only_a_signed_version_answers(desk: Desk, store: Path, tmp_path: Path) -> None:
     public, folder = keygen(tmp_path / "key.pem"), store / "option_scalper" / "v1"
 
