@@ -71,7 +71,9 @@ def _chosen(options: argparse.Namespace) -> list[Path]:
     else:
         paths = sorted({path.parent for pattern in (FILE, f"*/{FILE}") for path in root.glob(pattern)})
     if not paths:
-        raise ValueError(f"{root}: no desk has a journal here: name one with --state-dir, or their parent folder with --desks")
+        raise ValueError(
+            f"{root}: no desk has a journal here: name one with --state-dir, or their parent folder with --desks"
+        )
     if len(paths) > DESKS_MOST:
         raise ValueError(f"{len(paths)} desks, expected at most {DESKS_MOST}: name fewer by --state-dir")
     return paths
