@@ -5,6 +5,7 @@ What it shows is compared with the journal's own rows, read with plain SQL.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -419,12 +420,22 @@ class Terminal(io.StringIO):
 # --- status, live -------------------------------------------------------------------------------------------------
 
 
-def watching(state: Path) -> subprocess.Popen[str]:
-    """`status --watch` without a terminal, as a process."""
+@contextlib.contextmanager
+def watching(state: Path) -> Iterator[subprocess.Popen[str]]:
+    """`status --watch` without a terminal, as a process that is gone afterwards."""
     line = command("daemon.ctl", "status", "--state-dir", state, "--watch", "--every", "0.1")
-    return subprocess.Popen(
-        line, cwd=REPOSITORY, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are born deaf to it
+    try:
+        process = subprocess.Popen(
+            line, cwd=REPOSITORY, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_watched_desk_is_told_line_by_line_as_it_changes_and_ctrl_c_ends_it_well(
