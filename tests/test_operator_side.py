@@ -109,8 +109,8 @@ def verified(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> bool:
 @contextlib.contextmanager
 def mosquitto(folder: Path) -> Iterator[Mosquitto]:
     """A real broker as it is installed, with a user for a replay; skips where there is none."""
-    if BINARY is None or PASSWD is None:
-        pytest.skip("needs Debian's packages mosquitto and mosquitto-clients: apt-get install mosquitto")
+    if BINARY is None or PASSWD is None or shutil.which(SUBSCRIBER) is None:
+        pytest.skip("needs Debian's packages mosquitto and mosquitto-clients: apt-get install both")
     made = prepared(folder)
     made.passwords[REPLAY_USER] = "5f" * 16
     passwords = str(folder / "rltrader.passwd")
