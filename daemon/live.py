@@ -25,7 +25,7 @@ from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.live_start import Live, prepare_live
 from daemon.live_status import in_one_line, open_things, settled
-from daemon.operator_side import BrokerKeys, OperatorSide, broker_keys, supervised
+from daemon.operator_side import BrokerKeys, OperatorSide, broker_keys
 from daemon.shell.account_lock import AccountLock, Holder, lock_folder
 from daemon.shell.alpaca.daily_feed import DailyFeed
 from daemon.shell.alpaca.daily_history import SETTLED_NS
@@ -37,6 +37,7 @@ from daemon.shell.engine import Engine
 from daemon.shell.intake import Intake
 from daemon.shell.journal import FILE
 from daemon.shell.operator.models import Models
+from daemon.shell.operator.side_thread import supervised
 from daemon.shell.recovery import Recovered, code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.shell.service import Service
@@ -177,7 +178,7 @@ class LiveDesk:
                 others.append(group.create_task(self._tick(), name="ticks"))
                 watching = (("watchdog", self._guard), ("status", self._tell_status), *self.operator.works)
                 for name, work in watching:
-                    others.append(group.create_task(supervised(name, work, self._log), name=name))
+                    others.append(group.create_task(supervised(name, work, self.operator.failed), name=name))
                 await engine
                 for task in others:
                     task.cancel()

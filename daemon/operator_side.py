@@ -7,7 +7,7 @@ observer that raises is not asked again in this run.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -128,7 +128,7 @@ class OperatorSide:
             self._works.append(("metrics", partial(self.metrics.run, settings.metrics.port, log)))
         if settings.drift.every_min and not self._replay:
             self._works.append(("drift", self._drift(settings, journal, tell)))
-        self._side = SideThread(side, self._failed) if side else None
+        self._side = SideThread(side, self.failed) if side else None
 
     def _lifecycle(self, settings: Settings) -> Lifecycle:
         policy = settings.policy
@@ -233,9 +233,10 @@ class OperatorSide:
                 observer(event, step)
             except Exception as error:
                 self._observers = [entry for entry in self._observers if entry[0] != name]
-                self._failed(name, f"{type(error).__name__}: {error}; it is left out until the next start")
+                self.failed(name, f"{type(error).__name__}: {error}; it is left out until the next start")
 
-    def _failed(self, name: str, problem: str) -> None:
+    def failed(self, name: str, problem: str) -> None:
+        """Tell that something which only watches raised; trading goes on. May be called on any thread."""
         self._log("task_failed", task=name, problem=problem)
 
     async def prepare(self) -> None:
@@ -252,7 +253,7 @@ class OperatorSide:
                 self._side.start()
             except RuntimeError as error:  # no thread is left: the desk trades without
                 self._side = None
-                self._failed("operator's thread", f"{type(error).__name__}: {error}")
+                self.failed("operator's thread", f"{type(error).__name__}: {error}")
 
     @property
     def works(self) -> tuple[tuple[str, Work], ...]:
@@ -263,18 +264,4 @@ class OperatorSide:
         """Say goodbye within a deadline; what hangs is left behind."""
         self._log.heard = None
         if self._side is not None and not await asyncio.to_thread(self._side.stop, END_S):
-            self._failed("operator's thread", f"did not end within {END_S:g} s; it is left behind")
-
-
-async def supervised(name: str, work: Callable[[], Awaitable[None]], log: Log) -> None:
-    """Run what only watches: when it raises it is told and begun again, later each time; trading goes on."""
-    pause_s = 1.0
-    while True:
-        try:
-            await work()
-        except Exception as error:
-            log("task_failed", task=name, problem=f"{type(error).__name__}: {error}")
-        else:
-            return
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, 60.0)
+            self.failed("operator's thread", f"did not end within {END_S:g} s; it is left behind")

@@ -26,13 +26,14 @@ from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.session import new_york_text
 from daemon.core.state import State, digest
 from daemon.core.step import Step
-from daemon.operator_side import OperatorSide, broker_keys, supervised
+from daemon.operator_side import OperatorSide, broker_keys
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.daily_tape import DailyTapeSource, check_rule, scan_daily
 from daemon.shell.engine import DIGEST_EVERY, Engine
 from daemon.shell.journal import Batch, Chain, JournalReader, encode_effects
 from daemon.shell.model_store import LoadedModel, check_rules, load
 from daemon.shell.operator.models import Models
+from daemon.shell.operator.side_thread import supervised
 from daemon.shell.policy import OnnxPolicy
 from daemon.shell.recovery import Recovered, code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.replay import ReplaySource
@@ -316,7 +317,9 @@ async def _root(
     operator.start()
     try:
         async with asyncio.TaskGroup() as group:
-            watching = [group.create_task(supervised(name, work, log), name=name) for name, work in operator.works]
+            watching = [
+                group.create_task(supervised(name, work, operator.failed), name=name) for name, work in operator.works
+            ]
             if progress is not None:
                 watching.append(group.create_task(_watch(engine, log, progress), name="progress"))
             await group.create_task(engine.run(startup), name="engine")

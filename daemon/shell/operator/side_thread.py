@@ -55,16 +55,18 @@ class SideThread:
         self._ready.set()
         async with asyncio.TaskGroup() as group:
             for name, work in self._works:
-                group.create_task(self._supervised(name, work), name=name)
+                group.create_task(supervised(name, work, self._told), name=name)
 
-    async def _supervised(self, name: str, work: Work) -> None:
-        pause_s = 1.0
-        while True:
-            try:
-                await work()
-            except Exception as error:  # whatever it is, the others go on
-                self._told(name, f"{type(error).__name__}: {error}")
-            else:
-                return
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, PAUSE_MOST_S)
+
+async def supervised(name: str, work: Work, told: Callable[[str, str], None]) -> None:
+    """Run what only watches: when it raises, `told(name, problem)`, and begun again, later each time."""
+    pause_s = 1.0
+    while True:
+        try:
+            await work()
+        except Exception as error:  # whatever it is, the others go on
+            told(name, f"{type(error).__name__}: {error}")
+        else:
+            return
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, PAUSE_MOST_S)
