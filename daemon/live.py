@@ -92,13 +92,13 @@ class LiveDesk:
             self.link = self._parts.link(state.identity, lambda: self._state().broker, claim)
             own = [order for order in state.orders.values() if order.order_id and order.purpose != "foreign"]
             self.link.follow({order.client_order_id: order.order_id for order in own})
-        models = Models(live.policy, live.model)
+        models, code = Models(live.policy, live.model), code_digest()
         self.engine = Engine(
             recovered,
             writer,
             models,
             self.intake,
-            code=code_digest(),
+            code=code,
             group_events=settings.journal.group_events,
             snapshot_events=settings.journal.snapshot_events,
             observe=self._observe,
@@ -115,7 +115,7 @@ class LiveDesk:
             log,
             self._tell,
             models,
-            code=code_digest(),
+            code=code,
             waiting=lambda: (len(self.intake), self.intake.dropped),
         )
         self.schedule = Schedule(live.clock, lambda name, problem: self._tell("job_failed", job=name, problem=problem))
