@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from daemon.config import DEFAULT_CONFIG, EXIT_CODE, ConfigError, Credentials, Settings, credentials, load
 from daemon.core.state import State
 from daemon.lean import with_pandas
+from daemon.limits_shown import in_force
 from daemon.shell.calendar import CalendarError
 from daemon.shell.journal import JournalError, WriteFailed
 from daemon.shell.log_stream import LossyStream
@@ -237,6 +238,7 @@ def _check(settings: Settings, tape: Path) -> int:
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
         + ("promoted" if replay.model.manifest.promoted else "not promoted: allowed in a dry run only"),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
+        "limits": in_force(settings),
     }
     width = max(map(len, told))
     for key, value in told.items():

@@ -43,7 +43,7 @@ OTHER_VARIABLES = ("RLTRADER_DATA",)  # not settings: where the tests find recor
 EXIT_CODE = 2
 DEFAULT_CONFIG = Path("config.toml")
 
-STRATEGY_DEFAULT, FILE, FILE_STRATEGY, ENVIRONMENT, COMMAND_LINE = range(5)  # who wins, the last one first
+STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # who wins, the last one first
 NOT_OF_A_STRATEGY = frozenset(
     ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
 )
@@ -141,9 +141,9 @@ def defaults() -> dict[str, dict[str, object]]:
 def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
     """The settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
 
-    What the strategy changes in the defaults (`daemon.core.strategy_rules`) lies below the file, the file's tables for
-    that strategy (`[daily_rebalancer.risk]`) above its other tables. `overrides` maps dotted keys (`paths.state_dir`)
-    to what the command line gave; None means not given.
+    What the strategy changes in the defaults (`daemon.core.strategy_rules`) lies below the file. The file's tables for
+    that strategy (`[daily_rebalancer.risk]`) stand beside its other tables: a key that both write, with two values, is
+    an error. `overrides` maps dotted keys (`paths.state_dir`) to what the command line gave; None means not given.
     Raises ConfigError with one line for each problem found.
     """
     merged = _Merged(defaults())
@@ -164,7 +164,7 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
     problems = [merged.problem(key, value, expected) for key, value, expected in contradictions(settings)]
     if problems:
         raise _refusal(problems)
-    return settings
+    return settings.came_from(merged.origins)
 
 
 class _Merged:
@@ -175,9 +175,10 @@ class _Merged:
         self.problems: list[str] = []
         self._defaults = {f"{section}.{key}": value for section, keys in known.items() for key, value in keys.items()}
         self._sections = tuple(known)
-        self._origins: dict[str, str] = {}
+        self.origins: dict[str, str] = {}
         self._ranks: dict[str, int] = {}
-        self._of_strategies: dict[str, dict[str, object]] = {}  # the file's, by dotted key
+        self._common: dict[str, object] = {}  # what the file's tables for all strategies write, by dotted key
+        self._of_strategies: dict[str, dict[str, object]] = {}  # what its tables for one strategy write
         self._file = ""
 
     def add_file(self, path: Path) -> None:
@@ -190,6 +191,7 @@ class _Merged:
         for section, keys in tables.items():
             if isinstance(keys, dict) and section in self._sections:
                 for key, value in keys.items():
+                    self._common[f"{section}.{key}"] = value
                     self.put(f"{section}.{key}", value, str(path), FILE)
             elif isinstance(keys, dict) and section in STRATEGIES:
                 self._add_table_of(section, keys, str(path))
@@ -226,7 +228,18 @@ class _Merged:
                 self._defaults[f"{table}.{key}"] = value
                 self.put(f"{table}.{key}", value, f"default of {name}", STRATEGY_DEFAULT)
         for key, value in self._of_strategies.get(name, {}).items():
-            self.put(key, value, f"{self._file}, [{name}.{key.partition('.')[0]}]", FILE_STRATEGY)
+            self._put_of_strategy(name, key, value)
+
+    def _put_of_strategy(self, strategy: str, key: str, value: object) -> None:
+        """A key of the file's table for the desk's strategy. The common table may not say something else."""
+        table, _, word = key.partition(".")
+        common = self._common.get(key, value)
+        if common != value:
+            both = f"{word} = {_shown(common)} in [{table}] and {word} = {_shown(value)} in [{strategy}.{table}]"
+            expected = f"expected one value for a desk of {strategy}: remove one of them"
+            self.problems.append(f"{key} is written twice in {self._file}: {both}: {expected}")
+            return
+        self.put(key, value, f"{self._file}, [{strategy}.{table}]", FILE)
 
     def add_environment(self, variables: Mapping[str, str]) -> None:
         known = {_variable(key): key for key in self._defaults}
@@ -254,14 +267,14 @@ class _Merged:
             return
         if self._ranks.get(key, -1) > rank:
             return
-        self._origins[key], self._ranks[key] = origin, rank
+        self.origins[key], self._ranks[key] = origin, rank
         if isinstance(value, bool) and not isinstance(self._defaults[key], bool):
             self.problems.append(self.problem(key, value, f"a value like {_shown(self._defaults[key])}"))
         section, _, name = key.partition(".")
         self.tables.setdefault(section, {})[name] = value
 
     def problem(self, key: str, value: object, expected: str) -> str:
-        origin = self._origins.get(key, "default")
+        origin = self.origins.get(key, "default")
         default = _shown(self._defaults[key]) if key in self._defaults else "none"
         shown = _public(_shown(value)) if key.startswith("alpaca.") else _shown(value)
         return f"{key} is {shown} (from {origin}): expected {expected}: change it there (default: {default})"

@@ -5,13 +5,14 @@ What keys must be beside one another is `config_checks.py`'s subject, where valu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StringConstraints
 
 from daemon.core.limits import Basket, Broker, Contracts, Execution, Paper, Risk, Sizing, Trading
 
@@ -208,6 +209,23 @@ class Settings(BaseModel):
     broker: Broker = Field(default_factory=Broker)
     basket: Basket = Field(default_factory=Basket)
     paper: Paper = Field(default_factory=Paper)
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal values, wherever they came from."""
+        return isinstance(other, Settings) and dict(self) == dict(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(dict(self).values()))
+
+    def came_from(self, origins: Mapping[str, str]) -> Self:
+        """These settings, which remember the source of each dotted key that is no common default."""
+        self._origins = dict(origins)
+        return self
+
+    def origin(self, key: str) -> str:
+        """Where the value of a dotted key comes from: file, variable, command line, or which default it is."""
+        return self._origins.get(key, "default")
 
     def trading(self) -> Trading:
         """The tables that the step decides by, as the journal records them."""

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from daemon.core.session import new_york_text
 from daemon.core.state import State
+from daemon.limits_shown import Limit, journaled_origins, limits_of
 from daemon.shell.journal import FILE, JournalError, JournalReader
 from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import StateDirError, locked_by
@@ -50,6 +51,7 @@ class Desk(msgspec.Struct, frozen=True):
     orders: int = 0  # working
     last_basket: str = ""  # date of the last basket that was due
     last_event: str = ""  # New York time
+    limits: tuple[Limit, ...] = ()  # in force, as the newest start journaled them
     problem: str = ""
 
 
@@ -76,9 +78,10 @@ def desk_of(path: Path) -> Desk:
             meta = reader.meta()
             machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
             recover(reader, machine, code_digest())
+            origins = journaled_origins(reader)
         finally:
             reader.close()
-        return _told(path, meta, machine.state)
+        return _told(path, meta, machine.state, origins)
     except (JournalError, StateDirError, sqlite3.Error, OSError, ValueError, KeyError) as error:
         return Desk(str(path), problem=f"{type(error).__name__}: {error}")
 
@@ -90,7 +93,7 @@ def show_one(path: Path) -> int:
     return int(bool(desk.problem))
 
 
-def _told(path: Path, meta: dict[str, str], state: State[Any]) -> Desk:
+def _told(path: Path, meta: dict[str, str], state: State[Any], origins: dict[str, tuple[str, ...]]) -> Desk:
     halt, book = state.risk.halt, state.book
     return Desk(
         str(path),
@@ -107,6 +110,7 @@ def _told(path: Path, meta: dict[str, str], state: State[Any]) -> Desk:
         orders=sum(order.working for order in state.orders.values()),
         last_basket=state.basket.date,
         last_event=new_york_text(state.now_ns) if state.seq else "",
+        limits=limits_of(meta["strategy"], state.trading, origins),
     )
 
 

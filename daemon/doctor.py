@@ -21,6 +21,7 @@ from pathlib import Path
 from daemon.alpaca_parts import accesses
 from daemon.config import ADDRESSES, EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.core.state import as_daily
+from daemon.limits_shown import in_force
 from daemon.live_start import DRY_RUN, Live, clock_of, prepare_live
 from daemon.operator_side import broker_keys
 from daemon.shell.account_lock import AccountLock, Holder, lock_folder
@@ -72,7 +73,7 @@ async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -
     mode = DRY_RUN if dry_run else settings.desk.account
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
     found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
-    found += [_addresses(settings), *_operator(settings)]
+    found += [Finding("limits", OK, in_force(settings)), _addresses(settings), *_operator(settings)]
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, _calendar(clock), *_state_dir(settings, live)]
     if not dry_run:

@@ -23,6 +23,7 @@ from daemon.core.events import ClockTicked, Event, ModelVerified, RunStarted, St
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
+from daemon.limits_shown import origins_of
 from daemon.live_start import Live, prepare_live
 from daemon.live_status import in_one_line, open_things, settled
 from daemon.operator_side import BrokerKeys, OperatorSide, broker_keys
@@ -404,6 +405,7 @@ async def run_live(live: Live, log: Log) -> str:
                 identity.feed,
                 settings.trading(),
                 settings.desk.account_number,
+                origins_of(settings),
             ),
             ModelVerified(now_ns, model.version, model.digest, model.manifest.promoted, model.manifest.training.feed),
         ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon import desks
+from daemon.core.limits import Trading
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.desks import ROOT
 from daemon.explain import NotFound
+from daemon.limits_shown import Limit, by_origin, journaled_origins, limits_of
 from daemon.shell.follow import Follower
 from daemon.shell.journal import FILE, JournalReader
 from daemon.shell.operator.status import status_of
@@ -71,7 +74,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     meta = reader.meta()
     machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
     recover(reader, machine, code_digest())
-    console.print(table(meta, machine.state, locked_by(path)))
+    console.print(table(meta, machine.state, locked_by(path), _limits(path, machine.state)))
     return 0
 
 
@@ -122,21 +125,35 @@ def _status_line(follower: Follower) -> bytes:
 
 
 def _live(follower: Follower, console: Console, every_s: float) -> None:
+    limits: tuple[Limit, ...] = ()
+    rules: Trading | None = None
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             _look(follower)
-            live.update(live_table(follower), refresh=True)
+            state = follower.state
+            if state is not None and state.trading is not rules:  # each start journals its own
+                rules, limits = state.trading, _limits(follower.path.parent, state)
+            live.update(live_table(follower, limits), refresh=True)
             time.sleep(every_s)
 
 
-def live_table(follower: Follower) -> Table:
+def _limits(path: Path, state: State[Any]) -> tuple[Limit, ...]:
+    """The limits in force, with the sources that the newest start in this folder journaled."""
+    reader = JournalReader(path / FILE)
+    try:
+        return limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
+    finally:
+        reader.close()
+
+
+def live_table(follower: Follower, limits: Sequence[Limit] = ()) -> Table:
     """What is known of the desk, and why it may be old."""
     state = follower.state
     if state is None:
         shown = Table(show_header=False)
         shown.add_row(Text(follower.problem, "red"))
         return shown
-    shown = table(follower.meta, state, locked_by(follower.path.parent))
+    shown = table(follower.meta, state, locked_by(follower.path.parent), limits)
     if follower.problem:
         shown.add_row("old", Text(follower.problem, "red"))
     return shown
@@ -145,7 +162,7 @@ def live_table(follower: Follower) -> Table:
 # --- the table ----------------------------------------------------------------------------------------------------
 
 
-def table(meta: dict[str, str], state: State[Any], holder: str) -> Table:
+def table(meta: dict[str, str], state: State[Any], holder: str, limits: Sequence[Limit] = ()) -> Table:
     """A desk as its journal says; `holder` is the process that runs on it, "" for none."""
     shown = Table(show_header=False, title=f"{meta.get('desk', '')} · {meta['strategy']}", title_justify="left")
     shown.add_column(style="cyan")
@@ -163,6 +180,8 @@ def table(meta: dict[str, str], state: State[Any], holder: str) -> Table:
     shown.add_row("trades", f"{stats.trades:,}, {stats.wins:,} won")
     denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(stats.denials.items(), key=lambda d: -d[1]))
     shown.add_row("denials", denials or "none")
+    for origin, text in by_origin(limits):
+        shown.add_row("limits", f"from {origin}: {text}")
     return shown
 
 

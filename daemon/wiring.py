@@ -26,6 +26,7 @@ from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.session import new_york_text
 from daemon.core.state import State, digest
 from daemon.core.step import Step
+from daemon.limits_shown import origins_of
 from daemon.operator_side import OperatorSide, broker_keys
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.daily_tape import DailyTapeSource, check_rule, scan_daily
@@ -167,7 +168,15 @@ def open_replay(
     now = machine.state.now_ns
     startup: list[RunStarted | ModelVerified] = [
         RunStarted(
-            now, identity.mode, identity.account, identity.strategy, identity.epoch, code, identity.feed, trading
+            now,
+            identity.mode,
+            identity.account,
+            identity.strategy,
+            identity.epoch,
+            code,
+            identity.feed,
+            trading,
+            origins=origins_of(settings),
         ),
         ModelVerified(
             now,

@@ -13,7 +13,7 @@ import pytest
 
 from daemon import ctl
 from daemon.core.events import HaltRequested, RunStarted
-from daemon.core.limits import Trading
+from daemon.core.limits import Risk, Trading
 from daemon.shell.journal import FILE, Batch, Chain, encode_effects
 from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import open_state_dir
@@ -23,14 +23,22 @@ NOW = 1_720_000_000_000_000_000
 NAMES = {"scalper": "option_scalper", "rebalancer": "daily_rebalancer", "regime": "regime_switcher"}
 
 
-def made(root: Path, name: str, *, halted: bool = False) -> None:
+ORIGINS: dict[str, tuple[str, ...]] = {
+    "/etc/desk.toml": ("risk.daily_loss_max",),
+    "default of regime_switcher": ("risk.drawdown_max",),
+}
+
+
+def made(root: Path, name: str, *, halted: bool = False, limits: Risk | None = None) -> None:
     """A desk's state directory as its first start leaves it."""
     meta = {"mode": "paper", "account": "paper", "strategy": NAMES[name], "feed": "sip", "desk": name}
     left = open_state_dir(root / name, meta, "epoch")
     machine = fresh_machine(strategy(NAMES[name]), identity_of(left.meta), Trading())
     recovered = recover(left.journal.reader(), machine, code_digest())
     chain, batch = Chain(recovered.last_id + 1, recovered.head), Batch()
-    events: list[Any] = [RunStarted(NOW, "paper", "paper", NAMES[name], "epoch", code_digest(), "sip", Trading())]
+    trading = Trading(risk=limits or Risk())
+    start = RunStarted(NOW, "paper", "paper", NAMES[name], "epoch", code_digest(), "sip", trading, "", ORIGINS)
+    events: list[Any] = [start]
     events += [HaltRequested(NOW, "operator", "lunch", "me")] if halted else []
     for event in events:
         step = machine.apply(event)
@@ -92,6 +100,22 @@ def test_one_desk_is_told_as_json_too(tmp_path: Path, capsys: pytest.CaptureFixt
     made(tmp_path, "regime")
     assert ctl.main(["status", "--state-dir", str(tmp_path / "regime"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["name"] == "regime"
+
+
+def test_the_status_shows_the_limits_in_force_and_where_each_comes_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, "regime", limits=Risk(daily_loss_max=0.03, drawdown_max=0.6))
+    assert ctl.main(["status", "--state-dir", str(tmp_path / "regime"), "--json"]) == 0
+    limits = {limit["key"]: limit for limit in json.loads(capsys.readouterr().out)["limits"]}
+    assert limits["risk.daily_loss_max"] == {"key": "risk.daily_loss_max", "value": "0.03", "origin": "/etc/desk.toml"}
+    assert limits["risk.drawdown_max"]["origin"] == "default of regime_switcher"
+    assert limits["basket.turnover_max"] == {"key": "basket.turnover_max", "value": "2.05", "origin": "default"}
+    assert "risk.order_contracts_max" not in limits  # of option desks
+    assert ctl.main(["status", "--state-dir", str(tmp_path / "regime")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "from /etc/desk.toml: risk.daily_loss_max 0.03" in shown
+    assert "from default of regime_switcher: risk.drawdown_max 0.6" in shown
 
 
 def test_a_folder_without_a_desk_is_refused_with_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

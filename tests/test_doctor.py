@@ -39,6 +39,7 @@ DAY_NS = 24 * HOUR_NS
 META = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "desk": "paper-1"}
 SUBJECTS = [
     "configuration",
+    "limits",
     "addresses",
     "model",
     "calendar",
@@ -177,6 +178,17 @@ def test_a_host_that_is_ready_ends_with_0(desk: Desk, market: Market) -> None:
     assert desk.told["feed sip"] == ("ok", "a quote")
     # 390 of the first session, and the minutes of the second one's first hour: its last is known a second after its end
     assert desk.told["history"][1] in ("449 bars of the last days", "450 bars of the last days")
+
+
+def test_the_limits_in_force_are_shown_with_the_place_that_each_comes_from(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLTRADER_RISK__DRAWDOWN_MAX", "0.05")
+    desk.check({"risk": {"daily_loss_max": 0.03}}, code=0)
+    by_place = dict(part.split(": ", 1) for part in desk.told["limits"][1].split("; "))
+    assert "risk.daily_loss_max 0.03" in by_place[f"from {desk.folder / 'config.toml'}"]
+    assert by_place["from environment RLTRADER_RISK__DRAWDOWN_MAX"] == "risk.drawdown_max 0.05"
+    assert "sizing.max_contracts 10" in by_place["from default"]
 
 
 def test_a_dry_run_is_said_to_send_nothing(desk: Desk) -> None:

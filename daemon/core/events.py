@@ -34,6 +34,7 @@ class RunStarted(Event, frozen=True, tag=True):
     feed: str
     trading: Trading
     account_number: str = ""  # as configured; "" where it is not
+    origins: dict[str, tuple[str, ...]] = {}  # source -> dotted keys of `trading` that it gave; others are defaults
 
 
 class ModelVerified(Event, frozen=True, tag=True):
