@@ -20,6 +20,7 @@ from daemon.core.option_market import parse_occ
 from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.risk import Denial, ask_gates
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent, RiskView
+from daemon.core.sellable import sellable
 from daemon.core.state import ZERO, Draft
 
 ENTRY = "entry"
@@ -257,7 +258,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         and draft.now_ns - order.submitted_ns < rules.exit_reprice_s * SECOND_NS
     ):
         return  # not sent again at once: the next look is a re-price interval later
-    quantity = min(surplus - draft.working(work.symbol, side), draft.broker.available.get(work.symbol, surplus))
+    quantity = sellable(draft, work.symbol, side, surplus)
     if quantity <= 0:
         why = f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
         alarm(draft, "exit_held_up", why, once=True)

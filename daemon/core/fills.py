@@ -17,6 +17,7 @@ from daemon.core.execution import contract_of, held
 from daemon.core.guards import alarm, first_time, halt, look_up, order_outcome, put_order, revalue, trade_closed
 from daemon.core.orders import SUBMITTED, UNKNOWN, Order, advance, name_prefix
 from daemon.core.records import FillRow
+from daemon.core.sellable import note_filled
 from daemon.core.state import ZERO, Book, Draft
 
 COST_GRID = Decimal("0.0001")  # of a share's total cost; an option's is whole cents
@@ -84,6 +85,7 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
         mismatch(draft, order, event)
         return False
     draft.book = booked.book
+    note_filled(draft, event.symbol)
     corrected = event.correction > order.correction
     kept = replace(booked.order, executions=() if corrected else order.executions)
     whole = kept.filled == kept.quantity

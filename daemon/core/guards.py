@@ -16,6 +16,7 @@ from daemon.core.events import Quote
 from daemon.core.orders import CANCELING, SUBMITTED, UNKNOWN, Order, Work, advance
 from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
+from daemon.core.sellable import note_moved
 from daemon.core.state import SEEN_MAX, Draft, Halt, Pause, Position
 
 URGENCY = {"daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2}  # of the halts that also leave every position
@@ -105,9 +106,8 @@ def put_order(draft: Draft, order: Order) -> None:
     former = draft.find_order(name)
     if former is None or former.status != order.status:
         order = replace(order, news_ns=draft.now_ns)
-    if order.symbol in draft.broker.available:  # what the broker said before this is old
-        left = {symbol: count for symbol, count in draft.broker.available.items() if symbol != order.symbol}
-        draft.broker = replace(draft.broker, available=left)
+    if former is None or (former.status, former.filled) != (order.status, order.filled):
+        note_moved(draft, order.symbol)
     if order.working:
         draft.orders = {**draft.orders, name: order}  # an ended order never works again: `LIFE` has no such way
     else:

@@ -22,6 +22,7 @@ from daemon.core.ledger import AMENDED, arrives, book_activity, settle_without_l
 from daemon.core.on_broker import absorb
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk_view import SECOND_NS
+from daemon.core.sellable import take_available
 from daemon.core.state import ZERO, Draft, Position, Suspicion
 
 SETTLE_NS = 10 * SECOND_NS
@@ -59,12 +60,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
         return
     _take_over_lines(draft, event)
     _ask_for_the_missing(draft, event)
-    available = dict.fromkeys(draft.book.positions, 0)  # what the broker does not list is not there to be sold
-    for position in event.positions:
-        available.pop(position.symbol, None)
-        if position.available is not None:
-            available[position.symbol] = abs(int(position.available))
-    draft.broker = replace(draft.broker, available=available)
+    take_available(draft, event)
     _compare(draft, event)
     if event.blocked:
         draft.risk = replace(draft.risk, reconciled=False)
@@ -79,8 +75,10 @@ def _whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition
 
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     """Orders first, then their executions, then the ledger's other lines, each line once."""
+    heard = draft.broker
     for order in (*event.ended_orders, *event.open_orders):
         absorb(draft, order)
+    draft.broker = replace(draft.broker, moved=heard.moved, filled=heard.filled)  # read before positions and cash
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
@@ -150,7 +148,11 @@ def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
 
 
 def _compare(draft: Draft, event: BrokerReported) -> None:
+    """Judge by what the desk knew when the report was asked for: one that a fill overtook says nothing about it."""
     found = tuple(_all_differences(draft, event))
+    if found and draft.broker.filled:  # fills that came after it was asked for
+        draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
+        return
     suspicion = draft.broker.suspicion
     if found and suspicion is not None and suspicion.differences == found:
         if event.asked_ns - suspicion.since_ns < SETTLE_NS:

@@ -40,6 +40,7 @@ from daemon.core.guards import alarm, cancel, note_given_up
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.risk import SHARE_GATES, ask_gates
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent
+from daemon.core.sellable import sellable
 from daemon.core.state import ZERO, Draft
 
 PATIENCE = 2  # re-price intervals: a sale that neither fills nor ends meanwhile (a halt, a lost cancel) holds no buy up
@@ -139,7 +140,7 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
 
 def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
     """Send one attempt of a sale; False where nothing is free to be sold, or a gate denies it."""
-    quantity = min(surplus - draft.working(work.symbol, -1), draft.broker.available.get(work.symbol, surplus))
+    quantity = sellable(draft, work.symbol, -1, surplus)
     if quantity <= 0:
         why = f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
         alarm(draft, "exit_held_up", why, once=True)

@@ -146,7 +146,10 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     lost_ns: int = 0  # when news was last lost: what agreed before may not hold
     suspicion: Suspicion | None = None
     seen: tuple[str, ...] = ()  # ids of the ledger's lines, and what was refused with what it filled, judged before
-    available: dict[str, int] = {}  # contracts that the broker would let us sell, where nothing moved since it said so
+    asked_ns: int = 0  # when the last report of the right account was asked for: what was heard later is not in it
+    available: dict[str, int] = {}  # what the broker would let us sell, where nothing moved since that report
+    moved: dict[str, int] = {}  # symbols whose orders changed since that report was asked for, and when they last did
+    filled: dict[str, int] = {}  # the same of booked fills
     foreign: dict[str, Order] = {}  # orders of others that are ignored, with what they filled
     foreign_held: dict[str, int] = {}  # what is held beside the desk's own
     settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before the ledger told: (symbol, shares)
