@@ -261,11 +261,12 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     quantity = sellable(draft, work.symbol, side, surplus)
     if quantity <= 0:
         why = f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
-        alarm(draft, "exit_held_up", why, once=True)
+        alarm(draft, "exit_held_up", why, once=True, about=work.symbol)
         return
     quote = fresh(draft, draft.quotes.get(work.symbol)) if side < 0 else None  # what is owed is bought at the market
     if quote is not None and quote.bid <= 0:
-        alarm(draft, "no_bid", f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids", once=True)
+        why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
+        alarm(draft, "no_bid", why, once=True, about=work.symbol)
         return
     if quote is None and _quote_may_come(draft, work):
         return

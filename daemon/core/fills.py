@@ -230,4 +230,5 @@ def stranger(draft: Draft, client_order_id: str) -> None:
         draft.effects.append(AskBroker(f"news about a forgotten order: {client_order_id}"))
         return
     draft.risk = replace(draft.risk, reconciled=False)
-    alarm(draft, "foreign_order", f"news about an order that is not ours: {client_order_id}", once=True)
+    detail = f"news about an order that is not ours: {client_order_id}"
+    alarm(draft, "foreign_order", detail, once=True, about=client_order_id)

@@ -5,6 +5,7 @@ A halt is state: it cancels working entries, survives a restart and ends only by
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from msgspec.structs import replace
@@ -24,23 +25,47 @@ LEAVING = frozenset(URGENCY)
 TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
 _AWAITED = frozenset((SUBMITTED, UNKNOWN, CANCELING))
 UNRECONCILED_NS = 5 * MINUTE_NS  # so long the comparison may take to agree before the operator is told
+CASES_MAX = 20  # cases of one alarm a session: whoever words them, they flood nobody
+CASE_LETTERS = 200
+_FIGURES = re.compile(r"\d+(\.\d+)?")
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
 
 
-def alarm(draft: Draft, name: str, detail: str, *, once: bool = False) -> None:
-    """Raise an alarm; with `once` at most one of this name a session."""
+def alarm(draft: Draft, name: str, detail: str, *, once: bool = False, about: str = "") -> bool:
+    """Raise an alarm; with `once` one for each case a session: `about` is what makes another case of the same name.
+
+    There are `CASES_MAX` cases of a name at most; `case_over` ends them. Returns whether it was raised.
+    """
     if once:
-        if name in draft.risk.alarms:
-            return
-        draft.risk = replace(draft.risk, alarms=(*draft.risk.alarms, name))
+        case = f"{name} {about}" if about else name
+        if case in draft.risk.alarms or sum(_is_of(told, name) for told in draft.risk.alarms) >= CASES_MAX:
+            return False
+        draft.risk = replace(draft.risk, alarms=(*draft.risk.alarms, case))
     draft.effects.append(RaiseAlarm(name, detail))
+    return True
+
+
+def wording(detail: str) -> str:
+    """What a text is about: its words without its figures, which may change from one look to the next."""
+    return _FIGURES.sub("#", detail)[:CASE_LETTERS]
+
+
+def case_over(draft: Draft, *names: str) -> None:
+    """What these alarms report is over: when it comes again it is another case."""
+    kept = tuple(told for told in draft.risk.alarms if not any(_is_of(told, name) for name in names))
+    if len(kept) != len(draft.risk.alarms):
+        draft.risk = replace(draft.risk, alarms=kept)
+
+
+def _is_of(told: str, name: str) -> bool:
+    return told == name or told.startswith(f"{name} ")
 
 
 def halt(draft: Draft, reason: str, detail: str) -> None:
     """Take no new risk until resumed: the state is set, working entries are cancelled, the operator is told.
 
     The first reason stays, unless a later one is more urgent: then it takes over and names the first. One that does not
-    is told as an alarm, once a session.
+    is an alarm, once for each case.
     """
     former = draft.risk.halt
     if former is not None and URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
@@ -50,7 +75,7 @@ def halt(draft: Draft, reason: str, detail: str) -> None:
         draft.risk = replace(draft.risk, halt=Halt(reason, detail, draft.now_ns))
         draft.effects.append(RaiseAlarm(reason, detail))
     elif former.reason != reason:
-        alarm(draft, reason, detail, once=True)
+        alarm(draft, reason, detail, once=True, about=wording(detail))
     cancel_entries(draft)
 
 
@@ -236,7 +261,7 @@ def check_blind(draft: Draft) -> None:
     elif rules.on_blind == "hold":
         halt(draft, "blind_hold", detail)
     else:
-        alarm(draft, "blind", detail, once=True)
+        alarm(draft, "blind", detail, once=True, about=wording(detail))
 
 
 def _seen_ns(draft: Draft, position: Position) -> int:

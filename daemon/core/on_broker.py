@@ -130,7 +130,8 @@ def _follow(draft: Draft, found: BrokerOrder) -> None:
     order = draft.find_order(found.client_order_id)
     assert order is not None
     if word is None:
-        alarm(draft, "unknown_status", f"{found.client_order_id}: the broker says {found.status!r}", once=True)
+        detail = f"{found.client_order_id}: the broker says {found.status!r}"
+        alarm(draft, "unknown_status", detail, once=True, about=found.status)
         return
     if word == "filled" and order.filled < order.quantity:
         return  # said filled, with other figures: an answer in the middle of a change
@@ -158,7 +159,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
         if draft.now_ns - order.news_ns < draft.trading.broker.look_up_s * SECOND_NS:
             look_up(draft, order)  # the answer may be older than the news of the order
             return
-        alarm(draft, "order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now", once=True)
+        alarm(draft, "order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now")
         put_order(draft, advance(order, "expired"))
         if order.purpose == "entry":  # no other is sent in its place: it may have filled
             draft.works = {key: work for key, work in draft.works.items() if key != order.work}

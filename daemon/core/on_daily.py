@@ -24,7 +24,7 @@ from daemon.core.events import (
     SessionEnded,
 )
 from daemon.core.execution import cost_rate, count_denials, held, risk_view
-from daemon.core.guards import alarm, revalue
+from daemon.core.guards import alarm, revalue, wording
 from daemon.core.on_market import count_rejected, end_unanswered, record_equity
 from daemon.core.records import DecisionRow
 from daemon.core.risk import SHARE_GATES, Verdicts, ask_gates
@@ -212,7 +212,7 @@ def on_rebalance_due(draft: Draft, event: RebalanceDue) -> None:
     """Ask the policy, once for each date. What is due for another session than the scheduled one is refused."""
     why = _not_due(draft, event)
     if why:
-        alarm(draft, "rebalance_refused", f"due for {event.date}: {why}", once=True)
+        alarm(draft, "rebalance_refused", f"due for {event.date}: {why}", once=True, about=wording(why))
         return
     remember_pending(draft)
     draft.basket = replace(draft.basket, date=event.date, given_up={})
@@ -318,7 +318,7 @@ def _ask_for_basket(
     masked = [symbol for symbol in daily.spec.symbols if newest.get(symbol, 0) < last_ns]
     if masked:
         told = f"{len(masked)} of {len(daily.spec.symbols)} without a bar of the newest session: {', '.join(masked)}"
-        alarm(draft, "symbols_masked", told, once=True)
+        alarm(draft, "symbols_masked", told, once=True, about=", ".join(masked))
     date = new_york_text(last_ns)[:10] if last_ns else ""
     confidence = decided.choice.confidence if decided.choice is not None else 1.0
     intent = Intent("basket", None, "", 0, 0, None, confidence, answer.logits, legs)

@@ -111,7 +111,7 @@ def on_bar_rejected(draft: Draft, event: BarRejected) -> None:
 def count_rejected(draft: Draft, reason: str, symbol: str) -> None:
     """Count a bar that is not taken, and tell it once a session."""
     draft.stats = replace(draft.stats, bars_rejected=draft.stats.bars_rejected + 1)
-    alarm(draft, "bar_rejected", f"{symbol}: {reason}", once=True)
+    alarm(draft, "bar_rejected", f"{symbol}: {reason}", once=True, about=f"{symbol} {reason}")
 
 
 def on_quotes(draft: Draft, event: QuotesReceived) -> None:
@@ -269,7 +269,8 @@ def flatten_when_due(draft: Draft) -> None:
         elif draft.now_ns >= flatten_from_ns(session, position.expiry, rules):
             exit_by_rule(draft, symbol, "flat_before_close")
             if draft.now_ns > flat_by_ns(session, position.expiry, rules):
-                alarm(draft, "not_flat", f"{symbol}: {position.quantity} contracts held past the deadline", once=True)
+                detail = f"{symbol}: {position.quantity} contracts held past the deadline"
+                alarm(draft, "not_flat", detail, once=True, about=symbol)
 
 
 def _watch(draft: Draft) -> None:

@@ -26,7 +26,7 @@ from daemon.core.execution import (
     risk_view,
     sold_by_trim,
 )
-from daemon.core.guards import alarm
+from daemon.core.guards import alarm, case_over, wording
 from daemon.core.on_daily import rebalance
 from daemon.core.on_market import end_unanswered, view_at
 from daemon.core.records import DecisionRow
@@ -46,6 +46,7 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
         expire_ask(draft)
         return
     draft.ask = None
+    case_over(draft, "policy_late", "policy_failed")
     answer = Answer(event.logits, event.hidden)
     if draft.daily is not None:
         rebalance(draft, draft.daily, ask, answer, event.model)
@@ -85,7 +86,7 @@ def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
     ask = draft.ask
     if ask is not None and ask.decision == event.decision:
         count_denials(draft, (Denial("answer_not_finite", event.reason),))
-        alarm(draft, "policy_failed", event.reason, once=True)
+        alarm(draft, "policy_failed", event.reason, once=True, about=wording(event.reason))
         end_unanswered(draft, ask, "failed")
 
 

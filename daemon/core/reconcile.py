@@ -17,7 +17,7 @@ from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerS
 from daemon.core.execution import contract_of, held
 from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
 from daemon.core.foreign import can_hold, hold_beside, keep_own, met_at_begin
-from daemon.core.guards import alarm, first_time, halt, look_up, revalue
+from daemon.core.guards import alarm, case_over, first_time, halt, look_up, revalue
 from daemon.core.ledger import AMENDED, arrives, book_activity, settle_without_ledger
 from daemon.core.on_broker import absorb
 from daemon.core.orders import SUBMITTED, UNKNOWN
@@ -173,6 +173,7 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
     draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
     if settled or draft.risk.reconciled:
         draft.risk = replace(draft.risk, reconciled=True)
+        case_over(draft, "unreconciled", "broker_lost")
 
 
 def _all_differences(draft: Draft, event: BrokerReported) -> list[str]:

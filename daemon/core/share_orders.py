@@ -143,7 +143,7 @@ def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auct
     quantity = sellable(draft, work.symbol, -1, surplus)
     if quantity <= 0:
         why = f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
-        alarm(draft, "exit_held_up", why, once=True)
+        alarm(draft, "exit_held_up", why, once=True, about=work.symbol)
         return False
     intent = Intent(EXIT, None, work.symbol, -1, quantity, limit, auction=auction)
     there = {name: order for name, order in draft.orders.items() if not order.absent}
@@ -235,14 +235,16 @@ def _auction_valid_s(draft: Draft) -> int:
 
 
 def _denied(draft: Draft, intent: Intent, orders: dict[str, Order]) -> bool:
-    """Ask the gates for one order; a denial is counted and told once a session, and asked again at the next look.
+    """Ask the gates for one order; a denial is counted once for each order and its gates, and asked again at each look.
 
     To wait for the broker's report is no news: it is told where it takes long.
     """
     denials = ask_gates(replace(risk_view(draft), orders=orders), intent, SHARE_GATES).denials
     waits = [denial.gate for denial in denials] == ["not_reconciled"]
-    if denials and not waits and "order_denied" not in draft.risk.alarms:
-        count_denials(draft, denials)
+    if denials and not waits:
         why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in denials)
-        alarm(draft, "order_denied", f"{intent.purpose} {intent.quantity} {intent.symbol}: {why}", once=True)
+        about = " ".join((intent.purpose, intent.symbol, *(denial.gate for denial in denials)))
+        detail = f"{intent.purpose} {intent.quantity} {intent.symbol}: {why}"
+        if alarm(draft, "order_denied", detail, once=True, about=about):
+            count_denials(draft, denials)
     return bool(denials)

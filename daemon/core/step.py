@@ -17,7 +17,7 @@ from daemon.core import events as ev
 from daemon.core.effects import AnyEffect
 from daemon.core.execution import drive
 from daemon.core.fills import on_order_filled
-from daemon.core.guards import alarm, cancel_entries, chase, check_blind, halt
+from daemon.core.guards import alarm, cancel_entries, chase, check_blind, halt, wording
 from daemon.core.limits import Trading
 from daemon.core.on_broker import (
     HAPPENED,
@@ -189,7 +189,7 @@ def _on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:
 
 
 def _on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
-    alarm(draft, event.name, event.detail, once=True)
+    alarm(draft, event.name, event.detail, once=True, about=wording(event.detail))
 
 
 def _on_nothing(_: Draft, __: ev.Event) -> None:

@@ -40,14 +40,15 @@ def test_a_session_s_bars_are_remembered_when_it_ends() -> None:
     assert (d.state.pending_bars, d.state.stats.bars) == ((), 5)
 
 
-def test_a_bar_that_comes_twice_too_early_or_of_another_symbol_is_counted_and_told_once() -> None:
+def test_a_bar_that_comes_twice_too_early_or_of_another_symbol_is_counted_and_each_case_reported_once() -> None:
     d = daily_desk()
-    told = d.put(
+    bad = (
         ev.BarClosed(d.state.now_ns, bar("AAA", LAST_FRIDAY, 90.0)),
         ev.BarClosed(d.state.now_ns, bar("AAA", TUESDAY, 90.0)),
         ev.BarClosed(d.state.now_ns, bar("ZZZ", LAST_FRIDAY, 90.0)),
     )
-    assert (d.state.stats.bars, d.state.stats.bars_rejected, alarms(told)) == (3, 3, ["bar_rejected"])
+    told = d.put(*bad, *bad)
+    assert (d.state.stats.bars, d.state.stats.bars_rejected, alarms(told)) == (3, 6, ["bar_rejected"] * 3)
     assert d.state.marks == dict.fromkeys(SYMBOLS, Decimal(100))
 
 
