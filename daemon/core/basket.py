@@ -38,18 +38,6 @@ def price_step(price: Decimal, *, fine: bool) -> Decimal:
     return FINE if fine or price < 1 else CENT
 
 
-def middle_of(quote: Quote, rules: Basket) -> Decimal | None:
-    """The mid of a quote as a price in USD; None where a side is missing or lies beyond the collar around it."""
-    middle = (quote.bid + quote.ask) / 2
-    says = ZERO < quote.bid <= quote.ask and quote.ask - middle <= Decimal(str(rules.price_collar)) * middle
-    return middle if says else None
-
-
-def is_leap(price: Decimal, known: Decimal | None, rules: Basket) -> bool:
-    """True for a price further than the collar from the last known one: one quote alone is not believed that far."""
-    return known is not None and abs(price - known) > Decimal(str(rules.price_collar)) * known
-
-
 def buy_limit(quote: Quote, mark: Decimal, rules: Basket, *, fine: bool) -> Decimal:
     """Limit of a buy: ask x (1 + slack), rounded up, but never beyond the collar around the mark."""
     limit = quote.ask * (1 + Decimal(str(rules.price_slack)))

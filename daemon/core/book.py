@@ -131,22 +131,20 @@ def mid(quote: Quote) -> Decimal:
     return (quote.bid + quote.ask) / 2
 
 
-def mark(book: Book, quotes: dict[str, Quote], spot: float, marks: dict[str, Decimal]) -> Book:
-    """The book with its equity, peak and drawdown at the last known mids; a position never quoted counts at cost.
+def mark(book: Book, prices: dict[str, Decimal], spot: float, *, fine: bool = False) -> Book:
+    """The book with its equity, peak and drawdown at these prices; a position without one counts at cost.
 
-    A daily desk's shares count at its `marks`, shares from an exercise at the underlying's last price `spot`.
+    Shares from an exercise count at the underlying's last price `spot`. `fine`: a daily desk's equity, on its grid.
     """
     equity = book.cash
     for symbol, position in book.positions.items():
-        if (price := marks.get(symbol)) is not None:
-            equity += price * position.quantity
+        if (price := prices.get(symbol)) is not None:
+            equity += price * (position.quantity * position.multiplier)
         elif position.multiplier == 1 and spot > 0:
             equity += (Decimal(repr(spot)) * position.quantity).quantize(CENT)
-        elif (quote := quotes.get(symbol)) is not None:
-            equity += mid(quote) * (position.quantity * position.multiplier)
         else:
             equity += position.cost * position.multiplier
-    if marks:
+    if fine:
         equity = equity.quantize(MICRO)
     if equity == book.equity:
         return book

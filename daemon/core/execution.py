@@ -16,6 +16,7 @@ from daemon.core.effects import SubmitOrder
 from daemon.core.events import Contract, Quote
 from daemon.core.guards import alarm, cancel, put_order
 from daemon.core.limits import Sizing
+from daemon.core.marks import guarded, leaps, marked
 from daemon.core.option_market import parse_occ
 from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.risk import Denial, ask_gates
@@ -268,7 +269,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
         alarm(draft, "no_bid", why, once=True, about=work.symbol)
         return
-    if quote is None and _quote_may_come(draft, work):
+    if _quote_may_come(draft, work, quote):
         return
     limit = _exit_limit(quote, work.attempt + 1, draft)
     intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit)
@@ -278,14 +279,18 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     submit(draft, work, intent, rules.exit_reprice_s)
 
 
-def _quote_may_come(draft: Draft, work: Work) -> bool:
-    """True in the first seconds of an exit from an option that was not quoted since the daemon's start or the open."""
+def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
+    """True in the first seconds of an exit from an option without a quote to act on: not quoted since the daemon's
+    start or the open, or only with a price that no later quote confirmed yet.
+    """
     session, known = draft.session.session, draft.quotes.get(work.symbol)
-    if draft.identity.mode == "replay" or session is None or contract_of(draft, work.symbol) is None:
+    if not guarded(draft) or session is None or contract_of(draft, work.symbol) is None:
         return False
-    if known is not None and known.quoted_ns >= max(draft.broker.started_ns, session.open_ns):
+    if draft.now_ns - work.started_ns >= QUOTE_WAIT_NS:
         return False
-    return draft.now_ns - work.started_ns < QUOTE_WAIT_NS
+    if quote is not None:
+        return leaps(draft, quote)
+    return known is None or known.quoted_ns < max(draft.broker.started_ns, session.open_ns)
 
 
 def newest_attempt(draft: Draft, work: Work) -> Order:
@@ -297,14 +302,20 @@ def newest_attempt(draft: Draft, work: Work) -> Order:
 
 
 def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | None:
-    """The attempt's limit: the mid first where configured, then below the bid, then None (market, also unquoted)."""
+    """The attempt's limit: the mid first where configured, then below the bid, then None (market, also unquoted).
+
+    Never further below the confirmed mark than the collar, whatever the quote's bid; the walk to the market ends that.
+    """
     rules = draft.trading.execution
     if quote is None or attempt >= rules.exit_limit_attempts:
         return None
+    price = marked(draft, quote.symbol)
     if attempt == 0 and rules.exit_start == "mid":
-        return _on_grid(mid(quote), quote.symbol, ROUND_CEILING)
-    limit = quote.bid * (1 - Decimal(str(rules.exit_slack)))
-    return _on_grid(max(limit, CENT), quote.symbol, ROUND_CEILING)
+        return _on_grid(mid(quote) if price is None else price, quote.symbol, ROUND_CEILING)
+    limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
+    if price is not None and guarded(draft):
+        limit = max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar))))
+    return _on_grid(limit, quote.symbol, ROUND_CEILING)
 
 
 def close_work(draft: Draft, work: Work) -> None:

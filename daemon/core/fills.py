@@ -10,11 +10,12 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, Booked, book_fill, is_news, mark, quantity_after
+from daemon.core.book import CENT, Booked, book_fill, is_news, quantity_after
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, OrderFilled
 from daemon.core.execution import contract_of, held
 from daemon.core.guards import alarm, first_time, halt, look_up, order_outcome, put_order, revalue, trade_closed
+from daemon.core.marks import mark_book
 from daemon.core.orders import SUBMITTED, UNKNOWN, Order, advance, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.sellable import note_filled
@@ -197,8 +198,7 @@ def without_gain(draft: Draft, before: Book) -> None:
 
     What the positions gained up to now is realised by it, so that cash and positions at cost still add up.
     """
-    before = mark(before, draft.quotes, draft.session.spot, draft.marks)
-    book = mark(draft.book, draft.quotes, draft.session.spot, draft.marks)
+    before, book = mark_book(draft, before), mark_book(draft, draft.book)
     moved = book.equity - before.equity
     gained = at_cost(book) - at_cost(before) - moved
     peak = max(book.equity, ZERO)

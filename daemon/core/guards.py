@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from daemon.core.book import mark
 from daemon.core.desk_gates import LOSSES, reject_rate
 from daemon.core.effects import CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Quote
+from daemon.core.marks import mark_book
 from daemon.core.orders import CANCELING, SUBMITTED, UNKNOWN, Order, Work, advance
 from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
@@ -162,7 +162,7 @@ def _order_row(order: Order, now_ns: int) -> OrderRow:
 
 def revalue(draft: Draft) -> None:
     """Mark the book at the last known mids and let the loss limits look at it."""
-    book = draft.book = mark(draft.book, draft.quotes, draft.session.spot, draft.marks)
+    book = draft.book = mark_book(draft, draft.book)
     limits = draft.trading.risk
     start, halted = book.session_start_equity, draft.risk.halt
     if start <= 0 or (halted is not None and halted.reason in LEAVING):

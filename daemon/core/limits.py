@@ -83,6 +83,8 @@ class Risk:
     spread_max: Fraction = 0.10  # (ask - bid) / mid of the contract
     open_interest_min: Count = 100
     quote_age_max_s: Annotated[int, Gt(0)] = 90
+    mark_width_max: Annotated[float, Gt(0), Le(2)] = 0.50  # (ask - bid) / mid; a wider quote only bounds the price
+    mark_leap_max: Annotated[float, Gt(0), Lt(1)] = 0.10  # of the mark; a price further away waits for another quote
     daily_loss_max: Annotated[float, Gt(0), Le(1)] = 0.10  # of the equity at the session's start; halts
     daily_loss_flatten: bool = True
     drawdown_max: Annotated[float, Gt(0), Le(1)] = 0.30  # from the equity peak; halts

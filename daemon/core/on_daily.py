@@ -11,20 +11,20 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.basket import free_cash, is_leap, middle_of, works_of
+from daemon.core.basket import free_cash, works_of
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     BarClosed,
     BarCorrected,
     HistoryAdjusted,
     PricesPrinted,
-    Quote,
     QuotesReceived,
     RebalanceDue,
     SessionEnded,
 )
 from daemon.core.execution import cost_rate, count_denials, held, risk_view
 from daemon.core.guards import alarm, revalue, wording
+from daemon.core.marks import take_quotes
 from daemon.core.on_market import count_rejected, end_unanswered, record_equity
 from daemon.core.records import DecisionRow
 from daemon.core.risk import SHARE_GATES, Verdicts, ask_gates
@@ -154,39 +154,12 @@ def on_prices_printed(draft: Draft, event: PricesPrinted) -> None:
 
 def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
     """Quotes and marks; the equity is recorded where something was traded since it was last."""
-    _mark_quotes(draft, event.quotes)
-    draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in event.quotes}}
+    take_quotes(draft, event.quotes)
     if draft.book.positions:
         revalue(draft)
     if draft.stats.fills > draft.basket.fills:
         draft.basket = replace(draft.basket, fills=draft.stats.fills)
         record_equity(draft)
-
-
-def _mark_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> None:
-    """A quote's mid is a price where both sides lie within the collar around it: a wide one says nothing.
-
-    One that leaps beyond the collar from the last known price counts when the next newer quote says the same: a single
-    bad one must not move the equity, whose guards leave all positions.
-    """
-    rules = draft.trading.basket
-    marks: dict[str, Decimal] = {}
-    for quote in quotes:
-        middle = middle_of(quote, rules)
-        if middle is None:
-            continue
-        if not is_leap(middle, draft.marks.get(quote.symbol), rules) or _confirmed(draft, quote, middle):
-            marks[quote.symbol] = middle
-    _mark(draft, marks)
-
-
-def _confirmed(draft: Draft, quote: Quote, middle: Decimal) -> bool:
-    """True when the quote before this one is older and no leap away."""
-    former, rules = draft.quotes.get(quote.symbol), draft.trading.basket
-    if former is None or former.quoted_ns >= quote.quoted_ns:
-        return False
-    said = middle_of(former, rules)
-    return said is not None and not is_leap(middle, said, rules)
 
 
 def _mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:

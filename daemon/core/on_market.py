@@ -15,12 +15,14 @@ from daemon.core.events import (
     BarCorrected,
     BarRejected,
     ContractsListed,
+    Quote,
     QuotesReceived,
     SessionEnded,
     SessionScheduled,
 )
 from daemon.core.execution import exit_of, request_exit
 from daemon.core.guards import LEAVING, alarm, revalue, stop_reached
+from daemon.core.marks import for_stop, guarded, marked, take_quotes
 from daemon.core.records import DecisionRow, EquityRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.session import flat_by_ns, flatten_from_ns
@@ -116,23 +118,23 @@ def count_rejected(draft: Draft, reason: str, symbol: str) -> None:
 
 def on_quotes(draft: Draft, event: QuotesReceived) -> None:
     """Marks, stops, the loss limits; then the bar that these quotes close is observed."""
-    if event.quotes:
-        draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in event.quotes}}
-        if draft.book.positions:
-            revalue(draft)
-            for quote in event.quotes:
-                _check_stop(draft, draft.book.positions.get(quote.symbol), event.closes_bar_ns)
+    quotes = take_quotes(draft, event.quotes)
+    if quotes and draft.book.positions:
+        revalue(draft)
+        for quote in quotes:
+            _check_stop(draft, draft.book.positions.get(quote.symbol), quote, event.closes_bar_ns)
     if event.closes_bar_ns and draft.pending_bars and draft.pending_bars[0].start_ns == event.closes_bar_ns:
         observe(draft)
 
 
-def _check_stop(draft: Draft, position: Position | None, bar_ns: int) -> None:
-    if position is None or not position.right:
+def _check_stop(draft: Draft, position: Position | None, quote: Quote, bar_ns: int) -> None:
+    seen = for_stop(draft, quote)
+    if position is None or not position.right or seen is None:
         return
-    sizing, quote = draft.trading.sizing, draft.quotes[position.symbol]
-    if position.opened_ns > bar_ns > 0:  # opened within this bar: its range was partly before
-        quote = replace(quote, low=mid(quote), high=mid(quote))
-    reason = stop_reached(position, quote, sizing.stop_loss, sizing.take_profit)
+    if position.opened_ns > bar_ns > 0 and not guarded(draft):  # opened within this bar: its range was partly before
+        seen = replace(seen, low=mid(quote), high=mid(quote))
+    sizing = draft.trading.sizing
+    reason = stop_reached(position, seen, sizing.stop_loss, sizing.take_profit)
     if reason:
         exit_by_rule(draft, position.symbol, reason)
 
@@ -188,8 +190,8 @@ def view_at(draft: Draft, now_ns: int) -> View:
     position = draft.holding
     if position is None:
         return View(now_ns, session)
-    quote = draft.quotes.get(position.symbol)
-    gain = 0.0 if quote is None or not position.cost else float(mid(quote) * position.quantity / position.cost) - 1.0
+    price = marked(draft, position.symbol)
+    gain = 0.0 if price is None or not position.cost else float(price * position.quantity / position.cost) - 1.0
     age = max(now_ns - position.opened_ns, 0) / MINUTE_NS
     return View(now_ns, session, position.right, gain, age)
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, OPTION_MULTIPLIER, mark
+from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.execution import contract_of, held
@@ -19,6 +19,7 @@ from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
 from daemon.core.foreign import can_hold, hold_beside, keep_own, met_at_begin
 from daemon.core.guards import alarm, case_over, first_time, halt, look_up, revalue
 from daemon.core.ledger import AMENDED, arrives, book_activity, settle_without_ledger
+from daemon.core.marks import mark_book
 from daemon.core.on_broker import absorb
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk_view import SECOND_NS
@@ -126,7 +127,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         _take_over(draft, position.symbol, position)
     for order in foreign:
         met_at_begin(draft, order)
-    book = mark(draft.book, draft.quotes, draft.session.spot, draft.marks)
+    book = mark_book(draft, draft.book)
     draft.book = replace(book, peak=book.equity, max_drawdown=0.0, session_start_equity=book.equity)
     return True
 

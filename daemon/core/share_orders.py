@@ -17,8 +17,6 @@ from daemon.core.basket import (
     affordable,
     buy_limit,
     free_cash,
-    is_leap,
-    middle_of,
     reserved,
     sell_limit,
 )
@@ -37,6 +35,7 @@ from daemon.core.execution import (
     submit,
 )
 from daemon.core.guards import alarm, cancel, note_given_up
+from daemon.core.marks import leaps
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.risk import SHARE_GATES, ask_gates
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent
@@ -131,7 +130,7 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
         quote, mark = _offer(draft, work.symbol)
         if quote is None or quote.bid <= 0 or mark is None:
             return False
-        if _leaps(draft, quote, mark):
+        if leaps(draft, quote):
             return True  # the next quote tells whether it is one
         if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
             limit = sell_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
@@ -204,7 +203,7 @@ def _wants(draft: Draft, work: Work) -> bool:
 def _affordable_limit(draft: Draft, symbol: str) -> Decimal | None:
     """The limit of a buy now; None without a fresh offer, or where it lies beyond the collar."""
     quote, mark = _offer(draft, symbol)
-    if quote is None or quote.ask <= 0 or mark is None or _leaps(draft, quote, mark):
+    if quote is None or quote.ask <= 0 or mark is None or leaps(draft, quote):
         return None
     limit = buy_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
     return limit if limit >= quote.ask else None
@@ -215,12 +214,6 @@ def _affordable_limit(draft: Draft, symbol: str) -> Decimal | None:
 
 def _offer(draft: Draft, symbol: str) -> tuple[Quote | None, Decimal | None]:
     return fresh(draft, draft.quotes.get(symbol)), draft.marks.get(symbol)
-
-
-def _leaps(draft: Draft, quote: Quote, mark: Decimal) -> bool:
-    """True for a quote that would move the price beyond the collar, and that no other one has confirmed yet."""
-    middle = middle_of(quote, draft.trading.basket)
-    return middle is not None and is_leap(middle, mark, draft.trading.basket)
 
 
 def _fine(draft: Draft) -> bool:

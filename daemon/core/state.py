@@ -192,6 +192,13 @@ class Ask(msgspec.Struct, frozen=True, gc=False):
     row: bytes
 
 
+class Leap(msgspec.Struct, frozen=True, gc=False):
+    """A price far from the last mark, in USD, that waits for a later quote to confirm it."""
+
+    price: Decimal
+    quoted_ns: int
+
+
 class Stats(msgspec.Struct, frozen=True, gc=False):
     """Counts since the journal began. `actions` by the spec's order, after resolution."""
 
@@ -230,9 +237,10 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     ask: Ask | None = None
     stats: Stats = Stats()
     broker: BrokerState = BrokerState()
-    marks: dict[str, Decimal] = {}  # a daily desk's last known price of each share, USD
+    marks: dict[str, Decimal] = {}  # last confirmed price, USD: of a daily desk's shares, of the options held
     basket: BasketState = BasketState()
     shadow: ShadowState = ShadowState()
+    leaps: dict[str, Leap] = {}  # prices that are not believed yet
 
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state: it decides what comes first
@@ -269,6 +277,7 @@ class Draft:
         "effects",
         "fed",
         "identity",
+        "leaps",
         "machine",
         "marks",
         "model",
@@ -316,6 +325,7 @@ class Draft:
         self.marks = state.marks
         self.basket = state.basket
         self.shadow = state.shadow
+        self.leaps = state.leaps
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
 
@@ -346,6 +356,7 @@ class Draft:
             self.marks,
             self.basket,
             self.shadow,
+            self.leaps,
         )
 
     @property

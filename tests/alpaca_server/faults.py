@@ -48,6 +48,9 @@ KINDS: dict[str, str] = {
     "quote_gap": "no quote is streamed",
     "quote_one_sided": "the quote has bid 0 (or `side` ask: ask 0)",
     "quote_crossed": "the quote's bid is above its ask",
+    "quote_empty": "the quote is 0 by 0",
+    "quote_absurd": "the quote is `bid` (0.01) by `ask` (as it is) USD",
+    "quote_ahead": "the quote is stamped `ahead_s` (59) seconds in the future",
     "greeks_missing": "snapshots come without Greeks and implied volatility",
     "odd_symbol": "a chain has a symbol that is no OCC symbol",
     # REST, any path: context stream ("rest"), method, path, key

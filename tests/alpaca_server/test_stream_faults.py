@@ -179,6 +179,9 @@ async def test_a_frame_may_come_twice_and_a_word_may_be_one_of_tomorrow() -> Non
         ("quote_one_sided", lambda quote: quote["bp"] == 0 and quote["bs"] == 0 and quote["ap"] > 0),
         ("quote_crossed", lambda quote: quote["bp"] > quote["ap"]),
         ("quote_gap", lambda quote: quote["S"] == PUT),
+        ("quote_empty", lambda quote: quote["bp"] == quote["ap"] == 0),
+        ("quote_absurd", lambda quote: quote["bp"] == 0.01 < quote["ap"]),
+        ("quote_ahead", lambda quote: quote["t"].second % 15 == 14),  # 59 s after a path point
     ],
 )
 async def test_the_script_makes_an_option_quote_go_wrong(fault: str, holds: Callable[[Any], bool]) -> None:

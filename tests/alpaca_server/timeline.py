@@ -10,11 +10,12 @@ import itertools
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from strategies.contract import Bar
 from tests.alpaca_server.bar_history import corrections
 from tests.alpaca_server.data_fields import bar_fields, merged, never_trades, quote_fields, trade_fields
+from tests.alpaca_server.faults import Context
 from tests.alpaca_server.market import BAR_DELAY_NS, MINUTE_NS, POINT_NS, SECOND_NS
 from tests.alpaca_server.stream_messages import Message
 from tests.alpaca_server.tape import midnight_ns, new_york_date
@@ -22,6 +23,7 @@ from tests.alpaca_server.tape import midnight_ns, new_york_date
 if TYPE_CHECKING:
     from tests.alpaca_server.data_stream import Hub
 
+QUOTE_FAULTS = ("quote_gap", "quote_one_sided", "quote_crossed", "quote_empty", "quote_absurd", "quote_ahead")
 TEST_SYMBOL = "FAKEPACA"  # what the test stream calls the underlying
 _BAR, _TICK = 0, 1  # events of the timeline, in their order at one time
 
@@ -94,16 +96,27 @@ class Timeline:
         fields = (quote_fields if kind == "q" else trade_fields)(market, listed, at_ns)
         if fields is None or (kind == "t" and stream == "option" and never_trades(listed)):
             return None
-        if kind == "q" and self.server.faults.waiting("quote_gap", "quote_one_sided", "quote_crossed"):
-            context = {"stream": stream, "symbol": symbol}
-            if self.server.faults.take("quote_gap", context):
-                return None
-            if fault := self.server.faults.take("quote_one_sided", context):
-                side = "a" if fault.get("side", "bid") == "ask" else "b"
-                fields |= {f"{side}p": 0.0, f"{side}s": 0}
-            if self.server.faults.take("quote_crossed", context):
-                fields |= {"bp": fields["ap"], "ap": fields["bp"]}
+        if kind == "q" and self.server.faults.waiting(*QUOTE_FAULTS):
+            return self._wrong_quote(symbol, at_ns, dict(fields), {"stream": stream, "symbol": symbol})
         return Message(kind, symbol, at_ns, fields)
+
+    def _wrong_quote(self, symbol: str, at_ns: int, fields: dict[str, Any], context: Context) -> Message | None:
+        """The quote as the script wants it; None for none."""
+        faults = self.server.faults
+        if faults.take("quote_gap", context):
+            return None
+        if fault := faults.take("quote_one_sided", context):
+            side = "a" if fault.get("side", "bid") == "ask" else "b"
+            fields |= {f"{side}p": 0.0, f"{side}s": 0}
+        if faults.take("quote_crossed", context):
+            fields |= {"bp": fields["ap"], "ap": fields["bp"]}
+        if faults.take("quote_empty", context):
+            fields |= {"bp": 0.0, "ap": 0.0, "bs": 0, "as": 0}
+        if fault := faults.take("quote_absurd", context):
+            fields |= {"bp": fault.get("bid", 0.01), "ap": fault.get("ask", fields["ap"])}
+        if fault := faults.take("quote_ahead", context):
+            at_ns += int(fault.get("ahead_s", 59)) * SECOND_NS
+        return Message("q", symbol, at_ns, fields)
 
     def _close(self, start_ns: int) -> None:
         """A minute ended a second ago: its bars, late or wrong where the script says so, and the running daily bars."""

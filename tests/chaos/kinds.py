@@ -130,6 +130,13 @@ def _market() -> Iterator[Kind]:
         yield Kind(name, family, _fixed(Line(kind, {}, dict(parameters), 2)))
     for kind in ("quote_gap", "quote_one_sided", "quote_crossed"):
         yield Kind(kind, "broken quote", _fixed(_line(kind, where={"stream": "option"}, times=12)))
+    for name, line in (
+        ("quote_empty", _line("quote_empty", where={"stream": "option"}, times=8)),
+        ("quote_absurd: 0.01 bid", _line("quote_absurd", where={"stream": "option"}, times=1)),
+        ("quote_absurd: 90 bid", _line("quote_absurd", where={"stream": "option"}, bid=90.0, ask=90.1, times=1)),
+        ("quote_ahead", _line("quote_ahead", where={"stream": "option"}, times=4)),
+    ):
+        yield Kind(name, "broken quote", _fixed(line))
     for kind in ("greeks_missing", "odd_symbol"):
         kept = _prepare("order_held_back", times=3, seconds=900)  # an exit still works when the chain is listed again
         yield Kind(kind, "odd chain", _fixed(kept, _line(kind, times=3)), act="kill")

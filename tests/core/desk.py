@@ -206,6 +206,10 @@ class Desk:
         now = self.at(minute, second)
         return self.put(QuotesReceived(now, 0, tuple(msgspec.structs.replace(q, quoted_ns=now) for q in quotes)))
 
+    def confirmed(self, minute: float, *quotes: Quote, second: int = 0) -> list[AnyEffect]:
+        """The same quotes twice, a second apart: what a guarded desk believes."""
+        return self.quotes(minute, *quotes, second=second) + self.quotes(minute, *quotes, second=second + 1)
+
     def tick(self, minute: float, second: int = 0) -> list[AnyEffect]:
         return self.put(ClockTicked(self.at(minute, second)))
 

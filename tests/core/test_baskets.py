@@ -109,8 +109,9 @@ def test_a_sale_is_never_priced_beyond_the_collar() -> None:
 def test_a_bid_far_above_the_last_price_is_not_believed() -> None:
     d = tuesday(NO_AUCTION, AAA=10)
     decided(d, 0, KEEP, KEEP)
-    told = d.quotes(1, AAA="110/130")  # too wide to move the mark from 100
-    assert (orders(told), alarms(told), d.state.stats.denials) == ([], ["order_denied"], {"price_collar": 1})
+    assert orders(d.quotes(1, AAA="110/130")) == []  # too wide for a price, but nobody bids 110 for what costs 100
+    assert d.state.marks["AAA"] == 100
+    assert orders(d.quotes(1.1, AAA="110/130")) == [("AAA", -10, "109.7800")]  # a bid that stays is one
 
 
 def test_a_leap_of_the_price_is_traded_on_once_the_next_quote_confirms_it() -> None:

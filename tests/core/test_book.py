@@ -171,19 +171,19 @@ def test_equity_marks_options_at_the_mid_shares_at_the_last_price_and_the_unquot
         PUT: Position(PUT, -1, 1, Decimal(3), 100, 0, ""),
         "SPY": Position("SPY", 0, -100, Decimal(-50000), 1, 0, ""),
     }
-    book = mark(Book(Decimal(60000), positions), {CALL: quote(CALL, "2.50", "2.54")}, 500.125, {})
+    book = mark(Book(Decimal(60000), positions), {CALL: Decimal("2.52")}, 500.125)
     assert book.equity == Decimal(60000) + 504 + 300 - Decimal("50012.50")
-    unknown = mark(Book(Decimal(60000), positions), {}, 0.0, {})
+    unknown = mark(Book(Decimal(60000), positions), {}, 0.0)
     assert unknown.equity == Decimal(60000 + 400 + 300 - 50000)
 
 
 def test_the_peak_only_rises_and_the_drawdown_keeps_its_worst() -> None:
-    book = mark(Book(cash=Decimal(100)), {}, 0, {})
+    book = mark(Book(cash=Decimal(100)), {}, 0)
     for cash, drawdown in ((200, 0.0), (150, 0.25), (180, 0.25), (100, 0.5)):
-        book = mark(Book(Decimal(cash), equity=book.equity, peak=book.peak, max_drawdown=book.max_drawdown), {}, 0, {})
+        book = mark(Book(Decimal(cash), equity=book.equity, peak=book.peak, max_drawdown=book.max_drawdown), {}, 0)
         assert (book.peak, book.max_drawdown) == (Decimal(200), drawdown)
-    assert mark(book, {}, 0, {}) is book
-    broke = mark(Book(cash=Decimal(-1)), {}, 0, {})
+    assert mark(book, {}, 0) is book
+    broke = mark(Book(cash=Decimal(-1)), {}, 0)
     assert (broke.equity, broke.peak, broke.max_drawdown) == (Decimal(-1), Decimal(0), 0.0)
 
 

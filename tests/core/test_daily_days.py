@@ -170,7 +170,7 @@ def test_a_dividend_a_split_that_is_booked_and_what_cannot_be_compared_hold_no_p
 # --- prices -------------------------------------------------------------------------------------------------------
 
 
-def test_prints_and_narrow_quotes_mark_the_shares_and_wide_or_one_sided_ones_do_not() -> None:
+def test_prints_and_narrow_quotes_mark_the_shares_and_wide_or_one_sided_ones_only_bound_the_price() -> None:
     d = DailyDesk().fund().holds(AAA=10)
     d.begin(TUESDAY)
     d.prints(0, AAA="101.5", BBB="0")
@@ -179,9 +179,12 @@ def test_prints_and_narrow_quotes_mark_the_shares_and_wide_or_one_sided_ones_do_
     )  # fmt: skip
     d.quotes(1, AAA="102/102.1")
     assert (d.state.marks["AAA"], d.state.book.equity) == (Decimal("102.05"), Decimal("10020.5"))
-    for odd in ("90/110.1", "0/102", "102/0", "103/102"):  # 90 to 110.1: half the spread is 5.02 %
+    for odd in ("90/110.1", "0/103", "102/0", "103/102", "0/0"):  # 90 to 110.1: half the spread is 5.02 %
         d.quotes(2, AAA=odd)
         assert d.state.marks["AAA"] == Decimal("102.05")
+    d.quotes(3, AAA="0/102")  # somebody asks no more than that
+    d.quotes(4, AAA="101.9/0")
+    assert d.state.marks["AAA"] == Decimal(102)
 
 
 def test_one_bad_quote_moves_no_equity_and_halts_nothing() -> None:
@@ -197,8 +200,7 @@ def test_a_leap_counts_when_a_newer_narrow_quote_says_the_same() -> None:
     d.begin(TUESDAY)
     d.quotes(1, AAA="90")
     d.put(ev.QuotesReceived(d.at(2), 0, (quote("AAA", "90", d.at(1)),)))  # the same quote, told again
-    d.quotes(3, AAA="80/100")
-    d.quotes(4, AAA="90")
+    d.quotes(3, AAA="80/100")  # says neither yes nor no
     assert d.state.marks["AAA"] == Decimal(100)
     d.quotes(5, AAA="91")
     assert d.state.marks["AAA"] == Decimal(91)

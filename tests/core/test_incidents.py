@@ -363,7 +363,8 @@ def test_incident_10_an_order_that_was_journaled_and_filled_while_the_daemon_was
     again = restarted(d)
     agreed(again, account, 30)
     assert (again.held, again.state.works, again.order(name).status) == ({CALL: 9}, {}, FILLED)
-    assert sent(again.bar(30, quotes=(quote(CALL, "1.20", "1.24"), quote(PUT)))).side == -1  # its stop is watched
+    again.bar(30, quotes=(quote(CALL, "1.20", "1.24"), quote(PUT)))
+    assert sent(again.quotes(31, quote(CALL, "1.20", "1.24"), second=1)).side == -1  # its stop is watched
 
 
 def test_incident_11_the_report_that_tells_of_a_fill_is_the_step_that_knows_the_position() -> None:
@@ -386,7 +387,7 @@ def test_incident_14_at_a_broker_no_report_however_good_ends_a_halt() -> None:
 
 def test_incident_17_a_stop_loss_whose_fate_is_unknown_is_not_sent_a_second_time() -> None:
     d, _ = bought(Account())
-    stop = sent(d.quotes(1, quote(CALL, "1.20", "1.24"), second=1)).client_order_id
+    stop = sent(d.confirmed(1, quote(CALL, "1.20", "1.24"), second=1)).client_order_id
     d.put(ev.OrderUnknown(d.at(1, 5), stop))
     for second in range(6, 59):
         d.quotes(1, quote(CALL, "1.20", "1.24"), second=second)
@@ -415,7 +416,7 @@ def test_incident_21_unreconciled_is_a_state_in_which_exits_still_go_out() -> No
     d.holds()
     again = restarted(d)
     assert not again.state.risk.reconciled
-    again.bar(1, quotes=(quote(CALL, "1.20", "1.24"), quote(PUT)))
+    again.confirmed(1, quote(CALL, "1.20", "1.24"), quote(PUT), second=30)
     assert of(again.effects, SubmitOrder) == []  # the broker is heard first, for a minute at most
     again.tick(3)
     assert [e.side for e in of(again.effects, SubmitOrder)] == [-1]

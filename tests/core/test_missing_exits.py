@@ -55,7 +55,7 @@ def test_an_entry_that_the_broker_lacks_holds_up_no_exit() -> None:
     account.end(name)
     second = sent(d.put(ev.OrderCanceled(d.at(1, 31), name))).client_order_id
     d.put(ev.OrderUnknown(d.at(1, 36), second))
-    held_up = d.quotes(1, quote(CALL, "1.20", "1.24"), second=37)  # the stop; the buy may live: no wash trade
+    held_up = d.confirmed(1, quote(CALL, "1.20", "1.24"), second=37)  # the stop; the buy may live: no wash trade
     assert (of(held_up, SubmitOrder), d.order(second).status) == ([], UNKNOWN)
     sale = sent(d.put(ev.OrderMissing(d.at(1, 39), second)))
     assert (sale.side, sale.quantity) == (-1, 4)

@@ -163,7 +163,7 @@ def test_nothing_is_sent_to_another_account_not_even_an_exit() -> None:
     tight = Trading(sizing=Sizing(stop_loss=0.30))
     d.put(ev.RunStarted(d.at(2), "live", "desk-1", "pointer", "e1", "c", "sip", tight))
     d.put(account.report(d.at(2, 5), account="PA4OTHER"))
-    waiting = d.quotes(2, STOP, second=10) + d.tick(2, 20)
+    waiting = d.confirmed(2, STOP, second=10) + d.tick(2, 20)
     assert (d.halted(), of(waiting, SubmitOrder), len(d.state.works)) == ("wrong_account", [], 1)
     started(d, 3)
     exit_order = sent(d.put(account.report(d.at(3, 5))))

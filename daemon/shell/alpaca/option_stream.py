@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
+from daemon.core.marks import FUTURE_NS
 from daemon.shell.alpaca.chain import with_neighbours
 from daemon.shell.alpaca.market_socket import Endpoint, MarketSocket, State, Tell
 from daemon.shell.alpaca.rest import RestError
@@ -21,7 +22,6 @@ from daemon.shell.alpaca.stock_stream import instant_ns
 from daemon.shell.clock import SECOND_NS, Clock
 
 CHANNEL = "quotes"
-EARLY_NS = 60 * SECOND_NS  # a quote's time may be so far ahead of our clock
 _CENT = Decimal("0.01")
 _ZERO = Decimal(0)
 _HIGHEST = Decimal(1_000_000)
@@ -32,7 +32,7 @@ class QuoteBook:
 
     def __init__(self, now_ns: Callable[[], int] | None = None) -> None:
         """With `now_ns` a quote from the future is dropped: each one after it would be older, and it fresh for ever."""
-        self.counts: Counter[str] = Counter()  # dropped quotes by reason: not_finite, negative, crossed, early, older
+        self.counts: Counter[str] = Counter()  # dropped quotes by reason (see `_judge`)
         self._now_ns = now_ns
         self._quotes: dict[str, Quote] = {}
         self._news: set[str] = set()  # quoted since it was last given
@@ -64,9 +64,11 @@ class QuoteBook:
             return "not_finite"
         if bid < 0 or ask < 0:
             return "negative"
+        if not bid and not ask:
+            return "empty"
         if bid > ask > 0:
             return "crossed"
-        if self._now_ns is not None and quoted_ns > self._now_ns() + EARLY_NS:
+        if self._now_ns is not None and quoted_ns > self._now_ns() + FUTURE_NS:
             return "early"
         known = self._quotes.get(symbol)
         return "older" if known is not None and quoted_ns < known.quoted_ns else ""

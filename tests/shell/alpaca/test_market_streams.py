@@ -22,6 +22,7 @@ from strategies.contract import Bar, Session
 from tests.shell.alpaca.test_market_socket import KEY, QUICK, SECRET, SOON, StreamServer, until
 
 MINUTE = 60_000_000_000
+SECOND_NS = 1_000_000_000
 OPEN = 1_614_004_200_000_000_000  # 2021-02-22 09:30 New York, 14:30 UTC
 SESSION = Session("2021-02-22", OPEN, OPEN + 390 * MINUTE)
 START = 1_614_021_300_000_000_000  # 2021-02-22T19:15:00Z
@@ -162,6 +163,7 @@ def test_the_range_spans_the_mids_since_the_last_one_given() -> None:
 @pytest.mark.parametrize(
     ("bid", "ask", "reason"),
     [
+        (0, 0, "empty"),
         (1.2, 1.1, "crossed"),
         (-0.1, 1.0, "negative"),
         (1.0, -1.0, "negative"),
@@ -196,9 +198,10 @@ def test_an_older_quote_never_replaces_a_newer_one() -> None:
     assert book.take()[0].bid == Decimal("1.00")
 
 
-def test_a_quote_from_the_future_is_dropped_and_those_after_it_count() -> None:
+@pytest.mark.parametrize("ahead_ns", [2 * SECOND_NS + 1, 59 * SECOND_NS, 2 * MINUTE])
+def test_a_quote_from_the_future_is_dropped_and_those_after_it_count(ahead_ns: int) -> None:
     book = QuoteBook(lambda: START)
-    assert book.add(CALL, 1.0, 1.1, START + 2 * MINUTE) == "early"
+    assert book.add(CALL, 1.0, 1.1, START + ahead_ns) == "early"
     assert book.add(CALL, 2.0, 2.1, START) == ""
     assert [(quote.bid, quote.quoted_ns) for quote in book.take()] == [(Decimal("2.00"), START)]
 
