@@ -32,7 +32,7 @@ def overtaken(account: Account) -> tuple[Desk, ev.BrokerReported]:
 def test_a_report_that_a_fill_overtook_holds_back_no_exit() -> None:
     d, late = overtaken(Account())
     d.put(late)
-    exit_order = sent(d.quotes(1, STOP, second=20))
+    exit_order = sent(d.confirmed(1, STOP, second=20))
     assert (exit_order.side, exit_order.quantity) == (-1, 9)
 
 
@@ -59,7 +59,7 @@ def test_a_fill_that_only_the_report_s_ledger_tells_makes_its_own_positions_old(
     fill = account.fill(name, 9, "2.00", d.at(1, 6))
     d.put(replace(before, time_ns=d.at(1, 8), fills=(fill,)))  # the ledger is read last
     assert (d.held, d.state.broker.suspicion) == ({CALL: 9}, None)
-    assert sent(d.quotes(1, STOP, second=20)).quantity == 9
+    assert sent(d.confirmed(1, STOP, second=20)).quantity == 9
 
 
 def test_a_fill_that_the_report_s_orders_tell_is_in_its_positions_too() -> None:
@@ -79,7 +79,7 @@ def test_a_figure_from_before_news_were_lost_holds_back_no_exit() -> None:
     name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
     d.put(account.fill(name, 9, "2.00", d.at(1)))
     d.put(replace(account.report(d.at(1, 5)), positions=()))  # in the middle of a change
-    assert of(d.quotes(1, STOP, second=20), SubmitOrder) == []
+    assert of(d.confirmed(1, STOP, second=20), SubmitOrder) == []
     assert sent(d.put(ev.BrokerLost(d.at(1, 30), "report: 500"))).quantity == 9  # and no other one comes
 
 
