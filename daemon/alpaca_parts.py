@@ -15,6 +15,7 @@ from daemon.core.events import BrokerReported, Event
 from daemon.core.state import BrokerState, Identity, State
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.chain import Chain
+from daemon.shell.alpaca.clock_check import ClockCheck
 from daemon.shell.alpaca.daily_feed import DailyFeed
 from daemon.shell.alpaca.daily_feed import Desk as DailyDesk
 from daemon.shell.alpaca.daily_history import DailyHistory
@@ -70,10 +71,16 @@ class Feed(Protocol):
 
 
 class AlpacaParts:
-    """Clients, feed and link of one desk. `put` takes events in, `tell` logs."""
+    """Clients, feed and link of one desk. `put` takes events in, `tell` logs, `journal_ns`: the newest event's time."""
 
     def __init__(
-        self, settings: Settings, keys: Credentials, clock: Clock, put: Callable[[Event], None], tell: Tell
+        self,
+        settings: Settings,
+        keys: Credentials,
+        clock: Clock,
+        put: Callable[[Event], None],
+        tell: Tell,
+        journal_ns: Callable[[], int],
     ) -> None:
         self._settings, self._keys, self._clock = settings, keys, clock
         self._put, self._tell = put, tell
@@ -82,6 +89,7 @@ class AlpacaParts:
         data_lane = market_lane(clock)
         self._lanes = (self._order_lane, read_lane, data_lane)
         self._reads = TradingReads(read_access, read_lane)
+        self.clock_check = ClockCheck(self._reads, clock, tell, settings.alpaca.clock_skew_max_s, journal_ns)
         self._market = MarketData(data_access, data_lane)
         self._scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
 
@@ -168,7 +176,7 @@ class AlpacaParts:
                 self._clock,
                 ours,
                 self._tell,
-                skew_limit_s=settings.alpaca.clock_skew_max_s,
+                check=self.clock_check,
                 agreed_ns=lambda: broker().agreed_ns,
             ),
             partial(self._trade_stream),

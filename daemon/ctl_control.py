@@ -1,4 +1,4 @@
-"""`rltraderctl pause, resume, halt, flatten, reload, panic`: what an operator asks of a desk, and what came of it.
+"""`rltraderctl pause, resume, halt, flatten, reload, reset-clock, panic`: what an operator asks of a desk.
 
 A running daemon is asked over its control socket. The journal of a stopped one takes the same event, and what that asks
 for happens at its next start. `panic` needs neither.
@@ -10,15 +10,17 @@ import argparse
 import getpass
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from daemon.config import DEFAULT_CONFIG, ConfigError, credentials, load
+from daemon.config import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
+from daemon.core.events import Event
 from daemon.explain import NotFound
-from daemon.shell.operator.commands import Command, CommandError, event_of
+from daemon.shell.operator.commands import RESET_CLOCK, Command, CommandError, event_of
 from daemon.shell.operator.control_client import Answer, ControlError, Request, ask
 from daemon.shell.operator.status import DeskStatus, status_of
 from daemon.shell.printable import printable
@@ -30,6 +32,7 @@ COMMANDS = {
     "halt": "take no new positions and cancel entries, until resumed with a reason; exits go on",
     "flatten": "halt and leave every position",
     "reload": "look at the model store at once (a running daemon alone)",
+    RESET_CLOCK: "lead a journal whose time is ahead back to the broker's clock",
 }
 SENT_AS = {"reload": "reload-model"}
 NAMED_MOST = 5  # positions that a line names one by one
@@ -45,10 +48,27 @@ def add_to(commands: Any) -> None:
         made.add_argument("--who", default="", help="who says so (default: this user); it is journaled")
         if name == "flatten":
             made.add_argument("--yes", action="store_true", help="do not ask on a terminal")
+        if name == RESET_CLOCK:
+            _add_config(made)
     text = "cancel every order and close every position of the account, straight over REST, without daemon or journal"
     panic = commands.add_parser("panic", help=text, description=text)
-    panic.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml where it is)")
+    _add_config(panic)
     panic.add_argument("--yes", action="store_true", help="do not ask on a terminal")
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml where it is)"
+    )
+
+
+def _with_keys(options: argparse.Namespace) -> tuple[Settings, Credentials]:
+    """Configuration and the broker's keys. Raises ConfigError."""
+    config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
+    settings, keys = load(config, {}), credentials()
+    if not keys.complete:
+        raise ConfigError("no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment")
+    return settings, keys
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -71,10 +91,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def panic(options: argparse.Namespace, _console: Console) -> int:
     """Flatten the account without daemon or journal; returns what `rescue` does. Raises ConfigError, NotFound."""
-    config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
-    settings, keys = load(config, {}), credentials()
-    if not keys.complete:
-        raise ConfigError("no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment")
+    settings, keys = _with_keys(options)
     from daemon.rescue import rescue, say
 
     say(f"the {settings.desk.account} account at {settings.address('trading_url')}: cancel all, close all")
@@ -122,11 +139,21 @@ def _offline(options: argparse.Namespace) -> Answer:
     said = options.who.strip() or _user()
     command = Command(options.command, options.reason, f"offline/{said} (uid {os.getuid()})")
     try:
-        state = command_offline(options.state_dir, event_of(command))
+        event_at = event_of(command)
+        if options.command == RESET_CLOCK:
+            from daemon.broker_clock import broker_now_ns
+
+            now_ns = broker_now_ns(*_with_keys(options))
+            event_at = partial(_at, event_at, now_ns)
+        state = command_offline(options.state_dir, event_at)
     except CommandError as error:
         raise NotFound(str(error)) from None
     desk = (peek(options.state_dir) or {}).get("desk", "")
     return Answer(ok=True, seq=state.seq, status=status_of(state, desk))
+
+
+def _at(event_at: Callable[[int], Event], now_ns: int, _journal_ns: int) -> Event:
+    return event_at(now_ns)
 
 
 def _user() -> str:

@@ -23,8 +23,7 @@ from daemon.core.events import ClockTicked, Event, ModelVerified, RunStarted, St
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.limits_shown import origins_of
-from daemon.live_start import Live, prepare_live
+from daemon.live_start import Live, prepare_live, startup_events
 from daemon.live_status import in_one_line, open_things, settled
 from daemon.operator_side import BrokerKeys, OperatorSide, broker_keys
 from daemon.shell.account_lock import AccountLock, Holder, lock_folder
@@ -82,7 +81,10 @@ class LiveDesk:
         self._probes: dict[int, asyncio.Future[None]] = {}  # by the identity of their ticks
         self._stepped = asyncio.Event()
         settings, state = live.settings, recovered.machine.state
-        self._parts = AlpacaParts(settings, live.credentials, live.clock, self.intake.put, self._tell)
+        self._parts = AlpacaParts(
+            settings, live.credentials, live.clock, self.intake.put, self._tell, lambda: self._state().now_ns
+        )
+        self.check_clock = self._parts.clock_check.at_start
         self._daily: DailyFeed | None = None
         if live.daily is not None:
             self._daily = self._parts.daily_feed(live.daily, live.calendar, self._state, self.probe)
@@ -118,6 +120,8 @@ class LiveDesk:
             models,
             code=code,
             waiting=lambda: (len(self.intake), self.intake.dropped),
+            host_ns=live.clock.host_ns,
+            clock_fault=self._parts.clock_check.fault,
         )
         self.schedule = Schedule(live.clock, lambda name, problem: self._tell("job_failed", job=name, problem=problem))
         self._times = _day_times(live)
@@ -177,7 +181,12 @@ class LiveDesk:
                 if self.link is not None:
                     others.append(group.create_task(self.link.run(), name="broker"))
                 others.append(group.create_task(self._tick(), name="ticks"))
-                watching = (("watchdog", self._guard), ("status", self._tell_status), *self.operator.works)
+                watching = (
+                    ("watchdog", self._guard),
+                    ("status", self._tell_status),
+                    ("clock", self._parts.clock_check.run),
+                    *self.operator.works,
+                )
                 for name, work in watching:
                     others.append(group.create_task(supervised(name, work, self.operator.failed), name=name))
                 await engine
@@ -392,23 +401,7 @@ async def run_live(live: Live, log: Log) -> str:
         account.close()
         raise
     try:
-        now_ns = live.clock.now_ns()
         model = live.model
-        startup: list[RunStarted | ModelVerified] = [
-            RunStarted(
-                now_ns,
-                identity.mode,
-                identity.account,
-                identity.strategy,
-                identity.epoch,
-                code,
-                identity.feed,
-                settings.trading(),
-                settings.desk.account_number,
-                origins_of(settings),
-            ),
-            ModelVerified(now_ns, model.version, model.digest, model.manifest.promoted, model.manifest.training.feed),
-        ]
         if live.clock.is_simulated:
             log.market_time = lambda: new_york_text(live.clock.now_ns())
         announce(settings, live.strategy, model, live.policy, state_dir, recovered, log, code)
@@ -419,7 +412,8 @@ async def run_live(live: Live, log: Log) -> str:
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         sys.setswitchinterval(SWITCH_S)
         desk = LiveDesk(live, log, state_dir, recovered, writer, keys, account)
-        await desk.run(startup)
+        await desk.check_clock(settings.alpaca.handshake_timeout_s)  # before any event is stamped with it
+        await desk.run(startup_events(live, identity, code))
         state = desk.engine.machine.state
         log("run_ended", events=state.seq, state_digest=desk.engine.state_digest(), stopped_by=desk.engine.stopped_by)
         return desk.engine.stopped_by

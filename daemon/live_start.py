@@ -14,10 +14,12 @@ from typing import NamedTuple
 import msgspec
 
 from daemon.config import Credentials, Settings, sim_start_ns
-from daemon.core.events import ModelPromoted, ModelVerified
-from daemon.core.state import as_daily
+from daemon.core.events import ModelPromoted, ModelVerified, RunStarted
+from daemon.core.state import Identity, as_daily
+from daemon.limits_shown import origins_of
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
+from daemon.shell.clock_watch import LeapWatch
 from daemon.shell.journal import FILE, JournalError, JournalReader, decode_event
 from daemon.shell.model_store import LoadedModel, ModelError, check_rules, load
 from daemon.shell.model_trial import try_model
@@ -138,12 +140,31 @@ def _answered_last(settings: Settings) -> _Answered | None:
     return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
 
 
+def startup_events(live: Live, identity: Identity, code: str) -> tuple[RunStarted, ModelVerified]:
+    """What a start puts first, at the time of now. `code` is the digest of the deciding code."""
+    now_ns, settings, model = live.clock.now_ns(), live.settings, live.model
+    started = RunStarted(
+        now_ns,
+        identity.mode,
+        identity.account,
+        identity.strategy,
+        identity.epoch,
+        code,
+        identity.feed,
+        settings.trading(),
+        settings.desk.account_number,
+        origins_of(settings),
+    )
+    manifest = model.manifest
+    return started, ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed)
+
+
 def clock_of(settings: Settings) -> Clock:
     """The daemon's clock: real, or simulated where the settings say so."""
     start_ns = sim_start_ns(settings.clock)
     if start_ns is None:
-        return Clock.real()
-    return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate)
+        return Clock.real(watch=LeapWatch())
+    return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate, watch=LeapWatch())
 
 
 def _first_date(strategy: Strategy, now_ns: int) -> str:

@@ -7,6 +7,7 @@ observer that raises is not asked again in this run.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -91,8 +92,11 @@ class OperatorSide:
         *,
         code: str,
         waiting: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        host_ns: Callable[[], int] = time.time_ns,
+        clock_fault: Callable[[], str] = lambda: "a replay's time is its tape's",
     ) -> None:
-        self.door = Door(engine, put, now_ns)
+        self.door = Door(engine, put, now_ns, clock_fault)
+        self._host_ns = host_ns
         self._log, self._engine, self._strategy, self._models = log, engine, strategy, models
         self._state_dir = settings.paths.state_dir
         mode = self.door.state.identity.mode
@@ -190,7 +194,9 @@ class OperatorSide:
             self.door.submit_from_thread,
             lambda: self.door.state,
             self._log,
+            self._host_ns,
         )
+        self._observers.append(("remote commands", mqtt.observe))
         return mqtt.run
 
     def _measured(self, journal: Path, code: str, lag: LoopLag, waiting: Callable[[], tuple[int, int]]) -> Metrics:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -79,13 +80,17 @@ def write_config(
 
 
 class Daemon:
-    """One `rltraderd` process with these arguments and keys; its standard error goes to `log`, behind what is there."""
+    """One `rltraderd` process with these arguments and keys; its standard error goes to `log`, behind what is there.
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
+    `leap` sets its host's wall clock, `ahead_s` as it is from the beginning.
+    """
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path, ahead_s: float = 0.0) -> None:
         self.log = log
+        self._ahead_ns = _FORK.Value("q", round(ahead_s * 1e9))
         _FORK.set_forkserver_preload(["tests.live_desk_preload"])
         self._process = _FORK.Process(
-            target=_become_rltraderd, args=(arguments, dict(environment), str(log)), daemon=True
+            target=_become_rltraderd, args=(arguments, dict(environment), str(log), self._ahead_ns), daemon=True
         )
         self._process.start()
 
@@ -112,6 +117,10 @@ class Daemon:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGSTOP if stopped else signal.SIGCONT)
 
+    def leap(self, by_s: float) -> None:
+        """Set the host's wall clock by real seconds, as this process sees it; its monotonic clock goes on."""
+        self._ahead_ns.value += round(by_s * 1e9)
+
     def wait(self, timeout_s: float) -> int | None:
         """The exit code, None when it still runs after `timeout_s`."""
         self._process.join(timeout_s)
@@ -128,9 +137,11 @@ class Daemon:
         return told
 
 
-def _become_rltraderd(arguments: list[str], environment: dict[str, str], log: str) -> None:
-    """In the forked process: take environment and standard error over, and run."""
+def _become_rltraderd(arguments: list[str], environment: dict[str, str], log: str, ahead_ns: Any) -> None:
+    """In the forked process: take environment, standard error and wall clock over, and run."""
     os.environ.update(environment)
+    true_ns = time.time_ns
+    time.time_ns = lambda: true_ns() + ahead_ns.value
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

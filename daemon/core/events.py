@@ -377,6 +377,13 @@ class StopRequested(Event, frozen=True, tag=True):
     flatten: bool
 
 
+class ClockReset(Event, frozen=True, tag=True):
+    """The desk's time is led back to `time_ns`, which the broker's clock verified: the one event that can do so."""
+
+    reason: str
+    who: str
+
+
 class ReloadRequested(Event, frozen=True, tag=True):
     """Look at the model store now. What comes of it is `ModelPromoted`, `CandidateRefused` or nothing."""
 
@@ -476,6 +483,7 @@ AnyEvent = (
     | PauseRequested
     | FlattenRequested
     | StopRequested
+    | ClockReset
     | ReloadRequested
     | StatusRequested
     | CommandRefused

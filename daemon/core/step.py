@@ -29,6 +29,7 @@ from daemon.core.on_broker import (
     on_order_news,
     on_trade_corrected,
 )
+from daemon.core.on_clock import on_clock_reset
 from daemon.core.on_daily import (
     on_daily_bar,
     on_daily_bar_corrected,
@@ -219,6 +220,7 @@ HANDLERS: dict[type[ev.Event], Handler] = {
     ev.PauseRequested: _on_pause,
     ev.FlattenRequested: _on_flatten,
     ev.StopRequested: _on_stop,
+    ev.ClockReset: on_clock_reset,
     ev.TroubleNoticed: _on_trouble,
     ev.CommandRefused: _on_command_refused,
     ev.ModelPromoted: _on_model_promoted,

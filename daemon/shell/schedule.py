@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, JobExecutionEvent, JobSubmissionEvent
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -118,7 +118,7 @@ class Schedule:
     def at(self, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
         """Run `job` once at `sim_ns` of the clock, at once when that has passed. A waiting job of this name goes."""
         self._scheduler.add_job(
-            _run,
+            self._run,
             DateTrigger(self._clock.to_real_datetime(sim_ns)),
             args=(sim_ns, job),
             id=name,
@@ -145,9 +145,17 @@ class Schedule:
         return tuple(sorted(waiting.items(), key=lambda item: item[1]))
 
     def _look_again(self) -> None:
-        """The library waits on the monotonic clock, which knows neither steps of the wall clock nor suspended hosts."""
+        """The library goes by the host's wall clock; what is due by the desk's own runs, in its order, all the same."""
+        now_ns, earliest = self._clock.now_ns(), datetime.now(UTC)
+        waiting = [job for job in self._scheduler.get_jobs() if job.args[0] <= now_ns and job.next_run_time > earliest]
+        for place, job in enumerate(sorted(waiting, key=lambda job: int(job.args[0]))):
+            job.modify(next_run_time=earliest + timedelta(microseconds=place - len(waiting)))
         self._scheduler.wakeup()
         self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
+
+    async def _run(self, sim_ns: int, job: Callable[[], Awaitable[None]]) -> None:
+        await self._clock.sleep_until(sim_ns)  # the host's wall clock may have leapt there
+        await job()
 
     def _raised(self, event: JobExecutionEvent) -> None:
         if not isinstance(event.exception, asyncio.CancelledError):  # that one is our own stop
@@ -155,7 +163,3 @@ class Schedule:
 
     def _left_out(self, event: JobSubmissionEvent) -> None:
         self._log_problem(event.job_id, "left out, because a job of this name was still running")
-
-
-async def _run(_sim_ns: int, job: Callable[[], Awaitable[None]]) -> None:
-    await job()

@@ -230,6 +230,31 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "The broker's clock differs from this host's: mend time sync.",
         alarm=True,
     ),
+    "clock_leap": LogEvent(
+        "error",
+        ("by_s",),
+        "The host's clock leapt against its monotonic one. Time here goes on without the leap until the broker's clock "
+        "settles it. Mend time sync.",
+        alarm=True,
+    ),
+    "clock_corrected": LogEvent(
+        "warning", ("by_s",), "The broker's clock settled a leap: time here goes by it, as far ahead as `by_s` says."
+    ),
+    "clock_wrong": LogEvent(
+        "error",
+        ("by_s",),
+        "The host's clock was so far ahead of the broker's at the start: the broker's is used. Mend time sync.",
+        alarm=True,
+    ),
+    "clock_unverified": LogEvent(
+        "warning", ("problem",), "The broker's clock could not be asked at the start: the host's is taken as it is."
+    ),
+    "clock_ahead": LogEvent(
+        "error",
+        ("by_s",),
+        "The journal's newest time is so far ahead of the clock: what waits for a time waits. See `reset-clock`.",
+        alarm=True,
+    ),
     "ledger_line_unreadable": LogEvent("warning", ("line", "problem"), "A line of the broker's ledger was left out."),
     # --- the operator's side
     "command": LogEvent(

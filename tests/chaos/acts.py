@@ -68,6 +68,14 @@ def freeze(run: Run) -> None:
     run.desk.pause(stopped=False)
 
 
+def clock_leap(run: Run) -> None:
+    """The host's wall clock is eight hours ahead or behind, and right again a little later."""
+    by_s = run.chance.choice((-8, 8)) * 3600 / run.plan.rate
+    run.desk.leap(by_s)
+    run.nap(run.chance.uniform(0.5, 1.5))
+    run.desk.leap(-by_s)
+
+
 def disk_full(run: Run) -> None:
     """Nothing is left of the disk until the daemon has ended; then there is room again, and the next life."""
     if run.disk is None:
@@ -142,6 +150,7 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "restart": restart,
     "down": down,
     "freeze": freeze,
+    "clock_leap": clock_leap,
     "disk_full": disk_full,
     "fee": fee,
     "split": split,

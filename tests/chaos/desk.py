@@ -38,6 +38,7 @@ class Desk:
         self._arguments = ["--config", str(config)]
         self._environment = {"APCA_API_KEY_ID": keys[0], "APCA_API_SECRET_KEY": keys[1]}
         self._log = log
+        self._ahead_s = 0.0
         log.touch()
         if begin:
             self.start()
@@ -46,7 +47,7 @@ class Desk:
         """Begin the next life."""
         self.lives += 1
         self._told_before = self._log.stat().st_size
-        self._process = Daemon(self._arguments, self._environment, self._log)
+        self._process = Daemon(self._arguments, self._environment, self._log, self._ahead_s)
         self._began, self._cpu = time.monotonic(), 0.0
 
     def alive(self) -> bool:
@@ -86,6 +87,11 @@ class Desk:
     def pause(self, *, stopped: bool) -> None:
         """SIGSTOP or SIGCONT."""
         self._process.pause(stopped=stopped)
+
+    def leap(self, by_s: float) -> None:
+        """Set the host's wall clock by real seconds, for this life and those after it."""
+        self._ahead_s += by_s
+        self._process.leap(by_s)
 
     def why_ended(self) -> str:
         """`CODE: REASON` of a life that is over, from the log."""

@@ -264,6 +264,7 @@ def _process() -> Iterator[Kind]:
     yield Kind("stopped flat and started", "restart", act="restart", tables={"broker": {"on_stop": "flatten"}})
     yield Kind("down for minutes", "restart", act="down")
     yield Kind("frozen", "frozen", act="freeze")
+    yield Kind("host's clock leaps", "clock leap", act="clock_leap")
     yield Kind("disk full", "disk full", act="disk_full", halts=frozenset({"disk_full"}), alone=True)
 
 

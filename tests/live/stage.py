@@ -97,13 +97,19 @@ class Stage:
         """The server's book."""
         return self.server.server.account
 
-    def start(self, *arguments: str, environment: Mapping[str, str] = KEYS, tables: tuple[Table, ...] = ()) -> Daemon:
+    def start(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] = KEYS,
+        tables: tuple[Table, ...] = (),
+        ahead_s: float = 0.0,
+    ) -> Daemon:
         """`rltraderd` with these arguments on this stage."""
         path = self.folder / "config.toml"
         chosen = (LOOSE, UNENDING, QUICK, *self.tables, *tables)
         write_config(path, self.server, self.clock, self.state_dir, *chosen, models_dir=self.models_dir)
         own = {"RUNTIME_DIRECTORY": str(self.folder / "run")}  # the host's folder of locks
-        daemon = Daemon(["--config", str(path), *arguments], {**own, **environment}, self.folder / "log")
+        daemon = Daemon(["--config", str(path), *arguments], {**own, **environment}, self.folder / "log", ahead_s)
         self.daemons.append(daemon)
         return daemon
 

@@ -55,7 +55,8 @@ class TokenBucket:
     def wait_ns(self, left: int = 0) -> int:
         """How long until a call may go that leaves at least `left` tokens; 0 for now."""
         now = self._clock.now_ns()
-        self._tokens = min(float(self._burst), self._tokens + (now - self._seen_ns) / self._ns_each)
+        passed_ns = max(now - self._seen_ns, 0)  # a clock that was set right at the start costs no call
+        self._tokens = min(float(self._burst), self._tokens + passed_ns / self._ns_each)
         self._seen_ns = now
         missing = left + 1 - self._tokens
         return max(0, round(missing * self._ns_each))

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, OrderFilled
 from daemon.shell.alpaca import wire
+from daemon.shell.alpaca.clock_check import ClockCheck
 from daemon.shell.alpaca.ledger import LedgerFill, activity, ledger_fill, order_fills
 from daemon.shell.alpaca.rest import Refused
 from daemon.shell.alpaca.wire import ENDED, Malformed
-from daemon.shell.clock import skew_ns
 
 if TYPE_CHECKING:
     from daemon.shell.alpaca.rest import Raw
@@ -28,6 +28,7 @@ T = TypeVar("T")
 DAY_NS = 86_400_000_000_000
 AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
 GRID = Decimal("0.0001")  # of a cost: the average price is rounded
+SKEW_LIMIT_S = 2.0
 READS_MAX = 3  # times a report is read again because one of our orders filled meanwhile
 
 
@@ -41,15 +42,15 @@ class Reporter:
         is_ours: Callable[[str], bool],
         tell: Callable[..., None],
         *,
-        skew_limit_s: float = 2.0,
+        check: ClockCheck | None = None,
         agreed_ns: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`agreed_ns` says when book and broker last agreed (nanoseconds UTC), 0 for never."""
+        """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never."""
         self._reads = reads
         self._clock = clock
         self._is_ours = is_ours
         self._tell = tell
-        self._skew_limit_s = skew_limit_s
+        self._check = check or ClockCheck(reads, clock, tell, SKEW_LIMIT_S)
         self._agreed_ns = agreed_ns
         self._names: dict[str, str] = {}  # order id -> client order id
         self._given_orders: set[BrokerOrder] = set()
@@ -65,7 +66,7 @@ class Reporter:
 
     async def report(self) -> BrokerReported:
         """The broker's whole word now. Raises RestError, Malformed."""
-        await self._measure_skew()
+        await self._check.measure()
         for _ in range(READS_MAX):
             asked_ns = self._clock.now_ns()
             since_ns = self._since_ns(asked_ns)
@@ -83,16 +84,6 @@ class Reporter:
         """A day before the last agreement's, at least yesterday: a weekend or a week without the daemon is no hole."""
         agreed_ns = self._agreed_ns() or asked_ns
         return wire.day_start_ns(min(asked_ns, agreed_ns)) - DAY_NS
-
-    async def _measure_skew(self) -> None:
-        """The broker's clock against ours at the middle of the request; half of its time is the doubt."""
-        asked_ns = self._clock.now_ns()
-        broker_ns = wire.time_ns((await self._reads.clock()).get("timestamp"))
-        answered_ns = self._clock.now_ns()
-        skew_s = skew_ns(broker_ns, asked_ns, answered_ns) / wire.SECOND_NS
-        doubt_s = (answered_ns - asked_ns) / 2 / wire.SECOND_NS
-        if abs(skew_s) - doubt_s > self._skew_limit_s:
-            self._tell("clock_skew", skew_s=round(skew_s, 3), doubt_s=round(doubt_s, 3), limit_s=self._skew_limit_s)
 
     async def _orders(self, since_ns: int) -> dict[str, BrokerOrder]:
         """Order id -> order: all that are open, and all submitted since. What is read later holds."""

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
-from daemon.core.events import Event
+from daemon.core.events import ClockReset, Event
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.shell.engine import Engine
+from daemon.shell.operator.commands import CommandError
 
 DEADLINE_S = 10.0  # so long a command may wait for the engine
 
@@ -28,13 +29,23 @@ class Done(NamedTuple):
 
 
 class Door:
-    """`put` lets an event into the engine's source; `now_ns` is the desk's time. `observe` must see every step."""
+    """`put` lets an event into the engine's source; `now_ns` is the desk's time. `observe` must see every step.
 
-    def __init__(self, engine: Engine, put: Callable[[Event], None], now_ns: Callable[[], int]) -> None:
+    `clock_fault` is why that time is not known to be right, "" where it is.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        put: Callable[[Event], None],
+        now_ns: Callable[[], int],
+        clock_fault: Callable[[], str] = lambda: "",
+    ) -> None:
         self._engine = engine
         self._put = put
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[int, asyncio.Future[tuple[int, Step]]] = {}  # by the identity of their events
+        self._clock_fault = clock_fault
         self.now_ns = now_ns
 
     @property
@@ -50,9 +61,11 @@ class Door:
         """Let in the event that `event_at(now_ns)` makes; returns when it was stepped and is durable.
 
         Raises TimeoutError when the engine did not come to it in time: it may still be carried out. With `deadline_s`
-        None it waits as long as the engine takes.
+        None it waits as long as the engine takes. Raises CommandError for a reset to a time that is not verified.
         """
         event = event_at(self.now_ns())
+        if isinstance(event, ClockReset) and (fault := self._clock_fault()):
+            raise CommandError(f"the desk's time is not verified: {fault}")
         stepped: asyncio.Future[tuple[int, Step]] = self._loop.create_future()
         self._waiting[id(event)] = stepped
         try:

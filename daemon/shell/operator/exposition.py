@@ -25,7 +25,8 @@ position_changed cash_adjusted ledger_amended unknown_activity settled_without_l
 basket_unfinished order_denied symbols_masked rebalance_refused shares_renamed policy_failed policy_late model_refused
 candidate_refused command_refused drift wal_large resume_refused stream_busy stream_refused subscription_refused
 trade_stream_unauthorized trading_status feed_silent quotes_silent repair_abandoned history_short basket_missed
-symbols_missing symbol_refused clock_skew clock_stepped_back calendar_ends job_failed disk_low
+symbols_missing symbol_refused clock_skew clock_stepped_back clock_leap
+clock_wrong clock_ahead clock_reset calendar_ends job_failed disk_low
 """
 ALARMS: tuple[str, ...] = tuple(dict.fromkeys((_HALTS + _ALARMS).split()))
 """Halts and alarms, the headings of docs/OPERATIONS.md (a test compares them). Any other is counted as `OTHER`."""

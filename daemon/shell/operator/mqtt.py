@@ -22,8 +22,10 @@ from aiomqtt import Client, Message, MqttError, Will
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from daemon.core.events import Event
+from daemon.core.events import ClockReset, Event
 from daemon.core.state import State
+from daemon.core.step import Step
+from daemon.shell.operator.commands import CommandError
 from daemon.shell.operator.door import Done
 from daemon.shell.operator.messages import ResponseMessage, StatusMessage, message_of, telemetry_of
 from daemon.shell.operator.mqtt_connection import (
@@ -102,6 +104,11 @@ class MqttSide:
         self._commands: set[asyncio.Task[None]] = set()
         self._telling: asyncio.TimerHandle | None = None
         self.reconnects = 0
+
+    def observe(self, event: Event, _: Step) -> None:
+        """Every step goes by here, on the trading thread: a time that was led back locks no command out."""
+        if isinstance(event, ClockReset):
+            self._judge.lead_back()
 
     async def run(self) -> None:
         """Connect, tell and listen until cancelled."""
@@ -290,6 +297,9 @@ class MqttSide:
         await asyncio.sleep(accepted.wait_ns / SECOND_NS)
         try:
             done = await asyncio.wrap_future(self._submit(accepted.event_at))
+        except CommandError as error:
+            await self._answer(client, message, ResponseMessage(ok=False, error=str(error)))
+            return
         except Exception as error:
             problem = (
                 f"no answer from the desk, it may still be carried out ({type(error).__name__}): look at its status"

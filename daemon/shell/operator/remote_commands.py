@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from daemon.core.events import CommandRefused, Event
-from daemon.shell.operator.commands import Command, CommandError, event_of
+from daemon.shell.operator.commands import RESET_CLOCK, Command, CommandError, event_of
 from daemon.shell.operator.signing import Key, SignedCommand, is_genuine
 
 SECOND_NS = 1_000_000_000
@@ -47,7 +47,8 @@ class Judge:
 
     Nonces are remembered until their command expires. They do not outlive the process, so a process takes nothing that
     was issued before it listened, and carries nothing out before its issue: what one process took, no later one takes.
-    `known_ns`, the time of the journal's newest event, keeps that true where the clock was set back in between.
+    `known_ns`, the time of the journal's newest event, keeps that true where the clock was set back in between; a reset
+    of the clock leads it back (`lead_back`), and is bound by the time of listening alone: it changes nothing twice.
     """
 
     def __init__(self, desk: str, keys: Mapping[str, Key], now_ns: Callable[[], int], known_ns: int = 0) -> None:
@@ -55,7 +56,12 @@ class Judge:
         self._latest_ns = 0
         self._nonces: dict[str, int] = {}  # to the command's expiry
         self._decoder = msgspec.json.Decoder(SignedCommand)
-        self.since_ns = max(self._now_ns(), known_ns + 1)
+        self.listens_ns = self._now_ns()
+        self.since_ns = max(self.listens_ns, known_ns + 1)
+
+    def lead_back(self) -> None:
+        """The desk's time was led back: what is issued from now on counts."""
+        self.since_ns = max(self.listens_ns, min(self.since_ns, self._clock()))
 
     def judge(self, payload: bytes, *, retained: bool) -> Accepted | Refused:
         """What is to be done about a message. An accepted one's nonce is used up."""
@@ -101,7 +107,7 @@ class Judge:
             return f"it expired {_seconds(now_ns - told.expires_ns)} ago: send it again, compare the clocks"
         if told.issued_ns > now_ns + FUTURE_MOST_NS:
             return f"it was issued {_seconds(told.issued_ns - now_ns)} in the future: compare the clocks"
-        if told.issued_ns < self.since_ns:
+        if told.issued_ns < (self.listens_ns if told.command == RESET_CLOCK else self.since_ns):
             return "it was issued before the daemon began to listen, or before its journal's end: send it again"
         if told.nonce in self._nonces:
             return "it came before: each command has a nonce of its own"

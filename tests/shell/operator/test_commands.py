@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.core.events import (
+    ClockReset,
     Event,
     FlattenRequested,
     HaltRequested,
@@ -24,6 +25,7 @@ EVENTS: dict[str, Event] = {
     "flatten": FlattenRequested(7, "news", "control/ann (uid 1)"),
     "reload-model": ReloadRequested(7, "news", "control/ann (uid 1)"),
     "status": StatusRequested(7, "news", "control/ann (uid 1)"),
+    "reset-clock": ClockReset(7, "news", "control/ann (uid 1)"),
 }
 
 

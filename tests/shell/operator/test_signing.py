@@ -160,6 +160,20 @@ def test_a_command_that_an_earlier_process_took_is_refused_although_the_clock_wa
     assert isinstance(_verdict(second, later), Accepted)
 
 
+def test_a_journal_that_is_ahead_takes_a_reset_of_the_clock_and_after_it_every_command_again() -> None:
+    clock = Clock()
+    judge = Judge("paper-1", KEYS, clock, known_ns=NOW_NS + 8 * 3600 * S)
+    clock.now_ns = NOW_NS + S
+    assert "before its journal's end" in _reason(_verdict(judge, _command()))
+    reset = _command(command="reset-clock", nonce=bytes(16))
+    assert isinstance(_verdict(judge, reset), Accepted)
+    assert "it came before" in _reason(_verdict(judge, reset))
+    judge.lead_back()
+    assert isinstance(_verdict(judge, _command(issued_ns=NOW_NS + S, nonce=bytes(15) + b"a")), Accepted)
+    before = _command(issued_ns=NOW_NS, nonce=bytes(15) + b"b")
+    assert "before its journal's end" in _reason(_verdict(judge, before))
+
+
 def test_more_commands_than_can_be_remembered_are_refused() -> None:
     judge = _judge()
     verdicts = [_verdict(judge, _command(nonce=number.to_bytes(16))) for number in range(1001)]
