@@ -22,12 +22,11 @@ from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.risk import Denial, ask_gates
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent, RiskView
 from daemon.core.sellable import sellable
-from daemon.core.state import ZERO, Draft
+from daemon.core.state import BROKER_MODES, ZERO, Draft
 
 ENTRY = "entry"
 EXIT = "exit"
 EXIT_LEG = 1  # an exit's leg; entries have leg 0
-BROKER_MODES = frozenset(("paper", "live"))
 AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; Alpaca takes `opg` orders until 9:28 New York
 HEAR_FIRST_NS = 60 * SECOND_NS  # an outage at a start holds exits up no longer
 QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits so long for one before it goes to the market

@@ -16,6 +16,7 @@ from daemon.core.book import mark, mid
 from daemon.core.events import Quote
 from daemon.core.limits import Basket
 from daemon.core.risk_view import SECOND_NS
+from daemon.core.splits import believed, stands
 from daemon.core.state import ZERO, Book, Draft, Leap
 
 FUTURE_NS = 2 * SECOND_NS  # a quote stamped further ahead would make each later one old, and be fresh itself for long
@@ -102,13 +103,15 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
         leaps = {symbol: leap for symbol, leap in leaps.items() if symbol in draft.book.positions}
     for quote in quotes:
         symbol = quote.symbol
-        if symbol in draft.basket.splits or (draft.daily is None and symbol not in draft.book.positions):
+        if stands(draft.basket, symbol) or (draft.daily is None and symbol not in draft.book.positions):
             continue  # other shares than the book's; or a contract that nothing depends on yet
         known = marks.get(symbol, _paid(draft, symbol))
         price = price_of(quote, known, guard)
         if price is None:
             continue
         taken, doubt = _judge(price, quote.quoted_ns, known, leaps.pop(symbol, None), guard)
+        if taken is not None and not believed(draft, symbol, taken):
+            taken, doubt = None, Leap(price, quote.quoted_ns)
         if taken is not None:
             marks[symbol] = taken
         if doubt is not None:

@@ -5,12 +5,12 @@ One question and one basket for each date, whatever is told how often. A bar is 
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 
 import msgspec
 from msgspec.structs import replace
 
+from daemon.core import splits
 from daemon.core.basket import free_cash, works_of
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
@@ -36,7 +36,6 @@ from strategies.contract import Answer, Bar, DailyStrategy, Leg, Observation, Po
 from strategies.daily import usable
 
 _encode = msgspec.json.encode
-SPLIT_RATIO = 1.2  # by which an adjustment changes closes, at least, to be a split; the smallest common one is 5 for 4
 
 
 # --- bars ---------------------------------------------------------------------------------------------------------
@@ -94,8 +93,7 @@ def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:
 def on_history_adjusted(draft: Draft, event: HistoryAdjusted) -> None:
     """A split or dividend. The mark of what is held stays: the ledger's line about the shares changes it with them.
 
-    Where that line is still to come, no price of the new shares marks the old ones, at most until the end of a session
-    before which the broker was heard.
+    Where that line is still to come, no price of the new shares marks the old ones.
     """
     daily = _daily(draft)
     if event.symbol not in daily.spec.symbols:
@@ -103,22 +101,9 @@ def on_history_adjusted(draft: Draft, event: HistoryAdjusted) -> None:
     remember_pending(draft)
     if event.symbol not in draft.book.positions:
         _mark_bars(draft, event.bars[-1:])
-    elif event.symbol not in draft.basket.splits and _split_to_come(draft, daily, event):
-        draft.basket = replace(draft.basket, splits=(*draft.basket.splits, event.symbol))
+    splits.note_history(draft, daily, event)
     draft.strategy = daily.readjust(draft.strategy, event.symbol, event.bars)
     _note_newest(draft, event.bars)
-
-
-def _split_to_come(draft: Draft, daily: DailyStrategy, event: HistoryAdjusted) -> bool:
-    """True when the new closes differ from the old ones by a split's ratio and the mark is still near the old ones."""
-    old = {bar.start_ns: bar.close for bar in daily.known(draft.strategy).get(event.symbol, ())}
-    both = [(old[bar.start_ns], bar.close) for bar in event.bars if bar.start_ns in old]
-    mark = float(draft.marks.get(event.symbol, ZERO))
-    if not both or mark <= 0 or min(both[-1]) <= 0:
-        return False
-    before, after = both[-1]
-    ratio = max(before / after, after / before)
-    return ratio >= SPLIT_RATIO and abs(math.log(mark / before)) < abs(math.log(mark / after))
 
 
 def on_daily_session_ended(draft: Draft, event: SessionEnded) -> None:
@@ -129,8 +114,7 @@ def on_daily_session_ended(draft: Draft, event: SessionEnded) -> None:
     remember_pending(draft)
     revalue(draft)
     draft.session = replace(draft.session, ended=True)
-    if draft.broker.reported_ns >= draft.broker.started_ns:  # else its ledger could not tell yet, however many sessions
-        draft.basket = replace(draft.basket, splits=())
+    splits.on_session_over(draft)
     if draft.ask is not None:
         end_unanswered(draft, draft.ask, "expired")
     record_equity(draft)
@@ -167,10 +151,13 @@ def _mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
 
 
 def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
-    """Take over what the shares cost now; those whose split is not booked yet are other shares."""
-    for symbol in draft.basket.splits:
-        prices.pop(symbol, None)
-    draft.marks = {**draft.marks, **prices}
+    """Take over what the shares cost now; a price of shares that are being split may be of other shares."""
+    taken = {
+        symbol: price
+        for symbol, price in prices.items()
+        if not splits.stands(draft.basket, symbol) and splits.believed(draft, symbol, price)
+    }
+    draft.marks = {**draft.marks, **taken}
 
 
 def date_of(bar: Bar) -> str:
@@ -217,7 +204,7 @@ def _not_due(draft: Draft, event: RebalanceDue) -> str:
     if draft.trading.basket.decide == "after_close" and draft.now_ns >= session.open_ns:
         return "the session is open, and this desk decides before it"
     strange = [bar.symbol for bar in event.running if date_of(bar) != event.date]
-    return f"running bars of another day: {', '.join(strange)}" if strange else ""
+    return f"running bars of another day: {', '.join(strange)}" if strange else splits.undecidable(draft.basket)
 
 
 def daily_view(draft: Draft) -> View:

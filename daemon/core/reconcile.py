@@ -24,6 +24,7 @@ from daemon.core.on_broker import absorb
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk_view import SECOND_NS
 from daemon.core.sellable import take_available
+from daemon.core.splits import note_positions, only_splits_differ
 from daemon.core.state import ZERO, Draft, Position, Suspicion
 
 SETTLE_NS = 10 * SECOND_NS
@@ -54,14 +55,18 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     """Take the broker's word over as far as it explains itself, then compare; differences that stay are judged."""
     if not _account_is_right(draft, event):
         return
+    positions = event.positions
     if draft.daily is not None:
-        event = replace(event, positions=_whole_shares(event.positions))
+        event = replace(event, positions=_whole_shares(positions))
     draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if not draft.broker.began_ns and not _begin(draft, event):
         return
     _take_over_lines(draft, event)
     _ask_for_the_missing(draft, event)
     take_available(draft, event)
+    if draft.daily is not None:
+        for symbol, detail in note_positions(draft, positions).items():
+            alarm(draft, "split_awaited", detail, once=True, about=symbol)
     _compare(draft, event)
     if event.blocked:
         draft.risk = replace(draft.risk, reconciled=False)
@@ -155,6 +160,10 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
         draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
         return
     suspicion = draft.broker.suspicion
+    if only_splits_differ(draft.basket, found):  # the ledger's line explains them: nothing is judged before it
+        draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
+        draft.risk = replace(draft.risk, reconciled=False)
+        return
     if found and suspicion is not None and suspicion.differences == found:
         if event.asked_ns - suspicion.since_ns < SETTLE_NS:
             return

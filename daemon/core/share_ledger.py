@@ -15,6 +15,7 @@ from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Activity
 from daemon.core.execution import held
 from daemon.core.guards import cancel, revalue, trade_closed
+from daemon.core.splits import note_booked
 from daemon.core.state import ZERO, Draft, Leaver, Position
 
 REORGANISED = frozenset(("NC", "SC", "MA", "REORG", "SPIN", "SSO"))  # names, symbols, mergers, spin-offs
@@ -22,10 +23,15 @@ REORGANISED = frozenset(("NC", "SC", "MA", "REORG", "SPIN", "SSO"))  # names, sy
 
 def split_shares(draft: Draft, line: Activity) -> None:
     """Shares multiply or merge: quantity and mark by the same ratio; the cost stays, a fraction comes as cash."""
+    before, mark = held(draft, line.symbol), draft.marks.get(line.symbol)
+    _split(draft, line)
+    if held(draft, line.symbol) != before:  # a line of shares that leave is followed by one of those that come
+        note_booked(draft, line.symbol, mark)
+
+
+def _split(draft: Draft, line: Activity) -> None:
     before = held(draft, line.symbol)
     after = before + line.quantity
-    splits = tuple(symbol for symbol in draft.basket.splits if symbol != line.symbol)
-    draft.basket = replace(draft.basket, splits=splits)
     if not before:
         return
     left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)

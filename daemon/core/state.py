@@ -21,6 +21,7 @@ from strategies.contract import Bar, DailySpec, DailyStrategy, Session, Strategy
 
 S = TypeVar("S")
 ZERO = Decimal(0)
+BROKER_MODES = frozenset(("paper", "live"))  # in which a real broker holds what is held
 SEEN_MAX = 2000  # names kept in `BrokerState.seen`; a report repeats at most two days
 
 
@@ -172,6 +173,11 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     leavers: tuple[Leaver, ...] = ()
     fills: int = 0  # executions told when the equity was last recorded
     splits: tuple[str, ...] = ()  # held symbols whose history tells a split that the ledger has not told yet
+    sure: tuple[str, ...] = ()  # of these, at a ratio that leaves no doubt: the ledger is waited for, however long
+    apart: tuple[str, ...] = ()  # held symbols of which the broker's last report has another quantity
+    to_come: tuple[str, ...] = ()  # of these, split by what the broker holds
+    unadjusted: tuple[str, ...] = ()  # symbols whose split is booked, and whose bars are still of the old shares
+    leapt: dict[str, int] = {}  # held symbols at a price that a split would explain, and when that was first seen
     newest: dict[str, int] = {}  # start of the newest bar that the strategy keeps of each symbol, as far as told here
     memory_of: str = ""  # version of the model whose answer a recurrent policy's memory is, "" for none
 

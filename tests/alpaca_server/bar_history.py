@@ -84,8 +84,15 @@ def _known(server: AlpacaServer, symbol: str, query: Mapping[str, str], now_ns: 
 
 
 def _steps(server: AlpacaServer, symbol: str, adjustment: str, now_ns: int) -> list[Step]:
-    days = server.market.days
-    return [] if days is None else days.steps(symbol, adjustment, effective_day(now_ns))
+    days, today = server.market.days, effective_day(now_ns)
+    if days is None:
+        return []
+    steps = days.steps(symbol, adjustment, today)
+    before = [step for step in steps if step.date < today]
+    if len(before) < len(steps) and server.faults.waiting("day_bars_unadjusted"):
+        where = {"stream": "rest", "symbol": symbol}
+        return before if server.faults.take("day_bars_unadjusted", where) is not None else steps
+    return steps
 
 
 def _aggregated(

@@ -96,7 +96,10 @@ class TradingRest:
             raise invalid("only one of activity_types or category is accepted")
         wanted = request.match_info.get("type") or query.get("activity_types", "")
         types = frozenset(filter(None, wanted.split(",")))
-        rows = [row for row in request[ACCOUNT].activities if row.visible_ns <= now_ns and fits(row, query, types)]
+        account: Account = request[ACCOUNT]
+        rows = [row for row in account.activities if row.visible_ns <= now_ns and fits(row, query, types)]
+        if self.server.faults.waiting("split_line_late"):
+            rows = [row for row in rows if not self._is_late(account, row.fields)]
         ascending = query.get("direction", "desc") == "asc"
         rows.sort(key=lambda row: row.id, reverse=not ascending)
         token = query.get("page_token")
@@ -105,6 +108,13 @@ class TradingRest:
         if "date" not in query or "page_size" in query:
             rows = rows[: whole_number(query.get("page_size", "100"), "page_size", 100)]
         return web.json_response([row.fields for row in rows])
+
+    def _is_late(self, account: Account, row: Json) -> bool:
+        """Whether the script keeps this row of a split back."""
+        if row.get("activity_type") != "SPLIT":
+            return False
+        context = {"key": account.key, "symbol": row.get("symbol")}
+        return self.server.faults.take("split_line_late", context) is not None
 
     async def announcements(self, request: web.Request) -> web.Response:
         """GET /v2/corporate_actions/announcements: none is ever announced."""

@@ -243,7 +243,10 @@ def campaign(seed: int, count: int, folder: Path, rate: float = RATE, *, shipped
     Daemon(["--config", "none.toml"], {}, folder / "warm").wait(60)  # refused, all loaded: others are forked from it
     with hosted(seed, count, folder, rate, shipped=shipped) as (host, sessions):
         before_ns = host.now_ns()
+        found = desks_market.happenings(seed, [session.date for session in sessions])
         for session in sessions:
+            for kind, symbol, until_ns in desks_market.late_parts(seed, found, session):
+                host.tally.add(kind, until_ns=until_ns, where={"symbol": symbol})
             night = random.Random(f"night {seed} {session.date}").random()
             if host.lines and (session.open_ns - before_ns > WEEKEND_NS or night >= NIGHTS):
                 host_off(host, session)

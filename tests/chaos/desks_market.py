@@ -17,6 +17,8 @@ from tests.alpaca_server.corporate_actions import Dividend, Split
 from tests.alpaca_server.day_prices import DayPrices
 from tests.alpaca_server.market import Market
 from tests.alpaca_server.tape import calendar_sessions
+from tests.chaos.desks_plan import DECIDE_MIN
+from tests.chaos.session import MINUTE_NS
 
 FIRST, LAST = "2024-11-01", "2024-11-29"  # twenty sessions: clocks change on 3 November, the last one is a half day
 HISTORY_FROM = "2023-01-03"  # more sessions than any strategy keeps
@@ -69,6 +71,20 @@ def market(seed: int, found: Sequence[Happening]) -> Market:
     for it in of("no print"):
         del days.bars[it.symbol][it.date]
     return Market((), "SPY", sessions=sessions, days=days, seed=seed)
+
+
+def late_parts(seed: int, found: Sequence[Happening], session: Session) -> list[tuple[str, str, int]]:
+    """What of the session's splits comes late: (fault, symbol, until when in nanoseconds UTC).
+
+    The ledger's line comes two hours after the open; or the adjusted bars after the time of the daily decisions.
+    """
+    parts = []
+    for it in found:
+        if (it.kind, it.date) == ("split", session.date):
+            kind = random.Random(f"late {seed} {it.symbol}").choice(("split_line_late", "day_bars_unadjusted", ""))
+            minutes = 120 if kind == "split_line_late" else -DECIDE_MIN + 20
+            parts += [(kind, it.symbol, session.open_ns + minutes * MINUTE_NS)] if kind else []
+    return parts
 
 
 @cache

@@ -125,8 +125,8 @@ def test_prices_after_a_split_mark_the_shares_only_once_the_ledger_told_it() -> 
 def test_a_basket_in_shares_whose_split_is_not_booked_is_denied() -> None:
     d = DailyDesk().fund().holds(AAA=90)
     d.begin(TUESDAY)
-    halved(d, "AAA")
     d.due()
+    halved(d, "AAA")
     d.answer(0, KEEP, KEEP)
     assert (d.decisions()[-1].outcome, d.state.stats.denials) == ("denied", {"basket_legs": 1})
     d.end(AAA=50.0)

@@ -24,6 +24,7 @@ from daemon.core.events import (
     TroubleNoticed,
 )
 from daemon.core.limits import Basket
+from daemon.core.splits import undecidable
 from daemon.core.state import State
 from daemon.shell.alpaca.daily_history import MINUTE_NS, SETTLED_NS, Bars, DailyHistory, is_final, news
 from daemon.shell.alpaca.history import Known, open_session
@@ -156,6 +157,7 @@ class DailyFeed:
         problem, tries = "the daemon started too late", 0
         while self._clock.now_ns() < deadline_ns:
             running, problem = await self._all_that_is_needed(session, again=tries > 0)
+            problem = problem or undecidable(self._desk.state().basket)
             if not problem and self._broker_may_agree(deadline_ns):
                 problem = "book and broker did not agree"
             if not problem and self._clock.now_ns() < deadline_ns:
