@@ -126,6 +126,33 @@ def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | 
     return replace(book, cash=cash, positions=positions, realized=book.realized + gain), ended
 
 
+def begin_session(book: Book) -> Book:
+    """The book from whose equity a session's loss is counted."""
+    return replace(book, session_start_equity=book.equity, session_base=book.equity, transfers=ZERO)
+
+
+def session_loss(book: Book) -> float | None:
+    """The part of the equity that the session lost; None where its start is unknown. Transfers change nothing of it."""
+    base = book.session_base or book.session_start_equity
+    return float((base - book.equity) / base) if base > 0 else None
+
+
+def carried(book: Book, before: Decimal, moved: Decimal) -> Book:
+    """The book after `moved` USD came (or went) that are no gain and no loss; its equity was `before` without them.
+
+    What losses are measured against moves by the same ratio as the equity: drawdown and session loss stand still.
+    """
+    after = before + moved
+
+    def scaled(reference: Decimal) -> Decimal:
+        return (reference * after / before).quantize(CENT) if before > 0 and after > 0 else max(after, ZERO)
+
+    base = book.session_base or book.session_start_equity
+    return replace(
+        book, peak=scaled(book.peak), session_base=scaled(base), transfers=book.transfers + moved, equity=after
+    )
+
+
 def mid(quote: Quote) -> Decimal:
     """The mark: (bid + ask) / 2 in USD a share; half a cent is kept."""
     return (quote.bid + quote.ask) / 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from daemon.core.book import session_loss
 from daemon.core.limits import Risk
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent, RiskView
 from daemon.core.session import in_window, minutes_to, new_york_minute
@@ -147,11 +148,9 @@ def orders_per_day(view: RiskView, _: Intent) -> str | None:
 
 
 def daily_loss(view: RiskView, _: Intent) -> str | None:
-    start = view.book.session_start_equity
-    if start <= 0:
+    loss, limit = session_loss(view.book), view.limits.daily_loss_max
+    if loss is None:
         return "equity at the session's start unknown"
-    loss = float((start + view.book.transfers - view.book.equity) / start)
-    limit = view.limits.daily_loss_max
     return None if loss < limit else f"lost {loss:.4f} of the session's equity, limit {limit}"
 
 

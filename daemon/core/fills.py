@@ -10,13 +10,13 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, Booked, book_fill, is_news, quantity_after
+from daemon.core.book import CENT, Booked, book_fill, carried, is_news, quantity_after
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, OrderFilled
 from daemon.core.execution import contract_of, held
-from daemon.core.guards import alarm, first_time, halt, look_up, order_outcome, put_order, revalue, trade_closed
+from daemon.core.guards import alarm, first_time, halt, look_up, note_fate, put_order, revalue, trade_closed
 from daemon.core.marks import mark_book
-from daemon.core.orders import SUBMITTED, UNKNOWN, Order, advance, name_prefix
+from daemon.core.orders import Order, advance, name_prefix
 from daemon.core.records import FillRow
 from daemon.core.sellable import note_filled
 from daemon.core.state import ZERO, Book, Draft
@@ -91,8 +91,7 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     kept = replace(booked.order, executions=() if corrected else order.executions)
     whole = kept.filled == kept.quantity
     put_order(draft, advance(kept, "filled" if whole else "partial"))
-    if order.status in (SUBMITTED, UNKNOWN):  # its acceptance is overtaken by the fill
-        order_outcome(draft, rejected=False)
+    note_fate(draft, order)
     if booked.closed is not None:
         trade_closed(draft, booked.closed)
     revalue(draft)
@@ -185,11 +184,9 @@ def total_cost(draft: Draft, found: BrokerOrder) -> Decimal:
 
 
 def transfer(draft: Draft, amount: Decimal) -> None:
-    """A transfer is no gain and no loss: the peak moves by the same ratio as the equity, so drawdown stands still."""
+    """Book a transfer of cash, which is no gain and no loss."""
     book = draft.book
-    after = book.equity + amount
-    peak = (book.peak * after / book.equity).quantize(CENT) if book.equity > 0 and after > 0 else max(after, ZERO)
-    draft.book = replace(book, cash=book.cash + amount, equity=after, peak=peak, transfers=book.transfers + amount)
+    draft.book = carried(replace(book, cash=book.cash + amount), book.equity, amount)
     revalue(draft)
 
 
@@ -201,16 +198,8 @@ def without_gain(draft: Draft, before: Book) -> None:
     before, book = mark_book(draft, before), mark_book(draft, draft.book)
     moved = book.equity - before.equity
     gained = at_cost(book) - at_cost(before) - moved
-    peak = max(book.equity, ZERO)
-    if before.equity > 0 and book.equity > 0:
-        peak = (before.peak * book.equity / before.equity).quantize(CENT)
-    draft.book = replace(
-        book,
-        peak=peak,
-        max_drawdown=before.max_drawdown,
-        transfers=book.transfers + moved,
-        realized=book.realized + gained,
-    )
+    book = replace(book, peak=before.peak, max_drawdown=before.max_drawdown, realized=book.realized + gained)
+    draft.book = carried(book, before.equity, moved)
     revalue(draft)
 
 

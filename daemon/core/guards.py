@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from daemon.core.book import session_loss
 from daemon.core.desk_gates import LOSSES, reject_rate
 from daemon.core.effects import CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Quote
 from daemon.core.marks import mark_book
-from daemon.core.orders import CANCELING, SUBMITTED, UNKNOWN, Order, Work, advance
+from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order, Work, advance
 from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.sellable import note_moved
@@ -164,12 +165,13 @@ def revalue(draft: Draft) -> None:
     """Mark the book at the last known mids and let the loss limits look at it."""
     book = draft.book = mark_book(draft, draft.book)
     limits = draft.trading.risk
-    start, halted = book.session_start_equity, draft.risk.halt
-    if start <= 0 or (halted is not None and halted.reason in LEAVING):
+    loss, halted = session_loss(book), draft.risk.halt
+    if loss is None or (halted is not None and halted.reason in LEAVING):
         return
-    loss = float((start + book.transfers - book.equity) / start)
     if loss >= limits.daily_loss_max:
-        detail = f"lost {loss:.4f} of {start} USD at the session's start, limit {limits.daily_loss_max}"
+        start = f"{book.session_start_equity} USD at the session's start"
+        moved = f" and {book.transfers:+} USD of transfers" if book.transfers else ""
+        detail = f"lost {loss:.4f} of {start}{moved}, limit {limits.daily_loss_max}"
         halt(draft, "daily_loss", detail)
         return
     drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
@@ -201,13 +203,24 @@ def trade_closed(draft: Draft, position: Position) -> None:
     draft.stats = replace(stats, trades=stats.trades + 1, wins=stats.wins + (position.pnl > 0))
 
 
-def order_outcome(draft: Draft, *, rejected: bool) -> None:
-    """Count an order's fate; too many rejections among the last ones halt."""
-    limits = draft.trading.risk
+def note_fate(draft: Draft, before: Order) -> None:
+    """Count what became of an order, once: at its first fill or its end. Too many rejections among the last ones halt.
+
+    An acceptance is no fate: the venue may still reject the order. `before` is it as it was before the news.
+    """
+    order = draft.find_order(before.client_order_id)
+    assert order is not None
+    if _has_fate(before) or not _has_fate(order) or order.purpose == "foreign":
+        return
+    limits, rejected = draft.trading.risk, order.status == REJECTED
     draft.risk = replace(draft.risk, outcomes=(*draft.risk.outcomes, rejected)[-limits.reject_rate_orders :])
     rate = reject_rate(draft.risk, limits)
     if rate is not None and rate >= limits.reject_rate_max:
         halt(draft, "reject_rate", f"{rate:.2f} of the last {limits.reject_rate_orders} orders were rejected")
+
+
+def _has_fate(order: Order) -> bool:
+    return order.filled > 0 or not order.working
 
 
 def look_up(draft: Draft, order: Order) -> None:

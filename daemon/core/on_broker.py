@@ -29,8 +29,8 @@ from daemon.core.events import (
 from daemon.core.execution import held, intent_of, may_enter_auction, may_send
 from daemon.core.fills import book_totals, record_execution, set_totals, stranger, transfer, was_refused
 from daemon.core.foreign import ENDED, on_foreign_order
-from daemon.core.guards import alarm, first_time, halt, look_up, order_outcome, put_order, revalue, trade_closed
-from daemon.core.orders import ACCEPTED, BROKER_STATUS, SUBMITTED, UNKNOWN, Order, advance
+from daemon.core.guards import alarm, first_time, halt, look_up, note_fate, put_order, revalue, trade_closed
+from daemon.core.orders import BROKER_STATUS, Order, advance
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import ZERO, Draft
 
@@ -58,15 +58,13 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     if moved is order:
         return
     put_order(draft, moved)
-    if moved.status == ACCEPTED and order.status in (SUBMITTED, UNKNOWN):
-        order_outcome(draft, rejected=False)
-    elif isinstance(event, OrderRejected):
+    if isinstance(event, OrderRejected):
         alarm(draft, "order_rejected", f"{event.client_order_id}: {event.reason}")
-        order_outcome(draft, rejected=True)
         if order.side * held(draft, order.symbol) < 0:  # a refused exit: perhaps the broker holds something else
             draft.effects.append(AskBroker("an exit was rejected"))
     elif isinstance(event, OrderUnknown):
         look_up(draft, draft.orders[order.client_order_id])
+    note_fate(draft, order)
 
 
 # --- look-ups -----------------------------------------------------------------------------------------------------
@@ -141,9 +139,7 @@ def _follow(draft: Draft, found: BrokerOrder) -> None:
     put_order(draft, moved)
     if word == "rejected":
         alarm(draft, "order_rejected", f"{found.client_order_id}: found rejected")
-        order_outcome(draft, rejected=True)
-    elif order.status in (SUBMITTED, UNKNOWN):
-        order_outcome(draft, rejected=False)
+    note_fate(draft, order)
 
 
 def on_order_missing(draft: Draft, event: OrderMissing) -> None:

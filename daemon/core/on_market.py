@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from daemon.core.book import mid
+from daemon.core.book import begin_session, mid
 from daemon.core.contracts import candidates, choose_expiry
 from daemon.core.effects import AskPolicy, WatchContracts
 from daemon.core.events import (
@@ -26,7 +26,7 @@ from daemon.core.marks import for_stop, guarded, marked, take_quotes
 from daemon.core.records import DecisionRow, EquityRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.session import flat_by_ns, flatten_from_ns
-from daemon.core.state import ZERO, Ask, Draft, Position
+from daemon.core.state import Ask, Draft, Position
 from strategies.contract import View
 
 ROW_BYTES = 4  # a float32
@@ -59,7 +59,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
         kept = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
         draft.broker = replace(draft.broker, foreign=kept)
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, day_trades=0, alarms=())
-    draft.book = replace(draft.book, session_start_equity=draft.book.equity, transfers=ZERO)
+    draft.book = begin_session(draft.book)
     draft.chain = None
 
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, OPTION_MULTIPLIER
+from daemon.core.book import CENT, OPTION_MULTIPLIER, begin_session
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.execution import contract_of, held
@@ -133,12 +133,12 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     for order in foreign:
         met_at_begin(draft, order)
     book = mark_book(draft, draft.book)
-    draft.book = replace(book, peak=book.equity, max_drawdown=0.0, session_start_equity=book.equity)
+    draft.book = begin_session(replace(book, peak=book.equity, max_drawdown=0.0))
     return True
 
 
 def _adopt_cash(draft: Draft, cash: Decimal) -> None:
-    draft.book = replace(draft.book, cash=cash, equity=cash, peak=cash, session_start_equity=cash)
+    draft.book = begin_session(replace(draft.book, cash=cash, equity=cash, peak=cash))
 
 
 def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:

@@ -77,6 +77,7 @@ class Book(msgspec.Struct, frozen=True, gc=False):
     max_drawdown: float = 0.0
     session_start_equity: Decimal = ZERO
     transfers: Decimal = ZERO  # of this session
+    session_base: Decimal = ZERO  # the equity at the session's start, moved with transfers as the peak; 0: the start
 
 
 def held_option(book: Book) -> Position | None:

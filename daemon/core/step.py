@@ -7,13 +7,13 @@ deadline, the flatten before the close, the works' next attempts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from daemon.core import events as ev
+from daemon.core.book import begin_session
 from daemon.core.effects import AnyEffect
 from daemon.core.execution import drive
 from daemon.core.fills import on_order_filled
@@ -155,8 +155,7 @@ def _on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
         alarm(draft, "resume_refused", "a resume must state its reason")
         return
     if draft.risk.halt is not None:
-        book = draft.book
-        draft.book = replace(book, peak=book.equity, session_start_equity=book.equity, transfers=Decimal(0))
+        draft.book = begin_session(replace(draft.book, peak=draft.book.equity))
     draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), consecutive_losses=0)
 
 

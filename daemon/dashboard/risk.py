@@ -11,6 +11,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from daemon.core import desk_gates, share_gates
+from daemon.core.book import session_loss
 from daemon.core.desk_gates import LOSSES, reject_rate
 from daemon.core.execution import risk_view
 from daemon.core.risk import OPTION_GATES, SHARE_GATES, Gate, ask_gates
@@ -92,8 +93,7 @@ def _ends_ns(name: str, view: RiskView) -> int:
 def limits_now(state: State[Any], spec: Spec) -> tuple[Limit, ...]:
     """The limits that have a figure to compare with, most used first."""
     risk, limits, book = state.risk, state.trading.risk, state.book
-    start = book.session_start_equity
-    lost = float((start + book.transfers - book.equity) / start) if start > 0 else 0.0
+    lost = session_loss(book) or 0.0
     drawdown = float((book.peak - book.equity) / book.peak) if book.peak > 0 else 0.0
     a_minute = sum(1 for t in risk.order_times if state.now_ns - t < MINUTE_NS)
     rate = reject_rate(risk, limits)

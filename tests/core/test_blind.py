@@ -143,7 +143,7 @@ def test_a_desk_that_holds_on_blindly_still_leaves_at_the_daily_loss() -> None:
     d, _ = holding(Broker(on_blind="hold"))
     d.tick(6)
     assert d.halted() == "blind_hold"
-    dear = msgspec.structs.replace(d.state.book, session_start_equity=Decimal(11_200))
+    dear = msgspec.structs.replace(d.state.book, session_base=Decimal(11_200))
     d.state = msgspec.structs.replace(d.state, book=dear)
     lost = d.quotes(6, quote(CALL, "0.50", "0.50"), second=1)  # 9,850 of 11,200: more than a tenth
     assert (d.halted(), sent(lost).side) == ("daily_loss", -1)

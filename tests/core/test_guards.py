@@ -6,8 +6,11 @@ from dataclasses import replace as configured
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from daemon.core.book import session_loss
 from daemon.core.desk_gates import LOSSES
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import (
@@ -294,6 +297,72 @@ def test_too_many_rejections_among_the_last_orders_halt() -> None:
     assert d.halted() == "reject_rate"
     d.put(ResumeRequested(d.at(10), "the broker is well again", "ann"))
     assert list(d.state.risk.outcomes) == []
+
+
+def test_an_order_that_is_accepted_and_then_rejected_counts_once() -> None:
+    d = desk(configured(ONE, risk=configured(RESTED, reject_rate_orders=4, reject_rate_max=0.8)))
+    for minute in range(4):
+        assert not d.halted()
+        d.bar(minute)
+        order = sent(d.answer(BUY_CALL)).client_order_id
+        d.accept(order)
+        d.put(OrderRejected(d.state.now_ns, order, "the venue's word"))
+    assert (d.state.risk.outcomes, d.halted()) == ((True,) * 4, "reject_rate")
+
+
+def test_an_order_that_fills_and_is_rejected_for_the_rest_is_none_that_was_rejected() -> None:
+    d = desk()
+    order = d.buys()
+    d.fill(order, 1)
+    d.put(OrderRejected(d.state.now_ns, order, "the rest of it"))
+    assert d.state.risk.outcomes == (False,)
+
+
+@pytest.mark.parametrize(
+    ("moved", "price", "halted"),
+    [
+        (-4000, "1.40", ""),  # 540 of 6,000 lost: 9 %
+        (-4000, "1.33", "daily_loss"),  # 603 of 6,000: 10.05 %, although 6 % of what was there at the start
+        (90_000, "1.00", ""),  # 900 of 100,000: 0.9 %
+    ],
+)
+def test_the_daily_loss_is_a_part_of_the_equity_with_its_transfers(moved: int, price: str, halted: str) -> None:
+    d = desk(Trading(sizing=NO_STOP))
+    d.holds()
+    d.put(CashTransferred(d.at(1), Decimal(moved)))
+    d.quotes(1, quote(CALL, price, price), second=5)
+    assert d.halted() == halted
+
+
+def test_a_transfer_in_the_middle_of_a_loss_changes_no_part_of_it() -> None:
+    d = desk(Trading(sizing=NO_STOP))
+    d.holds()
+    d.quotes(1, quote(CALL, "1.50", "1.50"))  # 450 of 10,000
+    d.put(CashTransferred(d.at(1), Decimal(-7640)))  # 1,910 are left: a fifth
+    assert session_loss(d.state.book) == pytest.approx(0.045)
+    d.quotes(2, quote(CALL, "1.39", "1.39"))  # 99 of 1,910 more: 1,811 of what were 2,000
+    assert (session_loss(d.state.book), d.halted()) == (pytest.approx(0.0945), "")
+    d.quotes(3, quote(CALL, "1.37", "1.37"))
+    assert d.halted() == "daily_loss"
+
+
+@given(st.lists(st.one_of(st.integers(-9000, 90_000), st.integers(100, 300).map(str)), max_size=12))
+def test_transfers_alone_change_neither_the_loss_nor_the_drawdown(happenings: list[int | str]) -> None:
+    d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_max=1.0, drawdown_max=1.0)))
+    d.holds()
+    left, peak, equity = 1.0, 1.0, 10_000.0  # what a dollar of the start became, worked out move by move
+    for happening in happenings:
+        if isinstance(happening, str):
+            d.quotes(1, quote(CALL, f"{int(happening) / 100}", f"{int(happening) / 100}"))
+            now = float(d.state.book.equity)
+            left, equity = left * now / equity, now
+            peak = max(peak, left)
+        elif equity + happening > 1000:
+            d.put(CashTransferred(d.at(1), Decimal(happening)))
+            equity += happening
+        assert session_loss(d.state.book) == pytest.approx(1 - left, abs=1e-3)
+        book = d.state.book
+        assert float((book.peak - book.equity) / book.peak) == pytest.approx(1 - left / peak, abs=1e-3)
 
 
 def test_exits_go_out_while_halted_and_paused() -> None:

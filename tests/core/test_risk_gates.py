@@ -151,8 +151,8 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "open_interest": (at(intent(contract=contract(CALL, 100))), at(intent(contract=contract(CALL, 99)))),
     "expires_today": (at(TODAY, now_ns=CLOSE - 90 * MINUTE - 1), at(TODAY, now_ns=CLOSE - 90 * MINUTE)),
     "daily_loss": (
-        at(book={"equity": Decimal("9500.01"), "transfers": Decimal(500)}),
-        at(book={"equity": Decimal("9500.00"), "transfers": Decimal(500)}),
+        at(book={"equity": Decimal("9450.01"), "session_base": Decimal(10500)}),
+        at(book={"equity": Decimal("9450.00"), "session_base": Decimal(10500)}),
     ),
     "drawdown": (at(book={"equity": Decimal("7000.01")}), at(book={"equity": Decimal("7000.00")})),
     "consecutive_losses": (at(risk={"pause": Pause(LOSSES, NOW)}), at(risk={"pause": Pause(LOSSES, NOW + 1)})),
