@@ -19,7 +19,8 @@ def settled(state: State[Any], *, flatten: bool) -> bool:
             and not state.works
             and not any(position.right for position in state.book.positions.values())
         )
-    return not any(order.purpose == "entry" for order in state.orders.values())
+    own = [order for order in state.orders.values() if order.purpose != "foreign"]
+    return not any(order.purpose == "entry" or order.work not in state.works for order in own)
 
 
 def open_things(state: State[Any]) -> list[str]:

@@ -63,7 +63,7 @@ def _is_of(told: str, name: str) -> bool:
 
 
 def halt(draft: Draft, reason: str, detail: str) -> None:
-    """Take no new risk until resumed: the state is set, working entries are cancelled, the operator is told.
+    """Take no new risk until resumed: the state is set, what the policy began ends, the operator is told.
 
     The first reason stays, unless a later one is more urgent: then it takes over and names the first. One that does not
     is an alarm, once for each case.
@@ -77,7 +77,15 @@ def halt(draft: Draft, reason: str, detail: str) -> None:
         draft.effects.append(RaiseAlarm(reason, detail))
     elif former.reason != reason:
         alarm(draft, reason, detail, once=True, about=wording(detail))
-    cancel_entries(draft)
+    end_trading(draft, leaving=leaves_all(draft))
+
+
+def leaves_all(draft: Draft) -> bool:
+    """True while the halt's reason is one that also leaves every position."""
+    halted = draft.risk.halt
+    if halted is None or (halted.reason == "daily_loss" and not draft.trading.risk.daily_loss_flatten):
+        return False
+    return halted.reason in LEAVING
 
 
 def first_time(draft: Draft, name: str) -> bool:
@@ -88,14 +96,24 @@ def first_time(draft: Draft, name: str) -> bool:
     return True
 
 
-def cancel_entries(draft: Draft) -> None:
-    """Ask for the cancel of every working entry order and give their works up."""
+def end_trading(draft: Draft, *, leaving: bool = False) -> None:
+    """Give up what the policy began and ask for the cancel of its orders: entries, and a daily desk's basket whole.
+
+    A basket's sales without its buys would leave the account in cash. Where all is `leaving` anyway they go on, and the
+    exits by a rule take them over; those go on in any case.
+    """
+    basket = draft.daily is not None and not leaving
+    ended = {
+        key: work
+        for key, work in draft.works.items()
+        if work.purpose == "entry" or (basket and work.reason == "policy")
+    }
     for name, order in draft.orders.items():
-        if order.purpose == "entry":
+        if order.purpose == "entry" or order.work in ended:
             cancel(draft, name)
     if draft.daily is not None:
-        note_given_up(draft, [work for work in draft.works.values() if work.purpose == "entry"])
-    draft.works = {key: work for key, work in draft.works.items() if work.purpose != "entry"}
+        note_given_up(draft, list(ended.values()))
+    draft.works = {key: work for key, work in draft.works.items() if key not in ended}
 
 
 def note_given_up(draft: Draft, works: Sequence[Work]) -> None:

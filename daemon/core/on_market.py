@@ -21,7 +21,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.execution import exit_of, request_exit
-from daemon.core.guards import LEAVING, alarm, revalue, stop_reached
+from daemon.core.guards import alarm, leaves_all, revalue, stop_reached
 from daemon.core.marks import for_stop, guarded, marked, take_quotes
 from daemon.core.records import DecisionRow, EquityRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
@@ -253,8 +253,7 @@ def flatten_when_due(draft: Draft) -> None:
     if session is None or draft.session.ended:
         return
     rules, halted = draft.trading.execution, draft.risk.halt
-    leaving = LEAVING if draft.trading.risk.daily_loss_flatten else LEAVING - {"daily_loss"}
-    if halted is not None and halted.reason in leaving:
+    if halted is not None and leaves_all(draft):
         for symbol in risked_symbols(draft):
             exit_by_rule(draft, symbol, halted.reason)
     if draft.risk.stop_flat:

@@ -46,14 +46,14 @@ PATIENCE = 2  # re-price intervals: a sale that neither fills nor ends meanwhile
 
 
 def drive_shares(draft: Draft) -> None:
-    """Move every work on. A buy order whose work was given up (a halt, a pause, an exit) never stays."""
+    """Move every work on. An order whose work was given up (a halt, a pause, an exit) never stays."""
     if draft.session.ended:  # day orders lapse by themselves
         _give_up(draft)
         return
     if _basket_is_over(draft):
         _give_up(draft)
     for name, order in draft.orders.items():
-        if order.purpose == ENTRY and order.work not in draft.works:
+        if order.purpose != "foreign" and order.work not in draft.works:
             cancel(draft, name)
     selling = [_drive_sale(draft, work) for work in tuple(draft.works.values()) if work.purpose == EXIT]
     if any(work.purpose == ENTRY for work in draft.works.values()):

@@ -17,7 +17,7 @@ from daemon.core.book import begin_session
 from daemon.core.effects import AnyEffect
 from daemon.core.execution import drive
 from daemon.core.fills import on_order_filled
-from daemon.core.guards import alarm, cancel_entries, chase, check_blind, halt, wording
+from daemon.core.guards import alarm, chase, check_blind, end_trading, halt, wording
 from daemon.core.limits import Trading
 from daemon.core.on_broker import (
     HAPPENED,
@@ -161,7 +161,7 @@ def _on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
 
 def _on_pause(draft: Draft, event: ev.PauseRequested) -> None:
     draft.risk = replace(draft.risk, pause=Pause(f"{event.reason} (by {event.who})", 0))
-    cancel_entries(draft)
+    end_trading(draft)
 
 
 def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
@@ -173,7 +173,7 @@ def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
 def _on_stop(draft: Draft, event: ev.StopRequested) -> None:
     """The daemon ends: no new risk until its next start; positions are left where that is asked for."""
     draft.risk = replace(draft.risk, stopping=event.reason, stop_flat=event.flatten)
-    cancel_entries(draft)
+    end_trading(draft, leaving=event.flatten)
 
 
 def _on_model_promoted(draft: Draft, event: ev.ModelPromoted) -> None:

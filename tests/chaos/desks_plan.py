@@ -73,6 +73,7 @@ OWN: dict[str, Own] = dict(
         _own("quotes: empty", "quotes missing", DAY, _line("http_empty_body", QUOTES, times=6)),
         _own("killed before the answer", "SIGKILL", (-DECIDE_MIN, -DECIDE_MIN + 2.0), act="kill"),
         _own("killed with sells on their way", "SIGKILL", AUCTION, act="kill", stage="sells"),
+        _own("stopped with sells on their way", "restart", AUCTION, act="restart", stage="sells"),
         _own("killed between sells and buys", "SIGKILL", (0.0, 0.0), act="kill", stage="between"),
         _own("killed in the middle of the buys", "SIGKILL", (0.0, 0.0), act="kill", stage="buys"),
         _own("frozen in the middle of the buys", "frozen", (0.0, 0.0), act="freeze", stage="buys"),

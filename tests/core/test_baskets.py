@@ -316,16 +316,15 @@ def test_the_next_day_starts_from_what_is_held() -> None:
 # --- rules that leave ---------------------------------------------------------------------------------------------
 
 
-def test_a_halt_in_mid_basket_cancels_the_buys_and_lets_the_sales_go_on() -> None:
+def test_a_halt_in_mid_basket_cancels_its_sales_and_its_buys() -> None:
     d = tuesday(AAA=10)
     decided(d, 0, 10, 10)
     d.quotes(0, BBB="100")
     told = d.put(ev.HaltRequested(d.at(0.1), "operator", "x", "ann"))
-    assert (canceling(told), [work.symbol for work in d.state.works.values()]) == (["e1-shelf-2-1-0"], ["AAA"])
-    d.fill("e1-shelf-2-0-0", 10, "100")
-    d.put(ev.OrderCanceled(d.at(0.2), "e1-shelf-2-1-0"))
+    assert (canceling(told), d.state.works) == (["e1-shelf-2-0-0", "e1-shelf-2-1-0"], {})
+    d.put(*(ev.OrderCanceled(d.at(0.2), name) for name in canceling(told)))
     assert orders(d.quotes(1, **AT_100)) == []
-    assert d.held == {}
+    assert d.held == {"AAA": 10}
 
 
 @pytest.mark.parametrize("stop", [True, False])

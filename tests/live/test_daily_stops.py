@@ -1,0 +1,52 @@
+"""A daily desk that is stopped or paused between its decision and the open keeps what it holds, also after a restart.
+
+Expected values: the policy wants ALL_QQQ while it holds SPY; nothing of that is left. Books are the server's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemon import ctl
+from tests.live.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, swapping
+from tests.live.stage import Stage, new_york_ns
+from tests.live.test_daily_desk import BEGIN, RATE, bought, stop
+from tests.live_desk import differences
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the swapping policy."""
+    return swapping(tmp_path_factory.mktemp("swapping"))
+
+
+def sale_is_sent(played: Stage) -> bool:
+    return any(post["side"] == "sell" for post in played.posts())
+
+
+def works(played: Stage) -> bool:
+    return any(order.symbol == "SPY" for order in played.account.working.values())
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "pause"])
+def test_a_stop_before_the_open_leaves_the_account_as_it_is(models: Path, tmp_path: Path, how: str) -> None:
+    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models) as played:
+        bought(played)
+        held = played.held()["SPY"]
+        jump(played, NEXT_DAY, BEGIN)
+        played.start()
+        played.until_true(lambda: sale_is_sent(played), "the sale is sent")
+        if how == "pause":
+            assert ctl.main(["pause", "--state-dir", str(played.state_dir), "--reason", "lunch"]) == 0
+            played.until_true(lambda: not works(played), "the sale is cancelled")
+        else:
+            stop(played)
+            assert not works(played)
+            played.start()
+        played.until_time(new_york_ns(NEXT_DAY, "09:50"))
+        stop(played)
+        assert played.held() == {"SPY": held}
+        assert played.books().state.basket.given_up["SPY"] == -held
+        assert differences(played.books(), played.account) == []
