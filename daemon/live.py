@@ -146,7 +146,8 @@ class LiveDesk:
         for effect in step.effects:
             if isinstance(effect, WatchContracts):
                 self.feed.watch(effect.symbols)
-        if self.link is not None and step.effects:
+        if self.link is not None:
+            self.link.stepped(event)
             self.link.heed(step.effects)
         state = step.state
         if state.book.positions or state.orders:

@@ -1,7 +1,7 @@
 """Lanes for blocking REST calls: one worker thread each, exits before entries before reads, a share of the rate limit.
 
 The queue lives on the event loop and is bounded; only the call itself runs in the thread, so nothing blocks the loop.
-Rate limits follow the desk's clock, deadlines are real seconds and include the waiting.
+Rate limits follow the desk's clock, deadlines are real seconds and include the waiting, unless a call has patience.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -71,7 +72,7 @@ class _Call:
     work: Callable[[], Any]
     urgency: Urgency
     answer: asyncio.Future[Any]
-    started: bool = False
+    started: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Lane:
@@ -92,27 +93,35 @@ class Lane:
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def call(self, work: Callable[[], T], urgency: Urgency, deadline_s: float) -> T:
+    async def call(
+        self, work: Callable[[], T], urgency: Urgency, deadline_s: float, patience_s: float | None = None
+    ) -> T:
         """Run `work` in the lane's thread when its turn comes. Raises NotStarted, StillRunning, and what `work` raises.
 
-        A caller that is cancelled takes its call out of the queue; one that runs already runs to its end unheard.
+        With `patience_s` it waits so long for its turn, however full the queue is, and the deadline begins with its
+        turn. A caller that is cancelled takes its call out of the queue; one that runs already runs to its end unheard.
         """
-        self._admit()
+        self._admit(full_too=patience_s is not None)
         call = _Call(work, urgency, asyncio.get_running_loop().create_future())
         heapq.heappush(self._queue, (urgency, next(self._number), call))
         self._wake.set()
         if self._dispatcher is None:
             self._dispatcher = asyncio.create_task(self._dispatch(), name=f"lane-{self.name}")
+        waited_s = deadline_s
         try:
-            await asyncio.wait({call.answer}, timeout=deadline_s)
+            if patience_s is not None:
+                waited_s = patience_s
+                await _turn(call, patience_s)
+            if patience_s is None or call.started.is_set():
+                await asyncio.wait({call.answer}, timeout=deadline_s)
             if call.answer.done():
                 answer: T = call.answer.result()
                 return answer
         finally:
             call.answer.cancel()  # leaves the queue; nothing where it is done
-        if call.started:
+        if call.started.is_set():
             raise StillRunning(f"lane {self.name}: no answer within {deadline_s} s")
-        raise NotStarted(f"lane {self.name}: its turn did not come within {deadline_s} s; nothing was sent")
+        raise NotStarted(f"lane {self.name}: its turn did not come within {waited_s:g} s; nothing was sent")
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Heed the broker's rate headers: pause until Reset, or for Retry-After, at most a minute. From the thread."""
@@ -138,9 +147,11 @@ class Lane:
 
     # --- the queue ------------------------------------------------------------------------------------------------
 
-    def _admit(self) -> None:
+    def _admit(self, *, full_too: bool) -> None:
         if self._closed:
             raise NotStarted(f"lane {self.name} is closed; nothing was sent")
+        if full_too:
+            return
         if len(self._queue) >= self._capacity:
             self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
             heapq.heapify(self._queue)
@@ -150,7 +161,7 @@ class Lane:
     async def _dispatch(self) -> None:
         loop = asyncio.get_running_loop()
         while (call := await self._next()) is not None:
-            call.started = True
+            call.started.set()
             running = loop.run_in_executor(self._thread, call.work)
             await asyncio.wait({running})
             error = running.exception()
@@ -183,6 +194,16 @@ class Lane:
         return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(kept))
 
 
+async def _turn(call: _Call, patience_s: float) -> None:
+    """Return when the call's turn came, its lane was closed, or so long has passed (`math.inf`: for ever)."""
+    turn = asyncio.ensure_future(call.started.wait())
+    try:
+        timeout_s = None if patience_s == math.inf else patience_s
+        await asyncio.wait({turn, call.answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        turn.cancel()
+
+
 def _number(value: str | None) -> float | None:
     """A header's number of seconds or calls; None where there is none (a date, a word, nothing)."""
     try:
@@ -195,11 +216,12 @@ def _number(value: str | None) -> float | None:
 def account_lanes(clock: Clock) -> tuple[Lane, Lane]:
     """The lanes for orders and for reads of one account: together at most its 200 calls a minute, in any minute.
 
-    Orders have 60 a minute and 50 at once, of which 20 are for exits and cancels alone; reads have 60 and 30 at once,
-    and pause when the broker says that 20 calls or fewer are left.
+    Orders have 60 a minute and 80 at once, of which 40 are for exits and cancels alone: fifty positions can be left
+    with a cancel and a sale each in twenty seconds. Reads have 40 and 20 at once, and pause when the broker says that
+    20 calls or fewer are left.
     """
-    orders = Lane("orders", TokenBucket(clock, 60, 50), clock, reserve=20)
-    reads = Lane("reads", TokenBucket(clock, 60, 30), clock, floor=20)
+    orders = Lane("orders", TokenBucket(clock, 60, 80), clock, reserve=40)
+    reads = Lane("reads", TokenBucket(clock, 40, 20), clock, floor=20)
     return orders, reads
 
 

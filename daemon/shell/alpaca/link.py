@@ -1,16 +1,18 @@
 """The daemon's link to Alpaca's trading side: carries out what the step asks of the broker and puts in what it says.
 
 It decides nothing: a submission leaves once, what became of it is an event, and what is not known is told as not known.
-Invariant: no order is posted by the link's own will, and no look-up calls an order missing while its post is under way.
+Invariant: no order is posted by the link's own will. A name's posts and look-ups go one after another: none is called
+missing by an answer from before its post, nor twice before the step has heard of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.events import (
@@ -28,7 +30,7 @@ from daemon.core.events import (
 )
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.report import Reporter
-from daemon.shell.alpaca.rest import Lapsed, Refused, RestError
+from daemon.shell.alpaca.rest import NotSent, Refused, RestError
 from daemon.shell.alpaca.trading import TradingOrders, TradingReads
 from daemon.shell.alpaca.wire import ENDED, Malformed
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from daemon.shell.alpaca.trade_stream import TradeStream
     from daemon.shell.clock import Clock
 
+T = TypeVar("T")
 _JITTER = random.SystemRandom()
 
 
@@ -87,10 +90,13 @@ class BrokerLink:
         self._connection = 0  # counts the times that the stream was lost
         self._asked = asyncio.Event()
         self._order_ids: dict[str, str] = {}  # client order id -> the broker's, for orders of ours that may be open
-        self._posting: dict[str, asyncio.Task[None]] = {}
+        self._posting: dict[str, asyncio.Task[Event]] = {}
+        self._posted: Counter[str] = Counter()  # how often each name was handed over to be posted
+        self._withdrawn: set[str] = set()  # cancelled before their post has left our queue
+        self._missing: dict[str, OrderMissing] = {}  # what the step has not heard yet
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._cancelling: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._bugs: list[BaseException] = []
         self._broken = asyncio.Event()
 
@@ -101,6 +107,7 @@ class BrokerLink:
         for effect in effects:
             match effect:
                 case SubmitOrder(client_order_id=name):
+                    self._posted[name] += 1
                     self._posting[name] = self._spawn(self._submit(effect, self._posting.get(name)), f"submit {name}")
                 case CancelOrder(client_order_id=name):
                     self._cancel_soon(name)
@@ -117,6 +124,11 @@ class BrokerLink:
                     self._asked.set()
                 case _:
                     pass
+
+    def stepped(self, event: Event) -> None:
+        """The step has heard an event: who was called missing may be looked up again."""
+        if isinstance(event, OrderMissing) and self._missing.get(event.client_order_id) is event:
+            del self._missing[event.client_order_id]
 
     def follow(self, order_ids: Mapping[str, str]) -> None:
         """Orders of an earlier run that may be open: client order id -> the broker's id. Before `run`."""
@@ -135,13 +147,13 @@ class BrokerLink:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._bugs.append(error)
@@ -149,24 +161,33 @@ class BrokerLink:
 
     # --- submissions and cancels ----------------------------------------------------------------------------------
 
-    async def _submit(self, order: SubmitOrder, earlier: asyncio.Task[None] | None) -> None:
-        """Post once; every outcome is one event."""
+    async def _submit(self, order: SubmitOrder, earlier: asyncio.Task[Event] | None) -> Event:
+        """Post once; every outcome is one event. What a post that is still under way settles is not posted again."""
         name = order.client_order_id
-        if earlier is not None:  # the same order asked for again: its first post must have ended
+        if earlier is not None:
             await asyncio.wait({earlier})
-        try:
-            event = self._reply(name, await self._orders.submit(order))
-        except Lapsed as lapsed:
-            self._tell("order_not_sent", client_order_id=name, reason=str(lapsed))
-            event = OrderExpired(self._clock.now_ns(), name)
-        except Refused as refused:
-            event = self._refusal(name, refused)
-        except (RestError, Malformed) as error:
-            self._tell("order_unanswered", client_order_id=name, problem=str(error))
-            event = OrderUnknown(self._clock.now_ns(), name)
+        settled = earlier is not None and type(earlier.result()) is not OrderUnknown
+        event = earlier.result() if earlier is not None and settled else await self._post(order)
         if self._posting.get(name) is asyncio.current_task():
             del self._posting[name]
-        self._put(event)
+            self._withdrawn.discard(name)
+        if not settled:
+            self._put(event)
+        return event
+
+    async def _post(self, order: SubmitOrder) -> Event:
+        """What became of one post. One that never left our queue has lapsed, which is no doubt."""
+        name = order.client_order_id
+        try:
+            return self._reply(name, await self._orders.submit(order, lambda: name in self._withdrawn))
+        except NotSent as kept:
+            self._tell("order_not_sent", client_order_id=name, reason=str(kept))
+            return OrderExpired(self._clock.now_ns(), name)
+        except Refused as refused:
+            return self._refusal(name, refused)
+        except (RestError, Malformed) as error:
+            self._tell("order_unanswered", client_order_id=name, problem=str(error))
+            return OrderUnknown(self._clock.now_ns(), name)
 
     def _reply(self, name: str, raw: object) -> Event:
         order = wire.order(raw)
@@ -186,12 +207,18 @@ class BrokerLink:
 
     def _cancel_soon(self, name: str) -> None:
         """One cancel at a time for each name: orders whose news is late never fill the lanes with cancels."""
+        if name in self._posting:
+            self._withdrawn.add(name)
         if name not in self._cancelling:
             self._cancelling[name] = self._spawn(self._cancel(name), f"cancel {name}")
 
     async def _cancel(self, name: str) -> None:
         """Ask for a cancel by the broker's id; what came of it is the stream's or a look-up's to say."""
         try:
+            if (posting := self._posting.get(name)) is not None:
+                await asyncio.wait({posting})
+                if isinstance(posting.result(), OrderExpired | OrderRejected):
+                    return  # it is not there
             order_id = await self._order_id(name)
             if order_id:
                 await self._orders.cancel(order_id)
@@ -208,8 +235,6 @@ class BrokerLink:
 
     async def _order_id(self, name: str) -> str:
         """The broker's id of an order that may be open; `""` where the broker knows none or it has ended."""
-        if (posting := self._posting.get(name)) is not None:
-            await asyncio.wait({posting})
         if name in self._order_ids:
             return self._order_ids[name]
         raw = await self._reads.order_by_client_id(name)
@@ -232,16 +257,21 @@ class BrokerLink:
     def _look_up_soon(self, name: str) -> None:
         """One look-up at a time for each name."""
         running = self._looking.get(name)
-        if running is None or running.done():
+        if name not in self._missing and (running is None or running.done()):
             self._looking[name] = self._spawn(self._look_up(name), f"look up {name}")
 
     async def _look_up(self, name: str) -> None:
         """Ask until the broker answers: with the order, or several times over that it knows none."""
-        missing, failures = 0, 0
+        missing, failures, posts = 0, 0, self._posted[name]
         while True:
             if (posting := self._posting.get(name)) is not None:
                 await asyncio.wait({posting})
-                missing = 0  # what was missing before the post ended says nothing
+                if type(posting.result()) is not OrderUnknown:  # it is known what became of it: nothing to ask
+                    del self._looking[name]
+                    return
+                continue  # another post may wait behind it
+            if self._posted[name] != posts:
+                missing, posts = 0, self._posted[name]  # what was missing before a post says nothing
             try:
                 raw = await self._reads.order_by_client_id(name)
                 order = None if raw is None else wire.order(raw)
@@ -256,8 +286,8 @@ class BrokerLink:
                 event: Event = OrderFound(self._clock.now_ns(), order)
                 break
             missing += 1
-            if missing >= self._patience.missing_answers and name not in self._posting:
-                event = OrderMissing(self._clock.now_ns(), name)
+            if self._posted[name] == posts and missing >= self._patience.missing_answers:
+                event = self._missing[name] = OrderMissing(self._clock.now_ns(), name)
                 break
             await asyncio.sleep(self._patience.missing_gap_s)
         del self._looking[name]

@@ -216,11 +216,13 @@ class Door:
             said = said.replace(secret, "[hidden]")
         return said
 
-    async def ask(self, work: Callable[[], object], urgency: Urgency, *, many: bool = False) -> object:
-        """The raw answer, None where the body was empty. Raises RestError."""
+    async def ask(
+        self, work: Callable[[], object], urgency: Urgency, *, many: bool = False, patience_s: float | None = None
+    ) -> object:
+        """The raw answer, None where the body was empty; `patience_s` as the lane's. Raises RestError."""
         deadline_s = self._deadlines.pages_s if many else self._deadlines.call_s
         try:
-            return await self.lane.call(partial(_exchange, work, self._hide), urgency, deadline_s)
+            return await self.lane.call(partial(_exchange, work, self._hide), urgency, deadline_s, patience_s)
         except NotStarted as error:
             failure: RestError = NotSent(str(error))
         except StillRunning as error:

@@ -5,6 +5,7 @@ What an answer means is the subject of `wire.py`, `report.py` and `link.py`; not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from daemon.shell.alpaca.rest import (
     Access,
     Door,
     Lapsed,
+    NotSent,
     Raw,
     Refused,
     Unanswered,
@@ -159,12 +161,23 @@ class TradingOrders:
     def __init__(self, access: Access, lane: Lane) -> None:
         self._door = Door(_trading_client(), access, lane, TRADING)
 
-    async def submit(self, order: SubmitOrder) -> Raw:
-        """POST /v2/orders once. An order that opens, or is for an auction, raises Lapsed when its validity passed."""
-        answer = await self._door.ask(partial(self._post, order), Urgency.ENTRY if opens(order) else Urgency.EXIT)
+    async def submit(self, order: SubmitOrder, withdrawn: Callable[[], bool] = lambda: False) -> Raw:
+        """POST /v2/orders once. An order that opens, or is for an auction, raises NotSent when its validity passed.
+
+        An exit waits for its turn for as long as that takes: what stands in our own queue is not lost. `withdrawn` is
+        asked in the lane's thread when its turn has come: True keeps the order here (NotSent).
+        """
+        patience_s = math.inf
+        if opens(order) or order.auction:
+            clock = self._door.lane.clock
+            patience_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
+        urgency = Urgency.ENTRY if opens(order) else Urgency.EXIT
+        answer = await self._door.ask(partial(self._post, order, withdrawn), urgency, patience_s=patience_s)
         return an_object(answer, f"order {order.client_order_id}")
 
-    def _post(self, order: SubmitOrder) -> object:
+    def _post(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
+        if withdrawn():
+            raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
         now = self._door.lane.clock.now_ns()
         if (opens(order) or order.auction) and now > order.valid_until_ns:
             raise Lapsed(
@@ -174,7 +187,8 @@ class TradingOrders:
 
     async def cancel(self, order_id: str) -> None:
         """DELETE /v2/orders/{id}: a request only, the trade stream says what came of it."""
-        await self._door.ask(partial(self._door.client.delete, f"/orders/{order_id}"), Urgency.EXIT)
+        delete = partial(self._door.client.delete, f"/orders/{order_id}")
+        await self._door.ask(delete, Urgency.EXIT, patience_s=math.inf)
 
     async def cancel_all(self) -> list[Raw]:
         """DELETE /v2/orders: for each open order {id, status}."""

@@ -6,6 +6,7 @@ The clock's source is a number that the test sets, so that a simulated minute pa
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import AsyncIterator, Callable
 
@@ -80,6 +81,34 @@ def test_the_lanes_of_an_account_together_stay_below_its_limit(hands: Hands) -> 
     orders, reads, market = asyncio.run(all_of_them())
     assert orders + reads <= 200
     assert market <= 200
+
+
+def test_fifty_positions_can_be_left_with_a_cancel_and_a_sale_each_within_the_minute(hands: Hands) -> None:
+    async def bucket_of_orders() -> TokenBucket:
+        return account_lanes(hands.clock)[0]._bucket
+
+    bucket, begin = asyncio.run(bucket_of_orders()), hands.now
+    for _ in range(100):
+        hands.pass_s(bucket.wait_ns() / SECOND_NS)
+        bucket.take()
+    assert hands.now - begin <= 20.1 * SECOND_NS  # eighty at once, twenty at one a second
+
+
+async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_in_a_full_queue(lane: Lane) -> None:
+    gate = threading.Event()
+    running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    await asyncio.sleep(0.01)
+    crowd = [asyncio.create_task(lane.call(nothing, Urgency.READ, 5)) for _ in range(256)]
+    await asyncio.sleep(0.01)
+    exits = asyncio.create_task(lane.call(lambda: "left", Urgency.EXIT, 0.01, math.inf))
+    entry = asyncio.create_task(lane.call(lambda: "left", Urgency.ENTRY, 5, 0.02))
+    with pytest.raises(NotStarted, match=r"its turn did not come within 0\.02 s; nothing was sent"):
+        await entry
+    for call in crowd:
+        call.cancel()
+    gate.set()
+    assert await exits == "left"
+    await asyncio.wait([running, *crowd])
 
 
 async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(lane: Lane) -> None:

@@ -67,8 +67,10 @@ class Linked:
 
 
 @contextlib.asynccontextmanager
-async def linked(patience: Patience = QUICKLY, rate: float = 1.0, rules: Rules = WHOLE) -> AsyncIterator[Linked]:
-    """A desk whose link listens and has reported once."""
+async def linked(
+    patience: Patience = QUICKLY, rate: float = 1.0, rules: Rules = WHOLE, *, stepped: bool = True
+) -> AsyncIterator[Linked]:
+    """A desk whose link listens and has reported once. What it puts in is `stepped` at once, or when the test says."""
     async with desk(rate=rate, rules=rules) as it:
         events: list[Event] = []
         told: list[tuple[str, dict[str, Any]]] = []
@@ -76,10 +78,15 @@ async def linked(patience: Patience = QUICKLY, rate: float = 1.0, rules: Rules =
         def tell(name: str, **fields: Any) -> None:
             told.append((name, fields))
 
+        def put(event: Event) -> None:
+            events.append(event)
+            if stepped:
+                link.stepped(event)
+
         url = it.server.trade_stream_url
         open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=tell)
         reporter = Reporter(it.reads, it.clock, OURS, tell)
-        link = BrokerLink(it.clock, events.append, tell, it.orders, it.reads, reporter, open_stream, OURS, patience)
+        link = BrokerLink(it.clock, put, tell, it.orders, it.reads, reporter, open_stream, OURS, patience)
         task = asyncio.create_task(link.run())
         one = Linked(it, link, events, told)
         try:
@@ -198,7 +205,10 @@ async def test_a_rejection_after_the_acceptance_comes_in() -> None:
 
 async def test_a_cancel_right_after_its_order_waits_for_it_and_the_stream_says_the_end() -> None:
     async with linked() as it:
-        await it.link.release([WORKING, CancelOrder(NAME)])
+        it.desk.server.faults.add("http_slow", seconds=0.2, where={"method": "POST"})
+        await it.link.release([WORKING])
+        await eventually(lambda: it.desk.server.faults.met["http_slow"] == 1)
+        await it.link.release([CancelOrder(NAME)])
         await it.until(OrderCanceled)
         assert it.of(CancelRejected) == []
         assert it.desk.server.account.working == {}
