@@ -15,6 +15,7 @@ from daemon.core.contracts import price_step
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import Contract, Quote
 from daemon.core.guards import alarm, cancel, put_order
+from daemon.core.hanging import held_up, in_the_way, note_held_up, reprice_ns, tend_exits, worked_ns
 from daemon.core.limits import Sizing
 from daemon.core.marks import guarded, leaps, marked
 from daemon.core.option_market import parse_occ
@@ -237,31 +238,20 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     side = 1 if holding < 0 else -1  # shares owed are bought back
     surplus = abs(holding) - work.goal
     order = newest_attempt(draft, work) if work.order_id else None
-    if order is not None and order.working:
-        old = draft.now_ns - order.submitted_ns >= rules.exit_reprice_s * SECOND_NS
-        if order.remaining > surplus or (old and order.limit_price is not None):
-            cancel(draft, order.client_order_id)
+    well, hanging = tend_exits(draft, work.symbol, side, surplus)
+    if well:
         return
     if surplus <= 0:
-        close_work(draft, work)
+        if not hanging:
+            close_work(draft, work)
         return
-    if not may_send(draft):
+    if not may_send(draft) or held_up(draft, work.symbol, side):
         return
-    opposed = [n for n, o in draft.orders.items() if o.symbol == work.symbol and o.side == -side and not o.absent]
-    if opposed:
-        for name in opposed:
-            cancel(draft, name)
-        return
-    if (
-        order is not None
-        and order.status == REJECTED
-        and draft.now_ns - order.submitted_ns < rules.exit_reprice_s * SECOND_NS
-    ):
+    if order is not None and order.status == REJECTED and worked_ns(draft, order) < reprice_ns(draft):
         return  # not sent again at once: the next look is a re-price interval later
-    quantity = sellable(draft, work.symbol, side, surplus)
+    quantity = sellable(draft, work.symbol, side, surplus, sum(order.remaining for order in hanging))
     if quantity <= 0:
-        why = f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
-        alarm(draft, "exit_held_up", why, once=True, about=work.symbol)
+        note_held_up(draft, work.symbol, surplus, hanging)
         return
     quote = fresh(draft, draft.quotes.get(work.symbol)) if side < 0 else None  # what is owed is bought at the market
     if quote is not None and quote.bid <= 0:
@@ -272,8 +262,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return
     limit = _exit_limit(quote, work.attempt + 1, draft)
     intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit)
-    there = {name: order for name, order in draft.orders.items() if not order.absent}
-    if ask_gates(replace(risk_view(draft), orders=there), intent).denials:
+    if ask_gates(replace(risk_view(draft), orders=in_the_way(draft)), intent).denials:
         return
     submit(draft, work, intent, rules.exit_reprice_s)
 

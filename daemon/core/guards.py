@@ -30,6 +30,7 @@ CASES_MAX = 20  # cases of one alarm a session: whoever words them, they flood n
 CASE_LETTERS = 200
 _FIGURES = re.compile(r"\d+(\.\d+)?")
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
+CANCEL_STUCK_NS = 2 * CANCEL_AGAIN_NS  # and is an alarm when it was asked for so long without an end
 
 
 def alarm(draft: Draft, name: str, detail: str, *, once: bool = False, about: str = "") -> bool:
@@ -140,8 +141,12 @@ def cancel(draft: Draft, client_order_id: str) -> None:
     again = bool(order.cancel_asked_ns)
     if asked.status != CANCELING or (again and draft.now_ns - order.cancel_asked_ns < CANCEL_AGAIN_NS):
         return
-    put_order(draft, replace(asked, cancel_asked_ns=draft.now_ns))
+    since_ns = order.cancel_since_ns or draft.now_ns
+    put_order(draft, replace(asked, cancel_asked_ns=draft.now_ns, cancel_since_ns=since_ns))
     draft.effects.append(CancelOrder(client_order_id))
+    if draft.now_ns - since_ns >= CANCEL_STUCK_NS and order.purpose != "exit":  # an exit's is `exit_stuck`
+        why = f"{client_order_id} ({order.side:+d} {order.remaining} {order.symbol}) does not end"
+        alarm(draft, "cancel_stuck", why, once=True, about=client_order_id)
 
 
 def put_order(draft: Draft, order: Order) -> None:

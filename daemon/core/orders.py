@@ -124,6 +124,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     looked_up_ns: int = 0  # when it was last looked up
     missing_ns: int = 0  # when the broker last said that it knows no such order; 0 once it was sent again
     auction: bool = False  # sent into the opening auction
+    cancel_since_ns: int = 0  # when its cancel was first asked for
 
     @property
     def working(self) -> bool:

@@ -39,11 +39,12 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
     draft.broker = replace(broker, asked_ns=event.asked_ns, available=available, moved=moved, filled=filled)
 
 
-def sellable(draft: Draft, symbol: str, side: int, surplus: int) -> int:
+def sellable(draft: Draft, symbol: str, side: int, surplus: int, hanging: int = 0) -> int:
     """How many of `surplus` an exit on `side` may order now; 0 or less where nothing is free.
 
-    After news were lost, the figure of the last report says nothing.
+    After news were lost, the figure of the last report says nothing. Where it counts, it knows best what the `hanging`
+    contracts or shares of orders that should have ended still hold back.
     """
     free, broker = surplus - draft.working(symbol, side), draft.broker
-    known = broker.available if broker.asked_ns >= broker.lost_ns else {}
-    return min(free, known.get(symbol, surplus))
+    known = broker.available.get(symbol) if broker.asked_ns >= broker.lost_ns else None
+    return free if known is None else min(free + hanging, known)

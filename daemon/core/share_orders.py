@@ -35,6 +35,7 @@ from daemon.core.execution import (
     submit,
 )
 from daemon.core.guards import alarm, cancel, note_given_up
+from daemon.core.hanging import hangs, held_up, in_the_way, note_held_up, reprice_ns, tend_exits, worked_ns
 from daemon.core.marks import leaps
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.risk import SHARE_GATES, ask_gates
@@ -87,12 +88,13 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
     """Move one sale on; True while cash may soon come of it: an order works, or the next one only waits its turn."""
     surplus = held(draft, work.symbol) - work.goal
     order = newest_attempt(draft, work) if work.order_id else None
-    if order is not None and order.working:
-        if order.remaining > surplus or ((order.limit_price is not None or order.auction) and _old(draft, order)):
-            cancel(draft, order.client_order_id)
-        return not _old(draft, order, PATIENCE)
+    well, hanging = tend_exits(draft, work.symbol, -1, surplus)
+    soon = any(not _old(draft, working, PATIENCE) for working in (*well, *hanging))
+    if well:
+        return soon
     if surplus <= 0:
-        close_work(draft, work)
+        if not hanging:
+            close_work(draft, work)
         return False
     if _into_auction(draft, work):
         return _sell(draft, work, surplus, None, auction=True)
@@ -100,17 +102,12 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
         return False
     if order is not None and order.status == REJECTED and not _old(draft, order):
         return True  # not sent again at once: the next look is a re-price interval later
-    opposed = [n for n, o in draft.orders.items() if o.symbol == work.symbol and o.side > 0 and not o.absent]
-    for name in opposed:
-        cancel(draft, name)
-    return bool(opposed) or _sell_now(draft, work, surplus)
+    return held_up(draft, work.symbol, -1) or _sell_now(draft, work, surplus) or soon
 
 
 def _old(draft: Draft, order: Order, times: int = 1) -> bool:
-    """True for an order that worked long enough, `times` over; one for the auction does so from the open on."""
-    session = draft.session.session
-    since_ns = max(order.submitted_ns, session.open_ns) if session is not None else order.submitted_ns
-    return draft.now_ns - since_ns >= times * draft.trading.basket.reprice_s * SECOND_NS
+    """True for an order that worked long enough, `times` over."""
+    return worked_ns(draft, order) >= times * reprice_ns(draft)
 
 
 def _into_auction(draft: Draft, work: Work) -> bool:
@@ -139,14 +136,13 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
 
 def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
     """Send one attempt of a sale; False where nothing is free to be sold, or a gate denies it."""
-    quantity = sellable(draft, work.symbol, -1, surplus)
+    hanging = [o for o in draft.orders.values() if (o.symbol, o.side) == (work.symbol, -1) and hangs(draft, o)]
+    quantity = sellable(draft, work.symbol, -1, surplus, sum(order.remaining for order in hanging))
     if quantity <= 0:
-        why = f"{work.symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
-        alarm(draft, "exit_held_up", why, once=True, about=work.symbol)
+        note_held_up(draft, work.symbol, surplus, hanging)
         return False
     intent = Intent(EXIT, None, work.symbol, -1, quantity, limit, auction=auction)
-    there = {name: order for name, order in draft.orders.items() if not order.absent}
-    if _denied(draft, intent, there):
+    if _denied(draft, intent, in_the_way(draft)):
         return False
     submit(draft, work, intent, _auction_valid_s(draft) if auction else draft.trading.basket.reprice_s)
     return True

@@ -221,6 +221,13 @@ def _orders() -> Iterator[Kind]:
     for kind in ("cancel_loses", "cancel_stuck", "cancel_rejected", "cancel_refused"):
         family = "cancel racing fill" if kind == "cancel_loses" else "cancel trouble"
         yield Kind(kind, family, _fixed(HOLD, _line(kind)))
+    partly = _prepare("fill_partial", where={"side": "buy"}, quantity=4)
+    for side, before in (("buy", (partly,)), ("sell", ())):
+        stuck = _line("cancel_stuck", where={"side": side})
+        held_back = _prepare("order_held_back", where={"side": side}, times=2, seconds=300)
+        yield Kind(f"cancel of a {side} stuck", "cancel trouble", _fixed(*(before or (held_back,)), stuck), when=ANY)
+    never = _line("order_held_back", where={"side": "sell"}, times=1, seconds=3600)
+    yield Kind("a sale that never fills", "order held back", _fixed(never))
     for kind in ("update_duplicated", "update_reordered", "update_replayed", "update_lost", "update_late"):
         yield Kind(kind, "trade update trouble", _fixed(_line(kind, times=2)))
 

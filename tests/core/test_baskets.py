@@ -81,7 +81,8 @@ def test_a_sale_that_the_auction_did_not_fill_becomes_a_limit_order_then_a_marke
     d.quotes(2, AAA="98")
     d.put(ev.OrderCanceled(d.at(2), "e1-shelf-2-0-2"))
     assert orders(d.quotes(2, AAA="98")) == [("AAA", -10, None)]  # two limit attempts are allowed
-    assert canceling(d.quotes(5, AAA="97")) == []
+    assert canceling(d.quotes(2.9, AAA="97")) == []
+    assert canceling(d.quotes(5, AAA="97")) == ["e1-shelf-2-0-3"]  # it should have filled within a minute
     d.fill("e1-shelf-2-0-3", 10, "97")
     assert (d.held, d.tick(6), d.state.works) == ({}, [], {})
 

@@ -208,7 +208,9 @@ def test_an_exit_starts_below_the_bid_and_goes_to_market_after_its_attempts() ->
     third = sent(d.canceled(second.client_order_id))
     assert third.limit_price is None
     d.accept(third.client_order_id)
-    assert canceling(d.bar(4)) == []  # a market order is left to the broker
+    assert canceling(d.quotes(4, quote(CALL), second=-1)) == []
+    stuck = d.bar(4)  # a market order that does not fill within a minute hangs
+    assert (canceling(stuck), alarms(stuck)) == ([third.client_order_id], ["exit_stuck"])
     d.fill(third.client_order_id, 9, "1.90")
     assert (d.held, d.state.works) == ({}, {})
 

@@ -130,7 +130,7 @@ def test_a_suspicion_that_alternates_is_asked_for_once_halts_nothing_and_is_told
         effects += d.put(odd, ev.ClockTicked(d.at(minute, 30)))
         d.bar(minute)
     assert (len(of(effects, AskBroker)), d.halted(), d.state.risk.reconciled) == (1, "blind", False)
-    assert alarms(effects) == ["unreconciled", "blind"]
+    assert alarms(effects) == ["unreconciled", "blind", "exit_stuck"]
     agreed(d, account, 12)
 
 

@@ -360,6 +360,9 @@ def test_a_position_is_left_before_the_close_and_an_alarm_says_when_it_was_not(
     order = sent(d.tick(flat - 2))
     assert (order.side, order.quantity, order.limit_price) == (-1, 9, None)
     assert d.order(order.client_order_id).reason == "flat_before_close"
+    assert alarms(d.tick(flat - 1, -1)) == []
+    stuck = d.tick(flat - 1)  # a market order that did not fill within a minute
+    assert (alarms(stuck), canceling(stuck)) == (["exit_stuck"], [order.client_order_id])
     assert alarms(d.tick(flat)) == []
     late = d.put(ev.ClockTicked(d.at(flat) + 1))
     assert (alarms(late), alarms(d.tick(flat, 30))) == (["not_flat"], [])
