@@ -161,6 +161,7 @@ def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
     bound = entry_bound(quote, draft.trading.risk.price_collar)
     goal = held(draft, intent.symbol) + intent.quantity
     work = Work(f"{decision}.0", decision, ENTRY, "policy", intent.symbol, goal, -1, "", draft.now_ns, bound)
+    draft.wanted = {**dict.fromkeys(draft.wanted, 0), intent.symbol: goal}  # one position at a time
     submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
     return work.key
 
@@ -185,9 +186,12 @@ def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: st
         urgent = draft.daily is not None and work.reason == "policy"
         if work.goal <= goal and not urgent:
             return False
-        draft.works = {**draft.works, work.key: replace(work, goal=min(goal, work.goal), reason=reason)}
+        goal = min(goal, work.goal)
+        draft.works = {**draft.works, work.key: replace(work, goal=goal, reason=reason)}
+        draft.wanted = {**draft.wanted, symbol: goal}
         return True
     draft.works = {k: w for k, w in draft.works.items() if not (w.purpose == ENTRY and w.symbol == symbol)}
+    draft.wanted = {**draft.wanted, symbol: goal}
     key = f"{decision}.{EXIT_LEG}"
     draft.works = {**draft.works, key: Work(key, decision, EXIT, reason, symbol, goal, -1, "", draft.now_ns, None)}
     return True

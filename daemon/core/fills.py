@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from daemon.core.book import CENT, Booked, book_fill, carried, is_news, quantity_after
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, OrderFilled
+from daemon.core.excess import reduce_excess
 from daemon.core.execution import contract_of, held
 from daemon.core.guards import alarm, first_time, halt, look_up, note_fate, put_order, revalue, trade_closed
 from daemon.core.marks import mark_book
@@ -95,6 +96,7 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     if booked.closed is not None:
         trade_closed(draft, booked.closed)
     revalue(draft)
+    reduce_excess(draft, order, booked.quantity)
     return True
 
 

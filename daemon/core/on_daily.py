@@ -242,6 +242,7 @@ def rebalance(draft: Draft, daily: DailyStrategy, ask: Ask, answer: Answer, mode
     if outcome == "ordered":
         held_now = {leg.symbol: held(draft, leg.symbol) for leg in legs}
         works = works_of(ask.decision, legs, held_now, draft.now_ns)
+        draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in legs}}
         draft.works = {**draft.works, **{work.key: work for work in works}}
         draft.basket = replace(draft.basket, decision=ask.decision)
     _count(draft, decided)

@@ -61,6 +61,8 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     draft.risk = replace(draft.risk, order_times=(), orders_today=0, day_trades=0, alarms=())
     draft.book = begin_session(draft.book)
     draft.chain = None
+    used = {*draft.book.positions, *(order.symbol for order in draft.orders.values())}
+    draft.wanted = {symbol: goal for symbol, goal in draft.wanted.items() if symbol in used}
 
 
 def on_contracts_listed(draft: Draft, event: ContractsListed) -> None:
@@ -139,10 +141,10 @@ def _check_stop(draft: Draft, position: Position | None, quote: Quote, bar_ns: i
         exit_by_rule(draft, position.symbol, reason)
 
 
-def exit_by_rule(draft: Draft, symbol: str, reason: str) -> None:
-    """Leave the whole position for a reason that is not the policy's; recorded as a decision of its own."""
+def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: int = 0) -> None:
+    """Leave the position, down to `goal`, for a reason that is not the policy's; recorded as a decision of its own."""
     number = draft.decision + 1
-    if request_exit(draft, number, symbol, 0, reason):
+    if request_exit(draft, number, symbol, goal, reason):
         draft.decision = number
         work = exit_of(draft, symbol)
         draft.records.append(

@@ -248,6 +248,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     basket: BasketState = BasketState()
     shadow: ShadowState = ShadowState()
     leaps: dict[str, Leap] = {}  # prices that are not believed yet
+    wanted: dict[str, int] = {}  # what the desk last decided to hold of a symbol that it entered or left
 
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state: it decides what comes first
@@ -300,6 +301,7 @@ class Draft:
         "stats",
         "strategy",
         "trading",
+        "wanted",
         "watched",
         "works",
     )
@@ -333,6 +335,7 @@ class Draft:
         self.basket = state.basket
         self.shadow = state.shadow
         self.leaps = state.leaps
+        self.wanted = state.wanted
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
 
@@ -364,6 +367,7 @@ class Draft:
             self.basket,
             self.shadow,
             self.leaps,
+            self.wanted,
         )
 
     @property

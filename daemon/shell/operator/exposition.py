@@ -22,7 +22,7 @@ account_blocked blind blind_hold shares_from_exercise flatten disk_full history_
 _ALARMS = """
 bar_rejected order_rejected foreign_order broker_lost unreconciled order_lost unknown_status trade_corrected
 position_changed cash_adjusted ledger_amended unknown_activity settled_without_ledger blind no_bid exit_held_up
-exit_stuck cancel_stuck not_flat
+exit_stuck cancel_stuck excess_filled not_flat
 basket_unfinished order_denied symbols_masked rebalance_refused shares_renamed policy_failed policy_late model_refused
 candidate_refused command_refused drift wal_large resume_refused stream_busy stream_refused subscription_refused
 trade_stream_unauthorized trading_status feed_silent quotes_silent repair_abandoned history_short basket_missed
