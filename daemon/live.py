@@ -281,7 +281,8 @@ class LiveDesk:
         clock, last_ns = self._live.clock, 0
         while True:
             state = self.engine.machine.state
-            busy = state.orders or state.works or state.ask is not None or state.risk.stopping
+            waits = state.ask is not None or state.basket.waiting is not None
+            busy = state.orders or state.works or waits or state.risk.stopping
             every_ns = BUSY_TICK_NS if busy else HOLDING_TICK_NS if state.book.positions else IDLE_TICK_NS
             now_ns = clock.now_ns()
             if now_ns - last_ns >= every_ns and len(self.intake) == 0:

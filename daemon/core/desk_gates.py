@@ -46,6 +46,10 @@ def not_reconciled(view: RiskView, _: Intent) -> str | None:
     return None if view.risk.reconciled else "book and broker are not reconciled"
 
 
+def account_blocked(view: RiskView, _: Intent) -> str | None:
+    return f"the broker does not let the account trade: {view.blocked}" if view.blocked else None
+
+
 def calendar_unknown(view: RiskView, _: Intent) -> str | None:
     return None if view.session.session else "no session known for this moment"
 

@@ -51,6 +51,7 @@ def risk_view(draft: Draft) -> RiskView:
         symbols=draft.machine.spec.symbols,
         marks=draft.marks,
         splits=draft.basket.splits,
+        blocked=draft.broker.blocked,
         cost_rate=cost_rate(draft),
     )
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from daemon.core.basket import works_of
 from daemon.core.book import session_loss
 from daemon.core.desk_gates import LOSSES, reject_rate
 from daemon.core.effects import CancelOrder, LookUpOrder, RaiseAlarm
@@ -113,8 +114,25 @@ def end_trading(draft: Draft, *, leaving: bool = False) -> None:
         if order.purpose == "entry" or order.work in ended:
             cancel(draft, name)
     if draft.daily is not None:
-        note_given_up(draft, list(ended.values()))
+        note_given_up(draft, [*ended.values(), *_waiting_works(draft)])
+        draft.basket = replace(draft.basket, waiting=None)
     draft.works = {key: work for key, work in draft.works.items() if key not in ended}
+
+
+def _waiting_works(draft: Draft) -> tuple[Work, ...]:
+    """The works that the basket would have that waits for the gates."""
+    waiting, positions = draft.basket.waiting, draft.book.positions
+    if waiting is None:
+        return ()
+    held = {symbol: position.quantity for symbol, position in positions.items()}
+    return works_of(waiting.row.decision, waiting.legs, held, draft.now_ns)
+
+
+def cancel_entries(draft: Draft) -> None:
+    """Ask for the cancel of every working entry order."""
+    for name, order in draft.orders.items():
+        if order.purpose == "entry":
+            cancel(draft, name)
 
 
 def note_given_up(draft: Draft, works: Sequence[Work]) -> None:

@@ -27,11 +27,11 @@ from daemon.core.guards import alarm, revalue, wording
 from daemon.core.marks import take_quotes
 from daemon.core.on_market import count_rejected, end_unanswered, record_equity
 from daemon.core.records import DecisionRow
-from daemon.core.risk import SHARE_GATES, Verdicts, ask_gates
-from daemon.core.risk_view import SECOND_NS, Intent
+from daemon.core.risk import PASSING, SHARE_GATES, Verdicts, ask_gates
+from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent
 from daemon.core.session import new_york_text
 from daemon.core.share_paper import on_grid
-from daemon.core.state import ZERO, Ask, Draft
+from daemon.core.state import ZERO, Ask, Draft, Waiting
 from strategies.contract import Answer, Bar, DailyStrategy, Leg, Observation, Portfolio, Rebalance, View
 from strategies.daily import usable
 
@@ -162,7 +162,12 @@ def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
 
 def date_of(bar: Bar) -> str:
     """The New York date of a daily bar."""
-    return new_york_text(bar.start_ns)[:10]
+    return date_of_ns(bar.start_ns)
+
+
+def date_of_ns(start_ns: int) -> str:
+    """The New York date of a daily bar's start, "" for 0."""
+    return new_york_text(start_ns)[:10] if start_ns else ""
 
 
 # --- the question -------------------------------------------------------------------------------------------------
@@ -239,33 +244,70 @@ def rebalance(draft: Draft, daily: DailyStrategy, ask: Ask, answer: Answer, mode
     if legs:
         verdicts = _ask_for_basket(draft, daily, decided, legs, answer)
         outcome = "denied" if verdicts.denials else "ordered"
-    if outcome == "ordered":
-        held_now = {leg.symbol: held(draft, leg.symbol) for leg in legs}
-        works = works_of(ask.decision, legs, held_now, draft.now_ns)
-        draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in legs}}
-        draft.works = {**draft.works, **{work.key: work for work in works}}
-        draft.basket = replace(draft.basket, decision=ask.decision)
     _count(draft, decided)
     choice = decided.choice
-    draft.records.append(
-        DecisionRow(
-            decision=ask.decision,
-            kind="policy",
-            bar_ns=ask.bar_ns,
-            time_ns=draft.now_ns,
-            action=decided.name,
-            resolved=decided.name,
-            confidence=choice.confidence if choice is not None else None,
-            probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
-            logits=_encode(answer.logits).decode(),
-            target=_encode(legs).decode(),
-            gates=_encode(verdicts.by_gate).decode() if verdicts is not None else None,
-            work=f"{ask.decision}." if outcome == "ordered" else None,
-            outcome=outcome,
-            model=model,
-            row=ask.row,
-        )
+    row = DecisionRow(
+        decision=ask.decision,
+        kind="policy",
+        bar_ns=ask.bar_ns,
+        time_ns=draft.now_ns,
+        action=decided.name,
+        resolved=decided.name,
+        confidence=choice.confidence if choice is not None else None,
+        probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
+        logits=_encode(answer.logits).decode(),
+        target=_encode(legs).decode(),
+        gates=_encode(verdicts.by_gate).decode() if verdicts is not None else None,
+        outcome=outcome,
+        model=model,
+        row=ask.row,
     )
+    if outcome == "ordered":
+        row = _begin_basket(draft, legs, row)
+    elif verdicts is not None and _only_passing(verdicts):
+        draft.basket = replace(draft.basket, waiting=Waiting(legs, row, _deadline_ns(draft)))
+    draft.records.append(row)
+
+
+def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow) -> DecisionRow:
+    """Start the works of a basket that all gates let pass; returns its row."""
+    held_now = {leg.symbol: held(draft, leg.symbol) for leg in legs}
+    works = works_of(row.decision, legs, held_now, draft.now_ns)
+    draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in legs}}
+    draft.works = {**draft.works, **{work.key: work for work in works}}
+    draft.basket = replace(draft.basket, decision=row.decision, waiting=None)
+    return replace(row, outcome="ordered", work=f"{row.decision}.")
+
+
+def _only_passing(verdicts: Verdicts) -> bool:
+    return all(denial.gate in PASSING for denial in verdicts.denials)
+
+
+def _deadline_ns(draft: Draft) -> int:
+    """Until when a basket may begin: the open for one decided before it, else the end of the session's trading."""
+    session, rules = draft.session.session, draft.trading.basket
+    assert session is not None
+    if rules.decide == "after_close":
+        return session.open_ns
+    return session.close_ns - rules.end_before_close_min * MINUTE_NS
+
+
+def ask_again(draft: Draft) -> None:
+    """Put the basket that waits to the gates again; it ends with its deadline, or with a cause that does not pass."""
+    waiting = draft.basket.waiting
+    if waiting is None:
+        return
+    intent = Intent("basket", None, "", 0, 0, None, legs=waiting.legs)
+    newest = date_of_ns(max(draft.basket.newest.values(), default=0))
+    verdicts = ask_gates(replace(risk_view(draft), newest_bar=newest), intent, SHARE_GATES)
+    row = replace(waiting.row, gates=_encode(verdicts.by_gate).decode())
+    if not verdicts.denials and draft.now_ns < waiting.until_ns:
+        draft.records.append(_begin_basket(draft, waiting.legs, row))
+    elif draft.now_ns >= waiting.until_ns or not _only_passing(verdicts):
+        draft.basket = replace(draft.basket, waiting=None)
+        draft.records.append(row)
+        why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials) or "its time is over"
+        alarm(draft, "basket_missed", f"no basket for {draft.basket.date}: denied: {why}")
 
 
 def _ask_for_basket(
@@ -280,7 +322,7 @@ def _ask_for_basket(
     if masked:
         told = f"{len(masked)} of {len(daily.spec.symbols)} without a bar of the newest session: {', '.join(masked)}"
         alarm(draft, "symbols_masked", told, once=True, about=", ".join(masked))
-    date = new_york_text(last_ns)[:10] if last_ns else ""
+    date = date_of_ns(last_ns)
     confidence = decided.choice.confidence if decided.choice is not None else 1.0
     intent = Intent("basket", None, "", 0, 0, None, confidence, answer.logits, legs)
     verdicts = ask_gates(replace(risk_view(draft), newest_bar=date), intent, SHARE_GATES)

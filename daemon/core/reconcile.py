@@ -17,7 +17,7 @@ from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerS
 from daemon.core.execution import contract_of, held
 from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
 from daemon.core.foreign import can_hold, hold_beside, keep_own, met_at_begin
-from daemon.core.guards import alarm, case_over, first_time, halt, look_up, revalue
+from daemon.core.guards import alarm, cancel_entries, case_over, first_time, halt, look_up, revalue
 from daemon.core.ledger import AMENDED, arrives, book_activity, settle_without_ledger
 from daemon.core.marks import mark_book
 from daemon.core.on_broker import absorb
@@ -28,6 +28,10 @@ from daemon.core.splits import note_positions, only_splits_differ
 from daemon.core.state import ZERO, Draft, Position, Suspicion
 
 SETTLE_NS = 10 * SECOND_NS
+CLOSED = frozenset(
+    f"status {word}" for word in ("ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED")
+)
+"""What the broker calls an account that does not come back by itself."""
 
 
 def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
@@ -68,9 +72,20 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
         for symbol, detail in note_positions(draft, positions).items():
             alarm(draft, "split_awaited", detail, once=True, about=symbol)
     _compare(draft, event)
-    if event.blocked:
-        draft.risk = replace(draft.risk, reconciled=False)
-        halt(draft, "account_blocked", event.blocked)
+    _note_status(draft, event.blocked)
+
+
+def _note_status(draft: Draft, blocked: str) -> None:
+    """An account that may not trade takes no new risk while that lasts; one that is closed halts."""
+    former = draft.broker.blocked
+    draft.broker = replace(draft.broker, blocked=blocked)
+    if CLOSED & set(blocked.split(", ")):
+        halt(draft, "account_blocked", blocked)
+    elif blocked:
+        alarm(draft, "account_blocked", blocked, once=True, about=blocked)
+        cancel_entries(draft)
+    elif former:
+        case_over(draft, "account_blocked")
 
 
 def _whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition, ...]:

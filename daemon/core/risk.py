@@ -47,6 +47,7 @@ OPTION_GATES: tuple[Gate, ...] = (
     Gate("paused", desk_gates.paused),
     Gate("stopping", desk_gates.stopping),
     Gate("not_reconciled", desk_gates.not_reconciled),
+    Gate("account_blocked", desk_gates.account_blocked),
     Gate("calendar_unknown", desk_gates.calendar_unknown),
     Gate("outside_session", desk_gates.outside_session),
     Gate("near_open", desk_gates.near_open),
@@ -91,6 +92,7 @@ SHARE_GATES: tuple[Gate, ...] = (
     Gate("paused", desk_gates.paused),
     Gate("stopping", desk_gates.stopping),
     Gate("not_reconciled", desk_gates.not_reconciled),
+    Gate("account_blocked", desk_gates.account_blocked),
     Gate("calendar_unknown", desk_gates.calendar_unknown),
     Gate("outside_session", desk_gates.outside_session, Applies.ENTRY),
     Gate("no_trade_window", desk_gates.no_trade_window, Applies.ENTRY),
@@ -123,6 +125,9 @@ SHARE_GATES: tuple[Gate, ...] = (
 
 A policy's confidence is no gate here: the largest of 16 probabilities is low by its nature, and actions have none.
 """
+
+PASSING = frozenset(("not_reconciled", "account_blocked", "basket_under_way"))
+"""Gates that deny for a cause of minutes that does not touch what the policy saw: a basket they alone deny waits."""
 
 GATES: tuple[Gate, ...] = (*OPTION_GATES, *SHARE_GATES)  # all there are; each kind of desk asks its own
 

@@ -59,4 +59,5 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     marks: dict[str, Decimal] = {}  # USD a share
     newest_bar: str = ""  # date of the newest daily bar, told to a basket alone
     splits: tuple[str, ...] = ()  # held symbols whose split is not booked yet
+    blocked: str = ""  # why the broker lets the account not trade
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill

@@ -155,6 +155,7 @@ def _income(draft: Draft, amount: Decimal) -> None:
 def _stop_trading(draft: Draft, symbol: str) -> None:
     """What was wanted of the symbol was counted in other shares: its orders end, its quote is old."""
     draft.works = {key: work for key, work in draft.works.items() if work.symbol != symbol}
+    draft.wanted = {s: goal for s, goal in draft.wanted.items() if s != symbol}
     draft.quotes = {s: quote for s, quote in draft.quotes.items() if s != symbol}
     for name, order in draft.orders.items():
         if order.symbol == symbol and order.purpose != "foreign":

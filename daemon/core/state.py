@@ -16,8 +16,8 @@ from daemon.core.effects import AnyEffect
 from daemon.core.events import Contract, Quote
 from daemon.core.limits import Trading
 from daemon.core.orders import Order, Work
-from daemon.core.records import Row
-from strategies.contract import Bar, DailySpec, DailyStrategy, Session, Strategy
+from daemon.core.records import DecisionRow, Row
+from strategies.contract import Bar, DailySpec, DailyStrategy, Leg, Session, Strategy
 
 S = TypeVar("S")
 ZERO = Decimal(0)
@@ -140,6 +140,7 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
 
     account: str = ""  # the account's number, from the first report on
     expected: str = ""  # the number that the configuration names, "" where it names none
+    blocked: str = ""  # why the account may not trade by the last report, "" when it may
     wrong: bool = False  # the keys opened another account when last asked: nothing is sent there
     started_ns: int = 0  # when this process took the journal over
     reported_ns: int = 0  # when the last report of the right account came
@@ -165,6 +166,14 @@ class Leaver(msgspec.Struct, frozen=True, gc=False):
     quantity: int
 
 
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """A basket that is asked for again until `until_ns`, and the row of its decision."""
+
+    legs: tuple[Leg, ...]
+    row: DecisionRow
+    until_ns: int
+
+
 class BasketState(msgspec.Struct, frozen=True, gc=False):
     """A daily desk's last basket; what it still has to sell and buy are works. At most one for each date."""
 
@@ -180,6 +189,7 @@ class BasketState(msgspec.Struct, frozen=True, gc=False):
     unadjusted: tuple[str, ...] = ()  # symbols whose split is booked, and whose bars are still of the old shares
     leapt: dict[str, int] = {}  # held symbols at a price that a split would explain, and when that was first seen
     newest: dict[str, int] = {}  # start of the newest bar that the strategy keeps of each symbol, as far as told here
+    waiting: Waiting | None = None  # the basket that a gate denies for a passing cause
     memory_of: str = ""  # version of the model whose answer a recurrent policy's memory is, "" for none
 
 

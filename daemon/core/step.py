@@ -31,6 +31,7 @@ from daemon.core.on_broker import (
 )
 from daemon.core.on_clock import on_clock_reset
 from daemon.core.on_daily import (
+    ask_again,
     on_daily_bar,
     on_daily_bar_corrected,
     on_daily_session_ended,
@@ -110,6 +111,8 @@ class Core:
         if kind not in self._quiet:
             if draft.book.positions:
                 flatten_when_due(draft)
+            if draft.basket.waiting is not None:
+                ask_again(draft)
             if draft.orders or draft.works:
                 (drive_shares if self._daily else drive)(draft)
             if draft.orders:

@@ -243,7 +243,7 @@ def _account() -> Iterator[Kind]:
     split = frozenset({"reconciliation"})
     yield Kind("split of a held contract", "contract adjusted", act="split", halts=split, alone=True, books=False)
     blocked = _fixed(_line("account_blocked", lasts_s=300))
-    yield Kind("account blocked", "account blocked", blocked, halts=frozenset({"account_blocked"}), alone=True)
+    yield Kind("account blocked", "account blocked", blocked)
     yield Kind("clock skew", "clock skew", _fixed(_line("clock_skew", lasts_s=600, skew_s=30)))
     for rule in ("halt", "ignore", "adopt"):
         tables: dict[str, dict[str, object]] = {"broker": {"foreign_orders": rule}}

@@ -379,7 +379,7 @@ def test_incident_11_the_report_that_tells_of_a_fill_is_the_step_that_knows_the_
 
 def test_incident_14_at_a_broker_no_report_however_good_ends_a_halt() -> None:
     d, _ = bought(account := Account())
-    d.put(account.report(d.at(2), blocked="trading_blocked"))
+    d.put(account.report(d.at(2), blocked="status ACCOUNT_CLOSED"))
     for minute in (3, 4):
         agreed(d, account, minute)
     assert d.halted() == "account_blocked"

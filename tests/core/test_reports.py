@@ -87,11 +87,44 @@ def test_the_account_that_the_configuration_names_is_expected_from_the_first_rep
     assert (d.state.book.cash, d.state.broker.account) == (Decimal(10000), "PA3MINE")
 
 
-def test_a_blocked_account_halts_and_what_happened_in_it_is_still_booked() -> None:
+PASSING = ("trading_blocked", "account_blocked", "trade_suspended_by_user", "status ACCOUNT_UPDATED", "status NEWS")
+
+
+@pytest.mark.parametrize("blocked", PASSING)
+def test_a_status_that_passes_denies_new_risk_while_it_lasts_and_ends_by_itself(blocked: str) -> None:
+    d = at_broker(account := Account())
+    account.book(line("FEE", amount="-0.30"))
+    told = [alarms(d.put(account.report(d.at(minute), blocked=blocked))) for minute in (1, 2)]
+    assert (told, d.halted()) == ([["account_blocked"], []], "")
+    assert (d.state.book.cash, d.state.book.fees) == (Decimal("9999.70"), Decimal("0.30"))
+    d.bar(2)
+    d.answer(BUY_CALL)
+    assert d.state.stats.denials == {"account_blocked": 1}
+    agreed(d, account, 3)
+    d.bar(3)
+    assert len(of(d.answer(BUY_CALL), SubmitOrder)) == 1
+    assert alarms(d.put(account.report(d.at(5), blocked=blocked))) == ["account_blocked"]
+
+
+def test_a_status_that_passes_cancels_an_entry_that_works_and_holds_back_no_exit() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 1, "2.00", d.at(1)))
+    blocked = d.put(account.report(d.at(1, 1), blocked="trading_blocked"))
+    assert canceling(blocked) == [name]
+    account.end(name)
+    d.put(ev.OrderCanceled(d.at(1, 2), name))
+    d.put(ev.FlattenRequested(d.at(2), "x", "ann"))
+    exits = [order for order in of(d.effects + d.tick(2, 10), SubmitOrder) if order.side < 0]
+    assert [order.quantity for order in exits] == [1]
+
+
+def test_a_closed_account_halts_and_what_happened_in_it_is_still_booked() -> None:
     d = holding(account := Account())
     account.book(line("FEE", amount="-0.30"))
-    d.put(account.report(d.at(2), blocked="trading_blocked"))
-    assert (d.halted(), d.state.risk.reconciled) == ("account_blocked", False)
+    d.put(account.report(d.at(2), blocked="status ACCOUNT_CLOSED, trading_blocked"))
+    assert d.halted() == "account_blocked"
     assert (d.state.book.cash, d.state.book.fees) == (Decimal("8199.70"), Decimal("0.30"))
     agreed(d, account, 3)
     assert d.halted() == "account_blocked"

@@ -98,6 +98,7 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "paused": (at(risk={"pause": Pause("operator", NOW)}), at(risk={"pause": Pause("operator", NOW + 1)})),
     "stopping": (at(), at(risk={"stopping": "maintenance"})),
     "not_reconciled": (at(), at(risk={"reconciled": False})),
+    "account_blocked": (at(), at(blocked="trading_blocked")),
     "calendar_unknown": (at(), at(session={"session": None})),
     "outside_session": (at(now_ns=CLOSE - 1), at(now_ns=CLOSE)),
     "near_open": (
@@ -204,9 +205,9 @@ NUMBER: dict[str, str] = {
 }
 """The limit of each gate that has a number; the others ask a yes or no."""
 WITHOUT_NUMBER = {
-    "halted", "paused", "stopping", "not_reconciled", "calendar_unknown", "outside_session", "warm_up",
-    "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite", "buying_power", "shares_held",
-    "duplicate_intent", "opposite_order", "oversell",
+    "halted", "paused", "stopping", "not_reconciled", "account_blocked", "calendar_unknown", "outside_session",
+    "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite", "buying_power",
+    "shares_held", "duplicate_intent", "opposite_order", "oversell",
 }  # fmt: skip
 BY_NAME = {gate.name: gate for gate in OPTION_GATES}
 

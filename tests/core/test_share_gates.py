@@ -83,6 +83,7 @@ DESK = {
     "paused": replace(VIEW, risk=RiskState(reconciled=True, pause=Pause("x", 0))),
     "stopping": replace(VIEW, risk=RiskState(reconciled=True, stopping="x")),
     "not_reconciled": replace(VIEW, risk=RiskState()),
+    "account_blocked": replace(VIEW, blocked="trading_blocked"),
     "warm_up": replace(VIEW, session=replace(VIEW.session, warm=False)),
     "model_not_promoted": replace(VIEW, model=Model("v1", promoted=False, feed="sip")),
     "model_other_feed": replace(VIEW, model=Model("v1", promoted=True, feed="iex")),
