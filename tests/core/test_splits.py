@@ -202,3 +202,16 @@ def test_a_history_that_changes_by_no_split_s_ratio_is_believed_after_a_session(
     d.end(AAA=44.0, BBB=100.0)
     waits.append(d.state.basket.splits)
     assert waits == [("AAA",), ()]
+
+
+def test_what_was_wanted_before_a_split_is_no_limit_for_the_shares_after_it() -> None:
+    d = holding(account := Account())
+    d.due()
+    d.answer(55, -1.0, -1.0)
+    (buy,) = of(d.quotes(0, AAA="100"), SubmitOrder)
+    name = account.take(buy, d.state.now_ns)
+    account.positions["AAA"] = (100, Decimal(50))
+    in_two_lines(account, "AAA", 50, 100)
+    d.put(account.report(d.at(1)))
+    sent = d.put(account.fill(name, 5, "50", d.at(1, 30))) + d.tick(2) + d.quotes(3, AAA="50")
+    assert (of(sent, SubmitOrder), d.held["AAA"]) == ([], 105)
