@@ -27,7 +27,7 @@ from daemon.shell.calendar import CalendarError
 from daemon.shell.journal import JournalError, WriteFailed
 from daemon.shell.log_stream import LossyStream
 from daemon.shell.model_store import ModelError
-from daemon.shell.state_dir import StateDirError, check_identity, locked_by, peek
+from daemon.shell.state_dir import StateDirError, check_identity, enter, locked_by, peek
 from daemon.shell.tape import TapeError
 from daemon.shell.telemetry import Log
 from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
@@ -80,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         speed = _speed(options.speed)
         keys = credentials()
         tape = _tape(options, settings, keys)
-    except (ConfigError, TapeError) as error:
+        enter(settings.paths.state_dir)
+    except (ConfigError, TapeError, StateDirError) as error:
         return _refuse(Log(), str(error))
     if tape is not None:
         return _check(settings, tape) if options.check else _run(settings, tape, speed)

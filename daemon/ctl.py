@@ -36,7 +36,7 @@ from daemon.explain import OUTCOMES, NotFound, decisions
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
 from daemon.shell.operator.control_client import ControlError
 from daemon.shell.recovery import code_digest
-from daemon.shell.state_dir import StateDirError
+from daemon.shell.state_dir import StateDirError, enter
 from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
 
@@ -79,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 when something was asked that cannot be."""
     options = parser().parse_args(arguments)
     try:
+        if getattr(options, "state_dir", None) is not None:
+            enter(options.state_dir)
         code = COMMANDS[options.command](options, _console())
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough

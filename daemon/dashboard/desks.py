@@ -21,7 +21,7 @@ from daemon.core.state import State
 from daemon.dashboard.newest import Newest, read_on
 from daemon.shell.follow import Follower
 from daemon.shell.journal import FILE, JournalError, JournalReader
-from daemon.shell.state_dir import LOCK_FILE, locked_by
+from daemon.shell.state_dir import LOCK_FILE, StateDirError, locked_by
 from strategies.contract import Spec
 from strategies.registry import strategy as strategy_named
 
@@ -140,7 +140,7 @@ def process_of(path: Path) -> str:
         except (ProcessLookupError, OverflowError):
             return ""
         return locked_by(path)
-    except OSError:
+    except (OSError, StateDirError):
         return ""
 
 

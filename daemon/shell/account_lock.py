@@ -6,17 +6,19 @@ that two key pairs of one account meet too. File names are digests; the text in 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
-import tempfile
-from collections.abc import Mapping
+import pwd
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
+from daemon.shell.own_files import FOLDER_MODE, open_own, open_own_folder, open_plain
 from daemon.shell.state_dir import StateDirError
 
 SHARED = Path("/run/rltrader")  # the units' RuntimeDirectory, the same for every desk of a host
@@ -36,11 +38,22 @@ class AccountTakenError(StateDirError):
 
 
 def lock_folder(environment: Mapping[str, str] = os.environ, shared: Path = SHARED) -> Path:
-    """Where the locks are: systemd's $RUNTIME_DIRECTORY, `shared` where it is, else a folder of this user's own."""
+    """Where the locks are: systemd's $RUNTIME_DIRECTORY, `shared` where it is, else a folder in this user's home.
+
+    None of them can be made by another user beforehand, and a user's desks find the same one from any login.
+    """
     given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if given:
         return Path(given)
-    return shared if shared.is_dir() else Path(tempfile.gettempdir()) / f"rltrader-{os.getuid()}"
+    return shared if shared.is_dir() else _home() / ".local" / "state" / "rltrader"
+
+
+def _home() -> Path:
+    """This user's home as the host's user database has it; the root folder, which only root can use, without one."""
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        return Path("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +82,16 @@ class AccountLock:
 
     def taken(self, key: str) -> str:
         """Who else holds the account that this key opens, as a refusal would say it; "" for nobody. Writes nothing."""
-        path = self._folder / f"{self._digest('key', key)}.account"
+        name = f"{self._digest('key', key)}.account"
+        path = self._folder / name
         if not path.exists():
             return ""
         try:
-            with path.open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _refusal(f"the account of these keys at {self._service}", path.read_text())
+            with _in_folder(self._folder) as folder, os.fdopen(open_plain(folder, name, os.O_RDONLY)) as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _refusal(f"the account of these keys at {self._service}", lock.read())
         except OSError as error:
             return f"{path}: cannot be read: {error.strerror}: run it as the user of the host's desks"
         return ""
@@ -94,17 +109,18 @@ class AccountLock:
     def _claim(self, claim: _Claim) -> None:
         if claim.name in self._held:
             return
-        path = self._folder / f"{claim.name}.account"
+        name = f"{claim.name}.account"
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = path.open("a+")
-            if os.geteuid() == 0:  # tried by hand as root: the desks' own user must be able to lock it afterwards
-                owner = self._folder.stat()
-                os.chown(path, owner.st_uid, owner.st_gid)
+            folder = open_own_folder(self._folder, make_mode=FOLDER_MODE)
+            try:
+                lock = os.fdopen(open_own(folder, name, os.O_RDWR | os.O_CREAT), "r+")
+            finally:
+                os.close(folder)
         except OSError as error:
             raise StateDirError(
-                f"{path}: the account cannot be locked for this desk: {error.strerror}: run it as the user of the "
-                f"host's other desks, or mend owner and mode of {self._folder}"
+                f"{self._folder / name}: the account cannot be locked for this desk: {error.strerror}: run it as the "
+                f"user of the host's other desks, mend owner and mode of {self._folder}, or name a folder of this "
+                f"user's own in RUNTIME_DIRECTORY"
             ) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,6 +134,15 @@ class AccountLock:
         lock.write(msgspec.json.encode(self._holder).decode())
         lock.flush()
         self._held[claim.name] = lock
+
+
+@contextlib.contextmanager
+def _in_folder(path: Path) -> Iterator[int]:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def _refusal(what: str, text: str) -> str:

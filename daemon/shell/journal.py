@@ -21,6 +21,7 @@ import msgspec
 from daemon.core.effects import AnyEffect
 from daemon.core.events import STARTUP_EVENTS, AnyEvent, Event
 from daemon.core.records import ROW_TYPES, Row
+from daemon.shell.own_files import refuse_links
 from strategies.contract import Observation
 
 SCHEMA_VERSION = 1
@@ -438,6 +439,10 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     """Open an existing journal. Raises JournalError for a file that is none, broken, or of a newer version."""
     if not path.exists():
         raise JournalError(f"{path}: no journal here; is this the right --state-dir?")
+    try:
+        refuse_links(path)
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}") from error
     try:
         uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}"
         db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from daemon.shell.journal import FILE, Journal, JournalReader
+from daemon.shell.own_files import NotOwnError, become_owner, open_own, open_own_folder, open_plain
 
 LOCK_FILE = "lock"
 _CURES = {
@@ -48,8 +49,11 @@ def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
     when the directory is locked, not writable or was made for something else; JournalError and WriteFailed as they say.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o750)
-        lock = (path / LOCK_FILE).open("a+")
+        folder = open_own_folder(path, make_mode=0o750)
+        try:
+            lock = os.fdopen(open_own(folder, LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+")
+        finally:
+            os.close(folder)
     except OSError as error:
         raise StateDirError(
             f"{path}: cannot use this state directory: {error.strerror}; check owner and disk"
@@ -102,12 +106,29 @@ def peek(path: Path) -> dict[str, str] | None:
         reader.close()
 
 
+def enter(path: Path) -> None:
+    """As root by hand: go on as the owner of the state directory, before anything in it is touched.
+
+    Raises StateDirError where that cannot be.
+    """
+    try:
+        become_owner(path)
+    except OSError as error:
+        raise StateDirError(f"{path}: {error.strerror}") from error
+
+
 def locked_by(path: Path) -> str:
-    """Process id of the daemon that holds the directory, "" when none does."""
-    file = path / LOCK_FILE
-    if not file.exists():
+    """Process id of the daemon that holds the directory, "" when none does. Raises StateDirError for a link."""
+    if not (path / LOCK_FILE).exists():
         return ""
-    with file.open() as lock:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = open_plain(folder, LOCK_FILE, os.O_RDONLY)
+    except NotOwnError as error:
+        raise StateDirError(f"{path / LOCK_FILE}: {error.strerror}") from error
+    finally:
+        os.close(folder)
+    with os.fdopen(found) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
