@@ -16,6 +16,7 @@ from daemon.core.state import BrokerState, Identity, State
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.chain import Chain
 from daemon.shell.alpaca.clock_check import ClockCheck
+from daemon.shell.alpaca.closing import Closings
 from daemon.shell.alpaca.daily_feed import DailyFeed
 from daemon.shell.alpaca.daily_feed import Desk as DailyDesk
 from daemon.shell.alpaca.daily_history import DailyHistory
@@ -164,7 +165,7 @@ class AlpacaParts:
                 claim(event.account)
             self._put(event)
 
-        ours = wire.is_ours(identity.epoch, identity.strategy)
+        ours, closings = wire.is_ours(identity.epoch, identity.strategy), Closings()
         return BrokerLink(
             self._clock,
             put,
@@ -178,6 +179,7 @@ class AlpacaParts:
                 self._tell,
                 check=self.clock_check,
                 agreed_ns=lambda: broker().agreed_ns,
+                named=closings.named,
             ),
             partial(self._trade_stream),
             ours,
@@ -187,6 +189,7 @@ class AlpacaParts:
                 first_pause_s=0.5 * scale,
                 longest_pause_s=30 * scale,
             ),
+            closings,
         )
 
     def _endpoint(self, name: str) -> Endpoint:

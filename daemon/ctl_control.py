@@ -1,4 +1,4 @@
-"""`rltraderctl pause, resume, halt, flatten, reload, reset-clock, panic`: what an operator asks of a desk.
+"""`rltraderctl pause, resume, halt, flatten, reload, accept-broker, reset-clock, panic`: an operator's commands.
 
 A running daemon is asked over its control socket. The journal of a stopped one takes the same event, and what that asks
 for happens at its next start. `panic` needs neither.
@@ -20,7 +20,7 @@ from rich.console import Console
 from daemon.config import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
 from daemon.core.events import Event
 from daemon.explain import NotFound
-from daemon.shell.operator.commands import RESET_CLOCK, Command, CommandError, event_of
+from daemon.shell.operator.commands import ACCEPT_BROKER, RESET_CLOCK, Command, CommandError, event_of
 from daemon.shell.operator.control_client import Answer, ControlError, Request, ask
 from daemon.shell.operator.status import DeskStatus, status_of
 from daemon.shell.printable import printable
@@ -32,6 +32,7 @@ COMMANDS = {
     "halt": "take no new positions and cancel entries, until resumed with a reason; exits go on",
     "flatten": "halt and leave every position",
     "reload": "look at the model store at once (a running daemon alone)",
+    ACCEPT_BROKER: "halt, and let the book take over what the broker's next report says; then resume",
     RESET_CLOCK: "lead a journal whose time is ahead back to the broker's clock",
 }
 SENT_AS = {"reload": "reload-model"}
@@ -53,6 +54,12 @@ def add_to(commands: Any) -> None:
     text = "cancel every order and close every position of the account, straight over REST, without daemon or journal"
     panic = commands.add_parser("panic", help=text, description=text)
     _add_config(panic)
+    panic.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="the desk that stands down (default: paths.state_dir)",
+    )
     panic.add_argument("--yes", action="store_true", help="do not ask on a terminal")
 
 
@@ -97,7 +104,7 @@ def panic(options: argparse.Namespace, _console: Console) -> int:
     say(f"the {settings.desk.account} account at {settings.address('trading_url')}: cancel all, close all")
     if not options.yes and not confirmed("PANIC"):
         raise NotFound("nothing was touched")
-    return rescue(settings, keys)
+    return rescue(settings, keys, options.state_dir or settings.paths.state_dir)
 
 
 def confirmed(word: str) -> bool:
@@ -175,6 +182,8 @@ def _told(answer: Answer, console: Console, more: str = "") -> int:
         stands.append(f"paused: {status.pause}")
     console.print(printable(f"journaled as event {answer.seq:,}; {'; '.join(stands)}"))
     console.print(printable("; ".join([*holding(status, answer.effects), *filter(None, (more,))])))
+    for line in filter(None, (status.differences and f"book and broker differ: {status.differences}", status.then)):
+        console.print(printable(line))
     return 0
 
 

@@ -236,7 +236,21 @@ async def _account(settings: Settings, reads: TradingReads, *, dry_run: bool, sh
         found.append(Finding("account", OK, f"ACTIVE, {cash} USD of cash, equity {account.get('equity')} USD"))
     if not shares:
         found.append(_options_level(account, dry_run=dry_run))
-    return found
+    return [*found, await _shorting(reads)]
+
+
+async def _shorting(reads: TradingReads) -> Finding:
+    """Whether the broker itself refuses a sale of shares that are not there: the last guard of all."""
+    try:
+        refuses = (await reads.configurations()).get("no_shorting") is True
+    except RestError as error:
+        return Finding("shorting", WARN, f"the account's configuration cannot be asked: {error}")
+    if refuses:
+        return Finding("shorting", OK, "the account refuses short sales (no_shorting)")
+    cure = (
+        "set no_shorting in the account's configuration (its page at the broker, or PATCH /v2/account/configurations)"
+    )
+    return Finding("shorting", WARN, f"the account may sell shares that it does not hold: {cure}")
 
 
 def _options_level(account: Raw, *, dry_run: bool) -> Finding:

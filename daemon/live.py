@@ -19,7 +19,15 @@ from typing import Any
 
 from daemon.alpaca_parts import AlpacaParts, Feed
 from daemon.core.effects import WatchContracts
-from daemon.core.events import ClockTicked, Event, ModelVerified, RunStarted, StopRequested, TroubleNoticed
+from daemon.core.events import (
+    ClockTicked,
+    Event,
+    ModelVerified,
+    PanicNoticed,
+    RunStarted,
+    StopRequested,
+    TroubleNoticed,
+)
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
@@ -38,6 +46,7 @@ from daemon.shell.intake import Intake
 from daemon.shell.journal import FILE
 from daemon.shell.operator.models import Models
 from daemon.shell.operator.side_thread import supervised
+from daemon.shell.panic_marker import noticed, obey
 from daemon.shell.recovery import Recovered, code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.shell.service import Service
@@ -94,7 +103,9 @@ class LiveDesk:
             claim = None if account is None else account.claim_number
             self.link = self._parts.link(state.identity, lambda: self._state().broker, claim)
             own = [order for order in state.orders.values() if order.order_id and order.purpose != "foreign"]
-            self.link.follow({order.client_order_id: order.order_id for order in own})
+            ended = [order for order in state.closed.values() if order.order_id]
+            closings = {order.client_order_id: order.order_id for order in (*own, *ended) if order.closing}
+            self.link.follow({order.client_order_id: order.order_id for order in own}, closings)
         models, code = Models(live.policy, live.model), code_digest()
         self.engine = Engine(
             recovered,
@@ -172,6 +183,8 @@ class LiveDesk:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop, number.name)
+        if self.link is not None and (who := noticed(self._state_dir.path)):
+            self._stand_down(who)  # before anything else that comes from outside
         self.schedule.start()
         self.operator.start()
         others: list[asyncio.Task[None]] = []
@@ -183,6 +196,7 @@ class LiveDesk:
                     others.append(group.create_task(self.link.run(), name="broker"))
                 others.append(group.create_task(self._tick(), name="ticks"))
                 watching = (
+                    ("panic", self._obey),
                     ("watchdog", self._guard),
                     ("status", self._tell_status),
                     ("clock", self._parts.clock_check.run),
@@ -203,6 +217,15 @@ class LiveDesk:
             await self._parts.close()
             await self.operator.close()
             self._service.close()
+
+    def _stand_down(self, who: str) -> None:
+        if not self._state().broker.stood_down:
+            self.intake.put(PanicNoticed(self._live.clock.now_ns(), who))
+
+    async def _obey(self) -> None:
+        if self.link is not None:  # a desk that sends nothing goes on
+            await self.engine.started.wait()
+            await obey(self._state_dir.path, self._stand_down, self.probe)
 
     async def _market(self) -> None:
         """Catch up with what the journal lacks, then stream; the sessions follow one another by schedule."""

@@ -1,7 +1,7 @@
 """`rltraderctl panic`: cancel all, close all, straight over REST. Needs the configuration and the keys, nothing else.
 
-No journal, lock, model or calendar is looked at: it works with the daemon dead, running, or its journal corrupt. A
-daemon that runs meets orders that are not its own and halts.
+No journal, lock, model or calendar is needed: it works with the daemon dead, running, or its journal corrupt. A file in
+the desk's folder lets a daemon that runs there, or starts, stand down: it sends nothing more, exits neither.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 from daemon.alpaca_parts import accesses
 from daemon.config import EXIT_CODE, Credentials, Settings
@@ -17,22 +18,25 @@ from daemon.shell.alpaca.panic import panic
 from daemon.shell.alpaca.rest import Refused, RestError
 from daemon.shell.alpaca.trading import TradingOrders, TradingReads
 from daemon.shell.clock import Clock
+from daemon.shell.panic_marker import leave, noticed
+from daemon.shell.state_dir import locked_by
 
 NOT_FLAT = 1
 DEADLINE_S = 240.0
 ASKED_MAX = 3  # times the account's number is asked for before all is closed unseen
 PAUSE_S = 1.0
+HEED_S = 3.0  # a daemon that runs has to stand down before its orders are cancelled; longer nobody waits
 
 
-def rescue(settings: Settings, keys: Credentials) -> int:
+def rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
     """Close everything in the account; returns 0 when it is flat, 1 when something remains.
 
     2 when the broker refuses the keys or they open another account than the configured one: then nothing was touched.
     """
-    return asyncio.run(_rescue(settings, keys))
+    return asyncio.run(_rescue(settings, keys, state_dir))
 
 
-async def _rescue(settings: Settings, keys: Credentials) -> int:
+async def _rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
     order_access, read_access, _ = accesses(settings, keys)
     lanes = account_lanes(Clock.real())
     try:
@@ -41,11 +45,35 @@ async def _rescue(settings: Settings, keys: Credentials) -> int:
         if wrong:
             say(wrong)
             return EXIT_CODE
+        marked = await _stand_down(state_dir)
         flat = await panic(TradingOrders(order_access, lanes[0]), reads, say, deadline_s=DEADLINE_S)
+        if marked:
+            say(f"then, for the desk: rltraderctl accept-broker --state-dir {state_dir} --reason TEXT; resume")
         return 0 if flat else NOT_FLAT
     finally:
         for lane in lanes:
             await lane.close()
+
+
+async def _stand_down(state_dir: Path) -> bool:
+    """Leave the file that tells the desk, and give a daemon that runs a moment to stand down. False without a desk."""
+    try:
+        leave(state_dir, f"rltraderctl panic, user id {os.getuid()}")
+        running = bool(locked_by(state_dir))
+    except FileNotFoundError:
+        say(f"desk: no folder {state_dir}: where another one is its desk, halt that")
+        return False
+    except OSError as error:
+        say(f"desk in {state_dir}: cannot be told ({error.strerror}): stop its daemon by hand")
+        return False
+    until_s = asyncio.get_running_loop().time() + HEED_S
+    while running and asyncio.get_running_loop().time() < until_s:
+        if not noticed(state_dir):
+            say(f"desk in {state_dir}: stands down")
+            return True
+        await asyncio.sleep(HEED_S / 50)
+    say(f"desk in {state_dir}: {'does not answer; going on' if running else 'stands down when it starts'}")
+    return True
 
 
 async def _wrong_account(settings: Settings, reads: TradingReads) -> str:

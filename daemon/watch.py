@@ -27,7 +27,7 @@ from daemon.explain import NotFound
 from daemon.limits_shown import Limit, by_origin, journaled_origins, limits_of
 from daemon.shell.follow import Follower
 from daemon.shell.journal import FILE, JournalReader
-from daemon.shell.operator.status import status_of
+from daemon.shell.operator.status import differences_of, status_of, way_out
 from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of, recover
 from daemon.shell.state_dir import locked_by
 from strategies.registry import strategy as strategy_named
@@ -194,7 +194,10 @@ def _trading_rows(shown: Table, state: State[Any]) -> None:
     )
     if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns):
         shown.add_row("pause", pause.reason + (f", until {new_york_text(pause.until_ns)}" if pause.until_ns else ""))
-    shown.add_row("reconciled", "yes" if state.risk.reconciled else "no")
+    differences, then = differences_of(state), way_out(state)
+    shown.add_row("reconciled", "yes" if state.risk.reconciled else f"no: {differences}" if differences else "no")
+    if then:
+        shown.add_row("way out", then)
     shown.add_row("model", model.version + ("" if model.promoted else " (not promoted)") if model else "none")
 
 

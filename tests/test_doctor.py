@@ -48,6 +48,7 @@ SUBJECTS = [
     "keys",
     "account",
     "options level",
+    "shorting",
     "clock",
     "feed sip",
     "history",
@@ -166,7 +167,7 @@ def desk(
 def test_a_host_that_is_ready_ends_with_0(desk: Desk, market: Market) -> None:
     desk.check(code=0)
     assert desk.order == SUBJECTS
-    assert desk.verdicts("warn") == ["model"]
+    assert desk.verdicts("warn") == ["model", "shorting"]
     assert desk.told["model"][1].endswith("hash and golden answers verified; it is not promoted")
     assert desk.told["configuration"][1] == "desk paper-1, mode paper: orders go to the paper account"
     assert desk.told["keys"][1] == "accepted for the paper account PA3LOOPBACK1"
@@ -189,6 +190,19 @@ def test_the_limits_in_force_are_shown_with_the_place_that_each_comes_from(
     assert "risk.daily_loss_max 0.03" in by_place[f"from {desk.folder / 'config.toml'}"]
     assert by_place["from environment RLTRADER_RISK__DRAWDOWN_MAX"] == "risk.drawdown_max 0.05"
     assert "sizing.max_contracts 10" in by_place["from default"]
+
+
+def test_an_account_that_may_sell_short_is_warned_of_until_it_refuses(desk: Desk) -> None:
+    desk.check(code=0)
+    verdict, told = desk.told["shorting"]
+    assert (verdict, "no_shorting" in told) == ("warn", True)
+    account = desk.server.server.account
+    desk.server.call(lambda: account.configuration.update(no_shorting=True))
+    desk.check(code=0)
+    assert desk.told["shorting"][0] == "ok"
+    desk.server.faults.add("http_error", times=9, where={"path": "/v2/account/configurations"})
+    desk.check(code=0)
+    assert desk.told["shorting"][0] == "warn"
 
 
 def test_a_dry_run_is_said_to_send_nothing(desk: Desk) -> None:

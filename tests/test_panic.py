@@ -17,6 +17,7 @@ import pytest
 
 from daemon import ctl, rescue
 from daemon.shell.journal import FILE
+from daemon.shell.panic_marker import MARKER
 from daemon.shell.state_dir import locked_by
 from daemon.tapes import BUNDLED_TAPE
 from tests.alpaca_server.tape import calendar_sessions, new_york_date, read_bars
@@ -100,7 +101,9 @@ def test_it_cancels_and_closes_everything_without_a_state_directory_and_makes_no
     lines = panic(desk, capsys, 0).splitlines()
     assert flat(desk)
     assert lines[0] == f"the paper account at {desk.server.trading_url}: cancel all, close all"
-    assert lines[1:4] == ["account PA3LOOPBACK1", "cancel all: asked for 1", "close all: asked for 2"]
+    assert lines[1] == "account PA3LOOPBACK1"
+    assert lines[2] == f"desk: no folder {desk.state_dir}: where another one is its desk, halt that"
+    assert lines[3:5] == ["cancel all: asked for 1", "close all: asked for 2"]
     assert lines[-1] == FLAT
     assert {file.name for file in desk.folder.iterdir()} == {"config.toml"}
     closing = {row.path for row in desk.requests("POST", "DELETE") if row.method == "DELETE"}
@@ -113,13 +116,19 @@ def test_it_closes_beside_a_daemon_that_runs_and_leaves_it_running(
     daemon = desk.start()
     until(lambda: bool(desk.told("trade_stream_listening")), "the daemon hears its orders")
     assert locked_by(desk.state_dir) == str(daemon.pid)
-    assert panic(desk, capsys, 0).splitlines()[-1] == FLAT
+    lines = panic(desk, capsys, 0).splitlines()
+    assert lines[2] == f"desk in {desk.state_dir}: stands down"
+    assert lines[-2] == FLAT
+    assert "rltraderctl accept-broker" in lines[-1]
     assert flat(desk)
     assert daemon.returncode is None
+    assert not (desk.state_dir / MARKER).exists()
     daemon.terminate()
     assert daemon.wait(60) == 0
-    assert desk.books().state.risk.halt is not None  # it met what was not its own
-    assert not desk.books().state.book.positions
+    state = desk.books().state
+    assert state.risk.halt is not None
+    assert (state.risk.halt.reason, state.broker.stood_down) == ("panic", True)
+    assert not state.book.positions
 
 
 def test_a_corrupt_journal_is_in_nobodys_way(desk: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +138,7 @@ def test_a_corrupt_journal_is_in_nobodys_way(desk: Stage, capsys: pytest.Capture
     panic(desk, capsys, 0)
     assert flat(desk)
     assert (desk.state_dir / FILE).read_bytes() == before
-    assert [file.name for file in desk.state_dir.iterdir()] == [FILE]
+    assert {file.name for file in desk.state_dir.iterdir()} == {FILE, MARKER}
 
 
 def test_a_service_in_trouble_is_asked_again(desk: Stage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -370,6 +370,19 @@ class FlattenRequested(Event, frozen=True, tag=True):
     who: str
 
 
+class AcceptBrokerRequested(Event, frozen=True, tag=True):
+    """The book shall take over what the broker's next report says: positions, cash, no order of ours. Halts."""
+
+    reason: str
+    who: str
+
+
+class PanicNoticed(Event, frozen=True, tag=True):
+    """Somebody ran the panic, which flattens the account without this journal: stand down, halted."""
+
+    detail: str
+
+
 class StopRequested(Event, frozen=True, tag=True):
     """The daemon shall end cleanly: no new risk, working entries are cancelled, positions kept or left."""
 
@@ -482,6 +495,8 @@ AnyEvent = (
     | ResumeRequested
     | PauseRequested
     | FlattenRequested
+    | AcceptBrokerRequested
+    | PanicNoticed
     | StopRequested
     | ClockReset
     | ReloadRequested

@@ -15,14 +15,14 @@ from daemon.core.contracts import price_step
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import Contract, Quote
 from daemon.core.guards import alarm, cancel, put_order
-from daemon.core.hanging import held_up, in_the_way, note_held_up, reprice_ns, tend_exits, worked_ns
+from daemon.core.hanging import held_up, in_the_way, reprice_ns, tend_exits, worked_ns
 from daemon.core.limits import Sizing
 from daemon.core.marks import guarded, leaps, marked
 from daemon.core.option_market import parse_occ
 from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.risk import Denial, ask_gates
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent, RiskView
-from daemon.core.sellable import sellable
+from daemon.core.sellable import sellable, tell_closing
 from daemon.core.state import BROKER_MODES, ZERO, Draft
 
 ENTRY = "entry"
@@ -141,7 +141,7 @@ def may_enter_auction(draft: Draft) -> bool:
 
 def _broker_hears(draft: Draft) -> bool:
     broker = draft.broker
-    if draft.session.ended or broker.wrong:
+    if draft.session.ended or broker.wrong or broker.stood_down:
         return False
     unheard = broker.reported_ns < broker.started_ns and draft.identity.mode in BROKER_MODES
     return not unheard or draft.now_ns - broker.started_ns >= HEAR_FIRST_NS
@@ -254,9 +254,9 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return
     if order is not None and order.status == REJECTED and worked_ns(draft, order) < reprice_ns(draft):
         return  # not sent again at once: the next look is a re-price interval later
-    quantity = sellable(draft, work.symbol, side, surplus, sum(order.remaining for order in hanging))
+    leave = sellable(draft, work.symbol, side, surplus, hanging)
+    quantity = leave.quantity
     if quantity <= 0:
-        note_held_up(draft, work.symbol, surplus, hanging)
         return
     quote = fresh(draft, draft.quotes.get(work.symbol)) if side < 0 else None  # what is owed is bought at the market
     if quote is not None and quote.bid <= 0:
@@ -266,7 +266,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     if _quote_may_come(draft, work, quote):
         return
     limit = _exit_limit(quote, work.attempt + 1, draft)
-    intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit)
+    intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit, closing=leave.closing)
     if ask_gates(replace(risk_view(draft), orders=in_the_way(draft)), intent).denials:
         return
     submit(draft, work, intent, rules.exit_reprice_s)
@@ -337,8 +337,11 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
         submitted_ns=draft.now_ns,
         valid_until_ns=draft.now_ns + valid_s * SECOND_NS,
         auction=intent.auction,
+        closing=intent.closing,
     )
     put_order(draft, order)
+    if intent.closing:
+        tell_closing(draft, intent.symbol, intent.quantity)
     if intent.contract is not None:
         draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
     sent = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
@@ -347,15 +350,19 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
     recent = tuple(t for t in risk.order_times if draft.now_ns - t < MINUTE_NS)
     draft.risk = replace(risk, order_times=(*recent, draft.now_ns), orders_today=risk.orders_today + 1)
     draft.stats = replace(draft.stats, orders=draft.stats.orders + 1)
-    draft.effects.append(
-        SubmitOrder(
-            client_order_id=name,
-            symbol=intent.symbol,
-            side=intent.side,
-            quantity=intent.quantity,
-            limit_price=intent.limit_price,
-            intent=intent_of(draft, intent.side, work.purpose),
-            valid_until_ns=order.valid_until_ns,
-            auction=order.auction,
-        )
+    draft.effects.append(submission_of(draft, order))
+
+
+def submission_of(draft: Draft, order: Order) -> SubmitOrder:
+    """What asks the shell to send the order, the first time or again."""
+    return SubmitOrder(
+        client_order_id=order.client_order_id,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        limit_price=order.limit_price,
+        intent=intent_of(draft, order.side, order.purpose),
+        valid_until_ns=order.valid_until_ns,
+        auction=order.auction,
+        closing=order.closing,
     )

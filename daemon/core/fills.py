@@ -16,10 +16,10 @@ from daemon.core.events import BrokerOrder, OrderFilled
 from daemon.core.excess import reduce_excess
 from daemon.core.execution import contract_of, held
 from daemon.core.guards import alarm, first_time, halt, look_up, note_fate, put_order, revalue, trade_closed
+from daemon.core.heard import note_filled
 from daemon.core.marks import mark_book
 from daemon.core.orders import Order, advance, name_prefix
 from daemon.core.records import FillRow
-from daemon.core.sellable import note_filled
 from daemon.core.state import ZERO, Book, Draft
 
 COST_GRID = Decimal("0.0001")  # of a share's total cost; an option's is whole cents

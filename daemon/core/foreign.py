@@ -15,8 +15,9 @@ from daemon.core.events import BrokerOrder
 from daemon.core.execution import contract_of, held
 from daemon.core.fills import is_ours, set_totals, total_cost, without_gain
 from daemon.core.guards import alarm, first_time, halt, put_order
+from daemon.core.heard import note_touched
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
-from daemon.core.state import Draft
+from daemon.core.state import BROKER_MODES, ZERO, Draft
 
 FOREIGN = "foreign"  # an order's purpose
 ENDED = frozenset(("filled", "canceled", "expired", "rejected", "replaced", "done_for_day"))
@@ -25,16 +26,19 @@ GRID = Decimal("0.0001")  # of a share of a cost
 
 def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
     """What an order that the desk did not send means; `known` is it as it was adopted before."""
-    if known is None and found.client_order_id not in draft.broker.foreign:
+    rule, ignored = draft.trading.broker.foreign_orders, found.client_order_id in draft.broker.foreign
+    if known is None and not ignored:
         if found.submitted_ns < draft.broker.began_ns and found.status in ENDED:
             return  # from before this journal
         if is_ours(draft, found.client_order_id):
-            if found.status in ENDED:
-                return  # of an earlier session, closed and forgotten
-            _refuse(draft, found, "bears this desk's name, and its journal does not know it")
+            if found.status not in ENDED:  # one of an earlier session is closed and forgotten
+                _hear(draft, found)
+                _refuse(draft, found, "bears this desk's name, and its journal does not know it")
             return
-    rule = draft.trading.broker.foreign_orders
-    if found.client_order_id in draft.broker.foreign:  # what was ignored once is counted beside to its end
+    touches = _touches(draft, found, new=known is None and not ignored)
+    if touches:
+        _hear(draft, found)
+    if ignored or (known is None and _is_fraction(draft, found)):  # what was ignored once is so to its end
         _ignore(draft, found)
     elif known is not None or rule == "adopt":
         _adopt(draft, found, known)
@@ -42,6 +46,53 @@ def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> N
         _ignore(draft, found)
     else:
         _refuse(draft, found, "was not sent by this desk")
+        return
+    if touches and not _is_fraction(draft, found):
+        _refuse(draft, found, "touches what this desk holds or works on")
+
+
+def _touches(draft: Draft, found: BrokerOrder, *, new: bool) -> bool:
+    """True for an order in what the desk held or worked on when it heard of it first."""
+    mark = f"{found.client_order_id} touches"
+    if new and _concerns(draft, found.symbol):
+        first_time(draft, mark)
+    return mark in draft.broker.seen
+
+
+def _concerns(draft: Draft, symbol: str) -> bool:
+    at_work = any(order.symbol == symbol and order.purpose != FOREIGN for order in draft.orders.values())
+    return bool(held(draft, symbol)) or at_work or any(work.symbol == symbol for work in draft.works.values())
+
+
+def _hear(draft: Draft, found: BrokerOrder) -> None:
+    """Let what is held of the symbol be unknown until the next report, once for each news of the order."""
+    if first_time(draft, f"{found.client_order_id} {found.status} {found.filled}"):
+        note_touched(draft, found.symbol, f"somebody else's order {found.client_order_id} ({_told(found)})")
+
+
+def _is_fraction(draft: Draft, found: BrokerOrder) -> bool:
+    """True for less than one share, such as a reinvested dividend buys: it lies beside what any desk holds."""
+    if contract_of(draft, found.symbol) is not None:
+        return False
+    wanted = found.quantity or (found.filled if found.status in ENDED else ZERO)  # ordered in USD: no quantity
+    return 0 < wanted < 1
+
+
+def on_cancel_by_others(draft: Draft, order: Order) -> None:
+    """Halt when somebody else, or the broker, cancelled an order of the desk's that it wanted to go on working.
+
+    What the close or the end of an auction cancels was over.
+    """
+    session = draft.session.session
+    if draft.identity.mode not in BROKER_MODES or order.purpose == FOREIGN or order.cancel_asked_ns:
+        return
+    if session is None or draft.session.ended:
+        return
+    if draft.now_ns >= (session.open_ns if order.auction else session.close_ns):
+        return
+    note_touched(draft, order.symbol, f"somebody else cancelled {order.client_order_id}")
+    draft.risk = replace(draft.risk, reconciled=False)
+    halt(draft, "foreign_order", f"order {order.client_order_id} was cancelled, and not by this desk")
 
 
 def _refuse(draft: Draft, found: BrokerOrder, why: str) -> None:

@@ -15,15 +15,15 @@ from daemon.core.book import session_loss
 from daemon.core.desk_gates import LOSSES, reject_rate
 from daemon.core.effects import CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Quote
+from daemon.core.heard import note_moved
 from daemon.core.marks import mark_book
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order, Work, advance
 from daemon.core.records import OrderRow
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
-from daemon.core.sellable import note_moved
 from daemon.core.state import SEEN_MAX, Draft, Halt, Pause, Position
 
-URGENCY = {"daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2}  # of the halts that also leave every position
-LEAVING = frozenset(URGENCY)
+LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
+URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
 TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
 _AWAITED = frozenset((SUBMITTED, UNKNOWN, CANCELING))
 UNRECONCILED_NS = 5 * MINUTE_NS  # so long the comparison may take to agree before the operator is told
@@ -304,7 +304,8 @@ def check_blind(draft: Draft) -> None:
         lost.append("bars")
     if draft.now_ns - max(quoted_ns, since_ns) >= patience_ns:
         lost.append("quotes")
-    if draft.broker.account and draft.now_ns - max(draft.broker.agreed_ns, since_ns) >= patience_ns:
+    agreed_ns = max(draft.broker.agreed_ns, draft.broker.sighted_ns)  # what is held is known, whatever the cash is
+    if draft.broker.account and draft.now_ns - max(agreed_ns, since_ns) >= patience_ns:
         lost.append("reconciliation")
     if not lost:
         return

@@ -6,6 +6,8 @@ Every order that hangs is reported once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from daemon.core.guards import CANCEL_AGAIN_NS, alarm, cancel
 from daemon.core.orders import Order
 from daemon.core.risk_view import SECOND_NS
@@ -70,7 +72,7 @@ def held_up(draft: Draft, symbol: str, side: int) -> bool:
     return any(not hangs(draft, order) for order in against)
 
 
-def note_held_up(draft: Draft, symbol: str, surplus: int, hanging: list[Order]) -> None:
+def note_held_up(draft: Draft, symbol: str, surplus: int, hanging: Sequence[Order]) -> None:
     """Report that nothing is free to be sold, unless the orders that hang were reported for it."""
     if not hanging:
         why = f"{symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"

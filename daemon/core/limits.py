@@ -103,6 +103,7 @@ class Broker:
     foreign_orders: Literal["halt", "ignore", "adopt"] = "halt"  # orders and positions that are not the desk's own
     exercised_shares: Literal["close", "hold"] = "close"  # shares that an exercise or assignment left
     cash_tolerance_usd: Usd = Decimal("1.00")  # an unexplained difference of cash up to this is booked as a fee
+    cash_halt_min: Annotated[int, Ge(1)] = 30  # one beyond it that stands so long in a session halts
     on_blind: Literal["flatten", "hold", "alarm"] = "flatten"  # bars, quotes or reconciliation lost with a position
     blind_min: Annotated[int, Ge(1)] = 5  # after this many minutes
     look_up_s: Annotated[int, Ge(1)] = 5  # an order without news is looked up after this, and again

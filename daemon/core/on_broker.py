@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from daemon.core.book import book_expiry
-from daemon.core.effects import AskBroker, SubmitOrder
+from daemon.core.effects import AskBroker
 from daemon.core.events import (
     BrokerLost,
     BrokerOrder,
@@ -26,12 +26,13 @@ from daemon.core.events import (
     OrderUnknown,
     TradeCorrected,
 )
-from daemon.core.execution import held, intent_of, may_enter_auction, may_send
+from daemon.core.execution import held, intent_of, may_enter_auction, may_send, submission_of
 from daemon.core.fills import book_totals, record_execution, set_totals, stranger, transfer, was_refused
-from daemon.core.foreign import ENDED, on_foreign_order
+from daemon.core.foreign import ENDED, on_cancel_by_others, on_foreign_order
 from daemon.core.guards import alarm, first_time, halt, look_up, note_fate, put_order, revalue, trade_closed
-from daemon.core.orders import BROKER_STATUS, Order, advance
+from daemon.core.orders import BROKER_STATUS, CANCELED, Order, advance
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
+from daemon.core.sellable import confirmed, sellable
 from daemon.core.state import ZERO, Draft
 
 OrderNews = OrderAccepted | OrderRejected | OrderCanceled | OrderExpired | OrderUnknown | CancelRejected
@@ -58,6 +59,8 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
     if moved is order:
         return
     put_order(draft, moved)
+    if moved.status == CANCELED:
+        on_cancel_by_others(draft, order)
     if isinstance(event, OrderRejected):
         alarm(draft, "order_rejected", f"{event.client_order_id}: {event.reason}")
         if order.side * held(draft, order.symbol) < 0:  # a refused exit: perhaps the broker holds something else
@@ -80,6 +83,9 @@ def absorb(draft: Draft, found: BrokerOrder) -> None:
     if order is None or order.purpose == "foreign":
         on_foreign_order(draft, found, order)
         return
+    if order.closing and found.quantity != order.quantity:  # the broker's own call counts itself what is there
+        order = replace(order, quantity=int(found.quantity))
+        put_order(draft, order)
     if not _matches(draft, order, found):
         _mismatch(draft, order, found)
         return
@@ -116,7 +122,8 @@ def _matches(draft: Draft, order: Order, found: BrokerOrder) -> bool:
     """Symbol, side, quantity, intent (none is sent for a daily desk's shares) and time agree: it is what was sent."""
     return (
         (found.symbol, found.side) == (order.symbol, order.side)
-        and found.filled <= found.quantity == order.quantity
+        and found.filled <= found.quantity
+        and (found.quantity == order.quantity or order.closing)  # a fraction goes with it
         and (draft.daily is not None or found.intent in ("", intent_of(draft, order.side, order.purpose)))
         and found.submitted_ns >= order.submitted_ns - SENT_EARLY_NS
     )
@@ -137,6 +144,8 @@ def _follow(draft: Draft, found: BrokerOrder) -> None:
     if moved is order:
         return
     put_order(draft, moved)
+    if word == "canceled":
+        on_cancel_by_others(draft, order)
     if word == "rejected":
         alarm(draft, "order_rejected", f"{found.client_order_id}: found rejected")
     note_fate(draft, order)
@@ -168,25 +177,14 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
         put_order(draft, advance(order, "expired"))  # an order that never arrived can arrive no more
         return
     needed = _needed(draft, order)
-    if order.purpose == "exit" and needed is not None and needed < order.quantity:
+    if order.purpose == "exit" and needed is not None and _gives_way(draft, order, needed):
         put_order(draft, advance(order, "expired"))
         return
     if needed is None or needed < order.quantity or not _allowed(draft, order):
         put_order(draft, replace(order, missing_ns=draft.now_ns, looked_up_ns=draft.now_ns))
         return
     put_order(draft, replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns, missing_ns=0))
-    draft.effects.append(
-        SubmitOrder(
-            client_order_id=order.client_order_id,
-            symbol=order.symbol,
-            side=order.side,
-            quantity=order.quantity,
-            limit_price=order.limit_price,
-            intent=intent_of(draft, order.side, order.purpose),
-            valid_until_ns=order.valid_until_ns,
-            auction=order.auction,
-        )
-    )
+    draft.effects.append(submission_of(draft, order))
 
 
 def _needed(draft: Draft, order: Order) -> int | None:
@@ -198,14 +196,26 @@ def _needed(draft: Draft, order: Order) -> int | None:
     return work.goal - holding if work.purpose == "entry" else abs(holding) - work.goal
 
 
+def _gives_way(draft: Draft, order: Order, needed: int) -> bool:
+    """True for an exit that is given up for another one: less is needed or there, or it must be the broker's own call.
+
+    That call has no name of ours: what it did shows in the positions.
+    """
+    if needed < order.quantity or order.closing:
+        return True
+    leave = sellable(draft, order.symbol, order.side, needed + order.remaining)
+    return leave.closing or (not leave.waits and leave.quantity < order.quantity)
+
+
 def _allowed(draft: Draft, order: Order) -> bool:
-    """True when an order that the broker does not know may be sent again: an exit always, an entry within its time.
+    """True when an order that the broker does not know may be sent again: an exit as soon as the broker's word is
+    newer than what others did, an entry within its time.
 
     After a start or a loss of news such an order is what keeps the desk unreconciled: enough is a report since then in
     which all else agreed. It is the same order under the same name, so it cannot be there twice.
     """
     if order.purpose == "exit":
-        return True
+        return confirmed(draft, order.symbol)
     risk, broker = draft.risk, draft.broker
     agrees = risk.reconciled or (broker.suspicion is None and broker.agreed_ns > max(broker.started_ns, broker.lost_ns))
     allowed = agrees and risk.halt is None and risk.pause is None and not risk.stopping

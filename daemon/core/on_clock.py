@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset
 from daemon.core.guards import alarm
+from daemon.core.heard import lead_back
 from daemon.core.orders import Work
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.state import Draft, Pause
@@ -40,6 +41,7 @@ def on_clock_reset(draft: Draft, event: ClockReset) -> None:
     draft.broker = _past(
         replace(draft.broker, suspicion=None if suspicion is None else _past(suspicion, now_ns)), now_ns
     )
+    lead_back(draft)
     _lead_back_session(draft)
     draft.effects.append(AskBroker("the desk's time was led back"))
 

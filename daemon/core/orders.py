@@ -125,6 +125,7 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     missing_ns: int = 0  # when the broker last said that it knows no such order; 0 once it was sent again
     auction: bool = False  # sent into the opening auction
     cancel_since_ns: int = 0  # when its cancel was first asked for
+    closing: bool = False  # sent by the broker's own call to close a position, which gives it a name of its own
 
     @property
     def working(self) -> bool:

@@ -11,21 +11,23 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import CENT, OPTION_MULTIPLIER, begin_session
+from daemon.core.book import begin_session
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
-from daemon.core.execution import contract_of, held
+from daemon.core.execution import held
 from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
-from daemon.core.foreign import can_hold, hold_beside, keep_own, met_at_begin
+from daemon.core.foreign import can_hold, met_at_begin
 from daemon.core.guards import alarm, cancel_entries, case_over, first_time, halt, look_up, revalue
+from daemon.core.heard import take_available
 from daemon.core.ledger import AMENDED, arrives, book_activity, settle_without_ledger
 from daemon.core.marks import mark_book
 from daemon.core.on_broker import absorb
+from daemon.core.option_market import parse_occ
 from daemon.core.orders import SUBMITTED, UNKNOWN
-from daemon.core.risk_view import SECOND_NS
-from daemon.core.sellable import take_available
+from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.splits import note_positions, only_splits_differ
-from daemon.core.state import ZERO, Draft, Position, Suspicion
+from daemon.core.state import ZERO, Draft, Suspicion
+from daemon.core.takeover import accept, accepts, take_over, whole_shares
 
 SETTLE_NS = 10 * SECOND_NS
 CLOSED = frozenset(
@@ -60,12 +62,14 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     if not _account_is_right(draft, event):
         return
     positions = event.positions
-    if draft.daily is not None:
-        event = replace(event, positions=_whole_shares(positions))
+    event = replace(event, positions=whole_shares(positions))
     draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if not draft.broker.began_ns and not _begin(draft, event):
         return
+    accepted = accepts(draft, event)
     _take_over_lines(draft, event)
+    if accepted:
+        accept(draft, event)
     _ask_for_the_missing(draft, event)
     take_available(draft, event)
     if draft.daily is not None:
@@ -88,18 +92,12 @@ def _note_status(draft: Draft, blocked: str) -> None:
         case_over(draft, "account_blocked")
 
 
-def _whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition, ...]:
-    """The positions in whole shares: a fraction, of a reinvested dividend or a split, lies beside the desk's own."""
-    whole = (replace(position, quantity=Decimal(int(position.quantity))) for position in positions)
-    return tuple(position for position in whole if position.quantity)
-
-
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     """Orders first, then their executions, then the ledger's other lines, each line once."""
-    heard = draft.broker
+    heard = draft.broker  # what the orders tell now was read before positions and cash: these know it
     for order in (*event.ended_orders, *event.open_orders):
         absorb(draft, order)
-    draft.broker = replace(draft.broker, moved=heard.moved, filled=heard.filled)  # read before positions and cash
+    draft.broker = replace(draft.broker, moved=heard.moved, filled=heard.filled, touched=heard.touched)
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
@@ -134,8 +132,8 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         if line.status != "pending":
             _mark_seen(draft, line)
     foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
-    rule = draft.trading.broker.foreign_orders
-    if rule == "halt" and (event.positions or foreign):
+    rule, accepted = draft.trading.broker.foreign_orders, accepts(draft, event)
+    if rule == "halt" and not accepted and (event.positions or foreign):
         found = [p.symbol for p in event.positions] + [order.client_order_id for order in foreign]
         detail = f"the account is not empty and this journal is new: {', '.join(found)}"
         draft.risk = replace(draft.risk, reconciled=False)
@@ -144,7 +142,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
     draft.broker = replace(draft.broker, began_ns=event.asked_ns)
     _adopt_cash(draft, event.cash)
     for position in event.positions:
-        _take_over(draft, position.symbol, position)
+        take_over(draft, position.symbol, position, "adopt" if accepted else rule)
     for order in foreign:
         met_at_begin(draft, order)
     book = mark_book(draft, draft.book)
@@ -170,6 +168,7 @@ def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
 
 def _compare(draft: Draft, event: BrokerReported) -> None:
     """Judge by what the desk knew when the report was asked for: one that a fill overtook says nothing about it."""
+    _tell_shorts(draft, event)
     found = tuple(_all_differences(draft, event))
     if found and draft.broker.filled:  # fills that came after it was asked for
         draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
@@ -179,26 +178,74 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
         draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
         draft.risk = replace(draft.risk, reconciled=False)
         return
-    if found and suspicion is not None and suspicion.differences == found:
-        if event.asked_ns - suspicion.since_ns < SETTLE_NS:
-            return
+    stood = suspicion is not None and suspicion.differences == found
+    if found and suspicion is not None and stood and event.asked_ns - suspicion.since_ns >= SETTLE_NS:
         _judge(draft, event, found)
         found = tuple(_all_differences(draft, event))
+        _sight(draft, event)
         if found:
             draft.risk = replace(draft.risk, reconciled=False)
-            halt(draft, "reconciliation", "; ".join(found))
+            _let_stand(draft, event, found)
             return
-    if found:
-        draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
-        draft.risk = replace(draft.risk, reconciled=False)
-        if suspicion is None:  # one that changes waits for the next minute's report: no loop
-            draft.effects.append(AskBroker("; ".join(found)))
+    _sight(draft, event)
+    if not found:
+        _agree(draft)
         return
-    settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
+    draft.risk = replace(draft.risk, reconciled=False)
+    if not stood:
+        draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
+    if suspicion is None:  # one that changes waits for the next minute's report: no loop
+        draft.effects.append(AskBroker("; ".join(found)))
+
+
+def _agree(draft: Draft) -> None:
+    """Book and broker say the same. A halt for cash alone ends with its cause, and no other halt does."""
     draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
+    settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
     if settled or draft.risk.reconciled:
         draft.risk = replace(draft.risk, reconciled=True)
-        case_over(draft, "unreconciled", "broker_lost")
+        case_over(draft, "unreconciled", "broker_lost", "cash_unexplained")
+    halted = draft.risk.halt
+    if halted is not None and halted.reason == "cash_difference":
+        draft.risk = replace(draft.risk, halt=None)
+        alarm(draft, "cash_explained", f"book and broker agree again; halted before: {halted.detail}")
+
+
+def _sight(draft: Draft, event: BrokerReported) -> None:
+    """Note when what is held agreed last, and since when the cash differs by more than a fee."""
+    broker, cash = draft.broker, abs(event.cash - draft.book.cash)
+    beyond = cash > draft.trading.broker.cash_tolerance_usd
+    since_ns = (broker.cash_since_ns or event.asked_ns) if beyond else 0
+    sighted_ns = broker.sighted_ns if _positions(draft, event.positions) else draft.now_ns
+    draft.broker = replace(broker, cash_since_ns=since_ns, sighted_ns=sighted_ns)
+
+
+def _let_stand(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
+    """Wait for cash alone: its line may come minutes late, or in the night. In a session not for ever."""
+    session, since_ns = draft.session.session, draft.broker.cash_since_ns
+    if len(found) > 1 or not since_ns or _positions(draft, event.positions):
+        halt(draft, "reconciliation", "; ".join(found))
+        return
+    alarm(draft, "cash_unexplained", found[0], once=True)
+    if session is None or draft.session.ended or not session.open_ns <= draft.now_ns < session.close_ns:
+        return
+    patience_ns = draft.trading.broker.cash_halt_min * MINUTE_NS
+    if draft.now_ns - max(since_ns, session.open_ns) >= patience_ns:
+        halt(draft, "cash_difference", f"{found[0]}, for {patience_ns // MINUTE_NS} minutes of the session")
+
+
+def _tell_shorts(draft: Draft, event: BrokerReported) -> None:
+    """Halt at once for less than nothing that the book does not know of: more was sold than there was.
+
+    Shares that a held option may have delivered are judged with all else.
+    """
+    roots = {contract.root for symbol in draft.book.positions if (contract := parse_occ(symbol)) is not None}
+    for position in event.positions:
+        symbol = position.symbol
+        expected = held(draft, symbol) + draft.broker.foreign_held.get(symbol, 0)
+        if position.quantity < min(expected, 0) and can_hold(draft, symbol) and symbol not in roots:
+            draft.risk = replace(draft.risk, reconciled=False)
+            halt(draft, "short_position", f"{symbol}: broker {position.quantity}, book {expected}")
 
 
 def _all_differences(draft: Draft, event: BrokerReported) -> list[str]:
@@ -210,10 +257,14 @@ def _all_differences(draft: Draft, event: BrokerReported) -> list[str]:
 
 
 def _cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosition, ...]) -> list[str]:
+    book = draft.book
+    found = [f"cash: broker {cash} USD, book {book.cash} USD"] if cash != book.cash else []
+    return found + _positions(draft, positions)
+
+
+def _positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> list[str]:
     found: list[str] = []
     book, beside = draft.book, draft.broker.foreign_held
-    if cash != book.cash:
-        found.append(f"cash: broker {cash} USD, book {book.cash} USD")
     theirs = {p.symbol: p.quantity for p in positions}
     ours = {symbol: Decimal(p.quantity) for symbol, p in book.positions.items()}
     for symbol in sorted(theirs.keys() | ours.keys() | beside.keys()):
@@ -253,7 +304,7 @@ def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
     ]
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
-        taken = [symbol for symbol in differing if _take_over(draft, symbol, theirs.get(symbol))]
+        taken = [symbol for symbol in differing if take_over(draft, symbol, theirs.get(symbol), rule)]
         if taken:
             alarm(draft, "position_changed", f"{rule}: {'; '.join(found)}")
             draft.book = replace(draft.book, cash=event.cash)
@@ -267,36 +318,3 @@ def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
     elif cash and rule == "adopt" and not differing:
         alarm(draft, "position_changed", f"adopt: {'; '.join(found)}")
         transfer(draft, cash)
-
-
-def _take_over(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
-    """Let book (`adopt`) or what is held beside it (`ignore`) hold what the broker holds of one symbol.
-
-    False for what the desk cannot hold, a fraction or another underlying's shares: it stays a difference.
-    """
-    quantity = int(position.quantity) if position is not None else 0
-    if position is not None and position.quantity != quantity:
-        return False
-    if position is not None and draft.trading.broker.foreign_orders == "adopt" and not can_hold(draft, symbol):
-        return False
-    if draft.trading.broker.foreign_orders == "ignore":
-        own = held(draft, symbol)
-        left = min(own, max(quantity, 0)) if own > 0 else max(own, min(quantity, 0))
-        hold_beside(draft, symbol, quantity - left - draft.broker.foreign_held.get(symbol, 0))
-        if left != own:
-            keep_own(draft, symbol, left)
-        return True
-    hold_beside(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # the desk's own from now on
-    if position is None:
-        draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
-        return True
-    contract, known = contract_of(draft, symbol), draft.book.positions.get(symbol)
-    right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
-    multiplier = OPTION_MULTIPLIER if contract is not None else 1
-    opened_ns = known.opened_ns if known is not None else draft.now_ns
-    cost = (position.average_price * quantity).quantize(CENT)
-    taken = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
-    draft.book = replace(draft.book, positions={**draft.book.positions, symbol: taken})
-    if contract is not None:
-        draft.contracts = {**draft.contracts, symbol: contract}
-    return True

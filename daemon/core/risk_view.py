@@ -33,6 +33,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     logits: tuple[float, ...] = ()
     legs: tuple[Leg, ...] = ()  # of a basket, whose symbol, side and quantity say nothing
     auction: bool = False  # into the opening auction
+    closing: bool = False  # by the broker's own call
 
     @property
     def notional(self) -> Decimal | None:

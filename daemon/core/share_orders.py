@@ -35,7 +35,7 @@ from daemon.core.execution import (
     submit,
 )
 from daemon.core.guards import alarm, cancel, note_given_up
-from daemon.core.hanging import hangs, held_up, in_the_way, note_held_up, reprice_ns, tend_exits, worked_ns
+from daemon.core.hanging import hangs, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
 from daemon.core.marks import leaps
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.risk import SHARE_GATES, ask_gates
@@ -137,11 +137,10 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
 def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
     """Send one attempt of a sale; False where nothing is free to be sold, or a gate denies it."""
     hanging = [o for o in draft.orders.values() if (o.symbol, o.side) == (work.symbol, -1) and hangs(draft, o)]
-    quantity = sellable(draft, work.symbol, -1, surplus, sum(order.remaining for order in hanging))
-    if quantity <= 0:
-        note_held_up(draft, work.symbol, surplus, hanging)
-        return False
-    intent = Intent(EXIT, None, work.symbol, -1, quantity, limit, auction=auction)
+    quantity, closing, waits = sellable(draft, work.symbol, -1, surplus, hanging)
+    if quantity <= 0 or (closing and work.reason == POLICY):  # what leaves by a rule alone leaves unconfirmed
+        return waits
+    intent = Intent(EXIT, None, work.symbol, -1, quantity, limit, auction=auction, closing=closing)
     if _denied(draft, intent, in_the_way(draft)):
         return False
     submit(draft, work, intent, _auction_valid_s(draft) if auction else draft.trading.basket.reprice_s)

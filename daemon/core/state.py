@@ -153,6 +153,12 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     available: dict[str, int] = {}  # what the broker would let us sell, where nothing moved since that report
     moved: dict[str, int] = {}  # symbols whose orders changed since that report was asked for, and when they last did
     filled: dict[str, int] = {}  # the same of booked fills
+    touched: dict[str, int] = {}  # the same of symbols in which somebody else traded
+    doubtful: tuple[str, ...] = ()  # symbols of which that report had another quantity than the book
+    sighted_ns: int = 0  # when positions and orders last agreed, whatever the cash was
+    cash_since_ns: int = 0  # since when the cash differs by more than a fee, 0 where it does not
+    accept_ns: int = 0  # when a person accepted what the next report says, 0 where nobody did
+    stood_down: bool = False  # a panic was run: nothing is sent until the broker's word was accepted
     foreign: dict[str, Order] = {}  # orders of others that are ignored, with what they filled
     foreign_held: dict[str, int] = {}  # what is held beside the desk's own
     settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before the ledger told: (symbol, shares)

@@ -17,7 +17,7 @@ from daemon.core.book import begin_session
 from daemon.core.effects import AnyEffect
 from daemon.core.execution import drive
 from daemon.core.fills import on_order_filled
-from daemon.core.guards import alarm, chase, check_blind, end_trading, halt, wording
+from daemon.core.guards import alarm, cancel, chase, check_blind, end_trading, halt, wording
 from daemon.core.limits import Trading
 from daemon.core.on_broker import (
     HAPPENED,
@@ -58,9 +58,11 @@ from daemon.core.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.records import Row
 from daemon.core.share_orders import drive_shares
 from daemon.core.state import Draft, Identity, Model, Pause, State, as_daily
+from daemon.core.takeover import on_accept_broker
 from strategies.contract import DailyStrategy, Strategy
 
 Handler = Callable[[Draft, Any], None]
+ACCEPT = "rltraderctl accept-broker --reason TEXT"
 _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
 _QUIET = _STARTUP | {ev.BarClosed, ev.ShadowAnswered, ev.ShadowFailed}
@@ -157,6 +159,9 @@ def _on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     if not event.reason.strip():
         alarm(draft, "resume_refused", "a resume must state its reason")
         return
+    if draft.broker.stood_down and not draft.broker.accept_ns:
+        alarm(draft, "resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
+        return
     if draft.risk.halt is not None:
         draft.book = begin_session(replace(draft.book, peak=draft.book.equity))
     draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), consecutive_losses=0)
@@ -171,6 +176,16 @@ def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
     halt(draft, "flatten", f"{event.reason} (by {event.who})")
     for symbol in risked_symbols(draft):
         exit_by_rule(draft, symbol, "operator")
+
+
+def _on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
+    """Send nothing more, exits neither: the account is being flattened by other hands, and the book is old."""
+    halt(draft, "panic", event.detail)
+    draft.works = {}
+    for name, order in draft.orders.items():
+        if order.purpose != "foreign":
+            cancel(draft, name)
+    draft.broker = replace(draft.broker, stood_down=True)
 
 
 def _on_stop(draft: Draft, event: ev.StopRequested) -> None:
@@ -221,6 +236,8 @@ HANDLERS: dict[type[ev.Event], Handler] = {
     ev.ResumeRequested: _on_resume,
     ev.PauseRequested: _on_pause,
     ev.FlattenRequested: _on_flatten,
+    ev.AcceptBrokerRequested: on_accept_broker,
+    ev.PanicNoticed: _on_panic,
     ev.StopRequested: _on_stop,
     ev.ClockReset: on_clock_reset,
     ev.TroubleNoticed: _on_trouble,

@@ -20,6 +20,8 @@ COMMANDS = (
     "ResumeRequested",
     "PauseRequested",
     "FlattenRequested",
+    "AcceptBrokerRequested",
+    "PanicNoticed",
     "StopRequested",
     "ReloadRequested",
     "StatusRequested",

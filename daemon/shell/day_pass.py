@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from daemon.core.events import (
+    AcceptBrokerRequested,
     BarClosed,
     BarRejected,
     BrokerReported,
@@ -24,6 +25,7 @@ from daemon.core.events import (
     ModelVerified,
     OrderFilled,
     OrderFound,
+    PanicNoticed,
     PauseRequested,
     PolicyAnswered,
     ReloadRequested,
@@ -119,7 +121,11 @@ class _Pass:
                 self.moved_id = entry.id
                 self.halts.append(Told(now, event.reason, event.detail, event.who))
                 self.commands.append(Told(now, "halt", f"{event.reason}: {event.detail}", event.who))
-            case PauseRequested() | ResumeRequested() | FlattenRequested() | ReloadRequested():
+            case PanicNoticed():
+                self.commands.append(Told(now, "panic", event.detail))
+            case (
+                PauseRequested() | ResumeRequested() | FlattenRequested() | ReloadRequested() | AcceptBrokerRequested()
+            ):
                 self.moved_id = entry.id
                 name = type(event).__name__.removesuffix("Requested").lower()
                 self.commands.append(Told(now, name, event.reason, event.who))

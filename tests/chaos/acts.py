@@ -126,6 +126,12 @@ def hand_buy(run: Run) -> None:
         run.served.by_hand("place", symbol=symbol, qty="1", side="buy")
 
 
+def drip(run: Run) -> None:
+    """The broker buys half a share with a dividend."""
+    with contextlib.suppress(Refused):
+        run.served.by_hand("place", symbol="SPY", qty="0.5", side="buy")
+
+
 def hand_close(run: Run) -> None:
     """A person closes what the desk holds."""
     with contextlib.suppress(Refused):
@@ -154,6 +160,7 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "disk_full": disk_full,
     "fee": fee,
     "split": split,
+    "drip": drip,
     "hand_buy": hand_buy,
     "hand_close": hand_close,
     "hand_cancel": hand_cancel,

@@ -240,6 +240,7 @@ def _account() -> Iterator[Kind]:
     yield Kind("dividend", "ledger line", _fixed(_line("dividend")))
     yield Kind("split of the underlying", "ledger line", _fixed(_line("split")))
     yield Kind("fee", "ledger line", act="fee")
+    yield Kind("dividend reinvested into half a share", "ledger line", act="drip")
     split = frozenset({"reconciliation"})
     yield Kind("split of a held contract", "contract adjusted", act="split", halts=split, alone=True, books=False)
     blocked = _fixed(_line("account_blocked", lasts_s=300))
@@ -254,7 +255,7 @@ def _account() -> Iterator[Kind]:
                 act=f"hand_{act}",
                 when=WORKING if act == "cancel" else HELD,
                 draw=_fixed(HOLD) if act == "cancel" else _fixed(),
-                halts=frozenset() if rule == "adopt" or act == "cancel" else frozenset({"foreign_order"}),
+                halts=frozenset({"foreign_order"}),
                 books=rule != "halt" or act == "cancel",
                 tables=tables,
                 alone=True,

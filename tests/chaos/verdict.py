@@ -37,7 +37,8 @@ def disagreements(books: Books, account: Account) -> list[str]:
     state = books.state
     if Decimal(account.cash) != state.book.cash:
         found.append(f"cash: server {account.cash}, daemon {state.book.cash}")
-    theirs = {symbol: position.qty for symbol, position in account.positions.items()}
+    whole = {symbol: Decimal(int(position.qty)) for symbol, position in account.positions.items()}
+    theirs = {symbol: quantity for symbol, quantity in whole.items() if quantity}  # a fraction lies beside
     held: Counter[str] = Counter(dict(state.broker.foreign_held))
     for symbol, position in state.book.positions.items():
         held[symbol] += position.quantity

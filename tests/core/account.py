@@ -24,6 +24,7 @@ from tests.core.desk import OPEN, SECOND, Desk
 
 NUMBER = "PA3TEST"
 ZERO = Decimal(0)
+ENDED = frozenset(("filled", "canceled", "expired", "rejected", "replaced", "done_for_day"))
 
 
 class Account:
@@ -84,18 +85,23 @@ class Account:
         self.lines.append(line)
         self.cash += line.amount
 
+    def _free(self, symbol: str, held: int) -> Decimal:
+        """What no working order on the other side holds back, as `qty_available`."""
+        side = 1 if held > 0 else -1
+        against = [o for o in self.orders.values() if (o.symbol, o.side) == (symbol, -side) and o.status not in ENDED]
+        return held - side * sum((order.quantity - order.filled for order in against), ZERO)
+
     def report(self, at_ns: int, *, blocked: str = "", account: str = NUMBER) -> BrokerReported:
         """The whole word: everything of the day, as after a start."""
-        ended = {"filled", "canceled", "expired", "rejected", "replaced", "done_for_day"}
         return BrokerReported(
             at_ns,
             at_ns,
             account,
             self.cash,
             blocked,
-            tuple(BrokerPosition(s, Decimal(q), p, Decimal(q)) for s, (q, p) in self.positions.items()),
-            tuple(order for order in self.orders.values() if order.status not in ended),
-            tuple(order for order in self.orders.values() if order.status in ended),
+            tuple(BrokerPosition(s, Decimal(q), p, self._free(s, q)) for s, (q, p) in self.positions.items()),
+            tuple(order for order in self.orders.values() if order.status not in ENDED),
+            tuple(order for order in self.orders.values() if order.status in ENDED),
             tuple(self.fills),
             tuple(self.lines),
         )

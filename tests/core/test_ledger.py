@@ -71,7 +71,7 @@ def test_a_kind_of_line_that_is_not_known_is_told_and_the_comparison_judges_its_
     assert alarms(d.put(account.report(d.at(1)))) == ["unknown_activity"]
     assert d.state.book.cash == Decimal(10000)
     d.put(account.report(d.at(1, 10)))
-    assert (d.halted(), alarms(d.effects)) == ("reconciliation", ["unknown_activity", "reconciliation"])
+    assert (d.state.risk.reconciled, alarms(d.effects)) == (False, ["unknown_activity", "cash_unexplained"])
 
 
 def test_a_line_that_is_pending_is_booked_when_it_is_executed() -> None:

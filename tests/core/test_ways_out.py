@@ -110,8 +110,8 @@ def test_under_adopt_what_could_not_be_held_and_was_closed_by_hand_halts_no_furt
     for name, side in (("ann-1", 1), ("ann-2", -1)):
         account.by_hand(name, symbol, side, 2, d.at(1))
         account.fill(name, 2, "200.00", d.at(1))
-        if symbol == "SPY":  # half of a share
-            account.orders[name] = replace(account.orders[name], quantity=Decimal("0.5"), filled=Decimal("0.5"))
+        if symbol == "SPY":  # two shares and a half
+            account.orders[name] = replace(account.orders[name], quantity=Decimal("2.5"))
         d.put(account.found(name, d.at(1)))
     assert d.halted() == "foreign_order"
     started(d, 2)

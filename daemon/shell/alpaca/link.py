@@ -29,6 +29,7 @@ from daemon.core.events import (
     OrderUnknown,
 )
 from daemon.shell.alpaca import wire
+from daemon.shell.alpaca.closing import Closings
 from daemon.shell.alpaca.report import Reporter
 from daemon.shell.alpaca.rest import NotSent, Refused, RestError
 from daemon.shell.alpaca.trading import TradingOrders, TradingReads
@@ -76,6 +77,7 @@ class BrokerLink:
         open_stream: OpenStream,
         is_ours: Callable[[str], bool],
         patience: Patience | None = None,
+        closings: Closings | None = None,
     ) -> None:
         self._clock = clock
         self._put = put
@@ -85,6 +87,7 @@ class BrokerLink:
         self._reporter = reporter
         self._is_ours = is_ours
         self._patience = patience or Patience()
+        self._closings = closings or Closings()
         self._stream = open_stream(on_update=self._on_update, on_state=self._on_state)
         self._listening = asyncio.Event()
         self._connection = 0  # counts the times that the stream was lost
@@ -130,9 +133,13 @@ class BrokerLink:
         if isinstance(event, OrderMissing) and self._missing.get(event.client_order_id) is event:
             del self._missing[event.client_order_id]
 
-    def follow(self, order_ids: Mapping[str, str]) -> None:
-        """Orders of an earlier run that may be open: client order id -> the broker's id. Before `run`."""
+    def follow(self, order_ids: Mapping[str, str], closings: Mapping[str, str] | None = None) -> None:
+        """Orders of an earlier run that may be open: client order id -> the broker's id. Before `run`.
+
+        `closings` are those that the broker's own call made, open or not.
+        """
         self._order_ids.update(order_ids)
+        self._closings.follow(closings or {})
 
     async def run(self) -> None:
         """Keep the stream and the reports going until cancelled. Raises (in a group) only what is a bug."""
@@ -173,13 +180,18 @@ class BrokerLink:
             self._withdrawn.discard(name)
         if not settled:
             self._put(event)
+        if order.closing:
+            for update in self._closings.end(name):
+                self._on_update(update)
         return event
 
     async def _post(self, order: SubmitOrder) -> Event:
         """What became of one post. One that never left our queue has lapsed, which is no doubt."""
         name = order.client_order_id
+        if order.closing:
+            self._closings.begin(name, order.symbol)
         try:
-            return self._reply(name, await self._orders.submit(order, lambda: name in self._withdrawn))
+            return self._reply(order, await self._orders.submit(order, lambda: name in self._withdrawn))
         except NotSent as kept:
             self._tell("order_not_sent", client_order_id=name, reason=str(kept))
             return OrderExpired(self._clock.now_ns(), name)
@@ -189,8 +201,12 @@ class BrokerLink:
             self._tell("order_unanswered", client_order_id=name, problem=str(error))
             return OrderUnknown(self._clock.now_ns(), name)
 
-    def _reply(self, name: str, raw: object) -> Event:
-        order = wire.order(raw)
+    def _reply(self, asked: SubmitOrder, raw: object) -> Event:
+        order, name = wire.order(raw), asked.client_order_id
+        if asked.closing:
+            order = self._closings.answered(name, order)
+            self._remember(order)
+            return OrderFound(self._clock.now_ns(), order)
         if order.client_order_id != name:
             raise Malformed(f"client_order_id is {order.client_order_id[:128]!r}: expected {name}")
         self._remember(order)
@@ -237,10 +253,9 @@ class BrokerLink:
         """The broker's id of an order that may be open; `""` where the broker knows none or it has ended."""
         if name in self._order_ids:
             return self._order_ids[name]
-        raw = await self._reads.order_by_client_id(name)
-        if raw is None:
+        order = await self._read(name)
+        if order is None:
             return ""
-        order = wire.order(raw)
         self._remember(order)
         return "" if order.status in ENDED else order.order_id
 
@@ -273,8 +288,7 @@ class BrokerLink:
             if self._posted[name] != posts:
                 missing, posts = 0, self._posted[name]  # what was missing before a post says nothing
             try:
-                raw = await self._reads.order_by_client_id(name)
-                order = None if raw is None else wire.order(raw)
+                order = await self._read(name)
             except (RestError, Malformed) as error:
                 failures += 1
                 if failures == 1:
@@ -293,6 +307,13 @@ class BrokerLink:
         del self._looking[name]
         self._put(event)
 
+    async def _read(self, name: str) -> BrokerOrder | None:
+        """The order of this name; None where the broker knows none."""
+        if order_id := self._closings.id_of(name):
+            return self._closings.named(wire.order(await self._reads.order_by_id(order_id)))
+        raw = await self._reads.order_by_client_id(name)
+        return None if raw is None else wire.order(raw)
+
     def _pause_s(self, failures: int) -> float:
         full_s = min(self._patience.longest_pause_s, self._patience.first_pause_s * 2.0 ** min(failures - 1, 16))
         return full_s * _JITTER.uniform(0.5, 1.0)
@@ -301,6 +322,10 @@ class BrokerLink:
 
     def _on_update(self, data: object) -> None:
         """Put in what an update says; one that cannot be read is news that only a report can bring."""
+        if isinstance(data, dict):
+            if self._closings.holds_back(data):
+                return
+            data = self._closings.renamed(data)
         try:
             events = wire.trade_update(data, self._is_ours, self._clock.now_ns())
         except Malformed:
@@ -327,7 +352,7 @@ class BrokerLink:
         failures, told_in = 0, -1
         while True:
             await self._until_listening()
-            connection = self._connection
+            connection, closings = self._connection, self._closings.begun
             if told_in != connection:
                 self._reporter.forget()
             self._asked.clear()
@@ -343,6 +368,10 @@ class BrokerLink:
                 continue
             if connection != self._connection:
                 continue  # the stream was lost meanwhile: this report would hide the hole
+            if self._closings.under_way or closings != self._closings.begun:
+                told_in = -1  # it may have an order of ours under the broker's name
+                await asyncio.sleep(self._pause_s(1))
+                continue
             failures, told_in = 0, connection
             self._take_report(report)
             await self._next_report()

@@ -44,14 +44,19 @@ class Reporter:
         *,
         check: ClockCheck | None = None,
         agreed_ns: Callable[[], int] = lambda: 0,
+        named: Callable[[BrokerOrder], BrokerOrder] = lambda order: order,
     ) -> None:
-        """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never."""
+        """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never.
+
+        `named` gives an order that the broker's own call made the journal's name.
+        """
         self._reads = reads
         self._clock = clock
         self._is_ours = is_ours
         self._tell = tell
         self._check = check or ClockCheck(reads, clock, tell, SKEW_LIMIT_S)
         self._agreed_ns = agreed_ns
+        self._named = named
         self._names: dict[str, str] = {}  # order id -> client order id
         self._given_orders: set[BrokerOrder] = set()
         self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
@@ -89,7 +94,7 @@ class Reporter:
         """Order id -> order: all that are open, and all submitted since. What is read later holds."""
         rows = await self._reads.open_orders()
         rows += await self._reads.orders_since(since_ns)
-        found = {order.order_id: order for order in map(wire.order, rows)}
+        found = {order.order_id: order for order in map(self._named, map(wire.order, rows))}
         self._names |= {order_id: order.client_order_id for order_id, order in found.items()}
         return found
 
@@ -116,7 +121,7 @@ class Reporter:
         if order_id in self._names:
             return self._names[order_id]
         try:
-            return wire.order(await self._reads.order_by_id(order_id)).client_order_id
+            return self._named(wire.order(await self._reads.order_by_id(order_id))).client_order_id
         except Refused as error:
             if error.status != 404:
                 raise

@@ -162,7 +162,9 @@ class TradingOrders:
         self._door = Door(_trading_client(), access, lane, TRADING)
 
     async def submit(self, order: SubmitOrder, withdrawn: Callable[[], bool] = lambda: False) -> Raw:
-        """POST /v2/orders once. An order that opens, or is for an auction, raises NotSent when its validity passed.
+        """POST /v2/orders once, or close the position where the order says so.
+
+        An order that opens, or is for an auction, raises NotSent when its validity passed.
 
         An exit waits for its turn for as long as that takes: what stands in our own queue is not lost. `withdrawn` is
         asked in the lane's thread when its turn has come: True keeps the order here (NotSent).
@@ -172,7 +174,8 @@ class TradingOrders:
             clock = self._door.lane.clock
             patience_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
         urgency = Urgency.ENTRY if opens(order) else Urgency.EXIT
-        answer = await self._door.ask(partial(self._post, order, withdrawn), urgency, patience_s=patience_s)
+        send = self._close if order.closing else self._post
+        answer = await self._door.ask(partial(send, order, withdrawn), urgency, patience_s=patience_s)
         return an_object(answer, f"order {order.client_order_id}")
 
     def _post(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
@@ -184,6 +187,12 @@ class TradingOrders:
                 f"order {order.client_order_id} was valid until {order.valid_until_ns}, now is {now}: not sent"
             )
         return self._door.client.post("/orders", submission(order))
+
+    def _close(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
+        """DELETE /v2/positions/{symbol}: the broker's order against all that is there, under a name of its own."""
+        if withdrawn():
+            raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
+        return self._door.client.delete(f"/positions/{order.symbol}")
 
     async def cancel(self, order_id: str) -> None:
         """DELETE /v2/orders/{id}: a request only, the trade stream says what came of it."""

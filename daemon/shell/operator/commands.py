@@ -1,7 +1,8 @@
 """What an operator may ask of a running desk, whichever way the command comes: one name, one event.
 
 Pure. The list is closed and holds nothing that opens a position: `flatten` leaves positions, `halt` and `pause` stop
-new risk, `resume` lets the gates decide again, `reset-clock` corrects the desk's time.
+new risk, `resume` lets the gates decide again, `accept-broker` lets the broker's word replace the book, `reset-clock`
+corrects the desk's time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from daemon.core.events import (
+    AcceptBrokerRequested,
     ClockReset,
     Event,
     FlattenRequested,
@@ -23,7 +25,8 @@ from daemon.core.events import (
 
 REASON_MOST = 500  # letters of a reason, and of a name
 RESET_CLOCK = "reset-clock"
-NAMES = ("pause", "resume", "halt", "flatten", "reload-model", "status", RESET_CLOCK)
+ACCEPT_BROKER = "accept-broker"
+NAMES = ("pause", "resume", "halt", "flatten", "reload-model", "status", RESET_CLOCK, ACCEPT_BROKER)
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +59,8 @@ def event_of(command: Command) -> Callable[[int], Event]:
             return lambda now_ns: HaltRequested(now_ns, "operator", reason, who)
         case "flatten":
             return lambda now_ns: FlattenRequested(now_ns, reason, who)
+        case "accept-broker":
+            return lambda now_ns: AcceptBrokerRequested(now_ns, reason, who)
         case "reset-clock":
             return lambda now_ns: ClockReset(now_ns, reason, who)
         case "reload-model":

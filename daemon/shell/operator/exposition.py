@@ -18,6 +18,7 @@ OTHER = "other"
 _HALTS = """
 operator daily_loss drawdown reject_rate reconciliation fill_mismatch order_mismatch foreign_order wrong_account
 account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing quarantine
+panic short_position accept_broker cash_difference
 """
 _ALARMS = """
 bar_rejected order_rejected foreign_order broker_lost unreconciled order_lost unknown_status trade_corrected
@@ -29,6 +30,7 @@ candidate_refused command_refused drift wal_large resume_refused stream_busy str
 trade_stream_unauthorized trading_status feed_silent quotes_silent repair_abandoned history_short basket_missed
 symbols_missing symbol_refused clock_skew clock_stepped_back clock_leap
 clock_wrong clock_ahead clock_reset calendar_ends job_failed disk_low
+split_awaited exit_unconfirmed broker_accepted cash_unexplained cash_explained
 """
 ALARMS: tuple[str, ...] = tuple(dict.fromkeys((_HALTS + _ALARMS).split()))
 """Halts and alarms, the headings of docs/OPERATIONS.md (a test compares them). Any other is counted as `OTHER`."""

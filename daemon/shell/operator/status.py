@@ -10,6 +10,9 @@ from typing import Any
 import msgspec
 
 from daemon.core.state import State
+from daemon.core.step import ACCEPT
+
+BY_ACCEPTING = frozenset(("panic", "short_position", "reconciliation", "fill_mismatch", "cash_difference"))
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -49,6 +52,8 @@ class DeskStatus(msgspec.Struct, frozen=True):
     bars: int
     decisions: int
     fills: int
+    differences: str = ""  # between book and broker, as the last report showed them
+    then: str = ""  # the command that leads out, where there is one
 
 
 def status_of(state: State[Any], desk: str) -> DeskStatus:
@@ -86,7 +91,26 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
         bars=state.stats.bars,
         decisions=state.stats.decisions,
         fills=state.stats.fills,
+        differences=differences_of(state),
+        then=way_out(state),
     )
+
+
+def differences_of(state: State[Any]) -> str:
+    """What book and broker do not agree on; "" for nothing."""
+    suspicion = state.broker.suspicion
+    return "; ".join(suspicion.differences) if suspicion is not None else ""
+
+
+def way_out(state: State[Any]) -> str:
+    """The command that ends what only the broker's word can end; "" where a resume does, or nothing is wrong."""
+    broker, halt = state.broker, state.risk.halt
+    if broker.accept_ns:
+        return "the book takes over the broker's next report; then: rltraderctl resume --reason TEXT"
+    standing = broker.suspicion is not None and halt is not None
+    if broker.stood_down or standing or (halt is not None and halt.reason in BY_ACCEPTING):
+        return f"when the account is as it shall be: {ACCEPT}; then resume"
+    return ""
 
 
 def _mark(state: State[Any], symbol: str) -> str:

@@ -30,6 +30,7 @@ from daemon.core.events import (
     OrderRejected,
     OrderUnknown,
 )
+from daemon.shell.alpaca.closing import Closings
 from daemon.shell.alpaca.link import BrokerLink, Patience
 from daemon.shell.alpaca.report import Reporter
 from daemon.shell.alpaca.trade_stream import TradeStream
@@ -85,8 +86,10 @@ async def linked(
 
         url = it.server.trade_stream_url
         open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=tell)
-        reporter = Reporter(it.reads, it.clock, OURS, tell)
-        link = BrokerLink(it.clock, put, tell, it.orders, it.reads, reporter, open_stream, OURS, patience)
+        closings = Closings()
+        reporter = Reporter(it.reads, it.clock, OURS, tell, named=closings.named)
+        parts = (it.orders, it.reads, reporter, open_stream, OURS, patience, closings)
+        link = BrokerLink(it.clock, put, tell, *parts)
         task = asyncio.create_task(link.run())
         one = Linked(it, link, events, told)
         try:
@@ -439,7 +442,7 @@ async def test_an_order_of_an_earlier_run_is_followed_from_the_start() -> None:
         )
         reporter = Reporter(it.reads, it.clock, OURS, unheard)
         link = BrokerLink(it.clock, events.append, unheard, it.orders, it.reads, reporter, open_stream, OURS)
-        link.follow({NAME: it.server.account.by_client_id[NAME].id})
+        link.follow({NAME: it.server.account.by_client_id[NAME].id}, {})
         task = asyncio.create_task(link.run())
         await eventually(lambda: any(isinstance(event, OrderFound) for event in events))
         task.cancel()

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.core.events import (
+    AcceptBrokerRequested,
     ClockReset,
     Event,
     FlattenRequested,
@@ -23,6 +24,7 @@ EVENTS: dict[str, Event] = {
     "resume": ResumeRequested(7, "news", "control/ann (uid 1)"),
     "halt": HaltRequested(7, "operator", "news", "control/ann (uid 1)"),
     "flatten": FlattenRequested(7, "news", "control/ann (uid 1)"),
+    "accept-broker": AcceptBrokerRequested(7, "news", "control/ann (uid 1)"),
     "reload-model": ReloadRequested(7, "news", "control/ann (uid 1)"),
     "status": StatusRequested(7, "news", "control/ann (uid 1)"),
     "reset-clock": ClockReset(7, "news", "control/ann (uid 1)"),

@@ -1,0 +1,82 @@
+"""What the desk heard since the broker's last report was asked for, symbol by symbol: such news make the report old."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from msgspec.structs import replace
+
+from daemon.core.effects import AskBroker
+from daemon.core.events import BrokerReported
+from daemon.core.state import Draft
+
+
+def note_moved(draft: Draft, symbol: str) -> None:
+    """Remember that an order in `symbol` changed now: what a report that was asked for earlier has of it is old."""
+    broker = draft.broker
+    draft.broker = replace(
+        broker, available=_without(broker.available, symbol), moved=_at_now(draft, broker.moved, symbol)
+    )
+
+
+def note_filled(draft: Draft, symbol: str) -> None:
+    """Remember that a fill in `symbol` was booked now: an earlier report has another position and another cash."""
+    draft.broker = replace(draft.broker, filled=_at_now(draft, draft.broker.filled, symbol))
+
+
+def note_touched(draft: Draft, symbol: str, why: str) -> None:
+    """Remember that somebody else may have traded in `symbol`: what is held of it is not known until a new report."""
+    broker = draft.broker
+    draft.broker = replace(
+        broker, available=_without(broker.available, symbol), touched=_at_now(draft, broker.touched, symbol)
+    )
+    draft.effects.append(AskBroker(why))
+
+
+def take_available(draft: Draft, event: BrokerReported) -> None:
+    """Take over what the broker would let go of each symbol, where nothing was heard of it since it was asked.
+
+    What the broker does not list is not there to be sold.
+    """
+    broker, asked_ns = draft.broker, event.asked_ns
+    filled = _since(broker.filled, asked_ns)
+    theirs = {position.symbol: int(position.quantity) for position in event.positions}
+    ours = Counter({symbol: position.quantity for symbol, position in draft.book.positions.items()})
+    ours.update(broker.foreign_held)
+    doubtful = [symbol for symbol in sorted(theirs.keys() | ours) if theirs.get(symbol, 0) != ours[symbol]]
+    listed = {position.symbol: position.available for position in event.positions}
+    found = dict.fromkeys(draft.book.positions.keys() - listed.keys(), 0)
+    found.update({symbol: abs(int(count)) for symbol, count in listed.items() if count is not None})
+    moved, touched = _since(broker.moved, asked_ns), _since(broker.touched, asked_ns)
+    available = {symbol: count for symbol, count in found.items() if symbol not in moved and symbol not in touched}
+    draft.broker = replace(
+        broker,
+        asked_ns=asked_ns,
+        available=available,
+        moved=moved,
+        touched=touched,
+        filled=filled,
+        doubtful=tuple(symbol for symbol in doubtful if symbol not in filled),
+    )
+
+
+def lead_back(draft: Draft) -> None:
+    """After the desk's time was led back: what was heard in a future that never came was heard now."""
+    broker, now_ns = draft.broker, draft.now_ns
+    moved, filled, touched = (
+        {symbol: min(at_ns, now_ns) for symbol, at_ns in times.items()}
+        for times in (broker.moved, broker.filled, broker.touched)
+    )
+    draft.broker = replace(broker, moved=moved, filled=filled, touched=touched)
+
+
+def _at_now(draft: Draft, times: dict[str, int], symbol: str) -> dict[str, int]:
+    return {**times, symbol: draft.now_ns}
+
+
+def _without(counts: dict[str, int], symbol: str) -> dict[str, int]:
+    return {other: count for other, count in counts.items() if other != symbol}
+
+
+def _since(times: dict[str, int], asked_ns: int) -> dict[str, int]:
+    return {symbol: at_ns for symbol, at_ns in times.items() if at_ns >= asked_ns}
