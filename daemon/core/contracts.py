@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from decimal import Decimal
 
-from daemon.core.events import Contract, ContractsListed
+from daemon.core.events import Contract, ContractsListed, Quote
 from daemon.core.limits import Contracts
 from daemon.core.option_market import parse_occ, strike_for_delta, years_to_expiry
 from daemon.core.state import Chain, SessionState
@@ -13,6 +14,20 @@ from strategies.contract import Session
 
 PENNY_ROOTS = frozenset(("SPY", "QQQ", "IWM"))  # all their series trade in cents at every price
 COARSE_FROM = Decimal(3)  # USD
+
+
+def implied_spot(symbol: str, quotes: Mapping[str, Quote]) -> float | None:
+    """The underlying's price in USD that a contract and its counterpart of the same strike imply, by put-call parity.
+
+    None where one of them has no two-sided quote. Rates and dividends are left out: within days they are cents.
+    """
+    told = parse_occ(symbol)
+    if told is None:
+        return None
+    other = f"{symbol[:-9]}{'P' if told.right > 0 else 'C'}{symbol[-8:]}"
+    pair = [quotes.get(symbol), quotes.get(other)]
+    mids = [float(quote.bid + quote.ask) / 2 for quote in pair if quote is not None and 0 < quote.bid <= quote.ask]
+    return float(told.strike) + told.right * (mids[0] - mids[1]) if len(mids) == 2 else None
 
 
 def price_step(symbol: str, price: Decimal) -> Decimal:

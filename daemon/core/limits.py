@@ -70,6 +70,8 @@ class Risk:
     no_entry_after_open_min: Minutes = 0
     no_trade_windows: tuple[str, ...] = ()  # New York times, "HH:MM-HH:MM"
     stale_bar_s: Annotated[int, Gt(0)] = 90  # age of the newest bar's end
+    bar_leap_max: Annotated[float, Gt(0), Lt(1)] = 0.05  # of the last close; a bar further away waits for confirmation
+    spot_gap_max: Annotated[float, Gt(0), Lt(1)] = 0.01  # between the last bar and what the contract's quotes imply
     gap_min: Annotated[int, Ge(1)] = 3  # longest hole between two bars of the window
     cooldown_trade_s: Count = 120  # after a position was closed
     cooldown_loss_s: Count = 300  # after a position was closed at a loss
@@ -127,6 +129,7 @@ class Basket:
     price_collar: Annotated[float, Gt(0), Lt(1)] = 0.05  # no order further than this from the last known price
     end_before_close_min: Annotated[int, Ge(1), Le(390)] = 5  # what is not done by then is given up for the day
     order_weight_max: Annotated[float, Gt(0)] = 1.0  # one order
+    order_notional_max_usd: Usd = Decimal(0)  # one buy; 0: no limit but the weights
     position_weight_max: Annotated[float, Gt(0)] = 1.05  # one symbol after the order
     gross_weight_max: Annotated[float, Gt(0)] = 1.05  # all positions and buys under way
     turnover_max: Annotated[float, Gt(0)] = 2.05  # of one basket: bought and sold

@@ -1,6 +1,6 @@
-"""What market events do to the draft: sessions, chains, bars, quotes. Bars are observed when their quotes arrive.
+"""What market events do to the draft: sessions, chains, quotes, and what a bar lets the strategy and the policy see.
 
-A bar that is late, twice or out of order changes nothing; it is counted. Rows once emitted are never rebuilt.
+Bars are observed when their quotes arrive (they come in by `daemon.core.on_bars`). Rows once emitted are never rebuilt.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from daemon.core.book import begin_session, mid
 from daemon.core.contracts import candidates, choose_expiry
 from daemon.core.effects import AskPolicy, WatchContracts
 from daemon.core.events import (
-    BarClosed,
-    BarCorrected,
-    BarRejected,
     ContractsListed,
     Quote,
     QuotesReceived,
@@ -70,46 +67,7 @@ def on_contracts_listed(draft: Draft, event: ContractsListed) -> None:
     if session is None or event.session_date != session.date:
         return
     draft.chain = choose_expiry(event, session, draft.session.upcoming, draft.trading.contracts)
-    _watch(draft)
-
-
-def on_bar_closed(draft: Draft, event: BarClosed) -> None:
-    bar, state = event.bar, draft.session
-    session, interval_ns = state.session, draft.machine.spec.bar_interval_s * SECOND_NS
-    if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
-        return
-    if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
-        count_rejected(draft, "out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
-        return
-    if bar.start_ns == state.last_bar_ns:
-        pending = [b.symbol for b in draft.pending_bars]
-        if not pending or bar.symbol in pending:
-            count_rejected(draft, "duplicate", bar.symbol)
-            return
-    else:
-        if draft.pending_bars:
-            observe(draft)  # its quotes never came
-            state = draft.session
-        starts = (*state.starts, bar.start_ns)[-draft.machine.spec.window :]
-        draft.session = replace(state, last_bar_ns=bar.start_ns, spot=bar.close, starts=starts)
-    draft.pending_bars = (*draft.pending_bars, bar)
-    draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
-    if event.time_ns - bar.start_ns <= interval_ns + draft.trading.risk.stale_bar_s * SECOND_NS:
-        _watch(draft)
-
-
-def on_bar_corrected(draft: Draft, event: BarCorrected) -> None:
-    """A correction counts for rows to come. One that meets the bar before it was observed replaces it there."""
-    bar = event.bar
-    same = [b.symbol == bar.symbol and b.start_ns == bar.start_ns for b in draft.pending_bars]
-    if any(same):
-        draft.pending_bars = tuple(bar if hit else b for b, hit in zip(draft.pending_bars, same, strict=True))
-        return
-    draft.strategy = draft.machine.correct(draft.strategy, bar)
-
-
-def on_bar_rejected(draft: Draft, event: BarRejected) -> None:
-    count_rejected(draft, event.reason, event.symbol)
+    watch(draft)
 
 
 def count_rejected(draft: Draft, reason: str, symbol: str) -> None:
@@ -161,8 +119,11 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: int = 0) -> None:
         )
 
 
-def observe(draft: Draft) -> None:
-    """Let the strategy see the pending bars; ask the policy when it is warm, in session and the bar young enough."""
+def observe(draft: Draft, *, ask: bool = True) -> None:
+    """Let the strategy see the pending bars; ask the policy when it is warm, in session and the bar young enough.
+
+    Without `ask` the strategy only sees them.
+    """
     bars, spec = draft.pending_bars, draft.machine.spec
     draft.pending_bars = ()
     bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
@@ -173,7 +134,7 @@ def observe(draft: Draft) -> None:
     if warm != draft.session.warm:
         draft.session = replace(draft.session, warm=warm)
     late = draft.now_ns - bar_end_ns > draft.trading.risk.stale_bar_s * SECOND_NS
-    if observation is None or late or draft.session.ended:
+    if observation is None or late or draft.session.ended or not ask:
         return
     if draft.ask is not None:
         end_unanswered(draft, draft.ask, "expired")
@@ -227,6 +188,9 @@ def on_session_ended(draft: Draft, event: SessionEnded) -> None:
         return
     if draft.pending_bars:
         observe(draft)
+    if draft.doubted is not None:
+        count_rejected(draft, "leap", draft.doubted.symbol)
+        draft.doubted = None
     draft.session = replace(draft.session, ended=True)
     if draft.ask is not None:
         end_unanswered(draft, draft.ask, "expired")
@@ -276,7 +240,7 @@ def flatten_when_due(draft: Draft) -> None:
                 alarm(draft, "not_flat", detail, once=True, about=symbol)
 
 
-def _watch(draft: Draft) -> None:
+def watch(draft: Draft) -> None:
     """Keep the candidate call and put, and what is held or worked on, subscribed; of all ordered, the description."""
     chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
     symbols = tuple([contract.symbol for contract in chosen])

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
+from daemon.core.contracts import implied_spot
 from daemon.core.events import Quote
 from daemon.core.risk_view import OPTION_SHARES, SECOND_NS, Intent, RiskView
 from daemon.core.session import minutes_to
+
+TIME_VALUE_MAX = 0.05  # of the underlying: a week at the money is worth that at a volatility of 90 %
 
 
 def answer_not_finite(_: RiskView, intent: Intent) -> str | None:
@@ -98,6 +101,28 @@ def wide_spread(view: RiskView, intent: Intent) -> str | None:
     spread = float((quote.ask - quote.bid) / ((quote.bid + quote.ask) / 2))
     limit = view.limits.spread_max
     return None if 0 <= spread <= limit else f"spread {spread:.4f} of the mid, limit {limit}"
+
+
+def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
+    """The strike was chosen by the last bar's close: the contract's quotes have to imply the same price.
+
+    Where its counterpart is not quoted, its time value has to be that of a contract near the money.
+    """
+    quote, contract, spot = view.quotes.get(intent.symbol), intent.contract, view.session.spot
+    if quote is None or quote.bid <= 0 or contract is None:
+        return None  # `wide_spread` and `open_interest` deny that
+    if spot <= 0:
+        return "the underlying's price is unknown"
+    fresh = {symbol: known for symbol, known in view.quotes.items() if _fresh(view, known)}
+    implied, limit = implied_spot(intent.symbol, fresh), view.limits.spot_gap_max
+    if implied is not None:
+        far = abs(implied - spot) > limit * spot
+        return f"the quotes imply {implied:.2f}, the last bar closed at {spot}" if far else None
+    middle = float(quote.bid + quote.ask) / 2
+    value = middle - max(contract.right * (spot - float(contract.strike)), 0.0)
+    if -limit * spot <= value <= TIME_VALUE_MAX * spot:
+        return None
+    return f"a mid of {middle} is no price of {intent.symbol} at {spot}"
 
 
 def stale_quote(view: RiskView, intent: Intent) -> str | None:

@@ -83,6 +83,16 @@ def order_weight(view: RiskView, intent: Intent) -> str | None:
     return _too_much(view, "the order", intent.limit_price * intent.quantity, view.basket.order_weight_max)
 
 
+def order_notional(view: RiskView, intent: Intent) -> str | None:
+    limit = view.basket.order_notional_max_usd
+    if not limit:
+        return None
+    if intent.limit_price is None:
+        return "cost unknown: a buy needs a limit price"
+    value = intent.limit_price * intent.quantity
+    return f"notional {value} USD, limit {limit}" if value > limit else None
+
+
 def position_weight(view: RiskView, intent: Intent) -> str | None:
     if intent.limit_price is None:
         return "cost unknown: a buy needs a limit price"

@@ -265,6 +265,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     shadow: ShadowState = ShadowState()
     leaps: dict[str, Leap] = {}  # prices that are not believed yet
     wanted: dict[str, int] = {}  # what the desk last decided to hold of a symbol that it entered or left
+    doubted: Bar | None = None  # a bar whose prices leap, until quotes or the next bar decide
 
 
 _ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state: it decides what comes first
@@ -298,6 +299,7 @@ class Draft:
         "contracts",
         "daily",
         "decision",
+        "doubted",
         "effects",
         "fed",
         "identity",
@@ -352,6 +354,7 @@ class Draft:
         self.shadow = state.shadow
         self.leaps = state.leaps
         self.wanted = state.wanted
+        self.doubted = state.doubted
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
 
@@ -384,6 +387,7 @@ class Draft:
             self.shadow,
             self.leaps,
             self.wanted,
+            self.doubted,
         )
 
     @property

@@ -19,6 +19,7 @@ from daemon.core.execution import drive
 from daemon.core.fills import on_order_filled
 from daemon.core.guards import alarm, cancel, chase, check_blind, end_trading, halt, wording
 from daemon.core.limits import Trading
+from daemon.core.on_bars import on_bar_closed, on_bar_corrected, on_bar_quotes, on_bar_rejected
 from daemon.core.on_broker import (
     HAPPENED,
     on_broker_lost,
@@ -43,11 +44,7 @@ from daemon.core.on_daily import (
 from daemon.core.on_market import (
     exit_by_rule,
     flatten_when_due,
-    on_bar_closed,
-    on_bar_corrected,
-    on_bar_rejected,
     on_contracts_listed,
-    on_quotes,
     on_session_ended,
     on_session_scheduled,
     risked_symbols,
@@ -224,7 +221,7 @@ HANDLERS: dict[type[ev.Event], Handler] = {
     ev.BarClosed: on_bar_closed,
     ev.BarCorrected: on_bar_corrected,
     ev.BarRejected: on_bar_rejected,
-    ev.QuotesReceived: on_quotes,
+    ev.QuotesReceived: on_bar_quotes,
     ev.ClockTicked: _on_clock_ticked,
     ev.SessionEnded: on_session_ended,
     ev.PolicyAnswered: on_policy_answered,

@@ -143,6 +143,18 @@ def test_an_exit_that_is_done_waits_for_the_order_that_hangs_and_sells_no_more()
     assert sent(d.canceled(trim)).quantity == 4
 
 
+def test_an_exit_that_a_late_fill_finished_keeps_asking_for_the_cancel_of_what_hangs() -> None:
+    d, first = trimming()
+    d.quotes(3, quote(CALL))
+    second = sent(d.canceled(first)).client_order_id
+    d.quotes(4, quote(CALL))
+    d.fill(first, 4, "1.90")  # cancelled, and filled all the same: nothing is left to sell
+    asked = [name for at in range(30, 200, 10) for name in canceling(d.quotes(4, quote(CALL), second=at))]
+    assert (asked, d.held) == ([second] * 6, {CALL: 5})
+    d.canceled(second)
+    assert d.state.works == {}
+
+
 # --- a daily desk -------------------------------------------------------------------------------------------------
 
 

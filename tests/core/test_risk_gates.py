@@ -148,6 +148,11 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     ),
     "price_collar": (at(intent(limit_price=Decimal("2.40"))), at(intent(limit_price=Decimal("2.41")))),
     "wide_spread": (at(quotes=quoted("1.90", "2.10")), at(quotes=quoted("1.89", "2.10"))),
+    # 500 + 2.00 - 7.00 is 495.00, one part in a hundred below the last close
+    "spot_unsupported": (
+        at(quotes={**quoted("1.98", "2.02"), PUT: quote(PUT, "6.90", "7.10", at_ns=NOW)}),
+        at(quotes={**quoted("1.98", "2.02"), PUT: quote(PUT, "6.91", "7.11", at_ns=NOW)}),
+    ),
     "stale_quote": (at(quotes=quoted("1.98", "2.02", 90)), at(quotes=quoted("1.98", "2.02", 91))),
     "open_interest": (at(intent(contract=contract(CALL, 100))), at(intent(contract=contract(CALL, 99)))),
     "expires_today": (at(TODAY, now_ns=CLOSE - 90 * MINUTE - 1), at(TODAY, now_ns=CLOSE - 90 * MINUTE)),
@@ -195,6 +200,7 @@ NUMBER: dict[str, str] = {
     "price_collar": "price_collar",
     "wide_spread": "spread_max",
     "stale_quote": "quote_age_max_s",
+    "spot_unsupported": "spot_gap_max",
     "open_interest": "open_interest_min",
     "expires_today": "expiry_day_no_entry_min",
     "daily_loss": "daily_loss_max",
@@ -354,6 +360,9 @@ def test_nan_never_opens_a_gate(name: str, moment: At) -> None:
         ("wide_spread", at(quotes=quoted("0", "0.05"))),
         ("wide_spread", at(quotes=quoted("2.02", "1.98"))),
         ("stale_quote", at(quotes={})),
+        ("spot_unsupported", at(session={"spot": 0.0})),
+        ("spot_unsupported", at(quotes=quoted("40.00", "40.20"))),  # a call at the money costs less than 25
+        ("spot_unsupported", at(session={"spot": 510.0})),  # 2.00 for a call 10 in the money
         ("open_interest", at(intent(contract=None))),
         ("expires_today", at(intent(contract=None))),
         ("daily_loss", at(book={"session_start_equity": Decimal(0)})),
@@ -369,6 +378,7 @@ def test_what_is_unknown_or_makes_no_sense_is_denied(name: str, moment: At) -> N
     ("name", "moment"),
     [
         ("paused", at(risk={"pause": Pause(LOSSES, NOW + 1)})),  # the losses' own gate speaks for it
+        ("spot_unsupported", at(quotes={})),  # `stale_quote` says so
         ("outside_session", at(now_ns=MONDAY.open_ns)),
         ("no_trade_window", at(now_ns=MONDAY.open_ns + 150 * MINUTE - 1, limits=HALF_PAST_ONE_LIMIT)),
         ("consecutive_losses", at(risk={"pause": Pause("operator", 0)})),

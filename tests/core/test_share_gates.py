@@ -129,6 +129,18 @@ GOOD_BAD: dict[str, list[tuple[RiskView, Intent, str]]] = {
         (replace(VIEW, basket=Basket(order_weight_max=0.1)), BUY, "the order would be 0.1002 of the equity, limit 0.1"),
         (VIEW, replace(BUY, limit_price=None), "cost unknown: a buy needs a limit price"),
     ],
+    "order_notional": [
+        (
+            replace(VIEW, basket=Basket(order_notional_max_usd=Decimal(1001))),
+            BUY,
+            "notional 1002.0 USD, limit 1001",
+        ),
+        (
+            replace(VIEW, basket=Basket(order_notional_max_usd=Decimal(5000))),
+            replace(BUY, limit_price=None),
+            "cost unknown: a buy needs a limit price",
+        ),
+    ],
     "position_weight": [
         (
             replace(VIEW, basket=Basket(position_weight_max=0.35), orders=order("AAA", +1, 5)),
