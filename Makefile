@@ -109,16 +109,25 @@ PREFIX ?= /opt/rltrader
 ETC := $(DESTDIR)/etc/rltrader
 UNITS := $(DESTDIR)/usr/local/lib/systemd/system
 HERE := $(DESTDIR)$(PREFIX)
-
+# Each release has a folder of its own, named by what it was made from; `current` is the one that runs, the former stays.
+RELEASE = $(shell { find daemon strategies -type f ! -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum; \
+	cat pyproject.toml constraints.txt; echo $(RUNTIME); } | sha256sum | cut -c1-12)
 
 install: .venv/bin/python
 	@case "$$(readlink -f .venv/bin/python)" in /root/*|/home/*) \
 	  echo "make: warning: $$(readlink -f .venv/bin/python) lies in a home folder, which the units hide from the daemon: use Debian's python3" >&2;; esac
-	@echo "== $(HERE)/venv: the daemon and its libraries ($(RUNTIME)), versions from constraints.txt"
-	@[ -x $(HERE)/venv/bin/python ] || .venv/bin/python -m venv $(HERE)/venv
-	@rm -rf build; $(HERE)/venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[$(RUNTIME)]'
-	@rm -rf build; $(HERE)/venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --force-reinstall .; rm -rf build
-	@[ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $(HERE)/venv/bin $(HERE)/venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'
+	@release=$(HERE)/releases/$(RELEASE); venv=$$release/venv; \
+	echo "== $$venv: the daemon and its libraries ($(RUNTIME)), versions from constraints.txt"; \
+	if [ -s $$release/code ]; then echo "== it is there already"; else \
+	  rm -rf $$release build; install -d $$release; .venv/bin/python -m venv $$venv; \
+	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[$(RUNTIME)]'; rm -rf build; \
+	  [ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $$venv/bin $$venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'; \
+	  (cd /; "$$venv/bin/python" -c 'from daemon.shell.recovery import code_digest; print(code_digest())') > $$release/code.new; \
+	  mv $$release/code.new $$release/code; fi
+	@former=$$(readlink $(HERE)/current || true); \
+	if [ -n "$$former" ] && [ "$$former" != releases/$(RELEASE) ]; then \
+	  ln -sfn "$$former" $(HERE)/former; echo "== the former release stays: $$former (code $$(cat $(HERE)/$$former/code))"; fi; \
+	ln -sfn releases/$(RELEASE) $(HERE)/current
 	@echo "== $(HERE): manuals, drop-ins, and those models that are not there yet"
 	@install -d $(HERE)/docs $(HERE)/systemd/monitoring $(HERE)/systemd/mosquitto $(HERE)/onnx_models
 	@install -m 644 systemd/monitoring/* $(HERE)/systemd/monitoring
@@ -129,9 +138,9 @@ install: .venv/bin/python
 	@install -m 644 systemd/*.conf systemd/README.md $(HERE)/systemd
 	@cp -rn onnx_models/. $(HERE)/onnx_models
 	@install -d $(DESTDIR)/usr/local/bin
-	@ln -sfn $(PREFIX)/venv/bin/rltraderd $(DESTDIR)/usr/local/bin/rltraderd
-	@ln -sfn $(PREFIX)/venv/bin/rltraderctl $(DESTDIR)/usr/local/bin/rltraderctl
-	@ln -sfn $(PREFIX)/venv/bin/rltrader-dashboard $(DESTDIR)/usr/local/bin/rltrader-dashboard
+	@ln -sfn $(PREFIX)/current/venv/bin/rltraderd $(DESTDIR)/usr/local/bin/rltraderd
+	@ln -sfn $(PREFIX)/current/venv/bin/rltraderctl $(DESTDIR)/usr/local/bin/rltraderctl
+	@ln -sfn $(PREFIX)/current/venv/bin/rltrader-dashboard $(DESTDIR)/usr/local/bin/rltrader-dashboard
 	@echo "== $(UNITS): the units, none enabled, none started"
 	@install -d $(UNITS) $(DESTDIR)/usr/local/lib/sysusers.d
 	@for unit in systemd/*.service; do \

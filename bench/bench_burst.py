@@ -45,7 +45,8 @@ from daemon.shell.intake import Intake
 from daemon.shell.journal import Journal, genesis
 from daemon.shell.model_store import load
 from daemon.shell.policy import OnnxPolicy
-from daemon.shell.recovery import Recovered, code_digest
+from daemon.shell.recover import Recovered
+from daemon.shell.recovery import code_digest
 from daemon.shell.writer import JournalWriter
 from daemon.wiring import GC_THRESHOLD, SWITCH_S
 from strategies.contract import Bar, Session

@@ -27,6 +27,7 @@ from daemon.shell.calendar import CalendarError
 from daemon.shell.journal import JournalError, WriteFailed
 from daemon.shell.log_stream import LossyStream
 from daemon.shell.model_store import ModelError
+from daemon.shell.passing import MayPass
 from daemon.shell.state_dir import StateDirError, check_identity, enter, locked_by, peek
 from daemon.shell.tape import TapeError
 from daemon.shell.telemetry import Log
@@ -142,6 +143,8 @@ def _run_live(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
     log = Log(settings.log.level, settings.log.format, stream)
     try:
         stopped_by = uvloop.run(run_live(prepare_live(settings, keys, dry_run=dry_run), log))
+    except MayPass as error:
+        return _later(log, error)
     except REFUSALS as error:
         return _refuse(log, str(error))
     except WriteFailed as error:
@@ -178,6 +181,8 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
             bar.remove_task(task)
             if not summary.bars + summary.bars_rejected:
                 log("no_bars", tape=summary.tape, cure="pass bars labelled by their start, with the right zone")
+        except MayPass as error:
+            return _later(log, error)
         except REFUSALS as error:
             return _refuse(log, str(error))
         except WriteFailed as error:
@@ -258,6 +263,12 @@ def _check_folder(path: Path) -> None:
         raise StateDirError(f"{path}: cannot be a state directory: {there} is no folder; choose another")
     if not os.access(there, os.W_OK | os.X_OK):
         raise StateDirError(f"{path}: cannot be a state directory: {there} is not writable; check its owner and mode")
+
+
+def _later(log: Log, problem: MayPass) -> int:
+    """What may pass by itself: systemd starts the daemon again."""
+    log("start_failed", problem=str(problem))
+    return TROUBLE
 
 
 def _refuse(log: Log, problem: str) -> int:

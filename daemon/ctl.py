@@ -35,7 +35,7 @@ from daemon.core.session import new_york_text
 from daemon.explain import OUTCOMES, NotFound, decisions
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
 from daemon.shell.operator.control_client import ControlError
-from daemon.shell.recovery import code_digest
+from daemon.shell.recovery import code_digest, libraries
 from daemon.shell.state_dir import StateDirError, enter
 from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
@@ -116,10 +116,15 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
             f"{rows:,} rows were written by other code ({code}): their hashes were checked, "
             f"they were not stepped again",
         )
+    for versions, rows in report.other_libraries.items():
+        console.print(
+            f"{rows:,} rows were written with other libraries ({versions}; here {libraries()}) and come to something "
+            f"else with these: their hashes were checked; verify them with those versions",
+        )
     if report.difference:
         console.print(f"DIFFERENT: {report.difference}")
         return DIFFERENT
-    word = "identical" if not report.other_code else "no difference found"
+    word = "identical" if not (report.other_code or report.other_libraries) else "no difference found"
     console.print(
         f"{word}: {report.events:,} events, {report.stepped:,} stepped again, {report.digests:,} state digests, "
         f"{report.snapshots} snapshots, {report.read_model_rows:,} read-model rows",

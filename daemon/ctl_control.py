@@ -141,7 +141,7 @@ def _asked(options: argparse.Namespace, holder: str) -> Answer:
 
 def _offline(options: argparse.Namespace) -> Answer:
     """Journal the command for a stopped desk."""
-    from daemon.wiring import command_offline
+    from daemon.offline import command_offline
 
     said = options.who.strip() or _user()
     command = Command(options.command, options.reason, f"offline/{said} (uid {os.getuid()})")

@@ -19,7 +19,8 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.limits_shown import Limit, journaled_origins, limits_of
 from daemon.shell.journal import FILE, JournalError, JournalReader
-from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of, recover
+from daemon.shell.recover import recover
+from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
 from daemon.shell.state_dir import StateDirError, locked_by
 from strategies.registry import strategy as strategy_named
 

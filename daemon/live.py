@@ -47,7 +47,8 @@ from daemon.shell.journal import FILE
 from daemon.shell.operator.models import Models
 from daemon.shell.operator.side_thread import supervised
 from daemon.shell.panic_marker import noticed, obey
-from daemon.shell.recovery import Recovered, code_digest, first_trading, fresh_machine, identity_of, recover
+from daemon.shell.recover import Recovered, recover
+from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
 from daemon.shell.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.shell.service import Service
 from daemon.shell.state_dir import StateDir, locked_by, open_state_dir
@@ -91,7 +92,7 @@ class LiveDesk:
         self._stepped = asyncio.Event()
         settings, state = live.settings, recovered.machine.state
         self._parts = AlpacaParts(
-            settings, live.credentials, live.clock, self.intake.put, self._tell, lambda: self._state().now_ns
+            settings, live.credentials, live.clock, self.intake.put, self.tell, lambda: self._state().now_ns
         )
         self.check_clock = self._parts.clock_check.at_start
         self._daily: DailyFeed | None = None
@@ -127,14 +128,14 @@ class LiveDesk:
             self.intake.put,
             live.clock.now_ns,
             log,
-            self._tell,
+            self.tell,
             models,
             code=code,
             waiting=lambda: (len(self.intake), self.intake.dropped),
             host_ns=live.clock.host_ns,
             clock_fault=self._parts.clock_check.fault,
         )
-        self.schedule = Schedule(live.clock, lambda name, problem: self._tell("job_failed", job=name, problem=problem))
+        self.schedule = Schedule(live.clock, lambda name, problem: self.tell("job_failed", job=name, problem=problem))
         self._times = _day_times(live)
 
     def _state(self) -> State[Any]:
@@ -142,7 +143,7 @@ class LiveDesk:
 
     # --- what the parts tell --------------------------------------------------------------------------------------
 
-    def _tell(self, name: str, /, **fields: object) -> None:
+    def tell(self, name: str, /, **fields: object) -> None:
         """Log it; what a person must know is an event too, and so an alarm."""
         self._log(name, **fields)
         if LOG_EVENTS[name].alarm:
@@ -291,10 +292,10 @@ class LiveDesk:
         last = self._live.calendar.sessions[-1]
         days = (last.close_ns - self._live.clock.now_ns()) // DAY_NS
         if days < HORIZON_DAYS:
-            self._tell("calendar_ends", last=last.date, days=days)
+            self.tell("calendar_ends", last=last.date, days=days)
         low = await asyncio.to_thread(disk_is_low, journal)  # before the copy, which a full disk refuses
         if low is not None:
-            self._tell("disk_low", free_mib=low[0], journal_mib=low[1])
+            self.tell("disk_low", free_mib=low[0], journal_mib=low[1])
         report = await asyncio.to_thread(write_report, journal, session)
         copy = await asyncio.to_thread(archive, journal, session.date, keep)
         self._log("day_ended", date=session.date, report=str(report), archive=str(copy or ""))
@@ -347,7 +348,7 @@ class LiveDesk:
             back_ns = self._live.clock.stepped_back_ns
             if back_ns > known_ns + SECOND_NS:
                 known_ns = back_ns
-                self._tell("clock_stepped_back", by_s=round(back_ns / SECOND_NS, 1))
+                self.tell("clock_stepped_back", by_s=round(back_ns / SECOND_NS, 1))
             await asyncio.sleep(5)
 
     async def _stop(self, name: str) -> None:
@@ -437,6 +438,8 @@ async def run_live(live: Live, log: Log) -> str:
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         sys.setswitchinterval(SWITCH_S)
         desk = LiveDesk(live, log, state_dir, recovered, writer, keys, account)
+        for snapshot in recovered.passed_over:
+            desk.tell("snapshot_passed_over", snapshot=snapshot)
         await desk.check_clock(settings.alpaca.handshake_timeout_s)  # before any event is stamped with it
         await desk.run(startup_events(live, identity, code))
         state = desk.engine.machine.state

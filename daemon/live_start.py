@@ -23,7 +23,9 @@ from daemon.shell.clock_watch import LeapWatch
 from daemon.shell.journal import FILE, JournalError, JournalReader, decode_event
 from daemon.shell.model_store import LoadedModel, ModelError, check_rules, load
 from daemon.shell.model_trial import try_model
+from daemon.shell.passing import MayPass, patiently
 from daemon.shell.policy import OnnxPolicy
+from daemon.shell.recovery import libraries
 from daemon.shell.state_dir import StateDirError, peek
 from strategies.contract import DailyStrategy, Strategy
 from strategies.registry import strategy as strategy_named
@@ -119,11 +121,11 @@ def _verified(
 
 def _answered_last(settings: Settings) -> _Answered | None:
     """What the desk's journal says; None without a journal of this desk, or where it cannot be read: its own checks
-    speak of that.
+    speak of that. Raises MayPass where it cannot be read at the moment.
     """
     path, desk = settings.paths.state_dir, settings.desk
     try:
-        meta = peek(path)
+        meta = patiently(lambda: peek(path))
         if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
             return None
         reader = JournalReader(path / FILE)
@@ -135,6 +137,8 @@ def _answered_last(settings: Settings) -> _Answered | None:
         finally:
             reader.close()
         event = decode_event(rows[0]["payload"]) if rows else None
+    except MayPass:
+        raise
     except (StateDirError, JournalError, OSError, sqlite3.Error, msgspec.DecodeError):
         return None
     return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
@@ -154,6 +158,7 @@ def startup_events(live: Live, identity: Identity, code: str) -> tuple[RunStarte
         settings.trading(),
         settings.desk.account_number,
         origins_of(settings),
+        libraries(),
     )
     manifest = model.manifest
     return started, ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed)

@@ -28,7 +28,8 @@ from daemon.limits_shown import Limit, by_origin, journaled_origins, limits_of
 from daemon.shell.follow import Follower
 from daemon.shell.journal import FILE, JournalReader
 from daemon.shell.operator.status import differences_of, status_of, way_out
-from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of, recover
+from daemon.shell.recover import recover
+from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
 from daemon.shell.state_dir import locked_by
 from strategies.registry import strategy as strategy_named
 

@@ -24,21 +24,28 @@ import msgspec
 from daemon.config import Settings
 from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.session import new_york_text
-from daemon.core.state import State, digest
+from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.limits_shown import origins_of
 from daemon.operator_side import OperatorSide, broker_keys
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.daily_tape import DailyTapeSource, check_rule, scan_daily
-from daemon.shell.engine import DIGEST_EVERY, Engine
-from daemon.shell.journal import Batch, Chain, JournalReader, encode_effects
+from daemon.shell.engine import Engine
+from daemon.shell.journal import JournalReader
 from daemon.shell.model_store import LoadedModel, check_rules, load
 from daemon.shell.operator.models import Models
 from daemon.shell.operator.side_thread import supervised
 from daemon.shell.policy import OnnxPolicy
-from daemon.shell.recovery import Recovered, code_digest, first_trading, fresh_machine, identity_of, recover
+from daemon.shell.recover import Recovered, recover
+from daemon.shell.recovery import (
+    code_digest,
+    first_trading,
+    fresh_machine,
+    identity_of,
+    libraries,
+)
 from daemon.shell.replay import ReplaySource
-from daemon.shell.state_dir import StateDir, StateDirError, open_state_dir, peek
+from daemon.shell.state_dir import StateDir, open_state_dir
 from daemon.shell.summary import Summary, daily_figures, summarise
 from daemon.shell.tape import TapeInfo, TapeSource, scan
 from daemon.shell.telemetry import Log
@@ -177,6 +184,7 @@ def open_replay(
             identity.feed,
             trading,
             origins=origins_of(settings),
+            libraries=libraries(),
         ),
         ModelVerified(
             now,
@@ -187,6 +195,8 @@ def open_replay(
         ),
     ]
     announce(settings, replay.strategy, replay.model, replay.policy, state_dir, recovered, log, code)
+    for snapshot in recovered.passed_over:
+        log("snapshot_passed_over", snapshot=snapshot)
     if replay.info.symbol_assumed:
         log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
     if replay.info.adjusted:
@@ -358,35 +368,3 @@ def _on_signals(engine: Engine, source: ReplaySource, log: Log) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number.name)
-
-
-def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
-    """Step one operator's event into the journal of a stopped desk; durable when this returns.
-
-    `event(now_ns)` makes it at the journal's time. What it causes (cancels, exits) follows when the daemon starts.
-    Raises StateDirError while a daemon runs, JournalError for a damaged journal.
-    """
-    meta = peek(path)
-    if meta is None:
-        raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
-    state_dir = open_state_dir(path, meta, meta["epoch"])
-    journal = state_dir.journal
-    try:
-        reader = journal.reader()
-        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
-        recovered = recover(reader, machine, code_digest())
-        if not recovered.code:
-            raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
-        asked = event(machine.state.now_ns)
-        step = machine.apply(asked)
-        batch = Batch()
-        chain = Chain(recovered.last_id + 1, recovered.head)
-        batch.entries.append(chain.entry(step.state.seq, asked, encode_effects(step.effects)))
-        batch.rows.extend(step.rows)
-        if step.state.seq % DIGEST_EVERY == 0:
-            batch.digests.append((step.state.seq, digest(step.state)))
-        journal.commit(batch)
-        return step.state
-    finally:
-        journal.close()
-        state_dir.close()

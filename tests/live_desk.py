@@ -23,7 +23,8 @@ from typing import Any
 import msgspec
 
 from daemon.shell.journal import FILE, JournalReader
-from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of, recover
+from daemon.shell.recover import recover
+from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
 from strategies.registry import strategy as strategy_named
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock

@@ -15,7 +15,8 @@ from daemon import ctl
 from daemon.core.events import HaltRequested, RunStarted
 from daemon.core.limits import Risk, Trading
 from daemon.shell.journal import FILE, Batch, Chain, encode_effects
-from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
+from daemon.shell.recover import recover
+from daemon.shell.recovery import code_digest, fresh_machine, identity_of
 from daemon.shell.state_dir import open_state_dir
 from strategies.registry import strategy
 

@@ -41,7 +41,8 @@ from daemon.shell.model_store import load as loaded
 from daemon.shell.operator.door import Door
 from daemon.shell.operator.lifecycle import Lifecycle
 from daemon.shell.operator.models import Models
-from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
+from daemon.shell.recover import recover
+from daemon.shell.recovery import code_digest, fresh_machine, identity_of
 from daemon.shell.state_dir import open_state_dir
 from daemon.shell.writer import JournalWriter
 from strategies import regime_switcher

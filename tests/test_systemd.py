@@ -49,7 +49,7 @@ def seconds(text: str) -> int:
 def installed(tmp_path: Path) -> Path:
     """The units beside programs that exist, with the panic unit switched on."""
     for name in ("rltraderd", "rltraderctl"):
-        program = tmp_path / "venv" / "bin" / name
+        program = tmp_path / "current" / "venv" / "bin" / name
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)

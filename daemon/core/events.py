@@ -35,6 +35,7 @@ class RunStarted(Event, frozen=True, tag=True):
     trading: Trading
     account_number: str = ""  # as configured; "" where it is not
     origins: dict[str, tuple[str, ...]] = {}  # source -> dotted keys of `trading` that it gave; others are defaults
+    libraries: str = ""  # versions of those that the deciding code computes with; "" where they were not noted
 
 
 class ModelVerified(Event, frozen=True, tag=True):
@@ -452,6 +453,18 @@ class ShadowFailed(Event, frozen=True, tag=True):
     model: str
 
 
+class CodeChanged(Event, frozen=True, tag=True):
+    """This run's code took over events that it could not prove: other code or libraries wrote them, or it decides
+    otherwise. They were taken as they happened; what left the process then is what the desk sent.
+    """
+
+    former: str  # digest of the code that wrote them
+    events: int  # taken over
+    differences: int  # among them where this code would have done something else
+    detail: str
+    decision: int  # the highest number of a decision in the journal: none is given again
+
+
 class TroubleNoticed(Event, frozen=True, tag=True):
     """The shell noticed something that a person must know. `name` has a heading in docs/OPERATIONS.md."""
 
@@ -506,6 +519,7 @@ AnyEvent = (
     | CandidateRefused
     | ShadowAnswered
     | ShadowFailed
+    | CodeChanged
     | TroubleNoticed
 )
 

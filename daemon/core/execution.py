@@ -14,7 +14,7 @@ from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
 from daemon.core.contracts import price_step
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import Contract, Quote
-from daemon.core.guards import alarm, cancel, put_order
+from daemon.core.guards import alarm, cancel, left, put_order
 from daemon.core.hanging import held_up, in_the_way, reprice_ns, tend_exits, worked_ns
 from daemon.core.limits import Sizing
 from daemon.core.marks import guarded, leaps, marked
@@ -339,18 +339,26 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
         auction=intent.auction,
         closing=intent.closing,
     )
+    sent = submission_of(draft, order)
+    if not left(draft, sent):
+        return
     put_order(draft, order)
     if intent.closing:
         tell_closing(draft, intent.symbol, intent.quantity)
     if intent.contract is not None:
         draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
-    sent = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
-    draft.works = {**draft.works, work.key: sent}
+    on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
+    draft.works = {**draft.works, work.key: on_its_way}
+    count_sent(draft)
+    draft.effects.append(sent)
+
+
+def count_sent(draft: Draft) -> None:
+    """Count an order that leaves now for the limits on orders."""
     risk = draft.risk
     recent = tuple(t for t in risk.order_times if draft.now_ns - t < MINUTE_NS)
     draft.risk = replace(risk, order_times=(*recent, draft.now_ns), orders_today=risk.orders_today + 1)
     draft.stats = replace(draft.stats, orders=draft.stats.orders + 1)
-    draft.effects.append(submission_of(draft, order))
 
 
 def submission_of(draft: Draft, order: Order) -> SubmitOrder:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from daemon.core.basket import works_of
 from daemon.core.book import session_loss
 from daemon.core.desk_gates import LOSSES, reject_rate
-from daemon.core.effects import CancelOrder, LookUpOrder, RaiseAlarm
+from daemon.core.effects import AnyEffect, CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Quote
 from daemon.core.heard import note_moved
 from daemon.core.marks import mark_book
@@ -159,12 +159,19 @@ def cancel(draft: Draft, client_order_id: str) -> None:
     again = bool(order.cancel_asked_ns)
     if asked.status != CANCELING or (again and draft.now_ns - order.cancel_asked_ns < CANCEL_AGAIN_NS):
         return
+    if not left(draft, CancelOrder(client_order_id)):
+        return
     since_ns = order.cancel_since_ns or draft.now_ns
     put_order(draft, replace(asked, cancel_asked_ns=draft.now_ns, cancel_since_ns=since_ns))
     draft.effects.append(CancelOrder(client_order_id))
     if draft.now_ns - since_ns >= CANCEL_STUCK_NS and order.purpose != "exit":  # an exit's is `exit_stuck`
         why = f"{client_order_id} ({order.side:+d} {order.remaining} {order.symbol}) does not end"
         alarm(draft, "cancel_stuck", why, once=True, about=client_order_id)
+
+
+def left(draft: Draft, effect: AnyEffect) -> bool:
+    """Whether an effect leaves the process: always, but where other code's journal is taken as it happened."""
+    return draft.facts is None or effect in draft.facts
 
 
 def put_order(draft: Draft, order: Order) -> None:

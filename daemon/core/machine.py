@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from daemon.core.effects import AskPolicy
-from daemon.core.events import Event, PolicyAnswered, PolicyFailed
+from daemon.core.effects import AnyEffect, AskPolicy
+from daemon.core.events import FEED_EVENTS, Event, PolicyAnswered, PolicyFailed
 from daemon.core.paper import PaperBroker
 from daemon.core.quote_paper import QuotePaperBroker
 from daemon.core.share_paper import SharePaperBroker
@@ -50,8 +50,12 @@ class Machine:
     def apply(self, event: Event) -> Step:
         """Step one event and queue what it causes. When it raises, nothing has changed."""
         step = self.core.step(self.state, event)
+        return self._moved(event, step, step.effects)
+
+    def _moved(self, event: Event, step: Step, left: tuple[AnyEffect, ...]) -> Step:
+        """Go on to where a step led, the market too, to which `left` came."""
         if self.market is not None and self.market_state is not None:
-            market_state, said = self.market.step(self.market_state, event, step.effects)
+            market_state, said = self.market.step(self.market_state, event, left)
             self.market_state = market_state
             self.queue.extend(said)
         self.state = step.state
@@ -68,14 +72,23 @@ class Machine:
         """
         if isinstance(event, self.caused):
             expected = self.queue.popleft() if self.queue else None
-            if isinstance(expected, AskPolicy):
-                same = isinstance(event, ANSWERS) and event.decision == expected.decision
-            else:
-                same = event == expected
-            if not same:
+            if expected is None or not _follows(expected, event):
                 what = "an answer" if isinstance(expected, AskPolicy) else repr(expected)
                 raise Divergence(f"the journal holds {event!r} where {what} follows from the events before it")
         return self.apply(event)
+
+    def take(self, event: Event, left: tuple[AnyEffect, ...]) -> Step:
+        """Apply a journaled event as other code stepped it: `left` is what left the process then.
+
+        What this code expected in its place is no longer waited for. When it raises, nothing but the queue has changed.
+        """
+        if isinstance(event, FEED_EVENTS):
+            self.queue.clear()  # an engine asks its source only when all that was caused is done
+        elif isinstance(event, self.caused):
+            while self.queue and not _follows(self.queue.popleft(), event):
+                pass
+        step = self.core.take(self.state, event, left)
+        return self._moved(event, step, left)
 
     def run(
         self,
@@ -98,3 +111,10 @@ class Machine:
                 caused = self.queue.popleft()
                 event = answer(caused, self.state.now_ns) if isinstance(caused, AskPolicy) else caused
         return self.state
+
+
+def _follows(expected: Caused, event: Event) -> bool:
+    """Whether `event` is what was expected: that very event, or an answer to that question."""
+    if isinstance(expected, AskPolicy):
+        return isinstance(event, ANSWERS) and event.decision == expected.decision
+    return event == expected

@@ -29,7 +29,7 @@ from daemon.core.events import (
 from daemon.core.execution import held, intent_of, may_enter_auction, may_send, submission_of
 from daemon.core.fills import book_totals, record_execution, set_totals, stranger, transfer, was_refused
 from daemon.core.foreign import ENDED, on_cancel_by_others, on_foreign_order
-from daemon.core.guards import alarm, first_time, halt, look_up, note_fate, put_order, revalue, trade_closed
+from daemon.core.guards import alarm, first_time, halt, left, look_up, note_fate, put_order, revalue, trade_closed
 from daemon.core.orders import BROKER_STATUS, CANCELED, Order, advance
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
 from daemon.core.sellable import confirmed, sellable
@@ -180,11 +180,12 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     if order.purpose == "exit" and needed is not None and _gives_way(draft, order, needed):
         put_order(draft, advance(order, "expired"))
         return
-    if needed is None or needed < order.quantity or not _allowed(draft, order):
+    again = submission_of(draft, order)
+    if needed is None or needed < order.quantity or not (_allowed(draft, order) and left(draft, again)):
         put_order(draft, replace(order, missing_ns=draft.now_ns, looked_up_ns=draft.now_ns))
         return
     put_order(draft, replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns, missing_ns=0))
-    draft.effects.append(submission_of(draft, order))
+    draft.effects.append(again)
 
 
 def _needed(draft: Draft, order: Order) -> int | None:

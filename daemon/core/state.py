@@ -301,6 +301,7 @@ class Draft:
         "decision",
         "doubted",
         "effects",
+        "facts",
         "fed",
         "identity",
         "leaps",
@@ -355,6 +356,7 @@ class Draft:
         self.leaps = state.leaps
         self.wanted = state.wanted
         self.doubted = state.doubted
+        self.facts: tuple[AnyEffect, ...] | None = None  # what left the process, where other code's journal says it
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
 

@@ -18,6 +18,7 @@ from daemon.core.effects import AnyEffect
 from daemon.core.execution import drive
 from daemon.core.fills import on_order_filled
 from daemon.core.guards import alarm, cancel, chase, check_blind, end_trading, halt, wording
+from daemon.core.handover import take_facts
 from daemon.core.limits import Trading
 from daemon.core.on_bars import on_bar_closed, on_bar_corrected, on_bar_quotes, on_bar_rejected
 from daemon.core.on_broker import (
@@ -94,10 +95,18 @@ class Core:
 
     def step(self, state: State[Any], event: ev.Event) -> Step:
         """Apply one event. Raises TypeError for an unknown kind, ValueError for a broken invariant."""
+        return self._stepped(Draft(state, self.strategy), event)
+
+    def take(self, state: State[Any], event: ev.Event, facts: tuple[AnyEffect, ...]) -> Step:
+        """Apply one event that other code stepped before; `facts` are what left the process then. Raises as `step`."""
+        draft = Draft(state, self.strategy)
+        draft.facts = facts
+        return self._stepped(draft, event)
+
+    def _stepped(self, draft: Draft, event: ev.Event) -> Step:
         handler = self._handlers.get(type(event))
         if handler is None:
             raise TypeError(f"no handler for {type(event).__name__}; the kinds are in daemon.core.events")
-        draft = Draft(state, self.strategy)
         draft.now_ns = max(draft.now_ns, event.time_ns)  # a clock that steps back never makes event time decrease
         kind = type(event)
         if kind not in _STARTUP:
@@ -116,6 +125,8 @@ class Core:
                 (drive_shares if self._daily else drive)(draft)
             if draft.orders:
                 chase(draft)
+        if draft.facts is not None:
+            take_facts(draft, draft.facts)
         return Step(draft.freeze(), tuple(draft.effects), tuple(draft.records))
 
     def decoder(self) -> msgspec.json.Decoder[State[Any]]:
@@ -131,6 +142,12 @@ def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     if event.mode != "replay":  # a broker outside may have moved on; the replay's market lives in this journal
         draft.broker = replace(draft.broker, started_ns=draft.now_ns)
         draft.risk = replace(draft.risk, reconciled=False)
+
+
+def _on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
+    """This code took over what other code left: exits go on, new risk waits for a person."""
+    draft.decision = max(draft.decision, event.decision)
+    halt(draft, "code_changed", event.detail)
 
 
 def _on_model_verified(draft: Draft, event: ev.ModelVerified) -> None:
@@ -213,6 +230,7 @@ def _on_nothing(_: Draft, __: ev.Event) -> None:
 
 HANDLERS: dict[type[ev.Event], Handler] = {
     ev.RunStarted: _on_run_started,
+    ev.CodeChanged: _on_code_changed,
     ev.ModelVerified: _on_model_verified,
     ev.ModelRefused: _on_model_refused,
     ev.BrokerSnapshot: on_broker_snapshot,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.events import (
@@ -33,11 +34,13 @@ from daemon.core.state import State, digest
 from daemon.core.step import Step
 from daemon.shell.journal import Batch, Chain, Entry, decode_event, encode_effects
 from daemon.shell.latency import Latency
-from daemon.shell.recovery import Recovered, adopt_trading, leave_out, snapshot_of
+from daemon.shell.recover import Recovered
+from daemon.shell.recovery import adopt_trading, leave_out, snapshot_of
 from daemon.shell.writer import JournalWriter
 
 DIGEST_EVERY = 1000  # chained events
 YIELD_EVERY = 16  # events between two turns of the event loop
+PATIENCE = 2  # so many times `snapshot_events` a busy session may be without a snapshot; a quiet moment has one sooner
 
 
 class Policy(Protocol):
@@ -109,7 +112,7 @@ class Engine:
         self._snapshot_events = snapshot_events
         self._chain = Chain(recovered.last_id + 1, recovered.head)
         self._batch = Batch()
-        self._snapshot_seq = self.machine.state.seq
+        self._snapshot_seq = self.machine.state.seq - recovered.replayed
         self._snapshot_row = -1
         self._session_over = False
         self._bar_clock = 0
@@ -125,12 +128,14 @@ class Engine:
         Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
         """
         live = self._outside is not None or self.machine.state.identity.mode != "replay"
-        own = self._code == self._recovered.code
+        own = self._recovered.own(self._code, _libraries_of(startup))
         if own and not live:  # before any rule of the new start looks at time: as if there had been no restart
             await self._finish()
         for started in startup:
             await self._step(started)
             adopt_trading(self.machine)
+        if self._recovered.handover is not None:  # first of all: what is asked from here on finds a halted desk
+            await self._step(replace(self._recovered.handover, time_ns=self.machine.state.now_ns))
         if not own or live:  # what follows is this code's, and time went on outside: the journal says so first
             await self._finish()
         if self._recovered.code and not (own and self._recovered.anchored):
@@ -142,6 +147,7 @@ class Engine:
         while not self.stopping:
             event = self._source.poll()
             if event is None:
+                self._snapshot_when_due(1)
                 await self._commit()  # nothing waits: what was gathered becomes durable while we do
                 event = await self._source.next()
             if event is None:
@@ -262,9 +268,7 @@ class Engine:
 
     async def _rest(self) -> None:
         """Between two events from outside: snapshots where due, and a turn for the other tasks."""
-        seq = self.machine.state.seq
-        if self._session_over and seq - self._snapshot_seq >= self._snapshot_events:
-            self._snapshot()
+        self._snapshot_when_due(1 if self._session_over else PATIENCE)
         if self._session_over:
             gc.collect(1)  # the step makes no cycles; what others made goes between sessions, not in the middle of one
         self._session_over = False
@@ -298,6 +302,11 @@ class Engine:
             self._handed_over.set()
         if self._boundary is not None:
             self._boundary("after commit")
+
+    def _snapshot_when_due(self, times: int) -> None:
+        """Put a snapshot where `times` as many events as configured came since the last one; nothing is under way."""
+        if self.machine.state.seq - self._snapshot_seq >= times * self._snapshot_events:
+            self._snapshot()
 
     def _snapshot(self, *, kept: bool = False) -> None:
         """Put a snapshot of now behind the events of the batch."""
@@ -334,6 +343,10 @@ class Engine:
             return
         if self._gather(event, step):
             await self._settle()
+
+
+def _libraries_of(startup: Sequence[RunStarted | ModelVerified]) -> str:
+    return next((started.libraries for started in startup if isinstance(started, RunStarted)), "")
 
 
 _LEAVING = frozenset((SubmitOrder, CancelOrder))

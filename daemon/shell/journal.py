@@ -22,6 +22,7 @@ from daemon.core.effects import AnyEffect
 from daemon.core.events import STARTUP_EVENTS, AnyEvent, Event
 from daemon.core.records import ROW_TYPES, Row
 from daemon.shell.own_files import refuse_links
+from daemon.shell.passing import MayPass, busy, may_pass
 from strategies.contract import Observation
 
 SCHEMA_VERSION = 1
@@ -34,6 +35,10 @@ _SQL_TYPES = {"int": "INTEGER", "str": "TEXT", "float": "REAL", "bytes": "BLOB"}
 
 class JournalError(Exception):
     """The journal cannot be opened or read as it is. The message names file, finding and cure; exit code 2."""
+
+
+class JournalBusy(MayPass, JournalError):
+    """The journal cannot be read at the moment: locked, or its disk fails. Exit code 1: a later start may succeed."""
 
 
 class WriteFailed(Exception):
@@ -379,6 +384,18 @@ class JournalReader:
         columns = ", ".join(Snapshot._fields)
         return [Snapshot._make(row) for row in self._db.execute(f"SELECT {columns} FROM snapshots ORDER BY event_id")]
 
+    def newest_snapshots(self) -> Iterator[Snapshot | int]:
+        """The snapshots, newest first; of one that cannot be read at all its event row's id."""
+        for (event_id,) in self._db.execute("SELECT event_id FROM snapshots ORDER BY event_id DESC").fetchall():
+            columns = ", ".join(Snapshot._fields)
+            try:
+                row = self._db.execute(f"SELECT {columns} FROM snapshots WHERE event_id = ?", (event_id,)).fetchone()
+            except sqlite3.DatabaseError as error:
+                if may_pass(error, self.path):
+                    raise
+                row = None
+            yield int(event_id) if row is None else Snapshot._make(row)
+
     def digests(self) -> dict[int, str]:
         return dict(self._db.execute("SELECT seq, digest FROM digests"))
 
@@ -416,9 +433,23 @@ class JournalReader:
         self._db.close()
 
 
-def busy(error: BaseException | None) -> bool:
-    """Whether what SQLite refused is another's lock: it ends with whoever has it, and says nothing about the disk."""
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+def unreadable(path: Path, error: sqlite3.Error) -> JournalError:
+    """What SQLite's refusal to read the journal means: something that may pass, a permission, or damage."""
+    if may_pass(error, path):
+        cure = "end what holds it" if busy(error) else "look at its disk"
+        return JournalBusy(f"{path}: cannot be read at the moment: {error}; {cure}")
+    if isinstance(error, sqlite3.OperationalError):
+        return JournalError(f"{path}: cannot open the journal: {error}; check its permissions and the disk")
+    return JournalError(f"{path}: not a journal or damaged: {error}; restore it or use a fresh --state-dir")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What SQLite refuses while the journal is read is a JournalError, a JournalBusy where it may pass."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise unreadable(path, error) from error
 
 
 def _damaged_too(text: bytes) -> str:
@@ -454,12 +485,8 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA journal_size_limit = 67108864")
         found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    except sqlite3.OperationalError as error:
-        raise JournalError(f"{path}: cannot open the journal: {error}; check its permissions and the disk") from error
     except sqlite3.DatabaseError as error:
-        raise JournalError(
-            f"{path}: not a journal or damaged: {error}; restore it or use a fresh --state-dir"
-        ) from error
+        raise unreadable(path, error) from error
     version = int(found[0]) if found and found[0].isdecimal() else 0
     if version != SCHEMA_VERSION:
         db.close()

@@ -1,22 +1,20 @@
-"""Start-up is recovery, always: newest snapshot, then the journal after it, through the very step that wrote it.
-
-Hashes are checked on the way. The result is the machine exactly as it was after the last durable event, with what was
-then still to come in its queue; nothing is written here.
-"""
+"""What recovery and verify are made of: the machine of a journal, its snapshots, one row stepped again."""
 
 from __future__ import annotations
 
 import hashlib
+from functools import cache
+from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 import daemon.core
 import strategies
-from daemon.core.events import FEED_EVENTS, Event, RunStarted
+from daemon.core.events import Event, RunStarted
 from daemon.core.limits import Trading
-from daemon.core.machine import Divergence, Machine, PaperMarket
+from daemon.core.machine import Machine, PaperMarket
 from daemon.core.paper import PaperBroker
 from daemon.core.paper_state import PaperState, SharePaperState
 from daemon.core.quote_paper import QuotePaperBroker
@@ -31,8 +29,7 @@ from daemon.shell.journal import (
     Snapshot,
     decode_event,
     encode_effects,
-    genesis,
-    row_hash,
+    reading,
 )
 from strategies.contract import DailySpec, Spec, Strategy
 
@@ -40,19 +37,6 @@ REPLAY, DRY_RUN = "replay", "dry_run"  # the modes that have a paper broker
 _market_encoder = msgspec.json.Encoder(order="deterministic")
 _market_decoder = msgspec.json.Decoder(PaperState)
 _share_market_decoder = msgspec.json.Decoder(SharePaperState)
-
-
-class Recovered(NamedTuple):
-    """The machine as the journal left it, and where the journal stands."""
-
-    machine: Machine
-    last_id: int
-    head: bytes
-    code: str  # of the last run, "" on a fresh journal
-    raised: Entry | None  # the last event before the start-up rows, when its step raised
-    anchored: bool  # the code of the last run has a snapshot of its own, or wrote the journal from its first row
-    fed: int  # feed events that the source must not give again
-    replayed: int  # events stepped after the snapshot
 
 
 def code_digest() -> str:
@@ -63,6 +47,12 @@ def code_digest() -> str:
             for path in sorted(Path(root).glob("*.py")):
                 found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return found.hexdigest()[:12]
+
+
+@cache
+def libraries() -> str:
+    """Versions of the libraries that the deciding code computes with: other ones may come to other figures."""
+    return ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "TA-Lib", "msgspec"))
 
 
 def paper_market(spec: Spec, mode: str, trading: Trading) -> PaperMarket | None:
@@ -85,14 +75,15 @@ def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Tr
     A machine that replays a journal from its first row begins with these: the paper broker's cash is among them.
     Raises JournalError for a row that is no event.
     """
-    for entry in reader.entries(page=4):
-        try:
-            event = decode_event(entry.payload)
-        except msgspec.DecodeError as error:
-            where = f"event row {entry.id} ({entry.kind})"
-            raise JournalError(f"{reader.path}: damaged at {where}: {error}; run rltraderctl verify") from error
-        if isinstance(event, RunStarted):
-            return event.trading
+    with reading(reader.path):
+        for entry in reader.entries(page=4):
+            try:
+                event = decode_event(entry.payload)
+            except msgspec.DecodeError as error:
+                where = f"event row {entry.id} ({entry.kind})"
+                raise JournalError(f"{reader.path}: damaged at {where}: {error}; run rltraderctl verify") from error
+            if isinstance(event, RunStarted):
+                return event.trading
     return otherwise or Trading()
 
 
@@ -153,67 +144,3 @@ def adopt_trading(machine: Machine) -> None:
     """The paper broker lives by the same trading rules as the state."""
     if machine.market is not None:
         machine.market = paper_market(machine.core.strategy.spec, machine.state.identity.mode, machine.state.trading)
-
-
-def recover(reader: JournalReader, machine: Machine, code: str) -> Recovered:
-    """Bring the machine to the journal's end. Raises JournalError for a damaged journal or one of other code."""
-    snapshots = reader.snapshots()
-    previous, last_id, run_code, first_code, replayed = genesis(reader.meta()), 0, "", "", 0
-    if snapshots:
-        newest = snapshots[-1]
-        if not newest.whole or not _row_exists(reader, newest.event_id):
-            raise JournalError(
-                f"{reader.path}: the snapshot at event {newest.seq} is damaged; run rltraderctl verify, restore a copy"
-            )
-        try:
-            restore(machine, newest)
-        except msgspec.ValidationError as error:
-            raise JournalError(
-                f"{reader.path}: the snapshot at event {newest.seq} was written by other code ({newest.code}) whose "
-                f"state this one ({code}) cannot read: {error}; use a fresh --state-dir or that code"
-            ) from error
-        last_id, run_code, first_code = newest.event_id, newest.code, newest.code
-        previous = reader.chain_head(last_id)
-    raised: Entry | None = None
-    for entry in reader.entries(last_id):
-        if entry.id != last_id + 1 or row_hash(previous, *entry[:6]) != entry.hash:
-            raise JournalError(f"{reader.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
-        try:
-            effects = reapply(machine, entry, [])
-        except (Divergence, ValueError, msgspec.DecodeError) as error:
-            raise _other_code(reader, entry, run_code, code, str(error)) from error
-        if effects != entry.effects:
-            raise _other_code(reader, entry, run_code, code, "its effects differ")
-        if entry.kind == "RunStarted":
-            run_code = msgspec.json.decode(entry.payload)["code"]
-            first_code = first_code or run_code
-        if not entry.startup:
-            raised = entry if entry.raised else None
-        if entry.seq is not None:
-            previous = entry.hash
-            replayed += 1
-        last_id = entry.id
-    fed = machine.state.fed + _left_out(reader)
-    if raised is not None and isinstance(decode_event(raised.payload), FEED_EVENTS):
-        fed += 1  # the engine tries it again by itself
-    return Recovered(machine, last_id, previous, run_code, raised, run_code == first_code, fed, replayed)
-
-
-def _left_out(reader: JournalReader) -> int:
-    """Feed events that were quarantined: the source gave them, the state never counted them."""
-    kinds = [kind.__name__ for kind in FEED_EVENTS]
-    sql = f"SELECT count(*) AS n FROM events WHERE seq IS NULL AND kind IN ({','.join('?' * len(kinds))})"
-    return int(reader.query(f"{sql} AND effects LIKE '{{\"quarantined\"%'", kinds)[0]["n"])
-
-
-def _row_exists(reader: JournalReader, event_id: int) -> bool:
-    return bool(reader.query("SELECT 1 FROM events WHERE id = ?", (event_id,)))
-
-
-def _other_code(reader: JournalReader, entry: Entry, theirs: str, ours: str, detail: str) -> JournalError:
-    """Replay went another way than the journal: other code wrote it, or there is a bug."""
-    if theirs and theirs != ours:
-        cure = f"it was written by other code ({theirs}); stop that version cleanly first, or use a fresh --state-dir"
-    else:
-        cure = "the same code wrote it: run rltraderctl verify and report a bug"
-    return JournalError(f"{reader.path}: replay differs at event row {entry.id} ({entry.kind}): {detail}; {cure}")

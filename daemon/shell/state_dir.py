@@ -10,8 +10,9 @@ import os
 from pathlib import Path
 from typing import IO
 
-from daemon.shell.journal import FILE, Journal, JournalReader
+from daemon.shell.journal import FILE, Journal, JournalReader, reading
 from daemon.shell.own_files import NotOwnError, become_owner, open_own, open_own_folder, open_plain
+from daemon.shell.passing import MayPass, may_pass, patiently
 
 LOCK_FILE = "lock"
 _CURES = {
@@ -25,6 +26,10 @@ _CURES = {
 
 class StateDirError(Exception):
     """The state directory cannot be used as asked. The message names it, the finding and the cure; exit code 2."""
+
+
+class StateDirBusy(MayPass, StateDirError):
+    """The state directory cannot be used at the moment: its disk is full, failing or read-only. Exit code 1."""
 
 
 class StateDir:
@@ -47,6 +52,7 @@ def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
 
     `wanted` holds mode, account, strategy, feed and, for a replay, the tape's name and digest. Raises StateDirError
     when the directory is locked, not writable or was made for something else; JournalError and WriteFailed as they say.
+    What may pass is a MayPass too; for a journal that another process holds it waits a while first.
     """
     try:
         folder = open_own_folder(path, make_mode=0o750)
@@ -54,13 +60,13 @@ def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
             lock = os.fdopen(open_own(folder, LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+")
         finally:
             os.close(folder)
+        _lock(path, lock)
     except OSError as error:
-        raise StateDirError(
+        raise (StateDirBusy if may_pass(error, path) else StateDirError)(
             f"{path}: cannot use this state directory: {error.strerror}; check owner and disk"
         ) from error
-    _lock(path, lock)
     try:
-        return _opened(path, lock, wanted, epoch)
+        return patiently(lambda: _opened(path, lock, wanted, epoch))
     except BaseException:
         lock.close()
         raise
@@ -73,7 +79,8 @@ def _opened(path: Path, lock: IO[str], wanted: dict[str, str], epoch: str) -> St
         return StateDir(path, lock, Journal.create(file, meta), meta, fresh=True)
     journal = Journal(file)
     try:
-        meta = journal.reader().meta()
+        with reading(file):
+            meta = journal.reader().meta()
         check_identity(path, meta, wanted)
     except BaseException:
         journal.close()
@@ -101,7 +108,8 @@ def peek(path: Path) -> dict[str, str] | None:
         return None
     reader = JournalReader(file)
     try:
-        return reader.meta()
+        with reading(file):
+            return reader.meta()
     finally:
         reader.close()
 

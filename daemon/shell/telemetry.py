@@ -78,6 +78,12 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "recovered": LogEvent(
         "info", ("events_replayed", "under_way"), "Recovery replayed the journal after its snapshot."
     ),
+    "snapshot_passed_over": LogEvent(
+        "error",
+        ("snapshot",),
+        "A snapshot could not be used, and why: recovery began at an older one, or at the first event.",
+        alarm=True,
+    ),
     "rules_changed": LogEvent(
         "warning",
         ("tables",),
@@ -324,6 +330,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "stopping": LogEvent("info", ("reason",), "The daemon ends after the event under way: a signal, or a full disk."),
     "refused": LogEvent(
         "error", ("problem",), "The daemon does not start: configuration, files or model; exit code 2."
+    ),
+    "start_failed": LogEvent(
+        "error",
+        ("problem",),
+        "The daemon cannot start now: the journal is locked, or its disk full, failing or read-only; exit code 1.",
     ),
     "journal_failed": LogEvent("error", ("problem",), "The journal cannot be written; the daemon ends, exit code 1."),
     "step_failed": LogEvent(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.core.events import RunStarted
+from daemon.core.events import CodeChanged, RunStarted
 from daemon.core.machine import Divergence, Machine
 from daemon.core.orders import TERMINAL
 from daemon.core.state import Identity, digest
@@ -30,7 +30,7 @@ from daemon.shell.journal import (
     genesis,
     row_hash,
 )
-from daemon.shell.recovery import fresh_machine, reapply, restore, snapshot_of
+from daemon.shell.recovery import fresh_machine, libraries, reapply, restore, snapshot_of
 from strategies.contract import Strategy
 
 ATTEMPTS = 3  # where somebody begins to write the file of a stopped desk
@@ -45,6 +45,7 @@ class Verified(msgspec.Struct):
     snapshots: int = 0
     read_model_rows: int = 0
     other_code: dict[str, int] = {}  # code version -> rows checked by hash alone
+    other_libraries: dict[str, int] = {}  # versions that wrote them -> rows checked by hash alone for their sake
     difference: str = ""
 
 
@@ -114,7 +115,8 @@ class _Verification:
         self._own = False  # the machine is at this row, stepped by its own code
         self._whole = True  # no row was left unstepped
         self._handovers: list[int] = []  # where other code took over: what was in flux there it may have written over
-        self._run_code = ""
+        self._run_code = self._run_libraries = ""
+        self._unlike = False  # the libraries that are loaded here came to something else than those of this run
         self._turned = False  # other code took over and has no snapshot yet: its first one is kept
         self._digests = reader.digests()
         self._snapshots = {s.event_id: s for s in reader.snapshots()}
@@ -157,16 +159,28 @@ class _Verification:
         if type(event).__name__ != entry.kind or event.time_ns != entry.time_ns:
             raise _Different(f"{where}: kind and time do not agree with the payload")
         if isinstance(event, RunStarted):
-            self._turned |= self._run_code not in ("", event.code)
-            self._run_code = event.code
-            identity = self._identity(event, where)
-            if self._machine is None:
-                self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, event.trading)
-                self._own = event.code == self._code
-            elif event.code != self._code:
-                if self._own:
-                    self._handovers.append(self._machine.state.now_ns)
-                self._own = False
+            self._begin_run(event, self._identity(event, where))
+        elif isinstance(event, CodeChanged):
+            self._turned = True
+
+    def _begin_run(self, event: RunStarted, identity: Identity) -> None:
+        """From here on this run's code and libraries wrote the rows."""
+        made_with = (event.code, event.libraries)
+        turned = self._run_code != "" and made_with != (self._run_code, self._run_libraries)
+        self._turned |= turned
+        self._run_code, self._run_libraries = made_with
+        if self._machine is None:
+            self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, event.trading)
+            self._own = event.code == self._code
+        elif turned:
+            self._unlike = False
+            self._leave()
+
+    def _leave(self) -> None:
+        """The rows from here on are not stepped, until a snapshot of this code."""
+        if self._own and self._machine is not None:
+            self._handovers.append(self._machine.state.now_ns)
+        self._own = False
 
     def _identity(self, event: RunStarted, where: str) -> Identity:
         """Whose journal it is: its first page and each run must agree."""
@@ -181,10 +195,25 @@ class _Verification:
         if machine is None:
             raise _Different(f"row {entry.id} ({entry.kind}) precedes the first RunStarted")
         if not self._own:
-            self._whole = False
-            codes = self._report.other_code
-            codes[self._run_code] = codes.get(self._run_code, 0) + 1
+            self._unstepped()
             return
+        try:
+            self._step_again(entry, machine)
+        except _Different:
+            if self._run_libraries in ("", libraries()):
+                raise
+            self._unlike = True
+            self._leave()
+            self._unstepped()
+
+    def _unstepped(self) -> None:
+        self._whole = False
+        made_with, key = self._report.other_code, self._run_code
+        if self._unlike:
+            made_with, key = self._report.other_libraries, self._run_libraries
+        made_with[key] = made_with.get(key, 0) + 1
+
+    def _step_again(self, entry: Entry, machine: Machine) -> None:
         where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
         try:
             effects = reapply(machine, entry, self._batch.rows)
@@ -208,7 +237,7 @@ class _Verification:
             raise _Different(f"the snapshot at event {snapshot.seq}: its digest, code or mark was changed")
         self._turned = False
         if not self._own:
-            if snapshot.code == self._code and snapshot.kept:
+            if snapshot.code == self._code and snapshot.kept and not self._unlike:
                 restore(self._machine, snapshot)
                 self._own = True
             return

@@ -14,11 +14,11 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from daemon.shell.journal import Batch, Journal, JournalError, WriteFailed, busy
+from daemon.shell.journal import Batch, Journal, JournalBusy, JournalError, WriteFailed
+from daemon.shell.passing import LOCKED_S, busy, may_pass
 
 BALLAST_FILE = "ballast"
 IN_FLIGHT = 3  # batches handed over and not yet durable; more wait
-LOCKED_S = 30.0  # so long another process may hold the file before that ends the daemon
 
 
 class JournalWriter:
@@ -97,7 +97,10 @@ class JournalWriter:
 
 
 def _make_ballast(path: Path, mib: int) -> None:
-    """Reserve `mib` MiB beside the journal. Raises JournalError without room: a halt could not be journaled."""
+    """Reserve `mib` MiB beside the journal. Raises JournalError without it: a halt could not be journaled.
+
+    It is a JournalBusy where room, or the disk, may come back.
+    """
     size = mib * 1024 * 1024
     if path.exists() and path.stat().st_size == size:
         return
@@ -107,7 +110,7 @@ def _make_ballast(path: Path, mib: int) -> None:
     except OSError as error:
         path.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free >> 20
-        raise JournalError(
+        raise (JournalBusy if may_pass(error, path) else JournalError)(
             f"{path}: cannot reserve {mib} MiB for the day the disk is full ({error.strerror}, {free} MiB are free): "
             f"make room, or set journal.ballast_mib lower"
         ) from error

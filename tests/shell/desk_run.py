@@ -28,7 +28,8 @@ from daemon.core.session import NEW_YORK
 from daemon.core.step import Core, Step
 from daemon.shell.engine import Beside, Engine, Outside, Source
 from daemon.shell.journal import FILE, JournalReader
-from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
+from daemon.shell.recover import recover
+from daemon.shell.recovery import code_digest, fresh_machine, identity_of, libraries
 from daemon.shell.state_dir import StateDir, open_state_dir
 from daemon.shell.verify import Verified, verify
 from daemon.shell.writer import JournalWriter
@@ -161,7 +162,15 @@ class Desk:
                 engine_made(engine)
             now = machine.state.now_ns
             started = RunStarted(
-                now, identity.mode, identity.account, identity.strategy, identity.epoch, code, identity.feed, trading
+                now,
+                identity.mode,
+                identity.account,
+                identity.strategy,
+                identity.epoch,
+                code,
+                identity.feed,
+                trading,
+                libraries=libraries(),
             )
             model = replay.model
             verified = ModelVerified(

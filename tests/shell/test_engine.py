@@ -20,7 +20,7 @@ from daemon.core.step import Core, Step
 from daemon.shell.engine import Engine, Source, StepFailed
 from daemon.shell.journal import FILE, JournalReader, WriteFailed, decode_event
 from strategies.registry import strategy as strategy_named
-from tests.shell.desk_run import Desk, chained, execute, read_models, table, tape_rows, verified, write_tape
+from tests.shell.desk_run import Crash, Desk, chained, execute, read_models, table, tape_rows, verified, write_tape
 from tests.shell.operator.desk_at_work import at_work
 
 CAUSED = ("ContractsListed", "QuotesReceived", "PolicyAnswered", "OrderAccepted", "OrderFilled")
@@ -199,7 +199,7 @@ def test_without_a_broker_outside_events_are_committed_in_groups(desk: Desk, tmp
     assert recorded.failure is None
     rows = len(table(tmp_path, "events"))
     assert commits["before step"] == commits["after step"] == rows
-    assert commits["before commit"] == commits["after commit"] == -(-rows // 100)
+    assert commits["before commit"] == commits["after commit"] == -(-rows // 100) + 1  # and the last snapshot
 
 
 def test_a_write_failure_ends_the_run_and_leaves_an_intact_journal(
@@ -411,3 +411,47 @@ async def kept_on_a_full_disk(desk: Desk, path: Path) -> None:
 async def test_a_row_that_cannot_be_written_is_not_kept(desk: Desk, tmp_path: Path) -> None:
     with pytest.raises(WriteFailed, match="database or disk is full"):
         await kept_on_a_full_disk(desk, tmp_path)
+
+
+def test_snapshots_are_written_within_a_session_too(desk: Desk, tmp_path: Path) -> None:
+    """Of a session of hundreds of events a kill leaves no more than twice `snapshot_events` to step again."""
+    left = 1000
+
+    def crash(boundary: str) -> None:
+        nonlocal left
+        left -= boundary == "before step"
+        if left == 0:
+            raise Crash
+
+    desk.run(tmp_path, boundary=crash, group_events=1, snapshot_events=50)
+    rows = table(tmp_path, "events")
+    newest = table(tmp_path, "snapshots")[-1][0]
+    ends = [row[0] for row in rows if row[3] == "SessionEnded"]
+    assert ends[-1] < newest  # the last session did not end
+    assert rows[-1][0] - newest <= 2 * 50 + 30  # and what one bar causes
+    assert len(table(tmp_path, "snapshots")) == 3
+
+
+async def test_a_quiet_moment_takes_a_snapshot_as_soon_as_one_is_due(desk: Desk, tmp_path: Path) -> None:
+    quiet: list[int] = []
+
+    class Pausing:
+        """A source that has nothing to give after each event until it is waited for."""
+
+        def __init__(self, tape: Source) -> None:
+            self._tape = tape
+            self._given = False
+
+        def poll(self) -> Event | None:
+            self._given = not self._given
+            return self._tape.poll() if self._given else None
+
+        async def next(self) -> Event | None:
+            quiet.append(1)
+            return self._tape.poll()
+
+    await asyncio.to_thread(lambda: desk.run(tmp_path, snapshot_events=50, source=Pausing))
+    assert quiet
+    assert verified(tmp_path).difference == ""
+    rows = [row[0] for row in table(tmp_path, "snapshots")]
+    assert all(later - earlier < 50 + 40 for earlier, later in itertools.pairwise(rows))

@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from daemon.config import Credentials, load
 from daemon.live import LiveDesk, prepare_live
 from daemon.operator_side import BrokerKeys
-from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
+from daemon.shell.recover import recover
+from daemon.shell.recovery import code_digest, fresh_machine, identity_of
 from daemon.shell.state_dir import open_state_dir
 from daemon.shell.telemetry import Log
 from daemon.shell.writer import JournalWriter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from decimal import Decimal
 from pathlib import Path
@@ -16,22 +17,24 @@ from hypothesis import strategies as st
 import daemon.core
 import strategies
 from daemon.core.effects import AskPolicy
-from daemon.core.events import QuotesReceived
+from daemon.core.events import Event, QuotesReceived
 from daemon.core.limits import Paper, Trading
 from daemon.core.machine import Machine
 from daemon.core.paper import PaperBroker
 from daemon.core.quote_paper import QuotePaperBroker
 from daemon.core.share_paper import SharePaperBroker
 from daemon.core.state import Identity, encode_state
+from daemon.core.step import Step
+from daemon.shell.engine import Engine
 from daemon.shell.journal import FILE, JournalError, JournalReader, encode_effects, encode_event
+from daemon.shell.recover import Recovered, recover
 from daemon.shell.recovery import (
-    Recovered,
     adopt_trading,
     code_digest,
     first_trading,
     fresh_machine,
     identity_of,
-    recover,
+    libraries,
     restore,
     snapshot_of,
 )
@@ -188,32 +191,53 @@ def test_a_hole_after_the_snapshot_is_refused(whole: Path, tmp_path: Path) -> No
         "event_id = event_id + 1000000",
     ],
 )
-def test_a_damaged_snapshot_is_refused(whole: Path, tmp_path: Path, change: str) -> None:
+def test_recovery_takes_the_newest_whole_snapshot_where_the_newest_is_damaged(
+    whole: Path, tmp_path: Path, change: str
+) -> None:
     shutil.copy(whole / FILE, tmp_path / FILE)
+    undisturbed = recovered(tmp_path)
     execute(tmp_path, f"UPDATE snapshots SET {change} WHERE event_id = (SELECT max(event_id) FROM snapshots)")
-    with pytest.raises(JournalError, match=r"the snapshot at event \d+ is damaged; run rltraderctl verify"):
-        recovered(tmp_path)
+    found = recovered(tmp_path)
+    assert told(found.machine) == told(undisturbed.machine)
+    assert (found.head, found.fed, found.handover) == (undisturbed.head, undisturbed.fed, None)
+    (why,) = found.passed_over
+    assert re.match(r"event \d+: it (is damaged|stands at no event)", why)
+    assert found.replayed > undisturbed.replayed == 0
 
 
-def test_a_snapshot_that_this_code_cannot_read_names_both_codes(whole: Path, tmp_path: Path) -> None:
+def test_recovery_begins_at_the_first_row_where_one_bit_is_flipped_in_each_snapshot(
+    whole: Path, tmp_path: Path
+) -> None:
     shutil.copy(whole / FILE, tmp_path / FILE)
+    execute(tmp_path, "VACUUM")  # else free pages hold copies
+    undisturbed = recovered(tmp_path)
+    raw = (tmp_path / FILE).read_bytes()
+    for event_id, *_, state, market, _digest, _market_digest in table(tmp_path, "snapshots"):
+        begins = (market if event_id % 2 else state)[:64]
+        raw = raw.replace(begins, begins[:20] + bytes((begins[20] ^ 0b100,)) + begins[21:])  # as a failing disk does
+    (tmp_path / FILE).write_bytes(raw)
+    found = recovered(tmp_path)
+    assert told(found.machine) == told(undisturbed.machine)
+    assert len(found.passed_over) == len(table(tmp_path, "snapshots"))
+    assert found.replayed == found.machine.state.seq
+
+
+def test_a_snapshot_that_this_code_cannot_read_is_passed_over_and_names_both_codes(whole: Path, tmp_path: Path) -> None:
+    shutil.copy(whole / FILE, tmp_path / FILE)
+    undisturbed = recovered(tmp_path)
     state = b'{"strategy":17}'
     digest = hashlib.sha256(state).hexdigest()
-    execute(
-        tmp_path,
-        "UPDATE snapshots SET state = ?, digest = ?, code = 'oldoldoldold'",
-        state,
-        digest,
+    execute(tmp_path, "UPDATE snapshots SET state = ?, digest = ?, code = 'oldoldoldold'", state, digest)
+    found = recovered(tmp_path)
+    assert told(found.machine) == told(undisturbed.machine)
+    assert re.search(
+        rf"other code \(oldoldoldold\) .*this one \({code_digest()}\) cannot read it", found.passed_over[0]
     )
-    with pytest.raises(
-        JournalError, match=rf"written by other code \(oldoldoldold\) .*{code_digest()}.*fresh --state-d"
-    ):
-        recovered(tmp_path)
 
 
-def test_a_journal_whose_events_do_not_follow_is_refused_with_the_row(desk: Desk, tape: Path, tmp_path: Path) -> None:
-    """What code that decides otherwise leaves: here a desk under other paper rules than its journal says."""
-    left = 900
+def crashed(desk: Desk, path: Path, steps: int, **how: Any) -> None:
+    """Run the desk and end it as a kill does, before so many steps."""
+    left = steps
 
     def crash(boundary: str) -> None:
         nonlocal left
@@ -221,21 +245,105 @@ def test_a_journal_whose_events_do_not_follow_is_refused_with_the_row(desk: Desk
         if left == 0:
             raise Crash
 
-    desk.run(tmp_path, boundary=crash, group_events=1, code="othercode123")
-    execute(tmp_path, "DELETE FROM snapshots")
+    desk.run(path, boundary=crash, group_events=1, **how)
+
+
+def test_events_that_do_not_follow_are_taken_as_they_happened(desk: Desk, tmp_path: Path) -> None:
+    """What code that decides otherwise leaves: here a desk whose orders have other names than its journal says."""
+    crashed(desk, tmp_path, 900, code="othercode123", snapshot_events=10**6)
+    undisturbed = recovered(tmp_path)
     reader = JournalReader(tmp_path / FILE)
     meta = reader.meta()
     machine = fresh_machine(
         strategy_named(meta["strategy"]), identity_of({**meta, "epoch": "0000000000"}), first_trading(reader)
     )
-    with pytest.raises(JournalError, match=r"replay differs at event row \d+ .*written by other code \(othercode123\)"):
-        recover(reader, machine, code_digest())
-    machine = fresh_machine(
-        strategy_named(meta["strategy"]), identity_of({**meta, "epoch": "0000000000"}), first_trading(reader)
-    )
-    with pytest.raises(JournalError, match=r"the same code wrote it: run rltraderctl verify and report a bug"):
-        recover(reader, machine, "othercode123")
+    found = recover(reader, machine, code_digest())
     reader.close()
+    taken = found.handover
+    assert taken is not None
+    assert (taken.former, taken.events) == ("othercode123", found.replayed)
+    assert taken.differences > 0
+    assert f"code othercode123 wrote the last {taken.events} events, {code_digest()} goes on" in taken.detail
+    assert re.search(r"differ, first row \d+ \(\w+\): ", taken.detail)
+    fills = read_models(tmp_path)["fills"]
+    assert len(fills) > 5
+    assert machine.state.book.positions == undisturbed.machine.state.book.positions  # what was filled is held
+    assert machine.state.book.cash == undisturbed.machine.state.book.cash
+    ours = {name for name in machine.state.orders if name.startswith("0000000000-")}
+    assert not ours  # nothing counts as sent that was not
+    assert set(machine.state.orders) == set(undisturbed.machine.state.orders)
+
+
+def test_the_same_code_that_comes_to_something_else_goes_on_too_and_calls_it_a_bug(desk: Desk, tmp_path: Path) -> None:
+    crashed(desk, tmp_path, 900)
+    reader = JournalReader(tmp_path / FILE)
+    meta = {**reader.meta(), "epoch": "0000000000"}
+    execute(tmp_path, "DELETE FROM snapshots")
+    machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+    found = recover(reader, machine, code_digest())
+    reader.close()
+    assert found.handover is not None
+    assert "the same code" in found.handover.detail
+    assert "report it" in found.handover.detail
+
+
+def test_other_libraries_are_named_where_they_come_to_something_else(desk: Desk, tmp_path: Path) -> None:
+    crashed(desk, tmp_path, 900)
+    execute(tmp_path, "DELETE FROM snapshots")
+    reader = JournalReader(tmp_path / FILE)
+    meta = {**reader.meta(), "epoch": "0000000000"}
+    machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+    found = recover(reader, machine, code_digest(), versions="numpy 9.9")
+    assert found.handover is not None
+    assert f"the libraries changed: {libraries()} wrote the last events, numpy 9.9 go on" in found.handover.detail
+    same = fresh_machine(strategy_named(meta["strategy"]), identity_of(reader.meta()), first_trading(reader))
+    assert recover(reader, same, code_digest(), versions="numpy 9.9").handover is None  # they come to the same
+    reader.close()
+
+
+def test_a_crash_under_other_code_is_taken_over_halted_and_proven_from_there(desk: Desk, tmp_path: Path) -> None:
+    crashed(desk, tmp_path, 900, code="othercode123", snapshot_events=10**6)
+    left_at = table(tmp_path, "events")[-1][0]
+    assert desk.run(tmp_path).failure is None
+    rows = table(tmp_path, "events")[left_at:]
+    assert [row[3] for row in rows[:3]] == ["RunStarted", "ModelVerified", "CodeChanged"]
+    alarms = [e for e in msgspec.json.decode(rows[2][5]) if e["type"] == "RaiseAlarm"]
+    assert [alarm["name"] for alarm in alarms] == ["code_changed"]
+    halt = recovered(tmp_path).machine.state.risk.halt
+    assert halt is not None
+    assert halt.reason == "code_changed"
+    entries = [o for o in read_models(tmp_path)["orders"] if o[2] == "entry" and o[12] > rows[2][2]]
+    assert entries == []
+    kept = [(row[2], row[3]) for row in table(tmp_path, "snapshots") if row[3]]
+    assert kept == [(code_digest(), 1)]
+    assert verified(tmp_path).difference == ""
+    assert verified(tmp_path, "othercode123").difference == ""
+
+
+def test_a_crash_in_mid_takeover_is_taken_over_again(desk: Desk, tmp_path: Path) -> None:
+    crashed(desk, tmp_path, 900, code="othercode123", snapshot_events=10**6)
+    for steps in (2, 4, 9):
+        crashed(desk, tmp_path, steps)
+    assert desk.run(tmp_path).failure is None
+    assert verified(tmp_path).difference == ""
+    assert sum(row[3] == "CodeChanged" for row in table(tmp_path, "events")) == 1
+
+
+def test_a_clean_stop_is_gone_on_from_by_other_code_without_a_halt(desk: Desk, tmp_path: Path) -> None:
+    def stop(engine: Engine) -> None:
+        stopped.append(engine)
+
+    stopped: list[Engine] = []
+
+    def end(event: Event, _: Step) -> None:
+        if stopped[0].machine.state.seq == 800:
+            stopped[0].stop("SIGTERM")
+
+    desk.run(tmp_path, engine_made=stop, observe=end, code="othercode123")
+    assert desk.run(tmp_path).failure is None
+    assert "CodeChanged" not in {row[3] for row in table(tmp_path, "events")}
+    assert recovered(tmp_path).machine.state.risk.halt is None
+    assert verified(tmp_path).difference == ""
 
 
 def test_other_trading_rules_hold_from_the_restart_on_for_desk_and_paper_broker_alike(

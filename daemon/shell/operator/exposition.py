@@ -17,7 +17,7 @@ OTHER = "other"
 
 _HALTS = """
 operator daily_loss drawdown reject_rate reconciliation fill_mismatch order_mismatch foreign_order wrong_account
-account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing quarantine
+account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing quarantine code_changed
 panic short_position accept_broker cash_difference
 """
 _ALARMS = """
@@ -29,7 +29,7 @@ model_refused
 candidate_refused command_refused drift wal_large resume_refused stream_busy stream_refused subscription_refused
 trade_stream_unauthorized trading_status feed_silent quotes_silent repair_abandoned history_short basket_missed
 symbols_missing symbol_refused clock_skew clock_stepped_back clock_leap
-clock_wrong clock_ahead clock_reset calendar_ends job_failed disk_low
+clock_wrong clock_ahead clock_reset calendar_ends job_failed disk_low snapshot_passed_over
 split_awaited exit_unconfirmed broker_accepted cash_unexplained cash_explained
 """
 ALARMS: tuple[str, ...] = tuple(dict.fromkeys((_HALTS + _ALARMS).split()))

@@ -21,7 +21,8 @@ from daemon.shell.engine import Engine, Outside
 from daemon.shell.intake import Intake
 from daemon.shell.operator.control import ControlServer
 from daemon.shell.operator.door import Door
-from daemon.shell.recovery import code_digest, fresh_machine, identity_of, recover
+from daemon.shell.recover import recover
+from daemon.shell.recovery import code_digest, fresh_machine, identity_of
 from daemon.shell.writer import JournalWriter
 from strategies.registry import strategy as strategy_named
 from tests.shell.desk_run import Desk

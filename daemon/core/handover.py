@@ -1,0 +1,54 @@
+"""What other code left in the journal, taken as it happened: the orders and cancels that left the process then.
+
+A step that takes facts decides as ever, but what it sends is what the journal says was sent, no more and no less. So
+the book stays true to the broker where this code would have traded otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
+from daemon.core.execution import ENTRY, EXIT, count_sent, held
+from daemon.core.guards import put_order
+from daemon.core.orders import CANCELING, SUBMITTED, Order, advance
+from daemon.core.state import Draft
+
+
+def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
+    """Let what left the process be the desk's own where this code did not send it by itself."""
+    for effect in facts:
+        if isinstance(effect, SubmitOrder) and draft.find_order(effect.client_order_id) is None:
+            _take_order(draft, effect)
+        elif isinstance(effect, CancelOrder) and effect.client_order_id in draft.orders:
+            asked = advance(draft.orders[effect.client_order_id], "cancel_requested")
+            if asked.status == CANCELING and not asked.cancel_asked_ns:
+                put_order(draft, replace(asked, cancel_asked_ns=draft.now_ns))
+
+
+def _take_order(draft: Draft, sent: SubmitOrder) -> None:
+    """An order without a work: an entry is cancelled as soon as this code decides, an exit goes on to its end."""
+    decision, leg = map(int, sent.client_order_id.rsplit("-", 3)[1:3])
+    opens = sent.intent.endswith("_to_open") or (not sent.intent and sent.side > 0)
+    order = Order(
+        client_order_id=sent.client_order_id,
+        work=f"{decision}.{leg}",
+        purpose=ENTRY if opens else EXIT,
+        reason="former code",
+        symbol=sent.symbol,
+        side=sent.side,
+        quantity=sent.quantity,
+        limit_price=sent.limit_price,
+        status=SUBMITTED,
+        submitted_ns=draft.now_ns,
+        valid_until_ns=sent.valid_until_ns,
+        auction=sent.auction,
+        closing=sent.closing,
+    )
+    put_order(draft, order)
+    goal = held(draft, sent.symbol) + sent.side * sent.quantity
+    draft.wanted = {**draft.wanted, sent.symbol: goal}  # what was sent was wanted: its fill is no excess
+    count_sent(draft)
+    draft.decision = max(draft.decision, decision)  # no later order may bear its name

@@ -1,0 +1,82 @@
+"""What an operator asks of a stopped desk, stepped into its journal: the daemon's next start acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.events import Event, RunStarted
+from daemon.core.machine import Machine
+from daemon.core.state import State, digest
+from daemon.shell.engine import DIGEST_EVERY
+from daemon.shell.journal import Batch, Chain, JournalReader, encode_effects
+from daemon.shell.recover import Recovered, recover
+from daemon.shell.recovery import (
+    adopt_trading,
+    code_digest,
+    first_trading,
+    fresh_machine,
+    identity_of,
+    libraries,
+    snapshot_of,
+)
+from daemon.shell.state_dir import StateDirError, open_state_dir, peek
+from strategies.registry import strategy as strategy_named
+
+
+def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
+    """Step one operator's event into the journal of a stopped desk; durable when this returns.
+
+    `event(now_ns)` makes it at the journal's time. What it causes (cancels, exits) follows when the daemon starts.
+    Where other code wrote the journal it is taken over first, as a start does.
+    Raises StateDirError while a daemon runs, JournalError for a damaged journal.
+    """
+    meta = peek(path)
+    if meta is None:
+        raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
+    state_dir = open_state_dir(path, meta, meta["epoch"])
+    journal = state_dir.journal
+    try:
+        reader = journal.reader()
+        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+        recovered = recover(reader, machine, code_digest())
+        if not recovered.code:
+            raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
+        before = taken_over(recovered, reader)
+        batch, chain = Batch(), Chain(recovered.last_id + 1, recovered.head)
+        for stepped in (*before, event(machine.state.now_ns)):
+            _into(batch, chain, machine, stepped)
+        if before and not machine.queue:
+            batch.snapshots.append(snapshot_of(machine, chain.next_id - 1, code_digest(), kept=True))
+        journal.commit(batch)
+        return machine.state
+    finally:
+        journal.close()
+        state_dir.close()
+
+
+def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:
+    """What this code has to journal before anything else, where other code or other libraries wrote the last rows."""
+    if recovered.own(code_digest(), libraries()):
+        return []
+    rows = reader.query("SELECT payload FROM events WHERE kind = 'RunStarted' ORDER BY id DESC LIMIT 1")
+    last = msgspec.json.decode(rows[0]["payload"], type=RunStarted)
+    started = replace(
+        last, time_ns=recovered.machine.state.now_ns, code=code_digest(), libraries=libraries()
+    )  # else as it was
+    return [started] if recovered.handover is None else [started, recovered.handover]
+
+
+def _into(batch: Batch, chain: Chain, machine: Machine, event: Event) -> None:
+    """Step an event and put what it came to into the batch."""
+    step = machine.apply(event)
+    adopt_trading(machine)
+    entry = chain.entry(step.state.seq, event, encode_effects(step.effects))
+    batch.entries.append(entry)
+    batch.rows.extend(step.rows)
+    if entry.seq is not None and entry.seq % DIGEST_EVERY == 0:
+        batch.digests.append((entry.seq, digest(step.state)))

@@ -1,0 +1,247 @@
+"""Start-up is recovery, always: newest whole snapshot, then the journal after it, through the very step that wrote it.
+
+Hashes are checked on the way. The result is the machine as it was after the last durable event, with what was then
+still to come in its queue; nothing is written here. Rows that do not follow, because other code or other libraries
+wrote them, are taken as they happened, and the result says so.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder, WatchContracts
+from daemon.core.events import FEED_EVENTS, CodeChanged, Event, RunStarted
+from daemon.core.machine import Machine
+from daemon.shell.journal import (
+    Entry,
+    JournalError,
+    JournalReader,
+    Snapshot,
+    decode_event,
+    genesis,
+    reading,
+    row_hash,
+)
+from daemon.shell.recovery import adopt_trading, libraries, reapply, restore
+
+_LEFT = (SubmitOrder, CancelOrder, WatchContracts)  # what a journaled effect has to say to the market outside
+_LEFT_NAMES = frozenset(kind.__name__ for kind in _LEFT)
+_left_decoder: msgspec.json.Decoder[SubmitOrder | CancelOrder | WatchContracts] = msgspec.json.Decoder(
+    SubmitOrder | CancelOrder | WatchContracts
+)
+_parts_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class _Kind(msgspec.Struct):
+    """As much of an effect as it takes to see what it is."""
+
+    type: str
+    decision: int = 0
+
+
+_kind_decoder = msgspec.json.Decoder(_Kind)
+
+
+class Recovered(NamedTuple):
+    """The machine as the journal left it, and where the journal stands."""
+
+    machine: Machine
+    last_id: int
+    head: bytes
+    code: str  # of the last run, "" on a fresh journal
+    raised: Entry | None  # the last event before the start-up rows, when its step raised
+    anchored: bool  # the code of the last run has a snapshot of its own, or wrote the journal from its first row
+    fed: int  # feed events that the source must not give again
+    replayed: int  # events stepped after the snapshot
+    passed_over: tuple[str, ...] = ()  # snapshots that could not be used, newest first, and why
+    libraries: str = ""  # that the last run computed with, "" where it did not note them
+    handover: CodeChanged | None = None  # what the next run has to journal first, at the time of the last event
+
+    def own(self, code: str, versions: str) -> bool:
+        """True when the last run decided by this very code and these libraries, and all of it follows again."""
+        return (self.code, self.libraries) == (code, versions) and self.handover is None
+
+
+def recover(reader: JournalReader, machine: Machine, code: str, versions: str | None = None) -> Recovered:
+    """Bring the machine to the journal's end.
+
+    `code` and `versions` are this code's digest and its libraries (None: those that are loaded). Raises JournalError
+    for a journal whose rows are damaged, JournalBusy for one that cannot be read at the moment.
+    """
+    with reading(reader.path):
+        recovery = _Recovery(reader, machine, code, libraries() if versions is None else versions)
+        recovery.restore()
+        for entry in reader.entries(recovery.last_id):
+            recovery.go_on(entry)
+        return recovery.result()
+
+
+class _Recovery:
+    """One way from a snapshot to the journal's end."""
+
+    def __init__(self, reader: JournalReader, machine: Machine, code: str, versions: str) -> None:
+        self.last_id = 0
+        self._reader, self._machine = reader, machine
+        self._code, self._versions = code, versions
+        self._head = genesis(reader.meta())
+        self._run_code = self._run_libraries = ""
+        self._first = ("", "")  # code and libraries of the first run since the snapshot
+        self._passed_over: list[str] = []
+        self._raised: Entry | None = None
+        self._replayed = 0
+        self._taken = 0  # events of other code since the snapshot, or since this code took over
+        self._differences = 0
+        self._difference = ""  # the first one
+        self._former = ""  # whose events those are
+
+    def restore(self) -> None:
+        """Go to the newest snapshot that is whole and that this code can read; without one, to the first row."""
+        for snapshot in self._reader.newest_snapshots():
+            if isinstance(snapshot, int):
+                self._passed_over.append(f"row {snapshot}: it cannot be read")
+                continue
+            why = self._unusable(snapshot)
+            if not why:
+                self.last_id = snapshot.event_id
+                self._run_code, self._run_libraries = snapshot.code, self._noted_libraries()
+                self._first = (self._run_code, self._run_libraries)
+                self._head = self._reader.chain_head(self.last_id)
+                return
+            self._passed_over.append(f"event {snapshot.seq}: {why}")
+
+    def _unusable(self, snapshot: Snapshot) -> str:
+        if not snapshot.whole:
+            return "it is damaged"
+        if not self._reader.query("SELECT 1 FROM events WHERE id = ?", (snapshot.event_id,)):
+            return "it stands at no event"
+        try:
+            restore(self._machine, snapshot)
+        except ValueError as error:
+            return f"other code ({snapshot.code}) wrote it, and this one ({self._code}) cannot read it: {error}"
+        return ""
+
+    def _noted_libraries(self) -> str:
+        rows = self._reader.query(
+            "SELECT payload FROM events WHERE kind = 'RunStarted' AND id <= ? ORDER BY id DESC LIMIT 1", (self.last_id,)
+        )
+        return msgspec.json.decode(rows[0]["payload"]).get("libraries", "") if rows else ""
+
+    def go_on(self, entry: Entry) -> None:
+        """Check one row's hash and step it. Raises JournalError for a damaged one."""
+        if entry.id != self.last_id + 1 or row_hash(self._head, *entry[:6]) != entry.hash:
+            where = f"event row {entry.id} ({entry.kind})"
+            raise JournalError(f"{self._reader.path}: damaged at {where}; run rltraderctl verify")
+        self._step(entry)
+        if not entry.startup:
+            self._raised = entry if entry.raised else None
+        if entry.seq is not None:
+            self._head = entry.hash
+            self._replayed += 1
+        self.last_id = entry.id
+
+    def _step(self, entry: Entry) -> None:
+        try:
+            event = decode_event(entry.payload)
+        except msgspec.DecodeError as error:
+            self._note(entry, f"it is no event of this version: {error}")
+            return
+        if isinstance(event, RunStarted):
+            self._run_code, self._run_libraries = event.code, event.libraries
+            if not self._first[0]:
+                self._first = (event.code, event.libraries)
+        elif isinstance(event, CodeChanged) and self._run_code == self._code:
+            self._taken = self._differences = 0  # this code took over here before
+        if entry.seq is not None and self._run_code != self._code:
+            self._taken, self._former = self._taken + 1, self._run_code
+        if self._differences and isinstance(event, FEED_EVENTS):
+            self._machine.queue.clear()
+        why = self._again(entry)
+        if why:
+            self._note(entry, why)
+            self._take(entry, event)
+        if isinstance(event, RunStarted):
+            adopt_trading(self._machine)
+
+    def _again(self, entry: Entry) -> str:
+        """Step the row as if this code had written it; why it does not follow, "" where it does."""
+        machine = self._machine
+        before = machine.state, machine.market_state, tuple(machine.queue)
+        try:
+            if reapply(machine, entry, []) == entry.effects:
+                return ""
+            why = "its effects differ"
+        except (ValueError, TypeError) as error:
+            why = str(error)
+        machine.state, machine.market_state = before[:2]
+        machine.queue.clear()
+        machine.queue.extend(before[2])
+        return why
+
+    def _take(self, entry: Entry, event: Event) -> None:
+        """Take the row as it happened. What this code cannot take at all is left out: the broker's report decides."""
+        try:
+            self._machine.take(event, left_of(entry.effects))
+        except (ValueError, TypeError) as error:
+            self._note(entry, f"left out: {error}")
+
+    def _note(self, entry: Entry, why: str) -> None:
+        self._former = self._former or self._run_code
+        self._difference = self._difference or f"row {entry.id} ({entry.kind}): {why[:200]}"
+        self._differences += 1
+
+    def result(self) -> Recovered:
+        """Where all of this led."""
+        machine = self._machine
+        fed = machine.state.fed + _left_out(self._reader)
+        if self._raised is not None and isinstance(decode_event(self._raised.payload), FEED_EVENTS):
+            fed += 1  # the engine tries it again by itself
+        return Recovered(
+            machine,
+            self.last_id,
+            self._head,
+            self._run_code,
+            self._raised,
+            (self._run_code, self._run_libraries) == self._first,
+            fed,
+            self._replayed,
+            tuple(self._passed_over),
+            self._run_libraries,
+            self._handover(),
+        )
+
+    def _handover(self) -> CodeChanged | None:
+        """What was not proven: events of other code, or differences. None where every row follows from this code."""
+        if not self._taken and not self._differences:
+            return None
+        if self._former != self._code:
+            what = f"code {self._former} wrote the last {self._taken} events, {self._code} goes on"
+        elif self._run_libraries != self._versions:
+            was = self._run_libraries or "others"
+            what = f"the libraries changed: {was} wrote the last events, {self._versions} go on"
+        else:
+            what = f"the same code ({self._code}) comes to something else: report it, it is a bug or failing memory"
+        if self._differences:
+            what += f"; {self._differences} differ, first {self._difference}"
+        highest = self._reader.query("SELECT max(decision) AS n FROM decisions")[0]["n"] or 0
+        now_ns = self._machine.state.now_ns
+        return CodeChanged(now_ns, self._former, self._taken, self._differences, what, highest)
+
+
+def left_of(effects: str) -> tuple[AnyEffect, ...]:
+    """The journaled effects that mean something outside of the desk."""
+    if not effects.startswith("[{"):
+        return ()
+    return tuple(
+        _left_decoder.decode(part)
+        for part in _parts_decoder.decode(effects)
+        if _kind_decoder.decode(part).type in _LEFT_NAMES
+    )
+
+
+def _left_out(reader: JournalReader) -> int:
+    """Feed events that were quarantined: the source gave them, the state never counted them."""
+    kinds = [kind.__name__ for kind in FEED_EVENTS]
+    sql = f"SELECT count(*) AS n FROM events WHERE seq IS NULL AND kind IN ({','.join('?' * len(kinds))})"
+    return int(reader.query(f"{sql} AND effects LIKE '{{\"quarantined\"%'", kinds)[0]["n"])
