@@ -24,10 +24,12 @@ from daemon.shell.operator.messages import ResponseMessage
 from daemon.shell.operator.mqtt_connection import Broker, connected, properties, told_safely
 from daemon.shell.operator.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
 from daemon.shell.printable import printable
+from daemon.shell.safe_decode import Unreadable, typed
 
 ANSWER_S = 10.0
 LIFETIME_NS = 30_000_000_000
 REFUSED = 1
+_decode = msgspec.json.Decoder(ResponseMessage).decode
 _WORD = re.compile(r"[^\x00-\x20\x7f/+#]{1,100}")
 
 
@@ -90,7 +92,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             f"responses? What it refused without an answer stands in its alarms"
         )
         return REFUSED
-    except (MqttError, OSError, msgspec.DecodeError) as error:
+    except (MqttError, OSError, Unreadable) as error:
         cure = "check host, port, tls, ca_file and username of [mqtt], and MQTT_PASSWORD"
         console.print(printable(f"{broker}: {told_safely(error, password)}: {cure}"))
         return EXIT_CODE
@@ -98,7 +100,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseMessage:
-    """Publish the command and return the answer. Raises TimeoutError, MqttError, OSError, msgspec.DecodeError."""
+    """Publish the command and return the answer. Raises TimeoutError, MqttError, OSError, Unreadable."""
     below = f"{route.prefix}/{route.desk}"
     token = secrets.token_hex(8)
     response = f"{below}/response/{route.broker.username or 'anyone'}/{token}"
@@ -113,7 +115,7 @@ async def _answer(client: Client, correlation: bytes) -> ResponseMessage:
     async for message in client.messages:
         if getattr(message.properties, "CorrelationData", None) == correlation:
             payload: Any = message.payload
-            return msgspec.json.decode(payload, type=ResponseMessage)
+            return typed(_decode, payload)
     raise MqttError("the broker sends nothing more")
 
 

@@ -29,7 +29,7 @@ KINDS: dict[str, str] = {
     "socket_stall": "no data for the fault's time, pings are answered, then data go on (what fell in between is lost)",
     "ping_silence": "pings of this connection are not answered any more",
     # messages on any stream: context stream, key, kind of message
-    "malformed_json": "the frame (or REST body) is no JSON (no msgpack)",
+    "malformed_json": "the frame (or REST body) is no JSON (no msgpack), or `nested`: arrays in one another, very deep",
     "data_null": 'the message is {"stream":"trade_updates","data":null}, on data streams an array with null',
     "unknown_event": "an event (message type) that no client knows, instead of the true one unless `extra`",
     "unknown_status": "the order's status is one that no client knows",
@@ -43,6 +43,7 @@ KINDS: dict[str, str] = {
     "bar_reordered": "the bar is sent after its successor",
     "bar_late": "the bar is sent `delay_s` simulated seconds late",
     "bar_corrected": "an updated bar with other values (`shift` USD) follows at half past the next minute",
+    "bar_ahead": "a bar that cannot be, stamped `minutes` (30) ahead, is sent before the true one",
     "bar_gap": "the bar is never streamed; REST has it",
     "day_bar_missing": "the daily bar is not in REST (name its `date` and `symbol` in `where`), as when it comes late",
     "day_bars_unadjusted": "daily bars of `symbol` are adjusted as of yesterday, without what happened this morning",
@@ -96,6 +97,8 @@ KINDS: dict[str, str] = {
     "clock_skew": "GET /v2/clock is `skew_s` (30) ahead for the fault's time",
 }
 """Every kind of fault and what it does; names in backquotes are its parameters with their defaults in brackets."""
+
+NESTED = b"[" * 100_000  # no decoder goes so deep
 
 Context = Mapping[str, object]
 

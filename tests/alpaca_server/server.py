@@ -18,7 +18,7 @@ from aiohttp import web
 from tests.alpaca_server import contracts_rest, data_rest, data_stream, trade_stream, trading_rest
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS, SimClock
-from tests.alpaca_server.faults import Fault, Faults
+from tests.alpaca_server.faults import NESTED, Fault, Faults
 from tests.alpaca_server.market import Market
 from tests.alpaca_server.matching import Matching
 from tests.alpaca_server.refusals import Refused
@@ -286,7 +286,8 @@ async def _spoilt(
         case "http_empty_body":
             return web.Response(status=200)
         case "malformed_json":
-            return web.Response(text='{"id":"', content_type="application/json")
+            broken = NESTED.decode() if fault.get("nested", False) else '{"id":"'
+            return web.Response(text=broken, content_type="application/json")
         case "http_unknown_field":
             return _changed(reply or await _handled(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
         case _:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tests.alpaca_server.data_fields import rfc3339
+from tests.alpaca_server.faults import NESTED
 from tests.alpaca_server.market import SECOND_NS
 
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ def spoilt(session: Session, messages: list[Message]) -> Iterator[bytes]:
     """The frames that go out for one frame of messages under the script of faults."""
     first = messages[0]
     about = {"message": first.fields["T"], "symbol": first.symbol}
-    if session.take("malformed_json", **about):
-        yield b"\xc1\xff" if session.msgpack else b'[{"T":"q","S":'
+    if fault := session.take("malformed_json", **about):
+        broken = b"\xc1\xff" if session.msgpack else b'[{"T":"q","S":'
+        yield NESTED if fault.get("nested", False) else broken
         return
     if session.take("data_null", **about):
         yield frame([b"\xc0" if session.msgpack else b"null"], msgpack=session.msgpack)

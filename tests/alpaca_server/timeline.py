@@ -158,6 +158,9 @@ class Timeline:
             late_ns = ended_ns + int(float(fault.get("delay_s", 30)) * SECOND_NS)
             self._at(late_ns, _BAR, lambda: self.hub.publish([message]))
             return []
+        if fault := faults.take("bar_ahead", context):
+            start_ns = bar.start_ns + int(fault.get("minutes", 30)) * MINUTE_NS
+            return [Message("b", bar.symbol, start_ns, {**bar_fields(bar), "l": bar.high + 1}), message]
         fault = faults.take("bar_duplicated", context)
         return [message] * (1 if fault is None else int(fault.get("copies", 2)))
 
@@ -182,4 +185,4 @@ class Timeline:
 
 
 BAR_CHANNELS = ("bars", "updatedBars", "dailyBars")
-BAR_FAULTS = ("bar_corrected", "bar_gap", "bar_reordered", "bar_late", "bar_duplicated")
+BAR_FAULTS = ("bar_corrected", "bar_gap", "bar_reordered", "bar_late", "bar_duplicated", "bar_ahead")

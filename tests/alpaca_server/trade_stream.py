@@ -20,7 +20,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS
-from tests.alpaca_server.faults import Fault
+from tests.alpaca_server.faults import NESTED, Fault
 from tests.alpaca_server.orders import stamp
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ def _spoil(fault: Fault, message: Message) -> Any:
         case "data_null":
             message["data"] = None
         case "malformed_json":
-            return b'{"stream":"trade_updates","data":{'
+            return NESTED if fault.get("nested", False) else b'{"stream":"trade_updates","data":{'
         case "unknown_event":
             data["event"] = str(fault.get("event", "event_of_tomorrow"))
         case "unknown_status":

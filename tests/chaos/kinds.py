@@ -103,6 +103,8 @@ def _sockets() -> Iterator[Kind]:
             ("frame_duplicated", "duplicated frame"),
         ):
             yield Kind(f"{stream}: {kind}", family, _fixed(_line(kind, where=at)))
+        nested = _fixed(_line("malformed_json", where=at, nested=True))
+        yield Kind(f"{stream}: nested beyond measure", "malformed message", nested)
     for stream in ("stock", "option"):
         at = {"stream": stream}
         cut = _prepare("socket_drop", where=at)
@@ -125,6 +127,7 @@ def _market() -> Iterator[Kind]:
         ("bar_late", "late bar", {"delay_s": 200}),
         ("bar_corrected", "corrected bar", {"shift": 0.2}),
         ("bar_gap", "bar gap", {}),
+        ("bar_ahead", "bar of the future", {"minutes": 30}),
     ):
         name = f"{kind} {parameters['delay_s']} s" if "delay_s" in parameters else kind
         yield Kind(name, family, _fixed(Line(kind, {}, dict(parameters), 2)))

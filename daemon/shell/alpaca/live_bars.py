@@ -153,7 +153,7 @@ class LiveBars:
     def _on_bar(self, bar: Bar, session: Session) -> None:
         """A streamed bar, first or updated, of regular hours; one from the future is refused: none could follow."""
         now_ns = self._clock.now_ns()
-        if bar.start_ns + MINUTE_NS > now_ns + EARLY_NS:
+        if self._early(bar.start_ns):
             detail = f"its minute begins at {bar.start_ns}, now is {now_ns}"
             self._give([BarRejected(now_ns, bar.symbol, bar.start_ns, "early", detail)])
             return
@@ -173,8 +173,12 @@ class LiveBars:
             self._ask_repair("a minute is missing")
         self._give(merge.add(bar, now_ns))
 
+    def _early(self, start_ns: int) -> bool:
+        """True for a bar of a time to come: nothing is known of now by it, and none could follow it."""
+        return start_ns + MINUTE_NS > self._clock.now_ns() + EARLY_NS
+
     def _on_rejected(self, rejected: BarRejected) -> None:
-        if rejected.reason != "wrong_symbol":
+        if rejected.reason != "wrong_symbol" and not self._early(rejected.start_ns):
             self._heard_ns = max(self._heard_ns, rejected.start_ns)
             if rejected.start_ns > self._merge.last_ns:
                 self._ask_repair("a bar was refused")

@@ -7,7 +7,6 @@ acknowledgement is compared with it. Each wait has a deadline in real seconds; k
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 from collections import Counter
@@ -20,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 
 from daemon.shell.alpaca.stream_errors import REQUEST_CODES, SYMBOL_LIMIT, StreamError, Trouble, code_of, refusal, short
+from daemon.shell.safe_decode import Unreadable, json_value, msgpack_value
 
 Pair = tuple[str, str]  # channel, symbol
 State = Literal["up", "down"]
@@ -242,11 +242,11 @@ class MarketSocket:
         """
         try:
             if isinstance(frame, str) or frame[:1] in (b"[", b"{"):
-                messages = json.loads(frame)
+                messages = json_value(frame)
             else:
-                messages = msgpack.unpackb(frame, timestamp=0, strict_map_key=False, unicode_errors="replace")
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
-            self._bad(f"a frame of {len(frame)} bytes: {type(error).__name__}")
+                messages = msgpack_value(frame)
+        except Unreadable as error:
+            self._bad(f"a frame of {len(frame)} bytes: {error}")
             return []
         if not isinstance(messages, list):
             messages = [messages]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import re
 import time
 import warnings
@@ -23,6 +22,7 @@ from requests.adapters import HTTPAdapter
 
 from daemon.shell.alpaca.lanes import Lane, NotStarted, StillRunning, Urgency
 from daemon.shell.alpaca.wire import text
+from daemon.shell.safe_decode import Unreadable, bounded, json_value
 
 if TYPE_CHECKING:
     from alpaca.common.rest import RESTClient
@@ -152,7 +152,7 @@ def _exchange(work: Callable[[], object], hide: Callable[[str], str]) -> object:
     from alpaca.common.exceptions import APIError
 
     try:
-        return work()
+        return bounded(work())
     except APIError as error:
         failure = _failure(error.status_code, str(error), error.response, hide)
     except requests.Timeout as error:
@@ -181,8 +181,8 @@ def _failure(
     if status is None or not 400 <= status < 500 or status == 408:
         return Unanswered(f"HTTP {status}")
     try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
+        told = json_value(body)
+    except Unreadable:
         told = None
     if not isinstance(told, dict):
         return Refused(status, None, hide(f"no JSON object but {body[:80]!r}"), {})

@@ -17,6 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from daemon.shell.alpaca.wire import Malformed, mapping, text
+from daemon.shell.safe_decode import Unreadable, json_value
 
 STREAM = "trade_updates"
 FRAME_MAX = 16 * 1024 * 1024  # bytes: an update that is too long for the library's 1 MiB costs no connection
@@ -179,6 +180,6 @@ class TradeStream:
 def _message(frame: str | bytes) -> Mapping[str, object]:
     """A frame's JSON object. Raises Malformed."""
     try:
-        return mapping(msgspec.json.decode(frame), "message")
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise Malformed(f"message of {len(frame)} bytes is no JSON: {type(error).__name__}") from None
+        return mapping(json_value(frame), "message")
+    except Unreadable as error:
+        raise Malformed(f"message of {len(frame)} bytes is no JSON: {error}") from None

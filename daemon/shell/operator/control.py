@@ -24,6 +24,7 @@ from daemon.shell.operator.commands import Command, CommandError, event_of
 from daemon.shell.operator.control_client import LINE_MOST, SOCKET, Answer, ControlError, Request, address
 from daemon.shell.operator.door import Door
 from daemon.shell.operator.status import status_of
+from daemon.shell.safe_decode import Unreadable, typed
 
 CHANNEL = "control"
 CLIENTS_MOST = 8
@@ -115,8 +116,8 @@ class ControlServer:
         except asyncio.LimitOverrunError:
             return self._refuse(f"a line of more than {LINE_MOST} bytes from user id {uid}")
         try:
-            request = _decode(line)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            request = typed(_decode, line)
+        except Unreadable as error:
             told = "".join(filter(str.isprintable, str(error)))[:TOLD_MOST]
             return self._refuse(f"an unreadable line from user id {uid}: {told}")
         try:

@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from daemon.shell.operator.status import DeskStatus
+from daemon.shell.safe_decode import Unreadable, typed
 
 SOCKET = "control.sock"
 LINE_MOST = 4096  # bytes of a command, its newline included
@@ -99,8 +100,8 @@ def ask(state_dir: Path, request: Request, within_s: float = ANSWER_WITHIN_S) ->
     if not told.endswith(b"\n"):
         raise ControlError(_cut_off(state_dir, "no whole answer came"))
     try:
-        return _decode(told)
-    except (msgspec.MsgspecError, ValueError) as error:
+        return typed(_decode, told)
+    except Unreadable as error:
         raise ControlError(
             f"{place}: an answer of another version: {error}; use the rltraderctl that belongs to the daemon"
         ) from None

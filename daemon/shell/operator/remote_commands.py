@@ -15,6 +15,7 @@ import msgspec
 from daemon.core.events import CommandRefused, Event
 from daemon.shell.operator.commands import RESET_CLOCK, Command, CommandError, event_of
 from daemon.shell.operator.signing import Key, SignedCommand, is_genuine
+from daemon.shell.safe_decode import Unreadable, typed
 
 SECOND_NS = 1_000_000_000
 SIZE_MOST = 4096  # bytes of a command
@@ -70,10 +71,10 @@ class Judge:
         if len(payload) > SIZE_MOST:
             return Refused(f"the message has {len(payload)} bytes: at most {SIZE_MOST} are read")
         try:
-            told = self._decoder.decode(payload)
+            told = typed(self._decoder.decode, payload)
             key = self._keys.get(told.key)
             genuine = key is not None and is_genuine(told, key)
-        except (msgspec.DecodeError, UnicodeError):
+        except (Unreadable, UnicodeError):
             return Refused("the message cannot be read")
         if key is None:
             return Refused("the key is not known here")

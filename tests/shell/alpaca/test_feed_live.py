@@ -167,6 +167,23 @@ async def test_a_stream_that_says_nothing_in_a_session_is_told_reconnected_and_r
         assert it.feed._bars.counts["silences"] < 12  # one a minute at the most
 
 
+async def test_a_frame_that_is_nested_beyond_measure_costs_no_bar(tmp_path: Path) -> None:
+    async with live(tmp_path) as it:
+        it.server.faults.add("malformed_json", where={"stream": "stock"}, times=1, nested=True)
+        await reach(it, 4)
+        assert "message_unreadable" in it.told.names()
+
+
+async def test_a_bad_bar_of_the_future_does_not_switch_the_silence_watch_off(tmp_path: Path) -> None:
+    async with live(tmp_path) as it:
+        it.server.faults.add("bar_ahead", minutes=30)
+        await reach(it, 0)
+        it.server.faults.add("socket_stall", until_ns=it.clock.now_ns() + 8 * MINUTE, where={"stream": "stock"})
+        await it.until(lambda: "feed_silent" in it.told.names())
+        assert it.clock.now_ns() < DAY.open_ns + 30 * MINUTE
+        assert it.server.faults.met["bar_ahead"] == 1
+
+
 async def test_before_the_open_and_after_the_close_silence_is_quiet(tmp_path: Path) -> None:
     async with live(tmp_path, -20 * 60.0, rate=600.0) as it:
         await it.clock.sleep_until(DAY.open_ns - MINUTE)

@@ -215,9 +215,12 @@ async def test_a_frame_that_is_no_msgpack_loses_nothing_else() -> None:
         await until(lambda: client.socket.up)
         await server.connections[-1].send(b"\xc1\xc1\xc1")
         await server.connections[-1].send("no JSON either")
+        for levels in (100_000, 900):
+            await server.connections[-1].send("[" * levels + "]" * levels)
+            await server.connections[-1].send(b"\x91" * levels + b"\x01")
         await server.send(quote())
         await until(lambda: client.messages)
-        assert client.socket.counts["bad"] == 2
+        assert client.socket.counts["bad"] == 6
         assert client.socket.up
 
 

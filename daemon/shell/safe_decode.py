@@ -1,0 +1,64 @@
+"""What comes over a wire, decoded: whatever somebody sends, it is a value of bounded nesting or `Unreadable`.
+
+Decoders raise RecursionError for what is nested deeply, and what is nested a little less deeply makes the next reader
+of the value raise it. Neither may end a feed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgpack
+import msgspec
+
+T = TypeVar("T")
+LEVELS_MOST = 64  # of arrays and objects in one another; the deepest message of Alpaca has five
+
+
+class Unreadable(ValueError):
+    """It cannot be decoded, or is nested too deeply. The text shows nothing of it."""
+
+
+def typed(decode: Callable[[bytes], T], data: bytes) -> T:
+    """`decode(data)` of a typed decoder, whose type bounds the nesting. Raises Unreadable."""
+    return _guarded(lambda: decode(data), len(data))
+
+
+def json_value(data: bytes | str) -> object:
+    """Any JSON value. Raises Unreadable."""
+    return bounded(_guarded(lambda: msgspec.json.decode(data), len(data)))
+
+
+def msgpack_value(data: bytes) -> object:
+    """Any msgpack value; times are `msgpack.Timestamp`. Raises Unreadable."""
+
+    def unpack() -> object:
+        return msgpack.unpackb(data, timestamp=0, strict_map_key=False, unicode_errors="replace")
+
+    return bounded(_guarded(unpack, len(data)))
+
+
+def bounded(value: T) -> T:
+    """The value itself. Raises Unreadable where arrays and objects lie in one another too deeply."""
+    level: list[object] = [value]
+    for _ in range(LEVELS_MOST):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return value
+    raise Unreadable(f"nested more than {LEVELS_MOST} levels deep")
+
+
+def _inside(value: object) -> list[object]:
+    """The arrays and objects that stand directly in a value."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [each for each in inner if isinstance(each, dict | list | tuple)]
+
+
+def _guarded(decode: Callable[[], T], size: int) -> T:
+    try:
+        return decode()
+    except msgspec.ValidationError as error:
+        raise Unreadable(str(error)) from None
+    except (msgspec.MsgspecError, msgpack.UnpackException, ValueError, TypeError, RecursionError) as error:
+        raise Unreadable(f"{size} bytes that cannot be decoded: {type(error).__name__}") from None
