@@ -39,6 +39,8 @@ def cancel(matching: Matching, account: Account, order: Order) -> None:
         then = functools.partial(_cancel_not, before=before)
     elif matching.server.faults.take("cancel_loses", context) is not None:
         then = _fill_instead
+    elif fault := matching.server.faults.take("cancel_overtaken", context):
+        then = functools.partial(_cancel_and_fill, delay_s=float(fault.get("delay_s", 30)))
     matching.later(matching.server.rules.venue_delay_s, lambda: then(matching, account, order))
 
 
@@ -46,6 +48,19 @@ def _cancel_now(matching: Matching, account: Account, order: Order) -> None:
     if order.open:
         order.canceled_ns = matching.server.clock.now_ns()
         matching.end(account, order, "canceled", order.canceled_ns)
+
+
+def _cancel_and_fill(matching: Matching, account: Account, order: Order, *, delay_s: float) -> None:
+    """The venue's fill is told after its cancel was."""
+    _cancel_now(matching, account, order)
+    matching.later(delay_s, lambda: _fill_late(matching, account, order))
+
+
+def _fill_late(matching: Matching, account: Account, order: Order) -> None:
+    """The fill of an order that is over: its limit was met before. A sale never exceeds what is free."""
+    if order.status == "canceled" and (order.sign > 0 or account.available(order.symbol) >= order.left):
+        now_ns = matching.server.clock.now_ns()
+        matching.fill(account, order, order.left, order.limit_price or order.reserve_price, now_ns)
 
 
 def _cancel_not(matching: Matching, account: Account, order: Order, *, before: str) -> None:

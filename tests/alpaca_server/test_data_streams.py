@@ -29,6 +29,7 @@ from tests.alpaca_server.stream_clients import (
     running,
     serving,
     stock_stream,
+    tape,
 )
 
 with warnings.catch_warnings():
@@ -166,3 +167,16 @@ async def test_the_script_makes_the_first_bar_go_wrong(fault: str, minutes: list
         while len(heard) < 3:
             heard += [bar["t"] for bar in await socket.hear()]
     assert heard == [f"2024-07-02T13:{30 + minute}:00Z" for minute in minutes]
+
+
+async def test_a_bar_may_tell_prices_that_cannot_be() -> None:
+    async with serving() as server, connected(server.stream_url) as socket:
+        server.faults.add("bar_absurd", where={"start_ns": OPEN_NS}, factor=10)
+        assert await socket.hear() == CONNECTED
+        assert await socket.log_in() == AUTHENTICATED
+        await socket.ask({"action": "subscribe", "bars": ["*"]})
+        heard: list[Any] = []
+        while len(heard) < 2:
+            heard += await socket.hear()
+    first, second = tape()[:2]
+    assert [bar["c"] for bar in heard[:2]] == [pytest.approx(10 * first.close), pytest.approx(second.close)]

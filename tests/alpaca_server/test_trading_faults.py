@@ -140,6 +140,17 @@ def test_a_cancellation_may_lose_be_refused_later_or_never_come() -> None:
         assert found(client, stuck).status == OrderStatus.PENDING_CANCEL
 
 
+def test_a_cancelled_order_may_fill_all_the_same() -> None:
+    faults = Faults()
+    with broker(faults=faults) as (_, client):
+        order = submitted(client, buy_limit(CALL, 2, 0.01))
+        faults.add("cancel_overtaken", delay_s=0)
+        client.cancel_order_by_id(order.id)
+        ended = found(client, order)
+        assert (ended.status, ended.filled_qty, held(client, CALL).qty) == (OrderStatus.FILLED, "2", "2")
+        assert ended.canceled_at is not None
+
+
 def test_a_documented_refusal_can_be_scripted_by_name() -> None:
     faults = Faults()
     faults.add("order_refused", reason="pattern_day_trader")

@@ -146,6 +146,8 @@ class Timeline:
         if not faults.waiting(*BAR_FAULTS):
             return [message]
         context = {"stream": "stock", "symbol": bar.symbol, "start_ns": bar.start_ns}
+        if fault := faults.take("bar_absurd", context):
+            message = Message("b", bar.symbol, bar.start_ns, bar_fields(_times(bar, float(fault.get("factor", 40)))))
         ended_ns = bar.start_ns + MINUTE_NS + BAR_DELAY_NS
         if fault := faults.take("bar_corrected", context):
             self._correct(bar, float(fault.get("shift", 0.05)))
@@ -184,5 +186,10 @@ class Timeline:
         return [] if bar is None else [Message("d", symbol, label_ns, bar_fields(bar))]
 
 
+def _times(bar: Bar, factor: float) -> Bar:
+    opened, high, low, close = (round(price * factor, 4) for price in (bar.open, bar.high, bar.low, bar.close))
+    return Bar(bar.symbol, bar.start_ns, opened, high, low, close, bar.volume)
+
+
 BAR_CHANNELS = ("bars", "updatedBars", "dailyBars")
-BAR_FAULTS = ("bar_corrected", "bar_gap", "bar_reordered", "bar_late", "bar_duplicated", "bar_ahead")
+BAR_FAULTS = ("bar_corrected", "bar_gap", "bar_reordered", "bar_late", "bar_duplicated", "bar_ahead", "bar_absurd")

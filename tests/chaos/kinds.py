@@ -128,6 +128,7 @@ def _market() -> Iterator[Kind]:
         ("bar_corrected", "corrected bar", {"shift": 0.2}),
         ("bar_gap", "bar gap", {}),
         ("bar_ahead", "bar of the future", {"minutes": 30}),
+        ("bar_absurd", "impossible bar", {"factor": 40}),
     ):
         name = f"{kind} {parameters['delay_s']} s" if "delay_s" in parameters else kind
         yield Kind(name, family, _fixed(Line(kind, {}, dict(parameters), 2)))
@@ -229,6 +230,8 @@ def _orders() -> Iterator[Kind]:
         stuck = _line("cancel_stuck", where={"side": side})
         held_back = _prepare("order_held_back", where={"side": side}, times=2, seconds=300)
         yield Kind(f"cancel of a {side} stuck", "cancel trouble", _fixed(*(before or (held_back,)), stuck), when=ANY)
+    late = _line("cancel_overtaken", where={"side": "buy"})
+    yield Kind("an entry fills after its cancel", "cancel racing fill", _fixed(HOLD, late), when=ANY)
     never = _line("order_held_back", where={"side": "sell"}, times=1, seconds=3600)
     yield Kind("a sale that never fills", "order held back", _fixed(never))
     for kind in ("update_duplicated", "update_reordered", "update_replayed", "update_lost", "update_late"):
