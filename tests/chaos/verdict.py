@@ -104,6 +104,11 @@ def _at(order: Order, ns: int) -> tuple[Decimal, Decimal]:
     return filled, ZERO if shown["status"] in DONE else order.qty - filled
 
 
+def overtaken(order: Order) -> bool:
+    """True for an order that filled after its cancel was confirmed: the desk could not know, and sells it again."""
+    return bool(order.canceled_ns and order.filled_ns and order.filled_ns > order.canceled_ns)
+
+
 def intents_exceeded(books: Books, account: Account) -> list[str]:
     """Entry decisions whose live plus filled quantity at the server was ever above what the decision meant to hold."""
     found = []
@@ -112,7 +117,7 @@ def intents_exceeded(books: Books, account: Account) -> list[str]:
         row = books.orders.get(order.client_order_id)
         if row is None:
             found.append(f"{order.client_order_id}: at the server, not in the journal")
-        elif row["purpose"] == "entry":
+        elif row["purpose"] == "entry" and not overtaken(order):
             works[row["work"]].append(order)
     for work, orders in works.items():
         first = min((row for row in books.orders.values() if row["work"] == work), key=lambda row: row["submitted_ns"])
@@ -179,10 +184,11 @@ def limits_exceeded(books: Books, account: Account, market: Market, limits: Limi
         low = _least_value(account, market, order.created_ns, quote_age_s)
         if low + working + premium > limits["gross_exposure_max_usd"]:
             found.append(f"{about}: exposure {low + working + premium} USD, limit {limits['gross_exposure_max_usd']}")
+    surprise = sum((order.filled_qty for order in entries if overtaken(order)), ZERO)
     return found + [
         f"position: {held} contracts at {ns}, limit {limits['position_contracts_max']}"
         for ns, held in _contracts(account, {order.id for order in orders})
-        if held > limits["position_contracts_max"]
+        if held > limits["position_contracts_max"] + surprise
     ]
 
 
