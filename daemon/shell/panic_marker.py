@@ -38,11 +38,12 @@ def noticed(folder: Path) -> str:
         file = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         return f"somebody (the file panic: {error.strerror})"
-    with os.fdopen(file, "rb") as marker:
-        try:
-            told = marker.read(LETTERS_MOST).decode("utf-8", "replace")
-        except OSError:  # a folder
-            told = ""
+    try:
+        told = os.read(file, LETTERS_MOST).decode("utf-8", "replace")
+    except OSError:  # a folder
+        told = ""
+    finally:
+        os.close(file)
     return "".join(filter(str.isprintable, told)) or "somebody"
 
 

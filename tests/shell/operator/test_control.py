@@ -115,6 +115,7 @@ async def test_a_command_is_durable_with_its_channel_and_person_when_its_answer_
         ("resume", "ResumeRequested"),
         ("halt", "HaltRequested"),
         ("flatten", "FlattenRequested"),
+        ("accept-broker", "AcceptBrokerRequested"),
         ("reload-model", "ReloadRequested"),
     ],
 )
