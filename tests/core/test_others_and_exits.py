@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import AnyEffect, AskBroker, SubmitOrder
+from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Trading
 from tests.core.account import Account, agreed, at_broker
 from tests.core.daily_desk import KEEP, DailyDesk
@@ -531,3 +531,37 @@ def test_a_difference_of_positions_halts_as_before_whatever_the_cash_says() -> N
     account.positions[CALL] = (8, Decimal(2))
     d.put(account.report(d.at(2)), account.report(d.at(2, 10)))
     assert d.halted() == "reconciliation"
+
+
+# --- the edges of it ----------------------------------------------------------------------------------------------
+
+
+def test_what_the_broker_s_own_call_closes_is_as_much_as_was_there() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)), ev.BrokerLost(d.at(1.1), "stream ended"))
+    (sale,) = leave(d, 3.5)
+    account.positions["AAA"] = (6, Decimal(100))  # somebody sold four while nothing was heard
+    account.cash += 400
+    name = account.take(replace(sale, quantity=6), d.state.now_ns)
+    d.put(account.found(name, d.at(3.6)), account.fill(name, 6, "100", d.at(3.7)))
+    order = d.order(name)
+    assert (order.quantity, order.status, d.held) == (6, "filled", {"AAA": 4})
+
+
+def test_a_cancel_that_is_heard_before_any_session_is_known_halts_nothing() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.due()
+    (sale,) = of(d.answer(0, KEEP, KEEP), SubmitOrder)
+    d.state = replace(d.state, session=replace(d.state.session, session=None))
+    d.put(ev.OrderCanceled(d.at(-10), sale.client_order_id))
+    assert halted(d) == ""
+    assert account.positions["AAA"] == (10, Decimal(100))
+
+
+def test_adopted_orders_of_others_are_left_to_them_by_a_panic_and_by_an_acceptance() -> None:
+    d = holding(account := Account(), RULES["adopt"])
+    account.by_hand("ann-1", PUT, 1, 2, d.at(1, 10))
+    d.put(account.found("ann-1", d.at(1, 10)), ev.PanicNoticed(d.at(1, 20), "ann"))
+    assert d.order("ann-1").status == "accepted"
+    d.put(ev.AcceptBrokerRequested(d.at(1, 30), "x", "ann"), account.report(d.at(1, 40)))
+    assert (d.order("ann-1").status, of(d.effects, CancelOrder)) == ("accepted", [])
