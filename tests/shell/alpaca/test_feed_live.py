@@ -177,7 +177,7 @@ async def test_a_frame_that_is_nested_beyond_measure_costs_no_bar(tmp_path: Path
 async def test_a_bad_bar_of_the_future_does_not_switch_the_silence_watch_off(tmp_path: Path) -> None:
     async with live(tmp_path) as it:
         it.server.faults.add("bar_ahead", minutes=30)
-        await reach(it, 0)
+        await it.until(lambda: it.feed._bars.counts["rejected"])
         it.server.faults.add("socket_stall", until_ns=it.clock.now_ns() + 8 * MINUTE, where={"stream": "stock"})
         await it.until(lambda: "feed_silent" in it.told.names())
         assert it.clock.now_ns() < DAY.open_ns + 30 * MINUTE
