@@ -161,13 +161,15 @@ check-units: .venv/.installed-tests debian-tools
 	.venv/bin/python -m pytest tests/test_systemd.py
 
 # Programs of Debian that the tests drive: systemd's judge of units, an MQTT broker and its clients, a browser and what the
-# browser's driver needs. The tests that need one are skipped with a reason where it is missing and nobody may install it.
+# browser's driver needs, Prometheus' judge of metrics and rules, openssl. The tests that need one are skipped with a reason where it is missing and nobody may install it.
 debian-tools:
 	@missing=""; \
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing="$$missing mosquitto"; \
 	command -v mosquitto_sub >/dev/null || missing="$$missing mosquitto-clients"; \
 	command -v chromium >/dev/null || missing="$$missing chromium"; \
+	command -v promtool >/dev/null || missing="$$missing prometheus"; \
+	command -v openssl >/dev/null || missing="$$missing openssl"; \
 	ldconfig -p | grep -q 'libatomic\.so\.1' || missing="$$missing libatomic1"; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "== installing the Debian packages$$missing for the tests (nothing of them is started)"; \
