@@ -6,12 +6,14 @@ Exit codes: 0 done or stopped cleanly, 1 the journal failed or a step raised (sy
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import os
 import resource
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -137,12 +139,16 @@ def _run_live(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
     from daemon.live import prepare_live, run_live
     from daemon.shell.engine import StepFailed
     from daemon.shell.intake import IntakeFull
+    from daemon.shell.virtual_time import VirtualLoop
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
     stream = LossyStream(sys.stderr)  # a reader who stalls stalls no trading
     log = Log(settings.log.level, settings.log.format, stream)
     try:
-        stopped_by = uvloop.run(run_live(prepare_live(settings, keys, dry_run=dry_run), log))
+        live = prepare_live(settings, keys, dry_run=dry_run)
+        joined = live.clock.participant
+        with asyncio.Runner(loop_factory=partial(VirtualLoop, joined) if joined else uvloop.new_event_loop) as runner:
+            stopped_by = runner.run(run_live(live, log))
     except MayPass as error:
         return _later(log, error)
     except REFUSALS as error:

@@ -112,12 +112,17 @@ def _wrong_addresses(settings: Settings) -> Iterator[Problem]:
 def _wrong_clock(settings: Settings) -> Iterator[Problem]:
     """A simulated clock that is not allowed, or not told completely."""
     clock, standing = settings.clock, Clock()
-    changed = next((name for name in ("sim_start", "anchor_unix_s", "rate") if _differs(clock, standing, name)), None)
+    names = ("sim_start", "anchor_unix_s", "rate", "socket")
+    changed = next((name for name in names if _differs(clock, standing, name)), None)
     if changed is None:
         return
     if not all(_host(_split(settings.address(name))) in LOOPBACK for name in ADDRESSES):
         expected = "its default: simulated time is only for a server on this machine, at every address of alpaca"
         yield f"clock.{changed}", getattr(clock, changed), expected
+        return
+    if clock.socket:
+        if changed != "socket":
+            yield f"clock.{changed}", getattr(clock, changed), "its default where clock.socket gives the time"
         return
     if sim_start_ns(clock) is None:
         expected = "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00, or seconds since 1970"

@@ -98,12 +98,13 @@ class Alpaca:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Simulated time, against a server on this machine alone. Without `sim_start` it is the real clock."""
+    """Simulated time, against a server on this machine alone. Without `sim_start` and `socket` it is the real clock."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     anchor_unix_s: Annotated[float, Ge(0)] = 0.0
     sim_start: _Moment = ""
     rate: Annotated[float, Gt(0), Le(100_000)] = 1.0
+    socket: str = ""
 
 
 @dataclass(frozen=True, slots=True)

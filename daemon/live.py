@@ -90,6 +90,7 @@ class LiveDesk:
         self._service = Service()
         self._probes: dict[int, asyncio.Future[None]] = {}  # by the identity of their ticks
         self._stepped = asyncio.Event()
+        self._tick_ns, self._busier = IDLE_TICK_NS, asyncio.Event()
         settings, state = live.settings, recovered.machine.state
         self._parts = AlpacaParts(
             settings, live.credentials, live.clock, self.intake.put, self.tell, lambda: self._state().now_ns
@@ -168,6 +169,8 @@ class LiveDesk:
         else:
             self.feed.attend(frozenset())
         self._stepped.set()
+        if _tick_ns(state) < self._tick_ns:
+            self._busier.set()
         if self._probes and (probed := self._probes.get(id(event))) is not None and not probed.done():
             probed.set_result(None)
 
@@ -304,15 +307,25 @@ class LiveDesk:
         """Let time pass: often while something waits for it, seldom when nothing does."""
         clock, last_ns = self._live.clock, 0
         while True:
-            state = self.engine.machine.state
-            waits = state.ask is not None or state.basket.waiting is not None
-            busy = state.orders or state.works or waits or state.risk.stopping
-            every_ns = BUSY_TICK_NS if busy else HOLDING_TICK_NS if state.book.positions else IDLE_TICK_NS
+            every_ns = self._tick_ns = _tick_ns(self.engine.machine.state)
             now_ns = clock.now_ns()
             if now_ns - last_ns >= every_ns and len(self.intake) == 0:
                 last_ns = now_ns
                 self.intake.put(ClockTicked(now_ns))
+            await self._nap(last_ns + every_ns - now_ns)
+
+    async def _nap(self, left_ns: int) -> None:
+        """A second, after which the wall clock is looked at again; virtual time passes by itself until something steps
+        or the next tick is due.
+        """
+        clock = self._live.clock
+        if clock.participant is None:
             await asyncio.sleep(max(clock.real_s(BUSY_TICK_NS), LEAST_NAP_S))
+            return
+        self._busier.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(left_ns, BUSY_TICK_NS) / SECOND_NS):
+                await self._busier.wait()
 
     async def probe(self) -> None:
         """Return when a tick came through intake and step, and the journal's thread has written what came before."""
@@ -369,6 +382,14 @@ class LiveDesk:
         if held and not self._live.dry_run:
             self._log("positions_kept", positions=held)
         self.intake.end()
+
+
+def _tick_ns(state: State[Any]) -> int:
+    """How often time is stepped while the state is so."""
+    waits = state.ask is not None or state.basket.waiting is not None
+    if state.orders or state.works or waits or state.risk.stopping:
+        return BUSY_TICK_NS
+    return HOLDING_TICK_NS if state.book.positions else IDLE_TICK_NS
 
 
 def _day_times(live: Live) -> DayTimes:

@@ -27,6 +27,7 @@ from daemon.shell.passing import MayPass, patiently
 from daemon.shell.policy import OnnxPolicy
 from daemon.shell.recovery import libraries
 from daemon.shell.state_dir import StateDirError, peek
+from daemon.shell.virtual_time import Participant
 from strategies.contract import DailyStrategy, Strategy
 from strategies.registry import strategy as strategy_named
 
@@ -165,7 +166,9 @@ def startup_events(live: Live, identity: Identity, code: str) -> tuple[RunStarte
 
 
 def clock_of(settings: Settings) -> Clock:
-    """The daemon's clock: real, or simulated where the settings say so."""
+    """The daemon's clock: real, simulated, or virtual: then an OSError is raised where nothing serves it."""
+    if settings.clock.socket:
+        return Clock.virtual(Participant(settings.clock.socket, settings.desk.name))
     start_ns = sim_start_ns(settings.clock)
     if start_ns is None:
         return Clock.real(watch=LeapWatch())

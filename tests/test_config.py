@@ -549,6 +549,14 @@ def test_simulated_time_needs_its_rate_its_start_and_its_anchor() -> None:
             load(None, {**LOOPBACK, **CLOCK, key: value})
 
 
+def test_virtual_time_is_for_a_server_on_this_machine_and_leaves_no_other_key_to_the_clock() -> None:
+    assert load(None, {**LOOPBACK, "clock.socket": "/tmp/clock"}).clock.socket == "/tmp/clock"
+    with pytest.raises(ConfigError, match=r"^clock\.rate is 60.*its default where clock\.socket gives the time"):
+        load(None, {**LOOPBACK, "clock.socket": "/tmp/clock", "clock.rate": 60})
+    with pytest.raises(ConfigError, match=r"^clock\.socket is .*only for a server on this machine"):
+        load(None, {"clock.socket": "/tmp/clock"})
+
+
 @pytest.mark.parametrize("told", ["1719838800", "2024-07-01 13:00:00Z", "2024-07-01T09:00:00-04:00", '"1719838800.0"'])
 def test_a_start_may_be_a_time_of_toml_text_or_seconds(told: str, tmp_path: Path) -> None:
     addresses = "\n".join(f'{key.partition(".")[2]} = "{value}"' for key, value in LOOPBACK.items())

@@ -11,9 +11,12 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from daemon.shell.clock_watch import LeapWatch
+
+if TYPE_CHECKING:
+    from daemon.shell.virtual_time import Participant
 
 SECOND_NS = 1_000_000_000
 NAP_S = 5.0  # longest sleep before the clock is read again: a step of it, or a suspended host, delays by no more
@@ -49,6 +52,7 @@ class Clock:
         "_source",
         "_steady",
         "is_simulated",
+        "participant",
         "stepped_back_ns",
         "watch",
     )
@@ -72,6 +76,7 @@ class Clock:
         self.watch = watch
         self._newest_ns, self._newest_steady_ns = self._read()
         self.is_simulated = rate is not None
+        self.participant: Participant | None = None  # of virtual time
         self.stepped_back_ns = 0
 
     @classmethod
@@ -98,6 +103,13 @@ class Clock:
         Raises ValueError when the rate is not a finite number above 0.
         """
         return cls(source, round(anchor_unix_s * SECOND_NS), sim_start_ns, rate, watch=watch)
+
+    @classmethod
+    def virtual(cls, participant: Participant) -> Self:
+        """The time of the clock that `participant` has joined. The event loop must be its `VirtualLoop`."""
+        made = cls.simulated(0.0, 0, 1.0, participant.now_ns)
+        made.participant = participant
+        return made
 
     def now_ns(self) -> int:
         """The time now. Two calls never go back."""
@@ -133,7 +145,7 @@ class Clock:
     async def sleep_until(self, sim_ns: int, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Return when this clock shows `sim_ns` or later, at once when it does so now."""
         while (left_ns := self._real_ns(sim_ns) - self.host_ns()) > 0:
-            await sleep(min(left_ns / SECOND_NS, NAP_S))
+            await sleep(left_ns / SECOND_NS if self.participant else min(left_ns / SECOND_NS, NAP_S))
 
     def _read(self) -> tuple[int, int]:
         """Both clocks, the host's as the watch lets it pass."""

@@ -21,6 +21,7 @@ from daemon.shell.clock import SECOND_NS, Clock
 from strategies.contract import Session
 
 LOOK_S = 5.0  # the scheduler looks at the wall clock at least so often, whatever it was told to wait for
+LOOK_VIRTUAL_S = 86_400.0  # there it waits for nothing: it is given what is due
 LATER = "9999-12-31"  # an expiry after any session
 
 WARM_UP = "warm_up"
@@ -103,12 +104,13 @@ class Schedule:
     used on the loop that `start` was called on.
     """
 
-    __slots__ = ("_clock", "_log_problem", "_look", "_scheduler")
+    __slots__ = ("_clock", "_held", "_log_problem", "_look", "_scheduler")
 
     def __init__(self, clock: Clock, log_problem: Callable[[str, str], None]) -> None:
         self._clock = clock
         self._log_problem = log_problem
         self._look: asyncio.TimerHandle | None = None
+        self._held: dict[str, tuple[int, asyncio.TimerHandle]] = {}  # jobs of virtual time, until they are due
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
@@ -117,9 +119,23 @@ class Schedule:
 
     def at(self, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
         """Run `job` once at `sim_ns` of the clock, at once when that has passed. A waiting job of this name goes."""
+        if self._clock.participant is None:
+            self._add(self._clock.to_real_datetime(sim_ns), sim_ns, name, job)
+            return
+        loop, left_s = asyncio.get_running_loop(), self._clock.real_s(sim_ns - self._clock.now_ns())
+        if name in self._held:
+            self._held[name][1].cancel()
+        self._held[name] = sim_ns, loop.call_at(loop.time() + left_s, self._due, sim_ns, name, job)
+
+    def _due(self, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
+        """Virtual time has come: the library, which knows the wall clock alone, gets a job that is due now."""
+        del self._held[name]
+        self._add(datetime.now(UTC), sim_ns, name, job)
+
+    def _add(self, due: datetime, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
         self._scheduler.add_job(
             self._run,
-            DateTrigger(self._clock.to_real_datetime(sim_ns)),
+            DateTrigger(due),
             args=(sim_ns, job),
             id=name,
             name=name,
@@ -137,11 +153,14 @@ class Schedule:
             return
         self._look.cancel()
         self._look = None
+        for _, handle in self._held.values():
+            handle.cancel()
         self._scheduler.shutdown(wait=False)
 
     def pending(self) -> tuple[tuple[str, int], ...]:
         """(name, nanoseconds UTC of the clock) of what waits, in the order of time."""
-        waiting = {job.id: int(job.args[0]) for job in self._scheduler.get_jobs()}
+        waiting = {name: sim_ns for name, (sim_ns, _) in self._held.items()}
+        waiting |= {job.id: int(job.args[0]) for job in self._scheduler.get_jobs()}
         return tuple(sorted(waiting.items(), key=lambda item: item[1]))
 
     def _look_again(self) -> None:
@@ -151,7 +170,8 @@ class Schedule:
         for place, job in enumerate(sorted(waiting, key=lambda job: int(job.args[0]))):
             job.modify(next_run_time=earliest + timedelta(microseconds=place - len(waiting)))
         self._scheduler.wakeup()
-        self._look = asyncio.get_running_loop().call_later(LOOK_S, self._look_again)
+        every_s = LOOK_S if self._clock.participant is None else LOOK_VIRTUAL_S
+        self._look = asyncio.get_running_loop().call_later(every_s, self._look_again)
 
     async def _run(self, sim_ns: int, job: Callable[[], Awaitable[None]]) -> None:
         await self._clock.sleep_until(sim_ns)  # the host's wall clock may have leapt there

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from daemon.shell.journal import Batch, Journal, JournalBusy, JournalError, WriteFailed
 from daemon.shell.passing import LOCKED_S, busy, may_pass
+from daemon.shell.virtual_time import time_waits_for
 
 BALLAST_FILE = "ballast"
 IN_FLIGHT = 3  # batches handed over and not yet durable; more wait
@@ -41,6 +42,7 @@ class JournalWriter:
             await asyncio.wrap_future(self._pending[0])
             self._raise_finished()
         self._pending.append(self._pool.submit(self._commit, batch))
+        time_waits_for(self._pool)
 
     async def durable(self) -> None:
         """Wait until all that was handed over is on the disk. Raises WriteFailed."""
@@ -49,7 +51,9 @@ class JournalWriter:
 
     async def beat(self) -> None:
         """Return when the thread has done all that it was given before: it lives. Raises WriteFailed when it broke."""
-        await asyncio.wrap_future(self._pool.submit(int))
+        beaten = asyncio.wrap_future(self._pool.submit(int))
+        time_waits_for(self._pool)
+        await beaten
         if self._broken is not None:
             raise self._broken
 

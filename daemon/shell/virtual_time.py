@@ -1,0 +1,178 @@
+"""Virtual time: a clock that moves on only when every process that joined it has done all that it was given.
+
+For a server on this machine alone (`[clock] socket`). Who serves the clock is not known here: a participant joins over
+a Unix socket, reads the time from shared memory, and says until when it has nothing to do. Nothing here decides.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import mmap
+import os
+import selectors
+import socket
+import struct
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any, TypeVar, TypeVarTuple
+
+SECOND_NS = 1_000_000_000
+NEVER_NS = 2**63 - 1
+QUIET = struct.Struct("<qqq")  # participant to clock: turn, until when it is quiet (nanoseconds), work outside
+GO = struct.Struct("<q")  # clock to participant: the turn that is over
+SEAT = struct.Struct("<qq")  # clock to participant when it joins: its word and the number of words; one descriptor
+WORD = 8
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+class ClockGone(RuntimeError):
+    """The process that serves virtual time has ended: no time passes any more."""
+
+
+class Participant:
+    """One event loop, or one thread without a loop, that virtual time waits for.
+
+    Time stands still from the moment of joining until `quiet`, and again from `wake` on. The clock's memory has the
+    time in its first word; each participant has a word of its own with the turn in which it is quiet, 0 while it works.
+    """
+
+    def __init__(self, path: str, name: str) -> None:
+        """Join the clock at `path`. Raises OSError where there is none."""
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.socket.connect(path)
+            self.socket.send(name.encode())
+            seat, descriptors, _, _ = socket.recv_fds(self.socket, SEAT.size, 1)
+            self._word, words = SEAT.unpack(seat)
+        except BaseException:
+            self.socket.close()
+            raise
+        self._memory = mmap.mmap(descriptors[0], words * WORD)
+        os.close(descriptors[0])
+        self._words = memoryview(self._memory).cast("q")
+        self._turn = 0
+        self.outside = 0  # work of threads that time waits for; less than 0: what others wait for here until a time
+
+    def now_ns(self) -> int:
+        """The time now, in nanoseconds UTC."""
+        return self._words[0]
+
+    def watch(self, selector: selectors.EpollSelector) -> None:
+        """Let the clock see whether something waits for this participant that `quiet` did not know of yet."""
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [selector.fileno()]))
+        self.socket.sendmsg([b"epoll"], [rights])
+
+    def quiet(self, until_ns: int) -> None:
+        """Nothing is to be done before `until_ns`, unless something comes in."""
+        self._turn += 1
+        self._words[self._word] = self._turn
+        try:
+            self.socket.send(QUIET.pack(self._turn, until_ns, self.outside))
+        except OSError as error:
+            raise ClockGone("the process that serves virtual time has ended") from error
+
+    def wake(self) -> None:
+        """There is something to do: time stands still. To be called before anything that came in is read."""
+        self._words[self._word] = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                if not self.socket.recv(64, socket.MSG_DONTWAIT):
+                    raise ClockGone("the process that serves virtual time has ended")
+
+    def sleep_until(self, time_ns: int, limit_s: float | None = None) -> bool:
+        """Let time pass until `time_ns`, on a thread without a loop; False when it has not come in `limit_s` real
+        seconds: time stands still again all the same.
+        """
+        if time_ns <= self.now_ns():
+            return True
+        self.quiet(time_ns)
+        self.socket.settimeout(limit_s)
+        try:
+            while (told := self.socket.recv(64)) and GO.unpack(told)[0] != self._turn:
+                pass
+        except TimeoutError:
+            return False
+        finally:
+            self.socket.settimeout(None)
+            self._words[self._word] = 0
+        if not told:
+            raise ClockGone("the process that serves virtual time has ended")
+        return True
+
+    def leave(self) -> None:
+        """Virtual time does not wait for this one any more."""
+        self.socket.close()
+
+
+class _Selector(selectors.EpollSelector):
+    """Waits for files as any other; waits for time by saying so to the clock."""
+
+    def __init__(self, participant: Participant) -> None:
+        super().__init__()
+        self._participant = participant
+        self.register(participant.socket, selectors.EVENT_READ)
+        participant.watch(self)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready; with nothing ready now, once something is or virtual time is `timeout` seconds later."""
+        ready = self._ready(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        participant = self._participant
+        until_ns = NEVER_NS if timeout is None else participant.now_ns() - int(-timeout * SECOND_NS // 1)
+        participant.quiet(until_ns)
+        ready = self._ready(None)
+        participant.wake()
+        return ready
+
+    def _ready(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        own = self._participant.socket
+        return [(key, mask) for key, mask in super().select(timeout) if key.fileobj is not own]
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is virtual: every sleep, timeout and timer on it. Time waits for its threads' work."""
+
+    def __init__(self, participant: Participant) -> None:
+        self._participant = participant
+        self._began_ns = participant.now_ns()
+        super().__init__(_Selector(participant))
+        self._threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
+        self.set_default_executor(self._threads)
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return (self._participant.now_ns() - self._began_ns) / SECOND_NS
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
+        """As any loop's; time waits for it."""
+        work = (executor or self._threads).submit(func, *args)
+        answer = asyncio.wrap_future(work, loop=self)
+        self._count(work)  # after the answer's own callback: the answer is there before time may pass
+        return answer
+
+    def wait_for(self, pool: ThreadPoolExecutor) -> None:
+        """Let time wait until the one thread of `pool` has done what it was given so far, and whoever waits knows."""
+        self._count(pool.submit(int))
+
+    def _count(self, work: Future[Any]) -> None:
+        self._participant.outside += 1
+
+        def ended(_work: Future[Any]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed before
+                self.call_soon_threadsafe(self._fewer)
+
+        work.add_done_callback(ended)
+
+    def _fewer(self) -> None:
+        self._participant.outside -= 1
+
+
+def time_waits_for(pool: ThreadPoolExecutor) -> None:
+    """Let virtual time, where the running loop has it, wait until the one thread of `pool` has done all so far."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualLoop):
+        loop.wait_for(pool)
