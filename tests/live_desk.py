@@ -15,13 +15,13 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from daemon.shell import virtual_time
 from daemon.shell.journal import FILE, JournalReader
 from daemon.shell.recover import recover
 from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
@@ -56,7 +56,6 @@ def write_config(
     models_dir: Path = FIXTURE_MODELS,
 ) -> Path:
     """A configuration for a daemon at this server; later `tables` win over earlier ones."""
-    start = datetime.fromtimestamp(clock.sim_start_ns / 1e9, UTC).isoformat()
     merged: dict[str, dict[str, object]] = {
         "paths": {"state_dir": str(state_dir), "models_dir": str(models_dir)},
         "alpaca": {
@@ -66,7 +65,7 @@ def write_config(
             "trade_stream_url": serving.trade_stream_url,
             "option_stream_url": serving.option_stream_url,
         },
-        "clock": {"anchor_unix_s": clock.anchor_unix_s, "sim_start": start, "rate": clock.rate},
+        "clock": clock.settings(),
         "feed": {"options": "indicative"},
         "log": {"format": "json"},
     }
@@ -83,17 +82,28 @@ def write_config(
 class Daemon:
     """One `rltraderd` process with these arguments and keys; its standard error goes to `log`, behind what is there.
 
-    `leap` sets its host's wall clock, `ahead_s` as it is from the beginning.
+    `leap` sets its host's wall clock, `ahead_s` as it is from the beginning. `clock` waits for it, where it is virtual.
     """
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], log: Path, ahead_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        log: Path,
+        ahead_s: float = 0.0,
+        clock: SimClock | None = None,
+    ) -> None:
         self.log = log
         self._ahead_ns = _FORK.Value("q", round(ahead_s * 1e9))
+        self._clock = clock
+        self._killed = False
         _FORK.set_forkserver_preload(["tests.live_desk_preload"])
         self._process = _FORK.Process(
             target=_become_rltraderd, args=(arguments, dict(environment), str(log), self._ahead_ns), daemon=True
         )
         self._process.start()
+        if clock is not None:
+            clock.expect(self.pid)
 
     @property
     def returncode(self) -> int | None:
@@ -106,25 +116,44 @@ class Daemon:
         return int(self._process.pid or 0)
 
     def terminate(self) -> None:
-        """SIGTERM."""
+        """SIGTERM; returns when the process has it, so that virtual time waits for what it does then."""
         self._process.terminate()
+        pending = 1 << (signal.SIGTERM - 1)
+        while int(self._status("ShdPnd") or "0", 16) & pending:
+            time.sleep(0.001)
 
     def kill(self) -> None:
         """SIGKILL."""
+        self._killed = True
         self._process.kill()
 
     def pause(self, *, stopped: bool) -> None:
-        """SIGSTOP or SIGCONT."""
+        """SIGSTOP or SIGCONT. Virtual time passes without a process that is stopped."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGSTOP if stopped else signal.SIGCONT)
+        while stopped and self._status("State")[:1] not in ("", "T", "Z"):
+            time.sleep(0.001)
+        if self._clock is not None:
+            self._clock.leave_out(self.pid, out=stopped)
+
+    def _status(self, name: str) -> str:
+        """What the kernel says of the process; "" where there is none."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+                if line.startswith(f"{name}:"):
+                    return line.partition(":")[2].strip()
+        return ""
 
     def leap(self, by_s: float) -> None:
         """Set the host's wall clock by real seconds, as this process sees it; its monotonic clock goes on."""
         self._ahead_ns.value += round(by_s * 1e9)
 
     def wait(self, timeout_s: float) -> int | None:
-        """The exit code, None when it still runs after `timeout_s`."""
-        self._process.join(timeout_s)
+        """The exit code, None when it still runs after `timeout_s`, virtual where its clock is."""
+        if self._clock is None or self._killed:
+            self._process.join(timeout_s)
+        else:
+            self._clock.wait(self._process.join, lambda: self._process.exitcode is not None, timeout_s)
         return self._process.exitcode
 
     def told(self) -> list[dict[str, Any]]:
@@ -143,6 +172,7 @@ def _become_rltraderd(arguments: list[str], environment: dict[str, str], log: st
     os.environ.update(environment)
     true_ns = time.time_ns
     time.time_ns = lambda: true_ns() + ahead_ns.value
+    virtual_time.wall_ns = lambda joined: joined.now_ns() + ahead_ns.value
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

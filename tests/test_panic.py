@@ -46,7 +46,7 @@ def desk(tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
             monkeypatch.delenv(name)
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    with stage(tape, DAY, "10:30", RATE, tmp_path, FIXTURE_MODELS) as made:
+    with stage(tape, DAY, "10:30", tmp_path, FIXTURE_MODELS, rate=RATE) as made:
         held = near_the_money(made)
         for symbol in held:
             place(made, symbol=symbol, qty="3", side="buy", type="market")

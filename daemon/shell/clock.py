@@ -11,14 +11,15 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from functools import partial
+from typing import Self
 
+from daemon.shell import virtual_time
 from daemon.shell.clock_watch import LeapWatch
-
-if TYPE_CHECKING:
-    from daemon.shell.virtual_time import Participant
+from daemon.shell.virtual_time import Participant
 
 SECOND_NS = 1_000_000_000
+NAP_VIRTUAL_S = 60.0  # each nap is a step of the virtual clock, which is set by tests alone
 NAP_S = 5.0  # longest sleep before the clock is read again: a step of it, or a suspended host, delays by no more
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -107,7 +108,7 @@ class Clock:
     @classmethod
     def virtual(cls, participant: Participant) -> Self:
         """The time of the clock that `participant` has joined. The event loop must be its `VirtualLoop`."""
-        made = cls.simulated(0.0, 0, 1.0, participant.now_ns)
+        made = cls(partial(virtual_time.wall_ns, participant), 0, 0, 1.0, participant.now_ns, LeapWatch())
         made.participant = participant
         return made
 
@@ -145,7 +146,7 @@ class Clock:
     async def sleep_until(self, sim_ns: int, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Return when this clock shows `sim_ns` or later, at once when it does so now."""
         while (left_ns := self._real_ns(sim_ns) - self.host_ns()) > 0:
-            await sleep(left_ns / SECOND_NS if self.participant else min(left_ns / SECOND_NS, NAP_S))
+            await sleep(min(left_ns / SECOND_NS, NAP_VIRTUAL_S if self.participant else NAP_S))
 
     def _read(self) -> tuple[int, int]:
         """Both clocks, the host's as the watch lets it pass."""

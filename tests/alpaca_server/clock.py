@@ -6,7 +6,10 @@ Everything else asks `SimClock`. The anchor is Unix time, so that two processes 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 SECOND_NS = 1_000_000_000
 NAP_S = 0.5  # real seconds, the longest sleep before the clock is read again: a jump delays a sleeper by no more
@@ -55,6 +58,52 @@ class SimClock:
         while left_ns > 0:  # it may have been moved; and the loop's clock and Unix time differ by a little
             left_ns = ns - self.now_ns()
             await asyncio.sleep(min(max(self.real_s(left_ns), 0.0), NAP_S))
+
+    def nap_s(self, sim_ns: int) -> float:
+        """Seconds to sleep between two looks that shall be `sim_ns` apart: often enough, and not without pause."""
+        return min(max(self.real_s(sim_ns), 0.02), 0.25)
+
+    def settings(self) -> dict[str, object]:
+        """The table `[clock]` of a daemon on this clock."""
+        start = datetime.fromtimestamp(self.sim_start_ns / SECOND_NS, UTC).isoformat()
+        return {"anchor_unix_s": self.anchor_unix_s, "sim_start": start, "rate": self.rate}
+
+    def expect(self, pid: int) -> None:
+        """Let time wait for a process that is about to join it. Here time waits for none."""
+
+    def leave_out(self, pid: int, *, out: bool) -> None:
+        """Let time pass without a process that is stopped. Here it does so anyway."""
+
+    def wait(self, real: Callable[[float], None], reached: Callable[[], bool], limit_s: float) -> bool:
+        """Let time pass until `reached`, for `limit_s` at most; `real` waits for that, so many real seconds."""
+        real(limit_s)
+        return reached()
+
+    def pass_s(self, seconds: float) -> None:
+        """Let simulated seconds pass."""
+        time.sleep(seconds / self.rate)
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """An event loop for a server with this clock."""
+        return asyncio.new_event_loop()
+
+    @contextlib.contextmanager
+    def passing(self) -> Iterator[None]:
+        """While this thread waits for something real, time passes: here it does so anyway."""
+        yield
+
+    def end_serving(self) -> None:
+        """The server ends: who waits for its answers holds nothing up any more."""
+
+    def leave(self) -> None:
+        """The server has ended."""
+
+    async def on_the_way(self, key: str, *, asked: bool) -> None:
+        """Let a message be under way, `asked` where a client waits for it. Here it comes when it comes."""
+
+    async def hold(self, seconds: float) -> None:
+        """Let a client wait for its answer, in real seconds: its own patience is real too."""
+        await asyncio.sleep(seconds)
 
     async def sleep(self, sim_ns: int) -> None:
         """Sleep for a simulated span of `sim_ns` nanoseconds."""

@@ -122,6 +122,9 @@ class Session:
         while True:
             await self.wakeup.wait()
             self.wakeup.clear()
+            if self.closing is None:
+                await self.hub.server.clock.on_the_way(f"{self.path} {self.key}", asked=False)
+                self.wakeup.clear()
             waiting, self.outbox = self.outbox, []
             for data in waiting:
                 if self.msgpack:

@@ -70,7 +70,7 @@ class Hub:
     async def watch(self) -> None:
         """Strike for ever, so that sockets fail outside of trading hours too."""
         while True:
-            await asyncio.sleep(min(max(self.server.clock.real_s(5 * SECOND_NS), 0.02), 0.25))
+            await asyncio.sleep(self.server.clock.nap_s(5 * SECOND_NS))
             self.strike()
 
     def publish(self, messages: list[Message]) -> None:

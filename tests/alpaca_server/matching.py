@@ -230,7 +230,7 @@ class Matching:
         part = self.server.faults.take("fill_partial", fault_context(account, order))
         if part is not None:
             return min(left, Decimal(str(part.get("quantity", 1))))
-        seed = f"{self.server.rules.seed}:{order.client_order_id}:{at_ns}"
+        seed = f"{self.server.rules.seed}:{order.created_ns}:{at_ns}"  # not the name: it has an epoch in it
         size = random.Random(seed).randint(*self.server.rules.fill_sizes)
         return min(left, Decimal(size * (1 if multiplier(order.symbol) == 100 else 100)))
 

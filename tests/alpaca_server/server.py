@@ -31,6 +31,9 @@ HTML_ERROR = "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gat
 DEFAULT_KEY = "PKTEST00000000000000"
 DEFAULT_SECRET = "loopback-secret-0000000000000000000000000"
 
+CLOCK = web.RequestKey("clock", SimClock)
+KEEP_S = 86_400.0  # of the loop's time: a connection without requests stays
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -158,7 +161,9 @@ class AlpacaServer:
         app = web.Application(middlewares=[self._middleware], client_max_size=2**24)
         for module in (trading_rest, trade_stream, data_stream, data_rest, contracts_rest):
             app.router.add_routes(module.routes(self))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True, keepalive_timeout=KEEP_S
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
@@ -187,13 +192,17 @@ class AlpacaServer:
         if request.path in STREAM_PATHS or request.path.startswith("/stream/"):
             return await handler(request)
         body = await request.text()
+        key = request.headers.get("APCA-API-KEY-ID", "")
+        request[CLOCK] = self.clock
+        way = f"{key} {request.method} {request.path}"
+        await self.clock.on_the_way(way, asked=True)
         status = 0
         try:
             reply = await self._answer(request, handler)
+            await self.clock.on_the_way(way, asked=True)
             status = reply.status
             return reply
         finally:
-            key = request.headers.get("APCA-API-KEY-ID", "")
             path = request.path_qs
             self.requests.append(LoggedRequest(self.clock.now_ns(), request.method, path, body, status, key))
 
@@ -277,12 +286,12 @@ async def _spoilt(
         case "http_html":
             return _error(502, "html")
         case "http_hang":
-            await asyncio.sleep(float(fault.get("seconds", 60)))
+            await request[CLOCK].hold(float(fault.get("seconds", 60)))
             return await _cut(request)
         case "http_reset":
             return await _cut(request)
         case "http_slow":
-            await asyncio.sleep(float(fault.get("seconds", 1)))
+            await request[CLOCK].hold(float(fault.get("seconds", 1)))
         case "http_empty_body":
             return web.Response(status=200)
         case "malformed_json":

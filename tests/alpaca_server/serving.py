@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -64,7 +64,7 @@ def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[Servin
     """
     started: Future[Running] = Future()
     with ThreadPoolExecutor(1, thread_name_prefix="alpaca-server") as thread:
-        ended = thread.submit(asyncio.run, _serve(started, market, clock, settings))
+        ended = thread.submit(_run, _serve(started, market, clock, settings), clock)
         waited: set[Future[Any]] = {started, ended}
         wait(waited, START_LIMIT_S, FIRST_COMPLETED)
         if ended.done():
@@ -74,7 +74,14 @@ def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[Servin
             yield Serving(server, loop)
         finally:
             loop.call_soon_threadsafe(stop.set)
-        ended.result(START_LIMIT_S)
+            with clock.passing():
+                ended.result(START_LIMIT_S)
+
+
+def _run(work: Coroutine[Any, Any, None], clock: SimClock) -> None:
+    with asyncio.Runner(loop_factory=clock.new_loop) as runner:
+        runner.run(work)
+    clock.leave()
 
 
 async def _serve(started: Future[Running], market: Market, clock: SimClock, settings: dict[str, Any]) -> None:
@@ -82,3 +89,4 @@ async def _serve(started: Future[Running], market: Market, clock: SimClock, sett
         stop = asyncio.Event()
         started.set_result((server, asyncio.get_running_loop(), stop))
         await stop.wait()
+        clock.end_serving()

@@ -155,6 +155,7 @@ class TradeStream:
     async def _write(self, connection: Connection) -> None:
         with contextlib.suppress(ConnectionError, RuntimeError):
             while (frame := await connection.outgoing.get()) is not None:
+                await self.server.clock.on_the_way(f"trades {connection.key}", asked=False)
                 if connection.binary:
                     await connection.ws.send_bytes(frame)
                 else:

@@ -139,7 +139,7 @@ class TradingRest:
         shown = order.shown()
         if early is not None:
             self.server.matching.arrive(account, order, self.server.clock.now_ns())
-            await asyncio.sleep(float(early.get("seconds", 0.05)))
+            await self.server.clock.hold(float(early.get("seconds", 0.05)))
         return web.json_response(shown)
 
     async def orders(self, request: web.Request) -> web.Response:

@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from tests.chaos.session import Run
 
 LAST_BYTES = 64 * 1024
-FULL_LIMIT_S = 45.0  # real seconds until a daemon without room for its journal has halted and ended
+FULL_LIMIT_S = 3600.0  # virtual seconds until a daemon without room for its journal has halted and ended
 
 
 def kill(run: Run) -> None:
     """SIGKILL after a moment, and the next life."""
-    time.sleep(run.chance.uniform(0.0, 0.15))
+    run.clock.pass_s(run.chance.uniform(0.0, 10.0))
     run.desk.kill()
     run.start()
 
 
 def kill_twice(run: Run) -> None:
-    """SIGKILL, and again while it starts."""
+    """SIGKILL, and again while it starts: of that only a part is in virtual time."""
     kill(run)
     time.sleep(run.chance.uniform(0.0, 0.7))
+    run.clock.pass_s(run.chance.uniform(0.0, 0.3))
     run.desk.kill()
     run.start()
 
@@ -39,7 +40,7 @@ def kill_twice(run: Run) -> None:
 def kill_stopping(run: Run) -> None:
     """SIGKILL in the middle of a clean stop."""
     run.desk.ask_to_stop()
-    time.sleep(run.chance.uniform(0.0, 0.05))
+    run.clock.pass_s(run.chance.uniform(0.0, 0.2))
     run.desk.kill()
     run.start()
 
@@ -57,22 +58,22 @@ def restart(run: Run) -> None:
 def down(run: Run) -> None:
     """Killed, and nobody starts it for some simulated minutes."""
     run.desk.kill()
-    time.sleep(run.chance.uniform(0.2, 0.7))
+    run.clock.pass_s(run.chance.uniform(200.0, 700.0))
     run.start()
 
 
 def freeze(run: Run) -> None:
     """Stopped by SIGSTOP as by an overloaded host, then on."""
     run.desk.pause(stopped=True)
-    time.sleep(run.chance.uniform(0.2, 0.8))
+    run.clock.pass_s(run.chance.uniform(200.0, 800.0))
     run.desk.pause(stopped=False)
 
 
 def clock_leap(run: Run) -> None:
     """The host's wall clock is eight hours ahead or behind, and right again a little later."""
-    by_s = run.chance.choice((-8, 8)) * 3600 / run.plan.rate
+    by_s = run.chance.choice((-8, 8)) * 3600
     run.desk.leap(by_s)
-    run.nap(run.chance.uniform(0.5, 1.5))
+    run.nap(run.chance.uniform(400.0, 1200.0))
     run.desk.leap(-by_s)
 
 
@@ -82,9 +83,9 @@ def disk_full(run: Run) -> None:
         run.desk.let_files_grow_by(LAST_BYTES)
     else:
         fill(run.disk)
-    until = time.monotonic() + FULL_LIMIT_S
-    while run.desk.alive() and time.monotonic() < until:
-        time.sleep(0.05)
+    until = run.minute() + FULL_LIMIT_S / 60
+    while run.desk.alive() and run.minute() < until:
+        run.clock.pass_s(1.0)
     if run.desk.alive():
         run.problems.append(f"it runs {FULL_LIMIT_S} s after its disk was full")
         run.desk.kill()

@@ -59,7 +59,7 @@ def one(
     except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError):
         names = tuple(trouble.kind.name for trouble in drawn.troubles)
         problem = f"the session itself raised: {traceback.format_exc()}"
-        outcome = Outcome(number, drawn.seed, names, {}, {}, "", (problem,), 0, 0, 0, 0.0, time.monotonic() - began)
+        outcome = Outcome(number, drawn.seed, names, {}, {}, "", (problem,), 0, 0, 0, time.monotonic() - began)
     if not outcome.problems and not keep:
         shutil.rmtree(folder, ignore_errors=True)
     return outcome
@@ -145,7 +145,6 @@ def told(outcomes: Sequence[Outcome], seed: int, *, expected: Collection[str] = 
         f"sessions: {len(outcomes)}, failed: {len(failed)} {[outcome.number for outcome in failed] or ''}",
         f"bars: {sum(o.bars for o in outcomes)}, fewest {min(o.bars for o in outcomes)}",
         f"fills at the server: {sum(o.trades for o in outcomes)}; daemon lives: {sum(o.lives for o in outcomes)}",
-        f"most of one CPU: {max(o.busiest for o in outcomes):.2f}",
         f"commands done: {sum(o.commands for o in outcomes)}; unanswered: {sum(o.unanswered for o in outcomes)}",
         f"campaign seed {seed}",
     ]

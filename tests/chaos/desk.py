@@ -9,7 +9,6 @@ import contextlib
 import os
 import resource
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,27 +16,36 @@ from daemon.shell.journal import FILE, JournalError, JournalReader
 from daemon.shell.recovery import code_digest
 from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
+from tests.alpaca_server.virtual_clock import VirtualClock
 from tests.live_desk import Books, Daemon, books
 
-START_LIMIT_S = 60.0
+START_LIMIT_S = 600.0
 ROOM_MIB = 48  # of the small disk
 FILLER = "filler"
 
 
 class Desk:
-    """`rltraderd` with one configuration and one state directory. Times are real seconds.
+    """`rltraderd` with one configuration and one state directory. Times are virtual seconds.
 
     Its first life begins at once unless `begin` is false.
     """
 
-    def __init__(self, config: Path, state_dir: Path, keys: tuple[str, str], log: Path, *, begin: bool = True) -> None:
+    def __init__(
+        self,
+        config: Path,
+        state_dir: Path,
+        keys: tuple[str, str],
+        log: Path,
+        clock: VirtualClock,
+        *,
+        begin: bool = True,
+    ) -> None:
         self.state_dir = state_dir
         self.lives = 0
-        self.busiest = 0.0  # the highest share of one CPU that a life of some seconds took
         self.ends: list[str] = []  # of lives that ended by themselves
         self._arguments = ["--config", str(config)]
         self._environment = {"APCA_API_KEY_ID": keys[0], "APCA_API_SECRET_KEY": keys[1]}
-        self._log = log
+        self._log, self._clock = log, clock
         self._ahead_s = 0.0
         log.touch()
         if begin:
@@ -47,24 +55,14 @@ class Desk:
         """Begin the next life."""
         self.lives += 1
         self._told_before = self._log.stat().st_size
-        self._process = Daemon(self._arguments, self._environment, self._log, self._ahead_s)
-        self._began, self._cpu = time.monotonic(), 0.0
+        self._process = Daemon(self._arguments, self._environment, self._log, self._ahead_s, self._clock)
 
     def alive(self) -> bool:
-        """Whether it runs; notes how much of a CPU it took so far."""
-        if self._process.returncode is None:
-            with contextlib.suppress(OSError, IndexError):
-                fields = Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-                self._cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-            return True
-        lived = time.monotonic() - self._began
-        if lived > 4.0:
-            self.busiest = max(self.busiest, self._cpu / lived)
-        return False
+        """Whether it runs."""
+        return self._process.returncode is None
 
     def kill(self) -> None:
         """SIGKILL, and wait for its end."""
-        self.alive()
         self._process.kill()
         self._process.wait(START_LIMIT_S)
 
@@ -80,9 +78,7 @@ class Desk:
 
     def wait(self, limit_s: float) -> int | None:
         """The exit code, None when it still runs after `limit_s`."""
-        code = self._process.wait(limit_s)
-        self.alive()
-        return code
+        return self._process.wait(limit_s)
 
     def pause(self, *, stopped: bool) -> None:
         """SIGSTOP or SIGCONT."""

@@ -26,9 +26,10 @@ from daemon.ctl import main as rltraderctl
 from strategies.contract import Session
 from strategies.registry import strategy
 from tests.alpaca_server.account import Account
-from tests.alpaca_server.clock import SECOND_NS, SimClock
+from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.server import Rules
 from tests.alpaca_server.serving import serving
+from tests.alpaca_server.virtual_clock import virtual_clock
 from tests.chaos import basket_verdict, desks_market, desks_plan, desks_policy, verdict
 from tests.chaos.desk import START_LIMIT_S, Desk
 from tests.chaos.desks_host import Host, Station
@@ -40,9 +41,8 @@ from tests.daily_models import put_models
 from tests.live_desk import FIXTURE_MODELS, Books, Daemon
 
 SHIPPED = Path(__file__).resolve().parents[2] / "onnx_models"
-RATE = 1200.0  # simulated seconds a second: a session in 20, a night in 52
-LOOK_S = 0.01
-SETTLE_S = 60.0  # real, after a session's close without faults, within which all books agree
+LOOK_S = 5.0  # virtual
+SETTLE_S = 3600.0  # virtual, after a session's close without faults, within which all books agree
 CALM_MIN = 90.0  # before the close: nothing begins any more
 NIGHTS = 0.35  # of those within a week are lived through; over all others, and over weekends, the host is off
 WEEKEND_NS = 40 * 3600 * SECOND_NS  # a longer pause between two sessions
@@ -67,7 +67,7 @@ def play(host: Host, session: Session, before_ns: int) -> None:
         for station in host.stations:
             if host.now_ns() < calm_ns and not station.back_ns:
                 _strike(host, station, session, before_ns)
-        time.sleep(LOOK_S)
+        host.clock.pass_s(LOOK_S)
 
 
 def _strike(host: Host, station: Station, session: Session, before_ns: int) -> None:
@@ -88,10 +88,10 @@ def _strike(host: Host, station: Station, session: Session, before_ns: int) -> N
 def settle(host: Host, session: Session) -> None:
     """Take all faults away; every desk is up, not halted, and its book is the server's."""
     host.served.call(host.served.faults.clear)
-    until = time.monotonic() + SETTLE_S
+    until_ns = host.now_ns() + int(SETTLE_S * SECOND_NS)
     apart = {station.name: ["no journal yet"] for station in host.stations}
-    while any(apart.values()) and time.monotonic() < until:
-        time.sleep(0.1)
+    while any(apart.values()) and host.now_ns() < until_ns:
+        host.clock.pass_s(30.0)
         host.tend()
         for station in host.stations:
             if apart[station.name] and not station.back_ns:
@@ -182,7 +182,6 @@ def finish(host: Host) -> None:
         epoch = "" if books is None else books.state.identity.epoch
         symbols = frozenset() if station.name == SCALPER else frozenset(spec.symbols)
         owners[station.name] = (station.account, epoch, symbols)
-        station.run.problems += [f"a life took {b:.2f} of a CPU" for b in [station.run.desk.busiest] if b > 0.97]
         for told in station.run.problems:
             host.problem("run", station, told)
         if station.name != SCALPER and len(host.lines) >= MANY and 2 * station.baskets < len(host.lines):
@@ -197,7 +196,7 @@ def finish(host: Host) -> None:
 
 
 @contextlib.contextmanager
-def hosted(seed: int, count: int, folder: Path, rate: float, *, shipped: bool) -> Iterator[tuple[Host, list[Session]]]:
+def hosted(seed: int, count: int, folder: Path, *, shipped: bool) -> Iterator[tuple[Host, list[Session]]]:
     """Server, models and three daemons in `folder` (new or empty), some hours before the first open; all are ended."""
     chance = random.Random(f"host {seed}")
     sessions = list(desks_market.calendar()[:count])
@@ -214,18 +213,22 @@ def hosted(seed: int, count: int, folder: Path, rate: float, *, shipped: bool) -
         )
         for number, name in enumerate(DESKS)
     ]
-    clock, tally = SimClock.starting_now(sessions[0].open_ns - FIRST_MIN * MINUTE_NS, rate), Tally(seed)
+    tally = Tally(seed)
     rules = Rules(seed=seed, fill_sizes=(1, 4))
     for it in happenings:
         print(f"{it.date}: {it.symbol} {it.kind}")
-    with serving(made, clock, faults=tally, accounts=accounts, rules=rules) as served:
+    with (
+        virtual_clock(sessions[0].open_ns - FIRST_MIN * MINUTE_NS, seed) as clock,
+        serving(made, clock, faults=tally, accounts=accounts, rules=rules) as served,
+    ):
         host = Host(seed, folder, served, clock, tally, [])
-        plan = Plan(0, str(seed), 0, 0, rate, (), {})
+        plan = Plan(0, str(seed), 0, 0, (), {})
         try:
             for name, account in zip(DESKS, accounts, strict=True):
                 config, state_dir = folder / f"{name}.toml", folder / "desks" / name
-                desk = Desk(config, state_dir, (account.key, account.secret), folder / f"{name}.log", begin=False)
-                run = Run(plan, served, tally, account, desk, random.Random(f"{name} {seed}"), lives_max=LIVES_MAX)
+                keys, log = (account.key, account.secret), folder / f"{name}.log"
+                desk, chance = Desk(config, state_dir, keys, log, clock, begin=False), random.Random(f"{name} {seed}")
+                run = Run(plan, served, clock, tally, account, desk, chance, lives_max=LIVES_MAX)
                 host.stations.append(Station(name, run, account, config))
                 host.write(host.stations[-1])
                 run.start()
@@ -235,13 +238,13 @@ def hosted(seed: int, count: int, folder: Path, rate: float, *, shipped: bool) -
                 station.run.desk.kill()
 
 
-def campaign(seed: int, count: int, folder: Path, rate: float = RATE, *, shipped: bool = True) -> Host:
+def campaign(seed: int, count: int, folder: Path, *, shipped: bool = True) -> Host:
     """Run the first `count` sessions; the host's `problems` are empty when all held."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "desks").mkdir()
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it tells of every client that vanished
     Daemon(["--config", "none.toml"], {}, folder / "warm").wait(60)  # refused, all loaded: others are forked from it
-    with hosted(seed, count, folder, rate, shipped=shipped) as (host, sessions):
+    with hosted(seed, count, folder, shipped=shipped) as (host, sessions):
         before_ns = host.now_ns()
         found = desks_market.happenings(seed, [session.date for session in sessions])
         for session in sessions:
@@ -277,14 +280,13 @@ def main() -> int:
     made = argparse.ArgumentParser("python -m tests.chaos.desks", description="Three desks under random faults.")
     made.add_argument("--sessions", type=int, default=20, help="how many, 1 to 20 (20)")
     made.add_argument("--seed", type=int, help="of the campaign; drawn where it is not given")
-    made.add_argument("--rate", type=float, default=RATE, help="simulated seconds a second (%(default)s)")
     made.add_argument("--work", type=Path, help="folder for logs and journals (a temporary one)")
     made.add_argument("--timetable", action="store_true", help="the scalper acts by the clock, not by its model")
     options, began = made.parse_args(), time.monotonic()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
     work = options.work or Path(tempfile.mkdtemp(prefix="rltrader-desks."))
-    print(f"campaign of desks, seed {seed}, {options.sessions} sessions, clock x {options.rate:g}, folder {work}")
-    host = campaign(seed, options.sessions, work, options.rate, shipped=not options.timetable)
+    print(f"campaign of desks, seed {seed}, {options.sessions} sessions, folder {work}")
+    host = campaign(seed, options.sessions, work, shipped=not options.timetable)
     print(told(host))
     print(f"took {(time.monotonic() - began) / 60:.1f} minutes")
     return int(bool(host.problems))

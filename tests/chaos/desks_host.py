@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.alpaca_server.account import Account
-from tests.alpaca_server.clock import SimClock
 from tests.alpaca_server.serving import Serving
+from tests.alpaca_server.virtual_clock import VirtualClock
 from tests.chaos import desks_plan
 from tests.chaos.plan import Trouble
 from tests.chaos.session import Run
@@ -46,7 +46,7 @@ class Host:
     seed: int
     folder: Path
     served: Serving
-    clock: SimClock
+    clock: VirtualClock
     tally: Tally
     stations: list[Station]
     problems: list[str] = field(default_factory=list)

@@ -142,16 +142,9 @@ def tables(desk: str) -> Table:
     """The desk's settings: waits in proportion to a fast clock, no limit that the campaign's troubles meet."""
     made: dict[str, dict[str, object]] = {
         "desk": {"name": desk, "strategy": desk},
-        "alpaca": {
-            "order_timeout_s": 1.0,
-            "read_timeout_s": 1.0 if desk == SCALPER else 3.0,  # a daily desk's history is 20,000 bars
-            "handshake_timeout_s": 1.5,
-            "ping_s": 2.0,
-            "backoff_max_s": 0.5,
-            "report_every_s": 300,
-        },
-        "feed": {"repair_s": 2, "silence_s": 600},
-        "service": {"stop_deadline_s": 5.0, "archives": 1},
+        "alpaca": {"ping_s": 30, "report_every_s": 300},
+        "feed": {"silence_s": 600},
+        "service": {"archives": 1},
         "journal": {"ballast_mib": 1, "snapshot_events": 2000},
         "execution": {"policy_valid_s": 3600},
         "broker": {"blind_min": 240, "look_up_s": 120, "on_stop": "keep", "on_blind": "alarm"},

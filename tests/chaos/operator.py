@@ -36,10 +36,10 @@ EVENTS = {
     "reload-model": "ReloadRequested",
 }
 WHO = "chaos"
-ANSWER_S = 2.0
+ANSWER_S = 30.0  # real: virtual time stands still
 SCRAPE_S = 1.0
 LOOK_EVERY_S = 0.5  # real, between two looks of the follower and two scrapes
-RESUME_S = 30.0  # real, within which a running daemon takes the last resume
+RESUME_S = 600.0  # virtual seconds within which a running daemon takes the last resume
 BETWEEN_MIN = (1.5, 5.0)  # simulated minutes between two commands
 OPERATOR = "operator: "
 KILLS_MOST, KILL_SHARE, KILL_WITHIN_S = 2, 0.15, 0.012  # a command is answered within some milliseconds
@@ -111,14 +111,14 @@ class Operator:
 
     def let_go(self, run: Run) -> None:
         """End a pause or halt of ours, so that the session ends as it would without us."""
-        until = time.monotonic() + RESUME_S
-        while time.monotonic() < until:
+        until_ns = run.clock.now_ns() + int(RESUME_S * 1e9)
+        while run.clock.now_ns() < until_ns:
             status = self._status()
             if status is not None:
                 if not (self.halts and (status.halt.startswith(OPERATOR) or status.pause)):
                     return
                 self._ask("resume")
-            run.nap(0.1)
+            run.nap(1.0)
         run.problems.append(f"no answer to the operator's resume within {RESUME_S:g} s")
 
     def figures(self) -> tuple[int, int]:

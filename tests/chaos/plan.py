@@ -36,7 +36,6 @@ class Plan:
     seed: str
     day: int
     start_min: int
-    rate: float
     troubles: tuple[Trouble, ...]
     tables: dict[str, dict[str, object]]
 
@@ -91,8 +90,8 @@ def plan(seed: int, number: int, *, only: Sequence[str] | None = None, from_deck
     for trouble in troubles:
         for section, keys in trouble.kind.tables.items():
             tables[section] = {**tables.get(section, {}), **keys}
-    day, start_min, rate = chance.randint(21, 28), chance.randint(24, 150), chance.choice((900.0, 1000.0, 1200.0))
-    return Plan(number, name, day, start_min, rate, tuple(sorted(troubles, key=lambda t: t.from_min)), tables)
+    day, start_min = chance.randint(21, 28), chance.randint(24, 150)
+    return Plan(number, name, day, start_min, tuple(sorted(troubles, key=lambda t: t.from_min)), tables)
 
 
 def _dealt(seed: int, number: int, count: int) -> list[Kind]:
@@ -111,18 +110,11 @@ def _dealt(seed: int, number: int, count: int) -> list[Kind]:
 
 
 def _settings(chance: random.Random) -> dict[str, dict[str, object]]:
-    """Settings of a session: waits in proportion to its fast clock, and limits, tight ones in a third of them."""
+    """Settings of a session: pings that cost little, and limits, tight ones in a third of the sessions."""
     patient = chance.random() < 0.5
     tables: dict[str, dict[str, object]] = {
-        "alpaca": {
-            "order_timeout_s": 0.5,
-            "read_timeout_s": 0.6,
-            "handshake_timeout_s": 0.5,
-            "ping_s": 0.4,
-            "backoff_max_s": 0.5,
-        },
-        "feed": {"repair_s": 1, "silence_s": 240},
-        "service": {"stop_deadline_s": 5.0},
+        "alpaca": {"ping_s": 30},
+        "feed": {"silence_s": 240},
         "journal": {"ballast_mib": 1, "snapshot_events": chance.choice((100, 400, 5000))},
         "execution": {
             "policy_valid_s": 600,

@@ -10,7 +10,6 @@ from tests.chaos.desks_plan import DESKS, OWN, SCALPER
 
 SEED = 20261284
 SESSIONS = 2
-RATE = 2000.0
 DATES = [session.date for session in desks_market.calendar()]
 
 
@@ -49,7 +48,7 @@ def test_a_trouble_acts_on_its_own_account_wherever_the_server_knows_the_account
 
 def test_whatever_befalls_three_desks_each_keeps_its_own_book_and_its_one_basket_a_day(tmp_path: Path) -> None:
     print(f"campaign of desks, seed {SEED}, {SESSIONS} sessions")
-    host = campaign(SEED, SESSIONS, tmp_path / "host", RATE, shipped=False)
+    host = campaign(SEED, SESSIONS, tmp_path / "host", shipped=False)
     print(told(host))
     assert host.problems == []
     assert len(host.lines) == SESSIONS

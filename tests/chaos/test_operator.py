@@ -55,7 +55,7 @@ def test_an_order_without_a_decision_is_found() -> None:
 
 def test_an_operator_halts_only_where_no_halt_of_the_plans_own_must_stand(tmp_path: Path) -> None:
     assert Operator.of(plan(1, 0, only=["stock: dropped", "killed"]), tmp_path).halts
-    assert not Operator.of(plan(1, 0, only=["stock: dropped", "account blocked"]), tmp_path).halts
+    assert not Operator.of(plan(1, 0, only=["stock: dropped", "split of a held contract"]), tmp_path).halts
 
 
 def test_commands_in_the_middle_of_trouble_make_no_order_and_each_is_one_event(tmp_path: Path) -> None:

@@ -20,13 +20,13 @@ from strategies.manifest import Golden
 from strategies.regime_switcher import ASSETS, HIDDEN, REGIMES, SPEC, SYMBOLS, WEIGHTS, WIDTH
 from strategies.registry import strategy
 from tests.alpaca_server.account import Account
-from tests.alpaca_server.clock import SimClock
 from tests.alpaca_server.day_prices import DayPrices
 from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.alpaca_server.serving import serving
 from tests.alpaca_server.tape import calendar_sessions
-from tests.live.stage import Stage, Table, new_york_ns
+from tests.alpaca_server.virtual_clock import clock_from
+from tests.live.stage import QUICK, SELDOM_PINGED, Stage, Table, new_york_ns
 from tests.shell.tiny_models import graph, manifest_of, put
 
 HALF_DAY, NEXT_DAY = "2024-07-03", "2024-07-05"
@@ -85,24 +85,28 @@ def swapping(folder: Path) -> Path:
 def daily_stage(
     day: str,
     begin: str,
-    rate: float,
     folder: Path,
     models_dir: Path,
     *tables: Table,
     days: DayPrices | None = None,
     others: tuple[Account, ...] = (),
+    rate: float | None = None,
 ) -> Iterator[Stage]:
     """A stage whose clock starts at New York's `begin` of `day`; what still runs at the end is killed.
 
-    `others` are accounts beside the desk's own.
+    `others` are accounts beside the desk's own. Time is virtual, or runs at `rate` simulated seconds a second.
     """
     days = days or prices()
     folder.mkdir(parents=True, exist_ok=True)
     market = Market((), "SPY", sessions=days.sessions, days=days)
-    clock = SimClock.starting_now(new_york_ns(day, begin), rate)
     account = Account(DEFAULT_KEY, DEFAULT_SECRET, cash=Decimal(CASH), margin=1)
-    with serving(market, clock, rules=IN_FULL, accounts=[account, *others]) as server:
-        made = Stage(server, clock, market, folder, models_dir, (DAILY, *tables))
+    with (
+        clock_from(new_york_ns(day, begin), rate) as clock,
+        serving(market, clock, rules=IN_FULL, accounts=[account, *others]) as server,
+    ):
+        made = Stage(
+            server, clock, market, folder, models_dir, (SELDOM_PINGED if rate is None else QUICK, DAILY, *tables)
+        )
         try:
             yield made
         finally:

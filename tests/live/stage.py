@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,19 +25,25 @@ from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, LoggedRequest, Rules
 from tests.alpaca_server.serving import Serving, serving
 from tests.alpaca_server.tape import NEW_YORK
+from tests.alpaca_server.virtual_clock import clock_from
 from tests.live_desk import LOOSE, Books, Daemon, books, write_config
 
 KEYS = {"APCA_API_KEY_ID": DEFAULT_KEY, "APCA_API_SECRET_KEY": DEFAULT_SECRET}
 IN_PARTS = Rules(fill_sizes=(1, 2))  # orders of three and more fill in parts
+END = "the end"
 LIMIT_S = 120.0  # for anything that is waited for
-LOOK_S = 0.03
+LOOK_S = 0.5  # virtual
+LIMIT_H = 30  # virtual hours for anything that is waited for
+LONGEST_NS = 60 * SECOND_NS
 SESSIONS_BEFORE = 2  # of history, 780 bars: more than the strategy wants
 
 Table = Mapping[str, Mapping[str, object]]
 UNENDING: Table = {"sizing": {"stop_loss": 0.99, "take_profit": 100.0}}
 """Only the policy and the clock end a position."""
+SELDOM_PINGED: Table = {"alpaca": {"ping_s": 30}}
+"""For virtual time: each ping costs two steps of the clock."""
 QUICK: Table = {"alpaca": {"backoff_max_s": 0.5}, "broker": {"blind_min": 120}, "feed": {"silence_s": 1200}}
-"""What suits a fast clock: reconnects at once, and no alarm when a busy machine takes 200 ms, a clock's 5 minutes."""
+"""For a fast clock: reconnects at once, and no alarm when a busy machine takes 200 ms, a clock's minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +113,11 @@ class Stage:
     ) -> Daemon:
         """`rltraderd` with these arguments on this stage."""
         path = self.folder / "config.toml"
-        chosen = (LOOSE, UNENDING, QUICK, *self.tables, *tables)
+        chosen = (LOOSE, UNENDING, *self.tables, *tables)
         write_config(path, self.server, self.clock, self.state_dir, *chosen, models_dir=self.models_dir)
         own = {"RUNTIME_DIRECTORY": str(self.folder / "run")}  # the host's folder of locks
-        daemon = Daemon(["--config", str(path), *arguments], {**own, **environment}, self.folder / "log", ahead_s)
+        log = self.folder / "log"
+        daemon = Daemon(["--config", str(path), *arguments], {**own, **environment}, log, ahead_s, self.clock)
         self.daemons.append(daemon)
         return daemon
 
@@ -117,16 +125,16 @@ class Stage:
         """Return when the clock shows `time_ns`. Raises AssertionError when a daemon ended before."""
         while (left_ns := time_ns - self.clock.now_ns()) > 0:
             self.alive()
-            time.sleep(min(0.2, max(0.001, self.clock.real_s(left_ns))))
+            self.clock.pass_s(min(left_ns, LONGEST_NS) / SECOND_NS)
 
     def until_true(self, reached: Callable[[], bool], what: str) -> None:
-        """Return when `reached`. Raises AssertionError when a daemon ended before."""
-
-        def look() -> bool:
+        """Return when `reached`. Raises AssertionError when a daemon ended before, or after `LIMIT_H` hours."""
+        end_ns = self.clock.now_ns() + LIMIT_H * 3600 * SECOND_NS
+        while not reached():
             self.alive()
-            return reached()
-
-        until(look, what)
+            if self.clock.now_ns() > end_ns:
+                raise AssertionError(f"waited {LIMIT_H} hours of virtual time for this: {what}")
+            self.clock.pass_s(LOOK_S)
 
     def alive(self) -> None:
         """Raise AssertionError when the newest daemon has ended."""
@@ -178,21 +186,22 @@ def stage(
     tape: Tape,
     day: str,
     begin: str,
-    rate: float,
     folder: Path,
     models_dir: Path,
     *tables: Table,
+    rate: float | None = None,
     **settings: Any,
 ) -> Iterator[Stage]:
     """A stage whose clock starts at New York's `begin` of `day`; what still runs at the end is killed.
 
-    `settings` are those of `AlpacaServer`.
+    Time is virtual, or runs at `rate` simulated seconds a second. `settings` are those of `AlpacaServer`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     market = tape.market(day)
-    clock = SimClock.starting_now(new_york_ns(day, begin), rate)
-    with serving(market, clock, **{"rules": IN_PARTS, **settings}) as server:
-        made = Stage(server, clock, market, folder, models_dir, tables)
+    rules: Rules = settings.setdefault("rules", IN_PARTS)
+    with clock_from(new_york_ns(day, begin), rate, rules.seed) as clock, serving(market, clock, **settings) as server:
+        quick = SELDOM_PINGED if rate is None else QUICK
+        made = Stage(server, clock, market, folder, models_dir, (quick, *tables))
         try:
             yield made
         finally:
@@ -202,31 +211,37 @@ def stage(
 
 
 class Systemd:
-    """systemd's end of a notification socket at `path`, bound on an absolute path or none."""
+    """systemd's end of a notification socket at `path`, bound on an absolute path or none. It reads on a thread of its
+    own, as systemd does: a socket that nobody reads holds the daemon up.
+    """
 
     def __init__(self, path: Path, watchdog_s: float) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
-        self._socket.setblocking(False)
         self.environment = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": str(int(watchdog_s * 1e6))}
         self.heard: list[str] = []
+        self._known = 0
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while (told := self._socket.recv(4096).decode()) != END:
+            self.heard.append(told)
 
     def hear(self) -> list[str]:
         """What came since the last call; `heard` has all."""
-        new: list[str] = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                new.append(self._socket.recv(4096).decode())
-        self.heard += new
-        return new
+        before, self._known = self._known, len(self.heard)
+        return self.heard[before : self._known]
 
     def says(self, message: str) -> bool:
         """Whether `message` came at any time."""
-        self.hear()
         return message in self.heard
 
     def close(self) -> None:
         """Close the socket."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(END.encode(), self._socket.getsockname())
+        self._reader.join()
         self._socket.close()
 
 

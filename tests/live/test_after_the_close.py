@@ -10,7 +10,6 @@ from pathlib import Path
 from tests.live.stage import Stage, Tape, new_york_ns, stage
 
 DAY = "2024-10-31"
-RATE = 120.0
 
 
 def ended(played: Stage) -> list[str]:
@@ -34,7 +33,7 @@ def restart(played: Stage, at: str) -> None:
 def test_a_start_between_close_and_end_of_day_still_writes_the_days_report(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
-    with stage(bundled, DAY, "15:56", RATE, tmp_path, lively) as played:
+    with stage(bundled, DAY, "15:56", tmp_path, lively) as played:
         played.start()
         played.until_true(lambda: DAY in ended(played), "the session's end")
         restart(played, "16:06")
@@ -45,7 +44,7 @@ def test_a_start_between_close_and_end_of_day_still_writes_the_days_report(
 def test_a_session_whose_close_passed_while_history_could_not_be_had_is_ended_all_the_same(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
-    with stage(bundled, DAY, "15:50", RATE, tmp_path, lively) as played:
+    with stage(bundled, DAY, "15:50", tmp_path, lively) as played:
         played.start()
         played.until_true(lambda: len(played.journaled("BarClosed")) > 380 + 390, "today's bars")
         down = played.server.faults.add("http_error", times=10_000, status=503, where={"path": "/v2/stocks/bars*"})

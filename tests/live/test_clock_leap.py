@@ -36,7 +36,7 @@ def newest_ns(played: Stage) -> int:
 def test_a_leap_of_the_host_s_clock_locks_no_exit_over_a_restart_either(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
-    with stage(bundled, DAY, BEGIN, RATE, tmp_path, lively) as played:
+    with stage(bundled, DAY, BEGIN, tmp_path, lively, rate=RATE) as played:
         daemon = played.start()
         played.until_true(lambda: bool(played.held()), "a position")
         daemon.leap(EIGHT_HOURS_S)
@@ -55,7 +55,7 @@ def test_a_leap_of_the_host_s_clock_locks_no_exit_over_a_restart_either(
 def test_a_journal_that_is_eight_hours_ahead_is_led_back_by_command_and_its_exits_leave(
     bundled: Tape, lively: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, running: bool
 ) -> None:
-    with stage(bundled, DAY, BEGIN, RATE, tmp_path, lively) as played:
+    with stage(bundled, DAY, BEGIN, tmp_path, lively, rate=RATE) as played:
         daemon = played.start()
         played.until_true(lambda: bool(played.held()), "a position")
         daemon.kill()

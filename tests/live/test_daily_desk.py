@@ -19,7 +19,6 @@ from tests.live.daily_stage import CASH, HALF_DAY, NEXT_DAY, daily_stage, jump, 
 from tests.live.stage import Stage, new_york_ns
 from tests.live_desk import differences
 
-RATE = 600.0
 BEGIN = "08:20"  # seven real seconds before the open: a busy machine starts a daemon in less
 
 
@@ -45,7 +44,7 @@ def bought(played: Stage) -> None:
 
 
 def test_a_whole_session_buys_once_and_is_ended_reported_and_ready_for_the_next(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "07:00", 900.0, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, "07:00", tmp_path, models) as played:
         played.start()
         report = played.state_dir / "reports" / f"{HALF_DAY}.json"
         played.until_true(report.exists, "the day's report")
@@ -70,7 +69,7 @@ def test_a_split_over_night_doubles_the_shares_and_the_next_basket_sells_them_al
     models: Path, tmp_path: Path
 ) -> None:
     days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(2)),))
-    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models, days=days) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as played:
         bought(played)
         held = played.held()["SPY"]
         jump(played, NEXT_DAY, BEGIN)
@@ -90,7 +89,7 @@ def test_a_split_over_night_doubles_the_shares_and_the_next_basket_sells_them_al
 
 
 def test_a_daemon_that_dies_in_mid_basket_goes_on_with_it_and_sends_nothing_twice(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
         bought(played)
         jump(played, NEXT_DAY, BEGIN)
         played.start()
@@ -109,7 +108,7 @@ def test_a_daemon_that_dies_in_mid_basket_goes_on_with_it_and_sends_nothing_twic
 
 
 def test_a_daemon_that_starts_after_the_open_trades_nothing_that_day_and_says_so(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "09:31", RATE, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, "09:31", tmp_path, models) as played:
         played.start()
         played.until_true(lambda: any(line["alarm"] == "basket_missed" for line in played.told("alarm")), "the alarm")
         played.until_time(new_york_ns(HALF_DAY, "10:00"))
@@ -119,7 +118,7 @@ def test_a_daemon_that_starts_after_the_open_trades_nothing_that_day_and_says_so
 
 
 def test_a_dry_run_on_the_live_feed_fills_its_basket_on_paper_and_sends_nothing(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
         played.start("--dry-run")
         played.until_true(lambda: played.journaled("OrderFilled") != [], "a fill on paper")
         stop(played)
@@ -129,7 +128,7 @@ def test_a_dry_run_on_the_live_feed_fills_its_basket_on_paper_and_sends_nothing(
 
 def test_before_the_close_it_decides_on_the_running_day_and_trades_within_it(models: Path, tmp_path: Path) -> None:
     late = {"basket": {"decide": "before_close", "before_close_min": 30}}
-    with daily_stage(HALF_DAY, "12:00", 300.0, tmp_path, models, late) as played:
+    with daily_stage(HALF_DAY, "12:00", tmp_path, models, late) as played:
         played.start()
         played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
         played.until_true(lambda: played.journaled("OrderFilled") != [], "the fill is journaled")

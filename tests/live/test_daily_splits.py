@@ -14,7 +14,7 @@ import pytest
 from tests.alpaca_server.corporate_actions import Split
 from tests.live.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, made_up, swapping
 from tests.live.stage import Stage, new_york_ns
-from tests.live.test_daily_desk import BEGIN, RATE, bought, stop
+from tests.live.test_daily_desk import BEGIN, bought, stop
 from tests.live_desk import differences
 
 LATE = "11:00"
@@ -39,7 +39,7 @@ def test_a_split_whose_line_comes_after_the_open_sells_nothing_and_is_booked_whe
     models: Path, tmp_path: Path
 ) -> None:
     days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(2)),))
-    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models, days=days) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as played:
         bought(played)
         held = played.held()["SPY"]
         until_ns = new_york_ns(NEXT_DAY, LATE)
@@ -60,7 +60,7 @@ def test_bars_that_are_adjusted_after_the_ledger_s_line_are_waited_for_before_a_
     models: Path, tmp_path: Path
 ) -> None:
     days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(4)),))
-    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models, days=days) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as played:
         bought(played)
         held = played.held()["SPY"]
         until_ns = new_york_ns(NEXT_DAY, "09:08")

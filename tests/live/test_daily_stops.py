@@ -12,7 +12,7 @@ import pytest
 from daemon import ctl
 from tests.live.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, swapping
 from tests.live.stage import Stage, new_york_ns
-from tests.live.test_daily_desk import BEGIN, RATE, bought, stop
+from tests.live.test_daily_desk import BEGIN, bought, stop
 from tests.live_desk import differences
 
 
@@ -32,7 +32,7 @@ def works(played: Stage) -> bool:
 
 @pytest.mark.parametrize("how", ["SIGTERM", "pause"])
 def test_a_stop_before_the_open_leaves_the_account_as_it_is(models: Path, tmp_path: Path, how: str) -> None:
-    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
         bought(played)
         held = played.held()["SPY"]
         jump(played, NEXT_DAY, BEGIN)

@@ -15,10 +15,8 @@ from daemon.shell.account_lock import AccountLock, Holder
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
 from tests.live.daily_stage import HALF_DAY, daily_stage, swapping
-from tests.live.stage import KEYS, Stage, new_york_ns, until
+from tests.live.stage import KEYS, Stage, new_york_ns
 from tests.live_desk import LOOSE, Daemon, books, differences, write_config
-
-RATE = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +32,13 @@ def second(played: Stage, folder: Path, environment: Mapping[str, str]) -> Daemo
     path = write_config(
         folder / "config.toml", played.server, played.clock, folder / "state", *tables, models_dir=played.models_dir
     )
-    daemon = Daemon(["--config", str(path)], {**KEYS, **environment}, folder / "log")
+    daemon = Daemon(["--config", str(path)], {**KEYS, **environment}, folder / "log", clock=played.clock)
     played.daemons.insert(0, daemon)
     return daemon
 
 
 def test_a_second_daemon_with_the_same_keys_is_refused_before_it_makes_anything(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "08:50", RATE, tmp_path / "first", models) as played:
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as played:
         played.start()
         played.until_true(lambda: played.journaled("BrokerReported") != [], "the first desk's report")
         other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(played.folder / "run")})
@@ -57,11 +55,11 @@ def test_a_second_daemon_with_the_same_keys_is_refused_before_it_makes_anything(
 def test_a_second_daemon_on_another_host_never_agrees_with_the_broker_and_sends_nothing(
     models: Path, tmp_path: Path
 ) -> None:
-    with daily_stage(HALF_DAY, "08:50", RATE, tmp_path / "first", models) as played:
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as played:
         played.start()
         played.until_true(lambda: played.journaled("BrokerReported") != [], "the first desk's report")
         other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(tmp_path / "elsewhere")})
-        until(
+        played.until_true(
             lambda: any(line["event"] == "trade_stream_lost" for line in _told(other)), "the second stream is refused"
         )
         played.until_time(new_york_ns(HALF_DAY, "09:40"))
@@ -74,7 +72,7 @@ def test_a_second_daemon_on_another_host_never_agrees_with_the_broker_and_sends_
 def test_two_desks_with_accounts_of_their_own_trade_side_by_side(models: Path, tmp_path: Path) -> None:
     account = Account("PKSECONDDESK", "second-secret", cash=Decimal(50_000), margin=1, account_number="PA3SECOND")
     keys = {"APCA_API_KEY_ID": account.key, "APCA_API_SECRET_KEY": account.secret}
-    with daily_stage(HALF_DAY, "08:50", RATE, tmp_path / "first", models, others=(account,)) as played:
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models, others=(account,)) as played:
         played.start()
         other = second(played, tmp_path / "other", {"RUNTIME_DIRECTORY": str(played.folder / "run"), **keys})
         played.until_true(lambda: {"SPY"} <= played.held().keys() & account.positions.keys(), "both have bought")
@@ -88,7 +86,7 @@ def test_two_desks_with_accounts_of_their_own_trade_side_by_side(models: Path, t
 
 
 def test_an_order_of_another_epoch_halts_the_desk_before_its_basket(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "08:00", RATE, tmp_path / "first", models) as played:
+    with daily_stage(HALF_DAY, "08:00", tmp_path / "first", models) as played:
         played.start()
         played.until_true(lambda: played.told("reconciled") != [], "book and broker agree")
         played.server.by_hand(
@@ -105,7 +103,7 @@ def _told(daemon: Daemon) -> list[dict[str, object]]:
 
 
 def test_other_keys_of_the_same_account_are_refused_at_the_first_report(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, "08:50", RATE, tmp_path / "first", models) as played:
+    with daily_stage(HALF_DAY, "08:50", tmp_path / "first", models) as played:
         other = AccountLock(played.folder / "run", Holder("other", "/elsewhere", 4711), played.server.trading_url)
         other.claim_number(played.account.account_number)
         daemon = played.start()

@@ -43,7 +43,6 @@ from tests.test_operator_side import slow_pages
 
 DAY = "2024-10-31"
 BEGIN = "10:06"  # three minutes before the lively policy's first entry
-RATE = 300.0
 PAUSED_MIN = 15  # two entries of the lively policy would fall into it
 MINUTE_NS = 60_000_000_000
 STOPPING = (PauseRequested, FlattenRequested, HaltRequested)
@@ -120,7 +119,7 @@ def test_each_command_acts_on_a_trading_desk_and_leaves_both_books_equal(
     shutil.copytree(lively, store)
     second_version(store)
     with ExitStack() as stack:
-        played = stack.enter_context(stage(bundled, DAY, BEGIN, RATE, tmp_path / "stage", store))
+        played = stack.enter_context(stage(bundled, DAY, BEGIN, tmp_path / "stage", store))
         played.start()
         played.until_true(partial(holding, played), "the first position")
         told = stack.enter_context(watching(played))
@@ -247,7 +246,7 @@ def test_nothing_beside_the_desk_holds_up_its_end_and_a_second_user_sees_it_afte
             "mqtt": {"enabled": True, "port": hole.getsockname()[1], "tls": False},
             "alarms": {"command": [str(hanging(folder))], "timeout_s": 600.0},
         }
-        played = stack.enter_context(stage(bundled, DAY, BEGIN, RATE, folder / "stage", store, tables))
+        played = stack.enter_context(stage(bundled, DAY, BEGIN, folder / "stage", store, tables))
         daemon = played.start()
         played.until_true(partial(holding, played), "a position")
         dashboard = stack.enter_context(serving(played.state_dir))

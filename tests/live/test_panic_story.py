@@ -68,7 +68,7 @@ def never_short(played: Stage) -> bool:
 def test_after_a_panic_nothing_is_sold_again_and_one_command_leads_out_with_the_daemon_up(
     models: Path, tmp_path: Path
 ) -> None:
-    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, rate=RATE) as played:
         bought(played)
         ours = len(played.posts())
         told = panic(played)
@@ -97,7 +97,7 @@ def accepted(played: Stage) -> list[str]:
 
 
 def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, rate=RATE) as played:
         bought(played)
         played.daemons[-1].kill()
         played.daemons[-1].wait(10)
@@ -117,7 +117,7 @@ def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(m
 
 
 def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_later(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, BEGIN, RATE, tmp_path, models) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, rate=RATE) as played:
         bought(played)
         ours = len(played.posts())
         played.server.by_hand("close", symbol="SPY")

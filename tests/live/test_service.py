@@ -5,8 +5,6 @@ The notification socket is a real one and speaks sd_notify(3); `rltraderctl` run
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,7 +19,6 @@ DAY = "2024-11-01"
 def addresses(played: Stage) -> dict[str, str]:
     """The environment that brings the shipped configuration to this stage: addresses, clock, folders, and no more."""
     base = played.server.stream_url.removesuffix("/v2/sip")
-    start = datetime.fromtimestamp(played.clock.sim_start_ns / 1e9, UTC).isoformat()
     return {
         **KEYS,
         "RLTRADER_PATHS__STATE_DIR": str(played.state_dir),
@@ -31,17 +28,16 @@ def addresses(played: Stage) -> dict[str, str]:
         "RLTRADER_ALPACA__STREAM_URL": base + "/v2/{feed}",
         "RLTRADER_ALPACA__TRADE_STREAM_URL": played.server.trade_stream_url,
         "RLTRADER_ALPACA__OPTION_STREAM_URL": base + "/v1beta1/{options}",
-        "RLTRADER_CLOCK__ANCHOR_UNIX_S": repr(played.clock.anchor_unix_s),
-        "RLTRADER_CLOCK__SIM_START": start,
-        "RLTRADER_CLOCK__RATE": repr(played.clock.rate),
+        **{f"RLTRADER_CLOCK__{key.upper()}": str(value) for key, value in played.clock.settings().items()},
     }
 
 
 def test_the_shipped_configuration_runs_with_addresses_from_the_environment(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
-    with stage(bundled, DAY, "09:20", 600.0, tmp_path, lively) as played:
-        daemon = Daemon(["--config", str(REPOSITORY / "config.toml")], addresses(played), tmp_path / "log")
+    with stage(bundled, DAY, "09:20", tmp_path, lively) as played:
+        shipped = ["--config", str(REPOSITORY / "config.toml")]
+        daemon = Daemon(shipped, addresses(played), tmp_path / "log", clock=played.clock)
         played.daemons.append(daemon)
         played.until_true(lambda: len(played.told("stream_up")) == 2, "both data streams are up")
         played.until_true(lambda: len(played.journaled("PolicyAnswered")) > 3, "the shipped policy answers")
@@ -57,7 +53,7 @@ def test_the_shipped_configuration_runs_with_addresses_from_the_environment(
 def test_status_is_told_beside_the_running_daemon(
     bundled: Tape, lively: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with stage(bundled, DAY, "10:06", 300.0, tmp_path, lively) as played:
+    with stage(bundled, DAY, "10:06", tmp_path, lively) as played:
         daemon = played.start()
         played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
         assert ctl.main(["status", "--state-dir", str(played.state_dir)]) == 0
@@ -72,7 +68,7 @@ def test_the_watchdog_is_fed_by_night_and_not_by_a_process_that_hangs(
     bundled: Tape, lively: Path, tmp_path: Path
 ) -> None:
     systemd = Systemd(tmp_path / "notify", watchdog_s=0.4)
-    with stage(bundled, DAY, "02:00", 60.0, tmp_path, lively) as played:
+    with stage(bundled, DAY, "02:00", tmp_path, lively) as played:
         daemon = played.start(environment={**KEYS, **systemd.environment})
         played.until_true(lambda: systemd.says("READY=1"), "the daemon is ready")
         played.until_true(lambda: fed(systemd, 3), "fed by night")
@@ -80,9 +76,9 @@ def test_the_watchdog_is_fed_by_night_and_not_by_a_process_that_hangs(
             lambda: any(line.startswith("STATUS=reconciled; flat") for line in told(systemd)), "its status"
         )
         daemon.pause(stopped=True)
-        time.sleep(0.2)  # until the signal has arrived
+        played.clock.pass_s(0.1)  # what it said before has arrived
         systemd.hear()
-        time.sleep(1.0)  # five feedings long
+        played.clock.pass_s(1.0)  # five feedings long
         assert systemd.hear() == []
         daemon.pause(stopped=False)
         before = systemd.heard.count("WATCHDOG=1")

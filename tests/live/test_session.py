@@ -1,12 +1,13 @@
 """Whole sessions of `rltraderd` at the loopback Alpaca: both books agree at the end, and the clock's rules held.
 
-The sessions of one test file run side by side on fast clocks; each test looks at one of them. What is expected is the
+The sessions of one test file run side by side in virtual time; each test looks at one of them. What is expected is the
 server's own book, the request log, New York's wall clock, and the market as a function of time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
@@ -45,7 +46,6 @@ class Scenario:
     tape: str  # a fixture of this package
     day: str
     end: str
-    rate: float
     lively: bool = True
     arguments: tuple[str, ...] = ()
 
@@ -55,12 +55,12 @@ TOGETHER: dict[str, tuple[str, ...]] = {
     "calendar": ("half day", "spring", "autumn"),
 }
 SCENARIOS = {
-    "recorded": Scenario("recorded", "2024-07-01", "16:15", 1200),
-    "bundled": Scenario("bundled", "2024-10-29", "16:15", 1200),
-    "dry run": Scenario("bundled", "2024-10-30", "16:15", 1200, lively=False, arguments=("--dry-run",)),
-    "half day": Scenario("recorded", "2024-07-03", "13:15", 1500),
-    "spring": Scenario("made_up", "2024-03-11", "16:15", 2000, lively=False),
-    "autumn": Scenario("recorded", "2024-11-04", "16:15", 2000, lively=False),
+    "recorded": Scenario("recorded", "2024-07-01", "16:15"),
+    "bundled": Scenario("bundled", "2024-10-29", "16:15"),
+    "dry run": Scenario("bundled", "2024-10-30", "16:15", lively=False, arguments=("--dry-run",)),
+    "half day": Scenario("recorded", "2024-07-03", "13:15"),
+    "spring": Scenario("made_up", "2024-03-11", "16:15", lively=False),
+    "autumn": Scenario("recorded", "2024-11-04", "16:15", lively=False),
 }
 
 
@@ -75,11 +75,12 @@ def live_through(names: tuple[str, ...], request: pytest.FixtureRequest, folder:
             except pytest.skip.Exception:
                 continue
             models = request.getfixturevalue("lively") if scenario.lively else FIXTURE_MODELS
-            made = stage(tape, scenario.day, "08:50", scenario.rate, folder / name.replace(" ", "-"), models)
+            made = stage(tape, scenario.day, "08:50", folder / name.replace(" ", "-"), models)
             stages[name] = stack.enter_context(made)
             stages[name].start(*scenario.arguments)
-        for name, played in stages.items():
-            played.until_time(new_york_ns(SCENARIOS[name].day, SCENARIOS[name].end))
+        with ThreadPoolExecutor(len(stages) or 1) as drivers:
+            for _ in drivers.map(lambda name: stages[name].until_time(_end_ns(name)), stages):
+                pass
         for played in stages.values():
             played.daemons[-1].terminate()
         codes = {name: played.daemons[-1].wait(STOP_S) for name, played in stages.items()}
@@ -94,6 +95,10 @@ def trading(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def calendar(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Lived]]:
     yield from live_through(TOGETHER["calendar"], request, tmp_path_factory.mktemp("calendar"))
+
+
+def _end_ns(name: str) -> int:
+    return new_york_ns(SCENARIOS[name].day, SCENARIOS[name].end)
 
 
 def of(lived: dict[str, Lived], name: str) -> Lived:

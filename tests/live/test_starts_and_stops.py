@@ -1,7 +1,6 @@
 """Restarts in the middle of a trade, clean stops, outages and refusals, each with a real process and a real server.
 
-A stage runs at 300 times real time, so that a restart costs a few simulated minutes. Expected values are the server's
-book and its log of requests.
+Expected values are the server's book and its log of requests.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from daemon import ctl
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
 from tests.alpaca_server.serving import serving
-from tests.live.stage import IN_PARTS, KEYS, Stage, Systemd, Tape, free_port, new_york_ns, stage
+from tests.alpaca_server.virtual_clock import virtual_clock
+from tests.live.stage import IN_PARTS, KEYS, SELDOM_PINGED, Stage, Systemd, Tape, free_port, new_york_ns, stage
 from tests.live_desk import differences
 
 DAY = "2024-10-31"
-RATE = 300.0
+PATIENT = {"service": {"stop_deadline_s": 600}}  # contracts are sold one or two in a quarter of a minute
 BEFORE_FIRST_ENTRY = "10:06"  # the lively policy's first action comes 39 minutes after the open
 
 
 def staged(stack: ExitStack, tape: Tape, folder: Path, models_dir: Path, **named: Any) -> Stage:
     """A stage shortly before the lively policy's first entry."""
     tables = named.pop("tables", ())
-    begin, rate = named.pop("begin", BEFORE_FIRST_ENTRY), named.pop("rate", RATE)
-    return stack.enter_context(stage(tape, DAY, begin, rate, folder, models_dir, *tables, **named))
+    return stack.enter_context(stage(tape, DAY, BEFORE_FIRST_ENTRY, folder, models_dir, *tables, **named))
 
 
 def working(played: Stage, side: str) -> list[str]:
@@ -80,6 +79,7 @@ def test_a_kill_with_a_position_and_a_working_order_is_survived_and_nothing_is_s
         assert name in [order["client_order_id"] for order in adopted["open_orders"]]
         played.until_true(lambda: not played.account.by_client_id[name].open, "the adopted order has ended")
         played.until_true(lambda: not played.held(), "the position was closed")
+        played.clock.pass_s(1)  # the news of it is under way
         played.daemons[-1].terminate()
         assert played.daemons[-1].wait(30) == 0, played.log()[-2000:]
         names = [post["client_order_id"] for post in played.posts()]
@@ -96,7 +96,7 @@ def test_a_clean_stop_keeps_the_position_or_flattens_it_as_configured(
 ) -> None:
     with ExitStack() as stack:
         stages = {
-            rule: staged(stack, bundled, tmp_path / rule, lively, tables=({"broker": {"on_stop": rule}},))
+            rule: staged(stack, bundled, tmp_path / rule, lively, tables=(PATIENT, {"broker": {"on_stop": rule}}))
             for rule in ("keep", "flatten")
         }
         for played in stages.values():
@@ -105,7 +105,7 @@ def test_a_clean_stop_keeps_the_position_or_flattens_it_as_configured(
             played.until_true(partial(holding, played), f"{rule}: held")
             played.daemons[-1].terminate()
         for rule, played in stages.items():
-            assert played.daemons[-1].wait(40) == 0, (rule, played.log()[-2000:])
+            assert played.daemons[-1].wait(900) == 0, (rule, played.log()[-2000:])
             assert bool(played.held()) == (rule == "keep")
             assert played.account.working == {}
             assert differences(played.books(), played.account) == []
@@ -119,10 +119,13 @@ def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes
     port, account = free_port(), Account(DEFAULT_KEY, DEFAULT_SECRET)
     settings = {"rules": IN_PARTS, "accounts": (account,), "port": port}
     systemd = Systemd(tmp_path / "notify", 20.0)
-    with stage(bundled, DAY, "09:50", RATE, tmp_path, lively, **settings) as played:
-        pass  # this server has gone; its address is configured
-    played.start(environment={**KEYS, **systemd.environment})
-    try:
+    with ExitStack() as stack:
+        market, clock = bundled.market(DAY), stack.enter_context(virtual_clock(new_york_ns(DAY, "09:50")))
+        stack.callback(systemd.close)
+        with serving(market, clock, **settings) as server:
+            played = Stage(server, clock, market, tmp_path, lively, (SELDOM_PINGED,))
+        played.start(environment={**KEYS, **systemd.environment})  # this server has gone; its address is configured
+        stack.callback(played.daemons[-1].kill)
         played.until_true(lambda: systemd.says("READY=1"), "the daemon is ready")
         assert played.journaled("BrokerReported") == []
         for outage in ("before the first report", "in the middle"):
@@ -137,9 +140,6 @@ def test_a_daemon_whose_broker_is_down_is_ready_and_trades_when_the_broker_comes
             played.until_true(lambda: told_flat(played, reports), "the daemon was told so")
             played.daemons[-1].terminate()
             assert played.daemons[-1].wait(40) == 0, played.log()[-2000:]
-    finally:
-        systemd.close()
-        played.daemons[-1].kill()
     ours = played.books()
     assert differences(ours, account) == []
     assert ours.state.risk.halt is None
