@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,7 +36,9 @@ from daemon.core.session import new_york_text
 from daemon.explain import OUTCOMES, NotFound, decisions
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
 from daemon.shell.operator.control_client import ControlError
+from daemon.shell.published import compare
 from daemon.shell.recovery import code_digest, libraries
+from daemon.shell.segments import ROTATED, check_follows
 from daemon.shell.state_dir import StateDirError, enter
 from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
@@ -57,7 +60,12 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
         return made
 
-    command("verify", "replay the journal without weights and compare everything, event by event")
+    verifying = command("verify", "replay the journal without weights and compare everything, event by event")
+    verifying.add_argument("--file", type=Path, metavar="FILE", help="another journal file: a rotated or archived one")
+    verifying.add_argument(
+        "--against", metavar="FILE|ROW:HEAD", help="compare with heads that were published: a log, a day's report"
+    )
+    command("rotate", "go on in a new file from the newest state; what was goes to the folder rotated (stopped desk)")
     watch.add_to(commands)
     events = command("events", "the events, newest last")
     events.add_argument("--after", type=int, default=None, metavar="SEQ", help="only events after this sequence")
@@ -105,12 +113,14 @@ def _console() -> Console:
 
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
-    path = options.state_dir / FILE
-    total = _reader(options).query("SELECT count(*) AS n FROM events")[0]["n"]
+    path = options.file or options.state_dir / FILE
+    total = JournalReader(path).query("SELECT count(*) AS n FROM events")[0]["n"]
     screen = Console(stderr=True)
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("verify", total=total)
         report = verify(path, code_digest(), strategy_named, lambda done: bar.update(task, completed=done))
+    if report.before:
+        console.print(f"rows up to {report.before:,} are in the file before this one (folder rotated): verify that too")
     for code, rows in report.other_code.items():
         console.print(
             f"{rows:,} rows were written by other code ({code}): their hashes were checked, "
@@ -124,11 +134,40 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     if report.difference:
         console.print(f"DIFFERENT: {report.difference}")
         return DIFFERENT
-    word = "identical" if not (report.other_code or report.other_libraries) else "no difference found"
+    if options.against is not None and not _against(path, options.against, console):
+        return DIFFERENT
+    if options.file is None:
+        parts = [*sorted((options.state_dir / ROTATED).glob("*.sqlite")), path]
+        for old, new in pairwise(parts):
+            check_follows(old, new)
+    word = "identical" if not (report.other_code or report.other_libraries or report.before) else "no difference found"
     console.print(
         f"{word}: {report.events:,} events, {report.stepped:,} stepped again, {report.digests:,} state digests, "
         f"{report.snapshots} snapshots, {report.read_model_rows:,} read-model rows",
     )
+    return 0
+
+
+def _against(path: Path, published: str, console: Console) -> bool:
+    """Compare with published heads; False where one differs."""
+    found = compare(path, published)
+    if found.difference:
+        console.print(f"DIFFERENT: {found.difference}")
+        return False
+    more = f", {found.before} are of the files before this one" if found.before else ""
+    console.print(f"published heads: {found.agree} agree{more}")
+    return True
+
+
+def _rotate(options: argparse.Namespace, console: Console) -> int:
+    from daemon.offline import rotate_offline
+
+    try:
+        made = rotate_offline(options.state_dir)
+    except OSError as error:
+        raise StateDirError(f"{options.state_dir}: cannot be rotated: {error}; the journal is as it was") from error
+    console.print(f"rotated at event row {made.row:,}, chain head {made.head}")
+    console.print(f"what was, {made.before >> 20} MiB: {made.old}; the journal has {made.after >> 20} MiB")
     return 0
 
 
@@ -182,6 +221,7 @@ def _short(payload: dict[str, Any]) -> str:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "verify": _verify,
+    "rotate": _rotate,
     "status": watch.run,
     "events": _events,
     "decisions": lambda options, console: decisions(_reader(options), options, console),

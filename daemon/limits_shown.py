@@ -74,9 +74,8 @@ def limits_of(strategy: str, trading: Trading, origins: dict[str, tuple[str, ...
 
 def journaled_origins(reader: JournalReader) -> dict[str, tuple[str, ...]]:
     """What the newest start of this journal said of its sources; empty before the first one."""
-    query = "SELECT payload FROM events WHERE kind = ? ORDER BY id DESC LIMIT 1"
-    rows = reader.query(query, (RunStarted.__name__,))
-    event = decode_event(rows[0]["payload"]) if rows else None
+    payload = reader.newest_of(RunStarted.__name__)
+    event = decode_event(payload) if payload else None
     return event.origins if isinstance(event, RunStarted) else {}
 
 

@@ -40,7 +40,7 @@ from daemon.shell.alpaca.daily_history import SETTLED_NS
 from daemon.shell.alpaca.history import Known
 from daemon.shell.alpaca.link import BrokerLink
 from daemon.shell.clock import SECOND_NS
-from daemon.shell.end_of_day import archive, disk_is_low, report_path, write_report
+from daemon.shell.end_of_day import archive, disk_is_low, newest_head, report_path, write_report
 from daemon.shell.engine import Engine
 from daemon.shell.intake import Intake
 from daemon.shell.journal import FILE
@@ -301,6 +301,8 @@ class LiveDesk:
             self.tell("disk_low", free_mib=low[0], journal_mib=low[1])
         report = await asyncio.to_thread(write_report, journal, session)
         copy = await asyncio.to_thread(archive, journal, session.date, keep)
+        row, head = await asyncio.to_thread(newest_head, journal)
+        self._log("chain_head", row=row, head=head)
         self._log("day_ended", date=session.date, report=str(report), archive=str(copy or ""))
 
     async def _tick(self) -> None:
@@ -459,11 +461,13 @@ async def run_live(live: Live, log: Log) -> str:
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         sys.setswitchinterval(SWITCH_S)
         desk = LiveDesk(live, log, state_dir, recovered, writer, keys, account)
+        log("chain_head", row=recovered.last_id, head=recovered.head.hex())
         for snapshot in recovered.passed_over:
             desk.tell("snapshot_passed_over", snapshot=snapshot)
         await desk.check_clock(settings.alpaca.handshake_timeout_s)  # before any event is stamped with it
         await desk.run(startup_events(live, identity, code))
         state = desk.engine.machine.state
+        log("chain_head", row=desk.engine.last_row, head=desk.engine.chain_head)
         log("run_ended", events=state.seq, state_digest=desk.engine.state_digest(), stopped_by=desk.engine.stopped_by)
         return desk.engine.stopped_by
     finally:

@@ -131,13 +131,10 @@ def _answered_last(settings: Settings) -> _Answered | None:
             return None
         reader = JournalReader(path / FILE)
         try:
-            rows = reader.query(
-                "SELECT payload FROM events WHERE kind IN (?, ?) ORDER BY id DESC LIMIT 1",
-                (ModelVerified.__name__, ModelPromoted.__name__),
-            )
+            payload = reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
         finally:
             reader.close()
-        event = decode_event(rows[0]["payload"]) if rows else None
+        event = decode_event(payload) if payload else None
     except MayPass:
         raise
     except (StateDirError, JournalError, OSError, sqlite3.Error, msgspec.DecodeError):

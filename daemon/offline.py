@@ -24,6 +24,7 @@ from daemon.shell.recovery import (
     libraries,
     snapshot_of,
 )
+from daemon.shell.segments import Rotation, newest_whole, rotate
 from daemon.shell.state_dir import StateDirError, open_state_dir, peek
 from strategies.registry import strategy as strategy_named
 
@@ -59,12 +60,42 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
         state_dir.close()
 
 
+def rotate_offline(path: Path) -> Rotation:
+    """Rotate the journal of a stopped desk: its newest state goes on in a file of its own.
+
+    Raises StateDirError while a daemon runs or where something is under way, JournalError, WriteFailed, OSError.
+    """
+    meta = peek(path)
+    if meta is None:
+        raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
+    state_dir = open_state_dir(path, meta, meta["epoch"])
+    journal = state_dir.journal
+    try:
+        reader = journal.reader()
+        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+        recovered = recover(reader, machine, code_digest())
+        if not recovered.own(code_digest(), libraries()) or machine.queue or recovered.raised is not None:
+            raise StateDirError(
+                f"{path}: it did not stop cleanly, or another release wrote it last: start it, stop it, then rotate"
+            )
+        newest = newest_whole(reader)
+        if newest is None or newest.event_id != recovered.last_id:
+            batch = Batch()
+            kept = not recovered.anchored
+            batch.snapshots.append(snapshot_of(machine, recovered.last_id, code_digest(), kept=kept))
+            journal.commit(batch)
+        journal.close()
+        return rotate(path)
+    finally:
+        journal.close()
+        state_dir.close()
+
+
 def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:
     """What this code has to journal before anything else, where other code or other libraries wrote the last rows."""
     if recovered.own(code_digest(), libraries()):
         return []
-    rows = reader.query("SELECT payload FROM events WHERE kind = 'RunStarted' ORDER BY id DESC LIMIT 1")
-    last = msgspec.json.decode(rows[0]["payload"], type=RunStarted)
+    last = msgspec.json.decode(reader.newest_of(RunStarted.__name__) or "", type=RunStarted)
     started = replace(
         last, time_ns=recovered.machine.state.now_ns, code=code_digest(), libraries=libraries()
     )  # else as it was

@@ -280,6 +280,7 @@ async def run_replay(
             rejected=dict(counts.rejected),
         )
         state_digest = engine.state_digest()
+        log("chain_head", row=engine.last_row, head=engine.chain_head)
         log("run_ended", events=state.seq, state_digest=state_digest, stopped_by=engine.stopped_by)
     finally:
         writer.close()

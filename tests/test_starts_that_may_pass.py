@@ -99,7 +99,7 @@ def test_a_read_only_remount_is_exit_code_1_and_the_next_start_goes_on(tape: Pat
 def test_a_disk_without_room_for_the_reserve_is_exit_code_1(tape: Path, tmp_path: Path) -> None:
     folder = tmp_path / "full"
     folder.mkdir()
-    with mounted(["mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", str(folder)], folder=folder):
+    with mounted(["mount", "-t", "tmpfs", "-o", "size=4M,mode=750", "tmpfs", str(folder)], folder=folder):
         (folder / "filler").write_bytes(bytes(3_500_000))
         refused = start(tape, folder)
     assert refused.returncode == 1, refused.stderr

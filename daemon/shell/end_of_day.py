@@ -1,7 +1,7 @@
 """What is left of a session: a report as JSON and as a page, and a copy of the journal. Reads it, writes beside it.
 
-Files appear whole or not at all, and a failure leaves no part that takes room. The copy is SQLite's own online backup,
-so it is sound while the daemon writes. The page is made beside the report: without it there still is the report.
+Files appear whole or not at all, and a failure leaves no part that takes room. The copy is read in one transaction, so
+it is sound while the daemon writes. The page is made beside the report: without it there still is the report.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ import msgspec
 from daemon.core.option_market import parse_occ
 from daemon.shell.day_page import day_page
 from daemon.shell.day_pass import read_day
-from daemon.shell.day_record import BEFORE_OPEN_NS, REPORT_SPAN_NS, Day
+from daemon.shell.day_record import BEFORE_OPEN_NS, REPORT_SPAN_NS, Day, first_id
 from daemon.shell.execution_quality import as_json
-from daemon.shell.journal import JournalError, JournalReader
+from daemon.shell.journal import Entry, JournalError, JournalReader, Snapshot, base_of
+from daemon.shell.segments import ROTATED, cut, newest_whole
 from strategies.contract import DailySpec, Session
 from strategies.registry import strategy
 
@@ -64,15 +65,19 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[
         before = reader.query(
             "SELECT realized_usd FROM equity WHERE time_ns < ? ORDER BY time_ns DESC LIMIT 1", span[:1]
         )
+        rows = (first_id(reader, span[0]), first_id(reader, span[1] + 1) - 1)  # times never decrease: no full scan
         alarms = reader.query(
-            "SELECT time_ns, effects FROM events WHERE time_ns BETWEEN ? AND ? AND effects LIKE '[%\"RaiseAlarm\"%' "
+            "SELECT time_ns, effects FROM events WHERE id BETWEEN ? AND ? AND effects LIKE '[%\"RaiseAlarm\"%' "
             "ORDER BY id",
-            span,
+            rows,
         )
+        last = reader.last_entry()
+        chain = {"row": last.id if last is not None else 0, "head": reader.chain_head().hex()}
     finally:
         reader.close()
     return {
         "date": session.date,
+        "chain": chain,
         "decisions": {row["outcome"]: row["n"] for row in outcomes},
         "orders": [
             {"purpose": purpose, "status": status, "n": n}
@@ -94,6 +99,17 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[
             if effect["type"] == "RaiseAlarm"
         ],
     }
+
+
+def newest_head(journal: Path) -> tuple[int, str]:
+    """The last event row on the disk, and the chain's head there, hex. Raises JournalError, sqlite3.Error."""
+    reader = JournalReader(journal)
+    try:
+        last = reader.last_entry()
+        row = last.id if last is not None else 0
+        return row, reader.chain_head(row).hex()
+    finally:
+        reader.close()
 
 
 def _filled(orders: list[sqlite3.Row], side: int, *, options: bool) -> int:
@@ -176,38 +192,76 @@ def _remove(part: Path) -> None:
 
 
 def archive(journal: Path, date: str, keep: int) -> Path | None:
-    """Copy the journal to `archive/<date>.sqlite` and keep the newest `keep` copies; None when `keep` is 0.
+    """Write the rows since the last archive to `archive/<date>.sqlite` and keep the newest `keep`; None when that is 0.
 
-    Raises OSError when less is free than the copy and some more days need, sqlite3.Error when the copy fails.
+    It is a journal of its own that begins at a snapshot: it can be looked at and verified alone. The first one holds
+    all rows. Raises OSError when less is free than it needs and as much again, sqlite3.Error or JournalError when it
+    cannot be written.
     """
     if not keep:
         return None
     folder = journal.parent / ARCHIVE
     folder.mkdir(mode=0o750, exist_ok=True)
-    size, free = journal.stat().st_size, shutil.disk_usage(folder).free
+    path = folder / f"{date}.sqlite"
+    others = [other for other in sorted(folder.glob("*.sqlite")) if other != path]
+    first, share, begin = _since_last(journal, others[-1] if others else None)
+    size, free = int(journal.stat().st_size * share), shutil.disk_usage(folder).free
     if free < 2 * size:
         raise OSError(
             f"{folder}: {free >> 20} MiB are free, a copy needs {size >> 20} MiB and as much to live: no copy"
         )
-    path = folder / f"{date}.sqlite"
-    with (
-        _whole(path) as part,
-        closing(sqlite3.connect(f"{journal.resolve().as_uri()}?mode=ro", uri=True)) as source,
-        closing(sqlite3.connect(part)) as copy,
-    ):
-        source.backup(copy)  # in one go: in parts it would begin anew at each commit, and in WAL mode nobody waits
-        copy.execute("PRAGMA journal_mode = DELETE")  # one plain file: whoever may only read can open it
+    with _whole(path) as part:
+        cut(journal, part, first, begin)
     for old in sorted(folder.glob("*.sqlite"))[:-keep]:
         old.unlink()
     return path
 
 
+def _since_last(journal: Path, newest: Path | None) -> tuple[int, float, Snapshot | None]:
+    """The row at which the next archive begins, about which part of the journal it is, and the snapshot there."""
+    reader = JournalReader(journal)
+    try:
+        base, last = base_of(reader.meta()), reader.last_entry()
+        begin = base.row + 1 if base is not None else 1
+        archived = _end_of(newest) if newest is not None else None
+        if last is None or archived is None:
+            return begin, 1.0, None
+        row, snapshot = archived
+        same = reader.query("SELECT hash FROM events WHERE id = ?", (row.id,))
+        if not same or bytes(same[0]["hash"]) != row.hash or snapshot.event_id <= begin:  # another's, or rotated away
+            return begin, 1.0, None
+        return snapshot.event_id, (last.id - snapshot.event_id + 1) / (last.id - begin + 1), snapshot
+    finally:
+        reader.close()
+
+
+def _end_of(path: Path) -> tuple[Entry, Snapshot] | None:
+    """The last row of an archive and its newest whole snapshot; None where it has none or cannot be read."""
+    try:
+        reader = JournalReader(path)
+        try:
+            row, snapshot = reader.last_entry(), newest_whole(reader)
+        finally:
+            reader.close()
+    except (JournalError, sqlite3.Error):
+        return None
+    return None if row is None or snapshot is None else (row, snapshot)
+
+
 def disk_is_low(journal: Path) -> tuple[int, int] | None:
-    """(free, journal) in MiB when less is free than `DAYS_TO_COME` more sessions like the past ones need."""
+    """(free, used) in MiB when less is free than `DAYS_TO_COME` more sessions like the past ones need.
+
+    Used is what the desk keeps: the journal, its write-ahead log, its archives and what was rotated away. A session to
+    come needs room in the journal, and as much in its archive where there are any.
+    """
     reader = JournalReader(journal)
     try:
         ended = reader.query("SELECT count(*) AS n FROM events WHERE kind = 'SessionEnded'")[0]["n"]
     finally:
         reader.close()
-    size, free = journal.stat().st_size, shutil.disk_usage(journal.parent).free
-    return (free >> 20, size >> 20) if free < DAYS_TO_COME * size / max(ended, 1) else None
+    folder, log = journal.parent, journal.with_name(f"{journal.name}-wal")
+    archives = list((folder / ARCHIVE).glob("*.sqlite"))
+    kept = [journal, log, *archives, *(folder / ROTATED).glob("*.sqlite")]
+    used, free = sum(path.stat().st_size for path in kept if path.exists()), shutil.disk_usage(folder).free
+    session = journal.stat().st_size / max(ended, 1) * (2 if archives else 1)
+    return (free >> 20, used >> 20) if free < DAYS_TO_COME * session else None

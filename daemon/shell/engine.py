@@ -179,6 +179,11 @@ class Engine:
         """The journal's row of the event that was stepped last."""
         return self._chain.next_id - 1
 
+    @property
+    def chain_head(self) -> str:
+        """Hash of the last chained row, hex: what everything before it stands or falls with."""
+        return self._chain.head.hex()
+
     async def kept(self, row: int) -> None:
         """Return when this row is durable. Raises WriteFailed."""
         while self._handed < row:

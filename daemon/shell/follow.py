@@ -21,9 +21,9 @@ from daemon.shell.journal import (
     Entry,
     JournalError,
     JournalReader,
+    chain_start,
     decode_event,
     encode_effects,
-    genesis,
     row_hash,
 )
 from daemon.shell.recovery import (
@@ -133,7 +133,7 @@ class Follower:
         """Start anew with the journal that stands here: at its newest snapshot, or before its first row."""
         machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
         self.meta, self._machine, self._lost = meta, machine, False
-        self.last_id, self._row, self._head, self._run_code = 0, None, genesis(meta), ""
+        self.last_id, self._row, self._head, self._run_code = 0, None, chain_start(meta), ""
         self.generation += 1
         self._restored(reader)
 

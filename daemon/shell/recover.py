@@ -19,8 +19,9 @@ from daemon.shell.journal import (
     JournalError,
     JournalReader,
     Snapshot,
+    base_of,
+    chain_start,
     decode_event,
-    genesis,
     reading,
     row_hash,
 )
@@ -85,7 +86,9 @@ class _Recovery:
         self.last_id = 0
         self._reader, self._machine = reader, machine
         self._code, self._versions = code, versions
-        self._head = genesis(reader.meta())
+        meta = reader.meta()
+        self._base = base_of(meta)
+        self._head = chain_start(meta)
         self._run_code = self._run_libraries = ""
         self._first = ("", "")  # code and libraries of the first run since the snapshot
         self._passed_over: list[str] = []
@@ -110,6 +113,11 @@ class _Recovery:
                 self._head = self._reader.chain_head(self.last_id)
                 return
             self._passed_over.append(f"event {snapshot.seq}: {why}")
+        if self._base is not None:
+            raise JournalError(
+                f"{self._reader.path}: no snapshot can be used ({'; '.join(self._passed_over) or 'there is none'}), "
+                f"and the rows up to {self._base.row} are in the file before this one: use a copy, or the code it needs"
+            )
 
     def _unusable(self, snapshot: Snapshot) -> str:
         if not snapshot.whole:
@@ -126,7 +134,8 @@ class _Recovery:
         rows = self._reader.query(
             "SELECT payload FROM events WHERE kind = 'RunStarted' AND id <= ? ORDER BY id DESC LIMIT 1", (self.last_id,)
         )
-        return msgspec.json.decode(rows[0]["payload"]).get("libraries", "") if rows else ""
+        started = rows[0]["payload"] if rows else self._base.started if self._base is not None else "{}"
+        return str(msgspec.json.decode(started).get("libraries", ""))
 
     def go_on(self, entry: Entry) -> None:
         """Check one row's hash and step it. Raises JournalError for a damaged one."""
@@ -194,7 +203,7 @@ class _Recovery:
     def result(self) -> Recovered:
         """Where all of this led."""
         machine = self._machine
-        fed = machine.state.fed + _left_out(self._reader)
+        fed = machine.state.fed + left_out(self._reader)
         if self._raised is not None and isinstance(decode_event(self._raised.payload), FEED_EVENTS):
             fed += 1  # the engine tries it again by itself
         return Recovered(
@@ -240,8 +249,10 @@ def left_of(effects: str) -> tuple[AnyEffect, ...]:
     )
 
 
-def _left_out(reader: JournalReader) -> int:
+def left_out(reader: JournalReader) -> int:
     """Feed events that were quarantined: the source gave them, the state never counted them."""
+    base = base_of(reader.meta())
     kinds = [kind.__name__ for kind in FEED_EVENTS]
     sql = f"SELECT count(*) AS n FROM events WHERE seq IS NULL AND kind IN ({','.join('?' * len(kinds))})"
-    return int(reader.query(f"{sql} AND effects LIKE '{{\"quarantined\"%'", kinds)[0]["n"])
+    before = base.left_out if base is not None else 0
+    return before + int(reader.query(f"{sql} AND effects LIKE '{{\"quarantined\"%'", kinds)[0]["n"])

@@ -27,6 +27,7 @@ from daemon.shell.journal import (
     JournalError,
     JournalReader,
     Snapshot,
+    base_of,
     decode_event,
     encode_effects,
     reading,
@@ -84,6 +85,9 @@ def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Tr
                 raise JournalError(f"{reader.path}: damaged at {where}: {error}; run rltraderctl verify") from error
             if isinstance(event, RunStarted):
                 return event.trading
+    base = base_of(reader.meta())
+    if base is not None:
+        return msgspec.json.decode(base.started, type=RunStarted).trading
     return otherwise or Trading()
 
 

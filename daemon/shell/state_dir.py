@@ -13,6 +13,7 @@ from typing import IO
 from daemon.shell.journal import FILE, Journal, JournalReader, reading
 from daemon.shell.own_files import NotOwnError, become_owner, open_own, open_own_folder, open_plain
 from daemon.shell.passing import MayPass, may_pass, patiently
+from daemon.shell.segments import finish
 
 LOCK_FILE = "lock"
 _CURES = {
@@ -74,6 +75,7 @@ def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
 
 def _opened(path: Path, lock: IO[str], wanted: dict[str, str], epoch: str) -> StateDir:
     file = path / FILE
+    finish(path)
     if not file.exists():
         meta = {**wanted, "epoch": epoch}
         return StateDir(path, lock, Journal.create(file, meta), meta, fresh=True)

@@ -348,6 +348,11 @@ LOG_EVENTS: dict[str, LogEvent] = {
         ("tape", "cure"),
         "The tape held no bar of a regular session: nothing was replayed.",
     ),
+    "chain_head": LogEvent(
+        "info",
+        ("row", "head"),
+        "The journal's chain at this event row, at starts, ends and after the close: `rltraderctl verify --against`.",
+    ),
     "run_ended": LogEvent(
         "info", ("events", "state_digest", "stopped_by"), "The run ended cleanly: journal durable, snapshot written."
     ),

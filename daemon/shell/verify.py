@@ -20,17 +20,19 @@ from daemon.core.state import Identity, digest
 from daemon.shell.engine import DIGEST_EVERY
 from daemon.shell.journal import (
     READ_MODELS,
+    Base,
     Batch,
     Entry,
     Journal,
     JournalError,
     JournalReader,
     Snapshot,
+    base_of,
+    chain_start,
     decode_event,
-    genesis,
     row_hash,
 )
-from daemon.shell.recovery import fresh_machine, libraries, reapply, restore, snapshot_of
+from daemon.shell.recovery import fresh_machine, identity_of, libraries, reapply, restore, snapshot_of
 from strategies.contract import Strategy
 
 ATTEMPTS = 3  # where somebody begins to write the file of a stopped desk
@@ -44,6 +46,7 @@ class Verified(msgspec.Struct):
     digests: int = 0
     snapshots: int = 0
     read_model_rows: int = 0
+    before: int = 0  # rows that are in the files before this one
     other_code: dict[str, int] = {}  # code version -> rows checked by hash alone
     other_libraries: dict[str, int] = {}  # versions that wrote them -> rows checked by hash alone for their sake
     difference: str = ""
@@ -112,6 +115,7 @@ class _Verification:
         self._tick = tick
         self._batch = Batch()
         self._machine: Machine | None = None
+        self._based = False  # the first snapshot, at the first row, is where this file goes on from another
         self._own = False  # the machine is at this row, stepped by its own code
         self._whole = True  # no row was left unstepped
         self._handovers: list[int] = []  # where other code took over: what was in flux there it may have written over
@@ -122,9 +126,15 @@ class _Verification:
         self._snapshots = {s.event_id: s for s in reader.snapshots()}
 
     def run(self) -> None:
-        previous, last, last_seq = genesis(self._reader.meta()), None, 0
+        meta = self._reader.meta()
+        base = base_of(meta)
+        previous, last = chain_start(meta), None
+        first_id, last_seq = 1, 0
+        if base is not None:
+            first_id, last_seq = base.row + 1, base.seq
+            self._go_on_from(base, identity_of(meta))
         for entry in self._reader.entries():
-            expected_id = last.id + 1 if last else 1
+            expected_id = last.id + 1 if last else first_id
             if entry.id != expected_id:
                 raise _Different(f"event row {expected_id} is missing, row {entry.id} follows")
             self._check_row(entry, previous, last_seq)
@@ -144,6 +154,14 @@ class _Verification:
         if self._digests and self._whole:
             raise _Different(f"a state digest stands at event {min(self._digests)}, which has none")
         self._check_read_models()
+
+    def _go_on_from(self, base: Base, identity: Identity) -> None:
+        """What is before this file was proven there: its first snapshot is taken as it is."""
+        started = msgspec.json.decode(base.started, type=RunStarted)
+        self._report.before = base.row
+        self._run_code, self._run_libraries = started.code, started.libraries
+        self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, started.trading)
+        self._whole, self._based = False, True
 
     def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
         where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
@@ -208,6 +226,8 @@ class _Verification:
 
     def _unstepped(self) -> None:
         self._whole = False
+        if self._based:  # this row is in the file before, too
+            return
         made_with, key = self._report.other_code, self._run_code
         if self._unlike:
             made_with, key = self._report.other_libraries, self._run_libraries
@@ -233,6 +253,14 @@ class _Verification:
         snapshot = self._snapshots.pop(entry.id, None)
         if snapshot is None or self._machine is None:
             return
+        if self._based:
+            self._based = False
+            self._turned |= bool(snapshot.kept)
+            if snapshot.whole and snapshot.code == self._code == self._run_code:
+                self._turned = False
+                restore(self._machine, snapshot)
+                self._own = True
+                return
         if not snapshot.whole or (snapshot.code, bool(snapshot.kept)) != (self._run_code, self._turned):
             raise _Different(f"the snapshot at event {snapshot.seq}: its digest, code or mark was changed")
         self._turned = False

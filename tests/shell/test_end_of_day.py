@@ -348,7 +348,7 @@ def test_no_copy_is_begun_that_would_not_leave_as_much_room_again(
 def test_a_copy_of_a_damaged_journal_fails_and_leaves_the_older_ones_and_no_part(journal: Path) -> None:
     older = archive(journal, "2024-07-02", 1)
     journal.write_bytes(b"no journal" * 5000)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(JournalError, match="not a journal or damaged"):
         archive(journal, "2024-07-03", 1)
     assert older is not None
     assert list(older.parent.iterdir()) == [older]
