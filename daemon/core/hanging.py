@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from daemon.core.guards import CANCEL_AGAIN_NS, alarm, cancel
-from daemon.core.orders import Order
+from daemon.core.orders import UNKNOWN, Order
 from daemon.core.risk_view import SECOND_NS
 from daemon.core.state import Draft
 
@@ -70,6 +70,13 @@ def held_up(draft: Draft, symbol: str, side: int) -> bool:
         if hangs(draft, order):
             _report(draft, order, "works against an exit and does not end")
     return any(not hangs(draft, order) for order in against)
+
+
+def may_be_free(hanging: Sequence[Order]) -> int:
+    """Contracts or shares of these orders that the broker's report may show as free; never those of an unknown order:
+    one that is still on its way holds nothing back yet.
+    """
+    return sum(order.remaining for order in hanging if order.status != UNKNOWN)
 
 
 def note_held_up(draft: Draft, symbol: str, surplus: int, hanging: Sequence[Order]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from daemon.core.guards import alarm
-from daemon.core.hanging import note_held_up
+from daemon.core.hanging import may_be_free, note_held_up
 from daemon.core.option_market import parse_occ
 from daemon.core.orders import Order
 from daemon.core.risk_view import SECOND_NS
@@ -44,7 +44,7 @@ def sellable(draft: Draft, symbol: str, side: int, surplus: int, hanging: Sequen
     quantity = free
     if known is not None:
         beside = max(-side * broker.foreign_held.get(symbol, 0), 0)  # is not the desk's, however free it is
-        held_back = sum(order.remaining for order in hanging)
+        held_back = may_be_free(hanging)
         quantity = max(min(free, known), min(free + held_back, known - beside))
     if quantity <= 0:
         note_held_up(draft, symbol, surplus, hanging)

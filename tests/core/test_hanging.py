@@ -85,6 +85,21 @@ def test_what_the_broker_s_report_shows_as_free_beside_a_hanging_order_is_sold()
     assert sent(d.put(replace(report, positions=free))).quantity == 6
 
 
+def test_what_is_free_beside_an_order_of_unknown_fate_is_not_sold_again() -> None:
+    d = at_broker(account := Account(), trading=BUSY)
+    d.bar(0)
+    entry = account.take(sent(d.answer(1)), d.state.now_ns)
+    d.put(account.fill(entry, 9, "2.00", d.at(1)))
+    d.bar(1)
+    sale = sent(d.answer(EXIT)).client_order_id
+    d.put(ev.OrderUnknown(d.at(2, 5), sale))  # it may still be on its way
+    d.quotes(3, quote(CALL), second=30)
+    assert "exit_stuck" in alarms(d.effects)
+    report = account.report(d.at(3, 40))
+    free = tuple(replace(p, available=Decimal(9)) for p in report.positions)
+    assert of(d.put(replace(report, positions=free)), SubmitOrder) == []
+
+
 def test_an_entry_whose_cancel_hangs_keeps_no_stop_from_selling_what_is_held() -> None:
     d = desk(BUSY, mode="live")
     order = d.buys()
