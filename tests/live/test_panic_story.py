@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.shell.operator.control_client import Request, ask
 from tests.live.daily_stage import HALF_DAY, daily_stage, swapping
 from tests.live.stage import KEYS, Stage, until
 from tests.live_desk import REPOSITORY
@@ -121,7 +122,7 @@ def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_late
         bought(played)
         ours = len(played.posts())
         played.server.by_hand("close", symbol="SPY")
-        command(played, "flatten", "--yes")
+        ask(played.state_dir, Request(1, "flatten", "a moment later", "ann"))  # before any report can tell of it
         reports = len(played.journaled("BrokerReported"))
         played.until_true(lambda: len(played.journaled("BrokerReported")) >= reports + 3, "three more reports")
         assert (len(played.posts()), never_short(played)) == (ours, True)
