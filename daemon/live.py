@@ -302,8 +302,13 @@ class LiveDesk:
         report = await asyncio.to_thread(write_report, journal, session)
         copy = await asyncio.to_thread(archive, journal, session.date, keep)
         row, head = await asyncio.to_thread(newest_head, journal)
-        self._log("chain_head", row=row, head=head)
+        self.publish_head(row, head)
         self._log("day_ended", date=session.date, report=str(report), archive=str(copy or ""))
+
+    def publish_head(self, row: int, head: str) -> None:
+        """Put the chain's head where who writes the journal cannot change it any more."""
+        self._log("chain_head", row=row, head=head)
+        self.operator.publish_head(row, head)
 
     async def _tick(self) -> None:
         """Let time pass: often while something waits for it, seldom when nothing does."""
@@ -461,7 +466,7 @@ async def run_live(live: Live, log: Log) -> str:
         gc.set_threshold(GC_THRESHOLD, 20, 20)
         sys.setswitchinterval(SWITCH_S)
         desk = LiveDesk(live, log, state_dir, recovered, writer, keys, account)
-        log("chain_head", row=recovered.last_id, head=recovered.head.hex())
+        desk.publish_head(recovered.last_id, recovered.head.hex())
         for snapshot in recovered.passed_over:
             desk.tell("snapshot_passed_over", snapshot=snapshot)
         await desk.check_clock(settings.alpaca.handshake_timeout_s)  # before any event is stamped with it

@@ -226,6 +226,13 @@ class OperatorSide:
         )
         return Metrics(desk, sources)
 
+    def publish_head(self, row: int, head: str) -> None:
+        """Leave the chain's head for the broker, where there is one. On the trading loop's thread."""
+        if self._outbox is not None:
+            from daemon.shell.operator.messages import ChainHead
+
+            self._outbox.put_retained("chain", ChainHead(row, head))
+
     # --- the trading loop -----------------------------------------------------------------------------------------
 
     def observe(self, event: Event, step: Step) -> None:

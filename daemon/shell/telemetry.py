@@ -218,7 +218,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "trade_stream_unauthorized": LogEvent("error", ("detail",), "The keys were refused for order updates.", alarm=True),
     "trade_update_malformed": LogEvent("warning", ("problem",), "An order update could not be read; the rest goes on."),
     "order_not_sent": LogEvent(
-        "warning", ("client_order_id", "reason"), "Its validity passed, or it was cancelled, before its turn came: it never left."
+        "warning",
+        ("client_order_id", "reason"),
+        "Its validity passed, or it was cancelled, before its turn came: it never left.",
     ),
     "order_unanswered": LogEvent(
         "warning",

@@ -164,6 +164,14 @@ class TelemetryMessage(_Message, frozen=True, kw_only=True):
     reconnects: int
 
 
+class ChainMessage(_Message, frozen=True, kw_only=True):
+    """`chain`: the journal's chain at an event row, for `rltraderctl verify --against`: keep each one that comes."""
+
+    schema: Literal["chain"] = "chain"
+    row: int
+    head: str
+
+
 class ResponseMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The answer to a signed command. `seq` is its event in the journal, 0 where it was not journaled."""
 
@@ -173,6 +181,13 @@ class ResponseMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     seq: int = 0
     error: str = ""
     status: DeskStatus | None = None
+
+
+class ChainHead(msgspec.Struct, frozen=True, gc=False):
+    """Hash of the journal's last chained row at event row `row`, hex."""
+
+    row: int
+    head: str
 
 
 class Alarm(msgspec.Struct, frozen=True, gc=False):
@@ -195,6 +210,7 @@ Message = (
     | AlarmMessage
     | ModelMessage
     | TelemetryMessage
+    | ChainMessage
 )
 TOPICS: dict[str, type[Message]] = {
     "status": StatusMessage,
@@ -207,6 +223,7 @@ TOPICS: dict[str, type[Message]] = {
     "alarms": AlarmMessage,
     "models": ModelMessage,
     "telemetry": TelemetryMessage,
+    "chain": ChainMessage,
 }
 """Below `<prefix>/<desk>/`."""
 
@@ -232,6 +249,10 @@ def telemetry_of(counts: Counts, reconnects: int, desk: str) -> TelemetryMessage
 
 def _status(state: State[Any], desk: str) -> StatusMessage:
     return StatusMessage(desk=desk, online=True, status=status_of(state, desk))
+
+
+def _chain(told: ChainHead, desk: str) -> ChainMessage:
+    return ChainMessage(desk=desk, row=told.row, head=told.head)
 
 
 def _bar(event: BarClosed, desk: str) -> BarMessage:
@@ -315,6 +336,7 @@ _FLOATS = msgspec.json.Decoder(tuple[float, ...])
 _GATES = msgspec.json.Decoder(dict[str, str | None])
 _MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
     ("status", State): _status,
+    ("chain", ChainHead): _chain,
     ("bars", BarClosed): _bar,
     ("decisions", DecisionRow): _decision,
     ("denials", DecisionRow): _denial,

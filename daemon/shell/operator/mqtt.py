@@ -43,7 +43,7 @@ from daemon.shell.operator.remote_commands import CHANNEL, SECOND_NS, Accepted, 
 from daemon.shell.operator.signing import Key
 from daemon.shell.operator.status import status_of
 
-CONFIRMED = frozenset(("status", "orders", "fills", "alarms"))  # told until the broker has them: QoS 1
+CONFIRMED = frozenset(("status", "orders", "fills", "alarms", "chain"))  # told until the broker has them: QoS 1
 HEARTBEAT_S = 30.0
 STEADY_S = 30.0  # a connection that lived so long was one: the next wait is short again
 PAYLOAD_MOST = 200_000  # bytes; the broker's own limit is 256 KiB
@@ -360,6 +360,6 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 _DRAW = random.SystemRandom()
-_RETAINED = frozenset(("status", "equity", "telemetry"))
+_RETAINED = frozenset(("status", "equity", "telemetry", "chain"))
 _LASTING: Properties = properties(expiry_s=None)
 _PASSING: Properties = properties(expiry_s=EXPIRY_S)

@@ -26,8 +26,9 @@ from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.step import Core, Step
 from daemon.shell.operator import messages
 from daemon.shell.operator.announce import Announcer
-from daemon.shell.operator.messages import SCHEMAS, Alarm, ResponseMessage, message_of, schemas, telemetry_of
+from daemon.shell.operator.messages import SCHEMAS, Alarm, ChainHead, ResponseMessage, message_of, schemas, telemetry_of
 from daemon.shell.operator.outbox import Counts, Item, Outbox
+from daemon.shell.published import heads_in
 from strategies.contract import Bar
 from strategies.option_scalper import OptionScalper
 from tests.shell.desk_run import Desk, tape_rows, write_tape
@@ -98,6 +99,13 @@ def test_every_message_of_a_run_fits_its_published_schema(told: Told) -> None:
         assert (message["v"], message["desk"]) == (1, "paper-1")
         seen.add(item.topic)
     assert seen >= {"status", "bars", "decisions", "orders", "fills", "equity", "models"}
+
+
+def test_the_chain_s_head_is_told_as_verify_reads_it() -> None:
+    text = msgspec.json.encode(message_of("chain", ChainHead(7, "ab" * 32), "paper-1"))
+    message = _valid("chain", text)
+    assert (message["row"], message["head"]) == (7, "ab" * 32)
+    assert heads_in(text.decode()) == [(7, "ab" * 32)]
 
 
 def test_a_message_with_a_field_missing_does_not_fit_its_schema() -> None:
