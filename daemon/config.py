@@ -48,6 +48,11 @@ NOT_OF_A_STRATEGY = frozenset(
     ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
 )
 
+RETIRED = {
+    "risk.day_trades_max": "the rule of day trades ended in June 2026: remove the key; risk.intraday_exposure_max "
+    "limits what is held and ordered to what the equity carries"
+}
+"""Keys of older files, and what to do about one that limits something. One that limits nothing is passed over."""
 KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS")
 KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
@@ -212,7 +217,7 @@ class _Merged:
                 continue
             for key, value in keys.items():
                 name = f"{table}.{key}"
-                if name not in self._defaults or table in NOT_OF_A_STRATEGY:
+                if (name not in self._defaults and name not in RETIRED) or table in NOT_OF_A_STRATEGY:
                     allowed = [known for known in self._defaults if known.partition(".")[0] not in NOT_OF_A_STRATEGY]
                     self._refuse(f"{strategy}.{name}", path, [f"{strategy}.{known}" for known in allowed])
                 else:
@@ -242,7 +247,7 @@ class _Merged:
         self.put(key, value, f"{self._file}, [{strategy}.{table}]", FILE)
 
     def add_environment(self, variables: Mapping[str, str]) -> None:
-        known = {_variable(key): key for key in self._defaults}
+        known = {_variable(key): key for key in (*self._defaults, *RETIRED)}
         for name, text in sorted(variables.items()):
             if not name.startswith(ENVIRONMENT_PREFIX) or name in OTHER_VARIABLES:
                 continue
@@ -250,7 +255,7 @@ class _Merged:
                 key = known[name]
                 self.put(
                     key,
-                    _listed(text) if isinstance(self._defaults[key], tuple) else text,
+                    _listed(text) if isinstance(self._defaults.get(key), tuple) else text,
                     f"environment {name}",
                     ENVIRONMENT,
                 )
@@ -262,6 +267,10 @@ class _Merged:
 
         A value of a higher rank stays.
         """
+        if key in RETIRED:
+            if value not in (0, "0"):
+                self.problems.append(f"{key} is {_shown(value)} (from {origin}): {RETIRED[key]}")
+            return
         if key not in self._defaults:
             self._refuse(key, origin, self._defaults)
             return

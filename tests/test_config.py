@@ -333,6 +333,23 @@ def test_the_variable_of_the_tests_own_data_is_let_pass(monkeypatch: pytest.Monk
     assert load(None, {}) == Settings()
 
 
+def test_a_key_of_the_rule_of_day_trades_is_passed_over_where_it_limits_nothing_and_refused_where_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(write(tmp_path, "[risk]\nday_trades_max = 0\n"), {}) == Settings()
+    path = write(tmp_path, "[risk]\nday_trades_max = 3\n")
+    with pytest.raises(
+        ConfigError, match=r"risk\.day_trades_max is 3 \(from .*\): the rule of day trades ended"
+    ) as caught:
+        load(path, {})
+    assert "risk.intraday_exposure_max" in str(caught.value)
+    monkeypatch.setenv("RLTRADER_RISK__DAY_TRADES_MAX", "2")
+    with pytest.raises(ConfigError, match=r"from environment RLTRADER_RISK__DAY_TRADES_MAX"):
+        load(None, {})
+    monkeypatch.setenv("RLTRADER_RISK__DAY_TRADES_MAX", "0")
+    assert load(None, {}) == Settings()
+
+
 def test_an_unknown_key_of_the_command_line_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"paths\.state \(from the command line\) is unknown: did you mean paths\.state_dir"

@@ -6,13 +6,15 @@ them; what each means, and what to do about it, stands under its name in docs/OP
 
 from __future__ import annotations
 
+from decimal import Decimal
 from itertools import pairwise
 
 from daemon.core.book import session_loss
 from daemon.core.limits import Risk
-from daemon.core.risk_view import MINUTE_NS, SECOND_NS, Intent, RiskView
+from daemon.core.option_market import parse_occ
+from daemon.core.risk_view import MINUTE_NS, OPTION_SHARES, SECOND_NS, Intent, RiskView
 from daemon.core.session import in_window, minutes_to, new_york_minute
-from daemon.core.state import RiskState
+from daemon.core.state import Position, RiskState
 
 LOSSES = "consecutive_losses"  # the pause's reason
 REPLAY_MODES = frozenset({"replay", "dry_run", "paper"})  # no real money: unpromoted models may run
@@ -48,6 +50,10 @@ def not_reconciled(view: RiskView, _: Intent) -> str | None:
 
 def account_blocked(view: RiskView, _: Intent) -> str | None:
     return f"the broker does not let the account trade: {view.blocked}" if view.blocked else None
+
+
+def market_closed(view: RiskView, _: Intent) -> str | None:
+    return "the broker's market is closed, although the calendar has a session" if view.closed else None
 
 
 def calendar_unknown(view: RiskView, _: Intent) -> str | None:
@@ -183,8 +189,31 @@ def shares_held(view: RiskView, _: Intent) -> str | None:
     return f"shares of {shares[0]} from an exercise are held" if shares else None
 
 
-def day_trades(view: RiskView, _: Intent) -> str | None:
-    limit = view.limits.day_trades_max
-    if limit and view.risk.day_trades >= limit:
-        return f"{view.risk.day_trades} round trips today, limit {limit}"
-    return None
+def intraday_margin(view: RiskView, intent: Intent) -> str | None:
+    """Nothing is added to a deficit of margin, nor beyond what the equity carries: the broker computes that afterwards,
+    and an account that is short of it again and again may only close positions.
+    """
+    if view.deficit > 0:
+        return f"the broker's margin is {view.deficit} USD above the equity: a deficit"
+    equity, limit = view.book.equity, view.limits.intraday_exposure_max
+    if equity <= 0:
+        return f"equity is {equity} USD"
+    exposure = sum((_worth(view, position) for position in view.book.positions.values()), _cost(view, intent))
+    return None if float(exposure / equity) <= limit else f"exposure {exposure} USD of equity {equity}, limit {limit}"
+
+
+def _worth(view: RiskView, position: Position) -> Decimal:
+    """What a position stands for, owed or owned: shares at their price, options at their mark."""
+    price = view.marks.get(position.symbol, abs(position.cost / position.quantity))
+    return abs(position.quantity) * position.multiplier * price
+
+
+def _cost(view: RiskView, intent: Intent) -> Decimal:
+    """What the order, and the buys that work, may cost."""
+    shares = OPTION_SHARES if intent.contract is not None else 1
+    cost = (intent.limit_price or Decimal(0)) * intent.quantity * shares
+    for order in view.orders.values():
+        if order.side > 0:
+            size = OPTION_SHARES if parse_occ(order.symbol) is not None else 1
+            cost += (order.limit_price or view.marks.get(order.symbol, Decimal(0))) * order.remaining * size
+    return cost

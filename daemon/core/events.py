@@ -311,6 +311,17 @@ class BrokerLost(Event, frozen=True, tag=True):
     detail: str
 
 
+class Funds(msgspec.Struct, frozen=True, gc=False):
+    """What the account may spend and carry by the broker, in USD; None where it does not say."""
+
+    multiplier: Decimal | None = None  # of the buying power: 1 is a cash account
+    buying_power: Decimal | None = None
+    non_marginable: Decimal | None = None  # buying power without credit
+    options: Decimal | None = None  # buying power for options
+    equity: Decimal | None = None
+    maintenance: Decimal | None = None  # margin that what is held asks for
+
+
 class BrokerReported(Event, frozen=True, tag=True):
     """The broker's whole word at `asked_ns` and a little later: reconciled by the step.
 
@@ -327,6 +338,9 @@ class BrokerReported(Event, frozen=True, tag=True):
     ended_orders: tuple[BrokerOrder, ...]
     fills: tuple[OrderFilled, ...]
     activities: tuple[Activity, ...]
+    funds: Funds | None = None
+    market_open: bool | None = None  # by the broker's clock; None where it was not asked
+    next_open_ns: int = 0  # by the broker's clock, 0 where it was not asked
 
 
 class ContractExpired(Event, frozen=True, tag=True):

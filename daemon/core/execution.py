@@ -14,6 +14,7 @@ from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
 from daemon.core.contracts import price_step
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import Contract, Quote
+from daemon.core.funds import deficit, spendable
 from daemon.core.guards import alarm, cancel, left, put_order
 from daemon.core.hanging import held_up, in_the_way, reprice_ns, tend_exits, worked_ns
 from daemon.core.limits import Sizing
@@ -52,6 +53,9 @@ def risk_view(draft: Draft) -> RiskView:
         marks=draft.marks,
         splits=draft.basket.splits,
         blocked=draft.broker.blocked,
+        closed=draft.broker.closed,
+        spendable=spendable(draft),
+        deficit=deficit(draft.broker.funds),
         cost_rate=cost_rate(draft),
     )
 

@@ -228,7 +228,7 @@ def revalue(draft: Draft) -> None:
 
 
 def trade_closed(draft: Draft, position: Position) -> None:
-    """A position ended with `position.pnl` after fees: cooldowns, losses in a row, the day-trade count."""
+    """A position ended with `position.pnl` after fees: cooldowns, losses in a row."""
     risk, limits, stats = draft.risk, draft.trading.risk, draft.stats
     lost = position.pnl < 0
     if draft.daily is not None:  # a basket closes many at once: these are no trades in a row
@@ -240,7 +240,6 @@ def trade_closed(draft: Draft, position: Position) -> None:
         last_trade_ns=draft.now_ns,
         last_loss_ns=draft.now_ns if lost else risk.last_loss_ns,
         consecutive_losses=losses,
-        day_trades=risk.day_trades + 1,
     )
     if losses >= limits.consecutive_losses_max:
         until = draft.now_ns + limits.consecutive_losses_pause_min * MINUTE_NS

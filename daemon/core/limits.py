@@ -94,7 +94,7 @@ class Risk:
     consecutive_losses_pause_min: Annotated[int, Ge(1)] = 60
     reject_rate_max: Fraction = 0.5  # of the last reject_rate_orders orders; halts
     reject_rate_orders: Annotated[int, Ge(2)] = 10
-    day_trades_max: Count = 0  # round trips a session; 0 turns the counter off
+    intraday_exposure_max: Annotated[float, Gt(0)] = 1.05  # of the equity: all that is held and ordered
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,7 @@ def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
     if draft.broker.foreign:
         kept = {n: o for n, o in draft.broker.foreign.items() if o.working or o.submitted_ns > old_ns}
         draft.broker = replace(draft.broker, foreign=kept)
-    draft.risk = replace(draft.risk, order_times=(), orders_today=0, day_trades=0, alarms=())
+    draft.risk = replace(draft.risk, order_times=(), orders_today=0, alarms=())
     draft.book = begin_session(draft.book)
     draft.chain = None
     used = {*draft.book.positions, *(order.symbol for order in draft.orders.values())}

@@ -67,6 +67,8 @@ def buying_power(view: RiskView, intent: Intent) -> str | None:
     if notional is None:
         return "cost unknown: an entry needs a limit price"
     free = view.book.cash - _reserved(view)
+    if view.spendable is not None:
+        free = min(free, view.spendable)
     return f"costs {notional} USD, buying power {free}" if notional > free else None
 
 

@@ -17,6 +17,7 @@ from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerS
 from daemon.core.execution import held
 from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
 from daemon.core.foreign import can_hold, met_at_begin
+from daemon.core.funds import deficit
 from daemon.core.guards import alarm, cancel_entries, case_over, first_time, halt, look_up, revalue
 from daemon.core.heard import take_available
 from daemon.core.ledger import AMENDED, arrives, book_activity, settle_without_ledger
@@ -25,11 +26,13 @@ from daemon.core.on_broker import absorb
 from daemon.core.option_market import parse_occ
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk_view import MINUTE_NS, SECOND_NS
+from daemon.core.session import new_york_text
 from daemon.core.splits import note_positions, only_splits_differ
 from daemon.core.state import ZERO, Draft, Suspicion
 from daemon.core.takeover import accept, accepts, take_over, whole_shares
 
 SETTLE_NS = 10 * SECOND_NS
+CLOCK_NS = 10 * SECOND_NS  # around open and close the broker's clock and ours may say different things
 CLOSED = frozenset(
     f"status {word}" for word in ("ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED")
 )
@@ -77,6 +80,13 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
             alarm(draft, "split_awaited", detail, once=True, about=symbol)
     _compare(draft, event)
     _note_status(draft, event.blocked)
+    _note_market(draft, event)
+    short = deficit(event.funds)
+    draft.broker = replace(draft.broker, funds=event.funds)
+    if short:
+        alarm(draft, "margin_deficit", f"{short} USD more margin is asked for than the equity", once=True)
+    else:
+        case_over(draft, "margin_deficit")
 
 
 def _note_status(draft: Draft, blocked: str) -> None:
@@ -90,6 +100,22 @@ def _note_status(draft: Draft, blocked: str) -> None:
         cancel_entries(draft)
     elif former:
         case_over(draft, "account_blocked")
+
+
+def _note_market(draft: Draft, event: BrokerReported) -> None:
+    """The broker's market is closed where our calendar has a session: nothing new is begun until it opens."""
+    session, asked_ns = draft.session.session, event.asked_ns
+    closed = False
+    if session is not None and event.market_open is not None and not draft.session.ended:
+        within = session.open_ns + CLOCK_NS <= asked_ns < session.close_ns - CLOCK_NS
+        later = asked_ns < session.open_ns and event.next_open_ns > session.open_ns + CLOCK_NS
+        closed = (within and not event.market_open) or later
+    draft.broker = replace(draft.broker, closed=closed)
+    if closed:
+        opens = new_york_text(event.next_open_ns) if event.next_open_ns else "unknown"
+        alarm(draft, "market_closed", f"in a session of the calendar; the broker opens next: {opens}", once=True)
+    else:
+        case_over(draft, "market_closed")
 
 
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:

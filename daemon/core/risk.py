@@ -50,6 +50,7 @@ OPTION_GATES: tuple[Gate, ...] = (
     Gate("account_blocked", desk_gates.account_blocked),
     Gate("calendar_unknown", desk_gates.calendar_unknown),
     Gate("outside_session", desk_gates.outside_session),
+    Gate("market_closed", desk_gates.market_closed),
     Gate("near_open", desk_gates.near_open),
     Gate("near_close", desk_gates.near_close),
     Gate("no_trade_window", desk_gates.no_trade_window),
@@ -81,7 +82,7 @@ OPTION_GATES: tuple[Gate, ...] = (
     Gate("consecutive_losses", desk_gates.consecutive_losses),
     Gate("reject_rate", desk_gates.reject_rate_high),
     Gate("shares_held", desk_gates.shares_held),
-    Gate("day_trades", desk_gates.day_trades),
+    Gate("intraday_margin", desk_gates.intraday_margin),
     Gate("duplicate_intent", order_gates.duplicate_intent, Applies.EVERY_ORDER),
     Gate("opposite_order", order_gates.opposite_order, Applies.EVERY_ORDER),
     Gate("oversell", order_gates.oversell, Applies.EVERY_ORDER),
@@ -96,6 +97,7 @@ SHARE_GATES: tuple[Gate, ...] = (
     Gate("account_blocked", desk_gates.account_blocked),
     Gate("calendar_unknown", desk_gates.calendar_unknown),
     Gate("outside_session", desk_gates.outside_session, Applies.ENTRY),
+    Gate("market_closed", desk_gates.market_closed),
     Gate("no_trade_window", desk_gates.no_trade_window, Applies.ENTRY),
     Gate("warm_up", desk_gates.warm_up),
     Gate("stale_history", share_gates.stale_history, Applies.BASKET),
@@ -113,6 +115,7 @@ SHARE_GATES: tuple[Gate, ...] = (
     Gate("position_weight", share_gates.position_weight, Applies.ENTRY),
     Gate("gross_weight", share_gates.gross_weight, Applies.ENTRY),
     Gate("buying_power", share_gates.buying_power, Applies.ENTRY),
+    Gate("intraday_margin", desk_gates.intraday_margin, Applies.ENTRY),
     Gate("daily_loss", desk_gates.daily_loss),
     Gate("drawdown", desk_gates.drawdown),
     Gate("reject_rate", desk_gates.reject_rate_high),
@@ -128,7 +131,7 @@ SHARE_GATES: tuple[Gate, ...] = (
 A policy's confidence is no gate here: the largest of 16 probabilities is low by its nature, and actions have none.
 """
 
-PASSING = frozenset(("not_reconciled", "account_blocked", "basket_under_way"))
+PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "basket_under_way"))
 """Gates that deny for a cause of minutes that does not touch what the policy saw: a basket they alone deny waits."""
 
 GATES: tuple[Gate, ...] = (*OPTION_GATES, *SHARE_GATES)  # all there are; each kind of desk asks its own

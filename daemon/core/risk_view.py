@@ -61,4 +61,7 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     newest_bar: str = ""  # date of the newest daily bar, told to a basket alone
     splits: tuple[str, ...] = ()  # held symbols whose split is not booked yet
     blocked: str = ""  # why the broker lets the account not trade
+    closed: bool = False  # the broker's market, in a session of our calendar
+    spendable: Decimal | None = None  # USD, by the broker's last report; None where it does not say
+    deficit: Decimal = ZERO  # of margin, USD, by the broker's last report
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill

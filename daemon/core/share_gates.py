@@ -118,6 +118,8 @@ def buying_power(view: RiskView, intent: Intent) -> str | None:
         return "cost unknown: a buy needs a limit price"
     cost = reserved(intent.limit_price, intent.quantity, view.cost_rate)
     free = free_cash(view.book.cash, view.orders, view.marks, view.cost_rate)
+    if view.spendable is not None:
+        free = min(free, view.spendable)
     return f"costs {cost} USD, buying power {free}" if cost > free else None
 
 

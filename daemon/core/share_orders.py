@@ -34,6 +34,7 @@ from daemon.core.execution import (
     risk_view,
     submit,
 )
+from daemon.core.funds import proceeds_awaited, spendable
 from daemon.core.guards import alarm, cancel, note_given_up
 from daemon.core.hanging import hangs, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
 from daemon.core.marks import leaps
@@ -155,13 +156,19 @@ def _drive_buys(draft: Draft, *, selling: bool) -> None:
     sales and holds up those after it, and is cut to whole shares when no sale is to come.
     """
     free = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
+    granted = spendable(draft)
+    if short := granted is not None and granted < free:
+        free, selling = max(granted, ZERO), proceeds_awaited(draft) or selling
     for work in tuple(draft.works.values()):
         if work.purpose == ENTRY and _wants(draft, work) and may_send(draft):
-            free = _buy(draft, work, free, selling=selling)
+            free = _buy(draft, work, free, selling=selling, short=short)
 
 
-def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool) -> Decimal:
-    """Send one buy where that may be; returns the cash that is free for those after it."""
+def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool) -> Decimal:
+    """Send one buy where that may be; returns the cash that is free for those after it.
+
+    What the broker lets the desk spend may be `short` of its cash: what that does not pay for is reported.
+    """
     limit, rate = _affordable_limit(draft, work.symbol), cost_rate(draft)
     if limit is None:
         return free  # no quote, or a price beyond the collar: it holds nobody up
@@ -171,6 +178,8 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool) -> Decimal:
         if selling:
             return ZERO  # it waits, and so do all after it
         missing = affordable(free, limit, rate)
+        if short:
+            note_given_up(draft, [replace(work, goal=work.goal - missing)])
         if not missing:
             close_work(draft, work)
             return free

@@ -7,14 +7,14 @@ is decided on bars of other shares than those held. What is waited for stands in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from msgspec.structs import replace
 
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerPosition, HistoryAdjusted
-from daemon.core.state import BROKER_MODES, ZERO, BasketState, Draft
+from daemon.core.state import BROKER_MODES, ZERO, BasketState, Draft, Position
 from strategies.contract import DailyStrategy
 
 SPLIT_RATIO = 1.2  # by which prices or shares differ, at least, to be a split; the smallest common one is 5 for 4
@@ -87,6 +87,18 @@ def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
     split = factor(float(mark), float(old_mark)) >= SPLIT_RATIO
     if split and close > 0 and factor(close, float(old_mark)) < factor(close, float(mark)):
         draft.basket = replace(basket, unadjusted=(*basket.unadjusted, symbol))
+
+
+def note_accepted(draft: Draft, before: Mapping[str, Position]) -> None:
+    """The book took over what the broker holds: a split that was waited for is among it. Its mark follows the shares.
+
+    `before` are the book's positions until then. Nothing is waited for any more.
+    """
+    for symbol in draft.basket.to_come:
+        old, new, mark = before.get(symbol), draft.book.positions.get(symbol), draft.marks.get(symbol)
+        if old is not None and new is not None and mark is not None and new.quantity:
+            draft.marks = {**draft.marks, symbol: mark * old.quantity / new.quantity}
+    draft.basket = replace(draft.basket, splits=(), sure=(), apart=(), to_come=(), unadjusted=(), leapt={})
 
 
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from daemon.core.effects import AnyEffect
-from daemon.core.events import Contract, Quote
+from daemon.core.events import Contract, Funds, Quote
 from daemon.core.limits import Trading
 from daemon.core.orders import Order, Work
 from daemon.core.records import DecisionRow, Row
@@ -120,7 +120,6 @@ class RiskState(msgspec.Struct, frozen=True, gc=False):
     last_loss_ns: int = 0
     order_times: tuple[int, ...] = ()  # of the last minute
     orders_today: int = 0
-    day_trades: int = 0
     consecutive_losses: int = 0
     outcomes: tuple[bool, ...] = ()  # of the last orders: True when rejected
     alarms: tuple[str, ...] = ()  # raised once a session
@@ -141,6 +140,8 @@ class BrokerState(msgspec.Struct, frozen=True, gc=False):
     account: str = ""  # the account's number, from the first report on
     expected: str = ""  # the number that the configuration names, "" where it names none
     blocked: str = ""  # why the account may not trade by the last report, "" when it may
+    funds: Funds | None = None  # by the last report
+    closed: bool = False  # its market is closed in a session of our calendar, by the last report
     wrong: bool = False  # the keys opened another account when last asked: nothing is sent there
     started_ns: int = 0  # when this process took the journal over
     reported_ns: int = 0  # when the last report of the right account came

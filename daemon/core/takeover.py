@@ -17,6 +17,7 @@ from daemon.core.fills import without_gain
 from daemon.core.foreign import can_hold, hold_beside, keep_own
 from daemon.core.guards import alarm, cancel, halt, put_order
 from daemon.core.orders import advance
+from daemon.core.splits import note_accepted
 from daemon.core.state import BROKER_MODES, Draft, Position
 
 
@@ -88,6 +89,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
         if not take_over(draft, symbol, theirs.get(symbol), rule):
             take_over(draft, symbol, theirs.get(symbol), "ignore")
     draft.book = replace(draft.book, cash=event.cash)
+    note_accepted(draft, before.positions)
     without_gain(draft, before)
     draft.broker = replace(draft.broker, accept_ns=0, stood_down=False, suspicion=None, cash_since_ns=0)
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"

@@ -125,8 +125,6 @@ def limits_now(state: State[Any], spec: Spec) -> tuple[Limit, ...]:
             _count("orders of the session", risk.orders_today, limits.orders_per_day),
             _count("losses in a row", risk.consecutive_losses, limits.consecutive_losses_max),
         ]
-        if limits.day_trades_max:
-            lines.append(_count("round trips of the session", risk.day_trades, limits.day_trades_max))
     return tuple(sorted(lines, key=lambda line: -line.share))
 
 

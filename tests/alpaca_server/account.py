@@ -17,7 +17,7 @@ from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.corporate_actions import Dividend
 from tests.alpaca_server.option_listing import asset_id
 from tests.alpaca_server.orders import ZERO, Json, Order, money, multiplier, text
-from tests.alpaca_server.tape import NEW_YORK
+from tests.alpaca_server.tape import NEW_YORK, new_york_date
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ class Activity:
 class Account:
     """The books behind one pair of keys. `cash` in USD; `level` is the approved option level, 0 to 3.
 
-    `margin` is the multiplier of the buying power: 2, or 1 for an account that buys for its cash alone.
+    `margin` is the multiplier of the buying power: 2, or 1 for an account that buys for its cash alone. With `settles`
+    what was sold on a day pays for nothing on that day (a cash account: settlement follows a day later).
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Account:
         cash: Decimal = Decimal("10000.00"),
         level: int = 3,
         margin: int = 2,
+        settles: bool = False,
         account_number: str = "PA3LOOPBACK1",
     ) -> None:
         self.key = key
@@ -115,6 +117,7 @@ class Account:
         self.cash = cash
         self.level = level
         self.margin = margin
+        self.settles = settles
         self.account_number = account_number
         self.last_equity = cash
         self._random = random.Random(key)
@@ -217,8 +220,21 @@ class Account:
         opening = (order for order in self.working.values() if order.position_intent.endswith("_to_open"))
         return sum((order.left * order.reserve_price * multiplier(order.symbol) for order in opening), ZERO)
 
-    def shown(self, mark: Callable[[Position], Decimal], *, blocked: bool) -> Json:
-        """The account object of REST with every position at `mark` USD a share."""
+    def unsettled(self, now_ns: int) -> Decimal:
+        """USD of today's sales that a cash account may not spend yet."""
+        if not self.settles:
+            return ZERO
+        today = new_york_date(now_ns)
+        sold = (t for t in self.trades if t.quantity < 0 and new_york_date(t.time_ns) == today)
+        return sum((-t.quantity * t.price * multiplier(t.symbol) for t in sold), ZERO)
+
+    def shown(
+        self, mark: Callable[[Position], Decimal], *, blocked: bool, now_ns: int = 0, deficit: Decimal = ZERO
+    ) -> Json:
+        """The account object of REST with every position at `mark` USD a share.
+
+        `deficit` is by how much the margin asked for is to be above the equity.
+        """
         values = {p.symbol: mark(p) * p.qty * multiplier(p.symbol) for p in self.positions.values()}
         longs = sum((value for value in values.values() if value > 0), ZERO)
         shorts = sum((value for value in values.values() if value < 0), ZERO)
@@ -226,8 +242,9 @@ class Account:
         options = sum((value for symbol, value in values.items() if multiplier(symbol) == 100), ZERO)
         equity = self.cash + longs + shorts
         excess = max(equity - options - stock / 2 - self.reserved(), ZERO)
-        plain = max(min(self.cash - self.reserved(), excess), ZERO)
-        power = excess * self.margin if self.margin > 1 else max(self.cash - self.reserved(), ZERO)
+        settled = self.cash - self.unsettled(now_ns) - self.reserved()
+        plain = max(min(settled, excess), ZERO)
+        power = excess * self.margin if self.margin > 1 else max(settled, ZERO)
         return {
             "id": self.id,
             "account_number": self.account_number,
@@ -245,7 +262,7 @@ class Account:
             "long_market_value": money(longs),
             "short_market_value": money(shorts),
             "initial_margin": money(stock / 2 + max(options, ZERO)),
-            "maintenance_margin": money(stock * Decimal("0.3") + max(options, ZERO)),
+            "maintenance_margin": money(equity + deficit if deficit else stock * Decimal("0.3") + max(options, ZERO)),
             "last_maintenance_margin": "0",
             "sma": "0",
             "multiplier": str(self.margin),

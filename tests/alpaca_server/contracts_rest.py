@@ -18,7 +18,7 @@ from tests.alpaca_server.data_fields import rfc3339
 from tests.alpaca_server.data_queries import BadRequest, reply
 from tests.alpaca_server.market import SECOND_NS, Market
 from tests.alpaca_server.option_listing import asset_id
-from tests.alpaca_server.tape import NEW_YORK
+from tests.alpaca_server.tape import NEW_YORK, new_york_date
 
 if TYPE_CHECKING:
     from tests.alpaca_server.server import AlpacaServer
@@ -145,13 +145,16 @@ def _asset(market: Market, symbol: str, now_ns: int) -> dict[str, Any]:
 def _clock(server: AlpacaServer) -> dict[str, Any]:
     now_ns = server.now_ns()
     sessions = server.market.sessions
+    closed = server.faults.take("market_closed") is not None
+    if closed:
+        sessions = [session for session in sessions if session.date != new_york_date(now_ns)]
     later = [session for session in sessions if session.open_ns > now_ns]
     ending = [session for session in sessions if session.close_ns > now_ns]
     if not later or not ending:
         raise BadRequest(f"the calendar of the tape ends on {sessions[-1].date}: load a longer one")
     return {
         "timestamp": rfc3339(now_ns, NEW_YORK),
-        "is_open": server.market.session_at(now_ns) is not None,
+        "is_open": not closed and server.market.session_at(now_ns) is not None,
         "next_open": rfc3339(later[0].open_ns, NEW_YORK),
         "next_close": rfc3339(ending[0].close_ns, NEW_YORK),
     }

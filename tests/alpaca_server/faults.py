@@ -96,6 +96,8 @@ KINDS: dict[str, str] = {
     "assignment": "an early assignment (OPASN, OPTRD) of `quantity` (all) short contracts of `symbol`",
     "transfer": "a CSD or CSW activity of `amount` USD",
     "account_blocked": "account_blocked and trading_blocked are true for the fault's time",
+    "margin_deficit": "`amount` (100) USD more margin than equity is asked for; buys are refused (`intraday_margin`)",
+    "market_closed": "GET /v2/clock has no session today for the fault's time, as on a day of mourning",
     "clock_skew": "GET /v2/clock is `skew_s` (30) ahead for the fault's time",
 }
 """Every kind of fault and what it does; names in backquotes are its parameters with their defaults in brackets."""

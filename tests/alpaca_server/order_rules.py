@@ -190,7 +190,7 @@ def _quantity_is_available(made: Ticket, intent: str, account: Account, market: 
 def _can_be_paid(made: Ticket, intent: str, account: Account, market: Market, price: Decimal, now_ns: int) -> None:
     if intent.endswith("_to_close"):
         return
-    shown = account.shown(lambda position: mark(position, market, now_ns), blocked=False)
+    shown = account.shown(lambda position: mark(position, market, now_ns), blocked=False, now_ns=now_ns)
     units = made.qty if made.qty is not None else (made.notional or ZERO) / price
     cost = units * price * multiplier(made.symbol)
     if made.contract is None:

@@ -20,6 +20,7 @@ REFUSALS: dict[str, tuple[int, int | None, str]] = {
     "not_authorized": (403, 40310000, "account is not authorized to trade"),
     "uncovered": (403, 40310000, "account not eligible to trade uncovered option contracts"),
     "level2": (403, 40310000, "account not eligible for level2 options trading"),
+    "intraday_margin": (403, 40310000, "account has an intraday margin deficit and may only close positions"),
     "pattern_day_trader": (403, 40310100, "trade denied due to pattern day trading protection"),
     "symbol_not_found": (404, 40410000, "symbol not found: X"),
     "asset_not_found": (422, 42210000, 'asset "X" not found'),

@@ -8,8 +8,10 @@ from __future__ import annotations
 import warnings
 from decimal import Decimal
 
+from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.faults import Faults
+from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
 from tests.alpaca_server.trading_tape import (
     CALL,
     MINUTE_NS,
@@ -75,6 +77,43 @@ def test_a_blocked_account_says_so_and_takes_no_order() -> None:
             client.submit_order(buy(CALL, 1))
         server.jump_to(OPEN_NS + 20 * MINUTE_NS)
         submitted(client, buy(CALL, 1))
+
+
+def test_an_account_in_a_deficit_of_margin_says_so_and_may_only_close_positions() -> None:
+    faults = Faults()
+    with broker(faults=faults) as (server, client):
+        submitted(client, buy(CALL, 1))
+        faults.add("margin_deficit", until_ns=OPEN_NS + 20 * MINUTE_NS, amount="250")
+        account = client.get_account()
+        assert isinstance(account, models.TradeAccount)
+        assert Decimal(str(account.maintenance_margin)) - Decimal(str(account.equity)) == 250
+        with refused(403, 40310000, "account has an intraday margin deficit and may only close positions"):
+            client.submit_order(buy(CALL, 1))
+        client.close_position(CALL)
+        server.jump_to(OPEN_NS + 20 * MINUTE_NS)
+        submitted(client, buy(CALL, 1))
+
+
+def test_a_cash_account_does_not_spend_what_it_sold_today() -> None:
+    with broker(accounts=[Account(DEFAULT_KEY, DEFAULT_SECRET, margin=1, settles=True)]) as (_, client):
+        submitted(client, buy("SPY", 19))  # 9,500.19 of 10,000 USD
+        client.close_position("SPY")
+        account = client.get_account()
+        assert isinstance(account, models.TradeAccount)
+        assert (account.cash, account.buying_power) == ("9999.81", "499.81")
+        with refused(403, 40310000, "insufficient buying power"):
+            client.submit_order(buy("SPY", 1))
+
+
+def test_a_market_that_is_closed_by_surprise_says_so_and_when_it_opens_next() -> None:
+    faults = Faults()
+    with broker(faults=faults) as (_, client):
+        usual = client.get_clock()
+        faults.add("market_closed", until_ns=OPEN_NS + 20 * MINUTE_NS)
+        closed = client.get_clock()
+        assert isinstance(usual, models.Clock)
+        assert isinstance(closed, models.Clock)
+        assert (usual.is_open, closed.is_open, closed.next_open == usual.next_open) == (True, False, True)
 
 
 def test_a_person_in_the_account_places_cancels_and_closes() -> None:

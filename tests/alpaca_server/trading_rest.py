@@ -76,7 +76,10 @@ class TradingRest:
     async def account(self, request: web.Request) -> web.Response:
         """GET /v2/account."""
         account = request[ACCOUNT]
-        return web.json_response(account.shown(self._mark, blocked=self._blocked(account)))
+        now_ns, deficit = self.server.clock.now_ns(), self._deficit(account)
+        return web.json_response(
+            account.shown(self._mark, blocked=self._blocked(account), now_ns=now_ns, deficit=deficit)
+        )
 
     async def configuration(self, request: web.Request) -> web.Response:
         """GET /v2/account/configurations."""
@@ -134,6 +137,8 @@ class TradingRest:
             raise Refused(status, code, str(refused.get("message", "refused by the script")))
         if self._blocked(account):
             raise refusal("not_authorized")
+        if body.get("side") == "buy" and self._deficit(account):
+            raise refusal("intraday_margin")
         early = self.server.faults.take("fill_before_reply", context)
         order = self.server.matching.submit(account, body)
         shown = order.shown()
@@ -252,6 +257,11 @@ class TradingRest:
 
     def _blocked(self, account: Account) -> bool:
         return self.server.faults.take("account_blocked", {"key": account.key}) is not None
+
+    def _deficit(self, account: Account) -> Decimal:
+        """USD of intraday margin that the account is short of by the script; then it may only close positions."""
+        short = self.server.faults.take("margin_deficit", {"key": account.key})
+        return Decimal(0) if short is None else Decimal(str(short.get("amount", "100")))
 
     def _as_of(self, request: web.Request) -> int | None:
         """The time that a stale read answers for; None for the present."""

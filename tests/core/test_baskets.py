@@ -391,7 +391,7 @@ def test_many_losing_positions_that_a_basket_closes_pause_nothing() -> None:
     for name in tuple(d.state.orders):
         d.fill(name, d.order(name).quantity, "99")
     stats, risk = d.state.stats, d.state.risk
-    assert (stats.trades, stats.wins, risk.pause, risk.day_trades) == (2, 0, None, 0)
+    assert (stats.trades, stats.wins, risk.pause) == (2, 0, None)
 
 
 # --- the arithmetic -----------------------------------------------------------------------------------------------

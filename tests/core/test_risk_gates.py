@@ -99,6 +99,7 @@ BOUNDARY: dict[str, tuple[At, At]] = {
     "stopping": (at(), at(risk={"stopping": "maintenance"})),
     "not_reconciled": (at(), at(risk={"reconciled": False})),
     "account_blocked": (at(), at(blocked="trading_blocked")),
+    "market_closed": (at(), at(closed=True)),
     "calendar_unknown": (at(), at(session={"session": None})),
     "outside_session": (at(now_ns=CLOSE - 1), at(now_ns=CLOSE)),
     "near_open": (
@@ -167,10 +168,7 @@ BOUNDARY: dict[str, tuple[At, At]] = {
         at(risk={"outcomes": (True,) * 5 + (False,) * 5}),
     ),
     "shares_held": (at(), at(book={"positions": held(100, "SPY", 0)})),
-    "day_trades": (
-        at(risk={"day_trades": 2}, limits={"day_trades_max": 3}),
-        at(risk={"day_trades": 3}, limits={"day_trades_max": 3}),
-    ),
+    "intraday_margin": (at(), at(limits={"intraday_exposure_max": 0.01})),
     "duplicate_intent": (at(orders={"o1": order("unknown", -1, PUT)}), at(orders={"o1": order("unknown")})),
     "opposite_order": (
         at(orders={"o1": order("pending_cancel", -1, PUT)}),
@@ -207,13 +205,13 @@ NUMBER: dict[str, str] = {
     "drawdown": "drawdown_max",
     "consecutive_losses": "consecutive_losses_max",
     "reject_rate": "reject_rate_max",
-    "day_trades": "day_trades_max",
+    "intraday_margin": "intraday_exposure_max",
 }
 """The limit of each gate that has a number; the others ask a yes or no."""
 WITHOUT_NUMBER = {
-    "halted", "paused", "stopping", "not_reconciled", "account_blocked", "calendar_unknown", "outside_session",
-    "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite", "buying_power",
-    "shares_held", "duplicate_intent", "opposite_order", "oversell",
+    "halted", "paused", "stopping", "not_reconciled", "account_blocked", "market_closed", "calendar_unknown",
+    "outside_session", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite",
+    "buying_power", "shares_held", "duplicate_intent", "opposite_order", "oversell",
 }  # fmt: skip
 BY_NAME = {gate.name: gate for gate in OPTION_GATES}
 
@@ -384,7 +382,6 @@ def test_what_is_unknown_or_makes_no_sense_is_denied(name: str, moment: At) -> N
         ("consecutive_losses", at(risk={"pause": Pause("operator", 0)})),
         ("gross_exposure", at(book={"positions": held(1)})),
         ("reject_rate", at(risk={"outcomes": (True,) * 9})),  # before there are ten, nothing is known
-        ("day_trades", at(risk={"day_trades": 99})),  # 0 turns the counter off
         ("opposite_order", at(orders={"o1": order("accepted", -1, PUT)})),
         ("duplicate_intent", at(orders={"o1": order("accepted", -1)})),
         ("oversell", at()),

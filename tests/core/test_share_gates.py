@@ -75,7 +75,7 @@ def test_each_gate_is_put_to_what_it_is_about() -> None:
     assert put(BUY) == of(Applies.EVERY_ORDER, Applies.NEW_RISK, Applies.ENTRY)
     assert put(BASKET) == of(Applies.NEW_RISK, Applies.BASKET)
     assert len(BY_NAME) == len(SHARE_GATES)
-    assert {"cooldown_trade", "consecutive_losses", "day_trades", "shares_held", "low_confidence"}.isdisjoint(BY_NAME)
+    assert {"cooldown_trade", "consecutive_losses", "shares_held", "low_confidence"}.isdisjoint(BY_NAME)
 
 
 DESK = {
@@ -84,6 +84,7 @@ DESK = {
     "stopping": replace(VIEW, risk=RiskState(reconciled=True, stopping="x")),
     "not_reconciled": replace(VIEW, risk=RiskState()),
     "account_blocked": replace(VIEW, blocked="trading_blocked"),
+    "market_closed": replace(VIEW, closed=True),
     "warm_up": replace(VIEW, session=replace(VIEW.session, warm=False)),
     "model_not_promoted": replace(VIEW, model=Model("v1", promoted=False, feed="sip")),
     "model_other_feed": replace(VIEW, model=Model("v1", promoted=True, feed="iex")),
@@ -148,6 +149,10 @@ GOOD_BAD: dict[str, list[tuple[RiskView, Intent, str]]] = {
             "AAA would be 0.3507 of the equity, limit 0.35",
         ),
         (VIEW, replace(BUY, limit_price=None), "cost unknown: a buy needs a limit price"),
+    ],
+    "intraday_margin": [
+        (replace(VIEW, deficit=Decimal(1)), BUY, "the broker's margin is 1 USD above the equity: a deficit"),
+        (replace(VIEW, book=replace(BOOK, equity=Decimal(0))), BUY, "equity is 0 USD"),
     ],
     "gross_weight": [
         (

@@ -120,11 +120,11 @@ def test_a_new_session_starts_its_own_limits() -> None:
     d.bar(1)
     sale = sent(d.answer(EXIT)).client_order_id
     d.fill(sale, 9, "1.90")
-    assert (d.state.risk.day_trades, d.state.risk.orders_today) == (1, 2)
+    assert d.state.risk.orders_today == 2
     d.put(ev.CashTransferred(d.at(3), Decimal(100)), ev.SessionEnded(MONDAY.close_ns, MONDAY.date))
     d.begin(TUESDAY)
     risk, book, session = d.state.risk, d.state.book, d.state.session
-    assert (risk.day_trades, risk.orders_today, risk.order_times, risk.alarms) == (0, 0, (), ())
+    assert (risk.orders_today, risk.order_times, risk.alarms) == (0, (), ())
     assert (book.session_start_equity, book.transfers) == (Decimal(10010), Decimal(0))  # 10000 - 9 x 10 + 100
     assert (session.starts, session.warm, session.ended, d.state.orders) == ((), False, False, {})
 

@@ -7,6 +7,7 @@ at a start, when nothing else can be asked.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,8 @@ class ClockCheck:
         self._unsettled = True  # nothing has told yet which clock is right
         self._leaps = 0
         self._ahead_told = False
+        self.market_open: bool | None = None  # by the broker's clock, when it was last asked
+        self.next_open_ns = 0
 
     def fault(self) -> str:
         """Why the desk's time is not known to be right; "" where the broker's clock agreed when it was last asked."""
@@ -101,8 +104,13 @@ class ClockCheck:
     async def _asked(self) -> tuple[int, int]:
         """How far the broker's clock is ahead of ours, and the doubt: half of the time that the answer took."""
         asked_ns = self._clock.now_ns()
-        broker_ns = time_ns((await self._reads.clock()).get("timestamp"))
+        told = await self._reads.clock()
+        broker_ns = time_ns(told.get("timestamp"))
         answered_ns = self._clock.now_ns()
+        is_open = told.get("is_open")
+        self.market_open = is_open if isinstance(is_open, bool) else None
+        with contextlib.suppress(Malformed):
+            self.next_open_ns = time_ns(told.get("next_open"), "next_open")
         return skew_ns(broker_ns, asked_ns, answered_ns), (answered_ns - asked_ns) // 2
 
     def _look_at_watch(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
-from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, OrderFilled
+from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
 from daemon.shell.alpaca import wire
 from daemon.shell.alpaca.clock_check import ClockCheck
 from daemon.shell.alpaca.ledger import LedgerFill, activity, ledger_fill, order_fills
@@ -174,6 +174,9 @@ class Reporter:
             ended_orders=tuple(sorted(told_ended, key=_submitted)),
             fills=told_fills,
             activities=tuple(told_lines),
+            funds=funds_of(account),
+            market_open=self._check.market_open,
+            next_open_ns=self._check.next_open_ns,
         )
 
     def _new_fills(self, fills: dict[str, list[LedgerFill]], now_ns: int) -> tuple[OrderFilled, ...]:
@@ -230,6 +233,25 @@ def _belong_together(orders: dict[str, BrokerOrder], fills: dict[str, list[Ledge
         max(fill.cumulative for fill in of_order) <= orders[order_id].filled
         for order_id, of_order in fills.items()
         if order_id in orders
+    )
+
+
+def funds_of(account: Raw) -> Funds:
+    """What the account may spend and carry; a figure that cannot be read is None."""
+
+    def figure(key: str) -> Decimal | None:
+        try:
+            return wire.decimal(account.get(key), key)
+        except Malformed:
+            return None
+
+    return Funds(
+        multiplier=figure("multiplier"),
+        buying_power=figure("buying_power"),
+        non_marginable=figure("non_marginable_buying_power"),
+        options=figure("options_buying_power"),
+        equity=figure("equity"),
+        maintenance=figure("maintenance_margin"),
     )
 
 

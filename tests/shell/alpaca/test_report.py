@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from daemon.core.effects import SubmitOrder
-from daemon.core.events import BrokerReported
-from daemon.shell.alpaca.report import DAY_NS, Reporter, blocked
+from daemon.core.events import BrokerReported, Funds
+from daemon.shell.alpaca.report import DAY_NS, Reporter, blocked, funds_of
 from daemon.shell.alpaca.rest import RestError
 from daemon.shell.alpaca.wire import Malformed, is_ours
 from daemon.shell.clock import Clock
@@ -204,6 +204,29 @@ async def test_a_blocked_account_says_why() -> None:
     assert blocked(active | {"trade_suspended_by_user": True}) == "trade_suspended_by_user"
     assert blocked({"status": "ONBOARDING"}) == "status ONBOARDING"
     assert blocked(active | {"account_blocked": "yes"}) == "account_blocked"
+
+
+async def test_what_the_account_may_spend_and_carry_is_read_and_a_figure_that_is_none_is_left_out() -> None:
+    async with desk() as it:
+        funds = (await reporter(it).report()).funds
+        it.server.faults.add("margin_deficit", until_ns=it.clock.now_ns() + 60 * SECOND_NS, amount="250")
+        short = (await reporter(it).report()).funds
+    cash = Decimal(10_000)
+    assert funds == Funds(Decimal(2), 2 * cash, cash, cash, cash, Decimal(0))
+    assert short is not None
+    assert (short.equity, short.maintenance) == (cash, cash + 250)
+    odd = funds_of({"multiplier": "4", "buying_power": "much", "options_buying_power": None})
+    assert odd == Funds(multiplier=Decimal(4))
+
+
+async def test_the_broker_s_clock_says_whether_its_market_is_open_and_opens_next() -> None:
+    async with desk() as it:
+        usual = await reporter(it).report()
+        it.server.faults.add("market_closed", until_ns=it.clock.now_ns() + 60 * SECOND_NS)
+        closed = await reporter(it).report()
+        after = next(session for session in it.server.market.sessions if session.open_ns > OPEN_NS)
+    assert (usual.market_open, usual.next_open_ns) == (True, after.open_ns)
+    assert (closed.market_open, closed.next_open_ns) == (False, after.open_ns)
 
 
 async def test_an_account_without_a_number_or_cash_fails_the_report() -> None:
