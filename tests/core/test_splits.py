@@ -215,3 +215,13 @@ def test_what_was_wanted_before_a_split_is_no_limit_for_the_shares_after_it() ->
     d.put(account.report(d.at(1)))
     sent = d.put(account.fill(name, 5, "50", d.at(1, 30))) + d.tick(2) + d.quotes(3, AAA="50")
     assert (of(sent, SubmitOrder), d.held["AAA"]) == ([], 105)
+
+
+def test_who_accepts_the_broker_s_shares_while_a_split_is_awaited_gains_and_loses_nothing() -> None:
+    d = holding(account := Account())
+    account.positions["AAA"] = (100, Decimal(50))
+    reported(d, account, -19)
+    d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
+    reported(d, account, -17)
+    assert (d.held, d.state.marks["AAA"], d.state.book.equity) == ({"AAA": 100, "BBB": 40}, Decimal(50), WHOLE)
+    assert (d.state.basket.to_come, d.state.basket.apart) == ((), ())
