@@ -11,6 +11,8 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from daemon.shell.virtual_time import look_s
+
 MARKER = "panic"
 LETTERS_MOST = 200
 LOOK_S = 0.25
@@ -57,7 +59,7 @@ async def obey(folder: Path, stand_down: Callable[[str], None], durable: Callabl
             await durable()
             clear(folder)
         told = noticed(folder)  # what cannot be taken away is told once
-        await asyncio.sleep(LOOK_S)
+        await asyncio.sleep(look_s(LOOK_S))
 
 
 def clear(folder: Path) -> None:

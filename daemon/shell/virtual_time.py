@@ -24,6 +24,7 @@ QUIET = struct.Struct("<qqq")  # participant to clock: turn, until when it is qu
 GO = struct.Struct("<q")  # clock to participant: the turn that is over
 SEAT = struct.Struct("<qq")  # clock to participant when it joins: its word and the number of words; one descriptor
 WORD = 8
+LOOK_S = 5.0
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
@@ -174,6 +175,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _fewer(self) -> None:
         self._participant.outside -= 1
+
+
+def look_s(real_s: float) -> float:
+    """Seconds between two looks at what lies outside: in virtual time fewer of them, for each stops the clock."""
+    return max(real_s, LOOK_S) if isinstance(asyncio.get_running_loop(), VirtualLoop) else real_s
 
 
 def time_waits_for(pool: ThreadPoolExecutor) -> None:

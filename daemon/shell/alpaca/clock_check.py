@@ -15,6 +15,7 @@ from daemon.shell.alpaca.rest import RestError
 from daemon.shell.alpaca.wire import SECOND_NS, Malformed, time_ns
 from daemon.shell.clock import skew_ns
 from daemon.shell.clock_watch import LEAP_NS
+from daemon.shell.virtual_time import look_s
 
 if TYPE_CHECKING:
     from daemon.shell.alpaca.trading import TradingReads
@@ -98,8 +99,8 @@ class ClockCheck:
             if ahead_ns > LEAP_NS and self._agrees and not self._unsettled and not self._ahead_told:
                 self._tell("clock_ahead", by_s=round(ahead_ns / SECOND_NS, 1))
             self._ahead_told = ahead_ns > LEAP_NS
-            await asyncio.sleep(LOOK_S)
-            pause_s -= LOOK_S
+            await asyncio.sleep(look_s(LOOK_S))
+            pause_s -= look_s(LOOK_S)
 
     async def _asked(self) -> tuple[int, int]:
         """How far the broker's clock is ahead of ours, and the doubt: half of the time that the answer took."""
