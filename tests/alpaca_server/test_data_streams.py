@@ -87,9 +87,12 @@ async def test_option_quotes_keep_put_call_parity() -> None:
         stream, heard = option_stream(server), Heard()
         stream.subscribe_quotes(heard.handler, CALL, PUT)
         async with running(stream):
-            quotes = await heard.until(2)
-    mids = {quote.symbol: (quote.bid_price + quote.ask_price) / 2 for quote in quotes[:2]}
-    assert mids[CALL] - mids[PUT] == pytest.approx(545.00 - 545, abs=0.02)  # S - K with r = q = 0, cents rounded
+            quotes = (await heard.until(2))[:2]  # of one path point: the first that came after the subscription
+    (moment,) = {quote.timestamp for quote in quotes}
+    minute, step = divmod(round(moment.timestamp() - OPEN_NS / SECOND_NS) // 15, 4)
+    spot = (545.00, 544.95, 545.05, 545.01)[step] + minute / 100  # open, low, high and close, a cent more each minute
+    mids = {quote.symbol: (quote.bid_price + quote.ask_price) / 2 for quote in quotes}
+    assert mids[CALL] - mids[PUT] == pytest.approx(spot - 545, abs=0.02)  # S - K with r = q = 0, cents rounded
     assert all(0 < quote.bid_price < quote.ask_price for quote in quotes)
 
 
