@@ -74,8 +74,10 @@ def run(options: argparse.Namespace, console: Console) -> int:
     reader = JournalReader(path / FILE)
     meta = reader.meta()
     machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
-    recover(reader, machine, code_digest())
+    found = recover(reader, machine, code_digest())
     console.print(table(meta, machine.state, locked_by(path), _limits(path, machine.state)))
+    if found.handover is not None and not locked_by(path):
+        console.print(f"it did not stop cleanly: its next start is halted (code_changed): {found.handover.detail}")
     return 0
 
 

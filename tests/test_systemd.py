@@ -192,6 +192,23 @@ def test_make_install_copies_and_starts_nothing() -> None:
     assert not re.search(r"systemctl +(start|enable|restart)", told.stdout)
 
 
+def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_one() -> None:
+    told = subprocess.run(
+        ["make", "--dry-run", "install", "DESTDIR=/nowhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    (release,) = set(re.findall(r"/nowhere/opt/rltrader/releases/([0-9a-f]{12})\b", told))
+    assert f"ln -sfn releases/{release} /nowhere/opt/rltrader/current" in told
+    assert "/nowhere/opt/rltrader/former" in told
+    assert "/nowhere/opt/rltrader/venv" not in told  # nothing is written over that a running daemon uses
+    for unit in UNITS:
+        assert value(unit, "ExecStart").startswith("/opt/rltrader/current/venv/bin/"), unit
+
+
 def test_the_manual_names_only_files_that_are_there_and_every_drop_in() -> None:
     manual = (ROOT / "docs" / "TRADING_HOST.md").read_text()
     named = set(re.findall(r"/opt/rltrader/((?:systemd|docs)/[\w.@-]+)", manual))
