@@ -229,7 +229,7 @@ def _orders() -> Iterator[Kind]:
     for side, before in (("buy", (partly,)), ("sell", ())):
         stuck = _line("cancel_stuck", where={"side": side})
         held_back = _prepare("order_held_back", where={"side": side}, times=2, seconds=300)
-        yield Kind(f"cancel of a {side} stuck", "cancel trouble", _fixed(*(before or (held_back,)), stuck), when=ANY)
+        yield Kind(f"cancel of a {side} stuck", "cancel trouble", _fixed(*(before or (held_back,)), stuck))
     late = _line("cancel_overtaken", where={"side": "buy"})
     yield Kind("an entry fills after its cancel", "cancel racing fill", _fixed(HOLD, late), when=ANY)
     never = _line("order_held_back", where={"side": "sell"}, times=1, seconds=3600)
