@@ -50,3 +50,18 @@ def test_a_stop_before_the_open_leaves_the_account_as_it_is(models: Path, tmp_pa
         assert played.held() == {"SPY": held}
         assert played.books().state.basket.given_up["SPY"] == -held
         assert differences(played.books(), played.account) == []
+
+
+def test_a_cash_account_buys_for_what_has_settled_and_is_refused_nothing(models: Path, tmp_path: Path) -> None:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
+        bought(played)
+        played.account.settles = True
+        jump(played, NEXT_DAY, BEGIN)
+        played.start()
+        played.until_true(lambda: not played.held().get("SPY"), "SPY is sold")
+        played.until_time(new_york_ns(NEXT_DAY, "09:50"))
+        stop(played)
+        alarms = {line["alarm"] for line in played.told("alarm")}
+        assert ("order_rejected" in alarms, "basket_unfinished" in alarms) == (False, True)
+        assert played.books().state.basket.given_up["QQQ"] > 0
+        assert differences(played.books(), played.account) == []
