@@ -385,7 +385,7 @@ def test_speed_waits_for_each_bar_and_sigterm_stops_cleanly_and_resumes_to_the_s
     assert summary["stopped_by"] == "SIGTERM"
     assert 0 < summary["bars"] < undisturbed[1]["bars"]
     assert summary["bars"] <= 10 * (elapsed_s + 1)  # never early
-    assert [line["event"] for line in log_of(err)][-3:] == ["stopping", "rows_left_out", "run_ended"]
+    assert [line["event"] for line in log_of(err)][-4:] == ["stopping", "rows_left_out", "chain_head", "run_ended"]
     assert table(state, "snapshots")[-1][6] == summary["state_digest"]
     finished = rltraderd("--dry-run", "--bars", tape, "--state-dir", state, cwd=tmp_path)
     resumed = summary_of(finished)
