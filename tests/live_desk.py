@@ -29,6 +29,7 @@ from strategies.registry import strategy as strategy_named
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock
 from tests.alpaca_server.serving import Serving
+from tests.alpaca_server.virtual_clock import go_first
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIXTURE_MODELS = REPOSITORY / "tests" / "fixture_policy" / "onnx_models"
@@ -170,6 +171,7 @@ class Daemon:
 def _become_rltraderd(arguments: list[str], environment: dict[str, str], log: str, ahead_ns: Any) -> None:
     """In the forked process: take environment, standard error and wall clock over, and run."""
     os.environ.update(environment)
+    go_first()
     true_ns = time.time_ns
     time.time_ns = lambda: true_ns() + ahead_ns.value
     virtual_time.wall_ns = lambda joined: joined.now_ns() + ahead_ns.value
