@@ -64,10 +64,18 @@ def test_what_went_wrong_for_others_has_tests_and_kinds_that_are_there() -> None
     named = [set(re.findall(r"`([^`]+)`", cell)) for cell in shown_by]
     assert len(named) == 21
     assert all(named)
-    tests = {
-        name for path in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
-    }
-    assert set().union(*named) - tests - set(KINDS) == set()
+    assert set().union(*named) - _tests() - set(KINDS) == set()
+
+
+def test_each_promise_of_the_safety_page_names_tests_that_are_there() -> None:
+    rows = re.findall(r"^\| .+ \| (`test_.+`) \| .+ \|$", (ROOT / "docs" / "SAFETY.md").read_text(), re.MULTILINE)
+    assert len(rows) == 30
+    assert set(re.findall(r"`([^`]+)`", " ".join(rows))) - _tests() == set()
+
+
+def _tests() -> set[str]:
+    files = (ROOT / "tests").rglob("test_*.py")
+    return {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())}
 
 
 def _constants() -> set[str]:
