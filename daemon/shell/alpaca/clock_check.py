@@ -57,8 +57,8 @@ class ClockCheck:
         """Compare once, tell a difference above the limit, settle what is unsettled. Raises RestError, Malformed."""
         ahead_ns, doubt_ns = await self._asked()
         if abs(ahead_ns) - doubt_ns > self._limit_s * SECOND_NS:
-            numbers = {"skew_s": round(ahead_ns / SECOND_NS, 3), "doubt_s": round(doubt_ns / SECOND_NS, 3)}
-            self._tell("clock_skew", **numbers, limit_s=self._limit_s)
+            skew_s, doubt_s = round(ahead_ns / SECOND_NS, 3), round(doubt_ns / SECOND_NS, 3)
+            self._tell("clock_skew", skew_s=skew_s, doubt_s=doubt_s, limit_s=self._limit_s)
         self._look_at_watch()
         self._agrees = abs(ahead_ns) - doubt_ns <= LEAP_NS
         far_ns = LEAP_NS if self._leaps else START_NS
