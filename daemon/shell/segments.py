@@ -66,6 +66,7 @@ def cut(journal: Path, to: Path, first: int, begin: Snapshot | None = None) -> N
         made.execute("PRAGMA page_size = 8192")
         made.execute("ATTACH ? AS old", (f"{journal.resolve().as_uri()}?mode=ro",))
         made.execute("BEGIN")
+        meta["head"] = made.execute("SELECT value FROM old.meta WHERE key = 'head'").fetchone()[0]  # a writer may go on
         for statement in SCHEMA:
             made.execute(statement)
         made.executemany("INSERT INTO meta VALUES (?, ?)", sorted(meta.items()))

@@ -5,6 +5,7 @@ Figures are worked by hand from rows written here, or counted from the events of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -134,6 +135,7 @@ def test_the_figures_are_those_of_the_session_worked_by_hand(journal: Path) -> N
             {"time_ns": OPEN + 2 * MINUTE, "alarm": "losses", "detail": "two"},
             {"time_ns": OPEN + 2 * MINUTE, "alarm": "stale", "detail": "three"},
         ],
+        "chain": newest_head(journal),
     }
 
 
@@ -169,7 +171,15 @@ def test_a_session_without_anything_has_an_empty_report(journal: Path) -> None:
         "realized_usd": None,
         "execution": None,
         "alarms": [],
+        "chain": newest_head(journal),
     }
+
+
+def newest_head(journal: Path) -> dict[str, object]:
+    """The chain's head after the last row, by plain SQL."""
+    with contextlib.closing(sqlite3.connect(journal)) as connection:
+        row, digest = connection.execute("SELECT id, hex(hash) FROM events ORDER BY id DESC LIMIT 1").fetchone()
+    return {"row": row, "head": digest.lower()}
 
 
 def test_the_reports_of_a_replay_add_up_to_its_events(replayed: Path) -> None:
