@@ -37,6 +37,18 @@ def kill_twice(run: Run) -> None:
     run.start()
 
 
+def flip_snapshot(run: Run) -> None:
+    """SIGKILL, one bit of the newest snapshot flips, and the next life, which passes over that snapshot by itself."""
+    run.desk.kill()
+    damaged = run.desk.flip_in_snapshot(run.chance)
+    run.start()
+    until = run.minute() + START_LIMIT_S / 60
+    while run.minute() < until and not run.desk.listening():
+        run.nap(1.0)
+    if damaged not in run.desk.passed_over():
+        run.problems.append(f"the damaged snapshot was not passed over: {damaged!r}, log: {run.desk.passed_over()}")
+
+
 def kill_stopping(run: Run) -> None:
     """SIGKILL in the middle of a clean stop."""
     run.desk.ask_to_stop()
@@ -153,6 +165,7 @@ def _held(run: Run) -> str:
 ACTS: dict[str, Callable[[Run], None]] = {
     "kill": kill,
     "kill_twice": kill_twice,
+    "flip_snapshot": flip_snapshot,
     "kill_stopping": kill_stopping,
     "restart": restart,
     "down": down,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import resource
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,7 @@ class Desk:
         self._environment = {"APCA_API_KEY_ID": keys[0], "APCA_API_SECRET_KEY": keys[1]}
         self._log, self._clock = log, clock
         self._ahead_s = 0.0
+        self._flipped: dict[int, bytes] = {}  # snapshots as they were, by their event row
         log.touch()
         if begin:
             self.start()
@@ -119,8 +122,32 @@ class Desk:
                     return line.split()[4]
         return ""
 
+    def flip_in_snapshot(self, chance: random.Random) -> str:
+        """Flip a bit of the newest snapshot, of a life that is over; what the next life is to log of it."""
+        with contextlib.closing(sqlite3.connect(self.state_dir / FILE, isolation_level=None)) as journal:
+            newest = "SELECT event_id, seq, state FROM snapshots ORDER BY event_id DESC LIMIT 1"
+            row, seq, state = journal.execute(newest).fetchone()
+            flipped, bit = bytearray(state), chance.randrange(8 * len(state))
+            flipped[bit // 8] ^= 1 << bit % 8
+            journal.execute("UPDATE snapshots SET state = ? WHERE event_id = ?", (bytes(flipped), row))
+        self._flipped.setdefault(row, state)
+        return f"event {seq}: it is damaged"
+
+    def passed_over(self) -> list[str]:
+        """Snapshots that could not be used, as the log names them."""
+        told = self._process.told()
+        return [str(event["snapshot"]) for event in told if event["event"] == "snapshot_passed_over"]
+
+    def _mend_snapshots(self) -> None:
+        """Put back what was flipped and is still there: a replay names each damaged snapshot, and is to go on."""
+        with contextlib.closing(sqlite3.connect(self.state_dir / FILE, isolation_level=None)) as journal:
+            for row, state in self._flipped.items():
+                journal.execute("UPDATE snapshots SET state = ? WHERE event_id = ?", (state, row))
+
     def replayed(self) -> str:
         """What a replay of the journal finds different; "" when it says the same bit for bit. For one that is over."""
+        if self._flipped:
+            self._mend_snapshots()
         try:
             return verify(self.state_dir / FILE, code_digest(), strategy_named).difference
         except JournalError as error:

@@ -24,7 +24,7 @@ HOUR_S = 3600.0
 BARS = {"method": "GET", "path": "/v2/stocks/bars"}
 QUOTES = {"method": "GET", "path": "/v2/stocks/quotes/latest"}
 REJECTIONS = frozenset({"reject_rate"})
-BEFORE_THE_KEY = ("upgrade_refused", "mute_after_connect", "connection_limit", "clock_skew")
+BEFORE_THE_KEY = ("upgrade_refused", "mute_after_connect", "connection_limit", "clock_skew", "market_closed")
 OF_THE_MARKET = ("bar_", "quote_", "greeks_missing", "odd_symbol")
 NOWHERE = BEFORE_THE_KEY + OF_THE_MARKET
 """How faults begin whose place in the server does not know the account: they befall whoever comes first."""

@@ -251,6 +251,9 @@ def _account() -> Iterator[Kind]:
     yield Kind("split of a held contract", "contract adjusted", act="split", halts=split, alone=True, books=False)
     blocked = _fixed(_line("account_blocked", lasts_s=300))
     yield Kind("account blocked", "account blocked", blocked)
+    deficit = _fixed(_line("margin_deficit", lasts_s=900))
+    yield Kind("intraday_margin", "margin deficit", deficit)
+    yield Kind("market_closed", "market closed", _fixed(_line("market_closed", lasts_s=900)))
     yield Kind("clock skew", "clock skew", _fixed(_line("clock_skew", lasts_s=600, skew_s=30)))
     for rule in ("halt", "ignore", "adopt"):
         tables: dict[str, dict[str, object]] = {"broker": {"foreign_orders": rule}}
@@ -274,6 +277,8 @@ def _process() -> Iterator[Kind]:
     yield Kind("killed at any moment", "SIGKILL", when=ANY, act="kill")
     yield Kind("killed again while it starts", "SIGKILL at start", act="kill_twice")
     yield Kind("killed while it stops", "SIGKILL at stop", act="kill_stopping")
+    early: dict[str, dict[str, object]] = {"journal": {"snapshot_events": 100}}
+    yield Kind("a bit of the newest snapshot flips", "snapshot damaged", act="flip_snapshot", tables=early)
     yield Kind("stopped and started", "restart", act="restart")
     yield Kind("stopped flat and started", "restart", act="restart", tables={"broker": {"on_stop": "flatten"}})
     yield Kind("down for minutes", "restart", act="down")
