@@ -24,6 +24,7 @@ from rich.table import Table
 from daemon import (
     ctl_control,
     drift_command,
+    heads_command,
     models_command,
     remote,
     report_command,
@@ -36,7 +37,7 @@ from daemon.core.session import new_york_text
 from daemon.explain import OUTCOMES, NotFound, decisions
 from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
 from daemon.shell.operator.control_client import ControlError
-from daemon.shell.published import compare
+from daemon.shell.published import check_signed, compare
 from daemon.shell.recovery import code_digest, libraries
 from daemon.shell.segments import ROTATED, check_follows
 from daemon.shell.state_dir import StateDirError, enter
@@ -65,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     verifying.add_argument(
         "--against", metavar="FILE|ROW:HEAD", help="compare with heads that were published: a log, a day's report"
     )
+    verifying.add_argument(
+        "--public-key", type=Path, metavar="FILE", help="with --against FILE: refuse a head that this key did not sign"
+    )
     command("rotate", "go on in a new file from the newest state; what was goes to the folder rotated (stopped desk)")
     watch.add_to(commands)
     events = command("events", "the events, newest last")
@@ -78,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     )
     decisions.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help=f"only one of {', '.join(OUTCOMES)}")
     decisions.add_argument("--limit", type=_count, default=20, metavar="N", help="at most N (default 20)")
-    for part in (report_command, shadow_command, drift_command, models_command, ctl_control, remote):
+    for part in (report_command, shadow_command, drift_command, heads_command, models_command, ctl_control, remote):
         part.add_to(commands)
     return line
 
@@ -114,6 +118,10 @@ def _console() -> Console:
 
 def _verify(options: argparse.Namespace, console: Console) -> int:
     path = options.file or options.state_dir / FILE
+    if options.public_key is not None:
+        if options.against is None:
+            raise NotFound("--public-key without --against: name the file of signed heads too")
+        check_signed(options.against, options.public_key)
     total = JournalReader(path).query("SELECT count(*) AS n FROM events")[0]["n"]
     screen = Console(stderr=True)
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
@@ -228,6 +236,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "report": report_command.run,
     "shadow": shadow_command.run,
     "drift": drift_command.run,
+    "heads": heads_command.run,
     "models": models_command.run,
     **dict.fromkeys(ctl_control.COMMANDS, ctl_control.run),
     "remote": remote.run,

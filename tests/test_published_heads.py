@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from daemon.shell.journal import FILE, JournalError, JournalReader
+from daemon.shell.model_signature import keygen
 from daemon.shell.published import compare, heads_in
-from tests.shell.desk_run import execute, log_of, rltraderctl, rltraderd, table, tape_rows, verified, write_tape
+from tests.shell.desk_run import (
+    command,
+    environment,
+    execute,
+    log_of,
+    rltraderctl,
+    rltraderd,
+    table,
+    tape_rows,
+    verified,
+    write_tape,
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +120,92 @@ def test_a_text_without_a_head_is_refused(ran: tuple[Path, str], tmp_path: Path)
         compare(ran[0] / FILE, str(tmp_path / "empty.log"))
     with pytest.raises(JournalError, match="no file to read"):
         compare(ran[0] / FILE, str(tmp_path / "none.log"))
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A private key; its public one lies beside it in `public`, as `models keygen` prints it."""
+    (tmp_path / "public").write_text(f'public_key = "{keygen(tmp_path / "key.pem")}"\n')
+    return tmp_path / "key.pem"
+
+
+def sign(head: str, key: Path) -> subprocess.CompletedProcess[str]:
+    """`rltraderctl heads sign` of this ROW:HEAD, to the file `signed` beside the key."""
+    line = command("daemon.ctl", "heads", "sign", "--key", key, "--to", key.with_name("signed"))
+    return subprocess.run(
+        line, input=head, cwd=key.parent, env=environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def against_signed(state: Path, folder: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    return rltraderctl("verify", "--state-dir", state, "--against", folder / "signed", *more, cwd=folder)
+
+
+def test_a_signed_head_is_what_another_library_calls_signed_and_verify_takes_it(
+    ran: tuple[Path, str], key: Path
+) -> None:
+    newest = rltraderctl("heads", "newest", "--state-dir", ran[0], cwd=key.parent).stdout.strip()
+    for _ in range(2):
+        told = sign(newest, key)
+        assert told.returncode == 0, told.stderr
+    signed = key.with_name("signed")
+    assert signed.stat().st_mode & 0o777 == 0o644
+    line = json.loads(signed.read_text().splitlines()[1])
+    assert f"{line['row']}:{line['head']}" == newest
+    public = base64.b64decode(key.with_name("public").read_text().split('"')[1])
+    text = b"rltrader chain head " + newest.encode() + b"\n"
+    Ed25519PublicKey.from_public_bytes(public).verify(base64.b64decode(line["signature"]), text)
+    told = against_signed(ran[0], key.parent, "--public-key", key.with_name("public"))
+    assert (told.returncode, "published heads: 2 agree" in told.stdout) == (0, True), told.stdout + told.stderr
+
+
+def test_a_forged_journal_has_not_the_head_that_was_signed(ran: tuple[Path, str], forged: Path, key: Path) -> None:
+    sign(rltraderctl("heads", "newest", "--state-dir", ran[0], cwd=key.parent).stdout, key)
+    told = against_signed(forged, key.parent, "--public-key", key.with_name("public"))
+    assert (told.returncode, "DIFFERENT: " in told.stdout) == (1, True), told.stderr
+
+
+def test_a_head_that_is_unsigned_or_signed_by_another_key_or_for_another_row_is_refused(
+    ran: tuple[Path, str], key: Path, tmp_path: Path
+) -> None:
+    newest = rltraderctl("heads", "newest", "--state-dir", ran[0], cwd=tmp_path).stdout.strip()
+    sign(newest, key)
+    signed = (tmp_path / "signed").read_text()
+    row, head = newest.split(":")
+    (tmp_path / "other").write_text(keygen(tmp_path / "other.pem"))
+    for text, public in (
+        (signed + newest + "\n", "public"),  # a line without a signature
+        (signed + json.dumps({"row": int(row), "head": head}), "public"),
+        (signed, "other"),
+        (signed.replace(f'"row":{row}', f'"row":{int(row) - 1}'), "public"),
+    ):
+        (tmp_path / "signed").write_text(text)
+        told = against_signed(ran[0], tmp_path, "--public-key", tmp_path / public)
+        assert (told.returncode, "is no head signed by" in told.stderr) == (2, True), told.stdout + told.stderr
+
+
+def test_a_key_file_without_a_key_and_a_key_without_a_file_of_heads_are_refused(
+    ran: tuple[Path, str], key: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "signed").write_text("")
+    told = against_signed(ran[0], tmp_path, "--public-key", tmp_path / "signed")
+    assert (told.returncode, "no public key stands there" in told.stderr) == (2, True), told.stderr
+    told = against_signed(ran[0], tmp_path, "--public-key", tmp_path / "none")
+    assert (told.returncode, "cannot be read" in told.stderr) == (2, True), told.stderr
+    told = rltraderctl("verify", "--state-dir", ran[0], "--public-key", tmp_path / "public", cwd=tmp_path)
+    assert (told.returncode, "--public-key without --against" in told.stderr) == (2, True), told.stderr
+
+
+def test_what_is_no_head_no_private_key_or_no_plain_file_is_not_signed(key: Path, tmp_path: Path) -> None:
+    head = "7:" + "ab" * 32
+    assert (sign("nothing", key).returncode, (tmp_path / "signed").exists()) == (2, False)
+    assert (sign(f"{head} {head}", key).returncode, (tmp_path / "signed").exists()) == (2, False)
+    key.chmod(0o644)
+    told = sign(head, key)
+    assert (told.returncode, "others may use this key" in told.stderr) == (2, True), told.stderr
+    key.chmod(0o600)
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / "signed").symlink_to(tmp_path / "elsewhere")
+    told = sign(head, key)
+    assert (told.returncode, "cannot be written" in told.stderr) == (2, True), told.stderr
+    assert (tmp_path / "elsewhere").read_text() == ""

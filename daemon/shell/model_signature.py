@@ -1,13 +1,13 @@
 """Who vouches for a version: an Ed25519 signature (RFC 8032) over the exact bytes of its manifest.
 
-The manifest holds the digests of the version's files, so one signature covers them all. Invariant: a private key is
-written for its owner alone, and its value is in no output, exception or log.
+The manifest holds the digests of the version's files, so one signature covers them all. `published.py` signs heads of
+the journal's chain in the same way. Invariant: a private key is written for its owner alone, and its value is in no
+output, exception or log.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import stat
 from pathlib import Path
@@ -55,6 +55,17 @@ def sign(folder: Path, manifest: bytes, key_file: Path) -> str:
         KeyProblem: the file is no Ed25519 private key, or others than its owner may read it.
         OSError: the signature cannot be written.
     """
+    signature, public_key = signature_of(manifest, key_file)
+    write_whole(folder / SIGNATURE_FILE, signature.encode() + b"\n")
+    return public_key
+
+
+def signature_of(data: bytes, key_file: Path) -> tuple[str, str]:
+    """The signature of these bytes with the private key in `key_file`, and the public key, both in base64.
+
+    Raises:
+        KeyProblem: the file is no Ed25519 private key, or others than its owner may read it.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -72,8 +83,8 @@ def sign(folder: Path, manifest: bytes, key_file: Path) -> str:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyProblem(f"{key_file}: no Ed25519 private key in PEM: make one with rltraderctl models keygen")
-    write_whole(folder / SIGNATURE_FILE, base64.b64encode(key.sign(manifest)) + b"\n")
-    return base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    public_key = key.public_key().public_bytes_raw()
+    return base64.b64encode(key.sign(data)).decode(), base64.b64encode(public_key).decode()
 
 
 def check_signature(path: Path, manifest: bytes, signature: bytes, public_key: str) -> None:
@@ -82,20 +93,32 @@ def check_signature(path: Path, manifest: bytes, signature: bytes, public_key: s
     Raises:
         ModelError: it is not, or key or signature are no such thing; check "signature".
     """
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     try:
-        key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
-    except (ValueError, binascii.Error) as error:
+        good = is_signature(manifest, signature, public_key)
+    except ValueError as error:
         raise ModelError(
             "signature", f"policy.public_key is no Ed25519 key ({error}): give {PUBLIC_KEY_BYTES} bytes in base64"
         ) from None
-    try:
-        key.verify(base64.b64decode(signature.strip(), validate=True), manifest)
-    except (InvalidSignature, ValueError, binascii.Error):
+    if not good:
         raise ModelError(
             "signature",
             f"{path} is not the signature of this manifest by policy.public_key: the version was changed since it was "
             f"signed or is somebody else's; sign it again after you looked at it (rltraderctl models sign)",
-        ) from None
+        )
+
+
+def is_signature(data: bytes, signature: bytes, public_key: str) -> bool:
+    """Whether this is the signature (base64) of these bytes by the public key (base64, 32 bytes).
+
+    Raises:
+        ValueError: the public key is none.
+    """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key, validate=True))
+    try:
+        key.verify(base64.b64decode(signature.strip(), validate=True), data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
