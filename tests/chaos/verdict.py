@@ -214,7 +214,8 @@ def _least_value(account: Account, market: Market, at_ns: int, age_s: int) -> De
         if quantity:
             points = range(at_ns - (age_s + 60) * 1_000_000_000, at_ns + 1, 15_000_000_000)
             quotes = [quote for ns in points if (quote := market.quote(symbol, ns)) is not None]
-            value += min(((bid + ask) / 2 for bid, ask in quotes), default=ZERO) * quantity * 100
+            shares = quantity * (1 if symbol in market.bars else 100)
+            value += min(((bid + ask) / 2 for bid, ask in quotes), default=ZERO) * shares
     return value
 
 
