@@ -100,7 +100,9 @@ class Daemon:
         self._killed = False
         _FORK.set_forkserver_preload(["tests.live_desk_preload"])
         self._process = _FORK.Process(
-            target=_become_rltraderd, args=(arguments, dict(environment), str(log), self._ahead_ns), daemon=True
+            target=_become_rltraderd,
+            args=(arguments, dict(environment), str(log), self._ahead_ns, os.sched_getaffinity(0)),
+            daemon=True,
         )
         self._process.start()
         if clock is not None:
@@ -168,10 +170,13 @@ class Daemon:
         return told
 
 
-def _become_rltraderd(arguments: list[str], environment: dict[str, str], log: str, ahead_ns: Any) -> None:
-    """In the forked process: take environment, standard error and wall clock over, and run."""
+def _become_rltraderd(
+    arguments: list[str], environment: dict[str, str], log: str, ahead_ns: Any, processors: set[int]
+) -> None:
+    """In the forked process: take environment, processors, standard error and wall clock over, and run."""
     os.environ.update(environment)
     go_first()
+    os.sched_setaffinity(0, processors)
     true_ns = time.time_ns
     time.time_ns = lambda: true_ns() + ahead_ns.value
     virtual_time.wall_ns = lambda joined: joined.now_ns() + ahead_ns.value
