@@ -66,6 +66,11 @@ class Linked:
         await eventually(lambda: len(self.of(kind)) >= count)
         return self.of(kind)[count - 1]
 
+    async def answered(self) -> None:
+        """Return when the order is accepted and its post was answered: the stream is often the first."""
+        await self.until(OrderAccepted)
+        await eventually(lambda: not self.link._posting)
+
 
 @contextlib.asynccontextmanager
 async def linked(
@@ -166,7 +171,7 @@ async def test_the_same_order_is_posted_again_only_when_it_is_released_again() -
 async def test_a_name_that_is_taken_is_looked_up_and_not_called_a_rejection() -> None:
     async with linked() as it:
         await it.link.release([WORKING])
-        await it.until(OrderAccepted)
+        await it.answered()
         await it.link.release([WORKING])
         await it.until(OrderUnknown)
         assert (await it.until(OrderFound)).order.status == "new"
@@ -220,7 +225,7 @@ async def test_a_cancel_right_after_its_order_waits_for_it_and_the_stream_says_t
 async def test_a_cancel_of_an_order_that_the_link_never_saw_asks_for_its_id_first() -> None:
     async with linked() as it:
         await it.desk.orders.submit(WORKING)
-        await it.until(OrderAccepted)
+        await it.answered()
         it.link._order_ids.clear()  # as after a restart
         await it.link.release([CancelOrder(NAME)])
         await it.until(OrderCanceled)
@@ -230,7 +235,7 @@ async def test_a_cancel_of_an_order_that_the_link_never_saw_asks_for_its_id_firs
 async def test_a_cancel_that_is_asked_for_again_while_one_is_under_way_asks_the_broker_once() -> None:
     async with linked() as it:
         await it.desk.orders.submit(WORKING)
-        await it.until(OrderAccepted)
+        await it.answered()
         it.link._order_ids.clear()  # as after a restart
         it.desk.server.faults.add("http_slow", seconds=0.1, where={"method": "GET", "path": BY_NAME})
         for _ in range(20):
@@ -244,7 +249,7 @@ async def test_a_cancel_that_is_asked_for_again_while_one_is_under_way_asks_the_
 async def test_a_refused_cancel_is_told_and_looked_up() -> None:
     async with linked() as it:
         await it.link.release([WORKING])
-        await it.until(OrderAccepted)
+        await it.answered()
         it.desk.server.faults.add("cancel_refused")
         await it.link.release([CancelOrder(NAME)])
         assert (await it.until(CancelRejected)).reason.startswith("422 42210000 ")
@@ -261,7 +266,7 @@ async def test_a_cancel_of_what_the_broker_does_not_know_says_that_it_is_missing
 async def test_an_unanswered_cancel_is_looked_up(kind: str) -> None:
     async with linked() as it:
         await it.link.release([WORKING])
-        await it.until(OrderAccepted)
+        await it.answered()
         it.desk.server.faults.add(kind, where={"method": "DELETE"})
         await it.link.release([CancelOrder(NAME)])
         assert (await it.until(OrderFound)).order.client_order_id == NAME
@@ -273,7 +278,7 @@ async def test_an_unanswered_cancel_is_looked_up(kind: str) -> None:
 async def test_a_look_up_goes_on_until_the_broker_answers_and_runs_once_for_each_name() -> None:
     async with linked() as it:
         await it.link.release([WORKING])
-        await it.until(OrderAccepted)
+        await it.answered()
         path = "/v2/orders:by_client_order_id"
         it.desk.server.faults.add("http_error", times=4, where={"path": path})
         it.link.heed([LookUpOrder(NAME), LookUpOrder(NAME), AskBroker("twice")])
