@@ -29,7 +29,6 @@ from strategies.registry import strategy as strategy_named
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock
 from tests.alpaca_server.serving import Serving
-from tests.alpaca_server.virtual_clock import go_first
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIXTURE_MODELS = REPOSITORY / "tests" / "fixture_policy" / "onnx_models"
@@ -175,7 +174,6 @@ def _become_rltraderd(
 ) -> None:
     """In the forked process: take environment, processors, standard error and wall clock over, and run."""
     os.environ.update(environment)
-    go_first()
     os.sched_setaffinity(0, processors)
     true_ns = time.time_ns
     time.time_ns = lambda: true_ns() + ahead_ns.value

@@ -29,7 +29,6 @@ STEP_S = 0.25  # virtual seconds between two looks of the driver
 GRACE_S = 0.005  # real seconds for what does not join: a process that is gone and not yet reaped
 MANY = 1_000_000  # more than clients ever wait for
 HANG_S = 300.0  # real seconds without any progress: something waits for what never comes
-PRIORITY = -10  # nice value
 LATEST_US = 40_000  # virtual microseconds, the longest way of a message
 PATIENCE_S = 5.0  # virtual seconds after which a client has given up: its own deadline is for real time
 Result = TypeVar("Result")
@@ -208,21 +207,11 @@ class ClockService:
             due.socket.send(GO.pack(due.turn))
 
 
-def go_first() -> None:
-    """Let this thread, and those it begins, run before busy neighbours where the host allows it (root).
-
-    Each step of the clock hands over from one process to another: behind busy ones each waits for a slice of theirs.
-    """
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, min(os.getpriority(os.PRIO_PROCESS, 0), PRIORITY))
-
-
 class VirtualClock(SimClock):
     """The server's clock in virtual time. The thread that made it drives: time passes in its `pass_until` alone."""
 
     def __init__(self, start_ns: int, seed: object = 0) -> None:
         super().__init__(0.0, start_ns, 1.0)
-        go_first()
         self._processors = os.sched_getaffinity(0)  # one works at a time: a hand-over on one processor is the shortest
         os.sched_setaffinity(0, {random.choice(sorted(self._processors))})
         self._folder = tempfile.TemporaryDirectory(prefix="virtual-time.")
