@@ -20,15 +20,21 @@ CENT = Decimal("0.01")
 COST_GRID = Decimal("0.000001")  # USD
 
 
-def works_of(decision: int, legs: Iterable[Leg], held: Mapping[str, int], now_ns: int) -> tuple[Work, ...]:
-    """One work for each leg that changes what is held: sells first, then buys, each in the order of the legs."""
+def works_of(
+    decision: int, legs: Iterable[Leg], held: Mapping[str, int], now_ns: int, bounds: Mapping[str, Decimal] | None = None
+) -> tuple[Work, ...]:
+    """One work for each leg that changes what is held: sells first, then buys, each in the order of the legs.
+
+    `bounds` are the highest prices of buys in USD, where they have one.
+    """
     sells: list[Work] = []
     buys: list[Work] = []
     for index, leg in enumerate(legs):
         change = leg.goal - held.get(leg.symbol, 0)
         if change:
             purpose = ENTRY if change > 0 else EXIT
-            work = Work(f"{decision}.{index}", decision, purpose, POLICY, leg.symbol, leg.goal, -1, "", now_ns, None)
+            bound = bounds.get(leg.symbol) if bounds is not None and change > 0 else None
+            work = Work(f"{decision}.{index}", decision, purpose, POLICY, leg.symbol, leg.goal, -1, "", now_ns, bound)
             (buys if change > 0 else sells).append(work)
     return (*sells, *buys)
 

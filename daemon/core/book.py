@@ -158,6 +158,12 @@ def mid(quote: Quote) -> Decimal:
     return (quote.bid + quote.ask) / 2
 
 
+def paid(book: Book, symbol: str) -> Decimal | None:
+    """The average price paid for what is held, USD: its price before any is known. None where nothing is held."""
+    position = book.positions.get(symbol)
+    return None if position is None else position.cost / position.quantity
+
+
 def mark(book: Book, prices: dict[str, Decimal], spot: float, *, fine: bool = False) -> Book:
     """The book with its equity, peak and drawdown at these prices; a position without one counts at cost.
 

@@ -18,7 +18,7 @@ from daemon.core.funds import deficit, spendable
 from daemon.core.guards import alarm, cancel, left, put_order
 from daemon.core.hanging import held_up, in_the_way, reprice_ns, tend_exits, worked_ns
 from daemon.core.limits import Sizing
-from daemon.core.marks import guarded, leaps, marked
+from daemon.core.marks import guarded, leaps, measure
 from daemon.core.option_market import parse_occ
 from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.risk import Denial, ask_gates
@@ -301,17 +301,18 @@ def newest_attempt(draft: Draft, work: Work) -> Order:
 def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | None:
     """The attempt's limit: the mid first where configured, then below the bid, then None (market, also unquoted).
 
-    Never further below the confirmed mark than the collar, whatever the quote's bid; the walk to the market ends that.
+    Never further below the confirmed mark (before there is one, what was paid) than the collar, and never above it,
+    whatever the quote's bid; the walk to the market ends that.
     """
     rules = draft.trading.execution
     if quote is None or attempt >= rules.exit_limit_attempts:
         return None
-    price = marked(draft, quote.symbol)
+    price = measure(draft, quote.symbol)
     if attempt == 0 and rules.exit_start == "mid":
         return _on_grid(mid(quote) if price is None else price, quote.symbol, ROUND_CEILING)
     limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
-    if price is not None and guarded(draft):
-        limit = max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar))))
+    if price and guarded(draft):
+        limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)
     return _on_grid(limit, quote.symbol, ROUND_CEILING)
 
 

@@ -16,7 +16,7 @@ from daemon.core.events import BrokerOrder, OrderFilled
 from daemon.core.excess import reduce_excess
 from daemon.core.execution import contract_of, held
 from daemon.core.guards import alarm, first_time, halt, look_up, note_fate, put_order, revalue, trade_closed
-from daemon.core.heard import note_filled
+from daemon.core.heard import note_filled, note_touched
 from daemon.core.marks import mark_book
 from daemon.core.orders import Order, advance, name_prefix
 from daemon.core.records import FillRow
@@ -29,7 +29,7 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
     """The book changes in the same step as the fill, before any strategy looks."""
     order = draft.find_order(event.client_order_id)
     if order is None:
-        stranger(draft, event.client_order_id)
+        stranger(draft, event.client_order_id, event.symbol)
         return
     same = (event.symbol, event.side) == (order.symbol, order.side) and event.cumulative_quantity <= order.quantity
     if not same:
@@ -215,8 +215,13 @@ def is_ours(draft: Draft, client_order_id: str) -> bool:
     return client_order_id.startswith(name_prefix(draft.identity.epoch, draft.identity.strategy))
 
 
-def stranger(draft: Draft, client_order_id: str) -> None:
-    """News about an order that the state does not hold: late news of an earlier session, or somebody else's."""
+def stranger(draft: Draft, client_order_id: str, symbol: str = "") -> None:
+    """News about an order that the state does not hold: late news of an earlier session, or somebody else's.
+
+    A fill names its `symbol`: what is there of it is not known until the next report.
+    """
+    if symbol:
+        note_touched(draft, symbol, f"a fill of an order that this journal does not know: {client_order_id}")
     if is_ours(draft, client_order_id):
         draft.effects.append(AskBroker(f"news about a forgotten order: {client_order_id}"))
         return

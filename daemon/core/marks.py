@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from daemon.core.book import mark, mid
+from daemon.core.book import mark, mid, paid
 from daemon.core.events import Quote
 from daemon.core.limits import Basket
 from daemon.core.risk_view import SECOND_NS
@@ -23,6 +23,7 @@ FUTURE_NS = 2 * SECOND_NS  # a quote stamped further ahead would make each later
 CONFIRM_NS = SECOND_NS // 2  # quotes of one burst do not confirm each other; conflated ones are a second apart
 NARROW_USD = Decimal("0.10")  # an option's quote is never too wide below this: cheap ones trade in steps of 5 cents
 STEP_USD = Decimal("0.02")  # an option's price never leaps by less
+PRICE_MAX = Decimal(10) ** 9  # USD; what is dearer is no price of anything, and too long to be counted with
 
 
 class Guard(NamedTuple):
@@ -58,6 +59,8 @@ def is_quote(quote: Quote, now_ns: int) -> bool:
     bid, ask = quote.bid, quote.ask
     if not (bid.is_finite() and ask.is_finite()) or min(bid, ask) < 0 or bid == ask == 0 or bid > ask > 0:
         return False
+    if max(bid, ask) > PRICE_MAX:
+        return False
     return quote.quoted_ns <= now_ns + FUTURE_NS
 
 
@@ -86,8 +89,19 @@ def price_of(quote: Quote, known: Decimal | None, guard: Guard) -> Decimal | Non
 
 
 def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
-    """Keep what is a quote, mark what the desk holds (a daily desk: all) with it; returns the quotes that were kept."""
-    kept = tuple([quote for quote in quotes if is_quote(quote, draft.now_ns)])
+    """Keep what is a quote, mark what the desk holds (a daily desk: all) with it; returns the quotes that were kept.
+
+    One that is older than the newest of its symbol came late: it says what was, and changes nothing.
+    """
+    newest = draft.quotes
+    kept = tuple(
+        [
+            quote
+            for quote in quotes
+            if is_quote(quote, draft.now_ns)
+            and (quote.symbol not in newest or quote.quoted_ns >= newest[quote.symbol].quoted_ns)
+        ]
+    )
     if kept:
         draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in kept}}
     if guarded(draft):
@@ -105,7 +119,7 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
         symbol = quote.symbol
         if stands(draft.basket, symbol) or (draft.daily is None and symbol not in draft.book.positions):
             continue  # other shares than the book's; or a contract that nothing depends on yet
-        known = marks.get(symbol, _paid(draft, symbol))
+        known = marks.get(symbol, paid(draft.book, symbol))
         price = price_of(quote, known, guard)
         if price is None:
             continue
@@ -117,14 +131,6 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
         if doubt is not None:
             leaps[symbol] = doubt
     draft.marks, draft.leaps = marks, leaps
-
-
-def _paid(draft: Draft, symbol: str) -> Decimal | None:
-    """What the first mark of an option is compared with: the average price paid."""
-    position = draft.book.positions.get(symbol)
-    if draft.daily is not None or position is None:
-        return None
-    return position.cost / position.quantity
 
 
 def _judge(
@@ -157,9 +163,15 @@ def marked(draft: Draft, symbol: str) -> Decimal | None:
     return None if quote is None else mid(quote)
 
 
+def measure(draft: Draft, symbol: str) -> Decimal | None:
+    """What a price is measured by: the mark, and before there is one what was paid; None for what is not held."""
+    known = marked(draft, symbol)
+    return paid(draft.book, symbol) if known is None and guarded(draft) else known
+
+
 def leaps(draft: Draft, quote: Quote) -> bool:
     """True for a quote that says another price than the mark, and that no other one has confirmed yet."""
-    known, guard = marked(draft, quote.symbol), guard_of(draft)
+    known, guard = measure(draft, quote.symbol), guard_of(draft)
     price = price_of(quote, known, guard)
     return price is not None and is_leap(price, known, guard)
 

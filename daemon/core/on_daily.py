@@ -5,6 +5,7 @@ One question and one basket for each date, whatever is told how often. A bar is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 import msgspec
@@ -36,6 +37,7 @@ from strategies.contract import Answer, Bar, DailyStrategy, Leg, Observation, Po
 from strategies.daily import usable
 
 _encode = msgspec.json.encode
+BOUND = Decimal(str(splits.SPLIT_RATIO))  # times the price of the decision: what is dearer was counted at a wrong one
 
 
 # --- bars ---------------------------------------------------------------------------------------------------------
@@ -61,7 +63,7 @@ def on_daily_bar(draft: Draft, event: BarClosed) -> None:
         draft.session = replace(draft.session, last_bar_ns=bar.start_ns)
         session = draft.session.session
         told_late = session is not None and date_of(bar) != session.date
-        if not (told_late and bar.symbol in draft.book.positions):  # whose price since then is known
+        if not (told_late and bar.symbol in draft.book.positions and bar.symbol in draft.marks):  # known since then
             _mark_bars(draft, (bar,))
 
 
@@ -263,20 +265,31 @@ def rebalance(draft: Draft, daily: DailyStrategy, ask: Ask, answer: Answer, mode
         row=ask.row,
     )
     if outcome == "ordered":
-        row = _begin_basket(draft, legs, row)
+        row = _begin_basket(draft, legs, row, _bounds(draft, legs))
     elif verdicts is not None and _only_passing(verdicts):
-        draft.basket = replace(draft.basket, waiting=Waiting(legs, row, _deadline_ns(draft)))
+        waiting = Waiting(legs, row, _deadline_ns(draft), _bounds(draft, legs))
+        draft.basket = replace(draft.basket, waiting=waiting)
     draft.records.append(row)
 
 
-def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow) -> DecisionRow:
+def _begin_basket(
+    draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]
+) -> DecisionRow:
     """Start the works of a basket that all gates let pass; returns its row."""
     held_now = {leg.symbol: held(draft, leg.symbol) for leg in legs}
-    works = works_of(row.decision, legs, held_now, draft.now_ns)
+    works = works_of(row.decision, legs, held_now, draft.now_ns, bounds)
     draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in legs}}
     draft.works = {**draft.works, **{work.key: work for work in works}}
     draft.basket = replace(draft.basket, decision=row.decision, waiting=None)
     return replace(row, outcome="ordered", work=f"{row.decision}.")
+
+
+def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
+    """What a buy may pay at most: its shares were counted at the prices of now. None where a replay's tape says all."""
+    if draft.identity.mode == "replay":
+        return {}
+    known = {leg.symbol: draft.marks.get(leg.symbol, ZERO) for leg in legs}
+    return {symbol: price * BOUND for symbol, price in known.items()}
 
 
 def _only_passing(verdicts: Verdicts) -> bool:
@@ -302,7 +315,7 @@ def ask_again(draft: Draft) -> None:
     verdicts = ask_gates(replace(risk_view(draft), newest_bar=newest), intent, SHARE_GATES)
     row = replace(waiting.row, gates=_encode(verdicts.by_gate).decode())
     if not verdicts.denials and draft.now_ns < waiting.until_ns:
-        draft.records.append(_begin_basket(draft, waiting.legs, row))
+        draft.records.append(_begin_basket(draft, waiting.legs, row, waiting.bounds))
     elif draft.now_ns >= waiting.until_ns or not _only_passing(verdicts):
         draft.basket = replace(draft.basket, waiting=None)
         draft.records.append(row)

@@ -61,16 +61,21 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
 
 
 def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
-    """Take the broker's word over as far as it explains itself, then compare; differences that stay are judged."""
+    """Take the broker's word over as far as it explains itself, then compare; differences that stay are judged.
+
+    Of one that was asked for before a newer one that is known, the lines alone count: the rest is old.
+    """
     if not _account_is_right(draft, event):
         return
-    positions = event.positions
+    positions, late = event.positions, event.asked_ns < draft.broker.asked_ns <= event.time_ns
     event = replace(event, positions=whole_shares(positions))
     draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if not draft.broker.began_ns and not _begin(draft, event):
         return
     accepted = accepts(draft, event)
     _take_over_lines(draft, event)
+    if late:
+        return
     if accepted:
         accept(draft, event)
     _ask_for_the_missing(draft, event)

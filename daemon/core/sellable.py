@@ -40,7 +40,7 @@ def sellable(draft: Draft, symbol: str, side: int, surplus: int, hanging: Sequen
         position = draft.book.positions.get(symbol)
         whole = position is not None and free == abs(position.quantity) and not broker.foreign_held.get(symbol)
         return Leave(free, closing=True) if late and whole else Leave(0, waits=True)
-    known = broker.available.get(symbol) if broker.asked_ns >= broker.lost_ns else None
+    known = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
     quantity = free
     if known is not None:
         beside = max(-side * broker.foreign_held.get(symbol, 0), 0)  # is not the desk's, however free it is

@@ -169,9 +169,9 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
 
     What the broker lets the desk spend may be `short` of its cash: what that does not pay for is reported.
     """
-    limit, rate = _affordable_limit(draft, work.symbol), cost_rate(draft)
+    limit, rate = _affordable_limit(draft, work), cost_rate(draft)
     if limit is None:
-        return free  # no quote, or a price beyond the collar: it holds nobody up
+        return free  # no quote, or a price beyond the collar or the bound: it holds nobody up
     holding = held(draft, work.symbol)
     missing = work.goal - holding
     if reserved(limit, missing, rate) > free:
@@ -204,13 +204,14 @@ def _wants(draft: Draft, work: Work) -> bool:
     return True
 
 
-def _affordable_limit(draft: Draft, symbol: str) -> Decimal | None:
-    """The limit of a buy now; None without a fresh offer, or where it lies beyond the collar."""
-    quote, mark = _offer(draft, symbol)
+def _affordable_limit(draft: Draft, work: Work) -> Decimal | None:
+    """The limit of a buy now; None without a fresh offer, or where it lies beyond the collar or the work's bound."""
+    quote, mark = _offer(draft, work.symbol)
     if quote is None or quote.ask <= 0 or mark is None or leaps(draft, quote):
         return None
     limit = buy_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
-    return limit if limit >= quote.ask else None
+    bound = work.limit_bound if work.limit_bound is not None else limit
+    return limit if quote.ask <= limit <= bound else None
 
 
 # --- both ---------------------------------------------------------------------------------------------------------

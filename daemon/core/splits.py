@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
+from daemon.core.book import paid
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerPosition, HistoryAdjusted
 from daemon.core.state import BROKER_MODES, ZERO, BasketState, Draft, Position
@@ -164,7 +165,7 @@ def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
 
     Then a quantity that agrees says that the shares are the same: it is a gain or a loss.
     """
-    known, leapt = draft.marks.get(symbol, ZERO), draft.basket.leapt
+    known, leapt = draft.marks.get(symbol) or paid(draft.book, symbol) or ZERO, draft.basket.leapt
     real = draft.daily is not None and draft.identity.mode in BROKER_MODES
     if not (real and symbol in draft.book.positions and known > 0) or factor(float(price), float(known)) < SPLIT_RATIO:
         if symbol in leapt:

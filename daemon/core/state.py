@@ -174,11 +174,12 @@ class Leaver(msgspec.Struct, frozen=True, gc=False):
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """A basket that is asked for again until `until_ns`, and the row of its decision."""
+    """A basket that is asked for again until `until_ns`, the row of its decision, and what its buys may pay at most."""
 
     legs: tuple[Leg, ...]
     row: DecisionRow
     until_ns: int
+    bounds: dict[str, Decimal] = {}
 
 
 class BasketState(msgspec.Struct, frozen=True, gc=False):

@@ -145,7 +145,8 @@ def test_a_desk_that_holds_on_blindly_still_leaves_at_the_daily_loss() -> None:
     assert d.halted() == "blind_hold"
     dear = msgspec.structs.replace(d.state.book, session_base=Decimal(11_200))
     d.state = msgspec.structs.replace(d.state, book=dear)
-    lost = d.quotes(6, quote(CALL, "0.50", "0.50"), second=1)  # 9,850 of 11,200: more than a tenth
+    lost = d.quotes(6, quote(CALL, "0.50", "0.50"), second=1)  # 10,000 of 11,200: more than a tenth
+    lost += d.tick(6, 7)  # the quote leaps from what was paid: another one was waited for
     assert (d.halted(), sent(lost).side) == ("daily_loss", -1)
 
 

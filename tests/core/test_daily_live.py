@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.effects import LookUpOrder, SubmitOrder
+from daemon.core.effects import LookUpOrder, RaiseAlarm, SubmitOrder
 from daemon.core.limits import Broker, Trading
 from tests.core.account import NUMBER, Account
 from tests.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, orders
@@ -204,3 +204,44 @@ def test_a_sale_that_the_broker_refuses_is_asked_about() -> None:
     assert alarms(told) == ["order_rejected"]
     assert orders(d.tick(-13)) == []
     assert orders(d.quotes(1, AAA="100")) == [("AAA", -10, "99.80")]
+
+
+# --- prices that were wrong when it was decided, or taken over ----------------------------------------------------
+
+
+def test_shares_that_were_counted_at_a_bar_s_wrong_price_are_not_bought_at_the_true_one() -> None:
+    d = live(Account())
+    d.end(AAA=100.0, BBB=100.0, CCC=2.5)  # of CCC, which costs 100 USD, the bar says a fortieth
+    d.begin(TUESDAY)
+    d.due()
+    d.answer(5, KEEP, 400)  # 1,000 USD of CCC at 2.50; at 100 all that there is
+    bought = d.quotes(0, AAA="100", CCC="100") + d.quotes(0.1, AAA="100", CCC="100") + d.quotes(1, CCC="100")
+    assert (orders(bought), d.state.marks["CCC"]) == ([("AAA", 5, "100.20")], Decimal(100))
+    ended = d.tick(385)
+    assert of(ended, RaiseAlarm)[0].detail == "not traded today: +5 AAA, +400 CCC"
+
+
+def test_the_bound_of_a_basket_that_waits_is_of_its_decision() -> None:
+    d = live(account := Account())
+    d.end(AAA=100.0, BBB=100.0, CCC=2.5)
+    d.begin(TUESDAY)
+    d.put(account.report(d.at(-20), blocked="trading_blocked"))
+    d.due()
+    d.answer(KEEP, KEEP, 400)
+    d.quotes(-10, CCC="100")
+    d.quotes(-9, CCC="100")
+    d.put(account.report(d.at(-8)))
+    assert [work.limit_bound for work in d.state.works.values()] == [Decimal(3)]
+    assert orders(d.quotes(0, CCC="100")) == []
+
+
+def test_the_first_price_of_adopted_shares_is_compared_with_their_cost() -> None:
+    account = Account("1000")
+    account.positions = {"AAA": (90, Decimal(100))}
+    d = live(account, ADOPT)
+    assert d.state.marks["AAA"] == 100  # the bar of the session before says what they cost
+    d.state = replace(d.state, marks={})
+    assert d.quotes(1, AAA="1.00") == []
+    assert (d.state.risk.halt, d.state.book.equity, d.state.marks) == (None, Decimal(10000), {})
+    d.quotes(1.1, AAA="100")
+    assert d.state.marks == {"AAA": Decimal(100)}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from daemon.core.effects import SubmitOrder
-from daemon.core.events import ClockTicked, Quote, QuotesReceived
+from daemon.core.events import ClockTicked, FlattenRequested, Quote, QuotesReceived
 from daemon.core.limits import Execution, Sizing, Trading
 from daemon.core.marks import is_quote, share_guard
 from daemon.core.state import encode_state
@@ -34,7 +34,7 @@ def holding(trading: Trading | None = None) -> Desk:
 
 @pytest.mark.parametrize(
     ("bid", "ask"),
-    [("0", "0"), ("2.02", "1.98"), ("-1", "2"), ("1", "-2"), ("NaN", "2"), ("2", "Infinity")],
+    [("0", "0"), ("2.02", "1.98"), ("-1", "2"), ("1", "-2"), ("NaN", "2"), ("2", "Infinity"), ("1e27", "1e27")],
 )
 def test_what_is_no_quote_changes_nothing(bid: str, ask: str) -> None:
     d = holding()
@@ -157,6 +157,39 @@ def test_the_first_mark_is_compared_with_what_was_paid() -> None:
     assert (d.state.marks, d.state.book.equity, d.state.book.peak) == ({}, Decimal(10000), Decimal(10000))
     d.quotes(1, quote(CALL), second=11)
     assert d.state.marks == {CALL: Decimal(2)}
+
+
+@pytest.mark.parametrize("bid", ["0.01", "1.00"])
+def test_an_exit_before_the_first_mark_is_priced_within_the_collar_of_what_was_paid(bid: str) -> None:
+    d = desk(mode="live")
+    d.holds()
+    d.quotes(1, quote(CALL, bid, "2.02"), second=10)  # too wide to be a price
+    assert d.state.marks == {}
+    leaving = d.put(FlattenRequested(d.at(1, 11), "x", "ann")) + d.tick(1, 17)
+    assert sent(leaving).limit_price == Decimal("1.60")  # 2.00 less a fifth
+
+
+def test_an_exit_right_after_the_fill_waits_for_a_second_quote_where_the_first_one_leaps() -> None:
+    d = desk(mode="live")
+    d.holds()
+    d.quotes(1, quote(CALL, "0.01", "0.02"), second=10)
+    assert of(d.put(FlattenRequested(d.at(1, 11), "x", "ann")), SubmitOrder) == []
+    assert sent(d.quotes(1, quote(CALL), second=12)).limit_price == Decimal("1.89")  # 1.98 less 5 %, on cents above
+
+
+def test_an_exit_is_never_priced_above_the_mark_by_a_quote_that_leaps() -> None:
+    d = holding(NO_STOP)
+    d.quotes(1, quote(CALL, "19.00", "20.00"), second=20)
+    d.put(FlattenRequested(d.at(1, 21), "x", "ann"))
+    assert sent(d.tick(1, 27)).limit_price == Decimal("2.00")
+
+
+def test_a_quote_that_comes_after_a_newer_one_changes_nothing() -> None:
+    d = holding()
+    for second in (20, 21):  # both stamped before the quote of second 10, and both at the stop
+        late = replace(quote(CALL, "1.00", "1.04"), quoted_ns=d.at(1, second - 15))
+        assert d.put(QuotesReceived(d.at(1, second), 0, (late,))) == []
+    assert (d.state.marks[CALL], d.state.quotes[CALL].bid) == (Decimal(2), Decimal("1.98"))
 
 
 def test_marks_end_with_the_position() -> None:

@@ -62,6 +62,15 @@ def test_shares_of_which_somebody_sold_a_part_leave_as_far_as_the_newer_report_h
     assert (sale.side, sale.quantity, sale.closing) == (-1, 6, False)
 
 
+def test_a_fill_of_an_order_that_nobody_here_knows_lets_its_shares_wait_for_a_report() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    account.by_hand("ann-1", "AAA", -1, 10, d.at(1))
+    assert len(of(d.put(account.fill("ann-1", 10, "100", d.at(1.05))), AskBroker)) == 1
+    assert leave(d, 1.1) == []
+    assert of(d.put(account.report(d.at(1.2))), SubmitOrder) == []
+
+
 def test_an_exit_of_other_shares_waits_for_nothing() -> None:
     d = with_shares(account := Account(), AAA=10, BBB=5)
     d.put(account.report(d.at(1)))

@@ -45,6 +45,24 @@ def test_a_report_that_a_fill_overtook_is_no_difference_however_often_it_comes()
     agreed(d, account, 2)
 
 
+def test_a_report_that_comes_after_a_newer_one_is_no_difference_and_holds_back_no_exit() -> None:
+    d, late = overtaken(account := Account())
+    agreed(d, account, 1, 9)
+    assert of(d.put(replace(late, time_ns=d.at(1, 10))), AskBroker) == []
+    assert (d.state.broker.available, d.state.broker.suspicion) == ({CALL: 9}, None)
+    assert sent(d.confirmed(1, STOP, second=20)).quantity == 9
+
+
+def test_a_figure_from_before_a_start_holds_back_no_exit() -> None:
+    d, _ = overtaken(account := Account())
+    said = account.report(d.at(1, 9))
+    d.put(replace(said, positions=(replace(said.positions[0], available=Decimal(0)),)))
+    d.put(ev.RunStarted(d.at(1, 10), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
+    d.put(ev.FlattenRequested(d.at(1, 11), "x", "ann"))
+    assert of(d.tick(2, 5), SubmitOrder) == []  # the broker is heard first, for a minute
+    assert sent(d.tick(2, 10)).quantity == 9
+
+
 def test_an_old_report_that_says_nothing_else_than_the_book_still_agrees() -> None:
     d, _ = overtaken(account := Account())
     effects = d.put(replace(account.report(d.at(1, 5)), time_ns=d.at(1, 8)))  # its parts were read after the fill
