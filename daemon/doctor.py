@@ -194,7 +194,7 @@ def _other_desk(settings: Settings, keys: Credentials) -> list[Finding]:
     try:
         if not folder.is_dir() or locked_by(path):  # nobody has locked anything, or this desk runs
             return []
-    except OSError:  # the line about the state directory says it
+    except (StateDirError, OSError):  # the line about the state directory says it
         return []
     lock = AccountLock(folder, Holder(settings.desk.name, str(path.absolute()), 0), settings.address("trading_url"))
     return [Finding("account lock", FAIL, problem)] if (problem := lock.taken(keys.key)) else []

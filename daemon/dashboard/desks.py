@@ -21,7 +21,7 @@ from daemon.core.state import State
 from daemon.dashboard.newest import Newest, read_on
 from daemon.shell.follow import Follower
 from daemon.shell.journal import FILE, JournalError, JournalReader
-from daemon.shell.state_dir import LOCK_FILE, StateDirError, locked_by
+from daemon.shell.state_dir import StateDirError, last_locked_by, locked_by
 from strategies.contract import Spec
 from strategies.registry import strategy as strategy_named
 
@@ -130,11 +130,11 @@ def process_of(path: Path) -> str:
     now): whoever tries a lock holds it for a moment, and a daemon that starts at that moment would be refused.
     """
     try:
-        said = (path / LOCK_FILE).read_text().strip()
-        if not said.isdecimal():
+        holder = last_locked_by(path)
+        if not holder:
             return ""
         try:
-            os.kill(int(said), 0)
+            os.kill(int(holder), 0)
         except PermissionError:
             pass  # it lives, as another user
         except (ProcessLookupError, OverflowError):

@@ -15,19 +15,22 @@ from sdnotify import SystemdNotifier
 class Service:
     """The process as systemd sees it (`sd_notify(3)`). Without NOTIFY_SOCKET in the environment all of it does nothing.
 
+    No message waits for systemd: one that its socket does not take is dropped, except that the process is ready or
+    stops, which goes with the next message.
     `interval_s` is half of the watchdog's time, as `sd_watchdog_enabled(3)` advises; None when systemd watches nothing
     or another process.
     """
 
-    __slots__ = ("_notifier", "interval_s")
+    __slots__ = ("_notifier", "_owed", "interval_s")
 
     def __init__(self) -> None:
-        self._notifier = SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+        self._notifier = _connected() if os.environ.get("NOTIFY_SOCKET") else None
+        self._owed: tuple[str, ...] = ()
         self.interval_s = None if self._notifier is None else _interval_s()
 
     def ready(self) -> None:
         """The start is complete: units ordered after this one may start."""
-        self._notify("READY=1")
+        self._notify("READY=1", must=True)
 
     def status(self, text: str) -> None:
         """What `systemctl status` shows. Line breaks become blanks, for each line would be a message of its own."""
@@ -35,7 +38,7 @@ class Service:
 
     def stopping(self) -> None:
         """The stop has begun."""
-        self._notify("STOPPING=1")
+        self._notify("STOPPING=1", must=True)
 
     def watchdog(self) -> None:
         """Feed the watchdog now."""
@@ -67,9 +70,27 @@ class Service:
                 self.watchdog()
             await asyncio.sleep(max(0.0, due - loop.time()))
 
-    def _notify(self, state: str) -> None:
-        if self._notifier is not None:
-            self._notifier.notify(state.encode().decode("latin-1"))  # the library writes latin-1; the bytes are UTF-8
+    def _notify(self, state: str, *, must: bool = False) -> None:
+        """Send the message, with those that systemd must still learn, in one datagram or not at all."""
+        if self._notifier is None:
+            return
+        lines = "\n".join((*self._owed, state))
+        try:
+            self._notifier.notify(lines.encode().decode("latin-1"))  # the library writes latin-1; the bytes are UTF-8
+        except OSError:  # BlockingIOError: nobody reads there at the moment; systemd that starts anew refuses
+            self._owed += (state,) if must else ()
+        else:
+            self._owed = ()
+
+
+def _connected() -> SystemdNotifier | None:
+    """The library's socket, made non-blocking: the event loop sends. None where nothing listens."""
+    try:
+        notifier = SystemdNotifier(debug=True)
+    except OSError:
+        return None
+    notifier.socket.setblocking(False)
+    return notifier
 
 
 def _interval_s() -> float | None:

@@ -5,8 +5,10 @@ Nothing is created before everything was checked; a new journal appears whole or
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +18,7 @@ from daemon.shell.passing import MayPass, may_pass, patiently
 from daemon.shell.segments import finish
 
 LOCK_FILE = "lock"
+PID_DIGITS = 10  # of a process id, generously
 _CURES = {
     "mode": "use the mode it was made in, or another --state-dir",
     "account": "use the account it was made for, or another --state-dir",
@@ -129,8 +132,31 @@ def enter(path: Path) -> None:
 
 def locked_by(path: Path) -> str:
     """Process id of the daemon that holds the directory, "" when none does. Raises StateDirError for a link."""
+    with _lock_file(path) as lock:
+        if lock is None:
+            return ""
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _process(lock) or "unknown"
+    return ""
+
+
+def last_locked_by(path: Path) -> str:
+    """Process id of the daemon that held the directory last, running or not, "" for none. Tries no lock.
+
+    Raises StateDirError for a link, OSError.
+    """
+    with _lock_file(path) as lock:
+        return "" if lock is None else _process(lock)
+
+
+@contextlib.contextmanager
+def _lock_file(path: Path) -> Iterator[IO[bytes] | None]:
+    """The lock's file to look at, guarded; None where there is none."""
     if not (path / LOCK_FILE).exists():
-        return ""
+        yield None
+        return
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         found = open_plain(folder, LOCK_FILE, os.O_RDONLY)
@@ -138,12 +164,14 @@ def locked_by(path: Path) -> str:
         raise StateDirError(f"{path / LOCK_FILE}: {error.strerror}") from error
     finally:
         os.close(folder)
-    with os.fdopen(found) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return lock.read().strip() or "unknown"
-    return ""
+    with os.fdopen(found, "rb") as lock:
+        yield lock
+
+
+def _process(lock: IO[bytes]) -> str:
+    """The process id that stands in a lock's file, "" where there is none."""
+    text = lock.read(PID_DIGITS + 1).decode("ascii", "replace").strip()
+    return text if text.isdecimal() and len(text) <= PID_DIGITS else ""
 
 
 def _lock(path: Path, lock: IO[str]) -> None:

@@ -6,13 +6,16 @@ import http.client
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from daemon.core.events import Event
 from daemon.core.state import digest
-from daemon.dashboard.desks import Desk, named, process_of
+from daemon.dashboard.desks import Desk, Picture, named, process_of
 from daemon.dashboard.newest import Newest, read_on
 from daemon.dashboard.now import now_of, stale
 from daemon.shell.engine import Source
@@ -100,6 +103,27 @@ def test_a_directory_without_a_daemon_has_no_process_and_its_lock_is_not_touched
     assert process_of(tmp_path) == ""
     (tmp_path / "lock").write_text(str(os.getpid()))  # a number that belongs to another process by now
     assert process_of(tmp_path) == ""
+
+
+@pytest.mark.parametrize("planted", ["fifo", "link", "bytes", "endless"])
+def test_whatever_stands_in_the_place_of_the_lock_holds_no_look_up(played: Played, tmp_path: Path, planted: str) -> None:
+    shutil.copyfile(played.path / FILE, tmp_path / FILE)
+    place = tmp_path / "lock"
+    match planted:
+        case "fifo":
+            os.mkfifo(place)
+        case "link":
+            (tmp_path / "other").write_text(str(os.getpid()))
+            place.symlink_to(tmp_path / "other")
+        case "bytes":
+            place.write_bytes(b"\xff\xfe")
+        case _:
+            place.write_bytes(b"1" * 100_000)
+    found: list[Picture] = []
+    looking = threading.Thread(target=lambda: found.append(Desk("desk", tmp_path).look()), daemon=True)
+    looking.start()
+    looking.join(60)
+    assert [(picture.process, picture.problem, picture.caught_up) for picture in found] == [("", "", True)]
 
 
 def test_a_desk_that_is_run_is_live(desk: desk_run.Desk, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,41 @@ def test_each_message_is_what_systemd_expects(systemd: socket.socket) -> None:
         b"WATCHDOG=1",
         b"STOPPING=1",
     ]
+
+
+def test_a_socket_that_nobody_reads_holds_nothing_up_and_readiness_follows(systemd: socket.socket) -> None:
+    service = Service()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other, pytest.raises(BlockingIOError):
+        other.setblocking(False)
+        other.connect(systemd.getsockname())
+        while True:  # until the kernel takes no more
+            other.send(b"full")
+
+    def starts() -> None:
+        service.ready()
+        service.status("reconciled")
+        service.watchdog()
+
+    started = threading.Thread(target=starts, daemon=True)
+    started.start()
+    started.join(20)
+    held_up = started.is_alive()
+    received(systemd)  # lets a sender go that waits
+    assert not held_up
+    service.watchdog()
+    service.watchdog()
+    service.close()
+    assert received(systemd) == [b"READY=1\nWATCHDOG=1", b"WATCHDOG=1"]  # lines of one message, as sd_notify(3) has it
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the library leaves its socket open
+def test_a_socket_that_is_not_there_is_as_without_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    monkeypatch.setenv("WATCHDOG_USEC", "20000")
+    service = Service()
+    service.ready()
+    service.close()
+    assert service.interval_s is None
 
 
 def test_an_abstract_socket_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
