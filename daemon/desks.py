@@ -1,6 +1,7 @@
 """All desks of a host side by side: what each one's journal says, whether a daemon runs on it, and why one is halted.
 
 It reads only, beside running daemons too. A journal that cannot be read is a line of its own and hides no other desk.
+Root reads each desk as the user who owns its folder.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.limits_shown import Limit, journaled_origins, limits_of
 from daemon.shell.journal import FILE, JournalError, JournalReader
+from daemon.shell.own_files import as_owner
 from daemon.shell.recover import recover
 from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
 from daemon.shell.state_dir import StateDirError, locked_by
@@ -87,6 +89,14 @@ def desk_of(path: Path) -> Desk:
         return Desk(str(path), problem=f"{type(error).__name__}: {error}")
 
 
+def _seen(path: Path) -> Desk:
+    """As `desk_of`; root looks as the user who owns the folder."""
+    try:
+        return msgspec.json.decode(as_owner(path, lambda: msgspec.json.encode(desk_of(path))), type=Desk)
+    except (OSError, msgspec.DecodeError) as error:
+        return Desk(str(path), problem=f"{type(error).__name__}: {error}")
+
+
 def show_one(path: Path) -> int:
     """Print the desk of `path` as one JSON object; returns 0, or 1 when it could not be read."""
     desk = desk_of(path)
@@ -117,7 +127,7 @@ def _told(path: Path, meta: dict[str, str], state: State[Any], origins: dict[str
 
 def show(root: Path, console: Console, *, as_json: bool) -> int:
     """Print all desks below `root`; returns 0, or 1 when one could not be read. Raises StateDirError."""
-    desks = [desk_of(path) for path in found(root)]
+    desks = [_seen(path) for path in found(root)]
     if as_json:
         for desk in desks:
             sys.stdout.write(json.dumps(msgspec.to_builtins(desk)) + "\n")

@@ -109,10 +109,10 @@ def _look(follower: Follower) -> None:
 
 def _lines(follower: Follower, every_s: float) -> None:
     """One line of JSON for each change: the desk's status, or why it cannot be followed."""
-    said = b""
+    said, rules = b"", _InForce(follower)
     while True:
         _look(follower)
-        told = _status_line(follower)
+        told = _status_line(follower, rules.limits())
         if told != said:
             sys.stdout.write(told.decode() + "\n")
             sys.stdout.flush()
@@ -120,24 +120,38 @@ def _lines(follower: Follower, every_s: float) -> None:
         time.sleep(every_s)
 
 
-def _status_line(follower: Follower) -> bytes:
+def _status_line(follower: Follower, limits: Sequence[Limit]) -> bytes:
     state = follower.state
     if state is None or follower.problem:
         return msgspec.json.encode({"problem": follower.problem})
-    return msgspec.json.encode(status_of(state, follower.meta.get("desk", "")))
+    status = msgspec.to_builtins(status_of(state, follower.meta.get("desk", "")))
+    return msgspec.json.encode(status | {"limits": limits})
 
 
 def _live(follower: Follower, console: Console, every_s: float) -> None:
-    limits: tuple[Limit, ...] = ()
-    rules: Trading | None = None
+    rules = _InForce(follower)
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             _look(follower)
-            state = follower.state
-            if state is not None and state.trading is not rules:  # each start journals its own
-                rules, limits = state.trading, _limits(follower.path.parent, state)
-            live.update(live_table(follower, limits), refresh=True)
+            live.update(live_table(follower, rules.limits()), refresh=True)
             time.sleep(every_s)
+
+
+class _InForce:
+    """The limits in force of a desk that is followed. They are read again when a start journaled others."""
+
+    def __init__(self, follower: Follower) -> None:
+        self._follower = follower
+        self._rules: Trading | None = None
+        self._limits: tuple[Limit, ...] = ()
+
+    def limits(self) -> tuple[Limit, ...]:
+        """Those of the newest start that was read."""
+        state = self._follower.state
+        if state is not None and not self._follower.problem and state.trading is not self._rules:
+            self._limits = _limits(self._follower.path.parent, state)
+            self._rules = state.trading
+        return self._limits
 
 
 def _limits(path: Path, state: State[Any]) -> tuple[Limit, ...]:

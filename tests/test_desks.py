@@ -6,6 +6,8 @@ Expected values: what the journals were made with, and a halt by hand.
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from daemon.shell.state_dir import open_state_dir
 from strategies.registry import strategy
 
 NOW = 1_720_000_000_000_000_000
+OTHER = 64_913  # a user id that no host has
 NAMES = {"scalper": "option_scalper", "rebalancer": "daily_rebalancer", "regime": "regime_switcher"}
 
 
@@ -117,6 +120,23 @@ def test_the_status_shows_the_limits_in_force_and_where_each_comes_from(
     shown = " ".join(capsys.readouterr().out.split())
     assert "from /etc/desk.toml: risk.daily_loss_max 0.03" in shown
     assert "from default of regime_switcher: risk.drawdown_max 0.6" in shown
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_looks_at_each_desk_as_the_user_who_owns_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:  # a folder that other users may enter
+        root = Path(name)
+        root.chmod(0o755)
+        for desk in NAMES:
+            made(root, desk)
+        for path in (root / "scalper", *(root / "scalper").iterdir(), root / "regime"):
+            os.chown(path, OTHER, OTHER)
+        (root / "regime" / FILE).chmod(0o600)  # root's still: nothing that the folder's owner can read
+        found = listed(root, capsys, code=1)
+    assert os.geteuid() == 0
+    assert {desk: row["strategy"] for desk, row in found.items()} == NAMES | {"regime": ""}
+    assert found["regime"]["problem"]
+    assert {found["scalper"]["problem"], found["rebalancer"]["problem"]} == {""}
 
 
 def test_a_folder_without_a_desk_is_refused_with_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

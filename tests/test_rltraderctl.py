@@ -480,6 +480,10 @@ def test_a_stopped_desk_can_be_watched_and_only_changes_are_told(
     first, second, third = (json.loads(line) for line in text.splitlines() if line.startswith("{"))
     assert (first["halt"], second["halt"].startswith("operator: x (by offline/")) == ("", True)
     assert first["seq"] + 1 == second["seq"] == len(chained_in(gone))
+    gone.rename(state / FILE)
+    in_force = json.loads(shown(capsys, "status", "--state-dir", state, "--json"))["limits"]
+    assert first["limits"] == second["limits"] == in_force
+    assert "risk.daily_loss_max" in {limit["key"] for limit in in_force}
     assert "no journal here" in third["problem"]
 
 
