@@ -22,7 +22,7 @@ from daemon.shell.alpaca.daily_feed import Desk as DailyDesk
 from daemon.shell.alpaca.daily_history import DailyHistory
 from daemon.shell.alpaca.feed import LiveFeed, Timing
 from daemon.shell.alpaca.history import History, Known
-from daemon.shell.alpaca.lanes import account_lanes, market_lane
+from daemon.shell.alpaca.lanes import account_lanes, listing_lane, market_lane
 from daemon.shell.alpaca.link import BrokerLink, Patience
 from daemon.shell.alpaca.market_data import MarketData
 from daemon.shell.alpaca.market_socket import BackOff, Endpoint, Tell
@@ -90,9 +90,10 @@ class AlpacaParts:
         self._put, self._tell = put, tell
         self._order_access, read_access, data_access = accesses(settings, keys)
         self._order_lane, read_lane = account_lanes(clock)
-        data_lane = market_lane(clock)
-        self._lanes = (self._order_lane, read_lane, data_lane)
+        data_lane, list_lane = market_lane(clock), listing_lane(clock)
+        self._lanes = (self._order_lane, read_lane, list_lane, data_lane)
         self._reads = TradingReads(read_access, read_lane)
+        self._listings = TradingReads(read_access, list_lane)
         self.clock_check = ClockCheck(self._reads, clock, tell, settings.alpaca.clock_skew_max_s, journal_ns)
         self._market = MarketData(data_access, data_lane)
         self._scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
@@ -113,7 +114,7 @@ class AlpacaParts:
             self._put,
             self._tell,
             history=History(self._market, cache_dir, settings.feed.name, spec.bar_interval_s, self._tell),
-            chain=Chain(self._reads, self._market, spec.symbols[0], settings.contracts, options, self._tell),
+            chain=Chain(self._listings, self._market, spec.symbols[0], settings.contracts, options, self._tell),
             quotes=self._market,
             option_feed=options,
             stock=self._endpoint("stream_url"),

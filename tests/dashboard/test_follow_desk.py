@@ -106,7 +106,9 @@ def test_a_directory_without_a_daemon_has_no_process_and_its_lock_is_not_touched
 
 
 @pytest.mark.parametrize("planted", ["fifo", "link", "bytes", "endless"])
-def test_whatever_stands_in_the_place_of_the_lock_holds_no_look_up(played: Played, tmp_path: Path, planted: str) -> None:
+def test_whatever_stands_in_the_place_of_the_lock_holds_no_look_up(
+    played: Played, tmp_path: Path, planted: str
+) -> None:
     shutil.copyfile(played.path / FILE, tmp_path / FILE)
     place = tmp_path / "lock"
     match planted:

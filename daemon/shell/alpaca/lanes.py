@@ -76,14 +76,21 @@ class _Call:
 
 
 class Lane:
-    """One thread and its queue. `reserve` tokens are kept for exits; at `floor` remaining calls the lane pauses."""
+    """One thread and its queue. `reserve` tokens are kept for exits; at `floor` remaining calls the lane pauses.
 
-    def __init__(self, name: str, bucket: TokenBucket, clock: Clock, *, reserve: int = 0, floor: int = 0) -> None:
+    With `oldest_each` every so many-th call is the one that has waited longest: the urgent ones starve no other.
+    """
+
+    def __init__(
+        self, name: str, bucket: TokenBucket, clock: Clock, *, reserve: int = 0, floor: int = 0, oldest_each: int = 0
+    ) -> None:
         self.name = name
         self.clock = clock
         self._bucket = bucket
         self._reserve = reserve
         self._floor = floor
+        self._oldest_each = oldest_each
+        self._taken = 0
         self._capacity = 256
         self._queue: list[tuple[int, int, _Call]] = []
         self._number = itertools.count()
@@ -184,10 +191,21 @@ class Lane:
             wait_ns = self._wait_ns(self._queue[0][2].urgency)
             if wait_ns <= 0:
                 self._bucket.take()
-                return heapq.heappop(self._queue)[2]
+                return self._first()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), max(0.001, self.clock.real_s(wait_ns)))
         return None
+
+    def _first(self) -> _Call:
+        """Take the call whose turn it is out of the queue, which holds one that is waited for at its head."""
+        self._taken += 1
+        if not self._oldest_each or self._taken % self._oldest_each:
+            return heapq.heappop(self._queue)[2]
+        self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
+        oldest = min(self._queue, key=lambda entry: entry[1])
+        self._queue.remove(oldest)
+        heapq.heapify(self._queue)
+        return oldest[2]
 
     def _wait_ns(self, urgency: Urgency) -> int:
         kept = 0 if urgency is Urgency.EXIT else self._reserve
@@ -214,15 +232,21 @@ def _number(value: str | None) -> float | None:
 
 
 def account_lanes(clock: Clock) -> tuple[Lane, Lane]:
-    """The lanes for orders and for reads of one account: together at most its 200 calls a minute, in any minute.
+    """The lanes for orders and for reads of one account: with `listing_lane` at most its 200 calls in any minute.
 
     Orders have 60 a minute and 80 at once, of which 40 are for exits and cancels alone: fifty positions can be left
-    with a cancel and a sale each in twenty seconds. Reads have 40 and 20 at once, and pause when the broker says that
-    20 calls or fewer are left.
+    with a cancel and a sale each in twenty seconds. Reads have 36 and 16 at once, and pause when the broker says that
+    20 calls or fewer are left. Look-ups go before reports, but every third call is the one that has waited longest: a
+    report, which settles all orders at once, comes however many of them are looked up.
     """
     orders = Lane("orders", TokenBucket(clock, 60, 80), clock, reserve=40)
-    reads = Lane("reads", TokenBucket(clock, 40, 20), clock, floor=20)
+    reads = Lane("reads", TokenBucket(clock, 36, 16), clock, floor=20, oldest_each=3)
     return orders, reads
+
+
+def listing_lane(clock: Clock) -> Lane:
+    """The lane for the lists of contracts: large, slow to read, and urgent to nobody. 4 a minute and 4 at once."""
+    return Lane("listing", TokenBucket(clock, 4, 4), clock, floor=20)
 
 
 def market_lane(clock: Clock) -> Lane:

@@ -12,7 +12,16 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from daemon.shell.alpaca.lanes import Lane, NotStarted, StillRunning, TokenBucket, Urgency, account_lanes, market_lane
+from daemon.shell.alpaca.lanes import (
+    Lane,
+    NotStarted,
+    StillRunning,
+    TokenBucket,
+    Urgency,
+    account_lanes,
+    listing_lane,
+    market_lane,
+)
 from daemon.shell.clock import Clock
 
 SECOND_NS = 1_000_000_000
@@ -76,10 +85,11 @@ def test_the_lanes_of_an_account_together_stay_below_its_limit(hands: Hands) -> 
         return sent
 
     async def all_of_them() -> list[int]:
-        return [await most(lane) for lane in (*account_lanes(hands.clock), market_lane(hands.clock))]
+        lanes = (*account_lanes(hands.clock), listing_lane(hands.clock), market_lane(hands.clock))
+        return [await most(lane) for lane in lanes]
 
-    orders, reads, market = asyncio.run(all_of_them())
-    assert orders + reads <= 200
+    orders, reads, lists, market = asyncio.run(all_of_them())
+    assert orders + reads + lists <= 200
     assert market <= 200
 
 
@@ -126,6 +136,27 @@ async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(la
     await asyncio.wait([first, *calls])
     assert done == ["exit 1", "exit 2"]  # then two tokens are left, which are for exits alone
     assert [isinstance(call.exception(), NotStarted) for call in calls] == [True, True, False, False]
+
+
+async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) -> None:
+    _, reads = account_lanes(hands.clock)
+    gate, done = threading.Event(), list[str]()
+
+    def note(name: str) -> Callable[[], None]:
+        return lambda: done.append(name)
+
+    try:
+        first = asyncio.create_task(reads.call(gate.wait, Urgency.EXIT, 20))
+        await asyncio.sleep(0)
+        wishes = [("report", Urgency.READ)] + [(f"look-up {n}", Urgency.EXIT) for n in range(10)]
+        calls = [asyncio.create_task(reads.call(note(name), urgency, 20)) for name, urgency in wishes]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, *calls)
+    finally:
+        await reads.close()
+    assert done[:3] == ["look-up 0", "report", "look-up 1"]  # the third call, the gate's counted
+    assert done[2:] == [f"look-up {n}" for n in range(1, 10)]
 
 
 async def test_the_reserve_is_for_exits_alone(lane: Lane) -> None:
