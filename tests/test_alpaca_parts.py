@@ -22,6 +22,10 @@ from tests.shell.alpaca.market_desk import calendar
 from tests.shell.alpaca.test_rest import MINUTE_NS, OPEN_NS, eventually, market
 
 
+def unheard(event: str, /, **fields: object) -> None:
+    """A log that nobody reads."""
+
+
 async def test_a_list_of_contracts_that_does_not_come_holds_up_nothing_that_is_asked_of_the_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,7 +38,7 @@ async def test_a_list_of_contracts_that_does_not_come_holds_up_nothing_that_is_a
     async with AlpacaServer(market(), sim) as server:
         serving = Serving(server, asyncio.get_running_loop())
         settings = load(write_config(tmp_path / "config.toml", serving, sim, tmp_path / "state"), {})
-        parts = AlpacaParts(settings, keys, clock, lambda _: None, lambda _event, **_fields: None, int)
+        parts = AlpacaParts(settings, keys, clock, lambda _: None, unheard, int)
         chain = parts.feed(strategy("option_scalper").spec, calendar(), tmp_path)._chain
         server.faults.add("http_hang", seconds=60, where={"path": "/v2/options/contracts"})
         listing = asyncio.create_task(chain.listed(scheduled, 545.0, clock.now_ns))

@@ -21,7 +21,11 @@ COST_GRID = Decimal("0.000001")  # USD
 
 
 def works_of(
-    decision: int, legs: Iterable[Leg], held: Mapping[str, int], now_ns: int, bounds: Mapping[str, Decimal] | None = None
+    decision: int,
+    legs: Iterable[Leg],
+    held: Mapping[str, int],
+    now_ns: int,
+    bounds: Mapping[str, Decimal] | None = None,
 ) -> tuple[Work, ...]:
     """One work for each leg that changes what is held: sells first, then buys, each in the order of the legs.
 

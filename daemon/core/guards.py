@@ -25,7 +25,7 @@ from daemon.core.state import SEEN_MAX, Draft, Halt, Pause, Position
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
 URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
 TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
-_AWAITED = frozenset((SUBMITTED, UNKNOWN, CANCELING))
+_AWAITED = frozenset((UNKNOWN, CANCELING))
 UNRECONCILED_NS = 5 * MINUTE_NS  # so long the comparison may take to agree before the operator is told
 CASES_MAX = 20  # cases of one alarm a session: whoever words them, they flood nobody
 CASE_LETTERS = 200
@@ -277,14 +277,15 @@ def look_up(draft: Draft, order: Order) -> None:
 
 
 def chase(draft: Draft) -> None:
-    """Look up every order that waits for news too long: sent and unanswered, unknown, or its cancel unanswered.
+    """Look up every order that waits for news too long: unknown, or its cancel unanswered. Never one in hand.
 
     One that the broker said it does not know is asked for once a minute: the answer hardly changes.
     """
     look_up_ns = draft.trading.broker.look_up_s * SECOND_NS
     for order in tuple(draft.orders.values()):
         patience_ns = max(look_up_ns, MINUTE_NS) if order.absent else look_up_ns
-        if order.status in _AWAITED and draft.now_ns - max(order.news_ns, order.looked_up_ns) >= patience_ns:
+        awaited = order.status in _AWAITED and not order.in_hand
+        if awaited and draft.now_ns - max(order.news_ns, order.looked_up_ns) >= patience_ns:
             look_up(draft, order)
 
 

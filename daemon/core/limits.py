@@ -108,7 +108,7 @@ class Broker:
     cash_halt_min: Annotated[int, Ge(1)] = 30  # one beyond it that stands so long in a session halts
     on_blind: Literal["flatten", "hold", "alarm"] = "flatten"  # bars, quotes or reconciliation lost with a position
     blind_min: Annotated[int, Ge(1)] = 5  # after this many minutes
-    look_up_s: Annotated[int, Ge(1)] = 5  # an order without news is looked up after this, and again
+    look_up_s: Annotated[int, Ge(1)] = 5  # an order of unknown fate is looked up after this, and again
     on_stop: Literal["keep", "flatten"] = "keep"  # positions when the daemon is stopped
 
 

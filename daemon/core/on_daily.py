@@ -272,9 +272,7 @@ def rebalance(draft: Draft, daily: DailyStrategy, ask: Ask, answer: Answer, mode
     draft.records.append(row)
 
 
-def _begin_basket(
-    draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]
-) -> DecisionRow:
+def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]) -> DecisionRow:
     """Start the works of a basket that all gates let pass; returns its row."""
     held_now = {leg.symbol: held(draft, leg.symbol) for leg in legs}
     works = works_of(row.decision, legs, held_now, draft.now_ns, bounds)

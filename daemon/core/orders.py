@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import msgspec
 
-SUBMITTED = "submitted"  # the effect was journaled; the broker has not answered yet
+SUBMITTED = "submitted"  # this process has it in hand: it waits for its turn, or for the broker's answer
 UNKNOWN = "unknown"  # the broker did not answer in time: counts as exposure until looked up
 ACCEPTED = "accepted"
 PARTIAL = "partially_filled"
@@ -33,6 +33,7 @@ LIFE: dict[tuple[str, str], str] = {
     (SUBMITTED, "filled"): FILLED,
     (SUBMITTED, "missing"): UNKNOWN,
     (CANCELING, "missing"): UNKNOWN,
+    (CANCELING, "unknown"): UNKNOWN,
     (UNKNOWN, "sent_again"): SUBMITTED,
     (UNKNOWN, "accepted"): ACCEPTED,
     (UNKNOWN, "rejected"): REJECTED,
@@ -136,6 +137,11 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     def known(self) -> bool:
         """True when the broker once showed that it has the order, so that it can never be sent again."""
         return bool(self.order_id or self.filled) or self.status in (ACCEPTED, PARTIAL)
+
+    @property
+    def in_hand(self) -> bool:
+        """True while this process posts it: it waits in our own queue, or for the broker's answer, which ends that."""
+        return self.status == SUBMITTED or (self.status == CANCELING and not self.known)
 
     @property
     def absent(self) -> bool:

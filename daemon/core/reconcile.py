@@ -190,7 +190,7 @@ def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
     listed = {order.client_order_id for order in (*event.open_orders, *event.ended_orders)}
     for order in tuple(draft.orders.values()):
         due = order.submitted_ns < event.asked_ns and order.looked_up_ns < event.asked_ns
-        if order.client_order_id not in listed and due and order.purpose != "foreign":
+        if order.client_order_id not in listed and due and order.purpose != "foreign" and not order.in_hand:
             look_up(draft, order)
 
 

@@ -17,7 +17,7 @@ from daemon.core.book import begin_session
 from daemon.core.effects import AnyEffect
 from daemon.core.execution import drive
 from daemon.core.fills import on_order_filled
-from daemon.core.guards import alarm, cancel, chase, check_blind, end_trading, halt, wording
+from daemon.core.guards import alarm, cancel, chase, check_blind, end_trading, halt, put_order, wording
 from daemon.core.handover import take_facts
 from daemon.core.limits import Trading
 from daemon.core.on_bars import on_bar_closed, on_bar_corrected, on_bar_quotes, on_bar_rejected
@@ -52,10 +52,11 @@ from daemon.core.on_market import (
 )
 from daemon.core.on_policy import expire_ask, on_policy_answered, on_policy_failed
 from daemon.core.on_shadow import on_shadow_answered, on_shadow_failed
+from daemon.core.orders import advance
 from daemon.core.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.records import Row
 from daemon.core.share_orders import drive_shares
-from daemon.core.state import Draft, Identity, Model, Pause, State, as_daily
+from daemon.core.state import BROKER_MODES, Draft, Identity, Model, Pause, State, as_daily
 from daemon.core.takeover import on_accept_broker
 from strategies.contract import DailyStrategy, Strategy
 
@@ -142,6 +143,10 @@ def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     if event.mode != "replay":  # a broker outside may have moved on; the replay's market lives in this journal
         draft.broker = replace(draft.broker, started_ns=draft.now_ns)
         draft.risk = replace(draft.risk, reconciled=False)
+    if event.mode in BROKER_MODES:
+        for order in tuple(draft.orders.values()):
+            if order.in_hand:  # the process that had it is gone: whether it left is unknown
+                put_order(draft, advance(order, "unknown"))
 
 
 def _on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:

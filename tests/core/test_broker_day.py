@@ -30,6 +30,7 @@ RULES = Trading(
 )  # fmt: skip
 FIRST = 270  # the day's first minute: two hours are enough
 WORKING = ("new", "partially_filled")
+OWN = ev.OrderMissing | ev.BrokerReported | ev.OrderUnknown | ev.OrderAccepted | ev.OrderRejected | ev.RunStarted
 
 
 class Day:
@@ -83,7 +84,7 @@ class Day:
         if name in account.orders:
             self.news.append(ev.OrderUnknown(self.now, name))  # 422: the name is taken
             return
-        fate = self.random.choice(["lost", "unanswered", "silent", "refused"]) if self.bad() else "accepted"
+        fate = self.random.choice(["lost", "unanswered", "crash", "refused"]) if self.bad() else "accepted"
         if order.side < 0 and order.quantity > self.free(order.symbol):  # fills that the desk has not heard of
             self.oversold += 1
             fate = "refused"
@@ -91,12 +92,15 @@ class Day:
             self.refused.add(name)
             self.news.append(ev.OrderRejected(self.now, name, "no"))
             return
-        if fate in ("accepted", "unanswered") or (fate == "silent" and self.random.random() < 0.5):
+        if fate in ("accepted", "unanswered") or (fate == "crash" and self.random.random() < 0.5):
             account.take(order, self.now)
         if fate in ("lost", "unanswered"):
             self.news.append(ev.OrderUnknown(self.now, name))
         elif fate == "accepted":
             self.news.append(ev.OrderAccepted(self.now, name, f"id-{name}"))
+        elif fate == "crash":  # between journal and answer: nothing but the next start tells
+            rules = self.desk.state.trading
+            self.news.append(ev.RunStarted(self.now, "live", "desk-1", "pointer", "e1", "c", "sip", rules))
 
     def cancel(self, name: str) -> None:
         order = self.account.orders.get(name)
@@ -118,12 +122,15 @@ class Day:
                 self.news.append(self.account.fill(name, count, str(price), self.now))
 
     def deliver(self) -> None:
-        """Tell the desk what waits, in some order, some of it twice, some never (then the link was lost)."""
+        """Tell the desk what waits, in some order, some of it twice, some never (then the link was lost).
+
+        What the link itself has to say, such as how a post ended, is never lost.
+        """
         waiting, self.news = self.news, []
         if self.bad():
             self.random.shuffle(waiting)
         for news in waiting:
-            if self.bad() and not isinstance(news, ev.OrderMissing | ev.BrokerReported):
+            if self.bad() and not isinstance(news, OWN):
                 self.put(ev.BrokerLost(self.now, "stream ended"))
             else:
                 together = news if isinstance(news, tuple) else (news,)

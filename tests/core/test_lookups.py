@@ -21,11 +21,38 @@ from tests.core.desk import BUY_CALL, CALL, PUT, SECOND, alarms, canceling, of, 
 from tests.core.lost_orders import asked, resent, submitted
 
 
-def test_an_order_without_an_answer_is_looked_up_after_five_seconds_and_again_after_five_more() -> None:
+def test_an_order_of_unknown_fate_is_looked_up_after_five_seconds_and_again_after_five_more() -> None:
     d = at_broker(account := Account())
     name = submitted(d, account)
-    assert asked(d.tick(1, 4)) == []
-    assert [asked(d.tick(1, second)) for second in (5, 6, 9, 10)] == [[name], [], [], [name]]
+    assert asked(d.put(ev.OrderUnknown(d.at(1), name))) == [name]
+    assert [asked(d.tick(1, second)) for second in (4, 5, 6, 9, 10)] == [[], [name], [], [], [name]]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_an_order_that_still_waits_in_our_own_queue_is_never_looked_up_nor_unknown(*, cancelled: bool) -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = sent(d.answer(BUY_CALL)).client_order_id
+    if cancelled:
+        assert canceling(d.put(ev.PauseRequested(d.at(1), "news", "ann"))) == [name]
+    effects = [effect for second in range(1, 30) for effect in d.tick(1, second)]
+    effects += d.put(account.report(d.at(1, 30)))  # it does not list the order
+    assert asked(effects) == []
+    assert d.order(name).status == (CANCELING if cancelled else SUBMITTED)
+    d.put(ev.OrderExpired(d.at(1, 40), name))  # its time passed there
+    assert d.order(name).status == EXPIRED
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_post_without_an_answer_makes_it_unknown_also_when_its_cancel_was_asked_for(*, cancelled: bool) -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    if cancelled:
+        d.put(ev.PauseRequested(d.at(1), "news", "ann"))
+    assert asked(d.put(ev.OrderUnknown(d.at(1, 20), name))) == [name]
+    d.put(account.found(name, d.at(1, 22)))
+    assert d.order(name).status == ACCEPTED
+    assert canceling(d.tick(1, 31)) == ([name] if cancelled else [])  # asked for again
 
 
 def test_an_order_whose_sending_was_lost_in_a_crash_is_looked_up_and_sent_again_when_all_else_agrees() -> None:
@@ -35,7 +62,7 @@ def test_an_order_whose_sending_was_lost_in_a_crash_is_looked_up_and_sent_again_
     d.put(ev.RunStarted(d.at(1, 1), "live", "desk-1", "pointer", "e1", "c", "sip", d.state.trading))
     name = first.client_order_id
     assert asked(d.put(account.report(d.at(1, 3)))) == [name]  # it does not list the order
-    assert (d.order(name).status, d.state.risk.reconciled) == (SUBMITTED, False)
+    assert (d.order(name).status, d.state.risk.reconciled) == (UNKNOWN, False)
     again = resent(d.put(ev.OrderMissing(d.at(1, 5), name)))
     assert (d.order(name).status, again) == (SUBMITTED, [(name, 9)])
 
@@ -53,6 +80,7 @@ def test_an_order_that_a_report_does_not_list_is_asked_for_once_and_only_when_it
     d = at_broker(account := Account())
     d.bar(0)
     name = sent(d.answer(BUY_CALL)).client_order_id
+    d.put(ev.OrderAccepted(d.at(1), name, "id"))
     before = replace(account.report(d.at(1, 2)), asked_ns=d.at(1))
     assert asked(d.put(before)) == []
     after = account.report(d.at(1, 3))

@@ -26,7 +26,8 @@ def test_an_entry_that_never_arrived_is_sent_again_under_its_own_name_within_its
     assert (again.intent, again.valid_until_ns) == ("buy_to_open", first.submitted_ns + MINUTE)
     assert d.order(name).status == SUBMITTED
     assert asked(d.tick(1, 12)) == []
-    assert asked(d.tick(1, 13)) == [name]  # and chased again
+    assert asked(d.tick(1, 13)) == []  # in hand again
+    assert asked(d.put(ev.OrderUnknown(d.at(1, 14), name))) == [name]
 
 
 @pytest.mark.parametrize(("second", "times"), [(60, 1), (61, 0)])
