@@ -142,15 +142,18 @@ def carried(book: Book, before: Decimal, moved: Decimal) -> Book:
 
     What losses are measured against moves by the same ratio as the equity: drawdown and session loss stand still.
     """
+    return replace(rescaled(book, before, moved), transfers=book.transfers + moved, equity=before + moved)
+
+
+def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
+    """The book whose losses are measured against what `moved` USD, no gain and no loss, left of an equity `before`."""
     after = before + moved
 
     def scaled(reference: Decimal) -> Decimal:
         return (reference * after / before).quantize(CENT) if before > 0 and after > 0 else max(after, ZERO)
 
     base = book.session_base or book.session_start_equity
-    return replace(
-        book, peak=scaled(book.peak), session_base=scaled(base), transfers=book.transfers + moved, equity=after
-    )
+    return replace(book, peak=scaled(book.peak), session_base=scaled(base))
 
 
 def mid(quote: Quote) -> Decimal:

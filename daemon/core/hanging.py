@@ -73,10 +73,10 @@ def held_up(draft: Draft, symbol: str, side: int) -> bool:
 
 
 def may_be_free(hanging: Sequence[Order]) -> int:
-    """Contracts or shares of these orders that the broker's report may show as free; never those of an unknown order:
-    one that is still on its way holds nothing back yet.
+    """Contracts or shares of these orders that the broker's report may show as free; never those of an order that the
+    broker did not show yet: one that is still on its way, maybe in our own queue, holds nothing back.
     """
-    return sum(order.remaining for order in hanging if order.status != UNKNOWN)
+    return sum(order.remaining for order in hanging if order.known and order.status != UNKNOWN)
 
 
 def note_held_up(draft: Draft, symbol: str, surplus: int, hanging: Sequence[Order]) -> None:

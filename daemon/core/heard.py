@@ -36,7 +36,7 @@ def note_touched(draft: Draft, symbol: str, why: str) -> None:
 def take_available(draft: Draft, event: BrokerReported) -> None:
     """Take over what the broker would let go of each symbol, where nothing was heard of it since it was asked.
 
-    What the broker does not list is not there to be sold.
+    What the broker does not list is not there to be sold. What a fill overtook says nothing new: a doubt stays.
     """
     broker, asked_ns = draft.broker, event.asked_ns
     filled = _since(broker.filled, asked_ns)
@@ -56,7 +56,7 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
         moved=moved,
         touched=touched,
         filled=filled,
-        doubtful=tuple(symbol for symbol in doubtful if symbol not in filled),
+        doubtful=tuple(symbol for symbol in doubtful if symbol not in filled or symbol in broker.doubtful),
     )
 
 

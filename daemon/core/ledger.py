@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from daemon.core.book import COST_GRID
+from daemon.core.book import COST_GRID, rescaled
 from daemon.core.events import Activity, ContractExpired
 from daemon.core.execution import held
 from daemon.core.fills import transfer
@@ -20,7 +20,8 @@ from daemon.core.state import ZERO, Draft, Position
 
 FEES = frozenset(("FEE", "CFEE", "PTC", "PTR"))
 DIVIDENDS = ("DIV", "DIVCGL", "DIVCGS", "DIVFEE", "DIVFT", "DIVNRA", "DIVROC", "DIVTW", "DIVTXEX", "DIVWH")
-INCOME = frozenset((*DIVIDENDS, "INT", "INTNRA", "CIL"))  # CIL: cash for the fraction of a share
+CASH_IN_LIEU = "CIL"  # for the fraction of a share
+INCOME = frozenset((*DIVIDENDS, "INT", "INTNRA", CASH_IN_LIEU))
 TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC"))
 SPLITS = frozenset(("SPLIT", "SSP", "FSPLIT", "RSPLIT"))
 CONTRACT_ENDS = frozenset(("OPEXP", "OPEXC", "OPASN"))
@@ -40,6 +41,8 @@ def book_activity(draft: Draft, line: Activity) -> None:
     elif line.kind in FEES or line.kind in INCOME:
         book = draft.book
         fees = book.fees - line.amount if line.kind in FEES else book.fees
+        if line.kind == CASH_IN_LIEU:  # its share counted no more, and that was no loss
+            book = rescaled(book, book.equity, line.amount)
         draft.book = replace(book, cash=book.cash + line.amount, realized=book.realized + line.amount, fees=fees)
         revalue(draft)
     elif line.kind in TRANSFERS:

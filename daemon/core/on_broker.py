@@ -161,7 +161,8 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     if order is None or draft.broker.wrong:  # what another account does not know says nothing
         return
     if order.known:
-        if draft.now_ns - order.news_ns < draft.trading.broker.look_up_s * SECOND_NS:
+        young = draft.now_ns - order.news_ns < draft.trading.broker.look_up_s * SECOND_NS
+        if young or 0 < order.looked_up_ns <= order.news_ns:
             look_up(draft, order)  # the answer may be older than the news of the order
             return
         alarm(draft, "order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now")

@@ -128,7 +128,10 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     heard = draft.broker  # what the orders tell now was read before positions and cash: these know it
     for order in (*event.ended_orders, *event.open_orders):
         absorb(draft, order)
-    draft.broker = replace(draft.broker, moved=heard.moved, filled=heard.filled, touched=heard.touched)
+    touched = {s: at_ns for s, at_ns in draft.broker.touched.items() if heard.filled.get(s, -1) >= event.asked_ns}
+    draft.broker = replace(
+        draft.broker, moved=heard.moved, filled=heard.filled, touched={**touched, **heard.touched}
+    )  # but of what a fill overtook they say nothing, and what others did there waits for the next report
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)

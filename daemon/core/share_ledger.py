@@ -10,7 +10,7 @@ from decimal import ROUND_FLOOR, Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.book import COST_GRID
+from daemon.core.book import COST_GRID, rescaled
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Activity
 from daemon.core.execution import held
@@ -42,6 +42,7 @@ def _split(draft: Draft, line: Activity) -> None:
     whole = int(after.to_integral_value(ROUND_FLOOR))
     if line.symbol in draft.marks:
         draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / after}
+        _leave_out(draft, draft.marks[line.symbol] * (after - whole))
     position = replace(draft.book.positions[line.symbol], quantity=whole)
     draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: position})
     if not whole:
@@ -98,6 +99,7 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
         draft.basket = replace(draft.basket, leavers=tuple(left))
         cost, value = _take_out(draft, leaver)
         mark = value / line.quantity
+        _leave_out(draft, mark * (line.quantity - count))
         known = draft.book.positions.get(line.symbol) or replace(known, quantity=0, cost=ZERO)
     _income(draft, line.amount)
     _stop_trading(draft, line.symbol)
@@ -145,6 +147,12 @@ def _end(draft: Draft, symbol: str) -> None:
     positions = {s: p for s, p in book.positions.items() if s != symbol}
     draft.book = replace(book, positions=positions, realized=book.realized - ended.cost)
     trade_closed(draft, replace(ended, cost=ZERO, pnl=ended.pnl - ended.cost))
+
+
+def _leave_out(draft: Draft, value: Decimal) -> None:
+    """A fraction is held no more, and its worth of `value` USD comes as cash: until then that is no loss."""
+    if value:
+        draft.book = rescaled(draft.book, draft.book.equity, -value)
 
 
 def _income(draft: Draft, amount: Decimal) -> None:

@@ -100,6 +100,19 @@ def test_what_is_free_beside_an_order_of_unknown_fate_is_not_sold_again() -> Non
     assert of(d.put(replace(report, positions=free)), SubmitOrder) == []
 
 
+def test_what_is_free_beside_an_order_that_the_broker_never_showed_is_not_sold_again() -> None:
+    d = at_broker(account := Account(), trading=BUSY)
+    d.bar(0)
+    entry = account.take(sent(d.answer(1)), d.state.now_ns)
+    d.put(account.fill(entry, 9, "2.00", d.at(1)))
+    d.bar(1)
+    sale = sent(d.answer(EXIT)).client_order_id  # it waits in our own queue, and is in no doubt
+    d.quotes(3, quote(CALL))
+    d.quotes(3, quote(CALL), second=30)
+    assert (d.order(sale).status, "exit_stuck" in alarms(d.effects)) == ("pending_cancel", True)
+    assert of(d.put(account.report(d.at(3, 40))), SubmitOrder) == []  # the report shows all nine as free
+
+
 def test_an_entry_whose_cancel_hangs_keeps_no_stop_from_selling_what_is_held() -> None:
     d = desk(BUSY, mode="live")
     order = d.buys()

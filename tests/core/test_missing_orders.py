@@ -137,7 +137,9 @@ def test_an_exit_that_was_accepted_once_and_is_missing_is_followed_by_the_next_a
     d = at_broker(account := Account())
     sale = leaving(d, account)
     d.put(ev.OrderAccepted(d.at(2, 6), sale, "id-sale"))
-    effects = d.put(ev.OrderMissing(d.at(2, 11), sale))
+    effects = d.put(ev.OrderMissing(d.at(2, 11), sale))  # the look-up was asked for before the acceptance
+    assert (asked(effects), alarms(effects), resent(effects)) == ([sale], [], [])
+    effects = d.put(ev.OrderMissing(d.at(2, 12), sale))
     assert (alarms(effects), resent(effects)) == (["order_lost"], [("e1-pointer-2-1-1", 9)])
 
 

@@ -62,6 +62,35 @@ def test_shares_of_which_somebody_sold_a_part_leave_as_far_as_the_newer_report_h
     assert (sale.side, sale.quantity, sale.closing) == (-1, 6, False)
 
 
+def test_a_sale_of_others_that_only_a_report_tells_which_a_fill_overtook_waits_for_the_next_one() -> None:
+    d = with_shares(account := Account(), AAA=40)
+    account.by_hand("ann-1", "AAA", -1, 21, d.at(0.9))
+    d.put(account.report(d.at(1)))
+    (sale,) = leave(d, 1.1)
+    assert sale.quantity == 19
+    account.take(sale, d.state.now_ns)
+    account.fill("ann-1", 21, "100", d.at(1.15))
+    overtaken = account.report(d.at(1.2))
+    d.put(account.fill(sale.client_order_id, 19, "100", d.at(1.25)))
+    told = d.put(replace(overtaken, time_ns=d.at(1.3))) + d.tick(1.4)
+    assert (d.held, of(told, SubmitOrder)) == ({"AAA": 21}, [])  # the book has 21, and nothing is there
+    assert of(d.put(account.report(d.at(1.5))), SubmitOrder) == []
+
+
+def test_a_doubt_of_what_is_there_outlives_a_report_that_a_fill_overtook() -> None:
+    d = with_shares(account := Account(), AAA=40)
+    account.positions["AAA"] = (30, Decimal(100))  # nobody says how ten of them left
+    d.put(account.report(d.at(1)))
+    assert d.state.broker.doubtful == ("AAA",)
+    (sale,) = leave(d, 1.05)
+    assert sale.quantity == 30
+    account.take(sale, d.state.now_ns)
+    overtaken = account.report(d.at(1.1))
+    d.put(account.fill(sale.client_order_id, 30, "100", d.at(1.15)))
+    told = d.put(replace(overtaken, time_ns=d.at(1.2))) + d.tick(1.3)
+    assert (d.held, of(told, SubmitOrder)) == ({"AAA": 10}, [])
+
+
 def test_a_fill_of_an_order_that_nobody_here_knows_lets_its_shares_wait_for_a_report() -> None:
     d = with_shares(account := Account(), AAA=10)
     d.put(account.report(d.at(1)))

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
+from daemon.core.book import session_loss
 from daemon.core.state import Leaver
 from tests.core.account import line
 from tests.core.daily_desk import KEEP, DailyDesk, orders
@@ -276,3 +277,23 @@ def test_a_dividend_is_cash() -> None:
     d = held_over_night()
     assert told(d, line("DIV", "AAA", 0, "13.80")) == []
     assert (d.state.book.cash, d.state.book.equity) == (Decimal("3013.80"), Decimal("10013.80"))
+
+
+def test_a_fraction_that_a_split_leaves_out_is_no_loss_while_its_cash_is_awaited() -> None:
+    d = DailyDesk().fund().holds(AAA=59)
+    d.begin(TUESDAY)
+    told(d, fraction("SPLIT", "AAA", "-54.1"))  # 12 old shares are a new one of 1,200 USD: 4 and 0.9 of one
+    assert d.held == {"AAA": 4}
+    # of 10,000 USD there are 4,100 in cash and 4 x 5,900 / 4.9; the rest comes as cash and is 10.8 % of the equity
+    assert (round(d.state.book.equity, 2), d.state.risk.halt) == (Decimal("8916.33"), None)
+    assert session_loss(d.state.book) == pytest.approx(0.0, abs=1e-6)
+    told(d, fraction("CIL", "AAA", "0", "1083.67"))
+    assert (round(d.state.book.equity, 2), d.state.book.realized) == (Decimal(10000), Decimal("1083.67"))
+    assert session_loss(d.state.book) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_fraction_of_a_merger_s_new_shares_is_no_loss_either() -> None:
+    d = held_over_night()
+    told(d, line("MA", "AAA", -60), fraction("MA", "NEW", "1.5"))  # one of 4,000 USD is held, half a one is not
+    assert (d.held, d.state.book.equity, d.state.risk.halt) == ({"BBB": 10, "NEW": 1}, Decimal(8000), None)
+    assert session_loss(d.state.book) == pytest.approx(0.0, abs=1e-6)
