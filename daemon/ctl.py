@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -35,7 +36,7 @@ from daemon.config import EXIT_CODE, ConfigError
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
 from daemon.explain import OUTCOMES, NotFound, decisions
-from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed
+from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed, unreadable
 from daemon.shell.operator.control_client import ControlError
 from daemon.shell.published import check_signed, compare
 from daemon.shell.recovery import code_digest, libraries
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `rltraderctl`; returns 0, 1 when verify found a difference, 2 when something was asked that cannot be."""
     options = parser().parse_args(arguments)
     try:
-        if getattr(options, "state_dir", None) is not None:
+        if getattr(options, "state_dir", None) is not None and options.command != "panic":  # which nothing may refuse
             enter(options.state_dir)
         code = COMMANDS[options.command](options, _console())
         sys.stdout.flush()
@@ -99,9 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ConfigError, ControlError, JournalError, StateDirError, WriteFailed, NotFound) as error:
-        sys.stderr.write(f"rltraderctl: {error}\n")
-        return EXIT_CODE
-    return code
+        problem: Exception = error
+    except (sqlite3.DatabaseError, UnicodeError) as error:  # a page that nothing had to read before
+        problem = unreadable(Path(getattr(options, "file", None) or getattr(options, "state_dir", None) or FILE), error)
+    else:
+        return code
+    sys.stderr.write(f"rltraderctl: {problem}\n")
+    return EXIT_CODE
 
 
 def _count(text: str) -> int:

@@ -223,7 +223,8 @@ class LiveDesk:
             self._service.close()
 
     def _stand_down(self, who: str) -> None:
-        if not self._state().broker.stood_down:
+        broker = self._state().broker
+        if not broker.stood_down or broker.accept_ns:
             self.intake.put(PanicNoticed(self._live.clock.now_ns(), who))
 
     async def _obey(self) -> None:

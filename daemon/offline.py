@@ -9,31 +9,29 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.events import Event, RunStarted
+from daemon.core.events import Event, PanicNoticed, RunStarted
 from daemon.core.machine import Machine
 from daemon.core.state import State, digest
 from daemon.shell.engine import DIGEST_EVERY
-from daemon.shell.journal import Batch, Chain, JournalReader, encode_effects
+from daemon.shell.journal import Batch, Chain, JournalError, JournalReader, decode_event, encode_effects
+from daemon.shell.panic_marker import clear, noticed
 from daemon.shell.recover import Recovered, recover
 from daemon.shell.recovery import (
     adopt_trading,
     code_digest,
-    first_trading,
-    fresh_machine,
-    identity_of,
     libraries,
+    machine_of,
     snapshot_of,
 )
 from daemon.shell.segments import Rotation, newest_whole, rotate
 from daemon.shell.state_dir import StateDirError, open_state_dir, peek
-from strategies.registry import strategy as strategy_named
 
 
 def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
     """Step one operator's event into the journal of a stopped desk; durable when this returns.
 
     `event(now_ns)` makes it at the journal's time. What it causes (cancels, exits) follows when the daemon starts.
-    Where other code wrote the journal it is taken over first, as a start does.
+    Where other code wrote the journal it is taken over first, and a panic since is journaled first, as a start does.
     Raises StateDirError while a daemon runs, JournalError for a damaged journal.
     """
     meta = peek(path)
@@ -43,17 +41,20 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
     journal = state_dir.journal
     try:
         reader = journal.reader()
-        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+        machine = machine_of(reader)
         recovered = recover(reader, machine, code_digest())
         if not recovered.code:
             raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
         before = taken_over(recovered, reader)
         batch, chain = Batch(), Chain(recovered.last_id + 1, recovered.head)
-        for stepped in (*before, event(machine.state.now_ns)):
+        panicked = _panicked(path, machine)
+        for stepped in (*before, *panicked, event(machine.state.now_ns)):
             _into(batch, chain, machine, stepped)
         if before and not machine.queue:
             batch.snapshots.append(snapshot_of(machine, chain.next_id - 1, code_digest(), kept=True))
         journal.commit(batch)
+        if panicked:
+            clear(path)
         return machine.state
     finally:
         journal.close()
@@ -72,7 +73,7 @@ def rotate_offline(path: Path) -> Rotation:
     journal = state_dir.journal
     try:
         reader = journal.reader()
-        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+        machine = machine_of(reader)
         recovered = recover(reader, machine, code_digest())
         if not recovered.own(code_digest(), libraries()) or machine.queue or recovered.raised is not None:
             raise StateDirError(
@@ -95,11 +96,21 @@ def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:
     """What this code has to journal before anything else, where other code or other libraries wrote the last rows."""
     if recovered.own(code_digest(), libraries()):
         return []
-    last = msgspec.json.decode(reader.newest_of(RunStarted.__name__) or "", type=RunStarted)
+    try:
+        last = decode_event(reader.newest_of(RunStarted.__name__) or "")
+    except msgspec.DecodeError as error:
+        raise JournalError(f"{reader.path}: its newest start is damaged: {error}; run rltraderctl verify") from error
+    assert isinstance(last, RunStarted)
     started = replace(
         last, time_ns=recovered.machine.state.now_ns, code=code_digest(), libraries=libraries()
     )  # else as it was
     return [started] if recovered.handover is None else [started, recovered.handover]
+
+
+def _panicked(path: Path, machine: Machine) -> list[PanicNoticed]:
+    """The panic that was run since this desk stopped: what is commanded now comes after it."""
+    who = noticed(path)
+    return [PanicNoticed(machine.state.now_ns, who)] if who and machine.market is None else []
 
 
 def _into(batch: Batch, chain: Chain, machine: Machine, event: Event) -> None:

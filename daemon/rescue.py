@@ -7,6 +7,7 @@ the desk's folder lets a daemon that runs there, or starts, stand down: it sends
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from daemon.shell.alpaca.rest import Refused, RestError
 from daemon.shell.alpaca.trading import TradingOrders, TradingReads
 from daemon.shell.clock import Clock
 from daemon.shell.panic_marker import leave, noticed
-from daemon.shell.state_dir import locked_by
+from daemon.shell.state_dir import StateDirError, enter, locked_by
 
 NOT_FLAT = 1
 DEADLINE_S = 240.0
@@ -57,14 +58,17 @@ async def _rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int
 
 async def _stand_down(state_dir: Path) -> bool:
     """Leave the file that tells the desk, and give a daemon that runs a moment to stand down. False without a desk."""
+    with contextlib.suppress(StateDirError):  # the panic needs no right of that user: it goes on
+        enter(state_dir)
     try:
         leave(state_dir, f"rltraderctl panic, user id {os.getuid()}")
         running = bool(locked_by(state_dir))
     except FileNotFoundError:
         say(f"desk: no folder {state_dir}: where another one is its desk, halt that")
         return False
-    except OSError as error:
-        say(f"desk in {state_dir}: cannot be told ({error.strerror}): stop its daemon by hand")
+    except (OSError, StateDirError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        say(f"desk in {state_dir}: cannot be told ({why}): stop its daemon by hand")
         return False
     until_s = asyncio.get_running_loop().time() + HEED_S
     while running and asyncio.get_running_loop().time() < until_s:

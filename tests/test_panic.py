@@ -286,3 +286,12 @@ def test_on_a_terminal_yes_needs_no_question(desk: Stage) -> None:
     for end in (person, terminal):
         os.close(end)
     assert (finished.returncode, finished.stdout.splitlines()[-1]) == (0, FLAT)
+
+
+def test_a_link_in_place_of_the_lock_is_in_nobodys_way(desk: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.state_dir.mkdir()
+    (desk.state_dir / "lock").symlink_to(desk.folder / "config.toml")
+    shown = panic(desk, capsys, 0)
+    assert flat(desk)
+    assert "cannot be told" in shown
+    assert (desk.state_dir / MARKER).exists()

@@ -198,13 +198,16 @@ def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
 
 
 def _on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
-    """Send nothing more, exits neither: the account is being flattened by other hands, and the book is old."""
+    """Send nothing more, exits neither: the account is being flattened by other hands, and the book is old.
+
+    What a person accepted before is no word about the account that the panic leaves.
+    """
     halt(draft, "panic", event.detail)
     draft.works = {}
     for name, order in draft.orders.items():
         if order.purpose != "foreign":
             cancel(draft, name)
-    draft.broker = replace(draft.broker, stood_down=True)
+    draft.broker = replace(draft.broker, stood_down=True, accept_ns=0)
 
 
 def _on_stop(draft: Draft, event: ev.StopRequested) -> None:

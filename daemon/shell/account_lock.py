@@ -87,7 +87,9 @@ class AccountLock:
         if not path.exists():
             return ""
         try:
-            with _in_folder(self._folder) as folder, os.fdopen(open_plain(folder, name, os.O_RDONLY)) as lock:
+            with _in_folder(self._folder) as folder:
+                found = open_plain(folder, name, os.O_RDONLY)
+            with os.fdopen(found, errors="replace") as lock:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -113,7 +115,7 @@ class AccountLock:
         try:
             folder = open_own_folder(self._folder, make_mode=FOLDER_MODE)
             try:
-                lock = os.fdopen(open_own(folder, name, os.O_RDWR | os.O_CREAT), "r+")
+                lock = os.fdopen(open_own(folder, name, os.O_RDWR | os.O_CREAT), "r+", errors="replace")
             finally:
                 os.close(folder)
         except OSError as error:

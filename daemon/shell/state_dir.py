@@ -61,7 +61,7 @@ def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
     try:
         folder = open_own_folder(path, make_mode=0o750)
         try:
-            lock = os.fdopen(open_own(folder, LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+")
+            lock = os.fdopen(open_own(folder, LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+", errors="replace")
         finally:
             os.close(folder)
         _lock(path, lock)

@@ -358,6 +358,16 @@ def test_after_a_panic_a_resume_is_refused_until_the_broker_s_word_was_accepted(
     assert (halted(d), d.state.risk.reconciled, d.state.broker.stood_down) == ("", True, False)
 
 
+def test_a_word_that_was_accepted_before_a_panic_is_none_about_what_it_leaves() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    d.put(ev.AcceptBrokerRequested(d.at(1.1), "settled", "control/ann (uid 1)"))
+    panicked(d, 1.2)
+    told = d.put(account.report(d.at(1.3)))  # in the midst of the panic
+    assert ("broker_accepted" in alarms(told), d.state.broker.stood_down) == (False, True)
+    assert alarms(d.put(ev.ResumeRequested(d.at(1.4), "go on", "ann"))) == ["resume_refused"]
+
+
 # --- accept-broker ------------------------------------------------------------------------------------------------
 
 
