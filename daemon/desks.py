@@ -22,9 +22,8 @@ from daemon.limits_shown import Limit, journaled_origins, limits_of
 from daemon.shell.journal import FILE, JournalError, JournalReader
 from daemon.shell.own_files import as_owner
 from daemon.shell.recover import recover
-from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
+from daemon.shell.recovery import code_digest, machine_of
 from daemon.shell.state_dir import StateDirError, locked_by
-from strategies.registry import strategy as strategy_named
 
 ROOT = Path("/var/lib/rltrader")  # the units' state directories
 
@@ -78,8 +77,8 @@ def desk_of(path: Path) -> Desk:
     try:
         reader = JournalReader(path / FILE)
         try:
+            machine = machine_of(reader)
             meta = reader.meta()
-            machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
             recover(reader, machine, code_digest())
             origins = journaled_origins(reader)
         finally:

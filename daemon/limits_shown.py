@@ -73,9 +73,12 @@ def limits_of(strategy: str, trading: Trading, origins: dict[str, tuple[str, ...
 
 
 def journaled_origins(reader: JournalReader) -> dict[str, tuple[str, ...]]:
-    """What the newest start of this journal said of its sources; empty before the first one."""
+    """What the newest start of this journal said of its sources; empty before the first one, or where it is damaged."""
     payload = reader.newest_of(RunStarted.__name__)
-    event = decode_event(payload) if payload else None
+    try:
+        event = decode_event(payload) if payload else None
+    except msgspec.DecodeError:
+        return {}
     return event.origins if isinstance(event, RunStarted) else {}
 
 

@@ -29,9 +29,8 @@ from daemon.shell.follow import Follower
 from daemon.shell.journal import FILE, JournalReader
 from daemon.shell.operator.status import differences_of, status_of, way_out
 from daemon.shell.recover import recover
-from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
+from daemon.shell.recovery import code_digest, machine_of
 from daemon.shell.state_dir import locked_by
-from strategies.registry import strategy as strategy_named
 
 EVERY_S = 1.0
 EVERY_LEAST_S = 0.1
@@ -72,8 +71,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         return desks.show_one(path)
     reader = JournalReader(path / FILE)
+    machine = machine_of(reader)
     meta = reader.meta()
-    machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
     found = recover(reader, machine, code_digest())
     console.print(table(meta, machine.state, locked_by(path), _limits(path, machine.state)))
     if found.handover is not None and not locked_by(path):

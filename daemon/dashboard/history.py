@@ -21,9 +21,8 @@ from daemon.core.machine import Caused, Divergence, Machine
 from daemon.core.state import State
 from daemon.dashboard.desks import Desk
 from daemon.shell.journal import Entry, JournalError, JournalReader, decode_event, encode_effects
-from daemon.shell.recovery import adopt_trading, first_trading, fresh_machine, identity_of, leave_out, restore
+from daemon.shell.recovery import adopt_trading, leave_out, machine_of, restore
 from strategies.contract import Observation
-from strategies.registry import strategy as strategy_named
 
 ANCHORS_MOST = 64
 KEPT = 500  # observations
@@ -106,8 +105,7 @@ class History:
 
     def _start(self, reader: JournalReader, decision: int) -> tuple[Machine, int]:
         """A machine before the question, as near to it as an anchor is; and the event row that it stands after."""
-        meta = reader.meta()
-        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+        machine = machine_of(reader)
         with self._lock:
             anchor = max((a for a in self._anchors if a.decision < decision), key=_event_id, default=None)
         best = anchor.event_id if anchor is not None else 0

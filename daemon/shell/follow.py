@@ -29,13 +29,10 @@ from daemon.shell.journal import (
 from daemon.shell.recovery import (
     adopt_trading,
     code_digest,
-    first_trading,
-    fresh_machine,
-    identity_of,
     leave_out,
+    machine_of,
     restore,
 )
-from strategies.registry import strategy as strategy_named
 
 ROWS_AT_ONCE = 2000
 BUSY_MS = 500  # so long a look waits for a locked journal
@@ -131,7 +128,7 @@ class Follower:
 
     def _begin(self, reader: JournalReader, meta: dict[str, str]) -> None:
         """Start anew with the journal that stands here: at its newest snapshot, or before its first row."""
-        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+        machine = machine_of(reader)
         self.meta, self._machine, self._lost = meta, machine, False
         self.last_id, self._row, self._head, self._run_code = 0, None, chain_start(meta), ""
         self.generation += 1

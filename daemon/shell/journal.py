@@ -109,8 +109,11 @@ class Base(msgspec.Struct, frozen=True):
 
 
 def base_of(meta: Mapping[str, str]) -> Base | None:
-    """What the journal goes on from; None for one that begins at its desk's first event."""
-    return msgspec.json.decode(meta["base"], type=Base) if "base" in meta else None
+    """What the journal goes on from; None for one that begins at its desk's first event. Raises JournalError."""
+    try:
+        return msgspec.json.decode(meta["base"], type=Base) if "base" in meta else None
+    except msgspec.DecodeError as error:
+        raise JournalError(f"the journal's base is damaged: {error}; restore it from a copy") from error
 
 
 def chain_start(meta: Mapping[str, str]) -> bytes:
@@ -153,7 +156,10 @@ def encode_event(event: Event) -> str:
 
 def decode_event(payload: str) -> Event:
     """Read an event back. Raises `msgspec.DecodeError` for what is no event of this version."""
-    return _event_decoder.decode(payload)
+    try:
+        return _event_decoder.decode(payload)
+    except UnicodeEncodeError:  # a damaged row's bytes, see `_damaged_too`
+        raise msgspec.DecodeError("it is no text") from None
 
 
 def encode_effects(effects: Sequence[AnyEffect]) -> str:
@@ -384,7 +390,13 @@ class JournalReader:
         self._version = 0  # of the data at `hold`
 
     def meta(self) -> dict[str, str]:
-        return dict(self._db.execute("SELECT key, value FROM meta"))
+        """What the journal was made with, and its head. Raises JournalError where that is no text."""
+        found = dict(self._db.execute("SELECT key, value FROM meta"))
+        try:
+            msgspec.json.encode(found)
+        except (UnicodeEncodeError, TypeError):
+            raise JournalError(f"{self.path}: damaged in its table meta: restore it from a copy") from None
+        return found
 
     def entries(self, after_id: int = 0, page: int = 2000) -> Iterator[Entry]:
         """Rows with an id above `after_id`; each page is a transaction of its own."""
@@ -480,8 +492,11 @@ class JournalReader:
         self._db.close()
 
 
-def unreadable(path: Path, error: sqlite3.Error) -> JournalError:
-    """What SQLite's refusal to read the journal means: something that may pass, a permission, or damage."""
+def unreadable(path: Path, error: Exception) -> JournalError:
+    """What a refusal to read the journal means: something that may pass, a permission, or damage.
+
+    Where SQLite's own message quotes damaged bytes the refusal is a UnicodeDecodeError.
+    """
     if may_pass(error, path):
         cure = "end what holds it" if busy(error) else "look at its disk"
         return JournalBusy(f"{path}: cannot be read at the moment: {error}; {cure}")
@@ -495,7 +510,7 @@ def reading(path: Path) -> Iterator[None]:
     """What SQLite refuses while the journal is read is a JournalError, a JournalBusy where it may pass."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
 
 
@@ -532,7 +547,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA journal_size_limit = 67108864")
         found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
     version = int(found[0]) if found and found[0].isdecimal() else 0
     if version != SCHEMA_VERSION:

@@ -7,6 +7,7 @@ wrote them, are taken as they happened, and the result says so.
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import msgspec
@@ -134,8 +135,11 @@ class _Recovery:
         rows = self._reader.query(
             "SELECT payload FROM events WHERE kind = 'RunStarted' AND id <= ? ORDER BY id DESC LIMIT 1", (self.last_id,)
         )
-        started = rows[0]["payload"] if rows else self._base.started if self._base is not None else "{}"
-        return str(msgspec.json.decode(started).get("libraries", ""))
+        started = rows[0]["payload"] if rows else self._base.started if self._base is not None else ""
+        with contextlib.suppress(msgspec.DecodeError):  # damaged, and before the snapshot: nothing hangs on it
+            event = decode_event(started)
+            return event.libraries if isinstance(event, RunStarted) else ""
+        return ""
 
     def go_on(self, entry: Entry) -> None:
         """Check one row's hash and step it. Raises JournalError for a damaged one."""

@@ -33,6 +33,7 @@ from daemon.shell.journal import (
     reading,
 )
 from strategies.contract import DailySpec, Spec, Strategy
+from strategies.registry import strategy as strategy_named
 
 REPLAY, DRY_RUN = "replay", "dry_run"  # the modes that have a paper broker
 _market_encoder = msgspec.json.Encoder(order="deterministic")
@@ -66,7 +67,10 @@ def paper_market(spec: Spec, mode: str, trading: Trading) -> PaperMarket | None:
 
 
 def identity_of(meta: dict[str, str]) -> Identity:
-    """Whose journal it is, from what it was made with."""
+    """Whose journal it is, from what it was made with. Raises JournalError where a part of that is missing."""
+    missing = [key for key in Identity.__struct_fields__ if key not in meta]
+    if missing:
+        raise JournalError(f"the journal's table meta is damaged, {missing[0]} is missing: restore it from a copy")
     return Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"])
 
 
@@ -74,15 +78,15 @@ def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Tr
     """The trading rules that a journal's first run started with; `otherwise`, or the defaults, when it never ran.
 
     A machine that replays a journal from its first row begins with these: the paper broker's cash is among them.
-    Raises JournalError for a row that is no event.
+    A row that is no event is passed over: a snapshot after it has its own rules, and a recovery from the first row
+    refuses it. Raises JournalError where the journal cannot be read.
     """
     with reading(reader.path):
         for entry in reader.entries(page=4):
             try:
                 event = decode_event(entry.payload)
-            except msgspec.DecodeError as error:
-                where = f"event row {entry.id} ({entry.kind})"
-                raise JournalError(f"{reader.path}: damaged at {where}: {error}; run rltraderctl verify") from error
+            except msgspec.DecodeError:
+                break
             if isinstance(event, RunStarted):
                 return event.trading
     base = base_of(reader.meta())
@@ -97,6 +101,17 @@ def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> M
     state = core.start(identity, trading)
     market = paper_market(strategy.spec, identity.mode, trading)
     return Machine(core, state) if market is None else Machine(core, state, market, market.start())
+
+
+def machine_of(reader: JournalReader) -> Machine:
+    """The machine of a journal before its first event. Raises JournalError where that cannot be known any more."""
+    with reading(reader.path):
+        identity = identity_of(reader.meta())
+    try:
+        strategy = strategy_named(identity.strategy)
+    except ValueError as error:
+        raise JournalError(f"{reader.path}: {error}; or restore the journal from a copy") from error
+    return fresh_machine(strategy, identity, first_trading(reader))
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:

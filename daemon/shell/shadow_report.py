@@ -20,7 +20,7 @@ from daemon.core.records import DecisionRow, ShadowRow
 from daemon.core.state import State, as_daily
 from daemon.core.step import Step
 from daemon.shell.journal import JournalReader, decode_event
-from daemon.shell.recovery import adopt_trading, first_trading, fresh_machine, identity_of, leave_out
+from daemon.shell.recovery import adopt_trading, leave_out, machine_of
 from daemon.shell.shadow_play import CONTRACT_RULE, SHARE_RULE, ContractPlay, Play, SharePlay
 from strategies.contract import Answer
 from strategies.registry import strategy as strategy_named
@@ -226,8 +226,7 @@ def kappa_of(confusion: Sequence[Sequence[int]]) -> float | None:
 
 def _played(reader: JournalReader) -> tuple[dict[str, tuple[Play, Play]], str]:
     """Two players for each candidate, the live model's first; and why there are none, "" where there are."""
-    meta = reader.meta()
-    machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
+    machine = machine_of(reader)
     players: dict[str, tuple[Play, Play]] = {}
     asked: tuple[State[Any], Answer] | None = None
     try:

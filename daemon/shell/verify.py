@@ -90,7 +90,7 @@ def _attempt(
             finally:
                 reader.close()  # first: while it reads, the other cannot be folded
                 rebuilt.close()
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         report.difference = f"the file cannot be read: {error}"
     finally:
         reader.close()

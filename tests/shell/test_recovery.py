@@ -35,6 +35,7 @@ from daemon.shell.recovery import (
     fresh_machine,
     identity_of,
     libraries,
+    machine_of,
     restore,
     snapshot_of,
 )
@@ -220,6 +221,38 @@ def test_recovery_begins_at_the_first_row_where_one_bit_is_flipped_in_each_snaps
     assert told(found.machine) == told(undisturbed.machine)
     assert len(found.passed_over) == len(table(tmp_path, "snapshots"))
     assert found.replayed == found.machine.state.seq
+
+
+@pytest.mark.parametrize("damage", [b'{"type":"RunStarted","time_ns":', b'{"type":"RunStar\xf4ed"}', b"\xff"])
+def test_a_first_start_that_is_damaged_is_in_the_way_of_no_whole_snapshot(
+    whole: Path, tmp_path: Path, damage: bytes
+) -> None:
+    shutil.copy(whole / FILE, tmp_path / FILE)
+    undisturbed = recovered(tmp_path)
+    execute(tmp_path, "UPDATE events SET payload = CAST(? AS TEXT) WHERE kind = 'RunStarted'", damage)
+    assert told(recovered(tmp_path).machine) == told(undisturbed.machine)
+    execute(tmp_path, "DELETE FROM snapshots")
+    with pytest.raises(JournalError, match=r"damaged at event row 1 \(RunStarted\)"):
+        recovered(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ("UPDATE meta SET value = CAST(x'73f1' AS TEXT) WHERE key = 'strategy'", "damaged in its table meta"),
+        ("UPDATE meta SET key = 'fepd' WHERE key = 'feed'", "table meta is damaged, feed is missing"),
+        ("UPDATE meta SET value = 'option_scalpes' WHERE key = 'strategy'", "strategy is 'option_scalpes'"),
+    ],
+)
+def test_what_the_journal_was_made_with_is_refused_by_name_where_it_is_damaged(
+    whole: Path, tmp_path: Path, change: str, found: str
+) -> None:
+    shutil.copy(whole / FILE, tmp_path / FILE)
+    execute(tmp_path, change)
+    reader = JournalReader(tmp_path / FILE)
+    with pytest.raises(JournalError, match=found):
+        machine_of(reader)
+    reader.close()
 
 
 def test_a_snapshot_that_this_code_cannot_read_is_passed_over_and_names_both_codes(whole: Path, tmp_path: Path) -> None:
