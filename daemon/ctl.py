@@ -101,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (ConfigError, ControlError, JournalError, StateDirError, WriteFailed, NotFound) as error:
         problem: Exception = error
+    except OSError as error:  # a folder that this user may not enter
+        problem = error
     except (sqlite3.DatabaseError, UnicodeError) as error:  # a page that nothing had to read before
         problem = unreadable(Path(getattr(options, "file", None) or getattr(options, "state_dir", None) or FILE), error)
     else:

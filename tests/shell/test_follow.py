@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.core.events import BarClosed
-from daemon.core.state import digest
+from daemon.core.state import Identity, digest
 from daemon.shell.follow import Follower
 from daemon.shell.journal import FILE, Chain, Journal, JournalReader, row_hash
 from strategies.contract import Bar
@@ -242,7 +242,7 @@ def test_a_file_that_is_no_journal_is_said(tmp_path: Path) -> None:
     assert follower.advance() == []
     assert "not a journal or damaged" in follower.problem
     (tmp_path / FILE).unlink()
-    Journal.create(tmp_path / FILE, {"mode": "replay", "strategy": "unheard"}).close()
+    Journal.create(tmp_path / FILE, dict.fromkeys(Identity.__struct_fields__, "unheard")).close()
     assert follower.advance() == []
     assert "strategy is 'unheard', expected one of" in follower.problem
     assert (follower.state, follower.caught_up) == (None, False)
