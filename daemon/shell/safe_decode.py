@@ -39,6 +39,15 @@ def msgpack_value(data: bytes) -> object:
     return bounded(_guarded(unpack, len(data)))
 
 
+def writable(value: T) -> T:
+    """The value itself, bounded. Raises Unreadable where no journal could write it: half a surrogate pair in a text."""
+    try:
+        msgspec.json.encode(bounded(value))
+    except (UnicodeEncodeError, TypeError):
+        raise Unreadable("a text in it is no Unicode") from None
+    return value
+
+
 def bounded(value: T) -> T:
     """The value itself. Raises Unreadable where arrays and objects lie in one another too deeply."""
     level: list[object] = [value]

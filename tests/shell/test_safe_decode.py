@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from daemon.shell.operator.remote_commands import Judge, Refused
 from daemon.shell.operator.signing import parse_keys
-from daemon.shell.safe_decode import LEVELS_MOST, Unreadable, bounded, json_value, msgpack_value, typed
+from daemon.shell.safe_decode import LEVELS_MOST, Unreadable, bounded, json_value, msgpack_value, typed, writable
 
 
 def nested(levels: int) -> Any:
@@ -49,6 +49,13 @@ def test_nesting_is_bounded_in_arrays_and_objects_alike() -> None:
 def test_what_is_ordinary_comes_back_as_it_was_sent(value: Any) -> None:
     assert json_value(json.dumps(value)) == value
     assert msgpack_value(msgpack.packb(value)) == value
+
+
+@pytest.mark.parametrize("text", ['["\\ud800"]', '{"\\udfffx": 1}'])
+def test_half_a_surrogate_pair_that_json_lets_pass_is_unreadable(text: str) -> None:
+    with pytest.raises(Unreadable, match="no Unicode"):
+        writable(json.loads(text))
+    assert writable(json.loads('["\\ud83d\\ude00", NaN, 1e400]'))[0] == "\N{GRINNING FACE}"
 
 
 def test_a_typed_decoder_s_own_words_are_kept_and_its_depth_is_no_other_error() -> None:

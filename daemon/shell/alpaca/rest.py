@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 
 from daemon.shell.alpaca.lanes import Lane, NotStarted, StillRunning, Urgency
 from daemon.shell.alpaca.wire import text
-from daemon.shell.safe_decode import Unreadable, bounded, json_value
+from daemon.shell.safe_decode import Unreadable, json_value, writable
 
 if TYPE_CHECKING:
     from alpaca.common.rest import RESTClient
@@ -152,7 +152,7 @@ def _exchange(work: Callable[[], object], hide: Callable[[str], str]) -> object:
     from alpaca.common.exceptions import APIError
 
     try:
-        return bounded(work())
+        return writable(work())
     except APIError as error:
         failure = _failure(error.status_code, str(error), error.response, hide)
     except requests.Timeout as error:

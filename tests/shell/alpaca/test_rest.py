@@ -303,6 +303,7 @@ def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
         http(b"{"),
         http(b"\xff\xfe{}"),
         http(b"[" * 200_000),
+        http(b'{"id": "\\ud800"}'),
         http(b'{"id": 1}', "302 Found", "Location: http://127.0.0.1:1/"),
         http(b"", "307 Temporary Redirect", "Location: http://127.0.0.1:1/"),
         http(b"{}", "408 Request Timeout"),
