@@ -352,7 +352,10 @@ class Journal:
         for size in _CHUNKS:
             while len(rows) - at >= size:
                 flat = list(itertools.chain.from_iterable(rows[at : at + size]))
-                self._db.execute(table.insert(size), flat)
+                try:
+                    self._db.execute(table.insert(size), flat)
+                except OverflowError:  # a time of another age, as a broker may give it; the event has it as it came
+                    self._db.execute(table.insert(size), list(map(_in_64_bits, flat)))
                 at += size
 
     def append_only(self) -> None:
@@ -517,6 +520,11 @@ def reading(path: Path) -> Iterator[None]:
 def _damaged_too(text: bytes) -> str:
     """Any bytes as text: a damaged row is to be named, not to end the reading."""
     return text.decode(errors="surrogateescape")
+
+
+def _in_64_bits(value: Any) -> Any:
+    """An integer as near as SQLite can hold it; all else as it is."""
+    return min(max(value, -(2**63)), 2**63 - 1) if isinstance(value, int) else value
 
 
 def _by_table(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:

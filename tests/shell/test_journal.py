@@ -12,6 +12,7 @@ import sys
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,6 +167,14 @@ def test_a_batch_writes_an_order_once_as_it_ended(journal: Journal) -> None:
     batch.rows = [order("new", 0), order("partially_filled", 2), order("filled", 5)]
     journal.commit(batch)
     assert [(r["status"], r["filled"]) for r in journal.reader().query("SELECT * FROM orders")] == [("filled", 5)]
+
+
+def test_a_time_of_another_age_is_written_as_near_as_sqlite_can_hold_it(journal: Journal) -> None:
+    batch = Batch()
+    batch.rows.append(msgspec.structs.replace(order("accepted", 0), submitted_ns=10**20, updated_ns=-(10**20)))
+    journal.commit(batch)
+    (row,) = journal.reader().query("SELECT submitted_ns, updated_ns FROM orders")
+    assert tuple(row) == (9_223_372_036_854_775_807, -9_223_372_036_854_775_808)
 
 
 def test_a_batch_that_fails_leaves_nothing_of_itself(journal: Journal) -> None:
