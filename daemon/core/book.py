@@ -164,7 +164,7 @@ def mid(quote: Quote) -> Decimal:
 def paid(book: Book, symbol: str) -> Decimal | None:
     """The average price paid for what is held, USD: its price before any is known. None where nothing is held."""
     position = book.positions.get(symbol)
-    return None if position is None else position.cost / position.quantity
+    return position.cost / position.quantity if position is not None and position.quantity else None
 
 
 def mark(book: Book, prices: dict[str, Decimal], spot: float, *, fine: bool = False) -> Book:

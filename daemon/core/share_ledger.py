@@ -110,6 +110,8 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
         draft.marks = {**draft.marks, line.symbol: mark or ZERO}
     moved = replace(known, quantity=known.quantity + count, cost=known.cost + cost)
     draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
+    if not moved.quantity:  # they came for shares that were owed
+        _end(draft, line.symbol)
     if leaver is None or leaver.symbol != line.symbol:
         origin = f"{leaver.quantity} {leaver.symbol} became" if leaver is not None else "a corporate action brought"
         traded = line.symbol in draft.machine.spec.symbols

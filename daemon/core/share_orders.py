@@ -186,7 +186,9 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
     intent = Intent(ENTRY, None, work.symbol, +1, missing, limit)
     if _denied(draft, intent, draft.orders):
         return free
-    submit(draft, replace(work, goal=holding + missing), intent, draft.trading.basket.reprice_s)
+    goal = holding + missing
+    submit(draft, replace(work, goal=goal), intent, draft.trading.basket.reprice_s)
+    draft.wanted = {**draft.wanted, work.symbol: goal}  # what the cash does not cover is wanted no more
     return free - reserved(limit, missing, rate)
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from daemon.core import events as ev
 from daemon.core.effects import SubmitOrder
 from daemon.core.limits import Basket, Execution, Risk, Sizing, Trading
-from tests.core.daily_desk import KEEP, DailyDesk
-from tests.core.desk import BUY_CALL, CALL, EXIT, TUESDAY, Desk, alarms, canceling, desk, of, quote, sent
+from tests.core.daily_desk import KEEP, LAST_FRIDAY, DailyDesk
+from tests.core.desk import BUY_CALL, CALL, EXIT, MONDAY, TUESDAY, Desk, alarms, canceling, desk, of, quote, sent
 
 BUSY = Trading(
     risk=Risk(orders_per_minute=90, cooldown_trade_s=0, cooldown_loss_s=0), execution=Execution(entry_deadline_s=600)
@@ -94,6 +94,22 @@ def test_an_entry_of_another_contract_makes_a_late_fill_of_the_former_one_unwant
     assert alarms(d.fill(order, 3)) == ["excess_filled"]
     sale = sent(d.quotes(3, quote(CALL), second=1))  # what nobody watched any more is quoted again first
     assert (sale.symbol, sale.quantity) == (CALL, 3)
+
+
+def test_what_the_cash_of_a_daily_desk_did_not_cover_is_wanted_no_more() -> None:
+    d = DailyDesk(Trading(basket=Basket(auction=False))).fund("6000").begin(MONDAY)
+    d.bars(LAST_FRIDAY, AAA=100.0)
+    d.due()
+    d.answer(90, KEEP, KEEP)
+    first = sent(d.quotes(1, AAA="100"))
+    assert first.quantity == 59  # of the 90 that were decided, at 100.20 with costs
+    assert canceling(d.quotes(2, AAA="100")) == [first.client_order_id]
+    d.put(ev.OrderCanceled(d.at(2), first.client_order_id))
+    second = sent(d.quotes(2.1, AAA="100"))
+    d.fill(first.client_order_id, 59, "100")
+    assert alarms(d.fill(second.client_order_id, second.quantity, "100")) == ["excess_filled"]
+    sale = sent(d.quotes(2.2, AAA="100"))
+    assert (d.held, sale.side, sale.quantity) == ({"AAA": 118}, -1, 59)  # the cash is 5,800 USD below zero until then
 
 
 def test_a_late_fill_of_a_daily_desk_s_buy_is_sold_again() -> None:

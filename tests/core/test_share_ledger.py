@@ -297,3 +297,13 @@ def test_a_fraction_of_a_merger_s_new_shares_is_no_loss_either() -> None:
     told(d, line("MA", "AAA", -60), fraction("MA", "NEW", "1.5"))  # one of 4,000 USD is held, half a one is not
     assert (d.held, d.state.book.equity, d.state.risk.halt) == ({"BBB": 10, "NEW": 1}, Decimal(8000), None)
     assert session_loss(d.state.book) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_shares_that_come_for_as_many_that_are_owed_leave_no_position() -> None:
+    d = held_over_night()
+    owed = replace(d.state.book.positions["BBB"], quantity=-10, cost=Decimal(-1000))
+    positions = {**d.state.book.positions, "BBB": owed}
+    d.state = replace(d.state, book=replace(d.state.book, positions=positions, cash=Decimal(5000)))
+    told(d, line("NC", "BBB", 10))
+    assert d.held == {"AAA": 60}
+    d.quotes(0, BBB="100")
