@@ -8,14 +8,15 @@ from __future__ import annotations
 import threading
 
 LEAP_NS = 5_000_000_000  # a larger change between two readings is no correction of a clock in step
-SLEW_PARTS = 1000  # a clock that is slewed gains at most one part in so many; Linux' own limit is half of that
+SLEW_PARTS = 1000  # a clock that is slewed gains at most one part in so many, and loses no more; Linux' own limit is half of that
 
 
 class LeapWatch:
     """Compares both clocks at every reading, in either direction.
 
     `lead_ns` is how far the host's clock is ahead of the time taken, `leaps` counts what was held back, `leap_ns` is
-    the newest of them. Gains below `LEAP_NS` pass, but together no more than a slewed clock has. For any thread.
+    the newest of them. Gains and losses below `LEAP_NS` pass, but together no more than a slewed clock has. For any
+    thread.
     """
 
     __slots__ = ("_host_ns", "_lock", "_slack_ns", "_steady_ns", "lead_ns", "leap_ns", "leaps")
@@ -40,12 +41,12 @@ class LeapWatch:
 
     def _judge(self, gained_ns: int, passed_ns: int) -> None:
         self._slack_ns = min(LEAP_NS, self._slack_ns + max(passed_ns, 0) // SLEW_PARTS)
-        if gained_ns > self._slack_ns or gained_ns < -LEAP_NS:
+        if abs(gained_ns) > self._slack_ns:
             self.lead_ns += gained_ns
             self.leaps += 1
             self.leap_ns = gained_ns
-        elif gained_ns > 0:
-            self._slack_ns -= gained_ns
+        else:
+            self._slack_ns -= abs(gained_ns)
 
     def go_on_by(self, ahead_ns: int) -> None:
         """Take the time to be later by so much, earlier where negative; a rest below `LEAP_NS` follows the host."""

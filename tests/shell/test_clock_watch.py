@@ -88,6 +88,14 @@ def test_a_slewed_clock_passes_and_many_small_steps_do_not() -> None:
     assert host.wall - host.clock.now_ns() >= 8 * SECOND  # of sixteen seconds five pass and a little
 
 
+def test_many_small_steps_back_do_not_pass_either() -> None:
+    host = Host()
+    for _ in range(10):
+        host.pass_s(60)
+        host.leap_s(-4)
+    assert host.clock.now_ns() - host.wall >= 30 * SECOND  # of forty seconds five pass and a little
+
+
 def test_a_simulated_clock_is_corrected_in_its_own_time() -> None:
     wall, steady = [NOON], [0]
     clock = Clock(lambda: wall[0], NOON, NOON, 60, lambda: steady[0], LeapWatch())
