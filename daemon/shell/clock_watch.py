@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 LEAP_NS = 5_000_000_000  # a larger change between two readings is no correction of a clock in step
-SLEW_PARTS = 1000  # a clock that is slewed gains at most one part in so many, and loses no more; Linux' own limit is half of that
+SLEW_PARTS = 1000  # a slewed clock gains or loses at most one part in so many; Linux' own limit is half of that
 
 
 class LeapWatch:

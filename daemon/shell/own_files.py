@@ -54,11 +54,19 @@ def _plain(folder: int, name: str, flags: int, owner: int | None) -> int:
 def open_own_folder(path: Path, *, make_mode: int | None = None) -> int:
     """A descriptor of a folder of this user that others cannot write to, made where it is missing and may be.
 
-    Raises NotOwnError, OSError.
+    A link to it must be this user's or root's. Raises NotOwnError, OSError.
     """
     if make_mode is not None:
         path.mkdir(mode=make_mode, parents=True, exist_ok=True)
-    found = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        found = os.open(path, flags | os.O_NOFOLLOW)
+    except NotADirectoryError:
+        link = path.lstat()
+        if stat.S_ISLNK(link.st_mode) and link.st_uid not in (os.geteuid(), 0):
+            why = f"it is a link of user {user_name(link.st_uid)}: move it away, or name the folder itself"
+            raise NotOwnError(errno.ELOOP, why) from None
+        found = os.open(path, flags)
     told, problem = os.fstat(found), ""
     if told.st_uid != os.geteuid():
         problem = f"it belongs to user {user_name(told.st_uid)}: run it as that user"
