@@ -269,7 +269,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return
     if _quote_may_come(draft, work, quote):
         return
-    limit = _exit_limit(quote, work.attempt + 1, draft)
+    limit = None if leave.closing else _exit_limit(quote, work.attempt + 1, draft)
     intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit, closing=leave.closing)
     if ask_gates(replace(risk_view(draft), orders=in_the_way(draft)), intent).denials:
         return

@@ -253,11 +253,12 @@ def trade_closed(draft: Draft, position: Position) -> None:
 def note_fate(draft: Draft, before: Order) -> None:
     """Count what became of an order, once: at its first fill or its end. Too many rejections among the last ones halt.
 
-    An acceptance is no fate: the venue may still reject the order. `before` is it as it was before the news.
+    An acceptance is no fate: the venue may still reject the order. A refused call to close what other orders hold says
+    nothing of the desk's orders. `before` is it as it was before the news.
     """
     order = draft.find_order(before.client_order_id)
     assert order is not None
-    if _has_fate(before) or not _has_fate(order) or order.purpose == "foreign":
+    if _has_fate(before) or not _has_fate(order) or order.purpose == "foreign" or order.closing:
         return
     limits, rejected = draft.trading.risk, order.status == REJECTED
     draft.risk = replace(draft.risk, outcomes=(*draft.risk.outcomes, rejected)[-limits.reject_rate_orders :])

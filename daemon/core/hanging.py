@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon.core.guards import CANCEL_AGAIN_NS, alarm, cancel
+from daemon.core.guards import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, alarm, cancel
 from daemon.core.orders import UNKNOWN, Order
 from daemon.core.risk_view import SECOND_NS
 from daemon.core.state import Draft
 
 EXIT = "exit"
 HANGS_NS = CANCEL_AGAIN_NS  # a cancel that is not answered by now is asked for again
+GIVEN_UP_NS = 2 * CANCEL_STUCK_NS  # and after this the broker is asked to close the position by its own call
 
 
 def worked_ns(draft: Draft, order: Order) -> int:
@@ -77,6 +78,16 @@ def may_be_free(hanging: Sequence[Order]) -> int:
     broker did not show yet: one that is still on its way, maybe in our own queue, holds nothing back.
     """
     return sum(order.remaining for order in hanging if order.known and order.status != UNKNOWN)
+
+
+def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:
+    """True when cancels of all these orders were asked for in vain for too long.
+
+    Never with one among them that the broker did not show: it may still be on its way.
+    """
+    shown = [order for order in hanging if order.known and order.status != UNKNOWN and order.cancel_since_ns]
+    since_ns = max((order.cancel_since_ns for order in shown), default=draft.now_ns)
+    return len(shown) == len(hanging) and draft.now_ns - since_ns >= GIVEN_UP_NS
 
 
 def note_held_up(draft: Draft, symbol: str, surplus: int, hanging: Sequence[Order]) -> None:

@@ -4,6 +4,7 @@ The broker's figure counts only while it is newer than all that the desk heard o
 and unknown holds back no exit of what the book holds: the broker confirmed that by fills. But a sale of shares that
 somebody else sold already opens a short position, which the broker refuses of options alone: after such news shares
 wait for a report that is newer, and where none comes they leave by the broker's own call, which only ever closes.
+That call is the last way too for a position all of which orders hold that do not end.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from daemon.core.guards import alarm
-from daemon.core.hanging import may_be_free, note_held_up
+from daemon.core.hanging import given_up, may_be_free, note_held_up
 from daemon.core.option_market import parse_occ
 from daemon.core.orders import Order
 from daemon.core.risk_view import SECOND_NS
@@ -37,18 +38,25 @@ def sellable(draft: Draft, symbol: str, side: int, surplus: int, hanging: Sequen
     free, broker = surplus - draft.working(symbol, side), draft.broker
     if not confirmed(draft, symbol):
         late = draft.now_ns - broker.asked_ns >= CONFIRM_NS
-        position = draft.book.positions.get(symbol)
-        whole = position is not None and free == abs(position.quantity) and not broker.foreign_held.get(symbol)
-        return Leave(free, closing=True) if late and whole else Leave(0, waits=True)
+        return Leave(free, closing=True) if late and 0 < free == _alone(draft, symbol) else Leave(0, waits=True)
     known = broker.available.get(symbol) if broker.asked_ns >= max(broker.lost_ns, broker.started_ns) else None
     quantity = free
     if known is not None:
         beside = max(-side * broker.foreign_held.get(symbol, 0), 0)  # is not the desk's, however free it is
         held_back = may_be_free(hanging)
         quantity = max(min(free, known), min(free + held_back, known - beside))
-    if quantity <= 0:
-        note_held_up(draft, symbol, surplus, hanging)
+    if quantity > 0:
+        return Leave(quantity)
+    if surplus == _alone(draft, symbol) and given_up(draft, hanging):
+        return Leave(surplus, closing=True)
+    note_held_up(draft, symbol, surplus, hanging)
     return Leave(quantity)
+
+
+def _alone(draft: Draft, symbol: str) -> int:
+    """How many the broker's own call would close, where all of it is the desk's own; 0 else."""
+    position = draft.book.positions.get(symbol)
+    return 0 if position is None or draft.broker.foreign_held.get(symbol) else abs(position.quantity)
 
 
 def confirmed(draft: Draft, symbol: str) -> bool:
@@ -63,6 +71,12 @@ def confirmed(draft: Draft, symbol: str) -> bool:
 
 
 def tell_closing(draft: Draft, symbol: str, quantity: int) -> None:
-    """Tell that shares leave by the broker's own call."""
-    why = f"{quantity} {symbol}: no report says what is there; closed by the broker's own call, which sells no more"
-    alarm(draft, "exit_unconfirmed", why, once=True, about=symbol)
+    """Report that a position leaves by the broker's own call, and why."""
+    how = "closed by the broker's own call, which sells no more"
+    if confirmed(draft, symbol):
+        why = f"{quantity} {symbol}: orders that do not end hold all of it; {how}"
+        alarm(draft, "exit_stuck", why, once=True, about=f"close {symbol}")
+        return
+    alarm(
+        draft, "exit_unconfirmed", f"{quantity} {symbol}: no report says what is there; {how}", once=True, about=symbol
+    )

@@ -75,7 +75,59 @@ def test_what_the_broker_holds_back_for_a_hanging_order_is_not_sold_again() -> N
     report = account.report(d.at(3, 40))
     held = tuple(replace(p, available=Decimal(0)) for p in report.positions)
     assert of(d.put(replace(report, positions=held)), SubmitOrder) == []
-    assert of(d.tick(30), SubmitOrder) == []
+    assert of(d.tick(3, 119), SubmitOrder) == []
+
+
+def held_back(account: Account, d: Desk, minute: float) -> ev.BrokerReported:
+    """A report in which the broker holds all contracts back for orders."""
+    report = account.report(d.at(minute))
+    return replace(report, positions=tuple(replace(p, available=Decimal(0)) for p in report.positions))
+
+
+def test_a_position_that_an_order_holds_which_does_not_end_leaves_by_the_broker_s_own_call() -> None:
+    d, sale = hanging_whole(account := Account())  # its cancel was asked for in minute 3
+    d.put(held_back(account, d, 3.7))
+    before = [effect for second in range(45, 120, 5) for effect in d.tick(3, second)]
+    assert of(before, SubmitOrder) == []
+    told = d.tick(5)  # two minutes after the first cancel
+    order = sent(told)
+    assert (order.side, order.quantity, order.limit_price, order.closing) == (-1, 9, None, True)
+    assert alarms(told) == ["exit_stuck"]
+    refused = d.put(ev.OrderRejected(d.at(5, 1), order.client_order_id, "403 insufficient qty available"))
+    assert of(refused, SubmitOrder) == []
+    later = [effect for second in range(5, 60, 5) for effect in d.tick(5, second)]
+    assert of(later, SubmitOrder) == []  # not at once again
+    again = sent(d.tick(6))
+    assert (again.quantity, again.closing) == (9, True)
+    assert again.client_order_id != order.client_order_id
+    account.end(sale)
+    closed = account.take(again, d.state.now_ns)
+    d.put(ev.OrderCanceled(d.at(6, 1), sale), account.found(closed, d.at(6, 1)))
+    d.put(account.fill(closed, 9, "1.90", d.at(6, 2)))
+    assert (d.held, d.state.works, d.halted(), d.state.risk.outcomes) == ({}, {}, "", (False, False))
+
+
+def test_a_part_of_a_position_is_never_closed_by_a_call_that_closes_all() -> None:
+    d, trim = trimming()
+    told = [effect for second in range(120, 900, 5) for effect in d.quotes(1, quote(CALL), second=second)]
+    assert canceling(told).count(trim) > 10
+    assert of(told, SubmitOrder) == []
+
+
+def test_what_lies_beside_contracts_of_others_is_not_closed_by_a_call_that_closes_all() -> None:
+    d, _ = hanging_whole(Account())
+    d.state = replace(d.state, broker=replace(d.state.broker, foreign_held={CALL: 1}))
+    assert of([effect for second in range(60, 400, 5) for effect in d.tick(3, second)], SubmitOrder) == []
+
+
+def test_while_the_fate_of_a_sale_is_unknown_the_position_is_not_closed_by_another_call() -> None:
+    d = at_broker(account := Account(), trading=BUSY)
+    d.bar(0)
+    entry = account.take(sent(d.answer(1)), d.state.now_ns)
+    d.put(account.fill(entry, 9, "2.00", d.at(1)))
+    d.bar(1)
+    d.put(ev.OrderUnknown(d.at(2, 5), sent(d.answer(EXIT)).client_order_id))
+    assert of([effect for second in range(10, 400, 5) for effect in d.tick(2, second)], SubmitOrder) == []
 
 
 def test_what_the_broker_s_report_shows_as_free_beside_a_hanging_order_is_sold() -> None:
@@ -166,8 +218,8 @@ def test_an_exit_that_is_done_waits_for_the_order_that_hangs_and_sells_no_more()
     rest = sent(d.quotes(3, quote(CALL), second=30)).client_order_id
     d.fill(rest, 5, "1.90")
     assert d.held == {CALL: 4}
-    for minute in range(4, 10):
-        assert of(d.quotes(minute, quote(CALL)), SubmitOrder) == []
+    for second in range(240, 300, 10):
+        assert of(d.quotes(0, quote(CALL), second=second), SubmitOrder) == []
     assert sent(d.canceled(trim)).quantity == 4
 
 
@@ -195,7 +247,7 @@ def selling() -> tuple[DailyDesk, str]:
     told = d.quotes(1, AAA="100")
     assert orders(told) == [("AAA", -4, "99.8000")]
     name = sent(told).client_order_id
-    d.put(ev.OrderAccepted(d.state.now_ns, name))
+    d.put(ev.OrderAccepted(d.state.now_ns, name, f"id-{name}"))
     return d, name
 
 
@@ -206,6 +258,17 @@ def test_a_daily_desk_sells_what_a_hanging_order_does_not_cover() -> None:
     assert d.working() == [("AAA", -4)]
     told = d.quotes(2.5, AAA="100")
     assert (orders(told), alarms(told)) == ([("AAA", -6, None)], ["exit_stuck"])
+
+
+def test_shares_that_a_sale_holds_which_does_not_end_leave_by_the_broker_s_own_call() -> None:
+    d, _ = selling()
+    d.quotes(2, AAA="100")
+    d.put(ev.FlattenRequested(d.at(2, 10), "now", "ann"))
+    rest = sent(d.quotes(2.5, AAA="100"))
+    d.fill(rest.client_order_id, 6, "100")
+    assert orders(d.quotes(3.9, AAA="100")) == []
+    last = sent(d.quotes(4, AAA="100"))
+    assert (last.quantity, last.limit_price, last.closing) == (4, None, True)
 
 
 # --- always -------------------------------------------------------------------------------------------------------
@@ -240,5 +303,6 @@ def test_however_orders_hang_no_more_is_ordered_than_is_held(moves: list[str]) -
             d.bar(second // 60)
             if d.state.ask is not None:
                 d.answer(EXIT if move == "exit" else TRIM_50)
-        working = sum(o.remaining for o in d.state.orders.values() if o.side < 0)
-        assert working <= sum(d.held.values())
+        sales = [order for order in d.state.orders.values() if order.side < 0]
+        assert sum(order.remaining for order in sales if not order.closing) <= sum(d.held.values())
+        assert sum(order.closing for order in sales) <= 1  # the broker counts itself what that one sells

@@ -6,12 +6,21 @@ Expected values: the server's own books.
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core.effects import AskBroker, CancelOrder, LookUpOrder, SubmitOrder
-from daemon.core.events import BrokerReported, OrderFilled, OrderFound, OrderMissing, OrderRejected, OrderUnknown
+from daemon.core.events import (
+    BrokerReported,
+    OrderFilled,
+    OrderFound,
+    OrderMissing,
+    OrderRejected,
+    OrderUnknown,
+)
 from daemon.shell.alpaca.closing import Closings
 from tests.shell.alpaca.test_link import Linked, linked
 from tests.shell.alpaca.test_rest import CALL, buy, eventually
@@ -111,6 +120,27 @@ async def test_no_report_is_given_that_was_read_while_a_call_was_under_way() -> 
         answered = await it.until(OrderFound)
     assert it.events.index(answered) < it.events.index(report)
     assert report.positions == ()
+
+
+async def test_contracts_that_an_order_holds_which_does_not_end_are_closed_once_the_broker_lets_them_go() -> None:
+    async with linked() as it:
+        await hold(it)
+        sale = SubmitOrder("e1-scalper-8-1-0", CALL, -1, 3, Decimal(99), "sell_to_close", 0)
+        await it.link.release([sale])
+        books = it.desk.server.account.by_client_id
+        await eventually(lambda: sale.client_order_id in books and books[sale.client_order_id].status == "new")
+        stuck = books[sale.client_order_id]
+        it.desk.server.faults.add("cancel_stuck")
+        await it.link.release([CancelOrder(sale.client_order_id)])
+        await eventually(lambda: stuck.status == "pending_cancel")
+        await it.link.release([CLOSE])
+        refused = await it.until(OrderRejected)
+        assert (refused.client_order_id, it.desk.server.account.quantity(CALL)) == (CLOSE.client_order_id, 3)
+        assert "insufficient qty available for order (requested: 3, available: 0)" in refused.reason
+        it.desk.server.matching.end(it.desk.server.account, stuck, "canceled", it.desk.clock.now_ns())
+        await it.link.release([replace(CLOSE, client_order_id="e1-scalper-9-1-1")])
+        await eventually(lambda: not it.desk.server.account.positions)
+        assert foreign(it) == []
 
 
 # --- the names ----------------------------------------------------------------------------------------------------
