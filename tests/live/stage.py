@@ -212,7 +212,7 @@ def stage(
 
 class Systemd:
     """systemd's end of a notification socket at `path`, bound on an absolute path or none. It reads on a thread of its
-    own, as systemd does: a socket that nobody reads holds the daemon up.
+    own, as systemd does: what a full socket does not take is dropped.
     """
 
     def __init__(self, path: Path, watchdog_s: float) -> None:
