@@ -39,9 +39,15 @@ def kill_twice(run: Run) -> None:
 
 def flip_snapshot(run: Run) -> None:
     """SIGKILL, one bit of the newest snapshot flips, and the next life, which passes over that snapshot by itself."""
+    until = run.minute() + START_LIMIT_S / 60
+    while run.minute() < until and not run.desk.has_snapshot():
+        run.nap(10.0)
     run.desk.kill()
     damaged = run.desk.flip_in_snapshot(run.chance)
     run.start()
+    if not damaged:
+        run.problems.append(f"no snapshot was there to be damaged within {START_LIMIT_S} s")
+        return
     until = run.minute() + START_LIMIT_S / 60
     while run.minute() < until and not run.desk.listening():
         run.nap(1.0)
@@ -123,6 +129,16 @@ def fee(run: Run) -> None:
     run.served.call(book)
 
 
+def cash_account(run: Run) -> None:
+    """The broker takes the margin away: what was sold today pays for nothing before tomorrow."""
+
+    def change() -> None:
+        run.account.margin, run.account.settles = 1, True
+        run.account.configuration["max_margin_multiplier"] = "1"
+
+    run.served.call(change)
+
+
 def split(run: Run) -> None:
     """The contract that is held is adjusted two for one."""
     symbol = _held(run)
@@ -173,6 +189,7 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "clock_leap": clock_leap,
     "disk_full": disk_full,
     "fee": fee,
+    "cash_account": cash_account,
     "split": split,
     "drip": drip,
     "hand_buy": hand_buy,

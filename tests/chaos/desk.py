@@ -122,8 +122,18 @@ class Desk:
                     return line.split()[4]
         return ""
 
+    def has_snapshot(self) -> bool:
+        """Whether the journal, where there is one, has a snapshot."""
+        try:
+            with contextlib.closing(JournalReader(self.state_dir / FILE)) as reader:
+                return bool(reader.query("SELECT 1 FROM snapshots LIMIT 1"))
+        except (JournalError, sqlite3.Error):
+            return False
+
     def flip_in_snapshot(self, chance: random.Random) -> str:
-        """Flip a bit of the newest snapshot, of a life that is over; what the next life is to log of it."""
+        """Flip a bit of the newest snapshot, of a life that is over; what the next one is to log of it, "" for none."""
+        if not self.has_snapshot():
+            return ""
         with contextlib.closing(sqlite3.connect(self.state_dir / FILE, isolation_level=None)) as journal:
             newest = "SELECT event_id, seq, state FROM snapshots ORDER BY event_id DESC LIMIT 1"
             row, seq, state = journal.execute(newest).fetchone()

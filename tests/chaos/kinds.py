@@ -253,6 +253,8 @@ def _account() -> Iterator[Kind]:
     yield Kind("account blocked", "account blocked", blocked)
     deficit = _fixed(_line("margin_deficit", lasts_s=900))
     yield Kind("intraday_margin", "margin deficit", deficit)
+    unsettled = frozenset({"reject_rate"})  # until a report says so, it asks for more than it may spend
+    yield Kind("cash account", "cash account", act="cash_account", halts=unsettled, alone=True)
     yield Kind("market_closed", "market closed", _fixed(_line("market_closed", lasts_s=900)))
     yield Kind("clock skew", "clock skew", _fixed(_line("clock_skew", lasts_s=600, skew_s=30)))
     for rule in ("halt", "ignore", "adopt"):
