@@ -272,6 +272,20 @@ def test_a_cancel_by_hand_of_an_entry_halts_under_every_setting_and_nothing_is_b
     assert list(d.state.stats.denials) == ["halted"]
 
 
+def test_an_exit_that_the_broker_cancels_within_a_session_halts_and_leaves_again() -> None:
+    d = holding(account := Account(), RULES["halt"])
+    d.bar(1)
+    sale = sent(d.answer(EXIT))
+    name = account.take(sale, d.state.now_ns)
+    d.accept(name)
+    account.end(name)
+    d.put(ev.OrderCanceled(d.at(2, 5), name))
+    assert d.halted() == "foreign_order"
+    d.put(account.report(d.at(2, 6)))
+    again = [order for order in of(d.effects, SubmitOrder) if order.side < 0 and order.client_order_id != name]
+    assert [order.quantity for order in again] == [sale.quantity]
+
+
 def test_a_cancel_that_the_desk_asked_for_is_no_news() -> None:
     d = at_broker(account := Account())
     d.bar(0)
