@@ -21,8 +21,7 @@ from daemon.core.state import State
 from daemon.limits_shown import Limit, journaled_origins, limits_of
 from daemon.shell.journal import FILE, JournalError, JournalReader
 from daemon.shell.own_files import as_owner
-from daemon.shell.recover import recover
-from daemon.shell.recovery import code_digest, machine_of
+from daemon.shell.recover import recovered_desk
 from daemon.shell.state_dir import StateDirError, locked_by
 
 ROOT = Path("/var/lib/rltrader")  # the units' state directories
@@ -77,13 +76,12 @@ def desk_of(path: Path) -> Desk:
     try:
         reader = JournalReader(path / FILE)
         try:
-            machine = machine_of(reader)
+            state = recovered_desk(reader).machine.state
             meta = reader.meta()
-            recover(reader, machine, code_digest())
             origins = journaled_origins(reader)
         finally:
             reader.close()
-        return _told(path, meta, machine.state, origins)
+        return _told(path, meta, state, origins)
     except (JournalError, StateDirError, sqlite3.Error, OSError, ValueError, KeyError) as error:
         return Desk(str(path), problem=f"{type(error).__name__}: {error}")
 

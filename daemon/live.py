@@ -47,11 +47,12 @@ from daemon.shell.journal import FILE
 from daemon.shell.operator.models import Models
 from daemon.shell.operator.side_thread import supervised
 from daemon.shell.panic_marker import noticed, obey
-from daemon.shell.recover import Recovered, recover
-from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
+from daemon.shell.passing import patiently
+from daemon.shell.recover import Recovered, recovered_desk
+from daemon.shell.recovery import code_digest, identity_of
 from daemon.shell.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.shell.service import Service
-from daemon.shell.state_dir import StateDir, locked_by, open_state_dir
+from daemon.shell.state_dir import StateDir, open_state_dir, wait_until_free
 from daemon.shell.telemetry import LOG_EVENTS, Log
 from daemon.shell.writer import JournalWriter
 from daemon.wiring import GC_THRESHOLD, SWITCH_S, announce
@@ -426,10 +427,9 @@ def account_lock(live: Live) -> AccountLock:
     settings = live.settings
     holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
     lock = AccountLock(lock_folder(), holder, settings.address("trading_url"))
-    running = ""
     with contextlib.suppress(OSError):  # the directory's own refusal says more, here and where it is locked
-        running = locked_by(settings.paths.state_dir)
-    if not live.dry_run and not running:
+        wait_until_free(settings.paths.state_dir)
+    if not live.dry_run:
         lock.claim_key(live.credentials.key)
     return lock
 
@@ -447,8 +447,7 @@ async def run_live(live: Live, log: Log) -> str:
     try:
         identity = identity_of(state_dir.meta)
         reader = state_dir.journal.reader()
-        machine = fresh_machine(live.strategy, identity, first_trading(reader, settings.trading()))
-        recovered = recover(reader, machine, code)
+        recovered = patiently(lambda: recovered_desk(reader, settings.trading()))
         writer = JournalWriter(state_dir.journal, settings.journal.ballast_mib)
     except BaseException:
         state_dir.journal.close()

@@ -6,7 +6,6 @@ open, a pointer in the model store that names something broken: the version that
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -20,7 +19,7 @@ from daemon.limits_shown import origins_of
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
 from daemon.shell.clock_watch import LeapWatch
-from daemon.shell.journal import FILE, JournalError, JournalReader, decode_event
+from daemon.shell.journal import FILE, JournalError, JournalReader, decode_event, reading
 from daemon.shell.model_store import LoadedModel, ModelError, check_rules, load
 from daemon.shell.model_trial import try_model
 from daemon.shell.passing import MayPass, patiently
@@ -124,22 +123,27 @@ def _answered_last(settings: Settings) -> _Answered | None:
     """What the desk's journal says; None without a journal of this desk, or where it cannot be read: its own checks
     speak of that. Raises MayPass where it cannot be read at the moment.
     """
-    path, desk = settings.paths.state_dir, settings.desk
     try:
-        meta = patiently(lambda: peek(path))
-        if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
-            return None
-        reader = JournalReader(path / FILE)
-        try:
-            payload = reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
-        finally:
-            reader.close()
+        payload = patiently(lambda: _newest_answer(settings))
         event = decode_event(payload) if payload else None
     except MayPass:
         raise
-    except (StateDirError, JournalError, OSError, sqlite3.Error, msgspec.DecodeError):
+    except (StateDirError, JournalError, OSError, msgspec.DecodeError):
         return None
     return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
+
+
+def _newest_answer(settings: Settings) -> str | None:
+    path, desk = settings.paths.state_dir, settings.desk
+    meta = peek(path)
+    if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
+        return None
+    reader = JournalReader(path / FILE)
+    try:
+        with reading(path / FILE):
+            return reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
+    finally:
+        reader.close()
 
 
 def startup_events(live: Live, identity: Identity, code: str) -> tuple[RunStarted, ModelVerified]:

@@ -15,16 +15,16 @@ from daemon.core.state import State, digest
 from daemon.shell.engine import DIGEST_EVERY
 from daemon.shell.journal import Batch, Chain, JournalError, JournalReader, decode_event, encode_effects
 from daemon.shell.panic_marker import clear, noticed
-from daemon.shell.recover import Recovered, recover
+from daemon.shell.passing import patiently
+from daemon.shell.recover import Recovered, recovered_desk
 from daemon.shell.recovery import (
     adopt_trading,
     code_digest,
     libraries,
-    machine_of,
     snapshot_of,
 )
 from daemon.shell.segments import Rotation, newest_whole, rotate
-from daemon.shell.state_dir import StateDirError, open_state_dir, peek
+from daemon.shell.state_dir import StateDirError, locked_by, open_state_dir, peek
 
 
 def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
@@ -41,8 +41,8 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
     journal = state_dir.journal
     try:
         reader = journal.reader()
-        machine = machine_of(reader)
-        recovered = recover(reader, machine, code_digest())
+        recovered = patiently(lambda: recovered_desk(reader))
+        machine = recovered.machine
         if not recovered.code:
             raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
         before = taken_over(recovered, reader)
@@ -69,12 +69,14 @@ def rotate_offline(path: Path) -> Rotation:
     meta = peek(path)
     if meta is None:
         raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
+    if holder := locked_by(path):
+        raise StateDirError(f"{path}: another process ({holder}) uses this state directory: stop it, then rotate")
     state_dir = open_state_dir(path, meta, meta["epoch"])
     journal = state_dir.journal
     try:
         reader = journal.reader()
-        machine = machine_of(reader)
-        recovered = recover(reader, machine, code_digest())
+        recovered = patiently(lambda: recovered_desk(reader))
+        machine = recovered.machine
         if not recovered.own(code_digest(), libraries()) or machine.queue or recovered.raised is not None:
             raise StateDirError(
                 f"{path}: it did not stop cleanly, or another release wrote it last: start it, stop it, then rotate"

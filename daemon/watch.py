@@ -28,8 +28,7 @@ from daemon.limits_shown import Limit, by_origin, journaled_origins, limits_of
 from daemon.shell.follow import Follower
 from daemon.shell.journal import FILE, JournalReader
 from daemon.shell.operator.status import differences_of, status_of, way_out
-from daemon.shell.recover import recover
-from daemon.shell.recovery import code_digest, machine_of
+from daemon.shell.recover import recovered_desk
 from daemon.shell.state_dir import locked_by
 
 EVERY_S = 1.0
@@ -71,12 +70,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.json:
         return desks.show_one(path)
     reader = JournalReader(path / FILE)
-    machine = machine_of(reader)
-    meta = reader.meta()
-    found = recover(reader, machine, code_digest())
-    console.print(table(meta, machine.state, locked_by(path), _limits(path, machine.state)))
-    if found.handover is not None and not locked_by(path):
-        console.print(f"it did not stop cleanly: its next start is halted (code_changed): {found.handover.detail}")
+    found = recovered_desk(reader)
+    state = found.machine.state
+    console.print(table(reader.meta(), state, locked_by(path), _limits(path, state)))
+    if (took := found.handover) is not None and not locked_by(path):
+        reason = "journal_damaged" if took.damaged else "code_changed"
+        console.print(f"it did not stop cleanly: its next start is halted ({reason}): {took.detail}")
     return 0
 
 

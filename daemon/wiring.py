@@ -35,12 +35,11 @@ from daemon.shell.journal import JournalReader
 from daemon.shell.model_store import LoadedModel, check_rules, load
 from daemon.shell.operator.models import Models
 from daemon.shell.operator.side_thread import supervised
+from daemon.shell.passing import patiently
 from daemon.shell.policy import OnnxPolicy
-from daemon.shell.recover import Recovered, recover
+from daemon.shell.recover import Recovered, recovered_desk
 from daemon.shell.recovery import (
     code_digest,
-    first_trading,
-    fresh_machine,
     identity_of,
     libraries,
 )
@@ -143,8 +142,8 @@ def open_replay(
         trading = settings.trading()
         identity = identity_of(state_dir.meta)
         reader = state_dir.journal.reader()
-        machine = fresh_machine(replay.strategy, identity, first_trading(reader, trading))
-        recovered = recover(reader, machine, code)
+        recovered = patiently(lambda: recovered_desk(reader, trading))
+        machine = recovered.machine
         tape = replay.source(recovered.fed)
         source = ReplaySource(iter(tape), speed)
         writer = JournalWriter(state_dir.journal, settings.journal.ballast_mib)

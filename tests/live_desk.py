@@ -7,9 +7,11 @@ a real process all the same: it can be killed. Nothing here computes an expected
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import time
@@ -21,11 +23,8 @@ from typing import Any
 
 import msgspec
 
-from daemon.shell import virtual_time
 from daemon.shell.journal import FILE, JournalReader
-from daemon.shell.recover import recover
-from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
-from strategies.registry import strategy as strategy_named
+from daemon.shell.recover import recovered_desk
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock
 from tests.alpaca_server.serving import Serving
@@ -43,6 +42,8 @@ LOOSE: dict[str, dict[str, object]] = {
     }
 }
 """Limits that a lively fixture policy does not meet by itself."""
+SIZE = "min(int(budget / (limit_price * OPTION_MULTIPLIER)), sizing.max_contracts)"
+"""How many contracts this release buys, in `daemon/core/execution.py`: another release may have another rule."""
 
 _FORK = multiprocessing.get_context("forkserver")
 
@@ -83,6 +84,7 @@ class Daemon:
     """One `rltraderd` process with these arguments and keys; its standard error goes to `log`, behind what is there.
 
     `leap` sets its host's wall clock, `ahead_s` as it is from the beginning. `clock` waits for it, where it is virtual.
+    `release` is the folder of another release (`another_release`), which runs instead of this one.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Daemon:
         log: Path,
         ahead_s: float = 0.0,
         clock: SimClock | None = None,
+        release: Path | None = None,
     ) -> None:
         self.log = log
         self._ahead_ns = _FORK.Value("q", round(ahead_s * 1e9))
@@ -100,7 +103,7 @@ class Daemon:
         _FORK.set_forkserver_preload(["tests.live_desk_preload"])
         self._process = _FORK.Process(
             target=_become_rltraderd,
-            args=(arguments, dict(environment), str(log), self._ahead_ns, os.sched_getaffinity(0)),
+            args=(arguments, dict(environment), str(log), self._ahead_ns, os.sched_getaffinity(0), str(release or "")),
             daemon=True,
         )
         self._process.start()
@@ -169,14 +172,34 @@ class Daemon:
         return told
 
 
+def another_release(folder: Path, rule: str = "", otherwise: str = "") -> Path:
+    """Make a copy of this program in `folder` with another digest; returns `folder`.
+
+    In `core/execution.py` it has `otherwise` where this one has `rule`; without one it decides the same.
+    """
+    for package in ("daemon", "strategies"):
+        shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    rules = folder / "daemon" / "core" / "execution.py"
+    text = rules.read_text()
+    if rule and text.count(rule) != 1:
+        raise ValueError(f"{rule!r} stands {text.count(rule)} times in {rules}")
+    rules.write_text(f"{text.replace(rule, otherwise) if rule else text}# another release\n")
+    return folder
+
+
 def _become_rltraderd(
-    arguments: list[str], environment: dict[str, str], log: str, ahead_ns: Any, processors: set[int]
+    arguments: list[str], environment: dict[str, str], log: str, ahead_ns: Any, processors: set[int], release: str
 ) -> None:
     """In the forked process: take environment, processors, standard error and wall clock over, and run."""
     os.environ.update(environment)
     os.sched_setaffinity(0, processors)
+    if release:
+        sys.path.insert(0, release)
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("daemon", "strategies")]:
+            del sys.modules[name]
     true_ns = time.time_ns
     time.time_ns = lambda: true_ns() + ahead_ns.value
+    virtual_time: Any = importlib.import_module("daemon.shell.virtual_time")
     virtual_time.wall_ns = lambda joined: joined.now_ns() + ahead_ns.value
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -202,11 +225,8 @@ def books(state_dir: Path) -> Books:
     """Recover the journal of a daemon that does not run. Raises JournalError for a damaged one."""
     reader = JournalReader(state_dir / FILE)
     try:
-        meta = reader.meta()
-        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
-        recover(reader, machine, code_digest())
         return Books(
-            machine.state,
+            recovered_desk(reader).machine.state,
             [dict(row) for row in reader.query("SELECT * FROM fills ORDER BY client_order_id, correction, cumulative")],
             {row["client_order_id"]: dict(row) for row in reader.query("SELECT * FROM orders")},
             [dict(row) for row in reader.query("SELECT * FROM decisions ORDER BY decision")],

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from daemon.shell.recovery import code_digest
+from tests.live_desk import SIZE, another_release
 from tests.shell.desk_run import (
-    REPOSITORY,
     Crash,
     Desk,
     command,
@@ -25,7 +25,6 @@ from tests.shell.desk_run import (
     write_tape,
 )
 
-OURS = "min(int(budget / (limit_price * OPTION_MULTIPLIER)), sizing.max_contracts)"
 STEPS = 900
 
 
@@ -37,14 +36,7 @@ def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This program, but that it never buys more than two contracts at once."""
-    folder = tmp_path_factory.mktemp("release")
-    for package in ("daemon", "strategies"):
-        shutil.copytree(REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    rule = folder / "daemon" / "core" / "execution.py"
-    text = rule.read_text()
-    assert text.count(OURS) == 1
-    rule.write_text(text.replace(OURS, OURS.replace("sizing.max_contracts", "2")))
-    return folder
+    return another_release(tmp_path_factory.mktemp("release"), SIZE, SIZE.replace("sizing.max_contracts", "2"))
 
 
 @pytest.fixture(scope="module")

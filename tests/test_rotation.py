@@ -163,7 +163,7 @@ def test_a_journal_that_is_not_at_rest_is_not_rotated(
         told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         state_dir.journal.close()
         state_dir.close()
-        wanted = "another daemon"
+        wanted = "another process"
     elif how == "killed":
         bar = [row[0] for row in table(half, "events") if row[3] == "BarClosed"][-1]
         execute(half, "DELETE FROM events WHERE id > ?", bar)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from daemon import cli
 from daemon.shell import passing
-from daemon.shell.journal import FILE, JournalBusy, JournalError
+from daemon.shell.journal import FILE, JournalBusy, JournalError, JournalReader
 from daemon.shell.passing import MayPass, busy, may_pass, patiently
-from daemon.shell.state_dir import StateDirError, open_state_dir
+from daemon.shell.recover import recovered_desk
+from daemon.shell.state_dir import StateDirError, open_state_dir, peek
 from tests.shell.desk_run import log_of, rltraderd, summary_of, table, tape_rows, verified, write_tape
 
 
@@ -84,6 +86,39 @@ def test_a_journal_that_stays_locked_may_pass(state: Path, monkeypatch: pytest.M
             open_state_dir(state, {}, "e")
     finally:
         holder.close()
+
+
+def test_a_lock_that_comes_while_rows_are_read_is_waited_for_and_may_pass(state: Path) -> None:
+    reader = JournalReader(state / FILE)
+    reader.query("PRAGMA busy_timeout = 10")
+    holder = sqlite3.connect(state / FILE, isolation_level=None, check_same_thread=False)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(JournalBusy, match=r"cannot be read at the moment: database is locked; end what holds it"):
+        recovered_desk(reader)
+    ending = threading.Timer(0.5, holder.rollback)
+    ending.start()
+    try:
+        assert patiently(lambda: recovered_desk(reader)).handover is None
+    finally:
+        ending.join()
+        holder.close()
+        reader.close()
+
+
+def test_a_directory_that_stays_held_is_exit_code_1_and_names_the_holder(
+    tape: Path, state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(passing, "LOCKED_S", 0.3)
+    meta = peek(state)
+    assert meta is not None
+    held = open_state_dir(state, meta, meta["epoch"])  # as rltraderctl does for a stopped desk
+    try:
+        assert cli.main(["--dry-run", "--bars", str(tape), "--state-dir", str(state)]) == 1
+    finally:
+        held.journal.close()
+        held.close()
+    (told,) = [line for line in log_of(capsys.readouterr().err) if line["event"] == "start_failed"]
+    assert f"another process ({os.getpid()}) uses this state directory" in told["problem"]
 
 
 def test_a_read_only_remount_is_exit_code_1_and_the_next_start_goes_on(tape: Path, state: Path) -> None:

@@ -468,8 +468,9 @@ class ShadowFailed(Event, frozen=True, tag=True):
 
 
 class CodeChanged(Event, frozen=True, tag=True):
-    """This run's code took over events that it could not prove: other code or libraries wrote them, or it decides
-    otherwise. They were taken as they happened; what left the process then is what the desk sent.
+    """This run's code took over events that it could not prove: other code or libraries wrote them, it decides
+    otherwise, or the journal is damaged. They were taken as they happened, damaged ones left out; what left the process
+    then is what the desk sent.
     """
 
     former: str  # digest of the code that wrote them
@@ -477,6 +478,7 @@ class CodeChanged(Event, frozen=True, tag=True):
     differences: int  # among them where this code would have done something else
     detail: str
     decision: int  # the highest number of a decision in the journal: none is given again
+    damaged: bool = False  # rows of the journal were, and were left out
 
 
 class TroubleNoticed(Event, frozen=True, tag=True):

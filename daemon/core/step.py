@@ -152,7 +152,10 @@ def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
 def _on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
     """This code took over what other code left: exits go on, new risk waits for a person."""
     draft.decision = max(draft.decision, event.decision)
-    halt(draft, "code_changed", event.detail)
+    if event.damaged:
+        halt(draft, "journal_damaged", event.detail)
+    else:
+        halt(draft, "code_changed", event.detail)
 
 
 def _on_model_verified(draft: Draft, event: ev.ModelVerified) -> None:

@@ -505,7 +505,8 @@ def unreadable(path: Path, error: Exception) -> JournalError:
         return JournalBusy(f"{path}: cannot be read at the moment: {error}; {cure}")
     if isinstance(error, sqlite3.OperationalError):
         return JournalError(f"{path}: cannot open the journal: {error}; check its permissions and the disk")
-    return JournalError(f"{path}: not a journal or damaged: {error}; restore it or use a fresh --state-dir")
+    cure = "restore it or use a fresh --state-dir (OPERATIONS.md: A journal that cannot be read)"
+    return JournalError(f"{path}: not a journal or damaged: {error}; {cure}")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-LOCKED_S = 30.0  # so long another process may hold the journal before that ends a start
+LOCKED_S = 30.0  # so long another process may hold journal or state directory before that ends a start
+LOOK_S = 0.1  # between two attempts
 _SYSTEM = frozenset(
     (
         errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENODEV,
@@ -35,8 +36,8 @@ class MayPass(Exception):
 
 
 def busy(error: BaseException | None) -> bool:
-    """Whether what SQLite refused is another's lock: it ends with its holder, and says nothing about the disk."""
-    return _code(error) == sqlite3.SQLITE_BUSY
+    """Whether what was refused is another's lock: it ends with its holder, and says nothing about the disk."""
+    return isinstance(error, BlockingIOError) or _code(error) == sqlite3.SQLITE_BUSY
 
 
 def may_pass(error: BaseException, path: Path) -> bool:
@@ -47,7 +48,7 @@ def may_pass(error: BaseException, path: Path) -> bool:
 
 
 def patiently(attempt: Callable[[], T]) -> T:
-    """What `attempt` returns; tried again while another process holds the journal, for LOCKED_S at most."""
+    """What `attempt` returns; tried again while another process holds what it needs, for LOCKED_S at most."""
     until = time.monotonic() + LOCKED_S
     while True:
         try:
@@ -55,6 +56,7 @@ def patiently(attempt: Callable[[], T]) -> T:
         except MayPass as error:
             if not busy(error.__cause__) or time.monotonic() > until:
                 raise
+            time.sleep(LOOK_S)
 
 
 def _code(error: BaseException | None) -> int:

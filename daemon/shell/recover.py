@@ -2,7 +2,7 @@
 
 Hashes are checked on the way. The result is the machine as it was after the last durable event, with what was then
 still to come in its queue; nothing is written here. Rows that do not follow, because other code or other libraries
-wrote them, are taken as they happened, and the result says so.
+wrote them, are taken as they happened; rows that are damaged are left out. The result says so.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import contextlib
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder, WatchContracts
-from daemon.core.events import FEED_EVENTS, CodeChanged, Event, RunStarted
+from daemon.core.events import FEED_EVENTS, ClockTicked, CodeChanged, Event, RunStarted
+from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.shell.journal import (
     Entry,
@@ -26,7 +28,7 @@ from daemon.shell.journal import (
     reading,
     row_hash,
 )
-from daemon.shell.recovery import adopt_trading, libraries, reapply, restore
+from daemon.shell.recovery import REPLAY, adopt_trading, code_digest, libraries, machine_of, reapply, restore
 
 _LEFT = (SubmitOrder, CancelOrder, WatchContracts)  # what a journaled effect has to say to the market outside
 _LEFT_NAMES = frozenset(kind.__name__ for kind in _LEFT)
@@ -70,7 +72,7 @@ def recover(reader: JournalReader, machine: Machine, code: str, versions: str | 
     """Bring the machine to the journal's end.
 
     `code` and `versions` are this code's digest and its libraries (None: those that are loaded). Raises JournalError
-    for a journal whose rows are damaged, JournalBusy for one that cannot be read at the moment.
+    for a file that cannot be read, and for a replay's whose rows are damaged; JournalBusy for what may pass.
     """
     with reading(reader.path):
         recovery = _Recovery(reader, machine, code, libraries() if versions is None else versions)
@@ -78,6 +80,11 @@ def recover(reader: JournalReader, machine: Machine, code: str, versions: str | 
         for entry in reader.entries(recovery.last_id):
             recovery.go_on(entry)
         return recovery.result()
+
+
+def recovered_desk(reader: JournalReader, otherwise: Trading | None = None) -> Recovered:
+    """A journal's own desk at its end, by this code; `otherwise` are its rules where it never ran. Raises as above."""
+    return recover(reader, machine_of(reader, otherwise), code_digest())
 
 
 class _Recovery:
@@ -99,6 +106,7 @@ class _Recovery:
         self._differences = 0
         self._difference = ""  # the first one
         self._former = ""  # whose events those are
+        self._damaged = False  # a row was
 
     def restore(self) -> None:
         """Go to the newest snapshot that is whole and that this code can read; without one, to the first row."""
@@ -142,23 +150,55 @@ class _Recovery:
         return ""
 
     def go_on(self, entry: Entry) -> None:
-        """Check one row's hash and step it. Raises JournalError for a damaged one."""
-        if entry.id != self.last_id + 1 or row_hash(self._head, *entry[:6]) != entry.hash:
-            where = f"event row {entry.id} ({entry.kind})"
-            raise JournalError(f"{self._reader.path}: damaged at {where}; run rltraderctl verify")
-        self._step(entry)
-        if not entry.startup:
-            self._raised = entry if entry.raised else None
+        """Check one row's hash and step it; leave it out where that does not match. Raises JournalError in a replay."""
+        gap = entry.id - self.last_id - 1
+        if gap or not self._whole(entry):
+            self._leave_out(entry, gap)
+        else:
+            if entry.seq is not None:
+                self._count(entry.seq - 1)  # after rows that are missing
+            self._step(entry)
+            if entry.seq is not None:
+                self._count(entry.seq)  # after a row that was left out
+            if not entry.startup:
+                self._raised = entry if entry.raised else None
         if entry.seq is not None:
             self._head = entry.hash
             self._replayed += 1
         self.last_id = entry.id
 
+    def _whole(self, entry: Entry) -> bool:
+        """Whether the row is what was written."""
+        try:
+            return row_hash(self._head, *entry[:6]) == entry.hash
+        except (AttributeError, TypeError):  # a column of another type
+            return False
+
+    def _leave_out(self, entry: Entry, gap: int) -> None:
+        """Go on behind a damaged row. A tape would be fed from the wrong place: nothing is at stake there."""
+        where = f"row {self.last_id + 1}"
+        if self._machine.state.identity.mode == REPLAY:
+            raise JournalError(f"{self._reader.path}: damaged at event {_named(entry)}; run rltraderctl verify")
+        missing = f", {gap} rows are missing" if gap else ""
+        self._damaged = True
+        self._note(where, f"damaged, left out{missing}")
+        with contextlib.suppress(ValueError, TypeError, AttributeError):  # what left then left, whatever caused it
+            if left := left_of(entry.effects):
+                self._machine.take(ClockTicked(self._machine.state.now_ns), left)
+                self._count(self._machine.state.seq - 1)
+        if entry.seq is not None:
+            self._count(self._machine.state.seq + 1)
+
+    def _count(self, seq: int) -> None:
+        """Let the next event have the number after `seq`."""
+        if self._machine.state.seq != seq:
+            self._machine.state = replace(self._machine.state, seq=seq)
+
     def _step(self, entry: Entry) -> None:
         try:
             event = decode_event(entry.payload)
         except msgspec.DecodeError as error:
-            self._note(entry, f"it is no event of this version: {error}")
+            self._note(_named(entry), f"it is no event of this version: {error}")
             return
         if isinstance(event, RunStarted):
             self._run_code, self._run_libraries = event.code, event.libraries
@@ -172,7 +212,7 @@ class _Recovery:
             self._machine.queue.clear()
         why = self._again(entry)
         if why:
-            self._note(entry, why)
+            self._note(_named(entry), why)
             self._take(entry, event)
         if isinstance(event, RunStarted):
             adopt_trading(self._machine)
@@ -197,11 +237,11 @@ class _Recovery:
         try:
             self._machine.take(event, left_of(entry.effects))
         except (ValueError, TypeError) as error:
-            self._note(entry, f"left out: {error}")
+            self._note(_named(entry), f"left out: {error}")
 
-    def _note(self, entry: Entry, why: str) -> None:
+    def _note(self, where: str, why: str) -> None:
         self._former = self._former or self._run_code
-        self._difference = self._difference or f"row {entry.id} ({entry.kind}): {why[:200]}"
+        self._difference = self._difference or f"{where}: {why[:200]}"
         self._differences += 1
 
     def result(self) -> Recovered:
@@ -228,7 +268,9 @@ class _Recovery:
         """What was not proven: events of other code, or differences. None where every row follows from this code."""
         if not self._taken and not self._differences:
             return None
-        if self._former != self._code:
+        if self._damaged:
+            what = "the journal is damaged"
+        elif self._former != self._code:
             what = f"code {self._former} wrote the last {self._taken} events, {self._code} goes on"
         elif self._run_libraries != self._versions:
             was = self._run_libraries or "others"
@@ -239,7 +281,11 @@ class _Recovery:
             what += f"; {self._differences} differ, first {self._difference}"
         highest = self._reader.query("SELECT max(decision) AS n FROM decisions")[0]["n"] or 0
         now_ns = self._machine.state.now_ns
-        return CodeChanged(now_ns, self._former, self._taken, self._differences, what, highest)
+        return CodeChanged(now_ns, self._former, self._taken, self._differences, what, highest, self._damaged)
+
+
+def _named(entry: Entry) -> str:
+    return f"row {entry.id} ({entry.kind})"
 
 
 def left_of(effects: str) -> tuple[AnyEffect, ...]:

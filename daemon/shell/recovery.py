@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from functools import cache
 from importlib import metadata
@@ -78,18 +79,16 @@ def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Tr
     """The trading rules that a journal's first run started with; `otherwise`, or the defaults, when it never ran.
 
     A machine that replays a journal from its first row begins with these: the paper broker's cash is among them.
-    A row that is no event is passed over: a snapshot after it has its own rules, and a recovery from the first row
-    refuses it. Raises JournalError where the journal cannot be read.
+    A row that is no event is passed over: a snapshot after it has its own rules, and recovery speaks of it. Raises
+    JournalError where the journal cannot be read.
     """
     with reading(reader.path):
         for entry in reader.entries(page=4):
-            try:
+            with contextlib.suppress(msgspec.DecodeError):  # a damaged row: recovery speaks of it
                 event = decode_event(entry.payload)
-            except msgspec.DecodeError:
-                break
-            if isinstance(event, RunStarted):
-                return event.trading
-    base = base_of(reader.meta())
+                if isinstance(event, RunStarted):
+                    return event.trading
+        base = base_of(reader.meta())
     if base is not None:
         return msgspec.json.decode(base.started, type=RunStarted).trading
     return otherwise or Trading()
@@ -103,15 +102,18 @@ def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> M
     return Machine(core, state) if market is None else Machine(core, state, market, market.start())
 
 
-def machine_of(reader: JournalReader) -> Machine:
-    """The machine of a journal before its first event. Raises JournalError where that cannot be known any more."""
+def machine_of(reader: JournalReader, otherwise: Trading | None = None) -> Machine:
+    """The machine of a journal before its first event; `otherwise` are its rules where it never ran.
+
+    Raises JournalError where it cannot be known any more.
+    """
     with reading(reader.path):
         identity = identity_of(reader.meta())
     try:
         strategy = strategy_named(identity.strategy)
     except ValueError as error:
         raise JournalError(f"{reader.path}: {error}; or restore the journal from a copy") from error
-    return fresh_machine(strategy, identity, first_trading(reader))
+    return fresh_machine(strategy, identity, first_trading(reader, otherwise))
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:

@@ -33,7 +33,7 @@ class StateDirError(Exception):
 
 
 class StateDirBusy(MayPass, StateDirError):
-    """The state directory cannot be used at the moment: its disk is full, failing or read-only. Exit code 1."""
+    """The state directory cannot be used at the moment: held by another process, or its disk fails. Exit code 1."""
 
 
 class StateDir:
@@ -55,9 +55,19 @@ def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
     """Lock `path` and open its journal, or make one with `wanted` and `epoch`.
 
     `wanted` holds mode, account, strategy, feed and, for a replay, the tape's name and digest. Raises StateDirError
-    when the directory is locked, not writable or was made for something else; JournalError and WriteFailed as they say.
-    What may pass is a MayPass too; for a journal that another process holds it waits a while first.
+    when the directory is not writable or was made for something else; JournalError and WriteFailed as they say. What
+    may pass is a MayPass too; for a directory or a journal that another process holds it waits a while first.
     """
+    lock = patiently(lambda: _locked(path))
+    try:
+        return patiently(lambda: _opened(path, lock, wanted, epoch))
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _locked(path: Path) -> IO[str]:
+    """The directory's lock, made with the directory where there is none."""
     try:
         folder = open_own_folder(path, make_mode=0o750)
         try:
@@ -69,11 +79,7 @@ def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
         raise (StateDirBusy if may_pass(error, path) else StateDirError)(
             f"{path}: cannot use this state directory: {error.strerror}; check owner and disk"
         ) from error
-    try:
-        return patiently(lambda: _opened(path, lock, wanted, epoch))
-    except BaseException:
-        lock.close()
-        raise
+    return lock
 
 
 def _opened(path: Path, lock: IO[str], wanted: dict[str, str], epoch: str) -> StateDir:
@@ -174,6 +180,19 @@ def _process(lock: IO[bytes]) -> str:
     return text if text.isdecimal() and len(text) <= PID_DIGITS else ""
 
 
+def wait_until_free(path: Path) -> None:
+    """Return when no process holds the directory. Raises StateDirBusy where one still does after a while."""
+    patiently(lambda: _refuse_held(path, locked_by(path)))
+
+
+def _refuse_held(path: Path, holder: str) -> None:
+    if holder:
+        raise StateDirBusy(
+            f"{path}: another process ({holder}) uses this state directory, a daemon or rltraderctl; end it or "
+            f"choose another directory"
+        ) from BlockingIOError(holder)
+
+
 def _lock(path: Path, lock: IO[str]) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,9 +200,7 @@ def _lock(path: Path, lock: IO[str]) -> None:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         lock.close()
-        raise StateDirError(
-            f"{path}: another daemon (process {holder}) uses this state directory; stop it or choose another"
-        ) from None
+        _refuse_held(path, holder)
     lock.seek(0)
     lock.truncate()
     lock.write(str(os.getpid()))

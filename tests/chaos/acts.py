@@ -55,6 +55,12 @@ def flip_snapshot(run: Run) -> None:
         run.problems.append(f"the damaged snapshot was not passed over: {damaged!r}, log: {run.desk.passed_over()}")
 
 
+def new_release(run: Run) -> None:
+    """Another release is laid under the desk, then SIGKILL, and the next life: halted until a person resumes it."""
+    run.desk.update()
+    kill(run)
+
+
 def kill_stopping(run: Run) -> None:
     """SIGKILL in the middle of a clean stop."""
     run.desk.ask_to_stop()
@@ -182,6 +188,7 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "kill": kill,
     "kill_twice": kill_twice,
     "flip_snapshot": flip_snapshot,
+    "new_release": new_release,
     "kill_stopping": kill_stopping,
     "restart": restart,
     "down": down,

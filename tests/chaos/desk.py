@@ -19,7 +19,7 @@ from daemon.shell.recovery import code_digest
 from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
 from tests.alpaca_server.virtual_clock import VirtualClock
-from tests.live_desk import Books, Daemon, books
+from tests.live_desk import Books, Daemon, another_release, books
 
 START_LIMIT_S = 600.0
 ROOM_MIB = 48  # of the small disk
@@ -49,6 +49,7 @@ class Desk:
         self._environment = {"APCA_API_KEY_ID": keys[0], "APCA_API_SECRET_KEY": keys[1]}
         self._log, self._clock = log, clock
         self._ahead_s = 0.0
+        self._release: Path | None = None
         self._flipped: dict[int, bytes] = {}  # snapshots as they were, by their event row
         log.touch()
         if begin:
@@ -58,7 +59,11 @@ class Desk:
         """Begin the next life."""
         self.lives += 1
         self._told_before = self._log.stat().st_size
-        self._process = Daemon(self._arguments, self._environment, self._log, self._ahead_s, self._clock)
+        self._process = Daemon(self._arguments, self._environment, self._log, self._ahead_s, self._clock, self._release)
+
+    def update(self) -> None:
+        """Lay another release under the desk, which decides the same: its next life runs that one."""
+        self._release = another_release(self._log.parent / "release")
 
     def alive(self) -> bool:
         """Whether it runs."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
@@ -194,3 +195,9 @@ def test_a_machine_waits_no_longer_for_what_other_code_did_not_do() -> None:
     ours.queue.append(ask)
     ours.take(ev.ClockTicked(ours.state.now_ns), ())
     assert not ours.queue  # an engine asks its source only when nothing is under way
+
+
+def test_a_damaged_journal_halts_under_its_own_name() -> None:
+    ours = desk()
+    effects = ours.put(replace(changed(ours), damaged=True))
+    assert (ours.halted(), alarms(effects)) == ("journal_damaged", ["journal_damaged"])

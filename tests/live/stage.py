@@ -110,14 +110,15 @@ class Stage:
         environment: Mapping[str, str] = KEYS,
         tables: tuple[Table, ...] = (),
         ahead_s: float = 0.0,
+        release: Path | None = None,
     ) -> Daemon:
-        """`rltraderd` with these arguments on this stage."""
+        """`rltraderd` with these arguments on this stage; of another `release` where one is named."""
         path = self.folder / "config.toml"
         chosen = (LOOSE, UNENDING, *self.tables, *tables)
         write_config(path, self.server, self.clock, self.state_dir, *chosen, models_dir=self.models_dir)
         own = {"RUNTIME_DIRECTORY": str(self.folder / "run")}  # the host's folder of locks
         log = self.folder / "log"
-        daemon = Daemon(["--config", str(path), *arguments], {**own, **environment}, log, ahead_s, self.clock)
+        daemon = Daemon(["--config", str(path), *arguments], {**own, **environment}, log, ahead_s, self.clock, release)
         self.daemons.append(daemon)
         return daemon
 

@@ -5,13 +5,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from daemon.shell import passing
 from daemon.shell.journal import FILE, JournalError
-from daemon.shell.state_dir import LOCK_FILE, StateDir, StateDirError, check_identity, locked_by, open_state_dir, peek
+from daemon.shell.state_dir import (
+    LOCK_FILE,
+    StateDir,
+    StateDirBusy,
+    StateDirError,
+    check_identity,
+    locked_by,
+    open_state_dir,
+    peek,
+    wait_until_free,
+)
 from tests.shell.desk_run import REPOSITORY
 
 WANTED = {
@@ -60,11 +72,21 @@ def test_a_directory_is_found_again_with_its_first_epoch(tmp_path: Path) -> None
     close(again)
 
 
-def test_the_lock_names_the_process_and_goes_with_it(opened: StateDir) -> None:
+def test_the_lock_names_the_process_and_goes_with_it(opened: StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passing, "LOCKED_S", 0.3)
     assert locked_by(opened.path) == str(os.getpid())
-    with pytest.raises(StateDirError, match=rf"another daemon \(process {os.getpid()}\) uses this state directory"):
-        open_state_dir(opened.path, WANTED, "e90c4")
+    for held in (lambda: open_state_dir(opened.path, WANTED, "e90c4"), lambda: wait_until_free(opened.path)):
+        with pytest.raises(StateDirBusy, match=rf"another process \({os.getpid()}\) uses this state directory"):
+            held()
     assert locked_by(opened.path) == str(os.getpid())
+
+
+def test_a_start_waits_for_a_process_that_holds_the_directory_for_a_moment(opened: StateDir) -> None:
+    ending = threading.Timer(0.5, close, (opened,))
+    ending.start()
+    wait_until_free(opened.path)
+    close(open_state_dir(opened.path, WANTED, "e90c4"))
+    ending.join()
 
 
 def test_a_closed_or_missing_directory_is_locked_by_nobody(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ OTHER = "other"
 _HALTS = """
 operator daily_loss drawdown reject_rate reconciliation fill_mismatch order_mismatch foreign_order wrong_account
 account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing quarantine code_changed
-panic short_position accept_broker cash_difference
+journal_damaged panic short_position accept_broker cash_difference
 """
 _ALARMS = """
 bar_rejected order_rejected foreign_order broker_lost unreconciled order_lost unknown_status trade_corrected
