@@ -81,8 +81,7 @@ class SessionCalendar:
         """
         index = bisect_right(self._opens, now_ns) - 1
         if index < 0 or (index == len(self.sessions) - 1 and now_ns >= self.sessions[-1].close_ns):
-            moment = datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="seconds")
-            raise CalendarError(f"{moment} is outside of the calendar: {self._span()}: {_CURE}")
+            raise CalendarError(f"{_moment(now_ns)} is outside of the calendar: {self._span()}: {_CURE}")
         session = self.sessions[index]
         return session if now_ns < session.close_ns else None
 
@@ -106,6 +105,14 @@ class SessionCalendar:
 
 
 _CURE = "load a span that holds it, or update exchange_calendars"
+
+
+def _moment(now_ns: int) -> str:
+    """The time as a person reads it; nanoseconds where it is none of the years 1 to 9999."""
+    try:
+        return datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{now_ns} ns"
 
 
 def midnight_ns(day: str) -> int:

@@ -104,6 +104,12 @@ def test_past_the_last_known_session_the_calendar_refuses_and_names_it() -> None
         week.at(999)
 
 
+@pytest.mark.parametrize("at_ns", [(2**63 - 1) * 10**9, -(2**63) * 10**9, 253_402_300_800 * 10**9])
+def test_a_time_of_no_year_is_outside_of_the_calendar_like_any_other(year: SessionCalendar, at_ns: int) -> None:
+    with pytest.raises(CalendarError, match=f"{at_ns} ns is outside of the calendar"):
+        year.at(at_ns)
+
+
 def test_a_span_past_the_horizon_is_refused() -> None:
     with pytest.raises(CalendarError, match=r"no session is known after 20\d\d-\d\d-\d\d, 2099-01-01 was asked for"):
         SessionCalendar.load("2024-01-02", "2099-01-01")
