@@ -38,7 +38,7 @@ def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> N
     touches = _touches(draft, found, new=known is None and not ignored)
     if touches:
         _hear(draft, found)
-    if ignored or (known is None and _is_fraction(draft, found)):  # what was ignored once is so to its end
+    if ignored or (known is None and is_fraction(draft, found)):  # what was ignored once is so to its end
         _ignore(draft, found)
     elif known is not None or rule == "adopt":
         _adopt(draft, found, known)
@@ -47,7 +47,7 @@ def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> N
     else:
         _refuse(draft, found, "was not sent by this desk")
         return
-    if touches and not _is_fraction(draft, found):
+    if touches and not is_fraction(draft, found):
         _refuse(draft, found, "touches what this desk holds or works on")
 
 
@@ -70,7 +70,7 @@ def _hear(draft: Draft, found: BrokerOrder) -> None:
         note_touched(draft, found.symbol, f"somebody else's order {found.client_order_id} ({_told(found)})")
 
 
-def _is_fraction(draft: Draft, found: BrokerOrder) -> bool:
+def is_fraction(draft: Draft, found: BrokerOrder) -> bool:
     """True for less than one share, such as a reinvested dividend buys: it lies beside what any desk holds."""
     if contract_of(draft, found.symbol) is not None:
         return False
@@ -154,7 +154,8 @@ def _as_order(found: BrokerOrder) -> Order:
 
 def met_at_begin(draft: Draft, found: BrokerOrder) -> None:
     """An open order that a new journal meets: what it filled is in cash and positions already."""
-    rule = "adopted" if draft.trading.broker.foreign_orders == "adopt" else "ignored"
+    adopts = draft.trading.broker.foreign_orders == "adopt" and not is_fraction(draft, found)
+    rule = "adopted" if adopts else "ignored"
     alarm(draft, "foreign_order", f"{rule}: {found.client_order_id} ({_told(found)})")
     known = replace(_as_order(found), filled=int(found.filled), cost=total_cost(draft, found))
     if rule == "adopted":

@@ -16,7 +16,7 @@ from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.execution import held
 from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
-from daemon.core.foreign import can_hold, met_at_begin
+from daemon.core.foreign import can_hold, is_fraction, met_at_begin
 from daemon.core.funds import deficit
 from daemon.core.guards import alarm, cancel_entries, case_over, first_time, halt, look_up, revalue
 from daemon.core.heard import take_available
@@ -167,8 +167,9 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
             _mark_seen(draft, line)
     foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
     rule, accepted = draft.trading.broker.foreign_orders, accepts(draft, event)
-    if rule == "halt" and not accepted and (event.positions or foreign):
-        found = [p.symbol for p in event.positions] + [order.client_order_id for order in foreign]
+    whole = [order.client_order_id for order in foreign if not is_fraction(draft, order)]
+    if rule == "halt" and not accepted and (event.positions or whole):
+        found = [p.symbol for p in event.positions] + whole
         detail = f"the account is not empty and this journal is new: {', '.join(found)}"
         draft.risk = replace(draft.risk, reconciled=False)
         halt(draft, "foreign_order", detail)

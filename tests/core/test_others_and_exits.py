@@ -15,7 +15,7 @@ from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Trading
 from tests.core.account import Account, agreed, at_broker
 from tests.core.daily_desk import KEEP, DailyDesk
-from tests.core.desk import BUY_CALL, CALL, EXIT, PUT, Desk, alarms, of, quote, sent
+from tests.core.desk import BUY_CALL, CALL, EXIT, OPEN, PUT, Desk, alarms, of, quote, sent
 from tests.core.others import RULES, holding
 from tests.core.test_daily_live import with_shares
 
@@ -484,6 +484,16 @@ def test_half_a_share_of_anything_lies_beside_an_option_desk_s_own(rule: str, sy
         report = account.report(d.at(2, second))
         d.put(replace(report, positions=(*report.positions, half)))
     assert (d.halted(), d.held, d.state.risk.reconciled) == ("", {CALL: 9}, True)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_open_order_for_half_a_share_keeps_no_new_journal_from_beginning(rule: str) -> None:
+    account = Account()
+    name = account.by_hand("drip-1", "SPY", 1, 1, OPEN)
+    account.orders[name] = replace(account.orders[name], quantity=Decimal("0.5"))
+    d = at_broker(account, RULES[rule])
+    agreed(d, account, -1)
+    assert (d.halted(), d.state.broker.foreign[name].purpose, name in d.state.orders) == ("", "foreign", False)
 
 
 @pytest.mark.parametrize("daily", [True, False], ids=["daily", "options"])
