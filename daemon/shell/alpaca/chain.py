@@ -21,6 +21,7 @@ from daemon.shell.alpaca.rest import RestError
 LISTED_SPAN = Decimal("0.06")  # of the spot, on each side: where strikes are listed
 MONEY_SPAN = Decimal("0.02")  # of the spot, on each side: whose implied volatility counts
 SIDE_STRIKES = 2  # neighbours that are streamed on each side of a contract
+DIGITS_MOST = 12  # of an open interest
 SHARES = 100  # of an ordinary contract; others are adjusted ones
 
 
@@ -129,8 +130,8 @@ def _contract(item: object, underlying: str) -> Contract | None:
         return None
     if str(item.get("size", SHARES)) != str(SHARES) or item.get("underlying_symbol", underlying) != underlying:
         return None
-    interest = item.get("open_interest")
-    count = int(interest) if isinstance(interest, str | int) and str(interest).isdecimal() else 0
+    interest = str(item.get("open_interest"))
+    count = int(interest) if interest.isdecimal() and len(interest) <= DIGITS_MOST else 0
     return Contract(symbol, occ.expiry, occ.right, occ.strike, count)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from daemon.core.events import BrokerOrder
+from daemon.shell.alpaca.wire import text
 
 
 class Closings:
@@ -52,7 +53,7 @@ class Closings:
         order = update.get("order")
         if not self._under_way or not isinstance(order, dict):
             return False
-        unknown = order.get("id") not in self._names and order.get("symbol") in self._under_way.values()
+        unknown = text(order.get("id")) not in self._names and order.get("symbol") in self._under_way.values()
         if unknown:
             self._waiting.append(update)
         return unknown
@@ -60,9 +61,9 @@ class Closings:
     def renamed(self, update: Mapping[str, object]) -> Mapping[str, object]:
         """The update with the journal's name in its order."""
         order = update.get("order")
-        if not isinstance(order, dict) or order.get("id") not in self._names:
+        if not isinstance(order, dict) or (name := self._names.get(text(order.get("id")))) is None:
             return update
-        return {**update, "order": {**order, "client_order_id": self._names[str(order["id"])]}}
+        return {**update, "order": {**order, "client_order_id": name}}
 
     def named(self, order: BrokerOrder) -> BrokerOrder:
         """The order under the journal's name."""

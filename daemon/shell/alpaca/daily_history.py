@@ -92,7 +92,7 @@ class DailyHistory:
         try:
             start_ns = time_ns(row.get("t"), "t")
             prices = [_number(row[name]) for name in "ohlcv"]
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             self._refuse(symbol, "", f"{type(error).__name__}: {error} in {str(row)[:200]}")
             return None
         reason = fault(prices, 0)

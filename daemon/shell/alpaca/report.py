@@ -111,9 +111,9 @@ class Reporter:
         for fill in self._readable(rows, ledger_fill):
             fills[fill.order_id].append(fill)
         self._names = {order_id: await self._name(order_id) for order_id in orders.keys() | fills.keys()}
-        amended = Counter(row.get("order_id") for row in rows if row.get("status") in AMENDING)
+        amended = Counter(wire.text(row.get("order_id")) for row in rows if row.get("status") in AMENDING)
         ours = {name for name in fills if name not in amended and self._is_ours(self._names[name])}
-        self._amended = {name: count for name, count in amended.items() if isinstance(name, str) and name in orders}
+        self._amended = {name: count for name, count in amended.items() if name in orders}
         return {order_id: fills[order_id] for order_id in ours}, self._readable(rest, activity)
 
     async def _name(self, order_id: str) -> str:

@@ -119,7 +119,7 @@ def test_an_odd_contract_is_left_out_and_counted(item: object) -> None:
     assert len(odd) == 1
 
 
-@pytest.mark.parametrize("interest", [None, "", "many", 1.5, -3])
+@pytest.mark.parametrize("interest", [None, "", "many", 1.5, -3, "9" * 5000])
 def test_an_unknown_open_interest_is_none_at_all(interest: object) -> None:
     found, _ = read_contracts([raw(open_interest=interest)], "SPY", EXPIRIES)
     assert found[0].open_interest == 0

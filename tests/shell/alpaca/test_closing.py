@@ -175,3 +175,13 @@ def test_updates_of_other_symbols_do_not_wait() -> None:
     closings.begin("e1-scalper-9-1-0", "SPY")
     assert not closings.holds_back(order_of("id-7"))
     assert closings.end("e1-scalper-9-1-0") == []
+
+
+@pytest.mark.parametrize("order_id", [["x"], {"x": 1}, None])
+def test_an_update_whose_order_has_no_id_that_is_text_passes_as_it_came(order_id: object) -> None:
+    closings = Closings()
+    update = {"event": "fill", "order": {"id": order_id, "symbol": "SPY"}}
+    assert closings.renamed(update) == update
+    closings.begin(CLOSE.client_order_id, CALL)
+    assert not closings.holds_back(update)
+    assert closings.holds_back({"event": "fill", "order": {"id": order_id, "symbol": CALL}})  # it may be that one

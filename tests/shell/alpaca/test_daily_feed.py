@@ -204,7 +204,7 @@ async def test_a_bad_bar_is_refused_and_counts_as_none() -> None:
     async def day_bars(symbols: tuple[str, ...], *asked: Any) -> dict[str, list[dict[str, Any]]]:
         found = await good(symbols, *asked)
         found["SPY"][-1]["h"] = 0.01
-        found["QQQ"][-1]["c"] = "much"
+        found["QQQ"][-1]["c"] = 10**400  # which no float holds
         del found["IWM"][-1]["t"]
         return found
 
