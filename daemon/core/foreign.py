@@ -112,7 +112,7 @@ def _told(found: BrokerOrder) -> str:
 def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
     """Book its fills as the desk's own; the order itself is left to whoever sent it."""
     if known is None:
-        if found.quantity != int(found.quantity) or not can_hold(draft, found.symbol):
+        if not found.side or found.quantity != int(found.quantity) or not can_hold(draft, found.symbol):
             _refuse(draft, found, "is of a kind that this desk cannot hold")
             return
         alarm(draft, "foreign_order", f"adopted: {found.client_order_id} ({_told(found)})")

@@ -286,6 +286,15 @@ def test_an_exit_that_the_broker_cancels_within_a_session_halts_and_leaves_again
     assert [order.quantity for order in again] == [sale.quantity]
 
 
+def test_an_order_whose_side_the_broker_does_not_give_is_not_adopted() -> None:
+    d = at_broker(account := Account(), RULES["adopt"])
+    account.by_hand("ann-1", CALL, 1, 2, d.at(1))
+    account.fill("ann-1", 2, "2.00", d.at(1))
+    account.orders["ann-1"] = replace(account.orders["ann-1"], side=0)
+    d.put(account.found("ann-1", d.at(1, 5)))
+    assert (d.halted(), d.held) == ("foreign_order", {})
+
+
 def test_a_cancel_that_the_desk_asked_for_is_no_news() -> None:
     d = at_broker(account := Account())
     d.bar(0)
