@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Trading
+from daemon.shell.operator.status import way_out
 from tests.core.account import Account, agreed, at_broker
 from tests.core.daily_desk import KEEP, DailyDesk
 from tests.core.desk import BUY_CALL, CALL, EXIT, OPEN, PUT, Desk, alarms, of, quote, sent
@@ -368,6 +369,7 @@ def test_after_a_panic_a_resume_is_refused_until_the_broker_s_word_was_accepted(
     d.put(account.report(d.at(1)))
     panicked(d, 1.1)
     sold_by_hand(d, account, "AAA", 10, "99")
+    assert "accept-broker" in way_out(d.state)
     assert alarms(d.put(ev.ResumeRequested(d.at(2), "go on", "ann"))) == ["resume_refused"]
     assert halted(d) == "panic"
     asked = d.put(ev.AcceptBrokerRequested(d.at(2.1), "panic, settled", "control/ann (uid 1)"))
@@ -375,6 +377,7 @@ def test_after_a_panic_a_resume_is_refused_until_the_broker_s_word_was_accepted(
     told = d.put(account.report(d.at(2.2)))
     assert ("broker_accepted" in alarms(told), d.held, d.state.book.cash) == (True, {}, account.cash)
     assert (halted(d), d.state.risk.reconciled) == ("panic", True)
+    assert way_out(d.state) == ""  # nothing more to accept: a resume ends it
     d.put(ev.ResumeRequested(d.at(2.3), "settled", "ann"))
     for minute in (3, 4):
         d.put(account.report(d.at(minute)))

@@ -12,7 +12,7 @@ import msgspec
 from daemon.core.state import State
 from daemon.core.step import ACCEPT
 
-BY_ACCEPTING = frozenset(("panic", "short_position", "reconciliation", "fill_mismatch", "cash_difference"))
+BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
 
 
 class Holding(msgspec.Struct, frozen=True):
