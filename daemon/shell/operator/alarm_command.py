@@ -148,8 +148,8 @@ class AlarmCommand:
     async def _start(self, told: Told) -> str:
         """One run of the program; why it did not end well, "" when it did."""
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
-        try:
-            process = await asyncio.create_subprocess_exec(
+        starting = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -157,6 +157,13 @@ class AlarmCommand:
                 env={**environment, "RLTRADER_DESK": told.desk, "RLTRADER_ALARM": told.alarm},
                 start_new_session=True,  # a process group of its own, so that its children can be ended with it
             )
+        )
+        try:
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:  # asyncio would kill the program alone, without its children
+            with contextlib.suppress(OSError, ValueError):
+                await _kill(await starting)
+            raise
         except (OSError, ValueError) as error:
             found = error.strerror if isinstance(error, OSError) else error
             return f"alarms.command {self._command[0]!r} did not start: {found}: name a program that may be run"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,10 +34,16 @@ def machine() -> Machine:
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    while True:
-        if reached():
-            return
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(120):
+        while True:
+            if reached():
+                return
+            await asyncio.sleep(0.01)
+
+
+def hold_the_loop_until(reached: Callable[[], bool]) -> None:
+    while not reached():
+        time.sleep(0.01)
 
 
 def written(path: Path) -> bool:
@@ -241,6 +248,21 @@ async def test_a_stop_kills_the_run_that_is_under_way(programs: Programs) -> Non
     async with running(command):
         programs.raise_alarm(command, trouble(1))
         await until(lambda: written(pids))
+    await until(lambda: gone(pids))
+
+
+async def test_a_stop_in_the_middle_of_a_start_kills_the_program_and_its_children(programs: Programs) -> None:
+    hangs = programs.program('sleep 1000 &\necho "$! $$" > "$OUT.pids"\nwait\n')
+    command = programs.command(hangs, timeout_s=1000)
+    pids = programs.out.with_name("out.pids")
+    programs.raise_alarm(command, trouble(1))
+    run = asyncio.create_task(command.run())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    hold_the_loop_until(lambda: written(pids))  # it has not heard yet that the program started
+    run.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await run
     await until(lambda: gone(pids))
 
 
