@@ -1,4 +1,4 @@
-"""What all tests share: the folder of real market data, and Hypothesis without a clock.
+"""What all tests share: the folder of real market data, Hypothesis without a clock, and where coverage is measured.
 
 Tests that need real data take `data_dir`: they are skipped where the folder is missing, and fail where it exists but a
 file in it does not. Expected values never come from here.
@@ -16,6 +16,15 @@ hypothesis.settings.register_profile("rltrader", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("rltrader")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+COVERING = (REPOSITORY / "tests" / "core", REPOSITORY / "tests" / "strategies")
+"""The tests whose coverage counts: those that test the pure code for its own sake. Tracing nearly doubles its cost."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Trace no test outside `COVERING`."""
+    for item in items:
+        if not any(item.path.is_relative_to(folder) for folder in COVERING):
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture(scope="session")
