@@ -182,15 +182,31 @@ def _ignore(draft: Draft, found: BrokerOrder) -> None:
     paid = -found.side * (cost - known.cost) * (OPTION_MULTIPLIER if contract_of(draft, found.symbol) else 1)
     draft.book = replace(before, cash=before.cash + paid)
     hold_beside(draft, found.symbol, found.side * (filled - known.filled))
-    beside, own = draft.broker.foreign_held.get(found.symbol, 0), held(draft, found.symbol)
-    if beside < 0 < own:
-        sold = min(own, -beside)
-        hold_beside(draft, found.symbol, sold)
-        keep_own(draft, found.symbol, own - sold)
-        without_gain(draft, before)
+    gave_up = _give_up_sold(draft, found.symbol)
+    without_gain(draft, before)
+    if gave_up:
         _refuse(draft, found, "sold what this desk holds")
-    else:
-        without_gain(draft, before)
+
+
+def _give_up_sold(draft: Draft, symbol: str) -> int:
+    """Give up what others sold of the desk's own; returns how many."""
+    beside, own = draft.broker.foreign_held.get(symbol, 0), held(draft, symbol)
+    if not beside < 0 < own:
+        return 0
+    sold = min(own, -beside)
+    hold_beside(draft, symbol, sold)
+    keep_own(draft, symbol, own - sold)
+    return sold
+
+
+def give_up_sold(draft: Draft) -> None:
+    """Give up what others sold of the desk's own before its purchase was told."""
+    for symbol in tuple(draft.broker.foreign_held):
+        before = draft.book
+        if sold := _give_up_sold(draft, symbol):
+            without_gain(draft, before)
+            draft.risk = replace(draft.risk, reconciled=False)
+            halt(draft, "foreign_order", f"others sold {sold} {symbol} that this desk holds")
 
 
 def keep_own(draft: Draft, symbol: str, quantity: int) -> None:

@@ -16,7 +16,7 @@ from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
 from daemon.core.execution import held
 from daemon.core.fills import is_ours, on_order_filled, transfer, without_gain
-from daemon.core.foreign import can_hold, is_fraction, met_at_begin
+from daemon.core.foreign import can_hold, give_up_sold, is_fraction, met_at_begin
 from daemon.core.funds import deficit
 from daemon.core.guards import alarm, cancel_entries, case_over, first_time, halt, look_up, revalue
 from daemon.core.heard import take_available
@@ -135,6 +135,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
+    give_up_sold(draft)
     for activity in sorted(event.activities, key=arrives):
         if activity.status != "pending" and _mark_seen(draft, activity):
             book_activity(draft, activity)

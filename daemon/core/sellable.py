@@ -35,7 +35,9 @@ def sellable(draft: Draft, symbol: str, side: int, surplus: int, hanging: Sequen
 
     Where the broker's figure counts, it knows best what orders that should have ended (`hanging`) still hold back.
     """
-    free, broker = surplus - draft.working(symbol, side), draft.broker
+    broker = draft.broker
+    gone = max(-broker.foreign_held.get(symbol, 0), 0) if side < 0 else 0  # others sold it of what the desk holds
+    free = surplus - draft.working(symbol, side) - gone
     if not confirmed(draft, symbol):
         late = draft.now_ns - broker.asked_ns >= CONFIRM_NS
         return Leave(free, closing=True) if late and 0 < free == _alone(draft, symbol) else Leave(0, waits=True)

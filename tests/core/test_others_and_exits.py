@@ -18,7 +18,8 @@ from tests.core.account import Account, agreed, at_broker
 from tests.core.daily_desk import KEEP, DailyDesk
 from tests.core.desk import BUY_CALL, CALL, EXIT, OPEN, PUT, Desk, alarms, of, quote, sent
 from tests.core.others import RULES, holding
-from tests.core.test_daily_live import with_shares
+from tests.core.test_daily_live import IGNORE as IGNORE_OTHERS
+from tests.core.test_daily_live import live, with_shares
 
 STOP = quote(CALL, "1.20", "1.24")  # 0.78 a share below the cost of 2.00
 
@@ -76,6 +77,28 @@ def test_a_sale_of_others_that_only_a_report_tells_which_a_fill_overtook_waits_f
     told = d.put(replace(overtaken, time_ns=d.at(1.3))) + d.tick(1.4)
     assert (d.held, of(told, SubmitOrder)) == ({"AAA": 21}, [])  # the book has 21, and nothing is there
     assert of(d.put(account.report(d.at(1.5))), SubmitOrder) == []
+
+
+def test_what_others_sold_before_its_purchase_was_told_is_not_sold_again() -> None:
+    d = live(account := Account(), IGNORE_OTHERS)
+    d.due()
+    d.answer(39, KEEP, KEEP)
+    (order,) = of(d.quotes(0, AAA="100"), SubmitOrder)
+    account.take(order, d.state.now_ns)
+    bought = account.fill(order.client_order_id, 39, "100", d.at(0.1))
+    sold_by_hand(d, account, "AAA", 27, "100")
+    d.put(replace(bought, time_ns=d.at(0.2)))
+    assert (d.held, d.state.broker.foreign_held) == ({"AAA": 39}, {"AAA": -27})
+    d.put(account.report(d.at(0.3)))
+    assert (d.held, d.state.broker.foreign_held, halted(d)) == ({"AAA": 12}, {}, "foreign_order")
+    assert [sale.quantity for sale in leave(d, 1)] == [12]
+    assert d.state.book.cash == account.cash
+
+
+def test_while_no_report_came_no_more_is_sold_than_others_left() -> None:
+    d = with_shares(Account(), IGNORE_OTHERS, AAA=39)
+    d.state = replace(d.state, broker=replace(d.state.broker, foreign_held={"AAA": -27}))
+    assert [sale.quantity for sale in leave(d, 1)] == [12]
 
 
 def test_a_doubt_of_what_is_there_outlives_a_report_that_a_fill_overtook() -> None:
