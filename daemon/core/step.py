@@ -55,12 +55,14 @@ from daemon.core.on_shadow import on_shadow_answered, on_shadow_failed
 from daemon.core.orders import advance
 from daemon.core.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.records import Row
+from daemon.core.risk_view import SECOND_NS
 from daemon.core.share_orders import drive_shares
 from daemon.core.state import BROKER_MODES, Draft, Identity, Model, Pause, State, as_daily
 from daemon.core.takeover import on_accept_broker
 from strategies.contract import DailyStrategy, Strategy
 
 Handler = Callable[[Draft, Any], None]
+HOUR_NS = 3600 * SECOND_NS
 ACCEPT = "rltraderctl accept-broker --reason TEXT"
 _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
@@ -232,7 +234,8 @@ def _on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:
 
 
 def _on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
-    alarm(draft, event.name, event.detail, once=True, about=wording(event.detail))
+    """Raise it once an hour for each case: nothing here notices when it is over, and it may come again."""
+    alarm(draft, event.name, event.detail, once=True, about=f"{draft.now_ns // HOUR_NS} {wording(event.detail)}")
 
 
 def _on_nothing(_: Draft, __: ev.Event) -> None:

@@ -47,7 +47,7 @@ class LogEvent(NamedTuple):
     level: str
     fields: tuple[str, ...]
     meaning: str
-    alarm: bool = False  # a live desk also raises it as an alarm, once a session, with a heading in the manual
+    alarm: bool = False  # a live desk also raises it as an alarm, once an hour, with a heading in the manual
 
 
 LOG_EVENTS: dict[str, LogEvent] = {

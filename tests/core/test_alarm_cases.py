@@ -22,6 +22,15 @@ def test_another_case_of_a_trouble_is_another_alarm_and_other_figures_are_not() 
     assert trouble(d, "job_failed", "job archive, problem disk full, 11 MiB") == ["job_failed"]
 
 
+def test_a_trouble_that_comes_again_hours_later_is_reported_again() -> None:
+    d = desk()
+    told = []
+    for minute in (5, 6, 240, 241):
+        d.tick(minute)
+        told.append(trouble(d, "clock_leap", f"by_s {28800 + minute}"))
+    assert told == [["clock_leap"], [], ["clock_leap"], []]
+
+
 def test_cases_of_one_name_are_reported_up_to_a_bound() -> None:
     d = desk()
     words = [chr(ord("a") + number) * 3 for number in range(CASES_MAX + 5)]
