@@ -187,6 +187,8 @@ def _rest() -> Iterator[Kind]:
     for kind in ("http_error", "http_hang", "malformed_json", "http_429"):
         lines = _fixed(_prepare("socket_drop", where={"stream": "stock"}), Line(kind, data, {"seconds": 0.8}, 2))
         yield Kind(f"market data: {kind}", "market data outage", lines, act="kill")
+    contracts = _line("http_hang", where={"method": "GET", "path": "/v2/options/contracts"}, seconds=90)
+    yield Kind("list of contracts: http_hang", "slow answer", _fixed(contracts), act="kill")
     late = _line("http_slow", where={"method": "GET", "path": "/v2/account/activities"}, times=4, seconds=0.8)
     yield Kind("report delivered late", "slow answer", _fixed(late), when=ANY)
     stale = _line("stale_read", where={"key": "*"}, times=4, age_s=20)
