@@ -77,7 +77,17 @@ def may_be_free(hanging: Sequence[Order]) -> int:
     """Contracts or shares of these orders that the broker's report may show as free; never those of an order that the
     broker did not show yet: one that is still on its way, maybe in our own queue, holds nothing back.
     """
-    return sum(order.remaining for order in hanging if order.known and order.status != UNKNOWN)
+    return sum(order.remaining for order in hanging if _is_shown(order))
+
+
+def on_its_way(draft: Draft, symbol: str, side: int) -> int:
+    """Contracts or shares of working orders that the broker did not show yet: its report has them as free."""
+    mine = [order for order in draft.orders.values() if (order.symbol, order.side) == (symbol, side)]
+    return sum(order.remaining for order in mine if not _is_shown(order))
+
+
+def _is_shown(order: Order) -> bool:
+    return order.known and order.status != UNKNOWN
 
 
 def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from daemon.core.guards import alarm
-from daemon.core.hanging import given_up, may_be_free, note_held_up
+from daemon.core.hanging import given_up, may_be_free, note_held_up, on_its_way
 from daemon.core.option_market import parse_occ
 from daemon.core.orders import Order
 from daemon.core.risk_view import SECOND_NS
@@ -45,8 +45,8 @@ def sellable(draft: Draft, symbol: str, side: int, surplus: int, hanging: Sequen
     quantity = free
     if known is not None:
         beside = max(-side * broker.foreign_held.get(symbol, 0), 0)  # is not the desk's, however free it is
-        held_back = may_be_free(hanging)
-        quantity = max(min(free, known), min(free + held_back, known - beside))
+        held_back, coming = may_be_free(hanging), on_its_way(draft, symbol, side)
+        quantity = max(min(free, known), min(free + held_back, known - beside - coming))
     if quantity > 0:
         return Leave(quantity)
     if surplus == _alone(draft, symbol) and given_up(draft, hanging):

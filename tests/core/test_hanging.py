@@ -165,6 +165,26 @@ def test_what_is_free_beside_an_order_that_the_broker_never_showed_is_not_sold_a
     assert of(d.put(account.report(d.at(3, 40))), SubmitOrder) == []  # the report shows all nine as free
 
 
+def test_what_is_free_because_another_sale_is_on_its_way_is_not_sold_beside_a_hanging_one() -> None:
+    d = at_broker(account := Account(), trading=BUSY)
+    d.bar(0)
+    entry = account.take(sent(d.answer(1)), d.state.now_ns)
+    d.put(account.fill(entry, 9, "2.00", d.at(1)))
+    d.bar(1)
+    trim = account.take(sent(d.answer(TRIM_50)), d.state.now_ns)
+    d.put(ev.OrderAccepted(d.at(2), trim, f"id-{trim}"))
+    d.quotes(3, quote(CALL))  # its cancel is never answered
+    d.bar(2)
+    d.answer(EXIT)
+    second = sent(d.quotes(3, quote(CALL), second=30))
+    assert second.quantity == 5  # what the first does not cover; it waits in our own queue
+    d.tick(4, 30)
+    d.tick(5, 1)  # it hangs too
+    report = account.report(d.at(5, 5))
+    assert report.positions[0].available == 5
+    assert of(d.put(report) + d.quotes(5, quote(CALL), second=10), SubmitOrder) == []
+
+
 def test_an_entry_whose_cancel_hangs_keeps_no_stop_from_selling_what_is_held() -> None:
     d = desk(BUSY, mode="live")
     order = d.buys()
