@@ -13,6 +13,8 @@ import msgpack
 import msgspec
 
 T = TypeVar("T")
+MANY = 100_000  # parts of one array or map of msgpack; a frame of Alpaca's has some hundred messages
+_CONTAINERS = (dict, list, tuple)
 LEVELS_MOST = 64  # of arrays and objects in one another; the deepest message of Alpaca has five
 
 
@@ -34,7 +36,9 @@ def msgpack_value(data: bytes) -> object:
     """Any msgpack value; times are `msgpack.Timestamp`. Raises Unreadable."""
 
     def unpack() -> object:
-        return msgpack.unpackb(data, timestamp=0, strict_map_key=False, unicode_errors="replace")
+        return msgpack.unpackb(
+            data, timestamp=0, strict_map_key=False, unicode_errors="replace", max_array_len=MANY, max_map_len=MANY
+        )
 
     return bounded(_guarded(unpack, len(data)))
 
@@ -61,7 +65,7 @@ def bounded(value: T) -> T:
 def _inside(value: object) -> list[object]:
     """The arrays and objects that stand directly in a value."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [each for each in inner if isinstance(each, dict | list | tuple)]
+    return [each for each in inner if isinstance(each, _CONTAINERS) and each]  # an empty one has nothing inside
 
 
 def _guarded(decode: Callable[[], T], size: int) -> T:

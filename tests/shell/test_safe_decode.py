@@ -72,3 +72,9 @@ def test_a_command_that_is_nested_deeply_is_refused() -> None:
     judge = Judge("paper-1", parse_keys(f"ops:{'ab' * 32}"), lambda: 7)
     verdict = judge.judge(b'{"other":' + b"[" * 4000, retained=False)
     assert verdict == Refused("the message cannot be read")
+
+
+@pytest.mark.parametrize("head", [b"\xdd\x00\xff\xff\xff", b"\xdf\x00\x7f\xff\xff"])
+def test_an_array_or_map_of_a_million_parts_is_not_built(head: bytes) -> None:
+    with pytest.raises(Unreadable, match="ValueError"):
+        msgpack_value(head + b"\xc0" * (1 << 24))

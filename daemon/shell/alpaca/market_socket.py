@@ -24,7 +24,7 @@ from daemon.shell.safe_decode import Unreadable, json_value, msgpack_value
 Pair = tuple[str, str]  # channel, symbol
 State = Literal["up", "down"]
 
-MAX_FRAME_BYTES = 16 * 1024 * 1024
+MAX_FRAME_BYTES = 4 * 1024 * 1024  # what is decoded holds up the loop
 MAX_FRAMES = 1024  # that wait unread
 _SILENT = logging.getLogger(__name__)
 _SILENT.disabled = True  # the library's debug lines would show the keys
@@ -250,10 +250,11 @@ class MarketSocket:
             return []
         if not isinstance(messages, list):
             messages = [messages]
-        for odd in messages:
-            if not isinstance(odd, dict):
-                self._bad(f"{type(odd).__name__} instead of a map")
-        return [message for message in messages if isinstance(message, dict)]
+        maps = [message for message in messages if isinstance(message, dict)]
+        if len(maps) < len(messages):
+            odd = next(message for message in messages if not isinstance(message, dict))
+            self._bad(f"{type(odd).__name__} instead of a map", len(messages) - len(maps))
+        return maps
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message.get("T")
@@ -268,10 +269,10 @@ class MarketSocket:
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             self._bad(f"{short(message)}: {type(error).__name__}: {error}")
 
-    def _bad(self, what: str) -> None:
-        self.counts["bad"] += 1
-        count = self.counts["bad"]
-        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood stays readable
+    def _bad(self, what: str, more: int = 1) -> None:
+        before = self.counts["bad"]
+        self.counts["bad"] = count = before + more
+        if count.bit_length() > before.bit_length():  # at the 1st, 2nd, 4th, 8th …: a flood stays readable
             self._tell("message_unreadable", url=self._endpoint.url, what=what, count=count)
 
     def _control(self, message: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from daemon.shell.alpaca.wire import Malformed, mapping, text
 from daemon.shell.safe_decode import Unreadable, json_value
 
 STREAM = "trade_updates"
-FRAME_MAX = 16 * 1024 * 1024  # bytes: an update that is too long for the library's 1 MiB costs no connection
+FRAME_MAX = 4 * 1024 * 1024  # bytes: an update that is too long for the library's 1 MiB costs no connection
 _JITTER = random.SystemRandom()
 _SILENT = logging.getLogger("daemon.shell.alpaca.trade_stream.frames")
 _SILENT.disabled = True  # at debug level the library logs frames, and one of them holds the secret
