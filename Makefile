@@ -16,7 +16,7 @@ DESKS_ARGS ?= --sessions 20
 COVERAGE_MIN := 97
 PIP := .venv/bin/python -m pip --disable-pip-version-check
 
-.PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install check-units debian-tools dashboard vendor clean
+.PHONY: help demo training test lint format bench bench-train soak chaos chaos-desks install prune check-units debian-tools dashboard vendor clean
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-train  training against Stable-Baselines3, in steps a second and in seconds to the same score, as JSON"
 	@echo "make soak      twenty sessions of live trading at a loopback broker in 17 minutes, as JSON"
 	@echo "make install   put daemon, units and an example configuration on a trading host (docs/TRADING_HOST.md)"
+	@echo "make prune     remove releases there that neither runs, nor is the current or the former one"
 	@echo "make dashboard run the demo, then show it at http://127.0.0.1:8420 until Ctrl-C"
 	@echo "make vendor    fetch the dashboard's chart library from the npm registry again"
 	@echo "make check-units  let systemd's own tools judge the units"
@@ -127,7 +128,7 @@ install: .venv/bin/python
 	@former=$$(readlink $(HERE)/current || true); \
 	if [ -n "$$former" ] && [ "$$former" != releases/$(RELEASE) ]; then \
 	  ln -sfn "$$former" $(HERE)/former; echo "== the former release stays: $$former (code $$(cat $(HERE)/$$former/code))"; fi; \
-	ln -sfn releases/$(RELEASE) $(HERE)/current
+	ln -sfn releases/$(RELEASE) $(HERE)/.next; mv -T $(HERE)/.next $(HERE)/current  # at no moment is there none
 	@echo "== $(HERE): manuals, drop-ins, and those models that are not there yet"
 	@install -d $(HERE)/docs $(HERE)/systemd/monitoring $(HERE)/systemd/mosquitto $(HERE)/onnx_models
 	@install -m 644 systemd/monitoring/* $(HERE)/systemd/monitoring
@@ -155,6 +156,15 @@ install: .venv/bin/python
 	@if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
 	  echo "== the user rltrader, and systemd reads its units again"; systemd-sysusers rltrader.conf; systemctl daemon-reload; fi
 	@echo "== installed; next: keys, configuration and start as in $(PREFIX)/docs/TRADING_HOST.md"
+
+# Maps of processes name their files: whoever runs from a release needs it to its end.
+prune:
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" = 0 ] || { echo "make: only root sees what other users' processes use" >&2; exit 1; }
+	@for release in $(HERE)/releases/*; do name=releases/$$(basename $$release); \
+	  if [ "$$name" = "$$(readlink $(HERE)/current || true)" ] || [ "$$name" = "$$(readlink $(HERE)/former || true)" ]; then \
+	    echo "== $$name stays: a link names it"; \
+	  elif grep -qsF "$$(realpath $$release)/" /proc/[0-9]*/maps; then echo "== $$name stays: a process runs from it"; \
+	  else rm -rf "$$release"; echo "== $$name is removed"; fi; done
 
 check-units: .venv/.installed-tests debian-tools
 	@command -v systemd-analyze >/dev/null || { echo "make: systemd-analyze is missing: run 'apt-get install systemd' as root" >&2; exit 1; }

@@ -137,10 +137,8 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     if report.before:
         console.print(f"rows up to {report.before:,} are in the file before this one (folder rotated): verify that too")
     for code, rows in report.other_code.items():
-        console.print(
-            f"{rows:,} rows were written by other code ({code}): their hashes were checked, "
-            f"they were not stepped again",
-        )
+        by = "other code" if code != code_digest() else "this code before its first snapshot"
+        console.print(f"{rows:,} rows were written by {by} ({code}): their hashes were checked, not stepped again")
     for versions, rows in report.other_libraries.items():
         console.print(
             f"{rows:,} rows were written with other libraries ({versions}; here {libraries()}) and come to something "

@@ -202,7 +202,7 @@ def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_o
         timeout=60,
     ).stdout
     (release,) = set(re.findall(r"/nowhere/opt/rltrader/releases/([0-9a-f]{12})\b", told))
-    assert f"ln -sfn releases/{release} /nowhere/opt/rltrader/current" in told
+    assert f"ln -sfn releases/{release} /nowhere/opt/rltrader/.next; mv -T" in told
     assert "/nowhere/opt/rltrader/former" in told
     assert "/nowhere/opt/rltrader/venv" not in told  # nothing is written over that a running daemon uses
     for unit in UNITS:
