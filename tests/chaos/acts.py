@@ -55,6 +55,18 @@ def flip_snapshot(run: Run) -> None:
         run.problems.append(f"the damaged snapshot was not passed over: {damaged!r}, log: {run.desk.passed_over()}")
 
 
+def flip_row(run: Run) -> None:
+    """SIGKILL, one bit of an event flips, and the next life, which leaves that event out and is halted for it."""
+    run.desk.kill()
+    run.desk.flip_in_row(run.chance)
+    run.start()
+    until = run.minute() + START_LIMIT_S / 60
+    while run.minute() < until and not run.desk.listening():
+        run.nap(1.0)
+    if "journal_damaged" not in run.desk.halted_for():
+        run.problems.append(f"the damaged row halted nothing: {sorted(run.desk.halted_for())}")
+
+
 def new_release(run: Run) -> None:
     """Another release is laid under the desk, then SIGKILL, and the next life: halted until a person resumes it."""
     run.desk.update()
@@ -188,6 +200,7 @@ ACTS: dict[str, Callable[[Run], None]] = {
     "kill": kill,
     "kill_twice": kill_twice,
     "flip_snapshot": flip_snapshot,
+    "flip_row": flip_row,
     "new_release": new_release,
     "kill_stopping": kill_stopping,
     "restart": restart,

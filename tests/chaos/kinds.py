@@ -283,6 +283,8 @@ def _process() -> Iterator[Kind]:
     yield Kind("killed while it stops", "SIGKILL at stop", act="kill_stopping")
     early: dict[str, dict[str, object]] = {"journal": {"snapshot_events": 100}}
     yield Kind("a bit of the newest snapshot flips", "snapshot damaged", act="flip_snapshot", tables=early)
+    row, damaged = "a bit of an event flips", frozenset({"journal_damaged"})
+    yield Kind(row, "row damaged", act="flip_row", halts=damaged, alone=True)
     changed = frozenset({"code_changed"})
     yield Kind("another release, then killed", "new release", act="new_release", halts=changed, alone=True)
     yield Kind("stopped and started", "restart", act="restart")
