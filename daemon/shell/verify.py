@@ -122,6 +122,7 @@ class _Verification:
         self._run_code = self._run_libraries = ""
         self._unlike = False  # the libraries that are loaded here came to something else than those of this run
         self._turned = False  # other code took over and has no snapshot yet: its first one is kept
+        self._again = False  # a later run has no snapshot yet: kept too, where it passed over a damaged one that was
         self._digests = reader.digests()
         self._snapshots = {s.event_id: s for s in reader.snapshots()}
 
@@ -186,6 +187,7 @@ class _Verification:
         made_with = (event.code, event.libraries)
         turned = self._run_code != "" and made_with != (self._run_code, self._run_libraries)
         self._turned |= turned
+        self._again = self._run_code != ""
         self._run_code, self._run_libraries = made_with
         if self._machine is None:
             self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, event.trading)
@@ -261,9 +263,10 @@ class _Verification:
                 restore(self._machine, snapshot)
                 self._own = True
                 return
-        if not snapshot.whole or (snapshot.code, bool(snapshot.kept)) != (self._run_code, self._turned):
+        kept = self._turned or (self._again and bool(snapshot.kept))
+        if not snapshot.whole or (snapshot.code, bool(snapshot.kept)) != (self._run_code, kept):
             raise _Different(f"the snapshot at event {snapshot.seq}: its digest, code or mark was changed")
-        self._turned = False
+        self._turned = self._again = False
         if not self._own:
             if snapshot.code == self._code and snapshot.kept and not self._unlike:
                 restore(self._machine, snapshot)

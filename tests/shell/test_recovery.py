@@ -353,6 +353,20 @@ def test_a_crash_under_other_code_is_taken_over_halted_and_proven_from_there(des
     assert verified(tmp_path, "othercode123").difference == ""
 
 
+def test_a_start_that_passes_over_a_damaged_takeover_is_proven_once_the_damage_is_mended(
+    desk: Desk, tmp_path: Path
+) -> None:
+    crashed(desk, tmp_path, 900, code="othercode123", snapshot_events=10**6)
+    crashed(desk, tmp_path, 50, snapshot_events=10**6)
+    [(row, _, _, kept, state, *_)] = table(tmp_path, "snapshots")
+    assert kept
+    execute(tmp_path, "UPDATE snapshots SET state = ?", state[:-1] + b"?")
+    assert desk.run(tmp_path).failure is None
+    assert "was changed" in verified(tmp_path).difference
+    execute(tmp_path, "UPDATE snapshots SET state = ? WHERE event_id = ?", state, row)
+    assert verified(tmp_path).difference == ""
+
+
 def test_a_crash_in_mid_takeover_is_taken_over_again(desk: Desk, tmp_path: Path) -> None:
     crashed(desk, tmp_path, 900, code="othercode123", snapshot_events=10**6)
     for steps in (2, 4, 9):
