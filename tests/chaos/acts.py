@@ -167,7 +167,7 @@ def split(run: Run) -> None:
 def hand_buy(run: Run) -> None:
     """A person buys one contract: of what the desk holds, or of its neighbour."""
     symbol = _held(run)
-    if run.chance.random() < 0.5:
+    if run.chance.random() < 0.5 and symbol:
         symbol = f"{symbol[:-8]}{int(symbol[-8:]) + 1000:08d}"
     with contextlib.suppress(Refused):
         run.served.by_hand("place", symbol=symbol, qty="1", side="buy")
@@ -193,7 +193,7 @@ def hand_cancel(run: Run) -> None:
 
 
 def _held(run: Run) -> str:
-    return next(iter(run.account.positions), "")
+    return next((symbol for symbol in run.account.positions if symbol != "SPY"), "")  # half a share lies beside
 
 
 ACTS: dict[str, Callable[[Run], None]] = {
