@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from pathlib import Path
 import pytest
 
 from daemon.config import EXIT_CODE
+from tests.shell.desk_run import environment, rltraderctl, rltraderd, tape_rows, write_tape
 
 ROOT = Path(__file__).parent.parent
 SYSTEMD = ROOT / "systemd"
 DAEMON, DESK, PANIC = "rltraderd.service", "rltraderd@.service", "rltrader-panic@.service"
 UNITS = (DAEMON, DESK, PANIC)
+HEADS, DESK_HEADS = "rltrader-heads.service", "rltrader-heads@.service"
+TIMERS = ("rltrader-heads.timer", "rltrader-heads@.timer")
 EXPOSURE_MAX = "--threshold=15"  # tenths: 1.5 of 10
 
 needs_systemd = pytest.mark.skipif(
@@ -55,7 +59,7 @@ def installed(tmp_path: Path) -> Path:
         program.chmod(0o755)
     units = tmp_path / "units"
     units.mkdir()
-    for name in UNITS:
+    for name in (*UNITS, HEADS, DESK_HEADS, *TIMERS):
         text = (SYSTEMD / name).read_text().replace("/opt/rltrader", str(tmp_path))
         (units / name).write_text(text.replace("#OnFailure=", "OnFailure="))
     return units
@@ -68,14 +72,14 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS, *TIMERS])
 def test_systemd_accepts_the_unit_without_a_word(installed: Path, unit: str) -> None:
     told = analyze("verify", "--man=no", str(installed / unit))
     assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, HEADS, DESK_HEADS])
 def test_the_unit_is_exposed_by_no_more_than_its_work_needs(installed: Path, unit: str) -> None:
     text = (installed / unit).read_text()
     assert analyze("security", "--offline=true", EXPOSURE_MAX, str(installed / unit)).returncode == 0
@@ -121,6 +125,60 @@ def test_a_desk_s_unit_differs_from_the_single_one_in_its_paths_alone() -> None:
         return [(key, text.replace("/%i", "").replace(", desk %i", "")) for key, text in single]
 
     assert unnamed(DESK) == unnamed(DAEMON)
+
+
+def test_the_units_that_sign_heads_differ_in_their_paths_alone() -> None:
+    def unnamed(unit: str) -> list[tuple[str, str]]:
+        single = [(key, text.replace("heads/desk", "heads/%i")) for key, text in settings(unit)]
+        return [(key, text.replace("/%i", "").replace(", desk %i", "")) for key, text in single]
+
+    assert unnamed(DESK_HEADS) == unnamed(HEADS)
+    assert unnamed(TIMERS[1]) == unnamed(TIMERS[0])
+    assert [timer.removesuffix("timer") for timer in TIMERS] == [
+        unit.removesuffix("service") for unit in (HEADS, DESK_HEADS)
+    ]
+
+
+def test_what_the_unit_runs_signs_the_newest_head_and_verify_takes_it(tmp_path: Path) -> None:
+    ran = rltraderd(
+        "--dry-run",
+        "--bars",
+        write_tape(tmp_path / "t.csv", tape_rows(1, 20, 1)),
+        "--state-dir",
+        tmp_path / "s",
+        cwd=tmp_path,
+    )
+    assert ran.returncode == 0, ran.stderr
+    public = rltraderctl("models", "keygen", tmp_path / "heads.pem", cwd=tmp_path)
+    (tmp_path / "heads.pub").write_text(public.stdout)
+    (tmp_path / "log").mkdir(mode=0o755)
+    places = {
+        "/opt/rltrader/current/venv/bin/rltraderctl": f"{sys.executable} -m daemon.ctl",
+        "/var/lib/rltrader": str(tmp_path / "s"),
+        "/etc/rltrader": str(tmp_path),
+        "/var/log/rltrader-heads": str(tmp_path / "log"),
+    }
+    line = shlex.split(value(HEADS, "ExecStart"))
+    for place, here in places.items():
+        line[-1] = line[-1].replace(place, here)
+    for _ in range(2):
+        done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr
+    signed = tmp_path / "log" / "desk"
+    told = rltraderctl(
+        "verify",
+        "--state-dir",
+        tmp_path / "s",
+        "--against",
+        signed,
+        "--public-key",
+        tmp_path / "heads.pub",
+        cwd=tmp_path,
+    )
+    assert (told.returncode, "published heads: 2 agree" in told.stdout) == (0, True), told.stdout + told.stderr
+    (tmp_path / "s" / "journal.sqlite").unlink()
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, len(signed.read_text().splitlines())) == (EXIT_CODE, 2)  # the unit fails, and says so
 
 
 def test_the_panic_unit_lives_in_the_daemon_s_sandbox() -> None:
@@ -207,6 +265,7 @@ def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_o
     assert "/nowhere/opt/rltrader/venv" not in told  # nothing is written over that a running daemon uses
     for unit in UNITS:
         assert value(unit, "ExecStart").startswith("/opt/rltrader/current/venv/bin/"), unit
+    assert "systemd/*.timer" in told
 
 
 def test_the_manual_names_only_files_that_are_there_and_every_drop_in() -> None:
@@ -214,4 +273,4 @@ def test_the_manual_names_only_files_that_are_there_and_every_drop_in() -> None:
     named = set(re.findall(r"/opt/rltrader/((?:systemd|docs)/[\w.@-]+)", manual))
     assert {name for name in named if not (ROOT / name).is_file()} == set()
     assert {f"systemd/{path.name}" for path in SYSTEMD.glob("*.conf")} <= named
-    assert set(re.findall(r"\b(rltrader[\w-]*)@[\w%-]+", manual)) == {"rltraderd", "rltrader-panic"}
+    assert set(re.findall(r"\b(rltrader[\w-]*)@[\w%-]+", manual)) == {"rltraderd", "rltrader-panic", "rltrader-heads"}
