@@ -114,6 +114,8 @@ class Engine:
         self._batch = Batch()
         self._snapshot_seq = self.machine.state.seq - recovered.replayed
         self._snapshot_row = -1
+        self._snapshot_head = ""
+        self._snapshotted = asyncio.Event()
         self._session_over = False
         self._bar_clock = 0
         self._turn = 0
@@ -190,6 +192,13 @@ class Engine:
             self._handed_over.clear()
             await self._handed_over.wait()
         await self._writer.beat()
+
+    async def snapshotted(self, after: int) -> tuple[int, str]:
+        """Row and chain's head of the newest snapshot above row `after`, waited for; it may not be durable yet."""
+        while self._snapshot_row <= after:
+            self._snapshotted.clear()
+            await self._snapshotted.wait()
+        return self._snapshot_row, self._snapshot_head
 
     def state_digest(self) -> str:
         """SHA-256 of the state."""
@@ -319,7 +328,8 @@ class Engine:
         if row == self._snapshot_row:  # nothing happened since
             return
         self._batch.snapshots.append(snapshot_of(self.machine, row, self._code, kept=kept))
-        self._snapshot_row = row
+        self._snapshot_row, self._snapshot_head = row, self.chain_head
+        self._snapshotted.set()
         self._snapshot_seq = self.machine.state.seq
 
     async def _mark_raised(self, event: Event, error: Exception) -> None:

@@ -30,10 +30,10 @@ _PATTERNS = (
 
 
 class Compared(NamedTuple):
-    """How many published heads the journal has, how many lie before this file, and the first that it has not."""
+    """How many published heads the file has, how many are of other files of the journal, the first that it has not."""
 
     agree: int
-    before: int
+    elsewhere: int
     difference: str
 
 
@@ -99,10 +99,11 @@ def check_signed(told: str, public_key_file: Path) -> None:
             raise JournalError(f"{told}: line {number} is no head signed by {found[0]}: take the file that root signs")
 
 
-def compare(journal: Path, told: str) -> Compared:
-    """Compare the journal with `ROW:HEAD`, or with every head in the file `told`.
+def compare(journal: Path, told: str, *, newest: bool = True) -> Compared:
+    """Compare the journal's file with `ROW:HEAD`, or with every head in the file `told`.
 
-    Raises JournalError for a file without a head, or that cannot be read.
+    Other files follow one that is not the `newest`, so heads may lie beyond its end. Raises JournalError for a file
+    without a head, or that cannot be read.
     """
     heads = heads_in(told)
     if not heads:
@@ -115,22 +116,22 @@ def compare(journal: Path, told: str) -> Compared:
     reader = JournalReader(journal)
     try:
         with reading(journal):
-            return _compared(reader, heads)
+            return _compared(reader, heads, newest=newest)
     finally:
         reader.close()
 
 
-def _compared(reader: JournalReader, heads: list[tuple[int, str]]) -> Compared:
+def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bool) -> Compared:
     base, last = base_of(reader.meta()), reader.last_entry()
     first, end = base.row if base is not None else 0, last.id if last is not None else 0
-    agree = before = 0
+    agree = elsewhere = 0
     for row, head in heads:
-        if row < first:
-            before += 1
+        if row < first or (row > end and not newest):
+            elsewhere += 1
         elif row > end:
-            return Compared(agree, before, f"row {row} was published, and the journal ends at row {end}")
+            return Compared(agree, elsewhere, f"row {row} was published, and the journal ends at row {end}")
         elif reader.chain_head(row).hex() != head:
-            return Compared(agree, before, f"at row {row} the head {head} was published, the journal has another")
+            return Compared(agree, elsewhere, f"at row {row} the head {head} was published, the journal has another")
         else:
             agree += 1
-    return Compared(agree, before, "")
+    return Compared(agree, elsewhere, "")

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from daemon import ctl
+from daemon.shell.journal import FILE, JournalReader
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.market import MINUTE_NS, POINT_NS
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
@@ -155,6 +156,25 @@ def test_the_journal_of_a_live_session_verifies(
     lived = of(trading, name)
     assert ctl.main(["verify", "--state-dir", str(lived.stage.state_dir)]) == 0
     assert capsys.readouterr().out.startswith("identical: ")
+
+
+@pytest.mark.parametrize("name", ["recorded", "bundled", "dry run"])
+def test_heads_are_published_at_the_start_within_the_session_and_at_the_end(
+    trading: dict[str, Lived], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lived = of(trading, name)
+    rows = [line["row"] for line in lived.stage.told("chain_head")]
+    reader = JournalReader(lived.stage.state_dir / FILE)
+    last = reader.last_entry()
+    ended = reader.query("SELECT id FROM events WHERE kind = 'SessionEnded' ORDER BY id DESC LIMIT 1")[0]["id"]
+    reader.close()
+    assert last is not None
+    assert (rows[0], rows[-1]) == (0, last.id)
+    assert rows == sorted(set(rows))
+    assert [row for row in rows if 0 < row < ended] != []  # at snapshots
+    log, state = str(lived.stage.folder / "log"), str(lived.stage.state_dir)
+    assert ctl.main(["verify", "--state-dir", state, "--against", log]) == 0
+    assert f"published heads: {len(rows)} agree" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["recorded", "bundled", "dry run"])

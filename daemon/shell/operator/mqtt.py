@@ -43,7 +43,8 @@ from daemon.shell.operator.remote_commands import CHANNEL, SECOND_NS, Accepted, 
 from daemon.shell.operator.signing import Key
 from daemon.shell.operator.status import status_of
 
-CONFIRMED = frozenset(("status", "orders", "fills", "alarms", "chain"))  # told until the broker has them: QoS 1
+CHAIN = "chain"  # the journal's newest head
+CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # told until the broker has them: QoS 1
 HEARTBEAT_S = 30.0
 STEADY_S = 30.0  # a connection that lived so long was one: the next wait is short again
 PAYLOAD_MOST = 200_000  # bytes; the broker's own limit is 256 KiB
@@ -180,7 +181,18 @@ class MqttSide:
             raise
 
     async def _goodbye(self, client: Client) -> None:
-        """The desk is offline, and what became of all its messages: nobody puts any more, so they add up."""
+        """The chain's last head, where it still waits; then that the desk is offline, and what became of all messages.
+
+        Nobody puts any more, so they add up.
+        """
+        self._outbox.give_back(self._hand.values())
+        self._hand.clear()
+        head = self._outbox.take_newest(CHAIN)
+        if head is not None and (payload := self._payload(head)) is not None:
+            self._hand[0] = head
+            await client.publish(self._settings.topic(CHAIN), payload, qos=1, retain=True, properties=_LASTING)
+            self._hand.clear()
+            self._outbox.published()
         telemetry = telemetry_of(self._outbox.counts(), self.reconnects, self._settings.desk)
         for topic, payload, qos in (("status", self._offline(), 1), ("telemetry", self._encode(telemetry), 0)):
             await client.publish(self._settings.topic(topic), payload, qos=qos, retain=True, properties=_LASTING)
@@ -360,6 +372,6 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 _DRAW = random.SystemRandom()
-_RETAINED = frozenset(("status", "equity", "telemetry", "chain"))
+_RETAINED = frozenset(("status", "equity", "telemetry", CHAIN))
 _LASTING: Properties = properties(expiry_s=None)
 _PASSING: Properties = properties(expiry_s=EXPIRY_S)

@@ -86,6 +86,19 @@ class Outbox:
             self._armed = False
         return item
 
+    def take_newest(self, topic: str) -> Item | None:
+        """What waits under a retained topic, out of its turn; None where nothing does."""
+        item = self._newest.pop(topic, None)
+        if item is not None:
+            self._retained_taken += 1
+        else:
+            item = next((given for given in self._again if given.topic == topic), None)
+            if item is None:
+                return None
+            self._again.remove(item)
+        self._hand += 1
+        return item
+
     def published(self) -> None:
         """One that was taken has been told."""
         self._hand -= 1

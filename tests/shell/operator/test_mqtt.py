@@ -30,6 +30,7 @@ from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeReque
 from daemon.core.step import Step
 from daemon.shell.operator import mqtt_connection
 from daemon.shell.operator.announce import Announcer
+from daemon.shell.operator.messages import ChainHead
 from daemon.shell.operator.mqtt import MqttSettings, MqttSide
 from daemon.shell.operator.mqtt_connection import Broker, connected, properties
 from daemon.shell.operator.outbox import Outbox
@@ -418,6 +419,25 @@ async def test_a_broker_that_stands_still_holds_up_neither_the_desk_nor_the_end(
             assert (
                 counts.published + counts.dropped + counts.conflated + counts.refused + counts.waiting == counts.offered
             )
+
+
+async def test_the_head_that_was_left_last_is_with_the_broker_when_the_desk_has_ended(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as made:
+        await made.up()
+        for row in range(1, 4):
+            made.outbox.put_retained("chain", ChainHead(row, f"{row:064x}"))
+        assert await asyncio.to_thread(made.thread.stop, LIMIT_S)
+        counts = made.outbox.counts()
+        assert counts.published + counts.conflated + counts.waiting == counts.offered
+    async with client(broker, "monitor") as monitor:
+        await monitor.subscribe("rltrader/paper-1/chain", qos=1)
+        async with asyncio.timeout(LIMIT_S):
+            message = await anext(aiter(monitor.messages))
+    assert isinstance(message.payload, bytes)
+    told = json.loads(message.payload)
+    assert (told["row"], told["head"]) == (3, f"{3:064x}")
 
 
 async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_is_back(
