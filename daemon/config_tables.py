@@ -57,12 +57,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """How often the journal snapshots, how much it commits at once, and what it keeps for a full disk."""
+    """How often the journal snapshots, how much it commits at once, what it keeps for a full disk, when it rotates."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     snapshot_events: _Positive = 5000
     group_events: _Positive = 2048
     ballast_mib: _Positive = 8
+    rotate_mib: Annotated[int, Ge(0)] = 1024
 
 
 @dataclass(frozen=True, slots=True)

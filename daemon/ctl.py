@@ -12,6 +12,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -36,11 +37,11 @@ from daemon.config import EXIT_CODE, ConfigError
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
 from daemon.explain import OUTCOMES, NotFound, decisions
-from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed, unreadable
+from daemon.shell.journal import FILE, JournalError, JournalReader, WriteFailed, base_of, unreadable
 from daemon.shell.operator.control_client import ControlError
 from daemon.shell.published import check_signed, compare
 from daemon.shell.recovery import code_digest, libraries
-from daemon.shell.segments import ROTATED, check_follows
+from daemon.shell.segments import check_follows, parts_of, where_before
 from daemon.shell.state_dir import StateDirError, enter
 from daemon.shell.verify import verify
 from strategies.registry import strategy as strategy_named
@@ -147,11 +148,11 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     if report.difference:
         console.print(f"DIFFERENT: {report.difference}")
         return DIFFERENT
-    if options.against is not None and not _against(path, options.against, console):
+    newest = options.file is None
+    if options.against is not None and not _against(path, options.against, console, newest=newest):
         return DIFFERENT
-    if options.file is None:
-        parts = [*sorted((options.state_dir / ROTATED).glob("*.sqlite")), path]
-        for old, new in pairwise(parts):
+    if newest:
+        for old, new in pairwise(parts_of(path)):
             check_follows(old, new)
     word = "identical" if not (report.other_code or report.other_libraries or report.before) else "no difference found"
     console.print(
@@ -161,13 +162,13 @@ def _verify(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _against(path: Path, published: str, console: Console) -> bool:
+def _against(path: Path, published: str, console: Console, *, newest: bool) -> bool:
     """Compare with published heads; False where one differs."""
-    found = compare(path, published)
+    found = compare(path, published, newest=newest)
     if found.difference:
         console.print(f"DIFFERENT: {found.difference}")
         return False
-    more = f", {found.before} are of the files before this one" if found.before else ""
+    more = f", {found.elsewhere} are of other files of this journal: verify those too" if found.elsewhere else ""
     console.print(f"published heads: {found.agree} agree{more}")
     return True
 
@@ -195,13 +196,7 @@ def _events(options: argparse.Namespace, console: Console) -> int:
     if options.after is not None:
         where.append("seq > ?")
         values.append(options.after)
-    order = "ASC" if options.after is not None else "DESC"
-    rows = _reader(options).query(
-        f"SELECT id, seq, time_ns, kind, payload, effects FROM events WHERE {' AND '.join(where)} "
-        f"ORDER BY id {order} LIMIT ?",
-        (*values, options.limit),
-    )
-    rows = rows if order == "ASC" else rows[::-1]
+    rows = _matching(options, " AND ".join(where), values)
     if not rows:
         raise NotFound(f"no event in {options.state_dir} matches")
     if options.json:
@@ -219,6 +214,26 @@ def _events(options: argparse.Namespace, console: Console) -> int:
         table.add_row(seq, new_york_text(row["time_ns"]), row["kind"], _short(payload), names)
     console.print(table)
     return 0
+
+
+def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> list[sqlite3.Row]:
+    """The events asked for, oldest first, out of all files of the journal that are still there."""
+    forward = options.after is not None
+    parts, found = parts_of(options.state_dir / FILE), dict[int, sqlite3.Row]()
+    for path in parts if forward else reversed(parts):
+        with closing(JournalReader(path)) as reader:
+            if forward and path == parts[0] and (before := base_of(reader.meta())) and options.after < before.seq:
+                sys.stderr.write(f"rltraderctl: {path}: it begins after event {before.seq:,}{where_before(reader)}\n")
+            rows = reader.query(
+                f"SELECT id, seq, time_ns, kind, payload, effects FROM events WHERE {where} "
+                f"ORDER BY id {'ASC' if forward else 'DESC'} LIMIT ?",
+                (*values, options.limit),
+            )
+        found |= {row["id"]: row for row in rows}  # a file begins with the row that the one before ends with
+        if len(found) >= options.limit:
+            break
+    ids = sorted(found)
+    return [found[row] for row in (ids[: options.limit] if forward else ids[-options.limit :])]
 
 
 def _reader(options: argparse.Namespace) -> JournalReader:

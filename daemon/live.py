@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import secrets
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -31,10 +29,10 @@ from daemon.core.events import (
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.live_start import Live, prepare_live, startup_events
+from daemon.live_start import Live, open_live, prepare_live, startup_events
 from daemon.live_status import in_one_line, open_things, settled
 from daemon.operator_side import BrokerKeys, OperatorSide, broker_keys
-from daemon.shell.account_lock import AccountLock, Holder, lock_folder
+from daemon.shell.account_lock import AccountLock
 from daemon.shell.alpaca.daily_feed import DailyFeed
 from daemon.shell.alpaca.daily_history import SETTLED_NS
 from daemon.shell.alpaca.history import Known
@@ -47,12 +45,11 @@ from daemon.shell.journal import FILE
 from daemon.shell.operator.models import Models
 from daemon.shell.operator.side_thread import supervised
 from daemon.shell.panic_marker import noticed, obey
-from daemon.shell.passing import patiently
-from daemon.shell.recover import Recovered, recovered_desk
+from daemon.shell.recover import Recovered
 from daemon.shell.recovery import code_digest, identity_of
 from daemon.shell.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.shell.service import Service
-from daemon.shell.state_dir import StateDir, open_state_dir, wait_until_free
+from daemon.shell.state_dir import StateDir
 from daemon.shell.telemetry import LOG_EVENTS, Log
 from daemon.shell.writer import JournalWriter
 from daemon.wiring import GC_THRESHOLD, SWITCH_S, announce
@@ -92,6 +89,7 @@ class LiveDesk:
         self._probes: dict[int, asyncio.Future[None]] = {}  # by the identity of their ticks
         self._stepped = asyncio.Event()
         self._tick_ns, self._busier = IDLE_TICK_NS, asyncio.Event()
+        self._published = -1  # the newest row whose head was published
         settings, state = live.settings, recovered.machine.state
         self._parts = AlpacaParts(
             settings, live.credentials, live.clock, self.intake.put, self.tell, lambda: self._state().now_ns
@@ -204,12 +202,14 @@ class LiveDesk:
                     ("panic", self._obey),
                     ("watchdog", self._guard),
                     ("status", self._tell_status),
+                    ("heads", self._publish_heads),
                     ("clock", self._parts.clock_check.run),
                     *self.operator.works,
                 )
                 for name, work in watching:
                     others.append(group.create_task(supervised(name, work, self.operator.failed), name=name))
-                await engine
+                await engine  # its last commit is durable
+                self.publish_head(self.engine.last_row, self.engine.chain_head)
                 for task in others:
                     task.cancel()
         except BaseExceptionGroup as several:
@@ -307,8 +307,19 @@ class LiveDesk:
         self.publish_head(row, head)
         self._log("day_ended", date=session.date, report=str(report), archive=str(copy or ""))
 
+    async def _publish_heads(self) -> None:
+        """Publish the chain's head at each snapshot, once its row is durable."""
+        row = 0
+        while True:
+            row, head = await self.engine.snapshotted(row)
+            await self.engine.kept(row)
+            self.publish_head(row, head)
+
     def publish_head(self, row: int, head: str) -> None:
-        """Put the chain's head where who writes the journal cannot change it any more."""
+        """Put the head at a durable row where who writes the journal cannot change it any more; each row once."""
+        if row <= self._published:
+            return
+        self._published = row
         self._log("chain_head", row=row, head=head)
         self.operator.publish_head(row, head)
 
@@ -422,38 +433,12 @@ def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-def account_lock(live: Live) -> AccountLock:
-    """The desk's locks: its account by the key, unless it sends nothing. Raises StateDirError."""
-    settings = live.settings
-    holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
-    lock = AccountLock(lock_folder(), holder, settings.address("trading_url"))
-    with contextlib.suppress(OSError):  # the directory's own refusal says more, here and where it is locked
-        wait_until_free(settings.paths.state_dir)
-    if not live.dry_run:
-        lock.claim_key(live.credentials.key)
-    return lock
-
-
 async def run_live(live: Live, log: Log) -> str:
     """Run a live desk until it is stopped; returns what stopped it."""
     settings, code = live.settings, code_digest()
     keys = broker_keys(settings)
-    account = account_lock(live)
-    try:
-        state_dir = open_state_dir(settings.paths.state_dir, live.meta(), secrets.token_hex(5))
-    except BaseException:
-        account.close()
-        raise
-    try:
-        identity = identity_of(state_dir.meta)
-        reader = state_dir.journal.reader()
-        recovered = patiently(lambda: recovered_desk(reader, settings.trading()))
-        writer = JournalWriter(state_dir.journal, settings.journal.ballast_mib)
-    except BaseException:
-        state_dir.journal.close()
-        state_dir.close()
-        account.close()
-        raise
+    account, state_dir, recovered, writer = open_live(live, log)
+    identity = identity_of(state_dir.meta)
     try:
         model = live.model
         if live.clock.is_simulated:
@@ -472,7 +457,6 @@ async def run_live(live: Live, log: Log) -> str:
         await desk.check_clock(settings.alpaca.handshake_timeout_s)  # before any event is stamped with it
         await desk.run(startup_events(live, identity, code))
         state = desk.engine.machine.state
-        log("chain_head", row=desk.engine.last_row, head=desk.engine.chain_head)
         log("run_ended", events=state.seq, state_digest=desk.engine.state_digest(), stopped_by=desk.engine.stopped_by)
         return desk.engine.stopped_by
     finally:

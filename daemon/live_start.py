@@ -1,4 +1,4 @@
-"""What a live desk is checked for before anything of it is written: strategy, calendar, model; and its clock.
+"""What a live desk is checked for before anything of it is written: strategy, calendar, model; then it is opened.
 
 Nothing is sent and no stream is opened. An outage of Alpaca is no reason to refuse; neither is, where positions may be
 open, a pointer in the model store that names something broken: the version that answered last goes on.
@@ -6,6 +6,10 @@ open, a pointer in the model store that names something broken: the version that
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -16,17 +20,22 @@ from daemon.config import Credentials, Settings, sim_start_ns
 from daemon.core.events import ModelPromoted, ModelVerified, RunStarted
 from daemon.core.state import Identity, as_daily
 from daemon.limits_shown import origins_of
+from daemon.shell.account_lock import AccountLock, Holder, lock_folder
 from daemon.shell.calendar import SessionCalendar
 from daemon.shell.clock import SECOND_NS, Clock
 from daemon.shell.clock_watch import LeapWatch
-from daemon.shell.journal import FILE, JournalError, JournalReader, decode_event, reading
+from daemon.shell.journal import JournalError, JournalReader, decode_event, reading
 from daemon.shell.model_store import LoadedModel, ModelError, check_rules, load
 from daemon.shell.model_trial import try_model
 from daemon.shell.passing import MayPass, patiently
 from daemon.shell.policy import OnnxPolicy
+from daemon.shell.recover import Recovered, recovered_desk
 from daemon.shell.recovery import libraries
-from daemon.shell.state_dir import StateDirError, peek
+from daemon.shell.rotation import rotate_when_due
+from daemon.shell.segments import standing
+from daemon.shell.state_dir import StateDir, StateDirError, open_state_dir, peek, wait_until_free
 from daemon.shell.virtual_time import Participant
+from daemon.shell.writer import JournalWriter
 from strategies.contract import DailyStrategy, Strategy
 from strategies.registry import strategy as strategy_named
 
@@ -98,6 +107,44 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
     return Live(settings, credentials, dry_run, strategy, clock, calendar, model, policy, refused)
 
 
+def open_live(live: Live, log: Callable[..., None]) -> tuple[AccountLock, StateDir, Recovered, JournalWriter]:
+    """Lock account and directory, recover the desk; a journal that is due is rotated first. Raises as its parts do."""
+    settings = live.settings
+    account = account_lock(live)
+    try:
+        state_dir = open_state_dir(settings.paths.state_dir, live.meta(), secrets.token_hex(5))
+    except BaseException:
+        account.close()
+        raise
+    try:
+        recovered = _recovered(live, state_dir)
+        if rotate_when_due(state_dir, recovered, settings.journal.rotate_mib, log):
+            recovered = _recovered(live, state_dir)
+        return account, state_dir, recovered, JournalWriter(state_dir.journal, settings.journal.ballast_mib)
+    except BaseException:
+        state_dir.journal.close()
+        state_dir.close()
+        account.close()
+        raise
+
+
+def _recovered(live: Live, state_dir: StateDir) -> Recovered:
+    reader = state_dir.journal.reader()
+    return patiently(lambda: recovered_desk(reader, live.settings.trading()))
+
+
+def account_lock(live: Live) -> AccountLock:
+    """The desk's locks: its account by the key, unless it sends nothing. Raises StateDirError."""
+    settings = live.settings
+    holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
+    lock = AccountLock(lock_folder(), holder, settings.address("trading_url"))
+    with contextlib.suppress(OSError):  # the directory's own refusal says more, here and where it is locked
+        wait_until_free(settings.paths.state_dir)
+    if not live.dry_run:
+        lock.claim_key(live.credentials.key)
+    return lock
+
+
 class _Answered(NamedTuple):
     """The version that answered last by the journal."""
 
@@ -138,9 +185,9 @@ def _newest_answer(settings: Settings) -> str | None:
     meta = peek(path)
     if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
         return None
-    reader = JournalReader(path / FILE)
+    reader = JournalReader(standing(path))
     try:
-        with reading(path / FILE):
+        with reading(reader.path):
             return reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
     finally:
         reader.close()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,27 @@ from daemon.shell.recovery import (
     libraries,
     snapshot_of,
 )
-from daemon.shell.segments import Rotation, newest_whole, rotate
-from daemon.shell.state_dir import StateDirError, locked_by, open_state_dir, peek
+from daemon.shell.rotation import rotate_recovered
+from daemon.shell.segments import Rotation
+from daemon.shell.state_dir import StateDir, StateDirError, locked_by, open_state_dir, peek
+
+
+@contextmanager
+def stopped_desk(path: Path) -> Iterator[tuple[StateDir, Recovered]]:
+    """A stopped desk, locked and recovered, for as long as the block takes.
+
+    Raises StateDirError while a daemon runs or where no desk is, JournalError for a damaged journal.
+    """
+    meta = peek(path)
+    if meta is None:
+        raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
+    state_dir = open_state_dir(path, meta, meta["epoch"])
+    try:
+        reader = state_dir.journal.reader()
+        yield state_dir, patiently(lambda: recovered_desk(reader))
+    finally:
+        state_dir.journal.close()
+        state_dir.close()
 
 
 def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
@@ -34,18 +54,11 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
     Where other code wrote the journal it is taken over first, and a panic since is journaled first, as a start does.
     Raises StateDirError while a daemon runs, JournalError for a damaged journal.
     """
-    meta = peek(path)
-    if meta is None:
-        raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
-    state_dir = open_state_dir(path, meta, meta["epoch"])
-    journal = state_dir.journal
-    try:
-        reader = journal.reader()
-        recovered = patiently(lambda: recovered_desk(reader))
-        machine = recovered.machine
+    with stopped_desk(path) as (state_dir, recovered):
         if not recovered.code:
             raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
-        before = taken_over(recovered, reader)
+        machine, journal = recovered.machine, state_dir.journal
+        before = taken_over(recovered, journal.reader())
         batch, chain = Batch(), Chain(recovered.last_id + 1, recovered.head)
         panicked = _panicked(path, machine)
         for stepped in (*before, *panicked, event(machine.state.now_ns)):
@@ -56,42 +69,22 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
         if panicked:
             clear(path)
         return machine.state
-    finally:
-        journal.close()
-        state_dir.close()
 
 
 def rotate_offline(path: Path) -> Rotation:
     """Rotate the journal of a stopped desk: its newest state goes on in a file of its own.
 
-    Raises StateDirError while a daemon runs or where something is under way, JournalError, WriteFailed, OSError.
+    Raises StateDirError while a daemon runs, NotAtRest where something is under way, JournalError, WriteFailed,
+    OSError.
     """
-    meta = peek(path)
-    if meta is None:
-        raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
-    if holder := locked_by(path):
-        raise StateDirError(f"{path}: another process ({holder}) uses this state directory: stop it, then rotate")
-    state_dir = open_state_dir(path, meta, meta["epoch"])
-    journal = state_dir.journal
-    try:
-        reader = journal.reader()
-        recovered = patiently(lambda: recovered_desk(reader))
-        machine = recovered.machine
-        if not recovered.own(code_digest(), libraries()) or machine.queue or recovered.raised is not None:
-            raise StateDirError(
-                f"{path}: it did not stop cleanly, or another release wrote it last: start it, stop it, then rotate"
-            )
-        newest = newest_whole(reader)
-        if newest is None or newest.event_id != recovered.last_id:
-            batch = Batch()
-            kept = not recovered.anchored
-            batch.snapshots.append(snapshot_of(machine, recovered.last_id, code_digest(), kept=kept))
-            journal.commit(batch)
-        journal.close()
-        return rotate(path)
-    finally:
-        journal.close()
-        state_dir.close()
+    holder = locked_by(path)
+    if holder:
+        raise StateDirError(
+            f"{path}: the desk runs (process {holder}): stop it, rotate, start it; with journal.rotate_mib it rotates "
+            f"at its own starts"
+        )
+    with stopped_desk(path) as (state_dir, recovered):
+        return rotate_recovered(state_dir, recovered)
 
 
 def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:

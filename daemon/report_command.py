@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from daemon.explain import NotFound
 from daemon.shell.day_csv import COLUMNS, orders_csv
 from daemon.shell.day_page import day_page
 from daemon.shell.day_pass import read_day
-from daemon.shell.day_record import Day, find_session
+from daemon.shell.day_record import Day, session_of
 from daemon.shell.day_words import clock, first_sentence, further_sentences, instrument, money, number, price
 from daemon.shell.end_of_day import REPORTS, whole_text
 from daemon.shell.execution_quality import as_json, plain
-from daemon.shell.journal import FILE, JournalReader
+from daemon.shell.journal import FILE
 
 NAME = "report"
 
@@ -47,8 +46,8 @@ def add_to(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the summary and write the files. Returns 0. Raises JournalError; NotFound for what cannot be written."""
-    with closing(JournalReader(options.state_dir / FILE)) as reader:
-        day = read_day(reader, find_session(reader, options.day))
+    with session_of(options.state_dir / FILE, options.day) as (reader, session):
+        day = read_day(reader, session)
     page = options.html or options.state_dir / REPORTS / f"{day.session.date}.html"
     if options.json:
         sys.stdout.write(json.dumps(_figures(day)) + "\n")

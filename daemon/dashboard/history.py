@@ -12,6 +12,8 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +24,7 @@ from daemon.core.state import State
 from daemon.dashboard.desks import Desk
 from daemon.shell.journal import Entry, JournalError, JournalReader, decode_event, encode_effects
 from daemon.shell.recovery import adopt_trading, leave_out, machine_of, restore
+from daemon.shell.segments import part_of, where_before
 from strategies.contract import Observation
 
 ANCHORS_MOST = 64
@@ -94,9 +97,13 @@ class History:
     def _seek(self, decision: int, generation: int) -> None:
         """Step to the question and a little beyond; whatever comes of it is kept."""
         try:
-            with self._desk.reader() as reader:
+            with self._desk.reader() as newest, closing(JournalReader(_file_of(newest, decision))) as reader:
                 machine, after = self._start(reader, decision)
-                self._step(reader, machine, after, decision, generation)
+                where = "" if after else where_before(reader)
+                if where:
+                    self._keep(decision, Found(missing=f"its events are not in {reader.path.name}{where}"), generation)
+                else:
+                    self._step(reader, machine, after, decision, generation)
         except (Divergence, JournalError, sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
             why = f"the journal cannot be stepped again to this decision: {_told(error)}"
             self._keep(decision, Found(missing=why), generation)
@@ -162,6 +169,12 @@ class History:
 def _told(error: Exception) -> str:
     """What went wrong, without a path of this host."""
     return str(error)[:200] if isinstance(error, Divergence) else type(error).__name__
+
+
+def _file_of(reader: JournalReader, decision: int) -> Path:
+    """The file with the events of the decision; after a rotation it may be a former one."""
+    rows = reader.query("SELECT time_ns FROM decisions WHERE decision = ?", (decision,))
+    return part_of(reader.path, rows[0]["time_ns"]) if rows else reader.path
 
 
 def _event_id(anchor: Anchor) -> int:

@@ -6,10 +6,13 @@ one what was added since. What was seen is kept, the newest `KEPT` of each sort.
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
+
 import msgspec
 
 from daemon.dashboard.views import Alarm
-from daemon.shell.journal import JournalReader
+from daemon.shell.journal import JournalError, JournalReader, base_of
+from daemon.shell.segments import parts_of
 
 FIRST_LOOK = 50_000  # rows
 AT_ONCE = 20_000  # rows of one statement, so that no transaction is long
@@ -77,13 +80,27 @@ def read_on(reader: JournalReader, seen: Newest) -> Newest:
     newest = reader.query("SELECT max(id) AS id FROM events")[0]["id"] or 0
     if newest < seen.last_id:
         seen = Newest()  # another journal
-    after = seen.last_id or max(newest - FIRST_LOOK, 0)
-    while after < newest:
-        upto = min(after + AT_ONCE, newest)
+    after, base = seen.last_id or max(newest - FIRST_LOOK, 0), base_of(reader.meta())
+    if base is not None and after < base.row:
+        seen, after = _before(reader, seen, after, base.row), base.row
+    return msgspec.structs.replace(_read(reader, seen, after, newest), last_id=newest)
+
+
+def _before(reader: JournalReader, seen: Newest, after: int, last: int) -> Newest:
+    """`seen`, and the rows up to `last` of the file before this one, where that is still there."""
+    parts = parts_of(reader.path)
+    with suppress(JournalError, OSError), closing(JournalReader(parts[max(len(parts) - 2, 0)])) as former:
+        return _read(former, seen, after, last)
+    return seen
+
+
+def _read(reader: JournalReader, seen: Newest, after: int, last: int) -> Newest:
+    while after < last:
+        upto = min(after + AT_ONCE, last)
         for row in reader.query(_SQL, (after, upto, *_KINDS)):
             seen = _with(seen, row["time_ns"] / 1e9, row["kind"], row["payload"], row["effects"])
         after = upto
-    return msgspec.structs.replace(seen, last_id=newest)
+    return seen
 
 
 def _with(seen: Newest, time: float, kind: str, payload: str, effects: str) -> Newest:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate
 from typing import Any
@@ -17,6 +18,7 @@ from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import Candle, Equity, Mark, Price
 from daemon.shell.journal import JournalReader
+from daemon.shell.segments import part_of, where_before
 from strategies.contract import Bar, DailySpec
 from strategies.registry import daily_strategy
 
@@ -95,8 +97,20 @@ def price_page(picture: Picture, reader: JournalReader, session: str = "", symbo
         raise NotThere(f"session is {chosen!r}, expected a date of this journal, {sessions[0]} to {sessions[-1]}")
     day = date.fromisoformat(chosen)
     from_ns, until_ns = midnight_ns(day), midnight_ns(day + timedelta(days=1))
-    bars = _bars(reader, symbol, from_ns, until_ns)
+    bars = _bars_of(reader, symbol, from_ns, until_ns)
     return Price(symbol, spec.symbols, chosen, tuple(sessions), bars, _marks(reader, from_ns, until_ns))
+
+
+def _bars_of(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
+    """The bars of a day out of the file that holds it. Raises NotThere where that one was moved away."""
+    noon_ns = (from_ns + until_ns) // 2
+    path = part_of(reader.path, noon_ns)
+    with closing(JournalReader(path)) as part:
+        bars = _bars(part, symbol, from_ns, until_ns)
+        first = part.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
+        if not bars and first and first[0]["time_ns"] > noon_ns and (where := where_before(part)):
+            raise NotThere(f"the events of this session are not in {path.name}{where}")
+    return bars
 
 
 def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:

@@ -26,15 +26,15 @@ def rows_between(reader: JournalReader, begin: int, end: int) -> Iterable[Entry]
         yield entry
 
 
-def prices_before(reader: JournalReader, begin: int, begin_ns: int, session: Session, *, daily: bool) -> Iterable[str]:
+def prices_before(reader: JournalReader, begin: int, begin_ns: int, session: Session, underlying: str) -> Iterable[str]:
     """Payloads of the events that tell the prices known when the session began: a daily desk's last days, else the
-    newest quote of each contract that was still held.
+    newest quote of each contract that was still held. A daily desk has no `underlying`.
     """
     oldest = first_id(reader, begin_ns - WARM_NS)
-    if daily:
+    if not underlying:
         return [entry.payload for entry in rows_between(reader, oldest, begin)]
     told: list[str] = []
-    for symbol in _filled(reader, begin_ns, session.date, expiring=True):
+    for symbol in _filled(reader, begin_ns, session.date, underlying):
         rows = reader.query(
             "SELECT payload FROM events WHERE id BETWEEN ? AND ? AND kind = 'QuotesReceived' "
             "AND instr(payload, ?) ORDER BY id DESC LIMIT 1",
@@ -94,17 +94,22 @@ def holdings(
     return held, Told(halt.since_ns, halt.reason, halt.detail) if halt else None, known is not None
 
 
-def _filled(reader: JournalReader, until_ns: int, date: str, *, expiring: bool = False) -> dict[str, int]:
-    """What all orders up to then filled, by symbol; expired contracts are gone, those that expire on `date` unless
-    `expiring`.
+def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "") -> dict[str, int]:
+    """What all orders up to then filled, by symbol, without expired contracts.
+
+    With an `underlying` its shares and contracts alone, those that expire on `date` among them: expired ones, which
+    are most, are not even read.
     """
-    rows = reader.query(
-        "SELECT symbol, sum(side * filled) AS n FROM orders WHERE submitted_ns <= ? GROUP BY symbol", (until_ns,)
-    )
+    where, values = "submitted_ns <= ?", list[object]([until_ns])
+    if underlying:
+        alive = f"{underlying}{date[2:].replace('-', '')}"  # a contract's symbol goes on with its expiry
+        where += " AND (symbol = ? OR symbol BETWEEN ? AND ?)"
+        values += [underlying, alive, f"{underlying}:"]
+    rows = reader.query(f"SELECT symbol, sum(side * filled) AS n FROM orders WHERE {where} GROUP BY symbol", values)
     terms = {row["symbol"]: parse_occ(row["symbol"]) for row in rows}
     gone = {
         symbol
         for symbol, told in terms.items()
-        if told and (told.expiry < date or (told.expiry == date and not expiring))
+        if told and (told.expiry < date or (told.expiry == date and not underlying))
     }
     return {row["symbol"]: row["n"] for row in rows if row["n"] and row["symbol"] not in gone}

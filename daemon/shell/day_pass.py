@@ -160,7 +160,7 @@ def _read(reader: JournalReader, session: Session) -> Day:
     span = (session.open_ns - BEFORE_OPEN_NS, session.close_ns + REPORT_SPAN_NS)
     begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)
     done = _Pass(spec.symbols[0])
-    for payload in prices_before(reader, begin, span[0], session, daily=daily):
+    for payload in prices_before(reader, begin, span[0], session, "" if daily else spec.symbols[0]):
         done.watch.see_price(decode_event(payload))
     for entry in rows_between(reader, begin, end):
         done.take(entry, decode_event(entry.payload))

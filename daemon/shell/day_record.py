@@ -5,8 +5,11 @@ Texts in it are as they were journaled, and anybody may have written them: they 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +18,7 @@ from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK
 from daemon.shell.execution_quality import OrderQuality, Quality
 from daemon.shell.journal import JournalError, JournalReader, decode_event
+from daemon.shell.segments import parts_of, where_before
 from strategies.contract import DailySpec, Session
 from strategies.registry import strategy as strategy_named
 
@@ -141,9 +145,30 @@ def find_session(reader: JournalReader, date: str | None = None) -> Session:
     raise JournalError(f"{reader.path}: {wanted} is not in the journal; `rltraderctl events` shows what is")
 
 
+@contextmanager
+def session_of(journal: Path, date: str | None = None) -> Iterator[tuple[JournalReader, Session]]:
+    """The session as `find_session` finds it, with the file that holds it: the journal's own, or one rotated away.
+
+    Raises JournalError where none of those that are still there does.
+    """
+    refused, before = "", ""
+    for path in reversed(parts_of(journal)):
+        with closing(JournalReader(path)) as reader:
+            try:
+                session = find_session(reader, date)
+            except JournalError as error:
+                refused, before = refused or str(error), where_before(reader)
+                continue
+            yield reader, session
+            return
+    raise JournalError(f"{refused}{before}")
+
+
 def first_id(reader: JournalReader, time_ns: int) -> int:
     """Id of the first row at `time_ns` or later, one above the last row's where there is none. Reads about 20 rows."""
-    ends = reader.query("SELECT min(id) AS low, max(id) AS high FROM events")[0]
+    ends = reader.query(  # each alone is one look-up, both in one query read all rows
+        "SELECT (SELECT min(id) FROM events) AS low, (SELECT max(id) FROM events) AS high"
+    )[0]
     if ends["low"] is None:
         return 1
     low, high = ends["low"], ends["high"] + 1

@@ -26,7 +26,7 @@ from daemon.shell.day_pass import read_day
 from daemon.shell.day_record import BEFORE_OPEN_NS, REPORT_SPAN_NS, Day, first_id
 from daemon.shell.execution_quality import as_json
 from daemon.shell.journal import Entry, JournalError, JournalReader, Snapshot, base_of
-from daemon.shell.segments import ROTATED, cut, newest_whole
+from daemon.shell.segments import cut, grown, newest_whole, parts_of
 from strategies.contract import DailySpec, Session
 from strategies.registry import strategy
 
@@ -261,7 +261,7 @@ def disk_is_low(journal: Path) -> tuple[int, int] | None:
         reader.close()
     folder, log = journal.parent, journal.with_name(f"{journal.name}-wal")
     archives = list((folder / ARCHIVE).glob("*.sqlite"))
-    kept = [journal, log, *archives, *(folder / ROTATED).glob("*.sqlite")]
+    kept = [log, *archives, *parts_of(journal)]
     used, free = sum(path.stat().st_size for path in kept if path.exists()), shutil.disk_usage(folder).free
-    session = journal.stat().st_size / max(ended, 1) * (2 if archives else 1)
+    session = grown(journal) / max(ended, 1) * (2 if archives else 1)
     return (free >> 20, used >> 20) if free < DAYS_TO_COME * session else None

@@ -29,6 +29,7 @@ SCHEMA_VERSION = 1
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3
 SWITCH_S = 1.0  # so long a change of the form waits for readers to go
+NEWEST = 2**63 - 1  # above every row
 _STARTUP_KINDS = frozenset(kind.__name__ for kind in STARTUP_EVENTS)
 _SQL_TYPES = {"int": "INTEGER", "str": "TEXT", "float": "REAL", "bytes": "BLOB"}
 
@@ -106,6 +107,7 @@ class Base(msgspec.Struct, frozen=True):
     started: str  # payload of the last RunStarted before
     model: str = ""  # payload of the last ModelVerified or ModelPromoted before
     left_out: int = 0  # feed events before that were quarantined
+    size: int = 0  # bytes that the file began with
 
 
 def base_of(meta: Mapping[str, str]) -> Base | None:
@@ -252,8 +254,17 @@ _INDEXES = (  # journals that were made before get them with their first commit
     "CREATE INDEX IF NOT EXISTS events_unchained ON events (kind) WHERE seq IS NULL",
     "CREATE INDEX IF NOT EXISTS decisions_by_time ON decisions (time_ns)",
     "CREATE INDEX IF NOT EXISTS orders_by_time ON orders (submitted_ns)",
+    "CREATE INDEX IF NOT EXISTS orders_by_change ON orders (updated_ns)",
+    "CREATE INDEX IF NOT EXISTS orders_by_symbol ON orders (symbol)",
+    "CREATE INDEX IF NOT EXISTS fills_by_time ON fills (time_ns)",
+    "CREATE INDEX IF NOT EXISTS shadows_by_time ON shadows (time_ns)",
 )
 SCHEMA = (*_SCHEMA, *_INDEXES)
+_OLD_SNAPSHOTS = (  # the one that a rotated file begins with stays: the file is proven from there
+    "DELETE FROM snapshots WHERE kept = 0 "
+    "AND event_id NOT IN (SELECT event_id FROM snapshots ORDER BY event_id DESC LIMIT ?) "
+    "AND NOT (event_id = (SELECT min(id) FROM events) AND EXISTS (SELECT 1 FROM meta WHERE key = 'base'))"
+)
 _CHUNKS = (1024, 256, 64, 16, 4, 1)
 
 
@@ -303,11 +314,7 @@ class Journal:
                 db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?)", batch.digests)
             for snapshot in batch.snapshots:
                 db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", snapshot)
-                db.execute(
-                    "DELETE FROM snapshots WHERE kept = 0 AND event_id NOT IN "
-                    "(SELECT event_id FROM snapshots ORDER BY event_id DESC LIMIT ?)",
-                    (SNAPSHOTS_KEPT,),
-                )
+                db.execute(_OLD_SNAPSHOTS, (SNAPSHOTS_KEPT,))
             if batch.entries:
                 last = batch.entries[-1]
                 db.execute("INSERT OR REPLACE INTO meta VALUES ('head', ?)", (f"{last.id}:{last.hash.hex()}",))
@@ -421,8 +428,9 @@ class JournalReader:
 
     def chain_head(self, row_id: int | None = None) -> bytes:
         """Hash of the last chained row (up to event row `row_id`), the chain's start before the first one."""
+        upto = NEWEST if row_id is None else row_id
         row = self._db.execute(
-            "SELECT hash FROM events WHERE seq IS NOT NULL AND id <= ifnull(?, id) ORDER BY id DESC LIMIT 1", (row_id,)
+            "SELECT hash FROM events WHERE seq IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT 1", (upto,)
         ).fetchone()
         return bytes(row[0]) if row else chain_start(self.meta())
 

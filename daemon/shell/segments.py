@@ -75,6 +75,9 @@ def cut(journal: Path, to: Path, first: int, begin: Snapshot | None = None) -> N
             made.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?)", begin)
         made.execute("COMMIT")
         made.execute("DETACH old")
+        if base is not None:
+            sized = msgspec.structs.replace(base, size=to.stat().st_size)
+            made.execute("UPDATE meta SET value = ? WHERE key = 'base'", (msgspec.json.encode(sized).decode(),))
 
 
 def _base(reader: JournalReader, meta: dict[str, str], first: int) -> Base | None:
@@ -118,8 +121,10 @@ def rotate(state_dir: Path) -> Rotation:
     """
     journal = state_dir / FILE
     log = journal.with_name(f"{journal.name}-wal")
-    if log.exists() and log.stat().st_size:
-        raise JournalError(f"{log}: another process still reads the journal (a dashboard?): end it, then rotate")
+    if log.exists():  # also an empty one: who closes last would put what is written next into the old file
+        raise JournalError(
+            f"{log}: another process still has the journal open (status --watch, a sqlite3 shell?): end it, then rotate"
+        )
     reader = JournalReader(journal)
     try:
         last, base = reader.last_entry(), base_of(reader.meta())
@@ -133,7 +138,7 @@ def rotate(state_dir: Path) -> Rotation:
     row = last.id
     folder, part = state_dir / ROTATED, journal.with_suffix(ROTATING)
     folder.mkdir(mode=0o750, exist_ok=True)
-    part.unlink(missing_ok=True)
+    _remove(part)
     before = journal.stat()
     try:
         cut(journal, part, row)
@@ -144,24 +149,88 @@ def rotate(state_dir: Path) -> Rotation:
         check_follows(journal, part)
         _sync(part, state_dir)
     except BaseException as error:
-        part.unlink(missing_ok=True)
+        _remove(part)
         if isinstance(error, sqlite3.Error):
             raise JournalError(f"{journal}: cannot be rotated: {error}; it is as it was") from error
         raise
     old = folder / f"{first:012}-{row:012}.sqlite"
     journal.rename(old)
+    _sync(folder, state_dir)  # the old file has its new name on the disk before another takes its place
     finish(state_dir)  # a start does it where this process ends here
-    _sync(folder)
     return Rotation(old, row, head.hex(), before.st_size, journal.stat().st_size)
 
 
-def finish(state_dir: Path) -> None:
-    """Put the rotated journal in its place where there is none: a rotation ended between its last two steps."""
+def standing(state_dir: Path) -> Path:
+    """The journal's file; where a rotation was killed between its last two steps, the one that will take its place."""
     journal = state_dir / FILE
     part = journal.with_suffix(ROTATING)
-    if part.exists() and not journal.exists():
+    return part if part.exists() and not journal.exists() else journal
+
+
+def finish(state_dir: Path) -> None:
+    """End a rotation that was killed: between its last two steps the new file takes its place, before them it goes.
+
+    Called with the directory's lock held. Raises JournalError where the new file follows none of the rotated ones.
+    """
+    journal = state_dir / FILE
+    part = journal.with_suffix(ROTATING)
+    if journal.exists():
+        _remove(part)
+    elif part.exists():
+        rotated = parts_of(journal)[:-1]
+        if not rotated:
+            raise JournalError(f"{part}: the file that it goes on from is not in {ROTATED}: put that file back")
+        check_follows(rotated[-1], part)
         part.rename(journal)
         _sync(state_dir)
+
+
+def parts_of(journal: Path) -> list[Path]:
+    """The files of a journal that are still there, oldest first; its own is the last."""
+    return [*sorted((journal.parent / ROTATED).glob("*.sqlite")), journal]
+
+
+def part_of(journal: Path, time_ns: int) -> Path:
+    """The file with the events of this time: the newest that begins before; where none does, the oldest."""
+    parts = parts_of(journal)
+    for path in reversed(parts[1:]):
+        reader = JournalReader(path)
+        try:
+            with reading(path):
+                first = reader.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
+        finally:
+            reader.close()
+        if first and first[0]["time_ns"] <= time_ns:
+            return path
+    return parts[0]
+
+
+def grown(journal: Path) -> int:
+    """Bytes by which the file grew since it began: for a rotated one what came along does not count."""
+    reader = JournalReader(journal)
+    try:
+        with reading(journal):
+            base = base_of(reader.meta())
+    finally:
+        reader.close()
+    return journal.stat().st_size - (base.size if base is not None else 0)
+
+
+def where_before(reader: JournalReader) -> str:
+    """Where the rows before this file's first are, as the end of a message; "" where there are none."""
+    base = base_of(reader.meta())
+    if base is None:
+        return ""
+    return (
+        f"; rows up to {base.row:,} are in the file before this one: where {ROTATED} has it no more, put it into a "
+        f"folder of its own as {FILE} and name that folder"
+    )
+
+
+def _remove(part: Path) -> None:
+    """Remove an unfinished file with what SQLite put beside it."""
+    for leftover in (part, part.with_name(f"{part.name}-journal"), part.with_name(f"{part.name}-wal")):
+        leftover.unlink(missing_ok=True)
 
 
 def check_follows(old: Path, new: Path) -> None:

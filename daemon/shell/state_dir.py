@@ -15,7 +15,7 @@ from typing import IO
 from daemon.shell.journal import FILE, Journal, JournalReader, reading
 from daemon.shell.own_files import NotOwnError, become_owner, open_own, open_own_folder, open_plain
 from daemon.shell.passing import MayPass, may_pass, patiently
-from daemon.shell.segments import finish
+from daemon.shell.segments import finish, standing
 
 LOCK_FILE = "lock"
 PID_DIGITS = 10  # of a process id, generously
@@ -45,6 +45,11 @@ class StateDir:
         self.meta = meta
         self.fresh = fresh
         self._lock = lock
+
+    def reopen(self) -> None:
+        """Open the journal that stands here now, after a rotation; the lock is held on. Raises JournalError."""
+        finish(self.path)
+        self.journal = Journal(self.path / FILE)
 
     def close(self) -> None:
         """Let the lock go. The journal is closed by its writer."""
@@ -114,7 +119,7 @@ def check_identity(path: Path, meta: dict[str, str], wanted: dict[str, str]) -> 
 
 def peek(path: Path) -> dict[str, str] | None:
     """What the journal in `path` was made with, None when there is none. Takes no lock and writes nothing."""
-    file = path / FILE
+    file = standing(path)
     if not file.exists():
         return None
     reader = JournalReader(file)

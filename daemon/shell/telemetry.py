@@ -353,7 +353,15 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "chain_head": LogEvent(
         "info",
         ("row", "head"),
-        "The journal's chain at this event row, at starts, ends and after the close: `rltraderctl verify --against`.",
+        "The journal's chain at this row: at starts, snapshots and ends, after the close. See `verify --against`.",
+    ),
+    "journal_rotated": LogEvent(
+        "info",
+        ("row", "old", "before_mib", "mib"),
+        "The start put the journal's file aside at this row and goes on in a new one with the same chain.",
+    ),
+    "journal_not_rotated": LogEvent(
+        "warning", ("reason",), "The journal is larger than `journal.rotate_mib` allows and goes on as it is."
     ),
     "run_ended": LogEvent(
         "info", ("events", "state_digest", "stopped_by"), "The run ended cleanly: journal durable, snapshot written."

@@ -253,6 +253,8 @@ class _Verification:
 
     def _check_snapshot(self, entry: Entry) -> None:
         snapshot = self._snapshots.pop(entry.id, None)
+        if snapshot is None and self._based:
+            raise _Different(f"the snapshot at row {entry.id}, with which this file begins, is missing")
         if snapshot is None or self._machine is None:
             return
         if self._based:

@@ -63,6 +63,22 @@ def test_a_whole_session_buys_once_and_is_ended_reported_and_ready_for_the_next(
         assert newest.start_ns == new_york_ns(HALF_DAY, "00:00")
         assert [(row["action"], row["outcome"]) for row in books.decisions] == [("ALL_SPY", "ordered")]
         assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
+        planned = len(played.told("session_planned"))
+        played.start(tables=({"journal": {"rotate_mib": 1}},))
+        played.until_true(lambda: len(played.told("session_planned")) > planned, "it goes on")
+        stop(played)
+        (rotated,) = played.told("journal_rotated")
+        (ended,) = played.told("day_ended")
+        lines = played.daemons[-1].told()
+        published = [line["event"] == "chain_head" for line in lines[: lines.index(ended)]]
+        assert published[-1]  # the day's
+        assert played.told("journal_not_rotated") == []
+        after = played.books()
+        assert after.state.book.positions == books.state.book.positions
+        assert differences(after, played.account) == []
+        for more in ([], ["--file", rotated["old"]]):
+            log = ["--against", str(played.folder / "log")]
+            assert ctl.main(["verify", "--state-dir", str(played.state_dir), *more, *log]) == 0
 
 
 def test_a_split_over_night_doubles_the_shares_and_the_next_basket_sells_them_all_in_the_auction(

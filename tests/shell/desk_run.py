@@ -25,10 +25,11 @@ from daemon.config import Settings, load
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.session import NEW_YORK
+from daemon.core.state import digest
 from daemon.core.step import Core, Step
 from daemon.shell.engine import Beside, Engine, Outside, Source
 from daemon.shell.journal import FILE, JournalReader
-from daemon.shell.recover import recover
+from daemon.shell.recover import Recovered, recover, recovered_desk
 from daemon.shell.recovery import code_digest, fresh_machine, identity_of, libraries
 from daemon.shell.state_dir import StateDir, open_state_dir
 from daemon.shell.verify import Verified, verify
@@ -185,6 +186,34 @@ class Desk:
         finally:
             _drop(state_dir, writer, crashed=recorded.failure is not None)
         return recorded
+
+
+def recovered(path: Path) -> Recovered:
+    """What a start in this state directory comes to; nothing is written."""
+    reader = JournalReader(path / FILE)
+    try:
+        return recovered_desk(reader)
+    finally:
+        reader.close()
+
+
+def state_digest(path: Path) -> tuple[str, int, int]:
+    """What recovery comes to: digest, feed events, last row."""
+    found = recovered(path)
+    return digest(found.machine.state), found.fed, found.last_id
+
+
+def stopped(desk: Desk, path: Path, at_event: int) -> Path:
+    """A desk that was stopped cleanly in the middle of its tape."""
+
+    def observe(_event: object, _step: object) -> None:
+        if engines[0].machine.state.seq >= at_event:
+            engines[0].stop("SIGTERM")
+
+    engines: list[Engine] = []
+    recorded = desk.run(path, engine_made=engines.append, observe=observe)
+    assert recorded.failure is None
+    return path
 
 
 class Crash(BaseException):

@@ -27,7 +27,7 @@ from daemon.core.state import Identity, encode_state
 from daemon.core.step import Step
 from daemon.shell.engine import Engine
 from daemon.shell.journal import FILE, JournalError, JournalReader, encode_effects, encode_event
-from daemon.shell.recover import Recovered, recover
+from daemon.shell.recover import recover
 from daemon.shell.recovery import (
     adopt_trading,
     code_digest,
@@ -40,17 +40,16 @@ from daemon.shell.recovery import (
     snapshot_of,
 )
 from strategies.registry import strategy as strategy_named
-from tests.shell.desk_run import Crash, Desk, chained, execute, read_models, table, tape_rows, verified, write_tape
-
-
-@pytest.fixture(scope="module")
-def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tape(tmp_path_factory.mktemp("tape") / "tape.csv", tape_rows(3, 75))
-
-
-@pytest.fixture(scope="module")
-def desk(tape: Path) -> Desk:
-    return Desk(tape)
+from tests.shell.desk_run import (
+    Crash,
+    Desk,
+    chained,
+    execute,
+    read_models,
+    recovered,
+    table,
+    verified,
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,16 +57,6 @@ def whole(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole")
     assert desk.run(path, snapshot_events=1).failure is None
     return path
-
-
-def recovered(path: Path) -> Recovered:
-    reader = JournalReader(path / FILE)
-    try:
-        meta = reader.meta()
-        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
-        return recover(reader, machine, code_digest())
-    finally:
-        reader.close()
 
 
 def told(machine: Machine) -> tuple[bytes, bytes, list[str]]:

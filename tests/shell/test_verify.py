@@ -32,11 +32,6 @@ COLUMNS = ("id", "seq", "time_ns", "kind", "payload", "effects", "hash")
 OTHER = "0123456789ab"
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
-    return Desk(write_tape(tmp_path_factory.mktemp("tape") / "tape.csv", tape_rows(3, 75)))
-
-
 def interrupt(desk: Desk, path: Path, after: int, code: str | None = None) -> None:
     """Run until the `after`-th step, then crash."""
     left = after

@@ -2,74 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from daemon.shell.end_of_day import archive, disk_is_low
-from daemon.shell.engine import Engine
+from daemon.shell.end_of_day import archive, disk_is_low, newest_head, write_report
 from daemon.shell.follow import Follower
 from daemon.shell.journal import FILE, Base, Journal, JournalError, JournalReader, base_of
-from daemon.shell.recover import recover
-from daemon.shell.recovery import code_digest, first_trading, fresh_machine, identity_of
 from daemon.shell.segments import ROTATED, check_follows, rotate
-from strategies.registry import strategy as strategy_named
 from tests.shell.desk_run import (
     Desk,
     environment,
     execute,
     read_models,
+    recovered,
     rltraderctl,
     rltraderd,
+    state_digest,
+    stopped,
     summary_of,
     table,
-    tape_rows,
     verified,
-    write_tape,
 )
+from tests.shell.long_past import EVERY, operations, put_before
 
-
-@pytest.fixture(scope="module")
-def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tape(tmp_path_factory.mktemp("tape") / "tape.csv", tape_rows(3, 75))
-
-
-@pytest.fixture(scope="module")
-def desk(tape: Path) -> Desk:
-    return Desk(tape)
-
-
-def stopped(desk: Desk, path: Path, at_event: int) -> Path:
-    """A desk that was stopped cleanly in the middle of its tape."""
-
-    def observe(_event: object, _step: object) -> None:
-        if engines[0].machine.state.seq >= at_event:
-            engines[0].stop("SIGTERM")
-
-    engines: list[Engine] = []
-    recorded = desk.run(path, engine_made=engines.append, observe=observe)
-    assert recorded.failure is None
-    return path
-
-
-@pytest.fixture
-def half(desk: Desk, tmp_path: Path) -> Path:
-    return stopped(desk, tmp_path / "half", 700)
-
-
-def state_digest(path: Path) -> tuple[str, int, int]:
-    """What recovery comes to: digest, feed events, last row."""
-    reader = JournalReader(path / FILE)
-    try:
-        meta = reader.meta()
-        machine = fresh_machine(strategy_named(meta["strategy"]), identity_of(meta), first_trading(reader))
-        found = recover(reader, machine, code_digest())
-    finally:
-        reader.close()
-    from daemon.core.state import digest
-
-    return digest(found.machine.state), found.fed, found.last_id
+INDEXES = {
+    "events_by_kind",
+    "events_unchained",
+    "decisions_by_time",
+    "orders_by_time",
+    "orders_by_change",
+    "orders_by_symbol",
+    "fills_by_time",
+    "shadows_by_time",
+}
 
 
 def test_a_desk_that_is_rotated_half_way_ends_as_one_that_was_not(desk: Desk, half: Path, tmp_path: Path) -> None:
@@ -147,6 +118,18 @@ def test_a_changed_row_of_a_rotated_journal_is_found(desk: Desk, half: Path, tmp
     assert "the hash does not match" in verified(half).difference
 
 
+def test_every_row_of_a_rotated_journal_is_stepped_again_however_many_snapshots_follow(
+    desk: Desk, half: Path, tmp_path: Path
+) -> None:
+    rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
+    assert desk.run(half, snapshot_events=10).failure is None
+    chained = [row for row in table(half, "events") if row[1] is not None]
+    report = verified(half)
+    assert (report.difference, report.stepped) == ("", len(chained) - 1)  # the first is in the file before, too
+    execute(half, "DELETE FROM snapshots WHERE event_id = (SELECT min(id) FROM events)")
+    assert "with which this file begins, is missing" in verified(half).difference
+
+
 def test_without_a_whole_snapshot_a_rotated_journal_names_the_file_before(half: Path, tmp_path: Path) -> None:
     rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
     execute(half, "UPDATE snapshots SET digest = 'x'")
@@ -154,7 +137,7 @@ def test_without_a_whole_snapshot_a_rotated_journal_names_the_file_before(half: 
         state_digest(half)
 
 
-@pytest.mark.parametrize("how", ["running", "killed", "held", "at once again"])
+@pytest.mark.parametrize("how", ["running", "killed", "held", "held by an idle reader", "at once again"])
 def test_a_journal_that_is_not_at_rest_is_not_rotated(
     desk: Desk, half: Path, tape: Path, tmp_path: Path, how: str
 ) -> None:
@@ -163,22 +146,23 @@ def test_a_journal_that_is_not_at_rest_is_not_rotated(
         told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         state_dir.journal.close()
         state_dir.close()
-        wanted = "another process"
+        wanted = f"the desk runs (process {os.getpid()}): stop it, rotate, start it"
     elif how == "killed":
         bar = [row[0] for row in table(half, "events") if row[3] == "BarClosed"][-1]
         execute(half, "DELETE FROM events WHERE id > ?", bar)
         execute(half, "DELETE FROM snapshots WHERE event_id > ?", bar)
         told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         wanted = "did not stop cleanly"
-    elif how == "held":
+    elif how.startswith("held"):
         journal = Journal(half / FILE)
         journal._db.execute("PRAGMA journal_mode = WAL")
-        journal._db.execute("BEGIN")
+        if how == "held":
+            journal._db.execute("BEGIN")
         journal._db.execute("SELECT count(*) FROM events").fetchone()
         execute(half, "INSERT OR REPLACE INTO meta VALUES ('note', 'x')")
         told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         journal._db.close()
-        wanted = "still reads the journal"
+        wanted = "still has the journal open"
     else:
         rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
         told = rltraderctl("rotate", "--state-dir", half, cwd=tmp_path)
@@ -281,38 +265,52 @@ def test_what_a_desk_keeps_counts_whole_for_the_disk(half: Path, monkeypatch: py
     (half / "archive" / "2024-07-01.sqlite").write_bytes(bytes(3 << 20))
     (half / ROTATED).mkdir()
     (half / ROTATED / "000000000001-000000000009.sqlite").write_bytes(bytes(4 << 20))
-    (half / f"{FILE}-wal").write_bytes(b"")
+    (half / f"{FILE}-wal").write_bytes(bytes(2 << 20))
     monkeypatch.setattr("daemon.shell.end_of_day.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 1 << 20))
     low = disk_is_low(half / FILE)
     assert low is not None
-    assert low[1] == 7 + ((half / FILE).stat().st_size >> 20)
+    assert low[1] == 9 + ((half / FILE).stat().st_size >> 20)
 
 
 # --- what is asked ------------------------------------------------------------------------------------------------
 
 
-def test_no_start_and_no_end_of_day_reads_all_events(half: Path) -> None:
-    reader = JournalReader(half / FILE)
-    seen: list[str] = []
-    asked = [
-        "SELECT id, payload FROM events WHERE kind = 'ModelVerified' ORDER BY id DESC LIMIT 1",
-        "SELECT count(*) AS n FROM events WHERE kind = 'SessionEnded'",
-        "SELECT count(*) AS n FROM events WHERE seq IS NULL AND kind IN ('BarClosed') AND effects LIKE '{\"quar%'",
-        "SELECT time_ns, effects FROM events WHERE id BETWEEN 5 AND 9 AND effects LIKE '[%\"RaiseAlarm\"%' ORDER BY id",
-        "SELECT outcome, count(*) AS n FROM decisions WHERE time_ns BETWEEN 5 AND 9 GROUP BY outcome",
-        "SELECT purpose FROM orders WHERE submitted_ns BETWEEN 5 AND 9",
-    ]
-    for sql in asked:
-        seen += [row["detail"] for row in reader.query(f"EXPLAIN QUERY PLAN {sql}")]
-    reader.close()
-    assert [detail for detail in seen if detail.startswith("SCAN") and "USING" not in detail] == []
+def test_what_a_start_and_an_end_of_day_read_does_not_grow_with_the_journal(desk: Desk, half: Path) -> None:
+    """SQLite's own operations, counted: twenty thousand older events and two thousand older orders add next to none."""
+    assert archive(half / FILE, "2024-07-01", 5) is not None
+    assert desk.run(half).failure is None
+    counts: list[Counter[str]] = []
+    for rows in (0, 20_000):
+        path = half.with_name(f"past-{rows}")
+        shutil.copytree(half, path)
+        shutil.rmtree(path / "archive")
+        if rows:
+            put_before(path, rows)
+        assert archive(path / FILE, "2024-07-01", 5) is not None
+        session = recovered(path).machine.state.session.session
+        assert session is not None
+        works: dict[str, Callable[[], object]] = {
+            "start": partial(recovered, path),
+            "report": partial(write_report, path / FILE, session),
+            "archive": partial(archive, path / FILE, "2024-07-02", 5),
+            "head": partial(newest_head, path / FILE),
+            "disk": partial(disk_is_low, path / FILE),
+        }
+        counts.append(Counter())
+        for name, work in works.items():
+            with operations() as done:
+                work()
+            counts[-1][name] = done["total"] * EVERY
+    assert counts[0]["report"] > 1000
+    grown = {name: counts[1][name] - counts[0][name] for name in counts[0]}
+    assert {name: more for name, more in grown.items() if more > 2000} == {}
 
 
 def test_a_journal_from_before_gets_its_indexes_with_its_first_commit(desk: Desk, half: Path) -> None:
-    for name in ("events_by_kind", "events_unchained", "decisions_by_time", "orders_by_time"):
+    for name in INDEXES:
         execute(half, f"DROP INDEX {name}")
     assert desk.run(half).failure is None
     reader = JournalReader(half / FILE)
     there = {row["name"] for row in reader.query("SELECT name FROM sqlite_schema WHERE type = 'index'")}
     reader.close()
-    assert {"events_by_kind", "events_unchained", "decisions_by_time", "orders_by_time"} <= there
+    assert there >= INDEXES
