@@ -25,7 +25,7 @@ async def looked_at(engine: Engine, path: Path) -> tuple[int, str]:
         for _ in range(TURNS):
             await asyncio.sleep(0)
         assert not kept.done()
-        (on_disk,) = lock.execute("SELECT max(id) FROM events").fetchone()
+        (on_disk,) = lock.execute("SELECT ifnull(max(id), 0) FROM events").fetchone()
         assert on_disk < row
         lock.execute("ROLLBACK")
         await kept
