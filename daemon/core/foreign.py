@@ -171,10 +171,10 @@ def _ignore(draft: Draft, found: BrokerOrder) -> None:
     if known is None:
         alarm(draft, "foreign_order", f"ignored: {found.client_order_id} ({_told(found)})")
         known = _as_order(found)
-    filled, cost = int(found.filled), total_cost(draft, found)
-    if filled < known.filled or (filled and found.average_price is None):
-        return  # an old answer, or one in the middle of a change
-    ended = found.status in ENDED
+    filled, cost, ended = int(found.filled), total_cost(draft, found), found.status in ENDED
+    came_late = filled < known.filled or (not ended and (known.status == CANCELED or cost < known.cost))
+    if came_late or (filled and found.average_price is None):
+        return  # an old answer, also of less than a share, or one in the middle of a change
     moved = replace(known, filled=filled, cost=cost, status=CANCELED if ended else ACCEPTED)
     draft.broker = replace(broker, foreign={**broker.foreign, found.client_order_id: moved})
     if (filled, cost) == (known.filled, known.cost):

@@ -556,6 +556,20 @@ def test_a_dividend_that_was_reinvested_into_half_a_share_halts_no_desk_and_is_n
     assert d.state.book.transfers == Decimal(-50)
 
 
+def test_what_comes_late_of_an_order_for_half_a_share_takes_nothing_of_its_cash_back() -> None:
+    d = at_broker(account := Account())
+    account.by_hand("drip-1", "SPY", 1, 1, d.at(1))
+    account.cash -= 50
+    ordered = replace(account.orders["drip-1"], quantity=Decimal("0.5"))
+    bought = replace(ordered, filled=Decimal("0.5"), average_price=Decimal(100), status="filled")
+    part = replace(ordered, filled=Decimal("0.2"), average_price=Decimal(100), status="partially_filled")
+    account.orders["drip-1"] = bought
+    for known in (part, bought, replace(ordered, status="new"), part, replace(ordered, status="pending_new")):
+        d.put(ev.OrderFound(d.at(1), known))
+    d.put(account.report(d.at(1, 10)))
+    assert (d.halted(), d.state.book.cash, d.state.book.transfers) == ("", account.cash, Decimal(-50))
+
+
 def test_shares_and_a_half_of_another_hand_follow_foreign_orders_with_the_whole_ones() -> None:
     d = at_broker(account := Account())
     many = ev.BrokerPosition("SPY", Decimal("2.5"), Decimal(500))
