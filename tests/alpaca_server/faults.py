@@ -71,7 +71,7 @@ KINDS: dict[str, str] = {
     "order_refused": "POST is refused with `status`, `code`, `message`, or with `reason`, a name of REFUSALS",
     "order_rejected": "the order is accepted, then the venue rejects it",
     "order_held_back": "the order stays pending_new for `seconds` simulated before it is new",
-    "fill_partial": "at this point the order fills `quantity` (1) only",
+    "fill_partial": "at this point the order fills `quantity` (1) only; with `then_held` no more until its cancel",
     "fill_before_reply": "new and fill are sent before the POST is answered (`seconds` between, 0.05)",
     "fill_unheard": "the trade stream is cut just before this fill",
     "cancel_loses": "DELETE is answered 204, then the fill wins",

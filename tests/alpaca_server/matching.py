@@ -229,6 +229,7 @@ class Matching:
             return left
         part = self.server.faults.take("fill_partial", fault_context(account, order))
         if part is not None:
+            order.held = bool(part.get("then_held"))
             return min(left, Decimal(str(part.get("quantity", 1))))
         seed = f"{self.server.rules.seed}:{order.created_ns}:{at_ns}"  # not the name: it has an epoch in it
         size = random.Random(seed).randint(*self.server.rules.fill_sizes)

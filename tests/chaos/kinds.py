@@ -227,11 +227,13 @@ def _orders() -> Iterator[Kind]:
     for kind in ("cancel_loses", "cancel_stuck", "cancel_rejected", "cancel_refused"):
         family = "cancel racing fill" if kind == "cancel_loses" else "cancel trouble"
         yield Kind(kind, family, _fixed(HOLD, _line(kind)))
-    partly = _prepare("fill_partial", where={"side": "buy"}, quantity=4)
+    partly = _prepare("fill_partial", where={"side": "buy"}, quantity=4, then_held=True)
     for side, before in (("buy", (partly,)), ("sell", ())):
         stuck = _line("cancel_stuck", where={"side": side})
         held_back = _prepare("order_held_back", where={"side": side}, times=2, seconds=300)
-        yield Kind(f"cancel of a {side} stuck", "cancel trouble", _fixed(*(before or (held_back,)), stuck))
+        against = rejections if side == "buy" else frozenset[str]()  # a sale against it is refused as a wash trade
+        trouble = _fixed(*(before or (held_back,)), stuck)
+        yield Kind(f"cancel of a {side} stuck", "cancel trouble", trouble, halts=against)
     late = _line("cancel_overtaken", where={"side": "buy"})
     yield Kind("an entry fills after its cancel", "cancel racing fill", _fixed(HOLD, late), when=ANY)
     never = _line("order_held_back", where={"side": "sell"}, times=1, seconds=3600)
