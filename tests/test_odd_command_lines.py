@@ -21,7 +21,7 @@ HEAD = "timestamp,open,high,low,close,volume\n"
 def run(command: str, *arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("RLTRADER_", "APCA_"))}
     line = [sys.executable, "-m", COMMANDS[command], *map(str, arguments)]
-    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture(scope="module")

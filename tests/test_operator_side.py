@@ -34,7 +34,7 @@ from tests.shell.desk_run import Desk, chained, command, environment, read_model
 from tests.shell.operator.mosquitto import BINARY, PASSWD, Mosquitto, free_port, prepared
 from tests.test_model_swaps import KIND, MODEL, alarms, damage, events, name, publish, publish_malicious
 
-LIMIT_S = 60.0
+LIMIT_S = 300.0
 LOOK_S = 0.02
 REPLAY_USER = "paper-1-replay"  # at the broker a replay is somebody else than its desk
 SPEED = 130_000  # the nights between sessions pass in 0.5 s, a session as fast as it can

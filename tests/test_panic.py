@@ -262,7 +262,7 @@ def test_on_a_terminal_a_person_is_asked_first(desk: Stage, typed: str, code: in
     )
     os.close(terminal)
     os.write(person, typed.encode() if typed == "\x04" else f"{typed}\n".encode())
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     os.close(person)
     assert process.returncode == code, err
     assert "type PANIC to go on: " in out

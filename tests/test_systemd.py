@@ -67,7 +67,7 @@ def installed(tmp_path: Path) -> Path:
 
 def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["systemd-analyze", "--no-pager", *arguments], capture_output=True, text=True, check=False, timeout=60
+        ["systemd-analyze", "--no-pager", *arguments], capture_output=True, text=True, check=False, timeout=300
     )
 
 
@@ -244,7 +244,7 @@ def test_make_install_copies_and_starts_nothing() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     assert "/nowhere/usr/local/lib/systemd/system" in told.stdout
     assert not re.search(r"systemctl +(start|enable|restart)", told.stdout)
@@ -257,7 +257,7 @@ def test_make_install_puts_releases_side_by_side_and_the_units_run_the_current_o
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     ).stdout
     (release,) = set(re.findall(r"/nowhere/opt/rltrader/releases/([0-9a-f]{12})\b", told))
     assert f"ln -sfn releases/{release} /nowhere/opt/rltrader/.next; mv -T" in told

@@ -31,7 +31,7 @@ from tests.live_desk import LOOSE, Books, Daemon, books, write_config
 KEYS = {"APCA_API_KEY_ID": DEFAULT_KEY, "APCA_API_SECRET_KEY": DEFAULT_SECRET}
 IN_PARTS = Rules(fill_sizes=(1, 2))  # orders of three and more fill in parts
 END = "the end"
-LIMIT_S = 120.0  # for anything that is waited for
+LIMIT_S = 300.0  # for anything that is waited for
 LOOK_S = 0.5  # virtual
 LIMIT_H = 30  # virtual hours for anything that is waited for
 LONGEST_NS = 60 * SECOND_NS

@@ -276,7 +276,7 @@ def rltraderd(
         env=dict(env) if env is not None else environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         **kwargs,
     )
@@ -290,7 +290,7 @@ def rltraderctl(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[st
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

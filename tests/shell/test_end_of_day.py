@@ -302,7 +302,7 @@ def test_a_copy_made_while_a_writer_writes_holds_a_prefix_and_every_commit_whole
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        assert begun.wait(30)
+        assert begun.wait(180)
         copies = [archive(journal, f"2024-07-{day:02}", 9) for day in range(3, 8)]
     finally:
         stop.set()

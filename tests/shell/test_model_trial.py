@@ -99,7 +99,7 @@ def test_the_child_knows_no_secret_of_its_parent_and_may_write_no_file(monkeypat
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     assert told.stdout.startswith("[] ")
     assert os.environ["APCA_API_SECRET_KEY"] not in told.stdout

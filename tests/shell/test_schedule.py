@@ -128,7 +128,7 @@ class Diary:
         self.changed.set()
 
     async def has(self, count: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(180):
             while len(self.ran) + len(self.problems) < count:
                 self.changed.clear()
                 await self.changed.wait()

@@ -36,7 +36,7 @@ def together(folder: Path, size: int, work: Callable[[Exchange], object]) -> lis
     processes = [CONTEXT.Process(target=member, args=(rank,), daemon=True) for rank in range(size)]
     for process in processes:
         process.start()
-    results = dict(queue.get(timeout=60) for _ in processes)
+    results = dict(queue.get(timeout=300) for _ in processes)
     for process in processes:
         process.join(timeout=10)
     return [results[rank] for rank in range(size)]

@@ -293,7 +293,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_its_step_is_not_taken() -> N
 
 def test_two_trainers_that_average_stay_equal_though_their_environments_differ() -> None:
     """As two processes would: each adds its own and takes the mean."""
-    meeting, given = threading.Barrier(2, timeout=60), {}
+    meeting, given = threading.Barrier(2, timeout=300), {}
 
     def work(index: int, network: Reactive) -> None:
         def average(tensors: Sequence[Tensor]) -> None:

@@ -30,7 +30,7 @@ INSTALLED = Path(__file__).resolve().parents[3] / "systemd" / "mosquitto"
 USERS = ("paper-1", "paper-2", "operator", "monitor")
 BINARY = shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 PASSWD = shutil.which("mosquitto_passwd", path="/usr/bin:/usr/local/bin")
-LIMIT_S = 20.0
+LIMIT_S = 180.0  # generous: nothing here is measured
 
 
 def free_port() -> int:

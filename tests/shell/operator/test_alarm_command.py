@@ -113,7 +113,7 @@ async def running(command: AlarmCommand) -> AsyncIterator[None]:
     task = asyncio.create_task(command.run())
     await asyncio.sleep(0)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             yield
     finally:
         task.cancel()
@@ -309,7 +309,7 @@ def test_alarms_of_the_trading_loop_reach_the_program_through_the_side_thread(pr
     try:
         for number in range(3):
             programs.raise_alarm(command, trouble(number))
-        asyncio.run(asyncio.wait_for(programs.come(3), 30))
+        asyncio.run(asyncio.wait_for(programs.come(3), 180))
     finally:
         assert side.stop(5.0)
     assert [line["alarm"] for line in programs.told()] == ["trouble_0", "trouble_1", "trouble_2"]

@@ -66,7 +66,7 @@ async def said(state: Path, line: bytes, *, eof: bool = False) -> dict[str, Any]
 def _said(state: Path, line: bytes, eof: bool) -> dict[str, Any]:
     answer = b""
     with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(ConnectionError):
-        client.settimeout(20)
+        client.settimeout(180)
         client.connect(str(state / SOCKET))
         with contextlib.suppress(BrokenPipeError):
             client.sendall(line)

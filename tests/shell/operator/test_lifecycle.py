@@ -274,7 +274,7 @@ def test_a_version_that_waits_for_a_busy_engine_answers_before_the_one_that_was_
             if looking.done():
                 await run.lifecycle.look()
         run.intake.put(held[0])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(180):
             await run.quiet()
             await looking
             await run.lifecycle.look()

@@ -389,7 +389,7 @@ async def served(metrics: Metrics, port: int = 0) -> AsyncIterator[str]:
 
 
 def fetched(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=180) as answer:
         assert answer.status == 200
         return str(answer.read().decode())
 

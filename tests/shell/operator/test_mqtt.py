@@ -42,7 +42,7 @@ from tests.shell.operator.mosquitto import Mosquitto, authority, free_port, runn
 
 HEX = "5a" * 32
 KEYS = parse_keys(f"ops-laptop:{HEX}")
-LIMIT_S = 30.0
+LIMIT_S = 180.0  # generous: nothing here is measured
 S = 1_000_000_000
 
 

@@ -42,7 +42,7 @@ def test_what_ends_ends_and_what_hangs_is_left_behind() -> None:
 
     side = SideThread([("hangs", hangs)], lambda name, problem: told.append((name, problem)))
     side.start()
-    assert hung.wait(10)
+    assert hung.wait(180)
     assert not side.stop(0.05)
     free.set()
     assert side.stop(10)
