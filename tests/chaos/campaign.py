@@ -56,7 +56,7 @@ def one(
     began = time.monotonic()
     try:
         outcome = run(drawn, folder, _market(), operated=operated)
-    except (ArithmeticError, LookupError, OSError, RuntimeError, TypeError, ValueError):
+    except Exception:
         names = tuple(trouble.kind.name for trouble in drawn.troubles)
         problem = f"the session itself raised: {traceback.format_exc()}"
         outcome = Outcome(number, drawn.seed, names, {}, {}, "", (problem,), 0, 0, 0, time.monotonic() - began)

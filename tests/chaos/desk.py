@@ -209,8 +209,10 @@ class Desk:
         with contextlib.suppress(JournalError):
             reader = JournalReader(self.state_dir / FILE)
             try:
-                told = "SELECT count(DISTINCT json_extract(payload, '$.bar.start_ns')) AS n FROM events "
-                told += "WHERE kind = 'BarClosed' AND json_extract(payload, '$.bar.start_ns') >= ?"
+                whole = (
+                    "CASE WHEN json_valid(payload) THEN json_extract(payload, '$.bar.start_ns') END"  # some bit flips
+                )
+                told = f"SELECT count(DISTINCT {whole}) AS n FROM events WHERE kind = 'BarClosed' AND {whole} >= ?"
                 return int(reader.query(told, (ns,))[0]["n"])
             finally:
                 reader.close()
