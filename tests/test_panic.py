@@ -26,7 +26,7 @@ from tests.live_desk import FIXTURE_MODELS, REPOSITORY, write_config
 from tests.shell.desk_run import command
 
 DAY = "2024-10-29"
-RATE = 300  # a market order meets a new quote every 0.05 s
+RATE = 60  # a market order meets a new quote every 0.25 s, and the session lasts five minutes and a half
 FLAT = "flat: no open order, no position"
 
 

@@ -40,13 +40,21 @@ class SimClock:
         now_ns = time.time_ns()
         return cls(now_ns / SECOND_NS, now_ns, 1.0)
 
+    def unix_s(self) -> float:
+        """The time that simulated time is made of: seconds of the machine."""
+        return self.real_ns() / SECOND_NS
+
+    def real_ns(self) -> int:
+        """The same in nanoseconds."""
+        return time.time_ns()
+
     def now_ns(self) -> int:
         """The simulated time in nanoseconds UTC."""
-        return self.sim_start_ns + int((time.time() - self.anchor_unix_s) * self.rate * SECOND_NS)
+        return self.sim_start_ns + int((self.unix_s() - self.anchor_unix_s) * self.rate * SECOND_NS)
 
     def jump_to(self, ns: int) -> None:
         """Show `ns` from now on; whoever already sleeps on this clock notices within `NAP_S`."""
-        self.anchor_unix_s, self.sim_start_ns = time.time(), ns
+        self.anchor_unix_s, self.sim_start_ns = self.unix_s(), ns
 
     def real_s(self, sim_ns: int) -> float:
         """How many real seconds a simulated span of `sim_ns` nanoseconds lasts (a duration, not a point in time)."""

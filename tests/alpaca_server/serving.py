@@ -17,7 +17,7 @@ from tests.alpaca_server.server import AlpacaServer
 
 Result = TypeVar("Result")
 Running = tuple[AlpacaServer, asyncio.AbstractEventLoop, asyncio.Event]
-START_LIMIT_S = 30.0
+START_LIMIT_S = 120.0
 
 
 class Serving:

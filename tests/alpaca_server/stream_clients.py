@@ -17,7 +17,7 @@ import pytest
 import websockets
 
 from strategies.contract import Bar, Session
-from tests.alpaca_server.clock import SimClock
+from tests.alpaca_server.lone_loop import clock_of_loop
 from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
 
@@ -51,7 +51,7 @@ def tape() -> list[Bar]:
 async def serving(start_s: float = -3.0, rate: float = 240.0) -> AsyncIterator[AlpacaServer]:
     """The server, `start_s` simulated seconds from the open, at `rate` simulated seconds a second."""
     market = Market.from_bars(tape(), sessions=SESSIONS)
-    clock = SimClock.starting_now(OPEN_NS + int(start_s * SECOND_NS), rate)
+    clock = clock_of_loop(OPEN_NS + int(start_s * SECOND_NS), rate)
     async with AlpacaServer(market, clock) as server:
         yield server
 

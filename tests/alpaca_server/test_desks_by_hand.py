@@ -14,6 +14,7 @@ from tests.alpaca_server.account import Account
 from tests.alpaca_server.bar_history import day_bar
 from tests.alpaca_server.clock import SECOND_NS, SimClock
 from tests.alpaca_server.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
+from tests.alpaca_server.lone_loop import clock_of_loop
 from tests.alpaca_server.server import AlpacaServer
 from tests.alpaca_server.share_days import OPENS, accounts, shares
 from tests.alpaca_server.stream_clients import PATIENCE_S, Socket, connected
@@ -82,7 +83,7 @@ async def listens(socket: Socket, account: Account) -> None:
 async def an_opening() -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """What two accounts hear as time runs over the open: the first of an auction order, the other of a day order."""
     first, second, _ = accounts()
-    clock = SimClock.starting_now(OPENS["2024-06-04"] - 150 * SECOND_NS, 1e-6)
+    clock = clock_of_loop(OPENS["2024-06-04"] - 150 * SECOND_NS, 1e-6)
     async with (
         AlpacaServer(shares(), clock, accounts=[first, second]) as server,
         connected(server.trade_stream_url_of(first)) as mine,
@@ -99,8 +100,8 @@ async def an_opening() -> tuple[list[dict[str, Any]], dict[str, Any]]:
         return heard, await said(other)
 
 
-def test_an_auction_order_fills_as_time_runs_and_its_account_alone_hears_of_it() -> None:
-    heard, theirs = asyncio.run(an_opening())
+async def test_an_auction_order_fills_as_time_runs_and_its_account_alone_hears_of_it() -> None:
+    heard, theirs = await an_opening()
     assert [message["data"]["event"] for message in heard] == ["accepted", "new", "fill"]
     assert (heard[-1]["data"]["price"], heard[-1]["data"]["position_qty"]) == ("102", "3")
     assert theirs["data"]["order"]["symbol"] == "BBB"

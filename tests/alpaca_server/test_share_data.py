@@ -5,14 +5,14 @@ Expected values by hand from the rows of `share_days.py`, and from the documenta
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from tests.alpaca_server.clock import SECOND_NS, SimClock
+from tests.alpaca_server.clock import SECOND_NS
+from tests.alpaca_server.lone_loop import clock_of_loop
 from tests.alpaca_server.server import AlpacaServer
 from tests.alpaca_server.serving import Serving
 from tests.alpaca_server.share_days import DATES, SESSIONS, at, desks, history, shares
@@ -189,7 +189,7 @@ def test_assets_that_are_halted_delisted_or_renamed_are_inactive() -> None:
 
 async def bars_of_the_stream() -> list[dict[str, Any]]:
     """What a subscriber hears of bars in the first minute of the second session."""
-    clock = SimClock.starting_now(SESSIONS[1].open_ns - 2 * SECOND_NS, 240.0)
+    clock = clock_of_loop(SESSIONS[1].open_ns - 2 * SECOND_NS, 240.0)
     async with AlpacaServer(shares(), clock) as server, connected(server.stream_url) as socket:
         await socket.hear()
         await socket.log_in()
@@ -198,8 +198,8 @@ async def bars_of_the_stream() -> list[dict[str, Any]]:
         return heard
 
 
-def test_the_stock_stream_has_minute_and_daily_bars_of_shares() -> None:
-    minute, daily = asyncio.run(bars_of_the_stream())
+async def test_the_stock_stream_has_minute_and_daily_bars_of_shares() -> None:
+    minute, daily = await bars_of_the_stream()
     assert (minute["T"], minute["S"], minute["o"]) == ("b", "AAA", 102.0)
     assert (daily["T"], daily["S"], daily["o"]) == ("d", "AAA", 102.0)
     assert (minute["t"], daily["t"]) == ("2024-06-04T13:30:00Z", "2024-06-04T04:00:00Z")

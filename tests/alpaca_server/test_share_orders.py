@@ -15,8 +15,9 @@ import pytest
 import websockets
 
 from tests.alpaca_server.account import Account, Trade
-from tests.alpaca_server.clock import SECOND_NS, SimClock
+from tests.alpaca_server.clock import SECOND_NS
 from tests.alpaca_server.corporate_actions import Split
+from tests.alpaca_server.lone_loop import clock_of_loop
 from tests.alpaca_server.server import AlpacaServer, Rules
 from tests.alpaca_server.serving import Serving
 from tests.alpaca_server.share_days import OPENS, accounts, at, desks, shares
@@ -268,23 +269,20 @@ async def listen(server: AlpacaServer, account: Account) -> websockets.ClientCon
     return socket
 
 
-def test_each_account_has_one_session_of_the_trading_stream_and_its_own_dead_one() -> None:
-    async def play() -> None:
-        three = accounts()
-        async with AlpacaServer(shares(), SimClock.starting_now(OPENS["2024-06-03"], 1e-6), accounts=three) as server:
-            first, second = await listen(server, three[0]), await listen(server, three[1])
-            with pytest.raises(websockets.InvalidStatus, match="429"):
-                await listen(server, three[0])
-            first.transport.abort()
-            await asyncio.sleep(0.05)
-            with pytest.raises(websockets.InvalidStatus, match="429"):
-                await listen(server, three[0])  # the dead session is held
-            third = await listen(server, three[2])
-            await second.close()
-            again = await listen(server, three[1])
-            with pytest.raises(websockets.InvalidStatus, match="404"):
-                await websockets.connect(f"{server.trade_stream_url}/PA0NOBODY")
-            await third.close()
-            await again.close()
-
-    asyncio.run(play())
+async def test_each_account_has_one_session_of_the_trading_stream_and_its_own_dead_one() -> None:
+    three = accounts()
+    async with AlpacaServer(shares(), clock_of_loop(OPENS["2024-06-03"], 1e-6), accounts=three) as server:
+        first, second = await listen(server, three[0]), await listen(server, three[1])
+        with pytest.raises(websockets.InvalidStatus, match="429"):
+            await listen(server, three[0])
+        first.transport.abort()
+        await asyncio.sleep(0.05)
+        with pytest.raises(websockets.InvalidStatus, match="429"):
+            await listen(server, three[0])  # the dead session is held
+        third = await listen(server, three[2])
+        await second.close()
+        again = await listen(server, three[1])
+        with pytest.raises(websockets.InvalidStatus, match="404"):
+            await websockets.connect(f"{server.trade_stream_url}/PA0NOBODY")
+        await third.close()
+        await again.close()

@@ -13,7 +13,7 @@ import pytest
 import websockets
 
 from strategies.contract import Bar
-from tests.alpaca_server.clock import SimClock
+from tests.alpaca_server.lone_loop import clock_of_loop
 from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import AlpacaServer
 from tests.alpaca_server.stream_clients import (
@@ -196,7 +196,7 @@ async def test_the_script_makes_an_option_quote_go_wrong(fault: str, holds: Call
 async def test_options_are_not_quoted_outside_of_regular_hours() -> None:
     extended = Bar("SPY", OPEN_NS - 5 * MINUTE_NS, 544.0, 544.0, 544.0, 544.0, 100)
     market = Market.from_bars([extended, *tape()], sessions=SESSIONS)
-    clock = SimClock.starting_now(extended.start_ns - SECOND_NS, 600)
+    clock = clock_of_loop(extended.start_ns - SECOND_NS, 600)
     async with AlpacaServer(market, clock) as server, connected(server.option_stream_url, msgpack=True) as socket:
         await socket.hear()
         await socket.log_in()

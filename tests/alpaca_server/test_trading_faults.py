@@ -43,13 +43,13 @@ def test_the_rate_limit_is_two_hundred_a_simulated_minute_and_every_reply_tells_
     with broker() as (server, _):
         keys = {"APCA-API-KEY-ID": DEFAULT_KEY, "APCA-API-SECRET-KEY": DEFAULT_SECRET}
         with requests.Session() as session:
-            replies = [session.get(server.trading_url + "/v2/clock", headers=keys, timeout=5) for _ in range(201)]
+            replies = [session.get(server.trading_url + "/v2/clock", headers=keys, timeout=60) for _ in range(201)]
             assert [reply.status_code for reply in replies] == [200] * 200 + [429]
             assert [replies[index].headers["X-Ratelimit-Remaining"] for index in (0, 199, 200)] == ["199", "0", "0"]
             assert replies[0].headers["X-Ratelimit-Limit"] == "200"
             assert int(replies[0].headers["X-Ratelimit-Reset"]) == (OPEN_NS + 11 * MINUTE_NS) // SECOND_NS
             server.jump_to(OPEN_NS + 11 * MINUTE_NS)
-            assert session.get(server.trading_url + "/v2/clock", headers=keys, timeout=5).status_code == 200
+            assert session.get(server.trading_url + "/v2/clock", headers=keys, timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_query_that_makes_no_sense_is_refused(path: str, words: str) -> None:
     keys = {"APCA-API-KEY-ID": DEFAULT_KEY, "APCA-API-SECRET-KEY": DEFAULT_SECRET}
     with broker() as (server, client):
         submitted(client, buy_limit("SPY", 1, 400.0))
-        reply = requests.get(server.trading_url + path, headers=keys, timeout=5)
+        reply = requests.get(server.trading_url + path, headers=keys, timeout=60)
         assert reply.status_code == 422
         assert words in reply.json()["message"]
 
@@ -187,10 +187,10 @@ def test_a_query_that_makes_no_sense_is_refused(path: str, words: str) -> None:
 def test_an_unknown_endpoint_and_a_body_that_is_no_object_are_told_apart() -> None:
     keys = {"APCA-API-KEY-ID": DEFAULT_KEY, "APCA-API-SECRET-KEY": DEFAULT_SECRET}
     with broker() as (server, _):
-        nowhere = requests.get(server.trading_url + "/v2/nowhere", headers=keys, timeout=5)
+        nowhere = requests.get(server.trading_url + "/v2/nowhere", headers=keys, timeout=60)
         assert (nowhere.status_code, nowhere.json()["code"]) == (404, 40410000)
         for body in ("[1]", "{"):
-            reply = requests.post(server.trading_url + "/v2/orders", data=body, headers=keys, timeout=5)
+            reply = requests.post(server.trading_url + "/v2/orders", data=body, headers=keys, timeout=60)
             assert (reply.status_code, reply.json()["code"]) == (422, 40010001)
 
 
@@ -209,11 +209,11 @@ def test_faults_of_plain_http_have_their_status(kind: str, parameters: dict[str,
     faults = Faults()
     faults.add(kind, **parameters)
     with broker(faults=faults) as (server, _):
-        reply = requests.get(server.trading_url + "/v2/account", headers=keys, timeout=5)
+        reply = requests.get(server.trading_url + "/v2/account", headers=keys, timeout=60)
         assert reply.status_code == status
         assert reply.headers.get("Retry-After") == ("7" if kind == "http_429" else None)
         assert ("field_of_tomorrow" in reply.json()) == (kind == "http_unknown_field")
-        assert requests.get(server.trading_url + "/v2/account", headers=keys, timeout=5).status_code == 200
+        assert requests.get(server.trading_url + "/v2/account", headers=keys, timeout=60).status_code == 200
 
 
 def test_the_same_seed_gives_the_same_fault_at_the_same_opportunities() -> None:

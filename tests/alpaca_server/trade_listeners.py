@@ -16,7 +16,8 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 
 from strategies.contract import Bar, Session
-from tests.alpaca_server.clock import SECOND_NS, SimClock
+from tests.alpaca_server.clock import SECOND_NS
+from tests.alpaca_server.lone_loop import clock_of_loop
 from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
 
@@ -42,7 +43,7 @@ UNKNOWN = {"stream": "authorization", "data": {"status": "unauthorized", "action
 async def serving(rate: float = 1e-6, **settings: Any) -> AsyncIterator[AlpacaServer]:
     """The server ten minutes after the open; by default time stands still."""
     settings.setdefault("rules", Rules(fill_sizes=(1000, 1000), dead_session_s=60))
-    clock = SimClock.starting_now(OPEN_NS + 10 * MINUTE_NS, rate)
+    clock = clock_of_loop(OPEN_NS + 10 * MINUTE_NS, rate)
     async with AlpacaServer(MARKET, clock, **settings) as server:
         yield server
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Callable
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 
 from daemon.core.events import BarClosed, Event
 from daemon.core.limits import Contracts
+from daemon.shell.alpaca import rest
 from daemon.shell.alpaca.chain import Chain
 from daemon.shell.alpaca.feed import LiveFeed, Timing
 from daemon.shell.alpaca.history import History
@@ -30,13 +30,14 @@ from daemon.shell.clock import Clock
 from daemon.shell.telemetry import LOG_EVENTS
 from strategies.contract import Bar, Session
 from strategies.option_scalper import SPEC
-from tests.alpaca_server.clock import SimClock
+from tests.alpaca_server.lone_loop import clock_of_loop
 from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
-PATIENCE_S = 40.0
+PATIENCE_S = 40.0  # of the loop
+REST_PATIENCE = rest.Deadlines(connect_s=60.0, read_s=60.0, whole_s=60.0)  # of the host
 DEADLINES = Deadlines(open_s=5.0, reply_s=2.0, ping_every_s=0.3, pong_s=0.5, close_s=0.3)
 BACK_OFF = BackOff(first_s=0.05, most_s=0.3, busy_s=0.2, auth_s=0.2, steady_s=5.0)
 TIMING = Timing(repair_s=5.0, retry_first_s=0.05, retry_most_s=0.3, stagger_s=0.0, breath_s=0.05)
@@ -95,7 +96,7 @@ class MarketDesk:
         self.clock = clock
         self.events: list[Event] = []
         self.told = Told()
-        access = Access(server.data_url, DEFAULT_KEY, DEFAULT_SECRET)
+        access = Access(server.data_url, DEFAULT_KEY, DEFAULT_SECRET, REST_PATIENCE)
         self.lane = market_lane(clock)
         self.market = MarketData(access, self.lane)
         self.reads = TradingReads(access, self.lane)
@@ -164,9 +165,10 @@ async def desk(
     market: Market | None = None,
 ) -> AsyncIterator[MarketDesk]:
     """A desk whose clock shows `start_s` seconds after the open of `date` now, at `rate` seconds a second."""
-    anchor, start_ns = time.time(), session(date).open_ns + int(start_s * SECOND)
-    async with AlpacaServer(market or tape(), SimClock(anchor, start_ns, rate)) as server:
-        made = MarketDesk(server, Clock.simulated(anchor, start_ns, rate), folder, timing)
+    sim = clock_of_loop(session(date).open_ns + int(start_s * SECOND), rate)
+    async with AlpacaServer(market or tape(), sim) as server:
+        clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, rate, sim.real_ns)
+        made = MarketDesk(server, clock, folder, timing)
         try:
             yield made
         finally:

@@ -23,6 +23,7 @@ from daemon.shell.alpaca.lanes import (
     market_lane,
 )
 from daemon.shell.clock import Clock
+from tests.alpaca_server.lone_loop import Gate
 
 SECOND_NS = 1_000_000_000
 START_NS = 1_719_927_060 * SECOND_NS
@@ -105,7 +106,7 @@ def test_fifty_positions_can_be_left_with_a_cancel_and_a_sale_each_within_the_mi
 
 
 async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_in_a_full_queue(lane: Lane) -> None:
-    gate = threading.Event()
+    gate = Gate()
     running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     await asyncio.sleep(0.01)
     crowd = [asyncio.create_task(lane.call(nothing, Urgency.READ, 5)) for _ in range(256)]
@@ -122,7 +123,7 @@ async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_i
 
 
 async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(lane: Lane) -> None:
-    gate, done = threading.Event(), list[str]()
+    gate, done = Gate(), list[str]()
     first = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     await asyncio.sleep(0)
 
@@ -140,7 +141,7 @@ async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(la
 
 async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) -> None:
     _, reads = account_lanes(hands.clock)
-    gate, done = threading.Event(), list[str]()
+    gate, done = Gate(), list[str]()
 
     def note(name: str) -> Callable[[], None]:
         return lambda: done.append(name)
@@ -180,7 +181,7 @@ async def test_a_minute_of_the_desks_clock_fills_the_bucket_again(lane: Lane, ha
 
 
 async def test_a_call_that_waits_in_vain_never_runs(lane: Lane) -> None:
-    gate, ran = threading.Event(), list[int]()
+    gate, ran = Gate(), list[int]()
     blocking = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     await asyncio.sleep(0)
     with pytest.raises(NotStarted, match="nothing was sent"):
@@ -195,7 +196,7 @@ async def test_a_call_that_waits_in_vain_never_runs(lane: Lane) -> None:
 
 
 async def test_a_call_that_runs_too_long_may_have_happened_and_the_loop_goes_on(lane: Lane) -> None:
-    gate = threading.Event()
+    gate = Gate()
     with pytest.raises(StillRunning, match="no answer within"):
         await lane.call(gate.wait, Urgency.EXIT, 0.05)
     gate.set()
@@ -212,7 +213,7 @@ async def test_what_the_call_raises_reaches_the_caller(lane: Lane) -> None:
 
 
 async def test_a_full_queue_refuses_and_forgets_what_nobody_waits_for(lane: Lane) -> None:
-    gate = threading.Event()
+    gate = Gate()
     running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     await asyncio.sleep(0.01)
     calls = [asyncio.create_task(lane.call(nothing, Urgency.EXIT, 5)) for _ in range(256)]
@@ -232,7 +233,7 @@ async def test_closing_refuses_what_waits_and_joins_the_thread(lane: Lane) -> No
     names = {thread.name for thread in threading.enumerate()}
     await go(lane)
     assert {thread.name for thread in threading.enumerate()} - names == {"lane-test_0"}
-    gate = threading.Event()
+    gate = Gate()
     running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     waiting = asyncio.create_task(lane.call(nothing, Urgency.EXIT, 5))
     await asyncio.sleep(0.01)

@@ -33,7 +33,7 @@ from daemon.shell.alpaca.rest import (
 from daemon.shell.alpaca.trading import TradingOrders, TradingReads, submission
 from daemon.shell.clock import Clock
 from strategies.contract import Bar, Session
-from tests.alpaca_server.clock import SimClock
+from tests.alpaca_server.lone_loop import clock_of_loop
 from tests.alpaca_server.market import Market
 from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
 
@@ -45,7 +45,9 @@ SESSIONS = [
     Session("2024-07-03", OPEN_NS + 1440 * MINUTE_NS, OPEN_NS + 1650 * MINUTE_NS),
 ]
 CALL = "SPY240703C00545000"
-SHORT = Deadlines(connect_s=1.0, read_s=0.3, whole_s=0.5, call_s=5.0, pages_s=5.0)
+PATIENT = Deadlines(connect_s=60.0, read_s=60.0, whole_s=60.0, call_s=6.0, pages_s=6.0)  # calls in virtual seconds
+SHORT = Deadlines(connect_s=60.0, read_s=0.3, whole_s=60.0, call_s=60.0, pages_s=60.0)  # in host time
+WHOLE_SOON = Deadlines(connect_s=60.0, read_s=60.0, whole_s=0.5, call_s=60.0, pages_s=60.0)
 NAME = "e1-scalper-1-0-1"
 
 
@@ -75,11 +77,11 @@ class Desk:
 
 
 @contextlib.asynccontextmanager
-async def desk(*, rate: float = 1.0, rules: Rules | None = None, deadlines: Deadlines = SHORT) -> AsyncIterator[Desk]:
+async def desk(*, rate: float = 1.0, rules: Rules | None = None, deadlines: Deadlines = PATIENT) -> AsyncIterator[Desk]:
     """The loopback Alpaca and the doors, with lanes that wait for nothing."""
-    sim = SimClock.starting_now(OPEN_NS + 2 * MINUTE_NS, rate)
+    sim = clock_of_loop(OPEN_NS + 2 * MINUTE_NS, rate)
     async with AlpacaServer(market(), sim, rules=rules) as server:
-        clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, rate)
+        clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, rate, sim.real_ns)
         lanes = tuple(Lane(name, TokenBucket(clock, 6000, 1000), clock) for name in ("orders", "reads", "market"))
         access = Access(server.trading_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines)
         orders, reads = TradingOrders(access, lanes[0]), TradingReads(access, lanes[1])
@@ -176,6 +178,7 @@ async def test_more_orders_than_a_page_holds_come_each_once() -> None:
             it.server.by_hand(
                 "place", symbol="SPY", qty="1", side="buy", type="limit", time_in_force="day", limit_price="1"
             )
+            await asyncio.sleep(0.001)
         rows = await it.reads.orders_since(OPEN_NS)
         assert len({row["id"] for row in rows}) == len(rows) == 503
         assert it.count("GET", "/v2/orders") == 2
@@ -183,8 +186,9 @@ async def test_more_orders_than_a_page_holds_come_each_once() -> None:
 
 async def test_more_activities_than_a_page_holds_come_each_once() -> None:
     async with desk() as it:
-        for number in range(205):
-            it.server.account.note(it.server.clock.now_ns() + number, {"activity_type": "FEE", "net_amount": "-0.01"})
+        for _ in range(205):
+            it.server.account.note(it.server.clock.now_ns(), {"activity_type": "FEE", "net_amount": "-0.01"})
+            await asyncio.sleep(0.001)
         rows = await it.reads.activities(OPEN_NS)
         assert len({row["id"] for row in rows}) == len(rows) == 205
         assert it.count("GET", "/v2/account/activities") == 3
@@ -255,7 +259,9 @@ async def test_429_is_throttled_once_and_its_word_pauses_the_lane() -> None:
 
 
 @contextlib.asynccontextmanager
-async def bare(*parts: bytes, gap_s: float = 0.0) -> AsyncIterator[tuple[TradingReads, TradingOrders, list[bytes]]]:
+async def bare(
+    *parts: bytes, gap_s: float = 0.0, deadlines: Deadlines = PATIENT
+) -> AsyncIterator[tuple[TradingReads, TradingOrders, list[bytes]]]:
     """A server that answers every request with these bytes, `gap_s` apart, and what it was asked."""
     asked: list[bytes] = []
 
@@ -277,7 +283,7 @@ async def bare(*parts: bytes, gap_s: float = 0.0) -> AsyncIterator[tuple[Trading
     port = server.sockets[0].getsockname()[1]
     clock = Clock.real()
     lanes = tuple(Lane(name, TokenBucket(clock, 6000, 100), clock) for name in ("reads", "orders"))
-    access = Access(f"http://127.0.0.1:{port}", DEFAULT_KEY, DEFAULT_SECRET, SHORT)
+    access = Access(f"http://127.0.0.1:{port}", DEFAULT_KEY, DEFAULT_SECRET, deadlines)
     try:
         yield TradingReads(access, lanes[0]), TradingOrders(access, lanes[1]), asked
     finally:
@@ -322,9 +328,18 @@ async def test_an_answer_that_cannot_be_read_is_no_answer_and_is_asked_for_once(
         assert len(asked) == 2
 
 
+@pytest.mark.host_time
+async def test_an_answer_that_stops_in_the_middle_ends_at_the_deadline() -> None:
+    async with bare(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n", gap_s=1.0, deadlines=SHORT) as (reads, _, asked):
+        with pytest.raises(Unanswered, match="Read timed out"):
+            await reads.account()
+        assert len(asked) == 1
+
+
+@pytest.mark.host_time
 async def test_a_body_that_trickles_in_ends_at_the_deadline() -> None:
     parts = [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", *([b" "] * 20)]
-    async with bare(*parts, gap_s=0.1) as (reads, _, _asked):
+    async with bare(*parts, gap_s=0.1, deadlines=WHOLE_SOON) as (reads, _, _asked):
         with pytest.raises(Unanswered, match="not whole in time"):
             await reads.account()
 
