@@ -1,7 +1,7 @@
 """A live desk to test: a configuration for the loopback Alpaca, `rltraderd` as a process, both books compared.
 
-The process is forked from a warm server (`multiprocessing`'s forkserver), so that hundreds of starts cost little; it is
-a real process all the same: it can be killed. Nothing here computes an expected value.
+The process is forked from a warm server (`tests.warm`), so that hundreds of starts cost little; it is a real process
+all the same: it can be killed. Nothing here computes an expected value.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -28,6 +27,7 @@ from daemon.shell.recover import recovered_desk
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.clock import SimClock
 from tests.alpaca_server.serving import Serving
+from tests.warm import FORK, PRELOAD
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIXTURE_MODELS = REPOSITORY / "tests" / "fixture_policy" / "onnx_models"
@@ -44,8 +44,6 @@ LOOSE: dict[str, dict[str, object]] = {
 """Limits that a lively fixture policy does not meet by itself."""
 SIZE = "min(int(budget / (limit_price * OPTION_MULTIPLIER)), sizing.max_contracts)"
 """How many contracts this release buys, in `daemon/core/execution.py`: another release may have another rule."""
-
-_FORK = multiprocessing.get_context("forkserver")
 
 
 def write_config(
@@ -97,11 +95,11 @@ class Daemon:
         release: Path | None = None,
     ) -> None:
         self.log = log
-        self._ahead_ns = _FORK.Value("q", round(ahead_s * 1e9))
+        self._ahead_ns = FORK.Value("q", round(ahead_s * 1e9))
         self._clock = clock
         self._killed = False
-        _FORK.set_forkserver_preload(["tests.live_desk_preload"])
-        self._process = _FORK.Process(
+        FORK.set_forkserver_preload(PRELOAD)
+        self._process = FORK.Process(
             target=_become_rltraderd,
             args=(arguments, dict(environment), str(log), self._ahead_ns, os.sched_getaffinity(0), str(release or "")),
             daemon=True,

@@ -554,9 +554,10 @@ def test_a_file_that_may_not_grow_ends_with_exit_code_1_and_an_intact_journal(
     limit = 400 * 1024
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "ballast").write_bytes(bytes(2**20))  # from an earlier run; giving it up does not help here
-    failed = rltraderd(
-        *arguments, cwd=tmp_path, env=env, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    )
+    failed = subprocess.run(
+        command("daemon", *arguments), cwd=tmp_path, env=env, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
     assert failed.returncode == 1, failed.stderr
     assert failed.stdout == ""
     last = log_of(failed.stderr)[-1]

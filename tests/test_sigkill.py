@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -20,7 +19,6 @@ from typing import Any
 
 from tests.shell.desk_run import (
     chained,
-    command,
     environment,
     read_models,
     rltraderd,
@@ -30,6 +28,7 @@ from tests.shell.desk_run import (
     verified,
     write_tape,
 )
+from tests.warm import Command
 
 KILLS = 50
 LANES = 2
@@ -47,23 +46,10 @@ class Lane:
     ends: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
 
 
-def start(tape: Path, state_dir: Path, env: Mapping[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command("daemon", "--dry-run", "--bars", tape, "--state-dir", state_dir),
-        cwd=tape.parent,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def run_once(tape: Path, state_dir: Path, env: Mapping[str, str], delay_s: float | None, *, early: bool) -> str:
     """One start. It is killed `delay_s` after it took over (`early`: after it was started); returns its last line."""
-    process = start(tape, state_dir, env)
+    process = Command("daemon", ["--dry-run", "--bars", str(tape), "--state-dir", str(state_dir)], tape.parent, env)
     out: list[str] = []
-    assert process.stdout
-    assert process.stderr
     stdout, stderr = process.stdout, process.stderr
     reader = threading.Thread(target=lambda: out.extend(stdout.readlines()))
     reader.start()
@@ -82,8 +68,7 @@ def run_once(tape: Path, state_dir: Path, env: Mapping[str, str], delay_s: float
         drain.join()
     reader.join()
     code = process.wait()
-    stdout.close()
-    stderr.close()
+    process.close()
     assert code in (0, -signal.SIGKILL), f"exit code {code}"
     return out[-1] if code == 0 else ""
 

@@ -37,6 +37,7 @@ from daemon.shell.writer import JournalWriter
 from daemon.tapes import BUNDLED_TAPE
 from daemon.wiring import Replay, prepare_replay
 from strategies.registry import strategy as strategy_named
+from tests.warm import Command
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIXTURE_MODELS = REPOSITORY / "tests" / "fixture_policy" / "onnx_models"
@@ -266,33 +267,15 @@ def command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", module, *map(str, arguments)]
 
 
-def rltraderd(
-    *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, **kwargs: Any
-) -> subprocess.CompletedProcess[str]:
+def rltraderd(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run `rltraderd` to its end in `cwd`, where no config.toml lies."""
-    return subprocess.run(
-        command("daemon", *arguments),
-        cwd=cwd,
-        env=dict(env) if env is not None else environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        **kwargs,
-    )
+    env = env if env is not None else environment()
+    return Command("daemon", list(map(str, arguments)), cwd, env).finish(600)
 
 
 def rltraderctl(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run `rltraderctl` to its end."""
-    return subprocess.run(
-        command("daemon.ctl", *arguments),
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return Command("daemon.ctl", list(map(str, arguments)), cwd, environment()).finish(600)
 
 
 def summary_of(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:
