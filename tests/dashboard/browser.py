@@ -142,7 +142,7 @@ def dashboard(port: int, *state_dirs: Path) -> Iterator[str]:
                     f"the dashboard ended with {process.returncode}: {process.stderr and process.stderr.read()}"
                 )
             try:
-                now = json.load(urllib.request.urlopen(f"{address}/api/now", timeout=5))
+                now = json.load(urllib.request.urlopen(f"{address}/api/now", timeout=120))
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.1)
                 continue
@@ -153,7 +153,7 @@ def dashboard(port: int, *state_dirs: Path) -> Iterator[str]:
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=10)
+            process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

@@ -183,7 +183,7 @@ def test_a_wrong_question_is_refused_with_words_and_without_paths(
 
 
 def test_the_stream_tells_the_state_at_once(served: Served) -> None:
-    with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=120)) as connection:
         connection.request("GET", "/api/stream")
         answer = connection.getresponse()
         assert answer.getheader("content-type") == "text/event-stream; charset=utf-8"

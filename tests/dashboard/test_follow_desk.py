@@ -176,7 +176,7 @@ def test_the_stream_tells_what_the_journal_got_since(desk: desk_run.Desk, tmp_pa
     desk.run(tmp_path, source=until(400))
     with (
         serving(tmp_path) as dashboard,
-        closing(http.client.HTTPConnection("127.0.0.1", dashboard.port, timeout=20)) as connection,
+        closing(http.client.HTTPConnection("127.0.0.1", dashboard.port, timeout=120)) as connection,
     ):
         connection.request("GET", "/api/stream")
         answer = connection.getresponse()

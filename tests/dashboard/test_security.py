@@ -98,7 +98,7 @@ def test_no_more_than_so_many_pages_are_told_at_once(served: Served) -> None:
     with ExitStack() as stack:
         first_lines = []
         for _ in range(STREAMS_MOST + 1):
-            stream = stack.enter_context(closing(socket.create_connection(("127.0.0.1", served.port), timeout=20)))
+            stream = stack.enter_context(closing(socket.create_connection(("127.0.0.1", served.port), timeout=120)))
             stream.sendall(f"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode())
             first_lines.append(stream.recv(12))
         assert first_lines == [b"HTTP/1.1 200"] * STREAMS_MOST + [b"HTTP/1.1 503"]
