@@ -312,8 +312,13 @@ class Pausing(UpTo):
         return None
 
     async def next(self) -> Event | None:
-        await asyncio.sleep(0.02)  # as long as a commit may take
-        self.durable.append(len(chained(self._journal)))
+        async with asyncio.timeout(180):  # as long as a commit may take
+            while True:
+                durable = len(chained(self._journal))
+                if not self.durable or durable > self.durable[-1]:
+                    break
+                await asyncio.sleep(0.01)
+        self.durable.append(durable)
         event = super().poll() if self.given < 5 else None
         self.given += event is not None
         return event
