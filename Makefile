@@ -123,7 +123,7 @@ install: .venv/bin/python
 	  rm -rf $$release build; install -d $$release; .venv/bin/python -m venv $$venv; \
 	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[$(RUNTIME)]'; rm -rf build; \
 	  [ -z "$(DESTDIR)" ] || { grep -rlI '$(DESTDIR)' $$venv/bin $$venv/pyvenv.cfg || true; } | xargs -r sed -i 's|$(DESTDIR)||g'; \
-	  (cd /; "$$venv/bin/python" -c 'from daemon.shell.recovery import code_digest; print(code_digest())') > $$release/code.new; \
+	  (cd /; "$$venv/bin/python" -c 'from daemon.engine.recovery import code_digest; print(code_digest())') > $$release/code.new; \
 	  mv $$release/code.new $$release/code; fi
 	@former=$$(readlink $(HERE)/current || true); \
 	if [ -n "$$former" ] && [ "$$former" != releases/$(RELEASE) ]; then \
@@ -168,7 +168,7 @@ prune:
 
 check-units: .venv/.installed-tests debian-tools
 	@command -v systemd-analyze >/dev/null || { echo "make: systemd-analyze is missing: run 'apt-get install systemd' as root" >&2; exit 1; }
-	.venv/bin/python -m pytest tests/test_systemd.py
+	.venv/bin/python -m pytest tests/process/host/test_systemd.py
 
 # Programs of Debian that the tests drive: systemd's judge of units, an MQTT broker and its clients, a browser and what the
 # browser's driver needs, Prometheus' judge of metrics and rules, openssl. The tests that need one are skipped with a reason where it is missing and nobody may install it.

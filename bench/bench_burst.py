@@ -24,6 +24,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from bench.bench_latency import percentiles
+from daemon.app.wiring import GC_THRESHOLD, SWITCH_S
 from daemon.core.events import (
     BarClosed,
     Event,
@@ -39,18 +40,17 @@ from daemon.core.machine import Machine
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
 from daemon.core.step import Core, Step
-from daemon.shell import engine as engine_module
-from daemon.shell.engine import Engine
-from daemon.shell.intake import Intake
-from daemon.shell.journal import Journal, genesis
-from daemon.shell.model_store import load
-from daemon.shell.policy import OnnxPolicy
-from daemon.shell.recover import Recovered
-from daemon.shell.recovery import code_digest
-from daemon.shell.writer import JournalWriter
-from daemon.wiring import GC_THRESHOLD, SWITCH_S
-from strategies.contract import Bar, Session
+from daemon.engine import engine as engine_module
+from daemon.engine.engine import Engine
+from daemon.engine.intake import Intake
+from daemon.engine.journal import Journal, genesis
+from daemon.engine.recover import Recovered
+from daemon.engine.recovery import code_digest
+from daemon.engine.writer import JournalWriter
+from daemon.models.runtime import OnnxPolicy
+from daemon.models.store import load
 from strategies.golden import GOLDEN_SESSIONS
+from strategies.kit.contract import Bar, Session
 from strategies.option_scalper import SPEC, WINDOW, OptionScalper
 
 DESKS = 1000

@@ -23,9 +23,6 @@ import onnxruntime
 import talib
 from onnx import TensorProto, helper, numpy_helper
 
-from strategies.contract import Answer, Portfolio, Session, View
-from strategies.daily import Series, no_bars, prices, remembered
-from strategies.daily_features import indicators, rebalancer_table
 from strategies.daily_rebalancer import (
     HISTORY_BARS,
     SPEC,
@@ -35,7 +32,10 @@ from strategies.daily_rebalancer import (
     market_columns,
     vector,
 )
-from strategies.synthetic import synthetic_days
+from strategies.kit.contract import Answer, Portfolio, Session, View
+from strategies.kit.daily import Series, no_bars, prices, remembered
+from strategies.kit.daily_features import indicators, rebalancer_table
+from strategies.kit.synthetic import synthetic_days
 
 DAY_NS = 86_400_000_000_000
 DECISIONS = 500

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from daemon.dashboard.desks import Desk
-from daemon.shell.follow import Follower
-from daemon.shell.journal import FILE
+from daemon.engine.follow import Follower
+from daemon.engine.journal import FILE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SLOW = 20

@@ -75,7 +75,7 @@ class Stamped:
 
     def install(self) -> None:
         """Wrap the classes of this process."""
-        from tests.alpaca_server.trading_rest import TradingRest
+        from simulator.trading.rest import TradingRest
 
         send, hear, submit = web.WebSocketResponse.send_bytes, RequestHandler.data_received, TradingRest.submit
 
@@ -111,12 +111,12 @@ def _serve(pipe: Connection, tape: str, config: str, state_dir: str) -> None:
 
 
 async def _session(pipe: Connection, tape: str, config: Path, state_dir: Path, stamped: Stamped) -> None:
-    from tests.alpaca_server.account import Account
-    from tests.alpaca_server.clock import SECOND_NS, SimClock
-    from tests.alpaca_server.market import Market
-    from tests.alpaca_server.server import AlpacaServer, Rules
-    from tests.alpaca_server.serving import Serving
-    from tests.live_desk import LOOSE, write_config
+    from simulator.clock import SECOND_NS, SimClock
+    from simulator.prices.market import Market
+    from simulator.server import AlpacaServer, Rules
+    from simulator.serving import Serving
+    from simulator.trading.account import Account
+    from tests.support.desks.live_desk import LOOSE, write_config
 
     market = Market.from_bars(tape)
     day = [session for session in market.sessions if market.session_bars(session.date)][HISTORY_SESSIONS]
@@ -144,15 +144,15 @@ class Watch:
 
     def install(self) -> None:
         """Wrap the classes of this process."""
+        from daemon.brokers.alpaca.market.stock_stream import StockStream
+        from daemon.brokers.alpaca.trading.link import BrokerLink
+        from daemon.brokers.alpaca.trading.trading import TradingOrders
         from daemon.core.effects import SubmitOrder
         from daemon.core.events import BarClosed, PolicyAnswered, QuotesReceived
-        from daemon.shell.alpaca.link import BrokerLink
-        from daemon.shell.alpaca.stock_stream import StockStream
-        from daemon.shell.alpaca.trading import TradingOrders
-        from daemon.shell.engine import Engine
-        from daemon.shell.intake import Intake
-        from daemon.shell.journal import Journal
-        from daemon.shell.policy import OnnxPolicy
+        from daemon.engine.engine import Engine
+        from daemon.engine.intake import Intake
+        from daemon.engine.journal import Journal
+        from daemon.models.runtime import OnnxPolicy
 
         def bar_received(_stream: object, message: dict[str, Any]) -> None:
             if message["T"] == "b":
@@ -215,7 +215,7 @@ class Watch:
 
     def _alternate(self, owner: type) -> None:
         """The real network runs, its logits are replaced: BUY_CALL when flat, EXIT when something is held."""
-        from strategies.features import FEATURES, MARKET_FEATURES
+        from strategies.kit.features import FEATURES, MARKET_FEATURES
         from strategies.option_scalper import ACTIONS, BUY_CALL, EXIT
 
         name = "answer"
@@ -233,7 +233,7 @@ class Watch:
 def _daemon(config: str, result: str) -> None:
     """Run `rltraderd` whole; what was stamped goes into a file."""
     os.environ.update({"APCA_API_KEY_ID": KEY, "APCA_API_SECRET_KEY": SECRET})
-    from daemon.cli import main as rltraderd
+    from daemon.cli.daemon import main as rltraderd
 
     watch = Watch()
     watch.install()

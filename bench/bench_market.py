@@ -21,14 +21,14 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from bench.tapes import synthetic_minutes
 from daemon.core.limits import Trading
-from daemon.shell.calendar import SessionCalendar
-from daemon.shell.tape import TapeSource, scan
-from strategies.features import feature_table
+from daemon.host.calendar import SessionCalendar
+from daemon.tapes.minutes import TapeSource, scan
+from strategies.kit.features import feature_table
 from strategies.option_scalper import SPEC
+from training.desks.scalper.history import History, read_history
+from training.desks.scalper.market import Market
+from training.desks.scalper.prices import PriceTable, price_table
 from training.gym import OptionScalperEnv
-from training.scalper.history import History, read_history
-from training.scalper.market import Market
-from training.scalper.prices import PriceTable, price_table
 
 YEAR = 98_000  # one-minute bars
 COUNTS = (256, 1024, 4096)

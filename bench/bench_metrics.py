@@ -15,17 +15,17 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from daemon.config import load
+from daemon.app.wiring import prepare_replay
+from daemon.config.load import load
 from daemon.core.events import Event
 from daemon.core.state import Identity
 from daemon.core.step import Step
-from daemon.shell.journal import FILE
-from daemon.shell.latency import Latency
-from daemon.shell.operator.loop_lag import LoopLag
-from daemon.shell.operator.metrics import Desk, Metrics, Sources
-from daemon.shell.recovery import fresh_machine
+from daemon.engine.journal import FILE
+from daemon.engine.recovery import fresh_machine
+from daemon.host.latency import Latency
+from daemon.operator.metrics.loop_lag import LoopLag
+from daemon.operator.metrics.metrics import Desk, Metrics, Sources
 from daemon.tapes import BUNDLED_TAPE
-from daemon.wiring import prepare_replay
 
 ROUNDS = 7
 SCRAPES = 50

@@ -26,20 +26,20 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from daemon.cli.remote import Route
 from daemon.core.events import Event, HaltRequested
 from daemon.core.step import Step
-from daemon.remote import Route
-from daemon.shell.engine import Engine, Source
-from daemon.shell.operator.announce import Announcer
-from daemon.shell.operator.door import Done, Door
-from daemon.shell.operator.messages import message_of
-from daemon.shell.operator.mqtt import MqttSettings, MqttSide
-from daemon.shell.operator.outbox import Outbox
-from daemon.shell.operator.side_thread import SideThread
-from daemon.shell.operator.signing import parse_keys, signed
+from daemon.engine.engine import Engine, Source
+from daemon.operator.announce import Announcer
+from daemon.operator.door import Done, Door
+from daemon.operator.mqtt.messages import message_of
+from daemon.operator.mqtt.mqtt import MqttSettings, MqttSide
+from daemon.operator.mqtt.outbox import Outbox
+from daemon.operator.mqtt.signing import parse_keys, signed
+from daemon.operator.side_thread import SideThread
 from daemon.tapes import BUNDLED_TAPE
-from tests.shell.desk_run import Desk, Recorded
-from tests.shell.operator.mosquitto import Mosquitto, running
+from tests.support.desks.desk_run import Desk, Recorded
+from tests.support.desks.mosquitto import Mosquitto, running
 
 FED_PER_S = 420.0  # feed events; each bar makes some two messages
 LIMIT = 1000  # of the outbox: less than an outage's messages
@@ -213,8 +213,8 @@ def operate(mosquitto: Mosquitto, halts: int, sent: Any) -> None:
 
 
 async def _operate(route: Route, key: Any, halts: int, sent: Any) -> None:
-    from daemon.remote import _answer
-    from daemon.shell.operator.mqtt_connection import connected, properties
+    from daemon.cli.remote import _answer
+    from daemon.operator.mqtt.connection import connected, properties
 
     response = "rltrader/paper-1/response/operator/bench"
     told: list[int] = []

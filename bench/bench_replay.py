@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.tapes import recorded_minutes, synthetic_minutes
-from daemon.config import load
+from daemon.app.wiring import Replay, prepare_replay, run_replay
+from daemon.config.load import load
 from daemon.core.effects import AskPolicy
-from daemon.shell.journal import FILE, Batch, Journal, JournalReader
-from daemon.shell.telemetry import Log
-from daemon.wiring import Replay, prepare_replay, run_replay
+from daemon.engine.journal import FILE, Batch, Journal, JournalReader
+from daemon.operator.log import Log
 
 MEMORY_BARS = 200_000
 FIXTURE = Path(__file__).parent.parent / "tests" / "fixture_policy" / "onnx_models"
@@ -136,10 +136,10 @@ def _golden(replay: Replay) -> tuple[Any, ...]:
 def stages(tape: Path) -> dict[str, Any]:
     """Microseconds a bar by stage, each its own time, measured inside one run (the clock's own cost included)."""
     from daemon.core.machine import Machine
-    from daemon.core.paper import PaperBroker
+    from daemon.core.paper.paper import PaperBroker
     from daemon.core.step import Core
-    from daemon.shell.journal import Chain
-    from daemon.shell.policy import OnnxPolicy
+    from daemon.engine.journal import Chain
+    from daemon.models.runtime import OnnxPolicy
     from strategies.option_scalper import OptionScalper
 
     watch = Stages()

@@ -51,8 +51,9 @@ from bench.train_work import (
 )
 from strategies.daily_rebalancer import SPEC as REBALANCER
 from strategies.regime_switcher import SPEC as SWITCHER
-from training.scalper.network import IDENTITY, build, parameter_count
-from training.team import Team
+from training.desks.scalper.network import IDENTITY, parameter_count
+from training.desks.scalper.networks import build
+from training.rl.team import Team
 
 
 class Table:

@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.tapes import recorded_minutes, synthetic_minutes
-from strategies.contract import Session
-from tests.alpaca_server.account import Account
-from tests.alpaca_server.clock import SECOND_NS, SimClock
-from tests.alpaca_server.market import MINUTE_NS, Market
-from tests.alpaca_server.server import DEFAULT_KEY, DEFAULT_SECRET
-from tests.alpaca_server.serving import Serving, serving
-from tests.live_desk import LOOSE, books, differences, write_config
+from simulator.clock import SECOND_NS, SimClock
+from simulator.prices.market import MINUTE_NS, Market
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.serving import Serving, serving
+from simulator.trading.account import Account
+from strategies.kit.contract import Session
+from tests.support.desks.live_desk import LOOSE, books, differences, write_config
 
 SESSIONS = 20
 RATE = 2400.0  # simulated seconds a real one: a night of 17.5 hours passes in 26 seconds
@@ -112,7 +112,7 @@ def _become_rltraderd(config: str, log: str, answer: str) -> None:
     """In the new process: take keys and standard error over, answer SIGUSR1, and run."""
     os.environ.update(KEYS)
     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
-    from daemon.cli import main
+    from daemon.cli.daemon import main
 
     def tell(_number: int, _frame: object) -> None:
         with suppress(RuntimeError):  # between two turns no loop runs

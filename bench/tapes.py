@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daemon.shell.calendar import SessionCalendar
-from daemon.shell.tape_file import SYNTHETIC_KEY
-from strategies.synthetic import synthetic_sessions
+from daemon.host.calendar import SessionCalendar
+from daemon.tapes.files import SYNTHETIC_KEY
+from strategies.kit.synthetic import synthetic_sessions
 
 ROOT = Path(__file__).parent.parent
 SEED = 7

@@ -26,15 +26,15 @@ from strategies.daily_rebalancer import STOCKS, TRADABLE, WIDTH
 from strategies.regime_switcher import HIDDEN
 from strategies.regime_switcher import SPEC as SWITCHER
 from strategies.registry import daily_strategy
-from tests.training.planted_market import TensorVecEnv
-from training.daily.rebalancer_market import RebalancerMarket
-from training.daily.rebalancer_network import RebalancerActorCritic, fit_scaling
-from training.daily.regime_market import RegimeMarket
-from training.daily.regime_network import RegimeActorCritic
-from training.daily.table import DailyTable, read_table
-from training.kernels import use_fast_float32
-from training.ppo import Coefficients, Environment, Step, Trainer, make_deterministic
-from training.team import Team, together
+from tests.support.training.planted_market import TensorVecEnv
+from training.desks.daily.rebalancer_market import RebalancerMarket
+from training.desks.daily.rebalancer_network import RebalancerActorCritic, fit_scaling
+from training.desks.daily.regime_market import RegimeMarket
+from training.desks.daily.regime_network import RegimeActorCritic
+from training.desks.daily.table import DailyTable, read_table
+from training.rl.kernels import use_fast_float32
+from training.rl.ppo import Coefficients, Environment, Step, Trainer, make_deterministic
+from training.rl.team import Team, together
 
 FILES = {REBALANCER.name: DATA / "stocks_daily_2010_2022.parquet", SWITCHER.name: DATA / "etf_daily_2010_2022.parquet"}
 FINRL = replace(WORK, environments=8, rollout_steps=256, batch=64)

@@ -17,13 +17,14 @@ import torch
 from bench import train_daily
 from bench.train_daily import DailySize
 from bench.train_work import PROCESSES, Course, Noise, Rate, Size, course, evaluated, market, measured, updates_between
-from tests.training.planted_market import greedy
-from training.daily.table import DailyTable
-from training.kernels import keep_freed_memory, use_fast_float32
-from training.ppo import Coefficients, Trainer, make_deterministic
-from training.scalper.lstm_policy import CarryingLstm
-from training.scalper.network import FEATURES, IDENTITY, WINDOW, build
-from training.team import Team, together
+from tests.support.training.planted_market import greedy
+from training.desks.daily.table import DailyTable
+from training.desks.scalper.lstm_policy import CarryingLstm
+from training.desks.scalper.network import FEATURES, IDENTITY, WINDOW
+from training.desks.scalper.networks import build
+from training.rl.kernels import keep_freed_memory, use_fast_float32
+from training.rl.ppo import Coefficients, Trainer, make_deterministic
+from training.rl.team import Team, together
 
 MLP_MACS = 460 * 256 + 256 * 128 + 128 * 64 + 2 * 64 * 32 + 32 * 6 + 32
 LSTM_MACS = 20 * (256 * (23 + 64) + 256 * (64 + 64)) + 2 * 64 * 32 + 32 * 6 + 32

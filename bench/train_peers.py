@@ -16,11 +16,12 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from bench.train_work import Course, Noise, Rate, course, evaluated, market, measured, updates_between
-from tests.training.planted_market import TensorVecEnv
-from training.kernels import use_fast_float32
-from training.ppo import Coefficients
-from training.scalper.network import FEATURE_VECTOR, FEATURES, IDENTITY, WINDOW, build
-from training.team import Team
+from tests.support.training.planted_market import TensorVecEnv
+from training.desks.scalper.network import FEATURE_VECTOR, FEATURES, IDENTITY, WINDOW
+from training.desks.scalper.networks import build
+from training.rl.kernels import use_fast_float32
+from training.rl.ppo import Coefficients
+from training.rl.team import Team
 
 
 class SameTrunk(BaseFeaturesExtractor):

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from daemon.core.limits import Trading
 from strategies.registry import strategy
-from tests.training.planted_market import BeliefActor, Planted, PlantedMarket, play, solve
-from training.ppo import Coefficients, Environment, Step
-from training.scalper.data import Data, load
-from training.scalper.market import Market
-from training.team import Team
+from tests.support.training.planted_market import BeliefActor, Planted, PlantedMarket, play, solve
+from training.desks.scalper.data import Data, load
+from training.desks.scalper.market import Market
+from training.rl.ppo import Coefficients, Environment, Step
+from training.rl.team import Team
 
 DATA = Path(os.environ.get("RLTRADER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 BARS = DATA / "spy_1min_2024.parquet"

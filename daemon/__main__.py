@@ -1,18 +1,18 @@
-"""The door of the process `rltraderd`: says what it does not load, then hands over to `daemon.cli`."""
+"""The door of the process `rltraderd`: says what it does not load, then hands over to `daemon.cli.daemon`."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from daemon.lean import without_pandas
+from daemon.host.lean import without_pandas
 
 
 def main() -> int:
     """Run `rltraderd`; returns the exit code."""
     without_pandas()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies nothing here; its idle threads cost time
-    from daemon import cli
+    from daemon.cli import daemon as cli
 
     return cli.main()
 

@@ -1,0 +1,1 @@
+"""The strategies, one file each, and the registry of their names."""

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from strategies.contract import (
+from strategies.kit.contract import (
     Answer,
     Bar,
     Basket,
@@ -26,7 +26,7 @@ from strategies.contract import (
     Rebalance,
     View,
 )
-from strategies.daily import (
+from strategies.kit.daily import (
     Series,
     count,
     known_bars,
@@ -38,7 +38,7 @@ from strategies.daily import (
     remembered,
     weekday_of,
 )
-from strategies.daily_features import INDICATOR_COUNT, PERIODS, indicators
+from strategies.kit.daily_features import INDICATOR_COUNT, PERIODS, indicators
 
 SYMBOLS = (
     "AAPL", "ADBE", "AMD", "AMGN", "AMZN", "AVGO", "BA", "BAC", "BKNG", "BMY",
@@ -120,8 +120,8 @@ def vector(
 ) -> Float32Array:
     """The observation, float32 (..., 803), of market columns (..., 700), flags (..., 50) and the portfolio's numbers.
 
-    `market` is a row of `strategies.daily_features.rebalancer_table`; `cash` and `value` in USD, `shares` (..., 50),
-    `weekday` 0 to 4 of the session that is decided for. One function for live and training.
+    `market` is a row of `strategies.kit.daily_features.rebalancer_table`; `cash` and `value` in USD, `shares` (...,
+    50), `weekday` 0 to 4 of the session that is decided for. One function for live and training.
     """
     columns = np.asarray(market)
     out = np.empty((*columns.shape[:-1], WIDTH), dtype=np.float32)
@@ -174,11 +174,11 @@ def _bought(action: float, price: float, portfolio: Portfolio) -> int:
 
 
 class DailyRebalancer:
-    """The strategy over `RebalancerState`; see `strategies.contract.DailyStrategy`.
+    """The strategy over `RebalancerState`; see `strategies.kit.contract.DailyStrategy`.
 
     The masking rule: a symbol is tradable (flag 1) when it has a bar of the newest session that any symbol has a bar
-    of, and `HISTORY_BARS` bars; a bar without finite prices above 0 counts as none (`strategies.daily.usable`). Of a
-    symbol that is not, the last known close and the indicators of its own last bars are shown, 0 where there is none,
+    of, and `HISTORY_BARS` bars; a bar without finite prices above 0 counts as none (`strategies.kit.daily.usable`). Of
+    a symbol that is not, the last known close and the indicators of its own last bars are shown, 0 where there is none,
     and `decide` leaves it alone.
     """
 

@@ -16,7 +16,7 @@ from typing import cast
 
 import msgspec
 
-from strategies.contract import (
+from strategies.kit.contract import (
     Bar,
     DailySpec,
     DailyStrategy,
@@ -27,9 +27,9 @@ from strategies.contract import (
     Strategy,
     View,
 )
-from strategies.features import BAR_NS
+from strategies.kit.features import BAR_NS
+from strategies.kit.synthetic import synthetic_days
 from strategies.registry import declaration
-from strategies.synthetic import synthetic_days
 
 GOLDEN_SEED = 20240703
 GOLDEN_SESSIONS = (
@@ -37,7 +37,7 @@ GOLDEN_SESSIONS = (
     Session("2024-07-03", 1720013400_000000000, 1720026000_000000000),  # a half day
     Session("2024-07-05", 1720186200_000000000, 1720209600_000000000),
 )
-"""The hours of real sessions; the tape's prices are made up (`strategies.synthetic`)."""
+"""The hours of real sessions; the tape's prices are made up (`strategies.kit.synthetic`)."""
 
 GOLDEN_POINTS = ((1, 19), (1, 59), (1, 109), (1, 209), (2, 19), (2, 90), (2, 389))
 """(session, bar) of the golden observations: flat, call, put, put at the early close, flat, call turned put, flat."""

@@ -10,9 +10,9 @@ import struct
 
 import msgspec
 
-from strategies.contract import Answer, Bar, Decision, Observation, Session, Spec, Target, View
-from strategies.features import FEATURES, HISTORY_BARS, PERIODS, SessionStream, position_features
-from strategies.sampling import SAMPLING, choose
+from strategies.kit.contract import Answer, Bar, Decision, Observation, Session, Spec, Target, View
+from strategies.kit.features import FEATURES, HISTORY_BARS, PERIODS, SessionStream, position_features
+from strategies.kit.sampling import SAMPLING, choose
 
 HOLD, BUY_CALL, BUY_PUT, TRIM_50, TRIM_70, EXIT = range(6)
 ACTIONS = ("HOLD", "BUY_CALL", "BUY_PUT", "TRIM_50", "TRIM_70", "EXIT")
@@ -69,7 +69,7 @@ def resolve(action: int, side: int) -> int:
 
 
 class OptionScalper:
-    """The strategy over `ScalperState`; see `strategies.contract.Strategy`."""
+    """The strategy over `ScalperState`; see `strategies.kit.contract.Strategy`."""
 
     __slots__ = ("_cached", "_stream")
 

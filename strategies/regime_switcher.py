@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from strategies.contract import (
+from strategies.kit.contract import (
     Answer,
     Bar,
     Basket,
@@ -25,9 +25,9 @@ from strategies.contract import (
     Rebalance,
     View,
 )
-from strategies.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
-from strategies.daily_features import fund_features
-from strategies.sampling import SAMPLING, choose
+from strategies.kit.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
+from strategies.kit.daily_features import fund_features
+from strategies.kit.sampling import SAMPLING, choose
 
 SYMBOLS = ("SPY", "QQQ", "IWM")
 ASSETS = ("CASH", *SYMBOLS)
@@ -116,7 +116,7 @@ def vector(
 ) -> Float32Array:
     """The observation, float32 (..., 64), of market columns (..., 9), weights of `ASSETS` (..., 4) and two fractions.
 
-    `market` is a row of `strategies.daily_features.regime_table`. One function for live and training.
+    `market` is a row of `strategies.kit.daily_features.regime_table`. One function for live and training.
     """
     columns = np.asarray(market)
     out = np.zeros((*columns.shape[:-1], WIDTH), dtype=np.float32)
@@ -168,7 +168,7 @@ def basket_of(regime: int, portfolio: Portfolio) -> Basket:
 
 
 class RegimeSwitcher:
-    """The strategy over `RegimeState`; see `strategies.contract.DailyStrategy`."""
+    """The strategy over `RegimeState`; see `strategies.kit.contract.DailyStrategy`."""
 
     __slots__ = ()
 

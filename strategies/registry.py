@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import NamedTuple, cast
 
 from strategies import daily_rebalancer, option_scalper, regime_switcher
-from strategies.contract import DailySpec, DailyStrategy, Strategy
+from strategies.kit.contract import DailySpec, DailyStrategy, Strategy
 
 
 class Registered(NamedTuple):

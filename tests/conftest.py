@@ -12,10 +12,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.paths import REPOSITORY
+
 hypothesis.settings.register_profile("rltrader", deadline=None, print_blob=True)  # no test asserts a wall-clock time
 hypothesis.settings.load_profile("rltrader")
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 COVERING = (REPOSITORY / "tests" / "core", REPOSITORY / "tests" / "strategies")
 """The tests whose coverage counts: those that test the pure code for its own sake. Tracing nearly doubles its cost."""
 

@@ -20,7 +20,7 @@ def main() -> int:
 
 def _open() -> int:
     if sys.argv[1:2] == ["download"]:  # needs no more than the daemon has
-        from training import download
+        from training.cli import download
 
         return download.main(sys.argv[2:])
     missing = [name for name in NEEDED if find_spec(name) is None]
@@ -30,7 +30,7 @@ def _open() -> int:
             "run `make training`\n"
         )
         return USAGE_ERROR
-    from training import cli
+    from training.cli import main as cli
 
     return cli.main()
 

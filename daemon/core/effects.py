@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import msgspec
 
-from strategies.contract import Observation
+from strategies.kit.contract import Observation
 
 
 class Effect(msgspec.Struct, frozen=True, tag=True, gc=False):

@@ -11,7 +11,7 @@ from decimal import Decimal
 import msgspec
 
 from daemon.core.limits import Trading
-from strategies.contract import Bar, Session
+from strategies.kit.contract import Bar, Session
 
 
 class Event(msgspec.Struct, frozen=True, tag=True, gc=False):

@@ -10,10 +10,10 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
+from daemon.core.broker.orders import CANCELING, SUBMITTED, Order, advance
+from daemon.core.desks.options.execution import ENTRY, EXIT, count_sent, held
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
-from daemon.core.execution import ENTRY, EXIT, count_sent, held
-from daemon.core.guards import put_order
-from daemon.core.orders import CANCELING, SUBMITTED, Order, advance
+from daemon.core.risk.guards import put_order
 from daemon.core.state import Draft
 
 

@@ -1,7 +1,8 @@
 """The trading rules' numbers: one frozen dataclass for each table of the configuration, with bounds and defaults.
 
-Defined here because the step decides by them and the journal records them; `daemon.config` validates them (bounds are
-`annotated_types`, unknown keys are refused). Units stand in the names: `_s` seconds, `_min` minutes, `_usd` dollars.
+Defined here because the step decides by them and the journal records them; `daemon.config.load` validates them (bounds
+are `annotated_types`, unknown keys are refused). Units stand in the names: `_s` seconds, `_min` minutes, `_usd`
+dollars.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from typing import Any
 
 from daemon.core.effects import AnyEffect, AskPolicy
 from daemon.core.events import FEED_EVENTS, Event, PolicyAnswered, PolicyFailed
-from daemon.core.paper import PaperBroker
-from daemon.core.quote_paper import QuotePaperBroker
-from daemon.core.share_paper import SharePaperBroker
+from daemon.core.paper.paper import PaperBroker
+from daemon.core.paper.quotes import QuotePaperBroker
+from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.state import State
 from daemon.core.step import Core, Step
 

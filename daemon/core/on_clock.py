@@ -11,12 +11,12 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from daemon.core.broker.heard import lead_back
+from daemon.core.broker.orders import Work
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset
-from daemon.core.guards import alarm
-from daemon.core.heard import lead_back
-from daemon.core.orders import Work
-from daemon.core.risk_view import MINUTE_NS, SECOND_NS
+from daemon.core.risk.guards import alarm
+from daemon.core.risk.view import MINUTE_NS, SECOND_NS
 from daemon.core.state import Draft, Pause
 
 T = TypeVar("T", bound=msgspec.Struct)

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.contracts import candidates
-from daemon.core.events import Contract, PolicyAnswered, PolicyFailed
-from daemon.core.execution import (
+from daemon.core.desks.options.contracts import candidates
+from daemon.core.desks.options.execution import (
     ENTRY,
     EXIT,
     contracts_for,
@@ -26,14 +25,15 @@ from daemon.core.execution import (
     risk_view,
     sold_by_trim,
 )
-from daemon.core.guards import alarm, case_over, wording
-from daemon.core.on_daily import rebalance
-from daemon.core.on_market import end_unanswered, view_at
+from daemon.core.desks.options.on_market import end_unanswered, view_at
+from daemon.core.desks.shares.on_daily import rebalance
+from daemon.core.events import Contract, PolicyAnswered, PolicyFailed
 from daemon.core.records import DecisionRow
-from daemon.core.risk import Denial, Verdicts, ask_gates
-from daemon.core.risk_view import Intent
+from daemon.core.risk.guards import alarm, case_over, wording
+from daemon.core.risk.risk import Denial, Verdicts, ask_gates
+from daemon.core.risk.view import Intent
 from daemon.core.state import Draft, Position
-from strategies.contract import Answer, Choice, Target
+from strategies.kit.contract import Answer, Choice, Target
 
 _encode = msgspec.json.encode
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import msgspec
 
+from daemon.core.desks.options.on_market import view_at
+from daemon.core.desks.shares.on_daily import daily_view
 from daemon.core.events import ShadowAnswered, ShadowFailed
-from daemon.core.on_daily import daily_view
-from daemon.core.on_market import view_at
 from daemon.core.records import ShadowRow
 from daemon.core.state import Draft, ShadowState
-from strategies.contract import Answer
+from strategies.kit.contract import Answer
 
 _encode = msgspec.json.encode
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from daemon.core.limits import Execution
-from strategies.contract import Session
+from strategies.kit.contract import Session
 
 MINUTE_NS = 60_000_000_000
 NEW_YORK = ZoneInfo("America/New_York")

@@ -12,12 +12,12 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
+from daemon.core.broker.orders import Order, Work
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Contract, Funds, Quote
 from daemon.core.limits import Trading
-from daemon.core.orders import Order, Work
 from daemon.core.records import DecisionRow, Row
-from strategies.contract import Bar, DailySpec, DailyStrategy, Leg, Session, Strategy
+from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Leg, Session, Strategy
 
 S = TypeVar("S")
 ZERO = Decimal(0)

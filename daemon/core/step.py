@@ -13,15 +13,9 @@ import msgspec
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.book import begin_session
-from daemon.core.effects import AnyEffect
-from daemon.core.execution import drive
-from daemon.core.fills import on_order_filled
-from daemon.core.guards import alarm, cancel, chase, check_blind, end_trading, halt, put_order, wording
-from daemon.core.handover import take_facts
-from daemon.core.limits import Trading
-from daemon.core.on_bars import on_bar_closed, on_bar_corrected, on_bar_quotes, on_bar_rejected
-from daemon.core.on_broker import (
+from daemon.core.broker.book import begin_session
+from daemon.core.broker.fills import on_order_filled
+from daemon.core.broker.on_broker import (
     HAPPENED,
     on_broker_lost,
     on_cash_transferred,
@@ -31,8 +25,20 @@ from daemon.core.on_broker import (
     on_order_news,
     on_trade_corrected,
 )
-from daemon.core.on_clock import on_clock_reset
-from daemon.core.on_daily import (
+from daemon.core.broker.orders import advance
+from daemon.core.broker.reconcile import on_broker_reported, on_broker_snapshot
+from daemon.core.broker.takeover import on_accept_broker
+from daemon.core.desks.options.execution import drive
+from daemon.core.desks.options.on_bars import on_bar_closed, on_bar_corrected, on_bar_quotes, on_bar_rejected
+from daemon.core.desks.options.on_market import (
+    exit_by_rule,
+    flatten_when_due,
+    on_contracts_listed,
+    on_session_ended,
+    on_session_scheduled,
+    risked_symbols,
+)
+from daemon.core.desks.shares.on_daily import (
     ask_again,
     on_daily_bar,
     on_daily_bar_corrected,
@@ -42,24 +48,18 @@ from daemon.core.on_daily import (
     on_rebalance_due,
     on_share_quotes,
 )
-from daemon.core.on_market import (
-    exit_by_rule,
-    flatten_when_due,
-    on_contracts_listed,
-    on_session_ended,
-    on_session_scheduled,
-    risked_symbols,
-)
+from daemon.core.desks.shares.orders import drive_shares
+from daemon.core.effects import AnyEffect
+from daemon.core.handover import take_facts
+from daemon.core.limits import Trading
+from daemon.core.on_clock import on_clock_reset
 from daemon.core.on_policy import expire_ask, on_policy_answered, on_policy_failed
 from daemon.core.on_shadow import on_shadow_answered, on_shadow_failed
-from daemon.core.orders import advance
-from daemon.core.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.records import Row
-from daemon.core.risk_view import SECOND_NS
-from daemon.core.share_orders import drive_shares
+from daemon.core.risk.guards import alarm, cancel, chase, check_blind, end_trading, halt, put_order, wording
+from daemon.core.risk.view import SECOND_NS
 from daemon.core.state import BROKER_MODES, Draft, Identity, Model, Pause, State, as_daily
-from daemon.core.takeover import on_accept_broker
-from strategies.contract import DailyStrategy, Strategy
+from strategies.kit.contract import DailyStrategy, Strategy
 
 Handler = Callable[[Draft, Any], None]
 HOUR_NS = 3600 * SECOND_NS

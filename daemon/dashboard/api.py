@@ -14,17 +14,17 @@ from typing import Any
 
 import msgspec
 
-from daemon.dashboard.decisions import LINES_MOST, OUTCOMES, decision_lines, decision_page, decision_row
 from daemon.dashboard.desks import Desk
-from daemon.dashboard.health import health_page
-from daemon.dashboard.history import Found, History
-from daemon.dashboard.models import models_page
-from daemon.dashboard.now import now_of
-from daemon.dashboard.occlusion import Explainer, Unexplained
-from daemon.dashboard.price import NotThere, equity_page, price_page
-from daemon.dashboard.risk import risk_page
+from daemon.dashboard.pages.decisions import LINES_MOST, OUTCOMES, decision_lines, decision_page, decision_row
+from daemon.dashboard.pages.health import health_page
+from daemon.dashboard.pages.history import Found, History
+from daemon.dashboard.pages.models import models_page
+from daemon.dashboard.pages.now import now_of
+from daemon.dashboard.pages.occlusion import Explainer, Unexplained
+from daemon.dashboard.pages.price import NotThere, equity_page, price_page
+from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.views import DeskLine, Now
-from daemon.shell.journal import JournalError
+from daemon.engine.journal import JournalError
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 

@@ -19,10 +19,11 @@ import msgspec
 
 from daemon.core.state import State
 from daemon.dashboard.newest import Newest, read_on
-from daemon.shell.follow import Follower
-from daemon.shell.journal import FILE, JournalError, JournalReader
-from daemon.shell.state_dir import StateDirError, last_locked_by, locked_by
-from strategies.contract import Spec
+from daemon.engine.follow import Follower
+from daemon.engine.journal import FILE, JournalError, JournalReader
+from daemon.engine.state_dir import last_locked_by, locked_by
+from daemon.host.own_files import StateDirError
+from strategies.kit.contract import Spec
 from strategies.registry import strategy as strategy_named
 
 ROWS_AT_ONCE = 2000

@@ -11,8 +11,8 @@ from contextlib import closing, suppress
 import msgspec
 
 from daemon.dashboard.views import Alarm
-from daemon.shell.journal import JournalError, JournalReader, base_of
-from daemon.shell.segments import parts_of
+from daemon.engine.journal import JournalError, JournalReader, base_of
+from daemon.engine.segments import parts_of
 
 FIRST_LOOK = 50_000  # rows
 AT_ONCE = 20_000  # rows of one statement, so that no transaction is long

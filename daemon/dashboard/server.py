@@ -30,10 +30,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from daemon.dashboard import api
 from daemon.dashboard.desks import Desk
 from daemon.dashboard.guard import HEAD_MOST, Guard, failed
-from daemon.dashboard.history import History
-from daemon.dashboard.occlusion import Explainer
+from daemon.dashboard.pages.history import History
+from daemon.dashboard.pages.occlusion import Explainer
 from daemon.dashboard.views import Now
-from daemon.shell.recovery import code_digest
+from daemon.engine.recovery import code_digest
 
 STATIC = Path(__file__).parent / "static"
 STREAMS_MOST = 64

@@ -9,11 +9,11 @@ import gzip
 import io
 from collections.abc import Iterable
 
-from daemon.shell.calendar import SessionCalendar, midnight_ns
+from daemon.host.calendar import SessionCalendar, midnight_ns
 from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
 from strategies import daily_rebalancer, regime_switcher
-from strategies.contract import Bar
-from strategies.synthetic import synthetic_days, synthetic_sessions
+from strategies.kit.contract import Bar
+from strategies.kit.synthetic import synthetic_days, synthetic_sessions
 
 SEED = 20241231
 FIRST_DATE, LAST_DATE = "2024-10-22", "2024-12-03"  # 30 sessions: the clocks change on 3 November, 29 November is half

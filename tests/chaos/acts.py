@@ -11,7 +11,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from tests.alpaca_server.refusals import Refused
+from simulator.trading.refusals import Refused
 from tests.chaos.desk import START_LIMIT_S, fill, make_room
 
 if TYPE_CHECKING:

@@ -16,15 +16,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
 
-from tests.alpaca_server.market import Market
+from simulator.prices.market import Market
 from tests.chaos.kinds import KINDS
 from tests.chaos.plan import FROM_DECK, plan
 from tests.chaos.session import Outcome, run
-from tests.live_desk import Daemon
+from tests.support.desks.live_desk import Daemon
+from tests.support.paths import REPOSITORY
 
 EXTRA = 10_000  # numbers of sessions from here on are for kinds that were not met in those below
 TOGETHER = 3  # kinds of such a session
-TAPE = Path(__file__).resolve().parents[2] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
+TAPE = REPOSITORY / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
 
 
 @lru_cache(maxsize=1)

@@ -14,12 +14,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from daemon.shell.journal import FILE, JournalError, JournalReader
-from daemon.shell.recovery import code_digest
-from daemon.shell.verify import verify
+from daemon.engine.journal import FILE, JournalError, JournalReader
+from daemon.engine.recovery import code_digest
+from daemon.engine.verify import verify
+from simulator.virtual_clock import VirtualClock
 from strategies.registry import strategy as strategy_named
-from tests.alpaca_server.virtual_clock import VirtualClock
-from tests.live_desk import Books, Daemon, another_release, books
+from tests.support.desks.live_desk import Books, Daemon, another_release, books
 
 START_LIMIT_S = 600.0
 ROOM_MIB = 48  # of the small disk

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.alpaca_server.refusals import REFUSALS
+from simulator.trading.refusals import REFUSALS
 
 ANY, HELD, WORKING = "any", "held", "working"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One fault of the server: `kind` of `tests.alpaca_server.faults`, armed for `lasts_s` simulated seconds (0: once).
+    """One fault of the server: `kind` of `simulator.faults`, armed for `lasts_s` simulated seconds (0: once).
 
     `counts` is false for a line that only prepares the one that counts.
     """

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.core.state import digest
 from daemon.dashboard.desks import Desk as Followed
-from daemon.shell.journal import FILE, JournalError, JournalReader
-from daemon.shell.operator.control_client import ControlError, Request, ask
-from tests.shell.operator.mosquitto import free_port
+from daemon.engine.journal import FILE, JournalError, JournalReader
+from daemon.operator.control.client import ControlError, Request, ask
+from tests.support.desks.mosquitto import free_port
 
 if TYPE_CHECKING:
     from tests.chaos.plan import Plan
     from tests.chaos.session import Run
-    from tests.live_desk import Books
+    from tests.support.desks.live_desk import Books
 
 EVENTS = {
     "pause": "PauseRequested",

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-from daemon.config import load
-from tests.alpaca_server.account import Account
-from tests.alpaca_server.market import Market
-from tests.alpaca_server.server import Rules
-from tests.alpaca_server.serving import Serving, serving
-from tests.alpaca_server.virtual_clock import VirtualClock, virtual_clock
+from daemon.config.load import load
+from simulator.prices.market import Market
+from simulator.server import Rules
+from simulator.serving import Serving, serving
+from simulator.trading.account import Account
+from simulator.virtual_clock import VirtualClock, virtual_clock
 from tests.chaos import acts, verdict
 from tests.chaos.desk import START_LIMIT_S, Desk, make_room, small_disk
 from tests.chaos.kinds import HELD, WORKING
@@ -25,9 +25,10 @@ from tests.chaos.operator import Operator
 from tests.chaos.operator import examine as examine_operator
 from tests.chaos.plan import CALM_MIN, Plan, Trouble
 from tests.chaos.tally import Tally
-from tests.live_desk import LOOSE, Books, write_config
+from tests.support.desks.live_desk import LOOSE, Books, write_config
+from tests.support.paths import REPOSITORY
 
-MANUAL = Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md"
+MANUAL = REPOSITORY / "docs" / "OPERATIONS.md"
 MINUTE_NS = 60_000_000_000
 LOOK_S = 5.0  # virtual
 LIVES_MAX = 20  # of a daemon in one session

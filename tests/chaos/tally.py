@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from tests.alpaca_server.faults import Context, Fault, Faults
+from simulator.faults import Context, Fault, Faults
 from tests.chaos.kinds import Line
 
 

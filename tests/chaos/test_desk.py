@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from daemon.shell.journal import FILE
-from daemon.shell.state_dir import open_state_dir
-from tests.alpaca_server.virtual_clock import virtual_clock
+from daemon.engine.journal import FILE
+from daemon.engine.state_dir import open_state_dir
+from simulator.virtual_clock import virtual_clock
 from tests.chaos.desk import Desk
 
 WANTED = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "desk": "d"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.alpaca_server.market import Market
+from simulator.prices.market import Market
 from tests.chaos.campaign import TAPE
 from tests.chaos.operator import Asked, Operator, events_apart, orphans
 from tests.chaos.plan import plan

@@ -11,15 +11,15 @@ import msgspec
 
 from daemon.core.limits import Trading
 from daemon.core.state import Halt, Identity
-from daemon.shell.recovery import fresh_machine
-from strategies.contract import Bar, Session
+from daemon.engine.recovery import fresh_machine
+from simulator.prices.market import Market
+from simulator.server import LoggedRequest
+from simulator.trading.account import Account, Trade
+from simulator.trading.orders import Order
+from strategies.kit.contract import Bar, Session
 from strategies.registry import strategy
-from tests.alpaca_server.account import Account, Trade
-from tests.alpaca_server.market import Market
-from tests.alpaca_server.orders import Order
-from tests.alpaca_server.server import LoggedRequest
 from tests.chaos import verdict
-from tests.live_desk import Books
+from tests.support.desks.live_desk import Books
 
 SYMBOL = "SPY241122C00480000"
 OPEN_NS = 1_732_199_400_000_000_000  # 2024-11-21 09:30 New York

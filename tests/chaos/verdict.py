@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 
-from tests.alpaca_server.account import Account
-from tests.alpaca_server.market import Market
-from tests.alpaca_server.orders import Order
-from tests.alpaca_server.server import LoggedRequest
-from tests.live_desk import Books
+from simulator.prices.market import Market
+from simulator.server import LoggedRequest
+from simulator.trading.account import Account
+from simulator.trading.orders import Order
+from tests.support.desks.live_desk import Books
 
 MINUTE_NS = 60_000_000_000
 ZERO = Decimal(0)

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset, ClockTicked, FlattenRequested, PauseRequested, SessionEnded
 from daemon.core.state import Halt, Pause, Suspicion
-from tests.core.account import Account, agreed
-from tests.core.desk import CALL, EXIT, HOLD, MINUTE, SECOND, TUESDAY, Desk, alarms, of, quote, sent
-from tests.core.others import HALT, holding
+from tests.support.core.account import Account, agreed
+from tests.support.core.desk import CALL, EXIT, HOLD, MINUTE, SECOND, TUESDAY, Desk, alarms, of, quote, sent
+from tests.support.core.others import HALT, holding
 
 AHEAD = 8 * 60  # minutes
 

@@ -11,17 +11,18 @@ import msgspec
 import pytest
 
 from daemon.core import events as ev
+from daemon.core.broker.orders import ACCEPTED, FILLED, UNKNOWN
 from daemon.core.effects import LookUpOrder, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
-from daemon.core.orders import ACCEPTED, FILLED, UNKNOWN
 from daemon.core.records import FillRow
-from daemon.core.risk import OPTION_GATES, Gate, ask_gates
-from daemon.core.risk_view import Intent, RiskView
+from daemon.core.risk.risk import OPTION_GATES, Gate, ask_gates
+from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Core
-from strategies.contract import Bar, Session
-from tests.core.account import Account, agreed, at_broker
-from tests.core.desk import (
+from strategies.kit.contract import Bar, Session
+from tests.core.risk.test_risk_gates import ENTRY, VIEW
+from tests.support.core.account import Account, agreed, at_broker
+from tests.support.core.desk import (
     BUY_CALL,
     CALL,
     DAY,
@@ -44,7 +45,6 @@ from tests.core.desk import (
     sent,
     snapshot_of,
 )
-from tests.core.test_risk_gates import ENTRY, VIEW
 
 
 def restarted(d: Desk) -> Desk:

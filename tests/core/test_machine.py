@@ -12,14 +12,14 @@ from daemon.core import events as ev
 from daemon.core.effects import AskPolicy, SubmitOrder
 from daemon.core.limits import Paper, Risk, Trading
 from daemon.core.machine import Divergence, Machine
-from daemon.core.paper import PaperBroker
-from daemon.core.paper_state import broker_snapshot
-from daemon.core.share_paper import SharePaperBroker
+from daemon.core.paper.paper import PaperBroker
+from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.paper.state import broker_snapshot
 from daemon.core.state import encode_state
 from daemon.core.step import Core, Step
-from strategies.contract import Bar, Session
-from tests.core.daily_desk import LAST_FRIDAY, Shelf
-from tests.core.desk import BUY_CALL, EXIT, HOLD, IDENTITY, MINUTE, MONDAY, SESSIONS, Pointer, logits
+from strategies.kit.contract import Bar, Session
+from tests.support.core.daily_desk import LAST_FRIDAY, Shelf
+from tests.support.core.desk import BUY_CALL, EXIT, HOLD, IDENTITY, MINUTE, MONDAY, SESSIONS, Pointer, logits
 
 RULES = Trading(paper=Paper(volatility_sessions=2), risk=Risk(orders_per_minute=50))
 HISTORY = tuple(

@@ -21,8 +21,8 @@ from daemon.core.events import (
 )
 from daemon.core.state import Model
 from strategies.registry import daily_strategy
-from tests.core.daily_desk import LAST_FRIDAY, DailyDesk, Shelf
-from tests.core.desk import BUY_CALL, TUESDAY, Desk, desk, logits, of
+from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, Shelf
+from tests.support.core.desk import BUY_CALL, TUESDAY, Desk, desk, logits, of
 
 # --- models -------------------------------------------------------------------------------------------------------
 

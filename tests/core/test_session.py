@@ -16,7 +16,7 @@ from daemon.core.session import (
     new_york_text,
     parse_window,
 )
-from tests.core.desk import HALF_DAY, MINUTE, MONDAY, TUESDAY
+from tests.support.core.desk import HALF_DAY, MINUTE, MONDAY, TUESDAY
 
 
 def utc(text: str) -> int:

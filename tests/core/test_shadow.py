@@ -16,9 +16,22 @@ from daemon.core.limits import Trading
 from daemon.core.records import FillRow, OrderRow, Row, ShadowRow
 from daemon.core.state import Identity, ShadowState, State
 from daemon.core.step import Core, Step
-from tests.core.daily_desk import IDENTITY as DAILY
-from tests.core.daily_desk import DailyDesk, Shelf
-from tests.core.desk import BUY_CALL, BUY_PUT, EXIT, HOLD, IDENTITY, TRIM_50, TUESDAY, Desk, Pointer, desk, logits, of
+from tests.support.core.daily_desk import IDENTITY as DAILY
+from tests.support.core.daily_desk import DailyDesk, Shelf
+from tests.support.core.desk import (
+    BUY_CALL,
+    BUY_PUT,
+    EXIT,
+    HOLD,
+    IDENTITY,
+    TRIM_50,
+    TUESDAY,
+    Desk,
+    Pointer,
+    desk,
+    logits,
+    of,
+)
 
 ANSWER = logits(BUY_PUT, 0.8)
 

@@ -11,13 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
+from daemon.core.broker.orders import EXPIRED
 from daemon.core.effects import AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Sizing, Trading
-from daemon.core.orders import EXPIRED
-from tests.core.account import Account, agreed, at_broker
-from tests.core.desk import CALL, EXIT, PUT, TUESDAY, Desk, alarms, of, quote, sent
-from tests.core.lost_orders import leaving, lost
-from tests.core.others import ADOPT, HALT, IGNORE, holding
+from tests.support.core.account import Account, agreed, at_broker
+from tests.support.core.desk import CALL, EXIT, PUT, TUESDAY, Desk, alarms, of, quote, sent
+from tests.support.core.lost_orders import leaving, lost
+from tests.support.core.others import ADOPT, HALT, IGNORE, holding
 
 STOP = quote(CALL, "1.20", "1.24")  # 0.78 a share below the cost of 2.00
 

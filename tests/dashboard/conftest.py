@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from daemon.shell.journal import FILE
-from tests.shell.desk_run import FIXTURE_MODELS, REPOSITORY, Desk, environment, tape_rows, write_tape
+from daemon.engine.journal import FILE
+from tests.support.desks.desk_run import Desk, environment, tape_rows, write_tape
+from tests.support.paths import FIXTURE_MODELS, REPOSITORY
 
 SESSIONS, BARS = 2, 150
 

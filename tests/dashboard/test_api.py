@@ -14,10 +14,10 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core.limits import Risk
-from daemon.core.risk import OPTION_GATES
+from daemon.core.risk.risk import OPTION_GATES
 from daemon.core.state import Pause
 from daemon.dashboard.desks import Desk
-from daemon.dashboard.risk import gates_now
+from daemon.dashboard.pages.risk import gates_now
 from tests.dashboard.conftest import Played, Served, serving
 
 

@@ -17,12 +17,12 @@ from daemon.core.events import Event
 from daemon.core.state import digest
 from daemon.dashboard.desks import Desk, Picture, named, process_of
 from daemon.dashboard.newest import Newest, read_on
-from daemon.dashboard.now import now_of, stale
-from daemon.shell.engine import Source
-from daemon.shell.journal import FILE, JournalReader
+from daemon.dashboard.pages.now import now_of, stale
+from daemon.engine.engine import Source
+from daemon.engine.journal import FILE, JournalReader
 from tests.dashboard.conftest import Played, serving
-from tests.shell import desk_run
-from tests.shell.desk_run import execute
+from tests.support.desks import desk_run
+from tests.support.desks.desk_run import execute
 
 
 class Until:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon.dashboard import history as module
 from daemon.dashboard.desks import Desk
-from daemon.dashboard.history import Found, History
-from daemon.shell.journal import FILE
+from daemon.dashboard.pages import history as module
+from daemon.dashboard.pages.history import Found, History
+from daemon.engine.journal import FILE
 from tests.dashboard.conftest import Played, Served
-from tests.shell.desk_run import execute
+from tests.support.desks.desk_run import execute
 
 
 @pytest.fixture

@@ -7,13 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.dashboard.occlusion import Explainer, Runner, Unexplained, baseline, chosen_output, contribution, median
-from daemon.shell.model_store import LoadedModel
-from strategies.contract import DailySpec, Observation, Spec
-from strategies.manifest import Histogram, Reference
+from daemon.dashboard.pages.occlusion import (
+    Explainer,
+    Runner,
+    Unexplained,
+    baseline,
+    chosen_output,
+    contribution,
+    median,
+)
+from daemon.models.store import LoadedModel
+from strategies.kit.contract import DailySpec, Observation, Spec
+from strategies.kit.manifest import Histogram, Reference
 from strategies.registry import strategy
-from tests.shell.tiny_models import graph, manifest_of, mlp, put
-from tests.test_model_swaps import publish_malicious
+from tests.process.replay.test_model_swaps import publish_malicious
+from tests.support.models.tiny_models import graph, manifest_of, mlp, put
 
 SCALPER = strategy("option_scalper")
 DRAW = np.random.default_rng(3)

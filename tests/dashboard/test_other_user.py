@@ -23,10 +23,10 @@ import pytest
 
 from daemon.core.state import digest
 from daemon.dashboard.desks import Desk
-from daemon.shell import journal as journal_module
-from daemon.shell.journal import FILE, Batch, Journal, JournalReader
+from daemon.engine import journal as journal_module
+from daemon.engine.journal import FILE, Batch, Journal, JournalReader
 from tests.dashboard.conftest import Played
-from tests.shell.desk_run import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 STRANGER, GROUP = 64_901, 64_902
 
@@ -117,7 +117,7 @@ def test_beside_a_running_daemon_and_after_its_stop(state_dir: Path, played: Pla
 
 def test_after_the_daemon_was_killed(state_dir: Path, played: Played) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from daemon.shell.journal import Batch, Journal\n"
+        "import os, signal, sys; from pathlib import Path; from daemon.engine.journal import Batch, Journal\n"
         "journal = Journal(Path(sys.argv[1])); batch = Batch(); batch.snapshots = journal.reader().snapshots()[-1:]\n"
         "journal.commit(batch); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -22,8 +22,7 @@ from PIL import Image, ImageColor
 from playwright.sync_api import Browser, Page, Route, expect
 
 from strategies.option_scalper import ACTIONS, SPEC
-from tests.conftest import REPOSITORY
-from tests.dashboard.browser import (
+from tests.support.browser import (
     CONTRAST,
     PHONE,
     SMALL,
@@ -39,7 +38,8 @@ from tests.dashboard.browser import (
     synthetic_rows,
     trade,
 )
-from tests.shell.desk_run import Desk, write_tape
+from tests.support.desks.desk_run import Desk, write_tape
+from tests.support.paths import REPOSITORY
 
 ROW = struct.Struct("<23f")
 HOSTILE = "<img src=x onerror=window.broken=1>"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.dashboard.occlusion import Explainer, Unexplained
+from daemon.dashboard.pages.occlusion import Explainer, Unexplained
 from daemon.dashboard.server import STREAMS_MOST
-from daemon.shell.journal import FILE
-from strategies.contract import Observation
+from daemon.engine.journal import FILE
+from strategies.kit.contract import Observation
 from strategies.registry import strategy
 from tests.dashboard.conftest import Played, Served
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from strategies.manifest import Training
+from strategies.kit.manifest import Training
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy
 from tests.fixture_policy.timetable import ELAPSED, Timetable
-from training.export import Release, export
-from training.ppo import make_deterministic
+from training.export.export import Release, export
+from training.rl.ppo import make_deterministic
 
 STORE = Path(__file__).parent / "onnx_models"
 VERSION = "fixture"

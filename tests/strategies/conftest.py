@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
-from strategies.contract import Bar, Session
 from strategies.daily_rebalancer import SYMBOLS as STOCKS
-from tests.strategies.minutes import MINUTE_NS, Minutes, minutes_of
+from strategies.kit.contract import Bar, Session
+from tests.support.strategies.minutes import MINUTE_NS, Minutes, minutes_of
 
 DAY_NS = 86_400_000_000_000
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
-from strategies.daily_features import STOCK_WINDOW, rebalancer_table
 from strategies.daily_rebalancer import SPEC, STOCKS, SYMBOLS, DailyRebalancer, RebalancerState, basket_of, vector
+from strategies.kit.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
+from strategies.kit.daily_features import STOCK_WINDOW, rebalancer_table
 from tests.strategies.conftest import DailyColumns
-from tests.strategies.days import columns_of, days_of, portfolio_with, session_of, start_of, view_of
-from tests.strategies.test_daily_features import RAMP_INDICATORS
+from tests.strategies.kit.test_daily_features import RAMP_INDICATORS
+from tests.support.strategies.days import columns_of, days_of, portfolio_with, session_of, start_of, view_of
 
 W, DAYS = 400, 404
 BARS = days_of(SPEC, DAYS)

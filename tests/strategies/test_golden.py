@@ -8,8 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from strategies.contract import Bar, Observation, Spec, View
-from strategies.features import MARKET_FEATURES
 from strategies.golden import (
     GOLDEN_POINTS,
     GOLDEN_SEED,
@@ -22,10 +20,12 @@ from strategies.golden import (
     golden_view,
     tape_text,
 )
+from strategies.kit.contract import Bar, Observation, Spec, View
+from strategies.kit.features import MARKET_FEATURES
+from strategies.kit.synthetic import synthetic_sessions
 from strategies.option_scalper import DECLARATION, SPEC, OptionScalper, ScalperState
 from strategies.registry import strategy
-from strategies.synthetic import synthetic_sessions
-from tests.strategies.minutes import minutes_of
+from tests.support.strategies.minutes import minutes_of
 
 
 def test_the_committed_tape_is_what_its_seed_makes() -> None:

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from strategies import daily_rebalancer, regime_switcher
-from strategies.contract import Bar, DailySpec, Observation, View
-from strategies.daily_features import rebalancer_table, regime_table
 from strategies.golden import (
     GOLDEN_DECISIONS,
     contract_digest,
@@ -20,10 +18,12 @@ from strategies.golden import (
     golden_observations,
     golden_portfolio,
 )
-from strategies.manifest import decode
+from strategies.kit.contract import Bar, DailySpec, Observation, View
+from strategies.kit.daily_features import rebalancer_table, regime_table
+from strategies.kit.manifest import decode
+from strategies.kit.synthetic import synthetic_days
 from strategies.registry import declaration, strategy
-from strategies.synthetic import synthetic_days
-from tests.conftest import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 SPECS = [daily_rebalancer.SPEC, regime_switcher.SPEC]
 IDS = [spec.name for spec in SPECS]

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.contract import Answer, Bar, Observation, Session, Strategy, Target, View
+from strategies.kit.contract import Answer, Bar, Observation, Session, Strategy, Target, View
+from strategies.kit.synthetic import synthetic_sessions
 from strategies.option_scalper import ACTIONS, OptionScalper, ScalperState, resolve
-from strategies.synthetic import synthetic_sessions
-from tests.strategies.minutes import MINUTE_NS, Minutes, W, minutes_of
+from tests.support.strategies.minutes import MINUTE_NS, Minutes, W, minutes_of
 
 DAY_NS = 86_400_000_000_000
 OPEN_NS = 1_719_927_000_000_000_000

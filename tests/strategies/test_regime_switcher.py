@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
-from strategies.daily_features import FUND_WINDOW, regime_table
+from strategies.kit.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
+from strategies.kit.daily_features import FUND_WINDOW, regime_table
 from strategies.regime_switcher import (
     ASSETS,
     HOLD,
@@ -25,7 +25,7 @@ from strategies.regime_switcher import (
     vector,
     weights_of,
 )
-from tests.strategies.days import columns_of, days_of, session_of, start_of, view_of
+from tests.support.strategies.days import columns_of, days_of, session_of, start_of, view_of
 
 W, DAYS = 252, 300
 BARS = days_of(SPEC, DAYS)

@@ -218,7 +218,7 @@ function target(text) {
   return told.length > 6 ? more("legs", `Shares to hold of ${count(told.length, "symbol")}`, list) : list;
 }
 
-// Of a desk of options: which side, and how much of it (strategies/contract.py, Target).
+// Of a desk of options: which side, and how much of it (strategies/kit/contract.py, Target).
 function contracts({ side, percent, keep }) {
   if (keep) return el("p", {}, "Nothing is to change.");
   if (!side || !percent) return el("p", {}, "Hold nothing.");

@@ -1,0 +1,1 @@
+"""The assembly of a desk: live, dry run, replay, and offline commands."""

@@ -1,0 +1,120 @@
+"""What an operator asks of a stopped desk, stepped into its journal: the daemon's next start acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.events import Event, PanicNoticed, RunStarted
+from daemon.core.machine import Machine
+from daemon.core.state import State, digest
+from daemon.engine.engine import DIGEST_EVERY
+from daemon.engine.journal import Batch, Chain, JournalError, JournalReader, decode_event, encode_effects
+from daemon.engine.recover import Recovered, recovered_desk
+from daemon.engine.recovery import (
+    adopt_trading,
+    code_digest,
+    libraries,
+    snapshot_of,
+)
+from daemon.engine.rotation import rotate_recovered
+from daemon.engine.segments import Rotation
+from daemon.engine.state_dir import StateDir, locked_by, open_state_dir, peek
+from daemon.host.own_files import StateDirError
+from daemon.host.panic_marker import clear, noticed
+from daemon.host.passing import patiently
+
+
+@contextmanager
+def stopped_desk(path: Path) -> Iterator[tuple[StateDir, Recovered]]:
+    """A stopped desk, locked and recovered, for as long as the block takes.
+
+    Raises StateDirError while a daemon runs or where no desk is, JournalError for a damaged journal.
+    """
+    meta = peek(path)
+    if meta is None:
+        raise StateDirError(f"{path}: no journal here; is this the right --state-dir?")
+    state_dir = open_state_dir(path, meta, meta["epoch"])
+    try:
+        reader = state_dir.journal.reader()
+        yield state_dir, patiently(lambda: recovered_desk(reader))
+    finally:
+        state_dir.journal.close()
+        state_dir.close()
+
+
+def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
+    """Step one operator's event into the journal of a stopped desk; durable when this returns.
+
+    `event(now_ns)` makes it at the journal's time. What it causes (cancels, exits) follows when the daemon starts.
+    Where other code wrote the journal it is taken over first, and a panic since is journaled first, as a start does.
+    Raises StateDirError while a daemon runs, JournalError for a damaged journal.
+    """
+    with stopped_desk(path) as (state_dir, recovered):
+        if not recovered.code:
+            raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
+        machine, journal = recovered.machine, state_dir.journal
+        before = taken_over(recovered, journal.reader())
+        batch, chain = Batch(), Chain(recovered.last_id + 1, recovered.head)
+        panicked = _panicked(path, machine)
+        for stepped in (*before, *panicked, event(machine.state.now_ns)):
+            _into(batch, chain, machine, stepped)
+        if before and not machine.queue:
+            batch.snapshots.append(snapshot_of(machine, chain.next_id - 1, code_digest(), kept=True))
+        journal.commit(batch)
+        if panicked:
+            clear(path)
+        return machine.state
+
+
+def rotate_offline(path: Path) -> Rotation:
+    """Rotate the journal of a stopped desk: its newest state goes on in a file of its own.
+
+    Raises StateDirError while a daemon runs, NotAtRest where something is under way, JournalError, WriteFailed,
+    OSError.
+    """
+    holder = locked_by(path)
+    if holder:
+        raise StateDirError(
+            f"{path}: the desk runs (process {holder}): stop it, rotate, start it; with journal.rotate_mib it rotates "
+            f"at its own starts"
+        )
+    with stopped_desk(path) as (state_dir, recovered):
+        return rotate_recovered(state_dir, recovered)
+
+
+def taken_over(recovered: Recovered, reader: JournalReader) -> list[Event]:
+    """What this code has to journal before anything else, where other code or other libraries wrote the last rows."""
+    if recovered.own(code_digest(), libraries()):
+        return []
+    try:
+        last = decode_event(reader.newest_of(RunStarted.__name__) or "")
+    except msgspec.DecodeError as error:
+        raise JournalError(f"{reader.path}: its newest start is damaged: {error}; run rltraderctl verify") from error
+    assert isinstance(last, RunStarted)
+    started = replace(
+        last, time_ns=recovered.machine.state.now_ns, code=code_digest(), libraries=libraries()
+    )  # else as it was
+    return [started] if recovered.handover is None else [started, recovered.handover]
+
+
+def _panicked(path: Path, machine: Machine) -> list[PanicNoticed]:
+    """The panic that was run since this desk stopped: what is commanded now comes after it."""
+    who = noticed(path)
+    return [PanicNoticed(machine.state.now_ns, who)] if who and machine.market is None else []
+
+
+def _into(batch: Batch, chain: Chain, machine: Machine, event: Event) -> None:
+    """Step an event and put what it came to into the batch."""
+    step = machine.apply(event)
+    adopt_trading(machine)
+    entry = chain.entry(step.state.seq, event, encode_effects(step.effects))
+    batch.entries.append(entry)
+    batch.rows.extend(step.rows)
+    if entry.seq is not None and entry.seq % DIGEST_EVERY == 0:
+        batch.digests.append((entry.seq, digest(step.state)))

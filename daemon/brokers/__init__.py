@@ -1,0 +1,1 @@
+"""Brokers, a folder each. Only the assembly of a desk imports them."""

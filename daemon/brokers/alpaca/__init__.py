@@ -1,0 +1,1 @@
+"""Alpaca: market data, trading, account reports, and the panic."""

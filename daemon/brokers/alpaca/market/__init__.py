@@ -1,0 +1,1 @@
+"""Alpaca's market side: bar and quote streams, history, option chains."""

@@ -1,0 +1,171 @@
+"""Which option contracts are listed near the money, over REST: raw contracts and snapshots in, `ContractsListed` out.
+
+A contract that is malformed, adjusted or not tradable is left out and told; the volatility is the median implied one of
+the nearest usable expiry near the money, None when it cannot be known. Which contract is traded is not decided here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from statistics import median
+from typing import Any, Protocol
+
+from daemon.brokers.alpaca.market.socket import Tell
+from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.core.desks.options.market import parse_occ
+from daemon.core.events import Contract, ContractsListed, SessionScheduled
+from daemon.core.limits import Contracts
+
+LISTED_SPAN = Decimal("0.06")  # of the spot, on each side: where strikes are listed
+MONEY_SPAN = Decimal("0.02")  # of the spot, on each side: whose implied volatility counts
+SIDE_STRIKES = 2  # neighbours that are streamed on each side of a contract
+DIGITS_MOST = 12  # of an open interest
+SHARES = 100  # of an ordinary contract; others are adjusted ones
+
+
+class ContractReads(Protocol):
+    """Listed contracts, all pages. Dates are `YYYY-MM-DD`, both ends included. Raises RestError."""
+
+    async def option_contracts(
+        self, underlying: str, expiry_from: str, expiry_to: str, strike_from: Decimal, strike_to: Decimal
+    ) -> list[dict[str, Any]]: ...
+
+
+class ChainReads(Protocol):
+    """Snapshots by OCC symbol, all pages. Raises RestError."""
+
+    async def option_chain(
+        self,
+        underlying: str,
+        expiry_from: str,
+        expiry_to: str,
+        strike_from: Decimal,
+        strike_to: Decimal,
+        feed: str,
+    ) -> dict[str, dict[str, Any]]: ...
+
+
+class Chain:
+    """Reads the chain of one underlying as the trading rules want it."""
+
+    def __init__(
+        self, contracts: ContractReads, market: ChainReads, underlying: str, rule: Contracts, feed: str, tell: Tell
+    ) -> None:
+        self._contracts = contracts
+        self._market = market
+        self._underlying = underlying
+        self._rule = rule
+        self._feed = feed
+        self._tell = tell
+
+    async def listed(
+        self, scheduled: SessionScheduled, spot: float, now_ns: Callable[[], int]
+    ) -> ContractsListed | None:
+        """The contracts for a session around `spot` (USD); None when there are none. Raises RestError.
+
+        `now_ns` is asked when all is read: the event happens then.
+        """
+        days = (scheduled.session, *scheduled.upcoming)[self._rule.min_days : self._rule.max_days + 1]
+        expiries = [session.date for session in days]
+        if not expiries or not math.isfinite(spot) or spot <= 0:
+            return None
+        low, high = strikes_around(spot, LISTED_SPAN)
+        raw = await self._contracts.option_contracts(self._underlying, expiries[0], expiries[-1], low, high)
+        contracts, odd = read_contracts(raw, self._underlying, expiries)
+        if odd:
+            self._tell("contracts_left_out", underlying=self._underlying, count=len(odd), first=odd[:5])
+        expiry = nearest_expiry(contracts)
+        if expiry is None:
+            return None
+        volatility = await self._volatility(expiry, spot)
+        return ContractsListed(now_ns(), scheduled.session.date, contracts, volatility)
+
+    async def _volatility(self, expiry: str, spot: float) -> float | None:
+        low, high = strikes_around(spot, MONEY_SPAN)
+        try:
+            snapshots = await self._market.option_chain(self._underlying, expiry, expiry, low, high, self._feed)
+        except RestError as error:
+            self._tell("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=str(error))
+            return None
+        found = implied_volatility(snapshots)
+        if found is None:
+            problem = f"none of {len(snapshots)} snapshots has one"
+            self._tell("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=problem)
+        return found
+
+
+def strikes_around(spot: float, span: Decimal) -> tuple[Decimal, Decimal]:
+    """Whole dollars that hold `span` of the spot on each side."""
+    middle = Decimal(repr(spot))
+    low = (middle * (1 - span)).to_integral_value(ROUND_FLOOR)
+    return low, (middle * (1 + span)).to_integral_value(ROUND_CEILING)
+
+
+def read_contracts(
+    raw: Iterable[object], underlying: str, expiries: Collection[str]
+) -> tuple[tuple[Contract, ...], list[str]]:
+    """The ordinary, tradable contracts of these expiries, by expiry, strike, right; and what was left out, by name."""
+    good: dict[str, Contract] = {}
+    odd: list[str] = []
+    for item in raw:
+        contract = _contract(item, underlying)
+        if contract is None:
+            odd.append(str(item.get("symbol")) if isinstance(item, Mapping) else type(item).__name__)
+        elif contract.expiry in expiries:
+            good[contract.symbol] = contract
+    ordered = sorted(good.values(), key=lambda c: (c.expiry, c.strike, -c.right))
+    return tuple(ordered), odd
+
+
+def _contract(item: object, underlying: str) -> Contract | None:
+    if not isinstance(item, Mapping):
+        return None
+    symbol = item.get("symbol")
+    occ = parse_occ(symbol) if isinstance(symbol, str) else None
+    if occ is None or occ.root != underlying or not isinstance(symbol, str):
+        return None
+    if item.get("tradable") is not True or item.get("status", "active") != "active":
+        return None
+    if str(item.get("size", SHARES)) != str(SHARES) or item.get("underlying_symbol", underlying) != underlying:
+        return None
+    interest = str(item.get("open_interest"))
+    count = int(interest) if interest.isdecimal() and len(interest) <= DIGITS_MOST else 0
+    return Contract(symbol, occ.expiry, occ.right, occ.strike, count)
+
+
+def nearest_expiry(contracts: Iterable[Contract]) -> str | None:
+    """The first expiry that has a strike with both rights."""
+    seen: dict[tuple[str, Decimal], set[int]] = {}
+    for contract in contracts:
+        seen.setdefault((contract.expiry, contract.strike), set()).add(contract.right)
+    return min((expiry for (expiry, _), rights in seen.items() if len(rights) > 1), default=None)
+
+
+def implied_volatility(snapshots: Mapping[str, Any]) -> float | None:
+    """The median implied volatility (annualised) of those that have a sane one; None when none has."""
+    found = [item.get("impliedVolatility") for item in snapshots.values() if isinstance(item, Mapping)]
+    numbers = [float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 10]
+    return median(numbers) if numbers else None
+
+
+def with_neighbours(contracts: Iterable[Contract], symbols: Collection[str]) -> frozenset[str]:
+    """These contracts and, of the same expiry, both rights of the SIDE_STRIKES strikes on each side of each.
+
+    A contract that is not in the listing stays alone.
+    """
+    strikes: dict[str, dict[Decimal, list[str]]] = {}
+    place: dict[str, Contract] = {}
+    for contract in contracts:
+        strikes.setdefault(contract.expiry, {}).setdefault(contract.strike, []).append(contract.symbol)
+        if contract.symbol in symbols:
+            place[contract.symbol] = contract
+    chosen = set(symbols)
+    for contract in place.values():
+        ladder = strikes[contract.expiry]
+        rungs = sorted(ladder)
+        at = rungs.index(contract.strike)
+        for strike in rungs[max(0, at - SIDE_STRIKES) : at + SIDE_STRIKES + 1]:
+            chosen.update(ladder[strike])
+    return frozenset(chosen)

@@ -1,0 +1,149 @@
+"""Daily bars of many symbols over REST: adjusted as of today, judged, and compared with what a strategy knows.
+
+No events here. Only bars of sessions that are asked for come back; what an adjustment changed is found by comparing
+every bar that both sides have, because no message tells of a split or a dividend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from daemon.brokers.alpaca.market.socket import Tell
+from daemon.brokers.alpaca.rest.rest import Raw
+from daemon.brokers.alpaca.wire import Malformed, time_ns
+from daemon.host.calendar import midnight_ns
+from daemon.tapes.bar_check import fault, values_told
+from strategies.kit.contract import Bar, Session
+
+MINUTE_NS = 60_000_000_000
+SETTLED_NS = 5 * MINUTE_NS  # after the close: the closing auction is in the day's bar; what changes later is compared
+STALE_NS = 15 * MINUTE_NS  # a symbol that has not traded for so long has no running bar: it may be halted
+MARGIN = 10  # sessions fetched beyond those that a strategy keeps: holes in a symbol's history
+GRID = 1.000001e-4  # USD: the source rounds, so differences up to this are none
+
+Bars = tuple[Bar, ...]
+
+
+class DayReads(Protocol):
+    """Where daily bars, snapshots and quotes come from. Every method raises RestError."""
+
+    async def day_bars(
+        self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str
+    ) -> dict[str, list[Raw]]: ...
+
+    async def snapshots(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]: ...
+
+    async def latest_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]: ...
+
+
+def is_final(session: Session, now_ns: int) -> bool:
+    """Whether the session's daily bars are what they will be."""
+    return now_ns >= session.close_ns + SETTLED_NS
+
+
+class DailyHistory:
+    """Daily bars of one feed's symbols. Raises RestError (from the reads) when they cannot be had."""
+
+    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], tell: Tell) -> None:
+        self._reads = reads
+        self._feed = feed
+        self._symbols = symbols
+        self._tell = tell
+
+    async def fetched(self, sessions: Sequence[Session]) -> dict[str, Bars]:
+        """Symbol -> its good bars of these sessions (oldest first, all final); a symbol without any is absent."""
+        starts = {midnight_ns(session.date): session for session in sessions}
+        first, last = min(starts), max(starts)
+        raw = await self._reads.day_bars(self._symbols, first, last, self._feed)
+        found: dict[str, Bars] = {}
+        for symbol in self._symbols:
+            good: dict[int, Bar] = {}
+            for row in raw.get(symbol, ()):
+                bar = self._judged(row, symbol)
+                if bar is not None and bar.start_ns in starts:
+                    good[bar.start_ns] = bar
+            if good:
+                found[symbol] = tuple(good[start] for start in sorted(good))
+        return found
+
+    async def running(self, session: Session, now_ns: int) -> dict[str, Bar]:
+        """Symbol -> the bar of the session so far; absent where there is none, or where nothing traded of late."""
+        start_ns = midnight_ns(session.date)
+        raw = await self._reads.snapshots(self._symbols, self._feed)
+        found: dict[str, Bar] = {}
+        for symbol in self._symbols:
+            snapshot = raw.get(symbol, {})
+            row, trade = snapshot.get("dailyBar"), snapshot.get("latestTrade")
+            if not isinstance(row, dict) or not isinstance(trade, dict):
+                continue
+            bar = self._judged(row, symbol)
+            try:
+                traded_ns = time_ns(trade.get("t"), "t")
+            except Malformed:
+                continue
+            if bar is not None and bar.start_ns == start_ns and now_ns - traded_ns <= STALE_NS:
+                found[symbol] = bar
+        return found
+
+    def _judged(self, row: Raw, symbol: str) -> Bar | None:
+        """A good bar; a bad one is told and None."""
+        try:
+            start_ns = time_ns(row.get("t"), "t")
+            prices = [_number(row[name]) for name in "ohlcv"]
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            self._refuse(symbol, "", f"{type(error).__name__}: {error} in {str(row)[:200]}")
+            return None
+        reason = fault(prices, 0)
+        if reason:
+            self._refuse(symbol, str(row.get("t")), f"{reason}: {values_told(prices)}")
+            return None
+        return Bar(symbol, start_ns, *prices)
+
+    def _refuse(self, symbol: str, date: str, problem: str) -> None:
+        self._tell("history_bar_bad", symbol=symbol, date=date, problem=problem)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What the fetched bars say beyond what is known."""
+
+    adjusted: dict[str, Bars]  # whole histories that changed, or were not known at all
+    closed: Bars  # bars of later sessions, by start, then in the order of symbols
+
+
+def news(known: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, closing_from_ns: int) -> News:
+    """Compare by symbol. `keep` is how many bars the strategy keeps (W).
+
+    Bars that begin after the newest known one are `closed`, unless they begin before `closing_from_ns`: that far back
+    they are history, and like a changed history replace all that is known. Known bars older than all fetched are left.
+    """
+    adjusted: dict[str, Bars] = {}
+    closed: list[Bar] = []
+    for symbol, bars in fetched.items():
+        old = known.get(symbol, ())
+        newest = max(old[-1].start_ns if old else 0, closing_from_ns - 1)
+        past = tuple(bar for bar in bars if bar.start_ns <= newest)[-keep:]
+        if past and not _same(tuple(bar for bar in old if bar.start_ns >= past[0].start_ns), past):
+            adjusted[symbol] = past
+        closed += (bar for bar in bars if bar.start_ns > newest)
+    return News(adjusted, tuple(sorted(closed, key=lambda bar: bar.start_ns)))
+
+
+def _same(old: Bars, new: Bars) -> bool:
+    """Whether both hold the same sessions at the same prices, but for the source's rounding."""
+    return len(old) == len(new) and all(map(_alike, old, new))
+
+
+def _alike(old: Bar, new: Bar) -> bool:
+    return old.start_ns == new.start_ns and all(
+        abs(a - b) <= GRID
+        for a, b in ((old.open, new.open), (old.high, new.high), (old.low, new.low), (old.close, new.close))
+    )

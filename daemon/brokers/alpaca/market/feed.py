@@ -1,0 +1,220 @@
+"""The live market of one desk: puts sessions, bars, quotes and contracts into the intake, in order and without holes.
+
+Each session's bars follow its `SessionScheduled`, each `BarClosed` is followed at once by the `QuotesReceived` that
+closes it, and a hole is filled over REST before later bars go on. Market rules follow the daemon's clock, waits for the
+network real seconds. It decides nothing about trading: how old a quote or a bar may be is judged by the step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from daemon.brokers.alpaca.market.chain import Chain
+from daemon.brokers.alpaca.market.history import History, Known, open_session, sessions_before
+from daemon.brokers.alpaca.market.live_bars import LiveBars, Timing
+from daemon.brokers.alpaca.market.option_stream import LiveQuotes, QuoteReads
+from daemon.brokers.alpaca.market.socket import Endpoint, Tell
+from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.core.events import Event, HaltRequested, SessionEnded, SessionScheduled
+from daemon.host.calendar import SessionCalendar
+from daemon.host.clock import Clock
+from strategies.kit.contract import Bar, Session, Spec
+
+__all__ = ["LiveFeed", "Timing"]
+
+MOST_SESSIONS_BACK = 10  # further back a feed that has no bars is not asked
+
+
+class LiveFeed:
+    """Both streams, history and chain behind one door: events go out by `put`, problems by `tell`.
+
+    `catch_up` comes first, then `run` beside `schedule` and `end` for each session. Raises ValueError for a strategy of
+    several symbols or of other than minute bars, which this feed cannot serve.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        calendar: SessionCalendar,
+        spec: Spec,
+        put: Callable[[Event], None],
+        tell: Tell,
+        *,
+        history: History,
+        chain: Chain,
+        quotes: QuoteReads,
+        option_feed: str,
+        stock: Endpoint,
+        option: Endpoint,
+        timing: Timing | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        if len(spec.symbols) != 1 or spec.bar_interval_s != 60:
+            raise ValueError(
+                f"the live feed serves one symbol with bars of 60 s, {spec.name} has {', '.join(spec.symbols)} with "
+                f"{spec.bar_interval_s} s: run it in a replay"
+            )
+        self._clock = clock
+        self._calendar = calendar
+        self._symbol = spec.symbols[0]
+        self._history_bars = spec.history_bars
+        self._put = put
+        self._tell = tell
+        self._chain = chain
+        self._timing = timing or Timing()
+        self._rng = rng or random.SystemRandom()
+        self._scheduled: SessionScheduled | None = None
+        self._quotes = LiveQuotes(
+            option,
+            quotes,
+            option_feed,
+            put,
+            tell,
+            clock=clock,
+            in_session=self._in_session,
+            conflate_ns=self._timing.conflate_ns,
+            silence_ns=self._timing.silence_ns,
+            breath_s=self._timing.breath_s,
+        )
+        self._bars = LiveBars(
+            clock,
+            calendar,
+            self._symbol,
+            put,
+            tell,
+            history=history,
+            endpoint=stock,
+            timing=self._timing,
+            rng=self._rng,
+            announce=self._announce,
+            take_quotes=self._quotes.book.take,
+        )
+
+    def _in_session(self) -> bool:
+        return self._bars.in_session
+
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    async def catch_up(self, known: Known, *, exposed: bool = False) -> Session:
+        """Put what the recovered state lacks, then the running session so far, or the next one's schedule.
+
+        Returns the session that was put last; it may be over by then, and is to be ended. REST is asked until it
+        answers; where the desk is `exposed` only until the open, or for `repair_s` within a session, because what it
+        holds can be left in no session but the running one: it begins without the bars that could not be had, and a
+        halt keeps new risk off features with a hole. Raises CalendarError when the calendar does not hold what is
+        needed.
+        """
+        until_s = asyncio.get_running_loop().time() + self._patience_s() if exposed else None
+        while True:
+            now_ns = self._clock.now_ns()
+            known = await self._catch_up_past(known, now_ns, until_s)
+            if open_session(known, self._calendar, self._clock.now_ns()) is None and not sessions_before(
+                known, self._calendar, self._clock.now_ns()
+            ):
+                break  # else a session ended meanwhile
+        running = self._calendar.at(now_ns)
+        scheduled = self._announce(running or self._calendar.next_after(now_ns))
+        if running is not None:
+            self._bars.put_past(await self._bars.fetched(running, until_s), known.last_bar_ns)
+        if not self._bars.spot:  # the state has all bars already; the chain needs the last price
+            past = sessions_before(Known("", True, 0), self._calendar, now_ns)
+            bars = await self._bars.fetched(past[0], until_s) if past else ()
+            self._bars.spot = bars[-1].close if bars else 0.0
+        if self._bars.abandoned:
+            detail = f"no bars of {', '.join(dict.fromkeys(self._bars.abandoned))} could be had at the start"
+            self._put(HaltRequested(self._clock.now_ns(), "history_missing", detail, "feed"))
+        return scheduled.session
+
+    def _patience_s(self) -> float:
+        """Real seconds that the past may take while something is held: until the open, at least `repair_s`."""
+        now_ns = self._clock.now_ns()
+        running = self._calendar.at(now_ns) is not None
+        until_open_s = 0.0 if running else self._clock.real_s(self._calendar.next_after(now_ns).open_ns - now_ns)
+        return max(until_open_s, self._timing.repair_s)
+
+    async def _catch_up_past(self, known: Known, now_ns: int, until_s: float | None) -> Known:
+        """Finish the session the state has open, then the latest ones that a warm strategy needs, oldest first."""
+        unfinished = open_session(known, self._calendar, now_ns)
+        missed = sessions_before(known, self._calendar, now_ns)
+        needed: list[tuple[Session, tuple[Bar, ...]]] = []
+        count = 0
+        for session in missed[:MOST_SESSIONS_BACK]:
+            if count >= self._history_bars or self._bars.abandoned:
+                break
+            bars = await self._bars.fetched(session, until_s)
+            needed.append((session, bars))
+            count += len(bars)
+        else:
+            if not known.session_date and count < self._history_bars:
+                self._tell("history_short", symbol=self._symbol, bars=count, expected=self._history_bars)
+        if unfinished is not None:
+            needed.append((unfinished, await self._bars.fetched(unfinished, until_s)))
+        for session, bars in reversed(needed):
+            self._announce(session)
+            known = replace(known, last_bar_ns=self._bars.put_past(bars, known.last_bar_ns))
+            self._put(SessionEnded(self._clock.now_ns(), session.date))
+        newest = missed[0] if missed else unfinished
+        return known if newest is None else replace(known, session_date=newest.date, ended=True)
+
+    async def schedule(self, session: Session) -> None:
+        """Put the session's schedule, unless it was put, and its contracts as soon as they are listed."""
+        scheduled = self._announce(session)
+        tries = 0
+        while self._clock.now_ns() < session.close_ns and self._scheduled is scheduled:
+            try:
+                listed = await self._chain.listed(scheduled, self._bars.spot, self._clock.now_ns)
+                problem = "no contract of the configured expiries" if self._bars.spot else "no bar so far, so no price"
+            except RestError as error:
+                listed, problem = None, str(error)
+            if listed is not None and self._scheduled is scheduled:
+                self._put(listed)
+                self._quotes.note_listed(listed.contracts)
+                return
+            wait_s = self._timing.retry_s(tries, self._rng.random())
+            tries += 1
+            self._tell("chain_unlisted", date=session.date, problem=problem, wait_s=round(wait_s, 2))
+            await asyncio.sleep(wait_s)
+
+    async def end(self, session: Session) -> None:
+        """Put the session's end, after its last bar where that can be had."""
+        await self._bars.finish(session)
+        self._put(SessionEnded(self._clock.now_ns(), session.date))
+        dropped = {f"quote_{reason}": count for reason, count in self._quotes.book.counts.items()}
+        self._tell("feed_counts", date=session.date, counts=dict(self._bars.counts) | dropped)
+
+    def _announce(self, session: Session) -> SessionScheduled:
+        """Put `SessionScheduled` once for each session and begin its sequence of bars."""
+        if self._scheduled is not None and self._scheduled.session == session:
+            return self._scheduled
+        self._scheduled = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
+        self._bars.begin(session)
+        self._quotes.note_listed(())
+        self._put(self._scheduled)
+        return self._scheduled
+
+    # --- quotes ---------------------------------------------------------------------------------------------------
+
+    def watch(self, symbols: tuple[str, ...]) -> None:
+        """Stream quotes of these option contracts and their neighbours, and of no others beside the attended ones."""
+        self._quotes.watch(symbols)
+
+    def attend(self, symbols: frozenset[str]) -> None:
+        """Contracts held or worked on: their quotes go out between bars too, at most once a second of the clock."""
+        self._quotes.attend(symbols)
+
+    # --- the run --------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Stream until cancelled; then both sockets are closed with a close frame."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bars.run(), name="bars")
+            tasks.create_task(self._run_option_stream(), name="option stream")
+            tasks.create_task(self._quotes.run(), name="option quotes")
+
+    async def _run_option_stream(self) -> None:
+        await asyncio.sleep(self._timing.stagger_s)  # connects at once would be refused with 429
+        await self._quotes.stream.socket.run()

@@ -1,0 +1,167 @@
+"""Minute bars of the past over REST: whole sessions with a disk cache, the session so far without one. No events here.
+
+Only sessions that ended a while ago are cached, one file for each symbol, feed and date, written whole or not at all; a
+file whose digest is wrong is fetched again. What is returned is checked, ascending, and of regular hours alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from daemon.brokers.alpaca.market.socket import Tell
+from daemon.brokers.alpaca.market.stock_stream import read_bar
+from daemon.core.events import BarRejected
+from daemon.host.calendar import SessionCalendar
+from strategies.kit.contract import Bar, Session
+
+MINUTE_NS = 60_000_000_000
+SETTLED_NS = 30 * MINUTE_NS  # after the close: late trades have been booked, the session's bars are final
+CACHE_VERSION = 1
+
+
+class BarReads(Protocol):
+    """Where raw bars come from: ascending or not, all pages. `end_ns` is the start of the last bar wanted."""
+
+    async def bars(self, symbol: str, start_ns: int, end_ns: int, feed: str) -> list[dict[str, Any]]: ...
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """The first line of a cache file."""
+
+    version: int
+    symbol: str
+    feed: str
+    date: str
+    bars: int
+    sha256: str  # of the lines after it
+
+
+class History:
+    """Bars of one feed. Raises RestError (from the reads) when they cannot be had."""
+
+    def __init__(self, reads: BarReads, cache_dir: Path, feed: str, interval_s: int, tell: Tell) -> None:
+        self._reads = reads
+        self._cache_dir = cache_dir
+        self._feed = feed
+        self._interval_s = interval_s
+        self._tell = tell
+
+    async def session(self, symbol: str, session: Session, now_ns: int) -> tuple[Bar, ...]:
+        """All bars of a session that is over."""
+        final = now_ns >= session.close_ns + SETTLED_NS
+        if final:
+            cached = await asyncio.to_thread(self._load, symbol, session)
+            if cached is not None:
+                return cached
+        bars = await self.so_far(symbol, session, session.open_ns, now_ns)
+        if final and bars:
+            await asyncio.to_thread(self._store, symbol, session, bars)
+        return bars
+
+    async def so_far(self, symbol: str, session: Session, from_ns: int, now_ns: int) -> tuple[Bar, ...]:
+        """The session's complete bars that start at `from_ns` or later: the end lies in the past, never in a bar."""
+        interval_ns = self._interval_s * 1_000_000_000
+        begin = max(from_ns, session.open_ns)
+        complete = (min(now_ns, session.close_ns) - session.open_ns) // interval_ns  # bars since the open
+        last = session.open_ns + (complete - 1) * interval_ns
+        if complete <= 0 or last < begin:
+            return ()
+        raw = await self._reads.bars(symbol, begin, last, self._feed)
+        return self._checked(raw, symbol, session, begin, last, now_ns)
+
+    def _checked(
+        self, raw: Sequence[dict[str, Any]], symbol: str, session: Session, begin: int, last: int, now_ns: int
+    ) -> tuple[Bar, ...]:
+        good: dict[int, Bar] = {}
+        for message in raw:
+            try:
+                bar = read_bar(message, symbol, session, self._interval_s, now_ns)
+            except (LookupError, TypeError, ValueError) as error:
+                problem = f"{type(error).__name__}: {error} in {str(message)[:200]}"
+            else:
+                if isinstance(bar, Bar):
+                    if begin <= bar.start_ns <= last:
+                        good[bar.start_ns] = bar
+                    continue
+                problem = _told(bar)
+            self._tell("history_bar_bad", symbol=symbol, date=session.date, problem=problem)
+        return tuple(good[start] for start in sorted(good))
+
+    # --- the cache ------------------------------------------------------------------------------------------------
+
+    def cache_file(self, symbol: str, date: str) -> Path:
+        """Where a session's bars are kept."""
+        return self._cache_dir / f"{symbol}-{self._feed}-{date}.jsonl"
+
+    def _load(self, symbol: str, session: Session) -> tuple[Bar, ...] | None:
+        path = self.cache_file(symbol, session.date)
+        try:
+            head_line, _, body = path.read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._tell("history_cache_bad", file=str(path), problem=str(error))
+            return None
+        try:
+            head = msgspec.json.decode(head_line, type=_Head)
+            bars = tuple(msgspec.json.decode(line, type=Bar) for line in body.splitlines())
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self._tell("history_cache_bad", file=str(path), problem=f"{error}; it is fetched again")
+            return None
+        if head != self._head(symbol, session, bars, body):
+            self._tell("history_cache_bad", file=str(path), problem="head and content differ; it is fetched again")
+            return None
+        return bars
+
+    def _store(self, symbol: str, session: Session, bars: tuple[Bar, ...]) -> None:
+        """Write beside, flush, move into place: a crash leaves the old file or the new one."""
+        path = self.cache_file(symbol, session.date)
+        body = b"".join(msgspec.json.encode(bar) + b"\n" for bar in bars)
+        head = msgspec.json.encode(self._head(symbol, session, bars, body))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as beside:
+                beside.write(head + b"\n" + body)
+                beside.flush()
+                os.fsync(beside.fileno())
+            Path(beside.name).replace(path)
+        except OSError as error:  # the bars are here all the same
+            self._tell("history_cache_bad", file=str(path), problem=f"cannot be written: {error}")
+
+    def _head(self, symbol: str, session: Session, bars: tuple[Bar, ...], body: bytes) -> _Head:
+        digest = hashlib.sha256(body).hexdigest()
+        return _Head(CACHE_VERSION, symbol, self._feed, session.date, len(bars), digest)
+
+
+def _told(bar: BarRejected) -> str:
+    return f"{bar.reason}: {bar.detail} at {bar.start_ns}"
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What the recovered state knows of the market. `session_date` "" is a fresh journal."""
+
+    session_date: str
+    ended: bool
+    last_bar_ns: int  # start of the newest bar it saw, of whatever session; 0 for none
+
+
+def open_session(known: Known, calendar: SessionCalendar, now_ns: int) -> Session | None:
+    """The session that the state has open although its hours are over: it has to be finished first."""
+    if not known.session_date or known.ended:
+        return None
+    found = (s for s in calendar.sessions if s.date == known.session_date and s.close_ns <= now_ns)
+    return next(found, None)
+
+
+def sessions_before(known: Known, calendar: SessionCalendar, now_ns: int) -> list[Session]:
+    """Sessions that ended before now, the newest first, back to where the state has all of it already."""
+    past = [s for s in calendar.sessions if s.close_ns <= now_ns and s.date > known.session_date]
+    return past[::-1]

@@ -1,0 +1,122 @@
+"""Latest quotes of shares over REST: of what works every few seconds, of what is held each minute, of all when asked.
+
+Only in regular hours, and by the market-data budget alone: orders never wait for a quote's request. How old a quote may
+be is judged by the step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+
+from daemon.brokers.alpaca.market.daily_history import MINUTE_NS, DayReads
+from daemon.brokers.alpaca.market.socket import Tell
+from daemon.brokers.alpaca.rest.rest import Raw, RestError
+from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
+from daemon.core.events import Event, Quote, QuotesReceived
+from daemon.host.calendar import SessionCalendar
+from daemon.host.clock import SECOND_NS, Clock
+
+WORKING_NS = 5 * SECOND_NS
+HELD_NS = MINUTE_NS
+LEAST_NAP_S = 0.05  # however fast a simulated clock runs
+SYMBOLS_MAX = 100  # of one request
+
+Wanted = Callable[[], tuple[frozenset[str], frozenset[str]]]
+
+
+class ShareQuotes:
+    """Puts `QuotesReceived` between bars. `wanted` gives the symbols at work and those held. `counts`: quotes, bad."""
+
+    def __init__(
+        self,
+        reads: DayReads,
+        feed: str,
+        clock: Clock,
+        calendar: SessionCalendar,
+        put: Callable[[Event], None],
+        tell: Tell,
+        wanted: Wanted,
+    ) -> None:
+        self._reads = reads
+        self._feed = feed
+        self._clock = clock
+        self._calendar = calendar
+        self._put = put
+        self._tell = tell
+        self._wanted = wanted
+        self._attended: frozenset[str] = frozenset()
+        self._changed = asyncio.Event()
+        self._failing = False
+        self.counts = {"quotes": 0, "quotes_bad": 0}
+
+    def attend(self, symbols: frozenset[str]) -> None:
+        """What is held or worked on may have changed: look now where it has."""
+        if symbols != self._attended:
+            self._attended = symbols
+            self._changed.set()
+
+    async def ask(self, symbols: Iterable[str]) -> None:
+        """Ask for the newest quotes of these and put what came. Raises RestError."""
+        asked = tuple(symbols)
+        raw: dict[str, Raw] = {}
+        for first in range(0, len(asked), SYMBOLS_MAX):
+            raw |= await self._reads.latest_quotes(asked[first : first + SYMBOLS_MAX], self._feed)
+        quotes = [quote for symbol in asked if (quote := self._read(symbol, raw.get(symbol))) is not None]
+        self.counts["quotes"] += len(quotes)
+        if quotes:
+            self._put(QuotesReceived(self._clock.now_ns(), 0, tuple(quotes)))
+
+    def _read(self, symbol: str, row: Raw | None) -> Quote | None:
+        """A usable quote; None for none, one that cannot be read, one without a side, a crossed one."""
+        if row is None:
+            return None
+        try:
+            bid, ask = decimal(row.get("bp"), "bp"), decimal(row.get("ap"), "ap")
+            quoted_ns = time_ns(row.get("t"), "t")
+        except Malformed:
+            self.counts["quotes_bad"] += 1
+            return None
+        if bid < 0 or ask < 0 or bid > ask > 0 or bid == ask == 0:
+            self.counts["quotes_bad"] += 1
+            return None
+        middle = (bid + ask) / 2 if bid and ask else max(bid, ask, Decimal(0))
+        return Quote(symbol, bid, ask, middle, middle, quoted_ns)
+
+    async def run(self) -> None:
+        """Ask in time until cancelled."""
+        held_due_ns = 0
+        while True:
+            self._changed.clear()  # what changes from here on is looked at after the nap
+            now_ns = self._clock.now_ns()
+            working, held = self._wanted()
+            symbols = working | held if now_ns >= held_due_ns else working
+            if symbols and self._calendar.at(now_ns) is not None:
+                await self._told_or_failed(sorted(symbols))
+                if now_ns >= held_due_ns:
+                    held_due_ns = now_ns + HELD_NS
+            await self._rest(now_ns, WORKING_NS if working else HELD_NS)
+
+    async def _told_or_failed(self, symbols: list[str]) -> None:
+        """An outage is told once."""
+        try:
+            await self.ask(symbols)
+        except RestError as error:
+            if not self._failing:
+                self._tell("quotes_unavailable", symbols=symbols, problem=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+    async def _rest(self, since_ns: int, every_ns: int) -> None:
+        """Until the next look is due, the open where the market is closed, or what is wanted changes."""
+        now_ns = self._clock.now_ns()
+        due_ns = since_ns + every_ns
+        if self._calendar.at(now_ns) is None:
+            due_ns = min(self._calendar.next_after(now_ns).open_ns, now_ns + HELD_NS)
+        await asyncio.sleep(LEAST_NAP_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(self._clock.real_s(due_ns - self._clock.now_ns()), 0.0)):
+                await self._changed.wait()

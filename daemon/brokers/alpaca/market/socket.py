@@ -1,0 +1,369 @@
+"""One connection to a market-data stream, kept for ever: handshake, subscriptions, keep-alive, back-off. Knows no bars.
+
+What is wanted is a set of (channel, symbol); after every connect and every change it is made so, and the server's
+acknowledgement is compared with it. Each wait has a deadline in real seconds; keys stay inside and are never told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import msgpack
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
+
+from daemon.brokers.alpaca.market.stream_errors import (
+    REQUEST_CODES,
+    SYMBOL_LIMIT,
+    StreamError,
+    Trouble,
+    code_of,
+    refusal,
+    short,
+)
+from daemon.host.safe_decode import Unreadable, json_value, msgpack_value
+
+Pair = tuple[str, str]  # channel, symbol
+State = Literal["up", "down"]
+
+MAX_FRAME_BYTES = 4 * 1024 * 1024  # what is decoded holds up the loop
+MAX_FRAMES = 1024  # that wait unread
+_SILENT = logging.getLogger(__name__)
+_SILENT.disabled = True  # the library's debug lines would show the keys
+
+
+class Tell(Protocol):
+    """Says a declared log event to the operator."""
+
+    def __call__(self, name: str, /, **fields: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Real seconds until a wait is given up."""
+
+    open_s: float = 10.0
+    reply_s: float = 10.0  # welcome, authentication and subscription each
+    ping_every_s: float = 10.0
+    pong_s: float = 10.0
+    close_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """How long to wait before the next connect, in real seconds; the wait is drawn at random up to what `most` says.
+
+    The server keeps a dead session for about 90 s and answers 406 meanwhile: `busy_s` asks seldom until it is gone.
+    """
+
+    first_s: float = 0.5
+    most_s: float = 30.0
+    busy_s: float = 20.0  # 406, or 429 and 503 on the upgrade
+    auth_s: float = 60.0
+    steady_s: float = 30.0  # a connection that stood so long was good: the count of failures starts again
+
+    def wait_s(self, trouble: Trouble, failures: int, random_unit: float) -> float:
+        """The wait after the `failures`-th failure in a row (from 1). `random_unit` lies in [0, 1)."""
+        if trouble == "auth":
+            return self.auth_s * (0.75 + 0.5 * random_unit)
+        if trouble == "busy":
+            return self.busy_s * (0.5 + random_unit)
+        most = min(self.most_s, self.first_s * 2.0 ** min(failures, 16))
+        return max(self.first_s / 2, most * random_unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a stream is and how to enter."""
+
+    url: str
+    key: str = field(repr=False)
+    secret: str = field(repr=False)
+    deadlines: Deadlines = Deadlines()
+    back_off: BackOff = BackOff()
+
+
+class MarketSocket:
+    """Runs one stream. `on_message` gets each data message as a dict whose `t` is a `msgpack.Timestamp`.
+
+    `on_message` may raise KeyError, TypeError, ValueError, AttributeError or ArithmeticError for a message it cannot
+    read: that message is counted and told, the rest of its batch goes on. `on_state` hears `up` when everything wanted
+    was subscribed or refused, and `down` when the connection is gone.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        on_message: Callable[[dict[str, Any]], None],
+        on_state: Callable[[State], None],
+        tell: Tell,
+        rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.up = False
+        self.counts: Counter[str] = Counter()  # messages, bad, frames_unread, connects
+        self.refused: frozenset[Pair] = frozenset()  # by the server, on this connection
+        self._endpoint = endpoint
+        self._on_message = on_message
+        self._on_state = on_state
+        self._tell = tell
+        self._rng = rng or random.SystemRandom()
+        self._sleep = sleep
+        self._wanted: set[Pair] = set()
+        self._granted: set[Pair] = set()
+        self._changed = asyncio.Event()
+        self._leave: asyncio.Future[str] | None = None
+        self._reply: asyncio.Future[dict[str, Any]] | None = None
+
+    def subscribe(self, channel: str, symbols: Iterable[str]) -> None:
+        """Want these too, now and after every reconnect; what was refused before is asked for again."""
+        pairs = {(channel, symbol) for symbol in symbols}
+        self._wanted |= pairs
+        self.refused -= pairs
+        self._changed.set()
+
+    def unsubscribe(self, channel: str, symbols: Iterable[str]) -> None:
+        """Want these no longer."""
+        self._wanted -= {(channel, symbol) for symbol in symbols}
+        self._changed.set()
+
+    @property
+    def granted(self) -> frozenset[Pair]:
+        """What the server last said is subscribed."""
+        return frozenset(self._granted)
+
+    def force_reconnect(self, reason: str) -> None:
+        """Give the present connection up, if there is one past its handshake, and connect anew."""
+        if self._leave is not None and not self._leave.done():
+            self._leave.set_result(reason)
+
+    async def run(self) -> None:
+        """Keep the stream until cancelled; then the socket is closed with a close frame."""
+        loop, failures = asyncio.get_running_loop(), 0
+        while True:
+            began = loop.time()
+            trouble, reason = await self._once()
+            failures = 1 if loop.time() - began >= self._endpoint.back_off.steady_s else failures + 1
+            wait_s = self._endpoint.back_off.wait_s(trouble, failures, self._rng.random())
+            name = {"lost": "stream_lost", "busy": "stream_busy", "auth": "stream_refused"}[trouble]
+            self._tell(name, url=self._endpoint.url, reason=reason, wait_s=round(wait_s, 2))
+            await self._sleep(wait_s)
+
+    # --- one connection -------------------------------------------------------------------------------------------
+
+    async def _once(self) -> tuple[Trouble, str]:
+        """Connect and stay until something ends it; what ended it."""
+        limits = self._endpoint.deadlines
+        self.counts["connects"] += 1
+        try:
+            async with connect(
+                self._endpoint.url,
+                additional_headers={"Content-Type": "application/msgpack"},
+                open_timeout=limits.open_s,
+                ping_interval=limits.ping_every_s,
+                ping_timeout=limits.pong_s,
+                close_timeout=limits.close_s,
+                max_size=MAX_FRAME_BYTES,
+                max_queue=MAX_FRAMES,
+                proxy=None,
+                logger=_SILENT,
+            ) as socket:
+                try:
+                    await self._enter(socket)
+                    return "lost", await self._stay(socket)
+                finally:
+                    await socket.close()  # a clean close frame on every way out: else the server keeps the session
+        except StreamError as error:
+            return error.trouble, str(error)
+        except InvalidStatus as error:
+            status = error.response.status_code
+            trouble: Trouble = "auth" if status in {401, 403} else "busy" if status in {429, 503} else "lost"
+            return trouble, f"HTTP {status} on the upgrade, expected 101"
+        except TimeoutError:
+            return "lost", f"no answer within {limits.open_s:g} s of connecting"
+        except (WebSocketException, InvalidHandshake, OSError) as error:
+            return "lost", f"{type(error).__name__}: {error}"
+        finally:
+            self._granted = set()
+            self.refused = frozenset()
+            if self.up:
+                self.up = False
+                self._on_state("down")
+
+    async def _enter(self, socket: ClientConnection) -> None:
+        """Welcome and authentication. Raises StreamError."""
+        await self._expect(socket, "connected", "the welcome")
+        entry = {"action": "auth", "key": self._endpoint.key, "secret": self._endpoint.secret}
+        await socket.send(msgpack.packb(entry))
+        await self._expect(socket, "authenticated", "the reply to the authentication")
+
+    async def _expect(self, socket: ClientConnection, msg: str, what: str) -> None:
+        limit_s = self._endpoint.deadlines.reply_s
+        try:
+            async with asyncio.timeout(limit_s):
+                frame = await socket.recv()
+        except TimeoutError as error:
+            raise StreamError(f"{what} did not come within {limit_s:g} s") from error
+        messages = self._unpack(frame)
+        first = messages[0] if messages else {}
+        if first.get("T") == "error":
+            raise refusal(first)
+        if first.get("T") != "success" or first.get("msg") != msg:
+            raise StreamError(f"{what} was {short(first)}, expected success {msg!r}")
+
+    async def _stay(self, socket: ClientConnection) -> str:
+        """Read and keep the subscriptions right until one of both fails or `force_reconnect`."""
+        leave: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._leave = leave
+        reading = asyncio.ensure_future(self._read(socket))
+        asking = asyncio.ensure_future(self._keep_subscribed(socket))
+        try:
+            await asyncio.wait((reading, asking, leave), return_when=asyncio.FIRST_COMPLETED)
+            if leave.done():
+                return leave.result()
+            for task in (reading, asking):
+                if task.done():
+                    task.result()
+            return f"the server closed the connection: code {socket.close_code} {socket.close_reason}".rstrip()
+        finally:
+            self._leave = None
+            reading.cancel()
+            asking.cancel()
+            await asyncio.gather(reading, asking, return_exceptions=True)
+
+    async def _read(self, socket: ClientConnection) -> None:
+        async for frame in socket:
+            for message in self._unpack(frame):
+                self._take(message)
+
+    def _unpack(self, frame: str | bytes) -> list[dict[str, Any]]:
+        """A frame's messages; those that are no maps, or a frame that is no array, are counted and told.
+
+        msgpack is asked for; JSON, which a server that knows nothing else sends, begins like no array of msgpack.
+        """
+        try:
+            if isinstance(frame, str) or frame[:1] in (b"[", b"{"):
+                messages = json_value(frame)
+            else:
+                messages = msgpack_value(frame)
+        except Unreadable as error:
+            self._bad(f"a frame of {len(frame)} bytes: {error}")
+            return []
+        if not isinstance(messages, list):
+            messages = [messages]
+        maps = [message for message in messages if isinstance(message, dict)]
+        if len(maps) < len(messages):
+            odd = next(message for message in messages if not isinstance(message, dict))
+            self._bad(f"{type(odd).__name__} instead of a map", len(messages) - len(maps))
+        return maps
+
+    def _take(self, message: dict[str, Any]) -> None:
+        kind = message.get("T")
+        if kind in ("subscription", "error"):  # a tuple, because a kind that cannot be hashed must not raise
+            self._control(message)
+            return
+        if kind == "success":
+            return
+        self.counts["messages"] += 1
+        try:
+            self._on_message(message)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            self._bad(f"{short(message)}: {type(error).__name__}: {error}")
+
+    def _bad(self, what: str, more: int = 1) -> None:
+        before = self.counts["bad"]
+        self.counts["bad"] = count = before + more
+        if count.bit_length() > before.bit_length():  # at the 1st, 2nd, 4th, 8th …: a flood stays readable
+            self._tell("message_unreadable", url=self._endpoint.url, what=what, count=count)
+
+    def _control(self, message: dict[str, Any]) -> None:
+        if message.get("T") == "error" and code_of(message) not in REQUEST_CODES:
+            raise refusal(message)
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result(message)
+        elif message.get("T") == "error":
+            self._tell("stream_error", url=self._endpoint.url, code=code_of(message), text=str(message.get("msg")))
+
+    # --- subscriptions --------------------------------------------------------------------------------------------
+
+    async def _keep_subscribed(self, socket: ClientConnection) -> None:
+        while True:
+            self._changed.clear()
+            missing = self._wanted - self._granted - self.refused
+            if missing:
+                await self._ask_for(socket, sorted(missing))
+            spare = self._granted - self._wanted
+            if spare:
+                await self._drop(socket, spare)
+            if not self.up:
+                self.up = True
+                self._tell("stream_up", url=self._endpoint.url, subscribed=len(self._granted))
+                self._on_state("up")
+            if not self._changed.is_set():
+                await self._changed.wait()
+
+    async def _ask_for(self, socket: ClientConnection, pairs: list[Pair]) -> None:
+        """Subscribe. A refused request was dropped as a whole: halve it until the guilty pair stands alone."""
+        waiting = [pairs]
+        while waiting:
+            part = waiting.pop()
+            reply = await self._request(socket, "subscribe", part)
+            if reply.get("T") != "error":
+                missing = [pair for pair in part if pair not in self._granted]
+                if missing:
+                    self._refuse(missing, 0, "left out of the acknowledgement")
+                continue
+            code, text = code_of(reply), str(reply.get("msg"))
+            if code == SYMBOL_LIMIT and self._granted - self._wanted:
+                await self._drop(socket, self._granted - self._wanted)  # makes room
+                waiting.append(part)
+            elif len(part) > 1:
+                middle = len(part) // 2
+                waiting += [part[middle:], part[:middle]]
+            else:
+                full = code == SYMBOL_LIMIT  # then nothing more fits either
+                self._refuse(
+                    sorted({*part, *(pair for rest in waiting for pair in rest)} if full else part), code, text
+                )
+                waiting = [] if full else waiting
+
+    async def _drop(self, socket: ClientConnection, pairs: Iterable[Pair]) -> None:
+        """Unsubscribe. What the server keeps all the same is tolerated: its messages are not wanted and do no harm."""
+        pairs = sorted(pairs)
+        await self._request(socket, "unsubscribe", pairs)
+        self._granted -= set(pairs)
+
+    async def _request(self, socket: ClientConnection, action: str, pairs: list[Pair]) -> dict[str, Any]:
+        """Send one request and wait for its acknowledgement or error. Raises StreamError past the deadline."""
+        channels: dict[str, list[str]] = {}
+        for channel, symbol in pairs:
+            channels.setdefault(channel, []).append(symbol)
+        limit_s = self._endpoint.deadlines.reply_s
+        self._reply = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(limit_s):
+                await socket.send(msgpack.packb({"action": action, **channels}))
+                reply = await self._reply
+        except TimeoutError as error:
+            raise StreamError(f"the reply to {action} did not come within {limit_s:g} s") from error
+        finally:
+            self._reply = None
+        if reply.get("T") == "subscription":  # the whole set, with channels that were never asked for
+            ours = self._granted.union(pairs)
+            listed = [(channel, symbols) for channel, symbols in reply.items() if isinstance(symbols, list)]
+            self._granted = {
+                (c, symbol) for c, symbols in listed for symbol in map(str, symbols) if (c, symbol) in ours
+            }
+        return reply
+
+    def _refuse(self, pairs: list[Pair], code: int, text: str) -> None:
+        self.refused |= set(pairs)
+        symbols = [f"{channel}:{symbol}" for channel, symbol in pairs]
+        self._tell("subscription_refused", url=self._endpoint.url, symbols=symbols, code=code, text=text)

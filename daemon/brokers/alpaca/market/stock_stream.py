@@ -1,0 +1,129 @@
+"""Minute bars of one symbol from the stock stream: raw messages in, checked bars out. Merges and repairs nothing.
+
+A message that lacks a field or has a wrong type raises and is the socket's to count; a bar whose values are bad, or
+that is of another symbol, is a `BarRejected`. Bars outside of regular hours are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State, Tell
+from daemon.brokers.alpaca.wire import time_ns
+from daemon.core.events import BarRejected
+from daemon.host.calendar import CalendarError, SessionCalendar
+from daemon.tapes.bar_check import fault, values_told
+from strategies.kit.contract import Bar, Session
+
+CHANNELS = ("bars", "updatedBars", "statuses")
+HALTED = frozenset(("H", "P", "2"))  # tape C and O: halt, volatility pause; tape A and B: halt
+RESUMED = frozenset(("T", "3"))
+_SECOND_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TradingStatus:
+    """A change of a symbol's trading status. `halted` None where it says neither halt nor resumption."""
+
+    symbol: str
+    code: str
+    text: str
+    reason: str
+    halted: bool | None
+
+
+def instant_ns(value: object) -> int:
+    """Nanoseconds UTC of a `msgpack.Timestamp` or an RFC 3339 text of up to nine digits. Raises ValueError."""
+    if isinstance(value, msgpack.Timestamp):
+        return int(value.to_unix_nano())
+    return time_ns(value, "t")
+
+
+def read_bar(message: dict[str, Any], symbol: str, session: Session, interval_s: int, now_ns: int) -> Bar | BarRejected:
+    """A raw bar (stream or REST; `t o h l c v`) of `symbol` within `session`, judged.
+
+    Raises KeyError, TypeError or ValueError for what has no start or no numbers.
+    """
+    start_ns = instant_ns(message["t"])
+    prices = [_number(message[name]) for name in "ohlcv"]
+    found = str(message.get("S", symbol))
+    if found != symbol:
+        detail = f"{values_told(prices)}; the bar is of {found}, expected {symbol}"
+        return BarRejected(now_ns, found, start_ns, "wrong_symbol", detail)
+    reason = fault(prices, (start_ns - session.open_ns) % (interval_s * _SECOND_NS))
+    if reason:
+        return BarRejected(now_ns, symbol, start_ns, reason, values_told(prices))
+    return Bar(symbol, start_ns, *prices)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan  # judged as not finite
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+class StockStream:
+    """The socket of the stock stream and what its messages mean."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        symbol: str,
+        interval_s: int,
+        *,
+        calendar: SessionCalendar,
+        now_ns: Callable[[], int],
+        on_bar: Callable[[Bar, Session], None],
+        on_rejected: Callable[[BarRejected], None],
+        on_status: Callable[[TradingStatus], None],
+        on_state: Callable[[State], None],
+        tell: Tell,
+    ) -> None:
+        self._symbol = symbol
+        self._interval_s = interval_s
+        self._calendar = calendar
+        self._now_ns = now_ns
+        self._on_bar = on_bar
+        self._on_rejected = on_rejected
+        self._on_status = on_status
+        self.socket = MarketSocket(endpoint, on_message=self._take, on_state=on_state, tell=tell)
+        for channel in CHANNELS:
+            self.socket.subscribe(channel, (symbol,))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        match message["T"]:
+            case "b" | "u":
+                session = self._session_at(instant_ns(message["t"]))
+                if session is None:
+                    return
+                bar = read_bar(message, self._symbol, session, self._interval_s, self._now_ns())
+                if isinstance(bar, BarRejected):
+                    self._on_rejected(bar)
+                else:
+                    self._on_bar(bar, session)
+            case "s":
+                self._on_status(read_status(message))
+            case _:
+                pass  # types that nobody asked for, today's or tomorrow's
+
+    def _session_at(self, start_ns: int) -> Session | None:
+        try:
+            return self._calendar.at(start_ns)
+        except CalendarError as error:  # a time of another age is a bad message, not a bad calendar
+            raise ValueError(str(error)) from error
+
+
+def read_status(message: dict[str, Any]) -> TradingStatus:
+    """A raw trading status (`sc sm rc rm`). Raises KeyError without symbol or code."""
+    code = str(message["sc"])
+    halted = True if code in HALTED else False if code in RESUMED else None
+    reason = f"{message.get('rc', '')} {message.get('rm', '')}".strip()
+    return TradingStatus(str(message["S"]), code, str(message.get("sm", "")), reason, halted)

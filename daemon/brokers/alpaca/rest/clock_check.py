@@ -1,0 +1,122 @@
+"""This host's clock against the broker's: measured with each report, at the start, and whenever a leap was held back.
+
+It settles which of host and monotonic clock is right (`clock_watch.py`); it sets no time that neither of them has, but
+at a start, when nothing else can be asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.brokers.alpaca.wire import SECOND_NS, Malformed, time_ns
+from daemon.host.clock import skew_ns
+from daemon.host.clock_watch import LEAP_NS
+from daemon.host.virtual_time import look_s
+
+if TYPE_CHECKING:
+    from daemon.brokers.alpaca.trading.trading import TradingReads
+    from daemon.host.clock import Clock
+
+START_NS = 60 * SECOND_NS  # a start with a clock that is further off goes by the broker's; less is told alone
+LOOK_S = 1.0
+LONGEST_PAUSE_S = 30.0
+
+
+class ClockCheck:
+    """`tell` logs; `journal_ns` gives the time of the newest event, 0 for none."""
+
+    def __init__(
+        self,
+        reads: TradingReads,
+        clock: Clock,
+        tell: Callable[..., None],
+        limit_s: float,
+        journal_ns: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._reads, self._clock, self._tell = reads, clock, tell
+        self._limit_s, self._journal_ns = limit_s, journal_ns
+        self._agrees = False  # the broker's clock with ours, when it was last asked
+        self._unsettled = True  # nothing has told yet which clock is right
+        self._leaps = 0
+        self._ahead_told = False
+        self.market_open: bool | None = None  # by the broker's clock, when it was last asked
+        self.next_open_ns = 0
+
+    def fault(self) -> str:
+        """Why the desk's time is not known to be right; "" where the broker's clock agreed when it was last asked."""
+        self._look_at_watch()
+        if self._unsettled:
+            return "the broker's clock could not be asked yet, or the host's leapt since: try again when it answers"
+        return "" if self._agrees else "the broker's clock differs from this host's: mend the host's clock first"
+
+    async def measure(self) -> None:
+        """Compare once, tell a difference above the limit, settle what is unsettled. Raises RestError, Malformed."""
+        ahead_ns, doubt_ns = await self._asked()
+        if abs(ahead_ns) - doubt_ns > self._limit_s * SECOND_NS:
+            skew_s, doubt_s = round(ahead_ns / SECOND_NS, 3), round(doubt_ns / SECOND_NS, 3)
+            self._tell("clock_skew", skew_s=skew_s, doubt_s=doubt_s, limit_s=self._limit_s)
+        self._look_at_watch()
+        self._agrees = abs(ahead_ns) - doubt_ns <= LEAP_NS
+        far_ns = LEAP_NS if self._leaps else START_NS
+        if self._unsettled and abs(ahead_ns) - doubt_ns > far_ns and self._clock.watch is not None:
+            self._clock.correct(ahead_ns)
+            self._agrees = ahead_ns > 0  # back it goes slowly
+            self._tell("clock_corrected", by_s=round(ahead_ns / SECOND_NS, 1))
+        self._unsettled = False
+
+    async def at_start(self, within_s: float) -> None:
+        """Before the first event: where the host's clock is far off, go by the broker's. Without an answer go on."""
+        try:
+            async with asyncio.timeout(within_s):
+                ahead_ns, doubt_ns = await self._asked()
+        except (RestError, Malformed, TimeoutError) as error:
+            self._tell("clock_unverified", problem=str(error) or f"no answer within {within_s:g} s")
+            return
+        self._unsettled = False
+        self._agrees = abs(ahead_ns) - doubt_ns <= LEAP_NS
+        if abs(ahead_ns) - doubt_ns > START_NS and self._clock.watch is not None:
+            self._clock.correct(ahead_ns, at_once=True)
+            self._agrees = True
+            self._tell("clock_wrong", by_s=round(-ahead_ns / SECOND_NS, 1))
+
+    async def run(self) -> None:
+        """Tell leaps and a journal that is ahead, and ask the broker's clock until they are settled; for ever."""
+        failures, pause_s = 0, 0.0
+        while True:
+            self._look_at_watch()
+            if self._unsettled and pause_s <= 0:
+                try:
+                    await self.measure()
+                    failures = 0
+                except (RestError, Malformed):
+                    failures += 1
+                    pause_s = min(LONGEST_PAUSE_S, 2.0**failures)
+            ahead_ns = self._journal_ns() - self._clock.now_ns()
+            if ahead_ns > LEAP_NS and self._agrees and not self._unsettled and not self._ahead_told:
+                self._tell("clock_ahead", by_s=round(ahead_ns / SECOND_NS, 1))
+            self._ahead_told = ahead_ns > LEAP_NS
+            await asyncio.sleep(look_s(LOOK_S))
+            pause_s -= look_s(LOOK_S)
+
+    async def _asked(self) -> tuple[int, int]:
+        """How far the broker's clock is ahead of ours, and the doubt: half of the time that the answer took."""
+        asked_ns = self._clock.now_ns()
+        told = await self._reads.clock()
+        broker_ns = time_ns(told.get("timestamp"))
+        answered_ns = self._clock.now_ns()
+        is_open = told.get("is_open")
+        self.market_open = is_open if isinstance(is_open, bool) else None
+        with contextlib.suppress(Malformed):
+            self.next_open_ns = time_ns(told.get("next_open"), "next_open")
+        return skew_ns(broker_ns, asked_ns, answered_ns), (answered_ns - asked_ns) // 2
+
+    def _look_at_watch(self) -> None:
+        self._clock.now_ns()
+        watch = self._clock.watch
+        if watch is not None and watch.leaps > self._leaps:
+            self._leaps, self._unsettled = watch.leaps, True
+            self._tell("clock_leap", by_s=round(watch.leap_ns / SECOND_NS, 1))

@@ -1,0 +1,254 @@
+"""Lanes for blocking REST calls: one worker thread each, exits before entries before reads, a share of the rate limit.
+
+The queue lives on the event loop and is bounded; only the call itself runs in the thread, so nothing blocks the loop.
+Rate limits follow the desk's clock, deadlines are real seconds and include the waiting, unless a call has patience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from daemon.host.clock import Clock
+
+T = TypeVar("T")
+
+SECOND_NS = 1_000_000_000
+PAUSE_MAX_S = 60  # the broker counts in windows of a minute: no word of its keeps a lane longer
+PAUSE_UNTOLD_S = 5  # after a refusal for the rate that names no time
+
+
+class Urgency(IntEnum):
+    """Which call goes first; the lowest wins, equal ones in the order they came."""
+
+    EXIT = 0  # exits and cancels
+    ENTRY = 1
+    READ = 2
+
+
+class NotStarted(Exception):
+    """The call never left: the queue was full, its deadline passed while it waited, or the lane was closed."""
+
+
+class StillRunning(Exception):
+    """The call's deadline passed while it ran: it may or may not take effect."""
+
+
+class TokenBucket:
+    """At most `per_minute + burst` calls in any minute of the clock. Used by one lane, on the event loop's thread."""
+
+    def __init__(self, clock: Clock, per_minute: float, burst: int) -> None:
+        self._clock = clock
+        self._ns_each = 60 * SECOND_NS / per_minute
+        self._burst = burst
+        self._tokens = float(burst)
+        self._seen_ns = clock.now_ns()
+
+    def wait_ns(self, left: int = 0) -> int:
+        """How long until a call may go that leaves at least `left` tokens; 0 for now."""
+        now = self._clock.now_ns()
+        passed_ns = max(now - self._seen_ns, 0)  # a clock that was set right at the start costs no call
+        self._tokens = min(float(self._burst), self._tokens + passed_ns / self._ns_each)
+        self._seen_ns = now
+        missing = left + 1 - self._tokens
+        return max(0, round(missing * self._ns_each))
+
+    def take(self) -> None:
+        """Count one call."""
+        self._tokens -= 1
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    work: Callable[[], Any]
+    urgency: Urgency
+    answer: asyncio.Future[Any]
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Lane:
+    """One thread and its queue. `reserve` tokens are kept for exits; at `floor` remaining calls the lane pauses.
+
+    With `oldest_each` every so many-th call is the one that has waited longest: the urgent ones starve no other.
+    """
+
+    def __init__(
+        self, name: str, bucket: TokenBucket, clock: Clock, *, reserve: int = 0, floor: int = 0, oldest_each: int = 0
+    ) -> None:
+        self.name = name
+        self.clock = clock
+        self._bucket = bucket
+        self._reserve = reserve
+        self._floor = floor
+        self._oldest_each = oldest_each
+        self._taken = 0
+        self._capacity = 256
+        self._queue: list[tuple[int, int, _Call]] = []
+        self._number = itertools.count()
+        self._wake = asyncio.Event()
+        self._paused_until_ns = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lane-{name}")
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def call(
+        self, work: Callable[[], T], urgency: Urgency, deadline_s: float, patience_s: float | None = None
+    ) -> T:
+        """Run `work` in the lane's thread when its turn comes. Raises NotStarted, StillRunning, and what `work` raises.
+
+        With `patience_s` it waits so long for its turn, however full the queue is, and the deadline begins with its
+        turn. A caller that is cancelled takes its call out of the queue; one that runs already runs to its end unheard.
+        """
+        self._admit(full_too=patience_s is not None)
+        call = _Call(work, urgency, asyncio.get_running_loop().create_future())
+        heapq.heappush(self._queue, (urgency, next(self._number), call))
+        self._wake.set()
+        if self._dispatcher is None:
+            self._dispatcher = asyncio.create_task(self._dispatch(), name=f"lane-{self.name}")
+        waited_s = deadline_s
+        try:
+            if patience_s is not None:
+                waited_s = patience_s
+                await _turn(call, patience_s)
+            if patience_s is None or call.started.is_set():
+                await asyncio.wait({call.answer}, timeout=deadline_s)
+            if call.answer.done():
+                answer: T = call.answer.result()
+                return answer
+        finally:
+            call.answer.cancel()  # leaves the queue; nothing where it is done
+        if call.started.is_set():
+            raise StillRunning(f"lane {self.name}: no answer within {deadline_s} s")
+        raise NotStarted(f"lane {self.name}: its turn did not come within {waited_s:g} s; nothing was sent")
+
+    def observe(self, status: int, headers: Mapping[str, str]) -> None:
+        """Heed the broker's rate headers: pause until Reset, or for Retry-After, at most a minute. From the thread."""
+        now = self.clock.now_ns()
+        pause_s = _number(headers.get("Retry-After"))
+        remaining, reset_s = _number(headers.get("X-Ratelimit-Remaining")), _number(headers.get("X-Ratelimit-Reset"))
+        if pause_s is None and (status == 429 or (remaining is not None and remaining <= self._floor)):
+            untold = PAUSE_UNTOLD_S if status == 429 else None
+            pause_s = untold if reset_s is None else reset_s - now / SECOND_NS
+        if pause_s is not None and pause_s > 0:
+            self._paused_until_ns = now + round(min(pause_s, PAUSE_MAX_S) * SECOND_NS)
+
+    async def close(self) -> None:
+        """Refuse what waits and join the thread: a call that runs is bounded by its socket's deadlines."""
+        self._closed = True
+        for _, _, call in self._queue:
+            if not call.answer.done():
+                call.answer.set_exception(NotStarted(f"lane {self.name} was closed; nothing was sent"))
+        self._wake.set()
+        if self._dispatcher is not None:
+            await self._dispatcher
+        await asyncio.to_thread(self._thread.shutdown)
+
+    # --- the queue ------------------------------------------------------------------------------------------------
+
+    def _admit(self, *, full_too: bool) -> None:
+        if self._closed:
+            raise NotStarted(f"lane {self.name} is closed; nothing was sent")
+        if full_too:
+            return
+        if len(self._queue) >= self._capacity:
+            self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
+            heapq.heapify(self._queue)
+        if len(self._queue) >= self._capacity:
+            raise NotStarted(f"lane {self.name}: {len(self._queue)} calls wait already; nothing was sent")
+
+    async def _dispatch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (call := await self._next()) is not None:
+            call.started.set()
+            running = loop.run_in_executor(self._thread, call.work)
+            await asyncio.wait({running})
+            error = running.exception()
+            if call.answer.done():
+                continue  # nobody waits any more
+            if error is not None:
+                call.answer.set_exception(error)
+            else:
+                call.answer.set_result(running.result())
+
+    async def _next(self) -> _Call | None:
+        """The first call of the queue, once the rate allows it; None when the lane was closed."""
+        while not self._closed:
+            while self._queue and self._queue[0][2].answer.done():
+                heapq.heappop(self._queue)
+            self._wake.clear()
+            if not self._queue:
+                await self._wake.wait()
+                continue
+            wait_ns = self._wait_ns(self._queue[0][2].urgency)
+            if wait_ns <= 0:
+                self._bucket.take()
+                return self._first()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.001, self.clock.real_s(wait_ns)))
+        return None
+
+    def _first(self) -> _Call:
+        """Take the call whose turn it is out of the queue, which holds one that is waited for at its head."""
+        self._taken += 1
+        if not self._oldest_each or self._taken % self._oldest_each:
+            return heapq.heappop(self._queue)[2]
+        self._queue = [entry for entry in self._queue if not entry[2].answer.done()]
+        oldest = min(self._queue, key=lambda entry: entry[1])
+        self._queue.remove(oldest)
+        heapq.heapify(self._queue)
+        return oldest[2]
+
+    def _wait_ns(self, urgency: Urgency) -> int:
+        kept = 0 if urgency is Urgency.EXIT else self._reserve
+        return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(kept))
+
+
+async def _turn(call: _Call, patience_s: float) -> None:
+    """Return when the call's turn came, its lane was closed, or so long has passed (`math.inf`: for ever)."""
+    turn = asyncio.ensure_future(call.started.wait())
+    try:
+        timeout_s = None if patience_s == math.inf else patience_s
+        await asyncio.wait({turn, call.answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        turn.cancel()
+
+
+def _number(value: str | None) -> float | None:
+    """A header's number of seconds or calls; None where there is none (a date, a word, nothing)."""
+    try:
+        number = float(value) if value is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and 0 <= number < 1e12 else None
+
+
+def account_lanes(clock: Clock) -> tuple[Lane, Lane]:
+    """The lanes for orders and for reads of one account: with `listing_lane` at most its 200 calls in any minute.
+
+    Orders have 60 a minute and 80 at once, of which 40 are for exits and cancels alone: fifty positions can be left
+    with a cancel and a sale each in twenty seconds. Reads have 36 and 16 at once, and pause when the broker says that
+    20 calls or fewer are left. Look-ups go before reports, but every third call is the one that has waited longest: a
+    report, which settles all orders at once, comes however many of them are looked up.
+    """
+    orders = Lane("orders", TokenBucket(clock, 60, 80), clock, reserve=40)
+    reads = Lane("reads", TokenBucket(clock, 36, 16), clock, floor=20, oldest_each=3)
+    return orders, reads
+
+
+def listing_lane(clock: Clock) -> Lane:
+    """The lane for the lists of contracts: large, slow to read, and urgent to nobody. 4 a minute and 4 at once."""
+    return Lane("listing", TokenBucket(clock, 4, 4), clock, floor=20)
+
+
+def market_lane(clock: Clock) -> Lane:
+    """The lane for market data: a budget of its own, 200 calls a minute."""
+    return Lane("market", TokenBucket(clock, 150, 50), clock)

@@ -1,0 +1,99 @@
+"""Market data over REST: bars, latest quotes and the option chain, page by page.
+
+GET only by construction; what a bar or a quote means is the feed's subject.
+"""
+
+from __future__ import annotations
+
+from daemon.brokers.alpaca.rest.lanes import Lane
+from daemon.brokers.alpaca.rest.rest import READING, Access, Door, Raw, a_list, an_object, legacy_unsaid
+from daemon.brokers.alpaca.wire import time_text
+
+
+class MarketData:
+    """Prices over REST: GET only by construction. Every method raises RestError. Numbers are JSON's."""
+
+    def __init__(self, access: Access, lane: Lane) -> None:
+        with legacy_unsaid():
+            from alpaca.data.historical import OptionHistoricalDataClient, StockHistoricalDataClient
+
+        self._stocks = Door(StockHistoricalDataClient, access, lane, READING)
+        self._options = Door(OptionHistoricalDataClient, access, lane, READING)
+
+    async def bars(self, symbol: str, start_ns: int, end_ns: int, feed: str) -> list[Raw]:
+        """Unadjusted minute bars {t, o, h, l, c, v, n, vw} that start between the two times, oldest first."""
+        query = {
+            "symbols": symbol,
+            "timeframe": "1Min",
+            "start": time_text(start_ns),
+            "end": time_text(end_ns),
+            "feed": feed,
+            "limit": 10_000,
+            "adjustment": "raw",
+            "sort": "asc",
+        }
+        pages = await self._stocks.pages("/stocks/bars", query, "bars")
+        return [bar for page in pages for bar in a_list(an_object(page or {}, "bars").get(symbol) or [], "bars")]
+
+    async def day_bars(self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str) -> dict[str, list[Raw]]:
+        """Symbol -> day bars {t, o, h, l, c, v, n, vw}, oldest first, adjusted for splits and dividends as of today.
+
+        Both times are included: `end_ns` is the last bar's midnight. Symbols without a bar are absent.
+        """
+        query = {
+            "symbols": ",".join(symbols),
+            "timeframe": "1Day",
+            "start": time_text(start_ns),
+            "end": time_text(end_ns),
+            "feed": feed,
+            "limit": 10_000,
+            "adjustment": "all",
+            "sort": "asc",
+        }
+        found: dict[str, list[Raw]] = {}
+        for page in await self._stocks.pages("/stocks/bars", query, "bars"):
+            for symbol, rows in an_object(page or {}, "bars").items():
+                found.setdefault(symbol, []).extend(a_list(rows or [], "bars"))
+        return found
+
+    async def snapshots(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
+        """Symbol -> {latestTrade, latestQuote, minuteBar, dailyBar, prevDailyBar}; unknown symbols are absent."""
+        query = {"symbols": ",".join(symbols), "feed": feed}
+        answer = an_object(await self._stocks.get("/stocks/snapshots", query), "snapshots")
+        return {symbol: an_object(row, "snapshot") for symbol, row in answer.items() if row}
+
+    async def latest_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
+        """Symbol -> the newest quote {t, bp, bs, ap, as, ...} of each stock; those without one are absent."""
+        answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": ",".join(symbols), "feed": feed})
+        quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
+        return {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
+
+    async def latest_quote(self, symbol: str, feed: str) -> Raw | None:
+        """The newest quote {t, bp, bs, ap, as, ...} of a stock; None where there is none."""
+        answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": symbol, "feed": feed})
+        quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
+        return an_object(quotes[symbol], "quote") if quotes.get(symbol) else None
+
+    async def latest_option_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
+        """Symbol -> newest quote; contracts without one are absent. 100 symbols a request."""
+        found: dict[str, Raw] = {}
+        for first in range(0, len(symbols), 100):
+            query = {"symbols": ",".join(symbols[first : first + 100]), "feed": feed}
+            answer = an_object(await self._options.get("/options/quotes/latest", query), "quotes")
+            found |= an_object(answer.get("quotes") or {}, "quotes")
+        return found
+
+    async def option_chain(
+        self, underlying: str, expiry_from: str, expiry_to: str, strike_from: object, strike_to: object, feed: str
+    ) -> dict[str, Raw]:
+        """Symbol -> snapshot of the contracts between two New York dates and two strikes in USD, all included."""
+        query = {
+            "feed": feed,
+            "limit": 1000,
+            "expiration_date_gte": expiry_from,
+            "expiration_date_lte": expiry_to,
+            "strike_price_gte": str(strike_from),
+            "strike_price_lte": str(strike_to),
+        }
+        pages = await self._options.pages(f"/options/snapshots/{underlying}", query, "snapshots")
+        return {symbol: row for page in pages for symbol, row in an_object(page or {}, "snapshots").items()}

@@ -1,0 +1,1 @@
+"""Alpaca's trading side: orders out, order updates and account reports in."""

@@ -1,0 +1,262 @@
+"""One whole word of the broker: account, positions, orders, fills and ledger lines, read so that they belong together.
+
+It asks and assembles, it judges nothing. Positions, orders and cash that cannot be read fail the report, because a
+missing one would look like none; ledger lines that cannot be read are told and left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import TYPE_CHECKING, TypeVar
+
+from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.rest.clock_check import ClockCheck
+from daemon.brokers.alpaca.rest.rest import Refused
+from daemon.brokers.alpaca.trading.ledger import LedgerFill, activity, ledger_fill, order_fills
+from daemon.brokers.alpaca.wire import ENDED, Malformed
+from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
+
+if TYPE_CHECKING:
+    from daemon.brokers.alpaca.rest.rest import Raw
+    from daemon.brokers.alpaca.trading.trading import TradingReads
+    from daemon.host.clock import Clock
+
+T = TypeVar("T")
+
+DAY_NS = 86_400_000_000_000
+AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
+GRID = Decimal("0.0001")  # of a cost: the average price is rounded
+SKEW_LIMIT_S = 2.0
+READS_MAX = 3  # times a report is read again because one of our orders filled meanwhile
+
+
+class Reporter:
+    """Makes reports. It remembers in this process what it gave, so that later ones carry only what is new."""
+
+    def __init__(
+        self,
+        reads: TradingReads,
+        clock: Clock,
+        is_ours: Callable[[str], bool],
+        tell: Callable[..., None],
+        *,
+        check: ClockCheck | None = None,
+        agreed_ns: Callable[[], int] = lambda: 0,
+        named: Callable[[BrokerOrder], BrokerOrder] = lambda order: order,
+    ) -> None:
+        """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never.
+
+        `named` gives an order that the broker's own call made the journal's name.
+        """
+        self._reads = reads
+        self._clock = clock
+        self._is_ours = is_ours
+        self._tell = tell
+        self._check = check or ClockCheck(reads, clock, tell, SKEW_LIMIT_S)
+        self._agreed_ns = agreed_ns
+        self._named = named
+        self._names: dict[str, str] = {}  # order id -> client order id
+        self._given_orders: set[BrokerOrder] = set()
+        self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
+        self._given_lines: set[tuple[str, str]] = set()  # id, status
+        self._amended: dict[str, int] = {}  # order id -> how many lines of the last ledger amend its fills
+        self._unreadable: set[str] = set()  # lines told already
+
+    def forget(self) -> None:
+        """The next report carries everything again, from the New York day before today or before the last agreement."""
+        self._given_orders, self._given_fills, self._given_lines = set(), set(), set()
+        self._unreadable = set()
+
+    async def report(self) -> BrokerReported:
+        """The broker's whole word now. Raises RestError, Malformed."""
+        await self._check.measure()
+        for _ in range(READS_MAX):
+            asked_ns = self._clock.now_ns()
+            since_ns = self._since_ns(asked_ns)
+            orders = await self._orders(since_ns)
+            positions = tuple([wire.position(row) for row in await self._reads.positions()])
+            account = await self._reads.account()
+            fills, other = await self._ledger(await self._reads.activities(since_ns), orders)
+            if _belong_together(orders, fills):
+                break
+        return self._assemble(asked_ns, account, positions, orders, fills, other)
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def _since_ns(self, asked_ns: int) -> int:
+        """A day before the last agreement's, at least yesterday: a weekend or a week without the daemon is no hole."""
+        agreed_ns = self._agreed_ns() or asked_ns
+        return wire.day_start_ns(min(asked_ns, agreed_ns)) - DAY_NS
+
+    async def _orders(self, since_ns: int) -> dict[str, BrokerOrder]:
+        """Order id -> order: all that are open, and all submitted since. What is read later holds."""
+        rows = await self._reads.open_orders()
+        rows += await self._reads.orders_since(since_ns)
+        found = {order.order_id: order for order in map(self._named, map(wire.order, rows))}
+        self._names |= {order_id: order.client_order_id for order_id, order in found.items()}
+        return found
+
+    async def _ledger(
+        self, lines: list[Raw], orders: dict[str, BrokerOrder]
+    ) -> tuple[dict[str, list[LedgerFill]], list[Activity]]:
+        """Our fills by order id, and the lines that are no fills.
+
+        An order with an amended fill has none of them: what stands of it are its own figures, told as one correction.
+        """
+        rows = [row for row in lines if row.get("activity_type") == "FILL"]
+        rest = [row for row in lines if row.get("activity_type") != "FILL"]
+        fills: dict[str, list[LedgerFill]] = defaultdict(list)
+        for fill in self._readable(rows, ledger_fill):
+            fills[fill.order_id].append(fill)
+        self._names = {order_id: await self._name(order_id) for order_id in orders.keys() | fills.keys()}
+        amended = Counter(wire.text(row.get("order_id")) for row in rows if row.get("status") in AMENDING)
+        ours = {name for name in fills if name not in amended and self._is_ours(self._names[name])}
+        self._amended = {name: count for name, count in amended.items() if name in orders}
+        return {order_id: fills[order_id] for order_id in ours}, self._readable(rest, activity)
+
+    async def _name(self, order_id: str) -> str:
+        """The client order id; fills do not carry it, and an order queued days ago is not in the listing."""
+        if order_id in self._names:
+            return self._names[order_id]
+        try:
+            return self._named(wire.order(await self._reads.order_by_id(order_id))).client_order_id
+        except Refused as error:
+            if error.status != 404:
+                raise
+            return ""
+
+    def _readable(self, rows: Iterable[Raw], parse: Callable[[object], T]) -> list[T]:
+        found = []
+        for row in rows:
+            try:
+                found.append(parse(row))
+            except Malformed as odd:
+                self._tell_unreadable(str(row.get("id"))[:80], odd)
+        return found
+
+    def _tell_unreadable(self, line: str, odd: Malformed) -> None:
+        if line not in self._unreadable:
+            self._unreadable.add(line)
+            self._tell("ledger_line_unreadable", line=line, problem=str(odd))
+
+    # --- what is new ----------------------------------------------------------------------------------------------
+
+    def _assemble(
+        self,
+        asked_ns: int,
+        account: Raw,
+        positions: tuple[BrokerPosition, ...],
+        orders: dict[str, BrokerOrder],
+        fills: dict[str, list[LedgerFill]],
+        lines: list[Activity],
+    ) -> BrokerReported:
+        now_ns = self._clock.now_ns()
+        number = wire.text(account.get("account_number"))
+        if not number:
+            raise Malformed("account_number is missing: expected the account's number")
+        ended = {order for order in orders.values() if order.status in ENDED}
+        told_fills = self._new_fills(fills, now_ns) + self._corrections(orders, now_ns)
+        told_lines = [line for line in lines if (line.id, line.status) not in self._given_lines]
+        told_ended = ended - self._given_orders
+        cash = wire.decimal(account.get("cash"), "cash")
+        self._given_orders = ended
+        self._given_lines = {(line.id, line.status) for line in lines}
+        return BrokerReported(
+            now_ns,
+            asked_ns=asked_ns,
+            account=number,
+            cash=cash,
+            blocked=blocked(account),
+            positions=positions,
+            open_orders=tuple(sorted((o for o in orders.values() if o.status not in ENDED), key=_submitted)),
+            ended_orders=tuple(sorted(told_ended, key=_submitted)),
+            fills=told_fills,
+            activities=tuple(told_lines),
+            funds=funds_of(account),
+            market_open=self._check.market_open,
+            next_open_ns=self._check.next_open_ns,
+        )
+
+    def _new_fills(self, fills: dict[str, list[LedgerFill]], now_ns: int) -> tuple[OrderFilled, ...]:
+        """Fills not given yet, with costs summed over all of their order, sorted by time and cumulative quantity.
+
+        An order whose fills do not add up is told and left out whole: its own figures stand among the orders.
+        """
+        told: list[OrderFilled] = []
+        given: set[tuple[str, int]] = set()
+        for order_id, of_order in fills.items():
+            try:
+                summed = order_fills(of_order, self._names[order_id], now_ns)
+            except Malformed as odd:
+                self._tell_unreadable(self._names[order_id], odd)
+                continue
+            keys = [(order_id, fill.cumulative_quantity) for fill in summed]
+            told += [fill for key, fill in zip(keys, summed, strict=True) if key not in self._given_fills]
+            given |= set(keys)
+        self._given_fills = given
+        return tuple(sorted(told, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
+
+    def _corrections(self, orders: dict[str, BrokerOrder], now_ns: int) -> tuple[OrderFilled, ...]:
+        """What stands of each amended order of ours, for the case that the stream was not heard; told each time."""
+        told = []
+        for order_id, count in sorted(self._amended.items()):
+            order = orders[order_id]
+            if self._is_ours(order.client_order_id) and (order.average_price is not None or not order.filled):
+                price = order.average_price or Decimal(0)
+                told.append(
+                    OrderFilled(
+                        now_ns,
+                        client_order_id=order.client_order_id,
+                        symbol=order.symbol,
+                        side=order.side,
+                        price=price,
+                        filled_ns=now_ns,
+                        cumulative_quantity=int(order.filled),
+                        cumulative_cost=(price * order.filled).quantize(GRID),
+                        cumulative_fees=Decimal(0),
+                        quantity=0,
+                        correction=count,
+                    )
+                )
+        return tuple(told)
+
+
+def _submitted(order: BrokerOrder) -> tuple[int, str]:
+    return order.submitted_ns, order.order_id
+
+
+def _belong_together(orders: dict[str, BrokerOrder], fills: dict[str, list[LedgerFill]]) -> bool:
+    """False when the ledger, read last, has fills that the orders, read first, did not have: read all again."""
+    return all(
+        max(fill.cumulative for fill in of_order) <= orders[order_id].filled
+        for order_id, of_order in fills.items()
+        if order_id in orders
+    )
+
+
+def funds_of(account: Raw) -> Funds:
+    """What the account may spend and carry; a figure that cannot be read is None."""
+
+    def figure(key: str) -> Decimal | None:
+        try:
+            return wire.decimal(account.get(key), key)
+        except Malformed:
+            return None
+
+    return Funds(
+        multiplier=figure("multiplier"),
+        buying_power=figure("buying_power"),
+        non_marginable=figure("non_marginable_buying_power"),
+        options=figure("options_buying_power"),
+        equity=figure("equity"),
+        maintenance=figure("maintenance_margin"),
+    )
+
+
+def blocked(account: Raw) -> str:
+    """Why the account may not trade, from its status and its three flags; `""` when it may."""
+    reasons = [] if account.get("status") == "ACTIVE" else [f"status {str(account.get('status'))[:40]}"]
+    flags = ("trading_blocked", "account_blocked", "trade_suspended_by_user")
+    return ", ".join(reasons + [flag for flag in flags if account.get(flag) not in (False, None)])

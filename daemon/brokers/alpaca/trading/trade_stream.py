@@ -1,0 +1,185 @@
+"""The socket of Alpaca's trade updates: connects, authenticates, listens, hands each update over, and comes back.
+
+It has no memory and no cursor: whatever happened while it was down is lost to it, so both edges are told. One bad
+message is told and costs neither the connection nor the next message. Deadlines are real seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+from daemon.brokers.alpaca.wire import Malformed, mapping, text
+from daemon.host.safe_decode import Unreadable, json_value
+
+STREAM = "trade_updates"
+FRAME_MAX = 4 * 1024 * 1024  # bytes: an update that is too long for the library's 1 MiB costs no connection
+_JITTER = random.SystemRandom()
+_SILENT = logging.getLogger("daemon.brokers.alpaca.trading.trade_stream.frames")
+_SILENT.disabled = True  # at debug level the library logs frames, and one of them holds the secret
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDeadlines:
+    """Real seconds. `throttled_s` is the least pause after a 429 on the upgrade: a dead session is held for ~90 s."""
+
+    open_s: float = 10.0
+    reply_s: float = 10.0
+    ping_s: float = 10.0
+    pong_s: float = 10.0
+    close_s: float = 5.0
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 30.0
+    throttled_s: float = 10.0
+    unauthorized_s: float = 60.0
+
+
+class Unauthorized(Exception):
+    """The broker refused the keys, or the wish to listen with them."""
+
+
+class NotListening(Exception):
+    """The broker answered the handshake with something else than expected."""
+
+
+class TradeStream:
+    """`on_update` gets the `data` of each trade update, `on_state` (listening, why) at both edges of listening.
+
+    `on_update` may raise Malformed: it is told. Keys are in no text that this class makes.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        secret: str,
+        on_update: Callable[[object], None],
+        on_state: Callable[[bool, str], None],
+        deadlines: StreamDeadlines,
+        tell: Callable[..., None],
+    ) -> None:
+        self._url = url
+        self._keys = (key, secret)
+        self._on_update = on_update
+        self._on_state = on_state
+        self._deadlines = deadlines
+        self._tell = tell
+        self._listening = False
+
+    async def run(self) -> None:
+        """Keep listening until cancelled; the socket is closed then."""
+        failures = 0
+        now_s = asyncio.get_running_loop().time
+        while True:
+            began_s = now_s()
+            detail, least_s = await self._visit()
+            lasted = self._listening and now_s() - began_s >= self._deadlines.longest_pause_s
+            failures = 1 if lasted else failures + 1
+            if self._listening:
+                self._listening = False
+                self._on_state(False, detail)
+            pause_s = self._pause_s(failures, least_s)
+            self._tell("trade_stream_lost", detail=detail, retry_s=round(pause_s, 1))
+            await asyncio.sleep(pause_s)
+
+    def _pause_s(self, failures: int, least_s: float) -> float:
+        """Doubling, half of it random, so that many daemons do not come back at once."""
+        full_s = min(self._deadlines.longest_pause_s, self._deadlines.first_pause_s * 2.0 ** min(failures - 1, 16))
+        return max(least_s, full_s * _JITTER.uniform(0.5, 1.0))
+
+    async def _visit(self) -> tuple[str, float]:
+        """One connection to its end. Returns why it ended and the least pause before the next."""
+        waits = self._deadlines
+        try:
+            async with connect(
+                self._url,
+                open_timeout=waits.open_s,
+                ping_interval=waits.ping_s,
+                ping_timeout=waits.pong_s,
+                close_timeout=waits.close_s,
+                max_size=FRAME_MAX,
+                proxy=None,
+                logger=_SILENT,
+            ) as socket:
+                await self._shake_hands(socket)
+                self._listening = True
+                self._tell("trade_stream_listening", url=self._url)
+                self._on_state(True, "")
+                async for frame in socket:
+                    self._taken(frame)
+                return f"closed by the broker with code {socket.close_code}", 0.0
+        except Unauthorized as refused:
+            self._tell("trade_stream_unauthorized", detail=str(refused))
+            return str(refused), waits.unauthorized_s
+        except InvalidStatus as refused:
+            status = refused.response.status_code
+            return f"HTTP {status} on the upgrade", waits.throttled_s if status == 429 else 0.0
+        except NotListening as odd:
+            return str(odd), 0.0
+        except (OSError, TimeoutError, WebSocketException) as error:
+            return f"{type(error).__name__}: {error}"[:200], 0.0
+
+    # --- the handshake --------------------------------------------------------------------------------------------
+
+    async def _shake_hands(self, socket: ClientConnection) -> None:
+        """Authenticate, then listen. Raises Unauthorized, NotListening."""
+        key_id, secret_key = self._keys
+        login = {"action": "authenticate", "data": {"key_id": key_id, "secret_key": secret_key}}  # as alpaca-py says it
+        await socket.send(msgspec.json.encode(login).decode())
+        answer = await self._reply(socket, "authorization")
+        if text(answer.get("status")) != "authorized":
+            raise Unauthorized("the trade stream refused the keys: check them and that they belong to this endpoint")
+        await socket.send(msgspec.json.encode({"action": "listen", "data": {"streams": [STREAM]}}).decode())
+        answer = await self._reply(socket, "listening")
+        streams = answer.get("streams")
+        if not isinstance(streams, list) or STREAM not in streams:
+            raise NotListening(f"asked to listen to {STREAM}, the broker lists {str(streams)[:100]}")
+
+    async def _reply(self, socket: ClientConnection, stream: str) -> Mapping[str, object]:
+        """The data of the next message of `stream`; whatever comes before it is taken as at any other time."""
+        try:
+            async with asyncio.timeout(self._deadlines.reply_s):
+                while True:
+                    message = self._taken(await socket.recv())
+                    if message.get("stream") == stream and isinstance(message.get("data"), dict):
+                        return mapping(message["data"], "data")
+                    if message.get("stream") == "authorization":
+                        raise Unauthorized("the trade stream refused to listen: not authorized")
+        except TimeoutError:
+            raise NotListening(f"no {stream} reply within {self._deadlines.reply_s} s") from None
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def _taken(self, frame: str | bytes) -> Mapping[str, object]:
+        """The message of a frame, text or binary, after its update was handed over; empty where it was unreadable."""
+        try:
+            message = _message(frame)
+            if message.get("stream") == STREAM:
+                self._on_update(message.get("data"))
+            elif message.get("action") == "error":
+                problem = f"the broker sent an error: {self._hide(str(message.get('data')))[:200]}"
+                self._tell("trade_update_malformed", problem=problem)
+        except Malformed as odd:
+            self._tell("trade_update_malformed", problem=str(odd))
+            return {}
+        return message
+
+    def _hide(self, said: str) -> str:
+        for secret in self._keys:
+            said = said.replace(secret, "[hidden]")
+        return said
+
+
+def _message(frame: str | bytes) -> Mapping[str, object]:
+    """A frame's JSON object. Raises Malformed."""
+    try:
+        return mapping(json_value(frame), "message")
+    except Unreadable as error:
+        raise Malformed(f"message of {len(frame)} bytes is no JSON: {error}") from None

@@ -1,0 +1,236 @@
+"""The account over REST: reads that can only read, and orders that leave once.
+
+What an answer means is the subject of `wire.py`, `report.py` and `link.py`; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from daemon.brokers.alpaca.rest.lanes import Lane, Urgency
+from daemon.brokers.alpaca.rest.rest import (
+    PAGES_MAX,
+    READING,
+    TRADING,
+    Access,
+    Door,
+    Lapsed,
+    NotSent,
+    Raw,
+    Refused,
+    Unanswered,
+    a_list,
+    an_object,
+    legacy_unsaid,
+)
+from daemon.brokers.alpaca.wire import is_option, text, time_ns, time_text
+from daemon.core.effects import SubmitOrder
+
+if TYPE_CHECKING:
+    from alpaca.common.rest import RESTClient
+
+MILLISECOND_NS = 1_000_000
+
+
+def _trading_client() -> Callable[..., RESTClient]:
+    """The library's class, imported when it is first needed: that costs half a second."""
+    with legacy_unsaid():
+        from alpaca.trading.client import TradingClient
+    return TradingClient
+
+
+# --- reading the account ------------------------------------------------------------------------------------------
+
+
+class TradingReads:
+    """The account's reading side: GET only by construction. Every method raises RestError."""
+
+    def __init__(self, access: Access, lane: Lane) -> None:
+        self._door = Door(_trading_client(), access, lane, READING)
+
+    async def account(self) -> Raw:
+        """GET /v2/account."""
+        return an_object(await self._door.get("/account"), "account")
+
+    async def configurations(self) -> Raw:
+        """GET /v2/account/configurations."""
+        return an_object(await self._door.get("/account/configurations"), "configurations")
+
+    async def clock(self) -> Raw:
+        """GET /v2/clock."""
+        return an_object(await self._door.get("/clock"), "clock")
+
+    async def calendar(self, first: str, last: str) -> list[Raw]:
+        """GET /v2/calendar for New York dates `YYYY-MM-DD`, both included."""
+        return a_list(await self._door.get("/calendar", {"start": first, "end": last}), "calendar")
+
+    async def asset(self, symbol: str) -> Raw:
+        """GET /v2/assets/{symbol}."""
+        return an_object(await self._door.get(f"/assets/{symbol}"), "asset")
+
+    async def positions(self) -> list[Raw]:
+        """GET /v2/positions."""
+        return a_list(await self._door.get("/positions"), "positions")
+
+    async def open_orders(self) -> list[Raw]:
+        """All orders that Alpaca counts as open, oldest first."""
+        return await self._orders("open", None)
+
+    async def orders_since(self, since_ns: int) -> list[Raw]:
+        """All orders submitted at `since_ns` or later, whatever became of them, oldest first."""
+        return await self._orders("all", since_ns)
+
+    async def _orders(self, status: str, since_ns: int | None) -> list[Raw]:
+        """`after` is exclusive, so a page starts a millisecond before the last one's end and repeats are dropped."""
+        found: dict[str, Raw] = {}
+        after = None if since_ns is None else time_text(since_ns - 1)
+        for _ in range(PAGES_MAX):
+            query = {"status": status, "limit": 500, "direction": "asc", "nested": "false", "after": after}
+            page = a_list(await self._door.get("/orders", query), "orders")
+            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in found}
+            found |= new
+            if len(page) < 500:
+                return list(found.values())
+            if not new:
+                break
+            last = page[-1].get("submitted_at") or page[-1].get("created_at")
+            after = time_text(time_ns(last, "submitted_at") - MILLISECOND_NS)
+        raise Unanswered(f"GET /orders: the pages do not end (after={after}, {len(found)} orders)")
+
+    async def order_by_id(self, order_id: str) -> Raw:
+        """GET /v2/orders/{id}."""
+        return an_object(await self._door.get(f"/orders/{order_id}"), "order")
+
+    async def order_by_client_id(self, client_order_id: str) -> Raw | None:
+        """The order of this name; None when the broker says 404 because it knows none. Goes before other reads."""
+        query = {"client_order_id": client_order_id}
+        try:
+            answer = await self._door.get("/orders:by_client_order_id", query, urgency=Urgency.EXIT)
+            found = an_object(answer, "order")
+        except Refused as error:
+            unknown = error.status == 404 and "endpoint" not in error.message
+            if unknown and (error.code == 40410000 or "not found" in error.message):
+                return None
+            raise
+        if found.get("client_order_id") != client_order_id:
+            raise Unanswered(f"asked for order {client_order_id}, got {str(found.get('client_order_id'))[:128]!r}")
+        return found
+
+    async def activities(self, after_ns: int) -> list[Raw]:
+        """The ledger's lines after `after_ns` (exclusive), oldest first, each once."""
+        found: dict[str, Raw] = {}
+        token: str | None = None
+        for _ in range(PAGES_MAX):
+            query = {"after": time_text(after_ns), "direction": "asc", "page_size": 100, "page_token": token}
+            page = a_list(await self._door.get("/account/activities", query), "activities")
+            new = {text(row.get("id")): row for row in page if text(row.get("id")) not in found}
+            found |= new
+            if len(page) < 100:
+                return list(found.values())
+            if not new:
+                break
+            token = text(page[-1].get("id"))
+        raise Unanswered(f"GET /account/activities: the pages do not end (token {token!r}, {len(found)} lines)")
+
+    async def option_contracts(
+        self, underlying: str, expiry_from: str, expiry_to: str, strike_from: object, strike_to: object
+    ) -> list[Raw]:
+        """Active contracts between two New York dates and two strikes in USD, all included."""
+        query = {
+            "underlying_symbols": underlying,
+            "status": "active",
+            "expiration_date_gte": expiry_from,
+            "expiration_date_lte": expiry_to,
+            "strike_price_gte": str(strike_from),
+            "strike_price_lte": str(strike_to),
+            "limit": 10_000,
+        }
+        pages = await self._door.pages("/options/contracts", query, "option_contracts")
+        return [row for page in pages for row in a_list(page or [], "option_contracts")]
+
+
+# --- orders -------------------------------------------------------------------------------------------------------
+
+
+class TradingOrders:
+    """The account's writing side: POST and DELETE only by construction. Every method raises RestError."""
+
+    def __init__(self, access: Access, lane: Lane) -> None:
+        self._door = Door(_trading_client(), access, lane, TRADING)
+
+    async def submit(self, order: SubmitOrder, withdrawn: Callable[[], bool] = lambda: False) -> Raw:
+        """POST /v2/orders once, or close the position where the order says so.
+
+        An order that opens, or is for an auction, raises NotSent when its validity passed.
+
+        An exit waits for its turn for as long as that takes: what stands in our own queue is not lost. `withdrawn` is
+        asked in the lane's thread when its turn has come: True keeps the order here (NotSent).
+        """
+        patience_s = math.inf
+        if opens(order) or order.auction:
+            clock = self._door.lane.clock
+            patience_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
+        urgency = Urgency.ENTRY if opens(order) else Urgency.EXIT
+        send = self._close if order.closing else self._post
+        answer = await self._door.ask(partial(send, order, withdrawn), urgency, patience_s=patience_s)
+        return an_object(answer, f"order {order.client_order_id}")
+
+    def _post(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
+        if withdrawn():
+            raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
+        now = self._door.lane.clock.now_ns()
+        if (opens(order) or order.auction) and now > order.valid_until_ns:
+            raise Lapsed(
+                f"order {order.client_order_id} was valid until {order.valid_until_ns}, now is {now}: not sent"
+            )
+        return self._door.client.post("/orders", submission(order))
+
+    def _close(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
+        """DELETE /v2/positions/{symbol}: the broker's order against all that is there, under a name of its own."""
+        if withdrawn():
+            raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
+        return self._door.client.delete(f"/positions/{order.symbol}")
+
+    async def cancel(self, order_id: str) -> None:
+        """DELETE /v2/orders/{id}: a request only, the trade stream says what came of it."""
+        delete = partial(self._door.client.delete, f"/orders/{order_id}")
+        await self._door.ask(delete, Urgency.EXIT, patience_s=math.inf)
+
+    async def cancel_all(self) -> list[Raw]:
+        """DELETE /v2/orders: for each open order {id, status}."""
+        answer = await self._door.ask(partial(self._door.client.delete, "/orders"), Urgency.EXIT)
+        return a_list(answer, "cancel all")
+
+    async def close_all(self) -> list[Raw]:
+        """DELETE /v2/positions with its orders: for each position {symbol, status, body}: an order or an error."""
+        query = {"cancel_orders": "true"}
+        answer = await self._door.ask(partial(self._door.client.delete, "/positions", query), Urgency.EXIT)
+        return a_list(answer, "close all")
+
+
+def opens(order: SubmitOrder) -> bool:
+    """Whether the order adds to what is held: contracts bought to open, shares bought that are not owed."""
+    return order.side > 0 and order.intent != "buy_to_close"
+
+
+def submission(order: SubmitOrder) -> Raw:
+    """The body of POST /v2/orders: for the day or the opening auction, in whole contracts or shares.
+
+    The price is exact text; options alone have an intent.
+    """
+    body: Raw = {
+        "symbol": order.symbol,
+        "qty": order.quantity,
+        "side": "buy" if order.side > 0 else "sell",
+        "type": "market" if order.limit_price is None else "limit",
+        "time_in_force": "opg" if order.auction else "day",
+        "client_order_id": order.client_order_id,
+    }
+    if order.limit_price is not None:
+        body["limit_price"] = format(order.limit_price, "f")
+    if is_option(order.symbol):
+        body["position_intent"] = order.intent
+    return body

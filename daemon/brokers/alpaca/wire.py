@@ -1,0 +1,320 @@
+"""Alpaca's JSON and our structs: pure translation, no I/O, no clock, no decision.
+
+Every documented trade event and order status has exactly one outcome in `EVENT_TABLE` and `STATUS_TABLE`; a word that
+is in neither is `FOUND`: the order itself is told. What cannot be read is `Malformed`, which names the key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal, InvalidOperation
+from zoneinfo import ZoneInfo
+
+from daemon.core.broker.orders import name_prefix
+from daemon.core.events import (
+    BrokerOrder,
+    BrokerPosition,
+    CancelRejected,
+    Event,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderFilled,
+    OrderFound,
+    OrderRejected,
+    TradeCorrected,
+)
+
+NEW_YORK = ZoneInfo("America/New_York")
+SECOND_NS = 1_000_000_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):?(\d\d))", re.ASCII
+)
+_OCC = re.compile(r"[A-Z][A-Z0-9]{0,6}\d{6}[CP]\d{8}", re.ASCII)
+
+ACCEPTED = "accepted"  # OrderAccepted
+FILLED = "filled"  # OrderFilled
+CANCELED = "canceled"  # OrderCanceled
+EXPIRED = "expired"  # OrderExpired
+REJECTED = "rejected"  # OrderRejected
+CANCEL_REJECTED = "cancel_rejected"  # CancelRejected
+CORRECTED = "corrected"  # TradeCorrected
+FOUND = "found"  # OrderFound: the order's own status and figures say it
+IGNORED = "ignored"  # changes nothing about the order
+
+EVENT_TABLE: dict[str, str] = {
+    "accepted": ACCEPTED,
+    "pending_new": ACCEPTED,
+    "new": ACCEPTED,
+    "partial_fill": FILLED,
+    "fill": FILLED,
+    "canceled": CANCELED,
+    "replaced": CANCELED,  # ends under this name; `replaced_by`, told before it, names the order that took over
+    "expired": EXPIRED,
+    "rejected": REJECTED,
+    "done_for_day": FOUND,  # Alpaca does not count it among the ends: what follows says how it ended
+    "calculated": FOUND,
+    "suspended": FOUND,
+    "restated": FOUND,
+    "held": FOUND,
+    "stopped": IGNORED,  # a trade at a guaranteed price follows
+    "pending_cancel": IGNORED,  # requests in flight: their result is an event of its own
+    "pending_replace": IGNORED,
+    "order_replace_rejected": IGNORED,  # the order is unchanged, and we never replace one
+    "order_cancel_rejected": CANCEL_REJECTED,
+    "trade_bust": CORRECTED,
+    "trade_correct": CORRECTED,
+}
+"""Event of the trading stream -> outcome, for orders of ours (Alpaca, Websocket Streaming, trade updates)."""
+
+STATUS_TABLE: dict[str, str] = {
+    "new": ACCEPTED,
+    "accepted": ACCEPTED,
+    "pending_new": ACCEPTED,
+    "accepted_for_bidding": ACCEPTED,
+    "pending_review": ACCEPTED,
+    "held": ACCEPTED,
+    "partially_filled": FILLED,
+    "filled": FILLED,
+    "canceled": CANCELED,
+    "replaced": CANCELED,
+    "expired": EXPIRED,
+    "rejected": REJECTED,
+    "done_for_day": FOUND,
+    "calculated": FOUND,
+    "stopped": FOUND,
+    "suspended": FOUND,
+    "pending_cancel": FOUND,
+    "pending_replace": FOUND,
+}
+"""Order status -> what the reply to a submission with it means: `ACCEPTED` nothing but that, else the order is told."""
+
+ENDED = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
+"""Statuses that never change again (Alpaca, order lifecycle); every other one, unknown ones too, may still fill."""
+
+
+class Malformed(ValueError):
+    """Something of the broker's cannot be read; the text names the key and what stood there."""
+
+
+def is_ours(epoch: str, strategy: str) -> Callable[[str], bool]:
+    """Whether a client order id is of this journal and strategy: `{epoch}-{strategy}-…`."""
+    prefix = name_prefix(epoch, strategy)
+    return lambda name: name.startswith(prefix)
+
+
+def is_option(symbol: str) -> bool:
+    """Whether `symbol` has the form of an OCC option symbol (root, YYMMDD, C or P, strike x 1000 in 8 digits)."""
+    return _OCC.fullmatch(symbol) is not None
+
+
+# --- single values ------------------------------------------------------------------------------------------------
+
+
+def time_ns(value: object, key: str = "timestamp") -> int:
+    """RFC 3339 text (`Z` or an offset; digits beyond the ninth are cut) -> nanoseconds UTC. Raises Malformed."""
+    match = _RFC3339.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise Malformed(f"{key} is {shown(value)}: expected RFC 3339 text such as 2026-11-20T14:30:00.5Z")
+    year, month, day, hour, minute, second, fraction, zulu, sign, off_hours, off_minutes = match.groups()
+    offset = timedelta(0) if zulu else timedelta(hours=int(off_hours), minutes=int(off_minutes))
+    try:
+        zone = timezone(-offset if sign == "-" else offset)
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=zone)
+        since = moment - _EPOCH
+    except (ValueError, OverflowError):
+        raise Malformed(f"{key} is {shown(value)}: no such time") from None
+    nanoseconds = int((fraction or "")[:9].ljust(9, "0"))
+    return (since.days * 86_400 + since.seconds) * SECOND_NS + nanoseconds
+
+
+def time_text(ns: int) -> str:
+    """Nanoseconds UTC -> RFC 3339 with `Z`, up to nine digits, trailing zeros dropped."""
+    seconds, rest = divmod(ns, SECOND_NS)
+    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    return f"{(_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()}{fraction}Z"
+
+
+def day_start_ns(ns: int) -> int:
+    """The New York midnight at or before `ns`."""
+    local = datetime.fromtimestamp(ns // SECOND_NS, NEW_YORK)
+    return int(local.replace(hour=0, minute=0, second=0).timestamp()) * SECOND_NS
+
+
+def decimal(value: object, key: str) -> Decimal:
+    """Text or a JSON number -> a Decimal below 10^12 (a float by its shortest text). Raises Malformed."""
+    if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
+        with contextlib.suppress(InvalidOperation, ValueError):
+            number = Decimal(str(value))
+            if number.is_finite() and (not number or -18 <= number.adjusted() < 12):
+                return number or Decimal(0)
+    raise Malformed(f"{key} is {shown(value)}: expected a number below 10^12")
+
+
+def text(value: object) -> str:
+    """The text itself; `""` for null, a missing key and anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def mapping(value: object, key: str) -> Mapping[str, object]:
+    """A JSON object. Raises Malformed."""
+    if not isinstance(value, dict):
+        raise Malformed(f"{key} is {shown(value)}: expected a JSON object")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value as an error text shows it: numbers and containers by their type, anything else in 60 characters."""
+    return f"a {type(value).__name__}" if isinstance(value, int | dict | list) else repr(value)[:60]
+
+
+def required_text(raw: Mapping[str, object], key: str) -> str:
+    """The text under `key`. Raises Malformed where there is none."""
+    found = text(raw.get(key))
+    if not found:
+        raise Malformed(f"{key} is {shown(raw.get(key))}: expected text")
+    return found
+
+
+def optional_decimal(raw: Mapping[str, object], key: str) -> Decimal | None:
+    """The number under `key`; None for null, a missing key and no text. Raises Malformed."""
+    value = raw.get(key)
+    return None if value is None or value == "" else decimal(value, key)
+
+
+def side_of(value: object) -> int:
+    """+1 for buy, -1 for sell and sell_short, 0 where the broker does not say (the parent of a multi-leg order)."""
+    word = text(value)
+    return 1 if word.startswith("buy") else -1 if word.startswith("sell") else 0
+
+
+# --- orders and positions -----------------------------------------------------------------------------------------
+
+
+def order(value: object) -> BrokerOrder:
+    """An order object (legs of a multi-leg order are left out; its own side is 0, its symbol `""`).
+
+    Nulls, unknown words and further keys are taken as they come. Raises Malformed for a missing id or a figure that
+    is no number.
+    """
+    raw = mapping(value, "order")
+    submitted = raw.get("submitted_at") or raw.get("created_at")
+    return BrokerOrder(
+        client_order_id=text(raw.get("client_order_id")),
+        order_id=required_text(raw, "id"),
+        symbol=text(raw.get("symbol")),
+        side=side_of(raw.get("side")),
+        quantity=optional_decimal(raw, "qty") or Decimal(0),
+        limit_price=optional_decimal(raw, "limit_price"),
+        intent=text(raw.get("position_intent")),
+        status=text(raw.get("status")),
+        filled=optional_decimal(raw, "filled_qty") or Decimal(0),
+        average_price=optional_decimal(raw, "filled_avg_price"),
+        submitted_ns=time_ns(submitted, "submitted_at") if submitted else 0,
+        replaced_by=text(raw.get("replaced_by")),
+    )
+
+
+def position(value: object) -> BrokerPosition:
+    """A position; short ones are negative whether the quantity says so or the side. Raises Malformed."""
+    raw = mapping(value, "position")
+    sign = -1 if raw.get("side") == "short" else 1
+    quantity = decimal(raw.get("qty"), "qty")
+    available = optional_decimal(raw, "qty_available")
+    return BrokerPosition(
+        symbol=required_text(raw, "symbol"),
+        quantity=sign * abs(quantity) if sign < 0 else quantity,
+        average_price=decimal(raw.get("avg_entry_price"), "avg_entry_price"),
+        available=None if available is None else sign * abs(available) if sign < 0 else available,
+    )
+
+
+def cost(symbol: str, quantity: Decimal, average_price: Decimal | None) -> Decimal:
+    """Sum of price x quantity from an order's average price, in USD a share times contracts.
+
+    Options trade in whole cents, so their sum is one too and rounding to it takes away what the average lost (exact
+    while quantity x the average's rounding stays below half a cent). Shares are rounded to 0.0001 USD.
+    """
+    total = quantity * (average_price or Decimal(0))
+    return total.quantize(Decimal("0.01") if is_option(symbol) else Decimal("0.0001"))
+
+
+def whole_number(value: Decimal, key: str) -> int:
+    """A whole number. Raises Malformed."""
+    if value != value.to_integral_value():
+        raise Malformed(f"{key} is {value}: expected a whole number")
+    return int(value)
+
+
+# --- news of the trading stream -----------------------------------------------------------------------------------
+
+
+def trade_update(value: object, ours: Callable[[str], bool], now_ns: int) -> tuple[Event, ...]:
+    """The `data` of a trade update -> events, by `EVENT_TABLE`; an order that is not ours is told as found.
+
+    An end that came after fills, or by a replacement, is preceded by the order itself, because the end's event cannot
+    carry those figures. Raises Malformed (null data, missing keys).
+    """
+    raw = mapping(value, "data")
+    word = required_text(raw, "event")
+    about = order(raw.get("order"))
+    found = OrderFound(now_ns, about)
+    if not ours(about.client_order_id):
+        return (found,)
+    name = about.client_order_id
+    match EVENT_TABLE.get(word, FOUND):
+        case "accepted":
+            return (OrderAccepted(now_ns, name, about.order_id),)
+        case "filled":
+            return (_filled(raw, about, now_ns),)
+        case "canceled":
+            return _with_figures(found, OrderCanceled(now_ns, name))
+        case "expired":
+            return _with_figures(found, OrderExpired(now_ns, name))
+        case "rejected":
+            reason = text(raw.get("reason")) or text(mapping(raw["order"], "order").get("reject_reason"))
+            return _with_figures(found, OrderRejected(now_ns, name, reason or "rejected after it was accepted"))
+        case "cancel_rejected":
+            return (CancelRejected(now_ns, name, word),)
+        case "corrected":
+            return (_corrected(raw, about, word, now_ns),)
+        case "ignored":
+            return ()
+        case _:
+            return (found,)
+
+
+def _with_figures(found: OrderFound, end: Event) -> tuple[Event, ...]:
+    return (found, end) if found.order.filled or found.order.replaced_by else (end,)
+
+
+def _filled(raw: Mapping[str, object], about: BrokerOrder, now_ns: int) -> OrderFilled:
+    if about.average_price is None:
+        raise Malformed("filled_avg_price is None: expected the average price of a filled order")
+    return OrderFilled(
+        now_ns,
+        client_order_id=about.client_order_id,
+        symbol=about.symbol,
+        side=about.side,
+        price=decimal(raw.get("price"), "price"),
+        filled_ns=time_ns(raw.get("timestamp")),
+        cumulative_quantity=whole_number(about.filled, "filled_qty"),
+        cumulative_cost=cost(about.symbol, about.filled, about.average_price),
+        cumulative_fees=Decimal(0),
+        quantity=whole_number(decimal(raw.get("qty"), "qty"), "qty"),
+    )
+
+
+def _corrected(raw: Mapping[str, object], about: BrokerOrder, word: str, now_ns: int) -> TradeCorrected:
+    return TradeCorrected(
+        now_ns,
+        client_order_id=about.client_order_id,
+        execution_id=text(raw.get("execution_id")),
+        cumulative_quantity=whole_number(about.filled, "filled_qty"),
+        cumulative_cost=cost(about.symbol, about.filled, about.average_price),
+        reason=word,
+    )

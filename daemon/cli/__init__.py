@@ -1,0 +1,1 @@
+"""The commands `rltraderd` and `rltraderctl`."""

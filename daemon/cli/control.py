@@ -1,0 +1,202 @@
+"""`rltraderctl pause, resume, halt, flatten, reload, accept-broker, reset-clock, panic`: an operator's commands.
+
+A running daemon is asked over its control socket. The journal of a stopped one takes the same event, and what that asks
+for happens at its next start. `panic` needs neither.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from daemon.cli.explain import NotFound
+from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
+from daemon.core.events import Event
+from daemon.engine.state_dir import locked_by, peek
+from daemon.host.own_files import StateDirError
+from daemon.host.printable import printable
+from daemon.operator.commands import ACCEPT_BROKER, RESET_CLOCK, Command, CommandError, event_of
+from daemon.operator.control.client import Answer, ControlError, Request, ask
+from daemon.operator.status import DeskStatus, status_of
+
+COMMANDS = {
+    "pause": "take no new positions until resumed; exits go on",
+    "resume": "end a halt or a pause",
+    "halt": "take no new positions and cancel entries, until resumed with a reason; exits go on",
+    "flatten": "halt and leave every position",
+    "reload": "look at the model store at once (a running daemon alone)",
+    ACCEPT_BROKER: "halt, and let the book take over what the broker's next report says; then resume",
+    RESET_CLOCK: "lead a journal whose time is ahead back to the broker's clock",
+}
+SENT_AS = {"reload": "reload-model"}
+NAMED_MOST = 5  # positions that a line names one by one
+AT_START = "the daemon is stopped: what this asks for happens at its next start"
+
+
+def add_to(commands: Any) -> None:
+    """Add these commands to rltraderctl's command line: `commands` is what `add_subparsers` returned."""
+    for name, text in COMMANDS.items():
+        made = commands.add_parser(name, help=text, description=text)
+        made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
+        made.add_argument("--reason", required=True, help="why; it is journaled")
+        made.add_argument("--who", default="", help="who says so (default: this user); it is journaled")
+        if name == "flatten":
+            made.add_argument("--yes", action="store_true", help="do not ask on a terminal")
+        if name == RESET_CLOCK:
+            _add_config(made)
+    text = "cancel every order and close every position of the account, straight over REST, without daemon or journal"
+    panic = commands.add_parser("panic", help=text, description=text)
+    _add_config(panic)
+    panic.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="the desk that stands down (default: paths.state_dir)",
+    )
+    panic.add_argument("--yes", action="store_true", help="do not ask on a terminal")
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml where it is)"
+    )
+
+
+def _with_keys(options: argparse.Namespace) -> tuple[Settings, Credentials]:
+    """Configuration and the broker's keys. Raises ConfigError."""
+    config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
+    settings, keys = load(config, {}), credentials()
+    if not keys.complete:
+        raise ConfigError("no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment")
+    return settings, keys
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Carry out one of `COMMANDS`; returns 0. Raises NotFound, StateDirError, JournalError, ControlError."""
+    name = options.command
+    if not options.reason.strip():
+        raise NotFound(f"--reason is empty: a {name} states why")
+    holder = _running(options.state_dir)
+    if name == "reload" and not holder:
+        raise NotFound(
+            f"{options.state_dir}: no daemon runs here, so there is nothing to reload: its next start reads the model "
+            f"store anyway"
+        )
+    if name == "flatten" and not options.yes and not confirmed("FLATTEN"):
+        raise NotFound("nothing was touched")
+    if holder:
+        return _told(_asked(options, holder), console)
+    return _told(_offline(options), console, AT_START)
+
+
+def panic(options: argparse.Namespace, _console: Console) -> int:
+    """Flatten the account without daemon or journal; returns what `rescue` does. Raises ConfigError, NotFound."""
+    settings, keys = _with_keys(options)
+    from daemon.app.rescue import rescue, say
+
+    say(f"the {settings.desk.account} account at {settings.address('trading_url')}: cancel all, close all")
+    if not options.yes and not confirmed("PANIC"):
+        raise NotFound("nothing was touched")
+    return rescue(settings, keys, options.state_dir or settings.paths.state_dir)
+
+
+def confirmed(word: str) -> bool:
+    """A person at a terminal says so; without one nobody can be asked."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return True
+    try:
+        return input(f"type {word} to go on: ") == word
+    except (EOFError, KeyboardInterrupt):
+        return False
+
+
+def _running(state_dir: Path) -> str:
+    """Process id of the daemon that runs on `state_dir`, "" for none. Raises StateDirError."""
+    try:
+        return locked_by(state_dir)
+    except OSError as error:
+        raise StateDirError(
+            f"{state_dir}: cannot be read: {error.strerror}: run it as root or as the desk's user"
+        ) from error
+
+
+def _asked(options: argparse.Namespace, holder: str) -> Answer:
+    """What the running daemon answers. Raises ControlError."""
+    command = SENT_AS.get(options.command, options.command)
+    try:
+        answer = ask(options.state_dir, Request(1, command, options.reason, options.who))
+    except ControlError as error:
+        raise ControlError(f"another daemon (process {holder}) runs here: {error}") from error
+    if not answer.ok:
+        raise ControlError(printable(f"process {holder} refused the {options.command}: {answer.error}"))
+    return answer
+
+
+def _offline(options: argparse.Namespace) -> Answer:
+    """Journal the command for a stopped desk."""
+    from daemon.app.offline import command_offline
+
+    said = options.who.strip() or _user()
+    command = Command(options.command, options.reason, f"offline/{said} (uid {os.getuid()})")
+    try:
+        event_at = event_of(command)
+        if options.command == RESET_CLOCK:
+            from daemon.cli.broker_clock import broker_now_ns
+
+            now_ns = broker_now_ns(*_with_keys(options))
+            event_at = partial(_at, event_at, now_ns)
+        state = command_offline(options.state_dir, event_at)
+    except CommandError as error:
+        raise NotFound(str(error)) from None
+    desk = (peek(options.state_dir) or {}).get("desk", "")
+    return Answer(ok=True, seq=state.seq, status=status_of(state, desk))
+
+
+def _at(event_at: Callable[[int], Event], now_ns: int, _journal_ns: int) -> Event:
+    return event_at(now_ns)
+
+
+def _user() -> str:
+    """This user's name, "nobody" where the host knows none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "nobody"
+
+
+def _told(answer: Answer, console: Console, more: str = "") -> int:
+    """Say what happened in two lines."""
+    status = answer.status
+    if status is None:
+        console.print(f"journaled as event {answer.seq:,}")
+        return 0
+    stands = [f"halted: {status.halt}" if status.halt else "not halted"]
+    if status.pause:
+        stands.append(f"paused: {status.pause}")
+    console.print(printable(f"journaled as event {answer.seq:,}; {'; '.join(stands)}"))
+    console.print(printable("; ".join([*holding(status, answer.effects), *filter(None, (more,))])))
+    for line in filter(None, (status.differences and f"book and broker differ: {status.differences}", status.then)):
+        console.print(printable(line))
+    return 0
+
+
+def holding(status: DeskStatus, effects: Sequence[str] = ()) -> list[str]:
+    """What the desk holds and what works, in words; `effects` name what was asked for at once."""
+    held = [f"{held.quantity} {held.symbol}" for held in status.positions[:NAMED_MOST]]
+    if len(status.positions) > NAMED_MOST:
+        held.append(f"{len(status.positions) - NAMED_MOST} more")
+    said = [
+        f"holds {', '.join(held)}" if held else "holds nothing",
+        f"{status.orders} order{'s' * (status.orders != 1)} at work" if status.orders else "no order at work",
+    ]
+    sent, canceled = effects.count("SubmitOrder"), effects.count("CancelOrder")
+    said += [f"{sent} sent"] * bool(sent) + [f"{canceled} being cancelled"] * bool(canceled)
+    return said

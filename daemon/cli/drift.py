@@ -1,0 +1,108 @@
+"""`rltraderctl drift`: how far the newest live features and actions are from those of the model's training.
+
+Reads the journal's read models and the model's manifest; also beside a running daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.explain import NotFound
+from daemon.config.tables import Drift as Settings
+from daemon.core.session import new_york_text
+from daemon.engine.journal import FILE, JournalReader
+from daemon.models.drift import Drift, Found, Limits, measure
+from strategies.kit import manifest as manifests
+from strategies.kit.manifest import MANIFEST_FILE, Manifest
+
+USUAL = Settings()
+
+
+def add_to(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command `drift` to rltraderctl's; returns its parser."""
+    text = "live features and actions against those of the model's training"
+    made: argparse.ArgumentParser = subparsers.add_parser("drift", help=text, description=text)
+    made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
+    made.add_argument(
+        "--models-dir", type=Path, default=Path("onnx_models"), metavar="DIR", help="model store (default onnx_models)"
+    )
+    made.add_argument(
+        "--window", type=int, default=USUAL.window, metavar="N", help=f"newest decisions (default {USUAL.window})"
+    )
+    made.add_argument("--json", action="store_true", help="one JSON object, the bins' shares as well")
+    return made
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print the features, the largest index first, and the actions; returns 0. Raises NotFound, JournalError."""
+    if options.window < 1:
+        raise NotFound(f"--window {options.window} is no number of decisions: expected 1 or more")
+    manifest = _manifest(options.state_dir / FILE, options.models_dir)
+    if manifest.reference is None:
+        raise NotFound(
+            f"the manifest of {manifest.version} holds no reference: add it with train-and-export reference, or export "
+            "the model again"
+        )
+    drift = measure(options.state_dir / FILE, manifest, options.window, 1)
+    if drift is None:
+        raise NotFound(f"no decision of {manifest.version} in {options.state_dir} holds what it saw and answered")
+    if options.json:
+        sys.stdout.buffer.write(msgspec.json.encode(drift) + b"\n")
+        return 0
+    console.print(
+        f"{drift.model}: {drift.decisions:,} decisions from {new_york_text(drift.first_ns)} to "
+        f"{new_york_text(drift.last_ns)} against {manifest.reference.samples:,} of its training"
+    )
+    console.print(_table(drift))
+    if drift.decisions < USUAL.least:
+        console.print(f"fewer than {USUAL.least} decisions: by the default settings nothing is alarmed on yet")
+    elif drift.actions.beyond(USUAL.action_psi_max) or any(f.beyond(USUAL.feature_psi_max) for f in drift.features):
+        console.print("BEYOND: further away than chance and than any such span of the training (docs/MODELS.md, Drift)")
+    return 0
+
+
+def _manifest(journal: Path, models_dir: Path) -> Manifest:
+    """The manifest of the model that made the newest decision."""
+    reader = JournalReader(journal)
+    try:
+        strategy = reader.meta()["strategy"]
+        rows = reader.query("SELECT model FROM decisions WHERE model IS NOT NULL ORDER BY decision DESC LIMIT 1")
+    finally:
+        reader.close()
+    if not rows:
+        raise NotFound(f"{journal.parent} holds no decision of a model yet")
+    path = models_dir / strategy / rows[0]["model"] / MANIFEST_FILE
+    try:
+        return manifests.decode(path.read_bytes())
+    except FileNotFoundError:
+        raise NotFound(f"{path} is not there: give the model store of this desk with --models-dir") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise NotFound(f"{path} cannot be read: {error}") from error
+
+
+def _table(drift: Drift) -> Table:
+    limits = Limits(USUAL.window, USUAL.least, USUAL.feature_psi_max, USUAL.action_psi_max)
+    table = Table("feature", "index", "by chance", "in training", "verdict")
+    for found in drift.features:
+        table.add_row(*_line(found, limits.feature_psi_max))
+    table.add_section()
+    table.add_row(*_line(drift.actions, limits.action_psi_max))
+    return table
+
+
+def _line(found: Found, limit: float) -> tuple[str, str, str, str, str]:
+    if found.of_the_desk:
+        word = "of the desk: never alarmed"
+    elif found.beyond(limit):
+        word = "BEYOND"
+    else:
+        word = "within what training saw" if found.psi > limit else ""
+    told = f"{found.in_training:.4f}" if found.in_training else "–"
+    return found.name, f"{found.psi:.4f}", f"{found.by_chance:.4f}", told, word

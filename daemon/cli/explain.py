@@ -1,0 +1,188 @@
+"""`rltraderctl decisions`: the list, or one decision completely: what it saw, answered, was allowed, sent and got.
+
+Reads the journal's read models only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
+
+from daemon.core.session import NEW_YORK, new_york_text
+from daemon.engine.journal import JournalReader
+from strategies.kit.contract import DailySpec
+from strategies.registry import strategy as strategy_named
+
+OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
+OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "action")  # columns that a person looks at first
+COLUMNS = 6  # side by side
+_TIMES = range(2**63)  # nanoseconds that the journal can hold: to the year 2262
+
+
+class NotFound(Exception):
+    """Nothing to show; the message says what was looked for."""
+
+
+def decisions(reader: JournalReader, options: argparse.Namespace, console: Console) -> int:
+    """The list, or with `options.bar` one decision. Raises NotFound."""
+    if options.bar:
+        return _explain(reader, options, console)
+    where, values = ("WHERE outcome = ?", (options.outcome,)) if options.outcome else ("", ())
+    rows = reader.query(f"SELECT * FROM decisions {where} ORDER BY decision DESC LIMIT ?", (*values, options.limit))
+    if not rows:
+        raise NotFound(f"no decision in {options.state_dir} matches")
+    table = Table("decision", "bar (New York)", "action", "resolved", "confidence", "outcome", "denied by")
+    for row in rows[::-1]:
+        denied = ", ".join(name for name, reason in json.loads(row["gates"] or "{}").items() if reason)
+        confidence = "" if row["confidence"] is None else f"{row['confidence']:.4f}"
+        table.add_row(
+            str(row["decision"]),
+            new_york_text(row["bar_ns"]),
+            row["action"],
+            row["resolved"],
+            confidence,
+            row["outcome"],
+            denied,
+        )
+    console.print(table)
+    return 0
+
+
+def _explain(reader: JournalReader, options: argparse.Namespace, console: Console) -> int:
+    """One decision completely: what it saw, answered, wanted, was allowed, sent and got."""
+    bar_ns = _bar_time(options.bar)
+    rows = reader.query("SELECT * FROM decisions WHERE bar_ns = ? ORDER BY decision", (bar_ns,))
+    if not rows:
+        near = reader.query("SELECT bar_ns FROM decisions ORDER BY abs(bar_ns - ?) LIMIT 1", (bar_ns,))
+        nearest = f"; the nearest one is {new_york_text(near[0]['bar_ns'])}" if near else ""
+        raise NotFound(f"no decision for the bar that starts {new_york_text(bar_ns)}{nearest}")
+    spec = strategy_named(reader.meta()["strategy"]).spec
+    for row in rows:
+        console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
+        if row["row"] and isinstance(spec, DailySpec):
+            _explain_symbols(row, spec, console)
+        elif row["row"]:
+            values = np.frombuffer(row["row"], dtype="<f4").tolist()
+            console.print(
+                _table(
+                    ("feature", "value"),
+                    [(f"{i} {n}", f"{v:+.6f}") for i, (n, v) in enumerate(zip(spec.features, values, strict=True))],
+                )
+            )
+        if row["probabilities"]:
+            logits, shares = json.loads(row["logits"]), json.loads(row["probabilities"])
+            lines = [(n, f"{x:+.4f}", f"{p:.4f}") for n, x, p in zip(spec.actions, logits, shares, strict=True)]
+            console.print(_table(("action", "logit", "probability"), lines))
+            console.print(
+                f"model {row['model']}, temperature {spec.temperature}, confidence {row['confidence']:.4f}",
+                highlight=False,
+            )
+        elif row["logits"]:
+            console.print(f"model {row['model']}", highlight=False)
+        target = "" if isinstance(spec, DailySpec) else f", target {row['target'] or '-'}"
+        console.print(f"action {row['action']}, resolved to {row['resolved']}{target}")
+        console.print(f"outcome: {row['outcome']}")
+        if row["gates"]:
+            verdicts = {"": "passed", None: "not put to this intent"}
+            console.print(
+                _table(
+                    ("gate", "verdict"),
+                    [(g, verdicts.get(v, f"DENIED: {v}")) for g, v in json.loads(row["gates"]).items()],
+                )
+            )
+        _explain_work(reader, row["work"], console)
+    return 0
+
+
+def _explain_symbols(row: sqlite3.Row, spec: DailySpec, console: Console) -> None:
+    """A daily observation as tables with a line for each symbol, and what belongs to none in a line of its own.
+
+    Beside what was seen stand the action of a continuous policy and the shares that the basket wants to hold.
+    """
+    seen: dict[str, dict[str, float]] = {}  # column -> symbol -> value
+    alone: list[str] = []
+    for feature, value in zip(spec.features, np.frombuffer(row["row"], dtype="<f4").tolist(), strict=True):
+        name, _, symbol = feature.rpartition(" ")
+        if symbol in spec.symbols:
+            seen.setdefault(name, {})[symbol] = value
+        elif name != "reserved":
+            alone.append(f"{feature} {value:g}")
+    if spec.continuous and row["logits"]:
+        seen["action"] = dict(zip(spec.actions, json.loads(row["logits"]), strict=True))
+    goals = {leg["symbol"]: f"{leg['goal']:,}" for leg in json.loads(row["target"] or "[]")}
+    columns = list(dict.fromkeys(name for name in (*OF_THE_DESK, *seen) if name in seen))
+    for first in range(0, len(columns), COLUMNS):
+        names = columns[first : first + COLUMNS]
+        lines = [(symbol, *(f"{seen[name][symbol]:,.6g}" for name in names)) for symbol in spec.symbols]
+        if not first:
+            lines = [(*line, goals.get(line[0], "")) for line in lines]
+        console.print(_table(("symbol", *names, *(("to hold",) if not first else ())), lines))
+    console.print(" · ".join(alone), highlight=False)
+
+
+def _explain_work(reader: JournalReader, work: str | None, console: Console) -> None:
+    """Orders and fills of a work, or of all works of a basket, whose name ends with a dot."""
+    orders = (
+        reader.query(
+            "SELECT * FROM orders WHERE work = ? OR (? LIKE '%.' AND work LIKE ? || '%') "
+            "ORDER BY submitted_ns, length(client_order_id), client_order_id",
+            (work, work, work),
+        )
+        if work
+        else []
+    )
+    if not orders:
+        console.print("no orders")
+        return
+    lines = [
+        (
+            o["client_order_id"],
+            o["symbol"],
+            f"{o['side']:+d} x {o['quantity']}",
+            o["limit_price"] or "market",
+            o["status"],
+            str(o["filled"]),
+            o["fees_usd"],
+            new_york_text(o["submitted_ns"]),
+        )
+        for o in orders
+    ]
+    console.print(_table(("order", "symbol", "side", "limit", "status", "filled", "fees USD", "sent"), lines))
+    fills = [
+        (f["client_order_id"], str(f["quantity"]), f["price"], f["fees_usd"], new_york_text(f["filled_ns"]))
+        for o in orders
+        for f in reader.query(
+            "SELECT * FROM fills WHERE client_order_id = ? ORDER BY cumulative", (o["client_order_id"],)
+        )
+    ]
+    console.print(_table(("fill of", "quantity", "price", "fees USD", "traded"), fills) if fills else "no fills")
+
+
+def _bar_time(text: str) -> int:
+    """A bar's start in ns: digits are ns, ISO 8601 otherwise; without a zone it is New York time."""
+    try:
+        if text.isdecimal():
+            bar_ns = int(text)
+        else:
+            moment = datetime.fromisoformat(text)
+            moment = moment.replace(tzinfo=NEW_YORK) if moment.tzinfo is None else moment
+            bar_ns = int(moment.timestamp()) * 1_000_000_000
+    except (ValueError, OverflowError):
+        bar_ns = -1
+    if bar_ns not in _TIMES:
+        raise NotFound(f"--bar {text!r} is no time: write 2024-08-05T10:15 (New York) or 2024-08-05T14:15Z")
+    return bar_ns
+
+
+def _table(head: tuple[str, ...], lines: Sequence[Sequence[str]]) -> Table:
+    table = Table(*(Column(name, overflow="fold") for name in head))  # an order's id is never cut
+    for line in lines:
+        table.add_row(*line)
+    return table

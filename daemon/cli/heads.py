@@ -1,0 +1,57 @@
+"""`rltraderctl heads`: the newest head of a journal's chain, and a signature of it by a key that its writer has not.
+
+`newest` opens the journal and has no key; `sign` has the key and opens no journal. So the key is never in a process
+that reads what the desk's user wrote.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from daemon.cli.explain import NotFound
+from daemon.engine.journal import FILE, reading
+from daemon.engine.published import heads_in, sign_head
+from daemon.host.ed25519 import KeyProblem
+from daemon.reports.end_of_day import newest_head
+
+HEAD_BYTES_MAX = 4096
+
+
+def add_to(commands: Any) -> None:
+    """Add `heads` to rltraderctl's command line: `commands` is what `add_subparsers` returned."""
+    text = "the newest head of the journal's chain, and its signature"
+    words = commands.add_parser("heads", help=text, description=text).add_subparsers(
+        dest="word", required=True, metavar="COMMAND"
+    )
+    text = "print ROW:HEAD of the newest row; reads only"
+    made = words.add_parser("newest", help=text, description=text)
+    made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
+    text = "sign the ROW:HEAD on standard input (Ed25519) and append it to a file of this user"
+    made = words.add_parser("sign", help=text, description=text)
+    made.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key (models keygen)")
+    made.add_argument("--to", type=Path, required=True, metavar="FILE", help="the file of signed heads")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print or sign a head; returns 0. Raises JournalError, NotFound."""
+    if options.word == "newest":
+        with reading(options.state_dir / FILE):
+            row, head = newest_head(options.state_dir / FILE)
+        console.print(f"{row}:{head}")
+        return 0
+    heads = heads_in(sys.stdin.read(HEAD_BYTES_MAX))
+    if len(heads) != 1:
+        raise NotFound(f"{len(heads)} heads on standard input: expected one ROW:HEAD, as `heads newest` prints it")
+    try:
+        public_key = sign_head(*heads[0], options.key, options.to)
+    except KeyProblem as error:
+        raise NotFound(str(error)) from error
+    except OSError as error:
+        raise NotFound(f"{options.to}: the signed head cannot be written: {error.strerror}") from error
+    console.print(f"signed row {heads[0][0]} by {public_key}")
+    return 0

@@ -1,0 +1,162 @@
+"""`rltraderctl remote`: sign a command, send it over MQTT, and print what the desk answers.
+
+It opens no journal and no socket of the daemon. Key and password come from a file or the environment, and are never
+shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import secrets
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from aiomqtt import Client, MqttError
+from rich.console import Console
+
+from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, load, operator_secrets
+from daemon.host.printable import printable
+from daemon.host.safe_decode import Unreadable, typed
+from daemon.operator.commands import NAMES, REASON_MOST
+from daemon.operator.mqtt.connection import Broker, connected, properties, told_safely
+from daemon.operator.mqtt.messages import ResponseMessage
+from daemon.operator.mqtt.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
+
+ANSWER_S = 10.0
+LIFETIME_NS = 30_000_000_000
+REFUSED = 1
+_decode = msgspec.json.Decoder(ResponseMessage).decode
+_WORD = re.compile(r"[^\x00-\x20\x7f/+#]{1,100}")
+
+
+class Route(NamedTuple):
+    """Which way a command goes: the broker, the desk, and what its topics begin with."""
+
+    broker: Broker
+    password: str | None
+    prefix: str
+    desk: str
+
+
+def add_to(subparsers: Any) -> None:
+    """Add the subcommand's options to rltraderctl's command line."""
+    text = "send a signed command to a running desk over MQTT and print its answer"
+    line: argparse.ArgumentParser = subparsers.add_parser("remote", help=text, description=text)
+    line.add_argument("name", choices=NAMES, metavar="COMMAND", help=f"one of {', '.join(NAMES)}")
+    line.add_argument("--config", type=Path, metavar="FILE", help="its [mqtt] names the broker (default ./config.toml)")
+    line.add_argument("--reason", required=True, help="why; it is journaled")
+    line.add_argument(
+        "--key-file", type=Path, metavar="FILE", help="name:hex, one a line (default: the variable MQTT_COMMAND_KEYS)"
+    )
+    line.add_argument("--key", metavar="NAME", help="which key signs; not needed where there is one")
+    line.add_argument("--desk", metavar="NAME", help="desk.name of the desk (default: that of the configuration)")
+    line.add_argument("--username", metavar="NAME", help="at the broker (default: mqtt.username)")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Send and wait; returns 0, 1 for a command that the desk refused or did not answer. Raises ConfigError."""
+    if not options.reason.strip() or len(options.reason) > REASON_MOST:
+        raise ConfigError(f"--reason has {len(options.reason)} letters: expected 1 to {REASON_MOST}: say it in short")
+    for option, text in (("--desk", options.desk), ("--username", options.username)):
+        if text and _WORD.fullmatch(text) is None:  # it becomes a level of a topic
+            raise ConfigError(f"{option} is {text[:60]!r}: expected a word without /, + and #: correct it")
+    settings = load(options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None), {})
+    held = operator_secrets()
+    text = held.mqtt_command_keys.get_secret_value() if held.mqtt_command_keys is not None else ""
+    name, key = _key(options, text)
+    table = settings.mqtt
+    username = options.username if options.username is not None else table.username
+    broker = Broker(table.host, table.port, table.tls, table.ca_file, username, table.keepalive_s)
+    password = held.mqtt_password.get_secret_value() if held.mqtt_password is not None else None
+    route = Route(broker, password, table.prefix, options.desk or settings.desk.name)
+    command = signed(
+        key,
+        name,
+        route.desk,
+        options.name,
+        options.reason,
+        time.time_ns(),
+        LIFETIME_NS,
+        secrets.token_bytes(16),
+    )
+    try:
+        answer = asyncio.run(send(route, command, ANSWER_S))
+    except TimeoutError:
+        console.print(
+            f"no answer from desk {route.desk} within {ANSWER_S:g} s; the command may have been carried out all the "
+            f"same. Is the daemon running with mqtt.commands, does it know key {name}, may this user read its "
+            f"responses? What it refused without an answer stands in its alarms"
+        )
+        return REFUSED
+    except (MqttError, OSError, Unreadable) as error:
+        cure = "check host, port, tls, ca_file and username of [mqtt], and MQTT_PASSWORD"
+        console.print(printable(f"{broker}: {told_safely(error, password)}: {cure}"))
+        return EXIT_CODE
+    return _show(answer, route, options.name, console)
+
+
+async def send(route: Route, command: SignedCommand, wait_s: float) -> ResponseMessage:
+    """Publish the command and return the answer. Raises TimeoutError, MqttError, OSError, Unreadable."""
+    below = f"{route.prefix}/{route.desk}"
+    token = secrets.token_hex(8)
+    response = f"{below}/response/{route.broker.username or 'anyone'}/{token}"
+    told = properties(expiry_s=LIFETIME_NS // 1_000_000_000, response_topic=response, correlation=token.encode())
+    async with connected(route.broker, route.password) as client, asyncio.timeout(wait_s):
+        await client.subscribe(response, qos=1)
+        await client.publish(f"{below}/command", msgspec.json.encode(command), qos=1, properties=told)
+        return await _answer(client, token.encode())
+
+
+async def _answer(client: Client, correlation: bytes) -> ResponseMessage:
+    async for message in client.messages:
+        if getattr(message.properties, "CorrelationData", None) == correlation:
+            payload: Any = message.payload
+            return typed(_decode, payload)
+    raise MqttError("the broker sends nothing more")
+
+
+def _key(options: argparse.Namespace, from_environment: str) -> tuple[str, Key]:
+    """The key that signs, by its name. Raises ConfigError."""
+    origin, text = "MQTT_COMMAND_KEYS", from_environment
+    if options.key_file is not None:
+        origin = str(options.key_file)
+        try:
+            text = options.key_file.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            problem = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+            raise ConfigError(f"{origin}: the keys cannot be read ({problem}): expected name:hex, one a line") from None
+        if options.key_file.stat().st_mode & 0o077:
+            raise ConfigError(f"{origin}: others may read the keys: expected mode 600: chmod 600 {origin}, or new keys")
+    try:
+        keys = parse_keys(text)
+    except KeyRefused as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    if not keys:
+        raise ConfigError(
+            f"{origin} holds no key to sign with: expected a line name:hex that the desk has too: give --key-file, "
+            f"or set MQTT_COMMAND_KEYS"
+        )
+    if options.key is None and len(keys) > 1:
+        raise ConfigError(f"{origin} has {len(keys)} keys: expected --key with one of {', '.join(keys)}")
+    name = options.key if options.key is not None else next(iter(keys))
+    if name not in keys:
+        raise ConfigError(f"--key is {name!r}: expected one of {', '.join(keys)} (from {origin}): correct it")
+    return name, keys[name]
+
+
+def _show(answer: ResponseMessage, route: Route, name: str, console: Console) -> int:
+    """What the desk said, in two lines."""
+    if not answer.ok:
+        console.print(printable(f"{route.desk} refused {name}: {answer.error}"))
+        return REFUSED
+    console.print(f"{route.desk}: {name} journaled as event {answer.seq:,}")
+    status = answer.status
+    if status is not None:
+        trading = f"halted ({status.halt})" if status.halt else f"paused ({status.pause})" if status.pause else "trades"
+        held = ", ".join(f"{holding.quantity} {holding.symbol}" for holding in status.positions) or "nothing"
+        console.print(f"{trading}; holds {held}; {status.orders} orders at work; equity {status.equity_usd} USD")
+    return 0

@@ -1,0 +1,150 @@
+"""`rltraderctl report`: what a session came to and what its trading cost, as a table, a page and a CSV file.
+
+Reads the journal only, also beside a running daemon. The files are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.explain import NotFound
+from daemon.engine.journal import FILE
+from daemon.engine.state_dir import REPORTS
+from daemon.reports.csv_tables import COLUMNS, orders_csv
+from daemon.reports.end_of_day import whole_text
+from daemon.reports.execution_quality import as_json, plain
+from daemon.reports.gather import read_day
+from daemon.reports.page import day_page
+from daemon.reports.record import Day, session_of
+from daemon.reports.words import clock, first_sentence, further_sentences, instrument, money, number, price
+
+NAME = "report"
+
+
+def add_to(subparsers: Any) -> argparse.ArgumentParser:
+    """Put the command into rltraderctl's command line (`add_subparsers` made it); returns its parser."""
+    text = "what a session came to and what its trading cost: a table, a page (HTML) and a CSV file of its orders"
+    made: argparse.ArgumentParser = subparsers.add_parser(NAME, help=text, description=text)
+    made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
+    made.add_argument(
+        "--day", type=_date, metavar="DATE", help="YYYY-MM-DD (default: the newest session with an event)"
+    )
+    made.add_argument("--html", type=Path, metavar="FILE", help="the page (default: DIR/reports/<day>.html)")
+    made.add_argument(
+        "--csv", type=Path, metavar="FILE", help="one line for each order; docs/REPORT.md names the columns"
+    )
+    made.add_argument("--json", action="store_true", help="figures and orders as one JSON object instead of a table")
+    return made
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print the summary and write the files. Returns 0. Raises JournalError; NotFound for what cannot be written."""
+    with session_of(options.state_dir / FILE, options.day) as (reader, session):
+        day = read_day(reader, session)
+    page = options.html or options.state_dir / REPORTS / f"{day.session.date}.html"
+    if options.json:
+        sys.stdout.write(json.dumps(_figures(day)) + "\n")
+    else:
+        _show(day, console)
+    _write(page, day_page(day), "--html", new_folder=options.html is None)
+    if options.csv is not None:
+        _write(options.csv, orders_csv(day), "--csv", new_folder=False)
+    if not options.json:
+        console.print(f"page: {page}" + (f"\nCSV:  {options.csv}" if options.csv is not None else ""))
+    return 0
+
+
+def _date(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no date; expected YYYY-MM-DD") from None
+
+
+def _write(path: Path, text: str, option: str, *, new_folder: bool) -> None:
+    try:
+        if new_folder:
+            path.parent.mkdir(mode=0o750, exist_ok=True)
+        whole_text(path, text)
+    except OSError as error:
+        raise NotFound(
+            f"{path} cannot be written: {error.strerror or error}; name another place with {option} FILE"
+        ) from error
+
+
+def _figures(day: Day) -> dict[str, Any]:
+    """Everything that a program may want; money and prices as text."""
+    return {
+        "desk": day.desk,
+        "strategy": day.strategy,
+        "mode": day.mode,
+        "account": day.account,
+        "synthetic": day.synthetic,
+        "session": day.session.date,
+        "ended": day.ended,
+        "newest_event_ns": day.last_ns,
+        "said": [first_sentence(day), *further_sentences(day)],
+        "gain_usd": None if day.gain is None else plain(day.gain),
+        "equity_usd": plain(day.equity[-1][1]) if day.equity else None,
+        "execution": as_json(day.quality),
+        "fees_usd": plain(day.quality.fees_usd),
+        "decisions": [{"action": action, "outcome": outcome, "n": n} for action, outcome, n in day.decisions],
+        "denials": dict(day.denials),
+        "alarms": len(day.alarms),
+        "commands": len(day.commands),
+        "halt": day.halt.name if day.halt is not None else "",
+        "bars_missing": sum(count for _, count in day.gaps),
+        "bars_rejected": len(day.rejected),
+        "held": {held.symbol: held.quantity for held in day.held if held.quantity},
+        "held_exactly_known": day.exact,
+        "orders": [
+            {name: _value(column(day, order)) for name, column in COLUMNS.items()} for order in day.quality.orders
+        ],
+    }
+
+
+def _value(cell: Any) -> Any:
+    return cell if cell is None or isinstance(cell, int | str) else plain(cell)
+
+
+def _show(day: Day, console: Console) -> None:
+    for said in (first_sentence(day), *further_sentences(day)):
+        console.print(said, soft_wrap=True)
+    if not day.quality.orders:
+        return
+    table = Table("sent", "order", "limit", "arrival", "fill", "bp", "USD", "spread ratio", "fees", "ended")
+    for column in table.columns[2:9]:
+        column.justify = "right"
+    for order in day.quality.orders:
+        average, ratio = order.average, order.spread_ratio
+        table.add_row(
+            clock(order.submitted_ns, seconds=True),
+            f"{'buy' if order.side > 0 else 'sell'} {order.quantity} {instrument(order.symbol)}",
+            "market" if order.limit is None else price(order.limit),
+            "" if order.arrival is None else price(order.arrival.price),
+            "" if average is None else price(average),
+            "" if order.slippage_bp is None else number(order.slippage_bp, 1),
+            "" if order.slippage_usd is None else money(order.slippage_usd),
+            "" if ratio is None else number(ratio, 2),
+            money(order.fees),
+            f"{order.filled} {order.status.replace('_', ' ')}",
+        )
+    console.print(table)
+    quality = day.quality
+    share, mean = quality.filled_share, quality.slippage_bp
+    console.print(
+        f"{len(quality.orders)} orders, filled "
+        + ("nothing" if share is None else f"{number(share * 100, 1)} % of what was wanted")
+        + f"; slippage {money(quality.slippage_usd, sign=True)} USD"
+        + ("" if mean is None else f" ({number(mean, 1)} bp)")
+        + f", fees {money(quality.fees_usd)} USD, "
+        + f"implementation shortfall {money(quality.shortfall_usd, sign=True)} USD"
+    )

@@ -1,0 +1,128 @@
+"""`rltraderctl shadow`: each candidate beside the live model, the sentence about luck first; also as a page or JSON.
+
+Reads the journal only; also beside a running daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.explain import NotFound
+from daemon.engine.journal import FILE
+from daemon.reports.shadow import ShadowReport, shadow_reports
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Shadow report</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+.verdict {{ font-size: 1.25rem; }} table {{ border-collapse: collapse; margin: 1rem 0; }}
+th, td {{ border: 1px solid #999; padding: .2rem .6rem; text-align: right; }} th {{ text-align: left; }}
+</style></head><body><h1>Shadow report</h1>
+{body}
+</body></html>
+"""
+
+
+def add_to(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command `shadow` to rltraderctl's; returns its parser."""
+    text = "candidates beside the live model: agreement, confidence, and a hypothetical result"
+    made: argparse.ArgumentParser = subparsers.add_parser("shadow", help=text, description=text)
+    made.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="folder of the journal")
+    made.add_argument("--html", type=Path, metavar="FILE", help="write a page there")
+    made.add_argument("--json", action="store_true", help="one JSON object a candidate")
+    return made
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print or write the report of each candidate; returns 0. Raises NotFound, JournalError."""
+    reports = shadow_reports(options.state_dir / FILE)
+    if not reports:
+        raise NotFound(f"no candidate has answered in {options.state_dir}: name one with policy.shadow")
+    if options.html is not None:
+        try:
+            options.html.write_text(page(reports), encoding="utf-8")
+        except OSError as error:
+            raise NotFound(f"{options.html} cannot be written: {error.strerror}; give another file") from error
+    if options.json:
+        for report in reports:
+            sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+        return 0
+    for report in reports:
+        _show(report, console)
+    if options.html is not None:
+        console.print(f"page: {options.html}")
+    return 0
+
+
+def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
+    """The report's figures as (what, how much) in words."""
+    said = [
+        ("decisions both answered", f"{report.decisions:,}"),
+        ("candidate failed", f"{report.failures:,}"),
+        ("only the candidate answered", f"{report.unmatched:,}"),
+    ]
+    for what, value, form in (
+        ("agreement", report.agreement, ".2%"),
+        ("Cohen's kappa", report.kappa, ".4f"),
+        ("mean confidence, live", report.confidence_live, ".4f"),
+        ("mean confidence, candidate", report.confidence_shadow, ".4f"),
+        ("total variation of the probabilities", report.total_variation, ".4f"),
+        ("mean absolute difference of an action", report.mean_difference, ".4f"),
+    ):
+        if value is not None:
+            said.append((what, format(value, form)))
+    found = report.hypothetical
+    if found is not None:
+        said += [
+            ("hypothetical result, live", f"{found.live_usd:+,.2f} USD in {found.live_trades:,} trades"),
+            ("hypothetical result, candidate", f"{found.shadow_usd:+,.2f} USD in {found.shadow_trades:,} trades"),
+            ("difference a session", f"{found.mean_difference_usd:+,.2f} USD over {len(found.sessions):,} sessions"),
+            ("prices that are not the journal's", f"{found.modelled:,}"),
+        ]
+    return said
+
+
+def page(reports: Sequence[ShadowReport]) -> str:
+    """A page without scripts or outside resources."""
+    return PAGE.format(body="\n".join(map(_section, reports)))
+
+
+def _section(report: ShadowReport) -> str:
+    cell = html.escape
+    beside = ", ".join(report.beside) or "no live model"
+    figures = "".join(f"<tr><th>{cell(what)}</th><td>{cell(value)}</td></tr>" for what, value in lines_of(report))
+    head = "".join(f"<th>{cell(name)}</th>" for name in report.actions)
+    body = "".join(
+        f"<tr><th>{cell(name)}</th>{''.join(f'<td>{count:,}</td>' for count in counts)}</tr>"
+        for name, counts in zip(report.actions, report.confusion, strict=True)
+    )
+    rule = f"<p>The rule: {cell(report.hypothetical.rule)}</p>" if report.hypothetical is not None else ""
+    return (
+        f"<h2>{cell(report.model)} beside {cell(beside)}</h2><p class='verdict'>{cell(report.verdict)}</p>"
+        f"<table>{figures}</table><p>{cell(report.calibration)}</p>"
+        f"<table><tr><th>live \\ candidate</th>{head}</tr>{body}</table>{rule}"
+    )
+
+
+def _show(report: ShadowReport, console: Console) -> None:
+    console.rule(f"{report.model} beside {', '.join(report.beside) or 'no live model'}", align="left")
+    console.print(report.verdict)
+    figures = Table(show_header=False)
+    for line in lines_of(report):
+        figures.add_row(*line)
+    console.print(figures)
+    console.print(report.calibration)
+    confusion = Table("live \\ candidate", *report.actions)
+    for name, counts in zip(report.actions, report.confusion, strict=True):
+        confusion.add_row(name, *(f"{count:,}" for count in counts))
+    console.print(confusion)
+    if report.hypothetical is not None:
+        console.print(f"The rule: {report.hypothetical.rule}")

@@ -1,0 +1,1 @@
+"""The configuration: tables, sources, checks, and the limits in force."""

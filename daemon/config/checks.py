@@ -1,0 +1,179 @@
+"""What single keys cannot say: keys that cannot stand beside one another, addresses, the simulated clock.
+
+Pure: each check gives the key, its value, and what is expected instead. No file, environment or network is looked at.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from daemon.config.tables import Alpaca, Clock, Settings
+from strategies.registry import STRATEGIES
+
+ADDRESSES = {
+    "trading_url": ("https", "http"),
+    "data_url": ("https", "http"),
+    "stream_url": ("wss", "ws"),
+    "trade_stream_url": ("wss", "ws"),
+    "option_stream_url": ("wss", "ws"),
+}
+"""The keys of `[alpaca]` that are addresses, with their schemes: over the network, and on this machine alone."""
+LIVE_HOST = "api.alpaca.markets"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+Problem = tuple[str, object, str]  # the dotted key, its value, what is expected
+
+
+def contradictions(settings: Settings) -> Iterator[Problem]:
+    """Keys that cannot stand beside one another, or whose text means nothing."""
+    for section in Settings.model_fields:
+        for key, value in values(getattr(settings, section)).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                yield f"{section}.{key}", value, "a finite number"
+    yield from _wrong_trading(settings)
+    yield from _wrong_addresses(settings)
+    yield from _wrong_clock(settings)
+    yield from _wrong_operator(settings)
+    for window in settings.risk.no_trade_windows:
+        if not _is_window(window):
+            expected = 'each as "HH:MM-HH:MM", New York time, the start before the end, such as "09:30-09:45"'
+            yield "risk.no_trade_windows", window, expected
+
+
+def _wrong_trading(settings: Settings) -> Iterator[Problem]:
+    """Rules of trading that exclude one another, and a strategy that there is not."""
+    if settings.desk.strategy not in STRATEGIES:
+        nearest = get_close_matches(settings.desk.strategy, STRATEGIES, n=1, cutoff=0.0)[0]
+        yield "desk.strategy", settings.desk.strategy, f"one of {', '.join(STRATEGIES)} (nearest: {nearest})"
+    days, sizing, execution = settings.contracts, settings.sizing, settings.execution
+    if days.min_days > days.max_days:
+        yield "contracts.min_days", days.min_days, f"at most contracts.max_days ({days.max_days})"
+    if sizing.min_contracts > sizing.max_contracts:
+        yield "sizing.min_contracts", sizing.min_contracts, f"at most sizing.max_contracts ({sizing.max_contracts})"
+    if execution.entry_reprice_s > execution.entry_deadline_s:
+        expected = f"at most execution.entry_deadline_s ({execution.entry_deadline_s})"
+        yield "execution.entry_reprice_s", execution.entry_reprice_s, expected
+    basket = settings.basket
+    if basket.decide == "before_close" and basket.end_before_close_min >= basket.before_close_min:
+        expected = f"less than basket.before_close_min ({basket.before_close_min}), when the basket is decided"
+        yield "basket.end_before_close_min", basket.end_before_close_min, expected
+    last_entry = settings.risk.no_entry_before_close_min
+    leaving = execution.flat_before_close_min + execution.flatten_lead_min
+    if last_entry <= leaving:
+        expected = (
+            f"more than execution.flat_before_close_min + flatten_lead_min ({leaving}), or an entry leaves at once"
+        )
+        yield "risk.no_entry_before_close_min", last_entry, expected
+
+
+def _wrong_operator(settings: Settings) -> Iterator[Problem]:
+    """What would send passwords or commands in the clear, or could never be carried out."""
+    mqtt, drift, command = settings.mqtt, settings.drift, settings.alarms.command
+    if not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", mqtt.host, re.ASCII):
+        yield "mqtt.host", mqtt.host, "a host name or an address alone, such as broker.example.net"
+    elif not mqtt.tls and mqtt.host not in LOOPBACK:
+        yield "mqtt.tls", mqtt.tls, f"true: {mqtt.host} is not this machine, and nothing may travel in the clear"
+    if mqtt.commands and not mqtt.enabled:
+        yield "mqtt.commands", mqtt.commands, "false while mqtt.enabled is false"
+    if command and (not command[0].startswith("/") or any("\0" in word for word in command)):
+        yield "alarms.command", command[0], "the program's whole path first, such as /usr/local/bin/notify"
+    if drift.least > drift.window:
+        yield "drift.least", drift.least, f"at most drift.window ({drift.window})"
+
+
+def _wrong_addresses(settings: Settings) -> Iterator[Problem]:
+    """Addresses that are none, would carry the keys in the clear, or belong to another account."""
+    for name, (secure, plain) in ADDRESSES.items():
+        key, text = f"alpaca.{name}", settings.address(name)
+        parts = _split(text)
+        host = _host(parts)
+        if parts is None or parts.scheme not in (secure, plain) or not host or _has_more(parts):
+            yield key, text, f"an address such as {getattr(Alpaca(), name)}, without user, password, query or fragment"
+        elif parts.scheme == plain and host not in LOOPBACK:
+            yield key, text, f"{secure}:// (keys never travel in the clear, except to this machine)"
+        elif name in ("trading_url", "trade_stream_url") and host not in LOOPBACK:
+            live = settings.desk.account == "live"
+            if live != (host == LIVE_HOST):
+                expected = LIVE_HOST if live else f"paper-{LIVE_HOST}"
+                yield key, text, f'{expected}, because desk.account is "{settings.desk.account}"'
+    if settings.desk.account == "live" and not settings.desk.account_number:
+        yield "desk.account_number", "", "the number of the live account: it is checked against what the broker says"
+
+
+def _wrong_clock(settings: Settings) -> Iterator[Problem]:
+    """A simulated clock that is not allowed, or not told completely."""
+    clock, standing = settings.clock, Clock()
+    names = ("sim_start", "anchor_unix_s", "rate", "socket")
+    changed = next((name for name in names if _differs(clock, standing, name)), None)
+    if changed is None:
+        return
+    if not all(_host(_split(settings.address(name))) in LOOPBACK for name in ADDRESSES):
+        expected = "its default: simulated time is only for a server on this machine, at every address of alpaca"
+        yield f"clock.{changed}", getattr(clock, changed), expected
+        return
+    if clock.socket:
+        if changed != "socket":
+            yield f"clock.{changed}", getattr(clock, changed), "its default where clock.socket gives the time"
+        return
+    if sim_start_ns(clock) is None:
+        expected = "ISO 8601 with a zone, such as 2024-07-01T09:00:00-04:00, or seconds since 1970"
+        yield "clock.sim_start", clock.sim_start, expected
+    if not clock.anchor_unix_s:
+        expected = "the real moment at which the clock shows sim_start, in seconds since 1970, above 0"
+        yield "clock.anchor_unix_s", clock.anchor_unix_s, expected
+
+
+def sim_start_ns(clock: Clock) -> int | None:
+    """`sim_start` as nanoseconds UTC; None for what is neither a time with a zone nor seconds since 1970."""
+    if re.fullmatch(r"\d{1,10}(\.\d{1,9})?", clock.sim_start, re.ASCII):
+        return int(Decimal(clock.sim_start) * 1_000_000_000)
+    try:
+        moment = datetime.fromisoformat(clock.sim_start)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        return None
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def _differs(clock: Clock, standing: Clock, name: str) -> bool:
+    return bool(getattr(clock, name) != getattr(standing, name))
+
+
+def values(section: Any) -> dict[str, object]:
+    """The keys of one table with their values."""
+    return {item.name: getattr(section, item.name) for item in dataclasses.fields(section)}
+
+
+def _split(text: str) -> SplitResult | None:
+    """The parts of an address; None for what cannot be one, such as a port above 65535."""
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
+def _host(parts: SplitResult | None) -> str:
+    """The host in small letters without the dot that names may end with; "" where there is none."""
+    return "" if parts is None else (parts.hostname or "").rstrip(".")
+
+
+def _has_more(parts: SplitResult) -> bool:
+    """Something stands in the address that is none, and may be a secret."""
+    return "@" in parts.netloc or bool(parts.query) or bool(parts.fragment)
+
+
+def _is_window(text: str) -> bool:
+    match = re.fullmatch(r"((?:[01]\d|2[0-3]):[0-5]\d)-((?:[01]\d|2[0-3]):[0-5]\d)", text, re.ASCII)
+    return match is not None and match[1] < match[2]

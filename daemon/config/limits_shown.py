@@ -1,0 +1,96 @@
+"""The limits in force at a desk and where each comes from: a default, a file, a variable, the command line.
+
+Pure but for one look at the journal's newest start. `rltraderd --check` and `rltraderctl status` show them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import msgspec
+
+from daemon.config.checks import values
+from daemon.config.load import Settings
+from daemon.core.events import RunStarted
+from daemon.core.limits import Risk, Trading
+from daemon.core.state import as_daily
+from daemon.engine.journal import JournalReader, decode_event
+from strategies.registry import strategy as strategy_named
+
+DEFAULT = "default"
+OF_SHARES = frozenset(
+    (
+        "no_trade_windows",
+        "quote_age_max_s",
+        "daily_loss_max",
+        "daily_loss_flatten",
+        "drawdown_max",
+        "reject_rate_max",
+        "reject_rate_orders",
+    )
+)
+"""The keys of `[risk]` by which a daily desk decides; the others are about options and minutes."""
+WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """One limit that holds: its dotted key, its value as text, and where the value comes from."""
+
+    key: str
+    value: str
+    origin: str
+
+
+def keys_of(strategy: str) -> tuple[str, ...]:
+    """The dotted keys of the limits that a desk of this strategy decides by."""
+    risk = [field.name for field in dataclasses.fields(Risk)]
+    if as_daily(strategy_named(strategy)) is None:
+        sizing = [field.name for field in dataclasses.fields(Trading().sizing)]
+        return (*(f"sizing.{key}" for key in sizing), *(f"risk.{key}" for key in risk))
+    return (*(f"risk.{key}" for key in risk if key in OF_SHARES), *(f"basket.{key}" for key in WEIGHTS))
+
+
+def origins_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Source -> the limits that it gave, as a start journals them; common defaults are left out."""
+    found: dict[str, list[str]] = {}
+    for key in keys_of(settings.desk.strategy):
+        if (origin := settings.origin(key)) != DEFAULT:
+            found.setdefault(origin, []).append(key)
+    return {origin: tuple(keys) for origin, keys in found.items()}
+
+
+def limits_of(strategy: str, trading: Trading, origins: dict[str, tuple[str, ...]]) -> tuple[Limit, ...]:
+    """The limits of a desk of this strategy with their values and sources."""
+    came_from = {key: origin for origin, keys in origins.items() for key in keys}
+    limits = []
+    for key in keys_of(strategy):
+        table, _, name = key.partition(".")
+        value = values(getattr(trading, table))[name]
+        text = ", ".join(value) or "none" if isinstance(value, tuple) else str(value)
+        limits.append(Limit(key, text, came_from.get(key, DEFAULT)))
+    return tuple(limits)
+
+
+def journaled_origins(reader: JournalReader) -> dict[str, tuple[str, ...]]:
+    """What the newest start of this journal said of its sources; empty before the first one, or where it is damaged."""
+    payload = reader.newest_of(RunStarted.__name__)
+    try:
+        event = decode_event(payload) if payload else None
+    except msgspec.DecodeError:
+        return {}
+    return event.origins if isinstance(event, RunStarted) else {}
+
+
+def by_origin(limits: Iterable[Limit]) -> list[tuple[str, str]]:
+    """(source, its limits on one line), in the order in which the sources first come."""
+    found: dict[str, list[str]] = {}
+    for limit in limits:
+        found.setdefault(limit.origin, []).append(f"{limit.key} {limit.value}")
+    return [(origin, ", ".join(shown)) for origin, shown in found.items()]
+
+
+def in_force(settings: Settings) -> str:
+    """The limits that these settings put in force and their sources, as one line."""
+    limits = limits_of(settings.desk.strategy, settings.trading(), origins_of(settings))
+    return "; ".join(f"from {origin}: {shown}" for origin, shown in by_origin(limits))

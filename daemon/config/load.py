@@ -1,0 +1,340 @@
+"""The settings: config.toml, then RLTRADER_SECTION__KEY from the environment, then the command line; later ones win.
+
+Every problem is a `ConfigError` that names key, value, source, expectation and cure; nothing unknown is ignored.
+Secrets come from the environment or systemd's credentials alone and are never shown, not even in an error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from daemon.config.checks import ADDRESSES, contradictions, sim_start_ns, values
+from daemon.config.tables import Settings
+from daemon.core.strategy_rules import CHANGES
+from strategies.registry import STRATEGIES
+
+__all__ = (
+    "ADDRESSES",
+    "DEFAULT_CONFIG",
+    "EXIT_CODE",
+    "ConfigError",
+    "Credentials",
+    "OperatorSecrets",
+    "Settings",
+    "credentials",
+    "defaults",
+    "load",
+    "operator_secrets",
+    "sim_start_ns",
+)
+
+ENVIRONMENT_PREFIX = "RLTRADER_"
+OTHER_VARIABLES = ("RLTRADER_DATA",)  # not settings: where the tests find recorded data
+EXIT_CODE = 2
+DEFAULT_CONFIG = Path("config.toml")
+
+STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # who wins, the last one first
+NOT_OF_A_STRATEGY = frozenset(
+    ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
+)
+
+RETIRED = {
+    "risk.day_trades_max": "the rule of day trades ended in June 2026: remove the key; risk.intraday_exposure_max "
+    "limits what is held and ordered to what the equity carries"
+}
+"""Keys of older files, and what to do about one that limits something. One that limits nothing is passed over."""
+KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
+OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS")
+KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
+_SECRET = re.compile(r"apca|secret|password|token|api_?key", re.IGNORECASE)
+_KEY = re.compile(
+    r"[!-~]+"
+)  # what a header can carry: text with a line break or a quotation mark of a web page is none
+
+
+class ConfigError(Exception):
+    """The operator erred: the daemon refuses to start, with exit code `EXIT_CODE`. One line for each problem."""
+
+
+class Credentials(BaseSettings):
+    """Alpaca's keys, from APCA_API_KEY_ID and APCA_API_SECRET_KEY; None where unset or empty. Never printed."""
+
+    model_config = SettingsConfigDict(env_prefix="APCA_", frozen=True, hide_input_in_errors=True)
+
+    api_key_id: SecretStr | None = None
+    api_secret_key: SecretStr | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Both keys are there."""
+        return bool(self.key and self.secret)
+
+    @property
+    def key(self) -> str:
+        """The key id in clear, "" where unset."""
+        return self.api_key_id.get_secret_value() if self.api_key_id is not None else ""
+
+    @property
+    def secret(self) -> str:
+        """The secret key in clear, "" where unset."""
+        return self.api_secret_key.get_secret_value() if self.api_secret_key is not None else ""
+
+
+def credentials() -> Credentials:
+    """The keys from systemd's credentials (files in $CREDENTIALS_DIRECTORY), else from the environment.
+
+    Raises ConfigError for a credential that cannot be read or cannot be a key, without its content.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    found: dict[str, SecretStr] = {}
+    for name in KEYS:
+        path = Path(folder) / name
+        text = _credential(path) if folder else None
+        origin = f"environment {name}" if text is None else str(path)
+        text = (os.environ.get(name, "") if text is None else text).strip()
+        if text and not _KEY.fullmatch(text):
+            raise ConfigError(f"{origin}: this is no key: expected letters and digits alone: copy the key again")
+        found[name.removeprefix("APCA_").lower()] = SecretStr(text)
+    return Credentials(**found)
+
+
+class OperatorSecrets(NamedTuple):
+    """The password at the MQTT broker and the keys that sign commands, as text; None where unset. Never printed."""
+
+    mqtt_password: SecretStr | None
+    mqtt_command_keys: SecretStr | None
+
+
+def operator_secrets() -> OperatorSecrets:
+    """From systemd's credentials, else from the environment. Raises ConfigError, without their content."""
+    found = []
+    folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    for name in OPERATOR_SECRETS:
+        text = _credential(Path(folder) / name) if folder else None
+        text = (os.environ.get(name, "") if text is None else text).strip()
+        found.append(SecretStr(text) if text else None)
+    return OperatorSecrets(*found)
+
+
+def _credential(path: Path) -> str | None:
+    """The text of a credential's file; None where there is none."""
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "it is no ASCII text"
+    raise ConfigError(f"{path}: the credential cannot be read ({problem}): write the key alone, as text")
+
+
+def defaults() -> dict[str, dict[str, object]]:
+    """Every key with its default, by section: what config.toml must show."""
+    settings = Settings()
+    return {section: values(getattr(settings, section)) for section in Settings.model_fields}
+
+
+def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
+    """The settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
+
+    What the strategy changes in the defaults (`daemon.core.strategy_rules`) lies below the file. The file's tables for
+    that strategy (`[daily_rebalancer.risk]`) stand beside its other tables: a key that both write, with two values, is
+    an error. `overrides` maps dotted keys (`paths.state_dir`) to what the command line gave; None means not given.
+    Raises ConfigError with one line for each problem found.
+    """
+    merged = _Merged(defaults())
+    if config_file is not None:
+        merged.add_file(config_file)
+    merged.add_environment(os.environ)
+    for key, value in overrides.items():
+        if value is not None:
+            merged.put(key, value, "the command line", COMMAND_LINE)
+    merged.add_strategy()
+    if merged.problems:
+        raise _refusal(merged.problems)
+    try:
+        settings = Settings.model_validate(merged.tables)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)
+        raise _refusal(merged.problem(*_explained(detail)) for detail in details) from None
+    problems = [merged.problem(key, value, expected) for key, value, expected in contradictions(settings)]
+    if problems:
+        raise _refusal(problems)
+    return settings.came_from(merged.origins)
+
+
+class _Merged:
+    """The sources laid over one another: the values, where each came from, and what is wrong already."""
+
+    def __init__(self, known: Mapping[str, Mapping[str, object]]) -> None:
+        self.tables: dict[str, dict[str, object]] = {}
+        self.problems: list[str] = []
+        self._defaults = {f"{section}.{key}": value for section, keys in known.items() for key, value in keys.items()}
+        self._sections = tuple(known)
+        self.origins: dict[str, str] = {}
+        self._ranks: dict[str, int] = {}
+        self._common: dict[str, object] = {}  # what the file's tables for all strategies write, by dotted key
+        self._of_strategies: dict[str, dict[str, object]] = {}  # what its tables for one strategy write
+        self._file = ""
+
+    def add_file(self, path: Path) -> None:
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}): check the path given with --config") from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path}: is not valid TOML: {error}: correct that line") from error
+        for section, keys in tables.items():
+            if isinstance(keys, dict) and section in self._sections:
+                for key, value in keys.items():
+                    self._common[f"{section}.{key}"] = value
+                    self.put(f"{section}.{key}", value, str(path), FILE)
+            elif isinstance(keys, dict) and section in STRATEGIES:
+                self._add_table_of(section, keys, str(path))
+            elif section in self._sections:
+                self.problems.append(f"{section} is {keys!r} (from {path}): expected a table: write [{section}]")
+            else:
+                secrets = [key for key in keys if _SECRET.search(key)] if isinstance(keys, dict) else []
+                for key in secrets or [""]:
+                    self._refuse(f"{section}.{key}" if key else section, str(path), (*self._sections, *STRATEGIES))
+
+    def _add_table_of(self, strategy: str, tables: Mapping[str, object], path: str) -> None:
+        """The file's tables for one strategy; they count when it is the desk's."""
+        self._file, found = path, self._of_strategies.setdefault(strategy, {})
+        for table, keys in tables.items():
+            if not isinstance(keys, dict):
+                expected = f"expected a table: write [{strategy}.{table}]"
+                self.problems.append(f"{strategy}.{table} is {keys!r} (from {path}): {expected}")
+                continue
+            for key, value in keys.items():
+                name = f"{table}.{key}"
+                if (name not in self._defaults and name not in RETIRED) or table in NOT_OF_A_STRATEGY:
+                    allowed = [known for known in self._defaults if known.partition(".")[0] not in NOT_OF_A_STRATEGY]
+                    self._refuse(f"{strategy}.{name}", path, [f"{strategy}.{known}" for known in allowed])
+                else:
+                    found[name] = value
+
+    def add_strategy(self) -> None:
+        """What the desk's strategy changes, once it is known which that is."""
+        name = self.tables.get("desk", {}).get("strategy", self._defaults["desk.strategy"])
+        if not isinstance(name, str):
+            return
+        for table, keys in CHANGES.get(name, {}).items():
+            for key, value in keys.items():
+                self._defaults[f"{table}.{key}"] = value
+                self.put(f"{table}.{key}", value, f"default of {name}", STRATEGY_DEFAULT)
+        for key, value in self._of_strategies.get(name, {}).items():
+            self._put_of_strategy(name, key, value)
+
+    def _put_of_strategy(self, strategy: str, key: str, value: object) -> None:
+        """A key of the file's table for the desk's strategy. The common table may not say something else."""
+        table, _, word = key.partition(".")
+        common = self._common.get(key, value)
+        if common != value:
+            both = f"{word} = {_shown(common)} in [{table}] and {word} = {_shown(value)} in [{strategy}.{table}]"
+            expected = f"expected one value for a desk of {strategy}: remove one of them"
+            self.problems.append(f"{key} is written twice in {self._file}: {both}: {expected}")
+            return
+        self.put(key, value, f"{self._file}, [{strategy}.{table}]", FILE)
+
+    def add_environment(self, variables: Mapping[str, str]) -> None:
+        known = {_variable(key): key for key in (*self._defaults, *RETIRED)}
+        for name, text in sorted(variables.items()):
+            if not name.startswith(ENVIRONMENT_PREFIX) or name in OTHER_VARIABLES:
+                continue
+            if name in known:
+                key = known[name]
+                self.put(
+                    key,
+                    _listed(text) if isinstance(self._defaults.get(key), tuple) else text,
+                    f"environment {name}",
+                    ENVIRONMENT,
+                )
+            else:
+                self._refuse(name, "the environment", (*known, *OTHER_VARIABLES))
+
+    def put(self, key: str, value: object, origin: str, rank: int) -> None:
+        """One value; refused here when the key is unknown or the kind is one that pydantic would bend into shape.
+
+        A value of a higher rank stays.
+        """
+        if key in RETIRED:
+            if value not in (0, "0"):
+                self.problems.append(f"{key} is {_shown(value)} (from {origin}): {RETIRED[key]}")
+            return
+        if key not in self._defaults:
+            self._refuse(key, origin, self._defaults)
+            return
+        if self._ranks.get(key, -1) > rank:
+            return
+        self.origins[key], self._ranks[key] = origin, rank
+        if isinstance(value, bool) and not isinstance(self._defaults[key], bool):
+            self.problems.append(self.problem(key, value, f"a value like {_shown(self._defaults[key])}"))
+        section, _, name = key.partition(".")
+        self.tables.setdefault(section, {})[name] = value
+
+    def problem(self, key: str, value: object, expected: str) -> str:
+        origin = self.origins.get(key, "default")
+        default = _shown(self._defaults[key]) if key in self._defaults else "none"
+        shown = _public(_shown(value)) if key.startswith("alpaca.") else _shown(value)
+        return f"{key} is {shown} (from {origin}): expected {expected}: change it there (default: {default})"
+
+    def _refuse(self, key: str, origin: str, known: Iterable[str]) -> None:
+        if _SECRET.search(key):
+            self.problems.append(
+                f"{key} (from {origin}) is a secret: expected only in the environment variables "
+                f"{', '.join((*KEYS, *OPERATOR_SECRETS))}: remove it there, and replace it if others could read it"
+            )
+            return
+        nearest = get_close_matches(key, list(known), n=1, cutoff=0.0)[0]
+        self.problems.append(f"{key} (from {origin}) is unknown: did you mean {nearest}? Correct or remove it")
+
+
+def _explained(detail: Mapping[str, Any]) -> tuple[str, object, str]:
+    """What pydantic says of one value as (dotted key, value, what is expected)."""
+    key = ".".join(str(part) for part in detail["loc"][:2])
+    expected = re.sub(r"^(Input|Value|String) should ", "a value that should ", detail["msg"])
+    expected = expected.removeprefix("a value that should be ").replace("a value that should ", "text that should ")
+    return key, detail["input"], expected
+
+
+def _refusal(problems: Iterable[str]) -> ConfigError:
+    """All problems, a line each; a key of this process's environment that stands in one of them is not repeated."""
+    text = "\n".join(problems)
+    for name in (*KEYS, *OPERATOR_SECRETS):
+        key = os.environ.get(name, "").strip()
+        text = text.replace(key, "[hidden]") if len(key) >= KEY_LEAST else text
+    return ConfigError(text)
+
+
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
+
+
+def _listed(text: str) -> object:
+    """A list from the environment: JSON (`["09:30-09:45"]`) or words with commas between them."""
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _shown(value: object) -> str:
+    return str(value) if not isinstance(value, str | tuple | list) else json.dumps(value, ensure_ascii=False)
+
+
+def _public(address: str) -> str:
+    """An address without what may be secret in it: user and password, and all behind a question mark or number sign."""
+    _, at, behind = address.rpartition("@")
+    return ('"[hidden]@' if at else "") + re.sub(r"[?#].*", '[hidden]"', behind, flags=re.DOTALL)

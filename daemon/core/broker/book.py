@@ -1,0 +1,189 @@
+"""Cash, positions and equity: every change of money in one place, in Decimal.
+
+A fill sets the order's figures from its cumulative quantity, cost and fees and books the difference, so the same
+fill twice changes nothing. Cash + positions at cost = start + transfers + realised, always.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.broker.orders import Order
+from daemon.core.events import Contract, ContractExpired, OrderFilled, Quote
+from daemon.core.state import ZERO, Book, Position
+
+OPTION_MULTIPLIER = 100
+CENT = Decimal("0.01")
+MICRO = Decimal("0.000001")  # the grid of a daily desk's equity
+COST_GRID = Decimal("0.0001")  # of a partial sale's share of the cost: whole cents a contract, so all sums are exact
+
+
+class Booked:
+    """What a fill did: the new book and order, the newly filled quantity, and the position's end if it closed."""
+
+    __slots__ = ("book", "closed", "order", "quantity")
+
+    def __init__(self, book: Book, order: Order, quantity: int, closed: Position | None) -> None:
+        self.book = book
+        self.order = order
+        self.quantity = quantity
+        self.closed = closed
+
+
+def is_news(order: Order, fill: OrderFilled) -> bool:
+    """False for a duplicate: its (correction, cumulative quantity) is not above what the order knows."""
+    return (fill.correction, fill.cumulative_quantity) > (order.correction, order.filled)
+
+
+def quantity_after(book: Book, order: Order, fill: OrderFilled) -> int:
+    """What the book would hold of the fill's symbol after it; negative when the fill sells what is not held."""
+    held = book.positions.get(fill.symbol)
+    return (held.quantity if held else 0) + fill.side * (fill.cumulative_quantity - order.filled)
+
+
+def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | None) -> Booked:
+    """Book the part of `fill` that is news to `order`; a correction may change the price alone or take contracts back.
+
+    `contract` describes the option, None for shares. A duplicate books nothing. Raises ValueError when the fill
+    would leave a negative position: the caller asks `quantity_after` first.
+    """
+    if not is_news(order, fill):
+        return Booked(book, order, 0, None)
+    if quantity_after(book, order, fill) < 0:
+        held = book.positions.get(fill.symbol)
+        raise ValueError(
+            f"fill {fill.side:+d} {fill.cumulative_quantity} {fill.symbol} of {fill.client_order_id} against "
+            f"{held.quantity if held else 0} held; a sale never exceeds the position"
+        )
+    quantity = fill.cumulative_quantity - order.filled
+    cost = fill.cumulative_cost - order.cost
+    fees = fill.cumulative_fees - order.fees
+    order = replace(
+        order,
+        filled=fill.cumulative_quantity,
+        cost=fill.cumulative_cost,
+        fees=fill.cumulative_fees,
+        correction=fill.correction,
+    )
+    multiplier = OPTION_MULTIPLIER if contract is not None else 1
+    held = book.positions.get(fill.symbol) or _opened(fill, contract, multiplier)
+    if fill.side > 0:
+        moved, gain = cost, -fees
+    elif quantity >= 0:
+        moved = -(held.cost * quantity / held.quantity).quantize(COST_GRID) if quantity else ZERO
+        gain = (cost + moved) * multiplier - fees
+    else:  # a sale taken back: its contracts return at what they were sold for
+        moved, gain = -cost, -fees
+    left = replace(held, quantity=held.quantity + fill.side * quantity, cost=held.cost + moved, pnl=held.pnl + gain)
+    if left.quantity == 0:  # a cost without contracts (the last ones sold, or a correction after them) is realised
+        gain -= left.cost * multiplier
+        left = replace(left, cost=ZERO, pnl=left.pnl - left.cost * multiplier)
+    positions = {**book.positions, fill.symbol: left}
+    if left.quantity == 0:
+        del positions[fill.symbol]
+    closed = left if held.quantity > 0 and left.quantity == 0 else None
+    book = replace(
+        book,
+        cash=book.cash - fill.side * cost * multiplier - fees,
+        positions=positions,
+        realized=book.realized + gain,
+        fees=book.fees + fees,
+    )
+    return Booked(book, order, quantity, closed)
+
+
+def _opened(fill: OrderFilled, contract: Contract | None, multiplier: int) -> Position:
+    """A position before its first contract."""
+    right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
+    return Position(fill.symbol, right, 0, ZERO, multiplier, fill.filled_ns, expiry)
+
+
+def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | None]:
+    """Settle an expired option: its cost is realised; an exercise moves shares and strike x shares of cash.
+
+    Returns the book and the position that ended, None when it was not held.
+    """
+    held = book.positions.get(expired.symbol)
+    if held is None:
+        return book, None
+    positions = {symbol: p for symbol, p in book.positions.items() if symbol != expired.symbol}
+    loss = held.cost * held.multiplier
+    cash, gain = book.cash, -loss
+    if expired.shares:
+        amount = expired.strike * expired.shares
+        cash -= amount
+        shares = positions.get(expired.underlying)
+        if shares is None:
+            shares = Position(expired.underlying, 0, 0, ZERO, 1, expired.time_ns, "")
+        shares = replace(shares, quantity=shares.quantity + expired.shares, cost=shares.cost + amount)
+        positions[expired.underlying] = shares
+        if shares.quantity == 0:  # a call's and a put's shares cancel out: what is left of their cost is realised
+            gain -= shares.cost
+            del positions[expired.underlying]
+    ended = replace(held, quantity=0, cost=ZERO, pnl=held.pnl - loss)
+    return replace(book, cash=cash, positions=positions, realized=book.realized + gain), ended
+
+
+def begin_session(book: Book) -> Book:
+    """The book from whose equity a session's loss is counted."""
+    return replace(book, session_start_equity=book.equity, session_base=book.equity, transfers=ZERO)
+
+
+def session_loss(book: Book) -> float | None:
+    """The part of the equity that the session lost; None where its start is unknown. Transfers change nothing of it."""
+    base = book.session_base or book.session_start_equity
+    return float((base - book.equity) / base) if base > 0 else None
+
+
+def carried(book: Book, before: Decimal, moved: Decimal) -> Book:
+    """The book after `moved` USD came (or went) that are no gain and no loss; its equity was `before` without them.
+
+    What losses are measured against moves by the same ratio as the equity: drawdown and session loss stand still.
+    """
+    return replace(rescaled(book, before, moved), transfers=book.transfers + moved, equity=before + moved)
+
+
+def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
+    """The book whose losses are measured against what `moved` USD, no gain and no loss, left of an equity `before`."""
+    after = before + moved
+
+    def scaled(reference: Decimal) -> Decimal:
+        return (reference * after / before).quantize(CENT) if before > 0 and after > 0 else max(after, ZERO)
+
+    base = book.session_base or book.session_start_equity
+    return replace(book, peak=scaled(book.peak), session_base=scaled(base))
+
+
+def mid(quote: Quote) -> Decimal:
+    """The mark: (bid + ask) / 2 in USD a share; half a cent is kept."""
+    return (quote.bid + quote.ask) / 2
+
+
+def paid(book: Book, symbol: str) -> Decimal | None:
+    """The average price paid for what is held, USD: its price before any is known. None where nothing is held."""
+    position = book.positions.get(symbol)
+    return position.cost / position.quantity if position is not None and position.quantity else None
+
+
+def mark(book: Book, prices: dict[str, Decimal], spot: float, *, fine: bool = False) -> Book:
+    """The book with its equity, peak and drawdown at these prices; a position without one counts at cost.
+
+    Shares from an exercise count at the underlying's last price `spot`. `fine`: a daily desk's equity, on its grid.
+    """
+    equity = book.cash
+    for symbol, position in book.positions.items():
+        if (price := prices.get(symbol)) is not None:
+            equity += price * (position.quantity * position.multiplier)
+        elif position.multiplier == 1 and spot > 0:
+            equity += (Decimal(repr(spot)) * position.quantity).quantize(CENT)
+        else:
+            equity += position.cost * position.multiplier
+    if fine:
+        equity = equity.quantize(MICRO)
+    if equity == book.equity:
+        return book
+    peak = max(equity, book.peak)
+    drawdown = float((peak - equity) / peak) if peak > 0 else 0.0
+    return replace(book, equity=equity, peak=peak, max_drawdown=max(book.max_drawdown, drawdown))

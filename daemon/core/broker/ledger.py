@@ -1,0 +1,146 @@
+"""The lines of the broker's ledger that are no fills: each kind has one meaning, an unknown one is told and not booked.
+
+A line books exactly its own change. Invariant: each id once. Sources: Alpaca's account activities (types and the
+signs of quantity and amount).
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from daemon.core.broker.book import COST_GRID, rescaled
+from daemon.core.broker.fills import transfer
+from daemon.core.broker.on_broker import on_contract_expired
+from daemon.core.desks.options.execution import held
+from daemon.core.desks.options.market import parse_occ
+from daemon.core.desks.shares.ledger import REORGANISED, reorganise, split_shares
+from daemon.core.events import Activity, ContractExpired
+from daemon.core.risk.guards import alarm, halt, revalue
+from daemon.core.state import ZERO, Draft, Position
+
+FEES = frozenset(("FEE", "CFEE", "PTC", "PTR"))
+DIVIDENDS = ("DIV", "DIVCGL", "DIVCGS", "DIVFEE", "DIVFT", "DIVNRA", "DIVROC", "DIVTW", "DIVTXEX", "DIVWH")
+CASH_IN_LIEU = "CIL"  # for the fraction of a share
+INCOME = frozenset((*DIVIDENDS, "INT", "INTNRA", CASH_IN_LIEU))
+TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC"))
+SPLITS = frozenset(("SPLIT", "SSP", "FSPLIT", "RSPLIT"))
+CONTRACT_ENDS = frozenset(("OPEXP", "OPEXC", "OPASN"))
+SHARES_OF_CONTRACT = 100
+AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
+
+
+def arrives(line: Activity) -> bool:
+    """True for shares that a split or a reorganisation brings: what leaves for them, in any order, is booked before."""
+    return line.quantity > 0 and (line.kind in SPLITS or line.kind in REORGANISED)
+
+
+def book_activity(draft: Draft, line: Activity) -> None:
+    """Book one line of the ledger."""
+    if line.status in AMENDED:
+        alarm(draft, "ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
+    elif line.kind in FEES or line.kind in INCOME:
+        book = draft.book
+        fees = book.fees - line.amount if line.kind in FEES else book.fees
+        if line.kind == CASH_IN_LIEU:  # its share counted no more, and that was no loss
+            book = rescaled(book, book.equity, line.amount)
+        draft.book = replace(book, cash=book.cash + line.amount, realized=book.realized + line.amount, fees=fees)
+        revalue(draft)
+    elif line.kind in TRANSFERS:
+        transfer(draft, line.amount)
+    elif line.kind in SPLITS and parse_occ(line.symbol) is None:
+        (_split if draft.daily is None else split_shares)(draft, line)
+    elif line.kind in REORGANISED and draft.daily is not None:
+        reorganise(draft, line)
+    elif line.kind in CONTRACT_ENDS:
+        _end_contract(draft, line)
+    elif line.kind == "OPTRD":
+        _move_shares(draft, line)
+    else:
+        alarm(draft, "unknown_activity", f"{line.kind} {line.symbol} {line.quantity} {line.amount} USD was not booked")
+
+
+def _end_contract(draft: Draft, line: Activity) -> None:
+    """Contracts ended: as many as the line says, else all of them. Shares come as a line of their own."""
+    quantity = held(draft, line.symbol)
+    contract = parse_occ(line.symbol)
+    if not quantity or contract is None:
+        return
+    ended = abs(int(line.quantity)) or abs(quantity)
+    if ended < abs(quantity):
+        _end_some(draft, line.symbol, ended)
+    else:
+        over = ContractExpired(line.time_ns, line.symbol, quantity, contract.root, 0, contract.strike)
+        on_contract_expired(draft, over)
+    if line.kind != "OPEXP":
+        halt(draft, "shares_from_exercise", f"{line.symbol}: {line.kind} of {min(ended, abs(quantity))} contracts")
+
+
+def _end_some(draft: Draft, symbol: str, ended: int) -> None:
+    """Some of the contracts ended: their share of the cost is realised."""
+    book, known = draft.book, draft.book.positions[symbol]
+    quantity = abs(known.quantity)
+    gone = (known.cost * ended / quantity).quantize(COST_GRID)
+    loss = gone * known.multiplier
+    left = known.quantity * (quantity - ended) // quantity
+    moved = replace(known, quantity=left, cost=known.cost - gone, pnl=known.pnl - loss)
+    draft.book = replace(book, positions={**book.positions, symbol: moved}, realized=book.realized - loss)
+    revalue(draft)
+
+
+def _move_shares(draft: Draft, line: Activity) -> None:
+    """The share leg of an exercise or assignment; one that was booked from the positions already is passed over."""
+    shares = int(line.quantity)
+    if (line.symbol, shares) in draft.broker.settled:
+        left = list(draft.broker.settled)
+        left.remove((line.symbol, shares))
+        draft.broker = replace(draft.broker, settled=tuple(left))
+        return
+    book = draft.book
+    known = book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, line.time_ns, "")
+    moved = replace(known, quantity=known.quantity + shares, cost=known.cost - line.amount)
+    positions = {**book.positions, line.symbol: moved}
+    gain = ZERO
+    if moved.quantity == 0:
+        gain = -moved.cost
+        del positions[line.symbol]
+    draft.book = replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain)
+    if moved.quantity:
+        halt(draft, "shares_from_exercise", f"{shares:+d} {line.symbol} came from an exercise or assignment")
+    revalue(draft)
+
+
+def _split(draft: Draft, line: Activity) -> None:
+    """Shares multiply or merge; their cost stays."""
+    known = draft.book.positions.get(line.symbol)
+    if known is not None:
+        moved = replace(known, quantity=known.quantity + int(line.quantity))
+        draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
+        revalue(draft)
+
+
+def settle_without_ledger(draft: Draft, theirs: dict[str, int]) -> bool:
+    """Settle expired options that the broker holds no more although its ledger says nothing yet (paper: a day later).
+
+    Shares that the broker holds beyond the book, as many as the contracts stand for, show an exercise. True when
+    something was settled.
+    """
+    session = draft.session.session
+    done = False
+    for symbol, position in tuple(draft.book.positions.items()):
+        contract = parse_occ(symbol)
+        if session is None or contract is None or theirs.get(symbol, 0):
+            continue
+        over = contract.expiry < session.date or (contract.expiry == session.date and draft.session.ended)
+        if not over:
+            continue
+        whole = contract.right * SHARES_OF_CONTRACT * position.quantity
+        own_and_beside = held(draft, contract.root) + draft.broker.foreign_held.get(contract.root, 0)
+        beyond = theirs.get(contract.root, 0) - own_and_beside
+        shares = whole if beyond == whole else 0
+        if shares:
+            draft.broker = replace(draft.broker, settled=(*draft.broker.settled, (contract.root, shares)))
+        on_contract_expired(
+            draft, ContractExpired(draft.now_ns, symbol, position.quantity, contract.root, shares, contract.strike)
+        )
+        done = True
+    return done

@@ -1,0 +1,356 @@
+"""Book against broker: a pure, idempotent comparison, and one written verdict for each kind of difference.
+
+Orders and fills are taken over first (they explain most), then the ledger, then what still differs. A difference is
+judged only when it stood for `SETTLE_NS`: the report's parts are asked one after another, and the broker's own books
+need a moment. Until book and broker agree there is no new risk. Verdicts: docs/OPERATIONS.md, "Reconciliation".
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.broker.book import begin_session
+from daemon.core.broker.fills import is_ours, on_order_filled, transfer, without_gain
+from daemon.core.broker.foreign import can_hold, give_up_sold, is_fraction, met_at_begin
+from daemon.core.broker.funds import deficit
+from daemon.core.broker.heard import take_available
+from daemon.core.broker.ledger import AMENDED, arrives, book_activity, settle_without_ledger
+from daemon.core.broker.on_broker import absorb
+from daemon.core.broker.orders import SUBMITTED, UNKNOWN
+from daemon.core.broker.takeover import accept, accepts, take_over, whole_shares
+from daemon.core.desks.options.execution import held
+from daemon.core.desks.options.market import parse_occ
+from daemon.core.desks.shares.splits import note_positions, only_splits_differ
+from daemon.core.effects import AskBroker, CancelOrder
+from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
+from daemon.core.risk.guards import alarm, cancel_entries, case_over, first_time, halt, look_up, revalue
+from daemon.core.risk.marks import mark_book
+from daemon.core.risk.view import MINUTE_NS, SECOND_NS
+from daemon.core.session import new_york_text
+from daemon.core.state import ZERO, Draft, Suspicion
+
+SETTLE_NS = 10 * SECOND_NS
+CLOCK_NS = 10 * SECOND_NS  # around open and close the broker's clock and ours may say different things
+CLOSED = frozenset(
+    f"status {word}" for word in ("ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED")
+)
+"""What the broker calls an account that does not come back by itself."""
+
+
+def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
+    """The paper broker's word at a start: a journal without history adopts its cash, a difference halts and is named.
+
+    Paper broker and book come from the same journal, so a difference is a bug and there is nothing to settle.
+    """
+    if draft.identity.mode != "replay":  # whose state is the same however often it was restarted
+        draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
+    if draft.seq == 0 and not draft.orders and draft.book.cash == 0:
+        if event.positions or event.open_orders:
+            found = [p.symbol for p in event.positions] + list(event.open_orders)
+            halt(draft, "reconciliation", f"the account is not empty and this journal is new: {', '.join(found)}")
+            return
+        _adopt_cash(draft, event.cash)
+        draft.risk = replace(draft.risk, reconciled=True)
+        return
+    found = [*_cash_and_positions(draft, event.cash, event.positions), *_orders(draft, frozenset(event.open_orders))]
+    draft.risk = replace(draft.risk, reconciled=not found)
+    if found:
+        halt(draft, "reconciliation", "; ".join(found))
+
+
+def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
+    """Take the broker's word over as far as it explains itself, then compare; differences that stay are judged.
+
+    Of one that was asked for before a newer one that is known, the lines alone count: the rest is old.
+    """
+    if not _account_is_right(draft, event):
+        return
+    positions, late = event.positions, event.asked_ns < draft.broker.asked_ns <= event.time_ns
+    event = replace(event, positions=whole_shares(positions))
+    draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
+    if not draft.broker.began_ns and not _begin(draft, event):
+        return
+    accepted = accepts(draft, event)
+    _take_over_lines(draft, event)
+    if late:
+        return
+    if accepted:
+        accept(draft, event)
+    _ask_for_the_missing(draft, event)
+    take_available(draft, event)
+    if draft.daily is not None:
+        for symbol, detail in note_positions(draft, positions).items():
+            alarm(draft, "split_awaited", detail, once=True, about=symbol)
+    _compare(draft, event)
+    _note_status(draft, event.blocked)
+    _note_market(draft, event)
+    short = deficit(event.funds)
+    draft.broker = replace(draft.broker, funds=event.funds)
+    if short:
+        alarm(draft, "margin_deficit", f"{short} USD more margin is asked for than the equity", once=True)
+    else:
+        case_over(draft, "margin_deficit")
+
+
+def _note_status(draft: Draft, blocked: str) -> None:
+    """An account that may not trade takes no new risk while that lasts; one that is closed halts."""
+    former = draft.broker.blocked
+    draft.broker = replace(draft.broker, blocked=blocked)
+    if CLOSED & set(blocked.split(", ")):
+        halt(draft, "account_blocked", blocked)
+    elif blocked:
+        alarm(draft, "account_blocked", blocked, once=True, about=blocked)
+        cancel_entries(draft)
+    elif former:
+        case_over(draft, "account_blocked")
+
+
+def _note_market(draft: Draft, event: BrokerReported) -> None:
+    """The broker's market is closed where our calendar has a session: nothing new is begun until it opens."""
+    session, asked_ns = draft.session.session, event.asked_ns
+    closed = False
+    if session is not None and event.market_open is not None and not draft.session.ended:
+        within = session.open_ns + CLOCK_NS <= asked_ns < session.close_ns - CLOCK_NS
+        later = asked_ns < session.open_ns and event.next_open_ns > session.open_ns + CLOCK_NS
+        closed = (within and not event.market_open) or later
+    draft.broker = replace(draft.broker, closed=closed)
+    if closed:
+        opens = new_york_text(event.next_open_ns) if event.next_open_ns else "unknown"
+        alarm(draft, "market_closed", f"in a session of the calendar; the broker opens next: {opens}", once=True)
+    else:
+        case_over(draft, "market_closed")
+
+
+def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
+    """Orders first, then their executions, then the ledger's other lines, each line once."""
+    heard = draft.broker  # what the orders tell now was read before positions and cash: these know it
+    for order in (*event.ended_orders, *event.open_orders):
+        absorb(draft, order)
+    touched = {s: at_ns for s, at_ns in draft.broker.touched.items() if heard.filled.get(s, -1) >= event.asked_ns}
+    draft.broker = replace(
+        draft.broker, moved=heard.moved, filled=heard.filled, touched={**touched, **heard.touched}
+    )  # but of what a fill overtook they say nothing, and what others did there waits for the next report
+    for fill in event.fills:
+        if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
+            on_order_filled(draft, fill)
+    give_up_sold(draft)
+    for activity in sorted(event.activities, key=arrives):
+        if activity.status != "pending" and _mark_seen(draft, activity):
+            book_activity(draft, activity)
+
+
+def _mark_seen(draft: Draft, line: Activity) -> bool:
+    """True when this line of the ledger, with this status, was not seen before. A line is amended under its own id."""
+    return first_time(draft, f"{line.id} {line.status}" if line.status in AMENDED else line.id)
+
+
+def _account_is_right(draft: Draft, event: BrokerReported) -> bool:
+    """The account is the one that this journal belongs to, and the one that the configuration names."""
+    broker = draft.broker
+    others = [number for number in (broker.account, broker.expected) if number and number != event.account]
+    draft.broker = replace(broker, account=broker.account or ("" if others else event.account), wrong=bool(others))
+    if others:
+        expected = others[0]
+        draft.risk = replace(draft.risk, reconciled=False)
+        halt(draft, "wrong_account", f"the keys open account {event.account}, expected is {expected}")
+    return not others
+
+
+def _begin(draft: Draft, event: BrokerReported) -> bool:
+    """The first report of a journal: its cash is the start, what the account did before is not ours.
+
+    Positions and open orders of others are judged as foreign: False while they keep the desk from beginning.
+    """
+    for line in event.activities:  # told once: a later report does not repeat them
+        if line.status != "pending":
+            _mark_seen(draft, line)
+    foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
+    rule, accepted = draft.trading.broker.foreign_orders, accepts(draft, event)
+    whole = [order.client_order_id for order in foreign if not is_fraction(draft, order)]
+    if rule == "halt" and not accepted and (event.positions or whole):
+        found = [p.symbol for p in event.positions] + whole
+        detail = f"the account is not empty and this journal is new: {', '.join(found)}"
+        draft.risk = replace(draft.risk, reconciled=False)
+        halt(draft, "foreign_order", detail)
+        return False
+    draft.broker = replace(draft.broker, began_ns=event.asked_ns)
+    _adopt_cash(draft, event.cash)
+    for position in event.positions:
+        take_over(draft, position.symbol, position, "adopt" if accepted else rule)
+    for order in foreign:
+        met_at_begin(draft, order)
+    book = mark_book(draft, draft.book)
+    draft.book = begin_session(replace(book, peak=book.equity, max_drawdown=0.0))
+    return True
+
+
+def _adopt_cash(draft: Draft, cash: Decimal) -> None:
+    draft.book = begin_session(replace(draft.book, cash=cash, equity=cash, peak=cash))
+
+
+def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
+    """Our working orders that the broker does not list: each is looked up by its name before anything is said."""
+    listed = {order.client_order_id for order in (*event.open_orders, *event.ended_orders)}
+    for order in tuple(draft.orders.values()):
+        due = order.submitted_ns < event.asked_ns and order.looked_up_ns < event.asked_ns
+        if order.client_order_id not in listed and due and order.purpose != "foreign" and not order.in_hand:
+            look_up(draft, order)
+
+
+# --- differences --------------------------------------------------------------------------------------------------
+
+
+def _compare(draft: Draft, event: BrokerReported) -> None:
+    """Judge by what the desk knew when the report was asked for: one that a fill overtook says nothing about it."""
+    _tell_shorts(draft, event)
+    found = tuple(_all_differences(draft, event))
+    if found and draft.broker.filled:  # fills that came after it was asked for
+        draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
+        return
+    suspicion = draft.broker.suspicion
+    if only_splits_differ(draft.basket, found):  # the ledger's line explains them: nothing is judged before it
+        draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
+        draft.risk = replace(draft.risk, reconciled=False)
+        return
+    stood = suspicion is not None and suspicion.differences == found
+    if found and suspicion is not None and stood and event.asked_ns - suspicion.since_ns >= SETTLE_NS:
+        _judge(draft, event, found)
+        found = tuple(_all_differences(draft, event))
+        _sight(draft, event)
+        if found:
+            draft.risk = replace(draft.risk, reconciled=False)
+            _let_stand(draft, event, found)
+            return
+    _sight(draft, event)
+    if not found:
+        _agree(draft)
+        return
+    draft.risk = replace(draft.risk, reconciled=False)
+    if not stood:
+        draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
+    if suspicion is None:  # one that changes waits for the next minute's report: no loop
+        draft.effects.append(AskBroker("; ".join(found)))
+
+
+def _agree(draft: Draft) -> None:
+    """Book and broker say the same. A halt for cash alone ends with its cause, and no other halt does."""
+    draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
+    settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
+    if settled or draft.risk.reconciled:
+        draft.risk = replace(draft.risk, reconciled=True)
+        case_over(draft, "unreconciled", "broker_lost", "cash_unexplained")
+    halted = draft.risk.halt
+    if halted is not None and halted.reason == "cash_difference":
+        draft.risk = replace(draft.risk, halt=None)
+        alarm(draft, "cash_explained", f"book and broker agree again; halted before: {halted.detail}")
+
+
+def _sight(draft: Draft, event: BrokerReported) -> None:
+    """Note when what is held agreed last, and since when the cash differs by more than a fee."""
+    broker, cash = draft.broker, abs(event.cash - draft.book.cash)
+    beyond = cash > draft.trading.broker.cash_tolerance_usd
+    since_ns = (broker.cash_since_ns or event.asked_ns) if beyond else 0
+    sighted_ns = broker.sighted_ns if _positions(draft, event.positions) else draft.now_ns
+    draft.broker = replace(broker, cash_since_ns=since_ns, sighted_ns=sighted_ns)
+
+
+def _let_stand(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
+    """Wait for cash alone: its line may come minutes late, or in the night. In a session not for ever."""
+    session, since_ns = draft.session.session, draft.broker.cash_since_ns
+    if len(found) > 1 or not since_ns or _positions(draft, event.positions):
+        halt(draft, "reconciliation", "; ".join(found))
+        return
+    alarm(draft, "cash_unexplained", found[0], once=True)
+    if session is None or draft.session.ended or not session.open_ns <= draft.now_ns < session.close_ns:
+        return
+    patience_ns = draft.trading.broker.cash_halt_min * MINUTE_NS
+    if draft.now_ns - max(since_ns, session.open_ns) >= patience_ns:
+        halt(draft, "cash_difference", f"{found[0]}, for {patience_ns // MINUTE_NS} minutes of the session")
+
+
+def _tell_shorts(draft: Draft, event: BrokerReported) -> None:
+    """Halt at once for less than nothing that the book does not know of: more was sold than there was.
+
+    Shares that a held option may have delivered are judged with all else.
+    """
+    roots = {contract.root for symbol in draft.book.positions if (contract := parse_occ(symbol)) is not None}
+    for position in event.positions:
+        symbol = position.symbol
+        expected = held(draft, symbol) + draft.broker.foreign_held.get(symbol, 0)
+        if position.quantity < min(expected, 0) and can_hold(draft, symbol) and symbol not in roots:
+            draft.risk = replace(draft.risk, reconciled=False)
+            halt(draft, "short_position", f"{symbol}: broker {position.quantity}, book {expected}")
+
+
+def _all_differences(draft: Draft, event: BrokerReported) -> list[str]:
+    found = _cash_and_positions(draft, event.cash, event.positions)
+    for order in event.open_orders:
+        if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
+            found.append(f"order {order.client_order_id}: works at the broker only")
+    return found
+
+
+def _cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosition, ...]) -> list[str]:
+    book = draft.book
+    found = [f"cash: broker {cash} USD, book {book.cash} USD"] if cash != book.cash else []
+    return found + _positions(draft, positions)
+
+
+def _positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> list[str]:
+    found: list[str] = []
+    book, beside = draft.book, draft.broker.foreign_held
+    theirs = {p.symbol: p.quantity for p in positions}
+    ours = {symbol: Decimal(p.quantity) for symbol, p in book.positions.items()}
+    for symbol in sorted(theirs.keys() | ours.keys() | beside.keys()):
+        expected = ours.get(symbol, ZERO) + beside.get(symbol, 0)
+        if theirs.get(symbol, ZERO) != expected:
+            with_foreign = f" and {beside[symbol]} beside it" if symbol in beside else ""
+            found.append(f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}{with_foreign}")
+    return found
+
+
+def _orders(draft: Draft, open_orders: frozenset[str]) -> list[str]:
+    return [
+        f"order {name}: {'at the broker' if name in open_orders else 'in the book'} only"
+        for name in sorted(open_orders ^ draft.orders.keys())
+    ]
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
+    """The written verdicts, in order: what expired is settled, what is foreign is treated as configured, a little
+    cash is a fee. What none of them explains stays a difference, and halts.
+    """
+    for order in event.open_orders:
+        if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
+            draft.effects.append(CancelOrder(order.client_order_id))  # nobody here would ever end it
+    theirs = {p.symbol: p for p in event.positions}
+    if settle_without_ledger(draft, {symbol: int(p.quantity) for symbol, p in theirs.items()}):
+        alarm(draft, "settled_without_ledger", "; ".join(found))
+    book, beside = draft.book, draft.broker.foreign_held
+    symbols = sorted(theirs.keys() | book.positions.keys() | beside.keys())
+    differing = [
+        symbol
+        for symbol in symbols
+        if (theirs[symbol].quantity if symbol in theirs else ZERO) != held(draft, symbol) + beside.get(symbol, 0)
+    ]
+    rule = draft.trading.broker.foreign_orders
+    if differing and rule != "halt":
+        taken = [symbol for symbol in differing if take_over(draft, symbol, theirs.get(symbol), rule)]
+        if taken:
+            alarm(draft, "position_changed", f"{rule}: {'; '.join(found)}")
+            draft.book = replace(draft.book, cash=event.cash)
+            without_gain(draft, book)
+    cash = event.cash - draft.book.cash
+    if cash and not (differing and rule == "halt") and abs(cash) <= draft.trading.broker.cash_tolerance_usd:
+        alarm(draft, "cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
+        book = draft.book
+        draft.book = replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash)
+        revalue(draft)
+    elif cash and rule == "adopt" and not differing:
+        alarm(draft, "position_changed", f"adopt: {'; '.join(found)}")
+        transfer(draft, cash)

@@ -1,0 +1,107 @@
+"""The book takes over what the broker says: of one symbol as `foreign_orders` says, of all when a person accepts it.
+
+Nothing that is taken over is a gain or a loss: it is a transfer.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.broker.book import CENT, OPTION_MULTIPLIER
+from daemon.core.broker.fills import without_gain
+from daemon.core.broker.foreign import can_hold, hold_beside, keep_own
+from daemon.core.broker.orders import advance
+from daemon.core.desks.options.execution import contract_of, held
+from daemon.core.desks.shares.splits import note_accepted
+from daemon.core.effects import AskBroker
+from daemon.core.events import AcceptBrokerRequested, BrokerPosition, BrokerReported
+from daemon.core.risk.guards import alarm, cancel, halt, put_order
+from daemon.core.state import BROKER_MODES, Draft, Position
+
+
+def whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition, ...]:
+    """The positions in whole shares: a fraction, of a reinvested dividend or a split, lies beside the desk's own."""
+    whole = (replace(position, quantity=Decimal(int(position.quantity))) for position in positions)
+    return tuple(position for position in whole if position.quantity)
+
+
+def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: str) -> bool:
+    """Let book (`adopt`) or what is held beside it (`ignore`) hold what the broker holds of one symbol.
+
+    False for what the desk cannot hold, another underlying's shares: it stays a difference.
+    """
+    quantity = int(position.quantity) if position is not None else 0
+    if rule == "ignore":
+        own = held(draft, symbol)
+        left = min(own, max(quantity, 0)) if own > 0 else max(own, min(quantity, 0))
+        hold_beside(draft, symbol, quantity - left - draft.broker.foreign_held.get(symbol, 0))
+        if left != own:
+            keep_own(draft, symbol, left)
+        return True
+    if position is not None and not can_hold(draft, symbol):
+        return False
+    hold_beside(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # the desk's own from now on
+    if position is None:
+        draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
+        return True
+    contract, known = contract_of(draft, symbol), draft.book.positions.get(symbol)
+    right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
+    multiplier = OPTION_MULTIPLIER if contract is not None else 1
+    opened_ns = known.opened_ns if known is not None else draft.now_ns
+    cost = (position.average_price * quantity).quantize(CENT)
+    taken = Position(symbol, right, quantity, cost, multiplier, opened_ns, expiry)
+    draft.book = replace(draft.book, positions={**draft.book.positions, symbol: taken})
+    if contract is not None:
+        draft.contracts = {**draft.contracts, symbol: contract}
+    return True
+
+
+# --- a person's word ----------------------------------------------------------------------------------------------
+
+
+def on_accept_broker(draft: Draft, event: AcceptBrokerRequested) -> None:
+    """Halt, and let the next report that is asked for from now on say what the book holds."""
+    if draft.identity.mode not in BROKER_MODES:
+        alarm(draft, "command_refused", f"accept-broker (by {event.who}): no broker outside reports to this desk")
+        return
+    halt(draft, "accept_broker", f"{event.reason} (by {event.who})")
+    draft.broker = replace(draft.broker, accept_ns=draft.now_ns)
+    draft.risk = replace(draft.risk, reconciled=False)
+    draft.effects.append(AskBroker("accept-broker"))
+
+
+def accepts(draft: Draft, event: BrokerReported) -> bool:
+    """True for a report that a person accepted beforehand; one that a fill overtook waits for the next."""
+    asked_ns = draft.broker.accept_ns
+    overtaken = any(at_ns >= event.asked_ns for at_ns in draft.broker.filled.values())
+    return bool(asked_ns) and event.asked_ns > asked_ns and not overtaken
+
+
+def accept(draft: Draft, event: BrokerReported) -> None:
+    """Take over positions and cash; our orders end or are cancelled. The desk stays halted, and stands down no more."""
+    before, broker = draft.book, draft.broker
+    _end_orders(draft, event)
+    theirs = {position.symbol: position for position in event.positions}
+    rule = "ignore" if draft.trading.broker.foreign_orders == "ignore" else "adopt"
+    for symbol in sorted(theirs.keys() | before.positions.keys() | broker.foreign_held.keys()):
+        if not take_over(draft, symbol, theirs.get(symbol), rule):
+            take_over(draft, symbol, theirs.get(symbol), "ignore")
+    draft.book = replace(draft.book, cash=event.cash)
+    note_accepted(draft, before.positions)
+    without_gain(draft, before)
+    draft.broker = replace(draft.broker, accept_ns=0, stood_down=False, suspicion=None, cash_since_ns=0)
+    held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
+    alarm(draft, "broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD)")
+
+
+def _end_orders(draft: Draft, event: BrokerReported) -> None:
+    """What was wanted is given up: an order that works there is cancelled, one that the broker does not list ended."""
+    draft.works = {}
+    listed = {order.client_order_id for order in event.open_orders}
+    for name, order in tuple(draft.orders.items()):
+        if name not in listed and order.submitted_ns < event.asked_ns:
+            put_order(draft, advance(order, "expired"))
+        elif order.purpose != "foreign":
+            cancel(draft, name)

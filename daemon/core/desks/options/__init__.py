@@ -1,0 +1,1 @@
+"""A desk that holds one option position and decides at each bar."""

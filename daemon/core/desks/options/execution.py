@@ -1,0 +1,381 @@
+"""From targets to orders: works that reach a goal by one attempt at a time.
+
+A work is an entry or an exit with a quantity to end at. A new attempt needs the former one terminal; its client order
+id derives from (epoch, strategy, decision, leg, attempt), so no order can go out twice.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.broker.book import CENT, OPTION_MULTIPLIER, mid
+from daemon.core.broker.funds import deficit, spendable
+from daemon.core.broker.hanging import held_up, in_the_way, reprice_ns, tend_exits, worked_ns
+from daemon.core.broker.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
+from daemon.core.broker.sellable import sellable, tell_closing
+from daemon.core.desks.options.contracts import price_step
+from daemon.core.desks.options.market import parse_occ
+from daemon.core.effects import SubmitOrder
+from daemon.core.events import Contract, Quote
+from daemon.core.limits import Sizing
+from daemon.core.risk.guards import alarm, cancel, left, put_order
+from daemon.core.risk.marks import guarded, leaps, measure
+from daemon.core.risk.risk import Denial, ask_gates
+from daemon.core.risk.view import MINUTE_NS, SECOND_NS, Intent, RiskView
+from daemon.core.state import BROKER_MODES, ZERO, Draft
+
+ENTRY = "entry"
+EXIT = "exit"
+EXIT_LEG = 1  # an exit's leg; entries have leg 0
+AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; Alpaca takes `opg` orders until 9:28 New York
+HEAR_FIRST_NS = 60 * SECOND_NS  # an outage at a start holds exits up no longer
+QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits so long for one before it goes to the market
+
+
+def risk_view(draft: Draft) -> RiskView:
+    """What the gates may see of the draft."""
+    return RiskView(
+        now_ns=draft.now_ns,
+        identity=draft.identity,
+        limits=draft.trading.risk,
+        execution=draft.trading.execution,
+        session=draft.session,
+        bar_interval_ns=draft.machine.spec.bar_interval_s * SECOND_NS,
+        risk=draft.risk,
+        model=draft.model,
+        book=draft.book,
+        orders=draft.orders,
+        quotes=draft.quotes,
+        basket=draft.trading.basket,
+        symbols=draft.machine.spec.symbols,
+        marks=draft.marks,
+        splits=draft.basket.splits,
+        blocked=draft.broker.blocked,
+        closed=draft.broker.closed,
+        spendable=spendable(draft),
+        deficit=deficit(draft.broker.funds),
+        cost_rate=cost_rate(draft),
+    )
+
+
+def cost_rate(draft: Draft) -> Decimal:
+    """What a daily desk's cash keeps back beside the price of a buy: the paper broker's rate, 0 at a real broker."""
+    return ZERO if draft.identity.mode in BROKER_MODES else draft.trading.paper.share_cost_rate
+
+
+def count_denials(draft: Draft, denials: tuple[Denial, ...]) -> None:
+    """Count each denial under its gate's name."""
+    counts = dict(draft.stats.denials)
+    for denial in denials:
+        counts[denial.gate] = counts.get(denial.gate, 0) + 1
+    draft.stats = replace(draft.stats, denials=counts)
+
+
+def fresh(draft: Draft, quote: Quote | None) -> Quote | None:
+    """The quote when it is young enough to act on, else None."""
+    if quote is None or draft.now_ns - quote.quoted_ns > draft.trading.risk.quote_age_max_s * SECOND_NS:
+        return None
+    return quote
+
+
+def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
+    """Contracts that `premium_fraction` of the equity buys at the limit, capped; 0 below `min_contracts`."""
+    if limit_price <= 0 or equity <= 0:
+        return 0
+    budget = equity * Decimal(str(sizing.premium_fraction))
+    count = min(int(budget / (limit_price * OPTION_MULTIPLIER)), sizing.max_contracts)
+    return count if count >= sizing.min_contracts else 0
+
+
+def entry_limit(quote: Quote, slack: float, bound: Decimal | None) -> Decimal:
+    """Limit of a marketable buy: ask x (1 + slack), never above the bound, rounded down to the contract's step."""
+    limit = quote.ask * (1 + Decimal(str(slack)))
+    if bound is not None:
+        limit = min(limit, bound)
+    return _on_grid(limit, quote.symbol, ROUND_FLOOR)
+
+
+def _on_grid(price: Decimal, symbol: str, rounding: str) -> Decimal:
+    """The price on the grid on which the contract trades."""
+    step = price_step(symbol, price)
+    return ((price / step).quantize(Decimal(1), rounding=rounding) * step).quantize(CENT)
+
+
+def entry_bound(quote: Quote, collar: float) -> Decimal:
+    """What no attempt of an entry may pay more than: the decision's mid x (1 + collar)."""
+    return (mid(quote) * (1 + Decimal(str(collar)))).quantize(CENT, rounding=ROUND_FLOOR)
+
+
+def sold_by_trim(quantity: int, keep_percent: int) -> int:
+    """Contracts that a trim to `keep_percent` sells: rounded down, at least one."""
+    return max(1, quantity * (100 - keep_percent) // 100)
+
+
+def held(draft: Draft, symbol: str) -> int:
+    """Contracts or shares in the book, negative when short."""
+    position = draft.book.positions.get(symbol)
+    return position.quantity if position else 0
+
+
+def contract_of(draft: Draft, symbol: str) -> Contract | None:
+    """The contract of an OCC symbol: as it was listed, else as the symbol says; None for shares."""
+    known = draft.contracts.get(symbol)
+    if known is not None:
+        return known
+    told = parse_occ(symbol)
+    return None if told is None else Contract(symbol, told.expiry, told.right, told.strike, 0)
+
+
+def may_send(draft: Draft) -> bool:
+    """True within the regular hours of the session that runs, unless the keys open another account.
+
+    After a start a real broker is heard first, for as long as that may take at most.
+    """
+    session = draft.session.session
+    return session is not None and _broker_hears(draft) and session.open_ns <= draft.now_ns < session.close_ns
+
+
+def may_enter_auction(draft: Draft) -> bool:
+    """True while the broker takes orders for the opening auction of the session that comes, as `may_send` else."""
+    session = draft.session.session
+    return session is not None and _broker_hears(draft) and draft.now_ns < session.open_ns - AUCTION_ENDS_NS
+
+
+def _broker_hears(draft: Draft) -> bool:
+    broker = draft.broker
+    if draft.session.ended or broker.wrong or broker.stood_down:
+        return False
+    unheard = broker.reported_ns < broker.started_ns and draft.identity.mode in BROKER_MODES
+    return not unheard or draft.now_ns - broker.started_ns >= HEAR_FIRST_NS
+
+
+def intent_of(draft: Draft, side: int, purpose: str) -> str:
+    """Alpaca's `position_intent`: entries open, exits close; "" for a daily desk's shares."""
+    if draft.daily is not None:
+        return ""
+    if purpose == EXIT:
+        return "sell_to_close" if side < 0 else "buy_to_close"
+    return "buy_to_open" if side > 0 else "sell_to_open"
+
+
+def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
+    """Start an entry work that the gates let pass; returns the work's key."""
+    quote = draft.quotes[intent.symbol]
+    bound = entry_bound(quote, draft.trading.risk.price_collar)
+    goal = held(draft, intent.symbol) + intent.quantity
+    work = Work(f"{decision}.0", decision, ENTRY, "policy", intent.symbol, goal, -1, "", draft.now_ns, bound)
+    draft.wanted = {**dict.fromkeys(draft.wanted, 0), intent.symbol: goal}  # one position at a time
+    submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
+    return work.key
+
+
+def exit_of(draft: Draft, symbol: str) -> Work | None:
+    """The exit of `symbol` that is under way, or None."""
+    for work in draft.works.values():
+        if work.purpose == EXIT and work.symbol == symbol:
+            return work
+    return None
+
+
+def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: str) -> bool:
+    """Hold at most `goal` of `symbol`. Entries into it end, an exit under way takes the lower goal.
+
+    A rule takes a basket's sale over even for the same goal: what leaves by a rule waits for no quote.
+
+    Returns True when this asked for something new.
+    """
+    work = exit_of(draft, symbol)
+    if work is not None:
+        urgent = draft.daily is not None and work.reason == "policy"
+        if work.goal <= goal and not urgent:
+            return False
+        goal = min(goal, work.goal)
+        draft.works = {**draft.works, work.key: replace(work, goal=goal, reason=reason)}
+        draft.wanted = {**draft.wanted, symbol: goal}
+        return True
+    draft.works = {k: w for k, w in draft.works.items() if not (w.purpose == ENTRY and w.symbol == symbol)}
+    draft.wanted = {**draft.wanted, symbol: goal}
+    key = f"{decision}.{EXIT_LEG}"
+    draft.works = {**draft.works, key: Work(key, decision, EXIT, reason, symbol, goal, -1, "", draft.now_ns, None)}
+    return True
+
+
+def drive(draft: Draft) -> None:
+    """Move every work on: cancel what is too old, send the next attempt where the last one ended, close what is done.
+
+    An entry order whose work was given up (a halt, an exit) never stays: it is cancelled, also when it was unknown.
+    """
+    for name, order in draft.orders.items():
+        if order.purpose == ENTRY and order.work not in draft.works:
+            cancel(draft, name)
+    for work in tuple(draft.works.values()):
+        if work.purpose == EXIT:
+            _drive_exit(draft, work)
+        else:
+            _drive_entry(draft, work)
+
+
+def _drive_entry(draft: Draft, work: Work) -> None:
+    rules = draft.trading.execution
+    order = newest_attempt(draft, work)
+    late = draft.now_ns - work.started_ns >= rules.entry_deadline_s * SECOND_NS
+    missing = work.goal - held(draft, work.symbol)
+    if order.working:
+        old = draft.now_ns - order.submitted_ns >= rules.entry_reprice_s * SECOND_NS
+        if late or old or order.remaining > missing:  # more than missing: an earlier attempt filled after its end
+            cancel(draft, order.client_order_id)
+        return
+    quote = fresh(draft, draft.quotes.get(work.symbol))
+    closed = not may_send(draft)
+    if missing <= 0 or late or order.status == REJECTED or quote is None or quote.ask <= 0 or closed:
+        close_work(draft, work)
+        return
+    contract = draft.contracts.get(work.symbol)
+    limit = entry_limit(quote, rules.entry_slack, work.limit_bound)
+    intent = Intent(ENTRY, contract, work.symbol, +1, missing, limit)
+    if limit < quote.ask or ask_gates(risk_view(draft), intent).denials:
+        close_work(draft, work)
+        return
+    submit(draft, work, intent, rules.entry_reprice_s)
+
+
+def _drive_exit(draft: Draft, work: Work) -> None:
+    rules = draft.trading.execution
+    holding = held(draft, work.symbol)
+    side = 1 if holding < 0 else -1  # shares owed are bought back
+    surplus = abs(holding) - work.goal
+    order = newest_attempt(draft, work) if work.order_id else None
+    well, hanging = tend_exits(draft, work.symbol, side, surplus)
+    if well:
+        return
+    if surplus <= 0:
+        if not hanging:
+            close_work(draft, work)
+        return
+    if not may_send(draft) or held_up(draft, work.symbol, side):
+        return
+    if order is not None and order.status == REJECTED and worked_ns(draft, order) < reprice_ns(draft):
+        return  # not sent again at once: the next look is a re-price interval later
+    leave = sellable(draft, work.symbol, side, surplus, hanging)
+    quantity = leave.quantity
+    if quantity <= 0:
+        return
+    quote = fresh(draft, draft.quotes.get(work.symbol)) if side < 0 else None  # what is owed is bought at the market
+    if quote is not None and quote.bid <= 0:
+        why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
+        alarm(draft, "no_bid", why, once=True, about=work.symbol)
+        return
+    if _quote_may_come(draft, work, quote):
+        return
+    limit = None if leave.closing else _exit_limit(quote, work.attempt + 1, draft)
+    intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit, closing=leave.closing)
+    if ask_gates(replace(risk_view(draft), orders=in_the_way(draft)), intent).denials:
+        return
+    submit(draft, work, intent, rules.exit_reprice_s)
+
+
+def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
+    """True in the first seconds of an exit from an option without a quote to act on: not quoted since the daemon's
+    start or the open, or only with a price that no later quote confirmed yet.
+    """
+    session, known = draft.session.session, draft.quotes.get(work.symbol)
+    if not guarded(draft) or session is None or contract_of(draft, work.symbol) is None:
+        return False
+    if draft.now_ns - work.started_ns >= QUOTE_WAIT_NS:
+        return False
+    if quote is not None:
+        return leaps(draft, quote)
+    return known is None or known.quoted_ns < max(draft.broker.started_ns, session.open_ns)
+
+
+def newest_attempt(draft: Draft, work: Work) -> Order:
+    """The work's newest attempt, which is kept for as long as the work."""
+    order = draft.find_order(work.order_id)
+    if order is None:
+        raise ValueError(f"order {work.order_id} of work {work.key} is forgotten; the last attempt is kept")
+    return order
+
+
+def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | None:
+    """The attempt's limit: the mid first where configured, then below the bid, then None (market, also unquoted).
+
+    Never further below the confirmed mark (before there is one, what was paid) than the collar, and never above it,
+    whatever the quote's bid; the walk to the market ends that.
+    """
+    rules = draft.trading.execution
+    if quote is None or attempt >= rules.exit_limit_attempts:
+        return None
+    price = measure(draft, quote.symbol)
+    if attempt == 0 and rules.exit_start == "mid":
+        return _on_grid(mid(quote) if price is None else price, quote.symbol, ROUND_CEILING)
+    limit = max(quote.bid * (1 - Decimal(str(rules.exit_slack))), CENT)
+    if price and guarded(draft):
+        limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)
+    return _on_grid(limit, quote.symbol, ROUND_CEILING)
+
+
+def close_work(draft: Draft, work: Work) -> None:
+    """The work is done or given up."""
+    draft.works = {key: other for key, other in draft.works.items() if key != work.key}
+
+
+def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
+    """Send the work's next attempt, which is not sent again after `valid_s`."""
+    attempt = work.attempt + 1
+    leg = int(work.key.rpartition(".")[2])
+    identity = draft.identity
+    name = client_order_id(identity.epoch, identity.strategy, work.decision, leg, attempt)
+    if draft.find_order(name) is not None:
+        raise ValueError(f"client order id {name} was used before; every attempt has its own")
+    order = Order(
+        client_order_id=name,
+        work=work.key,
+        purpose=work.purpose,
+        reason=work.reason,
+        symbol=intent.symbol,
+        side=intent.side,
+        quantity=intent.quantity,
+        limit_price=intent.limit_price,
+        status=SUBMITTED,
+        submitted_ns=draft.now_ns,
+        valid_until_ns=draft.now_ns + valid_s * SECOND_NS,
+        auction=intent.auction,
+        closing=intent.closing,
+    )
+    sent = submission_of(draft, order)
+    if not left(draft, sent):
+        return
+    put_order(draft, order)
+    if intent.closing:
+        tell_closing(draft, intent.symbol, intent.quantity)
+    if intent.contract is not None:
+        draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
+    on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
+    draft.works = {**draft.works, work.key: on_its_way}
+    count_sent(draft)
+    draft.effects.append(sent)
+
+
+def count_sent(draft: Draft) -> None:
+    """Count an order that leaves now for the limits on orders."""
+    risk = draft.risk
+    recent = tuple(t for t in risk.order_times if draft.now_ns - t < MINUTE_NS)
+    draft.risk = replace(risk, order_times=(*recent, draft.now_ns), orders_today=risk.orders_today + 1)
+    draft.stats = replace(draft.stats, orders=draft.stats.orders + 1)
+
+
+def submission_of(draft: Draft, order: Order) -> SubmitOrder:
+    """What asks the shell to send the order, the first time or again."""
+    return SubmitOrder(
+        client_order_id=order.client_order_id,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        limit_price=order.limit_price,
+        intent=intent_of(draft, order.side, order.purpose),
+        valid_until_ns=order.valid_until_ns,
+        auction=order.auction,
+        closing=order.closing,
+    )

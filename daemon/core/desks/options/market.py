@@ -1,0 +1,249 @@
+"""The option market's arithmetic: Black-Scholes with r = q = 0, spreads in whole cents, time in sessions, OCC symbols.
+
+Pure float64; each `_array` twin gives the same bits as its scalar, because both take the same operations in the same
+order and call `math.log` and `math.erf` for each element. One volatility holds for one session, fixed before it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from datetime import date
+from decimal import Decimal
+from functools import lru_cache
+from itertools import pairwise
+from statistics import NormalDist
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from daemon.core.limits import Paper
+from strategies.kit.contract import Session
+
+Float64Array = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+
+MINUTE_NS = 60_000_000_000
+SESSIONS_PER_YEAR = 252
+MINUTE_SHARE = 0.54 / 390  # of a session's variance time; a full session's minutes have 0.54
+NIGHT_SHARE = 0.46
+CERTAIN = 1e-12  # a volatility x sqrt(years) below this leaves nothing to chance
+ROUNDING_GUARD = 1e-9  # of a cent: a value this close to a whole cent is that cent
+
+_SQRT2 = math.sqrt(2.0)
+_NORMAL = NormalDist()
+_OCC = re.compile(r"([A-Z]{1,6})(\d{2})(\d{2})(\d{2})([CP])(\d{8})")
+
+
+class OccContract(msgspec.Struct, frozen=True, gc=False):
+    """What an OCC symbol says. `expiry` is `YYYY-MM-DD`, `right` +1 call, -1 put, `strike` in USD."""
+
+    root: str
+    expiry: str
+    right: int
+    strike: Decimal
+
+
+class Expiry(msgspec.Struct, frozen=True, gc=False):
+    """An expiry that has a price: `later_ns` of regular trading and `nights` lie between this session and its close."""
+
+    date: str
+    later_ns: int
+    nights: int  # 0 for this session's own date, so also the trading days to expiry
+
+
+class SessionMarket(msgspec.Struct, frozen=True):
+    """The option market of one session: its expiries (its own date first), its one volatility, its middle strike."""
+
+    session: Session
+    expiries: tuple[Expiry, ...]
+    volatility: float
+    centre: int  # whole dollars
+
+    def cents(self, symbol: str, spot: float, at_ns: int, paper: Paper) -> tuple[int, int] | None:
+        """Bid and ask in cents at `spot` USD and time `at_ns`; None for a symbol that this market cannot price."""
+        strike, right, expiry = option_terms(symbol)
+        years = self.years(expiry, at_ns)
+        return None if years is None else bid_ask_cents(price(spot, strike, years, self.volatility, right), paper)
+
+    def years(self, expiry: str, at_ns: int) -> float | None:
+        """Years from `at_ns` in this session to the close of `expiry`; None for a date that is no known session."""
+        for known in self.expiries:
+            if known.date == expiry:
+                return years_left(open_time_left_ns(at_ns, self.session) + known.later_ns, known.nights)
+        return None
+
+    def listed_expiries(self, min_days: int, max_days: int) -> tuple[str, ...]:
+        """The dates from `min_days` to `max_days` trading days away, as far as the calendar is known."""
+        return tuple(known.date for known in self.expiries if min_days <= known.nights <= max_days)
+
+    def listed_strikes(self, each_side: int) -> range:
+        """The listed strikes in whole dollars: `each_side` below and above the middle, none below 1."""
+        return range(max(self.centre - each_side, 1), self.centre + each_side + 1)
+
+
+def session_market(
+    session: Session, upcoming: Sequence[Session], closes: Sequence[float], paper: Paper
+) -> SessionMarket | None:
+    """The market of `session` from the last closes of the sessions before it; None while those are too few."""
+    volatility = session_volatility(closes, paper)
+    if volatility is None:
+        return None
+    expiries = [Expiry(session.date, 0, 0)]
+    for nights, later in enumerate(upcoming, start=1):
+        expiries.append(Expiry(later.date, expiries[-1].later_ns + later.close_ns - later.open_ns, nights))
+    return SessionMarket(session, tuple(expiries), volatility, math.floor(closes[-1] + 0.5))
+
+
+def price(spot: float, strike: float, years: float, volatility: float, right: int) -> float:
+    """Black-Scholes value in USD a share of a European option with r = q = 0 (Black, Scholes 1973, eq. 13).
+
+    `right` +1 call, -1 put; `volatility` annualised, at least 0. Without either, the intrinsic value.
+    """
+    deviation = volatility * math.sqrt(max(years, 0.0))
+    if deviation < CERTAIN:
+        return max(right * (spot - strike), 0.0) + 0.0  # + 0.0 makes a negative zero positive, here and in the twin
+    d1 = math.log(spot / strike) / deviation + 0.5 * deviation
+    d2 = d1 - deviation
+    in_spot = 0.5 * (1.0 + math.erf(right * d1 / _SQRT2))
+    in_strike = 0.5 * (1.0 + math.erf(right * d2 / _SQRT2))
+    return max(right * (spot * in_spot - strike * in_strike), 0.0) + 0.0
+
+
+def price_array(
+    spot: npt.ArrayLike, strike: npt.ArrayLike, years: npt.ArrayLike, volatility: npt.ArrayLike, right: npt.ArrayLike
+) -> Float64Array:
+    """`price` over arrays that broadcast together; float64 of the broadcast shape, each element bit-identical to it."""
+    spots, strikes, times, widths, rights = np.broadcast_arrays(
+        *(np.asarray(values, dtype=np.float64) for values in (spot, strike, years, volatility, right))
+    )
+    deviations = widths * np.sqrt(np.maximum(times, 0.0))
+    values: Float64Array = np.maximum(rights * (spots - strikes), 0.0) + 0.0
+    alive = deviations >= CERTAIN
+    s, k, r, deviation = spots[alive], strikes[alive], rights[alive], deviations[alive]
+    d1 = _each(math.log, s / k) / deviation + 0.5 * deviation
+    d2 = d1 - deviation
+    in_spot = 0.5 * (1.0 + _each(math.erf, r * d1 / _SQRT2))
+    in_strike = 0.5 * (1.0 + _each(math.erf, r * d2 / _SQRT2))
+    values[alive] = np.maximum(r * (s * in_spot - k * in_strike), 0.0) + 0.0
+    return values
+
+
+def bid_ask_cents(mid: float, paper: Paper) -> tuple[int, int]:
+    """Bid and ask in whole cents around `mid` (USD a share): bid rounded down and at least 0, ask rounded up.
+
+    The half-spread is max(`half_spread_min_usd`, `half_spread` x mid).
+    """
+    half = max(paper.half_spread_min_usd, paper.half_spread * mid)
+    bid = math.floor((mid - half) * 100.0 + ROUNDING_GUARD)
+    return max(0, bid), math.ceil((mid + half) * 100.0 - ROUNDING_GUARD)
+
+
+def bid_ask_cents_array(mid: Float64Array, paper: Paper) -> tuple[Int64Array, Int64Array]:
+    """`bid_ask_cents` over an array of mids: two int64 arrays of its shape, equal element by element."""
+    half = np.maximum(paper.half_spread_min_usd, paper.half_spread * mid)
+    bid = np.maximum(np.floor((mid - half) * 100.0 + ROUNDING_GUARD), 0.0)
+    ask = np.ceil((mid + half) * 100.0 - ROUNDING_GUARD)
+    return bid.astype(np.int64), ask.astype(np.int64)
+
+
+def years_left(open_time_ns: int, nights: int) -> float:
+    """Years of variance time: `open_time_ns` of regular session plus `nights` between sessions."""
+    return (open_time_ns / MINUTE_NS * MINUTE_SHARE + nights * NIGHT_SHARE) / SESSIONS_PER_YEAR
+
+
+def years_to_expiry(now_ns: int, session: Session, sessions_after: Sequence[Session]) -> float:
+    """Years from `now_ns` within `session` to the close of the expiry's session, the last of `sessions_after`.
+
+    `sessions_after` is empty for what expires today. Before the open the whole session counts, after the close nothing
+    of it. Minutes count by what is there, so half days weigh less.
+    """
+    later = sum(after.close_ns - after.open_ns for after in sessions_after)
+    return years_left(open_time_left_ns(now_ns, session) + later, len(sessions_after))
+
+
+def open_time_left_ns(now_ns: int, session: Session) -> int:
+    """Nanoseconds of regular trading that `session` still has at `now_ns`."""
+    return max(session.close_ns - max(now_ns, session.open_ns), 0)
+
+
+def session_volatility(closes: Sequence[float], paper: Paper) -> float | None:
+    """The volatility of a session, annualised, from the last closes of the sessions before it, oldest first.
+
+    Standard deviation (ddof 1) of the last `volatility_sessions` log returns x sqrt(252) x `volatility_premium`, at
+    least `volatility_floor`. None with fewer than `volatility_sessions` + 1 closes.
+    """
+    count = paper.volatility_sessions
+    if len(closes) < count + 1:
+        return None
+    used = closes[-count - 1 :]
+    returns = [math.log(after / before) for before, after in pairwise(used)]
+    mean = math.fsum(returns) / count
+    variance = math.fsum((value - mean) ** 2 for value in returns) / (count - 1)
+    return max(math.sqrt(variance * SESSIONS_PER_YEAR) * paper.volatility_premium, paper.volatility_floor)
+
+
+def delta(spot: float, strike: float, years: float, volatility: float, right: int) -> float:
+    """Change of the option's value for one dollar of the underlying: 0 to 1 for calls, -1 to 0 for puts."""
+    deviation = volatility * math.sqrt(max(years, 0.0))
+    if deviation < CERTAIN:
+        return float(right) if right * (spot - strike) > 0.0 else 0.0
+    d1 = math.log(spot / strike) / deviation + 0.5 * deviation
+    return right * 0.5 * (1.0 + math.erf(right * d1 / _SQRT2))
+
+
+def strike_for_delta(spot: float, years: float, volatility: float, right: int, target: float) -> float:
+    """The strike (not rounded) at which the absolute delta is `target`, 0 < target < 1.
+
+    Raises ValueError for another target, and where `years` or `volatility` is not above 0.
+    """
+    if not 0.0 < target < 1.0 or years <= 0.0 or volatility <= 0.0:
+        found = f"target {target}, years {years}, volatility {volatility}"
+        raise ValueError(f"strike_for_delta: found {found}; expected 0 < target < 1, years > 0 and volatility > 0")
+    deviation = volatility * math.sqrt(years)
+    return spot * math.exp(deviation * (0.5 * deviation - right * _NORMAL.inv_cdf(target)))
+
+
+def occ_symbol(root: str, expiry: str, right: int, strike: Decimal) -> str:
+    """The OCC symbol, such as `SPY240816C00530000` for `("SPY", "2024-08-16", +1, Decimal(530))`.
+
+    Raises ValueError for what the format cannot hold: a strike that is no positive multiple of 0.001 below 100,000,
+    an expiry that is no date, a root that is not 1 to 6 capital letters.
+    """
+    thousandths = strike * 1000
+    whole = int(thousandths)
+    symbol = f"{root}{expiry[2:4]}{expiry[5:7]}{expiry[8:10]}{'C' if right > 0 else 'P'}{whole:08d}"
+    if whole != thousandths or parse_occ(symbol) is None:
+        found = f"root {root!r}, expiry {expiry!r}, strike {strike}"
+        raise ValueError(f"occ_symbol: found {found}; expected like 'SPY', '2024-08-16', 530 (steps of 0.001)")
+    return symbol
+
+
+@lru_cache(maxsize=8192)
+def parse_occ(symbol: str) -> OccContract | None:
+    """What an OCC symbol says, or None for anything odd: a share, an adjusted root with a digit, no real date."""
+    found = _OCC.fullmatch(symbol)
+    if found is None:
+        return None
+    root, year, month, day, letter, strike = found.groups()
+    expiry = f"20{year}-{month}-{day}"
+    try:
+        date.fromisoformat(expiry)
+    except ValueError:
+        return None
+    if int(strike) == 0:
+        return None
+    return OccContract(root, expiry, 1 if letter == "C" else -1, Decimal(int(strike)) / 1000)
+
+
+@lru_cache(maxsize=8192)
+def option_terms(symbol: str) -> tuple[float, int, str]:
+    """(strike in USD, right, expiry) of an OCC symbol, for pricing; expiry "" for what is no option."""
+    contract = parse_occ(symbol)
+    return (0.0, 0, "") if contract is None else (float(contract.strike), contract.right, contract.expiry)
+
+
+def _each(function: Callable[[float], float], values: Float64Array) -> Float64Array:
+    return np.array([function(value) for value in values.tolist()], dtype=np.float64)

@@ -1,0 +1,1 @@
+"""A desk that holds shares and decides once a session."""

@@ -1,0 +1,172 @@
+"""Corporate actions in a daily desk's shares: splits, new names, mergers, spin-offs, as the broker's ledger tells them.
+
+Old shares leave by one line and new ones come by another (Alpaca: "two NC events", quantity negative, then positive).
+Invariant: equity stands still, unless cash comes; a fraction of a share is never held.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_FLOOR, Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.broker.book import COST_GRID, rescaled
+from daemon.core.desks.options.execution import held
+from daemon.core.desks.shares.splits import note_booked
+from daemon.core.effects import RaiseAlarm
+from daemon.core.events import Activity
+from daemon.core.risk.guards import cancel, revalue, trade_closed
+from daemon.core.state import ZERO, Draft, Leaver, Position
+
+REORGANISED = frozenset(("NC", "SC", "MA", "REORG", "SPIN", "SSO"))  # names, symbols, mergers, spin-offs
+
+
+def split_shares(draft: Draft, line: Activity) -> None:
+    """Shares multiply or merge: quantity and mark by the same ratio; the cost stays, a fraction comes as cash."""
+    before, mark = held(draft, line.symbol), draft.marks.get(line.symbol)
+    _split(draft, line)
+    if held(draft, line.symbol) != before:  # a line of shares that leave is followed by one of those that come
+        note_booked(draft, line.symbol, mark)
+
+
+def _split(draft: Draft, line: Activity) -> None:
+    before = held(draft, line.symbol)
+    after = before + line.quantity
+    if not before:
+        return
+    left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
+    if after <= 0 or left:  # told as two lines: all leave, then all come
+        reorganise(draft, line)
+        return
+    _stop_trading(draft, line.symbol)
+    whole = int(after.to_integral_value(ROUND_FLOOR))
+    if line.symbol in draft.marks:
+        draft.marks = {**draft.marks, line.symbol: draft.marks[line.symbol] * before / after}
+        _leave_out(draft, draft.marks[line.symbol] * (after - whole))
+    position = replace(draft.book.positions[line.symbol], quantity=whole)
+    draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: position})
+    if not whole:
+        _end(draft, line.symbol)
+    revalue(draft)
+
+
+def reorganise(draft: Draft, line: Activity) -> None:
+    """One line about shares that leave or come. Cash that comes for shares sells them; cash alone is income."""
+    if line.quantity < 0:
+        _leave(draft, line, min(-int(line.quantity), max(held(draft, line.symbol), 0)))
+    elif line.quantity > 0:
+        _arrive(draft, line, int(line.quantity))
+    else:
+        _income(draft, line.amount)
+    revalue(draft)
+
+
+def _leave(draft: Draft, line: Activity, count: int) -> None:
+    """Paid for, they are sold; else they are held under their old name until what replaces them is told."""
+    _stop_trading(draft, line.symbol)
+    if count and line.amount > 0:
+        known = draft.book.positions[line.symbol]
+        cost = (known.cost * count / known.quantity).quantize(COST_GRID)
+        left = replace(known, quantity=known.quantity - count, cost=known.cost - cost)
+        left = replace(left, pnl=left.pnl + line.amount - cost)
+        book = draft.book
+        draft.book = replace(
+            book,
+            cash=book.cash + line.amount,
+            realized=book.realized + line.amount - cost,
+            positions={**book.positions, line.symbol: left},
+        )
+        if not left.quantity:
+            _end(draft, line.symbol)
+        return
+    _income(draft, line.amount)
+    if count:
+        leavers = (*draft.basket.leavers, Leaver(line.kind, line.symbol, count))
+        draft.basket = replace(draft.basket, leavers=leavers)
+
+
+def _arrive(draft: Draft, line: Activity, count: int) -> None:
+    """New shares take over cost and value of those that left by a line of the same kind; else they cost nothing.
+
+    Less than one share is none: what left for it is gone, and its worth comes as cash.
+    """
+    leaver = _leaver_for(draft, line)
+    known = draft.book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
+    cost, mark = ZERO, line.price
+    if leaver is not None:
+        left = list(draft.basket.leavers)
+        left.remove(leaver)
+        draft.basket = replace(draft.basket, leavers=tuple(left))
+        cost, value = _take_out(draft, leaver)
+        mark = value / line.quantity
+        _leave_out(draft, mark * (line.quantity - count))
+        known = draft.book.positions.get(line.symbol) or replace(known, quantity=0, cost=ZERO)
+    _income(draft, line.amount)
+    _stop_trading(draft, line.symbol)
+    if not count:
+        draft.book = replace(draft.book, realized=draft.book.realized - cost)
+        return
+    if line.symbol not in draft.marks or (leaver is not None and leaver.symbol == line.symbol):
+        draft.marks = {**draft.marks, line.symbol: mark or ZERO}
+    moved = replace(known, quantity=known.quantity + count, cost=known.cost + cost)
+    draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
+    if not moved.quantity:  # they came for shares that were owed
+        _end(draft, line.symbol)
+    if leaver is None or leaver.symbol != line.symbol:
+        origin = f"{leaver.quantity} {leaver.symbol} became" if leaver is not None else "a corporate action brought"
+        traded = line.symbol in draft.machine.spec.symbols
+        then = "" if traded else "; this desk does not trade it: it is held at its last price"
+        draft.effects.append(RaiseAlarm("shares_renamed", f"{origin} {count} {line.symbol}{then}"))
+
+
+def _take_out(draft: Draft, leaver: Leaver) -> tuple[Decimal, Decimal]:
+    """Take shares that left out of the book; returns their part of the cost, and their value at the mark, in USD."""
+    known = draft.book.positions.get(leaver.symbol)
+    if known is None:
+        return ZERO, ZERO
+    count = min(leaver.quantity, known.quantity)
+    cost = (known.cost * count / known.quantity).quantize(COST_GRID)
+    value = draft.marks.get(leaver.symbol, ZERO) * count
+    positions = {s: p for s, p in draft.book.positions.items() if s != leaver.symbol}
+    if count < known.quantity:
+        positions[leaver.symbol] = replace(known, quantity=known.quantity - count, cost=known.cost - cost)
+    draft.book = replace(draft.book, positions=positions)
+    return cost, value
+
+
+def _leaver_for(draft: Draft, line: Activity) -> Leaver | None:
+    """The shares in whose place the line's come: of its kind, and of its symbol, then of its number, before others."""
+    fitting = [leaver for leaver in draft.basket.leavers if leaver.kind == line.kind]
+    same = [leaver for leaver in fitting if leaver.symbol == line.symbol]
+    as_many = [leaver for leaver in fitting if leaver.quantity == line.quantity]
+    return next(iter(same or as_many or fitting), None)
+
+
+def _end(draft: Draft, symbol: str) -> None:
+    """A position is over; what is left of its cost is realised."""
+    book = draft.book
+    ended = book.positions[symbol]
+    positions = {s: p for s, p in book.positions.items() if s != symbol}
+    draft.book = replace(book, positions=positions, realized=book.realized - ended.cost)
+    trade_closed(draft, replace(ended, cost=ZERO, pnl=ended.pnl - ended.cost))
+
+
+def _leave_out(draft: Draft, value: Decimal) -> None:
+    """A fraction is held no more, and its worth of `value` USD comes as cash: until then that is no loss."""
+    if value:
+        draft.book = rescaled(draft.book, draft.book.equity, -value)
+
+
+def _income(draft: Draft, amount: Decimal) -> None:
+    if amount:
+        draft.book = replace(draft.book, cash=draft.book.cash + amount, realized=draft.book.realized + amount)
+
+
+def _stop_trading(draft: Draft, symbol: str) -> None:
+    """What was wanted of the symbol was counted in other shares: its orders end, its quote is old."""
+    draft.works = {key: work for key, work in draft.works.items() if work.symbol != symbol}
+    draft.wanted = {s: goal for s, goal in draft.wanted.items() if s != symbol}
+    draft.quotes = {s: quote for s, quote in draft.quotes.items() if s != symbol}
+    for name, order in draft.orders.items():
+        if order.symbol == symbol and order.purpose != "foreign":
+            cancel(draft, name)

@@ -1,0 +1,250 @@
+"""A basket's works moved on: sales first, buys in their order as the cash comes in, what is left given up in time.
+
+Sales may go into the opening auction, all else goes as limit orders in regular hours. Invariant: a buy is sent for
+free cash alone, and one that the cash does not cover is cut only once no sale works any more.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.broker.funds import proceeds_awaited, spendable
+from daemon.core.broker.hanging import hangs, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
+from daemon.core.broker.orders import REJECTED, Order, Work
+from daemon.core.broker.sellable import sellable
+from daemon.core.desks.options.execution import (
+    AUCTION_ENDS_NS,
+    close_work,
+    cost_rate,
+    count_denials,
+    fresh,
+    held,
+    may_enter_auction,
+    may_send,
+    newest_attempt,
+    risk_view,
+    submit,
+)
+from daemon.core.desks.shares.basket import (
+    ENTRY,
+    EXIT,
+    POLICY,
+    affordable,
+    buy_limit,
+    free_cash,
+    reserved,
+    sell_limit,
+)
+from daemon.core.events import Quote
+from daemon.core.risk.guards import alarm, cancel, note_given_up
+from daemon.core.risk.marks import leaps
+from daemon.core.risk.risk import SHARE_GATES, ask_gates
+from daemon.core.risk.view import MINUTE_NS, SECOND_NS, Intent
+from daemon.core.state import ZERO, Draft
+
+PATIENCE = 2  # re-price intervals: a sale that neither fills nor ends meanwhile (a halt, a lost cancel) holds no buy up
+
+
+def drive_shares(draft: Draft) -> None:
+    """Move every work on. An order whose work was given up (a halt, a pause, an exit) never stays."""
+    if draft.session.ended:  # day orders lapse by themselves
+        _give_up(draft)
+        return
+    if _basket_is_over(draft):
+        _give_up(draft)
+    for name, order in draft.orders.items():
+        if order.purpose != "foreign" and order.work not in draft.works:
+            cancel(draft, name)
+    selling = [_drive_sale(draft, work) for work in tuple(draft.works.values()) if work.purpose == EXIT]
+    if any(work.purpose == ENTRY for work in draft.works.values()):
+        _drive_buys(draft, selling=any(selling))
+
+
+# --- the end of a basket ------------------------------------------------------------------------------------------
+
+
+def _basket_is_over(draft: Draft) -> bool:
+    session = draft.session.session
+    lead_ns = draft.trading.basket.end_before_close_min * MINUTE_NS
+    return session is not None and draft.now_ns >= session.close_ns - lead_ns
+
+
+def _give_up(draft: Draft) -> None:
+    """End what the last basket did not come to: its orders are cancelled, what is missing is told and noted."""
+    left = [work for work in draft.works.values() if work.reason == POLICY]
+    note_given_up(draft, left)
+    for work in left:
+        close_work(draft, work)
+        order = draft.orders.get(work.order_id)
+        if order is not None and not draft.session.ended:
+            cancel(draft, order.client_order_id)
+
+
+# --- sales --------------------------------------------------------------------------------------------------------
+
+
+def _drive_sale(draft: Draft, work: Work) -> bool:
+    """Move one sale on; True while cash may soon come of it: an order works, or the next one only waits its turn."""
+    surplus = held(draft, work.symbol) - work.goal
+    order = newest_attempt(draft, work) if work.order_id else None
+    well, hanging = tend_exits(draft, work.symbol, -1, surplus)
+    soon = any(not _old(draft, working, PATIENCE) for working in (*well, *hanging))
+    if well:
+        return soon
+    if surplus <= 0:
+        if not hanging:
+            close_work(draft, work)
+        return False
+    if _into_auction(draft, work):
+        return _sell(draft, work, surplus, None, auction=True)
+    if not may_send(draft):
+        return False
+    if order is not None and order.status == REJECTED and not _old(draft, order):
+        return True  # not sent again at once: the next look is a re-price interval later
+    return held_up(draft, work.symbol, -1) or _sell_now(draft, work, surplus) or soon
+
+
+def _old(draft: Draft, order: Order, times: int = 1) -> bool:
+    """True for an order that worked long enough, `times` over."""
+    return worked_ns(draft, order) >= times * reprice_ns(draft)
+
+
+def _into_auction(draft: Draft, work: Work) -> bool:
+    """True for the first attempt of a basket that is decided before the open, while the auction takes orders."""
+    rules = draft.trading.basket
+    wanted = rules.auction and rules.decide == "after_close" and work.reason == POLICY and work.attempt < 0
+    return wanted and may_enter_auction(draft)
+
+
+def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
+    """A limit order near the bid, and after some of them one at the market; what leaves by a rule goes there at once.
+
+    A basket's sale waits for a quote: nobody bids, or the symbol is halted.
+    """
+    limit: Decimal | None = None
+    if work.reason == POLICY:
+        quote, mark = _offer(draft, work.symbol)
+        if quote is None or quote.bid <= 0 or mark is None:
+            return False
+        if leaps(draft, quote):
+            return True  # the next quote tells whether it is one
+        if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
+            limit = sell_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
+    return _sell(draft, work, surplus, limit, auction=False)
+
+
+def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
+    """Send one attempt of a sale; False where nothing is free to be sold, or a gate denies it."""
+    hanging = [o for o in draft.orders.values() if (o.symbol, o.side) == (work.symbol, -1) and hangs(draft, o)]
+    quantity, closing, waits = sellable(draft, work.symbol, -1, surplus, hanging)
+    if quantity <= 0 or (closing and work.reason == POLICY):  # what leaves by a rule alone leaves unconfirmed
+        return waits
+    intent = Intent(EXIT, None, work.symbol, -1, quantity, limit, auction=auction, closing=closing)
+    if _denied(draft, intent, in_the_way(draft)):
+        return False
+    submit(draft, work, intent, _auction_valid_s(draft) if auction else draft.trading.basket.reprice_s)
+    return True
+
+
+# --- buys ---------------------------------------------------------------------------------------------------------
+
+
+def _drive_buys(draft: Draft, *, selling: bool) -> None:
+    """Each buy in its order: as soon as free cash covers it whole; the first that it does not cover waits for the
+    sales and holds up those after it, and is cut to whole shares when no sale is to come.
+    """
+    free = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
+    granted = spendable(draft)
+    if short := granted is not None and granted < free:
+        free, selling = max(granted, ZERO), proceeds_awaited(draft) or selling
+    for work in tuple(draft.works.values()):
+        if work.purpose == ENTRY and _wants(draft, work) and may_send(draft):
+            free = _buy(draft, work, free, selling=selling, short=short)
+
+
+def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool) -> Decimal:
+    """Send one buy where that may be; returns the cash that is free for those after it.
+
+    What the broker lets the desk spend may be `short` of its cash: what that does not pay for is reported.
+    """
+    limit, rate = _affordable_limit(draft, work), cost_rate(draft)
+    if limit is None:
+        return free  # no quote, or a price beyond the collar or the bound: it holds nobody up
+    holding = held(draft, work.symbol)
+    missing = work.goal - holding
+    if reserved(limit, missing, rate) > free:
+        if selling:
+            return ZERO  # it waits, and so do all after it
+        missing = affordable(free, limit, rate)
+        if short:
+            note_given_up(draft, [replace(work, goal=work.goal - missing)])
+        if not missing:
+            close_work(draft, work)
+            return free
+    intent = Intent(ENTRY, None, work.symbol, +1, missing, limit)
+    if _denied(draft, intent, draft.orders):
+        return free
+    goal = holding + missing
+    submit(draft, replace(work, goal=goal), intent, draft.trading.basket.reprice_s)
+    draft.wanted = {**draft.wanted, work.symbol: goal}  # what the cash does not cover is wanted no more
+    return free - reserved(limit, missing, rate)
+
+
+def _wants(draft: Draft, work: Work) -> bool:
+    """True when the buy needs another order. One that works is cancelled when it is too old, a done one is closed."""
+    missing = work.goal - held(draft, work.symbol)
+    order = newest_attempt(draft, work) if work.order_id else None
+    if order is not None and order.working:
+        if order.remaining > missing or _old(draft, order):
+            cancel(draft, order.client_order_id)
+        return False
+    if missing <= 0 or (order is not None and order.status == REJECTED):
+        close_work(draft, work)
+        return False
+    return True
+
+
+def _affordable_limit(draft: Draft, work: Work) -> Decimal | None:
+    """The limit of a buy now; None without a fresh offer, or where it lies beyond the collar or the work's bound."""
+    quote, mark = _offer(draft, work.symbol)
+    if quote is None or quote.ask <= 0 or mark is None or leaps(draft, quote):
+        return None
+    limit = buy_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
+    bound = work.limit_bound if work.limit_bound is not None else limit
+    return limit if quote.ask <= limit <= bound else None
+
+
+# --- both ---------------------------------------------------------------------------------------------------------
+
+
+def _offer(draft: Draft, symbol: str) -> tuple[Quote | None, Decimal | None]:
+    return fresh(draft, draft.quotes.get(symbol)), draft.marks.get(symbol)
+
+
+def _fine(draft: Draft) -> bool:
+    return draft.identity.mode == "replay"
+
+
+def _auction_valid_s(draft: Draft) -> int:
+    """Seconds for which an order for the auction may still leave."""
+    session = draft.session.session
+    assert session is not None
+    return (session.open_ns - AUCTION_ENDS_NS - draft.now_ns) // SECOND_NS
+
+
+def _denied(draft: Draft, intent: Intent, orders: dict[str, Order]) -> bool:
+    """Ask the gates for one order; a denial is counted once for each order and its gates, and asked again at each look.
+
+    To wait for the broker's report is no news: it is told where it takes long.
+    """
+    denials = ask_gates(replace(risk_view(draft), orders=orders), intent, SHARE_GATES).denials
+    waits = [denial.gate for denial in denials] == ["not_reconciled"]
+    if denials and not waits:
+        why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in denials)
+        about = " ".join((intent.purpose, intent.symbol, *(denial.gate for denial in denials)))
+        detail = f"{intent.purpose} {intent.quantity} {intent.symbol}: {why}"
+        if alarm(draft, "order_denied", detail, once=True, about=about):
+            count_denials(draft, denials)
+    return bool(denials)

@@ -1,0 +1,197 @@
+"""A split is told in parts: by the broker's positions, its ledger, adjusted bars and prices, in any order.
+
+Until the parts agree the mark of the shares stays, so that no loss counts that only half of a split made, and nothing
+is decided on bars of other shares than those held. What is waited for stands in `BasketState`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.broker.book import paid
+from daemon.core.effects import AskBroker
+from daemon.core.events import BrokerPosition, HistoryAdjusted
+from daemon.core.state import BROKER_MODES, ZERO, BasketState, Draft, Position
+from strategies.kit.contract import DailyStrategy
+
+SPLIT_RATIO = 1.2  # by which prices or shares differ, at least, to be a split; the smallest common one is 5 for 4
+WHOLE_MAX, PARTS_MAX = 100, 10  # n for 1 and 1 for n up to the first, a for b up to the second
+RATIOS = frozenset(
+    [float(n) for n in range(2, WHOLE_MAX + 1)]
+    + [1.0 / n for n in range(2, WHOLE_MAX + 1)]
+    + [a / b for a in range(1, PARTS_MAX + 1) for b in range(1, PARTS_MAX + 1) if max(a / b, b / a) >= SPLIT_RATIO]
+)
+COMMON = (*range(2, WHOLE_MAX + 1), 3 / 2, 4 / 3, 5 / 2, 5 / 3, 5 / 4)
+NEAR = 0.02  # a dividend of the same day, and rounding
+COST_NEAR = Decimal("0.01")  # of the cost: the broker rounds its average price
+
+
+def factor(one: float, other: float) -> float:
+    """How many times the greater of two prices is the smaller one."""
+    return max(one / other, other / one)
+
+
+# --- the parts ----------------------------------------------------------------------------------------------------
+
+
+def note_history(draft: Draft, daily: DailyStrategy, event: HistoryAdjusted) -> None:
+    """Adjusted bars came: they wait for the ledger's line where they tell a split of what is held, or end its wait."""
+    basket, symbol = draft.basket, event.symbol
+    change = _changed_by(daily, draft, event)
+    if symbol in basket.unadjusted:
+        if change is None or factor(*change) >= SPLIT_RATIO:
+            kept = tuple(other for other in basket.unadjusted if other != symbol)
+            draft.basket = replace(basket, unadjusted=kept)
+        return
+    mark = float(draft.marks.get(symbol, ZERO))
+    if change is None or mark <= 0 or symbol not in draft.book.positions or symbol in basket.splits:
+        return
+    before, after = change
+    if factor(before, after) < SPLIT_RATIO or factor(mark, before) >= factor(mark, after):
+        return
+    certain = draft.identity.mode in BROKER_MODES and _is_common(factor(before, after))
+    sure = (*basket.sure, symbol) if certain else basket.sure
+    draft.basket = replace(basket, splits=(*basket.splits, symbol), sure=sure)
+
+
+def _changed_by(daily: DailyStrategy, draft: Draft, event: HistoryAdjusted) -> tuple[float, float] | None:
+    """The newest close that both the known and the adjusted bars have, as each has it; None where there is none."""
+    old = {bar.start_ns: bar.close for bar in daily.known(draft.strategy).get(event.symbol, ())}
+    both = [(old[bar.start_ns], bar.close) for bar in event.bars if bar.start_ns in old]
+    return both[-1] if both and min(both[-1]) > 0 else None
+
+
+def _is_common(ratio: float) -> bool:
+    """True near a ratio at which companies split their shares; a spin-off or a large dividend is seldom near one."""
+    return any(abs(ratio / known - 1.0) <= NEAR for known in COMMON)
+
+
+def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
+    """The ledger's line was booked: the wait for it is over; bars that are still of the old shares are waited for."""
+    basket = draft.basket
+    draft.basket = basket = replace(
+        basket,
+        splits=_without(basket.splits, symbol),
+        sure=_without(basket.sure, symbol),
+        to_come=_without(basket.to_come, symbol),
+        apart=_without(basket.apart, symbol),
+    )
+    mark, daily = draft.marks.get(symbol, ZERO), draft.daily
+    if daily is None or not old_mark or mark <= 0 or symbol in basket.unadjusted:
+        return
+    bars = daily.known(draft.strategy).get(symbol, ())
+    close = bars[-1].close if bars else 0.0
+    split = factor(float(mark), float(old_mark)) >= SPLIT_RATIO
+    if split and close > 0 and factor(close, float(old_mark)) < factor(close, float(mark)):
+        draft.basket = replace(basket, unadjusted=(*basket.unadjusted, symbol))
+
+
+def note_accepted(draft: Draft, before: Mapping[str, Position]) -> None:
+    """The book took over what the broker holds: a split that was waited for is among it. Its mark follows the shares.
+
+    `before` are the book's positions until then. Nothing is waited for any more.
+    """
+    for symbol in draft.basket.to_come:
+        old, new, mark = before.get(symbol), draft.book.positions.get(symbol), draft.marks.get(symbol)
+        if old is not None and new is not None and mark is not None and new.quantity:
+            draft.marks = {**draft.marks, symbol: mark * old.quantity / new.quantity}
+    draft.basket = replace(draft.basket, splits=(), sure=(), apart=(), to_come=(), unadjusted=(), leapt={})
+
+
+def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:
+    """Compare what the broker holds with the book: whose quantity differs keeps its mark until both agree.
+
+    A quantity at a small-integer ratio for the same cost is a split that the ledger is still to tell; returns these
+    symbols, each with what a person must know.
+    """
+    theirs = {position.symbol: position for position in positions}
+    ours, beside, basket = draft.book.positions, draft.broker.foreign_held, draft.basket
+    apart = tuple(
+        symbol
+        for symbol in ours
+        if symbol not in draft.broker.filled  # the report is older than a fill
+        and _whole(theirs.get(symbol)) != ours[symbol].quantity + beside.get(symbol, 0)
+    )
+    splits = tuple(symbol for symbol in basket.splits if symbol in ours)  # what was sold waits for nothing
+    sure = tuple(symbol for symbol in basket.sure if symbol in ours)
+    to_come = tuple(symbol for symbol in apart if symbol in splits or _is_split(draft, symbol, theirs.get(symbol)))
+    draft.basket = replace(basket, apart=apart, to_come=to_come, splits=splits, sure=sure)
+    return {
+        symbol: f"{symbol}: broker {_whole(theirs.get(symbol))}, book {ours[symbol].quantity}, no line in the ledger"
+        for symbol in to_come
+    }
+
+
+def _whole(position: BrokerPosition | None) -> int:
+    return 0 if position is None else int(position.quantity)
+
+
+def _is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
+    """True when the broker's shares are ours at a split's ratio, and cost what ours cost."""
+    ours = draft.book.positions[symbol]
+    if position is None or position.quantity <= 0 or ours.quantity <= 0:
+        return False
+    cost = position.quantity * position.average_price
+    same_cost = abs(cost - ours.cost) <= max(COST_NEAR * ours.cost, position.average_price)
+    return same_cost and any(math.floor(ours.quantity * ratio + 1e-9) == int(position.quantity) for ratio in RATIOS)
+
+
+def on_session_over(draft: Draft) -> None:
+    """A history that changed like a split is believed to be one no longer than a session in which the broker was heard.
+
+    Not where its ratio leaves no doubt, nor while the broker's quantity differs.
+    """
+    basket, broker = draft.basket, draft.broker
+    if broker.reported_ns < broker.started_ns:  # its ledger could not tell yet, however many sessions
+        return
+    kept = tuple(symbol for symbol in basket.splits if symbol in basket.sure or symbol in basket.apart)
+    draft.basket = replace(basket, splits=kept)
+
+
+# --- what follows -------------------------------------------------------------------------------------------------
+
+
+def stands(basket: BasketState, symbol: str) -> bool:
+    """True while no price may mark the shares in the book: it may be of other shares."""
+    return symbol in basket.splits or symbol in basket.apart
+
+
+def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
+    """False for a price of held shares that a split would explain, until the broker was asked for its quantity since.
+
+    Then a quantity that agrees says that the shares are the same: it is a gain or a loss.
+    """
+    known, leapt = draft.marks.get(symbol) or paid(draft.book, symbol) or ZERO, draft.basket.leapt
+    real = draft.daily is not None and draft.identity.mode in BROKER_MODES
+    if not (real and symbol in draft.book.positions and known > 0) or factor(float(price), float(known)) < SPLIT_RATIO:
+        if symbol in leapt:
+            draft.basket = replace(draft.basket, leapt={s: ns for s, ns in leapt.items() if s != symbol})
+        return True
+    if symbol not in leapt:
+        draft.basket = replace(draft.basket, leapt={**leapt, symbol: draft.now_ns})
+        draft.effects.append(AskBroker(f"{symbol}: {price} after {known} USD: how many are there?"))
+        return False
+    return draft.broker.asked_ns > leapt[symbol]
+
+
+def undecidable(basket: BasketState) -> str:
+    """Why nothing can be decided now, "" where it can: bars and shares of a split are not the same yet."""
+    late = sorted({*basket.splits, *basket.to_come})
+    if late:
+        return f"the broker's ledger does not tell the split of {', '.join(late)} yet"
+    if basket.unadjusted:
+        return f"the bars of {', '.join(sorted(basket.unadjusted))} are not adjusted for the split yet"
+    return ""
+
+
+def only_splits_differ(basket: BasketState, found: Iterable[str]) -> bool:
+    """True when all differences of a report are of splits that are still to be told, or the cash of a fraction."""
+    return bool(basket.to_come) and {text.partition(":")[0] for text in found} <= {*basket.to_come, "cash"}
+
+
+def _without(symbols: tuple[str, ...], symbol: str) -> tuple[str, ...]:
+    return tuple(other for other in symbols if other != symbol)

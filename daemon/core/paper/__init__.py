@@ -1,0 +1,1 @@
+"""Paper brokers: simulated executions for dry runs and replays, pure like the core."""

@@ -1,0 +1,351 @@
+"""The paper broker: what a broker and an option market would say, as a pure function of journaled events and effects.
+
+It lists contracts, quotes them after each bar, matches orders and settles expiries. It reads no clock and draws no
+number, so replaying the journal rebuilds it exactly. Rules for users: docs/PAPER.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import lru_cache
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from daemon.core.broker.fees import CENT, fees
+from daemon.core.desks.options.market import (
+    MINUTE_NS,
+    OccContract,
+    SessionMarket,
+    bid_ask_cents,
+    occ_symbol,
+    option_terms,
+    price,
+    session_market,
+)
+from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
+from daemon.core.events import (
+    BarClosed,
+    CancelRejected,
+    Contract,
+    ContractExpired,
+    ContractsListed,
+    Event,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderFilled,
+    OrderRejected,
+    Quote,
+    QuotesReceived,
+    SessionEnded,
+    SessionScheduled,
+)
+from daemon.core.limits import Paper, Trading
+from daemon.core.paper.refusals import refusal
+from daemon.core.paper.state import (
+    SHARES,
+    ZERO,
+    Holding,
+    PaperState,
+    SessionClose,
+    WorkingOrder,
+    options_held,
+    usd,
+    with_trade,
+)
+from strategies.kit.contract import Bar, Session
+
+ORDER_NEWS: tuple[type[Event], ...] = (
+    OrderAccepted,
+    OrderRejected,
+    OrderFilled,
+    OrderCanceled,
+    OrderExpired,
+    CancelRejected,
+    ContractExpired,
+)
+"""What every paper broker says about orders and holdings."""
+
+_MOVING = frozenset((BarClosed, SessionScheduled, SessionEnded))  # what moves the market by itself
+
+
+class PaperBroker:
+    """The paper broker of one desk. Holds rules only: every result depends on the arguments alone."""
+
+    __slots__ = ("_contracts", "_paper", "_trading", "_underlying")
+
+    SAYS: ClassVar[tuple[type[Event], ...]] = (ContractsListed, QuotesReceived, *ORDER_NEWS)  # what it may emit
+
+    def __init__(self, trading: Trading, underlying: str) -> None:
+        self._trading = trading
+        self._contracts = trading.contracts
+        self._paper = trading.paper
+        self._underlying = underlying
+
+    def start(self) -> PaperState:
+        """The state before any event: the configured cash and nothing else."""
+        return PaperState(cash=self._paper.cash_usd)
+
+    def step(
+        self, state: PaperState, event: Event, effects: Sequence[Effect] = ()
+    ) -> tuple[PaperState, tuple[Event, ...]]:
+        """The state after `event` and the `effects` that the core's step returned for it, and what the broker says.
+
+        Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
+        """
+        if not effects and type(event) not in _MOVING:
+            return state, ()
+        said: list[Event] = []
+        bar: Bar | None = None
+        match event:
+            case BarClosed():
+                if self._is_regular(state, event.bar):
+                    bar = event.bar
+                    state = self._trade(state, bar, event.time_ns, said)
+                else:
+                    state = self._remember(state, event.bar)
+            case SessionScheduled():
+                state = self._schedule(state, event, said)
+            case SessionEnded():
+                if state.session is not None and state.session.date == event.date:
+                    state = self._end(state, state.session, event.time_ns, said)
+        for effect in effects:
+            state = self._carry_out(state, effect, event.time_ns, said)
+        if bar is not None:
+            said.append(QuotesReceived(event.time_ns, bar.start_ns, self._quotes(state, bar, event.time_ns)))
+        return state, tuple(said)
+
+    # --- the session ----------------------------------------------------------------------------------------------
+
+    def _schedule(self, state: PaperState, event: SessionScheduled, said: list[Event]) -> PaperState:
+        """Begin a session, first ending a forgotten one and settling what expired on missed days.
+
+        Of the running session only the contracts are said again.
+        """
+        session = event.session
+        if state.session is not None and state.session.date >= session.date:
+            self._list(state.market, event.time_ns, said)
+            return state
+        if state.session is not None:
+            state = self._end(state, state.session, event.time_ns, said)
+        missed = [(held, contract) for held, contract in options_held(state) if contract.expiry < session.date]
+        state = settle(state, missed, self._underlying, event.time_ns, said)
+        state = replace(
+            state,
+            session=session,
+            upcoming=event.upcoming,
+            previous=event.previous,
+            seen=tuple(order.client_order_id for order in state.orders),
+        )
+        return self._open_market(state, session, event.time_ns, said)
+
+    def _open_market(self, state: PaperState, session: Session, time_ns: int, said: list[Event]) -> PaperState:
+        """Fix the session's volatility and strikes from earlier closes, if there are enough, and say the chain."""
+        closes = [known.close for known in state.closes if known.date < session.date]
+        market = session_market(session, state.upcoming, closes, self._paper)
+        self._list(market, time_ns, said)
+        return replace(state, market=market)
+
+    def _list(self, market: SessionMarket | None, time_ns: int, said: list[Event]) -> None:
+        if market is None:
+            return
+        interest = self._paper.open_interest
+        contracts = tuple(
+            _contract(self._underlying, expiry, right, strike, interest)
+            for expiry in market.listed_expiries(self._contracts.min_days, self._contracts.max_days)
+            for strike in market.listed_strikes(self._paper.strikes_each_side)
+            for right in (1, -1)
+        )
+        said.append(ContractsListed(time_ns, market.session.date, contracts, market.volatility))
+
+    def _is_regular(self, state: PaperState, bar: Bar) -> bool:
+        session = state.session
+        return (
+            session is not None
+            and bar.symbol == self._underlying
+            and session.open_ns <= bar.start_ns < session.close_ns
+        )
+
+    def _remember(self, state: PaperState, bar: Bar) -> PaperState:
+        """Keep the close of an earlier session from its history bars; the later bar of a session wins."""
+        for session in state.previous:
+            if bar.symbol == self._underlying and session.open_ns <= bar.start_ns < session.close_ns:
+                return replace(state, closes=self._with_close(state.closes, session.date, bar.close))
+        return state
+
+    def _with_close(self, closes: tuple[SessionClose, ...], date: str, close: float) -> tuple[SessionClose, ...]:
+        others = [known for known in closes if known.date != date]
+        ordered = sorted([*others, SessionClose(date, close)], key=lambda known: known.date)
+        return tuple(ordered[-self._paper.volatility_sessions - 1 :])
+
+    def _end(self, state: PaperState, session: Session, time_ns: int, said: list[Event]) -> PaperState:
+        """Lapse the working orders, remember the close, and settle at it what expires with this session."""
+        said.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
+        closes = state.closes
+        if state.last_bar is not None:
+            closes = self._with_close(closes, session.date, state.last_bar.close)
+        state = replace(state, orders=(), closes=closes, session=None, market=None, last_bar=None)
+        due = [(held, contract) for held, contract in options_held(state) if contract.expiry <= session.date]
+        return settle(state, due, self._underlying, time_ns, said)
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, state: PaperState, effect: Effect, time_ns: int, said: list[Event]) -> PaperState:
+        match effect:
+            case WatchContracts():
+                return replace(state, watched=effect.symbols)
+            case SubmitOrder():
+                return self._submit(state, effect, time_ns, said)
+            case CancelOrder():
+                return cancel(state, effect.client_order_id, time_ns, said)
+        return state
+
+    def _submit(self, state: PaperState, order: SubmitOrder, time_ns: int, said: list[Event]) -> PaperState:
+        return submit(state, order, refusal(state, order, time_ns, self._trading, self._underlying), time_ns, said)
+
+    # --- matching and quotes --------------------------------------------------------------------------------------
+
+    def _trade(self, state: PaperState, bar: Bar, time_ns: int, said: list[Event]) -> PaperState:
+        """Fill the orders sent before the bar began, in the order they came; the bar becomes the last one."""
+        if state.market is None and state.last_bar is None and state.session is not None:
+            state = self._open_market(state, state.session, time_ns, said)
+        state = replace(state, last_bar=bar)
+        for order in state.orders:
+            fill = self._fill(state, order, bar)
+            if fill is not None:
+                state = filled(state, order, fill, self._paper, time_ns, said)
+        return state
+
+    def _fill(self, state: PaperState, order: WorkingOrder, bar: Bar) -> tuple[Decimal, int] | None:
+        """The price and the time at which the order trades within `bar`, None when it does not.
+
+        At the open if it is marketable there; else at its own limit if the bar's best price for it touches that.
+        """
+        market = state.market
+        if market is None or order.submitted_ns > bar.start_ns:
+            return None
+        taken = 1 if order.side > 0 else 0  # buys take the ask, sells the bid
+        cents = market.cents(order.symbol, bar.open, bar.start_ns, self._paper)
+        if cents is None:
+            return None
+        at_open, limit = usd(cents[taken]), order.limit_price
+        if limit is None:
+            return (at_open, bar.start_ns) if at_open else None
+        if order.side * (limit - at_open) >= 0:
+            return at_open, bar.start_ns
+        best = bar.low if option_terms(order.symbol)[1] * order.side > 0 else bar.high
+        end_ns = bar.start_ns + MINUTE_NS
+        cents = market.cents(order.symbol, best, end_ns, self._paper)
+        if cents is not None and order.side * (limit - usd(cents[taken])) >= 0:
+            return limit, end_ns
+        return None
+
+    def _quotes(self, state: PaperState, bar: Bar, time_ns: int) -> tuple[Quote, ...]:
+        """Quotes of the watched and the held contracts at the bar's close; what has no price has no quote.
+
+        The bar's extreme mids are worked out for what is held alone: nothing else has a stop to be touched.
+        """
+        market, paper, symbols = state.market, self._paper, state.watched
+        if market is None:
+            return ()
+        held = [holding.symbol for holding in state.holdings]
+        if held:
+            symbols = tuple(dict.fromkeys((*symbols, *held)))
+        end_ns, volatility = bar.start_ns + MINUTE_NS, market.volatility
+        quotes = []
+        for symbol in symbols:
+            strike, right, expiry = option_terms(symbol)
+            years = market.years(expiry, end_ns)
+            if years is None:
+                continue
+            bid, ask = bid_ask_cents(price(bar.close, strike, years, volatility, right), paper)
+            if symbol not in held:
+                middle = _mid_usd(bid + ask)
+                quotes.append(Quote(symbol, usd(bid), usd(ask), middle, middle, time_ns))
+                continue
+            worst, best = (bar.low, bar.high) if right > 0 else (bar.high, bar.low)
+            low = sum(bid_ask_cents(price(worst, strike, years, volatility, right), paper))
+            high = sum(bid_ask_cents(price(best, strike, years, volatility, right), paper))
+            quotes.append(Quote(symbol, usd(bid), usd(ask), _mid_usd(low), _mid_usd(high), time_ns))
+        return tuple(quotes)
+
+
+def settle(
+    state: PaperState,
+    due: Sequence[tuple[Holding, OccContract]],
+    underlying: str,
+    time_ns: int,
+    said: list[Event],
+) -> PaperState:
+    """Exercise or write off at the last known close what has expired. At least one close must be known."""
+    for held, contract in due:
+        strike, right = contract.strike, contract.right
+        exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
+        shares = right * SHARES * held.quantity if exercised else 0
+        holdings = with_trade(state.holdings, held.symbol, -held.quantity, ZERO)
+        holdings = with_trade(holdings, underlying, shares, strike)
+        state = replace(state, cash=state.cash - shares * strike, holdings=holdings)
+        said.append(ContractExpired(time_ns, held.symbol, held.quantity, underlying, shares, strike))
+    return state
+
+
+def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, said: list[Event]) -> PaperState:
+    """Take the order, or refuse it where there is a `reason` to.
+
+    Raises ValueError when its client order id was submitted before.
+    """
+    name = order.client_order_id
+    if name in state.seen:
+        raise ValueError(f"client order id {name!r} was submitted twice; expected a new id for every submission")
+    state = replace(state, seen=(*state.seen, name))
+    if reason:
+        said.append(OrderRejected(time_ns, name, reason))
+        return state
+    working = WorkingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
+    said.append(OrderAccepted(time_ns, name))
+    return replace(state, orders=(*state.orders, working))
+
+
+def cancel(state: PaperState, name: str, time_ns: int, said: list[Event]) -> PaperState:
+    """Cancel a working order, or say why it cannot be."""
+    rest = tuple(order for order in state.orders if order.client_order_id != name)
+    if len(rest) < len(state.orders):
+        said.append(OrderCanceled(time_ns, name))
+        return replace(state, orders=rest)
+    said.append(CancelRejected(time_ns, name, "order is not cancelable" if name in state.seen else "order not found"))
+    return state
+
+
+def filled(
+    state: PaperState, order: WorkingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, said: list[Event]
+) -> PaperState:
+    """The books after an execution, at (price, time), of what one bar or quote can take of the order."""
+    fill_price, filled_ns = fill
+    quantity = min(order.quantity - order.filled, paper.contracts_per_minute)
+    so_far, cost = order.filled + quantity, order.cost + fill_price * quantity
+    paid = fees(so_far, cost * SHARES, order.side, paper)
+    name, symbol, side = order.client_order_id, order.symbol, order.side
+    said.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, so_far, cost, paid, quantity))
+    rest = () if so_far == order.quantity else (replace(order, filled=so_far, cost=cost, fees=paid),)
+    at = state.orders.index(order)
+    return replace(
+        state,
+        cash=state.cash - side * fill_price * SHARES * quantity - (paid - order.fees),
+        holdings=with_trade(state.holdings, symbol, side * quantity, fill_price),
+        orders=(*state.orders[:at], *rest, *state.orders[at + 1 :]),
+    )
+
+
+@lru_cache(maxsize=8192)
+def _contract(underlying: str, expiry: str, right: int, strike: int, open_interest: int) -> Contract:
+    """A listed contract at a whole-dollar strike; most of a session's were listed the session before."""
+    dollars = Decimal(strike)
+    return Contract(occ_symbol(underlying, expiry, right, dollars), expiry, right, dollars, open_interest)
+
+
+@lru_cache(maxsize=65536)
+def _mid_usd(bid_and_ask: int) -> Decimal:
+    """The mid in USD of a bid and an ask whose sum in cents is given: exact to the half cent."""
+    return usd(bid_and_ask // 2) if bid_and_ask % 2 == 0 else Decimal(bid_and_ask * 5).scaleb(-3)

@@ -1,0 +1,100 @@
+"""Why the paper broker refuses an order: what is wrong with it, or what the account lacks, in Alpaca's words.
+
+Pure look-ups over `PaperState`. Invariant: what is accepted can be paid for, and no sale exceeds what is held and free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+from daemon.core.broker.fees import CENT, fees
+from daemon.core.desks.options.market import MINUTE_NS, parse_occ
+from daemon.core.effects import SubmitOrder
+from daemon.core.limits import Paper, Trading
+from daemon.core.paper.state import SHARES, ZERO, PaperState, quantity_held, usd
+
+INTENTS = {1: "buy_to_open", -1: "sell_to_close"}
+
+
+LastAsk = Callable[[str], Decimal | None]  # symbol -> the last known ask in USD a share, None when there is none
+
+
+def refusal(state: PaperState, order: SubmitOrder, time_ns: int, trading: Trading, underlying: str) -> str:
+    """The reason for which the order is rejected at `time_ns` in the modelled option market, or an empty string."""
+    known = _is_known(state, order.symbol, trading, underlying)
+    return refusal_given(state, order, time_ns, trading.paper, known, lambda symbol: _last_ask(state, symbol, trading))
+
+
+def refusal_given(
+    state: PaperState, order: SubmitOrder, time_ns: int, paper: Paper, known: bool, last_ask: LastAsk
+) -> str:
+    """The same for any market: `known` says whether the contract is listed or held, `last_ask` what it costs."""
+    return _fault(state, order, time_ns, known) or _shortfall(state, order, paper, last_ask)
+
+
+def _fault(state: PaperState, order: SubmitOrder, time_ns: int, known: bool) -> str:
+    """What is wrong with the order itself, in Alpaca's words where it has them, or an empty string."""
+    if order.quantity <= 0:
+        return f"qty must be > 0 (requested: {order.quantity})"
+    if not known:
+        return f'asset "{order.symbol}" not found'
+    if INTENTS[order.side] != order.intent:
+        return f"position intent mismatch, inferred: {INTENTS[order.side]}, specified: {order.intent}"
+    limit = order.limit_price
+    if limit is not None:
+        wrong = limit <= 0 or limit % CENT != 0
+        return f"limit price {limit} must be a positive multiple of {CENT}" if wrong else ""
+    session = state.session
+    if session is None or not session.open_ns <= time_ns < session.close_ns:
+        return "options market orders are only allowed during market hours"
+    return ""
+
+
+def _shortfall(state: PaperState, order: SubmitOrder, paper: Paper, last_ask: LastAsk) -> str:
+    """What the account lacks for the order, in Alpaca's words, or an empty string."""
+    if order.side < 0:
+        working = sum(o.quantity - o.filled for o in state.orders if o.symbol == order.symbol and o.side < 0)
+        held = quantity_held(state, order.symbol)
+        if order.quantity <= held - working:
+            return ""
+        return f"insufficient qty available for order (requested: {order.quantity}, available: {held - working})"
+    worst = last_ask(order.symbol) if order.limit_price is None else order.limit_price
+    if worst is None:
+        return "market order without a quote"
+    required = worst * SHARES * order.quantity + fees(order.quantity, ZERO, 1, paper)
+    available = _buying_power(state, paper, last_ask)
+    if required <= available:
+        return ""
+    return f"insufficient options buying power (required: {required}, available: {available})"
+
+
+def _is_known(state: PaperState, symbol: str, trading: Trading, underlying: str) -> bool:
+    contract, market = parse_occ(symbol), state.market
+    if contract is None or contract.root != underlying:
+        return False
+    return quantity_held(state, symbol) > 0 or (
+        market is not None
+        and contract.expiry in market.listed_expiries(trading.contracts.min_days, trading.contracts.max_days)
+        and contract.strike in market.listed_strikes(trading.paper.strikes_each_side)
+    )
+
+
+def _buying_power(state: PaperState, paper: Paper, last_ask: LastAsk) -> Decimal:
+    """Cash less what the working buys may still cost."""
+    available = state.cash
+    for order in state.orders:
+        if order.side > 0:
+            worst = (last_ask(order.symbol) if order.limit_price is None else order.limit_price) or ZERO
+            available -= worst * SHARES * (order.quantity - order.filled)
+            available -= fees(order.quantity, ZERO, 1, paper) - order.fees
+    return available
+
+
+def _last_ask(state: PaperState, symbol: str, trading: Trading) -> Decimal | None:
+    """The ask at the close of the session's last bar, None without one."""
+    bar, market = state.last_bar, state.market
+    if bar is None or market is None:
+        return None
+    cents = market.cents(symbol, bar.close, bar.start_ns + MINUTE_NS, trading.paper)
+    return None if cents is None else usd(cents[1])

@@ -1,0 +1,307 @@
+"""The paper broker of shares: what a broker and an exchange would say to a daily desk, as a pure function.
+
+It fills at prices that are printed after an order came (or, on a live feed, at quotes given after it), never at a
+known one. It reads no clock and draws no number. Invariant: the cash never falls below 0. Rules: docs/PAPER.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from daemon.core.desks.options.market import MINUTE_NS
+from daemon.core.effects import CancelOrder, Effect, SubmitOrder
+from daemon.core.events import (
+    CancelRejected,
+    ClockTicked,
+    Event,
+    OrderAccepted,
+    OrderCanceled,
+    OrderExpired,
+    OrderFilled,
+    OrderRejected,
+    PricesPrinted,
+    Quote,
+    QuotesReceived,
+    SessionEnded,
+    SessionScheduled,
+)
+from daemon.core.limits import Trading
+from daemon.core.paper.state import ZERO, Holding, ShareOrder, SharePaperState, grown
+
+GRID = Decimal("0.0001")  # USD: the finest price
+COST_GRID = Decimal("0.000001")  # USD: the finest cost
+AUCTION_CLOSES_NS = 2 * MINUTE_NS  # before the open: later orders for the opening auction are refused
+AUCTION_WAITS_NS = 2 * MINUTE_NS  # after the open, on a live feed: what has no quote by then is canceled
+
+_NEWS: tuple[type[Event], ...] = (
+    OrderAccepted,
+    OrderRejected,
+    OrderFilled,
+    OrderCanceled,
+    OrderExpired,
+    CancelRejected,
+)
+_MOVING = frozenset(
+    (ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
+)  # what moves it by itself
+
+
+class Offer(NamedTuple):
+    """At what a symbol trades now, USD a share on the grid; 0 is no side. Auction orders trade at `auction_*`."""
+
+    bid: Decimal
+    ask: Decimal
+    auction_bid: Decimal
+    auction_ask: Decimal
+    at_ns: int
+
+
+def on_grid(price: float) -> Decimal:
+    """A price in USD on the grid of 1e-4: the nearest to its shortest text, ties to even."""
+    return Decimal(repr(price)).quantize(GRID, ROUND_HALF_EVEN)
+
+
+class SharePaperBroker:
+    """The paper broker of one daily desk. Holds rules only: every result depends on the arguments alone.
+
+    `live` for a dry run on a live feed, where `QuotesReceived` from outside are the market and `PricesPrinted` are not.
+    """
+
+    __slots__ = ("SAYS", "_live", "_paper", "_symbols")
+
+    def __init__(self, trading: Trading, symbols: Sequence[str], *, live: bool = False) -> None:
+        self._paper = trading.paper
+        self._symbols = frozenset(symbols)
+        self._live = live
+        self.SAYS: tuple[type[Event], ...] = _NEWS if live else (QuotesReceived, *_NEWS)  # what it may emit
+
+    def start(self) -> SharePaperState:
+        """The state before any event: the configured cash and nothing else."""
+        return SharePaperState(cash=self._paper.cash_usd)
+
+    def step(
+        self, state: SharePaperState, event: Event, effects: Sequence[Effect] = ()
+    ) -> tuple[SharePaperState, tuple[Event, ...]]:
+        """The state after `event` and the `effects` that the core's step returned for it, and what the broker says.
+
+        Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
+        """
+        if not effects and type(event) not in _MOVING:
+            return state, ()
+        said: list[Event] = []
+        quotes: QuotesReceived | None = None
+        match event:
+            case PricesPrinted() if not self._live:
+                state, quotes = self._print(state, event, said)
+            case QuotesReceived() if self._live:
+                state = self._quoted(state, event.quotes, event.time_ns, said)
+            case ClockTicked() if self._live and state.orders:
+                state = self._quoted(state, (), event.time_ns, said)
+            case SessionScheduled():
+                if state.session is None or state.session.date < event.session.date:
+                    state = replace(_end(state, event.time_ns, said), session=event.session, seen=())
+            case SessionEnded():
+                if state.session is not None and state.session.date == event.date:
+                    state = _end(state, event.time_ns, said)
+        for effect in effects:
+            match effect:
+                case SubmitOrder():
+                    state = self._submit(state, effect, event.time_ns, said)
+                case CancelOrder():
+                    state = _cancel(state, effect.client_order_id, event.time_ns, said)
+        if quotes is not None:
+            said.append(quotes)
+        return state, tuple(said)
+
+    # --- the market -----------------------------------------------------------------------------------------------
+
+    def _print(
+        self, state: SharePaperState, event: PricesPrinted, said: list[Event]
+    ) -> tuple[SharePaperState, QuotesReceived | None]:
+        """Fill what came before this print; the opening one ends the auction. Then what is quoted."""
+        if state.session is None or state.session.date != event.date:
+            return state, None
+        now, dearer = event.time_ns, 1 + self._paper.share_wait_rate
+        offers: dict[str, Offer] = {}
+        quotes: list[Quote] = []
+        for known in event.prices:
+            bid, paid, ask = down(known.price), up(known.price), up(known.price * dearer)
+            offers[known.symbol] = Offer(bid, ask, bid, paid, now)
+            middle = (bid + ask) / 2
+            quotes.append(Quote(known.symbol, bid, ask, middle, middle, now))
+        state = replace(state, asks={**state.asks, **{symbol: offer.ask for symbol, offer in offers.items()}})
+        if state.orders:
+            state = self._match(state, offers, now, said, auction=event.opening, auction_ends=event.opening)
+        return state, QuotesReceived(now, 0, tuple(quotes))
+
+    def _quoted(
+        self, state: SharePaperState, quotes: Sequence[Quote], now_ns: int, said: list[Event]
+    ) -> SharePaperState:
+        """Fill what came before these quotes of the running session; the first ones after its open are the auction."""
+        session = state.session
+        if session is None:
+            return state
+        offers = {
+            quote.symbol: Offer(down(quote.bid), up(quote.ask), down(quote.bid), up(quote.ask), quote.quoted_ns)
+            for quote in quotes
+            if session.open_ns <= quote.quoted_ns < session.close_ns
+        }
+        state = replace(state, asks={**state.asks, **{symbol: o.ask for symbol, o in offers.items() if o.ask}})
+        over = now_ns >= session.open_ns + AUCTION_WAITS_NS
+        if not state.orders or not (offers or over):
+            return state
+        return self._match(state, offers, now_ns, said, auction=True, auction_ends=over)
+
+    def _match(
+        self,
+        state: SharePaperState,
+        offers: Mapping[str, Offer],
+        now_ns: int,
+        said: list[Event],
+        *,
+        auction: bool,
+        auction_ends: bool,
+    ) -> SharePaperState:
+        """Trade the working orders, in the order they came; cancel what the auction or the cash does not carry."""
+        cash, costs, reserved = state.cash, state.costs, state.reserved
+        holdings, left = dict(state.holdings), []
+        for order in state.orders:
+            offer = offers.get(order.symbol)
+            price = _price(order, offer, auction=auction) if offer is not None else None
+            if offer is None or price is None:
+                if order.auction and auction_ends:
+                    reserved -= order.reserved
+                    said.append(OrderCanceled(now_ns, order.client_order_id))
+                else:
+                    left.append(order)
+                continue
+            reserved -= order.reserved
+            traded = price * order.quantity
+            cost = self.cost(traded)
+            after = cash - order.side * traded - cost
+            if after < 0:  # a market buy that became dearer than what there is
+                said.append(OrderCanceled(now_ns, order.client_order_id))
+                continue
+            cash, costs = after, costs + cost
+            _hold(holdings, order, price)
+            name, symbol, side, quantity = order.client_order_id, order.symbol, order.side, order.quantity
+            filled_ns = min(offer.at_ns, now_ns)
+            said.append(OrderFilled(now_ns, name, symbol, side, price, filled_ns, quantity, traded, cost, quantity))
+        return replace(state, cash=cash, costs=costs, reserved=reserved, holdings=holdings, orders=tuple(left))
+
+    def cost(self, traded: Decimal) -> Decimal:
+        """What trading this value costs, in USD on the grid of 1e-6, ties to even."""
+        return (traded * self._paper.share_cost_rate).quantize(COST_GRID, ROUND_HALF_EVEN)
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def _submit(self, state: SharePaperState, order: SubmitOrder, time_ns: int, said: list[Event]) -> SharePaperState:
+        """Take the order, or refuse it as a broker would."""
+        name = order.client_order_id
+        if name in state.seen:
+            raise ValueError(f"client order id {name!r} was submitted twice; expected a new id for every submission")
+        state = replace(state, seen=(*state.seen, name))
+        reserved = self._reserved(state, order)
+        reason = self._fault(state, order, time_ns) or _shortfall(state, order, reserved)
+        if reason or reserved is None:
+            said.append(OrderRejected(time_ns, name, reason))
+            return state
+        working = ShareOrder(
+            name, order.symbol, order.side, order.quantity, order.limit_price, time_ns, order.auction, reserved
+        )
+        said.append(OrderAccepted(time_ns, name))
+        return replace(state, orders=(*state.orders, working), reserved=state.reserved + reserved)
+
+    def _reserved(self, state: SharePaperState, order: SubmitOrder) -> Decimal | None:
+        """The USD that an order may cost: 0 of a sale; None of a market buy that has no price yet."""
+        if order.side < 0:
+            return ZERO
+        worst = state.asks.get(order.symbol) if order.limit_price is None else order.limit_price
+        if worst is None:
+            return None
+        traded = worst * order.quantity
+        return traded + self.cost(traded)
+
+    def _fault(self, state: SharePaperState, order: SubmitOrder, time_ns: int) -> str:
+        """What is wrong with the order itself, in Alpaca's words where it has them, or an empty string."""
+        if order.quantity <= 0:
+            return f"qty must be > 0 (requested: {order.quantity})"
+        if order.symbol not in self._symbols and order.symbol not in state.holdings:
+            return f'asset "{order.symbol}" not found'
+        limit, session = order.limit_price, state.session
+        if limit is not None and (limit <= 0 or limit % GRID != 0):
+            return f"limit price {limit} must be a positive multiple of {GRID}"
+        if session is None:
+            return "no session is scheduled"
+        if order.auction:
+            closes_ns = session.open_ns - AUCTION_CLOSES_NS
+            return "" if time_ns <= closes_ns else "opg orders are accepted until two minutes before the open"
+        return "" if session.open_ns <= time_ns < session.close_ns else "the market is closed"
+
+
+def down(price: Decimal) -> Decimal:
+    """The highest price on the grid that is not above `price`."""
+    return price.quantize(GRID, ROUND_FLOOR)
+
+
+def up(price: Decimal) -> Decimal:
+    """The lowest price on the grid that is not below `price`."""
+    return price.quantize(GRID, ROUND_CEILING)
+
+
+def _shortfall(state: SharePaperState, order: SubmitOrder, reserved: Decimal | None) -> str:
+    """What the account lacks for the order, in Alpaca's words, or an empty string."""
+    if reserved is None:
+        return "market order without a quote"
+    if order.side > 0:
+        free = state.cash - state.reserved
+        return "" if reserved <= free else f"insufficient buying power (required: {reserved}, available: {free})"
+    held = state.holdings.get(order.symbol)
+    working = sum(o.quantity for o in state.orders if o.side < 0 and o.symbol == order.symbol)
+    free_shares = (held.quantity if held is not None else 0) - working
+    if order.quantity <= free_shares:
+        return ""
+    return f"insufficient qty available for order (requested: {order.quantity}, available: {free_shares})"
+
+
+def _price(order: ShareOrder, offer: Offer, *, auction: bool) -> Decimal | None:
+    """At what the order trades on this offer; None when it does not: too early, no such side, or beyond its limit."""
+    if order.submitted_ns >= offer.at_ns or (order.auction and not auction):
+        return None
+    bid, ask = (offer.auction_bid, offer.auction_ask) if order.auction else (offer.bid, offer.ask)
+    price, limit = ask if order.side > 0 else bid, order.limit_price
+    if not price or (limit is not None and order.side * (limit - price) < 0):
+        return None
+    return price
+
+
+def _hold(holdings: dict[str, Holding], order: ShareOrder, price: Decimal) -> None:
+    """Put a trade into the holdings."""
+    old = holdings.get(order.symbol, Holding(order.symbol, 0, ZERO))
+    new = grown(old, order.side * order.quantity, price)
+    if new.quantity:
+        holdings[order.symbol] = new
+    else:
+        del holdings[order.symbol]
+
+
+def _cancel(state: SharePaperState, name: str, time_ns: int, said: list[Event]) -> SharePaperState:
+    """Cancel a working order, or say why it cannot be."""
+    found = next((order for order in state.orders if order.client_order_id == name), None)
+    if found is None:
+        reason = "order is not cancelable" if name in state.seen else "order not found"
+        said.append(CancelRejected(time_ns, name, reason))
+        return state
+    said.append(OrderCanceled(time_ns, name))
+    rest = tuple(order for order in state.orders if order is not found)
+    return replace(state, orders=rest, reserved=state.reserved - found.reserved)
+
+
+def _end(state: SharePaperState, time_ns: int, said: list[Event]) -> SharePaperState:
+    """The session's end: what works expires, its prices are forgotten."""
+    said.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
+    return replace(state, orders=(), reserved=ZERO, session=None, asks={})

@@ -1,0 +1,133 @@
+"""The paper brokers' books: cash, holdings, working orders and the market of the session, as one frozen value each.
+
+Nothing here decides what trades. Invariant: JSON gives back an equal state, and holdings change by `with_trade` alone.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from functools import lru_cache
+
+import msgspec
+
+from daemon.core.desks.options.market import OccContract, SessionMarket, parse_occ
+from daemon.core.events import BrokerPosition, BrokerSnapshot, Quote
+from strategies.kit.contract import Bar, Session
+
+ZERO = Decimal(0)
+SHARES = 100  # of the underlying for one contract
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A position: contracts, or shares (negative when short). `average_price` in USD a share."""
+
+    symbol: str
+    quantity: int
+    average_price: Decimal
+
+
+class WorkingOrder(msgspec.Struct, frozen=True):
+    """An accepted order that is neither filled, cancelled nor expired. `cost` = sum of price x contracts so far."""
+
+    client_order_id: str
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: Decimal | None
+    submitted_ns: int
+    filled: int = 0
+    cost: Decimal = ZERO
+    fees: Decimal = ZERO
+
+
+class SessionClose(msgspec.Struct, frozen=True):
+    """The close of a session's last bar."""
+
+    date: str
+    close: float
+
+
+class PaperState(msgspec.Struct, frozen=True):
+    """All the paper broker knows. JSON-encodable; a decoded copy continues exactly like the original."""
+
+    cash: Decimal
+    holdings: tuple[Holding, ...] = ()
+    orders: tuple[WorkingOrder, ...] = ()
+    closes: tuple[SessionClose, ...] = ()  # of earlier sessions, oldest first, as many as the volatility needs
+    session: Session | None = None  # None before the first and between sessions
+    upcoming: tuple[Session, ...] = ()
+    previous: tuple[Session, ...] = ()
+    market: SessionMarket | None = None  # of this session, fixed before its first bar; None while σ is unknown
+    last_bar: Bar | None = None  # of this session
+    watched: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled, or still working then
+    listed: tuple[str, ...] = ()  # contracts that came from outside, where the market is a real one
+    quotes: tuple[Quote, ...] = ()  # their last quotes of this session
+
+
+class ShareOrder(msgspec.Struct, frozen=True):
+    """An accepted order for whole shares; it trades whole or not at all. `reserved` is the USD that it may cost."""
+
+    client_order_id: str
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: Decimal | None
+    submitted_ns: int
+    auction: bool = False
+    reserved: Decimal = ZERO
+
+
+class SharePaperState(msgspec.Struct, frozen=True):
+    """All the paper broker of shares knows. JSON-encodable; a decoded copy continues exactly like the original."""
+
+    cash: Decimal
+    costs: Decimal = ZERO  # of all trades so far, in USD
+    reserved: Decimal = ZERO  # of the cash, for working buys
+    holdings: dict[str, Holding] = {}  # by symbol; none of quantity 0
+    orders: tuple[ShareOrder, ...] = ()  # working, in the order they came
+    session: Session | None = None  # None before the first and between sessions
+    asks: dict[str, Decimal] = {}  # the last known of this session: what a market buy has to be paid with
+    seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled
+
+
+def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> BrokerSnapshot:
+    """What the paper broker answers to the question for cash, positions (by symbol, of shares) and open orders."""
+    held = state.holdings
+    if isinstance(held, dict):
+        held = tuple(held[symbol] for symbol in sorted(held))
+    positions = tuple(BrokerPosition(h.symbol, Decimal(h.quantity), h.average_price) for h in held)
+    return BrokerSnapshot(time_ns, state.cash, positions, tuple(order.client_order_id for order in state.orders))
+
+
+def options_held(state: PaperState) -> list[tuple[Holding, OccContract]]:
+    """The held options with what their symbols say; shares are left out."""
+    return [(held, contract) for held in state.holdings if (contract := parse_occ(held.symbol)) is not None]
+
+
+def quantity_held(state: PaperState, symbol: str) -> int:
+    return sum(holding.quantity for holding in state.holdings if holding.symbol == symbol)
+
+
+def with_trade(holdings: tuple[Holding, ...], symbol: str, quantity: int, at: Decimal) -> tuple[Holding, ...]:
+    """Holdings after a trade of signed `quantity`, by the rule of `grown`; what comes to 0 is gone."""
+    kept = tuple(holding for holding in holdings if holding.symbol != symbol)
+    old = next((holding for holding in holdings if holding.symbol == symbol), Holding(symbol, 0, ZERO))
+    new = grown(old, quantity, at)
+    return (*kept, new) if new.quantity else kept
+
+
+def grown(old: Holding, quantity: int, at: Decimal) -> Holding:
+    """A holding after a trade of signed `quantity`: growing averages its price, shrinking keeps, turning takes it."""
+    total, average = old.quantity + quantity, at
+    if total and old.quantity * quantity >= 0:
+        average = (old.average_price * old.quantity + at * quantity) / total
+    elif old.quantity * total > 0:
+        average = old.average_price
+    return Holding(old.symbol, total, average)
+
+
+@lru_cache(maxsize=65536)
+def usd(cents: int) -> Decimal:
+    """Whole cents as USD with two decimals."""
+    return Decimal(cents).scaleb(-2)

@@ -1,0 +1,1 @@
+"""Gates before every order, guards after every event, and the prices that both believe."""

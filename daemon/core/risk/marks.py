@@ -1,0 +1,195 @@
+"""Which quotes count as prices: one guard for both desks. Equity, peak, stops and loss limits see its prices alone.
+
+A quote that is none changes nothing. A narrow one is a price at its mid; a wide or one-sided one only bounds the price.
+A price that leaps away from the last mark counts when a later quote confirms it. The market of an option desk's replay
+is worked out from its bars, so its quotes need no guard.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from daemon.core.broker.book import mark, mid, paid
+from daemon.core.desks.shares.splits import believed, stands
+from daemon.core.events import Quote
+from daemon.core.limits import Basket
+from daemon.core.risk.view import SECOND_NS
+from daemon.core.state import ZERO, Book, Draft, Leap
+
+FUTURE_NS = 2 * SECOND_NS  # a quote stamped further ahead would make each later one old, and be fresh itself for long
+CONFIRM_NS = SECOND_NS // 2  # quotes of one burst do not confirm each other; conflated ones are a second apart
+NARROW_USD = Decimal("0.10")  # an option's quote is never too wide below this: cheap ones trade in steps of 5 cents
+STEP_USD = Decimal("0.02")  # an option's price never leaps by less
+PRICE_MAX = Decimal(10) ** 9  # USD; what is dearer is no price of anything, and too long to be counted with
+
+
+class Guard(NamedTuple):
+    """What a desk believes at once: parts of the price, and the USD below which they say nothing."""
+
+    width: Decimal  # (ask - bid) / mid
+    leap: Decimal
+    narrow_usd: Decimal
+    step_usd: Decimal
+
+
+def share_guard(rules: Basket) -> Guard:
+    """A daily desk's: its collar on either side of the mid, and between two prices."""
+    collar = Decimal(str(rules.price_collar))
+    return Guard(2 * collar, collar, ZERO, ZERO)
+
+
+def guard_of(draft: Draft) -> Guard:
+    """The desk's own."""
+    if draft.daily is not None:
+        return share_guard(draft.trading.basket)
+    limits = draft.trading.risk
+    return Guard(Decimal(str(limits.mark_width_max)), Decimal(str(limits.mark_leap_max)), NARROW_USD, STEP_USD)
+
+
+def guarded(draft: Draft) -> bool:
+    """False for the market of an option desk's replay, which cannot be wrong where its bars are right."""
+    return draft.daily is not None or draft.identity.mode != "replay"
+
+
+def is_quote(quote: Quote, now_ns: int) -> bool:
+    """False for what no market says: no side at all, a negative, crossed or endless price, a time in the future."""
+    bid, ask = quote.bid, quote.ask
+    if not (bid.is_finite() and ask.is_finite()) or min(bid, ask) < 0 or bid == ask == 0 or bid > ask > 0:
+        return False
+    if max(bid, ask) > PRICE_MAX:
+        return False
+    return quote.quoted_ns <= now_ns + FUTURE_NS
+
+
+def middle_of(quote: Quote, guard: Guard) -> Decimal | None:
+    """The mid of a quote as a price in USD; None where a side is missing or both lie too far apart."""
+    middle = (quote.bid + quote.ask) / 2
+    narrow = quote.ask - quote.bid <= max(guard.width * middle, guard.narrow_usd)
+    return middle if ZERO < quote.bid <= quote.ask and narrow else None
+
+
+def is_leap(price: Decimal, known: Decimal | None, guard: Guard) -> bool:
+    """True for a price so far from the last known one that one quote alone is not believed."""
+    return known is not None and abs(price - known) > max(guard.leap * max(price, known), guard.step_usd)
+
+
+def price_of(quote: Quote, known: Decimal | None, guard: Guard) -> Decimal | None:
+    """What a quote says of the price, in USD; None where it says nothing that is not known.
+
+    A wide or one-sided quote says that the price lies between its sides: at most the ask, at least the bid.
+    """
+    middle = middle_of(quote, guard)
+    if middle is not None or known is None:
+        return middle
+    bound = min(max(known, quote.bid), quote.ask) if quote.ask else max(known, quote.bid)
+    return None if bound == known else bound
+
+
+def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
+    """Keep what is a quote, mark what the desk holds (a daily desk: all) with it; returns the quotes that were kept.
+
+    One that is older than the newest of its symbol came late: it says what was, and changes nothing.
+    """
+    newest = draft.quotes
+    kept = tuple(
+        [
+            quote
+            for quote in quotes
+            if is_quote(quote, draft.now_ns)
+            and (quote.symbol not in newest or quote.quoted_ns >= newest[quote.symbol].quoted_ns)
+        ]
+    )
+    if kept:
+        draft.quotes = {**draft.quotes, **{quote.symbol: quote for quote in kept}}
+    if guarded(draft):
+        _mark(draft, kept)
+    return kept
+
+
+def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
+    """Move the marks; those of an option desk are forgotten with the position."""
+    marks, leaps, guard = dict(draft.marks), dict(draft.leaps), guard_of(draft)
+    if draft.daily is None:
+        marks = {symbol: price for symbol, price in marks.items() if symbol in draft.book.positions}
+        leaps = {symbol: leap for symbol, leap in leaps.items() if symbol in draft.book.positions}
+    for quote in quotes:
+        symbol = quote.symbol
+        if stands(draft.basket, symbol) or (draft.daily is None and symbol not in draft.book.positions):
+            continue  # other shares than the book's; or a contract that nothing depends on yet
+        known = marks.get(symbol, paid(draft.book, symbol))
+        price = price_of(quote, known, guard)
+        if price is None:
+            continue
+        taken, doubt = _judge(price, quote.quoted_ns, known, leaps.pop(symbol, None), guard)
+        if taken is not None and not believed(draft, symbol, taken):
+            taken, doubt = None, Leap(price, quote.quoted_ns)
+        if taken is not None:
+            marks[symbol] = taken
+        if doubt is not None:
+            leaps[symbol] = doubt
+    draft.marks, draft.leaps = marks, leaps
+
+
+def _judge(
+    price: Decimal, quoted_ns: int, known: Decimal | None, doubt: Leap | None, guard: Guard
+) -> tuple[Decimal | None, Leap | None]:
+    """The price that is believed now (None: the mark stays) and the leap that waits for confirmation.
+
+    Two quotes beyond the same side of the mark confirm as much of the leap as both support: a fall that goes on is
+    followed one quote behind.
+    """
+    if known is None or not is_leap(price, known, guard):
+        return price, None
+    new = Leap(price, quoted_ns)
+    if doubt is None or (doubt.price - known) * (price - known) < 0:
+        return None, new
+    if quoted_ns < doubt.quoted_ns + CONFIRM_NS:
+        return None, doubt
+    both = min(price, doubt.price, key=lambda said: abs(said - known))
+    return (both, new) if is_leap(price, both, guard) else (price, None)
+
+
+# --- what they are used for ---------------------------------------------------------------------------------------
+
+
+def marked(draft: Draft, symbol: str) -> Decimal | None:
+    """The price in USD at which a position counts; None where none is known, or none that was confirmed."""
+    if guarded(draft):
+        return draft.marks.get(symbol)
+    quote = draft.quotes.get(symbol)
+    return None if quote is None else mid(quote)
+
+
+def measure(draft: Draft, symbol: str) -> Decimal | None:
+    """What a price is measured by: the mark, and before there is one what was paid; None for what is not held."""
+    known = marked(draft, symbol)
+    return paid(draft.book, symbol) if known is None and guarded(draft) else known
+
+
+def leaps(draft: Draft, quote: Quote) -> bool:
+    """True for a quote that says another price than the mark, and that no other one has confirmed yet."""
+    known, guard = measure(draft, quote.symbol), guard_of(draft)
+    price = price_of(quote, known, guard)
+    return price is not None and is_leap(price, known, guard)
+
+
+def for_stop(draft: Draft, quote: Quote) -> Quote | None:
+    """The quote as a stop may look at it: its range is the confirmed mark alone. None before there is one.
+
+    A range within a second is one quote's word; only that of a replay's market is what its bar says.
+    """
+    if not guarded(draft):
+        return quote
+    price = draft.marks.get(quote.symbol)
+    return None if price is None else replace(quote, low=price, high=price)
+
+
+def mark_book(draft: Draft, book: Book) -> Book:
+    """The book with equity, peak and drawdown at the marks."""
+    if draft.daily is not None:
+        return mark(book, draft.marks, draft.session.spot, fine=bool(draft.marks))
+    known = {symbol: price for symbol in book.positions if (price := marked(draft, symbol)) is not None}
+    return mark(book, known, draft.session.spot)

@@ -1,0 +1,160 @@
+"""The decisions: the list, and one completely: what was seen, answered, allowed, sent and got.
+
+From the read models; what was seen comes from `history`, what it contributed from `occlusion`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+import numpy as np
+
+from daemon.dashboard.desks import Picture
+from daemon.dashboard.pages.history import Found
+from daemon.dashboard.pages.now import shares_of
+from daemon.dashboard.pages.price import NotThere
+from daemon.dashboard.pages.risk import DENIES, PASSES, UNKNOWN
+from daemon.dashboard.views import (
+    Contribution,
+    DecisionLine,
+    DecisionPage,
+    GateLine,
+    OrderLine,
+    Shadowed,
+)
+from daemon.engine.journal import JournalReader
+from strategies.kit.contract import Observation, Spec
+
+OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
+LINES_MOST = 200
+NOT_PUT = "not put to this order"
+
+
+def decision_lines(reader: JournalReader, before: int, limit: int, outcome: str) -> tuple[DecisionLine, ...]:
+    """`GET /api/decisions`: below number `before` (0: from the newest), newest first. Raises sqlite3.Error."""
+    rows = reader.query(
+        "SELECT decision, time_ns, bar_ns, kind, action, resolved, confidence, outcome, gates, model FROM decisions "
+        "WHERE decision < ? AND (? = '' OR outcome = ?) ORDER BY decision DESC LIMIT ?",
+        (before or 2**62, outcome, outcome, limit),
+    )
+    return tuple(map(_line, rows))
+
+
+def _line(row: sqlite3.Row) -> DecisionLine:
+    gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
+    return DecisionLine(
+        decision=row["decision"],
+        time=row["time_ns"] / 1e9,
+        bar=row["bar_ns"] / 1e9,
+        kind=row["kind"],
+        action=row["action"] or "",
+        resolved=row["resolved"] or "",
+        confidence=row["confidence"] or 0.0,
+        outcome=row["outcome"],
+        denied_by=tuple(name for name, reason in gates.items() if reason),
+        model=row["model"] or "",
+    )
+
+
+def decision_row(reader: JournalReader, number: int) -> sqlite3.Row:
+    """The row of `decisions`. Raises NotThere, sqlite3.Error."""
+    rows = reader.query("SELECT * FROM decisions WHERE decision = ?", (number,))
+    if not rows:
+        raise NotThere(f"no decision {number} in this journal")
+    return rows[0]
+
+
+def decision_page(
+    picture: Picture, reader: JournalReader, row: sqlite3.Row, found: Found, contribution: Contribution | None, why: str
+) -> DecisionPage:
+    """`GET /api/decision/N`. `why`: why there is no contribution beside the observation, "" where there is one."""
+    spec, number = picture.spec, row["decision"]
+    gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
+    before = reader.query("SELECT max(decision) AS n FROM decisions WHERE decision < ?", (number,))[0]["n"]
+    after = reader.query("SELECT min(decision) AS n FROM decisions WHERE decision > ?", (number,))[0]["n"]
+    return DecisionPage(
+        line=_line(row),
+        previous=before or 0,
+        next=after or 0,
+        features=spec.features if spec is not None else (),
+        rows=rows_of(found.observation, spec),
+        probabilities=shares_of(dict(row), spec),
+        logits=tuple(json.loads(row["logits"] or "[]")),
+        target=row["target"] or "",
+        gates=tuple(_gate(name, reason) for name, reason in gates.items()),
+        orders=_orders(reader, row["work"]),
+        contribution=contribution,
+        pending=found.pending,
+        missing=found.missing or why,
+        shadow=_shadow(reader, number, row["action"]),
+    )
+
+
+def rows_of(observation: Observation | None, spec: Spec | None) -> tuple[tuple[float, ...], ...]:
+    """The observation as rows of features, oldest first; one row where it has one dimension."""
+    if observation is None or spec is None:
+        return ()
+    values = observation.array().reshape(-1, len(spec.features)).astype(np.float64)
+    return tuple(map(tuple, values.tolist()))
+
+
+def _gate(name: str, reason: str | None) -> GateLine:
+    if reason is None:
+        return GateLine(name, UNKNOWN, NOT_PUT)
+    return GateLine(name, DENIES if reason else PASSES, reason)
+
+
+def _orders(reader: JournalReader, work: str | None) -> tuple[OrderLine, ...]:
+    """The orders of a work, or of all works of a basket, whose name ends with a dot."""
+    if not work:
+        return ()
+    beyond = f"{work[:-1]}/" if work.endswith(".") else work  # '/' follows '.'
+    orders = reader.query(
+        "SELECT * FROM orders WHERE work = ? OR (work >= ? AND work < ?) "
+        "ORDER BY submitted_ns, length(client_order_id), client_order_id",
+        (work, work, beyond),
+    )
+    return tuple(_order(reader, order) for order in orders)
+
+
+def _order(reader: JournalReader, row: sqlite3.Row) -> OrderLine:
+    fills = reader.query(
+        "SELECT filled_ns, quantity, price, fees_usd FROM fills WHERE client_order_id = ? "
+        "ORDER BY correction, cumulative",
+        (row["client_order_id"],),
+    )
+    return OrderLine(
+        client_order_id=row["client_order_id"],
+        symbol=row["symbol"],
+        side=row["side"],
+        quantity=row["quantity"],
+        limit=float(row["limit_price"] or 0),
+        status=row["status"],
+        filled=row["filled"],
+        submitted=row["submitted_ns"] / 1e9,
+        fills=tuple((f["filled_ns"] / 1e9, f["quantity"], float(f["price"]), float(f["fees_usd"])) for f in fills),
+    )
+
+
+def _shadow(reader: JournalReader, number: int, action: str | None) -> Shadowed | None:
+    """What the newest candidate answered; None where none did, and in journals older than candidates."""
+    rows = shadow_rows(reader, "SELECT * FROM shadows WHERE decision = ? ORDER BY time_ns DESC LIMIT 1", (number,))
+    if not rows:
+        return None
+    row = rows[0]
+    told: Any = row["action"]
+    return Shadowed(
+        row["model"], told or "", row["confidence"] or 0.0, told is not None and told == action, row["problem"]
+    )
+
+
+def shadow_rows(reader: JournalReader, sql: str, values: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
+    """Rows of a SELECT about `shadows`; none in a journal that was made before that table. Raises sqlite3.Error."""
+    try:
+        return reader.query(sql, values)
+    except sqlite3.OperationalError as error:
+        if "no such table: shadows" in str(error):
+            return []
+        raise

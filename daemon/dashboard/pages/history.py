@@ -1,0 +1,201 @@
+"""The exact observation of any decision: the journal is stepped again to the question, whose digest it holds.
+
+The machine goes on from the nearest anchor before it: a snapshot of the journal, or a session's start that was passed
+before (kept in memory, bounded). It runs in a thread of its own; until it is there the answer is "pending".
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.core.effects import AskPolicy
+from daemon.core.machine import Caused, Divergence, Machine
+from daemon.core.state import State
+from daemon.dashboard.desks import Desk
+from daemon.engine.journal import Entry, JournalError, JournalReader, decode_event, encode_effects
+from daemon.engine.recovery import adopt_trading, leave_out, machine_of, restore
+from daemon.engine.segments import part_of, where_before
+from strategies.kit.contract import Observation
+
+ANCHORS_MOST = 64
+KEPT = 500  # observations
+FAILED_S = 5.0  # how long a failure is told before it is tried again
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What is known about a decision's observation: it, that it is still looked for, or why there is none."""
+
+    observation: Observation | None = None
+    pending: bool = False
+    missing: str = ""
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """A machine as it was after event row `event_id`, all frozen; `decision` is the last number given by then."""
+
+    event_id: int
+    decision: int
+    state: State[Any]
+    market_state: Any
+    queue: tuple[Caused, ...]
+
+
+class _Known(msgspec.Struct):
+    """As much of a snapshot's state as it takes to see where it stands."""
+
+    decision: int = 0
+
+
+_known = msgspec.json.Decoder(_Known)
+
+
+class History:
+    """The observations of one desk's decisions. `find` may be called by any thread and never waits."""
+
+    def __init__(self, desk: Desk, pool: ThreadPoolExecutor) -> None:
+        self._desk = desk
+        self._pool = pool
+        self._lock = threading.Lock()
+        self._generation = -1
+        self._anchors: list[Anchor] = []  # by event row
+        self._found: OrderedDict[int, Found] = OrderedDict()  # newest use last
+        self._failed: dict[int, float] = {}  # decision -> when it is tried again
+        self._job: Future[None] | None = None
+        self._ending = False
+
+    def find(self, decision: int) -> Found:
+        """The observation of a decision of the policy; `pending` while it is looked for."""
+        with self._lock:
+            if self._generation != self._desk.picture.generation:
+                self._generation = self._desk.picture.generation
+                self._anchors, self._found, self._failed = [], OrderedDict(), {}
+            if decision in self._failed and self._failed[decision] < time.monotonic():
+                del self._failed[decision]
+                self._found.pop(decision, None)
+            found = self._found.get(decision)
+            if found is not None:
+                self._found.move_to_end(decision)
+                return found
+            if self._job is None or self._job.done():
+                self._job = self._pool.submit(self._seek, decision, self._generation)
+            return Found(pending=True)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._ending = True
+
+    def _seek(self, decision: int, generation: int) -> None:
+        """Step to the question and a little beyond; whatever comes of it is kept."""
+        try:
+            with self._desk.reader() as newest, closing(JournalReader(_file_of(newest, decision))) as reader:
+                machine, after = self._start(reader, decision)
+                where = "" if after else where_before(reader)
+                if where:
+                    self._keep(decision, Found(missing=f"its events are not in {reader.path.name}{where}"), generation)
+                else:
+                    self._step(reader, machine, after, decision, generation)
+        except (Divergence, JournalError, sqlite3.Error, OSError, ValueError, TypeError, KeyError) as error:
+            why = f"the journal cannot be stepped again to this decision: {_told(error)}"
+            self._keep(decision, Found(missing=why), generation)
+            with self._lock:
+                self._failed[decision] = time.monotonic() + FAILED_S
+
+    def _start(self, reader: JournalReader, decision: int) -> tuple[Machine, int]:
+        """A machine before the question, as near to it as an anchor is; and the event row that it stands after."""
+        machine = machine_of(reader)
+        with self._lock:
+            anchor = max((a for a in self._anchors if a.decision < decision), key=_event_id, default=None)
+        best = anchor.event_id if anchor is not None else 0
+        for snapshot in reversed(reader.snapshots()):
+            if snapshot.event_id > best and snapshot.whole and _known.decode(snapshot.state).decision < decision:
+                try:
+                    restore(machine, snapshot)
+                except msgspec.ValidationError:
+                    continue  # of other code
+                return machine, snapshot.event_id
+        if anchor is not None:
+            machine.state, machine.market_state, machine.queue = anchor.state, anchor.market_state, deque(anchor.queue)
+            adopt_trading(machine)
+        return machine, best
+
+    def _step(self, reader: JournalReader, machine: Machine, after: int, decision: int, generation: int) -> None:
+        """Step on to the question, and beyond it to the session's end: what is looked at next is mostly near."""
+        found, beyond = False, 0
+        for entry in _entries(reader, after):
+            if self._ending:
+                return
+            if entry.kind == "SessionScheduled":
+                self._anchor(machine, entry.id - 1, generation)
+            for question in _asked(machine, entry):
+                beyond += found
+                found = found or question.decision == decision
+                self._keep(question.decision, Found(question.observation), generation)
+            if found and (beyond >= KEPT // 2 or entry.kind == "SessionEnded"):
+                return
+            if not found and machine.state.decision >= decision:
+                break
+        if not found:
+            self._keep(decision, Found(missing="the journal holds no question to the policy for it"), generation)
+
+    def _anchor(self, machine: Machine, event_id: int, generation: int) -> None:
+        """Remember the machine as it is; when there are too many, every other one is let go."""
+        state = machine.state
+        made = Anchor(event_id, state.decision, state, machine.market_state, tuple(machine.queue))
+        with self._lock:
+            if generation != self._generation or any(a.event_id == event_id for a in self._anchors):
+                return
+            anchors = sorted((*self._anchors, made), key=_event_id)
+            self._anchors = anchors[::2] if len(anchors) > ANCHORS_MOST else anchors
+
+    def _keep(self, decision: int, found: Found, generation: int) -> None:
+        with self._lock:
+            if generation == self._generation:
+                self._found[decision] = found
+                self._found.move_to_end(decision)
+                while len(self._found) > KEPT:
+                    self._found.popitem(last=False)
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, without a path of this host."""
+    return str(error)[:200] if isinstance(error, Divergence) else type(error).__name__
+
+
+def _file_of(reader: JournalReader, decision: int) -> Path:
+    """The file with the events of the decision; after a rotation it may be a former one."""
+    rows = reader.query("SELECT time_ns FROM decisions WHERE decision = ?", (decision,))
+    return part_of(reader.path, rows[0]["time_ns"]) if rows else reader.path
+
+
+def _event_id(anchor: Anchor) -> int:
+    return anchor.event_id
+
+
+def _entries(reader: JournalReader, after: int) -> Iterator[Entry]:
+    return reader.entries(after, page=500)
+
+
+def _asked(machine: Machine, entry: Entry) -> list[AskPolicy]:
+    """Step the row again; the questions it asked. Raises Divergence where it does not come to what was journaled."""
+    if entry.raised:
+        return []
+    event = decode_event(entry.payload)
+    if entry.quarantined:
+        leave_out(machine, event)
+        return []
+    step = machine.reapply(event)
+    if encode_effects(step.effects) != entry.effects:  # an observation stands in it by its digest
+        raise Divergence(f"other code wrote event row {entry.id} ({entry.kind}): its effects differ")
+    if entry.kind == "RunStarted":
+        adopt_trading(machine)
+    return [effect for effect in step.effects if isinstance(effect, AskPolicy)]

@@ -1,0 +1,115 @@
+"""The model store as it is now, the candidates beside the live model, and what changed, as the journal tells it.
+
+Nothing is loaded or run here: manifests are read, and a file that cannot be read is a line that says so.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.dashboard.desks import Picture
+from daemon.dashboard.pages.decisions import shadow_rows
+from daemon.dashboard.views import ModelLine, ModelsPage, ShadowSummary
+from daemon.engine.journal import JournalReader
+from daemon.models.pointer import CANDIDATE, CURRENT, ModelError, pointed, read_plain
+from daemon.models.store import MANIFEST_BYTES_MAX, versions
+from strategies.kit.manifest import MANIFEST_FILE, decode
+
+VERSIONS_MOST = 50
+METRICS_MOST = 40
+_SHADOWS = """
+SELECT s.model AS model,
+       count(s.action) AS decisions,
+       avg(CASE WHEN s.action IS NOT NULL THEN s.action = d.action END) AS agreement,
+       avg(CASE WHEN s.action IS NOT NULL THEN d.confidence END) AS live,
+       avg(s.confidence) AS shadow,
+       sum(s.problem <> '') AS failures,
+       max(s.decision) AS newest
+FROM shadows s JOIN decisions d ON d.decision = s.decision AND d.logits IS NOT NULL
+GROUP BY s.model ORDER BY newest DESC
+"""
+
+
+def models_page(picture: Picture, reader: JournalReader, models_dir: Path) -> ModelsPage:
+    """`GET /api/models`. Raises sqlite3.Error."""
+    strategy = picture.meta.get("strategy", "")
+    shadows = tuple(map(_summary, shadow_rows(reader, _SHADOWS)))
+    if picture.spec is None:
+        return ModelsPage("", (), shadows, picture.newest.swaps)
+    shelf = models_dir / strategy
+    current, candidate = _pointer(shelf, CURRENT), _pointer(shelf, CANDIDATE)
+    model = picture.state.model if picture.state is not None else None
+    running = model.version if model is not None else ""
+    known = versions(models_dir, strategy)
+    # the ones that something names come first, then the newest
+    shown = sorted(known, key=lambda name: (name in (current, candidate, running), name), reverse=True)[:VERSIONS_MOST]
+    lines = tuple(
+        _line(shelf / name, name, current=name == current, candidate=name == candidate, running=name == running)
+        for name in shown
+    )
+    gone = () if not running or running in known else (_absent(running),)
+    return ModelsPage(f"{models_dir.name}/{strategy}", (*gone, *lines), shadows, picture.newest.swaps)
+
+
+def _pointer(shelf: Path, name: str) -> str:
+    """The version that a pointer names, "" where it names none."""
+    try:
+        return pointed(shelf, name)
+    except ModelError:
+        return ""
+
+
+def _absent(version: str) -> ModelLine:
+    return ModelLine(version, False, False, True, False, "", "", (), "it answers now, and the store has it no longer")
+
+
+def _line(folder: Path, name: str, *, current: bool, candidate: bool, running: bool) -> ModelLine:
+    try:
+        data = read_plain(folder / MANIFEST_FILE, folder.parent.parent.resolve(), MANIFEST_BYTES_MAX, "")
+        manifest = decode(data)
+    except (ModelError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        problem = f"its manifest cannot be read: {error.check if isinstance(error, ModelError) else error}"
+        return ModelLine(name, current, candidate, running, False, "", "", (), problem)
+    training = manifest.training
+    trained_on = f"{training.file}, {training.sessions} sessions from {training.first_session}"
+    if training.synthetic:
+        trained_on += ", synthetic"
+    return ModelLine(
+        version=name,
+        current=current,
+        candidate=candidate,
+        running=running,
+        promoted=manifest.promoted,
+        trained_on=trained_on,
+        last_session=training.last_session,
+        metrics=tuple(_flat(manifest.metrics))[:METRICS_MOST],
+        problem="",
+    )
+
+
+def _flat(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """The figures by name, those within others as `split figure`; lists are left out."""
+    for name, value in metrics.items():
+        told = f"{within} {name}".strip().replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flat(value, told)
+        elif isinstance(value, bool | int | str):
+            yield told, str(value)[:200]
+        elif isinstance(value, float):
+            yield told, f"{value:.6g}"
+
+
+def _summary(row: sqlite3.Row) -> ShadowSummary:
+    return ShadowSummary(
+        model=row["model"],
+        decisions=row["decisions"],
+        agreement=row["agreement"] or 0.0,
+        confidence_live=row["live"] or 0.0,
+        confidence_shadow=row["shadow"] or 0.0,
+        failures=row["failures"] or 0,
+    )

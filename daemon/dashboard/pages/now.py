@@ -1,0 +1,186 @@
+"""The desk at its newest journaled event, from the state that the follower stepped to; read models where it cannot.
+
+Pure but for the fallback: a picture in, a structure out.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+from daemon.core.broker.orders import TERMINAL
+from daemon.core.state import Position as Held
+from daemon.core.state import State
+from daemon.dashboard.desks import Picture
+from daemon.dashboard.pages.risk import gates_now
+from daemon.dashboard.views import Now, OpenOrder, Position, Share
+from daemon.engine.journal import JournalReader
+from daemon.operator.status import status_of
+from strategies.kit.contract import DailySpec, Spec
+
+ALARMS = 20
+
+
+def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
+    """`GET /api/now`. `reader` is asked only where there is no state. Raises sqlite3.Error then."""
+    state, spec, row = picture.state, picture.spec, picture.decision or {}
+    decided: dict[str, Any] = {
+        "decision": row.get("decision") or 0,
+        "action": row.get("action") or "",
+        "resolved": row.get("resolved") or "",
+        "outcome": row.get("outcome") or "",
+        "confidence": row.get("confidence") or 0.0,
+        "probabilities": shares_of(row, spec),
+        "alarms": picture.newest.alarms[:ALARMS],
+    }
+    if state is None or spec is None:
+        return _from_rows(picture, reader, decided)
+    status, session = status_of(state, picture.desk), state.session.session
+    book = state.book
+    return Now(
+        desk=picture.desk,
+        strategy=status.strategy,
+        mode=status.mode,
+        account=status.account,
+        running=bool(picture.process),
+        seq=status.seq,
+        time=status.time_ns / 1e9,
+        read_at=picture.read_at,
+        stale=stale(picture),
+        reconciled=status.reconciled,
+        halt=status.halt,
+        pause=status.pause,
+        session=status.session,
+        session_open=session.open_ns / 1e9 if session is not None else 0.0,
+        session_close=session.close_ns / 1e9 if session is not None else 0.0,
+        session_ended=status.session_ended,
+        last_bar=_bar_end(state, spec),
+        broker_heard=state.broker.reported_ns / 1e9,
+        broker_lost=state.broker.lost_ns / 1e9,
+        model=status.model,
+        promoted=status.model_promoted,
+        gates=gates_now(state),
+        positions=tuple(_position(state, held) for held in book.positions.values()),
+        orders=tuple(
+            OpenOrder(
+                client_order_id=name,
+                symbol=order.symbol,
+                side=order.side,
+                quantity=order.quantity,
+                filled=order.filled,
+                limit=float(order.limit_price or 0),
+                status=order.status,
+                submitted=order.submitted_ns / 1e9,
+            )
+            for name, order in state.orders.items()
+        ),
+        equity_usd=status.equity_usd,
+        cash_usd=status.cash_usd,
+        realized_usd=status.realized_usd,
+        day_usd=f"{book.equity - book.session_start_equity - book.transfers:.2f}",
+        drawdown=status.drawdown,
+        **decided,
+    )
+
+
+def shares_of(row: dict[str, Any], spec: Spec | None) -> tuple[Share, ...]:
+    """Actions and their probabilities of a row of `decisions`; of a continuous policy the actions' values."""
+    told = row.get("probabilities") or (row.get("logits") if isinstance(spec, DailySpec) and spec.continuous else None)
+    if not told or spec is None:
+        return ()
+    return tuple(Share(name, value) for name, value in zip(spec.actions, json.loads(told), strict=False))
+
+
+def stale(picture: Picture) -> str:
+    """Why what is shown may be old, "" when it is live."""
+    if picture.problem:
+        return picture.problem
+    if not picture.caught_up:
+        return f"catching up with the journal, at event row {picture.last_id}"
+    return "" if picture.process else "no daemon runs on this desk; this is what its journal said last"
+
+
+def _bar_end(state: State[Any], spec: Spec) -> float:
+    """A daily bar ends with its session: at the latest 16:00 New York time, 16 hours after its start."""
+    start = state.session.last_bar_ns
+    length_s = 16 * 3600 if isinstance(spec, DailySpec) else spec.bar_interval_s
+    return start / 1e9 + length_s if start else 0.0
+
+
+def _position(state: State[Any], held: Held) -> Position:
+    """Marked at the last known price of a share, or mid of an option's quote; at its cost where there is neither."""
+    entry = held.cost / held.quantity if held.quantity else Decimal(0)
+    mark, quote = state.marks.get(held.symbol), state.quotes.get(held.symbol)
+    if (held.right or mark is None) and quote is not None and quote.ask > 0:
+        mark = (quote.bid + quote.ask) / 2
+    if mark is None:
+        mark = entry
+    sizing = state.trading.sizing
+    return Position(
+        symbol=held.symbol,
+        quantity=held.quantity,
+        entry=float(entry),
+        mark=float(mark),
+        pnl_usd=float((mark * held.quantity - held.cost) * held.multiplier),
+        opened=held.opened_ns / 1e9,
+        stop=float(entry) * (1 - sizing.stop_loss) if held.right else 0.0,
+        target=float(entry) * (1 + sizing.take_profit) if held.right else 0.0,
+    )
+
+
+def _from_rows(picture: Picture, reader: JournalReader | None, decided: dict[str, Any]) -> Now:
+    """What the read models alone say: the money at the last recorded moment, and the orders that have not ended."""
+    meta, equity = picture.meta, None
+    orders: tuple[OpenOrder, ...] = ()
+    if reader is not None:
+        rows = reader.query("SELECT * FROM equity ORDER BY time_ns DESC LIMIT 1")
+        equity = rows[0] if rows else None
+        ended = ",".join("?" * len(TERMINAL))
+        found = reader.query(f"SELECT * FROM orders WHERE status NOT IN ({ended})", tuple(TERMINAL))
+        orders = tuple(
+            OpenOrder(
+                row["client_order_id"],
+                row["symbol"],
+                row["side"],
+                row["quantity"],
+                row["filled"],
+                float(row["limit_price"] or 0),
+                row["status"],
+                row["submitted_ns"] / 1e9,
+            )
+            for row in found
+        )
+    row = picture.decision or {}
+    return Now(
+        desk=picture.desk,
+        strategy=meta.get("strategy", ""),
+        mode=meta.get("mode", ""),
+        account=meta.get("account", ""),
+        running=bool(picture.process),
+        seq=0,
+        time=max(row.get("time_ns") or 0, equity["time_ns"] if equity else 0) / 1e9,
+        read_at=picture.read_at,
+        stale=stale(picture),
+        reconciled=False,
+        halt="",
+        pause="",
+        session="",
+        session_open=0.0,
+        session_close=0.0,
+        session_ended=False,
+        last_bar=0.0,
+        broker_heard=0.0,
+        broker_lost=0.0,
+        model=row.get("model") or "",
+        promoted=False,
+        gates=(),
+        positions=(),
+        orders=orders,
+        equity_usd=equity["equity_usd"] if equity else "",
+        cash_usd=equity["cash_usd"] if equity else "",
+        realized_usd=equity["realized_usd"] if equity else "",
+        day_usd="",
+        drawdown=equity["max_drawdown"] if equity else 0.0,
+        **decided,
+    )

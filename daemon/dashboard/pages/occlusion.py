@@ -1,0 +1,185 @@
+"""What each input contributes to an answer, by occlusion: one input at a time is replaced, and the change is its part.
+
+The method is Zeiler and Fergus (2014), section 4.2, with single inputs and whole columns in the place of grey squares.
+The model is the decision's own, verified by the store and tried in a child as a daemon tries one, then run in a session
+of the dashboard's own: no daemon is asked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daemon.dashboard.views import Contribution
+from daemon.models.store import LoadedModel, ModelError, load
+from daemon.models.trial import try_model
+from strategies.kit.contract import DailySpec, Observation, Spec
+from strategies.kit.manifest import POLICY_FILE, Histogram, Reference, answer_name
+from strategies.registry import strategy as strategy_named
+
+BATCH = 128
+SESSIONS_KEPT = 4
+KEPT = 500  # contributions
+SAME = 1e-3  # largest difference of an answer from the journaled one
+AT_ZERO = "0: the model's manifest tells no distribution of the training"
+AT_MEDIAN = "the feature's median in the training, 0 where the model's manifest tells none"
+
+Float32 = npt.NDArray[np.float32]
+
+
+class Unexplained(Exception):
+    """There is no contribution; the text says why, without a path of this host."""
+
+
+class Runner:
+    """A model that answers many observations at once."""
+
+    def __init__(self, model: LoadedModel, spec: Spec) -> None:
+        """Raises Unexplained when onnxruntime refuses the graph."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Weights outside of the graph would escape its digest: look for them where no file can ever be.
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(model.path.resolve() / POLICY_FILE / "none")
+        )
+        try:
+            self._session = onnxruntime.InferenceSession(model.policy, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise Unexplained(f"model {model.version} cannot be run here: {type(error).__name__}") from error
+        inputs = {node.name: node.shape for node in self._session.get_inputs()}
+        self._batch = 1 if inputs.get("observation", [1])[:1] == [1] else BATCH
+        self._output = answer_name(spec)
+        self._hidden = spec.recurrent_shape
+        self.reference = model.manifest.reference
+
+    def answers(self, observations: Float32, hidden: bytes) -> npt.NDArray[np.float64]:
+        """The raw answers, a row for each observation of `n x shape`, all from the same memory. Raises Unexplained."""
+        rows = []
+        try:
+            for at in range(0, len(observations), self._batch):
+                part = observations[at : at + self._batch]
+                feed = {"observation": part}
+                if self._hidden is not None:
+                    memory = np.frombuffer(hidden, "<f4") if hidden else np.zeros(self._hidden, np.float32)
+                    feed["hidden"] = np.tile(memory.reshape(1, *self._hidden), (len(part), *[1] * len(self._hidden)))
+                rows.append(self._session.run([self._output], feed)[0])
+        except Exception as error:
+            raise Unexplained(f"the model cannot answer this observation: {type(error).__name__}") from error
+        return np.concatenate(rows).astype(np.float64)
+
+
+def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float, ...], chosen: int) -> Contribution:
+    """What each input contributed to output `chosen`: the answer with it, less the answer without it.
+
+    `logits` is what the journal holds; a model that answers otherwise explains nothing. Raises Unexplained.
+    """
+    rows = seen.array().reshape(-1, len(spec.features)).astype(np.float32)
+    base, words = baseline(runner.reference, spec)
+    count, width = rows.shape
+    variants = np.repeat(rows[None], 1 + count * width + width, axis=0)
+    for cell in range(count * width):
+        row, column = divmod(cell, width)
+        variants[1 + cell, row, column] = base[column]
+    for column in range(width):
+        variants[1 + count * width + column, :, column] = base[column]
+    answers = runner.answers(variants.reshape(-1, *seen.shape), seen.hidden)
+    if answers.shape[1] != len(logits) or not np.allclose(answers[0], logits, rtol=0, atol=SAME):
+        raise Unexplained("the model of this version answers otherwise than the journal says")
+    change = answers[0, chosen] - answers[1:, chosen]
+    if not np.isfinite(change).all():
+        raise Unexplained("the model's answers are not finite")
+    cells, features = change[: count * width].reshape(count, width), change[count * width :]
+    return Contribution(
+        "occlusion", spec.actions[chosen], words, tuple(map(tuple, cells.tolist())), tuple(features.tolist())
+    )
+
+
+def baseline(reference: Reference | None, spec: Spec) -> tuple[Float32, str]:
+    """What stands in an occluded input's place, by feature, and in words."""
+    values = np.zeros(len(spec.features), np.float32)
+    if reference is None:
+        return values, AT_ZERO
+    for histogram in reference.features:
+        middle = median(histogram)
+        for column in histogram.columns:
+            if column < len(values) and isfinite(middle):
+                values[column] = middle
+    return values, AT_MEDIAN
+
+
+def median(histogram: Histogram) -> float:
+    """The upper edge of the bin within which half of the training's values are reached; 0 where there are no edges."""
+    reached = 0.0
+    for edge, share in zip(histogram.edges, histogram.shares, strict=False):
+        reached += share
+        if reached >= 0.5 - 1e-9:
+            return edge
+    return histogram.edges[-1] if histogram.edges else 0.0
+
+
+def chosen_output(spec: Spec, action: str | None, logits: tuple[float, ...]) -> int:
+    """Which output is explained: the chosen action's; of a continuous policy its largest action's."""
+    if isinstance(spec, DailySpec) and spec.continuous:
+        return max(range(len(logits)), key=lambda place: abs(logits[place]))
+    if action not in spec.actions:
+        raise Unexplained("the decision names no action of the policy")
+    return spec.actions.index(action)
+
+
+class Explainer:
+    """Contributions of the models of one store. May be asked by several threads; each asks for itself."""
+
+    def __init__(self, models_dir: Path) -> None:
+        self._models_dir = models_dir
+        self._lock = threading.Lock()
+        self._trying = threading.Lock()
+        self._runners: OrderedDict[tuple[str, str], Runner] = OrderedDict()
+        self._made: OrderedDict[tuple[Any, ...], Contribution] = OrderedDict()
+
+    def explain(
+        self, spec: Spec, version: str, seen: Observation, logits: tuple[float, ...], action: str | None
+    ) -> Contribution:
+        """The contributions to this answer of this version. Raises Unexplained."""
+        key = (spec.name, version, seen.data, seen.hidden, logits, action)
+        with self._lock:
+            made = self._made.get(key)
+        if made is None:
+            chosen = chosen_output(spec, action, logits)
+            made = contribution(self._runner(spec, version), spec, seen, logits, chosen)
+            with self._lock:
+                self._made[key] = made
+                while len(self._made) > KEPT:
+                    self._made.popitem(last=False)
+        return made
+
+    def _runner(self, spec: Spec, version: str) -> Runner:
+        with self._lock:
+            runner = self._runners.get((spec.name, version))
+            if runner is not None:
+                self._runners.move_to_end((spec.name, version))
+                return runner
+        if not version or version == "current":
+            raise Unexplained("the decision names no model")
+        try:
+            model = load(self._models_dir, strategy_named(spec.name), version)
+            with (
+                self._trying
+            ):  # one child at a time: the store may hold another model by now than the one that answered
+                try_model(model)
+        except ModelError as error:
+            raise Unexplained(f"model {version} is not at hand: {error.check}") from error
+        runner = Runner(model, spec)
+        with self._lock:
+            self._runners[spec.name, version] = runner
+            while len(self._runners) > SESSIONS_KEPT:
+                self._runners.popitem(last=False)
+        return runner

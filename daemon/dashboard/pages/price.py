@@ -1,0 +1,204 @@
+"""The charts: one session's bars with the fills in it, and the equity's course. All from the journal.
+
+`events` is ordered by time as by id, so a session's rows are found by halving; nothing is ever scanned whole.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from itertools import accumulate
+from typing import Any
+
+import msgspec
+
+from daemon.core.session import NEW_YORK, new_york_text
+from daemon.core.state import State
+from daemon.dashboard.desks import Picture
+from daemon.dashboard.views import Candle, Equity, Mark, Price
+from daemon.engine.journal import JournalReader
+from daemon.engine.segments import part_of, where_before
+from strategies.kit.contract import Bar, DailySpec
+from strategies.registry import daily_strategy
+
+DAILY_BARS = 250
+POINTS = 1000
+OPEN_NS = int(9.5 * 3600) * 10**9
+
+
+class NotThere(LookupError):
+    """What was asked for is not in this journal; the text names it."""
+
+
+class _BarEvent(msgspec.Struct):
+    """As much of an event as a candle needs."""
+
+    bar: Bar
+
+
+_bar_event = msgspec.json.Decoder(_BarEvent)
+
+
+def midnight_ns(day: date) -> int:
+    """When the New York day begins."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=NEW_YORK).timestamp()) * 10**9
+
+
+def day_of(time_ns: int) -> date:
+    """The New York date."""
+    return datetime.fromtimestamp(time_ns // 10**9, UTC).astimezone(NEW_YORK).date()
+
+
+def sessions_of(reader: JournalReader) -> list[str]:
+    """Dates of the sessions with a recorded equity, oldest first: one look-up each, never a scan."""
+    dates: list[str] = []
+    after = 0
+    while True:
+        found = reader.query("SELECT min(time_ns) AS t FROM equity WHERE time_ns >= ?", (after,))[0]["t"]
+        if found is None:
+            return dates
+        day = day_of(found)
+        dates.append(day.isoformat())
+        after = midnight_ns(day + timedelta(days=1))
+
+
+def first_id(reader: JournalReader, time_ns: int) -> int:
+    """The first event row that is not older; one beyond the newest where all are. Start-up rows are passed over."""
+    low, high = 1, (reader.query("SELECT max(id) AS id FROM events")[0]["id"] or 0) + 1
+    while low < high:
+        middle = (low + high) // 2
+        rows = reader.query(
+            "SELECT id, time_ns FROM events WHERE id >= ? AND id < ? AND seq IS NOT NULL ORDER BY id LIMIT 1",
+            (middle, high),
+        )
+        if rows and rows[0]["time_ns"] < time_ns:
+            low = rows[0]["id"] + 1
+        else:
+            high = middle
+    return low
+
+
+def price_page(picture: Picture, reader: JournalReader, session: str = "", symbol: str = "") -> Price:
+    """`GET /api/price`. Raises NotThere for a session or a symbol that the desk has not, sqlite3.Error."""
+    spec = picture.spec
+    if spec is None:
+        return Price("", (), "", (), (), ())
+    symbol = symbol or spec.symbols[0]
+    if symbol not in spec.symbols:
+        raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
+    if isinstance(spec, DailySpec):
+        return _daily(picture, reader, spec, symbol)
+    sessions = sessions_of(reader)
+    if not sessions:
+        return Price(symbol, spec.symbols, "", (), (), ())
+    chosen = session or sessions[-1]
+    if chosen not in sessions:
+        raise NotThere(f"session is {chosen!r}, expected a date of this journal, {sessions[0]} to {sessions[-1]}")
+    day = date.fromisoformat(chosen)
+    from_ns, until_ns = midnight_ns(day), midnight_ns(day + timedelta(days=1))
+    bars = _bars_of(reader, symbol, from_ns, until_ns)
+    return Price(symbol, spec.symbols, chosen, tuple(sessions), bars, _marks(reader, from_ns, until_ns))
+
+
+def _bars_of(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
+    """The bars of a day out of the file that holds it. Raises NotThere where that one was moved away."""
+    noon_ns = (from_ns + until_ns) // 2
+    path = part_of(reader.path, noon_ns)
+    with closing(JournalReader(path)) as part:
+        bars = _bars(part, symbol, from_ns, until_ns)
+        first = part.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
+        if not bars and first and first[0]["time_ns"] > noon_ns and (where := where_before(part)):
+            raise NotThere(f"the events of this session are not in {path.name}{where}")
+    return bars
+
+
+def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tuple[Candle, ...]:
+    """The bars that start within, corrections in their place; those told before the next day's open count too."""
+    first, beyond = first_id(reader, from_ns), first_id(reader, until_ns + OPEN_NS)
+    rows = reader.query(
+        "SELECT kind, payload FROM events WHERE id >= ? AND id < ? AND kind IN ('BarClosed', 'BarCorrected') "
+        "ORDER BY id",
+        (first, beyond),
+    )
+    bars: dict[int, Bar] = {}
+    for row in rows:
+        try:
+            bar = _bar_event.decode(row["payload"]).bar
+        except (msgspec.DecodeError, UnicodeError):
+            continue  # a damaged row: the follower says so
+        if bar.symbol == symbol and from_ns <= bar.start_ns < until_ns:
+            if row["kind"] == "BarCorrected":
+                bars[bar.start_ns] = bar
+            else:
+                bars.setdefault(bar.start_ns, bar)
+    return tuple(_candle(bars[start]) for start in sorted(bars))
+
+
+def _daily(picture: Picture, reader: JournalReader, spec: DailySpec, symbol: str) -> Price:
+    """The bars that the strategy itself keeps, adjusted as it knows them."""
+    state: State[Any] | None = picture.state
+    known = daily_strategy(spec.name).known(state.strategy).get(symbol, ()) if state is not None else ()
+    bars = tuple(_candle(bar) for bar in known[-DAILY_BARS:])
+    marks = _marks(reader, known[-len(bars)].start_ns, 2**62, symbol) if bars else ()
+    session = new_york_text(known[-1].start_ns)[:10] if known else ""
+    return Price(symbol, spec.symbols, session, (), bars, marks)
+
+
+def _candle(bar: Bar) -> Candle:
+    return Candle(bar.start_ns / 1e9, bar.open, bar.high, bar.low, bar.close, bar.volume)
+
+
+def _marks(reader: JournalReader, from_ns: int, until_ns: int, symbol: str = "") -> tuple[Mark, ...]:
+    """The fills within, oldest first; of one symbol, or of all."""
+    rows = reader.query(
+        "SELECT f.filled_ns, f.side, f.quantity, f.price, f.symbol, o.work, o.purpose, o.reason "
+        "FROM fills f LEFT JOIN orders o USING (client_order_id) "
+        "WHERE f.filled_ns >= ? AND f.filled_ns < ? AND (? = '' OR f.symbol = ?) ORDER BY f.filled_ns, f.cumulative",
+        (from_ns, until_ns, symbol, symbol),
+    )
+    return tuple(_mark(row) for row in rows)
+
+
+def _mark(row: sqlite3.Row) -> Mark:
+    kind = row["purpose"] if row["purpose"] in ("entry", "exit") else "entry" if row["side"] > 0 else "exit"
+    verb = "buy" if row["side"] > 0 else "sell"
+    why = f" ({row['reason'].replace('_', ' ')})" if row["reason"] not in (None, "", "policy") else ""
+    text = f"{verb} {row['quantity']} {row['symbol']} at {row['price']}{why}"
+    return Mark(row["filled_ns"] / 1e9, kind, row["side"], text, decision_of(row["work"]))
+
+
+def decision_of(work: str | None) -> int:
+    """Number of the decision that a work serves, 0 for none (an order of others)."""
+    number = (work or "").partition(".")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def equity_page(reader: JournalReader) -> Equity:
+    """`GET /api/equity`: at most POINTS points; of each stretch its lowest one and its last. Raises sqlite3.Error.
+
+    The drawdown is the recorded equity's from its highest recorded value before.
+    """
+    rows = reader.query("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    equity = [float(row["equity_usd"]) for row in rows]
+    peaks = accumulate(equity, max)
+    drawdown = [(peak - value) / peak if peak > 0 else 0.0 for value, peak in zip(equity, peaks, strict=True)]
+    chosen = _thinned(equity)
+    return Equity(
+        tuple(rows[i]["time_ns"] / 1e9 for i in chosen),
+        tuple(equity[i] for i in chosen),
+        tuple(drawdown[i] for i in chosen),
+    )
+
+
+def _thinned(equity: list[float]) -> list[int]:
+    """Places of at most POINTS values; none is left out where there are no more."""
+    count = len(equity)
+    if count <= POINTS:
+        return list(range(count))
+    stretches, chosen = POINTS // 2, set[int]()
+    for stretch in range(stretches):
+        first, beyond = stretch * count // stretches, (stretch + 1) * count // stretches
+        chosen.add(min(range(first, beyond), key=equity.__getitem__))
+        chosen.add(beyond - 1)
+    return sorted(chosen)

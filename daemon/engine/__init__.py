@@ -1,0 +1,1 @@
+"""The event loop around the core: engine, journal, recovery, replay, verification."""

@@ -1,0 +1,367 @@
+"""The engine: takes events, steps them, journals them, then releases what they ask for. It decides nothing.
+
+One loop for live, dry run and replay. What a step causes inside the process (paper broker, policy) queues behind it;
+an effect that leaves the process waits until the journal is durable. When a step raises, the event is committed
+alone, marked, and the engine ends; the same event raising again after the restart is quarantined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
+from daemon.core.events import (
+    Event,
+    HaltRequested,
+    ModelVerified,
+    PolicyAnswered,
+    PolicyFailed,
+    RunStarted,
+    SessionEnded,
+    ShadowAnswered,
+    ShadowFailed,
+)
+from daemon.core.machine import Machine
+from daemon.core.paper.state import broker_snapshot
+from daemon.core.state import State, digest
+from daemon.core.step import Step
+from daemon.engine.journal import Batch, Chain, Entry, decode_event, encode_effects
+from daemon.engine.recover import Recovered
+from daemon.engine.recovery import adopt_trading, leave_out, snapshot_of
+from daemon.engine.writer import JournalWriter
+from daemon.host.latency import Latency
+
+DIGEST_EVERY = 1000  # chained events
+YIELD_EVERY = 16  # events between two turns of the event loop
+PATIENCE = 2  # so many times `snapshot_events` a busy session may be without a snapshot; a quiet moment has one sooner
+
+
+class Policy(Protocol):
+    """Answers a question at once; a failure is an event too, never an exception."""
+
+    def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed: ...
+
+
+class Beside(Protocol):
+    """Answers beside the policy, for the record alone; None while no candidate is there. Never raises."""
+
+    def beside(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed | None: ...
+
+
+class Source(Protocol):
+    """Where events from outside come from, one at a time."""
+
+    def poll(self) -> Event | None:
+        """The next event if it is there already, else None."""
+
+    async def next(self) -> Event | None:
+        """The next event, waited for; None when there will be no more."""
+
+
+class Outside(Protocol):
+    """The broker's side: carries out effects that leave the process. Called only when they are durable."""
+
+    async def release(self, effects: Sequence[AnyEffect]) -> None: ...
+
+
+class StepFailed(Exception):
+    """A step raised: a bug. The event is journaled, marked; the process ends and recovers at its next start."""
+
+
+class Engine:
+    """Drives one machine. `observe` is called after every step with the event and what it came to."""
+
+    def __init__(
+        self,
+        recovered: Recovered,
+        writer: JournalWriter,
+        policy: Policy,
+        source: Source,
+        *,
+        code: str,
+        group_events: int,
+        snapshot_events: int,
+        observe: Callable[[Event, Step], None],
+        outside: Outside | None = None,
+        beside: Beside | None = None,
+        boundary: Callable[[str], None] | None = None,
+    ) -> None:
+        self.machine: Machine = recovered.machine
+        self.latency = Latency()
+        self.stopping = False
+        self.stopped_by: str = ""
+        self._recovered = recovered
+        self._writer = writer
+        self._policy = policy
+        self._source = source
+        self._outside = outside
+        self._observe = observe
+        self._beside = beside
+        self._boundary = boundary
+        self._raised: tuple[Event, Exception] | None = None
+        self._leaving: tuple[Event, Step] | None = None
+        self._code = code
+        self._group_events = group_events
+        self._snapshot_events = snapshot_events
+        self._chain = Chain(recovered.last_id + 1, recovered.head)
+        self._batch = Batch()
+        self._snapshot_seq = self.machine.state.seq - recovered.replayed
+        self._snapshot_row = -1
+        self._snapshot_head = ""
+        self._snapshotted = asyncio.Event()
+        self._session_over = False
+        self._bar_clock = 0
+        self._turn = 0
+        self._handed = 0  # the newest row that the writer was given
+        self._handed_over = asyncio.Event()
+        self._ending = ""
+        self.started = asyncio.Event()
+
+    async def run(self, startup: Sequence[RunStarted | ModelVerified]) -> None:
+        """Finish what the last run left under way, reconcile, then step the source until it ends or `stop`.
+
+        Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
+        """
+        live = self._outside is not None or self.machine.state.identity.mode != "replay"
+        own = self._recovered.own(self._code, _libraries_of(startup))
+        if own and not live:  # before any rule of the new start looks at time: as if there had been no restart
+            await self._finish()
+        for started in startup:
+            await self._step(started)
+            adopt_trading(self.machine)
+        if self._recovered.handover is not None:  # first of all: what is asked from here on finds a halted desk
+            await self._step(replace(self._recovered.handover, time_ns=self.machine.state.now_ns))
+        if not own or live:  # what follows is this code's, and time went on outside: the journal says so first
+            await self._finish()
+        if self._recovered.code and not (own and self._recovered.anchored):
+            self._snapshot(kept=True)  # verify with this code starts here
+        if self.machine.market_state is not None:
+            await self._step(broker_snapshot(self.machine.market_state, self.machine.state.now_ns))
+            await self._drain()
+        self.started.set()
+        while not self.stopping:
+            event = self._source.poll()
+            if event is None:
+                self._snapshot_when_due(1)
+                await self._commit()  # nothing waits: what was gathered becomes durable while we do
+                event = await self._source.next()
+            if event is None:
+                break
+            self._bar_clock = time.perf_counter_ns()
+            await self._step(event)
+            await self._drain()
+            if self._ending and not (self.machine.state.book.positions or self.machine.state.orders):
+                self.stop(self._ending)
+            self._session_over |= type(event) is SessionEnded
+            self._turn += 1
+            if self._turn >= YIELD_EVERY or self._session_over or self._writer.pressed:
+                await self._rest()
+        self._snapshot()
+        await self._commit()
+        await self._writer.durable()
+
+    def stop(self, reason: str) -> None:
+        """End after the event that is being stepped."""
+        self.stopping = True
+        self.stopped_by = reason
+
+    def snapshot_soon(self) -> None:
+        """Write a snapshot before the next event from outside."""
+        self._session_over, self._snapshot_seq = True, -self._snapshot_events
+
+    @property
+    def last_row(self) -> int:
+        """The journal's row of the event that was stepped last."""
+        return self._chain.next_id - 1
+
+    @property
+    def chain_head(self) -> str:
+        """Hash of the last chained row, hex: what everything before it stands or falls with."""
+        return self._chain.head.hex()
+
+    async def kept(self, row: int) -> None:
+        """Return when this row is durable. Raises WriteFailed."""
+        while self._handed < row:
+            self._handed_over.clear()
+            await self._handed_over.wait()
+        await self._writer.beat()
+
+    async def snapshotted(self, after: int) -> tuple[int, str]:
+        """Row and chain's head of the newest snapshot above row `after`, waited for; it may not be durable yet."""
+        while self._snapshot_row <= after:
+            self._snapshotted.clear()
+            await self._snapshotted.wait()
+        return self._snapshot_row, self._snapshot_head
+
+    def state_digest(self) -> str:
+        """SHA-256 of the state."""
+        return digest(self.machine.state)
+
+    # --- one event ------------------------------------------------------------------------------------------------
+
+    async def _step(self, event: Event) -> None:
+        if self._take(event):
+            await self._settle()
+
+    def _take(self, event: Event) -> bool:
+        """Step one event and gather what it came to; True when `_settle` is due. No await: most events need none."""
+        if self._boundary is not None:
+            self._boundary("before step")
+        try:
+            step = self.machine.apply(event)
+        except Exception as error:
+            self._raised = (event, error)
+            return True
+        return self._gather(event, step)
+
+    def _gather(self, event: Event, step: Step) -> bool:
+        """Put a step into the batch; True when the group is full or an effect leaves the process."""
+        state, batch, effects = step.state, self._batch, step.effects
+        entry = self._chain.entry(state.seq, event, encode_effects(effects))
+        batch.entries.append(entry)
+        if step.rows:
+            batch.rows.extend(step.rows)
+        if entry.seq is not None and entry.seq % DIGEST_EVERY == 0:
+            batch.digests.append((entry.seq, digest(state)))
+        if self._boundary is not None:
+            self._boundary("after step")
+        if effects and self._outside is not None and any(type(effect) in _LEAVING for effect in effects):
+            self._leaving = (event, step)
+            return True
+        self._observe(event, step)
+        return len(batch.entries) >= self._group_events
+
+    async def _settle(self) -> None:
+        """Commit; release what leaves the process once that is durable. Raises StepFailed for what `_take` caught."""
+        if self._raised is not None:
+            event, error = self._raised
+            await self._mark_raised(event, error)
+            raise StepFailed(f"{type(event).__name__} at {event.time_ns}: {type(error).__name__}: {error}") from error
+        await self._commit()
+        if self._leaving is None or self._outside is None:
+            return
+        (event, step), self._leaving = self._leaving, None
+        await self._writer.durable()
+        if self._boundary is not None:
+            self._boundary("before release")
+        await self._outside.release(step.effects)
+        self._observe(event, step)
+
+    async def _finish(self) -> None:
+        """Step what the last run left under way."""
+        if self._recovered.raised is not None:
+            await self._try_again(self._recovered.raised)
+        await self._drain()
+
+    async def _drain(self) -> None:
+        """Step all that was caused, in the order in which it was caused."""
+        queue, take = self.machine.queue, self._take
+        while queue:
+            caused = queue.popleft()
+            if isinstance(caused, AskPolicy):
+                due = take(self._policy.answer(caused, self.machine.state.now_ns))
+                if self._bar_clock:
+                    self.latency.add(time.perf_counter_ns() - self._bar_clock)
+                if self._beside is not None:
+                    if self._leaving is not None or self._raised is not None:
+                        await self._settle()  # what the answer asked for leaves first
+                        due = False  # else both answers go into one commit: a crash takes neither alone
+                    said = self._beside.beside(caused, self.machine.state)
+                    due |= said is not None and take(said)
+            else:
+                due = take(caused)
+            if due:
+                await self._settle()
+
+    async def _rest(self) -> None:
+        """Between two events from outside: snapshots where due, and a turn for the other tasks."""
+        self._snapshot_when_due(1 if self._session_over else PATIENCE)
+        if self._session_over:
+            gc.collect(1)  # the step makes no cycles; what others made goes between sessions, not in the middle of one
+        self._session_over = False
+        if self._writer.pressed:
+            await self._disk_full()
+        if self._turn >= YIELD_EVERY:
+            self._turn = 0
+            await asyncio.sleep(0)
+
+    async def _disk_full(self) -> None:
+        """The ballast is spent: halt, leave every position as far as the reserve carries, then end."""
+        self._writer.pressed = False
+        now = self.machine.state.now_ns
+        await self._step(HaltRequested(now, "disk_full", "the journal's disk is full", "engine"))
+        await self._drain()
+        if self._outside is None:
+            self.stop("disk_full")
+        self._ending = "disk_full"  # with a real broker the exits need their answers: go on until nothing is held
+
+    # --- the journal ----------------------------------------------------------------------------------------------
+
+    async def _commit(self) -> None:
+        if not self._batch:
+            return
+        batch, self._batch = self._batch, Batch()
+        if self._boundary is not None:
+            self._boundary("before commit")
+        await self._writer.write(batch)
+        if batch.entries:
+            self._handed = batch.entries[-1].id
+            self._handed_over.set()
+        if self._boundary is not None:
+            self._boundary("after commit")
+
+    def _snapshot_when_due(self, times: int) -> None:
+        """Put a snapshot where `times` as many events as configured came since the last one; nothing is under way."""
+        if self.machine.state.seq - self._snapshot_seq >= times * self._snapshot_events:
+            self._snapshot()
+
+    def _snapshot(self, *, kept: bool = False) -> None:
+        """Put a snapshot of now behind the events of the batch."""
+        row = self._chain.next_id - 1
+        if row == self._snapshot_row:  # nothing happened since
+            return
+        self._batch.snapshots.append(snapshot_of(self.machine, row, self._code, kept=kept))
+        self._snapshot_row, self._snapshot_head = row, self.chain_head
+        self._snapshotted.set()
+        self._snapshot_seq = self.machine.state.seq
+
+    async def _mark_raised(self, event: Event, error: Exception) -> None:
+        """Commit what came before, then the event alone, marked with what it raised."""
+        await self._commit()
+        mark = msgspec.json.encode({"raised": f"{type(error).__name__}: {error}"}).decode()
+        self._batch.entries.append(self._chain.entry(None, event, mark))
+        await self._commit()
+        await self._writer.durable()
+
+    async def _try_again(self, entry: Entry) -> None:
+        """An event crashed the last run. Step it once more; if it raises again, halt and leave it out for good.
+
+        The halt is journaled first: a crash between the two leads here again.
+        """
+        event = decode_event(entry.payload)
+        leave_out(self.machine, event)
+        try:
+            step = self.machine.apply(event)
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            detail = f"event row {entry.id} ({entry.kind}) raised twice: {what}"
+            await self._step(HaltRequested(self.machine.state.now_ns, "quarantine", detail, "engine"))
+            mark = msgspec.json.encode({"quarantined": what}).decode()
+            self._batch.entries.append(self._chain.entry(None, event, mark))
+            return
+        if self._gather(event, step):
+            await self._settle()
+
+
+def _libraries_of(startup: Sequence[RunStarted | ModelVerified]) -> str:
+    return next((started.libraries for started in startup if isinstance(started, RunStarted)), "")
+
+
+_LEAVING = frozenset((SubmitOrder, CancelOrder))

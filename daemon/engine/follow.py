@@ -1,0 +1,219 @@
+"""A journal followed from outside: the exact state after its newest event, stepped again row by row, nothing written.
+
+The first look restores the newest snapshot; each later one steps what was added, in one short read. A journal that
+cannot be followed (other code wrote it, damaged, locked, gone) is said by `problem`; what was known stays known.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.core.machine import Divergence, Machine
+from daemon.core.state import State
+from daemon.core.step import Step
+from daemon.engine.journal import (
+    FILE,
+    Entry,
+    JournalError,
+    JournalReader,
+    chain_start,
+    decode_event,
+    encode_effects,
+    row_hash,
+)
+from daemon.engine.recovery import (
+    adopt_trading,
+    code_digest,
+    leave_out,
+    machine_of,
+    restore,
+)
+
+ROWS_AT_ONCE = 2000
+BUSY_MS = 500  # so long a look waits for a locked journal
+
+Followed = tuple[Entry, Step | None]
+
+
+class _Astray(Exception):
+    """A row that this code cannot step as it was stepped."""
+
+
+class Follower:
+    """Follows the journal in `path` (a state directory, or the journal's file). Used by one thread at a time.
+
+    `problem` is "" while all is well; else why the state may be old. `state` is None before a first look succeeded.
+    `caught_up` says that the last look ended at the journal's newest row. `generation` counts the journals that stood
+    in this place: when it changes, what was gathered from `advance` belongs to another one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path if path.name == FILE else path / FILE
+        self.meta: dict[str, str] = {}
+        self.last_id = 0
+        self.problem = "not looked at yet"
+        self.caught_up = False
+        self.generation = 0
+        self._machine: Machine | None = None
+        self._reader: JournalReader | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of the open journal
+        self._row: bytes | None = None  # hash of row `last_id`; None: not read yet
+        self._head = b""  # hash of the last chained row
+        self._code = code_digest()
+        self._run_code = ""
+        self._lost = False  # astray since `last_id`: only a newer snapshot of this code helps
+
+    @property
+    def state(self) -> State[Any] | None:
+        """The desk after the event of row `last_id`: frozen, so that any thread may look at it."""
+        return self._machine.state if self._machine is not None else None
+
+    def advance(self, limit_rows: int = ROWS_AT_ONCE) -> list[Followed]:
+        """Step at most so many new rows; returns each with what it came to (None for a row that was not stepped).
+
+        Never raises for the journal's sake: `problem` says what is wrong, and the next look tries again.
+        """
+        self.caught_up = False
+        try:
+            reader = self._opened()
+            if self._lost and not self._restored(reader):
+                return []
+            return self._stepped(reader, limit_rows)
+        except _Astray as error:
+            self._lost, self.problem = True, str(error)
+        except sqlite3.OperationalError as error:
+            self._close()
+            self.problem = f"{self.path}: cannot be read at the moment: {error}"
+        except (JournalError, sqlite3.Error, OSError, ValueError, KeyError) as error:
+            self._close()
+            told = str(error) if isinstance(error, JournalError) else f"{self.path}: {type(error).__name__}: {error}"
+            self.problem = told
+        return []
+
+    def close(self) -> None:
+        """Let the journal go. The state stays."""
+        self._close()
+        self.problem = "closed"
+
+    # --- which journal --------------------------------------------------------------------------------------------
+
+    def _opened(self) -> JournalReader:
+        """The reader of the journal that stands here now; a new one where another file took its place."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            raise JournalError(f"{self.path}: no journal here; is this the right state directory?") from None
+        file = (found.st_dev, found.st_ino)
+        if self._reader is not None and file == self._file:
+            return self._reader
+        self._close()
+        reader = JournalReader(self.path)
+        try:
+            reader.query(f"PRAGMA busy_timeout = {BUSY_MS}")
+            meta = reader.meta()
+            made_with = {key: value for key, value in meta.items() if key != "head"}
+            known = {key: value for key, value in self.meta.items() if key != "head"}
+            if self._machine is None or file != self._file or made_with != known:
+                self._begin(reader, meta)
+        except BaseException:
+            reader.close()
+            raise
+        self._reader, self._file, self.meta = reader, file, meta
+        return reader
+
+    def _begin(self, reader: JournalReader, meta: dict[str, str]) -> None:
+        """Start anew with the journal that stands here: at its newest snapshot, or before its first row."""
+        machine = machine_of(reader)
+        self.meta, self._machine, self._lost = meta, machine, False
+        self.last_id, self._row, self._head, self._run_code = 0, None, chain_start(meta), ""
+        self.generation += 1
+        self._restored(reader)
+
+    def _restored(self, reader: JournalReader) -> bool:
+        """Go to the newest snapshot beyond `last_id` that this code can read; False when there is none."""
+        machine = self._machine
+        newest = reader.query("SELECT max(event_id) AS id FROM snapshots")[0]["id"] or 0
+        if machine is None or newest <= self.last_id:
+            return False
+        for snapshot in reversed(reader.snapshots()):
+            if snapshot.event_id <= self.last_id or not snapshot.whole or (self._lost and snapshot.code != self._code):
+                continue  # from an older one, or from the first row, the same state is reached
+            try:
+                restore(machine, snapshot)
+            except msgspec.ValidationError:
+                continue
+            self.last_id, self._run_code, self._lost = snapshot.event_id, snapshot.code, False
+            self._row, self._head = None, reader.chain_head(snapshot.event_id)
+            return True
+        return False
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    # --- its rows -------------------------------------------------------------------------------------------------
+
+    def _stepped(self, reader: JournalReader, limit_rows: int) -> list[Followed]:
+        """Read the newest known row again and what follows it: a journal written over in its place is noticed."""
+        before = max(self.last_id - 1, 0)
+        rows = list(islice(reader.entries(before, page=limit_rows + 1), limit_rows + 1))
+        if self.last_id:
+            first = rows[0] if rows and rows[0].id == self.last_id else None
+            if first is None or (self._row is not None and first.hash != self._row):
+                self._file = None  # not the journal that was followed
+                self._close()
+                self.problem = f"{self.path}: the journal was replaced"
+                return []
+            self._row = first.hash
+            rows = rows[1:]
+        done: list[Followed] = []
+        try:
+            for entry in rows[:limit_rows]:
+                step = self._step(entry)
+                done.append((entry, step))
+        except _Astray as error:
+            self._lost, self.problem = True, str(error)
+            return done
+        self.caught_up = len(rows) < limit_rows
+        self.problem = ""
+        return done
+
+    def _step(self, entry: Entry) -> Step | None:
+        """Step one row again. Raises _Astray, with nothing of it kept, where it does not follow."""
+        machine = self._machine
+        if machine is None:
+            raise _Astray(self.problem)
+        if entry.id != self.last_id + 1 or row_hash(self._head, *entry[:6]) != entry.hash:
+            raise _Astray(f"{self.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
+        step: Step | None = None
+        try:
+            if entry.quarantined:
+                leave_out(machine, decode_event(entry.payload))
+            elif not entry.raised:
+                before = machine.state
+                step = machine.reapply(decode_event(entry.payload))
+                if encode_effects(step.effects) != entry.effects:
+                    machine.state = before
+                    raise _Astray(self._other_code(entry, "its effects differ"))
+                if entry.kind == "RunStarted":
+                    adopt_trading(machine)
+                    self._run_code = msgspec.json.decode(entry.payload)["code"]
+        except (Divergence, ValueError, TypeError, msgspec.DecodeError) as error:
+            raise _Astray(self._other_code(entry, str(error))) from error
+        if entry.seq is not None:
+            self._head = entry.hash
+        self.last_id, self._row = entry.id, entry.hash
+        return step
+
+    def _other_code(self, entry: Entry, detail: str) -> str:
+        """Why this row cannot be stepped again, and what helps."""
+        at = f"{self.path}: cannot be followed beyond event row {entry.id} ({entry.kind}): {detail[:300]}"
+        if self._run_code and self._run_code != self._code:
+            return f"{at}; other code ({self._run_code}) wrote it, this is {self._code}: use the daemon's version"
+        return f"{at}; run rltraderctl verify"

@@ -1,0 +1,137 @@
+"""Heads of the journal's chain that were published where its writer cannot reach, compared with the journal as it is.
+
+A head stands in the daemon's log (`chain_head`), in the day's report (`chain`), or as `ROW:HEAD`. Whoever can write the
+file can forge a whole journal whose hashes agree; its head at a row that was published before is another one. A signed
+head is a line of its own in a file that the journal's writer cannot write, with an Ed25519 signature.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from daemon.engine.journal import JournalError, JournalReader, base_of, reading
+from daemon.host.ed25519 import is_signature, signature_of
+from daemon.host.own_files import open_own, open_own_folder
+
+SIGNED_MODE = 0o644  # the desk's user reads it, and cannot write
+
+_PATTERNS = (
+    re.compile(r'"row":\s*(?P<row>\d+),\s*"head":\s*"(?P<head>[0-9a-f]{64})"'),
+    re.compile(r'"head":\s*"(?P<head>[0-9a-f]{64})",\s*"row":\s*(?P<row>\d+)'),
+    re.compile(r"\brow=(?P<row>\d+)\b.*?\bhead=(?P<head>[0-9a-f]{64})\b"),
+    re.compile(r"\bhead=(?P<head>[0-9a-f]{64})\b.*?\brow=(?P<row>\d+)\b"),
+    re.compile(r"\b(?P<row>\d+):(?P<head>[0-9a-f]{64})\b"),
+)
+
+
+class Compared(NamedTuple):
+    """How many published heads the file has, how many are of other files of the journal, the first that it has not."""
+
+    agree: int
+    elsewhere: int
+    difference: str
+
+
+def heads_in(text: str) -> list[tuple[int, str]]:
+    """(event row, head) of every head in a log, a report or a list, in their order."""
+    found = [(match.start(), match) for pattern in _PATTERNS for match in pattern.finditer(text)]
+    return [(int(match["row"]), match["head"]) for _, match in sorted(found, key=lambda place: place[0])]
+
+
+class SignedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A line of a file of signed heads."""
+
+    row: int
+    head: str
+    signature: str  # base64
+
+    def is_by(self, public_key: str) -> bool:
+        """Whether this key signed it. Raises ValueError for what is no key."""
+        return is_signature(_signed_text(self.row, self.head), self.signature.encode(), public_key)
+
+
+def _signed_text(row: int, head: str) -> bytes:
+    """What is signed; a manifest never reads like it."""
+    return f"rltrader chain head {row}:{head}\n".encode()
+
+
+def sign_head(row: int, head: str, key_file: Path, to: Path) -> str:
+    """Append the signed head to the file `to`, durable; returns the public key in base64.
+
+    Raises KeyProblem; OSError where the file or its folder is not this user's own, or cannot be written.
+    """
+    signature, public_key = signature_of(_signed_text(row, head), key_file)
+    folder = open_own_folder(to.parent)
+    try:
+        descriptor = open_own(folder, to.name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    finally:
+        os.close(folder)
+    with os.fdopen(descriptor, "ab") as file:
+        os.fchmod(descriptor, SIGNED_MODE)
+        file.write(msgspec.json.encode(SignedHead(row, head, signature)) + b"\n")
+        file.flush()
+        os.fsync(descriptor)
+    return public_key
+
+
+def check_signed(told: str, public_key_file: Path) -> None:
+    """Every line of the file `told` must be a head that the key in `public_key_file` signed. Raises JournalError."""
+    try:
+        found = re.search(r"[A-Za-z0-9+/]{43}=", public_key_file.read_text(errors="replace"))
+        lines = Path(told).read_text(errors="replace").splitlines()
+    except OSError as error:
+        raise JournalError(
+            f"{error.filename}: cannot be read: {error.strerror}; --public-key needs two files"
+        ) from error
+    if found is None:
+        raise JournalError(f"{public_key_file}: no public key stands there; expected 32 bytes in base64")
+    for number, line in enumerate(lines, 1):
+        try:
+            good = msgspec.json.decode(line, type=SignedHead).is_by(found[0])
+        except ValueError:  # no such line; msgspec's own errors are ValueErrors
+            good = False
+        if not good:
+            raise JournalError(f"{told}: line {number} is no head signed by {found[0]}: take the file that root signs")
+
+
+def compare(journal: Path, told: str, *, newest: bool = True) -> Compared:
+    """Compare the journal's file with `ROW:HEAD`, or with every head in the file `told`.
+
+    Other files follow one that is not the `newest`, so heads may lie beyond its end. Raises JournalError for a file
+    without a head, or that cannot be read.
+    """
+    heads = heads_in(told)
+    if not heads:
+        try:
+            heads = heads_in(Path(told).read_text(errors="replace"))
+        except OSError as error:
+            raise JournalError(f"{told}: no ROW:HEAD, and no file to read: {error.strerror}") from error
+    if not heads:
+        raise JournalError(f"{told}: no head stands there; expected the log's chain_head, a day's report, or ROW:HEAD")
+    reader = JournalReader(journal)
+    try:
+        with reading(journal):
+            return _compared(reader, heads, newest=newest)
+    finally:
+        reader.close()
+
+
+def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bool) -> Compared:
+    base, last = base_of(reader.meta()), reader.last_entry()
+    first, end = base.row if base is not None else 0, last.id if last is not None else 0
+    agree = elsewhere = 0
+    for row, head in heads:
+        if row < first or (row > end and not newest):
+            elsewhere += 1
+        elif row > end:
+            return Compared(agree, elsewhere, f"row {row} was published, and the journal ends at row {end}")
+        elif reader.chain_head(row).hex() != head:
+            return Compared(agree, elsewhere, f"at row {row} the head {head} was published, the journal has another")
+        else:
+            agree += 1
+    return Compared(agree, elsewhere, "")

@@ -1,0 +1,308 @@
+"""Start-up is recovery, always: newest whole snapshot, then the journal after it, through the very step that wrote it.
+
+Hashes are checked on the way. The result is the machine as it was after the last durable event, with what was then
+still to come in its queue; nothing is written here. Rows that do not follow, because other code or other libraries
+wrote them, are taken as they happened; rows that are damaged are left out. The result says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder, WatchContracts
+from daemon.core.events import FEED_EVENTS, ClockTicked, CodeChanged, Event, RunStarted
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.engine.journal import (
+    Entry,
+    JournalError,
+    JournalReader,
+    Snapshot,
+    base_of,
+    chain_start,
+    decode_event,
+    reading,
+    row_hash,
+)
+from daemon.engine.recovery import REPLAY, adopt_trading, code_digest, libraries, machine_of, reapply, restore
+
+_LEFT = (SubmitOrder, CancelOrder, WatchContracts)  # what a journaled effect has to say to the market outside
+_LEFT_NAMES = frozenset(kind.__name__ for kind in _LEFT)
+_left_decoder: msgspec.json.Decoder[SubmitOrder | CancelOrder | WatchContracts] = msgspec.json.Decoder(
+    SubmitOrder | CancelOrder | WatchContracts
+)
+_parts_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class _Kind(msgspec.Struct):
+    """As much of an effect as it takes to see what it is."""
+
+    type: str
+    decision: int = 0
+
+
+_kind_decoder = msgspec.json.Decoder(_Kind)
+
+
+class Recovered(NamedTuple):
+    """The machine as the journal left it, and where the journal stands."""
+
+    machine: Machine
+    last_id: int
+    head: bytes
+    code: str  # of the last run, "" on a fresh journal
+    raised: Entry | None  # the last event before the start-up rows, when its step raised
+    anchored: bool  # the code of the last run has a snapshot of its own, or wrote the journal from its first row
+    fed: int  # feed events that the source must not give again
+    replayed: int  # events stepped after the snapshot
+    passed_over: tuple[str, ...] = ()  # snapshots that could not be used, newest first, and why
+    libraries: str = ""  # that the last run computed with, "" where it did not note them
+    handover: CodeChanged | None = None  # what the next run has to journal first, at the time of the last event
+
+    def own(self, code: str, versions: str) -> bool:
+        """True when the last run decided by this very code and these libraries, and all of it follows again."""
+        return (self.code, self.libraries) == (code, versions) and self.handover is None
+
+
+def recover(reader: JournalReader, machine: Machine, code: str, versions: str | None = None) -> Recovered:
+    """Bring the machine to the journal's end.
+
+    `code` and `versions` are this code's digest and its libraries (None: those that are loaded). Raises JournalError
+    for a file that cannot be read, and for a replay's whose rows are damaged; JournalBusy for what may pass.
+    """
+    with reading(reader.path):
+        recovery = _Recovery(reader, machine, code, libraries() if versions is None else versions)
+        recovery.restore()
+        for entry in reader.entries(recovery.last_id):
+            recovery.go_on(entry)
+        return recovery.result()
+
+
+def recovered_desk(reader: JournalReader, otherwise: Trading | None = None) -> Recovered:
+    """A journal's own desk at its end, by this code; `otherwise` are its rules where it never ran. Raises as above."""
+    return recover(reader, machine_of(reader, otherwise), code_digest())
+
+
+class _Recovery:
+    """One way from a snapshot to the journal's end."""
+
+    def __init__(self, reader: JournalReader, machine: Machine, code: str, versions: str) -> None:
+        self.last_id = 0
+        self._reader, self._machine = reader, machine
+        self._code, self._versions = code, versions
+        meta = reader.meta()
+        self._base = base_of(meta)
+        self._head = chain_start(meta)
+        self._run_code = self._run_libraries = ""
+        self._first = ("", "")  # code and libraries of the first run since the snapshot
+        self._passed_over: list[str] = []
+        self._raised: Entry | None = None
+        self._replayed = 0
+        self._taken = 0  # events of other code since the snapshot, or since this code took over
+        self._differences = 0
+        self._difference = ""  # the first one
+        self._former = ""  # whose events those are
+        self._damaged = False  # a row was
+
+    def restore(self) -> None:
+        """Go to the newest snapshot that is whole and that this code can read; without one, to the first row."""
+        for snapshot in self._reader.newest_snapshots():
+            if isinstance(snapshot, int):
+                self._passed_over.append(f"row {snapshot}: it cannot be read")
+                continue
+            why = self._unusable(snapshot)
+            if not why:
+                self.last_id = snapshot.event_id
+                self._run_code, self._run_libraries = snapshot.code, self._noted_libraries()
+                self._first = (self._run_code, self._run_libraries)
+                self._head = self._reader.chain_head(self.last_id)
+                return
+            self._passed_over.append(f"event {snapshot.seq}: {why}")
+        if self._base is not None:
+            raise JournalError(
+                f"{self._reader.path}: no snapshot can be used ({'; '.join(self._passed_over) or 'there is none'}), "
+                f"and the rows up to {self._base.row} are in the file before this one: use a copy, or the code it needs"
+            )
+
+    def _unusable(self, snapshot: Snapshot) -> str:
+        if not snapshot.whole:
+            return "it is damaged"
+        if not self._reader.query("SELECT 1 FROM events WHERE id = ?", (snapshot.event_id,)):
+            return "it stands at no event"
+        try:
+            restore(self._machine, snapshot)
+        except ValueError as error:
+            return f"other code ({snapshot.code}) wrote it, and this one ({self._code}) cannot read it: {error}"
+        return ""
+
+    def _noted_libraries(self) -> str:
+        rows = self._reader.query(
+            "SELECT payload FROM events WHERE kind = 'RunStarted' AND id <= ? ORDER BY id DESC LIMIT 1", (self.last_id,)
+        )
+        started = rows[0]["payload"] if rows else self._base.started if self._base is not None else ""
+        with contextlib.suppress(msgspec.DecodeError):  # damaged, and before the snapshot: nothing hangs on it
+            event = decode_event(started)
+            return event.libraries if isinstance(event, RunStarted) else ""
+        return ""
+
+    def go_on(self, entry: Entry) -> None:
+        """Check one row's hash and step it; leave it out where that does not match. Raises JournalError in a replay."""
+        gap = entry.id - self.last_id - 1
+        if gap or not self._whole(entry):
+            self._leave_out(entry, gap)
+        else:
+            if entry.seq is not None:
+                self._count(entry.seq - 1)  # after rows that are missing
+            self._step(entry)
+            if entry.seq is not None:
+                self._count(entry.seq)  # after a row that was left out
+            if not entry.startup:
+                self._raised = entry if entry.raised else None
+        if entry.seq is not None:
+            self._head = entry.hash
+            self._replayed += 1
+        self.last_id = entry.id
+
+    def _whole(self, entry: Entry) -> bool:
+        """Whether the row is what was written."""
+        try:
+            return row_hash(self._head, *entry[:6]) == entry.hash
+        except (AttributeError, TypeError):  # a column of another type
+            return False
+
+    def _leave_out(self, entry: Entry, gap: int) -> None:
+        """Go on behind a damaged row. A tape would be fed from the wrong place: nothing is at stake there."""
+        where = f"row {self.last_id + 1}"
+        if self._machine.state.identity.mode == REPLAY:
+            raise JournalError(f"{self._reader.path}: damaged at event {_named(entry)}; run rltraderctl verify")
+        missing = f", {gap} rows are missing" if gap else ""
+        self._damaged = True
+        self._note(where, f"damaged, left out{missing}")
+        with contextlib.suppress(ValueError, TypeError, AttributeError):  # what left then left, whatever caused it
+            if left := left_of(entry.effects):
+                self._machine.take(ClockTicked(self._machine.state.now_ns), left)
+                self._count(self._machine.state.seq - 1)
+        if entry.seq is not None:
+            self._count(self._machine.state.seq + 1)
+
+    def _count(self, seq: int) -> None:
+        """Let the next event have the number after `seq`."""
+        if self._machine.state.seq != seq:
+            self._machine.state = replace(self._machine.state, seq=seq)
+
+    def _step(self, entry: Entry) -> None:
+        try:
+            event = decode_event(entry.payload)
+        except msgspec.DecodeError as error:
+            self._note(_named(entry), f"it is no event of this version: {error}")
+            return
+        if isinstance(event, RunStarted):
+            self._run_code, self._run_libraries = event.code, event.libraries
+            if not self._first[0]:
+                self._first = (event.code, event.libraries)
+        elif isinstance(event, CodeChanged) and self._run_code == self._code:
+            self._taken = self._differences = 0  # this code took over here before
+        if entry.seq is not None and self._run_code != self._code:
+            self._taken, self._former = self._taken + 1, self._run_code
+        if self._differences and isinstance(event, FEED_EVENTS):
+            self._machine.queue.clear()
+        why = self._again(entry)
+        if why:
+            self._note(_named(entry), why)
+            self._take(entry, event)
+        if isinstance(event, RunStarted):
+            adopt_trading(self._machine)
+
+    def _again(self, entry: Entry) -> str:
+        """Step the row as if this code had written it; why it does not follow, "" where it does."""
+        machine = self._machine
+        before = machine.state, machine.market_state, tuple(machine.queue)
+        try:
+            if reapply(machine, entry, []) == entry.effects:
+                return ""
+            why = "its effects differ"
+        except (ValueError, TypeError) as error:
+            why = str(error)
+        machine.state, machine.market_state = before[:2]
+        machine.queue.clear()
+        machine.queue.extend(before[2])
+        return why
+
+    def _take(self, entry: Entry, event: Event) -> None:
+        """Take the row as it happened. What this code cannot take at all is left out: the broker's report decides."""
+        try:
+            self._machine.take(event, left_of(entry.effects))
+        except (ValueError, TypeError) as error:
+            self._note(_named(entry), f"left out: {error}")
+
+    def _note(self, where: str, why: str) -> None:
+        self._former = self._former or self._run_code
+        self._difference = self._difference or f"{where}: {why[:200]}"
+        self._differences += 1
+
+    def result(self) -> Recovered:
+        """Where all of this led."""
+        machine = self._machine
+        fed = machine.state.fed + left_out(self._reader)
+        if self._raised is not None and isinstance(decode_event(self._raised.payload), FEED_EVENTS):
+            fed += 1  # the engine tries it again by itself
+        return Recovered(
+            machine,
+            self.last_id,
+            self._head,
+            self._run_code,
+            self._raised,
+            (self._run_code, self._run_libraries) == self._first,
+            fed,
+            self._replayed,
+            tuple(self._passed_over),
+            self._run_libraries,
+            self._handover(),
+        )
+
+    def _handover(self) -> CodeChanged | None:
+        """What was not proven: events of other code, or differences. None where every row follows from this code."""
+        if not self._taken and not self._differences:
+            return None
+        if self._damaged:
+            what = "the journal is damaged"
+        elif self._former != self._code:
+            what = f"code {self._former} wrote the last {self._taken} events, {self._code} goes on"
+        elif self._run_libraries != self._versions:
+            was = self._run_libraries or "others"
+            what = f"the libraries changed: {was} wrote the last events, {self._versions} go on"
+        else:
+            what = f"the same code ({self._code}) comes to something else: report it, it is a bug or failing memory"
+        if self._differences:
+            what += f"; {self._differences} differ, first {self._difference}"
+        highest = self._reader.query("SELECT max(decision) AS n FROM decisions")[0]["n"] or 0
+        now_ns = self._machine.state.now_ns
+        return CodeChanged(now_ns, self._former, self._taken, self._differences, what, highest, self._damaged)
+
+
+def _named(entry: Entry) -> str:
+    return f"row {entry.id} ({entry.kind})"
+
+
+def left_of(effects: str) -> tuple[AnyEffect, ...]:
+    """The journaled effects that mean something outside of the desk."""
+    if not effects.startswith("[{"):
+        return ()
+    return tuple(
+        _left_decoder.decode(part)
+        for part in _parts_decoder.decode(effects)
+        if _kind_decoder.decode(part).type in _LEFT_NAMES
+    )
+
+
+def left_out(reader: JournalReader) -> int:
+    """Feed events that were quarantined: the source gave them, the state never counted them."""
+    base = base_of(reader.meta())
+    kinds = [kind.__name__ for kind in FEED_EVENTS]
+    sql = f"SELECT count(*) AS n FROM events WHERE seq IS NULL AND kind IN ({','.join('?' * len(kinds))})"
+    before = base.left_out if base is not None else 0
+    return before + int(reader.query(f"{sql} AND effects LIKE '{{\"quarantined\"%'", kinds)[0]["n"])

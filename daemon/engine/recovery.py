@@ -1,0 +1,170 @@
+"""What recovery and verify are made of: the machine of a journal, its snapshots, one row stepped again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import daemon.core
+import strategies
+from daemon.core.events import Event, RunStarted
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine, PaperMarket
+from daemon.core.paper.paper import PaperBroker
+from daemon.core.paper.quotes import QuotePaperBroker
+from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.paper.state import PaperState, SharePaperState
+from daemon.core.records import Row
+from daemon.core.state import Identity, State, encode_state
+from daemon.core.step import Core
+from daemon.engine.journal import (
+    Entry,
+    JournalError,
+    JournalReader,
+    Snapshot,
+    base_of,
+    decode_event,
+    encode_effects,
+    reading,
+)
+from strategies.kit.contract import DailySpec, Spec, Strategy
+from strategies.registry import strategy as strategy_named
+
+REPLAY, DRY_RUN = "replay", "dry_run"  # the modes that have a paper broker
+_market_encoder = msgspec.json.Encoder(order="deterministic")
+_market_decoder = msgspec.json.Decoder(PaperState)
+_share_market_decoder = msgspec.json.Decoder(SharePaperState)
+
+
+def code_digest() -> str:
+    """12 hex digits over the sources of `strategies` and `daemon.core`: what decides. Equal code, equal digest.
+
+    Files count with all folders below, each by its path within its package.
+    """
+    found = hashlib.sha256()
+    for package in (strategies, daemon.core):
+        for root in map(Path, package.__path__):
+            for path in sorted(root.rglob("*.py")):
+                found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()[:12]
+
+
+@cache
+def libraries() -> str:
+    """Versions of the libraries that the deciding code computes with: other ones may come to other figures."""
+    return ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "TA-Lib", "msgspec"))
+
+
+def paper_market(spec: Spec, mode: str, trading: Trading) -> PaperMarket | None:
+    """The paper broker that suits strategy and mode; None where a real one is outside."""
+    if mode not in (REPLAY, DRY_RUN):
+        return None
+    if isinstance(spec, DailySpec):
+        return SharePaperBroker(trading, spec.symbols, live=mode == DRY_RUN)
+    return PaperBroker(trading, spec.symbols[0]) if mode == REPLAY else QuotePaperBroker(trading, spec.symbols[0])
+
+
+def identity_of(meta: dict[str, str]) -> Identity:
+    """Whose journal it is, from what it was made with. Raises JournalError where a part of that is missing."""
+    missing = [key for key in Identity.__struct_fields__ if key not in meta]
+    if missing:
+        raise JournalError(f"the journal's table meta is damaged, {missing[0]} is missing: restore it from a copy")
+    return Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"])
+
+
+def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Trading:
+    """The trading rules that a journal's first run started with; `otherwise`, or the defaults, when it never ran.
+
+    A machine that replays a journal from its first row begins with these: the paper broker's cash is among them.
+    A row that is no event is passed over: a snapshot after it has its own rules, and recovery speaks of it. Raises
+    JournalError where the journal cannot be read.
+    """
+    with reading(reader.path):
+        for entry in reader.entries(page=4):
+            with contextlib.suppress(msgspec.DecodeError):  # a damaged row: recovery speaks of it
+                event = decode_event(entry.payload)
+                if isinstance(event, RunStarted):
+                    return event.trading
+        base = base_of(reader.meta())
+    if base is not None:
+        return msgspec.json.decode(base.started, type=RunStarted).trading
+    return otherwise or Trading()
+
+
+def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> Machine:
+    """A machine before any event; with the paper broker that suits the mode, or none where a real one is outside."""
+    core = Core(strategy)
+    state = core.start(identity, trading)
+    market = paper_market(strategy.spec, identity.mode, trading)
+    return Machine(core, state) if market is None else Machine(core, state, market, market.start())
+
+
+def machine_of(reader: JournalReader, otherwise: Trading | None = None) -> Machine:
+    """The machine of a journal before its first event; `otherwise` are its rules where it never ran.
+
+    Raises JournalError where it cannot be known any more.
+    """
+    with reading(reader.path):
+        identity = identity_of(reader.meta())
+    try:
+        strategy = strategy_named(identity.strategy)
+    except ValueError as error:
+        raise JournalError(f"{reader.path}: {error}; or restore the journal from a copy") from error
+    return fresh_machine(strategy, identity, first_trading(reader, otherwise))
+
+
+def restore(machine: Machine, snapshot: Snapshot) -> None:
+    """Put a snapshot's state into the machine. Raises msgspec.ValidationError when this code has other states."""
+    state: State[Any] = machine.core.decoder().decode(snapshot.state)
+    decoder = _share_market_decoder if isinstance(machine.market, SharePaperBroker) else _market_decoder
+    market_state = decoder.decode(snapshot.market) if snapshot.market else None
+    machine.state, machine.market_state = state, market_state
+    machine.queue.clear()
+    adopt_trading(machine)
+
+
+def snapshot_of(machine: Machine, event_id: int, code: str, *, kept: bool = False) -> Snapshot:
+    """The machine as a snapshot. Its queue must be empty: what is under way is not part of a state."""
+    if machine.queue:
+        raise ValueError(f"{len(machine.queue)} caused events are still to come; a snapshot waits for them")
+    state = encode_state(machine.state)
+    market = b"" if machine.market_state is None else _market_encoder.encode(machine.market_state)
+    digests = [hashlib.sha256(part).hexdigest() for part in (state, market)]
+    return Snapshot(event_id, machine.state.seq, code, int(kept), state, market, *digests)
+
+
+def reapply(machine: Machine, entry: Entry, rows: list[Row]) -> str:
+    """Step a journaled row again and gather its read-model rows; returns the effects' JSON.
+
+    A row whose step raised is passed over, a quarantined one too: it is no longer waited for. Raises Divergence when
+    the row does not follow from those before it.
+    """
+    if entry.raised:
+        return entry.effects
+    if entry.quarantined:
+        leave_out(machine, decode_event(entry.payload))
+        return entry.effects
+    step = machine.reapply(decode_event(entry.payload))
+    rows.extend(step.rows)
+    effects = encode_effects(step.effects)
+    if entry.kind == "RunStarted":
+        adopt_trading(machine)
+    return effects
+
+
+def leave_out(machine: Machine, event: Event) -> None:
+    """Wait no longer for an event that was caused, or for the answer to the open question: it comes first."""
+    if isinstance(event, machine.caused) and machine.queue:
+        machine.queue.popleft()
+
+
+def adopt_trading(machine: Machine) -> None:
+    """The paper broker lives by the same trading rules as the state."""
+    if machine.market is not None:
+        machine.market = paper_market(machine.core.strategy.spec, machine.state.identity.mode, machine.state.trading)

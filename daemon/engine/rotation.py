@@ -1,0 +1,76 @@
+"""A journal rotated: by command while its desk is stopped, or by the daemon at a start, before it trades.
+
+Both hold the directory's lock and have recovered the desk. A start that cannot rotate goes on with the journal as it
+is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from daemon.core.state import State
+from daemon.engine.journal import FILE, Batch, JournalError, WriteFailed, reading
+from daemon.engine.recover import Recovered
+from daemon.engine.recovery import code_digest, libraries, snapshot_of
+from daemon.engine.segments import Rotation, grown, newest_whole, rotate
+from daemon.engine.state_dir import StateDir, report_path
+
+MIB = 2**20
+
+
+class NotAtRest(JournalError):
+    """The journal does not end where another file could begin."""
+
+
+def rotate_recovered(state_dir: StateDir, recovered: Recovered) -> Rotation:
+    """Rotate; the journal is closed then, whatever comes of it.
+
+    Raises NotAtRest, JournalError, WriteFailed, OSError: the journal is as it was.
+    """
+    machine, code, journal = recovered.machine, code_digest(), state_dir.journal
+    try:
+        if not recovered.own(code, libraries()) or machine.queue or recovered.raised is not None:
+            raise NotAtRest(
+                f"{journal.path}: it did not stop cleanly, or another release wrote it last: start it, stop it, then "
+                f"rotate"
+            )
+        with reading(journal.path):
+            newest = newest_whole(journal.reader())
+        if newest is None or newest.event_id != recovered.last_id:
+            batch = Batch()
+            kept = not recovered.anchored
+            batch.snapshots.append(snapshot_of(machine, recovered.last_id, code, kept=kept))
+            journal.commit(batch)
+    finally:
+        journal.close()
+    return rotate(state_dir.path)
+
+
+def rotate_when_due(state_dir: StateDir, recovered: Recovered, mib: int, log: Callable[..., None]) -> bool:
+    """Rotate a journal that grew by `mib` or more (0: never) since its file began; log what came of it.
+
+    True where the journal was opened anew: the caller recovers again. The file that holds a session's beginning holds
+    its end too: not before the last session has its report. Raises JournalError where the journal cannot be opened.
+    """
+    journal = state_dir.path / FILE
+    if not mib or grown(journal) < mib * MIB:
+        return False
+    if _under_way(state_dir, recovered.machine.state):
+        log("journal_not_rotated", reason="a session is under way, or has no report yet: the next start looks again")
+        return False
+    try:
+        made = rotate_recovered(state_dir, recovered)
+    except (JournalError, WriteFailed, OSError) as error:
+        log("journal_not_rotated", reason=f"{error}; the next start tries again")
+    else:
+        log("journal_rotated", row=made.row, old=str(made.old), before_mib=made.before // MIB, mib=made.after // MIB)
+    state_dir.reopen()
+    return True
+
+
+def _under_way(state_dir: StateDir, state: State[Any]) -> bool:
+    session = state.session.session
+    if session is None:
+        return False
+    return not (state.session.ended and report_path(state_dir.path / FILE, session).exists())

@@ -1,0 +1,215 @@
+"""The state directory: one daemon, one account, one strategy, one journal. Locked while in use, refused when foreign.
+
+Nothing is created before everything was checked; a new journal appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from daemon.engine.journal import FILE, Journal, JournalReader, reading
+from daemon.engine.segments import finish, standing
+from daemon.host.own_files import NotOwnError, StateDirError, become_owner, open_own, open_own_folder, open_plain
+from daemon.host.passing import MayPass, may_pass, patiently
+from strategies.kit.contract import Session
+
+LOCK_FILE = "lock"
+REPORTS = "reports"
+PID_DIGITS = 10  # of a process id, generously
+_CURES = {
+    "mode": "use the mode it was made in, or another --state-dir",
+    "account": "use the account it was made for, or another --state-dir",
+    "strategy": "use the strategy it was made for, or another --state-dir",
+    "feed": "use the feed it was made for, or another --state-dir",
+    "tape_sha256": "resume with the tape it was made from, or use another --state-dir",
+}
+
+
+class StateDirBusy(MayPass, StateDirError):
+    """The state directory cannot be used at the moment: held by another process, or its disk fails. Exit code 1."""
+
+
+class StateDir:
+    """An open state directory. `meta` is what the journal was made with. Close it to let the lock go."""
+
+    def __init__(self, path: Path, lock: IO[str], journal: Journal, meta: dict[str, str], *, fresh: bool) -> None:
+        self.path = path
+        self.journal = journal
+        self.meta = meta
+        self.fresh = fresh
+        self._lock = lock
+
+    def reopen(self) -> None:
+        """Open the journal that stands here now, after a rotation; the lock is held on. Raises JournalError."""
+        finish(self.path)
+        self.journal = Journal(self.path / FILE)
+
+    def close(self) -> None:
+        """Let the lock go. The journal is closed by its writer."""
+        self._lock.close()
+
+
+def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
+    """Lock `path` and open its journal, or make one with `wanted` and `epoch`.
+
+    `wanted` holds mode, account, strategy, feed and, for a replay, the tape's name and digest. Raises StateDirError
+    when the directory is not writable or was made for something else; JournalError and WriteFailed as they say. What
+    may pass is a MayPass too; for a directory or a journal that another process holds it waits a while first.
+    """
+    lock = patiently(lambda: _locked(path))
+    try:
+        return patiently(lambda: _opened(path, lock, wanted, epoch))
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _locked(path: Path) -> IO[str]:
+    """The directory's lock, made with the directory where there is none."""
+    try:
+        folder = open_own_folder(path, make_mode=0o750)
+        try:
+            lock = os.fdopen(open_own(folder, LOCK_FILE, os.O_RDWR | os.O_CREAT), "r+", errors="replace")
+        finally:
+            os.close(folder)
+        _lock(path, lock)
+    except OSError as error:
+        raise (StateDirBusy if may_pass(error, path) else StateDirError)(
+            f"{path}: cannot use this state directory: {error.strerror}; check owner and disk"
+        ) from error
+    return lock
+
+
+def _opened(path: Path, lock: IO[str], wanted: dict[str, str], epoch: str) -> StateDir:
+    file = path / FILE
+    finish(path)
+    if not file.exists():
+        meta = {**wanted, "epoch": epoch}
+        return StateDir(path, lock, Journal.create(file, meta), meta, fresh=True)
+    journal = Journal(file)
+    try:
+        with reading(file):
+            meta = journal.reader().meta()
+        check_identity(path, meta, wanted)
+    except BaseException:
+        journal.close()
+        raise
+    return StateDir(path, lock, journal, meta, fresh=False)
+
+
+def check_identity(path: Path, meta: dict[str, str], wanted: dict[str, str]) -> None:
+    """Raise StateDirError when the journal was made in another mode, account or strategy, or from another tape."""
+    for key, cure in _CURES.items():
+        if meta.get(key, "") != wanted.get(key, ""):
+            found, expected = meta.get(key) or "none", wanted.get(key) or "none"
+            named = "tape" if key == "tape_sha256" else key
+            if named == "tape":
+                found, expected = f"{meta.get('tape')} ({found[:12]})", f"{wanted.get('tape')} ({expected[:12]})"
+            raise StateDirError(
+                f"{path}: this state directory was made with {named} {found}, now {expected} is asked for: {cure}"
+            )
+
+
+def peek(path: Path) -> dict[str, str] | None:
+    """What the journal in `path` was made with, None when there is none. Takes no lock and writes nothing."""
+    file = standing(path)
+    if not file.exists():
+        return None
+    reader = JournalReader(file)
+    try:
+        with reading(file):
+            return reader.meta()
+    finally:
+        reader.close()
+
+
+def enter(path: Path) -> None:
+    """As root by hand: go on as the owner of the state directory, before anything in it is touched.
+
+    Raises StateDirError where that cannot be.
+    """
+    try:
+        become_owner(path)
+    except OSError as error:
+        raise StateDirError(f"{path}: {error.strerror}") from error
+
+
+def locked_by(path: Path) -> str:
+    """Process id of the daemon that holds the directory, "" when none does. Raises StateDirError for a link."""
+    with _lock_file(path) as lock:
+        if lock is None:
+            return ""
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _process(lock) or "unknown"
+    return ""
+
+
+def last_locked_by(path: Path) -> str:
+    """Process id of the daemon that held the directory last, running or not, "" for none. Tries no lock.
+
+    Raises StateDirError for a link, OSError.
+    """
+    with _lock_file(path) as lock:
+        return "" if lock is None else _process(lock)
+
+
+@contextlib.contextmanager
+def _lock_file(path: Path) -> Iterator[IO[bytes] | None]:
+    """The lock's file to look at, guarded; None where there is none."""
+    if not (path / LOCK_FILE).exists():
+        yield None
+        return
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        found = open_plain(folder, LOCK_FILE, os.O_RDONLY)
+    except NotOwnError as error:
+        raise StateDirError(f"{path / LOCK_FILE}: {error.strerror}") from error
+    finally:
+        os.close(folder)
+    with os.fdopen(found, "rb") as lock:
+        yield lock
+
+
+def _process(lock: IO[bytes]) -> str:
+    """The process id that stands in a lock's file, "" where there is none."""
+    text = lock.read(PID_DIGITS + 1).decode("ascii", "replace").strip()
+    return text if text.isdecimal() and len(text) <= PID_DIGITS else ""
+
+
+def wait_until_free(path: Path) -> None:
+    """Return when no process holds the directory. Raises StateDirBusy where one still does after a while."""
+    patiently(lambda: _refuse_held(path, locked_by(path)))
+
+
+def _refuse_held(path: Path, holder: str) -> None:
+    if holder:
+        raise StateDirBusy(
+            f"{path}: another process ({holder}) uses this state directory, a daemon or rltraderctl; end it or "
+            f"choose another directory"
+        ) from BlockingIOError(holder)
+
+
+def _lock(path: Path, lock: IO[str]) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        _refuse_held(path, holder)
+    lock.seek(0)
+    lock.truncate()
+    lock.write(str(os.getpid()))
+    lock.flush()
+
+
+def report_path(journal: Path, session: Session) -> Path:
+    """`reports/<date>.json` beside the journal."""
+    return journal.parent / REPORTS / f"{session.date}.json"

@@ -1,0 +1,322 @@
+"""Proof that a journal is what its events make of it: hashes, effects, digests, snapshots and read models, no weights.
+
+Every row is hashed again; every event is stepped again with its own code version; the first difference is named.
+Segments that other code wrote are checked by their hashes alone, and the report says so.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from daemon.core.broker.orders import TERMINAL
+from daemon.core.events import CodeChanged, RunStarted
+from daemon.core.machine import Divergence, Machine
+from daemon.core.state import Identity, digest
+from daemon.engine.engine import DIGEST_EVERY
+from daemon.engine.journal import (
+    READ_MODELS,
+    Base,
+    Batch,
+    Entry,
+    Journal,
+    JournalError,
+    JournalReader,
+    Snapshot,
+    base_of,
+    chain_start,
+    decode_event,
+    row_hash,
+)
+from daemon.engine.recovery import fresh_machine, identity_of, libraries, reapply, restore, snapshot_of
+from strategies.kit.contract import Strategy
+
+ATTEMPTS = 3  # where somebody begins to write the file of a stopped desk
+
+
+class Verified(msgspec.Struct):
+    """The report. `difference` is empty when everything agrees."""
+
+    events: int = 0
+    stepped: int = 0
+    digests: int = 0
+    snapshots: int = 0
+    read_model_rows: int = 0
+    before: int = 0  # rows that are in the files before this one
+    other_code: dict[str, int] = {}  # code version -> rows checked by hash alone
+    other_libraries: dict[str, int] = {}  # versions that wrote them -> rows checked by hash alone for their sake
+    difference: str = ""
+
+
+class _Different(Exception):
+    """The first difference."""
+
+
+def verify(
+    path: Path, code: str, strategy_named: Callable[[str], Strategy], tick: Callable[[int], None] | None = None
+) -> Verified:
+    """Check the journal file at `path` against this code. `tick` is called with the number of rows done.
+
+    Raises JournalError when the file is no journal. A difference is reported, not raised. Where a daemon starts on a
+    stopped desk's file meanwhile it begins again, and then sees the file as it was at that moment.
+    """
+    for _ in range(ATTEMPTS):
+        report, moved = _attempt(path, code, strategy_named, tick or _quiet)
+        if not moved:
+            return report
+    raise JournalError(f"{path}: others write it again and again: let one daemon run on it, then verify")
+
+
+def _attempt(
+    path: Path, code: str, strategy_named: Callable[[str], Strategy], tick: Callable[[int], None]
+) -> tuple[Verified, bool]:
+    """The report, and whether somebody wrote meanwhile, so that it says nothing."""
+    reader = JournalReader(path)
+    report, moved = Verified(), False
+    try:
+        with tempfile.TemporaryDirectory(prefix="rltrader-verify-") as folder:
+            rebuilt = Journal.create(Path(folder) / "rebuilt.sqlite", {})
+            try:
+                reader.hold(rebuilt.path)
+                try:
+                    _Verification(reader, code, strategy_named, report, rebuilt, tick).run()
+                except _Different as found:
+                    report.difference = str(found)
+                moved = reader.moved()
+            finally:
+                reader.close()  # first: while it reads, the other cannot be folded
+                rebuilt.close()
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        report.difference = f"the file cannot be read: {error}"
+    finally:
+        reader.close()
+    return report, moved
+
+
+class _Verification:
+    def __init__(
+        self,
+        reader: JournalReader,
+        code: str,
+        strategy_named: Callable[[str], Strategy],
+        report: Verified,
+        rebuilt: Journal,
+        tick: Callable[[int], None],
+    ) -> None:
+        self._reader = reader
+        self._code = code
+        self._strategy_named = strategy_named
+        self._report = report
+        self._rebuilt = rebuilt
+        self._tick = tick
+        self._batch = Batch()
+        self._machine: Machine | None = None
+        self._based = False  # the first snapshot, at the first row, is where this file goes on from another
+        self._own = False  # the machine is at this row, stepped by its own code
+        self._whole = True  # no row was left unstepped
+        self._handovers: list[int] = []  # where other code took over: what was in flux there it may have written over
+        self._run_code = self._run_libraries = ""
+        self._unlike = False  # the libraries that are loaded here came to something else than those of this run
+        self._turned = False  # other code took over and has no snapshot yet: its first one is kept
+        self._again = False  # a later run has no snapshot yet: kept too, where it passed over a damaged one that was
+        self._digests = reader.digests()
+        self._snapshots = {s.event_id: s for s in reader.snapshots()}
+
+    def run(self) -> None:
+        meta = self._reader.meta()
+        base = base_of(meta)
+        previous, last = chain_start(meta), None
+        first_id, last_seq = 1, 0
+        if base is not None:
+            first_id, last_seq = base.row + 1, base.seq
+            self._go_on_from(base, identity_of(meta))
+        for entry in self._reader.entries():
+            expected_id = last.id + 1 if last else first_id
+            if entry.id != expected_id:
+                raise _Different(f"event row {expected_id} is missing, row {entry.id} follows")
+            self._check_row(entry, previous, last_seq)
+            if entry.seq is not None:
+                previous, last_seq = entry.hash, entry.seq
+                self._report.events += 1
+            self._step(entry)
+            self._check_snapshot(entry)
+            last = entry
+            if entry.id % 2000 == 0:
+                self._flush()
+                self._tick(entry.id)
+        self._flush()
+        self._check_head(last)
+        if self._snapshots:
+            raise _Different(f"the snapshot at event {next(iter(self._snapshots.values())).seq} stands at no event row")
+        if self._digests and self._whole:
+            raise _Different(f"a state digest stands at event {min(self._digests)}, which has none")
+        self._check_read_models()
+
+    def _go_on_from(self, base: Base, identity: Identity) -> None:
+        """What is before this file was proven there: its first snapshot is taken as it is."""
+        started = msgspec.json.decode(base.started, type=RunStarted)
+        self._report.before = base.row
+        self._run_code, self._run_libraries = started.code, started.libraries
+        self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, started.trading)
+        self._whole, self._based = False, True
+
+    def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
+        where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
+        if row_hash(previous, *entry[:6]) != entry.hash:
+            before = "the order of rows" if entry.id > 1 else "what the journal was made with (its table meta)"
+            raise _Different(f"{where}: the hash does not match: this row, or {before}, was changed")
+        if entry.seq is not None and entry.seq != last_seq + 1:
+            raise _Different(f"{where}: sequence {last_seq + 1} was expected")
+        try:
+            event = decode_event(entry.payload)
+        except msgspec.DecodeError as error:
+            raise _Different(f"{where}: the payload is no event of this version: {error}") from error
+        if type(event).__name__ != entry.kind or event.time_ns != entry.time_ns:
+            raise _Different(f"{where}: kind and time do not agree with the payload")
+        if isinstance(event, RunStarted):
+            self._begin_run(event, self._identity(event, where))
+        elif isinstance(event, CodeChanged):
+            self._turned = True
+
+    def _begin_run(self, event: RunStarted, identity: Identity) -> None:
+        """From here on this run's code and libraries wrote the rows."""
+        made_with = (event.code, event.libraries)
+        turned = self._run_code != "" and made_with != (self._run_code, self._run_libraries)
+        self._turned |= turned
+        self._again = self._run_code != ""
+        self._run_code, self._run_libraries = made_with
+        if self._machine is None:
+            self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, event.trading)
+            self._own = event.code == self._code
+        elif turned:
+            self._unlike = False
+            self._leave()
+
+    def _leave(self) -> None:
+        """The rows from here on are not stepped, until a snapshot of this code."""
+        if self._own and self._machine is not None:
+            self._handovers.append(self._machine.state.now_ns)
+        self._own = False
+
+    def _identity(self, event: RunStarted, where: str) -> Identity:
+        """Whose journal it is: its first page and each run must agree."""
+        meta = self._reader.meta()
+        for key in Identity.__struct_fields__:
+            if meta.get(key) != getattr(event, key):
+                raise _Different(f"meta {key} is {meta.get(key, 'missing')}, {where} says {getattr(event, key)}")
+        return Identity(event.mode, event.account, event.strategy, event.epoch, event.feed)
+
+    def _step(self, entry: Entry) -> None:
+        machine = self._machine
+        if machine is None:
+            raise _Different(f"row {entry.id} ({entry.kind}) precedes the first RunStarted")
+        if not self._own:
+            self._unstepped()
+            return
+        try:
+            self._step_again(entry, machine)
+        except _Different:
+            if self._run_libraries in ("", libraries()):
+                raise
+            self._unlike = True
+            self._leave()
+            self._unstepped()
+
+    def _unstepped(self) -> None:
+        self._whole = False
+        if self._based:  # this row is in the file before, too
+            return
+        made_with, key = self._report.other_code, self._run_code
+        if self._unlike:
+            made_with, key = self._report.other_libraries, self._run_libraries
+        made_with[key] = made_with.get(key, 0) + 1
+
+    def _step_again(self, entry: Entry, machine: Machine) -> None:
+        where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
+        try:
+            effects = reapply(machine, entry, self._batch.rows)
+        except (Divergence, ValueError) as error:
+            raise _Different(f"{where}: {error}") from error
+        if effects != entry.effects:
+            raise _Different(f"{where}: effects differ: journal {entry.effects[:300]}, replay {effects[:300]}")
+        if entry.seq is None:
+            return
+        self._report.stepped += 1
+        if entry.seq % DIGEST_EVERY == 0:
+            if self._digests.pop(entry.seq, None) != digest(machine.state):
+                raise _Different(f"{where}: the state digest differs")
+            self._report.digests += 1
+
+    def _check_snapshot(self, entry: Entry) -> None:
+        snapshot = self._snapshots.pop(entry.id, None)
+        if snapshot is None and self._based:
+            raise _Different(f"the snapshot at row {entry.id}, with which this file begins, is missing")
+        if snapshot is None or self._machine is None:
+            return
+        if self._based:
+            self._based = False
+            self._turned |= bool(snapshot.kept)
+            if snapshot.whole and snapshot.code == self._code == self._run_code:
+                self._turned = False
+                restore(self._machine, snapshot)
+                self._own = True
+                return
+        kept = self._turned or (self._again and bool(snapshot.kept))
+        if not snapshot.whole or (snapshot.code, bool(snapshot.kept)) != (self._run_code, kept):
+            raise _Different(f"the snapshot at event {snapshot.seq}: its digest, code or mark was changed")
+        self._turned = self._again = False
+        if not self._own:
+            if snapshot.code == self._code and snapshot.kept and not self._unlike:
+                restore(self._machine, snapshot)
+                self._own = True
+            return
+        if self._machine.queue:
+            raise _Different(f"the snapshot at event {snapshot.seq} stands at event row {entry.id}, in mid-bar")
+        again = snapshot_of(self._machine, entry.id, snapshot.code, kept=bool(snapshot.kept))
+        if again != Snapshot._make(snapshot):
+            raise _Different(f"the snapshot at event {snapshot.seq} differs from the state there")
+        self._report.snapshots += 1
+
+    def _check_head(self, last: Entry | None) -> None:
+        head = self._reader.meta().get("head", "")
+        found = f"{last.id}:{last.hash.hex()}" if last else ""
+        if head != found:
+            raise _Different(
+                f"the journal's end is row {head.partition(':')[0] or 'none'}, found {last.id if last else 0}"
+            )
+
+    def _flush(self) -> None:
+        self._rebuilt.commit(self._batch)
+        self._batch = Batch()
+
+    def _check_read_models(self) -> None:
+        there = {row["name"] for row in self._reader.query("SELECT name FROM main.sqlite_schema WHERE type = 'table'")}
+        for name, table in READ_MODELS.items():
+            if name not in there:  # made before there was such a table, and not written since
+                continue
+            ways = [("other", "main", "is missing or differs", self._settled(name))]
+            if self._whole:
+                ways.append(("main", "other", "does not follow from the events", "1"))
+            for here, beside, what, where in ways:
+                rows = self._reader.query(
+                    f"SELECT * FROM {here}.{name} WHERE {where} EXCEPT SELECT * FROM {beside}.{name} LIMIT 1"
+                )
+                if rows:
+                    raise _Different(f"read model {name}: the row with {table.columns[0]} {rows[0][0]} {what}")
+            self._report.read_model_rows += self._reader.query(f"SELECT count(*) FROM other.{name}")[0][0]
+
+    def _settled(self, name: str) -> str:
+        """Which rebuilt rows must stand in the journal: all, but for those that other code went on with."""
+        if not self._handovers:
+            return "1"
+        done = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
+        times = ", ".join(map(str, self._handovers))
+        return {"orders": f"status IN ({done})", "equity": f"time_ns NOT IN ({times})"}.get(name, "1")
+
+
+def _quiet(_: int) -> None:
+    """Nobody watches."""

@@ -1,0 +1,120 @@
+"""The journal's writer thread: commits batches in the order given, off the event loop, a bounded number in flight.
+
+`durable()` returns only when everything handed over before is on the disk: effects that leave the process wait for it.
+A ballast file is given up at the first full disk, so that cancel, flatten and halt can still be journaled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from daemon.engine.journal import Batch, Journal, JournalBusy, JournalError, WriteFailed
+from daemon.host.passing import LOCKED_S, busy, may_pass
+from daemon.host.virtual_time import time_waits_for
+
+BALLAST_FILE = "ballast"
+IN_FLIGHT = 3  # batches handed over and not yet durable; more wait
+
+
+class JournalWriter:
+    """Commits on a thread of its own. `pressed` turns true when a full disk took the ballast: halt now."""
+
+    def __init__(self, journal: Journal, ballast_mib: int = 0) -> None:
+        self.journal = journal
+        self.pressed = False
+        self._broken: WriteFailed | None = None
+        self._ballast = journal.path.with_name(BALLAST_FILE)
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal-writer")
+        self._pending: deque[Future[None]] = deque()
+        if ballast_mib:
+            _make_ballast(self._ballast, ballast_mib)
+
+    async def write(self, batch: Batch) -> None:
+        """Hand a batch over; waits while too many are in flight. Raises WriteFailed of an earlier one."""
+        self._raise_finished()
+        while len(self._pending) >= IN_FLIGHT:
+            await asyncio.wrap_future(self._pending[0])
+            self._raise_finished()
+        self._pending.append(self._pool.submit(self._commit, batch))
+        time_waits_for(self._pool)
+
+    async def durable(self) -> None:
+        """Wait until all that was handed over is on the disk. Raises WriteFailed."""
+        while self._pending:
+            await asyncio.wrap_future(self._pending.popleft())
+
+    async def beat(self) -> None:
+        """Return when the thread has done all that it was given before: it lives. Raises WriteFailed when it broke."""
+        beaten = asyncio.wrap_future(self._pool.submit(int))
+        time_waits_for(self._pool)
+        await beaten
+        if self._broken is not None:
+            raise self._broken
+
+    def close(self) -> None:
+        """End the thread and close the file. What failed was raised before."""
+        self._pool.shutdown(wait=True)
+        self.journal.close()
+
+    def _raise_finished(self) -> None:
+        while self._pending and self._pending[0].done():
+            self._pending.popleft().result()
+
+    def _commit(self, batch: Batch) -> None:
+        if self._broken is not None:  # nothing may follow a hole
+            raise self._broken
+        try:
+            self._commit_pressed(batch)
+        except WriteFailed as error:
+            self._broken = error
+            raise
+        except Exception as error:  # not SQLite's, but a hole all the same
+            self._broken = WriteFailed(f"{self.journal.path}: {type(error).__name__}: {error}")
+            raise self._broken from error
+
+    def _commit_pressed(self, batch: Batch) -> None:
+        try:
+            self._commit_unlocked(batch)
+        except WriteFailed as error:
+            if busy(error.__cause__) or not self._ballast.exists():
+                raise
+            self._ballast.unlink()
+            self.journal.append_only()
+            self.pressed = True
+            self.journal.commit(batch)
+
+    def _commit_unlocked(self, batch: Batch) -> None:
+        """Commit, again and again for as long as another process may hold the file: a lock is no full disk."""
+        until = time.monotonic() + LOCKED_S
+        while True:
+            try:
+                return self.journal.commit(batch)
+            except WriteFailed as error:
+                if not busy(error.__cause__) or time.monotonic() > until:
+                    raise
+
+
+def _make_ballast(path: Path, mib: int) -> None:
+    """Reserve `mib` MiB beside the journal. Raises JournalError without it: a halt could not be journaled.
+
+    It is a JournalBusy where room, or the disk, may come back.
+    """
+    size = mib * 1024 * 1024
+    if path.exists() and path.stat().st_size == size:
+        return
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free >> 20
+        raise (JournalBusy if may_pass(error, path) else JournalError)(
+            f"{path}: cannot reserve {mib} MiB for the day the disk is full ({error.strerror}, {free} MiB are free): "
+            f"make room, or set journal.ballast_mib lower"
+        ) from error

@@ -1,0 +1,161 @@
+"""One desk for one account on this host: locks that all desks share, held for as long as the process lives.
+
+An account is locked by the key that opens it before anything is sent, and by its number when the broker has told it, so
+that two key pairs of one account meet too. File names are digests; the text in a file says who holds it, no secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pwd
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from daemon.host.own_files import FOLDER_MODE, StateDirError, open_own, open_own_folder, open_plain
+
+SHARED = Path("/run/rltrader")  # the units' RuntimeDirectory, the same for every desk of a host
+DIGITS = 32  # of a digest
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds an account: its desk's name, state directory and process."""
+
+    desk: str
+    state_dir: str
+    pid: int
+
+
+class AccountTakenError(StateDirError):
+    """Another desk of this host trades the account. The message names both and the cure; exit code 2."""
+
+
+def lock_folder(environment: Mapping[str, str] = os.environ, shared: Path = SHARED) -> Path:
+    """Where the locks are: systemd's $RUNTIME_DIRECTORY, `shared` where it is, else a folder in this user's home.
+
+    None of them can be made by another user beforehand, and a user's desks find the same one from any login.
+    """
+    given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if given:
+        return Path(given)
+    return shared if shared.is_dir() else _home() / ".local" / "state" / "rltrader"
+
+
+def _home() -> Path:
+    """This user's home as the host's user database has it; the root folder, which only root can use, without one."""
+    try:
+        return Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    except KeyError:
+        return Path("/")
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    what: str  # as a person reads it
+    name: str  # of the file
+
+
+class AccountLock:
+    """The locks of one desk. `claim` takes one, `close` lets all go; the end of the process does too."""
+
+    def __init__(self, folder: Path, holder: Holder, service: str) -> None:
+        """`service` is the trading service's address: the same key elsewhere is another account."""
+        self._folder = folder
+        self._holder = holder
+        self._service = service
+        self._held: dict[str, IO[str]] = {}
+
+    def claim_key(self, key: str) -> None:
+        """Lock the account that this key opens. Raises AccountTakenError, StateDirError where no lock can be made."""
+        self._claim(_Claim(f"the account of these keys at {self._service}", self._digest("key", key)))
+
+    def claim_number(self, number: str) -> None:
+        """Lock the account of this number; does nothing when it is held already. Raises as `claim_key`."""
+        self._claim(_Claim(f"account {number} at {self._service}", self._digest("number", number)))
+
+    def taken(self, key: str) -> str:
+        """Who else holds the account that this key opens, as a refusal would say it; "" for nobody. Writes nothing."""
+        name = f"{self._digest('key', key)}.account"
+        path = self._folder / name
+        if not path.exists():
+            return ""
+        try:
+            with _in_folder(self._folder) as folder:
+                found = open_plain(folder, name, os.O_RDONLY)
+            with os.fdopen(found, errors="replace") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _refusal(f"the account of these keys at {self._service}", lock.read())
+        except OSError as error:
+            return f"{path}: cannot be read: {error.strerror}: run it as the user of the host's desks"
+        return ""
+
+    def close(self) -> None:
+        """Let all locks go. The files stay: who locks a file that is gone locks nothing."""
+        for lock in self._held.values():
+            lock.close()
+        self._held.clear()
+
+    def _digest(self, kind: str, secret: str) -> str:
+        told = f"rltrader|{self._service}|{kind}|{secret}"
+        return hashlib.sha256(told.encode()).hexdigest()[:DIGITS]
+
+    def _claim(self, claim: _Claim) -> None:
+        if claim.name in self._held:
+            return
+        name = f"{claim.name}.account"
+        try:
+            folder = open_own_folder(self._folder, make_mode=FOLDER_MODE)
+            try:
+                lock = os.fdopen(open_own(folder, name, os.O_RDWR | os.O_CREAT), "r+", errors="replace")
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise StateDirError(
+                f"{self._folder / name}: the account cannot be locked for this desk: {error.strerror}: run it as the "
+                f"user of the host's other desks, mend owner and mode of {self._folder}, or name a folder of this "
+                f"user's own in RUNTIME_DIRECTORY"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            text = lock.read()
+            lock.close()
+            raise AccountTakenError(_refusal(claim.what, text)) from None
+        lock.seek(0)
+        lock.truncate()
+        lock.write(msgspec.json.encode(self._holder).decode())
+        lock.flush()
+        self._held[claim.name] = lock
+
+
+@contextlib.contextmanager
+def _in_folder(path: Path) -> Iterator[int]:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _refusal(what: str, text: str) -> str:
+    return (
+        f"{what} is traded by another desk of this host ({_told(text)}): one account has one desk: stop that one, or "
+        f"give this one an account and keys of its own"
+    )
+
+
+def _told(text: str) -> str:
+    try:
+        holder = msgspec.json.decode(text, type=Holder)
+    except msgspec.DecodeError:
+        return "which did not say its name"
+    return f"{holder.desk}, state directory {holder.state_dir}, process {holder.pid}"

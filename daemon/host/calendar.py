@@ -1,0 +1,153 @@
+"""New York sessions as integers: the one place that asks exchange_calendars anything.
+
+Holidays, half days and daylight saving are in the sessions; nothing else computes them. What lies past the calendar's
+horizon is unknown and therefore refused, never guessed. The library is asked in a process of its own (this module run
+as a program), once for each first year: it brings pandas, 90 MB that the daemon would hold for ever.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from bisect import bisect_left, bisect_right
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from strategies.kit.contract import Session
+
+NEW_YORK = ZoneInfo("America/New_York")
+SESSIONS_AROUND = 8  # how many sessions before and after one come with it
+ANSWER_S = 60  # the library needs 0.5 s
+_MARGIN_DAYS = 30  # calendar days that surely hold SESSIONS_AROUND sessions
+
+
+class CalendarError(Exception):
+    """The calendar does not know, or there was no session. The message names the date and the calendar's span."""
+
+
+class SessionCalendar:
+    """The sessions of the New York Stock Exchange over a span of dates, in order."""
+
+    def __init__(self, sessions: tuple[Session, ...]) -> None:
+        if not sessions:
+            raise CalendarError("the calendar holds no session: expected at least one")
+        self.sessions = sessions
+        self._dates = [session.date for session in sessions]
+        self._opens = [session.open_ns for session in sessions]
+
+    @classmethod
+    def load(cls, start_date: str, end_date: str) -> SessionCalendar:
+        """The sessions from `start_date` to `end_date` (`YYYY-MM-DD`) and a margin for `around` at both ends.
+
+        Raises CalendarError when a date is malformed, or `end_date` lies past the horizon (about a year from now).
+        """
+        first, last = _date(start_date), _date(end_date)
+        if last < first:
+            raise CalendarError(f"the calendar's span {start_date} to {end_date} is empty: the end must not be earlier")
+        begin, end = first - timedelta(days=_MARGIN_DAYS), last + timedelta(days=_MARGIN_DAYS)
+        known = _sessions_since(begin.year)
+        if last.isoformat() > known[-1].date:
+            raise CalendarError(f"no session is known after {known[-1].date}, {end_date} was asked for: {_CURE}")
+        return cls(tuple(s for s in known if begin.isoformat() <= s.date <= end.isoformat()))
+
+    @classmethod
+    def to_horizon(cls, start_date: str) -> SessionCalendar:
+        """All known sessions from a margin before `start_date` on. Raises CalendarError for a malformed date."""
+        begin = (_date(start_date) - timedelta(days=_MARGIN_DAYS)).isoformat()
+        return cls(tuple(s for s in _sessions_since(int(begin[:4])) if s.date >= begin))
+
+    def around(self, day: str) -> tuple[Session, tuple[Session, ...], tuple[Session, ...]]:
+        """The session of `day` (`YYYY-MM-DD`), the next SESSIONS_AROUND, and the SESSIONS_AROUND before it, in order.
+
+        Raises CalendarError when `day` is no session, or the calendar ends before the sessions after it: what is not
+        known is not traded. Before the calendar's first session there is nothing, so fewer may come before.
+        """
+        index = self._index(day)
+        upcoming = self.sessions[index + 1 : index + 1 + SESSIONS_AROUND]
+        if len(upcoming) < SESSIONS_AROUND:
+            raise CalendarError(
+                f"the sessions after {day} are not known: expected {SESSIONS_AROUND}, found {len(upcoming)}, "
+                f"the last known session is {self._dates[-1]}: {_CURE}"
+            )
+        return self.sessions[index], upcoming, self.sessions[max(0, index - SESSIONS_AROUND) : index]
+
+    def at(self, now_ns: int) -> Session | None:
+        """The session whose regular hours (open included, close excluded) hold `now_ns`; None outside of them.
+
+        Raises CalendarError before the first and after the last known session.
+        """
+        index = bisect_right(self._opens, now_ns) - 1
+        if index < 0 or (index == len(self.sessions) - 1 and now_ns >= self.sessions[-1].close_ns):
+            raise CalendarError(f"{_moment(now_ns)} is outside of the calendar: {self._span()}: {_CURE}")
+        session = self.sessions[index]
+        return session if now_ns < session.close_ns else None
+
+    def next_after(self, now_ns: int) -> Session:
+        """The first session that opens after `now_ns`. Raises CalendarError past the last known session."""
+        index = bisect_right(self._opens, now_ns)
+        if index == len(self.sessions):
+            raise CalendarError(f"no session is known after {self._dates[-1]}: {_CURE}")
+        return self.sessions[index]
+
+    def _index(self, day: str) -> int:
+        index = bisect_left(self._dates, day)
+        if index == len(self._dates) or day < self._dates[0]:
+            raise CalendarError(f"{day} is outside of the calendar: {self._span()}: {_CURE}")
+        if self._dates[index] != day:
+            raise CalendarError(f"{day} is no session: the next one is {self._dates[index]}")
+        return index
+
+    def _span(self) -> str:
+        return f"the first known session is {self._dates[0]}, the last known session is {self._dates[-1]}"
+
+
+_CURE = "load a span that holds it, or update exchange_calendars"
+
+
+def _moment(now_ns: int) -> str:
+    """The time as a person reads it; nanoseconds where it is none of the years 1 to 9999."""
+    try:
+        return datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{now_ns} ns"
+
+
+def midnight_ns(day: str) -> int:
+    """Midnight New York that begins `day` (`YYYY-MM-DD`), in integer nanoseconds UTC: the label of a one-day bar."""
+    return int(datetime.combine(_date(day), datetime.min.time(), NEW_YORK).timestamp()) * 1_000_000_000
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise CalendarError(f"{text!r} is not a date: expected YYYY-MM-DD, such as 2024-07-03") from error
+
+
+@lru_cache(maxsize=8)
+def _sessions_since(year: int) -> tuple[Session, ...]:
+    """All sessions that are known from the beginning of `year` on. Raises CalendarError."""
+    program = [sys.executable, "-m", "daemon.host.calendar", f"{year}-01-01"]
+    asked = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
+    if asked.returncode != 0:
+        told = asked.stderr.strip().splitlines() or ["no reason given"]
+        raise CalendarError(f"no session is known from {year}-01-01 on ({told[-1]}): {_CURE}")
+    return msgspec.json.decode(asked.stdout, type=tuple[Session, ...])
+
+
+def main() -> None:
+    """Print all sessions from the date given on as JSON, in order."""
+    import exchange_calendars
+
+    schedule = exchange_calendars.get_calendar("XNYS", start=sys.argv[1]).schedule
+    opens = schedule["open"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
+    closes = schedule["close"].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
+    sessions = tuple(map(Session, schedule.index.strftime("%Y-%m-%d").tolist(), opens, closes))
+    sys.stdout.write(msgspec.json.encode(sessions).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The one place of the live daemon that reads the wall clock: time as integer nanoseconds UTC, real or simulated.
+
+Nothing here decides. Invariant: `now_ns` never decreases within a process, whatever the host's clock does, but where
+the broker's clock set it right before the first event (`correct` with `at_once`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Self
+
+from daemon.host import virtual_time
+from daemon.host.clock_watch import LeapWatch
+from daemon.host.virtual_time import Participant
+
+SECOND_NS = 1_000_000_000
+NAP_VIRTUAL_S = 60.0  # each nap is a step of the virtual clock, which is set by tests alone
+NAP_S = 5.0  # longest sleep before the clock is read again: a step of it, or a suspended host, delays by no more
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def wall_ns() -> int:
+    """The host's wall clock."""
+    return time.time_ns()
+
+
+def steady_ns() -> int:
+    """The host's clock that is never set."""
+    return time.monotonic_ns()
+
+
+class Clock:
+    """Time for one daemon. Simulated time is `sim_start_ns` + (real time - `anchor_ns`) x `rate`.
+
+    `source` gives the real time in nanoseconds since 1970 UTC. When it steps back, time goes on at half the speed of
+    `steady`, a clock that is never set, until `source` has caught up; `stepped_back_ns` is the largest step back seen.
+    With a `watch` a leap of `source` in either direction is held back until `correct` settles it.
+    """
+
+    __slots__ = (
+        "_anchor_ns",
+        "_gained",
+        "_newest_ns",
+        "_newest_steady_ns",
+        "_passed",
+        "_sim_start_ns",
+        "_source",
+        "_steady",
+        "is_simulated",
+        "participant",
+        "stepped_back_ns",
+        "watch",
+    )
+
+    def __init__(
+        self,
+        source: Callable[[], int],
+        anchor_ns: int = 0,
+        sim_start_ns: int = 0,
+        rate: float | None = None,
+        steady: Callable[[], int] = steady_ns,
+        watch: LeapWatch | None = None,
+    ) -> None:
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f"the clock's rate is {rate}: expected a finite number above 0, such as 60")
+        self._source = source
+        self._anchor_ns = anchor_ns
+        self._sim_start_ns = sim_start_ns
+        self._gained, self._passed = (1.0 if rate is None else rate).as_integer_ratio()  # exact, however long it runs
+        self._steady = steady
+        self.watch = watch
+        self._newest_ns, self._newest_steady_ns = self._read()
+        self.is_simulated = rate is not None
+        self.participant: Participant | None = None  # of virtual time
+        self.stepped_back_ns = 0
+
+    @classmethod
+    def real(
+        cls,
+        source: Callable[[], int] = wall_ns,
+        steady: Callable[[], int] = steady_ns,
+        watch: LeapWatch | None = None,
+    ) -> Self:
+        """The host's clock."""
+        return cls(source, steady=steady, watch=watch)
+
+    @classmethod
+    def simulated(
+        cls,
+        anchor_unix_s: float,
+        sim_start_ns: int,
+        rate: float,
+        source: Callable[[], int] = wall_ns,
+        watch: LeapWatch | None = None,
+    ) -> Self:
+        """A clock that showed `sim_start_ns` at the real time `anchor_unix_s` and runs `rate` times as fast.
+
+        Raises ValueError when the rate is not a finite number above 0.
+        """
+        return cls(source, round(anchor_unix_s * SECOND_NS), sim_start_ns, rate, watch=watch)
+
+    @classmethod
+    def virtual(cls, participant: Participant) -> Self:
+        """The time of the clock that `participant` has joined. The event loop must be its `VirtualLoop`."""
+        made = cls(partial(virtual_time.wall_ns, participant), 0, 0, 1.0, participant.now_ns, LeapWatch())
+        made.participant = participant
+        return made
+
+    def now_ns(self) -> int:
+        """The time now. Two calls never go back."""
+        return self._simulate(self.host_ns())
+
+    def host_ns(self) -> int:
+        """The real time now, as far as the host's clock is believed. Two calls never go back."""
+        real_ns, steady_ns = self._read()
+        if real_ns < self._newest_ns:
+            self.stepped_back_ns = max(self.stepped_back_ns, self._newest_ns - real_ns)
+            real_ns = self._newest_ns + (steady_ns - self._newest_steady_ns) // 2
+        self._newest_ns, self._newest_steady_ns = real_ns, steady_ns
+        return real_ns
+
+    def correct(self, ahead_ns: int, *, at_once: bool = False) -> None:
+        """Go by a clock that is `ahead_ns` of this one; needs a watch. Back it goes at half speed, or `at_once`.
+
+        `at_once` breaks the promise that time never decreases: for a clock that no event was stamped with.
+        """
+        assert self.watch is not None
+        self.watch.go_on_by(ahead_ns * self._passed // self._gained)
+        if at_once:
+            self._newest_ns, self._newest_steady_ns = self._read()
+
+    def real_s(self, sim_ns: int) -> float:
+        """Real seconds that a simulated duration takes."""
+        return sim_ns * self._passed / self._gained / SECOND_NS
+
+    def to_real_datetime(self, sim_ns: int) -> datetime:
+        """The real moment (UTC) at which this clock shows `sim_ns`, rounded up to the microsecond: never before it."""
+        return _EPOCH + timedelta(microseconds=-(-self._real_ns(sim_ns) // 1000))
+
+    async def sleep_until(self, sim_ns: int, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Return when this clock shows `sim_ns` or later, at once when it does so now."""
+        while (left_ns := self._real_ns(sim_ns) - self.host_ns()) > 0:
+            await sleep(min(left_ns / SECOND_NS, NAP_VIRTUAL_S if self.participant else NAP_S))
+
+    def _read(self) -> tuple[int, int]:
+        """Both clocks, the host's as the watch lets it pass."""
+        real_ns, steady_ns = self._source(), self._steady()
+        return (real_ns if self.watch is None else self.watch.taken(real_ns, steady_ns)), steady_ns
+
+    def _simulate(self, real_ns: int) -> int:
+        if not self.is_simulated:
+            return real_ns
+        return self._sim_start_ns + (real_ns - self._anchor_ns) * self._gained // self._passed
+
+    def _real_ns(self, sim_ns: int) -> int:
+        """The first real nanosecond at which `sim_ns` is shown."""
+        if not self.is_simulated:
+            return sim_ns
+        return self._anchor_ns - (self._sim_start_ns - sim_ns) * self._passed // self._gained
+
+
+def skew_ns(broker_ns: int, asked_ns: int, answered_ns: int) -> int:
+    """How far the broker's clock is ahead of ours, negative when it is behind.
+
+    What it says is compared with our time at the middle of the request (Cristian 1989), so the error is at most half
+    of the time between asking and the answer.
+    """
+    return broker_ns - (asked_ns + answered_ns) // 2

@@ -1,0 +1,185 @@
+"""The times of a trading day, and the scheduler that wakes the daemon at them. A job only wakes: the step decides.
+
+`plan` is pure. Invariant: what was scheduled runs once, however late, and a job that raises ends nothing but itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, JobExecutionEvent, JobSubmissionEvent
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.date import DateTrigger
+
+from daemon.core.limits import Basket, Execution
+from daemon.core.session import MINUTE_NS, flatten_from_ns
+from daemon.host.clock import SECOND_NS, Clock
+from strategies.kit.contract import Session
+
+LOOK_S = 5.0  # the scheduler looks at the wall clock at least so often, whatever it was told to wait for
+LOOK_VIRTUAL_S = 86_400.0  # there it waits for nothing: it is given what is due
+LATER = "9999-12-31"  # an expiry after any session
+
+WARM_UP = "warm_up"
+OPEN = "open"
+FLATTEN_EXPIRY_DAY = "flatten_expiry_day"
+FLATTEN = "flatten"
+DECIDE = "decide"
+GIVE_UP = "give_up"
+CLOSE = "close"
+END_OF_DAY = "end_of_day"
+
+logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # `log_problem` tells what it would print
+
+
+@dataclass(frozen=True, slots=True)
+class DayTimes:
+    """When a session's jobs are due. `execution` holds the flatten's minutes before the close.
+
+    A daily desk has a `basket`, whose decision and end are its jobs instead of the flatten's.
+    """
+
+    execution: Execution
+    warm_up_min: int = 30  # before the open
+    close_grace_s: int = 10  # after the close: the last bar comes a second or so after its minute
+    end_of_day_min: int = 30  # after the close
+    basket: Basket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One thing due at `at_ns` (nanoseconds UTC) of the session of `date`. `kind` is one of this module's constants."""
+
+    kind: str
+    date: str
+    at_ns: int
+
+    @property
+    def name(self) -> str:
+        """Unique among all sessions, such as `flatten 2024-07-03`."""
+        return f"{self.kind} {self.date}"
+
+
+def plan(session: Session, times: DayTimes) -> tuple[Job, ...]:
+    """The jobs of one session in the order of their times: a half day's follow its own close."""
+    moments = {
+        WARM_UP: session.open_ns - times.warm_up_min * MINUTE_NS,
+        OPEN: session.open_ns,
+        **_leaving(session, times),
+        CLOSE: session.close_ns + times.close_grace_s * SECOND_NS,
+        END_OF_DAY: session.close_ns + times.end_of_day_min * MINUTE_NS,
+    }
+    jobs = (Job(kind, session.date, at_ns) for kind, at_ns in moments.items())
+    return tuple(sorted(jobs, key=lambda job: job.at_ns))
+
+
+def decision_ns(session: Session, basket: Basket) -> int:
+    """When a daily desk decides for this session (nanoseconds UTC)."""
+    if basket.decide == "before_close":
+        return session.close_ns - basket.before_close_min * MINUTE_NS
+    return session.open_ns - basket.before_open_min * MINUTE_NS
+
+
+def _leaving(session: Session, times: DayTimes) -> dict[str, int]:
+    """The moments in which positions are made or left by the clock."""
+    if times.basket is None:
+        return {
+            FLATTEN_EXPIRY_DAY: flatten_from_ns(session, session.date, times.execution),
+            FLATTEN: flatten_from_ns(session, LATER, times.execution),
+        }
+    return {
+        DECIDE: decision_ns(session, times.basket),
+        GIVE_UP: session.close_ns - times.basket.end_before_close_min * MINUTE_NS,
+    }
+
+
+class Schedule:
+    """Runs jobs at times of `clock`. `log_problem(name, problem)` hears of every job that raised or was left out.
+
+    Jobs run on the event loop, in the order of their times; one that awaits does not hold up those after it. To be
+    used on the loop that `start` was called on.
+    """
+
+    __slots__ = ("_clock", "_held", "_log_problem", "_look", "_scheduler")
+
+    def __init__(self, clock: Clock, log_problem: Callable[[str, str], None]) -> None:
+        self._clock = clock
+        self._log_problem = log_problem
+        self._look: asyncio.TimerHandle | None = None
+        self._held: dict[str, tuple[int, asyncio.TimerHandle]] = {}  # jobs of virtual time, until they are due
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        )
+        self._scheduler.add_listener(self._raised, EVENT_JOB_ERROR)
+        self._scheduler.add_listener(self._left_out, EVENT_JOB_MAX_INSTANCES)
+
+    def at(self, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
+        """Run `job` once at `sim_ns` of the clock, at once when that has passed. A waiting job of this name goes."""
+        if self._clock.participant is None:
+            self._add(self._clock.to_real_datetime(sim_ns), sim_ns, name, job)
+            return
+        loop, left_s = asyncio.get_running_loop(), self._clock.real_s(sim_ns - self._clock.now_ns())
+        if name in self._held:
+            self._held[name][1].cancel()
+        self._held[name] = sim_ns, loop.call_at(loop.time() + left_s, self._due, sim_ns, name, job)
+
+    def _due(self, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
+        """Virtual time has come: the library, which knows the wall clock alone, gets a job that is due now."""
+        del self._held[name]
+        self._add(datetime.now(UTC), sim_ns, name, job)
+
+    def _add(self, due: datetime, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
+        self._scheduler.add_job(
+            self._run,
+            DateTrigger(due),
+            args=(sim_ns, job),
+            id=name,
+            name=name,
+            replace_existing=True,
+        )
+
+    def start(self) -> None:
+        """Begin to run jobs, on the running event loop."""
+        self._scheduler.start()
+        self._look_again()
+
+    def stop(self) -> None:
+        """Run no more jobs; one that is running is cancelled. Does nothing when not started."""
+        if self._look is None:
+            return
+        self._look.cancel()
+        self._look = None
+        for _, handle in self._held.values():
+            handle.cancel()
+        self._scheduler.shutdown(wait=False)
+
+    def pending(self) -> tuple[tuple[str, int], ...]:
+        """(name, nanoseconds UTC of the clock) of what waits, in the order of time."""
+        waiting = {name: sim_ns for name, (sim_ns, _) in self._held.items()}
+        waiting |= {job.id: int(job.args[0]) for job in self._scheduler.get_jobs()}
+        return tuple(sorted(waiting.items(), key=lambda item: item[1]))
+
+    def _look_again(self) -> None:
+        """The library goes by the host's wall clock; what is due by the desk's own runs, in its order, all the same."""
+        now_ns, earliest = self._clock.now_ns(), datetime.now(UTC)
+        waiting = [job for job in self._scheduler.get_jobs() if job.args[0] <= now_ns and job.next_run_time > earliest]
+        for place, job in enumerate(sorted(waiting, key=lambda job: int(job.args[0]))):
+            job.modify(next_run_time=earliest + timedelta(microseconds=place - len(waiting)))
+        self._scheduler.wakeup()
+        every_s = LOOK_S if self._clock.participant is None else LOOK_VIRTUAL_S
+        self._look = asyncio.get_running_loop().call_later(every_s, self._look_again)
+
+    async def _run(self, sim_ns: int, job: Callable[[], Awaitable[None]]) -> None:
+        await self._clock.sleep_until(sim_ns)  # the host's wall clock may have leapt there
+        await job()
+
+    def _raised(self, event: JobExecutionEvent) -> None:
+        if not isinstance(event.exception, asyncio.CancelledError):  # that one is our own stop
+            self._log_problem(event.job_id, f"{type(event.exception).__name__}: {event.exception}")
+
+    def _left_out(self, event: JobSubmissionEvent) -> None:
+        self._log_problem(event.job_id, "left out, because a job of this name was still running")

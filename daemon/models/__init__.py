@@ -1,0 +1,1 @@
+"""Policies: store, pointers, signatures, trial, runtime, promotion, drift."""

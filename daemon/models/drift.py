@@ -1,0 +1,206 @@
+"""Drift: the newest live features and actions against those of the model's training, looked at now and then.
+
+Reads the journal's table `decisions` on a connection and a thread of its own. It never acts on trading but by a pause
+that goes in as an event, where configured. What is no further off than chance, or than parts of the training were from
+the whole of it, is no alarm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from daemon.core.session import new_york_text
+from daemon.engine.journal import JournalReader
+from strategies.kit.contract import DailySpec
+from strategies.kit.manifest import Histogram, Manifest
+from strategies.kit.reference import Float64Array, chance_level, psi, shares_of, usual_level
+from strategies.registry import strategy as strategy_named
+
+NAMED = 3  # features that an alarm names
+_NEWEST = (
+    "SELECT bar_ns, row, logits FROM decisions WHERE kind = 'policy' AND model = ? AND row IS NOT NULL "
+    "AND logits IS NOT NULL ORDER BY decision DESC LIMIT ?"
+)
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What is looked at, and from which index on it is an alarm; see `[drift]`."""
+
+    window: int  # newest decisions
+    least: int  # decisions without which nothing is said
+    feature_psi_max: float
+    action_psi_max: float
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One quantity's index, and the two that it must exceed to say anything (`strategies.kit.reference`)."""
+
+    name: str
+    psi: float
+    by_chance: float  # two samples of these sizes drawn one by one exceed it once in a hundred
+    in_training: float  # as many consecutive rows of the training exceeded it once in a hundred; 0 where unknown
+    of_the_desk: bool
+    expected: tuple[float, ...]  # shares of the bins
+    found: tuple[float, ...]
+
+    def beyond(self, limit: float) -> bool:
+        """Whether it is an alarm under this limit."""
+        return not self.of_the_desk and self.psi > max(limit, self.by_chance, self.in_training)
+
+
+class Drift(msgspec.Struct, frozen=True):
+    """One look. `features` are sorted, the largest index first."""
+
+    model: str
+    decisions: int
+    first_ns: int  # start of the oldest decision's bar
+    last_ns: int
+    features: tuple[Found, ...]
+    actions: Found
+
+
+def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift | None:
+    """The newest `window` decisions of the manifest's model against its reference.
+
+    None where the manifest holds no reference, or there are fewer than `least` decisions. Raises JournalError for a
+    file that is no journal, ValueError for rows of another strategy.
+    """
+    reference = manifest.reference
+    if reference is None:
+        return None
+    reader = JournalReader(journal)
+    try:
+        decisions = reader.query(_NEWEST, (manifest.version, window))
+    finally:
+        reader.close()
+    if len(decisions) < max(least, 1):
+        return None
+    rows, answers = _arrays(decisions, manifest)
+    spec = strategy_named(manifest.strategy).spec
+    continuous = isinstance(spec, DailySpec) and spec.continuous
+    acted = answers if continuous else answers.argmax(axis=1)[:, None]
+    features = [_found(known, rows[:, list(known.columns)], reference.samples) for known in reference.features]
+    return Drift(
+        model=manifest.version,
+        decisions=len(decisions),
+        first_ns=decisions[-1]["bar_ns"],
+        last_ns=decisions[0]["bar_ns"],
+        features=tuple(sorted(features, key=lambda found: -found.psi)),
+        actions=_found(reference.actions, acted, reference.samples),
+    )
+
+
+def breaches(drift: Drift, limits: Limits) -> tuple[str, ...]:
+    """What is beyond its limit, largest first, in words; () where nothing is."""
+    far = [found for found in drift.features if found.beyond(limits.feature_psi_max)]
+    said = [f"{found.name} {found.psi:.2f}" for found in far[:NAMED]]
+    if len(far) > NAMED:
+        said.append(f"{len(far) - NAMED} more features")
+    if drift.actions.beyond(limits.action_psi_max):
+        said.append(f"actions {drift.actions.psi:.2f}")
+    return tuple(said)
+
+
+class DriftWatch:
+    """Looks every `every_min` minutes of real time, first at once. For the event loop on which `tell` may be called.
+
+    `running()` gives the manifest of the model that answers now, None while there is none. `tell(name, **fields)` logs
+    a declared event, and raises an alarm where it is one. `pause(reason)`, where given, pauses the desk.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        running: Callable[[], Manifest | None],
+        limits: Limits,
+        *,
+        every_min: float,
+        tell: Callable[..., None],
+        pause: Callable[[str], Awaitable[object]] | None = None,
+    ) -> None:
+        self.last: Drift | None = None  # the newest look, for whoever shows it
+        self._journal = journal
+        self._running = running
+        self._limits = limits
+        self._every_s = every_min * 60.0
+        self._tell = tell
+        self._pause = pause
+        self._unknown: set[str] = set()  # versions without a reference, said once
+        self._paused: set[tuple[str, str]] = set()  # version and date for which the desk was paused
+
+    async def run(self) -> None:
+        """Look for ever; returns at once where it never looks. Raises what `measure` does."""
+        while self._every_s > 0.0:
+            await self.look()
+            await asyncio.sleep(self._every_s)
+
+    async def look(self) -> None:
+        """One look, its log line, and what follows from it."""
+        manifest, limits = self._running(), self._limits
+        if manifest is None:
+            return
+        if manifest.reference is None:
+            if manifest.version not in self._unknown:
+                self._unknown.add(manifest.version)
+                self._tell("drift_unmeasured", model=manifest.version, reason="its manifest holds no reference")
+            return
+        drift = await asyncio.to_thread(measure, self._journal, manifest, limits.window, limits.least)
+        if drift is None:
+            return
+        self.last = drift
+        largest = next((found for found in drift.features if not found.of_the_desk), drift.actions)
+        self._tell(
+            "drift_measured",
+            model=drift.model,
+            decisions=drift.decisions,
+            features_psi_max=round(largest.psi, 4),
+            feature=largest.name,
+            action_psi=round(drift.actions.psi, 4),
+        )
+        if far := breaches(drift, limits):
+            await self._alarm(drift, ", ".join(far))
+
+    async def _alarm(self, drift: Drift, far: str) -> None:
+        """Tell it; pause once for each model and day."""
+        detail = f"index over {drift.decisions} decisions: {far}"
+        self._tell("drift", model=drift.model, detail=detail)
+        key = (drift.model, new_york_text(drift.last_ns)[:10])
+        if self._pause is not None and key not in self._paused:
+            self._paused.add(key)
+            await self._pause(f"drift of {drift.model}: {detail}"[:500])
+
+
+def _arrays(decisions: list[sqlite3.Row], manifest: Manifest) -> tuple[Float64Array, Float64Array]:
+    """The recorded rows and raw answers of decisions, oldest first. Raises ValueError where they are not alike."""
+    data = [bytes(decision["row"]) for decision in reversed(decisions)]
+    answers = [msgspec.json.decode(decision["logits"]) for decision in reversed(decisions)]
+    width = 4 * manifest.observation_shape[-1]
+    strange = {len(row) for row in data} - {width} or {len(answer) for answer in answers} - {len(manifest.actions)}
+    if strange:
+        raise ValueError(
+            f"decisions of {manifest.version} hold rows or answers of the size {min(strange)}; expected rows of "
+            f"{width} bytes and {len(manifest.actions)} answers: is this the journal of a {manifest.strategy} desk?"
+        )
+    rows = np.frombuffer(b"".join(data), dtype="<f4").reshape(len(data), -1)
+    return rows.astype(np.float64), np.asarray(answers, dtype=np.float64)
+
+
+def _found(known: Histogram, values: Float64Array, samples: int) -> Found:
+    """One quantity, (decisions, pooled): pooled values of one decision go together, so they count as one."""
+    shares = shares_of(values, known.edges)
+    filled = sum(expected > 0.0 or found > 0.0 for expected, found in zip(known.shares, shares, strict=True))
+    return Found(
+        name=known.name,
+        psi=float(psi(known.shares, shares)),
+        by_chance=chance_level(filled, len(values), samples),
+        in_training=usual_level(known.within, len(values)),
+        of_the_desk=known.of_the_desk,
+        expected=known.shares,
+        found=tuple(round(share, 6) for share in shares.tolist()),
+    )

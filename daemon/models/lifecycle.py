@@ -1,0 +1,220 @@
+"""Notices which version the store names, proves it off the trading loop, and lets it answer by one journaled event.
+
+Nothing here makes an order or touches the live policy: a version is verified, staged and told. Invariant: what fails a
+check changes nothing but the journal, where it is told once, and one version is verified at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol
+
+from daemon.core.events import CandidateRefused, Event, ModelPromoted, ReloadRequested
+from daemon.core.limits import Trading
+from daemon.core.step import Step
+from daemon.engine.intake import IntakeFull
+from daemon.host.printable import printable
+from daemon.models.answering import Models
+from daemon.models.pointer import CANDIDATE
+from daemon.models.runtime import OnnxPolicy, Provider
+from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight
+from daemon.models.trial import Trial
+from daemon.operator.door import Door
+from strategies.kit.contract import Strategy
+
+REASON_MOST = 1000  # letters; a graph's own names reach into some errors
+_FAILURES: tuple[type[Exception], ...] = (Exception,)
+
+Role = Literal["live", "shadow"]
+
+
+class Tell(Protocol):
+    """Writes one declared event of the log."""
+
+    def __call__(self, name: str, /, **fields: object) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """The store names no version there, and why."""
+
+    version: str
+    problem: str
+
+
+class Lifecycle:
+    """`run` on the event loop; `observe` must see every step.
+
+    `version` and `shadow` are what the configuration asks for: a version's name, or `current` and `candidate` for what
+    the store's pointers name; `shadow` "" for none. With `poll_s` 0 only `ReloadRequested` makes it look again.
+    """
+
+    def __init__(
+        self,
+        models_dir: Path,
+        strategy: Strategy,
+        version: str,
+        shadow: str,
+        *,
+        poll_s: float,
+        public_key: str,
+        provider: Provider,
+        threads: int,
+        trading: Trading,
+        door: Door,
+        models: Models,
+        log: Tell,
+        trial_s: float = 60.0,
+    ) -> None:
+        self._models_dir, self._strategy = models_dir, strategy
+        self._wanted: dict[Role, str] = {"live": version, "shadow": shadow}
+        self._poll_s = poll_s
+        self._open = partial(OnnxPolicy.open, strategy=strategy, provider=provider, threads=threads)
+        self._public_key, self._trading, self._trial_s = public_key, trading, trial_s
+        self._door, self._models, self._log = door, models, log
+        self._settled: dict[Role, tuple[Sight | _Missing, str] | None] = {"live": None, "shadow": None}
+        self._refused: set[tuple[Role, Sight | _Missing]] = set()
+        self._wake = asyncio.Event()
+        models.on_shadow_off = self._shadow_off
+
+    async def prepare(self) -> None:
+        """Let the candidate stand ready before the engine starts, so that a replay asks it from the first bar on."""
+        while await self._settle("shadow"):
+            pass
+
+    async def run(self) -> None:
+        """Look at once, then each `poll_s` seconds and whenever a reload is asked for, until cancelled."""
+        while True:
+            self._wake.clear()
+            await self.look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._poll_s or None):
+                    await self._wake.wait()
+
+    def observe(self, event: Event, _: Step) -> None:
+        """A reload that was asked for makes it look at once, also at what was refused before."""
+        if type(event) is ReloadRequested:
+            self._refused.clear()
+            self._settled = {"live": None, "shadow": None}
+            self._wake.set()
+
+    async def look(self) -> None:
+        """One look at the store, until what it names is what runs or was refused."""
+        while await self._settle("live") or await self._settle("shadow"):
+            pass
+
+    async def _settle(self, role: Role) -> bool:
+        """Follow one name; True when the store changed meanwhile, so that there is more to do."""
+        if not self._wanted[role]:
+            return False
+        seen = await asyncio.to_thread(self._sight, role)
+        now = (seen, self._models.running.version)
+        if self._settled[role] == now:
+            return False
+        if self._nothing_to_do(role, seen):
+            self._settled[role] = now
+            return False
+        try:
+            if isinstance(seen, _Missing):
+                raise ModelError("pointer", seen.problem)
+            policy, loaded = await self._verified(role, seen.version)
+        except _FAILURES as error:
+            if await asyncio.to_thread(self._sight, role) != seen:
+                return True
+            self._settled[role] = now
+            self._refuse(role, seen, error)
+            return False
+        if await asyncio.to_thread(self._sight, role) != seen:
+            return True  # the newest name wins
+        self._settled[role] = now
+        if role == "shadow":
+            self._models.put_beside(policy, loaded)
+            self._log("candidate_ready", version=loaded.version)
+        else:
+            await self._promote(policy, loaded)
+        return False
+
+    def _nothing_to_do(self, role: Role, seen: Sight | _Missing) -> bool:
+        """Whether what the store names runs already, was refused before, or need not run at all."""
+        running = self._models.running
+        if role == "shadow" and isinstance(seen, _Missing) and not seen.version:  # no candidate
+            self._models.end_beside()
+            return True
+        if isinstance(seen, Sight):
+            if role == "shadow" and seen.version == running.version:
+                self._models.end_beside()
+                return True
+            beside = self._models.shadow
+            known = running if role == "live" else beside
+            if known is not None and (known.version, known.manifest_digest) == (seen.version, seen.manifest_digest):
+                return True
+        return (role, seen) in self._refused
+
+    def _sight(self, role: Role) -> Sight | _Missing:
+        wanted, shelf = self._wanted[role], self._models_dir / self._strategy.spec.name
+        try:
+            return sight(self._models_dir, self._strategy.spec.name, wanted)
+        except ModelError as error:
+            none = role == "shadow" and wanted == CANDIDATE and not (shelf / wanted).exists()  # nobody named one yet
+            return _Missing("" if none else wanted, str(error))
+
+    # --- what is proved ---------------------------------------------------------------------------------------------
+
+    async def _verified(self, role: Role, version: str) -> tuple[OnnxPolicy, LoadedModel]:
+        """The version's policy after all checks. Raises ModelError."""
+        trial = Trial(self._trial_s)
+        try:
+            loaded = await asyncio.to_thread(self._loaded, version)
+            self._check_promoted(role, loaded)
+            await asyncio.to_thread(trial.run, loaded)
+            return await asyncio.to_thread(self._open, loaded), loaded
+        finally:
+            trial.kill()  # where this was cancelled, its thread ends with it
+
+    def _loaded(self, version: str) -> LoadedModel:
+        loaded = load(self._models_dir, self._strategy, version, self._public_key)
+        check_rules(loaded, self._strategy, self._trading)
+        return loaded
+
+    def _check_promoted(self, role: Role, loaded: LoadedModel) -> None:
+        """With real money a version that may not open positions takes no place of one that may."""
+        running, real = self._models.running, self._door.state.identity.account == "live"
+        if role == "live" and real and running.manifest.promoted and not loaded.manifest.promoted:
+            raise ModelError(
+                "not promoted",
+                f"{loaded.version} is not promoted and {running.version} is: on a live account it would deny every "
+                f"entry; promote it by its report (train-and-export promote), or name another",
+            )
+
+    # --- what comes of it -------------------------------------------------------------------------------------------
+
+    async def _promote(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
+        """Stage it and let the event in; returns when it was stepped."""
+        self._models.stage(policy, loaded)
+        previous, manifest = self._models.running.version, loaded.manifest
+        await self._door.submit(
+            lambda now_ns: ModelPromoted(
+                now_ns, loaded.version, loaded.digest, manifest.promoted, manifest.training.feed, previous
+            ),
+            deadline_s=None,  # however busy the engine is: staging another one now would leave this event none
+        )
+
+    def _refuse(self, role: Role, seen: Sight | _Missing, error: Exception) -> None:
+        self._refused.add((role, seen))
+        told = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+        self._tell_refused(seen.version, told)
+
+    def _shadow_off(self, version: str, reason: str) -> None:
+        settled = self._settled["shadow"]
+        if settled is not None:
+            self._refused.add(("shadow", settled[0]))
+        with contextlib.suppress(IntakeFull):  # whoever trades meets it too, and ends the process
+            self._tell_refused(version, reason)
+
+    def _tell_refused(self, version: str, reason: str) -> None:
+        told = printable(" ".join(reason.split()), REASON_MOST)
+        self._door.put(CandidateRefused(self._door.now_ns(), version, told))

@@ -1,0 +1,225 @@
+"""Which version a name means: the pointer files `current` and `candidate` of a strategy's shelf, and their history.
+
+The pointers are the single truth, `promotions.jsonl` tells how they came to be. Invariant: a change is written down
+before it is made and made by one rename, so that a reader sees the old name or the new one, and rollback knows both.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from daemon.host.printable import printable
+from daemon.host.whole_files import sync_folder, write_whole
+
+CURRENT = "current"
+"""The pointer to the version that answers; as a version it means the one that this pointer names."""
+CANDIDATE = "candidate"
+"""The pointer to the version that answers beside it."""
+POINTERS = (CURRENT, CANDIDATE)
+PROMOTIONS_FILE = "promotions.jsonl"
+
+NAME_BYTES_MAX = 256
+PROMOTIONS_BYTES_MAX = 16 * 2**20
+TEXT_MOST = 500  # letters of a reason and of a name
+
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class ModelError(Exception):
+    """The model is refused; nothing runs with it. `check` names the check that failed, `text` says the rest.
+
+    The text says which file, what was found, what was expected, and the cure; what a file says in it is made printable.
+    """
+
+    def __init__(self, check: str, text: str) -> None:
+        self.check = check
+        self.text = printable(text)
+        super().__init__(f"model refused, {check}: {self.text}")
+
+
+class PointerChange(msgspec.Struct, frozen=True, rename={"before": "from", "after": "to"}, omit_defaults=True):
+    """One line of `promotions.jsonl`: the pointer named `before` until `time_ns` (UTC) and `after` since ("": none)."""
+
+    time_ns: int
+    pointer: str
+    before: str
+    after: str
+    who: str
+    why: str
+    rollback: bool = False
+
+
+def checked_name(version: str, origin: str) -> str:
+    """The name when it is a version's plain name. Raises ModelError; `origin` says where the name stands."""
+    if _VERSION.fullmatch(version) is None or ".." in version or version in POINTERS:
+        raise ModelError(
+            "version name",
+            f"{origin} is {version[:NAME_BYTES_MAX]!r}, expected the plain name of a version's folder (letters, "
+            f"digits, '.', '_' and '-', at most 100, no path separator, no '..'): write such a name there",
+        )
+    return version
+
+
+def is_name(version: str) -> bool:
+    """Whether a version may be called so."""
+    return _VERSION.fullmatch(version) is not None and ".." not in version and version not in POINTERS
+
+
+def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
+    """All bytes of a plain file that lies, links followed, within `root` and has at most `limit` bytes.
+
+    Raises:
+        ModelError: it is missing, no plain file, outside of the store or too large.
+    """
+    try:
+        real = path.resolve(strict=True)
+        if not real.is_relative_to(root):
+            raise ModelError(
+                "file outside of the store",
+                f"{path} leads to {real}, expected a file within {root}: replace the link by the file itself",
+            )
+        with _plain(real, os.O_RDONLY) as file:
+            opened = Path(f"/proc/self/fd/{file.fileno()}").readlink()
+            if not opened.is_relative_to(root):  # a folder on the way became a link meanwhile
+                raise ModelError("file outside of the store", f"{path} led to {opened}, expected a file within {root}")
+            data = file.read(limit + 1)
+    except _NoFile:
+        raise ModelError("missing file", f"{path} is no plain file, expected one: {cure}") from None
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a NUL in the name
+        raise ModelError(
+            "missing file", f"{path} cannot be read ({error}), expected a readable file: {cure}"
+        ) from error
+    if len(data) > limit:
+        raise ModelError("file size", f"{path} has more than {limit} bytes, expected at most that many: {cure}")
+    return data
+
+
+def pointed(shelf: Path, pointer: str, cure: str = "rltraderctl models promote names one") -> str:
+    """The version that the shelf's pointer names. Raises ModelError where it is missing or names none."""
+    path = shelf / pointer
+    data = read_plain(path, shelf.parent.resolve(), NAME_BYTES_MAX, cure)
+    return checked_name(data.decode("utf-8", errors="replace").strip(), str(path))
+
+
+def named(shelf: Path, pointer: str) -> str:
+    """The text of the pointer as it stands there, "" where there is none; for people and for the history.
+
+    Of a file within the store alone: who may read more than others must not copy it into the history.
+    """
+    try:
+        data = read_plain(shelf / pointer, shelf.parent.resolve(), NAME_BYTES_MAX, "")
+    except ModelError:
+        return ""
+    return printable(data.decode("utf-8", errors="replace").strip())
+
+
+class _NoFile(OSError):
+    """What is there is no plain file."""
+
+
+def _plain(path: Path, flags: int) -> BinaryIO:
+    """A plain file, opened without waiting: what is judged is what was opened, whatever the name leads to by now."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _NoFile(f"{path} is no plain file")
+    return os.fdopen(descriptor, "ab" if flags & os.O_APPEND else "rb")
+
+
+def _history(path: Path) -> BinaryIO:
+    """The history to append to; never what a link leads to, for who promotes may write more than who put it there."""
+    try:
+        return _plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error}), expected a plain file: move it aside") from error
+
+
+def point(
+    shelf: Path, pointer: str, version: str, *, who: str, why: str, now_ns: int, rollback: bool = False
+) -> PointerChange:
+    """Let the pointer name `version` ("" takes the pointer away) and write down who did it, when and why.
+
+    Raises:
+        ModelError: the version is no plain name or has no folder.
+        OSError: the store cannot be written; the pointer is as it was.
+    """
+    if version and not (shelf / checked_name(version, "the version")).is_dir():
+        raise ModelError("missing version", f"{shelf / version} is no folder: choose one of the shelf's versions")
+    with _alone(shelf):
+        change = PointerChange(
+            now_ns, pointer, named(shelf, pointer), version, who[:TEXT_MOST], why[:TEXT_MOST], rollback
+        )
+        with _history(shelf / PROMOTIONS_FILE) as file:
+            file.write(msgspec.json.encode(change) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if version:
+            write_whole(shelf / pointer, f"{version}\n".encode())
+        else:
+            (shelf / pointer).unlink(missing_ok=True)
+            sync_folder(shelf)
+    return change
+
+
+def changes(shelf: Path) -> tuple[PointerChange, ...]:
+    """The history of the shelf's pointers, oldest first. A line that cannot be read is left out: it was torn."""
+    if not (shelf / PROMOTIONS_FILE).exists():
+        return ()
+    data = read_plain(shelf / PROMOTIONS_FILE, shelf.parent.resolve(), PROMOTIONS_BYTES_MAX, "move it aside")
+    return tuple(_lines(data))
+
+
+def before(shelf: Path) -> str:
+    """The version to roll back to: the one that `current` named before. A second rollback goes one further back.
+
+    Raises:
+        ModelError: the history does not tell, or `current` was written by hand since.
+    """
+    stack: list[str] = []
+    for change in changes(shelf):
+        if change.pointer != CURRENT:
+            continue
+        if change.rollback and len(stack) > 1 and stack[-2] == change.after:
+            stack.pop()
+            continue
+        if len(stack) > 1 and stack[-2] == change.before != stack[-1]:
+            stack.pop()  # the last change was written down and not made, or undone by hand
+        if change.before and (not stack or stack[-1] != change.before):
+            stack.append(change.before)
+        if not stack or stack[-1] != change.after:
+            stack.append(change.after)
+    now, path = named(shelf, CURRENT), shelf / PROMOTIONS_FILE
+    if len(stack) < 2 or stack[-1] != now:
+        found = f"nothing that leads to {now!r}" if not stack or stack[-1] != now else f"no version before {now!r}"
+        raise ModelError(
+            "rollback", f"{path} tells {found}, expected the version before it: promote the one you want by its name"
+        )
+    return checked_name(stack[-2], str(path))
+
+
+def _lines(data: bytes) -> Iterator[PointerChange]:
+    for line in data.splitlines():
+        try:
+            yield msgspec.json.decode(line, type=PointerChange)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+
+
+@contextmanager
+def _alone(shelf: Path) -> Iterator[None]:
+    """No other process changes a pointer of the shelf while this lasts."""
+    descriptor = os.open(shelf, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

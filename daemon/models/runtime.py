@@ -1,0 +1,267 @@
+"""The policy runtime: one ONNX session that answers `AskPolicy`. The only file of the daemon that imports onnxruntime.
+
+It is frozen and decides nothing: raw logits out, or a failure that says why. Invariant: `open` hands out only a policy
+that gave its golden answers here, on this machine and provider; `answer` never raises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+
+from daemon.core.effects import AskPolicy
+from daemon.core.events import PolicyAnswered, PolicyFailed
+from daemon.host.printable import printable
+from daemon.models.store import LoadedModel, ModelError
+from strategies.golden import golden_observations
+from strategies.kit.contract import DailySpec, Observation, Spec, Strategy
+from strategies.kit.manifest import POLICY_FILE, answer_name
+
+Provider = Literal["auto", "cuda", "cpu"]
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+INPUT_TOLERANCE = 1e-6  # largest difference of a golden observation's value
+LOGIT_TOLERANCE = 1e-4  # largest difference of a golden logit
+ACTION_MOST = 1.0 + 1e-6  # of a continuous policy, whose last operation may round
+
+_FATAL = 4  # onnxruntime's log severity: a run that fails says so by its exception, not on standard error
+_FAILURES: tuple[type[Exception], ...] = (Exception,)  # onnxruntime's exceptions share no other base
+
+
+class _Buffer:
+    """A float32 tensor of batch 1 that onnxruntime reads or writes in place."""
+
+    __slots__ = ("bytes", "shape", "shaped", "size", "values")
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.shaped = np.zeros((1, *shape), dtype="<f4")
+        self.values = self.shaped.reshape(-1)  # the same memory, flat
+        self.bytes = self.values.data.cast("B")
+        self.size = self.values.nbytes
+
+
+class OnnxPolicy:
+    """A verified policy over preallocated buffers: one caller at a time. Made by `open`."""
+
+    __slots__ = (
+        "_binding",
+        "_continuous",
+        "_hidden",
+        "_logits",
+        "_next_hidden",
+        "_observation",
+        "_run",
+        "digest",
+        "provider",
+        "version",
+    )
+
+    def __init__(self, session: Any, spec: Spec, version: str, digest: str = "") -> None:
+        """Bind buffers of the spec's shapes to an `onnxruntime.InferenceSession` whose signature was checked."""
+        self.version = version
+        self.digest = digest  # of the graph's bytes
+        self.provider: str = session.get_providers()[0]
+        self._run = session.run_with_iobinding
+        self._binding = session.io_binding()
+        self._observation = self._bound("input", "observation", spec.observation_shape)
+        self._continuous = isinstance(spec, DailySpec) and spec.continuous
+        self._logits = self._bound("output", answer_name(spec), (len(spec.actions),))
+        self._hidden = self._next_hidden = None
+        if spec.recurrent_shape is not None:
+            self._hidden = self._bound("input", "hidden", spec.recurrent_shape)
+            self._next_hidden = self._bound("output", "next_hidden", spec.recurrent_shape)
+
+    @classmethod
+    def open(cls, model: LoadedModel, strategy: Strategy, provider: Provider = "auto", threads: int = 1) -> OnnxPolicy:
+        """A policy that runs `model` and has given its golden answers.
+
+        Args:
+            provider: `cuda` insists on the GPU, `auto` takes it where onnxruntime offers it, `cpu` never does.
+            threads: for the arithmetic of one answer.
+
+        Raises:
+            ModelError: the provider is absent, the graph cannot be loaded or keeps weights outside of itself, its
+                inputs or outputs differ from the spec, or golden observations or logits differ from the manifest's.
+        """
+        session = _session(model, provider, threads)
+        _check_signature(session, model, strategy.spec)
+        policy = cls(session, strategy.spec, model.version, model.digest)
+        policy._check_golden(model, golden_observations(strategy))
+        return policy
+
+    def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed:
+        """The raw logits for the question's observation, as an event at `now_ns`; a failure is an event too.
+
+        A recurrent policy starts from the zero state where the observation brings no hidden state. Failures: an
+        observation or hidden state of another size or not finite, logits or a next hidden state that are not finite,
+        actions of a continuous policy beyond [-1, 1], and whatever onnxruntime raises.
+        """
+        try:
+            logits, hidden = self._infer(question.observation)
+        except _FAILURES as error:
+            return PolicyFailed(now_ns, question.decision, printable(f"{type(error).__name__}: {error}"))
+        return PolicyAnswered(now_ns, question.decision, logits, hidden, self.version)
+
+    def cost_s(self, observation: Observation) -> float:
+        """Processor seconds of one answer to this observation. Raises what a failure of the answer raises."""
+        began = time.process_time()
+        self._infer(observation)
+        return time.process_time() - began
+
+    def _bound(self, kind: Literal["input", "output"], name: str, shape: tuple[int, ...]) -> _Buffer:
+        buffer = _Buffer(shape)
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer.shaped)
+        bind = self._binding.bind_ortvalue_input if kind == "input" else self._binding.bind_ortvalue_output
+        bind(name, value)
+        return buffer
+
+    def _infer(self, observation: Observation) -> tuple[tuple[float, ...], bytes]:
+        """Logits and next hidden state (float32 bytes). ValueError for what is not finite or of another size."""
+        if observation.shape != self._observation.shape:
+            raise ValueError(f"observation of shape {observation.shape}, expected {self._observation.shape}")
+        _fill(self._observation, observation.data, "observation")
+        if self._hidden is not None:
+            _fill(self._hidden, observation.hidden or bytes(self._hidden.size), "hidden state")
+        elif observation.hidden:
+            raise ValueError(
+                f"hidden state of {len(observation.hidden)} bytes, expected none: the policy has no memory"
+            )
+        self._run(self._binding)
+        logits = self._logits.values.tolist()
+        if not isfinite(sum(logits)):  # of float32 values in float64: finite if and only if all are
+            raise ValueError(f"logits {logits}, expected finite ones: the model is broken for this observation")
+        if self._continuous and not -ACTION_MOST <= min(logits) <= max(logits) <= ACTION_MOST:
+            raise ValueError(f"actions from {min(logits)} to {max(logits)}, expected -1 to 1: export the model again")
+        after = self._next_hidden
+        if after is None:
+            return tuple(logits), b""
+        if not isfinite(after.values.dot(after.values)):
+            raise ValueError(
+                "next hidden state is not finite, expected finite values: the model is broken for this one"
+            )
+        return tuple(logits), after.values.tobytes()
+
+    def _check_golden(self, model: LoadedModel, observations: tuple[Observation, ...]) -> None:
+        """The strategy's observations must be the manifest's, and the answers to them too."""
+        golden = model.manifest.golden
+        for check, found in (("golden input", golden.observations), ("golden output", golden.logits)):
+            if len(found) != len(observations):
+                raise _differs(model, check, f"there are {len(found)}, expected {len(observations)}")
+        for number, (mine, theirs) in enumerate(zip(observations, golden.observations, strict=True)):
+            if len(theirs) != len(mine.data):
+                raise _differs(model, "golden input", f"{number} has {len(theirs)} bytes, expected {len(mine.data)}")
+            recorded = np.frombuffer(theirs, dtype="<f4").tolist()
+            difference = _first_difference(recorded, np.frombuffer(mine.data, "<f4").tolist(), INPUT_TOLERANCE)
+            if difference:
+                raise _differs(model, "golden input", f"{number} differs: {difference}, this code's observation")
+        self._check_answers(model, observations)
+
+    def _check_answers(self, model: LoadedModel, observations: tuple[Observation, ...]) -> None:
+        """Each golden answer again. A recurrent policy answers them as one sequence that begins at the zero state."""
+        golden, hidden = model.manifest.golden, b""
+        if (found := len(golden.hidden)) != (expected := len(observations) if self._hidden is not None else 0):
+            raise _differs(model, "golden output", f"there are {found} hidden states, expected {expected}")
+        for number, (mine, logits) in enumerate(zip(observations, golden.logits, strict=True)):
+            try:
+                answered, hidden = self._infer(Observation(mine.data, mine.shape, hidden))
+            except _FAILURES as error:
+                raise _differs(model, "golden output", f"{number} fails: {error}") from error
+            difference = _first_difference(answered, logits, LOGIT_TOLERANCE)
+            if not difference and self._hidden is not None:
+                difference = _first_difference(_numbers(hidden), _numbers(golden.hidden[number]), LOGIT_TOLERANCE)
+            if difference:
+                raise _differs(
+                    model, "golden output", f"{number} differs on {self.provider}: {difference}, the manifest's"
+                )
+
+
+def _numbers(data: bytes) -> list[float]:
+    """Float32 bytes as numbers; none where they are no whole numbers of four bytes."""
+    return [] if len(data) % 4 else np.frombuffer(data, dtype="<f4").tolist()
+
+
+def _fill(buffer: _Buffer, data: bytes, what: str) -> None:
+    """Copy float32 bytes into the buffer. ValueError when they are of another size or not finite."""
+    if len(data) != buffer.size:
+        raise ValueError(f"{what} of {len(data)} bytes, expected {buffer.size}: the strategy's spec says otherwise")
+    buffer.bytes[:] = data
+    if not isfinite(buffer.values.dot(buffer.values)):  # a ReLU may turn NaN into 0, unseen
+        raise ValueError(
+            f"{what} holds NaN, infinity or values beyond 1e17, expected finite features: look at the bars"
+        )
+
+
+def _differs(model: LoadedModel, check: str, difference: str) -> ModelError:
+    cure = "export the model again with this code, or run the code and the libraries it was exported with"
+    return ModelError(check, f"{model.path}: {check} {difference}: {cure}")
+
+
+def _first_difference(found: Sequence[float], expected: Sequence[float], tolerance: float) -> str | None:
+    """Where two rows of numbers are further apart than `tolerance` (or not numbers), in words; None when nowhere."""
+    if len(found) != len(expected):
+        return f"found {len(found)} values, expected {len(expected)}"
+    for index, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+        if not abs(mine - theirs) <= tolerance:
+            return f"found {mine!r} at {index}, expected {theirs!r} within {tolerance}"
+    return None
+
+
+def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
+    """An `onnxruntime.InferenceSession` over the verified bytes on the provider asked for."""
+    cuda = provider != "cpu" and CUDA in onnxruntime.get_available_providers()
+    cure = "install the extra gpu (onnxruntime-gpu) and its CUDA libraries, or set policy.provider to auto or cpu"
+    if provider == "cuda" and not cuda:
+        found = ", ".join(onnxruntime.get_available_providers())
+        raise ModelError("provider", f"policy.provider is cuda, found only {found}: {cure}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _FATAL
+    # Weights outside of the graph would escape its digest: look for them where no file can ever be.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(model.path.resolve() / POLICY_FILE / "none")
+    )
+    on_gpu: list[Any] = [(CUDA, {"use_tf32": "0"})]  # TF32 keeps 10 bits of a product: further off than the tolerance
+    try:
+        session = onnxruntime.InferenceSession(model.policy, options, providers=[*(on_gpu if cuda else []), CPU])
+    except _FAILURES as error:
+        raise ModelError(
+            "graph",
+            f"{model.path} cannot be loaded by onnxruntime ({error}), expected one whole graph with all weights "
+            f"inside: export the model again",
+        ) from error
+    runs_on = session.get_providers()[0]
+    if provider == "cuda" and runs_on != CUDA:
+        raise ModelError("provider", f"policy.provider is cuda, found the session on {runs_on}: {cure}")
+    return session
+
+
+def _check_signature(session: Any, model: LoadedModel, spec: Spec) -> None:
+    """Names, types and shapes of inputs and outputs; the first dimension is the batch: free, or 1."""
+    inputs = {"observation": spec.observation_shape}
+    outputs: dict[str, tuple[int, ...]] = {answer_name(spec): (len(spec.actions),)}
+    if spec.recurrent_shape is not None:
+        inputs["hidden"] = outputs["next_hidden"] = spec.recurrent_shape
+    for kind, nodes, wanted in (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs)):
+        found = {node.name: (node.type, *node.shape) for node in nodes}
+        expected = {name: ("tensor(float)", "batch", *shape) for name, shape in wanted.items()}
+        same = found.keys() == expected.keys() and all(
+            found[name][0] == "tensor(float)"
+            and len(found[name]) > 1
+            and (found[name][1] == 1 or not isinstance(found[name][1], int))
+            and found[name][2:] == expected[name][2:]
+            for name in expected
+        )
+        if not same:
+            raise ModelError(
+                f"graph {kind}",
+                f"{model.path} has {found}, expected {expected}: export the model again with this code",
+            )

@@ -1,0 +1,262 @@
+"""The model store: finds a version of a strategy's policy and proves that its files are the ones it was exported with.
+
+Reads files, runs nothing: onnxruntime is not imported here. Invariant: the bytes handed on are the bytes whose digest
+was compared, so what runs is what was checked; a model that fails any check is refused with the check's name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from daemon.core.limits import Trading
+from daemon.models.pointer import CURRENT, POINTERS, ModelError, checked_name, is_name, pointed, read_plain
+from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
+from strategies.golden import contract_hash
+from strategies.kit.contract import DailySpec, Strategy
+from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Manifest, decode
+
+__all__ = [
+    "CURRENT",
+    "MANIFEST_BYTES_MAX",
+    "POLICY_BYTES_MAX",
+    "LoadedModel",
+    "ModelError",
+    "Sight",
+    "check_rules",
+    "load",
+    "sight",
+    "versions",
+]
+
+MANIFEST_BYTES_MAX = 2 * 2**20  # 40 times a real one; 16 MiB of nothing hold the interpreter, and so trading, for 0.8 s
+POLICY_BYTES_MAX = 64 * 2**20
+FILE_BYTES_MAX = 64 * 2**20  # of each of the other files
+FILES_MAX = 32
+AGAIN = "export the model again"
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A version that passed all checks of the store; `daemon.models.runtime` still has to see it answer.
+
+    `digest` is the SHA-256 (hex) of `policy`, the ONNX graph's bytes, `manifest_digest` that of the manifest's; `path`
+    is the version's folder.
+    """
+
+    version: str
+    path: Path
+    manifest: Manifest
+    digest: str
+    policy: bytes = field(repr=False)
+    manifest_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a look at the store shows of a version without reading its policy: enough to notice that it changed."""
+
+    version: str
+    manifest_digest: str  # "" where there is no manifest that can be read
+    others: tuple[tuple[int, int, int], ...]  # inode, size and time of change of policy and signature
+
+
+def load(models_dir: Path, strategy: Strategy, version: str = CURRENT, public_key: str = "") -> LoadedModel:
+    """The strategy's policy of this version from `<models_dir>/<strategy>/<version>/`, read once and checked.
+
+    Checks in this order: the version's name and its files, with a `public_key` (Ed25519, base64) the signature of the
+    manifest, its format and fields, strategy, version, contract hash, observation shape, actions, number of golden
+    answers, the policy file's digest, and the digests of the version's other files.
+
+    Raises:
+        ModelError: the first check that failed.
+    """
+    name = strategy.spec.name
+    shelf = models_dir / name
+    if not _is_folder(shelf):
+        raise ModelError(
+            "missing folder",
+            f"{shelf} is no folder that can be read, expected the versions of {name} in it: "
+            f"correct paths.models_dir, or train and export a model",
+        )
+    root = models_dir.resolve()
+    if version in POINTERS:
+        version = pointed(shelf, version, f"write a version's name into it or set policy.version; {_known(shelf)}")
+    else:
+        version = checked_name(version, "policy.version")
+    folder = shelf / version
+    if not _is_folder(folder):
+        raise ModelError("missing version", f"{folder} is no folder that can be read, {_known(shelf)}")
+    data = read_plain(folder / MANIFEST_FILE, root, MANIFEST_BYTES_MAX, AGAIN)
+    if public_key:
+        signature = folder / SIGNATURE_FILE
+        cure = "sign the version (rltraderctl models sign), or leave policy.public_key empty"
+        check_signature(signature, data, _signature(signature, root, cure), public_key)
+    manifest = _manifest(folder / MANIFEST_FILE, data)
+    _check_manifest(folder / MANIFEST_FILE, manifest, strategy, version)
+    path = folder / POLICY_FILE
+    policy = read_plain(path, root, POLICY_BYTES_MAX, AGAIN)
+    digest = sha256(policy).hexdigest()
+    if digest != manifest.policy_sha256:
+        raise ModelError(
+            "policy digest",
+            f"{path} has SHA-256 {digest}, expected {manifest.policy_sha256} from its manifest: "
+            f"the file was changed or is damaged, so restore the folder or export the model again",
+        )
+    _check_files(folder, root, manifest)
+    return LoadedModel(
+        version=version,
+        path=folder,
+        manifest=manifest,
+        digest=digest,
+        policy=policy,
+        manifest_digest=sha256(data).hexdigest(),
+    )
+
+
+def sight(models_dir: Path, strategy: str, version: str) -> Sight:
+    """What stands in the store for a version or a pointer. Raises ModelError where the pointer names none."""
+    shelf = models_dir / strategy
+    name = pointed(shelf, version) if version in POINTERS else checked_name(version, "policy.version")
+    folder = shelf / name
+    try:
+        data = read_plain(folder / MANIFEST_FILE, models_dir.resolve(), MANIFEST_BYTES_MAX, AGAIN)
+    except ModelError:
+        data = b""  # `load` says what is wrong with it
+    return Sight(
+        name,
+        sha256(data).hexdigest() if data else "",
+        tuple(_touched(folder / other) for other in (POLICY_FILE, SIGNATURE_FILE)),
+    )
+
+
+def _touched(path: Path) -> tuple[int, int, int]:
+    try:
+        told = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (told.st_ino, told.st_size, told.st_mtime_ns)
+
+
+def check_rules(model: LoadedModel, strategy: Strategy, trading: Trading) -> None:
+    """The trading rules must be those without which the model's answers mean something else.
+
+    Raises:
+        ModelError: a rule differs from the manifest's, or the manifest of a continuous policy names none.
+    """
+    told, spec = model.manifest.rules, strategy.spec
+    if isinstance(spec, DailySpec) and spec.continuous and not told:
+        raise ModelError(
+            "rules",
+            f"{model.path / MANIFEST_FILE} does not say what one unit of its actions is: export the model again",
+        )
+    for key, expected in told.items():
+        table, _, name = key.partition(".")
+        found = getattr(getattr(trading, table, None), name, None)
+        if found is None or not _same(str(found), expected):
+            raise ModelError(
+                "rules", f"{key} is {found}, the model {model.version} was trained with {expected}: set {key} to that"
+            )
+
+
+def _same(found: str, expected: str) -> bool:
+    try:
+        return Decimal(found) == Decimal(expected)
+    except InvalidOperation:
+        return found == expected
+
+
+def versions(models_dir: Path, strategy: str) -> tuple[str, ...]:
+    """The names of the strategy's versions (folders with a manifest) in alphabetical order; () when there are none."""
+    shelf = models_dir / strategy
+    if not _is_folder(shelf):
+        return ()
+    return tuple(sorted(p.parent.name for p in shelf.glob(f"*/{MANIFEST_FILE}") if is_name(p.parent.name)))
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a folder on the way may not be entered
+        return False
+
+
+def _known(shelf: Path) -> str:
+    """What the error says of the versions there are."""
+    known = ", ".join(versions(shelf.parent, shelf.name))
+    return (
+        f"expected one of: {known}: choose one of these"
+        if known
+        else f"and {shelf} has no version at all: train and export a model"
+    )
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def _signature(path: Path, root: Path, cure: str) -> bytes:
+    try:
+        return read_plain(path, root, SIGNATURE_BYTES_MAX, cure)
+    except ModelError as error:
+        raise ModelError("signature", error.text) from None
+
+
+def _check_files(folder: Path, root: Path, manifest: Manifest) -> None:
+    """The files that the manifest vouches for must be those."""
+    if len(manifest.files) > FILES_MAX:
+        raise ModelError(
+            "file digest", f"{folder / MANIFEST_FILE} names {len(manifest.files)} files, expected at most {FILES_MAX}"
+        )
+    for name, expected in manifest.files.items():
+        if _FILE_NAME.fullmatch(name) is None or ".." in name:
+            raise ModelError(
+                "file name", f"{folder / MANIFEST_FILE} names a file {name[:100]!r}, expected plain names: {AGAIN}"
+            )
+        found = sha256(read_plain(folder / name, root, FILE_BYTES_MAX, AGAIN)).hexdigest()
+        if found != expected:
+            raise ModelError(
+                "file digest",
+                f"{folder / name} has SHA-256 {found}, expected {expected[:64]} from the manifest: the file was "
+                f"changed or is damaged, so restore the folder or export the model again",
+            )
+
+
+def _manifest(path: Path, data: bytes) -> Manifest:
+    """The manifest. Its format is read first, so that a newer one is called newer and not broken."""
+    try:
+        found = msgspec.json.decode(data, type=_Format).format
+        if found != FORMAT:
+            raise ModelError(
+                "manifest format",
+                f"{path} has format {found}, expected {FORMAT}: export the model again with this code, "
+                f"or run the code that wrote it",
+            )
+        return decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # ValidationError is a DecodeError
+        raise ModelError(
+            "manifest", f"{path} is unreadable: {error}; expected a manifest as the export writes it: export it again"
+        ) from error
+
+
+def _check_manifest(path: Path, manifest: Manifest, strategy: Strategy, version: str) -> None:
+    spec = strategy.spec
+    again = "export the model again with this code, or run the code it was exported with"
+    checks = (
+        ("strategy", manifest.strategy, spec.name, "put the model into its own strategy's folder"),
+        ("version", manifest.version, version, "give the folder its version's name again"),
+        ("contract hash", manifest.contract_hash, contract_hash(strategy), again),
+        ("observation shape", manifest.observation_shape, spec.observation_shape, again),
+        ("actions", manifest.actions, spec.actions, again),
+        ("golden answers", len(manifest.golden.logits), len(manifest.golden.observations), again),
+    )
+    for check, found, expected, cure in checks:
+        if found != expected:
+            raise ModelError(check, f"{path} says {found!r}, expected {expected!r}: {cure}")

@@ -1,0 +1,214 @@
+"""The trial of a model: its graph is looked through and run in a process of its own before this one touches it.
+
+The child has no key, no file to write, little memory, little time, and gets the very bytes whose digests were compared
+over its standard input. Invariant: whatever these bytes do to the child, the parent waits at most the deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from daemon.models.pointer import ModelError
+from daemon.models.store import LoadedModel
+from strategies.kit.manifest import decode, encode
+
+DEADLINE_S = 60.0
+CPU_S = 50
+MEMORY_MIB = 2048  # of address space while the libraries load; they map 390 MiB (measured)
+MEMORY_MORE_MIB = 1024  # beyond what the libraries took, for the model
+FILES_OPEN = 64
+ANSWER_CPU_S = 0.25  # processor time of the fastest golden answer: the trading loop waits for each
+TOLD_MAX = 8192  # bytes of the child's verdict
+
+_HEAD = struct.Struct(">II")  # bytes of manifest and policy
+_HERE = str(Path(__file__).resolve().parents[2])
+_START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from daemon.models.trial import main; main()"
+_FAILURES: tuple[type[Exception], ...] = (Exception,)  # of onnx and onnxruntime, which share no other base
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the child says: `check` "" for a model that passed."""
+
+    check: str = ""
+    text: str = ""
+
+
+def try_model(model: LoadedModel, deadline_s: float = DEADLINE_S) -> None:
+    """Check the graph of a loaded model and let it give its golden answers, on the CPU, in a child. Blocks.
+
+    Raises:
+        ModelError: a check failed there; "trial" when the child was ended by a limit or by the deadline.
+    """
+    Trial(deadline_s).run(model)
+
+
+class Trial:
+    """One trial. `run` blocks; `kill` ends it from another thread."""
+
+    def __init__(self, deadline_s: float = DEADLINE_S, answer_cpu_s: float = ANSWER_CPU_S) -> None:
+        self._deadline_s = deadline_s
+        self._answer_cpu_s = answer_cpu_s
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._killed = ""
+
+    def run(self, model: LoadedModel) -> None:
+        """As `try_model`."""
+        with self._lock:
+            if self._killed:
+                raise ModelError("trial", self._killed)
+            self._child = child = _started(model, self._answer_cpu_s)
+        late = f"{model.path} had no verdict after {self._deadline_s:g} s: it hangs, or this host is overloaded"
+        timer = threading.Timer(self._deadline_s, self.kill, (late,))
+        timer.daemon = True
+        timer.start()
+        try:
+            told = _exchange(child, model)
+        finally:
+            timer.cancel()
+            self.kill("")
+            status = child.wait()
+        self._judge(model, told, status)
+
+    def kill(self, reason: str = "the trial was given up") -> None:
+        """End the child and all that it started; from any thread, as often as wanted."""
+        with self._lock:
+            self._killed = self._killed or reason
+            child = self._child
+            if child is not None and child.returncode is None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(child.pid, signal.SIGKILL)  # a child that was not waited for keeps its number
+
+    def _judge(self, model: LoadedModel, told: bytes, status: int) -> None:
+        try:
+            verdict = msgspec.json.decode(told, type=Verdict)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            verdict = None
+        if verdict is None:
+            ended = f"signal {-status}" if status < 0 else f"exit code {status}"
+            problem = self._killed or (
+                f"{model.path} ended its trial by {ended}: it takes more than {MEMORY_MORE_MIB} MiB or {CPU_S} s of "
+                f"processor time, or breaks the runtime; export a smaller policy"
+            )
+            raise ModelError("trial", problem)
+        if verdict.check:
+            raise ModelError(verdict.check[:100], verdict.text[:TOLD_MAX])
+
+
+def _started(model: LoadedModel, answer_cpu_s: float) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-c", _START, _HERE, model.manifest.strategy, str(model.path), str(answer_cpu_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=_environment(),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ModelError("trial", f"{model.path} cannot be tried, no process can be started: {error}") from error
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of this process's environment: no key, no setting; one thread for each library."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **threads}
+
+
+def _exchange(child: subprocess.Popen[bytes], model: LoadedModel) -> bytes:
+    """Give the child its bytes, take its verdict. What it does not read or say ends with it."""
+    assert child.stdin is not None
+    assert child.stdout is not None
+    manifest = encode(model.manifest)
+    with child.stdout, contextlib.suppress(BrokenPipeError):
+        with child.stdin as into:
+            into.write(_HEAD.pack(len(manifest), len(model.policy)))
+            into.write(manifest)
+            into.write(model.policy)
+        return child.stdout.read(TOLD_MAX)
+    return b""
+
+
+# --- in the child -------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    """The child: limits, libraries, tighter limits, then the bytes. Prints one verdict."""
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_CPU, CPU_S)
+    _limit(resource.RLIMIT_AS, MEMORY_MIB * 2**20)
+    _limit(resource.RLIMIT_NOFILE, FILES_OPEN)
+    out, sys.stdout = sys.stdout, sys.stderr  # only the verdict goes there
+    try:
+        _try(sys.stdin.buffer, sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))
+        verdict = Verdict()
+    except ModelError as error:
+        verdict = Verdict(error.check, error.text)
+    except MemoryError:
+        verdict = Verdict("trial", f"{sys.argv[2]} takes more than {MEMORY_MORE_MIB} MiB: export a smaller policy")
+    except _FAILURES as error:
+        verdict = Verdict("trial", f"{sys.argv[2]} cannot be tried: {type(error).__name__}: {error}"[:1000])
+    out.buffer.write(msgspec.json.encode(Verdict(verdict.check, verdict.text[:2000])))
+    out.flush()
+    os._exit(0)  # nothing that the model left behind runs any more
+
+
+def _try(given: IO[bytes], name: str, path: Path, answer_cpu_s: float) -> None:
+    from daemon.models.graph_check import check_graph
+    from daemon.models.runtime import OnnxPolicy
+    from strategies.golden import golden_observations
+    from strategies.registry import strategy
+
+    maker = strategy(name)
+    observations = golden_observations(maker)
+    _limit(resource.RLIMIT_AS, _address_space() + MEMORY_MORE_MIB * 2**20)
+    _limit(resource.RLIMIT_NPROC, 0)
+    manifest_size, policy_size = _HEAD.unpack(_exactly(given, _HEAD.size))
+    manifest, policy = decode(_exactly(given, manifest_size)), _exactly(given, policy_size)
+    check_graph(policy)
+    model = LoadedModel(manifest.version, path, manifest, manifest.policy_sha256, policy)
+    opened = OnnxPolicy.open(model, maker, "cpu", 1)
+    fastest = min(opened.cost_s(observation) for observation in observations)
+    if fastest >= answer_cpu_s:
+        raise ModelError(
+            "speed",
+            f"{path} takes {fastest:.4f} s of processor time for its fastest answer, expected less than "
+            f"{answer_cpu_s:g}: export a smaller policy",
+        )
+
+
+def _exactly(given: IO[bytes], size: int) -> bytes:
+    data = given.read(size)
+    if len(data) != size:
+        raise ValueError(f"{len(data)} bytes came, expected {size}")
+    return data
+
+
+def _limit(kind: int, most: int) -> None:
+    """Lower one limit, never above what the host allows."""
+    _, hard = resource.getrlimit(kind)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (most, most))
+
+
+def _address_space() -> int:
+    """Bytes of address space that this process has mapped."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()

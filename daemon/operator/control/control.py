@@ -1,0 +1,233 @@
+"""Commands over a Unix socket in the state directory: one JSON line in, one JSON line out, then the end.
+
+For the daemon's own user and root alone, as the kernel names them. All but `status` is journaled before it is acted on.
+Nothing that a client sends, or does not send, stops the desk: sizes, times and numbers of clients are bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import socket
+import stat
+import struct
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import msgspec
+
+from daemon.core.events import CommandRefused
+from daemon.host.safe_decode import Unreadable, typed
+from daemon.operator.commands import Command, CommandError, event_of
+from daemon.operator.control.client import LINE_MOST, SOCKET, Answer, ControlError, Request, address
+from daemon.operator.door import Door
+from daemon.operator.status import status_of
+
+CHANNEL = "control"
+CLIENTS_MOST = 8
+PATIENCE_S = 5.0  # for a client to send its line, and to take the answer
+WITHIN_S = 8.0  # for the engine to carry a command out: the answer is there before the client gives up
+REFUSED_EVERY_S = 10.0  # between two alarms about refused commands
+TOLD_MOST = 200  # letters of what a client sent that an alarm repeats
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
+
+_decode = msgspec.json.Decoder(Request).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class ControlServer:
+    """Serves `state_dir`/control.sock for the desk of this name. `allowed` are the user ids that may command.
+
+    `log` is called as `log(event, **fields)`. Used on the event loop's thread alone.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        door: Door,
+        desk: str,
+        log: Callable[..., None],
+        allowed: Collection[int] | None = None,
+    ) -> None:
+        self._state_dir = state_dir
+        self._door = door
+        self._desk = desk
+        self._log = log
+        self._allowed = frozenset((os.geteuid(), 0) if allowed is None else allowed)
+        self._users: dict[int, str] = {}
+        self._clients: set[asyncio.Task[None]] = set()
+        self._refused_at: float | None = None
+        self._refused_since = 0
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises ControlError when the socket cannot be had."""
+        self._users = await asyncio.to_thread(_user_names, self._allowed)
+        listening, made = listen(self._state_dir)
+        try:
+            server = await asyncio.start_unix_server(self._serve, sock=listening, limit=LINE_MOST)
+            self._log("control_listening", socket=str(self._state_dir / SOCKET))
+            try:
+                await server.serve_forever()
+            finally:
+                server.close()
+        finally:
+            listening.close()
+            _unlink(self._state_dir, made)
+            clients = tuple(self._clients)
+            for client in clients:
+                client.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
+
+    # --- one client -----------------------------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One command, one answer. A client that is too slow, or gone, is dropped."""
+        task = asyncio.current_task()
+        full = len(self._clients) >= CLIENTS_MOST
+        if task is not None and not full:
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
+        try:
+            answer = await self._answer(reader, peer_uid(writer), full=full)
+            if answer is not None:
+                writer.transport.set_write_buffer_limits(high=0)
+                async with asyncio.timeout(PATIENCE_S):
+                    writer.write(_encode(answer) + b"\n")
+                    await writer.drain()
+        except (TimeoutError, OSError, asyncio.CancelledError):  # cancelled by `run` alone, and the task ends here
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, uid: int, *, full: bool) -> Answer | None:
+        """What to tell the client; None where it said nothing."""
+        if uid not in self._allowed:
+            return self._refuse(f"user id {uid} may not command this desk: its own user and root may")
+        if full:
+            return Answer(ok=False, error=f"{CLIENTS_MOST} clients are being served: try again in a moment")
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                line = await reader.readuntil(b"\n")
+        except asyncio.IncompleteReadError as error:
+            return self._refuse(f"a line without an end from user id {uid}") if error.partial else None
+        except asyncio.LimitOverrunError:
+            return self._refuse(f"a line of more than {LINE_MOST} bytes from user id {uid}")
+        try:
+            request = typed(_decode, line)
+        except Unreadable as error:
+            told = "".join(filter(str.isprintable, str(error)))[:TOLD_MOST]
+            return self._refuse(f"an unreadable line from user id {uid}: {told}")
+        try:
+            return await self._carried_out(request, uid)
+        except CommandError as error:
+            return Answer(ok=False, error=str(error))
+        except TimeoutError:
+            told = f"the engine did not come to it in {WITHIN_S:g} s; it may still be carried out"
+            return Answer(ok=False, error=told, status=status_of(self._door.state, self._desk))
+        except Exception as error:  # whatever it is, it is the command's trouble and not the desk's
+            return Answer(ok=False, error=f"{type(error).__name__}: {error}")
+
+    async def _carried_out(self, request: Request, uid: int) -> Answer:
+        """Let the command in; wait until it was stepped and is durable. Raises CommandError and what `submit` does."""
+        if request.command == "status":  # its owner may read the journal anyway
+            return Answer(ok=True, status=status_of(self._door.state, self._desk))
+        claimed = request.who.strip() or self._users.get(uid, "")
+        who = f"{CHANNEL}/{claimed} (uid {uid})" if claimed else f"{CHANNEL} (uid {uid})"
+        seq, step = await self._door.submit(event_of(Command(request.command, request.reason, who)), WITHIN_S)
+        reason = request.reason.strip()
+        self._log("command", command=request.command, channel=CHANNEL, who=who, reason=reason, seq=seq)
+        effects = tuple(type(effect).__name__ for effect in step.effects)
+        return Answer(ok=True, seq=seq, status=status_of(step.state, self._desk), effects=effects)
+
+    def _refuse(self, reason: str) -> Answer:
+        """Raise an alarm, at most one in `REFUSED_EVERY_S` that counts the others."""
+        now = time.monotonic()
+        if self._refused_at is not None and now - self._refused_at < REFUSED_EVERY_S:
+            self._refused_since += 1
+        else:
+            others = f" ({self._refused_since} more before it)" if self._refused_since else ""
+            self._door.put(CommandRefused(self._door.now_ns(), CHANNEL, reason + others))
+            self._refused_at, self._refused_since = now, 0
+        return Answer(ok=False, error=reason)
+
+
+# --- the socket ---------------------------------------------------------------------------------------------------
+
+
+def listen(state_dir: Path) -> tuple[socket.socket, tuple[int, int]]:
+    """Bind the socket, for its owner alone from the first moment; returns it with the device and inode of its file.
+
+    What a dead daemon left is replaced. Raises ControlError where somebody listens, or where no socket can be made.
+    """
+    place = state_dir / SOCKET
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with address(state_dir) as path:
+            _clear(place, path)
+            os.fchmod(made.fileno(), 0o600)  # before it has a name: bind gives its file this mode (Linux, unix_bind)
+            made.bind(path)
+            found = Path(path).lstat()
+            _check_mode(place, Path(path), found.st_mode)
+        made.setblocking(False)
+    except OSError as error:
+        made.close()
+        raise ControlError(
+            f"{place}: cannot listen: {error.strerror}; check owner and file system of the state directory"
+        ) from error
+    except ControlError:
+        made.close()
+        raise
+    return made, (found.st_dev, found.st_ino)
+
+
+def _check_mode(place: Path, path: Path, mode: int) -> None:
+    if stat.S_IMODE(mode) != 0o600:  # pragma: no cover - Linux keeps what fchmod said
+        path.unlink()
+        raise ControlError(f"{place}: has mode {stat.S_IMODE(mode):o}, expected 600: use another file system")
+
+
+def _clear(place: Path, path: str) -> None:
+    """Take away what a dead daemon left. Raises ControlError where somebody listens, or what is there is no socket."""
+    try:
+        found = Path(path).lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ControlError(f"{place}: there is something that is no socket: move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink()
+            return
+        except BlockingIOError:  # its queue is full: it lives
+            pass
+    raise ControlError(f"{place}: another process listens here: end it, or use another state directory")
+
+
+def _unlink(state_dir: Path, made: tuple[int, int]) -> None:
+    """Take our own socket's file away; another one's stays."""
+    with contextlib.suppress(OSError), address(state_dir) as path:
+        found = Path(path).lstat()
+        if (found.st_dev, found.st_ino) == made:
+            Path(path).unlink()
+
+
+def peer_uid(writer: asyncio.StreamWriter) -> int:
+    """The user id of the process that connected, as the kernel noted it then."""
+    connection = writer.get_extra_info("socket")
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(told)[1])
+
+
+def _user_names(uids: Collection[int]) -> dict[int, str]:
+    """The users' names as far as this host knows them. May wait for a directory service: not for the event loop."""
+    names = {}
+    for uid in uids:
+        with contextlib.suppress(KeyError):
+            names[uid] = pwd.getpwuid(uid).pw_name
+    return names

@@ -1,0 +1,99 @@
+"""The operator's door into a running desk: an event goes in as any other does, and is told when it was carried out.
+
+For the event loop's thread alone, but for what names another. Invariant: nothing passes but events, so all that an
+operator does is journaled before it is acted on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from daemon.core.events import ClockReset, Event
+from daemon.core.state import State
+from daemon.core.step import Step
+from daemon.engine.engine import Engine
+from daemon.operator.commands import CommandError
+
+DEADLINE_S = 10.0  # so long a command may wait for the engine
+
+
+class Done(NamedTuple):
+    """What became of an event: its sequence in the journal, durable, and the step it came to."""
+
+    seq: int
+    step: Step
+
+
+class Door:
+    """`put` lets an event into the engine's source; `now_ns` is the desk's time. `observe` must see every step.
+
+    `clock_fault` is why that time is not known to be right, "" where it is.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        put: Callable[[Event], None],
+        now_ns: Callable[[], int],
+        clock_fault: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._engine = engine
+        self._put = put
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[int, asyncio.Future[tuple[int, Step]]] = {}  # by the identity of their events
+        self._clock_fault = clock_fault
+        self.now_ns = now_ns
+
+    @property
+    def state(self) -> State[Any]:
+        """The desk as it is after the last step: frozen, so that any thread may look at it."""
+        return self._engine.machine.state
+
+    def put(self, event: Event) -> None:
+        """Let an event in without waiting for what comes of it."""
+        self._put(event)
+
+    async def submit(self, event_at: Callable[[int], Event], deadline_s: float | None = DEADLINE_S) -> Done:
+        """Let in the event that `event_at(now_ns)` makes; returns when it was stepped and is durable.
+
+        Raises TimeoutError when the engine did not come to it in time: it may still be carried out. With `deadline_s`
+        None it waits as long as the engine takes. Raises CommandError for a reset to a time that is not verified.
+        """
+        event = event_at(self.now_ns())
+        if isinstance(event, ClockReset) and (fault := self._clock_fault()):
+            raise CommandError(f"the desk's time is not verified: {fault}")
+        stepped: asyncio.Future[tuple[int, Step]] = self._loop.create_future()
+        self._waiting[id(event)] = stepped
+        try:
+            async with asyncio.timeout(deadline_s):
+                self._put(event)
+                row, step = await stepped
+                await self._engine.kept(row)
+        finally:
+            del self._waiting[id(event)]
+        return Done(step.state.seq, step)
+
+    def submit_from_thread(self, event_at: Callable[[int], Event]) -> Future[Done]:
+        """`submit` for another thread: its future ends as it would here, with RuntimeError once the loop has ended."""
+        submitted = self.submit(event_at)
+        try:
+            return asyncio.run_coroutine_threadsafe(submitted, self._loop)
+        except RuntimeError as error:
+            submitted.close()
+            ended: Future[Done] = Future()
+            ended.set_exception(error)
+            return ended
+
+    def call_from_thread(self, work: Callable[[], None]) -> None:
+        """Run `work` on the loop's thread soon; nothing happens once the loop has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(work)
+
+    def observe(self, event: Event, step: Step) -> None:
+        """Every step goes by here: whoever waits for this very event is told."""
+        if self._waiting and (waiting := self._waiting.get(id(event))) is not None and not waiting.done():
+            waiting.set_result((self._engine.last_row, step))

@@ -1,0 +1,176 @@
+"""The vocabulary of the metrics: each one declared once with its kind, labels and meaning.
+
+docs/MONITORING.md shows it (`python -m daemon.operator.metrics.exposition` prints the table) and a test compares the
+two. Invariant: label values come from closed sets; no symbol, order or text of anybody is ever one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from prometheus_client.core import Metric, Sample
+
+COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+OTHER = "other"
+
+_HALTS = """
+operator daily_loss drawdown reject_rate reconciliation fill_mismatch order_mismatch foreign_order wrong_account
+account_blocked blind blind_hold shares_from_exercise flatten disk_full history_missing quarantine code_changed
+journal_damaged panic short_position accept_broker cash_difference
+"""
+_ALARMS = """
+bar_rejected order_rejected foreign_order broker_lost unreconciled order_lost unknown_status trade_corrected
+position_changed cash_adjusted ledger_amended unknown_activity settled_without_ledger blind no_bid exit_held_up
+exit_stuck cancel_stuck excess_filled not_flat
+basket_unfinished order_denied split_awaited symbols_masked rebalance_refused shares_renamed policy_failed policy_late
+model_refused market_closed margin_deficit
+candidate_refused command_refused drift wal_large resume_refused stream_busy stream_refused subscription_refused
+trade_stream_unauthorized trading_status feed_silent quotes_silent repair_abandoned history_short basket_missed
+symbols_missing symbol_refused clock_skew clock_stepped_back clock_leap
+clock_wrong clock_ahead clock_reset calendar_ends job_failed disk_low snapshot_passed_over
+split_awaited exit_unconfirmed broker_accepted cash_unexplained cash_explained
+"""
+ALARMS: tuple[str, ...] = tuple(dict.fromkeys((_HALTS + _ALARMS).split()))
+"""Halts and alarms, the headings of docs/OPERATIONS.md (a test compares them). Any other is counted as `OTHER`."""
+
+
+class Declared(NamedTuple):
+    """A declared metric. Each also has the label `desk`."""
+
+    kind: str
+    labels: tuple[str, ...]
+    meaning: str
+
+
+METRICS: dict[str, Declared] = {
+    # --- what runs
+    "rltrader_build_info": Declared(
+        GAUGE, ("strategy", "mode", "code", "python"), "Always 1; the labels say what runs (code: digest, 12 digits)."
+    ),
+    "rltrader_model_info": Declared(
+        GAUGE, ("version", "promoted"), "Always 1; the model that answers. No series while none is verified."
+    ),
+    "rltrader_shadow_info": Declared(
+        GAUGE, ("version",), "Always 1; the model that answers beside it. No series where none does."
+    ),
+    # --- the desk
+    "rltrader_equity_usd": Declared(GAUGE, (), "Cash and positions at their last known marks, USD."),
+    "rltrader_cash_usd": Declared(GAUGE, (), "Cash of the desk's book, USD."),
+    "rltrader_drawdown_ratio": Declared(GAUGE, (), "Fall of the equity from its peak, 0 to 1."),
+    "rltrader_positions": Declared(GAUGE, (), "Positions that are held."),
+    "rltrader_working_orders": Declared(GAUGE, (), "Orders that work at the broker."),
+    "rltrader_halted": Declared(GAUGE, (), "1 while the desk is halted: no new risk until it is resumed."),
+    "rltrader_paused": Declared(GAUGE, (), "1 while the desk is paused."),
+    "rltrader_reconciled": Declared(GAUGE, (), "1 while book and broker agree."),
+    "rltrader_session_running": Declared(GAUGE, (), "1 from a session's open to its close, market time."),
+    # --- trading
+    "rltrader_events_total": Declared(COUNTER, ("kind",), "Events stepped by this process, by their kind."),
+    "rltrader_bars_total": Declared(COUNTER, (), "Bars taken since the journal began."),
+    "rltrader_bars_rejected_total": Declared(COUNTER, (), "Bars refused since the journal began."),
+    "rltrader_decisions_total": Declared(
+        COUNTER, ("action",), "Decisions of the policy since the journal began, by action; `continuous` has none."
+    ),
+    "rltrader_denials_total": Declared(COUNTER, ("gate",), "Denials since the journal began, by risk gate."),
+    "rltrader_orders_total": Declared(
+        COUNTER, ("purpose", "side"), "Orders handed to the broker by this process: entry or exit, buy or sell."
+    ),
+    "rltrader_fills_total": Declared(COUNTER, (), "Executions booked since the journal began."),
+    "rltrader_alarms_total": Declared(
+        COUNTER,
+        ("alarm",),
+        "Alarms and halts raised in this process, by name (docs/OPERATIONS.md); `other`: no heading.",
+    ),
+    "rltrader_alarm_command_failures_total": Declared(COUNTER, (), "Runs of the alarm command that did not end well."),
+    "rltrader_drift_feature_psi": Declared(
+        GAUGE, (), "Largest population stability index of a feature at the last look. No series before the first."
+    ),
+    "rltrader_drift_action_psi": Declared(GAUGE, (), "The same of the actions."),
+    # --- latency
+    "rltrader_bar_lag_seconds": Declared(
+        HISTOGRAM, (), "From a minute bar's end until it was known, market time; bars fetched later count as late."
+    ),
+    "rltrader_decision_seconds": Declared(
+        HISTOGRAM, (), "From taking the event that closes a bar to the policy's answer, stepped."
+    ),
+    "rltrader_event_loop_lag_seconds": Declared(HISTOGRAM, (), "How late the trading loop woke, ten times a second."),
+    "rltrader_event_loop_lag_max_seconds": Declared(GAUGE, (), "The largest of these of the last minute."),
+    # --- feed, broker, telemetry
+    "rltrader_bar_interval_seconds": Declared(GAUGE, (), "Length of the strategy's bars."),
+    "rltrader_last_bar_timestamp_seconds": Declared(
+        GAUGE, (), "End of the newest bar (of a daily desk its start). No series before the first."
+    ),
+    "rltrader_last_broker_report_timestamp_seconds": Declared(
+        GAUGE, (), "When the broker last told all it holds. No series where there was no report."
+    ),
+    "rltrader_reconnects_total": Declared(
+        COUNTER, ("stream",), "Times that a connection was lost or refused and tried again: market, trade, mqtt."
+    ),
+    "rltrader_intake_depth": Declared(GAUGE, (), "Events that wait for the engine."),
+    "rltrader_intake_dropped_total": Declared(COUNTER, (), "Ticks and quotes let go because too many events waited."),
+    "rltrader_mqtt_queued": Declared(GAUGE, (), "Messages that wait for the MQTT broker. No series without MQTT."),
+    "rltrader_mqtt_published_total": Declared(
+        COUNTER, (), "Messages given to the MQTT broker. No series without MQTT."
+    ),
+    "rltrader_mqtt_dropped_total": Declared(COUNTER, (), "Messages dropped, the oldest first. No series without MQTT."),
+    # --- the journal
+    "rltrader_journal_bytes": Declared(GAUGE, (), "Size of the journal."),
+    "rltrader_journal_wal_bytes": Declared(GAUGE, (), "Size of its write-ahead log."),
+    "rltrader_disk_free_bytes": Declared(GAUGE, (), "Space that the journal's disk has left for the daemon's user."),
+    # --- the process (prometheus_client's own collector)
+    "process_virtual_memory_bytes": Declared(GAUGE, (), "Virtual memory size in bytes."),
+    "process_resident_memory_bytes": Declared(GAUGE, (), "Resident memory size in bytes."),
+    "process_start_time_seconds": Declared(GAUGE, (), "Start time of the process since unix epoch in seconds."),
+    "process_cpu_seconds_total": Declared(COUNTER, (), "Total user and system CPU time spent in seconds."),
+    "process_open_fds": Declared(GAUGE, (), "Number of open file descriptors."),
+    "process_max_fds": Declared(GAUGE, (), "Maximum number of open file descriptors."),
+}
+
+
+class Exposition:
+    """The families of one scrape, in the order of `METRICS`; each sample gets the label `desk`."""
+
+    def __init__(self, desk: str) -> None:
+        self._desk = {"desk": desk}
+        self._families = {
+            name: Metric(name.removesuffix("_total"), declared.meaning, declared.kind)
+            for name, declared in METRICS.items()
+        }
+
+    def add(self, name: str, value: float, **labels: str) -> None:
+        """A gauge's or a counter's value."""
+        assert tuple(labels) == METRICS[name].labels
+        self._families[name].add_sample(name, {**self._desk, **labels}, value)
+
+    def add_histogram(self, name: str, bounds: Iterable[float], cumulative: list[int], total: float) -> None:
+        """A histogram: how many did not exceed each bound, and all of them; the sum of the values."""
+        family = self._families[name]
+        for bound, count in zip((*map(str, bounds), "+Inf"), cumulative, strict=True):
+            family.add_sample(f"{name}_bucket", {**self._desk, "le": bound}, count)
+        family.add_sample(f"{name}_count", dict(self._desk), cumulative[-1])
+        family.add_sample(f"{name}_sum", dict(self._desk), total)
+
+    def take_over(self, families: Iterable[Metric]) -> None:
+        """Samples of another collector under the same names."""
+        for family in families:
+            for sample in family.samples:
+                self._families[sample.name].samples.append(
+                    Sample(sample.name, {**self._desk, **sample.labels}, sample.value)
+                )
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(self._families.values())
+
+
+def table() -> str:
+    """The vocabulary as a Markdown table: what docs/MONITORING.md shows."""
+    lines = ["| metric | kind | labels beside `desk` | meaning |", "|---|---|---|---|"]
+    for name, declared in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in declared.labels)
+        lines.append(f"| `{name}` | {declared.kind} | {labels} | {declared.meaning} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table() + "\n")

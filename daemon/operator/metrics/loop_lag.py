@@ -1,0 +1,58 @@
+"""How late the trading loop wakes: a task sleeps a known time, and what it sleeps longer is the lag of everything else.
+
+It measures and decides nothing. Ten wakes a second at most, on the loop whose lag it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from daemon.host.latency import Buckets
+from daemon.host.virtual_time import VirtualLoop
+
+EVERY_S = 0.1
+WINDOW_S = 60.0
+BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class LoopLag:
+    """`run` on the loop to be watched; `buckets` and `newest_max_s` may be read from any thread.
+
+    `monotonic` and `sleep` are the clock and the sleep, so that a test can play time.
+    """
+
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.buckets = Buckets(BOUNDS_S)
+        self._monotonic, self._sleep = monotonic, sleep
+        self._peaks: deque[tuple[float, float]] = deque()  # (moment, lag), lags falling: the first is the largest
+
+    async def run(self) -> None:
+        """Measure until cancelled; a loop in virtual time is never late."""
+        if isinstance(asyncio.get_running_loop(), VirtualLoop):
+            return
+        while True:
+            asked = self._monotonic()
+            await self._sleep(EVERY_S)
+            woke = self._monotonic()
+            self._note(woke, max(woke - asked - EVERY_S, 0.0))
+
+    def newest_max_s(self) -> float:
+        """The largest lag of the last minute in seconds, 0.0 where none was measured."""
+        oldest = self._monotonic() - WINDOW_S
+        return max((lag_s for at, lag_s in tuple(self._peaks) if at >= oldest), default=0.0)
+
+    def _note(self, now: float, lag_s: float) -> None:
+        self.buckets.add(lag_s)
+        peaks = self._peaks
+        while peaks and peaks[-1][1] <= lag_s:  # those before it that are no larger can never be the maximum again
+            peaks.pop()
+        peaks.append((now, lag_s))
+        while peaks[0][0] < now - WINDOW_S:
+            peaks.popleft()

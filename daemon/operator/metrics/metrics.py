@@ -1,0 +1,300 @@
+"""The desk as Prometheus metrics: plain numbers counted on the trading loop, read by another thread at a scrape.
+
+`observe` does a few additions and never raises for what a step holds. A scrape takes the frozen state once, copies
+counters and asks the file system; it takes no lock that the trading loop could wait for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from daemon.core.effects import RaiseAlarm, SubmitOrder
+from daemon.core.events import AnyEvent, BarClosed, Event
+from daemon.core.risk.risk import GATES
+from daemon.core.state import State
+from daemon.core.step import Step
+from daemon.host.latency import Buckets, Latency
+from daemon.operator.metrics.exposition import ALARMS, OTHER, Exposition
+from daemon.operator.metrics.loop_lag import LoopLag
+from daemon.operator.metrics.wal_watch import wal_bytes
+from daemon.operator.status import status_of
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+ADDRESS = "127.0.0.1"
+HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # as whom a client may ask for us; the port is that of its tunnel
+SILENT_S = 5.0  # so long a client may say nothing
+SECOND_NS = 1_000_000_000
+DAY_S = 86_400
+BAR_LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
+DECISION_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+SIDES = {1: "buy", -1: "sell"}
+GATE_NAMES = tuple(dict.fromkeys(("no_quote", *(gate.name for gate in GATES))))
+STREAMS = {
+    "stream_lost": "market",
+    "stream_busy": "market",
+    "stream_refused": "market",
+    "trade_stream_lost": "trade",
+    "trade_stream_unauthorized": "trade",
+    "mqtt_lost": "mqtt",
+}
+"""Log events that say that a connection has to be opened again, and whose it is."""
+
+
+class MetricsError(OSError):
+    """The metrics cannot be served; the text names the address and the cure."""
+
+
+class MqttCounts(NamedTuple):
+    """What the MQTT client has done: messages that wait, were given to the broker, were dropped."""
+
+    queued: int
+    published: int
+    dropped: int
+
+
+class Sources(NamedTuple):
+    """Where a scrape reads what no step says. Each is called on the scrape's thread and must only read plain values."""
+
+    state: Callable[[], State[Any]]
+    journal: Path
+    latency: Latency
+    lag: LoopLag
+    intake: Callable[[], tuple[int, int]]  # events that wait, events dropped
+    mqtt: Callable[[], MqttCounts] | None = None
+    shadow: Callable[[], str] | None = None  # version that answers beside, "" for none
+
+
+class Desk(NamedTuple):
+    """What is told of the desk itself. `actions` are the strategy's, none where they are continuous."""
+
+    name: str
+    strategy: str
+    mode: str
+    code: str  # digest of the deciding code
+    actions: tuple[str, ...]
+    bar_interval_s: int
+
+
+class Metrics(Collector):
+    """`observe`, `heard` and `drifted` for the trading loop, `run` to serve; the registry is its own."""
+
+    def __init__(self, desk: Desk, sources: Sources) -> None:
+        self._desk, self._sources = desk, sources
+        self._build = {"strategy": desk.strategy, "mode": desk.mode, "code": desk.code[:12]}
+        self._events: dict[type, int] = dict.fromkeys(get_args(AnyEvent), 0)  # no key is ever added: safe to iterate
+        self._orders = dict.fromkeys(product(("entry", "exit"), SIDES), 0)
+        self._alarms = dict.fromkeys((*ALARMS, OTHER), 0)
+        self._reconnects = dict.fromkeys(STREAMS.values(), 0)
+        self._command_failures = 0
+        self._drift: tuple[float, float] | None = None
+        self._bar_lag = Buckets(BAR_LAG_BOUNDS_S)
+        self._bar_ns = desk.bar_interval_s * SECOND_NS
+        self._minutes = desk.bar_interval_s < DAY_S
+        self._process = ProcessCollector(registry=None)
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    # --- the trading loop's thread --------------------------------------------------------------------------------
+
+    def observe(self, event: Event, step: Step) -> None:
+        """Count a step."""
+        self._events[type(event)] += 1
+        if isinstance(event, BarClosed) and self._minutes:
+            self._bar_lag.add(max(event.time_ns - event.bar.start_ns - self._bar_ns, 0) / SECOND_NS)
+        if step.effects:
+            self._asked(step)
+
+    def _asked(self, step: Step) -> None:
+        for effect in step.effects:
+            if isinstance(effect, RaiseAlarm):
+                self._alarms[effect.name if effect.name in self._alarms else OTHER] += 1
+            elif isinstance(effect, SubmitOrder):
+                order = step.state.orders.get(effect.client_order_id)
+                if order is not None and (kind := (order.purpose, effect.side)) in self._orders:
+                    self._orders[kind] += 1
+
+    def heard(self, name: str) -> None:
+        """Every log event's name goes by here; those of a connection are told by one thread for each connection."""
+        if (stream := STREAMS.get(name)) is not None:
+            self._reconnects[stream] += 1
+        elif name == "alarm_command_failed":
+            self._command_failures += 1
+
+    def drifted(self, feature_psi_max: float, action_psi: float) -> None:
+        """What the newest look at drift measured."""
+        self._drift = (feature_psi_max, action_psi)
+
+    # --- the scrape's thread --------------------------------------------------------------------------------------
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, read now."""
+        told, state = Exposition(self._desk.name), self._sources.state()
+        self._what_runs(told, state)
+        self._desk_now(told, state)
+        self._trading(told, state)
+        self._latency(told)
+        self._outside(told, state)
+        self._files(told)
+        told.take_over(self._process.collect())
+        return iter(told)
+
+    def _what_runs(self, told: Exposition, state: State[Any]) -> None:
+        told.add("rltrader_build_info", 1, **self._build, python=platform.python_version())
+        if state.model is not None:
+            promoted = "true" if state.model.promoted else "false"
+            told.add("rltrader_model_info", 1, version=state.model.version, promoted=promoted)
+        if self._sources.shadow is not None and (version := self._sources.shadow()):
+            told.add("rltrader_shadow_info", 1, version=version)
+
+    def _desk_now(self, told: Exposition, state: State[Any]) -> None:
+        status, session = status_of(state, self._desk.name), state.session.session
+        running = session is not None and session.open_ns <= state.now_ns < session.close_ns and not state.session.ended
+        told.add("rltrader_equity_usd", float(state.book.equity))
+        told.add("rltrader_cash_usd", float(state.book.cash))
+        told.add("rltrader_drawdown_ratio", status.drawdown)
+        told.add("rltrader_positions", len(status.positions))
+        told.add("rltrader_working_orders", status.orders)
+        told.add("rltrader_halted", bool(status.halt))
+        told.add("rltrader_paused", bool(status.pause))
+        told.add("rltrader_reconciled", status.reconciled)
+        told.add("rltrader_session_running", running)
+
+    def _trading(self, told: Exposition, state: State[Any]) -> None:
+        stats = state.stats
+        for kind, count in self._events.items():
+            told.add("rltrader_events_total", count, kind=kind.__name__)
+        told.add("rltrader_bars_total", stats.bars)
+        told.add("rltrader_bars_rejected_total", stats.bars_rejected)
+        if self._desk.actions:
+            counts = stats.actions or (0,) * len(self._desk.actions)
+            for action, count in zip(self._desk.actions, counts, strict=True):
+                told.add("rltrader_decisions_total", count, action=action)
+        else:
+            told.add("rltrader_decisions_total", stats.decisions, action="continuous")
+        for gate in GATE_NAMES:
+            told.add("rltrader_denials_total", stats.denials.get(gate, 0), gate=gate)
+        for (purpose, side), count in self._orders.items():
+            told.add("rltrader_orders_total", count, purpose=purpose, side=SIDES[side])
+        told.add("rltrader_fills_total", stats.fills)
+        for name, count in self._alarms.items():
+            told.add("rltrader_alarms_total", count, alarm=name)
+        told.add("rltrader_alarm_command_failures_total", self._command_failures)
+        if self._drift is not None:
+            told.add("rltrader_drift_feature_psi", self._drift[0])
+            told.add("rltrader_drift_action_psi", self._drift[1])
+
+    def _latency(self, told: Exposition) -> None:
+        latency, lag = self._sources.latency, self._sources.lag
+        decided = latency.cumulative(DECISION_BOUNDS_S)
+        _add_buckets(told, "rltrader_bar_lag_seconds", self._bar_lag)
+        told.add_histogram("rltrader_decision_seconds", DECISION_BOUNDS_S, decided, latency.total_ns / SECOND_NS)
+        _add_buckets(told, "rltrader_event_loop_lag_seconds", lag.buckets)
+        told.add("rltrader_event_loop_lag_max_seconds", lag.newest_max_s())
+
+    def _outside(self, told: Exposition, state: State[Any]) -> None:
+        waiting, dropped = self._sources.intake()
+        told.add("rltrader_bar_interval_seconds", self._desk.bar_interval_s)
+        if state.session.last_bar_ns:
+            end_ns = state.session.last_bar_ns + (self._bar_ns if self._minutes else 0)
+            told.add("rltrader_last_bar_timestamp_seconds", end_ns / SECOND_NS)
+        if state.broker.reported_ns:
+            told.add("rltrader_last_broker_report_timestamp_seconds", state.broker.reported_ns / SECOND_NS)
+        for stream, count in self._reconnects.items():
+            told.add("rltrader_reconnects_total", count, stream=stream)
+        told.add("rltrader_intake_depth", waiting)
+        told.add("rltrader_intake_dropped_total", dropped)
+        if self._sources.mqtt is not None:
+            mqtt = self._sources.mqtt()
+            told.add("rltrader_mqtt_queued", mqtt.queued)
+            told.add("rltrader_mqtt_published_total", mqtt.published)
+            told.add("rltrader_mqtt_dropped_total", mqtt.dropped)
+
+    def _files(self, told: Exposition) -> None:
+        journal = self._sources.journal
+        with contextlib.suppress(OSError):  # no series is an answer too; the rest of the scrape goes on
+            told.add("rltrader_journal_bytes", journal.stat().st_size)
+            told.add("rltrader_journal_wal_bytes", wal_bytes(journal))
+            told.add("rltrader_disk_free_bytes", shutil.disk_usage(journal.parent).free)
+
+    # --- the server -----------------------------------------------------------------------------------------------
+
+    async def run(self, port: int, log: Callable[..., None]) -> None:
+        """Serve on the loopback address until cancelled. Raises MetricsError where the port cannot be had."""
+        server = await asyncio.to_thread(_listen, port, self.registry)
+        threading.Thread(target=_serve, args=(server,), name="metrics", daemon=True).start()
+        try:
+            log("metrics_listening", url=f"http://{ADDRESS}:{server.server_port}/metrics")
+            await asyncio.Event().wait()
+        finally:  # the server's thread looks twice a second whether it shall end: nobody waits for it
+            threading.Thread(target=server.shutdown, name="metrics end", daemon=True).start()
+
+
+class _Request(WSGIRequestHandler):
+    """One scrape. A client that says nothing is left after a while; nothing is logged."""
+
+    timeout = SILENT_S
+
+    def log_message(self, *_: object) -> None:
+        """Scrapes are no news."""
+
+
+class _Server(WSGIServer):
+    """One client at a time, so that however many come, they take no threads and no files from trading."""
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away is no news either."""
+
+
+def _listen(port: int, registry: CollectorRegistry) -> WSGIServer:
+    try:
+        return make_server(ADDRESS, port, _application(registry), _Server, _Request)
+    except OSError as error:
+        raise MetricsError(
+            f"metrics cannot be served at {ADDRESS}:{port}: {error.strerror or error}: expected a free port: end "
+            f"what has it, or choose another metrics.port"
+        ) from error
+
+
+def _application(registry: CollectorRegistry) -> WSGIApplication:
+    """prometheus_client's own, for who asks for this host by its name: a page of another site whose name was bound to
+    127.0.0.1 reads nothing. A scrape that raises answers why, so that no traceback gets into the log.
+    """
+    scrape = make_wsgi_app(registry)
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if re.sub(r":\d*$", "", environ.get("HTTP_HOST", "")).lower() not in HOSTS:
+            start_response("400 Bad Request", [("Content-Type", "text/plain; charset=utf-8")])
+            return [b"this host name is not served: ask for 127.0.0.1, or let the proxy do so\n"]
+        try:
+            answer: Iterable[bytes] = scrape(environ, start_response)
+        except Exception as error:
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain; charset=utf-8")])
+            return [f"{type(error).__name__}: {error}\n".encode()]
+        return answer
+
+    return application
+
+
+def _serve(server: WSGIServer) -> None:
+    with server:
+        server.serve_forever()
+
+
+def _add_buckets(told: Exposition, name: str, buckets: Buckets) -> None:
+    told.add_histogram(name, buckets.bounds_s, buckets.cumulative(), buckets.total_s)

@@ -1,0 +1,1 @@
+"""MQTT telemetry and signed remote commands."""

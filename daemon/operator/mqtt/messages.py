@@ -1,0 +1,379 @@
+"""Telemetry as the broker's readers see it: one structure a topic, JSON with its version and schema's name.
+
+Pure, for the side thread: what the trading loop left (rows, events, states) in, messages out. docs/schemas/ holds the
+JSON Schemas (`python -m daemon.operator.mqtt.messages` writes them). Money is USD as text, times nanoseconds UTC.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from daemon.core.effects import RaiseAlarm
+from daemon.core.events import BarClosed, CandidateRefused, ModelPromoted, ModelRefused, ModelVerified
+from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
+from daemon.core.state import State
+from daemon.operator.mqtt.outbox import Counts
+from daemon.operator.status import DeskStatus, status_of
+
+SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
+MINUTE_NS = 60_000_000_000
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    v: Literal[1] = 1
+    desk: str
+
+
+class StatusMessage(_Message, frozen=True, kw_only=True):
+    """`status`: what the desk is. `online` false, without a status, once it is gone: its last will says so."""
+
+    schema: Literal["status"] = "status"
+    online: bool
+    status: DeskStatus | None = None
+
+
+class BarMessage(_Message, frozen=True, kw_only=True):
+    """`bars`: a bar was known, `lag_ms` after its minute's end (of a daily desk's bars that says nothing)."""
+
+    schema: Literal["bar"] = "bar"
+    symbol: str
+    start_ns: int
+    known_ns: int
+    lag_ms: float
+
+
+class DecisionMessage(_Message, frozen=True, kw_only=True):
+    """`decisions`: what the policy chose (`kind` "policy") or a rule did ("rule"), and what came of it."""
+
+    schema: Literal["decision"] = "decision"
+    decision: int
+    kind: str
+    bar_ns: int
+    time_ns: int
+    action: str | None
+    resolved: str | None
+    confidence: float | None
+    probabilities: tuple[float, ...] | None
+    outcome: str
+    work: str | None
+    model: str | None
+
+
+class OrderMessage(_Message, frozen=True, kw_only=True):
+    """`orders`: an order as it is now. `cost` is the sum of price x quantity, `limit_price` null for a market order."""
+
+    schema: Literal["order"] = "order"
+    client_order_id: str
+    work: str
+    purpose: str
+    reason: str
+    symbol: str
+    side: int
+    quantity: int
+    limit_price: str | None
+    status: str
+    filled: int
+    cost: str
+    fees_usd: str
+    submitted_ns: int
+    updated_ns: int
+
+
+class FillMessage(_Message, frozen=True, kw_only=True):
+    """`fills`: one execution. The same (order, correction, cumulative) is the same fill, told again."""
+
+    schema: Literal["fill"] = "fill"
+    client_order_id: str
+    correction: int
+    cumulative: int
+    symbol: str
+    side: int
+    quantity: int
+    price: str
+    fees_usd: str
+    filled_ns: int
+    time_ns: int
+
+
+class DeniedBy(msgspec.Struct, frozen=True):
+    """A gate that denied, and why."""
+
+    gate: str
+    reason: str
+
+
+class DenialMessage(_Message, frozen=True, kw_only=True):
+    """`denials`: a decision that the gates let not pass."""
+
+    schema: Literal["denial"] = "denial"
+    decision: int
+    time_ns: int
+    denials: tuple[DeniedBy, ...]
+
+
+class EquityMessage(_Message, frozen=True, kw_only=True):
+    """`equity`: at a bar's close while something is held, and at each session's first bar and end."""
+
+    schema: Literal["equity"] = "equity"
+    time_ns: int
+    equity_usd: str
+    cash_usd: str
+    realized_usd: str
+    max_drawdown: float
+
+
+class AlarmMessage(_Message, frozen=True, kw_only=True):
+    """`alarms`: the name is a heading of docs/OPERATIONS.md."""
+
+    schema: Literal["alarm"] = "alarm"
+    alarm: str
+    detail: str
+    seq: int
+    time_ns: int
+    halted: bool
+
+
+class ModelMessage(_Message, frozen=True, kw_only=True):
+    """`models`: a version was "verified" at a start, "promoted" while the desk runs, or "refused"."""
+
+    schema: Literal["model"] = "model"
+    what: Literal["verified", "promoted", "refused"]
+    time_ns: int
+    version: str
+    previous: str = ""
+    promoted: bool = False
+    reason: str = ""
+
+
+class TelemetryMessage(_Message, frozen=True, kw_only=True):
+    """`telemetry`: what became of the messages since the daemon's start."""
+
+    schema: Literal["telemetry"] = "telemetry"
+    offered: int
+    published: int
+    dropped: int
+    conflated: int
+    refused: int
+    queued: int
+    reconnects: int
+
+
+class ChainMessage(_Message, frozen=True, kw_only=True):
+    """`chain`: the journal's chain at an event row, for `rltraderctl verify --against`: keep each one that comes."""
+
+    schema: Literal["chain"] = "chain"
+    row: int
+    head: str
+
+
+class ResponseMessage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The answer to a signed command. `seq` is its event in the journal, 0 where it was not journaled."""
+
+    v: Literal[1] = 1
+    schema: Literal["response"] = "response"
+    ok: bool
+    seq: int = 0
+    error: str = ""
+    status: DeskStatus | None = None
+
+
+class ChainHead(msgspec.Struct, frozen=True, gc=False):
+    """Hash of the journal's last chained row at event row `row`, hex."""
+
+    row: int
+    head: str
+
+
+class Alarm(msgspec.Struct, frozen=True, gc=False):
+    """An alarm as the trading loop leaves it."""
+
+    effect: RaiseAlarm
+    seq: int
+    time_ns: int
+    halted: bool
+
+
+Message = (
+    StatusMessage
+    | BarMessage
+    | DecisionMessage
+    | OrderMessage
+    | FillMessage
+    | DenialMessage
+    | EquityMessage
+    | AlarmMessage
+    | ModelMessage
+    | TelemetryMessage
+    | ChainMessage
+)
+TOPICS: dict[str, type[Message]] = {
+    "status": StatusMessage,
+    "bars": BarMessage,
+    "decisions": DecisionMessage,
+    "orders": OrderMessage,
+    "fills": FillMessage,
+    "denials": DenialMessage,
+    "equity": EquityMessage,
+    "alarms": AlarmMessage,
+    "models": ModelMessage,
+    "telemetry": TelemetryMessage,
+    "chain": ChainMessage,
+}
+"""Below `<prefix>/<desk>/`."""
+
+
+def message_of(topic: str, thing: Any, desk: str) -> Message:
+    """What was left for a topic as its message. Raises KeyError for what nobody leaves there."""
+    return _MAKE[topic, type(thing)](thing, desk)
+
+
+def telemetry_of(counts: Counts, reconnects: int, desk: str) -> TelemetryMessage:
+    """The outbox's figures as a message."""
+    return TelemetryMessage(
+        desk=desk,
+        offered=counts.offered,
+        published=counts.published,
+        dropped=counts.dropped,
+        conflated=counts.conflated,
+        refused=counts.refused,
+        queued=counts.waiting,
+        reconnects=reconnects,
+    )
+
+
+def _status(state: State[Any], desk: str) -> StatusMessage:
+    return StatusMessage(desk=desk, online=True, status=status_of(state, desk))
+
+
+def _chain(told: ChainHead, desk: str) -> ChainMessage:
+    return ChainMessage(desk=desk, row=told.row, head=told.head)
+
+
+def _bar(event: BarClosed, desk: str) -> BarMessage:
+    start_ns = event.bar.start_ns
+    lag_ms = max(event.time_ns - start_ns - MINUTE_NS, 0) / 1e6
+    return BarMessage(desk=desk, symbol=event.bar.symbol, start_ns=start_ns, known_ns=event.time_ns, lag_ms=lag_ms)
+
+
+def _decision(row: DecisionRow, desk: str) -> DecisionMessage:
+    return DecisionMessage(
+        desk=desk,
+        decision=row.decision,
+        kind=row.kind,
+        bar_ns=row.bar_ns,
+        time_ns=row.time_ns,
+        action=row.action,
+        resolved=row.resolved,
+        confidence=row.confidence,
+        probabilities=None if row.probabilities is None else _FLOATS.decode(row.probabilities),
+        outcome=row.outcome,
+        work=row.work,
+        model=row.model,
+    )
+
+
+def _denial(row: DecisionRow, desk: str) -> DenialMessage:
+    gates = _GATES.decode(row.gates or "{}")
+    denials = tuple(DeniedBy(gate, reason) for gate, reason in gates.items() if reason)
+    return DenialMessage(desk=desk, decision=row.decision, time_ns=row.time_ns, denials=denials)
+
+
+def _order(row: OrderRow, desk: str) -> OrderMessage:
+    return OrderMessage(desk=desk, **msgspec.structs.asdict(row))
+
+
+def _fill(row: FillRow, desk: str) -> FillMessage:
+    return FillMessage(desk=desk, **msgspec.structs.asdict(row))
+
+
+def _equity(row: EquityRow, desk: str) -> EquityMessage:
+    return EquityMessage(desk=desk, **msgspec.structs.asdict(row))
+
+
+def _alarm(told: Alarm, desk: str) -> AlarmMessage:
+    return AlarmMessage(
+        desk=desk,
+        alarm=told.effect.name,
+        detail=told.effect.detail,
+        seq=told.seq,
+        time_ns=told.time_ns,
+        halted=told.halted,
+    )
+
+
+def _verified(event: ModelVerified, desk: str) -> ModelMessage:
+    return ModelMessage(
+        desk=desk, what="verified", time_ns=event.time_ns, version=event.version, promoted=event.promoted
+    )
+
+
+def _promoted(event: ModelPromoted, desk: str) -> ModelMessage:
+    return ModelMessage(
+        desk=desk,
+        what="promoted",
+        time_ns=event.time_ns,
+        version=event.version,
+        previous=event.previous,
+        promoted=event.promoted,
+    )
+
+
+def _candidate_refused(event: CandidateRefused, desk: str) -> ModelMessage:
+    return ModelMessage(desk=desk, what="refused", time_ns=event.time_ns, version=event.version, reason=event.reason)
+
+
+def _model_refused(event: ModelRefused, desk: str) -> ModelMessage:
+    return ModelMessage(desk=desk, what="refused", time_ns=event.time_ns, version="", reason=event.reason)
+
+
+_FLOATS = msgspec.json.Decoder(tuple[float, ...])
+_GATES = msgspec.json.Decoder(dict[str, str | None])
+_MAKE: dict[tuple[str, type], Callable[[Any, str], Message]] = {
+    ("status", State): _status,
+    ("chain", ChainHead): _chain,
+    ("bars", BarClosed): _bar,
+    ("decisions", DecisionRow): _decision,
+    ("denials", DecisionRow): _denial,
+    ("orders", OrderRow): _order,
+    ("fills", FillRow): _fill,
+    ("equity", EquityRow): _equity,
+    ("alarms", Alarm): _alarm,
+    ("models", ModelVerified): _verified,
+    ("models", ModelPromoted): _promoted,
+    ("models", CandidateRefused): _candidate_refused,
+    ("models", ModelRefused): _model_refused,
+}
+
+
+def schemas() -> dict[str, str]:
+    """Each schema's file name and text (JSON Schema 2020-12), those of commands and answers among them."""
+    from daemon.operator.mqtt.signing import SignedCommand
+
+    kinds: dict[str, Any] = {**TOPICS, "response": ResponseMessage, "command": SignedCommand}
+    files: dict[str, str] = {}
+    for topic, kind in kinds.items():
+        fields = {field.name: field.default for field in msgspec.structs.fields(kind)}
+        name = str(fields.get("schema", topic))
+        schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kind)}
+        told = schema["$defs"][kind.__name__]
+        told["required"] = [name for name in told["properties"] if name in ("v", "schema") or name in told["required"]]
+        files[f"{name}.v1.json"] = json.dumps(schema, indent=2) + "\n"
+    return files
+
+
+def main(arguments: list[str]) -> None:
+    """Write the schemas into the named folder, or where they are published."""
+    folder = Path(arguments[0]) if arguments else SCHEMAS
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in schemas().items():
+        (folder / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

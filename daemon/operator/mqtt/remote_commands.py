@@ -1,0 +1,154 @@
+"""What makes a message on the command topic a command: signed by a known key, for this desk, in time, and only once.
+
+`Judge` decides and sends nothing. Whoever cannot sign costs one HMAC and hears nothing; a refusal is journaled, once
+in ten seconds with a count of the others, so that a flood fills no journal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from daemon.core.events import CommandRefused, Event
+from daemon.host.safe_decode import Unreadable, typed
+from daemon.operator.commands import RESET_CLOCK, Command, CommandError, event_of
+from daemon.operator.mqtt.signing import Key, SignedCommand, is_genuine
+
+SECOND_NS = 1_000_000_000
+SIZE_MOST = 4096  # bytes of a command
+FUTURE_MOST_NS = 5 * SECOND_NS  # the sender's clock may be so far ahead
+LIFETIME_MOST_NS = 60 * SECOND_NS
+NONCES_MOST = 1000  # commands taken within their lifetime
+TOLD_EVERY_NS = 10 * SECOND_NS
+CHANNEL = "mqtt"
+
+EventAt = Callable[[int], Event]
+
+
+class Accepted(NamedTuple):
+    """A command to carry out after `wait_ns`: none is before its sender's own time of it, see `Judge`."""
+
+    event_at: EventAt
+    command: Command
+    wait_ns: int
+
+
+class Refused(NamedTuple):
+    """Why not. `genuine` where the sender is known, so that it may be answered."""
+
+    reason: str
+    genuine: bool = False
+
+
+class Judge:
+    """Takes a desk's commands that were issued from `since_ns` on; `now_ns` is this host's real time.
+
+    Nonces are remembered until their command expires. They do not outlive the process, so a process takes nothing that
+    was issued before it listened, and carries nothing out before its issue: what one process took, no later one takes.
+    `known_ns`, the time of the journal's newest event, keeps that true where the clock was set back in between; a reset
+    of the clock leads it back (`lead_back`), and is bound by the time of listening alone: it changes nothing twice.
+    """
+
+    def __init__(self, desk: str, keys: Mapping[str, Key], now_ns: Callable[[], int], known_ns: int = 0) -> None:
+        self._desk, self._keys, self._clock = desk, keys, now_ns
+        self._latest_ns = 0
+        self._nonces: dict[str, int] = {}  # to the command's expiry
+        self._decoder = msgspec.json.Decoder(SignedCommand)
+        self.listens_ns = self._now_ns()
+        self.since_ns = max(self.listens_ns, known_ns + 1)
+
+    def lead_back(self) -> None:
+        """The desk's time was led back: what is issued from now on counts."""
+        self.since_ns = max(self.listens_ns, min(self.since_ns, self._clock()))
+
+    def judge(self, payload: bytes, *, retained: bool) -> Accepted | Refused:
+        """What is to be done about a message. An accepted one's nonce is used up."""
+        if retained:
+            return Refused("the message is retained: a command is sent once")
+        if len(payload) > SIZE_MOST:
+            return Refused(f"the message has {len(payload)} bytes: at most {SIZE_MOST} are read")
+        try:
+            told = typed(self._decoder.decode, payload)
+            key = self._keys.get(told.key)
+            genuine = key is not None and is_genuine(told, key)
+        except (Unreadable, UnicodeError):
+            return Refused("the message cannot be read")
+        if key is None:
+            return Refused("the key is not known here")
+        if not genuine:
+            return Refused(f"the signature is not that of key {told.key}")
+        problem = self._untimely(told)
+        if problem:
+            return Refused(f"{told.command!r} by key {told.key}: {problem}", genuine=True)
+        command = Command(told.command, told.reason, f"{CHANNEL}/{told.key}")
+        try:
+            event_at = event_of(command)
+        except CommandError as error:
+            return Refused(f"by key {told.key}: {error}", genuine=True)
+        self._nonces[told.nonce] = told.expires_ns
+        return Accepted(event_at, command, max(told.issued_ns - self._now_ns(), 0))
+
+    def _now_ns(self) -> int:
+        """The clock, never back: a nonce that is forgotten stays expired."""
+        self._latest_ns = max(self._latest_ns, self._clock())
+        return self._latest_ns
+
+    def _untimely(self, told: SignedCommand) -> str:
+        """Why a genuine command does not count now; "" when it does."""
+        now_ns = self._now_ns()
+        self._nonces = {nonce: expires_ns for nonce, expires_ns in self._nonces.items() if expires_ns >= now_ns}
+        if told.desk != self._desk:
+            return f"it is for desk {told.desk!r}, this is {self._desk!r}"
+        if told.expires_ns - told.issued_ns > LIFETIME_MOST_NS or told.expires_ns < told.issued_ns:
+            return f"it is valid for {_seconds(told.expires_ns - told.issued_ns)}: expected 0 to 60 s"
+        if told.expires_ns < now_ns:
+            return f"it expired {_seconds(now_ns - told.expires_ns)} ago: send it again, compare the clocks"
+        if told.issued_ns > now_ns + FUTURE_MOST_NS:
+            return f"it was issued {_seconds(told.issued_ns - now_ns)} in the future: compare the clocks"
+        if told.issued_ns < (self.listens_ns if told.command == RESET_CLOCK else self.since_ns):
+            return "it was issued before the daemon began to listen, or before its journal's end: send it again"
+        if told.nonce in self._nonces:
+            return "it came before: each command has a nonce of its own"
+        if len(self._nonces) >= NONCES_MOST:
+            return f"more than {NONCES_MOST} commands within their lifetimes: wait a minute"
+        return ""
+
+
+class Refusals:
+    """Journals refusals through `submit`, at most one in ten seconds; what came in between is counted with the next.
+
+    `now_ns` may be any clock that goes forward.
+    """
+
+    def __init__(self, submit: Callable[[EventAt], object], now_ns: Callable[[], int]) -> None:
+        self._submit, self._now_ns = submit, now_ns
+        self._next_ns = 0
+        self._untold: deque[str] = deque(maxlen=1)  # the newest
+        self._others = 0
+
+    def note(self, reason: str) -> None:
+        """A command was refused."""
+        self._others += len(self._untold)
+        self._untold.append(reason)
+        self.tell_when_due()
+
+    def due_ns(self) -> int | None:
+        """Nanoseconds until `tell_when_due` has something to tell, None when nothing waits."""
+        return max(self._next_ns - self._now_ns(), 0) if self._untold else None
+
+    def tell_when_due(self) -> None:
+        """Journal what waits, unless the last one is too near."""
+        now_ns = self._now_ns()
+        if not self._untold or now_ns < self._next_ns:
+            return
+        reason, others = self._untold.pop(), self._others
+        self._others, self._next_ns = 0, now_ns + TOLD_EVERY_NS
+        text = f"{reason} (and {others} others)" if others else reason
+        self._submit(lambda at_ns: CommandRefused(at_ns, CHANNEL, text))
+
+
+def _seconds(duration_ns: int) -> str:
+    return f"{duration_ns / SECOND_NS:.1f} s"

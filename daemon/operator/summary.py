@@ -1,0 +1,180 @@
+"""The end of a run, for people and for machines: a table with a sparkline on a terminal, one JSON line always."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import pairwise
+from statistics import fmean, stdev
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from daemon.core.state import State
+from daemon.host.latency import Latency
+
+SESSIONS_A_YEAR = 252
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class Daily(msgspec.Struct, frozen=True):
+    """What a daily desk came to, over the sessions from the one it first decided for."""
+
+    sessions: int
+    first: str  # New York dates of the first and the last of these sessions, "" where there is none
+    last: str
+    annual_return: float  # compounded, 252 sessions a year
+    sharpe: float  # mean / deviation of the sessions' returns x sqrt(252), no interest; 0 below two, or without any
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The last line on standard output. Counts are since the journal began, times of this run."""
+
+    strategy: str
+    model: str
+    promoted: bool  # the model: without it no real money
+    mode: str
+    tape: str
+    synthetic: bool
+    bars: int
+    bars_rejected: int
+    decisions: int
+    actions: dict[str, int]
+    orders: int
+    fills: int
+    partial_fills: int
+    trades: int
+    denials: dict[str, int]
+    realized_pnl_usd: float
+    fees_usd: float
+    equity_usd: float
+    max_drawdown: float
+    halted: str
+    wall_s: float
+    bars_per_s: float
+    decision_us_p50: int
+    decision_us_p99: int
+    decision_us_p999: int
+    journal_events: int
+    state_digest: str
+    stopped_by: str
+    daily: Daily | None = None  # of daily desks alone
+
+
+def daily_figures(closes: Sequence[tuple[str, float]]) -> Daily:
+    """The figures of sessions: (New York date, equity in USD at the end), the first one that before any decision."""
+    returns = [after / before - 1.0 for (_, before), (_, after) in pairwise(closes)]
+    if not returns:
+        return Daily(0, "", "", 0.0, 0.0)
+    growth = closes[-1][1] / closes[0][1]
+    annual = growth ** (SESSIONS_A_YEAR / len(returns)) - 1.0 if growth > 0 else -1.0
+    deviation = stdev(returns) if len(returns) > 1 else 0.0
+    sharpe = fmean(returns) / deviation * SESSIONS_A_YEAR**0.5 if deviation else 0.0
+    return Daily(len(returns), closes[1][0], closes[-1][0], round(annual, 6), round(sharpe, 4))
+
+
+def summarise(
+    state: State[Any],
+    actions: Sequence[str],
+    *,
+    meta: dict[str, str],
+    wall_s: float,
+    bars_run: int,
+    latency: Latency,
+    state_digest: str,
+    stopped_by: str,
+    daily: Daily | None = None,
+) -> Summary:
+    """The figures of a run that ended in `state`. `actions` are those that are counted, none of a continuous policy."""
+    stats, book = state.stats, state.book
+    counts = stats.actions or (0,) * len(actions)
+    return Summary(
+        strategy=state.identity.strategy,
+        model=state.model.version if state.model else "",
+        promoted=bool(state.model and state.model.promoted),
+        mode=state.identity.mode,
+        tape=meta.get("tape", ""),
+        synthetic=bool(meta.get("synthetic")),
+        bars=stats.bars,
+        bars_rejected=stats.bars_rejected,
+        decisions=stats.decisions,
+        actions=dict(zip(actions, counts, strict=True)),
+        orders=stats.orders,
+        fills=stats.fills,
+        partial_fills=stats.partial_fills,
+        trades=stats.trades,
+        denials=dict(sorted(stats.denials.items())),
+        realized_pnl_usd=float(book.realized),
+        fees_usd=float(book.fees),
+        equity_usd=float(book.equity),
+        max_drawdown=round(book.max_drawdown, 6),
+        halted=state.risk.halt.reason if state.risk.halt else "",
+        wall_s=round(wall_s, 3),
+        bars_per_s=round(bars_run / wall_s, 1) if wall_s > 0 else 0.0,
+        decision_us_p50=latency.percentile(0.50),
+        decision_us_p99=latency.percentile(0.99),
+        decision_us_p999=latency.percentile(0.999),
+        journal_events=state.seq,
+        state_digest=state_digest,
+        stopped_by=stopped_by,
+        daily=daily,
+    )
+
+
+def _sessions_told(daily: Daily) -> str:
+    """From the first session that was decided for."""
+    return f"{daily.sessions:,} with decisions, {daily.first} to {daily.last}" if daily.sessions else "none decided for"
+
+
+def sparkline(values: Sequence[float], width: int = 56) -> str:
+    """The values as blocks, the last of each of `width` equal parts; flat or no values give one level.
+
+    56 blocks fit the summary's table on a terminal of 80 columns.
+    """
+    if not values:
+        return ""
+    step = max(1.0, len(values) / width)
+    picked = [values[min(len(values) - 1, int((i + 1) * step) - 1)] for i in range(min(width, len(values)))]
+    low, high = min(picked), max(picked)
+    if high == low:
+        return BLOCKS[0] * len(picked)
+    return "".join(BLOCKS[int((v - low) / (high - low) * (len(BLOCKS) - 1))] for v in picked)
+
+
+def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
+    """The readable form: what was decided, ordered, denied and earned."""
+    title = f"{summary.strategy} · {escape(summary.tape)}" + (" · SYNTHETIC bars" if summary.synthetic else "")
+    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+    table.add_column(style="cyan")
+    table.add_column()
+    listed = ", ".join(f"{name} {count:,}" for name, count in summary.actions.items() if count)
+    denied = ", ".join(f"{gate} {count:,}" for gate, count in sorted(summary.denials.items(), key=lambda d: -d[1]))
+    table.add_row("model", summary.model + ("" if summary.promoted else " (not promoted: no real money)"))
+    if summary.daily is not None:
+        table.add_row("sessions", _sessions_told(summary.daily))
+    table.add_row("bars", f"{summary.bars:,} ({summary.bars_rejected:,} rejected)")
+    decided = f"{summary.decisions:,}" if summary.decisions else "none"
+    table.add_row("decisions", f"{decided}: {listed}" if listed else decided)
+    table.add_row("orders, fills", f"{summary.orders:,}, {summary.fills:,} ({summary.partial_fills:,} partial)")
+    table.add_row("trades", f"{summary.trades:,}")
+    table.add_row("denials by gate", denied or "none")
+    table.add_row("realised P&L", f"{summary.realized_pnl_usd:+,.2f} USD after {summary.fees_usd:,.2f} USD of fees")
+    table.add_row("equity", f"{summary.equity_usd:,.2f} USD, largest drawdown {summary.max_drawdown:.2%}")
+    if summary.daily is not None:
+        figures = summary.daily
+        table.add_row("", f"{figures.annual_return:+.2%} a year, Sharpe ratio {figures.sharpe:.2f}")
+    table.add_row("", sparkline([float(v) for v in equity]))
+    if summary.halted:
+        table.add_row("halted", f"[red]{summary.halted}[/red] (docs/OPERATIONS.md; ends with rltraderctl resume)")
+    table.add_row(
+        "speed",
+        f"{summary.bars_per_s:,.0f} bars/s, decisions p50 {summary.decision_us_p50} µs, "
+        f"p99 {summary.decision_us_p99} µs",
+    )
+    if summary.stopped_by:
+        table.add_row("stopped", f"by {summary.stopped_by}: the same command goes on from here")
+    table.add_row("journal", f"{summary.journal_events:,} events, state {summary.state_digest[:16]}")
+    console.print(table)

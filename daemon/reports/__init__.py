@@ -1,0 +1,1 @@
+"""Reports from the journal: a session's page and tables, execution quality, shadow models."""

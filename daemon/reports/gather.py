@@ -1,0 +1,269 @@
+"""A session gathered from its journal in one pass over its rows; nothing is written.
+
+Ids grow with time, so the session's rows are found by halving and only they are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+
+from daemon.core.events import (
+    AcceptBrokerRequested,
+    BarClosed,
+    BarRejected,
+    BrokerReported,
+    CashTransferred,
+    CommandRefused,
+    ContractExpired,
+    Event,
+    FlattenRequested,
+    HaltRequested,
+    ModelPromoted,
+    ModelVerified,
+    OrderFilled,
+    OrderFound,
+    PanicNoticed,
+    PauseRequested,
+    PolicyAnswered,
+    ReloadRequested,
+    ResumeRequested,
+    SessionEnded,
+    ShadowAnswered,
+    StopRequested,
+    TradeCorrected,
+)
+from daemon.core.session import new_york_text
+from daemon.engine.journal import Entry, JournalReader, decode_event
+from daemon.reports.execution_quality import Arrival
+from daemon.reports.execution_watch import Watch
+from daemon.reports.holdings import holdings, prices_before, rows_between
+from daemon.reports.record import (
+    BEFORE_OPEN_NS,
+    HALTS,
+    REPORT_SPAN_NS,
+    SECOND_NS,
+    WARM_NS,
+    Answers,
+    Day,
+    Told,
+    first_id,
+)
+from strategies.kit.contract import DailySpec, Session
+from strategies.registry import strategy as strategy_named
+
+HISTORY_NS = 90 * 86_400 * SECOND_NS
+
+
+class _Pass:
+    """What one pass over the session's rows gathers."""
+
+    def __init__(self, underlying: str) -> None:
+        self.watch = Watch()
+        self.underlying = underlying
+        self.events = self.last_ns = self.last_id = 0
+        self.moved_id = 0  # of the last row that may have changed what is held, or whether the desk is halted
+        self.ended = False
+        self.transfers = Decimal(0)
+        self.bars: list[tuple[int, int, float]] = []
+        self.rejected: list[Told] = []
+        self.alarms: list[Told] = []
+        self.commands: list[Told] = []
+        self.halts: list[Told] = []
+        self.models: list[Told] = []
+        self.answers: dict[tuple[str, bool], Answers] = {}
+        self.prices: dict[str, Arrival] | None = None
+
+    def take(self, entry: Entry, event: Event) -> None:
+        effects = json.loads(entry.effects) if entry.effects != "[]" else []
+        self.events, self.last_ns, self.last_id = self.events + 1, entry.time_ns, entry.id
+        if not isinstance(effects, list):  # its step raised, or it is left out for that
+            self.alarms.append(Told(event.time_ns, "event not carried out", f"{entry.kind}: {entry.effects}"))
+            return
+        if isinstance(event, PolicyAnswered) and self.prices is None:
+            self.prices = dict(self.watch.known)
+        self.watch.see(event, effects)
+        self._note(entry, event)
+        for effect in effects:
+            if effect["type"] == "RaiseAlarm":
+                told = Told(event.time_ns, effect["name"], effect["detail"])
+                self.alarms.append(told)
+                if told.name in HALTS and not isinstance(event, HaltRequested):
+                    self.halts.append(told)
+                    self.moved_id = entry.id
+
+    def _note(self, entry: Entry, event: Event) -> None:
+        now = event.time_ns
+        match event:
+            case PolicyAnswered(model=model):
+                self._answered(model, now, shadow=False)
+            case ShadowAnswered(model=model):
+                self._answered(model, now, shadow=True)
+            case OrderFilled() | TradeCorrected() | ContractExpired() | OrderFound():
+                self.moved_id = entry.id
+            case BrokerReported() if event.fills or event.activities or event.ended_orders:
+                self.moved_id = entry.id
+            case BarClosed(bar=bar) if bar.symbol == self.underlying:
+                self.bars.append((bar.start_ns, now, bar.close))
+            case BarRejected():
+                self.rejected.append(Told(now, event.reason, f"{event.symbol}: {event.detail}"))
+            case CashTransferred(amount=amount):
+                self.transfers += amount
+            case SessionEnded():
+                self.ended = True
+            case ModelVerified() | ModelPromoted():
+                verb = "verified" if isinstance(event, ModelVerified) else f"took over from {event.previous or 'none'}"
+                promoted = "promoted" if event.promoted else "not promoted"
+                self.models.append(Told(now, event.version, f"{verb}, {promoted}"))
+            case HaltRequested():
+                self.moved_id = entry.id
+                self.halts.append(Told(now, event.reason, event.detail, event.who))
+                self.commands.append(Told(now, "halt", f"{event.reason}: {event.detail}", event.who))
+            case PanicNoticed():
+                self.commands.append(Told(now, "panic", event.detail))
+            case (
+                PauseRequested() | ResumeRequested() | FlattenRequested() | ReloadRequested() | AcceptBrokerRequested()
+            ):
+                self.moved_id = entry.id
+                name = type(event).__name__.removesuffix("Requested").lower()
+                self.commands.append(Told(now, name, event.reason, event.who))
+            case StopRequested():
+                self.commands.append(Told(now, "stop, flat" if event.flatten else "stop", event.reason))
+            case CommandRefused():
+                self.commands.append(Told(now, "refused", event.reason, event.channel))
+
+    def _answered(self, model: str, now: int, *, shadow: bool) -> None:
+        known = self.answers.get((model, shadow))
+        count, first_ns = (known.count, known.first_ns) if known else (0, now)
+        self.answers[model, shadow] = Answers(model, shadow, count + 1, first_ns, now)
+
+
+def read_day(journal: Path | JournalReader, session: Session) -> Day:
+    """The session from four hours before its open to an hour after its close.
+
+    Raises JournalError, sqlite3.Error, and msgspec.MsgspecError for an event that this version cannot read.
+    """
+    reader = JournalReader(journal) if isinstance(journal, Path) else journal
+    try:
+        return _read(reader, session)
+    finally:
+        if isinstance(journal, Path):
+            reader.close()
+
+
+def _read(reader: JournalReader, session: Session) -> Day:
+    meta = reader.meta()
+    spec = strategy_named(meta["strategy"]).spec
+    daily = isinstance(spec, DailySpec)
+    span = (session.open_ns - BEFORE_OPEN_NS, session.close_ns + REPORT_SPAN_NS)
+    begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)
+    done = _Pass(spec.symbols[0])
+    for payload in prices_before(reader, begin, span[0], session, "" if daily else spec.symbols[0]):
+        done.watch.see_price(decode_event(payload))
+    for entry in rows_between(reader, begin, end):
+        done.take(entry, decode_event(entry.payload))
+    statuses = {name: _status(reader, name) for name in done.watch.names}
+    quality = done.watch.quality({name: status for name, status in statuses.items() if status})
+    decisions, denials = _decisions(reader, span)
+    equity = reader.query(
+        "SELECT time_ns, equity_usd, cash_usd, realized_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns",
+        span,
+    )
+    flat = next((row for row in equity if row["cash_usd"] == row["equity_usd"]), None)
+    start = Decimal(flat["cash_usd"]) - Decimal(flat["realized_usd"]) if flat and not done.transfers else None
+    before = reader.query(
+        "SELECT equity_usd FROM equity WHERE time_ns < ? ORDER BY time_ns DESC LIMIT 1", (session.open_ns,)
+    )
+    places = (max(done.moved_id, 1), done.last_id)
+    held, halt, exact = holdings(reader, places, quality, session, span[1], done.prices or {}, done.watch.known)
+    gaps, expected = _gaps(done, session, 0 if daily else spec.bar_interval_s * SECOND_NS)
+    return Day(
+        desk=meta.get("desk", ""),
+        strategy=meta["strategy"],
+        daily=daily,
+        mode=meta.get("mode", ""),
+        account=meta.get("account", ""),
+        tape=meta.get("tape", ""),
+        synthetic=bool(meta.get("synthetic")),
+        session=session,
+        events=done.events,
+        last_ns=done.last_ns,
+        ended=done.ended,
+        quality=quality,
+        decisions=decisions,
+        denials=denials,
+        equity_before=Decimal(before[0]["equity_usd"]) if before else None,
+        equity=tuple((row["time_ns"], Decimal(row["equity_usd"])) for row in equity),
+        at_cost=tuple(start + Decimal(row["realized_usd"]) for row in equity) if start is not None else (),
+        history=_history(reader, session) if daily else (),
+        transfers=done.transfers,
+        underlying=done.underlying,
+        bars=tuple((ended_ns, close) for start_ns, ended_ns, close in done.bars if _within(start_ns, session)),
+        expected_bars=expected,
+        gaps=gaps,
+        rejected=tuple(done.rejected),
+        alarms=tuple(done.alarms),
+        commands=tuple(done.commands),
+        halts=tuple(done.halts),
+        halt=halt,
+        models=tuple(done.models),
+        answers=tuple(done.answers.values()),
+        held=held,
+        exact=exact,
+    )
+
+
+def _history(reader: JournalReader, session: Session) -> tuple[tuple[int, Decimal], ...]:
+    """The last equity of each New York date of the three months before."""
+    rows = reader.query(
+        "SELECT time_ns, equity_usd FROM equity WHERE time_ns BETWEEN ? AND ? ORDER BY time_ns",
+        (session.open_ns - HISTORY_NS, session.open_ns - 1),
+    )
+    last = {new_york_text(row["time_ns"])[:10]: (row["time_ns"], Decimal(row["equity_usd"])) for row in rows}
+    return tuple(last.values())
+
+
+def _status(reader: JournalReader, name: str) -> str:
+    rows = reader.query("SELECT status FROM orders WHERE client_order_id = ?", (name,))
+    return str(rows[0]["status"]) if rows else ""
+
+
+def _decisions(
+    reader: JournalReader, span: tuple[int, int]
+) -> tuple[tuple[tuple[str, str, int], ...], tuple[tuple[str, int], ...]]:
+    """(action, outcome, count), and (gate, count), the most frequent first. A rule's action is its reason."""
+    rows = reader.query(
+        "SELECT kind, action, resolved, outcome, gates FROM decisions WHERE bar_ns BETWEEN ? AND ? "
+        "AND time_ns BETWEEN ? AND ?",
+        (span[0] - WARM_NS, span[1], *span),  # a bar is known before it is decided on, and there is an index of bars
+    )
+    counts = Counter(
+        (f"rule: {row['action']}" if row["kind"] == "rule" else row["resolved"] or row["action"] or "", row["outcome"])
+        for row in rows
+    )
+    gates = Counter(name for row in rows if row["gates"] for name, reason in json.loads(row["gates"]).items() if reason)
+    return tuple((*key, count) for key, count in counts.most_common()), tuple(gates.most_common())
+
+
+def _within(start_ns: int, session: Session) -> bool:
+    return session.open_ns <= start_ns < session.close_ns
+
+
+def _gaps(done: _Pass, session: Session, interval_ns: int) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Runs of bars that did not come up to the newest event, and how many were expected until then."""
+    if not interval_ns:
+        return (), 0
+    there = {start_ns for start_ns, _, _ in done.bars}
+    until = min(done.last_ns, session.close_ns)
+    due = range(session.open_ns, until - interval_ns + 1, interval_ns)
+    gaps: list[tuple[int, int]] = []
+    for start_ns in due:
+        if start_ns in there:
+            continue
+        if gaps and gaps[-1][0] + gaps[-1][1] * interval_ns == start_ns:
+            gaps[-1] = (gaps[-1][0], gaps[-1][1] + 1)
+        else:
+            gaps.append((start_ns, 1))
+    return tuple(gaps), len(due)

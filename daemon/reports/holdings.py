@@ -1,0 +1,115 @@
+"""What a desk held when a session began and ended, and which prices it knew before: read from its journal.
+
+Exact where a snapshot followed the last fill, else the sum of what the desk's own orders filled.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from daemon.core.desks.options.market import parse_occ
+from daemon.core.state import Book, RiskState
+from daemon.engine.journal import Entry, JournalReader
+from daemon.reports.execution_quality import Arrival, Quality
+from daemon.reports.record import WARM_NS, Held, Told, first_id
+from strategies.kit.contract import Session
+
+
+def rows_between(reader: JournalReader, begin: int, end: int) -> Iterable[Entry]:
+    """Rows with ids from `begin` up to and without `end`."""
+    for entry in reader.entries(begin - 1):
+        if entry.id >= end:
+            return
+        yield entry
+
+
+def prices_before(reader: JournalReader, begin: int, begin_ns: int, session: Session, underlying: str) -> Iterable[str]:
+    """Payloads of the events that tell the prices known when the session began: a daily desk's last days, else the
+    newest quote of each contract that was still held. A daily desk has no `underlying`.
+    """
+    oldest = first_id(reader, begin_ns - WARM_NS)
+    if not underlying:
+        return [entry.payload for entry in rows_between(reader, oldest, begin)]
+    told: list[str] = []
+    for symbol in _filled(reader, begin_ns, session.date, underlying):
+        rows = reader.query(
+            "SELECT payload FROM events WHERE id BETWEEN ? AND ? AND kind = 'QuotesReceived' "
+            "AND instr(payload, ?) ORDER BY id DESC LIMIT 1",
+            (oldest, begin - 1, f'"{symbol}"'),
+        )
+        told += [row["payload"] for row in rows]
+    return told
+
+
+class _Known(msgspec.Struct):
+    """What a report wants of a state."""
+
+    book: Book
+    risk: RiskState
+
+
+def holdings(
+    reader: JournalReader,
+    span: tuple[int, int],
+    quality: Quality,
+    session: Session,
+    until_ns: int,
+    first: Mapping[str, Arrival],
+    last: Mapping[str, Arrival],
+) -> tuple[tuple[Held, ...], Told | None, bool]:
+    """Positions at the end and before, the halt that holds where that is known, and whether the positions are exact.
+
+    A snapshot between the rows of `span` counts: from the last one that changed what is held to the session's last.
+    `first` and `last` are the prices known at the first decision and at the end.
+    """
+    newest = reader.query(
+        "SELECT state FROM snapshots WHERE event_id BETWEEN ? AND ? ORDER BY event_id DESC LIMIT 1",
+        span,
+    )
+    known = msgspec.json.decode(newest[0]["state"], type=_Known) if newest else None
+    if known is not None:
+        after = {symbol: position.quantity for symbol, position in known.book.positions.items()}
+    else:
+        after = _filled(reader, until_ns, session.date)
+    traded: Counter[str] = Counter()
+    for order in quality.orders:
+        traded[order.symbol] += order.side * order.filled
+    expired = {symbol for symbol in traded if (told := parse_occ(symbol)) and told.expiry <= session.date}
+    symbols = sorted(symbol for symbol in {*after, *traded} if symbol in after or symbol not in expired)
+    held = tuple(
+        Held(
+            symbol,
+            after.get(symbol, 0) - traded[symbol],
+            after.get(symbol, 0),
+            first[symbol].price if symbol in first else None,
+            last[symbol].price if symbol in last else None,
+        )
+        for symbol in symbols
+        if after.get(symbol, 0) or after.get(symbol, 0) - traded[symbol]
+    )
+    halt = known.risk.halt if known is not None else None
+    return held, Told(halt.since_ns, halt.reason, halt.detail) if halt else None, known is not None
+
+
+def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "") -> dict[str, int]:
+    """What all orders up to then filled, by symbol, without expired contracts.
+
+    With an `underlying` its shares and contracts alone, those that expire on `date` among them: expired ones, which
+    are most, are not even read.
+    """
+    where, values = "submitted_ns <= ?", list[object]([until_ns])
+    if underlying:
+        alive = f"{underlying}{date[2:].replace('-', '')}"  # a contract's symbol goes on with its expiry
+        where += " AND (symbol = ? OR symbol BETWEEN ? AND ?)"
+        values += [underlying, alive, f"{underlying}:"]
+    rows = reader.query(f"SELECT symbol, sum(side * filled) AS n FROM orders WHERE {where} GROUP BY symbol", values)
+    terms = {row["symbol"]: parse_occ(row["symbol"]) for row in rows}
+    gone = {
+        symbol
+        for symbol, told in terms.items()
+        if told and (told.expiry < date or (told.expiry == date and not underlying))
+    }
+    return {row["symbol"]: row["n"] for row in rows if row["n"] and row["symbol"] not in gone}

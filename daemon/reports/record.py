@@ -1,0 +1,187 @@
+"""One session of a desk as a report shows it, and which session that is. Data alone: `daemon.reports.gather` reads it.
+
+Texts in it are as they were journaled, and anybody may have written them: they are never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+
+from daemon.core.broker.orders import TERMINAL
+from daemon.core.events import SessionScheduled
+from daemon.core.session import NEW_YORK
+from daemon.engine.journal import JournalError, JournalReader, decode_event
+from daemon.engine.segments import parts_of, where_before
+from daemon.reports.execution_quality import OrderQuality, Quality
+from strategies.kit.contract import DailySpec, Session
+from strategies.registry import strategy as strategy_named
+
+SECOND_NS = 1_000_000_000
+REPORT_SPAN_NS = 3_600 * SECOND_NS  # after the close: what its orders became still belongs to the session
+BEFORE_OPEN_NS = 240 * 60 * SECOND_NS  # the most that `basket.before_open_min` may be
+WARM_NS = 6 * 86_400 * SECOND_NS  # a daily desk's last known prices are at most a long weekend old
+HALTS = frozenset((
+    "operator", "daily_loss", "drawdown", "reject_rate", "reconciliation", "fill_mismatch", "order_mismatch",
+    "wrong_account", "blind_hold", "shares_from_exercise", "flatten", "disk_full", "journal_damaged",
+    "history_missing", "quarantine", "code_changed", "panic", "short_position", "accept_broker", "cash_difference",
+))  # fmt: skip
+"""Alarms that always are halts: the headings of docs/OPERATIONS.md that stand under its halts and not its alarms."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Something that happened, in words: `name` short, `detail` as it was journaled (foreign text, never markup)."""
+
+    time_ns: int
+    name: str
+    detail: str
+    who: str = ""
+
+
+class Answers(msgspec.Struct, frozen=True):
+    """How many questions a version answered, live or as a shadow beside, and when it did first and last."""
+
+    model: str
+    shadow: bool
+    count: int
+    first_ns: int
+    last_ns: int
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A position at the end: `quantity` contracts or shares, before the session's fills and after them."""
+
+    symbol: str
+    before: int
+    quantity: int
+    price_before: Decimal | None  # USD a share when the first decision was made
+    price: Decimal | None  # the last one that is known
+
+
+class Day(msgspec.Struct, frozen=True, kw_only=True):
+    """A session. Times nanoseconds UTC; money USD. `last_ns` is the newest event's, 0 where there is none."""
+
+    desk: str
+    strategy: str
+    daily: bool
+    mode: str
+    account: str
+    tape: str
+    synthetic: bool
+    session: Session
+    events: int
+    last_ns: int
+    ended: bool  # its end was journaled
+    quality: Quality
+    decisions: tuple[tuple[str, str, int], ...]  # action, outcome, how many
+    denials: tuple[tuple[str, int], ...]  # gate, how many
+    equity_before: Decimal | None  # at the end of the session before
+    equity: tuple[tuple[int, Decimal], ...]
+    at_cost: tuple[Decimal, ...]  # beside `equity`, with what is held counted at cost; () where that is not known
+    history: tuple[tuple[int, Decimal], ...]  # of a daily desk: the ends of the sessions before, oldest first
+    transfers: Decimal
+    underlying: str
+    bars: tuple[tuple[int, float], ...]  # of `underlying`: end of the bar, close
+    expected_bars: int  # up to the newest event, 0 where none are expected
+    gaps: tuple[tuple[int, int], ...]  # first missing bar's start, how many are missing
+    rejected: tuple[Told, ...]
+    alarms: tuple[Told, ...]
+    commands: tuple[Told, ...]
+    halts: tuple[Told, ...]
+    halt: Told | None  # that holds at the end, where it is known
+    models: tuple[Told, ...]  # verified and promoted
+    answers: tuple[Answers, ...]
+    held: tuple[Held, ...]
+    exact: bool  # what is held is the desk's book, not the sum of its orders
+
+    @property
+    def gain(self) -> Decimal | None:
+        """Change of the equity since the session before, without transfers; None where it is not known."""
+        if not self.equity:
+            return None
+        start = self.equity[0][1] if self.equity_before is None else self.equity_before
+        return self.equity[-1][1] - start - self.transfers
+
+    @property
+    def open_orders(self) -> tuple[OrderQuality, ...]:
+        """Those that work at the end."""
+        return tuple(order for order in self.quality.orders if order.status not in TERMINAL)
+
+    @property
+    def half_day(self) -> bool:
+        """True for a session that is shorter than six and a half hours."""
+        return self.session.close_ns - self.session.open_ns < 390 * 60 * SECOND_NS
+
+
+# --- which session ------------------------------------------------------------------------------------------------
+
+
+def find_session(reader: JournalReader, date: str | None = None) -> Session:
+    """The journal's session of this New York date; without one the newest that has begun. Raises JournalError."""
+    newest = reader.query("SELECT id, time_ns FROM events ORDER BY id DESC LIMIT 1")
+    if not newest:
+        raise JournalError(f"{reader.path}: the journal is empty, there is no session to report on")
+    low, high = 1, newest[0]["id"]
+    if date is not None:
+        noon = int(datetime.fromisoformat(f"{date}T12:00").replace(tzinfo=NEW_YORK).timestamp()) * SECOND_NS
+        low, high = first_id(reader, noon - WARM_NS), first_id(reader, noon + WARM_NS)
+    lead_ns = BEFORE_OPEN_NS if is_daily(reader.meta()) else 0
+    rows = reader.query(
+        "SELECT payload FROM events WHERE kind = 'SessionScheduled' AND id BETWEEN ? AND ? ORDER BY id DESC LIMIT 20",
+        (low, high),
+    )
+    for row in rows:
+        event = decode_event(row["payload"])
+        assert isinstance(event, SessionScheduled)
+        session = event.session
+        if session.date == date or (date is None and session.open_ns - lead_ns <= newest[0]["time_ns"]):
+            return session
+    wanted = "a session that has begun" if date is None else f"the session of {date}"
+    raise JournalError(f"{reader.path}: {wanted} is not in the journal; `rltraderctl events` shows what is")
+
+
+@contextmanager
+def session_of(journal: Path, date: str | None = None) -> Iterator[tuple[JournalReader, Session]]:
+    """The session as `find_session` finds it, with the file that holds it: the journal's own, or one rotated away.
+
+    Raises JournalError where none of those that are still there does.
+    """
+    refused, before = "", ""
+    for path in reversed(parts_of(journal)):
+        with closing(JournalReader(path)) as reader:
+            try:
+                session = find_session(reader, date)
+            except JournalError as error:
+                refused, before = refused or str(error), where_before(reader)
+                continue
+            yield reader, session
+            return
+    raise JournalError(f"{refused}{before}")
+
+
+def first_id(reader: JournalReader, time_ns: int) -> int:
+    """Id of the first row at `time_ns` or later, one above the last row's where there is none. Reads about 20 rows."""
+    ends = reader.query(  # each alone is one look-up, both in one query read all rows
+        "SELECT (SELECT min(id) FROM events) AS low, (SELECT max(id) FROM events) AS high"
+    )[0]
+    if ends["low"] is None:
+        return 1
+    low, high = ends["low"], ends["high"] + 1
+    while low < high:
+        middle = (low + high) // 2
+        row = reader.query("SELECT time_ns FROM events WHERE id >= ? ORDER BY id LIMIT 1", (middle,))
+        if row[0]["time_ns"] < time_ns:
+            low = middle + 1
+        else:
+            high = middle
+    return int(low)
+
+
+def is_daily(meta: dict[str, str]) -> bool:
+    """True for a journal of a desk that decides once a session."""
+    return isinstance(strategy_named(meta["strategy"]).spec, DailySpec)

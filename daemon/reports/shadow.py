@@ -1,0 +1,346 @@
+"""A candidate beside the live model: how often they agree, how sure they are, and what each would have come to.
+
+Reads a journal: its read models for the comparison; for the hypothetical result every event is stepped again, so that
+the states at the decisions are exact. Decisions that not both answered count for neither. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from daemon.core.events import Event, PolicyAnswered, SessionEnded, SessionScheduled, ShadowAnswered
+from daemon.core.machine import Divergence, Machine
+from daemon.core.records import DecisionRow, ShadowRow
+from daemon.core.state import State, as_daily
+from daemon.core.step import Step
+from daemon.engine.journal import JournalReader, decode_event
+from daemon.engine.recovery import adopt_trading, leave_out, machine_of
+from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, ContractPlay, Play, SharePlay
+from strategies.kit.contract import Answer
+from strategies.registry import strategy as strategy_named
+
+FEWEST = 16  # sessions, below which no interval is told
+DRAWS = 10_000
+LEVEL = 0.95
+AT_ONCE = 500_000  # resampled numbers held in memory together
+DIRECTIONS: tuple[str, ...] = ("SELL", "NONE", "BUY")  # of a continuous policy's actions, by their sign
+CALIBRATION = (
+    "Whether a confidence is right cannot be said of a candidate: what it would have done had no outcome, so there is "
+    "nothing to hold its probabilities against."
+)
+
+Float64Array = npt.NDArray[np.float64]
+
+
+class SessionPair(msgspec.Struct, frozen=True):
+    """One session's hypothetical result of both, in USD."""
+
+    date: str
+    live_usd: float
+    shadow_usd: float
+
+
+class Hypothetical(msgspec.Struct, frozen=True):
+    """Both played by the same rule over the same decisions. `low` and `high` bound the mean difference a session."""
+
+    rule: str
+    sessions: tuple[SessionPair, ...]
+    live_usd: float
+    shadow_usd: float
+    live_trades: int
+    shadow_trades: int
+    modelled: int  # prices that are not the journal's own, of both together
+    mean_difference_usd: float  # shadow less live, a session
+    low_usd: float | None  # None with too few sessions
+    high_usd: float | None
+    block: float  # mean length in sessions of the bootstrap's blocks
+
+
+class ShadowReport(msgspec.Struct, frozen=True):
+    """One candidate. Shares are of the decisions that both answered; None where there is nothing to take them of."""
+
+    model: str
+    beside: tuple[str, ...]  # live versions that answered those decisions
+    verdict: str
+    decisions: int
+    failures: int  # of the candidate
+    unmatched: int  # answers of the candidate to questions that the live model left without an answer
+    agreement: float | None
+    kappa: float | None
+    actions: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]  # rows live, columns candidate; of a continuous policy pooled over symbols
+    confidence_live: float | None
+    confidence_shadow: float | None
+    calibration: str
+    total_variation: float | None  # mean of half the sum of |p - q|
+    mean_difference: float | None  # of a continuous policy: mean absolute difference of an action
+    hypothetical: Hypothetical | None
+    untold: str = ""  # why there is no hypothetical result
+
+
+class _Pair(msgspec.Struct, frozen=True):
+    """A decision that both answered."""
+
+    live_model: str
+    live: str
+    shadow: str
+    confidences: tuple[float, float] | None
+    probabilities: tuple[tuple[float, ...], tuple[float, ...]] | None
+    logits: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
+    """A report for each candidate that the journal names, by version; () where there is none.
+
+    Raises JournalError for a file that is no journal.
+    """
+    reader = JournalReader(journal)
+    try:
+        if not reader.query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'shadows'"):
+            return ()
+        models = [row["model"] for row in reader.query("SELECT DISTINCT model FROM shadows ORDER BY model")]
+        if not models:
+            return ()
+        played, untold = _played(reader)
+        return tuple(_report(reader, model, played.get(model), untold) for model in models)
+    finally:
+        reader.close()
+
+
+# --- the comparison -----------------------------------------------------------------------------------------------
+
+
+def _report(reader: JournalReader, model: str, played: tuple[Play, Play] | None, untold: str) -> ShadowReport:
+    pairs, failures, unmatched = _pairs(reader, model)
+    strategy = strategy_named(reader.meta()["strategy"])
+    actions, confusion = _confusion(pairs, strategy.spec.actions)
+    rule = CONTRACT_RULE if as_daily(strategy) is None else SHARE_RULE
+    found = _hypothetical(rule, *played) if played is not None and not untold else None
+    sure = np.array([pair.confidences for pair in pairs if pair.confidences is not None])
+    spread = [p for pair in pairs if (p := pair.probabilities) is not None]
+    continuous = [pair.logits for pair in pairs if pair.probabilities is None]
+    return ShadowReport(
+        model=model,
+        beside=tuple(sorted({pair.live_model for pair in pairs})),
+        verdict=verdict_of(found, untold),
+        decisions=len(pairs),
+        failures=failures,
+        unmatched=unmatched,
+        agreement=agreement_of(confusion),
+        kappa=kappa_of(confusion),
+        actions=actions,
+        confusion=confusion,
+        confidence_live=float(sure[:, 0].mean()) if len(sure) else None,
+        confidence_shadow=float(sure[:, 1].mean()) if len(sure) else None,
+        calibration=CALIBRATION,
+        total_variation=_mean_difference(spread, 0.5 * len(spread[0][0])) if spread else None,
+        mean_difference=_mean_difference(continuous, 1.0) if continuous else None,
+        hypothetical=found,
+        untold=untold,
+    )
+
+
+def _pairs(reader: JournalReader, model: str) -> tuple[list[_Pair], int, int]:
+    """The decisions that both answered, how often the candidate failed, and what only it answered."""
+    rows = reader.query(
+        "SELECT s.problem, s.action, s.confidence, s.probabilities, s.logits, d.model AS live_model, "
+        "d.action AS live_action, d.confidence AS live_confidence, d.probabilities AS live_probabilities, "
+        "d.logits AS live_logits FROM shadows s LEFT JOIN decisions d ON d.decision = s.decision AND d.kind = 'policy' "
+        "WHERE s.model = ? ORDER BY s.decision",
+        (model,),
+    )
+    failures = sum(bool(row["problem"]) for row in rows)
+    answered = [row for row in rows if not row["problem"]]
+    pairs = [
+        _Pair(
+            live_model=row["live_model"],
+            live=row["live_action"],
+            shadow=row["action"],
+            confidences=_both(row["live_confidence"], row["confidence"]),
+            probabilities=_both(_numbers(row["live_probabilities"]), _numbers(row["probabilities"])),
+            logits=(_numbers(row["live_logits"]) or (), _numbers(row["logits"]) or ()),
+        )
+        for row in answered
+        if row["live_logits"] is not None
+    ]
+    return pairs, failures, len(answered) - len(pairs)
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    return None if text is None else msgspec.json.decode(text, type=tuple[float, ...])
+
+
+def _both(live: Any, shadow: Any) -> Any:
+    return None if live is None or shadow is None else (live, shadow)
+
+
+def _mean_difference(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], factor: float) -> float:
+    both = np.asarray(pairs, dtype=np.float64)
+    return float(np.abs(both[:, 0] - both[:, 1]).mean() * factor)
+
+
+def _confusion(pairs: Sequence[_Pair], known: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """The actions that were chosen and their counts; of a continuous policy what it does with each symbol."""
+    if pairs and pairs[0].probabilities is None:
+        actions = DIRECTIONS
+        signs = np.sign(np.array([pair.logits for pair in pairs])).astype(int) + 1
+        chosen = np.stack([signs[:, 0].ravel(), signs[:, 1].ravel()])
+    else:
+        seen = {name for pair in pairs for name in (pair.live, pair.shadow)}
+        actions = tuple(name for name in known if name in seen)
+        chosen = np.array([[actions.index(pair.live), actions.index(pair.shadow)] for pair in pairs], dtype=int).T
+    counts = np.zeros((len(actions), len(actions)), dtype=int)
+    if pairs:
+        np.add.at(counts, (chosen[0], chosen[1]), 1)
+    return actions, tuple(map(tuple, counts.tolist()))
+
+
+def agreement_of(confusion: Sequence[Sequence[int]]) -> float | None:
+    """The share on the diagonal; None without a count."""
+    counts = np.asarray(confusion, dtype=np.float64)
+    return float(np.trace(counts) / counts.sum()) if counts.sum() else None
+
+
+def kappa_of(confusion: Sequence[Sequence[int]]) -> float | None:
+    """Cohen's kappa (Cohen 1960): the agreement beyond that of independent answers with the same frequencies.
+
+    None without a count, and where both always gave one and the same answer: chance alone agrees then.
+    """
+    agreement = agreement_of(confusion)
+    if agreement is None:
+        return None
+    shares = np.asarray(confusion, dtype=np.float64)
+    shares /= shares.sum()
+    by_chance = float(shares.sum(axis=0) @ shares.sum(axis=1))
+    return None if by_chance >= 1.0 else (agreement - by_chance) / (1.0 - by_chance)
+
+
+# --- the hypothetical result --------------------------------------------------------------------------------------
+
+
+def _played(reader: JournalReader) -> tuple[dict[str, tuple[Play, Play]], str]:
+    """Two players for each candidate, the live model's first; and why there are none, "" where there are."""
+    machine = machine_of(reader)
+    players: dict[str, tuple[Play, Play]] = {}
+    asked: tuple[State[Any], Answer] | None = None
+    try:
+        for before, event, step in _steps(reader, machine):
+            match event:
+                case PolicyAnswered() if _decided(step, DecisionRow):
+                    asked = (before, Answer(event.logits, event.hidden))
+                case ShadowAnswered() if asked is not None and asked[0].decision == event.decision:
+                    if _decided(step, ShadowRow):
+                        live, shadow = players.setdefault(event.model, (_player(before), _player(before)))
+                        live.decide(*asked)
+                        shadow.decide(asked[0], Answer(event.logits, event.hidden))
+                case SessionEnded() | SessionScheduled() if _is_over(before, step.state):
+                    for play in (play for pair in players.values() for play in pair):
+                        play.end(step.state if before.basket.date else before)  # a daily desk learns its bars here
+                case _:
+                    pass
+    except (Divergence, ValueError, msgspec.DecodeError) as error:
+        return {}, f"the journal cannot be stepped again with this code ({error}): use the version that wrote it"
+    for play in (play for pair in players.values() for play in pair):
+        play.end(machine.state)
+    return players, ""
+
+
+def _steps(reader: JournalReader, machine: Machine) -> Iterator[tuple[State[Any], Event, Step]]:
+    """Every stepped row again: the state before it, the event, and what it came to."""
+    for entry in reader.entries():
+        if entry.raised:
+            continue
+        event = decode_event(entry.payload)
+        if entry.quarantined:
+            leave_out(machine, event)
+            continue
+        before = machine.state
+        step = machine.reapply(event)
+        if entry.kind == "RunStarted":
+            adopt_trading(machine)
+        yield before, event, step
+
+
+def _is_over(before: State[Any], after: State[Any]) -> bool:
+    """Whether a session ended between these states, by its own end or because another one was scheduled."""
+    old, new = before.session, after.session
+    if old.session is None or new.session is None:
+        return False
+    return (new.ended and not old.ended) or new.session.date != old.session.date
+
+
+def _decided(step: Step, kind: type[DecisionRow | ShadowRow]) -> bool:
+    """Whether the step recorded an answer."""
+    return any(isinstance(row, kind) and row.logits is not None for row in step.rows)
+
+
+def _player(state: State[Any]) -> Play:
+    strategy = strategy_named(state.identity.strategy)
+    daily = as_daily(strategy)
+    return ContractPlay(strategy) if daily is None else SharePlay(daily, float(state.trading.paper.cash_usd))
+
+
+def _hypothetical(rule: str, live: Play, shadow: Play) -> Hypothetical:
+    dates = sorted({*live.pnl_usd, *shadow.pnl_usd})
+    sessions = tuple(
+        SessionPair(date, round(live.pnl_usd.get(date, 0.0), 6), round(shadow.pnl_usd.get(date, 0.0), 6))
+        for date in dates
+    )
+    differences = np.array([pair.shadow_usd - pair.live_usd for pair in sessions], dtype=np.float64)
+    block = max(len(sessions) ** (1.0 / 3.0), 1.0)
+    low, high = interval_of_mean(differences, block) if len(sessions) >= FEWEST else (None, None)
+    return Hypothetical(
+        rule=rule,
+        sessions=sessions,
+        live_usd=round(sum(pair.live_usd for pair in sessions), 6),
+        shadow_usd=round(sum(pair.shadow_usd for pair in sessions), 6),
+        live_trades=live.trades,
+        shadow_trades=shadow.trades,
+        modelled=live.modelled + shadow.modelled,
+        mean_difference_usd=float(differences.mean()) if sessions else 0.0,
+        low_usd=low,
+        high_usd=high,
+        block=round(block, 2),
+    )
+
+
+def interval_of_mean(values: Float64Array, block: float, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of the mean by the stationary bootstrap, blocks of geometric length around `block`.
+
+    Politis and Romano 1994, JASA 89, section 2. The same seed gives the same interval.
+    """
+    random, count = np.random.default_rng(seed), len(values)
+    position, means = np.arange(count), []
+    for draws in np.diff([*range(0, DRAWS, max(AT_ONCE // count, 1)), DRAWS]):
+        begins = random.random((draws, count)) < 1.0 / block
+        begins[:, 0] = True
+        start = random.integers(count, size=(draws, count))
+        latest = np.maximum.accumulate(np.where(begins, position, 0), axis=1)
+        index = (np.take_along_axis(start, latest, axis=1) + position - latest) % count
+        means.append(values[index].mean(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
+    return float(low), float(high)
+
+
+def verdict_of(found: Hypothetical | None, untold: str = "") -> str:
+    """Whether the difference can be told from luck, first of all."""
+    if found is None:
+        return f"Nothing can be said of the results: {untold or 'there is no decision that both answered'}."
+    difference = found.mean_difference_usd
+    word = "more" if difference >= 0 else "less"
+    told = (
+        f"over {len(found.sessions)} sessions the candidate would have earned {abs(difference):,.2f} USD a session "
+        f"{word} than the live model by the rule below"
+    )
+    if found.low_usd is None or found.high_usd is None:
+        return f"Cannot be told from luck: {told}, and fewer than {FEWEST} sessions tell nothing apart."
+    bounds = f"95 % interval {found.low_usd:+,.2f} to {found.high_usd:+,.2f}"
+    if found.low_usd <= 0.0 <= found.high_usd:
+        return f"Cannot be told from luck: {told}, {bounds}."
+    return f"More than luck would explain at 95 %: {told}, {bounds}."

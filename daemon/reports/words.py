@@ -1,0 +1,140 @@
+"""A session in words: the sentences with which its page and its table begin, and how numbers are written there.
+
+Plain text; whoever puts it into markup escapes it.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+from daemon.core.broker.orders import TERMINAL
+from daemon.core.desks.options.market import parse_occ
+from daemon.core.session import NEW_YORK
+from daemon.reports.record import Day, Told
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def money(value: Decimal, *, sign: bool = False) -> str:
+    """USD with two decimals, thousands separators and a true minus; with `sign` a gain has its plus."""
+    return f"{value:{'+' if sign else ''},.2f}".replace("-", MINUS)
+
+
+def number(value: Decimal, decimals: int) -> str:
+    """With thousands separators and a true minus."""
+    return f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def price(value: Decimal) -> str:
+    """USD a share: cents, and up to four decimals where it has them."""
+    text = f"{value:,.4f}"
+    return text[:-2] if text.endswith("00") else text.removesuffix("0")
+
+
+def clock(time_ns: int, *, seconds: bool = False) -> str:
+    """New York time of day, "never" for 0."""
+    local = datetime.fromtimestamp(time_ns // 10**9, UTC).astimezone(NEW_YORK)
+    return local.strftime("%H:%M:%S" if seconds else "%H:%M") if time_ns else "never"
+
+
+def long_date(text: str) -> str:
+    """2024-12-03 is "Tuesday, 3 December 2024"."""
+    day = date.fromisoformat(text)
+    return f"{day:%A}, {day.day} {day:%B} {day.year}"
+
+
+def instrument(symbol: str) -> str:
+    """An OCC symbol as people say it ("SPY 3 Dec 24 458 call"); a share's symbol as it is."""
+    told = parse_occ(symbol)
+    if told is None:
+        return symbol
+    expiry = date.fromisoformat(told.expiry)
+    return f"{told.root} {expiry.day} {expiry:%b %y} {told.strike.normalize():f} {'call' if told.right > 0 else 'put'}"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """ "1 order", "2 orders"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def first_sentence(day: Day) -> str:
+    """What the day came to."""
+    when = f"On {long_date(day.session.date)}"
+    if day.half_day:
+        when += f", a half day that {'closes' if not day.ended else 'closed'} at {clock(day.session.close_ns)},"
+    if not day.ended:
+        until = f"up to {clock(day.last_ns)} New York" if day.last_ns else "before its first event"
+        when = f"{when.rstrip(',')}, so far ({until}),"
+    return f"{when} {_gain(day)} {_orders(day)}.{_cost(day)}"
+
+
+def _gain(day: Day) -> str:
+    gain = day.gain
+    if gain is None:
+        return "no equity was recorded;"
+    start = day.equity_before if day.equity_before is not None else day.equity[0][1]
+    share = f" ({number(gain / start * 100, 2).replace(MINUS, '')} %)" if start > 0 else ""
+    if not gain:
+        return "the desk neither gained nor lost"
+    return f"the desk {'gained' if gain > 0 else 'lost'} {money(abs(gain))} USD{share}"
+
+
+def _orders(day: Day) -> str:
+    quality = day.quality
+    if not quality.orders:
+        return "and sent no order" if day.gain is not None else "no order was sent"
+    filled = sum(order.filled == order.quantity for order in quality.orders)
+    partly = sum(0 < order.filled < order.quantity for order in quality.orders)
+    how = "all filled" if filled == len(quality.orders) else f"{filled:,} filled"
+    if partly:
+        how += f", {partly:,} in part"
+    return f"with {plural(len(quality.orders), 'order')}, {how}"
+
+
+def _cost(day: Day) -> str:
+    """What the fills cost beyond the prices at which their orders were sent, and the fees."""
+    quality = day.quality
+    if quality.slippage_bp is None:
+        return ""
+    cost = quality.slippage_usd
+    worse = f"{money(abs(cost))} USD ({number(abs(quality.slippage_bp), 1)} bp) {'worse' if cost > 0 else 'better'}"
+    than = "The fills were as good as" if not cost else f"The fills were {worse} than"
+    fees = f", and fees took {money(quality.fees_usd)} USD" if quality.fees_usd else ""
+    return f" {than} the prices at which the orders were sent{fees}."
+
+
+def further_sentences(day: Day) -> tuple[str, ...]:
+    """What a person has to know besides: halts, what is open, what was refused, what was missing."""
+    said = [_halted(halt) for halt in day.halts]
+    if day.halt is not None:
+        said.append(f"It is halted at the end, since {clock(day.halt.time_ns)}: {day.halt.name}.")
+    elif day.halts:
+        lifted = day.exact or any(
+            told.name == "resume" and told.time_ns >= day.halts[-1].time_ns for told in day.commands
+        )
+        said.append("It was resumed." if lifted else "Whether it still is halted is not known from this journal.")
+    still = [held for held in day.held if held.quantity]
+    if still and not day.daily:
+        names = ", ".join(f"{held.quantity:+,} {instrument(held.symbol)}" for held in still)
+        said.append(f"Still held {'at the end' if day.ended else 'now'}: {names}.")
+    if working := day.open_orders:
+        said.append(f"{plural(len(working), 'order')} {'works' if len(working) == 1 else 'work'} still.")
+    missing = sum(count for _, count in day.gaps)
+    if missing:
+        said.append(f"{missing:,} of {day.expected_bars:,} bars did not come.")
+    if day.rejected:
+        said.append(f"{plural(len(day.rejected), 'bar')} {'was' if len(day.rejected) == 1 else 'were'} refused.")
+    if day.transfers:
+        said.append(f"Transfers of {money(day.transfers, sign=True)} USD are neither gain nor loss.")
+    return tuple(said)
+
+
+def _halted(halt: Told) -> str:
+    return f"It was halted at {clock(halt.time_ns)}: {halt.name}" + (f" ({halt.who})." if halt.who else ".")
+
+
+def ending(status: str, reason: str) -> str:
+    """How an order ended, in words."""
+    words = status.replace("_", " ") if status in TERMINAL else f"works ({status.replace('_', ' ')})"
+    return f"{words}: {reason}" if reason else words

@@ -1,0 +1,189 @@
+"""Serve recorded days by hand: `python -m tests.alpaca_server --bars FILE --accounts scalper,regime --speed N`.
+
+It prints (or writes, with --env) the environment that each daemon needs to trade here, then a line for every
+connection, refused request, order and fill, until SIGINT, SIGTERM or the tape's end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from simulator.clock import SimClock
+from simulator.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
+from simulator.prices.market import MINUTE_NS, SECOND_NS, Market
+from simulator.prices.tape import NEW_YORK
+from simulator.server import AlpacaServer, LoggedRequest
+from simulator.trading.account import Account
+from simulator.trading.trade_stream import TradeStream
+from strategies.kit.contract import Session
+
+BEFORE_OPEN_NS = 10 * MINUTE_NS
+BEFORE_OPEN_DAILY_NS = 40 * MINUTE_NS  # a daily desk decides before the open
+AFTER_CLOSE_NS = 60 * MINUTE_NS  # for what a daemon does at the end of a day
+LOOK_S = 0.5  # real seconds between two looks at the log of requests
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser("python -m tests.alpaca_server", description="Serve a recorded day as Alpaca would.")
+    made.add_argument("--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)")
+    made.add_argument("--accounts", metavar="NAMES", help=f"desks with an account of their own: {','.join(DESKS)}")
+    made.add_argument(
+        "--daily", type=Path, action="append", default=[], metavar="FILE", help="daily bars, Parquet (made up)"
+    )
+    made.add_argument("--speed", type=float, default=60.0, help="simulated seconds a real second, above 0 (60)")
+    made.add_argument("--date", help="session to begin with, YYYY-MM-DD (the tape's last); those before are history")
+    made.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (a free one)")
+    made.add_argument("--env", type=Path, metavar="FILE", help="write the environment there, of NAME to FILE.NAME")
+    made.add_argument("--sim-start", help="where simulated time begins, ISO 8601 with a zone (10 min before the open)")
+    return made
+
+
+def start_ns(market: Market, day: str | None, moment: str | None) -> int:
+    """Where simulated time begins. Raises ValueError for no session of the tape, or a time without zone."""
+    if moment is not None:
+        begin = datetime.fromisoformat(moment)
+        if begin.tzinfo is None:
+            raise ValueError(f"--sim-start {moment} has no zone: write it like 2024-07-01T09:20:00-04:00")
+        return int(begin.timestamp()) * SECOND_NS
+    sessions = taped(market)
+    found = next((session for session in sessions if session.date == day), None) if day else sessions[-1]
+    if found is None:
+        raise ValueError(f"--date {day} is no session of the tape: expected {sessions[0].date} to {sessions[-1].date}")
+    return found.open_ns - (BEFORE_OPEN_NS if market.days is None else BEFORE_OPEN_DAILY_NS)
+
+
+def taped(market: Market) -> list[Session]:
+    """The sessions of which the tape has bars."""
+    return [session for session in market.sessions if market.closing_price(session.date) is not None]
+
+
+class ToldStream(TradeStream):
+    """The trading stream, which tells the terminal too."""
+
+    def publish(self, account: Account, update: dict[str, Any]) -> None:
+        """Print one line for the update, then send it."""
+        order = update["order"]
+        limit = order["limit_price"] or "market"
+        traded = f", {update['qty']} at {update['price']}" if "price" in update else ""
+        say(
+            self.server,
+            f"order {update['event']}: {order['side']} {order['qty']} {order['symbol']} at {limit}{traded}; "
+            f"filled {order['filled_qty']} ({order['client_order_id']})"
+            + (f" of {account.account_number}" if len(self.server.accounts) > 1 else ""),
+        )
+        super().publish(account, update)
+
+
+def say(server: AlpacaServer, text: str) -> None:
+    """One line with the simulated New York time."""
+    moment = datetime.fromtimestamp(server.clock.now_ns() / SECOND_NS, NEW_YORK)
+    print(f"{moment:%Y-%m-%d %H:%M:%S}  {text}", flush=True)
+
+
+class Lines(logging.Handler):
+    """The log of the data streams as lines of the terminal."""
+
+    def __init__(self, server: AlpacaServer) -> None:
+        super().__init__(logging.INFO)
+        self._server = server
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        say(self._server, record.getMessage())
+
+
+async def look(server: AlpacaServer) -> None:
+    """Print refused requests and the listeners of the trading stream as they change, for ever."""
+    seen = 0
+    listening = dict.fromkeys(server.accounts, 0)
+    while True:
+        await asyncio.sleep(LOOK_S)
+        new, seen = server.requests[seen:], len(server.requests)
+        for request in new:
+            if not 200 <= request.status < 300:
+                say(server, refused(request))
+        for key, account in server.accounts.items():
+            now = server.trade_stream.listeners(key)
+            if now != listening[key]:
+                of = f" of {account.account_number}" if len(server.accounts) > 1 else ""
+                say(server, f"trade stream{of}: {now} listening")
+                listening[key] = now
+
+
+def refused(request: LoggedRequest) -> str:
+    """One line of a request that did not succeed."""
+    status = f"status {request.status}" if request.status else "no reply"
+    return f"request {request.method} {request.path}: {status} {request.body}".rstrip()
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Serve until a signal or the tape's end. Raises ValueError for options that do not fit the tape."""
+    names = names_of(options.accounts) if options.accounts else []
+    market = market_of(names, options.bars, options.daily)
+    begin_ns = start_ns(market, options.date, options.sim_start)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    clock = SimClock.starting_now(begin_ns, options.speed)
+    accounts = accounts_of(names)
+    server = AlpacaServer(market, clock, accounts=accounts.values())
+    server.trade_stream = ToldStream(server)
+    stream_log = logging.getLogger("tests.alpaca_server")
+    stream_log.addHandler(Lines(server))
+    stream_log.setLevel(logging.INFO)
+    async with server:
+        await bind(server, options.port)
+        if not names:
+            tell(environment(server), options.env)
+        for name, account in accounts.items():
+            file = None if options.env is None else options.env.with_name(f"{options.env.name}.{name}")
+            tell(environment(server, account, DESKS[name].strategy), file)
+        say(server, f"serving at {server.trading_url}, {options.speed:g} times real time; Ctrl-C ends it")
+        looking = asyncio.create_task(look(server))
+        end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), max(end_s, 0.0))
+        looking.cancel()
+        say(server, "stopped by a signal" if stop.is_set() else "the tape has ended")
+
+
+def tell(variables: str, file: Path | None) -> None:
+    """Print the environment, or write it to `file` and print how it is used."""
+    if file is None:
+        print(variables, flush=True)
+        return
+    file.write_text(variables)
+    named = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
+    print(f"in another terminal: . {named} && .venv/bin/rltraderd --state-dir DIR\n", flush=True)
+
+
+async def bind(server: AlpacaServer, port: int) -> None:
+    """Listen on `port` too, and name it in the addresses; nothing happens for 0."""
+    if port and server._runner is not None:
+        await web.TCPSite(server._runner, "127.0.0.1", port).start()
+        server.port = port
+
+
+def main() -> int:
+    """The program; exit code 2 for options that cannot be."""
+    options = parser().parse_args()
+    try:
+        asyncio.run(serve(options))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

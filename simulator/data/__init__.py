@@ -1,0 +1,1 @@
+"""The market-data half: streams, history, contracts and snapshots."""

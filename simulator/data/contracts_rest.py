@@ -1,0 +1,189 @@
+"""What can be traded, and when: option contracts with paging, assets, clock and calendar.
+
+Read only, as of the simulated time. Everything comes from the market's sessions and listings; no account is known here.
+"""
+
+from __future__ import annotations
+
+import base64
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from simulator.data.fields import rfc3339
+from simulator.data.queries import BadRequest, reply
+from simulator.prices.market import SECOND_NS, Market
+from simulator.prices.option_listing import asset_id
+from simulator.prices.tape import NEW_YORK, new_york_date
+from strategies.kit.contract import Session
+
+if TYPE_CHECKING:
+    from simulator.server import AlpacaServer
+
+CONTRACTS_LIMIT, CONTRACTS_LIMIT_MAX = 100, 10_000
+_AFTER_CLOSE_NS = 8 * 3_600 * SECOND_NS  # a session's listing stands until midnight
+
+
+def routes(server: AlpacaServer) -> list[web.RouteDef]:
+    """The routes of contracts, assets, clock and calendar under /v2."""
+
+    async def contracts(request: web.Request) -> web.Response:
+        return reply(_contracts_page(server, request.query))
+
+    async def contract(request: web.Request) -> web.Response:
+        wanted = request.match_info["symbol"]
+        known = listing(server.market, server.clock.now_ns())
+        found = next((row for row in known if wanted in {row["symbol"], row["id"]}), None)
+        found = found or server.market.contract(wanted, server.clock.now_ns())
+        return _found(found, f"option contract not found for {wanted}")
+
+    async def assets(request: web.Request) -> web.Response:
+        now_ns = server.clock.now_ns()
+        rows = [_asset(server.market, symbol, now_ns) for symbol in server.market.bars]
+        wanted = {key: request.query[key] for key in ("status", "exchange") if request.query.get(key)}
+        if request.query.get("asset_class", "us_equity") != "us_equity":
+            rows = []
+        return reply([row for row in rows if all(row[key] == value for key, value in wanted.items())])
+
+    async def asset(request: web.Request) -> web.Response:
+        wanted = request.match_info["symbol"]
+        found = (symbol for symbol in server.market.bars if wanted in {symbol, asset_id(symbol)})
+        rows = (_asset(server.market, symbol, server.clock.now_ns()) for symbol in found)
+        return _found(next(rows, None), f"asset not found for {wanted}")
+
+    async def clock(_: web.Request) -> web.Response:
+        return reply(_clock(server))
+
+    async def calendar(request: web.Request) -> web.Response:
+        return reply(_calendar(server.market.sessions, request.query))
+
+    return [
+        web.get("/v2/options/contracts", contracts),
+        web.get("/v2/options/contracts/{symbol}", contract),
+        web.get("/v2/assets", assets),
+        web.get("/v2/assets/{symbol}", asset),
+        web.get("/v2/clock", clock),
+        web.get("/v2/calendar", calendar),
+    ]
+
+
+def listing(market: Market, now_ns: int) -> list[dict[str, Any]]:
+    """The contracts that are listed at `now_ns`: those of the session of the day, or of the next one."""
+    ended = bisect_right([session.close_ns + _AFTER_CLOSE_NS for session in market.sessions], now_ns)
+    for session in market.sessions[ended:]:
+        rows = market.listed(session.date)
+        if rows:
+            return rows
+    return []
+
+
+def matching(rows: Iterable[dict[str, Any]], query: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The contracts that every filter of `query` lets pass: the filters of the contracts and the chain endpoint."""
+    exact = {
+        "expiration_date": "expiration_date",
+        "root_symbol": "root_symbol",
+        "type": "type",
+        "style": "style",
+        "status": "status",
+    }
+    wanted = {field: query[name].lower() for name, field in exact.items() if query.get(name)}
+    roots = [name for name in query.get("underlying_symbols", "").split(",") if name]
+    first, last = query.get("expiration_date_gte", ""), query.get("expiration_date_lte") or "9999"
+    low, high = float(query.get("strike_price_gte") or 0), float(query.get("strike_price_lte") or "inf")
+    return [
+        row
+        for row in rows
+        if (not roots or row["underlying_symbol"] in roots)
+        and all(row[field].lower() == value for field, value in wanted.items())
+        and first <= row["expiration_date"] <= last
+        and low <= float(row["strike_price"]) <= high
+    ]
+
+
+def _contracts_page(server: AlpacaServer, query: Mapping[str, str]) -> object:
+    now_ns = server.clock.now_ns()
+    asked = dict(query)
+    if not any(name.startswith("expiration_date") for name in query):  # without a filter: up to the next weekend
+        today = datetime.fromtimestamp(now_ns // SECOND_NS, NEW_YORK).date()
+        asked["expiration_date_lte"] = (today + timedelta(days=(5 - today.weekday()) % 7)).isoformat()
+    text = query.get("limit") or str(CONTRACTS_LIMIT)
+    if not text.isdecimal() or not 1 <= int(text) <= CONTRACTS_LIMIT_MAX:
+        raise BadRequest(f"invalid limit: {text!r}; expected 1 to {CONTRACTS_LIMIT_MAX}")
+    limit = int(text)
+    try:
+        rows = matching(listing(server.market, now_ns), asked)
+        begin = int(base64.b64decode(query.get("page_token") or "MA=="))  # "0"
+    except ValueError as error:
+        raise BadRequest("invalid strike price or page_token") from error
+    token = base64.b64encode(str(begin + limit).encode()).decode() if begin + limit < len(rows) else None
+    return {"option_contracts": rows[begin : begin + limit], "next_page_token": token}
+
+
+def _asset(market: Market, symbol: str, now_ns: int) -> dict[str, Any]:
+    """The asset; a share that is halted, delisted or renamed is inactive."""
+    active = market.tradable(symbol, now_ns)
+    return {
+        "id": asset_id(symbol),
+        "class": "us_equity",
+        "exchange": "ARCA",
+        "symbol": symbol,
+        "name": f"{symbol} of the tape",
+        "status": "active" if active else "inactive",
+        "tradable": active,
+        "marginable": True,
+        "maintenance_margin_requirement": 30,
+        "shortable": True,
+        "easy_to_borrow": True,
+        "fractionable": True,
+        "attributes": ["fractional_eh_enabled", "has_options"],
+    }
+
+
+def _clock(server: AlpacaServer) -> dict[str, Any]:
+    now_ns = server.now_ns()
+    sessions = server.market.sessions
+    closed = server.faults.take("market_closed") is not None
+    if closed:
+        sessions = [session for session in sessions if session.date != new_york_date(now_ns)]
+    later = [session for session in sessions if session.open_ns > now_ns]
+    ending = [session for session in sessions if session.close_ns > now_ns]
+    if not later or not ending:
+        raise BadRequest(f"the calendar of the tape ends on {sessions[-1].date}: load a longer one")
+    return {
+        "timestamp": rfc3339(now_ns, NEW_YORK),
+        "is_open": not closed and server.market.session_at(now_ns) is not None,
+        "next_open": rfc3339(later[0].open_ns, NEW_YORK),
+        "next_close": rfc3339(ending[0].close_ns, NEW_YORK),
+    }
+
+
+def _calendar(sessions: list[Session], query: Mapping[str, str]) -> list[dict[str, str]]:
+    first, last = query.get("start", "")[:10], query.get("end", "")[:10] or "9999"
+    after = [session.date for session in sessions[1:]]
+    after.append((date.fromisoformat(sessions[-1].date) + timedelta(days=1)).isoformat())
+    return [
+        {
+            "date": session.date,
+            "open": _wall(session.open_ns),
+            "close": _wall(session.close_ns),
+            "session_open": "0400",
+            "session_close": "2000",
+            "settlement_date": settles,
+        }
+        for session, settles in zip(sessions, after, strict=True)
+        if first <= session.date <= last
+    ]
+
+
+def _wall(time_ns: int) -> str:
+    """The New York time of day, HH:MM."""
+    return f"{datetime.fromtimestamp(time_ns // SECOND_NS, NEW_YORK):%H:%M}"
+
+
+def _found(row: dict[str, Any] | None, message: str) -> web.Response:
+    if row is not None:
+        return reply(row)
+    return web.json_response({"code": 40410000, "message": message}, status=404)

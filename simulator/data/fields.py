@@ -1,0 +1,107 @@
+"""The wire form of bars, quotes and trades: `*_fields` for streams, `*_row` for REST, so that the two never differ.
+
+Pure functions of the market and the simulated time.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from simulator.prices.market import SECOND_NS, Market
+from strategies.kit.contract import Bar
+
+if TYPE_CHECKING:
+    from simulator.server import AlpacaServer
+
+
+Fields = dict[str, Any]
+
+
+def rfc3339(time_ns: int, zone: ZoneInfo | None = None) -> str:
+    """A time as text with up to 9 fractional digits, trailing zeros dropped: `Z`, or the offset of `zone`."""
+    seconds, fraction = divmod(time_ns, SECOND_NS)
+    text = datetime.fromtimestamp(seconds, zone or UTC).isoformat()
+    body, offset = text[:19], text[19:] if zone is not None else "Z"
+    if not fraction:
+        return body + offset
+    return f"{body}.{fraction:09d}".rstrip("0") + offset
+
+
+def bar_fields(bar: Bar) -> Fields:
+    """`o h l c v n vw` of a bar; count and VWAP are made up from volume and prices."""
+    typical = round((bar.open + bar.high + bar.low + bar.close) / 4, 6)
+    return {
+        "o": bar.open,
+        "h": bar.high,
+        "l": bar.low,
+        "c": bar.close,
+        "v": int(bar.volume),
+        "n": max(1, int(bar.volume) // 100),
+        "vw": typical,
+    }
+
+
+def quote_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
+    """`bx bp bs ax ap as c` (and `z` of a stock) of the quote; a side without a price has price and size 0."""
+    quote = market.quote(symbol, at_ns)
+    if quote is None:
+        return None
+    bid, ask = quote
+    chance = zlib.crc32(f"{symbol}{market.last_change(symbol, at_ns)}".encode())
+    bids, asks = 1 + chance % 50 if bid else 0, 1 + (chance >> 8) % 50
+    if symbol in market.bars:  # shares; lots of a hundred
+        sides = {"bx": "Q", "bp": float(bid), "bs": 100 * bids, "ax": "P", "ap": float(ask), "as": 100 * asks}
+        return {**sides, "c": ["R"], "z": "B"}
+    return {"bx": "C", "bp": float(bid), "bs": bids, "ax": "C", "ap": float(ask), "as": asks, "c": "A"}
+
+
+def trade_fields(market: Market, symbol: str, at_ns: int) -> Fields | None:
+    """A trade at the path point's price, or at an option's mid: `i x p s c z` of a stock, `p s x c` of an option."""
+    quote = market.quote(symbol, at_ns)
+    if quote is None:
+        return None
+    chance = zlib.crc32(f"{market.last_change(symbol, at_ns)}{symbol}".encode())
+    if symbol not in market.bars:
+        return {"p": float(sum(quote) / 2), "s": 1 + chance % 10, "x": "N", "c": "S"}
+    shares = {"i": 52_983_525_000_000 + chance, "x": "P", "p": float(quote[0]), "s": 1 + chance % 300}
+    return {**shares, "c": ["@"], "z": "B"}
+
+
+def never_trades(symbol: str) -> bool:
+    """Whether an option is one of the third that never trade, so that snapshots have no `latestTrade`."""
+    return zlib.crc32(symbol.encode()) % 3 == 0
+
+
+def bar_row(bar: Bar, start_ns: int | None = None) -> Fields:
+    """A bar as REST shows it."""
+    return {"t": rfc3339(bar.start_ns if start_ns is None else start_ns), **bar_fields(bar)}
+
+
+def quote_row(server: AlpacaServer, symbol: str, now_ns: int) -> Fields | None:
+    """The latest quote as REST shows it."""
+    at_ns = server.market.last_change(symbol, now_ns)
+    fields = quote_fields(server.market, symbol, now_ns)
+    return None if at_ns is None or fields is None else {"t": rfc3339(at_ns), **fields}
+
+
+def trade_row(server: AlpacaServer, symbol: str, now_ns: int) -> Fields | None:
+    """The latest trade as REST shows it; None for a third of the options, which never traded."""
+    if symbol not in server.market.bars and never_trades(symbol):
+        return None
+    at_ns = server.market.last_change(symbol, now_ns)
+    fields = trade_fields(server.market, symbol, now_ns)
+    return None if at_ns is None or fields is None else {"t": rfc3339(at_ns), **fields}
+
+
+def merged(bars: Iterable[Bar], start_ns: int) -> Bar | None:
+    """One bar of many in time order, labelled `start_ns`; None of none."""
+    rows = list(bars)
+    if not rows:
+        return None
+    high, low = max(bar.high for bar in rows), min(bar.low for bar in rows)
+    volume = sum(bar.volume for bar in rows)
+    return Bar(rows[0].symbol, start_ns, rows[0].open, high, low, rows[-1].close, volume)

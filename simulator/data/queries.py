@@ -1,0 +1,92 @@
+"""What a query of market data says: symbols, times, limits and the token of a page; anything else is HTTP 400."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from simulator.prices.market import MINUTE_NS
+
+if TYPE_CHECKING:
+    from simulator.server import AlpacaServer
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+RECENT_NS = 15 * MINUTE_NS  # what a Basic plan may not ask of SIP
+
+
+class BadRequest(web.HTTPBadRequest):
+    """HTTP 400 with a message and no code, as market data has it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(text=msgspec.json.encode({"message": message}).decode(), content_type="application/json")
+
+
+def reply(body: object) -> web.Response:
+    """`body` as JSON."""
+    return web.Response(body=msgspec.json.encode(body), content_type="application/json")
+
+
+def symbols_of(query: Mapping[str, str]) -> list[str]:
+    """The symbols, at least one. Raises BadRequest."""
+    symbols = [name.strip() for name in query.get("symbols", "").split(",") if name.strip()]
+    if not symbols:
+        raise BadRequest("symbols is required")
+    if any(re.fullmatch(r"[A-Z0-9./]{1,25}", symbol) is None for symbol in symbols):
+        raise BadRequest(f"invalid symbol: {','.join(symbols)}")
+    return symbols
+
+
+def time_of(query: Mapping[str, str], name: str, default_ns: int) -> int:
+    """The time under `name` in ns UTC, `default_ns` where there is none. Raises BadRequest."""
+    text = query.get(name)
+    if not text:
+        return default_ns
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadRequest(f"invalid {name}: {text!r}; expected RFC 3339 or YYYY-MM-DD") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1_000
+
+
+def limit_of(query: Mapping[str, str], default: int, most: int) -> int:
+    """The limit, 1 to `most`. Raises BadRequest."""
+    text = query.get("limit", str(default))
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise BadRequest(f"invalid limit: {text!r}; expected 1 to {most}")
+    return int(text)
+
+
+def page_token(symbol: str, last: str) -> str:
+    """The token of the page after the one that ends with this symbol and label."""
+    return base64.urlsafe_b64encode(f"{symbol}|M|{last}".encode()).decode()
+
+
+def page_after(query: Mapping[str, str]) -> tuple[str, str] | None:
+    """Symbol and label of the last point of the page before; None on the first page."""
+    token = query.get("page_token")
+    if not token:
+        return None
+    try:
+        symbol, _, last = base64.urlsafe_b64decode(token.encode()).decode().split("|")
+    except ValueError as error:
+        raise BadRequest(f"invalid page_token: {token!r}") from error
+    return symbol, last
+
+
+def check_plan(server: AlpacaServer, query: Mapping[str, str], end_ns: int, now_ns: int) -> None:
+    """HTTP 403 where the script says that the plan is Basic: recent SIP data are not for it."""
+    recent = end_ns > now_ns - RECENT_NS and query.get("feed", "sip") == "sip"
+    basic = [
+        fault for fault in server.faults.waiting("insufficient_subscription") if fault.where.get("stream") == "rest"
+    ]
+    if recent and basic and server.faults.take("insufficient_subscription", {"stream": "rest"}) is not None:
+        message = {"message": "subscription does not permit querying recent SIP data"}
+        raise web.HTTPForbidden(text=msgspec.json.encode(message).decode(), content_type="application/json")

@@ -1,0 +1,256 @@
+"""One socket of a data stream, which speaks the documented protocol: handshake, subscriptions, what goes out.
+
+It is in the hub's hands which sessions there are and what is published to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from simulator.data.messages import Fields, Message, frame, spoilt
+from simulator.data.subscriptions import CHANNELS, OPTION_QUOTES_MAX, refusal
+
+if TYPE_CHECKING:
+    from simulator.data.stream import Hub
+    from simulator.faults import Fault
+
+
+log = logging.getLogger("simulator.data.stream")
+ERRORS = {
+    400: "invalid syntax",
+    401: "not authenticated",
+    402: "auth failed",
+    403: "already authenticated",
+    404: "auth timeout",
+    405: "symbol limit exceeded",
+    406: "connection limit exceeded",
+    407: "slow client",
+    409: "insufficient subscription",
+    410: "invalid subscribe action for this feed",
+    412: "option messages are only available in MsgPack format",
+    413: "star subscription is not allowed for option quotes",
+}
+GOODBYE_S = 3.0  # real seconds for the closing handshake
+OUTBOX_FRAMES = 1_024  # waiting for one client; more makes it a slow client
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Session:
+    """One socket of a data stream, from the upgrade to its end."""
+
+    hub: Hub
+    path: str
+    msgpack: bool
+    socket: web.WebSocketResponse
+    request: web.Request
+    key: str = ""  # once authenticated
+    subscribed: dict[str, set[str]] = dataclasses.field(default_factory=dict)
+    mute: bool = False  # nothing is said any more
+    deaf: bool = False  # data are cut, control messages go on
+    dark: bool = False  # half-open: nothing is read or sent
+    silent: bool = False  # pings are not answered
+    stalled: bool = False
+    parted: bool = False  # one of the two sides sent a close frame
+    dead_until_ns: int = 0  # how long the server holds a session that went dark
+    outbox: list[bytes] = dataclasses.field(default_factory=list)
+    wakeup: asyncio.Event = dataclasses.field(default_factory=asyncio.Event)
+    closing: int | None = None  # the close code, once decided
+
+    @property
+    def stream(self) -> str:
+        """`stock` or `option`: the name of the stream in the context of faults."""
+        return "option" if self.path.startswith("/v1beta1") else "stock"
+
+    def context(self, **more: object) -> dict[str, object]:
+        """The context of faults at this socket."""
+        return {"stream": self.stream, "path": self.path, "key": self.key, **more}
+
+    def take(self, name: str, /, **more: object) -> Fault | None:
+        """The fault `name` where it is armed for this socket."""
+        faults = self.hub.server.faults
+        return faults.take(name, self.context(**more)) if faults.waiting(name) else None
+
+    # --- out --------------------------------------------------------------------------------------------------------
+
+    def control(self, message: Fields) -> None:
+        """Send one control message, an array of its own."""
+        encode = msgspec.msgpack.encode if self.msgpack else msgspec.json.encode
+        self.send(frame([encode(message)], msgpack=self.msgpack))
+
+    def error(self, code: int) -> None:
+        """Send a documented error."""
+        self.control({"T": "error", "code": code, "msg": ERRORS[code]})
+
+    def send(self, data: bytes) -> None:
+        """Put a frame into the outbox; a client that reads too slowly gets 407 and is closed."""
+        if self.mute or self.dark or self.closing is not None:
+            return
+        self.outbox.append(data)
+        self.wakeup.set()
+        if len(self.outbox) > OUTBOX_FRAMES:
+            self.outbox.clear()
+            self.error(407)
+            self.close(WSCloseCode.POLICY_VIOLATION)
+
+    def close(self, code: int) -> None:
+        """Close after what waits; 1006 cuts the connection without a close frame, at once."""
+        if self.closing is None:
+            self.closing = code
+            self.wakeup.set()
+            patience_s = 0.0 if code == WSCloseCode.ABNORMAL_CLOSURE else GOODBYE_S
+            asyncio.get_running_loop().call_later(patience_s, self.cut)  # a client may never read the goodbye
+
+    def cut(self) -> None:
+        """Reset the connection at once."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
+
+    async def write(self) -> None:
+        """Send what the outbox holds, until the close or a lost client."""
+        with contextlib.suppress(ConnectionError):
+            await self._write()
+
+    async def _write(self) -> None:
+        while True:
+            await self.wakeup.wait()
+            self.wakeup.clear()
+            if self.closing is None:
+                await self.hub.server.clock.on_the_way(f"{self.path} {self.key}", asked=False)
+                self.wakeup.clear()
+            waiting, self.outbox = self.outbox, []
+            for data in waiting:
+                if self.msgpack:
+                    await self.socket.send_bytes(data)
+                else:
+                    await self.socket.send_str(data.decode())
+            if self.closing == WSCloseCode.ABNORMAL_CLOSURE:
+                return
+            if self.closing is not None:
+                self.parted = True
+                await self.socket.close(code=self.closing)
+                return
+
+    def deliver(self, messages: Iterable[Message]) -> None:
+        """Send the data messages that were subscribed to, as one frame, spoilt where the script says so."""
+        wanted = [message for message in messages if self.wants(message)]
+        if not wanted or self.deaf or self.mute or self.dark:
+            return
+        faults = self.hub.server.faults
+        if not faults.waiting():
+            data = [message.packed if self.msgpack else message.text for message in wanted]
+            self.send(frame(data, msgpack=self.msgpack))
+            return
+        if faults.active("socket_stall", self.context()) is not None:
+            if not self.stalled:
+                self.take("socket_stall")
+            self.stalled = True
+            return
+        self.stalled = False
+        for whole in spoilt(self, wanted):
+            self.send(whole)
+
+    def wants(self, message: Message) -> bool:
+        """Whether the message's channel and symbol are subscribed."""
+        symbols = self.subscribed.get(message.channel, set())
+        return message.symbol in symbols or "*" in symbols
+
+    # --- in ---------------------------------------------------------------------------------------------------------
+
+    async def read(self) -> None:
+        """Answer the client until it goes; a client that does not authenticate in time is closed with 404."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.hub.auth_timeout_s
+        while self.closing is None:
+            left = None if self.key or self.mute else max(deadline - loop.time(), 0.001)
+            try:
+                received = await self.socket.receive(timeout=left)
+            except TimeoutError:
+                self.error(404)
+                self.close(WSCloseCode.POLICY_VIOLATION)
+                return
+            match received.type:
+                case WSMsgType.CLOSING | WSMsgType.CLOSED | WSMsgType.ERROR:
+                    return
+                case _ if self.dark:
+                    pass
+                case WSMsgType.PING if not self.silent:
+                    self.silent = self.take("ping_silence") is not None
+                    if not self.silent:
+                        await self.socket.pong(received.data)
+                case WSMsgType.CLOSE:
+                    self.parted = True
+                    asyncio.get_running_loop().call_later(GOODBYE_S, self.cut)  # what it did not read keeps it open
+                    await self.socket.close(drain=False)
+                    return
+                case WSMsgType.TEXT | WSMsgType.BINARY:
+                    self.answer(received.data)
+                case _:
+                    pass
+
+    def answer(self, data: bytes | str) -> None:
+        """One message of the client."""
+        try:
+            raw = data.encode() if isinstance(data, str) else data
+            message = (msgspec.msgpack if self.msgpack and raw is data else msgspec.json).decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            message = None
+        action = message.get("action") if isinstance(message, dict) else None
+        if not isinstance(message, dict) or action not in {"auth", "subscribe", "unsubscribe"}:
+            self.error(400)
+        elif action == "auth":
+            self.authenticate(str(message.get("key", "")), str(message.get("secret", "")))
+        elif not self.key:
+            self.error(401)
+        else:
+            self.subscribe({name: value for name, value in message.items() if name != "action"}, action == "subscribe")
+
+    def authenticate(self, key: str, secret: str) -> None:
+        """Take the credentials: 402, 406 and 409 leave the socket open, so the client may try again on it."""
+        context = {"stream": self.stream, "path": self.path, "key": key}
+        faults = self.hub.server.faults
+        if self.key:
+            self.error(403)
+        elif faults.take("mute_after_auth", context):
+            self.mute = True
+        elif self.hub.server.authentic(key, secret) is None or faults.take("auth_failed", context):
+            self.error(402)
+        elif faults.take("insufficient_subscription", context):
+            self.error(409)
+        elif faults.take("connection_limit", context) or not self.hub.claim(self, key):
+            self.error(406)
+        else:
+            self.key = key
+            self.control({"T": "success", "msg": "authenticated"})
+            log.info("%s stream %s: authenticated", self.stream, self.path)
+
+    def subscribe(self, asked: Mapping[str, object], add: bool) -> None:
+        """Add or take away symbols: all of the request, or an error and nothing. The ack lists the whole set."""
+        offered = CHANNELS[self.path]
+        refused = refusal(self.stream, asked, offered)
+        after = {name: set(symbols) for name, symbols in self.subscribed.items()}
+        if refused is None:
+            for channel, symbols in asked.items():
+                names = set(map(str, symbols)) if isinstance(symbols, list) else set()
+                for name in (channel, "corrections", "cancelErrors") if channel == "trades" else (channel,):
+                    after[name] = after.get(name, set()) | names if add else after.get(name, set()) - names
+            if self.stream == "option" and len(after.get("quotes", ())) > OPTION_QUOTES_MAX:
+                refused = 405
+        if refused is not None:
+            self.error(refused)
+            return
+        self.subscribed = after
+        if self.take("mute_after_subscribe"):
+            self.mute = True
+        self.control({"T": "subscription"} | {name: sorted(after.get(name, ())) for name in offered})
+        log.info("%s stream %s: %d subscriptions", self.stream, self.path, sum(map(len, after.values())))
+        if self.take("symbol_limit"):
+            self.error(405)
+            self.deaf = True

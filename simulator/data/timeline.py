@@ -1,0 +1,195 @@
+"""The tape as events of simulated time: quotes and trades at each path point, bars a second after their minute.
+
+Only what somebody subscribed to is priced, once for all sessions; bars go wrong where the script says so.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from simulator.data.bar_history import corrections
+from simulator.data.fields import bar_fields, merged, never_trades, quote_fields, trade_fields
+from simulator.data.messages import Message
+from simulator.faults import Context
+from simulator.prices.market import BAR_DELAY_NS, MINUTE_NS, POINT_NS, SECOND_NS
+from simulator.prices.tape import midnight_ns, new_york_date
+from strategies.kit.contract import Bar
+
+if TYPE_CHECKING:
+    from simulator.data.stream import Hub
+
+QUOTE_FAULTS = ("quote_gap", "quote_one_sided", "quote_crossed", "quote_empty", "quote_absurd", "quote_ahead")
+TEST_SYMBOL = "FAKEPACA"  # what the test stream calls the underlying
+_BAR, _TICK = 0, 1  # events of the timeline, in their order at one time
+
+
+class Timeline:
+    """What one server's tape tells, each event at its simulated time."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+        self.server = hub.server
+        self._queue: list[tuple[int, int, int, Callable[[], None]]] = []  # time, order, number, what happens then
+        self._numbers = itertools.count()
+        self._after_next: list[Message] = []  # bars that are sent after their successors
+
+    async def play(self) -> None:
+        """Publish the tape from now on, each event at its simulated time, to its end."""
+        clock = self.server.clock
+        begun_ns = clock.now_ns()
+        starts = self._starts(begun_ns - 2 * MINUTE_NS)
+        following = next(starts, None)
+        while self._queue or following is not None:
+            while following is not None and (not self._queue or following <= self._queue[0][0]):
+                self._plan(following)
+                following = next(starts, None)
+            time_ns, _, _, happen = heapq.heappop(self._queue)
+            if time_ns > begun_ns:
+                await clock.sleep_until(time_ns)
+                happen()
+
+    def _starts(self, from_ns: int) -> Iterator[int]:
+        """When the minutes of tape and daily prices start, each once, from `from_ns` on."""
+        market = self.server.market
+        tapes = (starts for symbol, starts in market.starts.items() if symbol not in market.derived)
+        taped = sorted(set(itertools.chain(*tapes)))
+        merged_starts = heapq.merge(taped[bisect_left(taped, from_ns) :], market.derived_minutes(from_ns))
+        return (start for start, _ in itertools.groupby(merged_starts))
+
+    def _plan(self, start_ns: int) -> None:
+        for at_ns in range(start_ns, start_ns + MINUTE_NS, POINT_NS):
+            self._at(at_ns, _TICK, partial(self._tick, at_ns))
+        self._at(start_ns + MINUTE_NS + BAR_DELAY_NS, _BAR, partial(self._close, start_ns))
+
+    def _at(self, time_ns: int, order: int, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (time_ns, order, next(self._numbers), happen))
+
+    def _tick(self, at_ns: int) -> None:
+        """A path point: quotes and trades to each session, priced once. Points that are overdue are left out."""
+        self.hub.strike()
+        if self.server.clock.now_ns() >= at_ns + POINT_NS:
+            return
+        made: dict[tuple[str, str], Message | None] = {}
+        market, open_now = self.server.market, self.server.market.session_at(at_ns) is not None
+        for session in list(self.hub.sessions):
+            if session.stream == "option" and not open_now:
+                continue
+            messages = []
+            for kind, channel in (("q", "quotes"), ("t", "trades")):
+                for name in sorted(session.subscribed.get(channel, ())):
+                    for symbol in market.bars if name == "*" and session.stream == "stock" else (name,):
+                        if (kind, symbol) not in made:
+                            made[kind, symbol] = self._point_message(kind, symbol, session.stream, at_ns)
+                        messages.append(made[kind, symbol])
+            session.deliver(message for message in messages if message is not None)
+
+    def _point_message(self, kind: str, symbol: str, stream: str, at_ns: int) -> Message | None:
+        market = self.server.market
+        listed = market.symbol if symbol == TEST_SYMBOL else symbol
+        if (listed in market.bars) != (stream == "stock") or not market.trading(listed, at_ns):
+            return None
+        fields = (quote_fields if kind == "q" else trade_fields)(market, listed, at_ns)
+        if fields is None or (kind == "t" and stream == "option" and never_trades(listed)):
+            return None
+        if kind == "q" and self.server.faults.waiting(*QUOTE_FAULTS):
+            return self._wrong_quote(symbol, at_ns, dict(fields), {"stream": stream, "symbol": symbol})
+        return Message(kind, symbol, at_ns, fields)
+
+    def _wrong_quote(self, symbol: str, at_ns: int, fields: dict[str, Any], context: Context) -> Message | None:
+        """The quote as the script wants it; None for none."""
+        faults = self.server.faults
+        if faults.take("quote_gap", context):
+            return None
+        if fault := faults.take("quote_one_sided", context):
+            side = "a" if fault.get("side", "bid") == "ask" else "b"
+            fields |= {f"{side}p": 0.0, f"{side}s": 0}
+        if faults.take("quote_crossed", context):
+            fields |= {"bp": fields["ap"], "ap": fields["bp"]}
+        if faults.take("quote_empty", context):
+            fields |= {"bp": 0.0, "ap": 0.0, "bs": 0, "as": 0}
+        if fault := faults.take("quote_absurd", context):
+            fields |= {"bp": fault.get("bid", 0.01), "ap": fault.get("ask", fields["ap"])}
+        if fault := faults.take("quote_ahead", context):
+            at_ns += int(fault.get("ahead_s", 59)) * SECOND_NS
+        return Message("q", symbol, at_ns, fields)
+
+    def _close(self, start_ns: int) -> None:
+        """A minute ended a second ago: its bars, late or wrong where the script says so, and the running daily bars."""
+        messages: list[Message] = []
+        overtaken, self._after_next = self._after_next, []
+        daily = any(session.subscribed.get("dailyBars") for session in self.hub.sessions)
+        for symbol, starts in self.server.market.starts.items():
+            if not self._heard(symbol):
+                continue
+            index = bisect_left(starts, start_ns)
+            if index < len(starts) and starts[index] == start_ns:
+                messages += self._bar_messages(self.server.market.bars[symbol][index])
+                messages += self._daily(symbol, start_ns) if daily else []
+        self.hub.publish(messages)
+        self.hub.publish(overtaken)
+
+    def _heard(self, symbol: str) -> bool:
+        """Whether anybody may hear of the symbol's bars: of daily prices only who asked does, or a fault."""
+        if symbol not in self.server.market.derived or self.server.faults.waiting(*BAR_FAULTS):
+            return True
+        wanted = (session.subscribed.get(channel, ()) for session in self.hub.sessions for channel in BAR_CHANNELS)
+        return any(symbol in names or "*" in names for names in wanted)
+
+    def _bar_messages(self, bar: Bar) -> list[Message]:
+        message = Message("b", bar.symbol, bar.start_ns, bar_fields(bar))
+        faults = self.server.faults
+        if not faults.waiting(*BAR_FAULTS):
+            return [message]
+        context = {"stream": "stock", "symbol": bar.symbol, "start_ns": bar.start_ns}
+        if fault := faults.take("bar_absurd", context):
+            message = Message("b", bar.symbol, bar.start_ns, bar_fields(_times(bar, float(fault.get("factor", 40)))))
+        ended_ns = bar.start_ns + MINUTE_NS + BAR_DELAY_NS
+        if fault := faults.take("bar_corrected", context):
+            self._correct(bar, float(fault.get("shift", 0.05)))
+        if faults.take("bar_gap", context):
+            return []
+        if faults.take("bar_reordered", context):
+            self._after_next.append(message)
+            return []
+        if fault := faults.take("bar_late", context):
+            late_ns = ended_ns + int(float(fault.get("delay_s", 30)) * SECOND_NS)
+            self._at(late_ns, _BAR, lambda: self.hub.publish([message]))
+            return []
+        if fault := faults.take("bar_ahead", context):
+            start_ns = bar.start_ns + int(fault.get("minutes", 30)) * MINUTE_NS
+            return [Message("b", bar.symbol, start_ns, {**bar_fields(bar), "l": bar.high + 1}), message]
+        fault = faults.take("bar_duplicated", context)
+        return [message] * (1 if fault is None else int(fault.get("copies", 2)))
+
+    def _correct(self, bar: Bar, shift: float) -> None:
+        """A late trade moves the close by `shift` USD: `u` half a minute after the bar's end, and history from then."""
+        close = round(bar.close + shift, 4)
+        high, low = max(bar.high, close), min(bar.low, close)
+        changed = Bar(bar.symbol, bar.start_ns, bar.open, high, low, close, bar.volume + 100)
+        known_ns = bar.start_ns + MINUTE_NS + MINUTE_NS // 2
+        corrections(self.server)[bar.symbol, bar.start_ns] = (known_ns, changed)
+        update = Message("u", bar.symbol, bar.start_ns, bar_fields(changed))
+        self._at(known_ns, _BAR, lambda: self.hub.publish([update]))
+
+    def _daily(self, symbol: str, start_ns: int) -> list[Message]:
+        session = self.server.market.session_at(start_ns)
+        if session is None:
+            return []
+        rows = self.server.market.session_bars(session.date, symbol)
+        label_ns = midnight_ns(new_york_date(start_ns))
+        bar = merged((bar for bar in rows if bar.start_ns <= start_ns), label_ns)
+        return [] if bar is None else [Message("d", symbol, label_ns, bar_fields(bar))]
+
+
+def _times(bar: Bar, factor: float) -> Bar:
+    opened, high, low, close = (round(price * factor, 4) for price in (bar.open, bar.high, bar.low, bar.close))
+    return Bar(bar.symbol, bar.start_ns, opened, high, low, close, bar.volume)
+
+
+BAR_CHANNELS = ("bars", "updatedBars", "dailyBars")
+BAR_FAULTS = ("bar_corrected", "bar_gap", "bar_reordered", "bar_late", "bar_duplicated", "bar_ahead", "bar_absurd")

@@ -1,0 +1,110 @@
+"""The accounts and the market of a server that a person starts: which desks there are, what they trade, what they need.
+
+The keys are made up and no secret. Nothing here serves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from simulator.data.fields import rfc3339
+from simulator.prices.day_prices import DayPrices
+from simulator.prices.market import Market
+from simulator.prices.tape import NEW_YORK, calendar_sessions, new_york_date, read_bars
+from simulator.server import AlpacaServer
+from simulator.trading.account import Account
+from strategies import daily_rebalancer, regime_switcher
+
+BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
+HISTORY = timedelta(days=2 * 365)  # of made-up daily bars before the tape: more than the longest strategy looks back
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Desk:
+    """One account by the name of its desk: the strategy that trades there, and what it starts with."""
+
+    strategy: str
+    cash: Decimal
+    margin: int
+    shares: tuple[str, ...]  # traded on daily prices
+
+
+DESKS = {
+    "scalper": Desk("option_scalper", Decimal(10_000), 2, ()),
+    "rebalancer": Desk("daily_rebalancer", Decimal(1_000_000), 1, daily_rebalancer.SYMBOLS),
+    "regime": Desk("regime_switcher", Decimal(100_000), 1, regime_switcher.SYMBOLS),
+}
+
+
+def names_of(text: str) -> list[str]:
+    """The desks in a comma-separated list. Raises ValueError for an unknown or a repeated one."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in DESKS or names.count(name) > 1]
+    if unknown or not names:
+        raise ValueError(
+            f"--accounts {text}: found {unknown or 'none'}; expected each at most once of {', '.join(DESKS)}"
+        )
+    return names
+
+
+def accounts_of(names: Sequence[str]) -> dict[str, Account]:
+    """An account for each desk, by name."""
+    return {
+        name: Account(
+            f"PKLOOP{name.upper()}",
+            f"loopback-secret-{name}",  # guards nothing
+            cash=DESKS[name].cash,
+            margin=DESKS[name].margin,
+            account_number=f"PA3{name.upper()}",
+        )
+        for name in names
+    }
+
+
+def market_of(names: Sequence[str], bars: Path | None, daily: Sequence[Path]) -> Market:
+    """What these desks trade: the tape `bars`, the files `daily`, or made-up daily prices where a desk needs some.
+
+    Without `daily` the made-up prices run up to the tape's end, and the tape's symbol goes on where they stop. With
+    `daily` and no `bars` there is no tape. Raises ValueError for files that do not fit.
+    """
+    wanted = sorted({symbol for name in names for symbol in DESKS[name].shares})
+    if daily:
+        days = DayPrices.from_parquet(*daily, symbols=wanted or None)
+        symbol = "SPY" if "SPY" in days.bars else next(iter(days.bars))
+        return Market(read_bars(bars, symbol) if bars else (), symbol, sessions=days.sessions, days=days)
+    if not wanted:
+        return Market.from_bars(bars or BUNDLED)
+    tape = read_bars(bars or BUNDLED, "SPY")
+    begin, last = new_york_date(tape[0].start_ns), new_york_date(tape[-1].start_ns)
+    sessions = calendar_sessions((date.fromisoformat(begin) - HISTORY).isoformat(), last)
+    before = max(session.date for session in sessions if session.date < begin)
+    closes = {tape[0].symbol: (before, tape[0].open)} if tape[0].symbol in wanted else {}
+    days = DayPrices.made_up(wanted, sessions, last=last, closes=closes)
+    return Market(tape, tape[0].symbol, sessions=sessions, days=days)
+
+
+def environment(server: AlpacaServer, account: Account | None = None, strategy: str = "") -> str:
+    """What a daemon's environment needs to trade here, as export lines: keys, addresses, the clock, the strategy.
+
+    Without `account` the first one's, with the trading stream's plain address.
+    """
+    clock, owner = server.clock, account or server.account
+    names = ("trading_url", "data_url", "stream_url", "trade_stream_url", "option_stream_url")
+    addresses = {name: getattr(server, name) for name in names}
+    if account is not None:
+        addresses["trade_stream_url"] = server.trade_stream_url_of(account)
+    variables = {
+        "APCA_API_KEY_ID": owner.key,
+        "APCA_API_SECRET_KEY": owner.secret,
+        **{f"RLTRADER_ALPACA__{name.upper()}": address for name, address in addresses.items()},
+        "RLTRADER_CLOCK__ANCHOR_UNIX_S": repr(clock.anchor_unix_s),
+        "RLTRADER_CLOCK__SIM_START": rfc3339(clock.sim_start_ns, NEW_YORK),
+        "RLTRADER_CLOCK__RATE": repr(clock.rate),
+        "RLTRADER_FEED__OPTIONS": "indicative",
+        **({"RLTRADER_DESK__STRATEGY": strategy} if strategy else {}),
+    }
+    return "".join(f"export {name}={value}\n" for name, value in variables.items())

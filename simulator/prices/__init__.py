@@ -1,0 +1,1 @@
+"""The market: tapes, daily prices, option contracts and corporate actions, all deterministic."""

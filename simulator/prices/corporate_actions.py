@@ -1,0 +1,130 @@
+"""What companies do to their shares: splits, dividends, new names; and what that makes of prices before it.
+
+Pure data and arithmetic. An action takes effect at 04:00 New York of its date: history, quotes and books at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from functools import lru_cache
+
+from msgspec.structs import replace
+
+from simulator.clock import SECOND_NS
+from simulator.prices.tape import midnight_ns, new_york_date
+from strategies.kit.contract import Bar
+
+MORNING_NS = 4 * 3_600 * SECOND_NS  # when the day of data and books begins, before any trading
+ADJUSTMENTS = ("raw", "split", "dividend", "spin-off", "all")
+DECIMALS = 4  # of adjusted prices
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Split:
+    """From `date` on there are `ratio` shares for each one before (below 1: a reverse split).
+
+    A position may become a fraction, as at Alpaca; with `fraction_in_cash` the fraction is paid out (CIL) instead.
+    """
+
+    symbol: str
+    date: str
+    ratio: Decimal
+    fraction_in_cash: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Dividend:
+    """`amount` USD a share to who held shares before `date` (the ex-date), paid on `paid` (the ex-date for "")."""
+
+    symbol: str
+    date: str
+    amount: Decimal
+    paid: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rename:
+    """From `date` on `symbol` is called `new`; all else that is told of the share names it `symbol`."""
+
+    symbol: str
+    date: str
+    new: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """Bars before `date` have their prices times `price` and their volume times `volume`."""
+
+    date: str
+    price: float
+    volume: float
+
+
+Days = Mapping[str, Bar]  # by New York date, in order
+
+
+@lru_cache(maxsize=16_384)
+def morning_ns(day: str) -> int:
+    """When what is dated `day` takes effect."""
+    return midnight_ns(day) + MORNING_NS
+
+
+def effective_day(now_ns: int) -> str:
+    """The day whose actions are in effect at `now_ns`: New York's date, from 04:00 on."""
+    return new_york_date(now_ns - MORNING_NS)
+
+
+def close_before(days: Days, day: str) -> float | None:
+    """The close of the last bar before `day`; None where there is none."""
+    return next((days[known].close for known in sorted(days, reverse=True) if known < day), None)
+
+
+def steps_of(
+    days: Days, splits: Iterable[Split], dividends: Iterable[Dividend], adjustment: str, day: str
+) -> list[Step]:
+    """What an `adjustment` makes of the bars as traded of one share, as of `day`; none for `raw`.
+
+    A dividend takes its part of the close before: 1 - amount / close (Center for Research in Security Prices).
+    """
+    steps: list[Step] = []
+    if adjustment in {"split", "all"}:
+        shares = [(split.date, float(split.ratio)) for split in splits if split.date <= day]
+        steps += [Step(date, 1 / ratio, ratio) for date, ratio in shares]
+    if adjustment in {"dividend", "all"}:
+        for dividend in dividends:
+            close = close_before(days, dividend.date) if dividend.date <= day else None
+            if close is not None:
+                steps.append(Step(dividend.date, 1 - float(dividend.amount) / close, 1.0))
+    return steps
+
+
+def adjusted(bar: Bar, day: str, steps: Sequence[Step]) -> Bar:
+    """The bar of `day` under `steps`: prices with four decimals, whole shares."""
+    price = volume = 1.0
+    for step in steps:
+        if day < step.date:
+            price, volume = price * step.price, volume * step.volume
+    if price == volume == 1.0:
+        return bar
+    names = ("open", "high", "low", "close")
+    prices = {name: round(getattr(bar, name) * price, DECIMALS) for name in names}
+    return replace(bar, volume=float(round(bar.volume * volume)), **prices)
+
+
+def as_traded(days: Days, splits: Iterable[Split], dividends: Iterable[Dividend]) -> dict[str, Bar]:
+    """A continuous series, adjusted for all that is scripted, as it was traded: the other way round of `adjusted`."""
+    found = dict(days)
+    actions: list[Split | Dividend] = [*splits, *dividends]
+    for action in sorted(actions, key=lambda action: action.date, reverse=True):
+        if isinstance(action, Split):
+            factor, volume = float(action.ratio), 1 / float(action.ratio)
+        else:
+            close = close_before(found, action.date)
+            factor, volume = (1.0 if close is None else 1 + float(action.amount) / close), 1.0
+        for day, bar in found.items():
+            if day < action.date:
+                prices = {name: getattr(bar, name) * factor for name in ("open", "high", "low", "close")}
+                found[day] = replace(bar, volume=float(round(bar.volume * volume)), **prices)
+    return found

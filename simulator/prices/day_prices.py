@@ -1,0 +1,234 @@
+"""The daily bars of many shares as they were traded, with what happens to the shares: the price source of a server.
+
+A day without a bar is one without a trade: halted, delisted, not listed yet, or missing. Nothing here is random
+but `made_up`, which is seeded.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from simulator.prices.corporate_actions import (
+    Dividend,
+    Rename,
+    Split,
+    Step,
+    as_traded,
+    effective_day,
+    morning_ns,
+    steps_of,
+)
+from simulator.prices.day_path import LEAST_VOLUME, DayMinutes
+from simulator.prices.tape import calendar_sessions, grid, midnight_ns, new_york_date
+from strategies.kit.contract import Bar, Session
+
+Action = Split | Dividend | Rename
+
+
+class DayPrices:
+    """Daily bars as traded (`bars`, any order, labelled by any time of their New York date), by symbol.
+
+    `halts` are the dates on which a symbol does not trade, `delisted` the first date on which it does so no more.
+    Prices come on the grid (cents, four decimals below 1.00 USD). Raises ValueError for an action of an unknown symbol.
+    """
+
+    def __init__(
+        self,
+        bars: Iterable[Bar],
+        sessions: Sequence[Session],
+        *,
+        splits: Iterable[Split] = (),
+        dividends: Iterable[Dividend] = (),
+        renames: Iterable[Rename] = (),
+        halts: Mapping[str, Collection[str]] | None = None,
+        delisted: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.sessions = list(sessions)
+        self.seed = seed
+        self.splits, self.dividends, self.renames = tuple(splits), tuple(dividends), tuple(renames)
+        self.halts = {symbol: frozenset(days) for symbol, days in (halts or {}).items()}
+        self.delisted = dict(delisted or {})
+        self.bars: dict[str, dict[str, Bar]] = {}
+        for bar in sorted(bars, key=lambda bar: bar.start_ns):
+            day = new_york_date(bar.start_ns)
+            if bar.volume > 0 and self._trades(bar.symbol, day):
+                self.bars.setdefault(bar.symbol, {})[day] = _on_grid(bar, day)
+        self._known_as = {rename.new: rename for rename in self.renames}
+        self._left = {rename.symbol: rename for rename in self.renames}
+        actions: list[Action] = [*self.splits, *self.dividends, *self.renames]
+        for symbol in (*(action.symbol for action in actions), *self.halts, *self.delisted):
+            if symbol not in self.bars:
+                known = ", ".join(sorted(self.bars)) or "none"
+                raise ValueError(f"{symbol} has an action but no bar: found bars of {known}; add its bars")
+
+    @classmethod
+    def made_up(
+        cls,
+        symbols: Iterable[str],
+        sessions: Sequence[Session],
+        *,
+        last: str = "9999",
+        closes: Mapping[str, tuple[str, float]] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """Seeded random walks, one bar for each symbol and session up to `last`; continuous but for what is scripted.
+
+        `closes[symbol]` is a date and the price at which the walk of that symbol closes then. `settings` are those of
+        the constructor; splits and dividends make the walk jump as they make real prices jump.
+        """
+        days = [session.date for session in sessions if session.date <= last]
+        walks = {symbol: _walk(symbol, days, int(settings.get("seed", 0))) for symbol in symbols}
+        for symbol, (day, price) in (closes or {}).items():
+            factor = price / walks[symbol][day].close
+            walks[symbol] = {known: _times(bar, factor) for known, bar in walks[symbol].items()}
+        return cls._of_continuous(walks, sessions, settings)
+
+    @classmethod
+    def from_parquet(
+        cls,
+        *paths: Path,
+        symbols: Collection[str] | None = None,
+        first: str = "",
+        last: str = "9999",
+        sessions: Sequence[Session] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """The rows of files of daily bars (symbol, date, open, high, low, close, volume) from `first` to `last`.
+
+        Its prices are continuous: what is scripted makes them jump. Without `sessions` it asks exchange_calendars.
+        """
+        names = ("symbol", "date", "open", "high", "low", "close", "volume")
+        table = pyarrow.concat_tables(_columns(path, names) for path in paths)
+        if symbols is not None:
+            table = table.filter(pc.is_in(table["symbol"], pyarrow.array(list(symbols))))
+        rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+        found: dict[str, dict[str, Bar]] = {}
+        for symbol, date, opening, high, low, close, volume in rows:
+            day = date.isoformat()
+            if first <= day <= last:
+                bar = Bar(symbol, midnight_ns(day), opening, high, low, close, float(volume))
+                found.setdefault(symbol, {})[day] = bar
+        if not found:
+            files = ", ".join(path.name for path in paths)
+            raise ValueError(f"{files}: no bar from {first or 'the begin'} to {last}; name symbols and dates they have")
+        known = sorted(set().union(*found.values()))
+        return cls._of_continuous(found, sessions or calendar_sessions(known[0], known[-1]), settings)
+
+    @classmethod
+    def _of_continuous(
+        cls, series: Mapping[str, Mapping[str, Bar]], sessions: Sequence[Session], settings: Mapping[str, Any]
+    ) -> Self:
+        bars: list[Bar] = []
+        for symbol, days in series.items():
+            splits = [split for split in settings.get("splits", ()) if split.symbol == symbol]
+            paid = [dividend for dividend in settings.get("dividends", ()) if dividend.symbol == symbol]
+            bars += as_traded(days, splits, paid).values()
+        return cls(bars, sessions, **settings)
+
+    # --- names ------------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> list[str]:
+        """All symbols that there ever are, new names too."""
+        return [*self.bars, *self._known_as]
+
+    def share(self, name: str) -> str:
+        """The symbol under which a share's bars are kept; `name` itself for anything else."""
+        rename = self._known_as.get(name)
+        return name if rename is None else rename.symbol
+
+    def name_on(self, share: str, day: str) -> str:
+        """What the share is called on `day`."""
+        left = self._left.get(share)
+        return share if left is None or day < left.date else left.new
+
+    def called(self, name: str, day: str) -> bool:
+        """Whether a share has this name on `day`, whether it trades or not; not before its first bar."""
+        days, rename, left = self.bars.get(self.share(name)), self._known_as.get(name), self._left.get(name)
+        if not days or day < next(iter(days)):
+            return False
+        return (rename is None or day >= rename.date) and (left is None or day < left.date)
+
+    def tradable(self, name: str, now_ns: int) -> bool:
+        """Whether orders are taken: neither halted today nor delisted nor renamed."""
+        day = effective_day(now_ns)
+        return self.called(name, day) and self._trades(self.share(name), day)
+
+    def _trades(self, share: str, day: str) -> bool:
+        return day not in self.halts.get(share, ()) and day < self.delisted.get(share, "9999")
+
+    # --- bars -------------------------------------------------------------------------------------------------------
+
+    def bar(self, name: str, day: str) -> Bar | None:
+        """The bar of `day` as traded; None on a day without a trade."""
+        return self.bars.get(self.share(name), {}).get(day)
+
+    def minutes(self, name: str) -> DayMinutes:
+        """The minutes in which the share traded under this name; of a new name also those before."""
+        days, left = self.bars.get(self.share(name), {}), self._left.get(name)
+        until = "9999" if left is None else left.date
+        known = ((session, days.get(session.date)) for session in self.sessions if session.date < until)
+        return DayMinutes(name, [(session, bar) for session, bar in known if bar is not None], self.seed)
+
+    def steps(self, name: str, adjustment: str, day: str) -> list[Step]:
+        """What an adjustment makes of the share's bars as of `day`."""
+        share = self.share(name)
+        splits = [split for split in self.splits if split.symbol == share]
+        dividends = [dividend for dividend in self.dividends if dividend.symbol == share]
+        return steps_of(self.bars.get(share, {}), splits, dividends, adjustment, day)
+
+    def split_between(self, name: str, from_ns: int, until_ns: int) -> tuple[int, Decimal] | None:
+        """When the share split last after `from_ns` up to `until_ns`, and the product of all ratios; None for never."""
+        share, found, ratio = self.share(name), 0, Decimal(1)
+        for split in self.splits:
+            at_ns = morning_ns(split.date)
+            if split.symbol == share and from_ns < at_ns <= until_ns:
+                found, ratio = max(found, at_ns), ratio * split.ratio
+        return (found, ratio) if found else None
+
+    def actions(self) -> list[tuple[int, Action, bool]]:
+        """When what happens, in order; True where a dividend is paid, False where it is gone from the price."""
+        effective: list[Action] = [*self.splits, *self.dividends, *self.renames]
+        listed = [(morning_ns(action.date), action, False) for action in effective]
+        listed += [(morning_ns(paid.paid or paid.date), paid, True) for paid in self.dividends]
+        return sorted(listed, key=lambda entry: entry[0])
+
+
+def _columns(path: Path, names: Sequence[str]) -> Any:
+    """These columns of a file, with the symbols as plain strings, which files of other writers have too."""
+    table = pyarrow.parquet.read_table(path, columns=list(names))
+    return table.set_column(0, "symbol", table["symbol"].cast("string"))
+
+
+def _on_grid(bar: Bar, day: str) -> Bar:
+    opening, high, low, close = (float(grid(price)) for price in (bar.open, bar.high, bar.low, bar.close))
+    return Bar(bar.symbol, midnight_ns(day), opening, high, low, close, max(bar.volume, LEAST_VOLUME))
+
+
+def _times(bar: Bar, factor: float) -> Bar:
+    opening, high, low, close = (price * factor for price in (bar.open, bar.high, bar.low, bar.close))
+    return Bar(bar.symbol, bar.start_ns, opening, high, low, close, bar.volume)
+
+
+def _walk(symbol: str, days: Sequence[str], seed: int) -> dict[str, Bar]:
+    """A made-up history: 1.5 % a day, a third of it over night; extremes and volume that go with it."""
+    random = np.random.default_rng(zlib.crc32(f"{seed}:{symbol}".encode()))
+    count = len(days)
+    night, move = random.normal(0.0002, 0.005, count), random.normal(0.0002, 0.014, count)
+    close = float(random.uniform(30, 300)) * np.exp(np.cumsum(night + move))
+    opening = close * np.exp(-move)
+    up, down = np.exp(np.abs(random.normal(0, 0.005, (2, count))))
+    high, low = np.maximum(opening, close) * up, np.minimum(opening, close) / down
+    volume = random.integers(1_000_000, 20_000_000, count)
+    columns = (column.tolist() for column in (opening, high, low, close, volume))
+    rows = zip(days, *columns, strict=True)
+    return {day: Bar(symbol, midnight_ns(day), o, h, lo, c, float(v)) for day, o, h, lo, c, v in rows}

@@ -1,0 +1,335 @@
+"""What the loopback Alpaca trades: tapes and daily prices as deterministic paths, and options priced on one of them.
+
+Pure functions of the simulated time; nothing here knows a client, a socket or an account. Quotes change at path points
+alone (four in a minute: open, both extremes, close), so one price a point serves streams, REST and matching.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Self
+
+from daemon.core.desks.options import market as option_market
+from daemon.core.limits import Paper
+from simulator.prices import option_listing
+from simulator.prices.corporate_actions import effective_day
+from simulator.prices.day_path import MinuteStarts
+from simulator.prices.day_prices import DayPrices
+from simulator.prices.option_listing import EXPIRIES
+from simulator.prices.tape import calendar_sessions, cents, grid, new_york_date, price_path, read_bars
+from strategies.kit.contract import Bar, Session
+
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
+POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in the order that suits the bar, close
+BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its end
+NEVER_NS = 2**63 - 1
+PENNY_SPREAD = Decimal("0.0001")  # of shares below 1.00 USD
+LISTINGS_KEPT = 3  # a listing is a megabyte
+_EXPIRED_AFTER_NS = 8 * 3_600 * SECOND_NS  # the last quote of an expired contract stands until midnight
+
+
+class Market:
+    """Minute bars by symbol, the sessions around them, and the option market of `symbol`.
+
+    They are those of a tape; shares that only `days` has trade on minutes made of their daily bars. `bars[symbol]` are
+    in time order, `starts[symbol]` their starts; `sessions` may reach past the tape, for expiries. Prices are Decimal
+    in whole cents (of shares below 1.00 USD with four decimals), times integer nanoseconds UTC.
+    """
+
+    def __init__(
+        self,
+        bars: Sequence[Bar],
+        symbol: str = "SPY",
+        *,
+        sessions: Sequence[Session],
+        volatility: float = 0.18,
+        seed: int = 0,
+        half_spread: float = 0.004,
+        half_spread_min_usd: float = 0.005,
+        stock_spread: Decimal = Decimal("0.01"),
+        strikes_each_side: int = 25,
+        days: DayPrices | None = None,
+    ) -> None:
+        self.symbol = symbol
+        self.days = days
+        self.sessions = list(sessions)
+        self.volatility = volatility
+        self.seed = seed
+        self.strikes_each_side = strikes_each_side
+        taped: dict[str, list[Bar]] = {}
+        for bar in sorted((bar for bar in bars if bar.volume > 0), key=lambda bar: bar.start_ns):  # no trade, no bar
+            taped.setdefault(bar.symbol, []).append(bar)
+        names = [] if days is None else [name for name in days.names if name not in taped]
+        self.derived = {name: days.minutes(name) for name in names if days is not None}
+        self.bars: dict[str, Sequence[Bar]] = {**taped, **self.derived}
+        if symbol not in self.bars:
+            found = ", ".join(self.bars) or "none"
+            raise ValueError(f"the tape has no bar of {symbol}: found {found}; name one of these as symbol")
+        self.starts: dict[str, Sequence[int]] = {name: [bar.start_ns for bar in rows] for name, rows in taped.items()}
+        self.starts |= {name: MinuteStarts(minutes) for name, minutes in self.derived.items()}
+        self._paper = Paper(half_spread=half_spread, half_spread_min_usd=half_spread_min_usd)
+        self._stock_spread = stock_spread
+        self._derived_dates = {date for minutes in self.derived.values() for date in minutes.dates}
+        self._opens = [session.open_ns for session in self.sessions]
+        self._dates = {session.date: index for index, session in enumerate(self.sessions)}
+        self._open_time = [0]  # [i]: nanoseconds of regular trading in all sessions before i
+        for session in self.sessions:
+            self._open_time.append(self._open_time[-1] + session.close_ns - session.open_ns)
+        self._centres: dict[int, int | None] = {}  # by index of the session, once asked for
+        self._paths: dict[str, tuple[int, tuple[Decimal, ...]]] = {}  # the bar last asked for, by symbol
+        self._quotes: dict[str, tuple[int, tuple[Decimal, Decimal]]] = {}  # the point last asked for, by symbol
+        self._listings: dict[str, list[dict[str, Any]]] = {}
+
+    @classmethod
+    def from_bars(
+        cls,
+        path_or_bars: Path | str | Sequence[Bar],
+        symbol: str = "SPY",
+        *,
+        sessions: Sequence[Session] | None = None,
+        **settings: Any,
+    ) -> Self:
+        """The market of a CSV(.gz) or Parquet tape, or of bars; without `sessions` those of `days`, or the exchange's.
+
+        `settings` are those of the constructor. Raises ValueError for an unknown format or a tape without `symbol`.
+        """
+        bars = read_bars(Path(path_or_bars), symbol) if isinstance(path_or_bars, Path | str) else list(path_or_bars)
+        days: DayPrices | None = settings.get("days")
+        if sessions is None and days is not None:
+            sessions = days.sessions
+        if sessions is None:
+            times = [bar.start_ns for bar in bars]
+            sessions = calendar_sessions(new_york_date(min(times)), new_york_date(max(times)))
+        return cls(bars, symbol, sessions=sessions, **settings)
+
+    # --- prices -----------------------------------------------------------------------------------------------------
+
+    def price(self, now_ns: int, symbol: str | None = None) -> Decimal | None:
+        """The price of the underlying (or of another stock of the tape); the last one when nothing trades.
+
+        None before the tape's first bar and for a symbol that the tape has not.
+        """
+        found = self._point(symbol or self.symbol, now_ns)
+        return None if found is None else found[1]
+
+    def quote(self, symbol: str, now_ns: int) -> tuple[Decimal, Decimal] | None:
+        """Bid and ask in USD of a stock or option; a bid of 0 is no bid. None for what is not listed or long expired.
+
+        An option's value is Black-Scholes on the underlying's path at the last path point of regular hours.
+        """
+        if symbol in self.bars:
+            price = self.price(now_ns, symbol)
+            return None if price is None else (price, price + (self._stock_spread if price >= 1 else PENNY_SPREAD))
+        point = self._option_point(now_ns)
+        if point is None or not self.is_listed(symbol, now_ns):
+            return None
+        known = self._quotes.get(symbol)
+        if known is None or known[0] != point[0]:
+            strike, right, years = self._terms(symbol, point[0])
+            mid = option_market.price(float(point[1]), strike, years, self.volatility, right)
+            bid, ask = option_market.bid_ask_cents(mid, self._paper)
+            known = (point[0], (Decimal(bid).scaleb(-2), Decimal(ask).scaleb(-2)))
+            self._quotes[symbol] = known
+        return known[1]
+
+    def greeks(self, symbol: str, now_ns: int) -> dict[str, float] | None:
+        """Delta, gamma, rho, theta (a day) and vega (a point of volatility) with r = q = 0 (Hull, chapter 19).
+
+        None where Alpaca has none either: not listed, no bid, expiring within minutes, deep in or far out of the money.
+        """
+        quote, point = self.quote(symbol, now_ns), self._option_point(now_ns)
+        if quote is None or point is None or quote[0] == 0:
+            return None
+        strike, right, years = self._terms(symbol, point[0])
+        spot, root = float(point[1]), math.sqrt(years)
+        delta = option_market.delta(spot, strike, years, self.volatility, right)
+        if years < 10 / 525_600 or not 0.02 < abs(delta) < 0.98:
+            return None
+        d1 = math.log(spot / strike) / (self.volatility * root) + 0.5 * self.volatility * root
+        density = math.exp(-0.5 * d1 * d1) / math.sqrt(2 * math.pi)
+        in_strike = 0.5 * (1 + math.erf(right * (d1 - self.volatility * root) / math.sqrt(2)))
+        return {
+            "delta": round(delta, 4),
+            "gamma": round(density / (spot * self.volatility * root), 4),
+            "rho": round(right * strike * years * in_strike / 100, 4),
+            "theta": round(-spot * density * self.volatility / (2 * root) / 365, 4),
+            "vega": round(spot * density * root / 100, 4),
+        }
+
+    def last_change(self, symbol: str, now_ns: int) -> int | None:
+        """The time of the path point whose quote of `symbol` stands at `now_ns`; None before the first."""
+        point = self._point(symbol, now_ns) if symbol in self.bars else self._option_point(now_ns)
+        return None if point is None else point[0]
+
+    def next_change(self, now_ns: int) -> int:
+        """The time of the first path point after `now_ns`; NEVER_NS at the end of tape and daily prices."""
+        taped = NEVER_NS if self.symbol in self.derived else self._next_taped(now_ns)
+        return min(taped, self._next_derived(now_ns)) if self.derived else taped
+
+    def _next_derived(self, now_ns: int) -> int:
+        """The next path point of a session that daily prices have."""
+        session = self.session_at(now_ns)
+        if session is not None and session.date in self._derived_dates:
+            point = session.open_ns + ((now_ns - session.open_ns) // POINT_NS + 1) * POINT_NS
+            if point < session.close_ns:
+                return point
+        for later in self.sessions[bisect_right(self._opens, now_ns) :]:
+            if later.date in self._derived_dates:
+                return later.open_ns
+        return NEVER_NS
+
+    def _next_taped(self, now_ns: int) -> int:
+        starts = self.starts[self.symbol]
+        index = bisect_right(starts, now_ns)
+        if index:
+            step = (now_ns - starts[index - 1]) // POINT_NS + 1
+            if step < MINUTE_NS // POINT_NS:
+                return starts[index - 1] + step * POINT_NS
+        return starts[index] if index < len(starts) else NEVER_NS
+
+    # --- sessions ---------------------------------------------------------------------------------------------------
+
+    def session_at(self, now_ns: int) -> Session | None:
+        """The session whose regular hours hold `now_ns` (open included, close excluded)."""
+        index = bisect_right(self._opens, now_ns) - 1
+        return self.sessions[index] if index >= 0 and now_ns < self.sessions[index].close_ns else None
+
+    def session_of(self, day: str) -> Session | None:
+        """The session of a New York date (`YYYY-MM-DD`), None where there is none."""
+        index = self._dates.get(day)
+        return None if index is None else self.sessions[index]
+
+    def session_bars(self, day: str, symbol: str | None = None) -> Sequence[Bar]:
+        """The bars of the regular hours of `day`, in order; empty for no session and off the tape."""
+        session = self.session_of(day)
+        if session is None:
+            return []
+        starts = self.starts[symbol or self.symbol]
+        first, last = bisect_left(starts, session.open_ns), bisect_left(starts, session.close_ns)
+        return self.bars[symbol or self.symbol][first:last]
+
+    def closing_price(self, day: str) -> Decimal | None:
+        """The underlying's last price of regular hours, in whole cents; None for no session and off the tape."""
+        if self.symbol in self.derived and self.days is not None:
+            bar = self.days.bar(self.symbol, day)
+            return None if bar is None else cents(bar.close)
+        bars = self.session_bars(day)
+        return cents(bars[-1].close) if bars else None
+
+    def opening_print(self, symbol: str, now_ns: int) -> Decimal | None:
+        """The official open of a stock in the session of `now_ns`; None where it does not (or not yet) trade in it."""
+        session = self.session_at(now_ns)
+        bars = [] if session is None else self.session_bars(session.date, symbol)
+        return grid(bars[0].open) if bars and bars[0].start_ns <= now_ns else None
+
+    def trading(self, symbol: str, now_ns: int) -> bool:
+        """Whether orders may fill: a share of the daily prices only in a session of which it has a bar."""
+        if symbol not in self.derived or self.days is None:
+            return True
+        session = self.session_at(now_ns)
+        return session is not None and self.days.bar(symbol, session.date) is not None
+
+    def tradable(self, symbol: str, now_ns: int) -> bool:
+        """Whether orders are taken: not for a share that is halted, delisted or renamed."""
+        return self.days is None or symbol not in self.days.names or self.days.tradable(symbol, now_ns)
+
+    def derived_minutes(self, from_ns: int) -> Iterator[int]:
+        """When the minutes of the daily prices' sessions start, from `from_ns` on."""
+        for session in self.sessions:
+            if session.close_ns > from_ns and session.date in self._derived_dates:
+                yield from (start for start in range(session.open_ns, session.close_ns, MINUTE_NS) if start >= from_ns)
+
+    # --- the listing ------------------------------------------------------------------------------------------------
+
+    def is_listed(self, symbol: str, now_ns: int) -> bool:
+        """Whether `symbol` is a stock of the tape or an option that some session up to `now_ns` listed and that lives.
+
+        An option once listed stays listed when the price moves away from it, until midnight of its expiry.
+        """
+        if symbol in self.derived and self.days is not None:
+            return self.days.called(symbol, effective_day(now_ns))
+        if symbol in self.bars:
+            return True
+        contract = option_market.parse_occ(symbol)
+        expiry = None if contract is None else self._dates.get(contract.expiry)
+        if contract is None or expiry is None or contract.root != self.symbol or contract.strike % 1:
+            return False
+        if now_ns >= self.sessions[expiry].close_ns + _EXPIRED_AFTER_NS:
+            return False
+        today = bisect_right(self._opens, now_ns + 16 * 3_600 * SECOND_NS) - 1  # listed before the open of its day
+        listed = (self._centre(i) for i in range(max(0, expiry - EXPIRIES), min(today, expiry) + 1))
+        return any(centre and abs(contract.strike - centre) <= self.strikes_each_side for centre in listed)
+
+    def listed(self, session_date: str) -> list[dict[str, Any]]:
+        """The contracts that the session lists, as the contracts endpoint has them, by expiry, right and strike.
+
+        Expiries: the session's own date and the EXPIRIES sessions after it. Empty for no session and off the tape.
+        """
+        if session_date not in self._listings:
+            index = self._dates.get(session_date)
+            centre = None if index is None else self._centre(index)
+            if len(self._listings) == LISTINGS_KEPT:
+                self._listings.pop(next(iter(self._listings)))
+            self._listings[session_date] = (
+                [] if index is None or centre is None else option_listing.contracts(self, index, centre)
+            )
+        return self._listings[session_date]
+
+    def contract(self, symbol: str, now_ns: int) -> dict[str, Any] | None:
+        """The contract of an option as of the session of `now_ns` (or the last one); None for what is not listed."""
+        found = option_market.parse_occ(symbol)
+        if found is None or not self.is_listed(symbol, now_ns):
+            return None
+        index = max(bisect_right(self._opens, now_ns) - 1, 0)
+        return option_listing.contract(
+            self, index, self.sessions[self._dates[found.expiry]], found.right, int(found.strike)
+        )
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _point(self, symbol: str, now_ns: int) -> tuple[int, Decimal] | None:
+        """Time and price of the last path point at `now_ns`."""
+        starts, minutes = self.starts.get(symbol), self.derived.get(symbol)
+        last = bisect_right(starts, now_ns) - 1 if minutes is None and starts else -1
+        index = last if minutes is None else minutes.index_at(now_ns)
+        if starts is None or index < 0:
+            return None
+        start_ns = starts[index]
+        step = min((now_ns - start_ns) // POINT_NS, MINUTE_NS // POINT_NS - 1)
+        path = self._paths.get(symbol)
+        if path is None or path[0] != index:
+            path = self._paths[symbol] = (index, price_path(self.bars[symbol][index]))
+        point_ns, price = start_ns + step * POINT_NS, path[1][step]
+        split = None if self.days is None else self.days.split_between(symbol, point_ns, now_ns)
+        return (point_ns, price) if split is None else (split[0], grid(float(price / split[1])))
+
+    def _option_point(self, now_ns: int) -> tuple[int, Decimal] | None:
+        """The path point that options are priced at: outside of regular hours the last one of the session before."""
+        index = bisect_right(self._opens, now_ns) - 1
+        return None if index < 0 else self._point(self.symbol, min(now_ns, self.sessions[index].close_ns - 1))
+
+    def _terms(self, symbol: str, point_ns: int) -> tuple[float, int, float]:
+        """Strike, right and years to expiry of a listed option at a path point."""
+        strike, right, day = option_market.option_terms(symbol)
+        now, expiry = max(bisect_right(self._opens, point_ns) - 1, 0), self._dates[day]
+        later_ns = max(self._open_time[expiry + 1] - self._open_time[now + 1], 0)
+        left_ns = option_market.open_time_left_ns(point_ns, self.sessions[now])
+        return strike, right, option_market.years_left(left_ns + later_ns, max(expiry - now, 0))
+
+    def _centre(self, number: int) -> int | None:
+        """The whole dollar around which the session of this index lists strikes; None off the tape."""
+        if number not in self._centres:
+            self._centres[number] = self._find_centre(self.sessions[number])
+        return self._centres[number]
+
+    def _find_centre(self, session: Session) -> int | None:
+        index = bisect_left(self.starts[self.symbol], session.open_ns)
+        bars = self.bars[self.symbol]
+        if index == len(bars) or bars[index].start_ns >= session.close_ns:
+            return None
+        return math.floor(bars[index].open + 0.5)

@@ -1,0 +1,84 @@
+"""A recorded tape: its rows, the four prices of a minute, the sessions around it and New York's dates.
+
+Times are integer nanoseconds UTC, prices Decimal on the grid of shares. Neither options nor the present are known.
+"""
+
+from __future__ import annotations
+
+import gzip
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from simulator.clock import SECOND_NS
+from strategies.kit.contract import Bar, Session
+
+NEW_YORK = ZoneInfo("America/New_York")
+_COLUMNS = ("open", "high", "low", "close", "volume")
+
+
+def price_path(bar: Bar) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+    """The four prices of a minute: a rising bar visits its low first, a falling one its high."""
+    extremes = (bar.low, bar.high) if bar.close >= bar.open else (bar.high, bar.low)
+    return grid(bar.open), grid(extremes[0]), grid(extremes[1]), grid(bar.close)
+
+
+def new_york_date(time_ns: int) -> str:
+    """The New York date (`YYYY-MM-DD`) of a time."""
+    return datetime.fromtimestamp(time_ns // SECOND_NS, NEW_YORK).date().isoformat()
+
+
+@lru_cache(maxsize=16_384)
+def midnight_ns(day: str) -> int:
+    """Midnight New York that begins `day`: the label of a daily bar."""
+    return int(datetime.combine(date.fromisoformat(day), datetime.min.time(), NEW_YORK).timestamp()) * SECOND_NS
+
+
+def read_bars(path: Path, symbol: str) -> list[Bar]:
+    """The rows of a CSV(.gz) or Parquet tape; `symbol` names those of a file without that column.
+
+    Columns timestamp (tz-aware, or integer nanoseconds), open, high, low, close, volume. Raises ValueError.
+    """
+    if path.name.endswith(".parquet"):
+        table = pa.parquet.read_table(path)
+    elif path.name.endswith((".csv", ".csv.gz")):
+        text = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        lines = [line for line in text.splitlines(keepends=True) if not line.startswith(b"#")]
+        table = pa.csv.read_csv(pa.BufferReader(b"".join(lines)))
+    else:
+        raise ValueError(f"{path.name}: unknown format; expected .csv, .csv.gz or .parquet: convert or rename it")
+    names = table.column("symbol").to_pylist() if "symbol" in table.column_names else [symbol] * table.num_rows
+    times = table.column("timestamp")
+    if pa.types.is_timestamp(times.type):
+        times = times.cast(pa.timestamp("ns", times.type.tz))
+    columns = [table.column(name).cast(pa.float64()).to_pylist() for name in _COLUMNS]
+    return list(map(Bar, names, times.cast(pa.int64()).to_pylist(), *columns))
+
+
+def calendar_sessions(first: str, last: str) -> list[Session]:
+    """The sessions of the New York Stock Exchange from `first` to a month after `last`, half days as they are."""
+    import exchange_calendars
+
+    end = (date.fromisoformat(last) + timedelta(days=31)).isoformat()
+    schedule = exchange_calendars.get_calendar("XNYS", start=first, end=end).schedule
+    opens, closes = (
+        schedule[name].dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype("int64").tolist()
+        for name in ("open", "close")
+    )
+    return list(map(Session, schedule.index.strftime("%Y-%m-%d").tolist(), opens, closes))
+
+
+def cents(price: float) -> Decimal:
+    """USD in whole cents."""
+    return Decimal(round(price * 100)).scaleb(-2)
+
+
+def grid(price: float) -> Decimal:
+    """USD on the grid of share prices: whole cents from 1.00 on, four decimals below."""
+    return cents(price) if price >= 1 else Decimal(round(price * 10_000)).scaleb(-4)

@@ -1,0 +1,336 @@
+"""The loopback Alpaca as one aiohttp application on 127.0.0.1: it wires both halves and holds what they share.
+
+Credentials, rate limit, request log and HTTP faults act here, before any handler; nothing here knows an order's rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from simulator.clock import SECOND_NS, SimClock
+from simulator.data import contracts_rest
+from simulator.data import rest as data_rest
+from simulator.data import stream as data_stream
+from simulator.faults import NESTED, Fault, Faults
+from simulator.prices.market import Market
+from simulator.trading import rest as trading_rest
+from simulator.trading import trade_stream
+from simulator.trading.account import Account
+from simulator.trading.matching import Matching
+from simulator.trading.refusals import Refused
+from simulator.trading.trade_stream import TradeStream
+
+STREAM_PATHS = ("/stream", "/v2/sip", "/v2/iex", "/v2/test", "/v1beta1/indicative", "/v1beta1/opra")
+DATA_PREFIXES = ("/v2/stocks", "/v1beta1/")
+MINUTE_NS = 60 * SECOND_NS
+HTML_ERROR = "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway</body></html>"
+DEFAULT_KEY = "PKTEST00000000000000"
+DEFAULT_SECRET = "loopback-secret-0000000000000000000000000"
+
+CLOCK = web.RequestKey("clock", SimClock)
+KEEP_S = 86_400.0  # of the loop's time: a connection without requests stays
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rules:
+    """What differs between brokers, plans and tests; times in simulated seconds."""
+
+    fill_sizes: tuple[int, int] = (1, 10)  # contracts (or hundreds of shares) that one order fills at one path point
+    seed: int = 0
+    rate_limit: int = 200  # trading requests of one account in a simulated minute
+    data_rate_limit: int = 10_000
+    duplicate_id_code: int = 42210000  # 40010001 was recorded too
+    binary_trade_frames: bool = True  # as paper does
+    dead_session_s: float = 90.0  # how long a session is held whose client vanished without a close frame
+    late_activities: bool = False  # paper shows expiry, exercise and assignment on the next day only
+    fee_per_contract: Decimal = Decimal(0)  # USD, booked as FEE at the session's close
+    venue_delay_s: float = 0.0  # between pending_new and new
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoggedRequest:
+    """One REST request. `status` is 0 where no reply was sent (hang, reset); `key` "" without credentials."""
+
+    time_ns: int
+    method: str
+    path: str  # with the query
+    body: str
+    status: int
+    key: str
+
+
+class AlpacaServer:
+    """All five services on one port (a free one for 0), for the time of an `async with`.
+
+    `accounts` are by key; without any there is one with `DEFAULT_KEY`, `DEFAULT_SECRET` and 10,000.00 USD. Raises
+    OSError where the port cannot be bound. Attributes are for the loop's own thread, others go through `Serving`.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        clock: SimClock,
+        *,
+        faults: Faults | None = None,
+        accounts: Iterable[Account] = (),
+        rules: Rules | None = None,
+        port: int = 0,
+    ) -> None:
+        self.market = market
+        self.clock = clock
+        self.faults = Faults() if faults is None else faults
+        self.rules = Rules() if rules is None else rules
+        listed = tuple(accounts) or (Account(DEFAULT_KEY, DEFAULT_SECRET),)
+        self.accounts: dict[str, Account] = {account.key: account for account in listed}
+        self.requests: list[LoggedRequest] = []
+        self.trade_stream = TradeStream(self)
+        self.matching = Matching(self)
+        self.port = port
+        self._spent: dict[tuple[str, bool], tuple[int, int]] = {}  # (key, data) -> (window, requests)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def trading_url(self) -> str:
+        """The base address of trading REST, without version."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def data_url(self) -> str:
+        """The base address of market-data REST, without version."""
+        return self.trading_url
+
+    @property
+    def stream_url(self) -> str:
+        """The stock stream (SIP)."""
+        return f"ws://127.0.0.1:{self.port}/v2/sip"
+
+    @property
+    def option_stream_url(self) -> str:
+        """The option stream (indicative)."""
+        return f"ws://127.0.0.1:{self.port}/v1beta1/indicative"
+
+    @property
+    def trade_stream_url(self) -> str:
+        """The trading stream, for any account; `trade_stream_url_of` counts sessions by account."""
+        return f"ws://127.0.0.1:{self.port}/stream"
+
+    def trade_stream_url_of(self, account: Account) -> str:
+        """The trading stream of one account: a second session of it is answered 429, whatever the others do."""
+        return f"{self.trade_stream_url}/{account.account_number}"
+
+    @property
+    def account(self) -> Account:
+        """The first account: the only one in most tests."""
+        return next(iter(self.accounts.values()))
+
+    def now_ns(self) -> int:
+        """What the broker's clock tells: simulated time, and `skew_s` (30) more under the fault `clock_skew`."""
+        skewed = self.faults.take("clock_skew")
+        return self.clock.now_ns() + (0 if skewed is None else int(float(skewed.get("skew_s", 30)) * SECOND_NS))
+
+    def authentic(self, key: str, secret: str) -> Account | None:
+        """The account of these credentials; None for wrong ones."""
+        account = self.accounts.get(key)
+        return account if account is not None and account.secret == secret else None
+
+    def exposed(self, key: str | None) -> bool:
+        """Whether this account (any, for None) has a working order or an open position."""
+        if key is not None and key in self.accounts:
+            return self.accounts[key].exposed()
+        return any(account.exposed() for account in self.accounts.values())
+
+    def by_hand(self, action: str, *, key: str | None = None, **fields: Any) -> dict[str, Any]:
+        """What a person does on the web page: `place` (as POST /v2/orders), `cancel` (order_id), `close` (symbol).
+
+        Returns the order as REST shows it. Raises `Refused` where the broker would refuse it, ValueError for another
+        action. `key` names the account, by default the first.
+        """
+        account = self.account if key is None else self.accounts[key]
+        return self.matching.by_hand(account, action, fields)
+
+    async def __aenter__(self) -> Self:
+        self.faults.now_ns = self.clock.now_ns
+        self.faults.exposed = self.exposed
+        app = web.Application(middlewares=[self._middleware], client_max_size=2**24)
+        for module in (trading_rest, trade_stream, data_stream, data_rest, contracts_rest):
+            app.router.add_routes(module.routes(self))
+        self._runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True, keepalive_timeout=KEEP_S
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        self._tasks = [
+            asyncio.create_task(self.matching.run(), name="alpaca-matching"),
+            asyncio.create_task(data_stream.run(self), name="alpaca-data-stream"),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.trade_stream.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        for result in ended:
+            if isinstance(result, Exception) and error is None:
+                raise result
+
+    @web.middleware
+    async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in STREAM_PATHS or request.path.startswith("/stream/"):
+            return await handler(request)
+        body = await request.text()
+        key = request.headers.get("APCA-API-KEY-ID", "")
+        request[CLOCK] = self.clock
+        way = f"{key} {request.method} {request.path}"
+        await self.clock.on_the_way(way, asked=True)
+        status = 0
+        try:
+            reply = await self._answer(request, handler)
+            await self.clock.on_the_way(way, asked=True)
+            status = reply.status
+            return reply
+        finally:
+            path = request.path_qs
+            self.requests.append(LoggedRequest(self.clock.now_ns(), request.method, path, body, status, key))
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        key = request.headers.get("APCA-API-KEY-ID", "")
+        context = {"stream": "rest", "method": request.method, "path": request.path, "key": key}
+        account = self.authentic(key, request.headers.get("APCA-API-SECRET-KEY", ""))
+        denied = self.faults.take("auth_failed", context)
+        if account is None or denied is not None:
+            status = 401 if denied is None else int(denied.get("status", 401))
+            return web.json_response({"message": "unauthorized." if status == 401 else "forbidden."}, status=status)
+        headers, within = self._spend(key, data=request.path.startswith(DATA_PREFIXES))
+        if not within:
+            refusal = {"code": 42910000, "message": "rate limit exceeded"}
+            return web.json_response(refusal, status=429, headers=headers)
+        request[trading_rest.ACCOUNT] = account
+        reply = await self._with_faults(request, handler, context)
+        reply.headers.update(headers)
+        return reply
+
+    def _spend(self, key: str, *, data: bool) -> tuple[dict[str, str], bool]:
+        """One request of the fixed simulated minute: the three headers, and whether it is within the limit."""
+        window = self.clock.now_ns() // MINUTE_NS
+        limit = self.rules.data_rate_limit if data else self.rules.rate_limit
+        known, used = self._spent.get((key, data), (window, 0))
+        used = 1 if known != window else used + 1
+        self._spent[key, data] = (window, used)
+        headers = {
+            "X-Ratelimit-Limit": str(limit),
+            "X-Ratelimit-Remaining": str(max(limit - used, 0)),
+            "X-Ratelimit-Reset": str((window + 1) * 60),
+        }
+        return headers, used <= limit
+
+    async def _with_faults(self, request: web.Request, handler: Handler, context: dict[str, str]) -> web.StreamResponse:
+        """The handler's reply, or what the script makes of it. Faults act after the handler unless they say before."""
+        fault = next((f for kind in HTTP_FAULTS if (f := self.faults.take(kind, context)) is not None), None)
+        if fault is None:
+            return await _handled(request, handler)
+        before = fault.get("moment", "before" if fault.kind in {"http_429", "http_error", "http_html"} else "after")
+        reply: web.StreamResponse | None = None if before == "before" else await _handled(request, handler)
+        return await _spoilt(request, handler, fault, reply)
+
+
+async def _handled(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Refused as refused:
+        return web.json_response(refused.body(), status=refused.status)
+    except web.HTTPNotFound:
+        return web.json_response({"code": 40410000, "message": "endpoint not found."}, status=404)
+    except web.HTTPMethodNotAllowed:
+        return web.json_response({"code": 40510000, "message": "method not allowed"}, status=405)
+
+
+HTTP_FAULTS = (
+    "http_429",
+    "http_error",
+    "http_html",
+    "http_hang",
+    "http_reset",
+    "http_slow",
+    "http_empty_body",
+    "malformed_json",
+    "http_unknown_field",
+    "http_unknown_enum",
+)
+
+
+async def _spoilt(
+    request: web.Request, handler: Handler, fault: Fault, reply: web.StreamResponse | None
+) -> web.StreamResponse:
+    """What goes out under `fault`; `reply` is None where the request has not been handled."""
+    match fault.kind:
+        case "http_429":
+            wait = fault.get("retry_after_s")
+            headers = {} if wait is None else {"Retry-After": str(wait)}
+            return web.json_response({"message": "too many requests."}, status=429, headers=headers)
+        case "http_error":
+            return _error(int(fault.get("status", 500)), str(fault.get("body", "json")))
+        case "http_html":
+            return _error(502, "html")
+        case "http_hang":
+            await request[CLOCK].hold(float(fault.get("seconds", 60)))
+            return await _cut(request)
+        case "http_reset":
+            return await _cut(request)
+        case "http_slow":
+            await request[CLOCK].hold(float(fault.get("seconds", 1)))
+        case "http_empty_body":
+            return web.Response(status=200)
+        case "malformed_json":
+            broken = NESTED.decode() if fault.get("nested", False) else '{"id":"'
+            return web.Response(text=broken, content_type="application/json")
+        case "http_unknown_field":
+            return _changed(reply or await _handled(request, handler), {"field_of_tomorrow": {"value": [1, None]}})
+        case _:
+            name = str(fault.get("field", "status"))
+            return _changed(reply or await _handled(request, handler), {name: f"{name}_of_tomorrow"})
+    return reply or await _handled(request, handler)
+
+
+def _error(status: int, body: str) -> web.Response:
+    if body == "html":
+        return web.Response(text=HTML_ERROR, status=status, content_type="text/html")
+    if body == "empty":
+        return web.Response(status=status)
+    return web.json_response({"code": 50010000, "message": "internal server error occurred"}, status=status)
+
+
+async def _cut(request: web.Request) -> web.StreamResponse:
+    """Reset the connection without a reply; the handler ends as cancelled by the lost client."""
+    if request.transport is not None:
+        request.transport.abort()
+    await asyncio.sleep(1.0)
+    return web.Response(status=500)
+
+
+def _changed(reply: web.StreamResponse, fields: dict[str, Any]) -> web.StreamResponse:
+    """The reply with `fields` in its object, or in the first object of its list."""
+    if isinstance(reply, web.Response) and reply.text:
+        body = json.loads(reply.text)
+        target = body[0] if isinstance(body, list) and body else body
+        if isinstance(target, dict):
+            target.update(fields)
+        reply.text = json.dumps(body)
+    return reply

@@ -1,0 +1,92 @@
+"""The loopback Alpaca in a thread with a loop of its own, for tests and programs that are synchronous.
+
+Everything of the server runs on that thread; `call` brings a function there and its result back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+from simulator.clock import SimClock
+from simulator.prices.market import Market
+from simulator.server import AlpacaServer
+
+Result = TypeVar("Result")
+Running = tuple[AlpacaServer, asyncio.AbstractEventLoop, asyncio.Event]
+START_LIMIT_S = 120.0
+
+
+class Serving:
+    """A running server of another thread. Addresses and `faults` may be used directly, the rest through `call`."""
+
+    def __init__(self, server: AlpacaServer, loop: asyncio.AbstractEventLoop) -> None:
+        self.server = server
+        self.faults = server.faults
+        self.trading_url = server.trading_url
+        self.data_url = server.data_url
+        self.stream_url = server.stream_url
+        self.option_stream_url = server.option_stream_url
+        self.trade_stream_url = server.trade_stream_url
+        self._loop = loop
+
+    def call(self, function: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
+        """Run `function` on the server's loop; returns its result, raises what it raises."""
+
+        async def on_loop() -> Result:
+            return function(*arguments, **named)
+
+        return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(START_LIMIT_S)
+
+    def jump_to(self, ns: int) -> None:
+        """Move the clock to `ns`, and let the venue live through all that lies between before this returns."""
+
+        def jump() -> None:
+            self.server.clock.jump_to(ns)
+            self.server.matching.advance(ns)
+            self.server.matching.changed.set()
+
+        self.call(jump)
+
+    def by_hand(self, action: str, **fields: Any) -> dict[str, Any]:
+        """`AlpacaServer.by_hand` from this thread."""
+        return self.call(self.server.by_hand, action, **fields)
+
+
+@contextlib.contextmanager
+def serving(market: Market, clock: SimClock, **settings: Any) -> Iterator[Serving]:
+    """Serve in a thread for the time of a `with`; `settings` are those of `AlpacaServer`.
+
+    Raises what the server's start raised; and at the end what one of its background tasks raised.
+    """
+    started: Future[Running] = Future()
+    with ThreadPoolExecutor(1, thread_name_prefix="alpaca-server") as thread:
+        ended = thread.submit(_run, _serve(started, market, clock, settings), clock)
+        waited: set[Future[Any]] = {started, ended}
+        wait(waited, START_LIMIT_S, FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
+        server, loop, stop = started.result(0)
+        try:
+            yield Serving(server, loop)
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            with clock.passing():
+                ended.result(START_LIMIT_S)
+
+
+def _run(work: Coroutine[Any, Any, None], clock: SimClock) -> None:
+    with asyncio.Runner(loop_factory=clock.new_loop) as runner:
+        runner.run(work)
+    clock.leave()
+
+
+async def _serve(started: Future[Running], market: Market, clock: SimClock, settings: dict[str, Any]) -> None:
+    async with AlpacaServer(market, clock, **settings) as server:
+        stop = asyncio.Event()
+        started.set_result((server, asyncio.get_running_loop(), stop))
+        await stop.wait()
+        clock.end_serving()

@@ -1,0 +1,1 @@
+"""The trading half: accounts, orders, matching, settlement, order updates."""

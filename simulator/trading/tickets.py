@@ -1,0 +1,111 @@
+"""A request for an order, well-formed or refused with 422, without a look at the account or the market."""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from daemon.core.desks.options.market import OccContract, parse_occ
+from simulator.trading.refusals import invalid, unprocessable
+
+MAX_CLIENT_ORDER_ID = 128
+TYPES = ("market", "limit", "stop", "stop_limit", "trailing_stop")
+TIMES_IN_FORCE = ("day", "gtc", "opg", "cls", "ioc", "fok")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ticket:
+    """A well-formed request for an order; quantities and prices as sent, `contract` for an option."""
+
+    symbol: str
+    side: str
+    type: str
+    time_in_force: str
+    qty: Decimal | None
+    notional: Decimal | None
+    limit_price: Decimal | None
+    stop_price: Decimal | None
+    trail_price: Decimal | None
+    trail_percent: Decimal | None
+    extended_hours: bool
+    client_order_id: str
+    position_intent: str
+    contract: OccContract | None
+
+    @property
+    def sign(self) -> int:
+        """+1 buys, -1 sells."""
+        return 1 if self.side == "buy" else -1
+
+
+def ticket(body: dict[str, Any]) -> Ticket:
+    """The request in `body`, well-formed. Raises `Refused` (422)."""
+    order_class = body.get("order_class") or "simple"
+    if order_class not in {"simple", "bracket", "oco", "oto", "mleg"}:
+        raise invalid("invalid order_class")
+    if order_class != "simple":
+        raise unprocessable(f"{order_class} orders are not supported by this server")
+    symbol = str(body.get("symbol") or "")
+    if not symbol:
+        raise invalid("symbol is required")
+    qty, notional = _number(body, "qty"), _number(body, "notional")
+    if qty is None and notional is None:
+        raise invalid("qty or notional is required")
+    if qty is not None and notional is not None:
+        raise invalid("only one of qty or notional is accepted")
+    if qty is not None and qty <= 0:
+        raise invalid("qty must be > 0")
+    if notional is not None and notional <= 0:
+        raise invalid("notional must be > 0")
+    made = Ticket(
+        symbol=symbol,
+        side=_one_of(body, "side", ("buy", "sell")),
+        type=_one_of(body, "type", TYPES),
+        time_in_force=_one_of(body, "time_in_force", TIMES_IN_FORCE),
+        qty=qty,
+        notional=notional,
+        limit_price=_number(body, "limit_price"),
+        stop_price=_number(body, "stop_price"),
+        trail_price=_number(body, "trail_price"),
+        trail_percent=_number(body, "trail_percent"),
+        extended_hours=body.get("extended_hours") in (True, "true", "True"),
+        client_order_id=str(body.get("client_order_id") or ""),
+        position_intent=str(body.get("position_intent") or ""),
+        contract=parse_occ(symbol),
+    )
+    if len(made.client_order_id) > MAX_CLIENT_ORDER_ID:
+        raise invalid("client_order_id must be no more than 128 characters")
+    _needs_its_prices(made)
+    return made
+
+
+def _number(body: dict[str, Any], name: str) -> Decimal | None:
+    value = body.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        raise invalid(f"invalid {name}") from None
+    if isinstance(value, bool) or not number.is_finite():
+        raise invalid(f"invalid {name}")
+    return number
+
+
+def _one_of(body: dict[str, Any], name: str, known: tuple[str, ...]) -> str:
+    value = str(body.get(name) or "")
+    if value not in known:
+        raise invalid(f"invalid {name}")
+    return value
+
+
+def _needs_its_prices(made: Ticket) -> None:
+    if made.type in {"limit", "stop_limit"} and made.limit_price is None:
+        raise invalid("limit orders require a limit price")
+    if made.type in {"stop", "stop_limit"} and made.stop_price is None:
+        raise invalid("stop orders require a stop price")
+    if made.type in {"market", "stop", "trailing_stop"} and made.limit_price is not None:
+        raise invalid(f"{made.type} orders must not have a limit price")
+    if made.type == "trailing_stop" and (made.trail_price is None) == (made.trail_percent is None):
+        raise invalid("trailing_stop orders require one of trail_price or trail_percent")

@@ -1,0 +1,346 @@
+"""Virtual time for a loopback Alpaca and all that joins it: the clock moves on when everybody has done what was due.
+
+`daemon.host.virtual_time` has the participant's side. The clock releases one participant at a time, the earliest
+first and at the same time those that joined first, so that what happens is a function of the tape and the seeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import mmap
+import os
+import random
+import select
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from daemon.host.virtual_time import GO, NEVER_NS, QUIET, SEAT, WORD, Participant, VirtualLoop
+from simulator.clock import SECOND_NS, SimClock
+
+WORDS = 512  # the time, and one for each participant that ever joined
+STEP_S = 0.25  # virtual seconds between two looks of the driver
+GRACE_S = 0.005  # real seconds for what does not join: a process that is gone and not yet reaped
+MANY = 1_000_000  # more than clients ever wait for
+HANG_S = 300.0  # real seconds without any progress: something waits for what never comes
+LATEST_US = 40_000  # virtual microseconds, the longest way of a message
+PATIENCE_S = 5.0  # virtual seconds after which a client has given up: its own deadline is for real time
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """One participant as the clock sees it."""
+
+    word: int
+    socket: socket.socket
+    pid: int
+    name: str
+    last: bool  # released after all others of the same time
+    epoll: int = -1
+    turn: int = 0  # of its newest word
+    until_ns: int = 0
+    outside: int = 0
+    released: bool = True  # it works, as far as the clock knows
+    left_out: bool = False
+
+
+class ClockService:
+    """Serves virtual time on a thread of its own, on the socket `path`, from `start_ns` on."""
+
+    def __init__(self, path: Path, start_ns: int) -> None:
+        memory = os.memfd_create("virtual-time")
+        os.ftruncate(memory, WORDS * WORD)
+        self._memory_fd = memory
+        self._words = memoryview(mmap.mmap(memory, WORDS * WORD)).cast("q")
+        self._words[0] = start_ns
+        self.path = str(path)
+        self.steps = 0
+        self._members: dict[int, Member] = {}
+        self._expected: dict[int, int] = {}  # by the descriptor of a process that has not joined yet: its pid
+        self._joined = 0
+        self._lock = threading.Lock()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.bind(self.path)
+        self._listener.listen(64)
+        self._wake_r, self._wake_w = os.pipe()
+        self._poll = select.epoll()
+        for descriptor in (self._listener.fileno(), self._wake_r):
+            self._poll.register(descriptor, select.EPOLLIN)
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, name="virtual-time", daemon=True)
+        self._thread.start()
+
+    # --- for any thread of this process -------------------------------------------------------------------------------
+
+    def now_ns(self) -> int:
+        """The time now."""
+        return self._words[0]
+
+    def expect(self, pid: int) -> None:
+        """Let time stand until this process has joined, or has ended."""
+        with contextlib.suppress(ProcessLookupError), self._lock:
+            if all(member.pid != pid for member in self._members.values()):
+                descriptor = os.pidfd_open(pid)
+                self._expected[descriptor] = pid
+                self._poll.register(descriptor, select.EPOLLIN)
+
+    def leave_out(self, pid: int, *, out: bool) -> None:
+        """Let time pass without a participant, as for one that is stopped; or wait for it again."""
+        with self._lock:
+            for member in self._members.values():
+                if member.pid == pid:
+                    member.left_out = out
+        os.write(self._wake_w, b".")
+
+    def jump_to(self, ns: int) -> None:
+        """Set the time. To be called while the caller, a participant, is not quiet."""
+        self._words[0] = ns
+
+    def described(self) -> str:
+        """Who is quiet until when, for messages."""
+        with self._lock:
+            rows = [
+                f"{m.name} ({m.pid}): {'works' if m.released else f'quiet until {m.until_ns}'}, outside {m.outside}"
+                + (", left out" if m.left_out else "")
+                for m in self._members.values()
+            ]
+            return f"{self.now_ns()}; " + "; ".join([*rows, *(f"expected {pid}" for pid in self._expected.values())])
+
+    def close(self) -> None:
+        """End the thread; whoever is still a participant finds its clock gone."""
+        self._ended = True
+        os.write(self._wake_w, b".")
+        self._thread.join()
+        for member in list(self._members.values()):
+            self._forget(member)
+        for descriptor in (*self._expected, self._wake_r, self._wake_w, self._memory_fd):
+            os.close(descriptor)
+        self._listener.close()
+        self._poll.close()
+
+    # --- the thread ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._ended:
+            ready = self._poll.poll()
+            with self._lock:
+                for descriptor, _ in ready:
+                    self._take(descriptor)
+                if not self._ended:
+                    self._move()
+
+    def _take(self, descriptor: int) -> None:
+        if descriptor == self._listener.fileno():
+            self._admit()
+        elif descriptor == self._wake_r:
+            os.read(self._wake_r, 64)
+        elif descriptor in self._expected:  # it ended before it joined
+            self._drop_expected(descriptor)
+        elif (member := self._members.get(descriptor)) is not None:
+            self._hear(member)
+
+    def _admit(self) -> None:
+        door, _ = self._listener.accept()
+        pid = int.from_bytes(door.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+        name = door.recv(64).decode()
+        self._joined += 1
+        member = Member(self._joined, door, pid, name, name.startswith("last:"))
+        self._words[member.word] = 0
+        socket.send_fds(door, [SEAT.pack(member.word, WORDS)], [self._memory_fd])
+        self._members[door.fileno()] = member
+        self._poll.register(door.fileno(), select.EPOLLIN)
+        for descriptor, expected in list(self._expected.items()):
+            if expected == pid:
+                self._drop_expected(descriptor)
+
+    def _drop_expected(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        del self._expected[descriptor]
+        os.close(descriptor)
+
+    def _hear(self, member: Member) -> None:
+        try:
+            said, descriptors, _, _ = socket.recv_fds(member.socket, 64, 1)
+        except ConnectionError:
+            said, descriptors = b"", []
+        if descriptors:
+            member.epoll = descriptors[0]
+        elif len(said) == QUIET.size:
+            member.turn, member.until_ns, member.outside = QUIET.unpack(said)
+            member.released = False
+        elif not said:
+            self._forget(member)
+
+    def _forget(self, member: Member) -> None:
+        self._poll.unregister(member.socket.fileno())
+        del self._members[member.socket.fileno()]
+        member.socket.close()
+        if member.epoll >= 0:
+            os.close(member.epoll)
+
+    def _move(self) -> None:
+        """Release who is due next, when nobody has anything to do before."""
+        members = [member for member in self._members.values() if not member.left_out]
+        outside = sum(min(m.outside, 0) if m.left_out else m.outside for m in self._members.values())
+        if self._expected or outside > 0 or any(member.released for member in members):
+            return
+        waiting = select.poll()  # first what came in, then whether they woke: one that wakes says so before it reads
+        for member in members:
+            if member.epoll >= 0:
+                waiting.register(member.epoll, select.POLLIN)
+        if waiting.poll(0) or any(self._words[member.word] != member.turn for member in members):
+            return
+        due = min(members, key=lambda member: (member.until_ns, member.last, member.word), default=None)
+        if due is None or due.until_ns == NEVER_NS:
+            return
+        self._words[0] = max(self._words[0], due.until_ns)
+        self.steps += 1
+        due.released = True
+        with contextlib.suppress(OSError):  # it died this moment
+            due.socket.send(GO.pack(due.turn))
+
+
+class VirtualClock(SimClock):
+    """The server's clock in virtual time. The thread that made it drives: time passes in its `pass_until` alone."""
+
+    def __init__(self, start_ns: int, seed: object = 0) -> None:
+        super().__init__(0.0, start_ns, 1.0)
+        self._processors = os.sched_getaffinity(0)  # one works at a time: a hand-over on one processor is the shortest
+        os.sched_setaffinity(0, {random.choice(sorted(self._processors))})
+        self._folder = tempfile.TemporaryDirectory(prefix="virtual-time.")
+        self.service = ClockService(Path(self._folder.name) / "clock", start_ns)
+        self.socket = self.service.path
+        self._driver = Participant(self.socket, "last:driver")
+        self._server: Participant | None = None
+        self._seed = seed
+        self._sent: dict[str, int] = {}
+
+    # --- for the server -----------------------------------------------------------------------------------------------
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """A loop for the server, in this process, on virtual time."""
+        self._server = Participant(self.socket, "server")
+        return VirtualLoop(self._server)
+
+    def now_ns(self) -> int:
+        """The virtual time in nanoseconds UTC."""
+        return self.service.now_ns()
+
+    def jump_to(self, ns: int) -> None:
+        """Show `ns` from now on."""
+        self.service.jump_to(ns)
+
+    def nap_s(self, sim_ns: int) -> float:
+        """Seconds of the loop's time to sleep for a look at something."""
+        return sim_ns / SECOND_NS
+
+    async def sleep_until(self, ns: int) -> None:
+        """Return at `ns`."""
+        left_ns = 1
+        while left_ns > 0:  # a timer may be due within the loop's resolution of a nanosecond before
+            left_ns = ns - self.now_ns()
+            await asyncio.sleep(max(left_ns, 0) / SECOND_NS)
+
+    def end_serving(self) -> None:
+        """The server ends: who waits for its answers holds nothing up any more."""
+        if self._server is not None:
+            self._server.outside -= MANY
+
+    def leave(self) -> None:
+        """The server has ended: time passes without it."""
+        if self._server is not None:
+            self._server.leave()
+            self._server = None
+
+    async def hold(self, seconds: float) -> None:
+        """Let a client wait for its answer, in virtual seconds: time passes all the same. None waits for ever."""
+        server = self._server
+        if server is None:
+            raise RuntimeError("no server runs on this clock")
+        server.outside -= 1
+        try:
+            await asyncio.sleep(min(seconds, PATIENCE_S))
+        finally:
+            server.outside += 1
+
+    async def on_the_way(self, key: str, *, asked: bool) -> None:
+        """Let a message be under way for some milliseconds, drawn from seed, key and how many went before it."""
+        number = self._sent[key] = self._sent.get(key, 0) + 1
+        drawn = hashlib.blake2b(f"{self._seed}:{key}:{number}".encode(), digest_size=4).digest()
+        way_s = (1_000 + int.from_bytes(drawn, "little") % LATEST_US) / 1e6
+        await (self.hold(way_s) if asked else asyncio.sleep(way_s))
+
+    # --- for the thread that drives -----------------------------------------------------------------------------------
+
+    def pass_until(self, ns: int) -> None:
+        """Let virtual time pass until `ns`. Raises AssertionError when nothing moves any more."""
+        if not self._driver.sleep_until(ns, HANG_S):
+            raise AssertionError(f"virtual time stands still: {self.service.described()}")
+
+    def pass_s(self, seconds: float) -> None:
+        """Let virtual seconds pass."""
+        self.pass_until(self.now_ns() + int(seconds * SECOND_NS))
+
+    def settings(self) -> dict[str, object]:
+        """The table `[clock]` of a daemon on this clock."""
+        return {"socket": self.socket}
+
+    def expect(self, pid: int) -> None:
+        """Let time stand until this process has joined it, or ended."""
+        self.service.expect(pid)
+
+    def leave_out(self, pid: int, *, out: bool) -> None:
+        """Let time pass without a process that is stopped; or wait for it again."""
+        self.service.leave_out(pid, out=out)
+
+    def wait(self, real: Callable[[float], None], reached: Callable[[], bool], limit_s: float) -> bool:
+        """Let time pass until `reached`, `limit_s` virtual seconds at most."""
+        until_ns = self.now_ns() + int(limit_s * SECOND_NS)
+        real(GRACE_S)
+        while not reached() and self.now_ns() < until_ns:
+            self.pass_s(STEP_S)
+            real(GRACE_S)
+        return reached()
+
+    @contextlib.contextmanager
+    def passing(self) -> Iterator[None]:
+        """Let time pass, as fast as it can, while this thread waits for something real."""
+        self._driver.quiet(NEVER_NS)
+        try:
+            yield
+        finally:
+            self._driver.wake()
+
+    def close(self) -> None:
+        """End it: after the server, and after every daemon."""
+        self._driver.leave()
+        self.service.close()
+        self._folder.cleanup()
+        os.sched_setaffinity(0, self._processors)
+
+
+@contextlib.contextmanager
+def virtual_clock(start_ns: int, seed: object = 0) -> Iterator[VirtualClock]:
+    """A clock for the time of a `with`, driven by this thread."""
+    clock = VirtualClock(start_ns, seed)
+    try:
+        yield clock
+    finally:
+        clock.close()
+
+
+@contextlib.contextmanager
+def clock_from(start_ns: int, rate: float | None = None, seed: object = 0) -> Iterator[SimClock]:
+    """A clock for the time of a `with`: virtual, or at `rate` simulated seconds a second where there is one."""
+    if rate is not None:
+        yield SimClock.starting_now(start_ns, rate)
+        return
+    with virtual_clock(start_ns, seed) as clock:
+        yield clock

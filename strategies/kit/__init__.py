@@ -1,0 +1,1 @@
+"""What strategies are made of: the contract, features, sampling, manifests."""

@@ -1,0 +1,111 @@
+"""What the daily strategies share: the bars of each symbol, kept as rows of bytes, and the desk's portfolio, checked.
+
+No I/O, no clock. Invariant: a symbol's rows are in the order of time, one for each session, at most W, and every price
+among them is finite and above 0 (`usable`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from itertools import pairwise
+from struct import Struct
+
+import numpy as np
+import numpy.typing as npt
+
+from strategies.kit.contract import Bar, DailySpec, Portfolio, View
+
+Float64Array = npt.NDArray[np.float64]
+Series = tuple[bytes, ...]
+"""Each symbol's bars in the spec's order: its rows one after the other, oldest first, `b""` where none is known."""
+
+PRICE_MIN, PRICE_MAX = 1e-6, 1e9  # USD; so much is a price, and all that is made of it is a finite float32
+ROW = Struct("<q5d")  # start_ns; open, high, low, close in USD; volume in shares
+
+
+def usable(bar: Bar) -> bool:
+    """Whether all four prices are numbers from `PRICE_MIN` to `PRICE_MAX`; a bar that is not counts as none at all."""
+    return all(PRICE_MIN <= price <= PRICE_MAX for price in (bar.open, bar.high, bar.low, bar.close))
+
+
+def no_bars(spec: DailySpec) -> Series:
+    """No bar of any symbol."""
+    return (b"",) * len(spec.symbols)
+
+
+def remembered(spec: DailySpec, series: Series, bars: Iterable[Bar]) -> Series:
+    """`series` with `bars`, each at its place in time; one of a known start replaces it; the newest W stay.
+
+    Bars of other symbols and those that are not `usable` are left out.
+    """
+    fresh: dict[str, list[Bar]] = {}
+    for bar in bars:
+        if usable(bar):
+            fresh.setdefault(bar.symbol, []).append(bar)
+    if not fresh:
+        return series
+    size = spec.history_bars * ROW.size
+    return tuple(
+        _merged(rows, fresh[symbol])[-size:] if symbol in fresh else rows
+        for symbol, rows in zip(spec.symbols, series, strict=True)
+    )
+
+
+def readjusted(spec: DailySpec, series: Series, symbol: str, bars: Iterable[Bar]) -> Series:
+    """`series` with all bars of `symbol` replaced by `bars`; another symbol than the spec's changes nothing."""
+    emptied = tuple(b"" if name == symbol else rows for name, rows in zip(spec.symbols, series, strict=True))
+    return remembered(spec, emptied, (bar for bar in bars if bar.symbol == symbol))
+
+
+def known_bars(spec: DailySpec, series: Series) -> Mapping[str, tuple[Bar, ...]]:
+    """The bars by symbol, oldest first; symbols without any are absent."""
+    return {
+        symbol: tuple(Bar(symbol, *row) for row in ROW.iter_unpack(rows))
+        for symbol, rows in zip(spec.symbols, series, strict=True)
+        if rows
+    }
+
+
+def count(rows: bytes) -> int:
+    """How many bars these are."""
+    return len(rows) // ROW.size
+
+
+def newest_start_ns(rows: bytes) -> int:
+    """The newest bar's start in nanoseconds UTC, -1 where there is none."""
+    return int(ROW.unpack_from(rows, len(rows) - ROW.size)[0]) if rows else -1
+
+
+def prices(rows: bytes) -> Float64Array:
+    """Open, high, low and close of a symbol's bars: float64 (4, n), USD, oldest first, each row contiguous."""
+    return np.ascontiguousarray(np.frombuffer(rows, dtype="<f8").reshape(-1, 6)[:, 1:5].T, dtype=np.float64)
+
+
+def portfolio_of(spec: DailySpec, view: View) -> Portfolio:
+    """The view's portfolio. `ValueError` when it is missing or is not of the spec's symbols."""
+    portfolio = view.portfolio
+    if portfolio is None:
+        raise ValueError(f"view of {view.session.date} has no portfolio, {spec.name} expects one: set View.portfolio")
+    found = len(portfolio.shares), len(portfolio.prices)
+    if found != (len(spec.symbols), len(spec.symbols)):
+        raise ValueError(
+            f"portfolio has shares and prices of {found} symbols, {spec.name} expects {len(spec.symbols)} of each: "
+            "give them in the spec's order"
+        )
+    return portfolio
+
+
+def weekday_of(view: View) -> int:
+    """The weekday of the session that is decided for: 0 Monday to 4 Friday."""
+    return date.fromisoformat(view.session.date).weekday()
+
+
+def _merged(rows: bytes, bars: list[Bar]) -> bytes:
+    """`rows` and `bars` in the order of time, the later of one start instead of the earlier."""
+    new = [(b.start_ns, ROW.pack(b.start_ns, b.open, b.high, b.low, b.close, b.volume)) for b in bars]
+    if newest_start_ns(rows) < new[0][0] and all(a < b for (a, _), (b, _) in pairwise(new)):
+        return rows + b"".join([row for _, row in new])
+    by_start = {ROW.unpack_from(rows, at)[0]: rows[at : at + ROW.size] for at in range(0, len(rows), ROW.size)}
+    by_start.update(new)
+    return b"".join([row for _, row in sorted(by_start.items())])

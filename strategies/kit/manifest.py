@@ -1,0 +1,104 @@
+"""The manifest beside every exported policy: what it is, what it was trained on, and how to prove it is that one.
+
+Written by the export, read by the model store. `policy.onnx` has one input `observation` (float32, batch x observation
+shape) and one output (float32, batch x actions): `logits`, or `actions` of a continuous policy. Recurrent policies add
+the input `hidden` and the output `next_hidden` (float32, batch x hidden).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from strategies.kit.contract import DailySpec, Spec
+
+FORMAT = 1
+POLICY_FILE = "policy.onnx"
+MANIFEST_FILE = "manifest.json"
+
+
+class Golden(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Observations of the strategy's golden tape (float32 bytes, row-major) and the logits torch gave for them.
+
+    A recurrent policy answered them as one sequence from the zero state; `hidden` is its state after each.
+    """
+
+    observations: tuple[bytes, ...]
+    logits: tuple[tuple[float, ...], ...]  # of a continuous policy its actions
+    hidden: tuple[bytes, ...] = ()  # float32, little endian; empty for policies without a memory
+
+
+class Training(msgspec.Struct, frozen=True):
+    """What the policy was trained on. Dates are New York sessions; `synthetic` is true for made-up bars."""
+
+    file: str  # base name only
+    file_sha256: str
+    feed: str
+    synthetic: bool
+    sessions: int
+    first_session: str
+    last_session: str
+    splits: dict[str, tuple[str, str]]  # train / validate / test -> first and last session
+
+
+class Histogram(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How one quantity was distributed in training: a value x is in bin i when edges[i-1] < x <= edges[i].
+
+    First and last bin are open, so there is one share more than edges. `columns` are the places in the recorded row
+    (the newest row of features, or a daily desk's observation) whose values are pooled here. `within` says how far
+    parts of the training itself are from the whole: (consecutive rows, 99 % quantile of their index), ascending.
+    """
+
+    name: str
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+    columns: tuple[int, ...] = ()  # empty for the actions
+    of_the_desk: bool = False  # depends on what the policy did, so it is compared but never alarmed
+    within: tuple[tuple[int, float], ...] = ()
+
+
+class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Distributions of the training sessions that live ones are compared with; made by `training.export.reference`."""
+
+    samples: int  # observations
+    features: tuple[Histogram, ...]
+    actions: Histogram  # numbers of actions, or the values of a continuous policy pooled over its outputs
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`metrics` holds the figures on the untouched split, `hyperparameters` all that is needed to train again."""
+
+    format: int
+    strategy: str
+    version: str
+    contract_hash: str
+    policy_sha256: str
+    observation_shape: tuple[int, ...]
+    actions: tuple[str, ...]
+    golden: Golden
+    training: Training
+    hyperparameters: dict[str, Any]
+    metrics: dict[str, Any]
+    promoted: bool
+    note: str = ""
+    rules: dict[
+        str, str
+    ] = {}  # keys of the configuration without which its answers mean something else -> their values
+    reference: Reference | None = None
+    files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
+
+
+def answer_name(spec: Spec) -> str:
+    """The name of the graph's first output."""
+    return "actions" if isinstance(spec, DailySpec) and spec.continuous else "logits"
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON with a newline at the end; golden observations are base64."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+
+
+def decode(data: bytes) -> Manifest:
+    """Read a manifest. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the field that is wrong."""
+    return msgspec.json.decode(data, type=Manifest)

@@ -1,0 +1,51 @@
+"""What is commanded of a stopped desk after a panic comes after the panic in its journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from daemon.app.offline import command_offline
+from daemon.core.events import AcceptBrokerRequested, PanicNoticed, ResumeRequested, RunStarted
+from daemon.core.limits import Trading
+from daemon.engine.journal import FILE, Batch, Chain, Journal, JournalReader, chain_start, encode_effects
+from daemon.engine.recovery import code_digest, libraries, machine_of
+from daemon.host.panic_marker import MARKER, leave
+from tests.support.desks.desk_run import verified
+
+META = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "epoch": "0123456789"}
+
+
+def stopped_desk(path: Path) -> None:
+    """The journal of a desk with a broker outside that was started and stopped."""
+    journal = Journal.create(path / FILE, META)
+    machine = machine_of(journal.reader())
+    start = RunStarted(
+        1, "paper", "paper", "option_scalper", META["epoch"], code_digest(), "sip", Trading(), libraries=libraries()
+    )
+    step = machine.apply(start)
+    chain, batch = Chain(1, chain_start(journal.reader().meta())), Batch()
+    batch.entries.append(chain.entry(step.state.seq, start, encode_effects(step.effects)))
+    journal.commit(batch)
+    journal.close()
+
+
+def kinds(path: Path) -> list[str]:
+    reader = JournalReader(path / FILE)
+    try:
+        return [entry.kind for entry in reader.entries()]
+    finally:
+        reader.close()
+
+
+def test_a_panic_of_a_stopped_desk_is_journaled_before_what_is_commanded_next(tmp_path: Path) -> None:
+    stopped_desk(tmp_path)
+    leave(tmp_path, "ann")
+    state = command_offline(tmp_path, lambda now_ns: ResumeRequested(now_ns, "go on", "ann"))
+    assert (state.risk.halt is not None, state.broker.stood_down) == (True, True)  # refused: nothing was accepted
+    assert not (tmp_path / MARKER).exists()
+    command_offline(tmp_path, lambda now_ns: AcceptBrokerRequested(now_ns, "settled", "ann"))
+    state = command_offline(tmp_path, lambda now_ns: ResumeRequested(now_ns, "go on", "ann"))
+    assert (state.risk.halt, state.broker.stood_down) == (None, True)  # until the broker has reported
+    commanded = [ResumeRequested, AcceptBrokerRequested, ResumeRequested]
+    assert kinds(tmp_path) == [kind.__name__ for kind in (RunStarted, PanicNoticed, *commanded)]
+    assert verified(tmp_path).difference == ""

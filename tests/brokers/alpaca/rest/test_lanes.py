@@ -1,0 +1,283 @@
+"""Lanes: who goes first, what the rate allows, what a deadline means. Expected values by arithmetic on the limits.
+
+The clock's source is a number that the test sets, so that a simulated minute passes when the test says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from daemon.brokers.alpaca.rest.lanes import (
+    Lane,
+    NotStarted,
+    StillRunning,
+    TokenBucket,
+    Urgency,
+    account_lanes,
+    listing_lane,
+    market_lane,
+)
+from daemon.host.clock import Clock
+from tests.support.simulator.lone_loop import Gate
+
+SECOND_NS = 1_000_000_000
+START_NS = 1_719_927_060 * SECOND_NS
+
+
+class Hands:
+    """The time, set by hand. A lane that waits looks again when a call comes in."""
+
+    def __init__(self) -> None:
+        self.now = START_NS
+        self.clock = Clock.real(lambda: self.now)
+
+    def pass_s(self, seconds: float) -> None:
+        self.now += round(seconds * SECOND_NS)
+
+
+@pytest.fixture
+def hands() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+async def lane(hands: Hands) -> AsyncIterator[Lane]:
+    """Six calls a minute, five at once, two of them for exits alone; pauses at three remaining."""
+    lane = Lane("test", TokenBucket(hands.clock, 6, 5), hands.clock, reserve=2, floor=3)
+    yield lane
+    await lane.close()
+
+
+def nothing() -> None:
+    """A call that costs a token."""
+
+
+async def go(lane: Lane, urgency: Urgency = Urgency.EXIT, deadline_s: float = 5.0) -> None:
+    await lane.call(nothing, urgency, deadline_s)
+
+
+def test_a_bucket_never_allows_more_than_its_rate_and_its_burst(hands: Hands) -> None:
+    bucket = TokenBucket(hands.clock, 60, 30)
+    sent = 0
+    for _ in range(60_000):  # a minute in steps of a millisecond, asked all the time
+        if bucket.wait_ns() == 0:
+            bucket.take()
+            sent += 1
+        hands.pass_s(0.001)
+    assert sent == 89  # 30 at once and one a second; the sixtieth second is not over
+    assert bucket.wait_ns() == 0  # now it is
+    bucket.take()
+    assert bucket.wait_ns() == pytest.approx(SECOND_NS)
+
+
+def test_the_lanes_of_an_account_together_stay_below_its_limit(hands: Hands) -> None:
+    async def most(lane: Lane) -> int:
+        bucket, sent = lane._bucket, 0
+        for _ in range(60_000):
+            if bucket.wait_ns() == 0:
+                bucket.take()
+                sent += 1
+            hands.pass_s(0.001)
+        return sent
+
+    async def all_of_them() -> list[int]:
+        lanes = (*account_lanes(hands.clock), listing_lane(hands.clock), market_lane(hands.clock))
+        return [await most(lane) for lane in lanes]
+
+    orders, reads, lists, market = asyncio.run(all_of_them())
+    assert orders + reads + lists <= 200
+    assert market <= 200
+
+
+def test_fifty_positions_can_be_left_with_a_cancel_and_a_sale_each_within_the_minute(hands: Hands) -> None:
+    async def bucket_of_orders() -> TokenBucket:
+        return account_lanes(hands.clock)[0]._bucket
+
+    bucket, begin = asyncio.run(bucket_of_orders()), hands.now
+    for _ in range(100):
+        hands.pass_s(bucket.wait_ns() / SECOND_NS)
+        bucket.take()
+    assert hands.now - begin <= 20.1 * SECOND_NS  # eighty at once, twenty at one a second
+
+
+async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_in_a_full_queue(lane: Lane) -> None:
+    gate = Gate()
+    running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    await asyncio.sleep(0.01)
+    crowd = [asyncio.create_task(lane.call(nothing, Urgency.READ, 5)) for _ in range(256)]
+    await asyncio.sleep(0.01)
+    exits = asyncio.create_task(lane.call(lambda: "left", Urgency.EXIT, 0.01, math.inf))
+    entry = asyncio.create_task(lane.call(lambda: "left", Urgency.ENTRY, 5, 0.02))
+    with pytest.raises(NotStarted, match=r"its turn did not come within 0\.02 s; nothing was sent"):
+        await entry
+    for call in crowd:
+        call.cancel()
+    gate.set()
+    assert await exits == "left"
+    await asyncio.wait([running, *crowd])
+
+
+async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(lane: Lane) -> None:
+    gate, done = Gate(), list[str]()
+    first = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    await asyncio.sleep(0)
+
+    def note(name: str) -> Callable[[], None]:
+        return lambda: done.append(name)
+
+    wishes = [("read", Urgency.READ), ("entry", Urgency.ENTRY), ("exit 1", Urgency.EXIT), ("exit 2", Urgency.EXIT)]
+    calls = [asyncio.create_task(lane.call(note(name), urgency, 0.5)) for name, urgency in wishes]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.wait([first, *calls])
+    assert done == ["exit 1", "exit 2"]  # then two tokens are left, which are for exits alone
+    assert [isinstance(call.exception(), NotStarted) for call in calls] == [True, True, False, False]
+
+
+async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) -> None:
+    _, reads = account_lanes(hands.clock)
+    gate, done = Gate(), list[str]()
+
+    def note(name: str) -> Callable[[], None]:
+        return lambda: done.append(name)
+
+    try:
+        first = asyncio.create_task(reads.call(gate.wait, Urgency.EXIT, 20))
+        await asyncio.sleep(0)
+        wishes = [("report", Urgency.READ)] + [(f"look-up {n}", Urgency.EXIT) for n in range(10)]
+        calls = [asyncio.create_task(reads.call(note(name), urgency, 20)) for name, urgency in wishes]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(first, *calls)
+    finally:
+        await reads.close()
+    assert done[:3] == ["look-up 0", "report", "look-up 1"]  # the third call, the gate's counted
+    assert done[2:] == [f"look-up {n}" for n in range(1, 10)]
+
+
+async def test_the_reserve_is_for_exits_alone(lane: Lane) -> None:
+    for _ in range(3):
+        await go(lane, Urgency.ENTRY)
+    with pytest.raises(NotStarted, match="its turn did not come"):
+        await go(lane, Urgency.ENTRY, 0.05)
+    await go(lane)
+    await go(lane)
+    with pytest.raises(NotStarted):
+        await go(lane, deadline_s=0.05)
+
+
+async def test_a_minute_of_the_desks_clock_fills_the_bucket_again(lane: Lane, hands: Hands) -> None:
+    for _ in range(5):
+        await go(lane)
+    hands.pass_s(10)  # six a minute: one
+    await go(lane)
+    with pytest.raises(NotStarted):
+        await go(lane, deadline_s=0.05)
+
+
+async def test_a_call_that_waits_in_vain_never_runs(lane: Lane) -> None:
+    gate, ran = Gate(), list[int]()
+    blocking = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    await asyncio.sleep(0)
+    with pytest.raises(NotStarted, match="nothing was sent"):
+        await lane.call(lambda: ran.append(1), Urgency.EXIT, 0.05)
+    cancelled = asyncio.create_task(lane.call(lambda: ran.append(2), Urgency.EXIT, 5))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    gate.set()
+    await blocking
+    await go(lane)
+    assert ran == []
+
+
+async def test_a_call_that_runs_too_long_may_have_happened_and_the_loop_goes_on(lane: Lane) -> None:
+    gate = Gate()
+    with pytest.raises(StillRunning, match="no answer within"):
+        await lane.call(gate.wait, Urgency.EXIT, 0.05)
+    gate.set()
+    await go(lane)
+
+
+async def test_what_the_call_raises_reaches_the_caller(lane: Lane) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("by hand")
+
+    with pytest.raises(ZeroDivisionError, match="by hand"):
+        await lane.call(fail, Urgency.EXIT, 5)
+    await go(lane)
+
+
+async def test_a_full_queue_refuses_and_forgets_what_nobody_waits_for(lane: Lane) -> None:
+    gate = Gate()
+    running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    await asyncio.sleep(0.01)
+    calls = [asyncio.create_task(lane.call(nothing, Urgency.EXIT, 5)) for _ in range(256)]
+    await asyncio.sleep(0.01)
+    try:
+        with pytest.raises(NotStarted, match="256 calls wait"):
+            await go(lane)
+    finally:
+        gate.set()
+        for call in calls:
+            call.cancel()
+    await asyncio.wait([running, *calls])
+    await go(lane)
+
+
+async def test_closing_refuses_what_waits_and_joins_the_thread(lane: Lane) -> None:
+    names = {thread.name for thread in threading.enumerate()}
+    await go(lane)
+    assert {thread.name for thread in threading.enumerate()} - names == {"lane-test_0"}
+    gate = Gate()
+    running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
+    waiting = asyncio.create_task(lane.call(nothing, Urgency.EXIT, 5))
+    await asyncio.sleep(0.01)
+    gate.set()
+    await lane.close()
+    assert await running
+    with pytest.raises(NotStarted, match="was closed"):
+        await waiting
+    with pytest.raises(NotStarted, match="is closed"):
+        await go(lane)
+    assert "lane-test_0" not in {thread.name for thread in threading.enumerate()}
+
+
+# --- the broker's own word about the rate -------------------------------------------------------------------------
+
+
+RESET = str(START_NS // SECOND_NS + 30)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "paused_s"),
+    [
+        (429, {"Retry-After": "7"}, 7),
+        (429, {"X-Ratelimit-Reset": RESET}, 30),
+        (429, {"X-Ratelimit-Remaining": "0", "X-Ratelimit-Reset": RESET}, 30),
+        (429, {}, 5),
+        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 5),
+        (429, {"Retry-After": "86400"}, 60),  # never longer than the broker's own window
+        (503, {"Retry-After": "7"}, 7),
+        (200, {"X-Ratelimit-Remaining": "3", "X-Ratelimit-Reset": RESET}, 30),
+        (200, {"X-Ratelimit-Remaining": "4", "X-Ratelimit-Reset": RESET}, 0),
+        (200, {"X-Ratelimit-Remaining": "0"}, 0),
+        (200, {"X-Ratelimit-Remaining": "nan", "X-Ratelimit-Reset": "inf"}, 0),
+        (200, {"X-Ratelimit-Remaining": "0", "X-Ratelimit-Reset": "1"}, 0),  # a window that is over
+        (200, {}, 0),
+    ],
+)
+async def test_the_lane_pauses_as_the_broker_says(
+    lane: Lane, hands: Hands, status: int, headers: dict[str, str], paused_s: int
+) -> None:
+    lane.observe(status, headers)
+    if paused_s:
+        hands.pass_s(paused_s - 0.001)
+        with pytest.raises(NotStarted):
+            await go(lane, deadline_s=0.02)
+        hands.pass_s(0.001)
+    await go(lane)

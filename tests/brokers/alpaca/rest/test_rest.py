@@ -1,0 +1,430 @@
+"""The REST doors against the loopback Alpaca and against bare sockets that misbehave.
+
+Expected values: the documented protocol, and what the server counted. The desk of the other tests of the link is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import requests
+
+from daemon.brokers.alpaca.rest.lanes import Lane, TokenBucket
+from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.rest.rest import (
+    Access,
+    Deadlines,
+    Lapsed,
+    MethodRefused,
+    NotSent,
+    Refused,
+    RestError,
+    Throttled,
+    Unanswered,
+)
+from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, submission
+from daemon.core.effects import SubmitOrder
+from daemon.host.clock import Clock
+from simulator.prices.market import Market
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
+from strategies.kit.contract import Bar, Session
+from tests.support.simulator.lone_loop import clock_of_loop
+
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
+OPEN_NS = 1_719_927_000 * SECOND_NS  # 2024-07-02 13:30 UTC
+SESSIONS = [
+    Session("2024-07-02", OPEN_NS, OPEN_NS + 390 * MINUTE_NS),
+    Session("2024-07-03", OPEN_NS + 1440 * MINUTE_NS, OPEN_NS + 1650 * MINUTE_NS),
+]
+CALL = "SPY240703C00545000"
+PATIENT = Deadlines(connect_s=60.0, read_s=60.0, whole_s=60.0, call_s=6.0, pages_s=6.0)  # calls in virtual seconds
+SHORT = Deadlines(connect_s=60.0, read_s=0.3, whole_s=60.0, call_s=60.0, pages_s=60.0)  # in host time
+WHOLE_SOON = Deadlines(connect_s=60.0, read_s=60.0, whole_s=0.5, call_s=60.0, pages_s=60.0)
+NAME = "e1-scalper-1-0-1"
+
+
+def market() -> Market:
+    """Sixty minutes of SPY at 545.00."""
+    bars = [Bar("SPY", OPEN_NS + m * MINUTE_NS, 545.0, 545.0, 545.0, 545.0, 1000.0) for m in range(60)]
+    return Market.from_bars(bars, sessions=SESSIONS)
+
+
+@dataclass(slots=True)
+class Desk:
+    """A server two minutes after the open and the daemon's doors to it."""
+
+    server: AlpacaServer
+    clock: Clock
+    orders: TradingOrders
+    reads: TradingReads
+    data: MarketData
+    lanes: tuple[Lane, ...]
+
+    def posts(self) -> int:
+        """How many submissions reached the server."""
+        return self.count("POST", "/v2/orders")
+
+    def count(self, method: str, path: str) -> int:
+        return sum(r.method == method and r.path.split("?")[0] == path for r in self.server.requests)
+
+
+@contextlib.asynccontextmanager
+async def desk(*, rate: float = 1.0, rules: Rules | None = None, deadlines: Deadlines = PATIENT) -> AsyncIterator[Desk]:
+    """The loopback Alpaca and the doors, with lanes that wait for nothing."""
+    sim = clock_of_loop(OPEN_NS + 2 * MINUTE_NS, rate)
+    async with AlpacaServer(market(), sim, rules=rules) as server:
+        clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, rate, sim.real_ns)
+        lanes = tuple(Lane(name, TokenBucket(clock, 6000, 1000), clock) for name in ("orders", "reads", "market"))
+        access = Access(server.trading_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines)
+        orders, reads = TradingOrders(access, lanes[0]), TradingReads(access, lanes[1])
+        try:
+            yield Desk(server, clock, orders, reads, MarketData(access, lanes[2]), lanes)
+        finally:
+            for lane in lanes:
+                await lane.close()
+
+
+def buy(name: str = NAME, quantity: int = 1, limit: str | None = "20", valid_s: float = 3600) -> SubmitOrder:
+    """An opening order for the call at the money, marketable by default."""
+    price = None if limit is None else Decimal(limit)
+    return SubmitOrder(name, CALL, 1, quantity, price, "buy_to_open", OPEN_NS + round(valid_s * SECOND_NS))
+
+
+async def eventually(reached: Callable[[], bool]) -> None:
+    """Return when it is so; fails when it is not within twenty seconds."""
+    for _ in range(2000):
+        if reached():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to be")
+
+
+# --- the body of an order -----------------------------------------------------------------------------------------
+
+
+def test_a_submission_has_exactly_the_documented_keys_and_exact_numbers() -> None:
+    assert submission(buy(quantity=3, limit="0.30")) == {
+        "symbol": CALL,
+        "qty": 3,
+        "side": "buy",
+        "type": "limit",
+        "time_in_force": "day",
+        "limit_price": "0.30",
+        "client_order_id": NAME,
+        "position_intent": "buy_to_open",
+    }
+    shares = submission(SubmitOrder(NAME, "SPY", -1, 100, None, "sell_to_close", 0))
+    assert "position_intent" not in shares
+    assert (shares["type"], shares["side"], "limit_price" in shares) == ("market", "sell", False)
+    assert submission(buy(limit="1E+1"))["limit_price"] == "10"
+
+
+# --- what the server says, by the door ----------------------------------------------------------------------------
+
+
+async def test_an_order_is_submitted_found_listed_filled_and_in_the_ledger() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        raw = await it.orders.submit(buy(quantity=2))
+        assert (raw["client_order_id"], raw["qty"], raw["status"]) == (NAME, "2", "pending_new")
+        await asyncio.sleep(0.05)
+        found = await it.reads.order_by_client_id(NAME)
+        assert found is not None
+        assert (found["id"], found["status"], found["filled_qty"]) == (raw["id"], "filled", "2")
+        assert (await it.reads.order_by_id(raw["id"]))["id"] == raw["id"]
+        assert await it.reads.order_by_client_id("nobody") is None
+        assert await it.reads.open_orders() == []
+        assert [row["id"] for row in await it.reads.orders_since(OPEN_NS)] == [raw["id"]]
+        assert [row["qty"] for row in await it.reads.positions()] == ["2"]
+        fills = await it.reads.activities(OPEN_NS)
+        assert [(row["activity_type"], row["cum_qty"]) for row in fills] == [("FILL", "2")]
+        assert (await it.reads.account())["account_number"] == "PA3LOOPBACK1"
+        assert (await it.reads.clock())["is_open"] is True
+        assert "fractional_trading" in await it.reads.configurations()
+        assert [day["date"] for day in await it.reads.calendar("2024-07-02", "2024-07-03")] == [
+            "2024-07-02",
+            "2024-07-03",
+        ]
+        assert (await it.reads.asset("SPY"))["symbol"] == "SPY"
+
+
+async def test_market_data_comes_whole() -> None:
+    async with desk() as it:
+        bars = await it.data.bars("SPY", OPEN_NS, OPEN_NS + MINUTE_NS - 1, "iex")
+        assert [bar["t"] for bar in bars] == ["2024-07-02T13:30:00Z"]
+        assert await it.data.bars("QQQ", OPEN_NS, OPEN_NS + MINUTE_NS, "iex") == []
+        quote = await it.data.latest_quote("SPY", "iex")
+        assert quote is not None
+        assert quote["bp"] <= 545.0 <= quote["ap"]
+        contracts = await it.reads.option_contracts("SPY", "2024-07-02", "2024-07-03", Decimal(540), Decimal(550))
+        symbols = tuple(row["symbol"] for row in contracts)
+        assert CALL in symbols
+        assert all("540" <= row["strike_price"] <= "550" for row in contracts)
+        assert set(await it.data.latest_option_quotes((CALL,), "indicative")) == {CALL}
+        chain = await it.data.option_chain("SPY", "2024-07-03", "2024-07-03", 545, 545, "indicative")
+        assert set(chain) == {CALL, CALL.replace("C", "P")}
+
+
+async def test_more_orders_than_a_page_holds_come_each_once() -> None:
+    async with desk(deadlines=Deadlines()) as it:
+        for _ in range(503):
+            it.server.by_hand(
+                "place", symbol="SPY", qty="1", side="buy", type="limit", time_in_force="day", limit_price="1"
+            )
+            await asyncio.sleep(0.001)
+        rows = await it.reads.orders_since(OPEN_NS)
+        assert len({row["id"] for row in rows}) == len(rows) == 503
+        assert it.count("GET", "/v2/orders") == 2
+
+
+async def test_more_activities_than_a_page_holds_come_each_once() -> None:
+    async with desk() as it:
+        for _ in range(205):
+            it.server.account.note(it.server.clock.now_ns(), {"activity_type": "FEE", "net_amount": "-0.01"})
+            await asyncio.sleep(0.001)
+        rows = await it.reads.activities(OPEN_NS)
+        assert len({row["id"] for row in rows}) == len(rows) == 205
+        assert it.count("GET", "/v2/account/activities") == 3
+
+
+async def test_an_entry_whose_time_has_passed_is_not_sent_but_an_exit_is() -> None:
+    async with desk() as it:
+        with pytest.raises(Lapsed, match="not sent"):
+            await it.orders.submit(buy(valid_s=60))
+        assert it.posts() == 0
+        with pytest.raises(Refused):  # it reached the broker, where nothing is held
+            await it.orders.submit(SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", OPEN_NS))
+        assert it.posts() == 1
+
+
+# --- failures -----------------------------------------------------------------------------------------------------
+
+UNANSWERED: list[tuple[str, dict[str, Any]]] = [
+    *(
+        ("http_error", {"status": status, "body": body, "moment": moment})
+        for status in (500, 503, 504)
+        for body in ("json", "html", "empty")
+        for moment in ("before", "after")
+    ),
+    ("http_hang", {}),
+    ("http_hang", {"moment": "before"}),
+    ("http_reset", {}),
+    ("http_reset", {"moment": "before"}),
+    ("http_empty_body", {}),
+    ("http_html", {"moment": "after"}),
+    ("malformed_json", {"moment": "after"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "parameters"), UNANSWERED)
+async def test_whatever_the_server_does_one_submission_is_one_post(kind: str, parameters: dict[str, Any]) -> None:
+    async with desk() as it:
+        it.server.faults.add(kind, times=9, where={"method": "POST"}, **parameters)
+        with pytest.raises(Unanswered):
+            await it.orders.submit(buy())
+        assert sum(it.server.faults.met.values()) == 1
+        assert it.posts() <= 1  # a request that hangs is counted when it ends
+
+
+async def test_a_refusal_says_status_code_message_and_the_rest() -> None:
+    async with desk() as it:
+        it.server.faults.add("order_refused", status=403, code=40310000, message="insufficient buying power")
+        with pytest.raises(Refused) as caught:
+            await it.orders.submit(buy())
+        assert str(caught.value) == "403 40310000 insufficient buying power"
+        await it.orders.submit(buy())
+        with pytest.raises(Refused, match="must be unique") as caught:
+            await it.orders.submit(buy())
+        assert caught.value.status == 422
+
+
+async def test_429_is_throttled_once_and_its_word_pauses_the_lane() -> None:
+    async with desk() as it:
+        it.server.faults.add("http_429", retry_after_s=7, where={"method": "POST"})
+        with pytest.raises(Throttled) as caught:
+            await it.orders.submit(buy())
+        assert caught.value.retry_after_s == 7
+        assert it.posts() == 1
+        asking = asyncio.create_task(it.orders.cancel("nothing"))
+        await asyncio.wait({asking}, timeout=0.1)
+        assert not asking.done()
+        asking.cancel()
+
+
+@contextlib.asynccontextmanager
+async def bare(
+    *parts: bytes, gap_s: float = 0.0, deadlines: Deadlines = PATIENT
+) -> AsyncIterator[tuple[TradingReads, TradingOrders, list[bytes]]]:
+    """A server that answers every request with these bytes, `gap_s` apart, and what it was asked."""
+    asked: list[bytes] = []
+
+    serving: set[asyncio.Task[Any] | None] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(gap_s)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    clock = Clock.real()
+    lanes = tuple(Lane(name, TokenBucket(clock, 6000, 100), clock) for name in ("reads", "orders"))
+    access = Access(f"http://127.0.0.1:{port}", DEFAULT_KEY, DEFAULT_SECRET, deadlines)
+    try:
+        yield TradingReads(access, lanes[0]), TradingOrders(access, lanes[1]), asked
+    finally:
+        for lane in lanes:
+            await lane.close()
+        await asyncio.gather(*(task for task in serving if task is not None))
+        server.close()
+
+
+def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        http(b""),
+        http(b"[]"),
+        http(b'"text"'),
+        http(b"{"),
+        http(b"\xff\xfe{}"),
+        http(b"[" * 200_000),
+        http(b'{"id": "\\ud800"}'),
+        http(b'{"id": 1}', "302 Found", "Location: http://127.0.0.1:1/"),
+        http(b"", "307 Temporary Redirect", "Location: http://127.0.0.1:1/"),
+        http(b"{}", "408 Request Timeout"),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_an_answer_that_cannot_be_read_is_no_answer_and_is_asked_for_once(answer: bytes) -> None:
+    async with bare(answer) as (reads, orders, asked):
+        with pytest.raises(Unanswered):
+            await reads.account()
+        assert len(asked) == 1
+        with pytest.raises(Unanswered):
+            await orders.submit(SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", 0))
+        assert len(asked) == 2
+
+
+@pytest.mark.host_time
+async def test_an_answer_that_stops_in_the_middle_ends_at_the_deadline() -> None:
+    async with bare(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n", gap_s=1.0, deadlines=SHORT) as (reads, _, asked):
+        with pytest.raises(Unanswered, match="Read timed out"):
+            await reads.account()
+        assert len(asked) == 1
+
+
+@pytest.mark.host_time
+async def test_a_body_that_trickles_in_ends_at_the_deadline() -> None:
+    parts = [b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", *([b" "] * 20)]
+    async with bare(*parts, gap_s=0.1, deadlines=WHOLE_SOON) as (reads, _, _asked):
+        with pytest.raises(Unanswered, match="not whole in time"):
+            await reads.account()
+
+
+async def test_a_404_of_another_kind_is_not_a_missing_order() -> None:
+    for body in (b'{"code":40410000,"message":"endpoint not found."}', b"<html>404</html>", b"{}"):
+        async with bare(http(body, "404 Not Found")) as (reads, _, _asked):
+            with pytest.raises(Refused):
+                await reads.order_by_client_id(NAME)
+
+
+async def test_another_orders_answer_to_a_look_up_is_no_answer() -> None:
+    async with bare(http(b'{"id":"x","client_order_id":"other"}')) as (reads, _, _asked):
+        with pytest.raises(Unanswered, match="got 'other'"):
+            await reads.order_by_client_id(NAME)
+
+
+async def test_pages_that_never_end_are_given_up() -> None:
+    body = b'{"option_contracts":[],"next_page_token":"again"}'
+    async with bare(http(body)) as (reads, _, asked):
+        with pytest.raises(Unanswered, match="do not end"):
+            await reads.option_contracts("SPY", "2024-07-02", "2024-07-03", 1, 2)
+        assert len(asked) == 2
+
+
+# --- what may never happen ----------------------------------------------------------------------------------------
+
+
+async def test_a_client_for_reading_refuses_every_other_method_in_the_process() -> None:
+    async with desk() as it:
+        doors = (it.reads._door, it.data._stocks, it.data._options)
+        for door in doors:
+            for act in (door.client.post, door.client.put, door.client.patch, door.client.delete):
+                with pytest.raises(MethodRefused, match="for GET only"):
+                    act("/orders", {})
+        with pytest.raises(MethodRefused):
+            it.orders._door.client.patch("/orders/x", {})
+        assert it.server.requests == []
+
+
+async def test_the_librarys_own_retries_are_off() -> None:
+    async with desk() as it:
+        for door in (it.reads._door, it.orders._door, it.data._stocks, it.data._options):
+            assert (door.client._retry, door.client._retry_codes) == (0, [])
+
+
+async def test_a_netrc_never_replaces_the_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login someone password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with bare(http(b"{}")) as (reads, _, asked):
+        await reads.account()
+        assert b"Authorization" not in asked[0]
+        assert DEFAULT_KEY.encode() in asked[0]
+
+
+def everything_said(error: BaseException) -> str:
+    """All that a log, a traceback or a debugger's glance at this exception would show."""
+    said = "".join(traceback.format_exception(error))
+    seen: list[BaseException | None] = [error, error.__cause__, error.__context__]
+    return said + "".join(f"{one!r} {getattr(one, '__dict__', '')}" for one in seen)
+
+
+async def test_no_key_is_in_any_error_or_repr() -> None:
+    echo = f'{{"code":1,"message":"key {DEFAULT_KEY} and {DEFAULT_SECRET} are wrong"}}'.encode()
+    calls: list[Callable[[TradingReads, TradingOrders], Awaitable[object]]] = [
+        lambda reads, _: reads.account(),
+        lambda _, orders: orders.submit(SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", 0)),
+    ]
+    for answer in (http(echo, "401 Unauthorized"), http(DEFAULT_SECRET.encode(), "403 Forbidden"), http(b""), b""):
+        for call in calls:
+            async with bare(answer) as (reads, orders, _):
+                with pytest.raises(RestError) as caught:
+                    await call(reads, orders)
+                said = everything_said(caught.value) + repr(reads) + repr(orders) + repr(reads._door)
+                assert DEFAULT_KEY not in said
+                assert DEFAULT_SECRET not in said
+                assert not isinstance(caught.value.__context__, requests.RequestException)
+    access = Access("http://127.0.0.1:1", DEFAULT_KEY, DEFAULT_SECRET)
+    assert repr(access) == str(access) == "Access(url='http://127.0.0.1:1')"
+
+
+async def test_a_closed_lane_sends_nothing() -> None:
+    async with desk() as it:
+        await it.lanes[0].close()
+        with pytest.raises(NotSent, match="closed"):
+            await it.orders.submit(buy())
+        assert it.server.requests == []

@@ -1,0 +1,245 @@
+"""Reports against the loopback Alpaca. Expected values: what the test ordered, and the server's own books.
+
+A report must be whole after a start, carry only what is new later, and fail rather than leave out a position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.brokers.alpaca.trading.report import DAY_NS, Reporter, blocked, funds_of
+from daemon.brokers.alpaca.wire import Malformed, is_ours
+from daemon.core.effects import SubmitOrder
+from daemon.core.events import BrokerReported, Funds
+from daemon.host.clock import Clock
+from simulator.server import Rules
+from tests.brokers.alpaca.rest.test_rest import CALL, MINUTE_NS, NAME, OPEN_NS, SECOND_NS, Desk, buy, desk, eventually
+
+OURS = is_ours("e1", "scalper")
+DATE = {"date": "2024-07-02"}
+
+
+class Told:
+    """The log's events, kept."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, name: str, **fields: Any) -> None:
+        self.events.append((name, fields))
+
+
+def reporter(it: Desk, told: Told | None = None) -> Reporter:
+    return Reporter(it.reads, it.clock, OURS, told or Told())
+
+
+async def filled(it: Desk, order: SubmitOrder) -> None:
+    """Submit, and wait until the server has filled it whole."""
+    await it.orders.submit(order)
+    await eventually(lambda: not it.server.account.by_client_id[order.client_order_id].open)
+
+
+async def test_a_fresh_account_is_reported_with_its_cash_and_nothing_else() -> None:
+    async with desk() as it:
+        report = await reporter(it).report()
+    assert (report.account, report.cash, report.blocked) == ("PA3LOOPBACK1", Decimal("10000.00"), "")
+    assert not any((report.positions, report.open_orders, report.ended_orders, report.fills, report.activities))
+    assert OPEN_NS + 2 * MINUTE_NS <= report.asked_ns <= report.time_ns
+
+
+async def test_fills_are_summed_per_order_and_agree_with_the_orders_own_figures() -> None:
+    async with desk(rate=60, rules=Rules(fill_sizes=(1, 2))) as it:
+        await filled(it, buy(quantity=5))
+        report = await reporter(it).report()
+        server = it.server.account.by_client_id[NAME]
+    (order,) = report.ended_orders
+    assert (order.client_order_id, order.status, order.filled) == (NAME, "filled", Decimal(5))
+    assert len(report.fills) >= 3  # at most two contracts at a time
+    assert [fill.cumulative_quantity for fill in report.fills] == sorted(f.cumulative_quantity for f in report.fills)
+    last = report.fills[-1]
+    assert (last.client_order_id, last.cumulative_quantity, last.cumulative_cost) == (NAME, 5, server.cost)
+    assert sum(fill.quantity for fill in report.fills) == 5
+    (position,) = report.positions
+    assert (position.symbol, position.quantity, position.available) == (CALL, Decimal(5), Decimal(5))
+    assert report.cash == Decimal("10000.00") - 100 * server.cost
+
+
+async def test_a_later_report_carries_only_what_is_new_and_all_again_when_told_to_forget() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        making = reporter(it)
+        await filled(it, buy())
+        it.server.account.note(it.server.clock.now_ns(), {"activity_type": "FEE", "net_amount": "-0.03"} | DATE)
+        first = await making.report()
+        second = await making.report()
+        await it.orders.submit(SubmitOrder("e1-scalper-1-0-2", CALL, -1, 1, Decimal(900), "sell_to_close", 0))
+        third = await making.report()
+        making.forget()
+        fourth = await making.report()
+    assert [len(r.ended_orders) for r in (first, second, third, fourth)] == [1, 0, 0, 1]
+    assert [len(r.fills) for r in (first, second, third, fourth)] == [1, 0, 0, 1]
+    assert [[a.amount for a in r.activities] for r in (first, second, third, fourth)] == [
+        [Decimal("-0.03")],
+        [],
+        [],
+        [Decimal("-0.03")],
+    ]
+    (working,) = third.open_orders
+    assert (working.client_order_id, working.side, working.limit_price) == ("e1-scalper-1-0-2", -1, Decimal(900))
+    assert third.positions[0].available == 0  # held back for the working order
+
+
+async def test_a_foreign_order_is_among_the_orders_and_its_fills_are_not_among_ours() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        it.server.by_hand("place", symbol=CALL, qty="1", side="buy", type="market", time_in_force="day")
+        await asyncio.sleep(0.05)
+        report = await reporter(it).report()
+    (order,) = report.ended_orders
+    assert (OURS(order.client_order_id), order.filled) == (False, Decimal(1))
+    assert report.fills == ()
+    assert report.positions[0].quantity == 1
+
+
+async def test_what_ended_yesterday_is_in_the_first_report_too() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        await filled(it, buy())
+        tomorrow = Clock.real(lambda: it.server.clock.now_ns() + DAY_NS)  # the daemon was down overnight
+        report = await Reporter(it.reads, tomorrow, OURS, Told()).report()
+    assert [order.client_order_id for order in report.ended_orders] == [NAME]
+    assert [fill.client_order_id for fill in report.fills] == [NAME]
+
+
+async def test_what_happened_while_the_daemon_was_down_over_a_long_weekend_is_in_the_first_report_too() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        agreed_ns = it.server.clock.now_ns()
+        await filled(it, buy())
+        it.server.account.note(it.server.clock.now_ns(), {"activity_type": "FEE", "net_amount": "-0.03"} | DATE)
+        tuesday = Clock.real(lambda: it.server.clock.now_ns() + 4 * DAY_NS)
+        report = await Reporter(it.reads, tuesday, OURS, Told(), agreed_ns=lambda: agreed_ns).report()
+    assert [order.client_order_id for order in report.ended_orders] == [NAME]
+    assert [fill.client_order_id for fill in report.fills] == [NAME]
+    assert [line.amount for line in report.activities] == [Decimal("-0.03")]
+
+
+async def test_a_fill_of_an_order_that_was_queued_days_ago_is_known_by_asking_for_its_order() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        await filled(it, buy())
+        order = it.server.account.by_client_id[NAME]
+        order.created_ns -= 3 * DAY_NS
+        del order.past[:-1]
+        report = await reporter(it).report()
+        assert it.count("GET", f"/v2/orders/{order.id}") == 1
+    assert report.ended_orders == ()
+    assert [fill.client_order_id for fill in report.fills] == [NAME]
+
+
+async def test_an_order_whose_fill_was_busted_is_told_by_its_figures_alone() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        making = reporter(it)
+        await filled(it, buy(quantity=2))
+        before = await making.report()
+        it.server.faults.add("trade_bust")
+        await eventually(lambda: not it.server.account.positions)
+        after = await making.report()
+    assert [order.filled for order in before.ended_orders] == [2]
+    assert [order.filled for order in after.ended_orders] == [0]  # its figures changed, so it is news
+    assert [(fill.correction, fill.cumulative_quantity) for fill in after.fills] == [(1, 0)]  # where nobody heard it
+
+
+async def test_a_ledger_line_that_cannot_be_read_is_told_once_and_left_out() -> None:
+    async with desk() as it:
+        told = Told()
+        making = reporter(it, told)
+        now = it.server.clock.now_ns()
+        it.server.account.note(now, {"activity_type": "FEE", "net_amount": "many"} | DATE)
+        it.server.account.note(now, {"activity_type": "TOMORROW", "net_amount": "1.00"} | DATE)
+        it.server.account.note(now, {"activity_type": "FILL", "status": "correct", "order_id": ["x"]} | DATE)
+        first = await making.report()
+        await making.report()
+    assert [line.kind for line in first.activities] == ["TOMORROW"]
+    assert [name for name, _ in told.events] == ["ledger_line_unreadable"] * 2
+
+
+@pytest.mark.parametrize("path", ["/v2/positions", "/v2/orders", "/v2/account", "/v2/account/activities"])
+async def test_a_part_that_cannot_be_read_fails_the_report(path: str) -> None:
+    async with desk() as it:
+        it.server.faults.add("malformed_json", where={"path": path})
+        with pytest.raises(RestError):
+            await reporter(it).report()
+
+
+async def test_a_report_is_read_again_when_one_of_our_orders_filled_meanwhile() -> None:
+    async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
+        it.server.faults.add("order_held_back", seconds=0.4)
+        await filled(it, buy())
+        it.server.faults.add("stale_read", times=2, age_s=0.3, where={"path": "/v2/orders"})  # not filled yet there
+        report = await reporter(it).report()
+        assert it.count("GET", "/v2/orders") == 4
+    assert [order.filled for order in report.ended_orders] == [1]
+    assert [fill.client_order_id for fill in report.fills] == [NAME]
+
+
+async def test_a_clock_that_is_off_is_told_and_one_that_is_right_is_not() -> None:
+    async with desk() as it:
+        told = Told()
+        await reporter(it, told).report()
+        assert told.events == []
+        it.server.faults.add("clock_skew", skew_s=30)
+        await reporter(it, told).report()
+    ((name, fields),) = told.events
+    assert name == "clock_skew"
+    assert fields["skew_s"] == pytest.approx(30, abs=1)
+
+
+async def test_a_blocked_account_says_why() -> None:
+    async with desk() as it:
+        it.server.faults.add("account_blocked", until_ns=it.clock.now_ns() + 60 * SECOND_NS)
+        report = await reporter(it).report()
+    assert "trading_blocked" in report.blocked
+    active = {"status": "ACTIVE", "trading_blocked": False, "account_blocked": False}
+    assert blocked(active) == ""
+    assert blocked(active | {"trade_suspended_by_user": True}) == "trade_suspended_by_user"
+    assert blocked({"status": "ONBOARDING"}) == "status ONBOARDING"
+    assert blocked(active | {"account_blocked": "yes"}) == "account_blocked"
+
+
+async def test_what_the_account_may_spend_and_carry_is_read_and_a_figure_that_is_none_is_left_out() -> None:
+    async with desk() as it:
+        funds = (await reporter(it).report()).funds
+        it.server.faults.add("margin_deficit", until_ns=it.clock.now_ns() + 60 * SECOND_NS, amount="250")
+        short = (await reporter(it).report()).funds
+    cash = Decimal(10_000)
+    assert funds == Funds(Decimal(2), 2 * cash, cash, cash, cash, Decimal(0))
+    assert short is not None
+    assert (short.equity, short.maintenance) == (cash, cash + 250)
+    odd = funds_of({"multiplier": "4", "buying_power": "much", "options_buying_power": None})
+    assert odd == Funds(multiplier=Decimal(4))
+
+
+async def test_the_broker_s_clock_says_whether_its_market_is_open_and_opens_next() -> None:
+    async with desk() as it:
+        usual = await reporter(it).report()
+        it.server.faults.add("market_closed", until_ns=it.clock.now_ns() + 60 * SECOND_NS)
+        closed = await reporter(it).report()
+        after = next(session for session in it.server.market.sessions if session.open_ns > OPEN_NS)
+    assert (usual.market_open, usual.next_open_ns) == (True, after.open_ns)
+    assert (closed.market_open, closed.next_open_ns) == (False, after.open_ns)
+
+
+async def test_an_account_without_a_number_or_cash_fails_the_report() -> None:
+    async with desk() as it:
+        making = reporter(it)
+        it.server.account.account_number = ""
+        with pytest.raises(Malformed, match="account_number"):
+            await making.report()
+
+
+async def test_unknown_fields_change_nothing() -> None:
+    async with desk() as it:
+        it.server.faults.add("http_unknown_field", times=20)
+        report = await reporter(it).report()
+    assert isinstance(report, BrokerReported)

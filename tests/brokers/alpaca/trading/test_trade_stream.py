@@ -1,0 +1,296 @@
+"""The trade stream's socket against a scripted server and the loopback Alpaca: handshake, hostile frames, coming back.
+
+Expected values: the documented protocol. The scripted server counts what it was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
+from daemon.brokers.alpaca.wire import Malformed
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from tests.brokers.alpaca.rest.test_rest import desk
+
+QUICK = StreamDeadlines(
+    open_s=1,
+    reply_s=0.1,
+    ping_s=0.1,
+    pong_s=0.1,
+    close_s=0.5,
+    first_pause_s=0.005,
+    longest_pause_s=0.02,
+    throttled_s=0.05,
+    unauthorized_s=0.05,
+)
+AUTHORIZED = {"stream": "authorization", "data": {"status": "authorized", "action": "authenticate"}}
+LISTENING = {"stream": "listening", "data": {"streams": ["trade_updates"]}}
+
+Script = Callable[[ServerConnection, "Heard"], Awaitable[None]]
+
+
+class Heard:
+    """Everything that was said, on both sides."""
+
+    def __init__(self) -> None:
+        self.updates: list[Any] = []
+        self.states: list[bool] = []
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.sent: list[Any] = []  # by the client
+        self.visits = 0
+        self._changed = asyncio.Event()
+
+    def on_update(self, data: object) -> None:
+        self._changed.set()
+        if not isinstance(data, dict):
+            raise Malformed(f"data is {data!r}: expected a JSON object")
+        self.updates.append(data)
+
+    def on_state(self, listening: bool, detail: str) -> None:
+        self.states.append(listening)
+        self._changed.set()
+
+    def tell(self, name: str, **fields: Any) -> None:
+        self.told.append((name, fields))
+        self._changed.set()
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.told]
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not reached():
+                self._changed.clear()
+                await self._changed.wait()
+
+
+def stream(url: str, heard: Heard, deadlines: StreamDeadlines = QUICK) -> TradeStream:
+    return TradeStream(url, DEFAULT_KEY, DEFAULT_SECRET, heard.on_update, heard.on_state, deadlines, heard.tell)
+
+
+@contextlib.asynccontextmanager
+async def running(trade_stream: TradeStream) -> AsyncIterator[None]:
+    task = asyncio.create_task(trade_stream.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def scripted(script: Script) -> AsyncIterator[Heard]:
+    """A server that follows `script` at every visit, and the stream that visits it."""
+    heard = Heard()
+
+    async def visit(socket: ServerConnection) -> None:
+        heard.visits += 1
+        await script(socket, heard)
+
+    async with serve(visit, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with running(stream(f"ws://127.0.0.1:{port}/stream", heard)):
+            yield heard
+
+
+async def shake(socket: ServerConnection, heard: Heard) -> None:
+    """The documented handshake, answered."""
+    heard.sent.append(json.loads(await socket.recv()))
+    await socket.send(json.dumps(AUTHORIZED).encode())
+    heard.sent.append(json.loads(await socket.recv()))
+    await socket.send(json.dumps(LISTENING).encode())
+
+
+def update(number: int) -> str:
+    return json.dumps({"stream": "trade_updates", "data": {"number": number}})
+
+
+async def test_the_client_authenticates_listens_and_takes_text_and_binary_frames() -> None:
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        await shake(socket, heard)
+        await socket.send(update(1))
+        await socket.send(update(2).encode())
+        await socket.wait_closed()
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: len(heard.updates) == 2)
+    assert heard.updates == [{"number": 1}, {"number": 2}]
+    assert heard.sent == [
+        {"action": "authenticate", "data": {"key_id": DEFAULT_KEY, "secret_key": DEFAULT_SECRET}},
+        {"action": "listen", "data": {"streams": ["trade_updates"]}},
+    ]
+    assert heard.states == [True]
+
+
+HOSTILE: list[str | bytes] = [
+    "",
+    "nonsense",
+    "[]",
+    "null",
+    "7",
+    "{",
+    b"\xff\x00\x81",
+    "[" * 100_000,
+    '{"stream":"trade_updates"}',
+    '{"stream":"trade_updates","data":null}',
+    '{"stream":"trade_updates","data":[]}',
+    '{"action":"error","data":{"error_message":"internal server error"}}',
+]
+
+
+@pytest.mark.parametrize("frame", HOSTILE)
+async def test_one_bad_message_is_told_and_loses_neither_the_connection_nor_another(frame: str | bytes) -> None:
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        heard.sent.append(await socket.recv())
+        await socket.send(frame)  # even before the first reply
+        await socket.send(json.dumps(AUTHORIZED))
+        heard.sent.append(await socket.recv())
+        await socket.send(json.dumps(LISTENING))
+        await socket.send(update(1))
+        await socket.send(frame)
+        await socket.send(update(2))
+        await socket.wait_closed()
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: len(heard.updates) == 2)
+    assert heard.visits == 1
+    assert heard.names().count("trade_update_malformed") == 2
+
+
+async def test_a_frame_above_a_mebibyte_is_an_update_as_any_other() -> None:
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        await shake(socket, heard)
+        await socket.send(json.dumps({"stream": "trade_updates", "data": {"padding": "x" * 2**20}}))
+        await socket.wait_closed()
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: len(heard.updates) == 1)
+    assert heard.states == [True]
+
+
+async def test_messages_of_streams_that_nobody_asked_for_are_passed_over() -> None:
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        await shake(socket, heard)
+        await socket.send('{"stream":"news_of_tomorrow","data":{}}')
+        await socket.send(update(1))
+        await socket.wait_closed()
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: len(heard.updates) == 1)
+    assert "trade_update_malformed" not in heard.names()
+
+
+async def test_a_lost_connection_is_told_and_taken_up_again() -> None:
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        await shake(socket, heard)
+        if heard.visits < 3:
+            await socket.close(1011 if heard.visits == 1 else 1000)
+        await socket.wait_closed()
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: heard.states.count(True) == 3)
+    assert heard.states == [True, False, True, False, True]
+    lost = [fields["detail"] for name, fields in heard.told if name == "trade_stream_lost"]
+    assert any("1011" in detail for detail in lost)
+
+
+async def test_a_server_that_says_nothing_is_left_at_the_deadline() -> None:
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        if heard.visits == 1:  # mute after connect
+            await socket.wait_closed()
+        elif heard.visits == 2:  # mute after the authorization
+            await socket.recv()
+            await socket.send(json.dumps(AUTHORIZED))
+            await socket.wait_closed()
+        await shake(socket, heard)
+        await socket.wait_closed()
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: heard.states == [True])
+    details = [fields["detail"] for name, fields in heard.told if name == "trade_stream_lost"]
+    assert details == ["no authorization reply within 0.1 s", "no listening reply within 0.1 s"]
+
+
+async def test_an_ack_without_the_stream_is_no_listening() -> None:
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        await socket.recv()
+        await socket.send(json.dumps(AUTHORIZED))
+        await socket.recv()
+        await socket.send('{"stream":"listening","data":{"streams":[]}}')
+        await socket.wait_closed()
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: heard.visits == 2)
+    assert heard.states == []
+
+
+async def test_refused_keys_are_told_loudly_and_tried_again() -> None:
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        await socket.recv()
+        await socket.send('{"stream":"authorization","data":{"status":"unauthorized","action":"authenticate"}}')
+        await socket.wait_closed()
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: heard.visits == 2)
+    assert heard.names()[0] == "trade_stream_unauthorized"
+    assert DEFAULT_SECRET not in str(heard.told)
+
+
+async def test_no_key_is_told_or_logged_even_when_the_server_repeats_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def script(socket: ServerConnection, heard: Heard) -> None:
+        said = await socket.recv()
+        await socket.send(json.dumps({"action": "error", "data": {"error_message": str(said)}}))
+        await socket.close(1008, "no")
+
+    async with scripted(script) as heard:
+        await heard.until(lambda: "trade_stream_lost" in heard.names())
+    client_side = [record.getMessage() for record in caplog.records if record.name != "websockets.server"]
+    assert DEFAULT_SECRET not in str(heard.told) + str(client_side)
+    assert DEFAULT_KEY not in str(heard.told) + str(client_side)
+
+
+# --- against the loopback Alpaca ----------------------------------------------------------------------------------
+
+
+async def test_the_pause_doubles_to_its_longest_and_a_429_waits_longer() -> None:
+    waits = StreamDeadlines()
+    trade_stream = stream("ws://127.0.0.1:1", Heard(), waits)
+    for failures, full_s in ((1, 0.5), (2, 1.0), (4, 4.0), (7, 30.0), (1000, 30.0)):
+        pauses = [trade_stream._pause_s(failures, 0.0) for _ in range(50)]
+        assert full_s / 2 <= min(pauses) <= max(pauses) <= full_s
+    assert trade_stream._pause_s(1, waits.throttled_s) == 10.0
+    assert trade_stream._pause_s(1, waits.unauthorized_s) == 60.0
+
+
+async def test_a_second_connection_is_met_with_429_and_comes_in_when_the_first_has_left() -> None:
+    async with desk() as it:
+        first, second = Heard(), Heard()
+        async with running(stream(it.server.trade_stream_url, first)):
+            await first.until(lambda: first.states == [True])
+            async with running(stream(it.server.trade_stream_url, second)):
+                await second.until(lambda: "trade_stream_lost" in second.names())
+                assert second.told[0][1]["detail"] == "HTTP 429 on the upgrade"
+                assert second.states == []
+        third = Heard()
+        async with running(stream(it.server.trade_stream_url, third)):  # the first closed cleanly: nothing is held
+            await third.until(lambda: third.states == [True])
+
+
+async def test_a_server_that_stops_answering_pings_is_left() -> None:
+    async with desk() as it:
+        heard = Heard()
+        async with running(stream(it.server.trade_stream_url, heard)):
+            await heard.until(lambda: heard.states == [True])
+            it.server.faults.add("socket_black_hole", hold_s=0)
+            it.server.by_hand("place", symbol="SPY", qty="1", side="buy", type="market", time_in_force="day")
+            await heard.until(lambda: heard.states[:3] == [True, False, True])

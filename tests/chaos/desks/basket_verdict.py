@@ -1,0 +1,115 @@
+"""What must hold for several desks and their baskets: each check compares server and journal and returns sentences.
+
+Pure. The server's own trades say what cash there was at any moment; only orders and decisions come from the desks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+
+from simulator.prices.tape import new_york_date
+from simulator.server import LoggedRequest
+from simulator.trading.account import Account
+from simulator.trading.orders import Order, multiplier
+from tests.chaos.verdict import DONE, ZERO
+from tests.support.desks.live_desk import Books
+
+IN_TRADES = frozenset({"FILL", "CIL", "SPLIT", "NC"})  # rows whose cash a trade has booked, or that move none
+CENT = Decimal("0.01")
+
+
+def baskets(books: Books) -> dict[str, str]:
+    """The outcome of each date's decision of a daily desk; dates with more than one say all of them."""
+    found: dict[str, list[str]] = {}
+    for row in books.decisions:
+        if row["kind"] == "policy":
+            found.setdefault(new_york_date(row["time_ns"]), []).append(row["outcome"])
+    return {date: ", ".join(outcomes) for date, outcomes in found.items()}
+
+
+def baskets_doubled(books: Books) -> list[str]:
+    """Dates on which a daily desk decided more than once."""
+    return [f"{date}: more than one basket: {told}" for date, told in baskets(books).items() if ", " in told]
+
+
+def _movements(account: Account) -> Iterator[tuple[int, Decimal, str]]:
+    """What moved the cash: time, USD, and the order's id ("" without one). Trades are in the order of their booking."""
+    for row in account.activities:
+        fields = row.fields
+        if fields["activity_type"] not in IN_TRADES and Decimal(fields.get("net_amount", "0")):
+            yield row.time_ns, Decimal(fields["net_amount"]), ""
+    for trade in account.trades:
+        yield trade.time_ns, -trade.quantity * trade.price * multiplier(trade.symbol), trade.order_id
+
+
+def overdrawn(account: Account, start: Decimal) -> list[str]:
+    """Moments at which the cash was below 0; nothing is said twice."""
+    cash = start
+    for time_ns, amount, _ in sorted(_movements(account), key=lambda movement: movement[0]):
+        cash += amount
+        if cash < 0:
+            return [f"cash {cash} USD at {time_ns}"]
+    return []
+
+
+def uncovered(account: Account, start: Decimal, from_ns: int) -> list[str]:
+    """Buys since `from_ns` for which the cash of their moment, less what other buys kept back, was too little.
+
+    A buy keeps back its limit times its open quantity; sales count once they are filled, never before.
+    """
+    movements = sorted(_movements(account), key=lambda movement: movement[0])
+    buys = [order for order in account.orders.values() if order.side == "buy" and order.created_ns >= from_ns]
+    bought: dict[str, list[tuple[int, Decimal]]] = {}
+    for trade in account.trades:
+        bought.setdefault(trade.order_id, []).append((trade.time_ns, trade.quantity))
+    found = []
+    for order in buys:
+        at_ns = order.created_ns
+        cash = start + sum((amount for time_ns, amount, _ in movements if time_ns < at_ns), ZERO)
+        kept = sum((_kept(other, bought.get(other.id, []), at_ns) for other in buys if other is not order), ZERO)
+        needed = (order.limit_price or ZERO) * (order.qty or ZERO) * multiplier(order.symbol)
+        if order.limit_price is None or needed + kept > cash + CENT:
+            found.append(f"{order.client_order_id}: {needed} USD of {order.symbol}, cash {cash}, others keep {kept}")
+    return found
+
+
+def _kept(order: Order, bought: list[tuple[int, Decimal]], at_ns: int) -> Decimal:
+    """What this buy kept back just before `at_ns`, with its fills as (time, quantity)."""
+    shown = order.shown_at(at_ns - 1) if order.created_ns < at_ns else None
+    if shown is None or order.qty is None or order.limit_price is None or shown["status"] in DONE - {"filled"}:
+        return ZERO
+    filled = sum((quantity for time_ns, quantity in bought if time_ns < at_ns), ZERO)
+    return (order.qty - filled) * order.limit_price * multiplier(order.symbol)
+
+
+def strangers(
+    accounts: Mapping[str, tuple[Account, str, frozenset[str]]], requests: Iterable[LoggedRequest]
+) -> list[str]:
+    """Orders in an account that are not its desk's, by name or symbol, and requests with names of other desks.
+
+    `accounts`: by desk its account, the epoch of its journal, and the symbols that it may trade (empty: any).
+    """
+    found = []
+    by_key = {account.key: (desk, epoch) for desk, (account, epoch, _) in accounts.items()}
+    for desk, (account, epoch, symbols) in accounts.items():
+        for order in account.orders.values():
+            if not order.client_order_id.startswith(f"{epoch}-{desk}"):
+                found.append(f"{desk}: order {order.client_order_id} in its account is not its own")
+            if symbols and order.symbol not in symbols:
+                found.append(f"{desk}: order of {order.symbol}, which it does not trade")
+    for request in requests:
+        if request.method == "POST" and request.path == "/v2/orders":
+            desk, epoch = by_key.get(request.key, ("nobody", "?"))
+            name = json.loads(request.body).get("client_order_id", "")
+            if not name.startswith(f"{epoch}-"):
+                found.append(f"{desk}: a request for {name} with its key")
+    return found
+
+
+def names_twice(accounts: Iterable[Account]) -> list[str]:
+    """Client order ids that are in more than one account."""
+    counted = Counter(name for account in accounts for name in account.by_client_id)
+    return [f"{name}: in {count} accounts" for name, count in counted.items() if count > 1]

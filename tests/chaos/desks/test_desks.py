@@ -1,0 +1,57 @@
+"""The short form of the desks' campaign: three daemons, two sessions and the night between them, a fixed seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.desks import market as desks_market
+from tests.chaos.desks import plan as desks_plan
+from tests.chaos.desks.__main__ import campaign, told
+from tests.chaos.desks.plan import DESKS, OWN, SCALPER
+
+SEED = 20261284
+SESSIONS = 2
+DATES = [session.date for session in desks_market.calendar()]
+
+
+def test_the_campaign_has_twenty_sessions_a_change_of_clocks_and_a_half_day() -> None:
+    sessions = desks_market.calendar()
+    assert len(sessions) == 20
+    assert len({session.open_ns % (86_400 * 10**9) for session in sessions}) == 2
+    assert [s.date for s in sessions if s.close_ns - s.open_ns < 6 * 3600 * 10**9] == ["2024-11-29"]
+
+
+def test_what_befalls_a_desk_is_the_same_whenever_seed_and_date_are() -> None:
+    first = desks_plan.troubles(7, DATES[0], SCALPER)
+    assert [trouble.kind.name for trouble, _ in first] == [
+        trouble.kind.name for trouble, _ in desks_plan.troubles(7, DATES[0], SCALPER)
+    ]
+    assert first != desks_plan.troubles(8, DATES[0], SCALPER)
+    assert desks_market.happenings(7, DATES) == desks_market.happenings(7, DATES)
+
+
+def test_five_campaigns_deal_every_kind_of_a_daily_desk_s_own() -> None:
+    dealt = {
+        trouble.kind.name.partition(": ")[2]
+        for seed in range(5)
+        for date in DATES
+        for desk in DESKS[1:]
+        for trouble, _ in desks_plan.troubles(seed, date, desk)
+    }
+    assert dealt >= OWN.keys()
+
+
+def test_a_trouble_acts_on_its_own_account_wherever_the_server_knows_the_account() -> None:
+    for trouble, _ in desks_plan.troubles(7, DATES[0], DESKS[1]):
+        for line in desks_plan.bound(trouble, "K").lines:
+            assert line.where.get("key") == "K" or line.kind.startswith(desks_plan.NOWHERE)
+
+
+def test_whatever_befalls_three_desks_each_keeps_its_own_book_and_its_one_basket_a_day(tmp_path: Path) -> None:
+    print(f"campaign of desks, seed {SEED}, {SESSIONS} sessions")
+    host = campaign(SEED, SESSIONS, tmp_path / "host", shipped=False)
+    print(told(host))
+    assert host.problems == []
+    assert len(host.lines) == SESSIONS
+    assert sum(station.baskets for station in host.stations) > 0
+    assert all(station.account.trades for station in host.stations)

@@ -1,0 +1,144 @@
+"""The list of a host's desks: each as its journal says, none hidden by another. Journals are made by the daemon's code.
+
+Expected values: what the journals were made with, and a halt by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.cli import ctl
+from daemon.core.events import HaltRequested, RunStarted
+from daemon.core.limits import Risk, Trading
+from daemon.engine.journal import FILE, Batch, Chain, encode_effects
+from daemon.engine.recover import recover
+from daemon.engine.recovery import code_digest, fresh_machine, identity_of
+from daemon.engine.state_dir import open_state_dir
+from strategies.registry import strategy
+
+NOW = 1_720_000_000_000_000_000
+OTHER = 64_913  # a user id that no host has
+NAMES = {"scalper": "option_scalper", "rebalancer": "daily_rebalancer", "regime": "regime_switcher"}
+
+
+ORIGINS: dict[str, tuple[str, ...]] = {
+    "/etc/desk.toml": ("risk.daily_loss_max",),
+    "default of regime_switcher": ("risk.drawdown_max",),
+}
+
+
+def made(root: Path, name: str, *, halted: bool = False, limits: Risk | None = None) -> None:
+    """A desk's state directory as its first start leaves it."""
+    meta = {"mode": "paper", "account": "paper", "strategy": NAMES[name], "feed": "sip", "desk": name}
+    left = open_state_dir(root / name, meta, "epoch")
+    machine = fresh_machine(strategy(NAMES[name]), identity_of(left.meta), Trading())
+    recovered = recover(left.journal.reader(), machine, code_digest())
+    chain, batch = Chain(recovered.last_id + 1, recovered.head), Batch()
+    trading = Trading(risk=limits or Risk())
+    start = RunStarted(NOW, "paper", "paper", NAMES[name], "epoch", code_digest(), "sip", trading, "", ORIGINS)
+    events: list[Any] = [start]
+    events += [HaltRequested(NOW, "operator", "lunch", "me")] if halted else []
+    for event in events:
+        step = machine.apply(event)
+        batch.entries.append(chain.entry(step.state.seq, event, encode_effects(step.effects)))
+    left.journal.commit(batch)
+    left.journal.close()
+    left.close()
+
+
+def listed(root: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> dict[str, dict[str, Any]]:
+    """Desks by state directory's name, from the JSON lines."""
+    assert ctl.main(["status", "--desks", str(root), "--json"]) == code
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return {Path(row["state_dir"]).name: row for row in rows}
+
+
+def test_all_desks_are_listed_with_what_each_one_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in NAMES:
+        made(tmp_path, name, halted=name == "regime")
+    found = listed(tmp_path, capsys)
+    assert {name: row["strategy"] for name, row in found.items()} == NAMES
+    assert {name: row["halt"] for name, row in found.items()} == {
+        "scalper": "",
+        "rebalancer": "",
+        "regime": "operator: lunch (by me)",
+    }
+    assert {(row["process"], len(row["positions"]), row["problem"]) for row in found.values()} == {("", 0, "")}
+
+
+def test_a_table_is_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path, "regime", halted=True)
+    assert ctl.main(["status", "--desks", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for word in ("regime", "regime_switcher", "not running", "halted: operator: lunch", "flat", "none"):
+        assert word in shown
+
+
+def test_a_journal_that_cannot_be_read_hides_no_other_desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path, "scalper")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / FILE).write_text("no journal")
+    found = listed(tmp_path, capsys, code=1)
+    assert found["scalper"]["problem"] == ""
+    assert found["broken"]["problem"]
+    assert ctl.main(["status", "--desks", str(tmp_path)]) == 1
+    assert "option_scalper" in capsys.readouterr().out
+
+
+def test_a_running_desk_shows_its_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path, "regime")
+    meta = {"mode": "paper", "account": "paper", "strategy": "regime_switcher", "feed": "sip", "desk": "regime"}
+    running = open_state_dir(tmp_path / "regime", meta, "epoch")
+    assert listed(tmp_path, capsys)["regime"]["process"].isdecimal()
+    running.journal.close()
+    running.close()
+
+
+def test_one_desk_is_told_as_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path, "regime")
+    assert ctl.main(["status", "--state-dir", str(tmp_path / "regime"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "regime"
+
+
+def test_the_status_shows_the_limits_in_force_and_where_each_comes_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path, "regime", limits=Risk(daily_loss_max=0.03, drawdown_max=0.6))
+    assert ctl.main(["status", "--state-dir", str(tmp_path / "regime"), "--json"]) == 0
+    limits = {limit["key"]: limit for limit in json.loads(capsys.readouterr().out)["limits"]}
+    assert limits["risk.daily_loss_max"] == {"key": "risk.daily_loss_max", "value": "0.03", "origin": "/etc/desk.toml"}
+    assert limits["risk.drawdown_max"]["origin"] == "default of regime_switcher"
+    assert limits["basket.turnover_max"] == {"key": "basket.turnover_max", "value": "2.05", "origin": "default"}
+    assert "risk.order_contracts_max" not in limits  # of option desks
+    assert ctl.main(["status", "--state-dir", str(tmp_path / "regime")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "from /etc/desk.toml: risk.daily_loss_max 0.03" in shown
+    assert "from default of regime_switcher: risk.drawdown_max 0.6" in shown
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_looks_at_each_desk_as_the_user_who_owns_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:  # a folder that other users may enter
+        root = Path(name)
+        root.chmod(0o755)
+        for desk in NAMES:
+            made(root, desk)
+        for path in (root / "scalper", *(root / "scalper").iterdir(), root / "regime"):
+            os.chown(path, OTHER, OTHER)
+        (root / "regime" / FILE).chmod(0o600)  # root's still: nothing that the folder's owner can read
+        found = listed(root, capsys, code=1)
+    assert os.geteuid() == 0
+    assert {desk: row["strategy"] for desk, row in found.items()} == NAMES | {"regime": ""}
+    assert found["regime"]["problem"]
+    assert {found["scalper"]["problem"], found["rebalancer"]["problem"]} == {""}
+
+
+def test_a_folder_without_a_desk_is_refused_with_the_cure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl.main(["status", "--desks", str(tmp_path)]) == 2
+    assert "no desk has a journal here: name one with --state-dir" in capsys.readouterr().err

@@ -1,0 +1,537 @@
+"""`rltraderd --check` of a live desk: each line's ok, warn and FAIL, asked of the loopback Alpaca, with its exit code.
+
+It sends GETs alone, opens no stream, writes nothing, and shows no key: looked at in every test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from daemon.cli import daemon as cli
+from daemon.engine.journal import FILE
+from daemon.engine.state_dir import open_state_dir
+from daemon.host.account_lock import AccountLock, Holder
+from daemon.host.calendar import SessionCalendar
+from daemon.host.lean import with_pandas
+from daemon.tapes import BUNDLED_TAPE
+from simulator.clock import SimClock
+from simulator.prices.market import Market
+from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.serving import Serving, serving
+from simulator.trading.account import Account
+from tests.support.desks.daily_stage import made_up, swapping
+from tests.support.desks.live_desk import write_config
+from tests.support.desks.stage import new_york_ns
+
+HOUR_NS = 3_600 * 10**9
+DAY_NS = 24 * HOUR_NS
+META = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "desk": "paper-1"}
+SUBJECTS = [
+    "configuration",
+    "limits",
+    "addresses",
+    "model",
+    "calendar",
+    "state directory",
+    "disk",
+    "keys",
+    "account",
+    "options level",
+    "shorting",
+    "clock",
+    "feed sip",
+    "history",
+    "options indicative",
+]
+Table = Mapping[str, Mapping[str, object]]
+
+
+class Usage(NamedTuple):
+    """What `shutil.disk_usage` tells, in bytes."""
+
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    """The last two sessions of the bundled tape, and the weeks after them."""
+    bars = read_bars(BUNDLED_TAPE, "SPY")
+    sessions = calendar_sessions(new_york_date(bars[-800].start_ns), new_york_date(bars[-1].start_ns))
+    taped = [s for s in sessions if any(s.open_ns <= bar.start_ns < s.close_ns for bar in bars[-800:])][-2:]
+    kept = [bar for bar in bars if taped[0].open_ns <= bar.start_ns < taped[-1].close_ns]
+    return Market(kept, sessions=[s for s in sessions if s.open_ns >= taped[0].open_ns])
+
+
+def morning(market: Market) -> int:
+    """An hour after the open of the second session of the tape."""
+    return market.sessions[1].open_ns + HOUR_NS
+
+
+def written(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Modes and contents of all files; SQLite's index of a log that is being read belongs to no one."""
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.endswith("-shm")]
+    found = {file: (file.stat().st_mode, file.read_bytes()) for file in files}
+    return {file: (mode, text) for file, (mode, text) in found.items() if text or not file.name.endswith("-wal")}
+
+
+@dataclass(slots=True)
+class Desk:
+    """A host to be examined. `check` gives verdict and text by subject."""
+
+    server: Serving
+    clock: SimClock
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch
+    told: dict[str, tuple[str, str]] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+
+    @property
+    def state_dir(self) -> Path:
+        return self.folder / "state"
+
+    def check(self, *tables: Table, code: int, dry_run: bool = False, secret: str = DEFAULT_SECRET) -> dict[str, Any]:
+        """Examine the host; returns the JSON object of the last line."""
+        path = write_config(self.folder / "config.toml", self.server, self.clock, self.state_dir, *tables)
+        self.monkeypatch.setenv("APCA_API_KEY_ID", DEFAULT_KEY)
+        self.monkeypatch.setenv("APCA_API_SECRET_KEY", secret)
+        before = written(self.folder)
+        with_pandas()
+        assert cli.main(["--check", "--config", str(path), *(["--dry-run"] if dry_run else [])]) == code
+        assert written(self.folder) == before
+        shown = self.capsys.readouterr()
+        assert shown.err == ""
+        *lines, last = shown.out.splitlines()
+        for key in (DEFAULT_KEY, DEFAULT_SECRET, secret):
+            assert key not in shown.out
+        width = max(len(line.partition("  ")[0]) for line in lines)
+        rows = [(line[:width].strip(), line[width:].split(maxsplit=1)) for line in lines]
+        self.order = [subject for subject, _ in rows]
+        self.told = {subject: (verdict, text) for subject, (verdict, text) in rows}
+        assert len(self.told) == len(rows)
+        summary: dict[str, Any] = json.loads(last)
+        assert summary["failed"] == [subject for subject, (verdict, _) in self.told.items() if verdict == "FAIL"]
+        assert summary["check"] == ("failed" if code else "ok")
+        return summary
+
+    def verdicts(self, verdict: str) -> list[str]:
+        """Subjects with this verdict."""
+        return [subject for subject, (found, _) in self.told.items() if found == verdict]
+
+
+@contextlib.contextmanager
+def desk_at(
+    market: Market,
+    time_ns: int,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    **settings: Any,
+) -> Iterator[Desk]:
+    """A desk at this simulated time; `settings` are those of the server. At the end only GETs were sent."""
+    for name in list(os.environ):
+        if name.startswith(("RLTRADER_", "APCA_", "CREDENTIALS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, 10**12))
+    clock = SimClock.starting_now(time_ns, 1)
+    with serving(market, clock, **settings) as server:
+        yield Desk(server, clock, folder, capsys, monkeypatch)
+        assert {request.method for request in server.server.requests} <= {"GET"}
+        assert server.server.trade_stream.listeners(DEFAULT_KEY) == 0
+
+
+@pytest.fixture
+def desk(
+    market: Market, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Desk]:
+    with desk_at(market, morning(market), tmp_path, capsys, monkeypatch) as made:
+        yield made
+
+
+# --- a host that is ready -----------------------------------------------------------------------------------------
+
+
+def test_a_host_that_is_ready_ends_with_0(desk: Desk, market: Market) -> None:
+    desk.check(code=0)
+    assert desk.order == SUBJECTS
+    assert desk.verdicts("warn") == ["model", "shorting"]
+    assert desk.told["model"][1].endswith("hash and golden answers verified; it is not promoted")
+    assert desk.told["configuration"][1] == "desk paper-1, mode paper: orders go to the paper account"
+    assert desk.told["keys"][1] == "accepted for the paper account PA3LOOPBACK1"
+    assert desk.told["account"][1] == "ACTIVE, 10000.00 USD of cash, equity 10000.00 USD"
+    assert desk.told["addresses"][1].endswith("; simulated clock at 1 times real time")
+    session = market.sessions[1]
+    assert desk.told["calendar"][1].startswith(f"session {session.date} (390 minutes) runs or comes next; known until ")
+    assert desk.told["state directory"] == ("ok", f"{desk.state_dir}: new")
+    assert desk.told["feed sip"] == ("ok", "a quote")
+    # 390 of the first session, and the minutes of the second one's first hour: its last is known a second after its end
+    assert desk.told["history"][1] in ("449 bars of the last days", "450 bars of the last days")
+
+
+def test_the_limits_in_force_are_shown_with_the_place_that_each_comes_from(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLTRADER_RISK__DRAWDOWN_MAX", "0.05")
+    desk.check({"risk": {"daily_loss_max": 0.03}}, code=0)
+    by_place = dict(part.split(": ", 1) for part in desk.told["limits"][1].split("; "))
+    assert "risk.daily_loss_max 0.03" in by_place[f"from {desk.folder / 'config.toml'}"]
+    assert by_place["from environment RLTRADER_RISK__DRAWDOWN_MAX"] == "risk.drawdown_max 0.05"
+    assert "sizing.max_contracts 10" in by_place["from default"]
+
+
+def test_an_account_that_may_sell_short_is_warned_of_until_it_refuses(desk: Desk) -> None:
+    desk.check(code=0)
+    verdict, told = desk.told["shorting"]
+    assert (verdict, "no_shorting" in told) == ("warn", True)
+    account = desk.server.server.account
+    desk.server.call(lambda: account.configuration.update(no_shorting=True))
+    desk.check(code=0)
+    assert desk.told["shorting"][0] == "ok"
+    desk.server.faults.add("http_error", times=9, where={"path": "/v2/account/configurations"})
+    desk.check(code=0)
+    assert desk.told["shorting"][0] == "warn"
+
+
+def test_a_dry_run_is_said_to_send_nothing(desk: Desk) -> None:
+    desk.check(code=0, dry_run=True)
+    assert (
+        desk.told["configuration"][1] == "desk paper-1, mode dry_run: orders are filled on paper here, nothing is sent"
+    )
+
+
+# --- the account --------------------------------------------------------------------------------------------------
+
+
+def test_wrong_keys_fail_and_are_not_shown(desk: Desk) -> None:
+    desk.check(code=2, secret="wrong-secret-000000000000")
+    verdict, text = desk.told["keys"]
+    assert (verdict, "127.0.0.1" in text, "401" in text) == ("FAIL", True, True)
+    assert text.endswith("use the keys made for this environment")
+    assert {"account", "options level", "clock"}.isdisjoint(desk.told)
+
+
+def test_a_service_that_cannot_be_reached_fails_with_the_rest_examined(desk: Desk) -> None:
+    nowhere = dict.fromkeys(("trading_url", "data_url"), "http://127.0.0.1:9")
+    desk.check({"alpaca": nowhere}, code=2)
+    assert desk.verdicts("FAIL") == ["keys", "feed sip", "history", "options indicative"]
+    assert desk.told["keys"][1].startswith("the trading service cannot be asked (")
+    assert desk.told["history"][1].endswith("check network and address")
+    assert desk.told["state directory"][0] == "ok"
+
+
+def test_a_service_in_trouble_is_told_from_keys_that_are_refused(desk: Desk) -> None:
+    desk.server.faults.add("http_error", status=500, where={"path": "/v2/account"})
+    desk.check(code=2)
+    assert desk.verdicts("FAIL") == ["keys"]
+    assert desk.told["keys"][1] == "the trading service cannot be asked (HTTP 500): check network and address"
+
+
+def test_another_account_than_the_configured_one_fails(desk: Desk) -> None:
+    desk.check({"desk": {"account_number": "PA3LOOPBACK1"}}, code=0)
+    desk.check({"desk": {"account_number": "PA3OTHER"}}, code=2)
+    assert desk.verdicts("FAIL") == ["account number"]
+    expected = "the keys open PA3LOOPBACK1, desk.account_number is PA3OTHER: give the right keys or number"
+    assert desk.told["account number"][1] == expected
+
+
+def test_a_blocked_account_fails_with_its_reasons(desk: Desk) -> None:
+    desk.server.call(setattr, desk.server.server.account, "blocked", True)
+    desk.check(code=2)
+    expected = "it may not trade: trading_blocked, account_blocked: see its page at the broker"
+    assert desk.told["account"] == ("FAIL", expected)
+
+
+@pytest.mark.parametrize(
+    ("level", "dry_run", "verdict"),
+    [(0, False, "FAIL"), (1, False, "FAIL"), (1, True, "warn"), (2, False, "ok"), (3, False, "ok")],
+)
+def test_calls_and_puts_need_options_level_2(
+    market: Market,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    level: int,
+    dry_run: bool,
+    verdict: str,
+) -> None:
+    account = Account(DEFAULT_KEY, DEFAULT_SECRET, level=level)
+    with desk_at(market, morning(market), tmp_path, capsys, monkeypatch, accounts=(account,)) as desk:
+        desk.check(code=2 if verdict == "FAIL" else 0, dry_run=dry_run)
+        assert desk.told["options level"][0] == verdict
+        cure = f"{level}: 2 is needed to buy calls and puts: apply for it at the broker"
+        assert (desk.told["options level"][1] == cure) == (level < 2)
+
+
+# --- the clocks ---------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_goes_wrong_fails(desk: Desk) -> None:
+    desk.check(code=0)
+    assert desk.told["clock"][0] == "ok"
+    for skew_s, sign in ((3, "+"), (-3, "-")):
+        desk.server.faults.add("clock_skew", skew_s=skew_s)
+        desk.check({"alpaca": {"clock_skew_max_s": 1.0}}, code=2)
+        assert desk.verdicts("FAIL") == ["clock"]
+        assert desk.told["clock"][1].startswith(sign)
+        assert desk.told["clock"][1].endswith("limit 1 s: mend time synchronisation (chrony)")
+
+
+def test_a_broker_s_clock_that_is_not_told_is_a_warning(desk: Desk) -> None:
+    desk.server.faults.add("http_error", where={"path": "/v2/clock"})
+    desk.check(code=0)
+    assert desk.told["clock"] == ("warn", "the broker's clock cannot be asked: HTTP 500")
+
+
+@pytest.mark.parametrize(("days", "verdict"), [(61, "ok"), (59, "warn"), (16, "warn"), (14, "FAIL")])
+def test_a_calendar_near_its_end_is_told(
+    market: Market,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    days: int,
+    verdict: str,
+) -> None:
+    today = datetime.now(UTC).date().isoformat()
+    last = SessionCalendar.to_horizon(today).sessions[-1]
+    with desk_at(market, last.close_ns - days * DAY_NS - HOUR_NS, tmp_path, capsys, monkeypatch) as desk:
+        desk.check(code=2 if verdict == "FAIL" else 0)
+        assert desk.told["calendar"][0] == verdict
+        cure = "" if verdict == "ok" else ": update exchange_calendars"
+        assert desk.told["calendar"][1].endswith(f"known until {last.date}, {days} days{cure}")
+
+
+# --- market data --------------------------------------------------------------------------------------------------
+
+
+def test_a_feed_that_the_plan_does_not_have_fails_with_the_broker_s_words(desk: Desk) -> None:
+    desk.server.faults.add("insufficient_subscription", where={"stream": "rest"})
+    desk.check(code=2)
+    assert desk.verdicts("FAIL") == ["history"]
+    text = "403 - subscription does not permit querying recent SIP data: subscribe to it, or set feed.name"
+    assert desk.told["history"][1] == text
+    desk.server.faults.clear()
+    desk.check({"feed": {"name": "iex"}}, code=0)
+    assert desk.told["feed iex"][0] == "ok"
+    assert "it was trained on feed sip, this desk uses iex" in desk.told["model"][1]
+
+
+def test_option_quotes_that_are_refused_fail(desk: Desk) -> None:
+    desk.server.faults.add("http_error", status=403, where={"path": "/v1beta1/options/*"})
+    desk.check(code=2)
+    assert desk.verdicts("FAIL") == ["options indicative"]
+    assert desk.told["options indicative"][1].endswith(": subscribe to it, or set feed.options")
+
+
+def test_before_any_quote_the_options_are_not_checked(
+    market: Market, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with desk_at(market, market.sessions[0].open_ns - HOUR_NS, tmp_path, capsys, monkeypatch) as desk:
+        desk.check(code=0)
+    assert desk.told["feed sip"] == ("ok", "no quote yet")
+    assert desk.told["options indicative"][0] == "warn"
+    assert desk.told["options indicative"][1].startswith("not checked, there is no quote of the underlying now")
+
+
+# --- a daily desk -------------------------------------------------------------------------------------------------
+
+
+def daily_desk(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, **scripted: Any
+) -> contextlib.AbstractContextManager[Desk]:
+    """A host whose desk is the switcher, at nine o'clock of 2024-07-03, and its table of the configuration."""
+    days = made_up(**scripted)
+    market = Market((), "SPY", sessions=days.sessions, days=days)
+    account = Account(DEFAULT_KEY, DEFAULT_SECRET, level=0)
+    return desk_at(market, new_york_ns("2024-07-03", "09:00"), folder, capsys, monkeypatch, accounts=(account,))
+
+
+def test_a_daily_desk_needs_its_shares_and_no_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = swapping(tmp_path / "models")
+    tables: Table = {"desk": {"strategy": "regime_switcher"}, "paths": {"models_dir": str(store)}}
+    with daily_desk(tmp_path, capsys, monkeypatch) as desk:
+        desk.check(tables, code=0)
+    assert [subject for subject in desk.order if "options" in subject] == []
+    assert desk.told["feed sip"] == ("ok", "quotes of 3 of 3 symbols")
+    assert desk.told["history"] == ("ok", "daily bars of 3 of 3 symbols in the last days")
+
+
+def test_a_share_without_bars_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = swapping(tmp_path / "models")
+    tables: Table = {"desk": {"strategy": "regime_switcher"}, "paths": {"models_dir": str(store)}}
+    with daily_desk(tmp_path, capsys, monkeypatch, delisted={"IWM": "2024-06-03"}) as desk:
+        desk.check(tables, code=0)
+    assert desk.told["history"][0] == "warn"
+    assert "none of IWM: halted, delisted or renamed" in desk.told["history"][1]
+
+
+def test_keys_that_another_desk_of_the_host_uses_fail(desk: Desk, tmp_path: Path) -> None:
+    desk.monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    other = AccountLock(tmp_path / "run", Holder("other", "/elsewhere", 4711), desk.server.trading_url)
+    other.claim_key(DEFAULT_KEY)
+    desk.check(code=2)
+    assert desk.verdicts("FAIL") == ["account lock"]
+    assert "other, state directory /elsewhere, process 4711" in desk.told["account lock"][1]
+    other.close()
+    desk.check(code=0)
+
+
+# --- the host -----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_not_there_fails_and_the_rest_is_examined(desk: Desk) -> None:
+    desk.check({"policy": {"version": "v9"}}, code=2)
+    assert desk.verdicts("FAIL") == ["model"]
+    assert "v9" in desk.told["model"][1]
+    assert desk.told["keys"][0] == "ok"
+
+
+def test_a_model_that_is_not_promoted_fails_with_real_money(desk: Desk) -> None:
+    desk.check({"desk": {"account": "live", "account_number": "PA3LOOPBACK1"}}, code=2)
+    assert desk.verdicts("FAIL") == ["model"]
+    assert desk.told["model"][1].endswith("every entry would be denied; promote a model, or trade on paper")
+    assert desk.told["configuration"][1] == "desk paper-1, mode live: orders go to the live account"
+
+
+# --- the operator's side ------------------------------------------------------------------------------------------
+
+
+def test_commands_without_a_key_that_signs_them_fail(desk: Desk) -> None:
+    desk.check({"mqtt": {"enabled": True, "commands": True}}, code=2)
+    assert desk.verdicts("FAIL") == ["mqtt"]
+    assert "MQTT_COMMAND_KEYS" in desk.told["mqtt"][1]
+
+
+def test_a_broker_with_its_keys_is_told_by_their_names(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQTT_COMMAND_KEYS", f"ops-laptop:{'5a' * 32}")
+    desk.check({"mqtt": {"enabled": True, "commands": True}}, code=0)
+    assert desk.told["mqtt"] == ("ok", "127.0.0.1:8883, commands signed by ops-laptop")
+
+
+def test_a_broker_that_nobody_vouches_for_and_an_alarm_program_that_is_missing_are_warnings(desk: Desk) -> None:
+    desk.check({"mqtt": {"enabled": True, "ca_file": "/no/ca.pem"}, "alarms": {"command": ["/no/notify"]}}, code=0)
+    assert {"mqtt", "alarms"} <= set(desk.verdicts("warn"))
+    assert "/no/ca.pem is no file" in desk.told["mqtt"][1]
+    assert "/no/notify cannot be run" in desk.told["alarms"][1]
+
+
+def made(path: Path, **meta: str) -> None:
+    """A state directory as a daemon leaves it."""
+    left = open_state_dir(path, {**META, **meta}, "epoch")
+    left.journal.close()
+    left.close()
+
+
+def test_a_state_directory_of_this_desk_is_resumed(desk: Desk) -> None:
+    made(desk.state_dir)
+    desk.state_dir.chmod(0o750)
+    desk.check(code=0)
+    assert desk.told["state directory"] == ("ok", f"{desk.state_dir}: resumes a journal")
+    assert desk.told["permissions"] == ("ok", "the state directory is closed to other users")
+
+
+@pytest.mark.parametrize(
+    ("meta", "found"),
+    [
+        ({"mode": "dry_run"}, "made with mode dry_run, now paper is asked for"),
+        ({"account": "live"}, "made with account live, now paper is asked for"),
+        ({"feed": "iex"}, "made with feed iex, now sip is asked for"),
+        ({"strategy": "other"}, "made with strategy other, now option_scalper is asked for"),
+    ],
+)
+def test_a_state_directory_of_another_desk_fails(desk: Desk, meta: dict[str, str], found: str) -> None:
+    made(desk.state_dir, **meta)
+    desk.check(code=2)
+    assert desk.verdicts("FAIL") == ["state directory"]
+    assert f"{desk.state_dir}: this state directory was {found}: use the" in desk.told["state directory"][1]
+
+
+def test_a_damaged_journal_fails(desk: Desk) -> None:
+    desk.state_dir.mkdir()
+    (desk.state_dir / FILE).write_text("no journal" * 100)
+    desk.check(code=2)
+    assert desk.verdicts("FAIL") == ["state directory"]
+    assert "not a journal or damaged" in desk.told["state directory"][1]
+
+
+def test_a_state_directory_in_use_is_a_warning_that_names_the_process(desk: Desk) -> None:
+    running = open_state_dir(desk.state_dir, META, "epoch")
+    try:
+        desk.check(code=0)
+    finally:
+        running.journal.close()
+        running.close()
+    expected = f"{desk.state_dir}: in use by process {os.getpid()}: a second daemon would be refused"
+    assert desk.told["state directory"] == ("warn", expected)
+
+
+def test_a_place_that_can_be_no_state_directory_fails(desk: Desk) -> None:
+    file = desk.folder / "file"
+    file.write_text("")
+    for place, problem in (
+        (file, "is no folder"),
+        (file / "x", "is no folder"),
+        (desk.folder / ("x" * 300), "too long"),
+    ):
+        desk.check({"paths": {"state_dir": str(place)}}, code=2)
+        assert desk.verdicts("FAIL") == ["state directory"]
+        assert problem in desk.told["state directory"][1]
+        assert desk.told["state directory"][1].endswith(": choose another")
+
+
+def test_a_journal_that_every_user_can_read_is_a_warning(desk: Desk) -> None:
+    made(desk.state_dir)
+    desk.state_dir.chmod(0o755)
+    (desk.state_dir / FILE).chmod(0o644)
+    desk.check(code=0)
+    expected = f"state, {FILE}: open to every user: chmod -R o-rwx {desk.state_dir}"
+    assert desk.told["permissions"] == ("warn", expected)
+    desk.state_dir.chmod(0o750)  # nobody else comes to the journal any more
+    desk.check(code=0)
+    assert desk.told["permissions"][0] == "ok"
+
+
+@pytest.mark.parametrize(("mib", "verdict"), [(5_000, "ok"), (4_999, "warn"), (500, "warn"), (499, "FAIL")])
+def test_a_disk_with_little_room_is_told(desk: Desk, mib: int, verdict: str) -> None:
+    desk.monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**12, 0, mib << 20))
+    desk.check(code=2 if verdict == "FAIL" else 0)
+    cure = "" if verdict == "ok" else ": make room, 5,000 MiB are good for months"
+    assert desk.told["disk"] == (verdict, f"{mib:,} MiB free where the journal is{cure}")
+
+
+# --- what it is not -----------------------------------------------------------------------------------------------
+
+
+def test_without_keys_nothing_is_examined(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--check", "--state-dir", str(desk.state_dir)]) == 2
+    assert "no broker keys: set APCA_API_KEY_ID and APCA_API_SECRET_KEY" in capsys.readouterr().err
+    assert desk.server.server.requests == []
+
+
+def test_the_check_of_a_replay_asks_no_server(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_config(desk.folder / "config.toml", desk.server, desk.clock, desk.state_dir)
+    desk.monkeypatch.setenv("APCA_API_KEY_ID", DEFAULT_KEY)
+    desk.monkeypatch.setenv("APCA_API_SECRET_KEY", DEFAULT_SECRET)
+    arguments = ["--check", "--dry-run", "--bars", str(BUNDLED_TAPE), "--config", str(path)]
+    assert cli.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert json.loads(shown.splitlines()[-1]) == {"check": "ok"}
+    assert "replay (dry run)" in shown
+    assert desk.server.server.requests == []
+    assert not desk.state_dir.exists()

@@ -1,0 +1,181 @@
+"""`rltraderctl models` on a store of small policies: what it shows, what it refuses to name, and how it goes back."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from daemon.cli import ctl
+from daemon.cli.models import REFUSED
+from daemon.config.load import EXIT_CODE
+from daemon.models.pointer import PROMOTIONS_FILE
+from daemon.models.signature import SIGNATURE_FILE
+from strategies.kit.manifest import MANIFEST_FILE
+from tests.process.replay.test_model_swaps import damage, publish, publish_malicious
+from tests.support.models.malicious_models import MALICIOUS
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Versions a, b (whole), damaged and malicious; no pointer; no configuration beside."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "store"
+    publish(folder, "a", 1, promoted=True)
+    publish(folder, "b", 2)
+    damage(publish(folder, "damaged", 3))
+    publish_malicious(folder, "malicious", "an If")
+    return folder
+
+
+@pytest.fixture
+def run(store: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`rltraderctl models WORD …` on the store: exit code, output, errors."""
+    told = io.StringIO()
+    monkeypatch.setattr(ctl, "_console", lambda: Console(file=told, width=200))
+
+    def go(word: str, *arguments: str) -> tuple[int, str, str]:
+        told.seek(0)
+        told.truncate()
+        where = [] if word == "keygen" else ["--models-dir", str(store)]
+        code = ctl.main(["models", word, *arguments, *where])
+        return code, told.getvalue(), capsys.readouterr().err
+
+    return go
+
+
+def current(store: Path) -> str:
+    path = store / "option_scalper" / "current"
+    return path.read_text().strip() if path.exists() else ""
+
+
+def test_a_version_is_promoted_after_all_checks_and_the_history_says_who_and_why(run: Run, store: Path) -> None:
+    code, said, _ = run("promote", "a", "--reason", "the first", "--who", "alice")
+    assert (code, current(store)) == (0, "a")
+    assert "none -> a" in said
+    (line,) = (store / "option_scalper" / PROMOTIONS_FILE).read_text().splitlines()
+    told = json.loads(line)
+    assert (told["who"], told["why"], told["to"]) == ("alice", "the first", "a")
+    assert told["time_ns"] > 1_700_000_000 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("version", "check"), [("damaged", "policy digest"), ("malicious", MALICIOUS["an If"][1]), ("../a", "version name")]
+)
+def test_a_broken_version_is_named_by_no_pointer(run: Run, store: Path, version: str, check: str) -> None:
+    for arguments in (("promote", version, "--reason", "why not"), ("check", version)):
+        code, _, error = run(*arguments)
+        assert code == REFUSED
+        assert f"model refused, {check}" in error
+    assert current(store) == ""
+
+
+def test_a_rollback_goes_to_the_version_before_and_is_checked_too(run: Run, store: Path) -> None:
+    assert run("rollback", "--reason", "x")[0] == REFUSED  # there is no history
+    run("promote", "a", "--reason", "first")
+    run("promote", "b", "--reason", "second")
+    damage(store / "option_scalper" / "a")
+    assert run("rollback", "--reason", "b loses")[0] == REFUSED
+    assert current(store) == "b"
+    damage(store / "option_scalper" / "a")  # whole again
+    assert run("rollback", "--reason", "b loses")[0] == 0
+    assert current(store) == "a"
+
+
+def test_the_candidate_is_named_and_taken_back(run: Run, store: Path) -> None:
+    pointer = store / "option_scalper" / "candidate"
+    assert run("candidate", "b", "--reason", "try it")[0] == 0
+    assert pointer.read_text() == "b\n"
+    assert run("candidate", "--reason", "nothing said")[0] == EXIT_CODE
+    assert run("candidate", "damaged", "--reason", "try that")[0] == REFUSED
+    assert run("candidate", "--clear", "--reason", "enough")[0] == 0
+    assert not pointer.exists()
+
+
+def test_the_list_shows_every_version_its_pointers_and_what_is_refused(run: Run, store: Path) -> None:
+    run("promote", "a", "--reason", "x")
+    run("candidate", "b", "--reason", "x")
+    code, said, _ = run("list")
+    assert code == 0
+    rows = {line.split()[0]: line for line in said.splitlines()}
+    assert "current" in rows["a"]
+    assert "candidate" in rows["b"]
+    assert "refused, policy digest" in rows["damaged"]
+    (store / "option_scalper" / "current").write_text("gone\n")
+    assert "current names 'gone', and there is no such version" in run("list")[1]
+
+
+def test_a_version_is_shown_with_its_history(run: Run) -> None:
+    run("promote", "a", "--reason", "for a start")
+    code, said, _ = run("show", "current")
+    assert code == 0
+    for part in ("version            a", "named by           current", "for a start", "bars.parquet", "2024-07-05"):
+        assert part in said, part
+
+
+def test_nothing_that_a_version_or_its_history_says_commands_the_terminal(run: Run, store: Path) -> None:
+    shelf, evil = store / "option_scalper", "\x1b]52;c;b3duZWQ=\x07\x1b[8m\r"
+    told = json.loads((shelf / "b" / MANIFEST_FILE).read_bytes())
+    told["note"] = told["training"]["file"] = told["training"]["last_session"] = evil
+    told["metrics"] = {evil: evil}
+    (shelf / "b" / MANIFEST_FILE).write_text(json.dumps(told))
+    line = {"time_ns": 0, "pointer": "current", "from": "a", "to": "b", "who": evil, "why": evil}
+    (shelf / PROMOTIONS_FILE).write_text(json.dumps(line) + "\n")
+    (shelf / "candidate").write_text(f"{evil}\n")
+    for arguments in (("list",), ("show", "b"), ("check", "b"), ("candidate", "a", "--reason", "another")):
+        code, said, error = run(*arguments)
+        assert code == 0, arguments
+        assert (said + error).replace("\n", "").isprintable(), arguments
+    assert "\\x1b]52" in run("show", "b")[1]
+
+
+def test_a_signed_version_is_good_for_its_public_key_alone(
+    run: Run, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key.pem"
+    code, said, _ = run("keygen", str(key))
+    public = said.split('"')[1]
+    assert (code, len(public)) == (0, 44)
+    monkeypatch.setenv("RLTRADER_POLICY__PUBLIC_KEY", public)
+    assert "model refused, signature" in run("promote", "a", "--reason", "x")[2]
+    code, said, _ = run("sign", "a", "--key", str(key))
+    assert (code, public in said) == (0, True)
+    assert (store / "option_scalper" / "a" / SIGNATURE_FILE).exists()
+    assert run("promote", "a", "--reason", "x")[0] == 0
+    assert "signed             yes" in run("show", "a")[1]
+    assert run("keygen", str(key))[0] == EXIT_CODE
+    assert run("sign", "damaged", "--key", str(key))[0] == REFUSED
+    key.chmod(0o640)
+    code, _, error = run("sign", "b", "--key", str(key))
+    assert (code, "chmod 600" in error) == (EXIT_CODE, True)
+
+
+def test_on_a_live_account_an_unpromoted_version_takes_no_promoted_ones_place(
+    run: Run, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("promote", "a", "--reason", "x")[0] == 0
+    monkeypatch.setenv("RLTRADER_DESK__ACCOUNT", "live")
+    monkeypatch.setenv("RLTRADER_DESK__ACCOUNT_NUMBER", "12345")
+    monkeypatch.setenv("RLTRADER_ALPACA__TRADING_URL", "https://api.alpaca.markets")
+    monkeypatch.setenv("RLTRADER_ALPACA__TRADE_STREAM_URL", "wss://api.alpaca.markets/stream")
+    code, _, error = run("promote", "b", "--reason", "x")
+    assert (code, "model refused, not promoted" in error) == (REFUSED, True)
+    assert current(store) == "a"
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 501, "two\nlines"])
+def test_a_change_without_a_plain_reason_is_not_made(run: Run, store: Path, reason: str) -> None:
+    assert run("promote", "a", "--reason", reason)[0] == EXIT_CODE
+    assert current(store) == ""
+
+
+def test_what_is_no_strategy_and_no_store_is_said(run: Run, tmp_path: Path) -> None:
+    assert run("list", "--strategy", "nobody")[0] == EXIT_CODE
+    code, _, error = run("list", "--strategy", "daily_rebalancer")
+    assert (code, "holds no version" in error) == (EXIT_CODE, True)

@@ -1,0 +1,146 @@
+"""`rltraderctl report` beside a journal: table, page, CSV and JSON, and what it says where it cannot."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import shutil
+import tempfile
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from daemon.cli import report as report_command
+from daemon.cli.explain import NotFound
+from daemon.engine.journal import FILE, JournalError, JournalReader
+from daemon.engine.state_dir import open_state_dir
+from daemon.reports.csv_tables import COLUMNS
+from tests.support.desks.desk_run import Desk, table, tape_rows, write_tape
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state directory of a replay of two sessions; its last one is Tuesday, 29 October 2024 by the tape."""
+    folder = tmp_path_factory.mktemp("reported")
+    assert Desk(write_tape(folder / "tape.csv", tape_rows(2, 90))).run(folder / "state").failure is None
+    return folder / "state"
+
+
+def report(state_dir: Path, *arguments: str) -> str:
+    """Run it; what it printed."""
+    line = argparse.ArgumentParser()
+    report_command.add_to(line.add_subparsers(dest="command", required=True))
+    options = line.parse_args(["report", "--state-dir", str(state_dir), *arguments])
+    screen = io.StringIO()
+    assert report_command.run(options, Console(file=screen, width=200, highlight=False, markup=False)) == 0
+    return screen.getvalue()
+
+
+def newest(state_dir: Path) -> str:
+    reader = JournalReader(state_dir / FILE)
+    date = reader.query(
+        "SELECT json_extract(payload, '$.session.date') AS date FROM events WHERE kind = 'SessionScheduled' "
+        "ORDER BY id DESC LIMIT 1"
+    )[0]["date"]
+    reader.close()
+    return str(date)
+
+
+def test_it_prints_the_newest_session_and_writes_its_page(state: Path) -> None:
+    said = report(state)
+    page = state / "reports" / f"{newest(state)}.html"
+    assert said.splitlines()[0].startswith("On ")
+    assert f"page: {page}" in said
+    assert page.read_text().startswith("<!doctype html>")
+    assert said.splitlines()[0] in page.read_text()
+    assert page.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_csv_and_the_json_have_every_order_of_the_session(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "orders.csv"
+    assert (
+        report(state, "--json", "--csv", str(place), "--html", str(tmp_path / "x.html"), "--day", newest(state)) == ""
+    )
+    told = json.loads(capsys.readouterr().out)
+    lines = list(csv.DictReader(io.StringIO(place.read_text())))
+    assert list(lines[0]) == list(COLUMNS)
+    assert [line["client_order_id"] for line in lines] == [order["client_order_id"] for order in told["orders"]]
+    booked = {row[0]: row for row in table(state, "orders")}
+    for line in lines:
+        row = booked[line["client_order_id"]]
+        assert (line["purpose"], line["status"], int(line["filled"])) == (row[2], row[8], row[9])
+        assert Decimal(line["fees_usd"]) == Decimal(row[11])
+    assert told["execution"]["orders"] == len(lines) > 0
+    assert sum(Decimal(line["slippage_usd"] or 0) for line in lines) == Decimal(told["execution"]["slippage_usd"])
+    assert told["ended"] is True
+
+
+def test_it_reads_beside_a_daemon_that_holds_the_journal(state: Path, tmp_path: Path) -> None:
+    reader = JournalReader(state / FILE)
+    meta = {key: value for key, value in reader.meta().items() if key not in ("head", "schema", "epoch")}
+    epoch = reader.meta()["epoch"]
+    reader.close()
+    held = open_state_dir(state, meta, epoch)
+    try:
+        assert report(state, "--html", str(tmp_path / "page.html")).startswith("On ")
+    finally:
+        held.journal.close()
+        held.close()
+
+
+def test_a_day_that_is_not_there_and_a_text_that_is_no_day_are_refused(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(JournalError, match="the session of 1999-01-04 is not in the journal"):
+        report(state, "--day", "1999-01-04")
+    with pytest.raises(SystemExit):
+        report(state, "--day", "yesterday")
+    assert "'yesterday' is no date; expected YYYY-MM-DD" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_names_the_option_that_helps(state: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"name another place with --html FILE"):
+        report(state, "--html", str(tmp_path / "missing" / "page.html"))
+    with pytest.raises(NotFound, match=r"name another place with --csv FILE"):
+        report(state, "--html", str(tmp_path / "page.html"), "--csv", str(tmp_path))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["page.html"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user who may only read")
+def test_a_state_directory_that_may_only_be_read_is_reported_elsewhere(state: Path) -> None:
+    """A process of another user: reads the journal of a folder that it may not write, and says so."""
+    with tempfile.TemporaryDirectory() as made:
+        place = Path(made)
+        place.chmod(0o755)
+        shutil.copy(state / FILE, place)
+        (place / FILE).chmod(0o444)
+        child = os.fork()
+        if child == 0:  # no test outlives this: the process ends with what it found
+            os._exit(_as_nobody(place))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _as_nobody(place: Path) -> int:
+    """0 when all was read and only the page found no place."""
+    try:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        report(place)
+    except NotFound as error:
+        return 0 if "name another place with --html FILE" in str(error) else 3
+    except JournalError:
+        return 4
+    return 5
+
+
+def test_a_folder_without_a_journal_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="no journal here; is this the right --state-dir"):
+        report(tmp_path)

@@ -1,0 +1,308 @@
+"""The ledger's lines: each kind has one meaning, an unknown one is told; options that ended, in whatever order told.
+
+SPY call and put struck at 500, 100 shares a contract; sums are computed by hand.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.broker.ledger import FEES, INCOME, TRANSFERS
+from daemon.core.effects import SubmitOrder
+from daemon.core.limits import Broker, Sizing, Trading
+from tests.support.core.account import Account, agreed, at_broker, line
+from tests.support.core.desk import (
+    BUY_CALL,
+    BUY_PUT,
+    CALL,
+    HALF_DAY,
+    PUT,
+    TUESDAY,
+    Desk,
+    alarms,
+    of,
+    sent,
+)
+
+HOLD = Broker(exercised_shares="hold")
+
+
+def left_open(account: Account, broker: Broker | None = None, action: int = BUY_CALL) -> Desk:
+    """One option bought at 2.00, that expires on Tuesday and is still held when Tuesday's session is over."""
+    d = at_broker(account, trading=Trading(broker=broker or Broker(), sizing=Sizing(max_contracts=1)))
+    d.bar(0)
+    name = account.take(sent(d.answer(action)), d.state.now_ns)
+    d.put(account.fill(name, 1, "2.00", d.at(1)))
+    d.begin(TUESDAY, "2024-07-03")
+    d.put(ev.SessionEnded(d.at(390), "2024-07-02"))
+    return d
+
+
+# --- cash ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", sorted(FEES | INCOME))
+def test_fees_and_income_are_realised_and_fees_are_counted(kind: str) -> None:
+    d = at_broker(account := Account())
+    account.book(line(kind, "SPY", amount="-0.31"))
+    agreed(d, account, 1)
+    agreed(d, account, 2)
+    fees = Decimal("0.31") if kind in FEES else Decimal(0)
+    assert (d.state.book.realized, d.state.book.fees, alarms(d.effects)) == (Decimal("-0.31"), fees, [])
+
+
+@pytest.mark.parametrize("kind", sorted(TRANSFERS))
+def test_money_that_comes_or_goes_is_no_gain(kind: str) -> None:
+    d = at_broker(account := Account())
+    account.book(line(kind, amount="-4000"))
+    agreed(d, account, 1)
+    book = d.state.book
+    assert (book.equity, book.peak, book.transfers, d.halted()) == (Decimal(6000), Decimal(6000), Decimal(-4000), "")
+
+
+@pytest.mark.parametrize("kind", ["REORG", "OPCSH", "BRAND_NEW"])
+def test_a_kind_of_line_that_is_not_known_is_told_and_the_comparison_judges_its_cash(kind: str) -> None:
+    d = at_broker(account := Account())
+    account.book(line(kind, amount="-50"))
+    assert alarms(d.put(account.report(d.at(1)))) == ["unknown_activity"]
+    assert d.state.book.cash == Decimal(10000)
+    d.put(account.report(d.at(1, 10)))
+    assert (d.state.risk.reconciled, alarms(d.effects)) == (False, ["unknown_activity", "cash_unexplained"])
+
+
+def test_a_line_that_is_pending_is_booked_when_it_is_executed() -> None:
+    d = at_broker(account := Account())
+    waiting = line("DIV", "SPY", amount="3.10", status="pending")
+    account.lines.append(waiting)
+    agreed(d, account, 1)
+    account.lines.remove(waiting)
+    account.book(replace(waiting, status="executed"))
+    agreed(d, account, 2)
+    agreed(d, account, 3)
+    assert d.state.book.realized == Decimal("3.10")
+
+
+@pytest.mark.parametrize("status", ["correct", "canceled"])
+def test_a_line_that_amends_an_earlier_one_is_told_once_and_books_nothing(status: str) -> None:
+    d = at_broker(account := Account())
+    fee = line("FEE", amount="-0.30")
+    account.book(fee)
+    agreed(d, account, 1)
+    account.lines.append(replace(fee, status=status))
+    for minute in (2, 3):
+        agreed(d, account, minute)
+    assert (alarms(d.effects), d.state.book.fees) == (["ledger_amended"], Decimal("0.30"))
+
+
+# --- splits -------------------------------------------------------------------------------------------------------
+
+
+def exercised(account: Account, broker: Broker = HOLD) -> Desk:
+    """100 shares from an exercise at 500.00, in the evening."""
+    d = left_open(account, broker)
+    exercise(account)
+    for told in account.report(d.at(391)), account.report(d.at(391, 10)):
+        d.put(told)
+    return d
+
+
+def exercise(account: Account) -> None:
+    del account.positions[CALL]
+    account.positions["SPY"] = (100, Decimal(500))
+    account.book(line("OPEXC", CALL, -1))
+    account.book(line("OPTRD", "SPY", 100, "-50000"))
+
+
+@pytest.mark.parametrize(("kind", "change", "after"), [("SPLIT", 100, 200), ("SSP", -50, 50), ("FSPLIT", 200, 300)])
+def test_shares_multiply_or_merge_at_the_same_cost(kind: str, change: int, after: int) -> None:
+    d = exercised(account := Account("60000"))
+    account.positions["SPY"] = (after, Decimal(50_000) / after)
+    account.book(line(kind, "SPY", change))
+    agreed(d, account, 392)
+    assert (d.held, d.state.book.positions["SPY"].cost) == ({"SPY": after}, Decimal(50_000))
+
+
+def test_a_split_of_what_is_not_held_changes_nothing_and_one_of_an_option_is_told() -> None:
+    d = at_broker(account := Account())
+    account.book(line("SPLIT", "AAPL", 100))
+    account.book(line("SPLIT", CALL, 1))
+    agreed(d, account, 1)
+    assert (d.held, alarms(d.effects)) == ({}, ["unknown_activity"])
+
+
+# --- options that end ---------------------------------------------------------------------------------------------
+
+
+def test_an_option_that_expired_worthless_loses_its_cost_once() -> None:
+    d = left_open(account := Account())
+    del account.positions[CALL]
+    account.book(line("OPEXP", CALL, -1))
+    agreed(d, account, 391)
+    agreed(d, account, 392)
+    assert (d.held, d.state.book.realized, d.state.stats.trades, d.halted()) == ({}, Decimal(-200), 1, "")
+    assert d.state.works == {}
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["option first", "shares first"])
+@pytest.mark.parametrize(
+    ("kind", "action", "symbol", "shares"),
+    [("OPEXC", BUY_CALL, CALL, 100), ("OPASN", BUY_CALL, CALL, 100), ("OPEXC", BUY_PUT, PUT, -100)],
+)
+def test_an_exercise_or_assignment_and_its_share_leg_come_to_the_same_in_both_orders(
+    kind: str, action: int, symbol: str, shares: int, turned: bool
+) -> None:
+    d = left_open(account := Account("60000"), action=action)
+    del account.positions[symbol]
+    account.positions["SPY"] = (shares, Decimal(500))
+    both = [line(kind, symbol, -1), line("OPTRD", "SPY", shares, str(-500 * shares))]
+    for told in reversed(both) if turned else both:
+        account.book(told)
+    agreed(d, account, 391)
+    position = d.state.book.positions["SPY"]
+    assert (d.held, position.cost, d.state.book.realized) == ({"SPY": shares}, 500 * Decimal(shares), Decimal(-200))
+    assert d.halted() == "shares_from_exercise"
+    agreed(d, account, 392)
+
+
+def test_a_part_of_the_contracts_ends_with_its_part_of_the_cost() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    account.positions[CALL] = (5, Decimal(2))
+    account.book(line("OPEXP", CALL, -4))
+    agreed(d, account, 2)
+    assert (d.held, d.state.book.realized, d.state.stats.trades) == ({CALL: 5}, Decimal(-800), 0)
+    del account.positions[CALL]
+    account.book(line("OPEXP", CALL, -5))
+    agreed(d, account, 3)
+    assert (d.held, d.state.book.realized, d.state.stats.trades) == ({}, Decimal(-1800), 1)
+
+
+def test_the_end_of_a_contract_that_is_not_held_or_of_no_contract_at_all_books_nothing() -> None:
+    d = at_broker(account := Account())
+    for symbol in (CALL, "SPY", "XOM2241220P00280000"):
+        account.book(line("OPEXP", symbol, -1))
+    agreed(d, account, 1)
+    assert (alarms(d.effects), d.state.book.realized) == ([], Decimal(0))
+
+
+# --- paper: positions move at once, the ledger follows on the next day --------------------------------------------
+
+
+def settled_on_paper(account: Account) -> Desk:
+    """The option and its cash moved in the evening; two reports say so, ten seconds apart."""
+    d = left_open(account)
+    del account.positions[CALL]
+    account.positions["SPY"] = (100, Decimal(500))
+    account.cash -= 50_000
+    d.put(account.report(d.at(391)), account.report(d.at(391, 10)))
+    return d
+
+
+def test_an_exercise_is_settled_from_the_positions_and_its_ledger_lines_of_the_next_day_are_passed_over() -> None:
+    d = settled_on_paper(account := Account("60000"))
+    assert alarms(d.effects)[-2:] == ["shares_from_exercise", "settled_without_ledger"]
+    assert (d.held, d.state.book.realized, d.state.risk.reconciled) == ({"SPY": 100}, Decimal(-200), True)
+    assert list(d.state.broker.settled) == [("SPY", 100)]
+    d.begin(HALF_DAY, "2024-07-05")
+    account.lines += [line("OPEXC", CALL, -1), line("OPTRD", "SPY", 100, "-50000")]
+    agreed(d, account, -5)
+    assert (d.held, list(d.state.broker.settled), d.state.book.cash) == ({"SPY": 100}, [], account.cash)
+
+
+def test_an_option_that_vanished_after_its_expiry_without_shares_expired_worthless() -> None:
+    d = left_open(account := Account())
+    del account.positions[CALL]
+    d.put(account.report(d.at(391)))
+    assert (d.held, d.state.risk.reconciled) == ({CALL: 1}, False)
+    d.put(account.report(d.at(391, 10)))
+    assert (d.held, d.state.book.realized, d.halted()) == ({}, Decimal(-200), "")
+    assert alarms(d.effects)[-1] == "settled_without_ledger"
+    account.lines.append(line("OPEXP", CALL, -1))
+    agreed(d, account, 392)
+
+
+def test_an_option_that_vanished_on_the_day_after_its_expiry_is_settled_too() -> None:
+    d = left_open(account := Account())
+    d.begin(HALF_DAY, "2024-07-05")
+    del account.positions[CALL]
+    d.put(account.report(d.at(-9)), account.report(d.at(-8)))
+    assert (d.held, d.halted(), d.state.risk.reconciled) == ({}, "", True)
+
+
+def test_an_option_that_vanished_before_its_expiry_is_settled_by_nobody() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    del account.positions[CALL]
+    d.put(account.report(d.at(2)), account.report(d.at(2, 10)))
+    assert (d.halted(), d.held) == ("reconciliation", {CALL: 9})
+
+
+def test_shares_of_others_that_lie_beside_are_not_taken_for_an_exercise_nor_hide_one() -> None:
+    account = Account("60000")
+    account.positions["SPY"] = (100, Decimal(480))
+    d = left_open(account, Broker(foreign_orders="ignore"))
+    del account.positions[CALL]
+    account.positions["SPY"] = (200, Decimal(490))
+    account.cash -= 50_000
+    d.put(account.report(d.at(391)), account.report(d.at(391, 10)))
+    assert (d.held, d.state.broker.foreign_held) == ({"SPY": 100}, {"SPY": 100})
+
+
+# --- the shares afterwards ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("action", "symbol", "shares", "side", "intent"),
+    [(BUY_CALL, CALL, 100, -1, "sell_to_close"), (BUY_PUT, PUT, -100, 1, "buy_to_close")],
+)
+def test_shares_from_an_exercise_are_closed_at_the_next_open_and_new_risk_waits_for_a_person(
+    action: int, symbol: str, shares: int, side: int, intent: str
+) -> None:
+    d = left_open(account := Account("60000"), action=action)
+    del account.positions[symbol]
+    account.positions["SPY"] = (shares, Decimal(500))
+    account.book(line("OPEXC", symbol, -1))
+    account.book(line("OPTRD", "SPY", shares, str(-500 * shares)))
+    agreed(d, account, 391)
+    d.begin(HALF_DAY, "2024-07-05")
+    assert of(d.tick(-1), SubmitOrder) == []
+    order = sent(d.tick(0))
+    assert (order.symbol, order.side, order.quantity, order.limit_price) == ("SPY", side, 100, None)
+    assert order.intent == intent
+    name = account.take(order, d.state.now_ns)
+    d.put(account.fill(name, 100, "510.00", d.at(0, 5)))
+    # the premium of 200, and 1000 gained on 100 shares bought at 500 or lost on 100 sold at 500
+    assert (d.held, d.state.book.realized) == ({}, Decimal(-200 - side * 1000))
+    agreed(d, account, 1)
+    d.bar(1)
+    d.answer(BUY_CALL)
+    assert "halted" in d.state.stats.denials
+
+
+def test_shares_are_held_where_the_configuration_says_so_and_deny_new_risk() -> None:
+    d = exercised(account := Account("60000"))
+    d.begin(HALF_DAY, "2024-07-05")
+    before = len(of(d.effects, SubmitOrder))
+    d.tick(0)
+    d.put(ev.ResumeRequested(d.at(1), "I keep them", "ann"))
+    d.bar(1)
+    d.answer(BUY_CALL)
+    assert len(of(d.effects, SubmitOrder)) == before
+    assert "shares_held" in d.state.stats.denials
+    agreed(d, account, 2, 30)
+
+
+def test_the_shares_of_a_call_and_of_a_put_cancel_out() -> None:
+    d = exercised(account := Account("60000"))
+    del account.positions["SPY"]
+    account.book(line("OPTRD", "SPY", -100, "50500"))
+    agreed(d, account, 392)
+    assert (d.held, d.state.book.realized) == ({}, Decimal(300))  # 500 gained on the shares, 200 of premium lost

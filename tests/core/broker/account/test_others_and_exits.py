@@ -1,0 +1,687 @@
+"""Others trade in what the desk holds: nothing is sold twice, the desk halts under every setting, and a way out stays.
+
+The account of `tests.support.core.account` is the truth; quantities and money are computed by hand.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, SubmitOrder
+from daemon.core.limits import Broker, Trading
+from daemon.operator.status import way_out
+from tests.core.desks.shares.test_daily_live import IGNORE as IGNORE_OTHERS
+from tests.core.desks.shares.test_daily_live import live, with_shares
+from tests.support.core.account import Account, agreed, at_broker
+from tests.support.core.daily_desk import KEEP, DailyDesk
+from tests.support.core.desk import BUY_CALL, CALL, EXIT, OPEN, PUT, Desk, alarms, of, quote, sent
+from tests.support.core.others import RULES, holding
+
+STOP = quote(CALL, "1.20", "1.24")  # 0.78 a share below the cost of 2.00
+
+
+def sold_by_hand(d: Desk | DailyDesk, account: Account, symbol: str, quantity: int, price: str) -> list[AnyEffect]:
+    """Somebody sells what the desk holds, and the stream tells it."""
+    account.by_hand("ann-1", symbol, -1, quantity, d.state.now_ns)
+    account.fill("ann-1", quantity, price, d.state.now_ns)
+    return d.put(account.found("ann-1", d.state.now_ns))
+
+
+def leave(d: DailyDesk, minute: float) -> list[SubmitOrder]:
+    """What a flatten sends at once."""
+    return of(d.put(ev.FlattenRequested(d.at(minute), "x", "ann")), SubmitOrder)
+
+
+def halted(d: DailyDesk) -> str:
+    return d.state.risk.halt.reason if d.state.risk.halt else ""
+
+
+# --- shares: never sold twice -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_shares_that_somebody_sold_are_not_sold_again_before_a_newer_report(rule: str) -> None:
+    d = with_shares(account := Account(), Trading(broker=RULES[rule]), AAA=10)
+    d.put(account.report(d.at(1)))
+    told = sold_by_hand(d, account, "AAA", 10, "100")
+    assert (len(of(told, AskBroker)), halted(d)) == (1, "foreign_order")
+    assert leave(d, 1.1) == []
+    assert of(d.put(account.report(d.at(1.2))), SubmitOrder) == []  # it says that nothing is there
+
+
+def test_shares_of_which_somebody_sold_a_part_leave_as_far_as_the_newer_report_has_them() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    sold_by_hand(d, account, "AAA", 4, "100")
+    asked = account.report(d.at(1))  # at the moment of the news: it may not know of it
+    assert leave(d, 1.1) == []
+    assert of(d.put(replace(asked, time_ns=d.at(1.15))), SubmitOrder) == []
+    (sale,) = of(d.put(account.report(d.at(1.2))), SubmitOrder)
+    assert (sale.side, sale.quantity, sale.closing) == (-1, 6, False)
+
+
+def test_a_sale_of_others_that_only_a_report_tells_which_a_fill_overtook_waits_for_the_next_one() -> None:
+    d = with_shares(account := Account(), AAA=40)
+    account.by_hand("ann-1", "AAA", -1, 21, d.at(0.9))
+    d.put(account.report(d.at(1)))
+    (sale,) = leave(d, 1.1)
+    assert sale.quantity == 19
+    account.take(sale, d.state.now_ns)
+    account.fill("ann-1", 21, "100", d.at(1.15))
+    overtaken = account.report(d.at(1.2))
+    d.put(account.fill(sale.client_order_id, 19, "100", d.at(1.25)))
+    told = d.put(replace(overtaken, time_ns=d.at(1.3))) + d.tick(1.4)
+    assert (d.held, of(told, SubmitOrder)) == ({"AAA": 21}, [])  # the book has 21, and nothing is there
+    assert of(d.put(account.report(d.at(1.5))), SubmitOrder) == []
+
+
+def test_what_others_sold_before_its_purchase_was_told_is_not_sold_again() -> None:
+    d = live(account := Account(), IGNORE_OTHERS)
+    d.due()
+    d.answer(39, KEEP, KEEP)
+    (order,) = of(d.quotes(0, AAA="100"), SubmitOrder)
+    account.take(order, d.state.now_ns)
+    bought = account.fill(order.client_order_id, 39, "100", d.at(0.1))
+    sold_by_hand(d, account, "AAA", 27, "100")
+    d.put(replace(bought, time_ns=d.at(0.2)))
+    assert (d.held, d.state.broker.foreign_held) == ({"AAA": 39}, {"AAA": -27})
+    d.put(account.report(d.at(0.3)))
+    assert (d.held, d.state.broker.foreign_held, halted(d)) == ({"AAA": 12}, {}, "foreign_order")
+    assert [sale.quantity for sale in leave(d, 1)] == [12]
+    assert d.state.book.cash == account.cash
+
+
+def test_while_no_report_came_no_more_is_sold_than_others_left() -> None:
+    d = with_shares(Account(), IGNORE_OTHERS, AAA=39)
+    d.state = replace(d.state, broker=replace(d.state.broker, foreign_held={"AAA": -27}))
+    assert [sale.quantity for sale in leave(d, 1)] == [12]
+
+
+def test_a_doubt_of_what_is_there_outlives_a_report_that_a_fill_overtook() -> None:
+    d = with_shares(account := Account(), AAA=40)
+    account.positions["AAA"] = (30, Decimal(100))  # nobody says how ten of them left
+    d.put(account.report(d.at(1)))
+    assert d.state.broker.doubtful == ("AAA",)
+    (sale,) = leave(d, 1.05)
+    assert sale.quantity == 30
+    account.take(sale, d.state.now_ns)
+    overtaken = account.report(d.at(1.1))
+    d.put(account.fill(sale.client_order_id, 30, "100", d.at(1.15)))
+    told = d.put(replace(overtaken, time_ns=d.at(1.2))) + d.tick(1.3)
+    assert (d.held, of(told, SubmitOrder)) == ({"AAA": 10}, [])
+
+
+def test_a_fill_of_an_order_that_nobody_here_knows_lets_its_shares_wait_for_a_report() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    account.by_hand("ann-1", "AAA", -1, 10, d.at(1))
+    assert len(of(d.put(account.fill("ann-1", 10, "100", d.at(1.05))), AskBroker)) == 1
+    assert leave(d, 1.1) == []
+    assert of(d.put(account.report(d.at(1.2))), SubmitOrder) == []
+
+
+def test_an_exit_of_other_shares_waits_for_nothing() -> None:
+    d = with_shares(account := Account(), AAA=10, BBB=5)
+    d.put(account.report(d.at(1)))
+    sold_by_hand(d, account, "AAA", 10, "100")
+    assert [(sale.symbol, sale.quantity) for sale in leave(d, 1.1)] == [("BBB", 5)]
+
+
+def test_a_missing_exit_of_shares_is_not_sent_again_from_the_book_alone() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    (sale,) = leave(d, 1.1)
+    d.put(ev.OrderUnknown(d.at(1.2), sale.client_order_id))
+    sold_by_hand(d, account, "AAA", 10, "100")
+    assert of(d.put(ev.OrderMissing(d.at(1.3), sale.client_order_id)), SubmitOrder) == []
+    d.put(account.report(d.at(1.4)))
+    assert of(d.put(ev.OrderMissing(d.at(1.5), sale.client_order_id)), SubmitOrder) == []
+    assert d.order(sale.client_order_id).status == "expired"  # given up: the broker has none of them
+
+
+def test_a_missing_exit_of_shares_that_nobody_touched_is_sent_again_under_its_name() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    (sale,) = leave(d, 1.1)
+    d.put(ev.OrderUnknown(d.at(1.2), sale.client_order_id))
+    (again,) = of(d.put(ev.OrderMissing(d.at(1.3), sale.client_order_id)), SubmitOrder)
+    assert again == sale
+
+
+@pytest.mark.parametrize("minute", [0.5, 0.99])
+def test_after_a_start_no_share_leaves_before_a_report(minute: float) -> None:
+    d = with_shares(Account(), AAA=10)
+    d.put(ev.RunStarted(d.at(0), "live", "desk-1", "shelf", "e1", "c", "sip", d.state.trading))
+    assert leave(d, minute) == []
+
+
+def test_where_no_report_comes_shares_leave_by_the_broker_s_own_call_which_sells_no_more_than_is_there() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    sold_by_hand(d, account, "AAA", 4, "100")
+    assert leave(d, 1.1) == []
+    assert of(d.tick(2, 59), SubmitOrder) == []
+    told = d.tick(3, 0)  # two minutes after the last report was asked for
+    (sale,) = of(told, SubmitOrder)
+    assert (sale.quantity, sale.limit_price, sale.closing) == (10, None, True)
+    assert "exit_unconfirmed" in alarms(told)
+
+
+def test_a_lost_stream_may_hide_a_sale_so_shares_wait_for_the_report_that_follows() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)), ev.BrokerLost(d.at(1.1), "stream ended"))
+    assert leave(d, 1.2) == []
+    assert [sale.quantity for sale in of(d.put(account.report(d.at(1.3))), SubmitOrder)] == [10]
+
+
+def test_a_basket_s_sale_is_never_sent_by_the_broker_s_own_call() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.due()
+    d.answer(0, KEEP, KEEP)
+    d.put(account.report(d.at(0)), ev.BrokerLost(d.at(0.1), "stream ended"))
+    for minute in (1, 2, 3, 4):
+        assert of(d.quotes(minute, AAA="100"), SubmitOrder) == []
+
+
+def test_a_missing_call_to_close_is_followed_by_another_one() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)), ev.BrokerLost(d.at(1.1), "stream ended"))
+    leave(d, 3.5)
+    (first,) = of(d.effects, SubmitOrder)[-1:]
+    d.put(ev.OrderUnknown(d.at(3.6), first.client_order_id))
+    again = of(d.put(ev.OrderMissing(d.at(3.7), first.client_order_id)) + d.tick(3.8), SubmitOrder)
+    assert [(order.quantity, order.closing) for order in again] == [(10, True)]
+    assert again[0].client_order_id != first.client_order_id
+
+
+# --- options: the broker refuses what would go short --------------------------------------------------------------
+
+
+def test_an_exit_of_options_waits_for_no_report() -> None:
+    d = holding(account := Account(), RULES["halt"])
+    sold_by_hand(d, account, CALL, 9, "2.00")
+    d.bar(1)
+    order = sent(d.put(ev.FlattenRequested(d.at(2), "x", "ann")))
+    assert (order.quantity, order.intent) == (9, "sell_to_close")
+
+
+def test_what_lies_beside_is_not_sold_while_an_exit_of_the_desk_s_own_hangs() -> None:
+    d = holding(account := Account(), RULES["ignore"])
+    account.by_hand("ann-1", CALL, 1, 2, d.at(1, 10))
+    account.fill("ann-1", 2, "2.00", d.at(1, 10))
+    agreed(d, account, 1, 30)
+    d.bar(1)
+    sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
+    d.accept(sale)
+    d.tick(3, 1)
+    d.tick(3, 40)  # its cancel was not answered for half a minute
+    said = account.report(d.at(3, 50))
+    (position,) = said.positions
+    told = d.put(replace(said, positions=(replace(position, available=Decimal(2)),))) + d.tick(4, 30)
+    assert of(told, SubmitOrder) == []
+
+
+# --- below zero ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_position_below_zero_that_nobody_here_ordered_halts_at_once_under_its_own_name(rule: str) -> None:
+    d = with_shares(account := Account(), Trading(broker=RULES[rule]), AAA=10)
+    account.positions["AAA"] = (-5, Decimal(100))
+    told = d.put(account.report(d.at(1)))
+    assert (halted(d), alarms(told), d.state.risk.reconciled) == ("short_position", ["short_position"], False)
+    assert "AAA: broker -5, book 10" in str(d.state.risk.halt)
+
+
+def test_shares_that_an_exercised_put_owes_are_judged_with_all_else() -> None:
+    d = at_broker(account := Account())
+    account.positions[PUT] = (1, Decimal(2))
+    account.cash -= 200
+    d.put(ev.AcceptBrokerRequested(d.at(-1), "mine", "ann"), account.report(d.at(-1, 30)))
+    account.positions["SPY"] = (-100, Decimal(500))
+    d.put(account.report(d.at(1)))
+    assert d.halted() == "accept_broker"
+    assert "short_position" not in alarms(d.effects)
+
+
+# --- who else touches it ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_order_of_somebody_else_in_what_is_held_halts_under_every_setting(rule: str) -> None:
+    d = holding(account := Account(), RULES[rule])
+    account.by_hand("ann-1", CALL, 1, 1, d.at(1, 10))
+    told = d.put(account.found("ann-1", d.at(1, 10)))
+    assert (d.halted(), len(of(told, AskBroker))) == ("foreign_order", 1)
+    d.put(ev.ResumeRequested(d.at(1, 20), "it is mine", "ann"))
+    d.put(account.found("ann-1", d.at(1, 21)))
+    assert d.halted() == ""  # the same news again
+    account.fill("ann-1", 1, "2.00", d.at(1, 22))
+    d.put(account.found("ann-1", d.at(1, 22)))
+    assert d.halted() == "foreign_order"
+
+
+@pytest.mark.parametrize("rule", ["adopt", "ignore"])
+def test_an_order_of_somebody_else_in_what_the_desk_does_not_touch_halts_nothing(rule: str) -> None:
+    d = holding(account := Account(), RULES[rule])
+    account.by_hand("ann-1", PUT, 1, 2, d.at(1, 10))
+    account.fill("ann-1", 1, "1.50", d.at(1, 11))
+    d.put(account.found("ann-1", d.at(1, 11)))
+    account.fill("ann-1", 1, "1.50", d.at(1, 12))
+    d.put(account.found("ann-1", d.at(1, 12)))
+    assert d.halted() == ""
+    agreed(d, account, 2)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("how", ["stream", "look-up"])
+def test_a_cancel_by_hand_of_an_entry_halts_under_every_setting_and_nothing_is_bought_again(
+    rule: str, how: str
+) -> None:
+    d = at_broker(account := Account(), RULES[rule])
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.accept(name)
+    account.end(name)
+    d.put(ev.OrderCanceled(d.at(1, 5), name) if how == "stream" else account.found(name, d.at(1, 5)))
+    assert (d.halted(), d.state.works) == ("foreign_order", {})
+    assert f"order {name} was cancelled" in str(d.state.risk.halt)
+    agreed(d, account, 1, 30)
+    d.bar(1)
+    d.answer(BUY_CALL)
+    assert list(d.state.stats.denials) == ["halted"]
+
+
+def test_an_exit_that_the_broker_cancels_within_a_session_halts_and_leaves_again() -> None:
+    d = holding(account := Account(), RULES["halt"])
+    d.bar(1)
+    sale = sent(d.answer(EXIT))
+    name = account.take(sale, d.state.now_ns)
+    d.accept(name)
+    account.end(name)
+    d.put(ev.OrderCanceled(d.at(2, 5), name))
+    assert d.halted() == "foreign_order"
+    d.put(account.report(d.at(2, 6)))
+    again = [order for order in of(d.effects, SubmitOrder) if order.side < 0 and order.client_order_id != name]
+    assert [order.quantity for order in again] == [sale.quantity]
+
+
+def test_an_order_whose_side_the_broker_does_not_give_is_not_adopted() -> None:
+    d = at_broker(account := Account(), RULES["adopt"])
+    account.by_hand("ann-1", CALL, 1, 2, d.at(1))
+    account.fill("ann-1", 2, "2.00", d.at(1))
+    account.orders["ann-1"] = replace(account.orders["ann-1"], side=0)
+    d.put(account.found("ann-1", d.at(1, 5)))
+    assert (d.halted(), d.held) == ("foreign_order", {})
+
+
+def test_a_cancel_that_the_desk_asked_for_is_no_news() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.accept(name)
+    d.put(ev.PauseRequested(d.at(1, 5), "x", "ann"), ev.OrderCanceled(d.at(1, 6), name))
+    assert d.halted() == ""
+
+
+def test_what_the_close_cancels_was_over() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.accept(name)
+    d.put(ev.OrderCanceled(d.session.close_ns, name))
+    assert d.halted() == ""
+
+
+def test_a_sale_that_somebody_took_out_of_the_auction_halts_and_what_the_auction_left_does_not() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.due()
+    (sale,) = of(d.answer(0, KEEP, KEEP), SubmitOrder)
+    assert sale.auction
+    before = d.state
+    d.put(ev.OrderCanceled(d.at(-10), sale.client_order_id))
+    assert halted(d) == "foreign_order"
+    d.state = before
+    d.put(ev.OrderCanceled(d.at(0), sale.client_order_id))
+    assert halted(d) == ""
+    assert account.positions["AAA"] == (10, Decimal(100))
+
+
+# --- panic, and the way out of it ---------------------------------------------------------------------------------
+
+
+def panicked(d: Desk | DailyDesk, minute: float) -> list[AnyEffect]:
+    return d.put(ev.PanicNoticed(d.at(minute), "rltraderctl panic by ann"))
+
+
+def test_a_panic_stands_the_desk_down_flat_or_not_and_nothing_leaves_any_more() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    panicked(d, 1.1)
+    assert halted(d) == "panic"
+    assert leave(d, 1.2) == []
+    for minute in range(2, 8):
+        assert of(d.put(account.report(d.at(minute))) + d.tick(minute, 30), SubmitOrder) == []
+
+
+def test_a_panic_cancels_what_works_and_gives_up_what_is_missing() -> None:
+    d = holding(account := Account(), RULES["halt"])
+    d.bar(1)
+    sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
+    d.accept(sale)
+    panicked(d, 2.1)
+    assert (d.order(sale).status, d.state.works) == ("pending_cancel", {})
+    d.put(ev.OrderCanceled(d.at(2, 10), sale))
+    assert of(d.put(account.report(d.at(2, 20))) + d.tick(3), SubmitOrder) == []
+
+
+def test_a_panic_outranks_a_halt_that_leaves_every_position() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(-1)), ev.FlattenRequested(d.at(-0.5), "x", "ann"))
+    panicked(d, -0.1)
+    assert halted(d) == "panic"
+    assert of(d.quotes(1, AAA="100"), SubmitOrder) == []
+
+
+def test_after_a_panic_a_resume_is_refused_until_the_broker_s_word_was_accepted() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    panicked(d, 1.1)
+    sold_by_hand(d, account, "AAA", 10, "99")
+    assert "accept-broker" in way_out(d.state)
+    assert alarms(d.put(ev.ResumeRequested(d.at(2), "go on", "ann"))) == ["resume_refused"]
+    assert halted(d) == "panic"
+    asked = d.put(ev.AcceptBrokerRequested(d.at(2.1), "panic, settled", "control/ann (uid 1)"))
+    assert len(of(asked, AskBroker)) == 1
+    told = d.put(account.report(d.at(2.2)))
+    assert ("broker_accepted" in alarms(told), d.held, d.state.book.cash) == (True, {}, account.cash)
+    assert (halted(d), d.state.risk.reconciled) == ("panic", True)
+    assert way_out(d.state) == ""  # nothing more to accept: a resume ends it
+    d.put(ev.ResumeRequested(d.at(2.3), "settled", "ann"))
+    for minute in (3, 4):
+        d.put(account.report(d.at(minute)))
+    assert (halted(d), d.state.risk.reconciled, d.state.broker.stood_down) == ("", True, False)
+
+
+def test_a_word_that_was_accepted_before_a_panic_is_none_about_what_it_leaves() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)))
+    d.put(ev.AcceptBrokerRequested(d.at(1.1), "settled", "control/ann (uid 1)"))
+    panicked(d, 1.2)
+    told = d.put(account.report(d.at(1.3)))  # in the midst of the panic
+    assert ("broker_accepted" in alarms(told), d.state.broker.stood_down) == (False, True)
+    assert alarms(d.put(ev.ResumeRequested(d.at(1.4), "go on", "ann"))) == ["resume_refused"]
+
+
+# --- accept-broker ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_the_broker_holds_is_accepted_and_a_resume_holds(rule: str) -> None:
+    d = holding(account := Account(), RULES[rule])
+    sold_by_hand(d, account, CALL, 9, "2.40")
+    d.put(ev.AcceptBrokerRequested(d.at(2), "closed by hand", "control/ann (uid 1)"))
+    d.put(account.report(d.at(2)))  # asked for at that moment: it may be from before
+    assert d.state.broker.accept_ns == d.at(2)
+    d.put(account.report(d.at(2, 5)))
+    assert (d.held, d.state.book.cash, d.halted()) == ({}, Decimal(10360), "foreign_order")
+    assert d.state.book.equity == Decimal(10360)
+    d.put(ev.ResumeRequested(d.at(3), "settled", "ann"))
+    for second in (5, 20, 40):
+        agreed(d, account, 3, second)
+    assert d.halted() == ""
+
+
+def test_what_is_accepted_is_no_gain_and_an_order_that_works_there_is_cancelled() -> None:
+    d = holding(account := Account(), RULES["halt"])
+    d.bar(1)
+    sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
+    d.accept(sale)
+    account.positions[CALL] = (7, Decimal("2.10"))
+    account.cash = Decimal(9000)
+    d.put(ev.AcceptBrokerRequested(d.at(2, 5), "I traded", "ann"))
+    assert d.halted() == "accept_broker"
+    d.put(account.report(d.at(2, 10)))
+    position, book = d.state.book.positions[CALL], d.state.book
+    assert (position.quantity, position.cost) == (7, Decimal("14.70"))
+    assert (d.order(sale).status, d.state.works) == ("pending_cancel", {})
+    assert book.equity - book.session_start_equity - book.transfers == 0
+
+
+def test_an_order_that_the_accepted_report_does_not_list_has_ended() -> None:
+    d = holding(account := Account(), RULES["halt"])
+    d.bar(1)
+    sale = sent(d.answer(EXIT)).client_order_id
+    d.put(ev.OrderUnknown(d.at(2, 5), sale), ev.AcceptBrokerRequested(d.at(2, 6), "x", "ann"))
+    d.put(account.report(d.at(2, 10)))
+    assert (d.order(sale).status, d.state.orders, d.held) == ("expired", {}, {CALL: 9})
+
+
+def test_a_report_that_a_fill_overtook_is_not_accepted() -> None:
+    d = at_broker(account := Account())
+    d.bar(0)
+    name = account.take(sent(d.answer(BUY_CALL)), d.state.now_ns)
+    d.put(ev.AcceptBrokerRequested(d.at(1, 1), "x", "ann"))
+    early = account.report(d.at(1, 2))
+    d.put(account.fill(name, 9, "2.00", d.at(1, 3)), replace(early, time_ns=d.at(1, 4)))
+    assert d.held == {CALL: 9}
+    d.put(account.report(d.at(1, 10)))
+    assert (d.held, d.state.broker.accept_ns) == ({CALL: 9}, 0)
+
+
+def test_what_the_desk_cannot_hold_is_accepted_beside_its_own() -> None:
+    d = at_broker(account := Account())
+    account.positions["AAPL"] = (10, Decimal(200))
+    account.cash -= 2000
+    d.put(ev.AcceptBrokerRequested(d.at(1), "x", "ann"), account.report(d.at(1, 10)))
+    assert (d.held, d.state.broker.foreign_held) == ({}, {"AAPL": 10})
+    agreed(d, account, 2)
+
+
+def test_a_new_journal_begins_with_what_a_person_accepts() -> None:
+    account = Account()
+    account.positions[CALL] = (2, Decimal(2))
+    d = at_broker(account)
+    assert d.halted() == "foreign_order"
+    d.put(ev.AcceptBrokerRequested(d.at(1), "mine", "ann"), account.report(d.at(1, 10)))
+    assert (d.held, d.state.book.cash) == ({CALL: 2}, Decimal(10000))
+    agreed(d, account, 2)
+
+
+def test_a_desk_without_a_broker_outside_has_nothing_to_accept() -> None:
+    d = Desk(mode="dry_run").fund().begin()
+    assert alarms(d.put(ev.AcceptBrokerRequested(d.at(1), "x", "ann"))) == ["command_refused"]
+    assert d.halted() == ""
+
+
+def test_a_short_position_that_was_accepted_halts_no_more() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    account.positions["AAA"] = (-5, Decimal(100))
+    account.cash += 1500
+    d.put(account.report(d.at(1)), ev.AcceptBrokerRequested(d.at(2), "known", "ann"), account.report(d.at(2.1)))
+    d.put(ev.ResumeRequested(d.at(3), "known", "ann"), account.report(d.at(3.1)))
+    assert (halted(d), d.held) == ("", {"AAA": -5})
+
+
+# --- fractions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("symbol", ["SPY", "AAPL"])
+def test_half_a_share_of_anything_lies_beside_an_option_desk_s_own(rule: str, symbol: str) -> None:
+    d = holding(account := Account(), RULES[rule])
+    half = ev.BrokerPosition(symbol, Decimal("0.5"), Decimal(200), Decimal("0.5"))
+    for second in (0, 10, 20):
+        report = account.report(d.at(2, second))
+        d.put(replace(report, positions=(*report.positions, half)))
+    assert (d.halted(), d.held, d.state.risk.reconciled) == ("", {CALL: 9}, True)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_open_order_for_half_a_share_keeps_no_new_journal_from_beginning(rule: str) -> None:
+    account = Account()
+    name = account.by_hand("drip-1", "SPY", 1, 1, OPEN)
+    account.orders[name] = replace(account.orders[name], quantity=Decimal("0.5"))
+    d = at_broker(account, RULES[rule])
+    agreed(d, account, -1)
+    assert (d.halted(), d.state.broker.foreign[name].purpose, name in d.state.orders) == ("", "foreign", False)
+
+
+@pytest.mark.parametrize("daily", [True, False], ids=["daily", "options"])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_dividend_that_was_reinvested_into_half_a_share_halts_no_desk_and_is_no_loss(rule: str, daily: bool) -> None:
+    account, trading = Account(), Trading(broker=RULES[rule])
+    d: Desk | DailyDesk = with_shares(account, trading, AAA=10) if daily else at_broker(account, RULES[rule])
+    symbol = "AAA" if daily else "SPY"
+    account.by_hand("drip-1", symbol, 1, 1, d.at(1))
+    account.cash -= 50
+    bought = replace(
+        account.orders["drip-1"],
+        quantity=Decimal("0.5"),
+        filled=Decimal("0.5"),
+        average_price=Decimal(100),
+        status="filled",
+    )
+    account.orders["drip-1"] = bought
+    d.put(ev.OrderFound(d.at(1), bought))
+    for second in (10, 20, 30):
+        report = account.report(d.at(1, second))
+        d.put(report)
+    halt = d.state.risk.halt
+    assert (halt, d.state.risk.reconciled, d.state.book.cash) == (None, True, account.cash)
+    assert d.state.book.transfers == Decimal(-50)
+
+
+def test_what_comes_late_of_an_order_for_half_a_share_takes_nothing_of_its_cash_back() -> None:
+    d = at_broker(account := Account())
+    account.by_hand("drip-1", "SPY", 1, 1, d.at(1))
+    account.cash -= 50
+    ordered = replace(account.orders["drip-1"], quantity=Decimal("0.5"))
+    bought = replace(ordered, filled=Decimal("0.5"), average_price=Decimal(100), status="filled")
+    part = replace(ordered, filled=Decimal("0.2"), average_price=Decimal(100), status="partially_filled")
+    account.orders["drip-1"] = bought
+    for known in (part, bought, replace(ordered, status="new"), part, replace(ordered, status="pending_new")):
+        d.put(ev.OrderFound(d.at(1), known))
+    assert (d.state.book.cash, d.state.book.transfers) == (account.cash, Decimal(-50))
+
+
+def test_shares_and_a_half_of_another_hand_follow_foreign_orders_with_the_whole_ones() -> None:
+    d = at_broker(account := Account())
+    many = ev.BrokerPosition("SPY", Decimal("2.5"), Decimal(500))
+    for second in (0, 10):
+        d.put(replace(account.report(d.at(1, second)), positions=(many,)))
+    assert d.halted() == "reconciliation"
+    assert "SPY: broker 2, book 0" in str(d.state.risk.halt)
+
+
+# --- cash ---------------------------------------------------------------------------------------------------------
+
+
+def unexplained(d: Desk, account: Account, minute: float, amount: str = "-1.01") -> None:
+    account.cash += Decimal(amount)
+    d.put(account.report(d.at(minute)), account.report(d.at(minute, 10)))
+
+
+def test_cash_beyond_a_fee_denies_new_risk_and_is_told_before_it_halts() -> None:
+    d = at_broker(account := Account())
+    unexplained(d, account, 1)
+    assert (d.halted(), d.state.risk.reconciled, alarms(d.effects)) == ("", False, ["cash_unexplained"])
+    d.bar(1)
+    d.answer(BUY_CALL)
+    assert list(d.state.stats.denials) == ["not_reconciled"]
+
+
+@pytest.mark.parametrize(("minute", "halt"), [(30, ""), (31, "cash_difference")])
+def test_cash_that_stays_unexplained_halts_after_its_minutes_of_a_session(minute: int, halt: str) -> None:
+    d = at_broker(account := Account(), Broker(cash_halt_min=30))
+    unexplained(d, account, 1)
+    d.put(account.report(d.at(minute)))
+    assert d.halted() == halt
+
+
+def test_a_night_does_not_count_and_the_next_session_s_minutes_do() -> None:
+    d = at_broker(account := Account())
+    unexplained(d, account, -600)
+    for minute in (-500, -1, 29):
+        d.put(account.report(d.at(minute)))
+        assert d.halted() == ""
+    d.put(account.report(d.at(30)))
+    assert d.halted() == "cash_difference"
+
+
+def test_a_line_of_the_ledger_that_explains_it_ends_the_difference_and_the_halt_for_it() -> None:
+    for late in (5, 40):
+        d = at_broker(account := Account())
+        unexplained(d, account, 1, "-3.20")
+        d.put(account.report(d.at(35))) if late == 40 else None
+        assert d.halted() == ("cash_difference" if late == 40 else "")
+        fee = ev.Activity("fee-1", "FEE", "", Decimal(0), None, Decimal("-3.20"), "executed", d.at(late))
+        account.lines.append(fee)
+        agreed(d, account, late)
+        assert (d.halted(), "cash_explained" in alarms(d.effects)) == ("", late == 40)
+
+
+def test_a_halt_of_any_other_reason_stays_when_the_cash_is_explained() -> None:
+    d = at_broker(account := Account())
+    unexplained(d, account, 1, "-3.20")
+    d.put(account.report(d.at(35)), ev.HaltRequested(d.at(36), "operator", "x", "ann"))
+    assert d.halted() == "operator"
+    account.lines.append(ev.Activity("f", "FEE", "", Decimal(0), None, Decimal("-3.20"), "executed", d.at(40)))
+    agreed(d, account, 40)
+    assert d.halted() == "operator"
+
+
+def test_unexplained_cash_alone_is_no_reason_to_leave_what_is_held() -> None:
+    d = holding(account := Account(), RULES["halt"])
+    account.cash -= 5
+    for minute in range(2, 20):
+        d.bar(minute)
+        d.put(account.report(d.at(minute, 30)))
+        d.tick(minute, 45)
+    assert (d.halted(), d.held) == ("", {CALL: 9})
+
+
+def test_a_difference_of_positions_halts_as_before_whatever_the_cash_says() -> None:
+    d = holding(account := Account(), RULES["halt"])
+    account.cash -= 5
+    account.positions[CALL] = (8, Decimal(2))
+    d.put(account.report(d.at(2)), account.report(d.at(2, 10)))
+    assert d.halted() == "reconciliation"
+
+
+# --- the edges of it ----------------------------------------------------------------------------------------------
+
+
+def test_what_the_broker_s_own_call_closes_is_as_much_as_was_there() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.put(account.report(d.at(1)), ev.BrokerLost(d.at(1.1), "stream ended"))
+    (sale,) = leave(d, 3.5)
+    account.positions["AAA"] = (6, Decimal(100))  # somebody sold four while nothing was heard
+    account.cash += 400
+    name = account.take(replace(sale, quantity=6), d.state.now_ns)
+    d.put(account.found(name, d.at(3.6)), account.fill(name, 6, "100", d.at(3.7)))
+    order = d.order(name)
+    assert (order.quantity, order.status, d.held) == (6, "filled", {"AAA": 4})
+
+
+def test_a_cancel_that_is_heard_before_any_session_is_known_halts_nothing() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    d.due()
+    (sale,) = of(d.answer(0, KEEP, KEEP), SubmitOrder)
+    d.state = replace(d.state, session=replace(d.state.session, session=None))
+    d.put(ev.OrderCanceled(d.at(-10), sale.client_order_id))
+    assert halted(d) == ""
+    assert account.positions["AAA"] == (10, Decimal(100))
+
+
+def test_adopted_orders_of_others_are_left_to_them_by_a_panic_and_by_an_acceptance() -> None:
+    d = holding(account := Account(), RULES["adopt"])
+    account.by_hand("ann-1", PUT, 1, 2, d.at(1, 10))
+    d.put(account.found("ann-1", d.at(1, 10)), ev.PanicNoticed(d.at(1, 20), "ann"))
+    assert d.order("ann-1").status == "accepted"
+    d.put(ev.AcceptBrokerRequested(d.at(1, 30), "x", "ann"), account.report(d.at(1, 40)))
+    assert (d.order("ann-1").status, of(d.effects, CancelOrder)) == ("accepted", [])

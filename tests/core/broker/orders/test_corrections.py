@@ -1,0 +1,133 @@
+"""Totals set by look-ups, executions told once each, and busts and corrections that take some back.
+
+The broker's answers are those of its documentation; quantities and money are computed by hand.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.broker.orders import PARTIAL
+from tests.support.core.account import Account, agreed, at_broker
+from tests.support.core.desk import CALL, EXIT, alarms, sent
+from tests.support.core.lost_orders import asked, rows, submitted
+
+
+def test_a_look_up_tells_the_totals_first_and_the_executions_come_later_once_each() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    told = [account.fill(name, n, price, d.at(1)) for n, price in ((2, "2.00"), (3, "2.05"), (4, "2.10"))]
+    d.put(account.found(name, d.at(1, 6)))
+    # 2 x 2.00 + 3 x 2.05 + 4 x 2.10 = 18.55 USD a share
+    assert (d.held, d.state.book.cash, rows(d)) == ({CALL: 9}, Decimal("8145.00"), [])
+    for fill in (told[2], told[0], told[2], told[1], told[0]):
+        d.put(fill)
+    assert (sorted(rows(d)), d.state.book.cash) == ([(0, 2), (0, 5), (0, 9)], Decimal("8145.00"))
+    agreed(d, account, 2)
+    assert (len(rows(d)), d.state.stats.fills, d.state.stats.partial_fills) == (3, 3, 2)
+
+
+def test_an_execution_told_out_of_order_is_told_when_it_comes_and_books_nothing() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    first, second = account.fill(name, 2, "2.00", d.at(1)), account.fill(name, 1, "2.06", d.at(1))
+    d.put(second)
+    assert (d.held, d.state.book.cash) == ({CALL: 3}, Decimal("9394.00"))
+    d.put(first, second, first)
+    assert (d.held, d.state.book.cash, rows(d)) == ({CALL: 3}, Decimal("9394.00"), [(0, 3), (0, 2)])
+
+
+@pytest.mark.parametrize("old", ["behind", "without a price", "filled, with other figures"])
+def test_an_old_or_unfinished_answer_turns_nothing_back(old: str) -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    early = account.orders[name]
+    d.put(account.fill(name, 4, "2.00", d.at(1)))
+    now = account.orders[name]
+    answer = {
+        "behind": replace(early, status="canceled"),
+        "without a price": replace(now, filled=Decimal(9), average_price=None, status="filled"),
+        "filled, with other figures": replace(now, status="filled"),
+    }[old]
+    d.put(ev.OrderFound(d.at(1, 6), answer))
+    assert (d.order(name).status, d.held, d.state.book.cash) == (PARTIAL, {CALL: 4}, Decimal(9200))
+
+
+def test_an_average_that_the_broker_rounded_still_gives_the_cents_that_were_paid() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    for n, price in ((1, "2.00"), (5, "2.01"), (1, "2.05")):
+        account.fill(name, n, price, d.at(1))
+    rounded = replace(account.orders[name], average_price=Decimal("2.014286"))  # 14.10 / 7
+    d.put(ev.OrderFound(d.at(1, 6), rounded))
+    assert d.state.book.cash == Decimal("8590.00")
+
+
+# --- corrections --------------------------------------------------------------------------------------------------
+
+
+def test_a_bust_by_the_stream_takes_contracts_back_once_and_its_replays_change_nothing() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    for n in (5, 4):
+        d.put(account.fill(name, n, "2.00", d.at(1)))
+    bust = ev.TradeCorrected(d.at(2), name, "x1", 5, Decimal(10), "trade_bust")
+    assert alarms(d.put(bust)) == ["trade_corrected"]
+    assert (d.held, d.state.book.cash, d.order(name).correction) == ({CALL: 5}, Decimal(9000), 1)
+    assert d.put(bust) == []
+    assert (d.held, rows(d)) == ({CALL: 5}, [(0, 5), (0, 9), (1, 5)])
+
+
+def test_after_a_bust_the_old_totals_of_a_replay_are_looked_up_instead_of_booked() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    whole = account.fill(name, 9, "2.00", d.at(1))
+    d.put(whole, ev.TradeCorrected(d.at(2), name, "x1", 5, Decimal(10), "trade_bust"))
+    assert asked(d.put(whole)) == [name]
+    assert (d.held, d.state.book.cash) == ({CALL: 5}, Decimal(9000))
+    stands = replace(account.orders[name], filled=Decimal(5), average_price=Decimal(2))
+    d.put(ev.OrderFound(d.at(2, 6), stands))
+    assert (d.held, d.order(name).correction) == ({CALL: 5}, 1)
+    assert asked(d.put(replace(whole, cumulative_quantity=5, quantity=5))) == []
+
+
+def test_a_corrected_order_s_totals_are_set_as_found_also_when_they_are_less() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    d.put(ev.TradeCorrected(d.at(2), name, "x1", 9, Decimal("18.90"), "trade_correct"))
+    assert d.state.book.cash == Decimal(8110)
+    found = replace(account.orders[name], filled=Decimal(8), average_price=Decimal("2.10"))
+    d.put(ev.OrderFound(d.at(3), found), ev.OrderFound(d.at(3, 1), found))
+    assert (d.held, d.state.book.cash, d.order(name).correction) == ({CALL: 8}, Decimal(8320), 2)
+    more = replace(found, filled=Decimal(9))
+    d.put(ev.OrderFound(d.at(4), more))
+    assert (d.held, d.state.book.cash, d.order(name).correction) == ({CALL: 9}, Decimal(8110), 2)
+
+
+def test_a_wholly_busted_order_holds_nothing() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    d.put(ev.TradeCorrected(d.at(2), name, "x1", 0, Decimal(0), "trade_bust"))
+    assert (d.held, d.state.book.cash, d.state.book.realized) == ({}, Decimal(10000), Decimal(0))
+
+
+def test_a_bust_of_a_purchase_that_was_sold_already_halts_because_the_book_cannot_say_it() -> None:
+    d = at_broker(account := Account())
+    name = submitted(d, account)
+    d.put(account.fill(name, 9, "2.00", d.at(1)))
+    d.bar(1)
+    sale = account.take(sent(d.answer(EXIT)), d.state.now_ns)
+    d.put(account.fill(sale, 9, "2.10", d.at(2)))
+    d.put(ev.TradeCorrected(d.at(3), name, "x1", 5, Decimal(10), "trade_bust"))
+    assert (d.halted(), d.held, d.state.risk.reconciled) == ("fill_mismatch", {}, False)
+
+
+def test_a_bust_of_an_order_that_is_not_known_is_a_stranger_s() -> None:
+    d = at_broker(Account())
+    assert alarms(d.put(ev.TradeCorrected(d.at(2), "by-hand", "x1", 0, Decimal(0), "trade_bust"))) == ["foreign_order"]

@@ -1,0 +1,102 @@
+"""A basket that the gates deny for a cause of a minute is asked for again until its deadline.
+
+On Tuesday before the open 10 AAA are held, bought at 100.00; the basket sells them for 10 BBB.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from daemon.core import events as ev
+from daemon.core.limits import Basket, Trading
+from tests.core.desks.shares.test_daily_live import live, with_shares
+from tests.support.core.account import Account
+from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, bar, orders
+from tests.support.core.desk import MONDAY, alarms
+
+LATE = Trading(basket=Basket(decide="before_close"))
+
+
+def denied(how: str, account: Account, trading: Trading | None = None) -> DailyDesk:
+    """A desk whose basket was denied 15 minutes before the open."""
+    d = with_shares(account, trading, AAA=10)
+    d.due()
+    if how == "unreconciled":
+        d.put(ev.BrokerLost(d.at(-15), "the stream ended"))
+    else:
+        d.put(account.report(d.at(-15), blocked="trading_blocked"))
+    assert orders(d.answer(0, 10, KEEP)) == []
+    assert d.decisions()[-1].outcome == "denied"
+    return d
+
+
+@pytest.mark.parametrize("how", ["unreconciled", "blocked"])
+def test_a_basket_goes_out_as_soon_as_a_passing_cause_is_gone(how: str) -> None:
+    d = denied(how, account := Account())
+    assert orders(d.tick(-14)) == []
+    assert orders(d.put(account.report(d.at(-13)))) == [("AAA", -10, None)]
+    (first, last) = d.decisions()[-2:]
+    assert (first.decision, first.outcome, last.outcome, last.work) == (2, "denied", "ordered", "2.")
+    assert last.decision == 2
+    assert d.state.basket.waiting is None
+    assert orders(d.tick(-12)) == []
+    d.fill("e1-shelf-2-0-0", 10, "100")
+    assert orders(d.quotes(0.1, AAA="100", BBB="100")) == [("BBB", 10, "100.20")]
+
+
+def test_a_basket_that_waits_survives_a_restart_of_the_daemon() -> None:
+    d = denied("unreconciled", account := Account())
+    d.reload = True
+    d.put(ev.RunStarted(d.at(-12), "live", "desk-1", "shelf", "e1", "code", "sip", Trading()))
+    assert orders(d.tick(-11)) == []
+    assert orders(d.put(account.report(d.at(-10)))) == [("AAA", -10, None)]
+
+
+def test_a_basket_that_waits_until_the_open_is_lost_and_the_alarm_says_why() -> None:
+    d = denied("unreconciled", account := Account())
+    told = d.tick(0)
+    assert (alarms(told), d.state.basket.waiting, d.decisions()[-1].outcome) == (["basket_missed"], None, "denied")
+    d.put(account.report(d.at(1)))
+    assert orders(d.quotes(2, AAA="100", BBB="100")) == []
+
+
+def test_a_basket_on_the_running_day_waits_until_the_session_s_end_of_trading() -> None:
+    d = live(account := Account(), LATE)
+    d.put(account.report(d.at(379)))
+    running = tuple(bar(symbol, MONDAY, 100.0) for symbol in SYMBOLS)
+    d.quotes(379.5, AAA="100")
+    d.due(380, running)
+    d.put(ev.BrokerLost(d.at(380), "the stream ended"))
+    d.answer(10, KEEP, KEEP)
+    d.quotes(384, AAA="100")
+    assert orders(d.put(account.report(d.at(384)))) == [("AAA", 10, "100.20")]
+
+
+@pytest.mark.parametrize("how", ["pause", "halt", "stop"])
+def test_a_basket_that_waits_is_ended_like_any_other(how: str) -> None:
+    d = denied("unreconciled", account := Account())
+    now = d.at(-14)
+    match how:
+        case "pause":
+            told = d.put(ev.PauseRequested(now, "x", "ann"))
+        case "halt":
+            told = d.put(ev.HaltRequested(now, "operator", "x", "ann"))
+        case _:
+            told = d.put(ev.StopRequested(now, "SIGTERM", flatten=False))
+    assert "basket_unfinished" in alarms(told)
+    assert d.state.basket.given_up == {"AAA": -10, "BBB": 10}
+    d.put(ev.ResumeRequested(d.at(-13), "on", "ann"), account.report(d.at(-13)))
+    assert orders(d.tick(-12)) == []
+
+
+def test_a_basket_that_is_denied_for_what_does_not_pass_does_not_wait() -> None:
+    d = with_shares(Account(), Trading(basket=Basket(turnover_max=0.1)), AAA=10)
+    d.due()
+    d.answer(0, 10, KEEP)
+    assert (d.decisions()[-1].outcome, d.state.basket.waiting) == ("denied", None)
+
+
+def test_a_cause_that_joins_a_passing_one_and_does_not_pass_ends_the_wait() -> None:
+    d = denied("unreconciled", Account())
+    told = d.put(ev.ModelRefused(d.at(-14), "its hash differs")) + d.tick(-13)
+    assert ("basket_missed" in alarms(told), d.state.basket.waiting) == (True, None)

@@ -1,0 +1,247 @@
+"""A daily desk at a real broker: reports, fractions, orders that never arrived, restarts in the middle of a basket.
+
+The account of `tests.support.core.account` is the truth; sums are computed by hand.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import LookUpOrder, RaiseAlarm, SubmitOrder
+from daemon.core.limits import Broker, Trading
+from tests.support.core.account import NUMBER, Account
+from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, orders
+from tests.support.core.desk import MONDAY, SECOND, TUESDAY, alarms, of
+
+IGNORE = Trading(broker=Broker(foreign_orders="ignore"))
+ADOPT = Trading(broker=Broker(foreign_orders="adopt"))
+
+
+def live(account: Account, trading: Trading | None = None) -> DailyDesk:
+    """A desk on Monday before the open whose first report came from `account`."""
+    d = DailyDesk(trading, mode="live").begin(MONDAY)
+    now = d.at(-20)
+    d.put(ev.ModelVerified(now, "v1", "d", promoted=True, feed="sip"), account.report(now))
+    d.bars(LAST_FRIDAY, **dict.fromkeys(SYMBOLS, 100.0))
+    return d
+
+
+def with_shares(account: Account, trading: Trading | None = None, **shares: int) -> DailyDesk:
+    """The same with these shares bought on Monday at 100.00, on Tuesday before the open."""
+    d = live(account, trading)
+    d.due()
+    d.answer(*(shares.get(symbol, KEEP) for symbol in SYMBOLS))
+    for order in of(d.quotes(0, **dict.fromkeys(shares, "100")), SubmitOrder):
+        name = account.take(order, d.state.now_ns)
+        d.put(account.fill(name, order.quantity, "100", d.state.now_ns))
+    d.put(account.report(d.at(1)))
+    d.end(**dict.fromkeys(SYMBOLS, 100.0))
+    d.begin(TUESDAY)
+    d.put(account.report(d.at(-20)))
+    assert d.state.risk.reconciled
+    return d
+
+
+def test_a_real_broker_s_limits_lie_on_cents_and_no_cost_is_kept_back() -> None:
+    d = live(Account())
+    d.due()
+    d.answer(100, KEEP, KEEP)
+    assert orders(d.quotes(0, AAA="99.79/99.8")) == [("AAA", 100, "100.00")]  # 99.9996: 10,000 USD pay for all of it
+
+
+def test_a_report_that_agrees_changes_nothing_with_many_positions() -> None:
+    d = with_shares(account := Account(), AAA=10, BBB=20, CCC=30)
+    before = d.state.book
+    assert d.put(account.report(d.at(-10))) == []
+    assert (d.state.book, d.state.risk.reconciled) == (before, True)
+
+
+def test_a_fraction_of_a_share_lies_beside_and_halts_nothing() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    report = account.report(d.at(-10))
+    shares = replace(report.positions[0], quantity=Decimal("10.37"), available=Decimal("10.37"))
+    odd = ev.BrokerPosition("CCC", Decimal("0.81"), Decimal(100), Decimal("0.81"))
+    for second in (0, 10, 20):
+        d.put(
+            replace(
+                report,
+                time_ns=d.at(-10) + second * SECOND,
+                asked_ns=d.at(-10) + second * SECOND,
+                positions=(shares, odd),
+            )
+        )
+    assert (d.held, d.state.risk.reconciled, d.state.risk.halt) == ({"AAA": 10}, True, None)
+    d.due()
+    assert orders(d.answer(0, KEEP, KEEP)) == [("AAA", -10, None)]
+
+
+def test_a_fraction_alone_lets_a_new_journal_begin() -> None:
+    account = Account()
+    d = DailyDesk(mode="live").begin(MONDAY)
+    report = replace(account.report(d.at(-20)), positions=(ev.BrokerPosition("AAA", Decimal("0.4"), Decimal(100)),))
+    d.put(report)
+    assert (d.state.risk.reconciled, d.state.risk.halt, d.state.book.cash) == (True, None, Decimal(10000))
+
+
+def test_a_whole_share_too_many_is_somebody_else_s() -> None:
+    d = with_shares(account := Account(), AAA=10)
+    report = account.report(d.at(-10))
+    shares = replace(report.positions[0], quantity=Decimal("11.2"))
+    for second in (0, 10):
+        now = d.at(-10) + second * SECOND
+        d.put(replace(report, time_ns=now, asked_ns=now, positions=(shares,)))
+    assert d.state.risk.halt is not None
+    assert d.state.risk.halt.detail == "AAA: broker 11, book 10"
+
+
+def test_shares_of_the_desk_s_symbols_are_adopted_where_that_is_wanted() -> None:
+    account = Account("8000")
+    account.positions["BBB"] = (20, Decimal(90))
+    d = live(account, ADOPT)
+    assert (d.held, d.state.risk.reconciled) == ({"BBB": 20}, True)
+    beside = live(account, IGNORE)
+    assert (beside.held, beside.state.broker.foreign_held) == ({}, {"BBB": 20})
+
+
+# --- orders that are not there ------------------------------------------------------------------------------------
+
+
+def test_an_auction_order_that_never_arrived_is_sent_again_while_the_auction_takes_it() -> None:
+    d = with_shares(Account(), AAA=10)
+    d.due()
+    first = of(d.answer(0, KEEP, KEEP), SubmitOrder)[0]
+    d.put(ev.OrderUnknown(d.at(-14), first.client_order_id))
+    again = of(d.put(ev.OrderMissing(d.at(-13), first.client_order_id)), SubmitOrder)
+    assert again == [first]
+
+
+@pytest.mark.parametrize("minute", [-2, 1])
+def test_one_that_is_missing_later_has_lapsed_and_the_sale_goes_out_after_the_open(minute: int) -> None:
+    d = with_shares(Account(), AAA=10)
+    d.due()
+    name = of(d.answer(0, KEEP, KEEP), SubmitOrder)[0].client_order_id
+    d.put(ev.OrderUnknown(d.at(-14), name))
+    assert orders(d.put(ev.OrderMissing(d.at(minute), name))) == []
+    assert d.order(name).status == "expired"
+    assert orders(d.quotes(max(minute, 0), AAA="100")) == [("AAA", -10, "99.80")]
+
+
+def test_an_auction_order_whose_basket_was_given_up_is_not_sent_again() -> None:
+    d = with_shares(Account(), AAA=10)
+    d.due()
+    name = of(d.answer(0, KEEP, KEEP), SubmitOrder)[0].client_order_id
+    d.put(ev.OrderUnknown(d.at(-14), name))
+    d.state = replace(d.state, works={})
+    assert orders(d.put(ev.OrderMissing(d.at(-13), name))) == []
+
+
+def test_a_buy_that_never_arrived_is_sent_again_within_its_time() -> None:
+    d = live(Account())
+    d.due()
+    d.answer(10, KEEP, KEEP)
+    first = of(d.quotes(0, AAA="100"), SubmitOrder)[0]
+    d.put(ev.OrderUnknown(d.at(0.1), first.client_order_id))
+    assert of(d.put(ev.OrderMissing(d.at(0.2), first.client_order_id)), SubmitOrder) == [first]
+
+
+def test_an_order_is_found_again_whatever_the_broker_calls_its_intent() -> None:
+    account = Account()
+    d = live(account)
+    d.due()
+    d.answer(10, KEEP, KEEP)
+    sent = of(d.quotes(0, AAA="100"), SubmitOrder)[0]
+    name = account.take(sent, d.state.now_ns)
+    d.put(account.fill(name, 4, "100", d.at(0.1)))
+    d.put(ev.OrderFound(d.at(0.2), replace(account.orders[name], intent="buy_to_open")))
+    assert (d.order(name).filled, d.state.risk.halt) == (4, None)
+    assert of(d.tick(0.3), LookUpOrder) == []
+
+
+# --- starts -------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_start_in_mid_basket_the_broker_is_heard_first_and_the_basket_goes_on() -> None:
+    account = Account()
+    d = with_shares(account, AAA=10)
+    d.due()
+    sale = account.take(of(d.answer(0, 20, KEEP), SubmitOrder)[0], d.at(-15))
+    d.put(ev.RunStarted(d.at(-3), "live", "desk-1", "shelf", "e1", "code", "sip", Trading(), NUMBER))
+    account.fill(sale, 10, "101", d.at(0))
+    told = d.quotes(0, BBB="100")
+    assert (orders(told), alarms(told)) == ([], [])  # nothing is bought before book and broker agree
+    assert orders(d.put(account.report(d.at(0.5)))) == [("BBB", 20, "100.20")]
+    assert (d.held, d.state.book.cash, d.state.risk.reconciled) == ({}, Decimal(10010), True)
+
+
+def test_nothing_enters_the_auction_before_the_broker_is_heard() -> None:
+    account = Account()
+    d = with_shares(account, AAA=10)
+    d.put(ev.RunStarted(d.at(-15), "live", "desk-1", "shelf", "e1", "code", "sip", Trading(), NUMBER))
+    d.state = replace(d.state, risk=replace(d.state.risk, reconciled=True))
+    d.due()
+    assert orders(d.answer(0, KEEP, KEEP)) == []
+    assert orders(d.put(account.report(d.at(-14.9)))) == [("AAA", -10, None)]
+
+
+def test_the_wrong_account_gets_no_order() -> None:
+    account = Account()
+    d = with_shares(account, AAA=10)
+    d.put(account.report(d.at(-16), account="OTHER"))
+    d.due()
+    assert orders(d.answer(0, KEEP, KEEP)) == []
+    assert d.decisions()[-1].outcome == "denied"
+
+
+def test_a_sale_that_the_broker_refuses_is_asked_about() -> None:
+    d = with_shares(Account(), AAA=10)
+    d.due()
+    name = of(d.answer(0, KEEP, KEEP), SubmitOrder)[0].client_order_id
+    told = d.put(ev.OrderRejected(d.at(-14), name, "no"))
+    assert alarms(told) == ["order_rejected"]
+    assert orders(d.tick(-13)) == []
+    assert orders(d.quotes(1, AAA="100")) == [("AAA", -10, "99.80")]
+
+
+# --- prices that were wrong when it was decided, or taken over ----------------------------------------------------
+
+
+def test_shares_that_were_counted_at_a_bar_s_wrong_price_are_not_bought_at_the_true_one() -> None:
+    d = live(Account())
+    d.end(AAA=100.0, BBB=100.0, CCC=2.5)  # of CCC, which costs 100 USD, the bar says a fortieth
+    d.begin(TUESDAY)
+    d.due()
+    d.answer(5, KEEP, 400)  # 1,000 USD of CCC at 2.50; at 100 all that there is
+    bought = d.quotes(0, AAA="100", CCC="100") + d.quotes(0.1, AAA="100", CCC="100") + d.quotes(1, CCC="100")
+    assert (orders(bought), d.state.marks["CCC"]) == ([("AAA", 5, "100.20")], Decimal(100))
+    ended = d.tick(385)
+    assert of(ended, RaiseAlarm)[0].detail == "not traded today: +5 AAA, +400 CCC"
+
+
+def test_the_bound_of_a_basket_that_waits_is_of_its_decision() -> None:
+    d = live(account := Account())
+    d.end(AAA=100.0, BBB=100.0, CCC=2.5)
+    d.begin(TUESDAY)
+    d.put(account.report(d.at(-20), blocked="trading_blocked"))
+    d.due()
+    d.answer(KEEP, KEEP, 400)
+    d.quotes(-10, CCC="100")
+    d.quotes(-9, CCC="100")
+    d.put(account.report(d.at(-8)))
+    assert [work.limit_bound for work in d.state.works.values()] == [Decimal(3)]
+    assert orders(d.quotes(0, CCC="100")) == []
+
+
+def test_the_first_price_of_adopted_shares_is_compared_with_their_cost() -> None:
+    account = Account("1000")
+    account.positions = {"AAA": (90, Decimal(100))}
+    d = live(account, ADOPT)
+    assert d.state.marks["AAA"] == 100  # the bar of the session before says what they cost
+    d.state = replace(d.state, marks={})
+    assert d.quotes(1, AAA="1.00") == []
+    assert (d.state.risk.halt, d.state.book.equity, d.state.marks) == (None, Decimal(10000), {})
+    d.quotes(1.1, AAA="100")
+    assert d.state.marks == {"AAA": Decimal(100)}

@@ -1,0 +1,227 @@
+"""Splits whose parts come in any order: no loss that only half of a split made, no decision on bars of other shares.
+
+The account of `tests.support.core.account` is the truth; sums are computed by hand. A desk holds 50 AAA and 40 BBB,
+bought at 100.00, and 1,000 USD.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import AskBroker, AskPolicy, SubmitOrder
+from tests.core.desks.shares.test_daily_live import ADOPT, with_shares
+from tests.support.core.account import Account, line
+from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, bar, orders
+from tests.support.core.desk import HALF_DAY, MONDAY, alarms, of
+
+RATIOS = [
+    ("2", 100, "50"),
+    ("1.5", 75, "66.6667"),
+    ("4", 200, "25"),
+    ("10", 500, "10"),
+    ("0.1", 5, "1000"),
+    ("0.5", 25, "200"),
+]
+WHOLE = Decimal(10_000)
+
+
+def holding(account: Account) -> DailyDesk:
+    """On Tuesday before the open."""
+    return with_shares(account, AAA=50, BBB=40)
+
+
+def reported(d: DailyDesk, account: Account, minute: float) -> list[str]:
+    """The alarms of a report at that minute."""
+    return alarms(d.put(account.report(d.at(minute))))
+
+
+def adjusted(d: DailyDesk, symbol: str, close: float) -> None:
+    """All bars that the desk knows of `symbol`, at another price."""
+    d.put(ev.HistoryAdjusted(d.state.now_ns, symbol, (bar(symbol, LAST_FRIDAY, close), bar(symbol, MONDAY, close))))
+
+
+def in_two_lines(account: Account, symbol: str, before: int, after: int) -> None:
+    """The ledger as Alpaca writes it: the old shares leave, the new ones come."""
+    account.book(line("SPLIT", symbol, -before))
+    account.book(line("SPLIT", symbol, after))
+
+
+def still(d: DailyDesk) -> tuple[Decimal, Decimal, str, dict[str, int]]:
+    halt = d.state.risk.halt
+    return d.state.marks["AAA"], d.state.book.equity, halt.reason if halt is not None else "", d.held
+
+
+@pytest.mark.parametrize(("ratio", "after", "price"), RATIOS)
+def test_a_split_that_the_ledger_reports_late_moves_no_mark_and_sells_nothing(
+    ratio: str, after: int, price: str
+) -> None:
+    d = holding(account := Account())
+    untouched = (Decimal(100), WHOLE, "", {"AAA": 50, "BBB": 40})
+    account.positions["AAA"] = (after, Decimal(price))
+    assert reported(d, account, -19) == ["split_awaited"]
+    assert [reported(d, account, minute) for minute in (-18, -17)] == [[], []]
+    sent = d.quotes(0.1, AAA=price) + d.quotes(0.2, AAA=price) + d.tick(1)
+    sent += d.end(AAA=float(price), BBB=100.0)
+    assert (of(sent, SubmitOrder), still(d), d.state.risk.reconciled) == ([], untouched, False)
+    d.begin(HALF_DAY)
+    assert reported(d, account, -19) == ["split_awaited"]  # each session once
+    adjusted(d, "AAA", float(price))
+    in_two_lines(account, "AAA", 50, after)
+    assert reported(d, account, -18) == []
+    mark, equity, halt, shares = still(d)
+    assert (halt, shares, d.state.risk.reconciled) == ("", {"AAA": after, "BBB": 40}, True)
+    assert (mark, equity) == (Decimal(100) / Decimal(ratio), WHOLE)
+    d.due()
+    assert d.state.ask is not None
+
+
+def test_a_fraction_of_a_late_split_lies_beside_or_comes_as_cash() -> None:
+    for quantity, cash in (("37.5", "0"), ("37", "33.33")):
+        d = with_shares(account := Account(), AAA=25, BBB=40)
+        told = account.report(d.at(-19))
+        shares = (ev.BrokerPosition("AAA", Decimal(quantity), Decimal("66.6667")), told.positions[1])
+        late = replace(told, positions=shares, cash=told.cash + Decimal(cash))
+        assert alarms(d.put(late)) == ["split_awaited"]
+        assert alarms(d.put(replace(late, time_ns=d.at(-18), asked_ns=d.at(-18)))) == []
+        assert d.state.risk.halt is None
+
+
+def test_bars_that_show_a_split_before_positions_and_ledger_are_waited_for_over_sessions() -> None:
+    d = holding(account := Account())
+    adjusted(d, "AAA", 49.5)  # two for one, and a dividend of one percent
+    d.due()
+    assert d.state.ask is None
+    sent = d.quotes(0.1, AAA="50") + d.quotes(0.2, AAA="50") + d.end(AAA=50.0, BBB=100.0)
+    d.begin(HALF_DAY)
+    reported(d, account, -19)
+    sent += d.quotes(0.1, AAA="51") + d.quotes(0.2, AAA="51") + d.end(AAA=51.0, BBB=100.0)
+    assert (of(sent, SubmitOrder), still(d)) == ([], (Decimal(100), WHOLE, "", {"AAA": 50, "BBB": 40}))
+    account.positions["AAA"] = (100, Decimal(50))
+    in_two_lines(account, "AAA", 50, 100)
+    account.book(line("DIV", "AAA", 0, "50"))
+    d.put(account.report(d.state.now_ns))
+    assert still(d) == (Decimal(50), WHOLE + 50, "", {"AAA": 100, "BBB": 40})
+
+
+@pytest.mark.parametrize(("ratio", "after", "price"), RATIOS)
+def test_after_the_ledger_s_line_nothing_is_decided_until_the_bars_are_adjusted(
+    ratio: str, after: int, price: str
+) -> None:
+    d = holding(account := Account())
+    account.positions["AAA"] = (after, Decimal(price))
+    in_two_lines(account, "AAA", 50, after)
+    account.book(line("DIV", "AAA", 0, "25"))
+    reported(d, account, -19)
+    assert (d.held["AAA"], d.state.risk.reconciled) == (after, True)
+    assert alarms(d.due()) == ["rebalance_refused"]
+    adjusted(d, "AAA", 99.0)  # the dividend's part alone
+    assert of(d.due(-14), AskPolicy) == []
+    adjusted(d, "AAA", 99.0 / float(ratio))
+    assert len(of(d.due(-13), AskPolicy)) == 1
+    seen = d.strategy.seen[-1]
+    assert abs(seen.prices[0] / d.strategy.known(d.state.strategy)["AAA"][-1].close - 1) < 0.02
+    assert (d.state.basket.unadjusted, d.state.basket.splits) == ((), ())
+
+
+def test_a_price_that_a_split_would_explain_waits_for_the_broker_s_word_on_the_quantity() -> None:
+    d = holding(account := Account())
+    first = d.quotes(0.1, AAA="50", BBB="100") + d.quotes(0.2, AAA="50", BBB="100")
+    assert (len(of(first, AskBroker)), still(d)[:3]) == (1, (Decimal(100), WHOLE, ""))
+    account.positions["AAA"] = (100, Decimal(50))
+    assert reported(d, account, 1) == ["split_awaited"]
+    assert (orders(d.quotes(2, AAA="50") + d.quotes(3, AAA="50")), still(d)[:3]) == ([], (Decimal(100), WHOLE, ""))
+
+
+def test_a_fall_of_shares_whose_quantity_agrees_is_a_loss() -> None:
+    d = holding(account := Account())
+    d.quotes(0.1, AAA="20", BBB="100")
+    d.quotes(0.2, AAA="20", BBB="100")
+    reported(d, account, 1)
+    sent = d.quotes(1.1, AAA="20", BBB="100")
+    halt = d.state.risk.halt
+    assert halt is not None
+    assert halt.reason == "daily_loss"  # 4,000 of 10,000 USD
+    assert {symbol: count for symbol, count, _ in orders(sent)} == {"AAA": -50, "BBB": -40}
+
+
+def test_a_leap_that_goes_back_is_forgotten() -> None:
+    d = holding(Account())
+    d.quotes(0.1, AAA="50")
+    d.quotes(0.2, AAA="50")
+    assert d.state.basket.leapt
+    d.quotes(0.3, AAA="100")
+    assert d.state.basket.leapt == {}
+
+
+def test_shares_that_somebody_bought_are_no_split() -> None:
+    d = holding(account := Account())
+    account.positions["AAA"] = (100, Decimal("99.5"))
+    account.cash -= 4950
+    reported(d, account, -19)
+    assert reported(d, account, -18) == ["reconciliation"]
+
+
+def test_a_split_to_come_is_not_adopted_as_other_shares() -> None:
+    d = with_shares(account := Account(), ADOPT, AAA=50, BBB=40)
+    account.positions["AAA"] = (100, Decimal(50))
+    for minute in (-19, -18):
+        reported(d, account, minute)
+    assert d.held["AAA"] == 50
+
+
+def test_another_difference_beside_a_split_is_judged() -> None:
+    d = holding(account := Account())
+    account.positions["AAA"] = (100, Decimal(50))
+    account.positions["BBB"] = (41, Decimal(100))
+    reported(d, account, -19)
+    assert reported(d, account, -18) == ["reconciliation"]
+
+
+def test_a_flatten_leaves_shares_whose_split_is_awaited_and_ends_the_wait() -> None:
+    d = holding(account := Account())
+    adjusted(d, "AAA", 50.0)
+    d.put(ev.FlattenRequested(d.at(-10), "out", "me"))
+    sent = of(d.tick(1), SubmitOrder)
+    assert [(order.symbol, order.quantity) for order in sent] == [("AAA", 50), ("BBB", 40)]
+    for order in sent:
+        d.put(account.fill(account.take(order, d.state.now_ns), order.quantity, "100", d.state.now_ns))
+    d.put(account.report(d.at(2)))
+    assert (d.held, d.state.basket.splits, d.state.basket.sure) == ({}, (), ())
+
+
+def test_a_history_that_changes_by_no_split_s_ratio_is_believed_after_a_session() -> None:
+    d = holding(account := Account())
+    waits = []
+    adjusted(d, "AAA", 44.0)  # shares of a company that was spun off, 2.27 to 1
+    waits.append(d.state.basket.splits)
+    reported(d, account, -10)
+    d.end(AAA=44.0, BBB=100.0)
+    waits.append(d.state.basket.splits)
+    assert waits == [("AAA",), ()]
+
+
+def test_what_was_wanted_before_a_split_is_no_limit_for_the_shares_after_it() -> None:
+    d = holding(account := Account())
+    d.due()
+    d.answer(55, -1.0, -1.0)
+    (buy,) = of(d.quotes(0, AAA="100"), SubmitOrder)
+    name = account.take(buy, d.state.now_ns)
+    account.positions["AAA"] = (100, Decimal(50))
+    in_two_lines(account, "AAA", 50, 100)
+    d.put(account.report(d.at(1)))
+    sent = d.put(account.fill(name, 5, "50", d.at(1, 30))) + d.tick(2) + d.quotes(3, AAA="50")
+    assert (of(sent, SubmitOrder), d.held["AAA"]) == ([], 105)
+
+
+def test_who_accepts_the_broker_s_shares_while_a_split_is_awaited_gains_and_loses_nothing() -> None:
+    d = holding(account := Account())
+    account.positions["AAA"] = (100, Decimal(50))
+    reported(d, account, -19)
+    d.put(ev.AcceptBrokerRequested(d.at(-18), "the split, by hand", "ann"))
+    reported(d, account, -17)
+    assert (d.held, d.state.marks["AAA"], d.state.book.equity) == ({"AAA": 100, "BBB": 40}, Decimal(50), WHOLE)
+    assert (d.state.basket.to_come, d.state.basket.apart) == ((), ())

@@ -1,0 +1,418 @@
+"""The paper broker of shares: every price, cost and refusal worked out by hand from the rules in docs/PAPER.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal
+from fractions import Fraction
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
+from daemon.core.limits import Paper, Trading
+from daemon.core.paper.shares import SharePaperBroker, on_grid
+from daemon.core.paper.state import Holding, SharePaperState, broker_snapshot
+from tests.support.core.desk import MINUTE, MONDAY, SECOND, TUESDAY
+
+TRADING = Trading(paper=Paper(cash_usd=Decimal(10000)))
+NOTHING = Decimal(0)
+SYMBOLS = ("AAA", "BBB", "CCC")
+BROKER = SharePaperBroker(TRADING, SYMBOLS)
+LIVE = SharePaperBroker(TRADING, SYMBOLS, live=True)
+OPEN, CLOSE = MONDAY.open_ns, MONDAY.close_ns
+BEFORE = OPEN - 15 * MINUTE  # when sells for the auction are sent
+
+Steps = tuple[ev.Event, Iterable[Effect]]
+
+
+def play(
+    state: SharePaperState, *steps: Steps, broker: SharePaperBroker = BROKER
+) -> tuple[SharePaperState, list[ev.Event]]:
+    said: list[ev.Event] = []
+    for event, effects in steps:
+        state, told = broker.step(state, event, tuple(effects))
+        said.extend(told)
+    return state, said
+
+
+def monday(held: dict[str, int] | None = None, cash: str = "10000") -> SharePaperState:
+    """Monday is scheduled; shares were bought at 10."""
+    holdings = {symbol: Holding(symbol, quantity, Decimal(10)) for symbol, quantity in (held or {}).items()}
+    state = replace(BROKER.start(), cash=Decimal(cash), holdings=holdings)
+    return play(state, (ev.SessionScheduled(OPEN - 30 * MINUTE, MONDAY, (TUESDAY,)), ()))[0]
+
+
+def order(
+    name: str, symbol: str, side: int, quantity: int, limit: str | None = None, *, auction: bool = False
+) -> SubmitOrder:
+    return SubmitOrder(name, symbol, side, quantity, None if limit is None else Decimal(limit), "", CLOSE, auction)
+
+
+def tick(time_ns: int, *effects: Effect) -> Steps:
+    return ev.ClockTicked(time_ns), effects
+
+
+def printed(time_ns: int, *effects: Effect, opening: bool = False, **prices: str) -> Steps:
+    told = tuple(ev.Price(symbol, Decimal(price)) for symbol, price in prices.items())
+    return ev.PricesPrinted(time_ns, MONDAY.date, opening, told), effects
+
+
+def quoted(time_ns: int, at_ns: int, **sides: tuple[str, str]) -> Steps:
+    told = tuple(
+        ev.Quote(symbol, Decimal(bid), Decimal(ask), Decimal(bid), Decimal(ask), at_ns)
+        for symbol, (bid, ask) in sides.items()
+    )
+    return ev.QuotesReceived(time_ns, 0, told), ()
+
+
+def fills(said: Iterable[ev.Event]) -> list[ev.OrderFilled]:
+    return [event for event in said if isinstance(event, ev.OrderFilled)]
+
+
+def rejections(said: Iterable[ev.Event]) -> list[str]:
+    return [event.reason for event in said if isinstance(event, ev.OrderRejected)]
+
+
+# --- fills and costs ----------------------------------------------------------------------------------------------
+
+
+def test_a_sale_in_the_auction_and_the_buy_that_waited_are_worked_out_by_hand() -> None:
+    state = monday({"AAA": 30}, cash="100")
+    state, said = play(
+        state,
+        tick(BEFORE, order("s", "AAA", -1, 30, auction=True)),
+        printed(OPEN, order("b", "BBB", +1, 7, "50.2"), opening=True, AAA="12.3456", BBB="50.01"),
+        printed(OPEN + MINUTE, AAA="12.3456", BBB="50.01"),
+    )
+    sold, bought = fills(said)
+    # 30 x 12.3456 = 370.368, of which 0.1 % is 0.370368
+    assert (sold.price, sold.cumulative_cost, sold.cumulative_fees) == (
+        Decimal("12.3456"),
+        Decimal("370.368"),
+        Decimal("0.370368"),
+    )
+    # 50.01 x 1.0002 = 50.020002, rounded up to 50.0201; 7 of them cost 350.1407 and 0.3501407, rounded to 0.350141
+    assert (bought.price, bought.cumulative_cost, bought.cumulative_fees) == (
+        Decimal("50.0201"),
+        Decimal("350.1407"),
+        Decimal("0.350141"),
+    )
+    assert (sold.filled_ns, bought.filled_ns) == (OPEN, OPEN + MINUTE)
+    assert state.cash == Decimal(100) + Decimal("370.368") - Decimal("0.370368") - Decimal("350.1407") - Decimal(
+        "0.350141"
+    )
+    assert state.costs == Decimal("0.720509")
+    assert state.holdings == {"BBB": Holding("BBB", 7, Decimal("50.0201"))}
+    assert (state.orders, state.reserved) == ((), NOTHING)
+
+
+def test_the_fills_are_said_before_the_quotes_and_the_quotes_close_no_bar() -> None:
+    state = monday({"AAA": 1})
+    _, said = play(state, tick(BEFORE, order("s", "AAA", -1, 1, auction=True)))
+    assert said == [ev.OrderAccepted(BEFORE, "s")]
+    state, _ = play(state, tick(BEFORE, order("s", "AAA", -1, 1, auction=True)))
+    _, said = play(state, printed(OPEN, opening=True, AAA="10", BBB="20"))
+    assert [type(event) for event in said] == [ev.OrderFilled, ev.QuotesReceived]
+    quotes = said[1]
+    assert isinstance(quotes, ev.QuotesReceived)
+    assert quotes.closes_bar_ns == 0
+    assert [(q.symbol, q.bid, q.ask, q.quoted_ns) for q in quotes.quotes] == [
+        ("AAA", Decimal(10), Decimal("10.002"), OPEN),
+        ("BBB", Decimal(20), Decimal("20.004"), OPEN),
+    ]
+    assert quotes.quotes[0].low == quotes.quotes[0].high == Decimal("10.001")
+
+
+def test_a_print_off_the_grid_is_rounded_against_the_desk() -> None:
+    state = monday({"AAA": 1}, cash="100")
+    _, said = play(
+        state,
+        tick(BEFORE, order("s", "AAA", -1, 1, auction=True)),
+        printed(OPEN, order("b", "BBB", +1, 1, "21"), opening=True, AAA="10.00019", BBB="20.00001"),
+        printed(OPEN + MINUTE, BBB="20.00001"),
+    )
+    assert [fill.price for fill in fills(said)] == [Decimal("10.0001"), Decimal("20.0041")]  # 20.004010002, up
+
+
+def test_a_buy_in_the_auction_pays_the_print_itself_rounded_up() -> None:
+    _, said = play(
+        monday(),
+        tick(BEFORE, order("b", "BBB", +1, 3, "21", auction=True)),
+        printed(OPEN, opening=True, BBB="20.00001"),
+    )
+    assert [fill.price for fill in fills(said)] == [Decimal("20.0001")]
+
+
+def test_an_order_never_trades_at_a_price_printed_when_it_came_or_before() -> None:
+    state = monday({"AAA": 5})
+    now = OPEN + 10 * MINUTE
+    state, said = play(state, printed(now, order("s", "AAA", -1, 5, "9"), AAA="10"), printed(now, AAA="10"))
+    assert fills(said) == []
+    _, said = play(state, printed(now + 1, AAA="9.5"))
+    assert [fill.price for fill in fills(said)] == [Decimal("9.5")]
+
+
+def test_a_limit_order_trades_only_where_it_is_marketable() -> None:
+    state = monday({"AAA": 5}, cash="1000")
+    state, said = play(
+        state,
+        tick(OPEN + 1, order("s", "AAA", -1, 5, "10.01"), order("b", "BBB", +1, 5, "20.0039")),
+        printed(OPEN + MINUTE, AAA="10", BBB="20"),  # the bid is 10, the ask 20.004
+    )
+    assert fills(said) == []
+    _, said = play(state, printed(OPEN + 2 * MINUTE, AAA="10.01", BBB="19.999"))
+    assert [fill.price for fill in fills(said)] == [Decimal("10.01"), Decimal("20.0030")]  # 20.0029998, up
+
+
+def test_orders_trade_in_the_order_they_came_and_a_symbol_that_is_not_printed_waits() -> None:
+    state = monday({"AAA": 5, "BBB": 5, "CCC": 5})
+    sells = [order(symbol, symbol, -1, 5, "1") for symbol in ("CCC", "AAA", "BBB")]
+    state, said = play(state, tick(OPEN + 1, *sells), printed(OPEN + MINUTE, AAA="10", CCC="10"))
+    assert [fill.symbol for fill in fills(said)] == ["CCC", "AAA"]
+    assert [working.symbol for working in state.orders] == ["BBB"]
+
+
+def test_selling_a_part_keeps_the_average_and_buying_more_moves_it() -> None:
+    state = monday({"AAA": 4})
+    state, _ = play(state, tick(OPEN + 1, order("s", "AAA", -1, 1)), printed(OPEN + MINUTE, AAA="20"))
+    assert state.holdings == {"AAA": Holding("AAA", 3, Decimal(10))}
+    state, _ = play(
+        state, tick(OPEN + 2 * MINUTE, order("b", "AAA", +1, 1, "31")), printed(OPEN + 3 * MINUTE, AAA="20")
+    )
+    assert state.holdings == {"AAA": Holding("AAA", 4, Decimal("12.501"))}  # (3 x 10 + 20.004) / 4
+
+
+@pytest.mark.parametrize(
+    ("price", "ticks"),
+    [(84.0780751871156, "84.0781"), (0.00005, "0.0000"), (0.00015, "0.0002"), (12.34565, "12.3456"), (7.0, "7.0000")],
+)
+def test_a_bar_s_price_is_put_on_the_grid_ties_to_even(price: float, ticks: str) -> None:
+    assert str(on_grid(price)) == ticks
+
+
+# --- life and refusals --------------------------------------------------------------------------------------------
+
+
+def test_an_auction_order_without_a_print_is_canceled_at_the_opening_and_a_day_order_expires_at_the_end() -> None:
+    state = monday({"AAA": 5, "BBB": 5})
+    state, said = play(
+        state,
+        tick(BEFORE, order("a", "AAA", -1, 5, auction=True)),
+        printed(OPEN, opening=True, BBB="10"),
+        tick(OPEN + 1, order("d", "BBB", -1, 5, "11")),
+        (ev.SessionEnded(CLOSE, MONDAY.date), ()),
+    )
+    assert ev.OrderCanceled(OPEN, "a") in said
+    assert said[-1] == ev.OrderExpired(CLOSE, "d")
+    assert (state.session, state.orders, state.asks, state.reserved) == (None, (), {}, NOTHING)
+
+
+def test_an_auction_order_with_a_limit_beyond_the_print_is_canceled_at_the_opening() -> None:
+    _, said = play(
+        monday({"AAA": 5}),
+        tick(BEFORE, order("a", "AAA", -1, 5, "11", auction=True)),
+        printed(OPEN, opening=True, AAA="10"),
+    )
+    assert said[1] == ev.OrderCanceled(OPEN, "a")
+
+
+def test_a_session_that_is_scheduled_over_another_ends_that_one_first() -> None:
+    state = monday({"AAA": 5})
+    state, _ = play(state, tick(OPEN + 1, order("d", "AAA", -1, 5, "11")))
+    late = (ev.SessionScheduled(TUESDAY.open_ns - 1, TUESDAY, ()), ())
+    state, said = play(state, late, late, (ev.SessionEnded(CLOSE, MONDAY.date), ()))
+    assert said == [ev.OrderExpired(TUESDAY.open_ns - 1, "d")]
+    assert (state.session, state.seen) == (TUESDAY, ())
+
+
+def test_prices_of_another_session_trade_nothing() -> None:
+    state, _ = play(monday({"AAA": 5}), tick(OPEN + 1, order("s", "AAA", -1, 5)))
+    stray = ev.PricesPrinted(OPEN + MINUTE, TUESDAY.date, opening=False, prices=(ev.Price("AAA", Decimal(10)),))
+    assert BROKER.step(state, stray) == (state, ())
+    assert BROKER.step(BROKER.start(), stray) == (BROKER.start(), ())
+
+
+def test_what_moves_nothing_is_passed_over() -> None:
+    state = monday()
+    assert play(state, tick(OPEN), tick(OPEN, WatchContracts(("AAA",)))) == (state, [])
+    assert play(state, quoted(OPEN + 1, OPEN + 1, AAA=("10", "11"))) == (state, [])  # its own words
+
+
+def test_every_refusal_says_what_is_wrong() -> None:
+    state = monday({"AAA": 5}, cash="100")
+    inside = OPEN + 5 * MINUTE
+    _, said = play(
+        state,
+        tick(BEFORE, order("1", "AAA", -1, 5)),
+        tick(OPEN - 2 * MINUTE, order("2", "AAA", -1, 5, auction=True), CancelOrder("2")),
+        tick(OPEN - 2 * MINUTE + 1, order("3", "AAA", -1, 5, auction=True)),
+        tick(
+            inside,
+            order("4", "AAA", -1, 0),
+            order("5", "ZZZ", +1, 1, "1"),
+            order("6", "AAA", -1, 6),
+            order("7", "AAA", +1, 1, "0"),
+            order("8", "AAA", +1, 1, "10.00001"),
+            order("9", "AAA", +1, 1),
+            order("10", "AAA", +1, 10, "9.991"),
+            order("11", "AAA", -1, 3),
+            order("12", "AAA", -1, 3),
+        ),
+        tick(CLOSE, order("13", "AAA", -1, 1)),
+        (ev.SessionEnded(CLOSE, MONDAY.date), ()),
+        tick(CLOSE + 1, order("14", "AAA", -1, 1)),
+    )
+    assert rejections(said) == [
+        "the market is closed",
+        "opg orders are accepted until two minutes before the open",
+        "qty must be > 0 (requested: 0)",
+        'asset "ZZZ" not found',
+        "insufficient qty available for order (requested: 6, available: 5)",
+        "limit price 0 must be a positive multiple of 0.0001",
+        "limit price 10.00001 must be a positive multiple of 0.0001",
+        "market order without a quote",
+        "insufficient buying power (required: 100.009910, available: 100)",
+        "insufficient qty available for order (requested: 3, available: 2)",
+        "the market is closed",
+        "no session is scheduled",
+    ]
+    assert ev.OrderCanceled(OPEN - 2 * MINUTE, "2") in said
+
+
+def test_shares_that_are_no_longer_the_desk_s_can_still_be_sold() -> None:
+    _, said = play(monday({"OLD": 2}), tick(OPEN + 1, order("s", "OLD", -1, 2)), printed(OPEN + MINUTE, OLD="10"))
+    assert len(fills(said)) == 1
+
+
+def test_working_buys_reserve_their_limit_and_cost_until_they_end() -> None:
+    state = monday(cash="100")
+    buy = order("b", "AAA", +1, 4, "24.9")  # 99.6 and 0.0996
+    state, said = play(state, tick(OPEN + 1, buy, order("c", "BBB", +1, 1, "1")))
+    assert state.reserved == Decimal("99.6996")
+    assert rejections(said) == ["insufficient buying power (required: 1.001000, available: 0.300400)"]
+    state, said = play(state, tick(OPEN + 2, CancelOrder("b")), tick(OPEN + 3, order("d", "BBB", +1, 99, "1")))
+    assert state.reserved == Decimal("99.099")
+    assert rejections(said) == []
+
+
+def test_a_market_buy_that_became_dearer_than_the_cash_is_canceled() -> None:
+    state, said = play(
+        monday(cash="100"),
+        printed(OPEN, opening=True, AAA="99"),
+        tick(OPEN + 1, order("b", "AAA", +1, 1)),
+        printed(OPEN + MINUTE, AAA="100"),
+    )
+    assert state.cash == 100
+    assert (said[2], state.reserved) == (ev.OrderCanceled(OPEN + MINUTE, "b"), NOTHING)
+
+
+def test_a_cancel_of_what_does_not_work_is_rejected_with_the_reason() -> None:
+    state = monday({"AAA": 1})
+    _, said = play(
+        state,
+        tick(OPEN + 1, order("s", "AAA", -1, 1)),
+        printed(OPEN + MINUTE, CancelOrder("s"), CancelOrder("x"), AAA="10"),
+    )
+    assert said[2:4] == [
+        ev.CancelRejected(OPEN + MINUTE, "s", "order is not cancelable"),
+        ev.CancelRejected(OPEN + MINUTE, "x", "order not found"),
+    ]
+
+
+def test_a_name_used_twice_is_a_broken_caller() -> None:
+    state, _ = play(monday({"AAA": 2}), tick(OPEN + 1, order("s", "AAA", -1, 1)))
+    with pytest.raises(ValueError, match="'s' was submitted twice"):
+        play(state, tick(OPEN + 2, order("s", "AAA", -1, 1)))
+
+
+def test_the_broker_tells_what_it_holds_by_symbol() -> None:
+    state, _ = play(monday({"BBB": 2, "AAA": 1}), tick(OPEN + 1, order("s", "AAA", -1, 1)))
+    told = broker_snapshot(state, OPEN + 2)
+    assert told.cash == 10000
+    assert [(p.symbol, p.quantity, p.average_price) for p in told.positions] == [
+        ("AAA", Decimal(1), Decimal(10)),
+        ("BBB", Decimal(2), Decimal(10)),
+    ]
+    assert told.open_orders == ("s",)
+
+
+# --- on a live feed -----------------------------------------------------------------------------------------------
+
+
+def test_on_a_live_feed_quotes_from_outside_are_the_market_and_nothing_is_quoted() -> None:
+    assert ev.QuotesReceived not in LIVE.SAYS
+    assert ev.QuotesReceived in BROKER.SAYS
+    state = monday({"AAA": 5, "CCC": 5}, cash="1000")
+    state, said = play(
+        state,
+        tick(BEFORE, order("a", "AAA", -1, 5, auction=True), order("c", "CCC", -1, 5, auction=True)),
+        quoted(OPEN - 1, OPEN - 1, AAA=("9", "11")),
+        printed(OPEN, opening=True, AAA="10"),
+        quoted(OPEN + 2 * SECOND, OPEN + SECOND, AAA=("9.98765", "10.1"), BBB=("0", "20.00001")),
+        tick(OPEN + 3 * SECOND, order("b", "BBB", +1, 3), order("d", "AAA", +1, 1, "10.1")),
+        quoted(OPEN + 4 * SECOND, OPEN + 2 * SECOND, BBB=("19", "20")),
+        quoted(OPEN + 5 * SECOND, OPEN + 4 * SECOND, BBB=("19.9", "20.00001"), AAA=("10", "0")),
+        broker=LIVE,
+    )
+    first, second = fills(said)
+    assert (first.price, first.filled_ns, first.cumulative_fees) == (
+        Decimal("9.9876"),
+        OPEN + SECOND,
+        Decimal("0.049938"),
+    )
+    assert (second.price, second.filled_ns) == (Decimal("20.0001"), OPEN + 4 * SECOND)
+    assert [working.client_order_id for working in state.orders] == ["c", "d"]  # no quote, and no offer
+    for late in (quoted(OPEN + 2 * MINUTE, OPEN + MINUTE), tick(OPEN + 2 * MINUTE)):
+        assert play(state, late, broker=LIVE)[1] == [ev.OrderCanceled(OPEN + 2 * MINUTE, "c")]
+    assert play(state, tick(OPEN + 2 * MINUTE - 1), broker=LIVE)[1] == []
+
+
+def test_on_a_live_feed_quotes_outside_of_a_session_trade_nothing() -> None:
+    early = quoted(OPEN, OPEN, AAA=("9", "11"))
+    assert play(LIVE.start(), early, broker=LIVE) == (LIVE.start(), [])
+    state, _ = play(monday({"AAA": 5}), tick(OPEN + 1, order("s", "AAA", -1, 5)), broker=LIVE)
+    assert play(state, quoted(CLOSE, CLOSE, AAA=("9", "11")), broker=LIVE)[1] == []
+
+
+# --- always -------------------------------------------------------------------------------------------------------
+
+PRICE = st.integers(1, 10**6).map(lambda ticks: Decimal(ticks).scaleb(-4))
+
+
+@given(
+    prints=st.lists(st.lists(PRICE, min_size=3, max_size=3), min_size=1, max_size=8),
+    orders=st.lists(
+        st.tuples(
+            st.integers(0, 8),
+            st.sampled_from(SYMBOLS),
+            st.sampled_from((1, -1)),
+            st.integers(1, 5000),
+            st.none() | PRICE,
+        ),
+        max_size=12,
+    ),
+)
+def test_the_cash_never_falls_below_0_nothing_is_short_and_money_is_conserved_through_json(
+    prints: list[list[Decimal]], orders: list[tuple[int, str, int, int, Decimal | None]]
+) -> None:
+    state = monday({"AAA": 50})
+    exact = Fraction(state.cash)
+    for minute, prices in enumerate(prints):
+        now = OPEN + minute * MINUTE
+        for number, (at, symbol, side, quantity, limit) in enumerate(orders):
+            if at == minute:
+                state, _ = play(state, tick(now, SubmitOrder(f"{number}", symbol, side, quantity, limit, "", CLOSE)))
+        told = tuple(ev.Price(symbol, price) for symbol, price in zip(SYMBOLS, prices, strict=True))
+        state, said = BROKER.step(state, ev.PricesPrinted(now + 1, MONDAY.date, opening=minute == 0, prices=told))
+        for fill in fills(said):
+            exact -= fill.side * Fraction(fill.price) * fill.quantity + Fraction(fill.cumulative_fees)
+            assert abs(Fraction(fill.cumulative_fees) - Fraction(fill.cumulative_cost) / 1000) <= Fraction(1, 2 * 10**6)
+        state = msgspec.json.decode(msgspec.json.encode(state, order="deterministic"), type=SharePaperState)
+        assert Fraction(state.cash) == exact >= 0
+        assert all(holding.quantity > 0 for holding in state.holdings.values())
+        assert state.reserved == sum(working.reserved for working in state.orders)

@@ -1,0 +1,374 @@
+"""The guards: stops, loss limits, losses in a row, rejections; and the halt as a state that only a reason ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace as configured
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from daemon.core.broker.book import session_loss
+from daemon.core.broker.orders import CANCELING
+from daemon.core.effects import SubmitOrder
+from daemon.core.events import (
+    CancelRejected,
+    CashTransferred,
+    FlattenRequested,
+    HaltRequested,
+    OrderAccepted,
+    OrderRejected,
+    OrderUnknown,
+    PauseRequested,
+    ResumeRequested,
+)
+from daemon.core.limits import Execution, Risk, Sizing, Trading
+from daemon.core.risk.desk_gates import LOSSES
+from daemon.core.risk.guards import stop_reached
+from daemon.core.state import Position, encode_state
+from tests.support.core.desk import (
+    BUY_CALL,
+    CALL,
+    EXIT,
+    MINUTE,
+    TUESDAY,
+    Desk,
+    alarms,
+    canceling,
+    desk,
+    of,
+    quote,
+    sent,
+)
+
+RESTED = Risk(cooldown_trade_s=0, cooldown_loss_s=0, orders_per_minute=50)
+NO_STOP = Sizing(stop_loss=0.99, take_profit=9.0)  # so that the loss limits speak first
+ONE = Trading(sizing=Sizing(max_contracts=1), risk=RESTED)
+POSITION = Position(CALL, 1, 10, Decimal("20.00"), 100, 0, "2024-07-02")  # 2.00 a share on average
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reason"),
+    [
+        ("1.41", "2.99", ""),
+        ("1.40", "2.00", "stop_loss"),  # 2.00 x 0.7
+        ("2.00", "3.00", "take_profit"),  # 2.00 x 1.5
+        ("1.40", "3.00", "stop_loss"),  # both within one range: the stop counts
+    ],
+)
+def test_a_stop_counts_before_a_target_and_both_at_their_very_price(low: str, high: str, reason: str) -> None:
+    assert stop_reached(POSITION, quote(CALL, low=low, high=high), 0.30, 0.50) == reason
+
+
+def test_a_target_that_is_met_exactly_counts_although_the_product_is_not_exact_in_binary() -> None:
+    position = replace(POSITION, cost=Decimal("20.20"))  # 2.02 a share; in binary 2.02 x 1.5 is above 3.03
+    assert 2.02 * 1.5 > 3.03
+    assert stop_reached(position, quote(CALL, low="2.02", high="3.03"), 0.30, 0.50) == "take_profit"
+
+
+@pytest.mark.parametrize(("low", "high", "reason"), [("1.39", "", "stop_loss"), ("", "3.01", "take_profit")])
+def test_a_stop_or_target_touched_between_two_quotes_leaves_the_position(low: str, high: str, reason: str) -> None:
+    d = desk()
+    d.holds()
+    order = sent(d.quotes(1, quote(CALL, low=low, high=high), second=20))
+    assert (order.side, order.quantity) == (-1, 9)
+    assert d.order(order.client_order_id).reason == reason
+    row = d.decisions()[-1]
+    assert (row.kind, row.action, row.resolved, row.outcome, row.work) == ("rule", reason, "EXIT", "exit", "2.1")
+    assert d.quotes(1, quote(CALL, low="1.00"), second=21) == []  # once
+
+
+def test_the_range_of_a_bar_before_the_position_was_opened_stops_nothing() -> None:
+    d = desk()
+    order = d.buys()
+    end = d.at(2)
+    d.fill(order, 9)
+    position = replace(d.state.book.positions[CALL], opened_ns=end)  # filled at the bar's end, on touch
+    d.state = replace(d.state, book=replace(d.state.book, positions={CALL: position}))
+    assert of(d.bar(1, quotes=(quote(CALL, low="1.00"),)), SubmitOrder) == []
+    assert sent(d.bar(2, quotes=(quote(CALL, low="1.00"),))).side == -1
+
+
+def test_the_daily_loss_halts_and_leaves_every_position() -> None:
+    d = desk(Trading(sizing=NO_STOP))
+    d.holds()  # 9 x 2.00
+    assert d.quotes(2, quote(CALL, "0.89", "0.91")) == []  # 9 x 1.10 x 100 = 990 lost
+    assert not d.halted()
+    lost = d.quotes(3, quote(CALL, "0.88", "0.88"))  # 9 x 1.12 x 100 = 1008 of 10,000
+    assert alarms(lost) == ["daily_loss"]
+    assert d.halted()
+    assert (d.halted(), sent(lost).side, sent(lost).quantity) == ("daily_loss", -1, 9)
+
+
+def test_the_daily_loss_leaves_positions_alone_where_so_configured() -> None:
+    d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_flatten=False)))
+    d.holds()
+    lost = d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),))
+    assert (alarms(lost), of(lost, SubmitOrder)) == (["daily_loss"], [])
+
+
+def test_the_daily_loss_counts_fees_and_leaves_transfers_out() -> None:
+    d = desk(Trading(sizing=NO_STOP))
+    d.put(CashTransferred(d.at(0), Decimal(-3000)))
+    assert (d.halted(), d.state.book.equity, d.state.book.peak) == ("", Decimal(7000), Decimal(7000))
+    d.put(CashTransferred(d.at(0), Decimal(3000)))
+    order = d.buys()
+    d.fill(order, 9, fees="999.99")
+    assert not d.halted()
+    d.fill(order, 9, fees="1000.00", correction=1)
+    assert d.halted() == "daily_loss"
+
+
+def test_a_desk_that_was_halted_for_something_else_still_leaves_at_the_daily_loss() -> None:
+    d = desk(Trading(sizing=NO_STOP))
+    d.holds()
+    d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))
+    lost = d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),))
+    assert (alarms(lost), sent(lost).side) == (["daily_loss"], -1)
+    assert d.halted()
+    assert "operator: lunch" in str(d.state.risk.halt)
+
+
+def test_the_drawdown_from_the_peak_halts() -> None:
+    d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_max=1.0)))
+    d.holds()
+    d.quotes(1, quote(CALL, "6.00", "6.00"))  # the peak: 8200 + 9 x 600 = 13,600
+    assert d.state.book.peak == Decimal(13600)
+    assert d.quotes(2, quote(CALL, "1.50", "1.50")) == []  # 9550: drawdown 29.8 %
+    assert alarms(d.quotes(3, quote(CALL, "1.46", "1.46"))) == ["drawdown"]  # 9514: 30.04 %
+    assert d.state.book.max_drawdown == pytest.approx(4086 / 13600)
+    assert of(d.tick(4), SubmitOrder) == []
+
+
+def test_a_halt_cancels_the_working_entry_and_survives_json_and_a_new_session() -> None:
+    d = desk()
+    order = d.buys()
+    assert canceling(d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))) == [order]
+    d.canceled(order)
+    d.state = d.core.decoder().decode(encode_state(d.state))
+    d.begin(TUESDAY, "2024-07-03")
+    assert d.halted()
+    d.bar(0)
+    d.answer(BUY_CALL)
+    assert (d.decisions()[-1].outcome, list(d.state.stats.denials)) == ("denied", ["halted"])
+
+
+def test_a_second_halt_keeps_the_first_reason_and_is_told_once() -> None:
+    d = desk()
+    d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))
+    again = HaltRequested(d.at(2), "quarantine", "again", "engine")
+    assert (alarms(d.put(again)), d.put(again), d.halted()) == (["quarantine"], [], "operator")
+    assert d.put(HaltRequested(d.at(3), "operator", "still lunch", "ann")) == []
+
+
+def test_a_halt_ends_only_by_a_command_that_states_a_reason() -> None:
+    d = desk()
+    d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"))
+    assert alarms(d.put(ResumeRequested(d.at(2), " ", "ann"))) == ["resume_refused"]
+    assert d.halted()
+    assert d.put(ResumeRequested(d.at(3), "back from lunch", "ann")) == []
+    assert not d.halted()
+    d.bar(3)
+    assert sent(d.answer(BUY_CALL)).side == 1
+
+
+def test_a_resume_takes_the_loss_limits_from_the_equity_of_now() -> None:
+    d = desk(Trading(sizing=NO_STOP))
+    d.holds()
+    sale = sent(d.bar(1, quotes=(quote(CALL, "0.50", "0.50"),)))
+    d.fill(sale.client_order_id, 9, "0.50")
+    d.put(ResumeRequested(d.at(2), "understood", "ann"))
+    book = d.state.book
+    assert (book.equity, book.peak, book.session_start_equity) == (Decimal(8650), Decimal(8650), Decimal(8650))
+    d.put(CashTransferred(d.at(2), Decimal(0)))
+    assert not d.halted()
+
+
+def test_an_entry_that_the_broker_learns_of_late_is_cancelled_while_halted() -> None:
+    d = desk()
+    d.bar(0)
+    order = sent(d.answer(BUY_CALL)).client_order_id
+    d.put(OrderUnknown(d.at(1, 10), order))
+    assert canceling(d.put(HaltRequested(d.at(1, 11), "operator", "lunch", "ann"))) == []  # nothing to cancel yet
+    assert canceling(d.put(OrderAccepted(d.at(1, 20), order))) == [order]
+    d.put(CancelRejected(d.at(1, 21), order, "try later"))
+    assert canceling(d.tick(1, 50)) == [order]
+    assert d.order(order).status == CANCELING
+
+
+def test_a_flatten_halts_leaves_everything_and_also_what_still_fills_after_it() -> None:
+    d = desk()
+    order = d.buys()
+    d.fill(order, 4)
+    now = d.put(FlattenRequested(d.at(1), "going home", "ann"))
+    assert (canceling(now), alarms(now)) == ([order], ["flatten"])
+    d.fill(order, 5)
+    sale = sent(d.canceled(order))
+    assert sale.quantity == 5
+    d.fill(sale.client_order_id, 5, "1.98")
+    assert sent(d.fill(order, 6)).quantity == 1  # the broker had filled one more
+    assert d.halted()
+    assert "going home" in str(d.state.risk.halt)
+
+
+def test_a_flatten_takes_over_from_a_daily_loss_that_was_to_leave_positions_alone() -> None:
+    d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_flatten=False)))
+    order = d.buys()
+    d.fill(order, 8)
+    assert alarms(d.quotes(2, quote(CALL, "0.50", "0.50"))) == ["daily_loss"]
+    assert alarms(d.put(FlattenRequested(d.at(2), "going home", "ann"))) == ["flatten"]
+    sale = sent(d.canceled(order))
+    d.fill(sale.client_order_id, 8, "0.50")
+    assert sent(d.fill(order, 9)).quantity == 1  # the broker had filled one more
+    assert "daily_loss" in str(d.state.risk.halt)
+
+
+def lose(d: Desk, minute: int, price: str = "1.99") -> None:
+    """Buy at 2.00 at `minute`, sell at `price` a minute later."""
+    d.holds(minute=minute)
+    d.bar(minute + 1)
+    sale = sent(d.answer(EXIT))
+    d.fill(sale.client_order_id, sale.quantity, price)
+
+
+def test_losses_in_a_row_pause_for_their_time_and_a_gain_starts_the_count_again() -> None:
+    d = desk(configured(ONE, risk=configured(RESTED, consecutive_losses_max=2)))
+    lose(d, 0)
+    lose(d, 2, "2.01")
+    lose(d, 4)
+    assert not d.paused()
+    lose(d, 6)
+    assert d.state.risk.pause is not None
+    assert (d.paused(), alarms(d.effects)) == (LOSSES, [LOSSES])
+    assert d.state.risk.pause.until_ns == d.at(8) + 60 * MINUTE
+    for minute in range(8, 67):
+        d.bar(minute)
+    d.answer(BUY_CALL)
+    assert d.state.stats.denials == {"consecutive_losses": 1}
+    d.bar(67)
+    assert sent(d.answer(BUY_CALL)).quantity == 1
+    assert (d.state.stats.trades, d.state.stats.wins) == (4, 1)
+
+
+def test_losses_in_a_row_do_not_shorten_a_pause_that_the_operator_ordered() -> None:
+    d = desk(configured(ONE, risk=configured(RESTED, consecutive_losses_max=1)))
+    d.holds()
+    d.put(PauseRequested(d.at(1), "news", "ann"))
+    d.bar(1)
+    sale = sent(d.answer(EXIT))
+    d.fill(sale.client_order_id, 1, "1.00")
+    for minute in range(2, 70):
+        d.bar(minute)
+    d.answer(BUY_CALL)
+    assert d.state.stats.denials == {"paused": 1}
+    d.put(ResumeRequested(d.at(70), "news read", "ann"))
+    d.bar(70)
+    assert sent(d.answer(BUY_CALL)).side == 1
+
+
+def test_a_pause_cancels_the_working_entry() -> None:
+    d = desk()
+    order = d.buys()
+    assert canceling(d.put(PauseRequested(d.at(1), "news", "ann"))) == [order]
+    assert d.canceled(order) == []
+
+
+def test_too_many_rejections_among_the_last_orders_halt() -> None:
+    d = desk(configured(ONE, risk=configured(RESTED, reject_rate_orders=4)))
+    for minute, rejected in enumerate((True, False, False)):
+        d.bar(2 * minute)
+        order = sent(d.answer(BUY_CALL)).client_order_id
+        if rejected:
+            d.put(OrderRejected(d.state.now_ns, order, "no"))
+        else:
+            d.fill(order, 1)  # filled before it was accepted: not a rejection either
+            d.bar(2 * minute + 1)
+            sale = sent(d.answer(EXIT)).client_order_id
+            d.accept(sale)
+            d.fill(sale, 1, "2.00")
+    assert list(d.state.risk.outcomes) == [False] * 4
+    assert not d.halted()
+    for minute in (7, 8):
+        d.bar(minute)
+        order = sent(d.answer(BUY_CALL)).client_order_id
+        d.put(OrderRejected(d.state.now_ns, order, "no"))
+    assert d.halted() == "reject_rate"
+    d.put(ResumeRequested(d.at(10), "the broker is well again", "ann"))
+    assert list(d.state.risk.outcomes) == []
+
+
+def test_an_order_that_is_accepted_and_then_rejected_counts_once() -> None:
+    d = desk(configured(ONE, risk=configured(RESTED, reject_rate_orders=4, reject_rate_max=0.8)))
+    for minute in range(4):
+        assert not d.halted()
+        d.bar(minute)
+        order = sent(d.answer(BUY_CALL)).client_order_id
+        d.accept(order)
+        d.put(OrderRejected(d.state.now_ns, order, "the venue's word"))
+    assert (d.state.risk.outcomes, d.halted()) == ((True,) * 4, "reject_rate")
+
+
+def test_an_order_that_fills_and_is_rejected_for_the_rest_is_none_that_was_rejected() -> None:
+    d = desk()
+    order = d.buys()
+    d.fill(order, 1)
+    d.put(OrderRejected(d.state.now_ns, order, "the rest of it"))
+    assert d.state.risk.outcomes == (False,)
+
+
+@pytest.mark.parametrize(
+    ("moved", "price", "halted"),
+    [
+        (-4000, "1.40", ""),  # 540 of 6,000 lost: 9 %
+        (-4000, "1.33", "daily_loss"),  # 603 of 6,000: 10.05 %, although 6 % of what was there at the start
+        (90_000, "1.00", ""),  # 900 of 100,000: 0.9 %
+    ],
+)
+def test_the_daily_loss_is_a_part_of_the_equity_with_its_transfers(moved: int, price: str, halted: str) -> None:
+    d = desk(Trading(sizing=NO_STOP))
+    d.holds()
+    d.put(CashTransferred(d.at(1), Decimal(moved)))
+    d.quotes(1, quote(CALL, price, price), second=5)
+    assert d.halted() == halted
+
+
+def test_a_transfer_in_the_middle_of_a_loss_changes_no_part_of_it() -> None:
+    d = desk(Trading(sizing=NO_STOP))
+    d.holds()
+    d.quotes(1, quote(CALL, "1.50", "1.50"))  # 450 of 10,000
+    d.put(CashTransferred(d.at(1), Decimal(-7640)))  # 1,910 are left: a fifth
+    assert session_loss(d.state.book) == pytest.approx(0.045)
+    d.quotes(2, quote(CALL, "1.39", "1.39"))  # 99 of 1,910 more: 1,811 of what were 2,000
+    assert session_loss(d.state.book) == pytest.approx(0.0945)
+    assert d.state.risk.halt is None
+    d.quotes(3, quote(CALL, "1.37", "1.37"))
+    assert d.halted() == "daily_loss"
+
+
+@given(st.lists(st.one_of(st.integers(-9000, 90_000), st.integers(100, 300).map(str)), max_size=12))
+def test_transfers_alone_change_neither_the_loss_nor_the_drawdown(happenings: list[int | str]) -> None:
+    d = desk(Trading(sizing=NO_STOP, risk=Risk(daily_loss_max=1.0, drawdown_max=1.0)))
+    d.holds()
+    left, peak, equity = 1.0, 1.0, 10_000.0  # what a dollar of the start became, worked out move by move
+    for happening in happenings:
+        if isinstance(happening, str):
+            d.quotes(1, quote(CALL, f"{int(happening) / 100}", f"{int(happening) / 100}"))
+            now = float(d.state.book.equity)
+            left, equity = left * now / equity, now
+            peak = max(peak, left)
+        elif equity > 0 and equity + happening > 1000:  # of an account that lost all no part is left to compare with
+            d.put(CashTransferred(d.at(1), Decimal(happening)))
+            equity += happening
+        assert session_loss(d.state.book) == pytest.approx(1 - left, abs=1e-3)
+        book = d.state.book
+        assert float((book.peak - book.equity) / book.peak) == pytest.approx(1 - left / peak, abs=1e-3)
+
+
+def test_exits_go_out_while_halted_and_paused() -> None:
+    d = desk(Trading(execution=Execution()))
+    d.holds()
+    d.put(HaltRequested(d.at(1), "operator", "lunch", "ann"), PauseRequested(d.at(1), "news", "ann"))
+    d.bar(1)
+    assert sent(d.answer(EXIT)).side == -1

@@ -1,0 +1,403 @@
+"""Every gate passes on one side of its limit and denies on the other; unknown, NaN and raising deny.
+
+The boundaries stand in one table, in the units of the limits; a gate without its pair fails the first test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from daemon.core.broker.orders import Order
+from daemon.core.limits import Execution, Risk
+from daemon.core.risk.desk_gates import LOSSES, reject_rate
+from daemon.core.risk.risk import OPTION_GATES, Applies, Gate, ask_gates
+from daemon.core.risk.view import Intent, RiskView
+from daemon.core.state import Book, Halt, Model, Pause, Position, RiskState, SessionState
+from tests.support.core.desk import CALL, IDENTITY, MINUTE, MONDAY, PUT, SECOND, contract, quote
+
+NOW = MONDAY.open_ns + 60 * MINUTE
+MONDAY_CALL = "SPY240701C00500000"
+replace = msgspec.structs.replace
+
+
+def bars(*minutes: int) -> dict[str, Any]:
+    starts = tuple(MONDAY.open_ns + m * MINUTE for m in minutes)
+    return {"starts": starts, "last_bar_ns": starts[-1]}
+
+
+def held(quantity: int, symbol: str = CALL, right: int = 1) -> dict[str, Position]:
+    return {symbol: Position(symbol, right, quantity, Decimal(2 * quantity), 100 if right else 1, 0, "2024-07-02")}
+
+
+def order(status: str = "accepted", side: int = 1, symbol: str = CALL, quantity: int = 2, filled: int = 0) -> Order:
+    purpose = "entry" if side > 0 else "exit"
+    return Order("o1", "1.0", purpose, "policy", symbol, side, quantity, Decimal("2.00"), status, 0, filled)
+
+
+BOOK = Book(cash=Decimal(10000), equity=Decimal(10000), peak=Decimal(10000), session_start_equity=Decimal(10000))
+VIEW = RiskView(
+    now_ns=NOW,
+    identity=replace(IDENTITY, mode="live"),
+    limits=Risk(),
+    execution=Execution(),
+    session=SessionState(session=MONDAY, spot=500.0, warm=True, **bars(*range(40, 60))),
+    bar_interval_ns=MINUTE,
+    risk=RiskState(reconciled=True),
+    model=Model("v1", promoted=True, feed="sip"),
+    book=BOOK,
+    orders={},
+    quotes={CALL: quote(CALL, at_ns=NOW)},
+)
+ENTRY = Intent("entry", contract(CALL), CALL, 1, 5, Decimal("2.12"), 0.9, (0.0, 0.9))
+COVER = Intent("exit", None, "SPY", 1, 100, None)  # shares owed are bought back
+LEAVE = Intent("exit", contract(CALL), CALL, -1, 5, Decimal("1.90"))
+
+
+class At(NamedTuple):
+    """A moment at a gate: the view and the intent that are put to it."""
+
+    view: RiskView
+    intent: Intent
+
+
+def at(intent: Intent = ENTRY, /, **changes: Any) -> At:
+    """The good view with changes; a dict changes fields of that part, everything else replaces the part."""
+    parts: dict[str, Any] = {}
+    for name, change in changes.items():
+        part = getattr(VIEW, name)
+        if name in {"limits", "execution"}:
+            parts[name] = dataclasses.replace(part, **change)
+        elif isinstance(change, dict) and isinstance(part, msgspec.Struct):
+            parts[name] = replace(part, **change)
+        else:
+            parts[name] = change
+    return At(replace(VIEW, **parts), intent)
+
+
+def intent(**changes: Any) -> Intent:
+    return replace(ENTRY, **changes)
+
+
+def quoted(bid: str, ask: str, age_s: int = 0) -> dict[str, Any]:
+    return {CALL: quote(CALL, bid, ask, at_ns=NOW - age_s * SECOND)}
+
+
+HALF_PAST_ONE_LIMIT = {"no_trade_windows": ("12:00-13:00",)}  # the open is at 09:30, so noon is minute 150
+NEAR_OPEN = {"no_entry_after_open_min": 15}
+CLOSE = MONDAY.close_ns
+TODAY = intent(contract=contract(MONDAY_CALL))
+
+BOUNDARY: dict[str, tuple[At, At]] = {
+    "halted": (at(), at(risk={"halt": Halt("operator", "by hand", 1)})),
+    "paused": (at(risk={"pause": Pause("operator", NOW)}), at(risk={"pause": Pause("operator", NOW + 1)})),
+    "stopping": (at(), at(risk={"stopping": "maintenance"})),
+    "not_reconciled": (at(), at(risk={"reconciled": False})),
+    "account_blocked": (at(), at(blocked="trading_blocked")),
+    "market_closed": (at(), at(closed=True)),
+    "calendar_unknown": (at(), at(session={"session": None})),
+    "outside_session": (at(now_ns=CLOSE - 1), at(now_ns=CLOSE)),
+    "near_open": (
+        at(now_ns=MONDAY.open_ns + 15 * MINUTE, limits=NEAR_OPEN),
+        at(now_ns=MONDAY.open_ns + 15 * MINUTE - 1, limits=NEAR_OPEN),
+    ),
+    "near_close": (at(now_ns=CLOSE - 30 * MINUTE - 1), at(now_ns=CLOSE - 30 * MINUTE)),
+    "no_trade_window": (
+        at(now_ns=MONDAY.open_ns + 210 * MINUTE, limits=HALF_PAST_ONE_LIMIT),
+        at(now_ns=MONDAY.open_ns + 210 * MINUTE - 1, limits=HALF_PAST_ONE_LIMIT),
+    ),
+    "warm_up": (at(session={"warm": True}), at(session={"warm": False})),
+    "stale_bar": (at(now_ns=NOW + 90 * SECOND), at(now_ns=NOW + 91 * SECOND)),
+    "gapped_bars": (at(session=bars(40, 44)), at(session=bars(40, 45))),
+    "model_not_verified": (at(), at(model=None)),
+    "model_not_promoted": (at(model={"promoted": True}), at(model={"promoted": False})),
+    "model_other_feed": (at(model={"feed": "sip"}), at(model={"feed": "iex"})),
+    "answer_not_finite": (at(), at(intent(confidence=math.nan))),
+    "low_confidence": (at(intent(confidence=0.5)), at(intent(confidence=math.nextafter(0.5, 0)))),
+    "cooldown_trade": (
+        at(risk={"last_trade_ns": NOW - 120 * SECOND}),
+        at(risk={"last_trade_ns": NOW - 120 * SECOND + 1}),
+    ),
+    "cooldown_loss": (at(risk={"last_loss_ns": NOW - 300 * SECOND}), at(risk={"last_loss_ns": NOW - 300 * SECOND + 1})),
+    "orders_per_minute": (
+        at(risk={"order_times": (NOW - MINUTE, *(NOW - MINUTE + 1,) * 5)}),
+        at(risk={"order_times": (NOW - MINUTE + 1,) * 6}),
+    ),
+    "orders_per_day": (at(risk={"orders_today": 99}), at(risk={"orders_today": 100})),
+    "order_quantity": (at(intent(quantity=10)), at(intent(quantity=11))),
+    "order_notional": (
+        at(intent(quantity=10, limit_price=Decimal("25.00"))),
+        at(intent(quantity=10, limit_price=Decimal("25.01"))),
+    ),
+    "max_position": (
+        at(intent(quantity=5), book={"positions": held(3)}, orders={"o1": order(quantity=3, filled=1)}),
+        at(intent(quantity=6), book={"positions": held(3)}, orders={"o1": order(quantity=3, filled=1)}),
+    ),
+    # 5 held at a mid of 2.00 are 1000 USD, 2 working at 2.00 are 400, 5 wanted at 2.12 are 1060
+    "gross_exposure": (
+        at(book={"positions": held(5)}, orders={"o1": order()}, limits={"gross_exposure_max_usd": Decimal(2460)}),
+        at(book={"positions": held(5)}, orders={"o1": order()}, limits={"gross_exposure_max_usd": Decimal("2459.99")}),
+    ),
+    "buying_power": (
+        at(book={"cash": Decimal(1460)}, orders={"o1": order()}),
+        at(book={"cash": Decimal("1459.99")}, orders={"o1": order()}),
+    ),
+    "price_collar": (at(intent(limit_price=Decimal("2.40"))), at(intent(limit_price=Decimal("2.41")))),
+    "wide_spread": (at(quotes=quoted("1.90", "2.10")), at(quotes=quoted("1.89", "2.10"))),
+    # 500 + 2.00 - 7.00 is 495.00, one part in a hundred below the last close
+    "spot_unsupported": (
+        at(quotes={**quoted("1.98", "2.02"), PUT: quote(PUT, "6.90", "7.10", at_ns=NOW)}),
+        at(quotes={**quoted("1.98", "2.02"), PUT: quote(PUT, "6.91", "7.11", at_ns=NOW)}),
+    ),
+    "stale_quote": (at(quotes=quoted("1.98", "2.02", 90)), at(quotes=quoted("1.98", "2.02", 91))),
+    "open_interest": (at(intent(contract=contract(CALL, 100))), at(intent(contract=contract(CALL, 99)))),
+    "expires_today": (at(TODAY, now_ns=CLOSE - 90 * MINUTE - 1), at(TODAY, now_ns=CLOSE - 90 * MINUTE)),
+    "daily_loss": (
+        at(book={"equity": Decimal("9450.01"), "session_base": Decimal(10500)}),
+        at(book={"equity": Decimal("9450.00"), "session_base": Decimal(10500)}),
+    ),
+    "drawdown": (at(book={"equity": Decimal("7000.01")}), at(book={"equity": Decimal("7000.00")})),
+    "consecutive_losses": (at(risk={"pause": Pause(LOSSES, NOW)}), at(risk={"pause": Pause(LOSSES, NOW + 1)})),
+    "reject_rate": (
+        at(risk={"outcomes": (True,) * 4 + (False,) * 6}),
+        at(risk={"outcomes": (True,) * 5 + (False,) * 5}),
+    ),
+    "shares_held": (at(), at(book={"positions": held(100, "SPY", 0)})),
+    "intraday_margin": (at(), at(limits={"intraday_exposure_max": 0.01})),
+    "duplicate_intent": (at(orders={"o1": order("unknown", -1, PUT)}), at(orders={"o1": order("unknown")})),
+    "opposite_order": (
+        at(orders={"o1": order("pending_cancel", -1, PUT)}),
+        at(orders={"o1": order("pending_cancel", -1)}),
+    ),
+    "oversell": (
+        at(LEAVE, book={"positions": held(7)}, orders={"o1": order(side=-1)}),
+        at(LEAVE, book={"positions": held(6)}, orders={"o1": order(side=-1)}),
+    ),
+}
+
+NUMBER: dict[str, str] = {
+    "near_open": "no_entry_after_open_min",
+    "near_close": "no_entry_before_close_min",
+    "no_trade_window": "no_trade_windows",
+    "stale_bar": "stale_bar_s",
+    "gapped_bars": "gap_min",
+    "low_confidence": "confidence_min",
+    "cooldown_trade": "cooldown_trade_s",
+    "cooldown_loss": "cooldown_loss_s",
+    "orders_per_minute": "orders_per_minute",
+    "orders_per_day": "orders_per_day",
+    "order_quantity": "order_contracts_max",
+    "order_notional": "order_notional_max_usd",
+    "max_position": "position_contracts_max",
+    "gross_exposure": "gross_exposure_max_usd",
+    "price_collar": "price_collar",
+    "wide_spread": "spread_max",
+    "stale_quote": "quote_age_max_s",
+    "spot_unsupported": "spot_gap_max",
+    "open_interest": "open_interest_min",
+    "expires_today": "expiry_day_no_entry_min",
+    "daily_loss": "daily_loss_max",
+    "drawdown": "drawdown_max",
+    "consecutive_losses": "consecutive_losses_max",
+    "reject_rate": "reject_rate_max",
+    "intraday_margin": "intraday_exposure_max",
+}
+"""The limit of each gate that has a number; the others ask a yes or no."""
+WITHOUT_NUMBER = {
+    "halted", "paused", "stopping", "not_reconciled", "account_blocked", "market_closed", "calendar_unknown",
+    "outside_session", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "answer_not_finite",
+    "buying_power", "shares_held", "duplicate_intent", "opposite_order", "oversell",
+}  # fmt: skip
+BY_NAME = {gate.name: gate for gate in OPTION_GATES}
+
+
+def denied(moment: At, gates: tuple[Gate, ...] = OPTION_GATES) -> list[str]:
+    return [denial.gate for denial in ask_gates(moment.view, moment.intent, gates).denials]
+
+
+def by(name: str, moment: At) -> list[str]:
+    return denied(moment, (BY_NAME[name],))
+
+
+def test_every_gate_has_its_boundary_here_and_its_limit_among_the_limits() -> None:
+    names = [gate.name for gate in OPTION_GATES]
+    assert len(set(names)) == len(names)
+    assert set(BOUNDARY) == set(names)
+    assert set(NUMBER) | WITHOUT_NUMBER == set(names)
+    assert not set(NUMBER) & WITHOUT_NUMBER
+    known = {field.name for rules in (Risk, Execution) for field in dataclasses.fields(rules)}
+    assert set(NUMBER.values()) <= known
+
+
+@pytest.mark.parametrize("name", BOUNDARY)
+def test_a_gate_passes_on_the_good_side_of_its_limit(name: str) -> None:
+    assert by(name, BOUNDARY[name][0]) == []
+
+
+@pytest.mark.parametrize("name", BOUNDARY)
+def test_a_gate_denies_on_the_bad_side_of_its_limit_and_says_why(name: str) -> None:
+    moment = BOUNDARY[name][1]
+    verdicts = ask_gates(moment.view, moment.intent, (BY_NAME[name],))
+    assert [denial.gate for denial in verdicts.denials] == [name]
+    assert len(verdicts.denials[0].reason) > 10
+    assert not verdicts.denials[0].reason.startswith("the gate failed")
+    assert verdicts.by_gate == {name: verdicts.denials[0].reason}
+
+
+def test_a_good_entry_passes_every_gate_and_each_says_so() -> None:
+    verdicts = ask_gates(VIEW, ENTRY)
+    assert verdicts.denials == ()
+    assert verdicts.by_gate == dict.fromkeys(BOUNDARY, "")
+
+
+def test_all_reasons_are_kept_not_only_the_first() -> None:
+    found = denied(at(intent(quantity=0), model=None, risk={"reconciled": False}, session={"warm": False}))
+    assert found == [
+        "not_reconciled", "warm_up", "model_not_verified", "model_not_promoted", "model_other_feed", "order_quantity",
+    ]  # fmt: skip
+
+
+def test_an_exit_is_put_to_the_duplicate_opposite_and_oversell_gates_alone() -> None:
+    nothing_known = at(
+        LEAVE, session=SessionState(), model=None, risk=RiskState(halt=Halt("x", "y", 1)), quotes={},
+        book=Book(positions=held(5)), now_ns=0,
+    )  # fmt: skip
+    verdicts = ask_gates(nothing_known.view, LEAVE)
+    assert verdicts.denials == ()
+    put = {name for name, verdict in verdicts.by_gate.items() if verdict is not None}
+    assert put == {"duplicate_intent", "opposite_order", "oversell"}
+    assert put == {gate.name for gate in OPTION_GATES if gate.applies is Applies.EVERY_ORDER}
+
+
+def test_shares_owed_are_bought_back_up_to_what_is_owed() -> None:
+    assert denied(at(COVER, book={"positions": held(-100, "SPY", 0)})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("duplicate_intent", at(LEAVE, orders={"o1": order(side=-1)})),
+        ("opposite_order", at(LEAVE, orders={"o1": order(side=1)})),
+        ("oversell", at(LEAVE, book={"positions": held(4)})),
+        ("oversell", at(COVER, book={"positions": held(-99, "SPY", 0)})),
+        ("oversell", at(COVER, book={"positions": held(100, "SPY", 0)})),
+        ("oversell", at(LEAVE)),
+    ],
+)
+def test_an_exit_does_not_skip_the_gates_against_doing_it_twice_or_too_much(name: str, moment: At) -> None:
+    assert name in denied(moment)
+
+
+def test_a_gate_that_raises_is_a_denial_and_the_next_gates_are_still_asked() -> None:
+    def broken(_: RiskView, __: Intent) -> str | None:
+        raise ZeroDivisionError("by nobody")
+
+    verdicts = ask_gates(VIEW, ENTRY, (Gate("broken", broken), BY_NAME["halted"]))
+    assert [(d.gate, d.reason) for d in verdicts.denials] == [
+        ("broken", "the gate failed: ZeroDivisionError: by nobody")
+    ]
+    assert verdicts.by_gate["halted"] == ""
+
+
+NAN = Decimal("NaN")
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("low_confidence", at(intent(confidence=math.nan))),
+        ("answer_not_finite", at(intent(logits=(0.0, math.inf)))),
+        ("order_notional", at(intent(limit_price=NAN))),
+        ("gross_exposure", at(intent(limit_price=NAN))),
+        ("buying_power", at(book={"cash": NAN})),
+        ("price_collar", at(intent(limit_price=NAN))),
+        ("wide_spread", at(quotes={CALL: replace(quote(CALL), bid=NAN)})),
+        ("wide_spread", at(limits={"spread_max": math.nan})),
+        ("daily_loss", at(book={"equity": NAN})),
+        ("daily_loss", at(book={"session_start_equity": NAN})),
+        ("daily_loss", at(limits={"daily_loss_max": math.nan})),
+        ("drawdown", at(book={"equity": NAN})),
+        ("drawdown", at(limits={"drawdown_max": math.nan})),
+        ("low_confidence", at(limits={"confidence_min": math.nan})),
+    ],
+)
+def test_nan_never_opens_a_gate(name: str, moment: At) -> None:
+    assert by(name, moment) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("paused", at(risk={"pause": Pause("operator", 0)})),
+        ("outside_session", at(now_ns=MONDAY.open_ns - 1)),
+        ("outside_session", at(session={"ended": True})),
+        ("outside_session", at(session={"session": None})),
+        ("near_open", at(session={"session": None})),
+        ("near_close", at(session={"session": None})),
+        ("no_trade_window", at(now_ns=MONDAY.open_ns + 150 * MINUTE, limits=HALF_PAST_ONE_LIMIT)),
+        ("no_trade_window", at(limits={"no_trade_windows": ("noon",)})),
+        ("stale_bar", at(session={"starts": ()})),
+        ("model_not_promoted", at(model=None)),
+        ("model_other_feed", at(model=None)),
+        ("order_quantity", at(intent(quantity=0))),
+        ("order_notional", at(intent(limit_price=None))),
+        ("gross_exposure", at(intent(limit_price=None))),
+        ("gross_exposure", at(book={"positions": held(1, PUT, -1)})),
+        ("gross_exposure", at(book={"positions": held(1)}, quotes=quoted("1.98", "2.02", 91))),
+        ("buying_power", at(intent(limit_price=None))),
+        ("price_collar", at(intent(limit_price=None))),
+        ("price_collar", at(quotes={})),
+        ("price_collar", at(quotes=quoted("0", "0"))),
+        ("price_collar", at(intent(limit_price=Decimal("1.59")))),
+        ("wide_spread", at(quotes={})),
+        ("wide_spread", at(quotes=quoted("0", "0.05"))),
+        ("wide_spread", at(quotes=quoted("2.02", "1.98"))),
+        ("stale_quote", at(quotes={})),
+        ("spot_unsupported", at(session={"spot": 0.0})),
+        ("spot_unsupported", at(quotes=quoted("40.00", "40.20"))),  # a call at the money costs less than 25
+        ("spot_unsupported", at(session={"spot": 510.0})),  # 2.00 for a call 10 in the money
+        ("open_interest", at(intent(contract=None))),
+        ("expires_today", at(intent(contract=None))),
+        ("daily_loss", at(book={"session_start_equity": Decimal(0)})),
+        ("drawdown", at(book={"peak": Decimal(0)})),
+        ("duplicate_intent", at(orders={"o1": order(symbol=PUT)})),
+    ],
+)
+def test_what_is_unknown_or_makes_no_sense_is_denied(name: str, moment: At) -> None:
+    assert by(name, moment) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [
+        ("paused", at(risk={"pause": Pause(LOSSES, NOW + 1)})),  # the losses' own gate speaks for it
+        ("spot_unsupported", at(quotes={})),  # `stale_quote` says so
+        ("outside_session", at(now_ns=MONDAY.open_ns)),
+        ("no_trade_window", at(now_ns=MONDAY.open_ns + 150 * MINUTE - 1, limits=HALF_PAST_ONE_LIMIT)),
+        ("consecutive_losses", at(risk={"pause": Pause("operator", 0)})),
+        ("gross_exposure", at(book={"positions": held(1)})),
+        ("reject_rate", at(risk={"outcomes": (True,) * 9})),  # before there are ten, nothing is known
+        ("opposite_order", at(orders={"o1": order("accepted", -1, PUT)})),
+        ("duplicate_intent", at(orders={"o1": order("accepted", -1)})),
+        ("oversell", at()),
+    ],
+)
+def test_a_gate_leaves_alone_what_is_not_its_matter(name: str, moment: At) -> None:
+    assert by(name, moment) == []
+
+
+@pytest.mark.parametrize("mode", ["replay", "dry_run", "paper"])
+def test_a_model_that_is_not_promoted_or_of_another_feed_may_trade_where_no_money_is_real(mode: str) -> None:
+    moment = at(identity={"mode": mode}, model=Model("v1", promoted=False, feed="iex"))
+    assert denied(moment) == []
+
+
+def test_the_reject_rate_is_that_of_the_newest_orders() -> None:
+    risk = RiskState(outcomes=(True,) * 10 + (False,) * 9 + (True,))
+    assert reject_rate(risk, Risk()) == 0.1
+    assert reject_rate(RiskState(outcomes=(True,) * 9), Risk()) is None

@@ -1,0 +1,153 @@
+"""A live desk whose journal has a damaged row starts all the same: halted, without that row, and provable from there.
+
+Expected states are those of a machine that was never given the rows that are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.app.offline import command_offline, rotate_offline
+from daemon.cli import ctl
+from daemon.core.effects import SubmitOrder
+from daemon.core.events import ClockTicked, Event, PauseRequested, RunStarted
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.core.state import encode_state
+from daemon.engine.journal import FILE, Batch, Chain, JournalReader, encode_effects
+from daemon.engine.recover import Recovered, recover, recovered_desk
+from daemon.engine.recovery import code_digest, fresh_machine, identity_of, libraries
+from daemon.engine.state_dir import open_state_dir
+from strategies.registry import strategy
+from tests.support.desks.desk_run import execute, table, verified
+
+NOW = 1_720_000_000_000_000_000
+META = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "desk": "scalper"}
+START = RunStarted(
+    NOW, "paper", "paper", "option_scalper", "epoch", code_digest(), "sip", Trading(), libraries=libraries()
+)
+EVENTS: tuple[Event, ...] = (
+    START,
+    *(ClockTicked(NOW + second * 10**9) for second in range(1, 6)),
+    PauseRequested(NOW + 6 * 10**9, "lunch", "me"),
+    *(ClockTicked(NOW + second * 10**9) for second in range(7, 12)),
+)
+PAUSE = 7  # its row
+
+
+NAME, CALL = "epoch-option_scalper-3-0-0", "SPY240705C00550000"
+ENTRY = SubmitOrder(NAME, CALL, 1, 4, Decimal("2.50"), "buy_to_open", NOW + 60 * 10**9)
+
+
+def machine_of(path: Path) -> Machine:
+    left = open_state_dir(path, META, "epoch")
+    made = fresh_machine(strategy("option_scalper"), identity_of(left.meta), Trading())
+    left.journal.close()
+    left.close()
+    return made
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state directory that a killed desk left."""
+    path = tmp_path / "state"
+    machine = machine_of(path)
+    left = open_state_dir(path, META, "epoch")
+    found = recover(left.journal.reader(), machine, code_digest())
+    chain, batch = Chain(found.last_id + 1, found.head), Batch()
+    for event in EVENTS:
+        step = machine.apply(event)
+        batch.entries.append(chain.entry(step.state.seq, event, encode_effects(step.effects)))
+    left.journal.commit(batch)
+    left.journal.close()
+    left.close()
+    return path
+
+
+def recovered(path: Path) -> Recovered:
+    reader = JournalReader(path / FILE)
+    try:
+        return recovered_desk(reader)
+    finally:
+        reader.close()
+
+
+def without(folder: Path, rows: Sequence[int]) -> bytes:
+    """The state of a desk that never had these rows; its events bear the same numbers."""
+    machine = machine_of(folder)
+    for row, event in enumerate(EVENTS, start=1):
+        if row not in rows:
+            machine.apply(event)
+    return encode_state(replace(machine.state, seq=len(EVENTS) - 1))  # a start has no number
+
+
+DAMAGES = {
+    "another time": ("UPDATE events SET time_ns = time_ns + 1 WHERE id = 7", (7,)),
+    "another reason": ("UPDATE events SET payload = replace(payload, 'lunch', 'launch') WHERE id = 7", (7,)),
+    "no JSON": ("UPDATE events SET payload = '{' WHERE id = 7", (7,)),
+    "no text": ("UPDATE events SET payload = x'ff00' WHERE id = 7", (7,)),
+    "other effects": ("UPDATE events SET effects = '[{}]' WHERE id = 7", (7,)),
+    "no number": ("UPDATE events SET seq = NULL WHERE id = 7", (7, 8)),
+    "another hash": ("UPDATE events SET hash = zeroblob(32) WHERE id = 7", (7, 8)),  # the next hangs on it
+    "a row is gone": ("DELETE FROM events WHERE id = 7", (7, 8)),
+    "three rows are gone": ("DELETE FROM events WHERE id BETWEEN 6 AND 8", (6, 7, 8, 9)),
+    "the last row": ("UPDATE events SET payload = '{}' WHERE id = 12", (12,)),
+    "two rows": ("UPDATE events SET payload = '{}' WHERE id IN (4, 9)", (4, 9)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_row_is_left_out_and_the_rest_is_taken(state: Path, tmp_path: Path, damage: str) -> None:
+    sql, lost = DAMAGES[damage]
+    execute(state, sql)
+    found = recovered(state)
+    assert encode_state(found.machine.state) == without(tmp_path / "other", lost)
+    assert found.handover is not None
+    assert found.handover.damaged
+    assert "the journal is damaged; " in found.handover.detail
+    assert f"first row {lost[0]}: damaged, left out" in found.handover.detail
+
+
+def test_a_desk_with_a_damaged_journal_takes_commands_and_goes_on_halted(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    execute(state, "UPDATE events SET payload = '{}' WHERE id = 7")
+    assert ctl.main(["status", "--state-dir", str(state)]) == 0
+    assert "its next start is halted (journal_damaged): the journal is damaged" in capsys.readouterr().out
+    left = command_offline(state, lambda now_ns: PauseRequested(now_ns, "a look", "ann"))
+    assert left.risk.halt is not None
+    assert left.risk.halt.reason == "journal_damaged"
+    found = recovered(state)
+    assert found.handover is None  # this code wrote a snapshot behind the damage
+    assert encode_state(found.machine.state) == encode_state(left)
+    assert [row[1] for row in table(state, "events")[-4:]] == [11, None, 12, 13]
+
+
+def test_verify_names_the_damaged_row_and_a_rotated_journal_is_proven_again(state: Path) -> None:
+    execute(state, "UPDATE events SET payload = '{}' WHERE id = 7")
+    command_offline(state, lambda now_ns: PauseRequested(now_ns, "a look", "ann"))
+    assert verified(state).difference.startswith("event 6 (PauseRequested): the hash does not match: this row")
+    rotate_offline(state)
+    assert verified(state).difference == ""
+
+
+def test_an_order_that_left_with_a_damaged_row_stays_the_desk_s_own(state: Path) -> None:
+    found = recovered(state)
+    event = ClockTicked(NOW + 12 * 10**9)
+    row = Chain(found.last_id + 1, found.head).entry(len(EVENTS), event, encode_effects((ENTRY,)))
+    left = open_state_dir(state, META, "epoch")
+    batch = Batch()
+    batch.entries.append(row)
+    left.journal.commit(batch)
+    left.journal.close()
+    left.close()
+    execute(state, "UPDATE events SET payload = '{}' WHERE id = ?", row.id)
+    taken = recovered(state).machine.state
+    (order,) = taken.orders.values()
+    assert (order.client_order_id, order.symbol, order.quantity) == (NAME, CALL, 4)
+    assert taken.seq == row.seq

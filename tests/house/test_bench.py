@@ -1,0 +1,35 @@
+"""The benchmarks run: their figures are there and not zero. What they are is for a person to read, not for a test."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+from bench.bench_replay import start_up, throughput
+from daemon.tapes import BUNDLED_TAPE
+from tests.support.paths import REPOSITORY
+
+
+def test_the_replay_benchmark_measures_a_run_with_orders_and_partial_fills() -> None:
+    figures = throughput(BUNDLED_TAPE)
+    assert figures["bars"] == 11520
+    assert min(figures["orders"], figures["partial_fills"], figures["decision_us_p50"]) > 0
+    assert min(figures["bars_per_s"], figures["floor_bars_per_s"], figures["share_of_floor"]) > 0
+
+
+def test_the_restart_after_a_kill_goes_on_from_the_journal() -> None:
+    figures = start_up(BUNDLED_TAPE, runs=1, kill_at='"date": "2024-11-29"')
+    assert figures["restarts"] == 1
+    assert figures["resumed_at_event"] > 1000
+
+
+def test_make_bench_finds_every_benchmark_as_a_module() -> None:
+    told = [
+        subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+        for target in ("bench", "bench-train")
+    ]
+    names = {path.stem.removeprefix("bench_") for path in (REPOSITORY / "bench").glob("bench_*.py")}
+    daemon = re.search(r"for bench in ([a-z ]+);", told[0])
+    assert daemon is not None
+    training = re.findall(r"-m bench\.bench_([a-z]+)", told[1])
+    assert {*daemon.group(1).split(), *training} == names

@@ -1,0 +1,91 @@
+"""The manuals say what the code says: every gate, halt reason, alarm and log event has its place, and no dead one."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from daemon.core.risk.desk_gates import LOSSES
+from daemon.core.risk.risk import GATES
+from daemon.operator.log import LOG_EVENTS, table
+from tests.chaos.kinds import KINDS
+from tests.support.paths import REPOSITORY
+
+OPERATIONS = (REPOSITORY / "docs" / "OPERATIONS.md").read_text()
+
+
+def _named_in_calls(function: str, argument: int) -> set[str]:
+    """String literals given to a function of this name anywhere in the daemon."""
+    found = set()
+    for path in (REPOSITORY / "daemon").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == function:
+                match node.args[argument : argument + 1]:
+                    case [ast.Constant(value=str(text))]:
+                        found.add(text)
+    return found
+
+
+def _headings(pattern: str) -> set[str]:
+    return set(re.findall(rf"^### {pattern}$", OPERATIONS, re.MULTILINE))
+
+
+def test_every_gate_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
+    asked_before_the_gates = {"no_quote"}
+    assert _headings("`([a-z_]+)`") == {gate.name for gate in GATES} | asked_before_the_gates
+
+
+def test_every_halt_reason_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
+    assert _headings("halt `([a-z_]+)`") == _named_in_calls("halt", 1) | _named_in_calls("HaltRequested", 1)
+
+
+def test_every_alarm_has_a_heading_in_the_manual_and_no_other_has_one() -> None:
+    noticed = {name for name, event in LOG_EVENTS.items() if event.alarm}
+    raised = (_named_in_calls("alarm", 1) | _named_in_calls("RaiseAlarm", 0) | noticed) - {LOSSES}
+    assert _headings("alarm `([a-z_]+)`") == raised
+
+
+def test_the_table_of_log_events_is_the_code_s_own() -> None:
+    assert table() in (REPOSITORY / "docs" / "LOGS.md").read_text()
+
+
+def test_every_log_event_is_written_somewhere() -> None:
+    written = set().union(*(_named_in_calls(name, 0) for name in ("log", "self", "tell", "_tell", "_log")))
+    assert written <= set(LOG_EVENTS)
+    assert set(LOG_EVENTS) - written <= _constants()  # a name may be chosen first and told then
+
+
+def test_what_went_wrong_for_others_has_tests_and_kinds_that_are_there() -> None:
+    chapter = (
+        (REPOSITORY / "docs" / "CHAOS.md")
+        .read_text()
+        .partition("## What went wrong for others")[2]
+        .partition("\n## ")[0]
+    )
+    shown_by = [row.rsplit("|", 2)[1] for row in chapter.splitlines() if row.startswith("| ")][1:]
+    named = [set(re.findall(r"`([^`]+)`", cell)) for cell in shown_by]
+    assert len(named) == 21
+    assert all(named)
+    assert set().union(*named) - _tests() - set(KINDS) == set()
+
+
+def test_each_promise_of_the_safety_page_names_tests_that_are_there() -> None:
+    rows = re.findall(r"^\| .+ \| (`test_.+`) \| .+ \|$", (REPOSITORY / "docs" / "SAFETY.md").read_text(), re.MULTILINE)
+    assert len(rows) == 51
+    assert set(re.findall(r"`([^`]+)`", " ".join(rows))) - _tests() == set()
+
+
+def _tests() -> set[str]:
+    files = (REPOSITORY / "tests").rglob("test_*.py")
+    return {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())}
+
+
+def _constants() -> set[str]:
+    """All strings of the daemon outside of the vocabulary itself."""
+    return {
+        node.value
+        for path in (REPOSITORY / "daemon").rglob("*.py")
+        if path.name != "telemetry.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }

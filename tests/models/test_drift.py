@@ -1,0 +1,225 @@
+"""Drift over a journal of decisions made by hand: what is measured, what is an alarm, and what follows from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from daemon.core.records import DecisionRow
+from daemon.engine.journal import FILE, Batch, Journal
+from daemon.models.drift import DriftWatch, Limits, breaches, measure
+from strategies.kit.manifest import Histogram, Manifest, Reference
+from strategies.registry import strategy
+from tests.support.core.desk import DAY, MONDAY
+from tests.support.models.tiny_models import manifest_of
+
+LIMITS = Limits(window=2000, least=100, feature_psi_max=0.25, action_psi_max=0.25)
+HALVES = (0.5, 0.5)
+EVEN = Histogram("even", (0.5,), HALVES, columns=(0,))
+DESK = Histogram("position_side", (0.5,), HALVES, columns=(20,), of_the_desk=True)
+ACTIONS = Histogram("actions", (0.5, 1.5, 2.5, 3.5, 4.5), (0.5, 0.5, 0.0, 0.0, 0.0, 0.0))
+
+
+def manifest(*features: Histogram, actions: Histogram = ACTIONS) -> Manifest:
+    reference = Reference(100_000, features, actions)
+    return manifest_of(strategy("option_scalper"), b"", (), reference=reference)
+
+
+def journal(
+    folder: Path, first: list[float], desk: list[float], actions: list[int], *, model: str = "v1", day: int = 0
+) -> Path:
+    """A journal with a decision for each value of the columns 0 and 20, oldest first."""
+    path = folder / FILE
+    made = Journal.create(path, {}) if not path.exists() else Journal(path)
+    batch = Batch()
+    for number, (value, side, action) in enumerate(zip(first, desk, actions, strict=True), start=1 + 10_000 * day):
+        row = np.zeros(23, dtype="<f4")
+        row[0], row[20] = value, side
+        batch.rows.append(
+            DecisionRow(
+                decision=number,
+                kind="policy",
+                bar_ns=MONDAY.open_ns + day * DAY + number,
+                time_ns=0,
+                logits=msgspec.json.encode([float(place == action) for place in range(6)]).decode(),
+                outcome="hold",
+                model=model,
+                row=row.tobytes(),
+            )
+        )
+    made.commit(batch)
+    made.close()
+    return path
+
+
+def steady(folder: Path, count: int = 400, **given: Any) -> Path:
+    """Values, sides and actions that are half and half, as the reference says."""
+    halves = [float(number % 2) for number in range(count)]
+    return journal(folder, halves, halves, [number % 2 for number in range(count)], **given)
+
+
+def test_what_is_as_in_training_has_an_index_of_nothing(tmp_path: Path) -> None:
+    found = measure(steady(tmp_path), manifest(EVEN, DESK), 2000, 100)
+    assert found is not None
+    assert [(feature.name, feature.psi) for feature in found.features] == [("even", 0.0), ("position_side", 0.0)]
+    assert (found.model, found.decisions, found.actions.psi, breaches(found, LIMITS)) == ("v1", 400, 0.0, ())
+
+
+def test_a_shift_is_measured_by_the_formula_and_alarmed_largest_first(tmp_path: Path) -> None:
+    path = journal(tmp_path, [0.0] * 360 + [1.0] * 40, [0.0] * 400, [0] * 320 + [1] * 80)
+    found = measure(path, manifest(EVEN, DESK), 2000, 100)
+    assert found is not None
+    even = next(feature for feature in found.features if feature.name == "even")
+    assert even.psi == pytest.approx(0.4 * np.log(0.9 / 0.5) - 0.4 * np.log(0.1 / 0.5))  # 0.8789
+    assert found.actions.psi == pytest.approx(0.3 * np.log(0.8 / 0.5) - 0.3 * np.log(0.2 / 0.5))  # 0.4159
+    assert [feature.name for feature in found.features] == ["position_side", "even"]  # the desk's own comes first here
+    assert breaches(found, LIMITS) == ("even 0.88", "actions 0.42")  # and is never alarmed
+
+
+def test_more_than_three_features_are_counted(tmp_path: Path) -> None:
+    path = journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200)
+    found = measure(path, manifest(*(msgspec.structs.replace(EVEN, name=f"f{n}") for n in range(5))), 2000, 100)
+    assert found is not None
+    assert breaches(found, LIMITS)[-1] == "2 more features"
+
+
+def test_what_parts_of_the_training_showed_as_well_is_no_alarm(tmp_path: Path) -> None:
+    path = journal(tmp_path, [0.0] * 360 + [1.0] * 40, [0.0] * 400, [0, 1] * 200)
+    for level, alarmed in ((0.87, ("even 0.88",)), (0.89, ())):
+        usual = msgspec.structs.replace(EVEN, within=((250, level), (500, 0.0)))
+        found = measure(path, manifest(usual), 2000, 100)
+        assert found is not None
+        assert breaches(found, LIMITS) == alarmed
+
+
+def test_a_limit_below_what_chance_does_is_not_alarmed_on(tmp_path: Path) -> None:
+    path = journal(tmp_path, [0.0] * 54 + [1.0] * 46, [0.0] * 100, [0, 1] * 50)
+    found = measure(path, manifest(EVEN), 2000, 100)
+    assert found is not None
+    assert found.features[0].psi == pytest.approx(0.0064, abs=1e-4)
+    assert found.features[0].by_chance == pytest.approx(6.635 / 100, rel=0.01)  # chi-square with one degree of freedom
+    assert breaches(found, msgspec.structs.replace(LIMITS, feature_psi_max=0.001)) == ()
+
+
+def test_only_the_newest_decisions_of_the_running_model_are_looked_at(tmp_path: Path) -> None:
+    journal(tmp_path, [1.0] * 300, [1.0] * 300, [1] * 300)
+    steady(tmp_path, day=1)
+    path = journal(tmp_path, [1.0] * 300, [1.0] * 300, [1] * 300, model="v0", day=2)
+    found = measure(path, manifest(EVEN), 400, 100)
+    assert found is not None
+    assert (found.decisions, found.features[0].psi) == (400, 0.0)
+    assert (found.first_ns, found.last_ns) == (MONDAY.open_ns + DAY + 10_001, MONDAY.open_ns + DAY + 10_400)
+
+
+def test_too_few_decisions_and_a_manifest_without_a_reference_say_nothing(tmp_path: Path) -> None:
+    path = steady(tmp_path, 99)
+    assert measure(path, manifest(EVEN), 2000, 100) is None
+    assert measure(path, manifest_of(strategy("option_scalper"), b"", ()), 2000, 1) is None
+
+
+def test_rows_of_another_strategy_are_refused(tmp_path: Path) -> None:
+    path = steady(tmp_path)
+    other = msgspec.structs.replace(manifest(EVEN), observation_shape=(64,))
+    with pytest.raises(ValueError, match="expected rows of 256 bytes"):
+        measure(path, other, 2000, 1)
+
+
+def test_values_of_a_continuous_policy_are_compared_as_they_are(tmp_path: Path) -> None:
+    made = Journal.create(tmp_path / FILE, {})
+    batch, spec = Batch(), strategy("daily_rebalancer").spec
+    for number in range(100):
+        batch.rows.append(
+            DecisionRow(
+                decision=number, kind="policy", bar_ns=number, time_ns=0, outcome="hold", model="v1",
+                logits=msgspec.json.encode([-0.5] * 25 + [0.5] * 25).decode(), row=bytes(4 * 803),
+            )
+        )  # fmt: skip
+    made.commit(batch)
+    made.close()
+    reference = Reference(1000, (), Histogram("actions", (0.0,), (0.25, 0.75)))
+    told = manifest_of(strategy("daily_rebalancer"), b"", (), reference=reference)
+    assert len(spec.actions) == 50
+    found = measure(tmp_path / FILE, told, 2000, 1)
+    assert found is not None
+    assert found.actions.found == (0.5, 0.5)
+
+
+# --- the watch ----------------------------------------------------------------------------------------------------
+
+
+class Heard:
+    """What a watch tells and asks for."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, object]]] = []
+        self.pauses: list[str] = []
+
+    def tell(self, name: str, **fields: object) -> None:
+        self.told.append((name, fields))
+
+    async def pause(self, reason: str) -> None:
+        self.pauses.append(reason)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.told]
+
+
+def watch(path: Path, running: Manifest | None, heard: Heard, *, pause: bool = False) -> DriftWatch:
+    return DriftWatch(
+        path, lambda: running, LIMITS, every_min=60, tell=heard.tell, pause=heard.pause if pause else None
+    )
+
+
+async def test_a_look_without_drift_is_one_line_of_the_log(tmp_path: Path) -> None:
+    heard = Heard()
+    looking = watch(steady(tmp_path), manifest(EVEN, DESK), heard, pause=True)
+    await looking.look()
+    measured = {"model": "v1", "decisions": 400, "features_psi_max": 0.0, "feature": "even", "action_psi": 0.0}
+    assert (heard.told, heard.pauses) == ([("drift_measured", measured)], [])
+    assert looking.last is not None
+
+
+async def test_drift_is_an_alarm_each_time_and_a_pause_once_a_model_and_day(tmp_path: Path) -> None:
+    heard = Heard()
+    path = journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200)
+    looking = watch(path, manifest(EVEN), heard, pause=True)
+    await looking.look()
+    await looking.look()
+    assert heard.names == ["drift_measured", "drift", "drift_measured", "drift"]
+    assert heard.told[1][1] == {"model": "v1", "detail": "index over 400 decisions: even 4.60"}
+    assert heard.pauses == ["drift of v1: index over 400 decisions: even 4.60"]
+    journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200, day=1)
+    await looking.look()
+    assert len(heard.pauses) == 2
+
+
+async def test_without_the_word_nothing_is_paused(tmp_path: Path) -> None:
+    heard = Heard()
+    await watch(journal(tmp_path, [0.0] * 400, [0.0] * 400, [0, 1] * 200), manifest(EVEN), heard).look()
+    assert heard.names == ["drift_measured", "drift"]
+
+
+async def test_a_model_without_a_reference_is_told_once(tmp_path: Path) -> None:
+    heard = Heard()
+    looking = watch(steady(tmp_path), manifest_of(strategy("option_scalper"), b"", ()), heard)
+    await looking.look()
+    await looking.look()
+    assert heard.names == ["drift_unmeasured"]
+
+
+async def test_before_there_is_a_model_or_enough_of_it_nothing_is_said(tmp_path: Path) -> None:
+    heard = Heard()
+    await watch(steady(tmp_path, 99), manifest(EVEN), heard).look()
+    await watch(tmp_path / "nothing", None, heard).look()
+    assert heard.told == []
+
+
+async def test_a_watch_that_never_looks_ends_at_once(tmp_path: Path) -> None:
+    heard = Heard()
+    await DriftWatch(tmp_path, lambda: None, LIMITS, every_min=0, tell=heard.tell).run()
+    assert heard.told == []

@@ -1,0 +1,601 @@
+"""Every way in which a version of the model store is refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from decimal import Decimal
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.core.limits import Basket, Trading
+from daemon.host.ed25519 import KeyProblem, keygen
+from daemon.models.pointer import (
+    CANDIDATE,
+    CURRENT,
+    PROMOTIONS_FILE,
+    before,
+    changes,
+    named,
+    point,
+    pointed,
+)
+from daemon.models.signature import SIGNATURE_FILE, sign
+from daemon.models.store import (
+    MANIFEST_BYTES_MAX,
+    POLICY_BYTES_MAX,
+    LoadedModel,
+    ModelError,
+    check_rules,
+    load,
+    sight,
+    versions,
+)
+from strategies.kit.contract import Strategy
+from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+from strategies.registry import strategy as registered
+from tests.support.models.tiny_models import manifest_of, put
+
+GRAPH = b"the store compares these bytes and never reads them"
+LOGITS = ((0.0,) * 6,) * 7
+
+
+@pytest.fixture(scope="module")
+def scalper() -> Strategy:
+    return registered("option_scalper")
+
+
+@pytest.fixture(scope="module")
+def manifest(scalper: Strategy) -> Manifest:
+    return manifest_of(scalper, GRAPH, LOGITS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, manifest: Manifest) -> Path:
+    """The folder of the store's only version, v1, which is current. The store itself is its parent's parent."""
+    return put(tmp_path / "store", manifest, GRAPH)
+
+
+def refusal(folder: Path, strategy: Strategy, version: str = "current") -> tuple[str, str]:
+    """The failed check and the whole text."""
+    with pytest.raises(ModelError) as caught:
+        load(folder.parent.parent, strategy, version)
+    return caught.value.check, str(caught.value)
+
+
+def change(folder: Path, key: str, value: object) -> None:
+    """Put another value into the version's manifest; None takes the key out."""
+    path = folder / MANIFEST_FILE
+    content = json.loads(path.read_bytes())
+    content[key] = value
+    if value is None:
+        del content[key]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("version", ["current", "v1"])
+def test_a_version_is_loaded_by_its_name_and_as_the_current_one(
+    folder: Path, scalper: Strategy, manifest: Manifest, version: str
+) -> None:
+    model = load(folder.parent.parent, scalper, version)
+    assert (model.version, model.path, model.policy) == ("v1", folder, GRAPH)
+    assert model.manifest == manifest
+    assert model.digest == sha256(GRAPH).hexdigest()
+
+
+def test_the_current_version_is_the_one_that_the_file_names(
+    folder: Path, scalper: Strategy, manifest: Manifest
+) -> None:
+    newer = manifest_of(scalper, b"newer", LOGITS, version="2024-12-31-0a1b2c3d", promoted=False)
+    put(folder.parent.parent, newer, b"newer")
+    model = load(folder.parent.parent, scalper)
+    assert (model.version, model.policy, model.manifest.promoted) == ("2024-12-31-0a1b2c3d", b"newer", False)
+    assert load(folder.parent.parent, scalper, "v1").policy == GRAPH
+    assert versions(folder.parent.parent, "option_scalper") == ("2024-12-31-0a1b2c3d", "v1")
+
+
+def test_a_store_without_the_strategy_is_refused_with_the_key_to_correct(tmp_path: Path, scalper: Strategy) -> None:
+    with pytest.raises(ModelError, match=r"option_scalper is no folder .* correct paths\.models_dir"):
+        load(tmp_path, scalper)
+    assert versions(tmp_path, "option_scalper") == ()
+
+
+def test_an_unknown_version_is_refused_with_the_names_of_those_there_are(folder: Path, scalper: Strategy) -> None:
+    check, text = refusal(folder, scalper, "v9")
+    assert check == "missing version"
+    assert "v9 is no folder" in text
+    assert "expected one of: v1" in text
+
+
+def test_a_store_without_any_version_says_so(tmp_path: Path, scalper: Strategy) -> None:
+    (tmp_path / "option_scalper").mkdir()
+    with pytest.raises(ModelError, match="no version at all: train and export a model"):
+        load(tmp_path, scalper, "v1")
+    with pytest.raises(ModelError, match=r"current cannot be read .* no version at all"):
+        load(tmp_path, scalper)
+
+
+@pytest.mark.parametrize("name", ["../v1", "..", ".", "", "a/b", "a\\b", "/etc", ".export-x", "a..b", "v1\0", "v1\n"])
+def test_a_version_that_is_no_plain_name_is_refused(folder: Path, scalper: Strategy, name: str) -> None:
+    check, text = refusal(folder, scalper, name)
+    assert check == "version name"
+    assert repr(name) in text
+
+
+@pytest.mark.parametrize("name", [b"../../elsewhere", b"", b"current", b"\xff\xfe", b"v1\nv2"])
+def test_a_current_file_that_names_no_version_is_refused_by_its_path(
+    folder: Path, scalper: Strategy, name: bytes
+) -> None:
+    (folder.parent / "current").write_bytes(name)
+    check, text = refusal(folder, scalper)
+    assert check == "version name"
+    assert str(folder.parent / "current") in text
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, POLICY_FILE])
+def test_a_missing_file_is_named(folder: Path, scalper: Strategy, name: str) -> None:
+    (folder / name).unlink()
+    check, text = refusal(folder, scalper)
+    assert check == "missing file"
+    assert str(folder / name) in text
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, POLICY_FILE, "../current"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_never_waited_for(folder: Path, scalper: Strategy, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert refusal(folder, scalper)[0] == "missing file"
+
+
+@pytest.mark.parametrize("name", [MANIFEST_FILE, POLICY_FILE])
+def test_a_link_that_leads_out_of_the_store_is_refused(folder: Path, scalper: Strategy, name: str) -> None:
+    outside = folder.parent.parent.parent / "outside"
+    (folder / name).rename(outside)
+    (folder / name).symlink_to(outside)
+    check, text = refusal(folder, scalper)
+    assert check == "file outside of the store"
+    assert str(outside) in text
+
+
+def test_a_version_folder_that_is_a_link_out_of_the_store_is_refused(folder: Path, scalper: Strategy) -> None:
+    outside = folder.parent.parent.parent / "outside"
+    folder.rename(outside)
+    folder.symlink_to(outside)
+    assert refusal(folder, scalper)[0] == "file outside of the store"
+
+
+def test_links_in_a_circle_are_refused(folder: Path, scalper: Strategy) -> None:
+    (folder / POLICY_FILE).unlink()
+    (folder / POLICY_FILE).symlink_to(folder / POLICY_FILE)
+    assert refusal(folder, scalper)[0] == "missing file"
+
+
+def test_a_link_to_the_whole_store_is_followed(folder: Path, scalper: Strategy, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(folder.parent.parent)
+    assert load(tmp_path / "link", scalper).policy == GRAPH
+
+
+@pytest.mark.parametrize(("name", "limit"), [(MANIFEST_FILE, MANIFEST_BYTES_MAX), (POLICY_FILE, POLICY_BYTES_MAX)])
+def test_a_file_beyond_its_limit_is_refused(folder: Path, scalper: Strategy, name: str, limit: int) -> None:
+    os.truncate(folder / name, limit + 1)  # a hole: takes no room on the disk
+    check, text = refusal(folder, scalper)
+    assert check == "file size"
+    assert str(limit) in text
+
+
+def test_a_manifest_that_is_no_json_is_refused(folder: Path, scalper: Strategy) -> None:
+    for damage in (b"{", b"", b"\xff\xff", b"[]"):
+        (folder / MANIFEST_FILE).write_bytes(damage)
+        assert refusal(folder, scalper)[0] == "manifest"
+
+
+def test_a_manifest_names_the_field_that_is_wrong(folder: Path, scalper: Strategy) -> None:
+    change(folder, "promoted", "yes")
+    check, text = refusal(folder, scalper)
+    assert check == "manifest"
+    assert "$.promoted" in text
+    change(folder, "promoted", None)
+    assert "`promoted`" in refusal(folder, scalper)[1]
+
+
+def test_a_newer_format_is_called_so_even_when_its_fields_are_unknown_here(folder: Path, scalper: Strategy) -> None:
+    change(folder, "format", 2)
+    change(folder, "field_of_the_future", 1)
+    check, text = refusal(folder, scalper)
+    assert check == "manifest format"
+    assert "has format 2, expected 1" in text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "check"),
+    [
+        ("strategy", "regime_switcher", "strategy"),
+        ("version", "v2", "version"),
+        ("contract_hash", "0" * 64, "contract hash"),
+        ("observation_shape", [23, 20], "observation shape"),
+        ("actions", ["HOLD", "BUY_PUT", "BUY_CALL", "TRIM_50", "TRIM_70", "EXIT"], "actions"),
+        ("golden", {"observations": [""], "logits": []}, "golden answers"),
+        ("policy_sha256", "0" * 64, "policy digest"),
+    ],
+)
+def test_a_manifest_of_something_else_is_refused_with_what_was_found_and_expected(
+    folder: Path, scalper: Strategy, manifest: Manifest, key: str, value: object, check: str
+) -> None:
+    change(folder, key, value)
+    failed, text = refusal(folder, scalper)
+    assert failed == check
+    assert check in text
+    assert "expected" in text
+    if key != "golden":
+        wanted = getattr(manifest, key)
+        assert (wanted if isinstance(wanted, str) else repr(wanted)) in text
+
+
+def test_checks_come_in_their_order(folder: Path, scalper: Strategy) -> None:
+    """Everything is wrong at once; each repair brings up the next check."""
+    good = json.loads((folder / MANIFEST_FILE).read_bytes())
+    wrong: dict[str, object] = {
+        "format": 0,
+        "strategy": "x",
+        "version": "x",
+        "contract_hash": "x",
+        "observation_shape": [1],
+        "actions": ["x"],
+        "policy_sha256": "x",
+    }
+    for key, value in wrong.items():
+        change(folder, key, value)
+    failed = []
+    for key in wrong:
+        failed.append(refusal(folder, scalper)[0])
+        change(folder, key, good[key])
+    assert failed == [
+        "manifest format",
+        "strategy",
+        "version",
+        "contract hash",
+        "observation shape",
+        "actions",
+        "policy digest",
+    ]
+    assert load(folder.parent.parent, scalper).version == "v1"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: bytes([data[0] ^ 1]) + data[1:],
+        lambda data: data[:-1] + bytes([data[-1] ^ 0x80]),
+        lambda data: data[:-1],
+        lambda data: data + b"\0",
+        lambda data: data[:0],
+    ],
+    ids=["first bit", "last bit", "cut", "longer", "empty"],
+)
+def test_one_changed_byte_of_the_policy_is_refused(
+    folder: Path, scalper: Strategy, damage: Callable[[bytes], bytes]
+) -> None:
+    (folder / POLICY_FILE).write_bytes(damage(GRAPH))
+    check, text = refusal(folder, scalper)
+    assert check == "policy digest"
+    assert sha256(damage(GRAPH)).hexdigest() in text
+    assert sha256(GRAPH).hexdigest() in text
+
+
+# --- rules without which answers mean something else ------------------------------------------------------------------
+
+UNITS = {"basket.shares_per_unit": "100", "basket.notional_per_unit_usd": "0"}
+OF_50 = ((0.0,) * 50,) * 6
+
+
+def rebalancing(folder: Path, rules: dict[str, str]) -> LoadedModel:
+    """A version of `daily_rebalancer` whose manifest names these rules."""
+    maker = registered("daily_rebalancer")
+    put(folder, manifest_of(maker, GRAPH, OF_50, rules=rules), GRAPH)
+    return load(folder, maker)
+
+
+def with_basket(**changes: Any) -> Trading:
+    return Trading(basket=replace(Basket(), **changes))
+
+
+def test_a_model_runs_under_the_unit_of_action_that_it_was_trained_with(tmp_path: Path) -> None:
+    model = rebalancing(tmp_path, UNITS)
+    check_rules(model, registered("daily_rebalancer"), with_basket())
+    check_rules(model, registered("daily_rebalancer"), with_basket(notional_per_unit_usd=Decimal("0.00")))
+
+
+@pytest.mark.parametrize(
+    ("rules", "changes", "said"),
+    [
+        (UNITS, {"shares_per_unit": 10}, "basket.shares_per_unit is 10, the model v1 was trained with 100"),
+        (UNITS, {"notional_per_unit_usd": Decimal(10_000)}, "set basket.notional_per_unit_usd to that"),
+        ({}, {}, "does not say what one unit of its actions is"),
+        ({"basket.decide": "before_close"}, {}, "basket.decide is after_close"),
+        ({"basket.unheard_of": "1"}, {}, "basket.unheard_of is None"),
+        ({"unheard.of": "1"}, {}, "unheard.of is None"),
+    ],
+)
+def test_under_other_rules_or_unknown_ones_it_is_refused(
+    tmp_path: Path, rules: dict[str, str], changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ModelError, match="model refused, rules") as caught:
+        check_rules(rebalancing(tmp_path, rules), registered("daily_rebalancer"), with_basket(**changes))
+    assert said in str(caught.value)
+
+
+def test_a_policy_of_logits_needs_no_rules(folder: Path, scalper: Strategy) -> None:
+    check_rules(load(folder.parent.parent, scalper), scalper, Trading())
+
+
+# --- the other files ----------------------------------------------------------------------------------------------
+
+
+def vouched(tmp_path: Path, scalper: Strategy, files: dict[str, str]) -> Path:
+    """A version with `report.html` whose manifest vouches for `files`."""
+    folder = put(tmp_path / "store", manifest_of(scalper, GRAPH, LOGITS, files=files), GRAPH)
+    (folder / "report.html").write_bytes(b"told")
+    return folder
+
+
+def test_every_file_that_the_manifest_names_must_be_the_one_that_was_exported(
+    tmp_path: Path, scalper: Strategy
+) -> None:
+    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
+    load(tmp_path / "store", scalper)
+    (folder / "report.html").write_bytes(b"sold")
+    check, text = refusal(folder, scalper)
+    assert check == "file digest"
+    assert str(folder / "report.html") in text
+    (folder / "report.html").unlink()
+    assert refusal(folder, scalper)[0] == "missing file"
+
+
+@pytest.mark.parametrize("name", ["../v1/report.html", "/etc/passwd", "", "a\0b", ".hidden", "a..b", "x" * 200])
+def test_a_file_in_the_manifest_that_is_no_plain_name_is_refused(tmp_path: Path, scalper: Strategy, name: str) -> None:
+    assert refusal(vouched(tmp_path, scalper, {name: "0" * 64}), scalper)[0] == "file name"
+
+
+def test_a_file_that_leads_out_of_the_store_is_refused(tmp_path: Path, scalper: Strategy) -> None:
+    (tmp_path / "elsewhere").write_bytes(b"told")
+    folder = vouched(tmp_path, scalper, {"report.html": sha256(b"told").hexdigest()})
+    (folder / "report.html").unlink()
+    (folder / "report.html").symlink_to(tmp_path / "elsewhere")
+    assert refusal(folder, scalper)[0] == "file outside of the store"
+
+
+def test_a_manifest_nested_too_deep_is_refused(folder: Path, scalper: Strategy) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    text = (folder / MANIFEST_FILE).read_text().replace('"hyperparameters": {}', f'"hyperparameters": {{"x": {deep}}}')
+    (folder / MANIFEST_FILE).write_text(text)
+    assert refusal(folder, scalper)[0] == "manifest"
+
+
+# --- signatures ---------------------------------------------------------------------------------------------------
+
+
+def test_with_a_public_key_only_its_own_signature_over_these_bytes_is_good(
+    folder: Path, tmp_path: Path, scalper: Strategy
+) -> None:
+    store, manifest = folder.parent.parent, folder / MANIFEST_FILE
+    public, other = keygen(tmp_path / "key"), keygen(tmp_path / "other")
+    assert public != other
+
+    def refused(key: str = public) -> str:
+        with pytest.raises(ModelError) as caught:
+            load(store, scalper, public_key=key)
+        return caught.value.check
+
+    assert refused() == "signature"  # none
+    assert sign(folder, manifest.read_bytes(), tmp_path / "key") == public
+    assert load(store, scalper, public_key=public).version == "v1"
+    assert refused(other) == "signature"
+    manifest.write_bytes(manifest.read_bytes() + b"\n")  # the same content in other bytes
+    assert refused() == "signature"
+    load(store, scalper)  # without a key nobody is asked
+    for broken in (b"", b"no base64!", b"AAAA", b"A" * 1000):
+        (folder / SIGNATURE_FILE).write_bytes(broken)
+        assert refused() == "signature"
+    assert refused("AAAA") == "signature"
+
+
+def test_the_signature_is_what_openssl_makes_of_the_same_key(tmp_path: Path, folder: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs the program openssl")
+    keygen(tmp_path / "key")
+    sign(folder, (folder / MANIFEST_FILE).read_bytes(), tmp_path / "key")
+    arguments = ["pkeyutl", "-sign", "-inkey", tmp_path / "key", "-rawin", "-in", folder / MANIFEST_FILE]
+    told = subprocess.run([openssl, *map(str, arguments)], capture_output=True, check=True, timeout=300).stdout
+    assert base64.b64decode((folder / SIGNATURE_FILE).read_bytes()) == told
+
+
+def test_a_private_key_is_for_its_owner_alone_and_never_told(tmp_path: Path, folder: Path) -> None:
+    key = tmp_path / "key"
+    keygen(key)
+    assert key.stat().st_mode & 0o777 == 0o600
+    secret = key.read_text().splitlines()[1]
+    with pytest.raises(KeyProblem, match="File exists"):
+        keygen(key)
+    key.chmod(0o644)
+    with pytest.raises(KeyProblem, match="mode 644") as caught:
+        sign(folder, b"", key)
+    assert secret not in str(caught.value)
+    for content in (b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", b"\0" * 5000):
+        key.write_bytes(content)
+        key.chmod(0o600)
+        with pytest.raises(KeyProblem, match="no Ed25519 private key"):
+            sign(folder, b"", key)
+    with pytest.raises(KeyProblem, match="cannot be read"):
+        sign(folder, b"", tmp_path / "none")
+
+
+# --- pointers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """Three folders, no pointer yet."""
+    for version in ("a", "b", "c"):
+        (tmp_path / "shelf" / version).mkdir(parents=True)
+    return tmp_path / "shelf"
+
+
+def told(shelf: Path, version: str, pointer: str = CURRENT, *, rollback: bool = False) -> None:
+    point(shelf, pointer, version, who="who", why="why", now_ns=7, rollback=rollback)
+
+
+def test_a_pointer_names_its_version_and_the_history_who_changed_it_and_why(shelf: Path) -> None:
+    told(shelf, "a")
+    told(shelf, "b", CANDIDATE)
+    told(shelf, "b")
+    told(shelf, "", CANDIDATE)
+    assert (shelf / CURRENT).read_text() == "b\n"
+    assert not (shelf / CANDIDATE).exists()
+    lines = [json.loads(line) for line in (shelf / PROMOTIONS_FILE).read_text().splitlines()]
+    whole = {"time_ns": 7, "who": "who", "why": "why"}
+    assert lines == [
+        {**whole, "pointer": "current", "from": "", "to": "a"},
+        {**whole, "pointer": "candidate", "from": "", "to": "b"},
+        {**whole, "pointer": "current", "from": "a", "to": "b"},
+        {**whole, "pointer": "candidate", "from": "b", "to": ""},
+    ]
+    assert sorted(path.name for path in shelf.iterdir()) == ["a", "b", "c", CURRENT, PROMOTIONS_FILE]
+
+
+def test_each_rollback_goes_one_version_further_back(shelf: Path) -> None:
+    for version in ("a", "b", "c"):
+        told(shelf, version)
+    assert before(shelf) == "b"
+    told(shelf, "b", rollback=True)
+    assert before(shelf) == "a"
+    told(shelf, "a", rollback=True)
+    with pytest.raises(ModelError, match="no version before 'a'"):
+        before(shelf)
+    told(shelf, "c")
+    assert before(shelf) == "a"
+
+
+def test_the_history_is_not_trusted_beyond_what_it_tells(shelf: Path) -> None:
+    with pytest.raises(ModelError, match="rollback"):
+        before(shelf)
+    told(shelf, "a")
+    told(shelf, "b")
+    with (shelf / PROMOTIONS_FILE).open("ab") as file:
+        file.write(b'{"time_ns": 7, "pointer": "curr\n\xff\n')  # torn
+    assert [change.after for change in changes(shelf)] == ["a", "b"]
+    assert before(shelf) == "a"
+    (shelf / CURRENT).write_text("c\n")  # by hand
+    with pytest.raises(ModelError, match="nothing that leads to 'c'"):
+        before(shelf)
+
+
+def test_a_change_that_was_written_down_and_not_made_is_no_step_back(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(shelf, "a")
+    told(shelf, "b")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space"):
+            told(shelf, "c")
+    assert named(shelf, CURRENT) == "b"
+    assert not list(shelf.glob(".*"))
+    told(shelf, "c")
+    assert before(shelf) == "b"
+    told(shelf, "b", rollback=True)
+    assert before(shelf) == "a"
+
+
+@pytest.mark.parametrize("name", ["../a", "current", "candidate", "a\0", "x" * 101, ".", "d"])
+def test_a_pointer_is_set_to_nothing_but_a_version_of_the_shelf(shelf: Path, name: str) -> None:
+    with pytest.raises(ModelError):
+        told(shelf, name)
+    assert named(shelf, CURRENT) == ""
+    with pytest.raises(ModelError):
+        pointed(shelf, CURRENT)
+
+
+def test_a_pipe_in_place_of_a_pointer_is_not_waited_for(shelf: Path) -> None:
+    os.mkfifo(shelf / CURRENT)
+    assert named(shelf, CURRENT) == ""
+    with pytest.raises(ModelError, match="no plain file"):
+        pointed(shelf, CURRENT)
+
+
+def test_a_look_tells_when_a_versions_files_were_touched(folder: Path) -> None:
+    store = folder.parent.parent
+    first = sight(store, "option_scalper", CURRENT)
+    assert (first.version, first) == ("v1", sight(store, "option_scalper", "v1"))
+    (folder / SIGNATURE_FILE).write_text("x")
+    second = sight(store, "option_scalper", CURRENT)
+    assert second != first
+    (folder / MANIFEST_FILE).write_text("{}")
+    third = sight(store, "option_scalper", CURRENT)
+    assert third.manifest_digest not in ("", second.manifest_digest)
+    (folder / MANIFEST_FILE).unlink()
+    assert sight(store, "option_scalper", CURRENT).manifest_digest == ""
+
+
+def test_a_history_that_is_a_link_or_a_pipe_is_not_written_and_the_pointer_stays(folder: Path) -> None:
+    shelf, elsewhere = folder.parent, folder.parents[2] / "elsewhere"
+    elsewhere.write_bytes(b"somebody else's\n")
+    before_all = (shelf / CURRENT).read_bytes()
+    for put_there in (lambda path: path.symlink_to(elsewhere), os.mkfifo):
+        put_there(shelf / PROMOTIONS_FILE)
+        with pytest.raises(OSError, match=r"promotions\.jsonl cannot be written .* expected a plain file"):
+            point(shelf, CURRENT, folder.name, who="alice", why="a drill", now_ns=1)
+        (shelf / PROMOTIONS_FILE).unlink()
+    assert elsewhere.read_bytes() == b"somebody else's\n"
+    assert (shelf / CURRENT).read_bytes() == before_all
+
+
+def test_a_pointer_that_is_a_link_to_a_secret_brings_nothing_of_it_into_the_history(folder: Path) -> None:
+    shelf, secret = folder.parent, folder.parents[2] / "secret"
+    secret.write_bytes(b"ops-laptop:5a5a5a5a\n")
+    (shelf / CURRENT).unlink()
+    (shelf / CURRENT).symlink_to(secret)
+    assert named(shelf, CURRENT) == ""
+    point(shelf, CURRENT, folder.name, who="alice", why="a drill", now_ns=1)
+    assert b"5a5a" not in (shelf / PROMOTIONS_FILE).read_bytes()
+    assert secret.read_bytes() == b"ops-laptop:5a5a5a5a\n"
+
+
+def test_what_lies_in_the_way_of_a_new_pointer_is_neither_waited_for_nor_followed(folder: Path) -> None:
+    shelf, elsewhere = folder.parent, folder.parents[2] / "elsewhere"
+    elsewhere.write_bytes(b"somebody else's\n")
+    part = shelf / f".{CURRENT}.{os.getpid()}.part"
+    for put_there in (lambda path: path.symlink_to(elsewhere), lambda path: path.hardlink_to(elsewhere), os.mkfifo):
+        put_there(part)
+        point(shelf, CURRENT, folder.name, who="alice", why="a drill", now_ns=1)
+        assert (shelf / CURRENT).read_text() == f"{folder.name}\n"
+        assert not (shelf / CURRENT).is_symlink()
+    assert elsewhere.read_bytes() == b"somebody else's\n"
+
+
+def test_a_refusal_is_one_short_printable_line_whatever_the_manifest_says(
+    folder: Path, scalper: Strategy, manifest: Manifest
+) -> None:
+    told = json.loads((folder / MANIFEST_FILE).read_bytes())
+    for field, value in (
+        ("policy_sha256", "\x1b]52;c;b3duZWQ=\x07\r\n" + "x" * 1_000_000),
+        ("files", {"report.json": "\x1b[8m"}),
+        ("strategy", "\x1b[2J\u202e"),
+    ):
+        (folder / "report.json").write_bytes(b"{}")
+        (folder / MANIFEST_FILE).write_text(json.dumps({**told, field: value}))
+        _, text = refusal(folder, scalper)
+        assert text.isprintable()
+        assert len(text) < 2_100

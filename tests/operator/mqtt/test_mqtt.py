@@ -1,0 +1,556 @@
+"""MQTT as it is deployed: a real Mosquitto with the installed configuration, the real engine, signed commands.
+
+The desk's loop is the test's, the connection lives on the side thread, as in the daemon.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import io
+import json
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiomqtt import Client, MqttError
+from rich.console import Console
+
+from daemon.cli import remote
+from daemon.config.load import ConfigError
+from daemon.core.events import CommandRefused, Event, HaltRequested, ResumeRequested, StatusRequested
+from daemon.core.step import Step
+from daemon.operator.announce import Announcer
+from daemon.operator.mqtt import connection as mqtt_connection
+from daemon.operator.mqtt.connection import Broker, connected, properties
+from daemon.operator.mqtt.messages import ChainHead
+from daemon.operator.mqtt.mqtt import MqttSettings, MqttSide
+from daemon.operator.mqtt.outbox import Outbox
+from daemon.operator.mqtt.signing import SignedCommand, parse_keys, signed
+from daemon.operator.side_thread import SideThread
+from tests.support.desks.desk_at_work import AtWork, at_work, until
+from tests.support.desks.desk_run import Desk, tape_rows, write_tape
+from tests.support.desks.mosquitto import Mosquitto, authority, free_port, running
+
+HEX = "5a" * 32
+KEYS = parse_keys(f"ops-laptop:{HEX}")
+LIMIT_S = 180.0  # generous: nothing here is measured
+S = 1_000_000_000
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    """One broker for all tests that do not stop it."""
+    with running(tmp_path_factory.mktemp("mosquitto")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
+    return Desk(write_tape(tmp_path_factory.mktemp("tape") / "tape.csv", tape_rows(1, 60)))
+
+
+@dataclass(slots=True)
+class Connected:
+    """A desk at work whose telemetry and commands go by this broker."""
+
+    work: AtWork
+    outbox: Outbox
+    side: MqttSide
+    thread: SideThread
+    log: list[tuple[str, dict[str, Any]]]
+    events: list[Event] = field(default_factory=list)
+
+    def told(self, name: str) -> list[dict[str, Any]]:
+        return [fields for event, fields in self.log[:] if event == name]
+
+    async def up(self, times: int = 1) -> None:
+        """Return when the connection has come up so often."""
+        await _soon(lambda: len(self.told("mqtt_up")) >= times)
+
+
+def _has_lost(made: Connected, times: int) -> bool:
+    return len(made.told("mqtt_lost")) == times
+
+
+async def _soon(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        await until(reached)
+
+
+@contextlib.asynccontextmanager
+async def connected_desk(
+    desk: Desk,
+    path: Path,
+    told_of: Broker,
+    password: str,
+    events: int = 0,
+    **settings: Any,
+) -> AsyncIterator[Connected]:
+    """The desk over the first `events` of its tape; with none of them it is one whose feed never came up."""
+    outbox = Outbox(10_000)
+    announcer = Announcer(outbox)
+    log: list[tuple[str, dict[str, Any]]] = []
+    async with at_work(desk, path) as work:
+        seen: list[Event] = []
+        before = work.engine._observe
+
+        def observe(event: Event, step: Step) -> None:
+            before(event, step)
+            announcer.observe(event, step)
+            seen.append(event)
+
+        work.engine._observe = observe
+        for event, _ in zip(iter(desk.replay.source(0)), range(events), strict=False):
+            work.intake.put(event)
+        chosen = {"commands": True, "wait_least_s": 0.05, "wait_most_s": 0.2, **settings}
+        side = MqttSide(
+            MqttSettings(told_of, "paper-1", **chosen),
+            password,
+            KEYS,
+            outbox,
+            work.door.submit_from_thread,
+            lambda: work.door.state,
+            lambda name, **fields: log.append((name, fields)),
+        )
+        thread = SideThread([("mqtt", side.run)], lambda name, problem: log.append((name, {"problem": problem})))
+        thread.start()
+        try:
+            yield Connected(work, outbox, side, thread, log, seen)
+        finally:
+            await asyncio.to_thread(thread.stop, LIMIT_S)
+    assert not [fields for event, fields in log if event == "mqtt"], log  # nothing raised on the side thread
+
+
+@contextlib.asynccontextmanager
+async def client(broker: Mosquitto, username: str) -> AsyncIterator[Client]:
+    async with connected(broker.broker(username), broker.passwords[username], incoming_most=10_000) as made:
+        yield made
+
+
+def command(name: str, number: int = 1, **changes: Any) -> SignedCommand:
+    """A command signed now."""
+    told = {"desk": "paper-1", "reason": "a test", "issued_ns": time.time_ns(), "lifetime_ns": 30 * S, **changes}
+    return signed(KEYS["ops-laptop"], "ops-laptop", command=name, nonce=number.to_bytes(16), **told)
+
+
+async def _send(sender: Client, payload: bytes, response: str | None = None, **how: Any) -> None:
+    told = properties(response_topic=response, correlation=b"c1" if response else None)
+    await sender.publish("rltrader/paper-1/command", payload, qos=1, properties=told, **how)
+
+
+def _waiting(reader: Client) -> list[Any]:
+    """What has come for a reader so far."""
+    return [reader._queue.get_nowait() for _ in range(reader._queue.qsize())]
+
+
+async def _asked(sender: Client, told: SignedCommand, response: str = "rltrader/paper-1/response/operator/1") -> Any:
+    """The answer to a command."""
+    await sender.subscribe(response, qos=1)
+    await _send(sender, msgspec.json.encode(told), response)
+    async with asyncio.timeout(LIMIT_S):
+        async for message in sender.messages:
+            assert isinstance(message.payload, bytes)
+            if str(message.topic) == response:
+                assert getattr(message.properties, "CorrelationData", None) == b"c1"
+                return json.loads(message.payload)
+    raise AssertionError("the broker sends nothing more")
+
+
+async def test_a_halt_over_mqtt_acts_on_a_desk_whose_feed_never_came_up(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    password = broker.passwords["paper-1"]
+    async with (
+        connected_desk(desk, tmp_path, broker.broker(), password) as made,
+        client(broker, "operator") as operator,
+    ):
+        await made.up()
+        answer = await _asked(operator, command("halt", reason="the fair is wrong"))
+        assert answer["ok"] is True
+        assert answer["status"]["halt"] == "operator: the fair is wrong (by mqtt/ops-laptop)"
+        assert answer["status"]["bars"] == 0
+        state = made.work.door.state
+        assert state.risk.halt is not None
+        assert answer["seq"] == state.seq
+        assert [event for event in made.events if isinstance(event, HaltRequested)] == [
+            HaltRequested(state.now_ns, "operator", "the fair is wrong", "mqtt/ops-laptop")
+        ]
+        assert made.told("command") == [
+            {
+                "command": "halt",
+                "channel": "mqtt",
+                "who": "mqtt/ops-laptop",
+                "reason": "the fair is wrong",
+                "seq": state.seq,
+            }
+        ]
+        answer = await _asked(operator, command("resume", 2))
+        assert (answer["ok"], answer["status"]["halt"]) == (True, "")
+
+
+async def test_a_reader_sees_what_the_desk_does(broker: Mosquitto, desk: Desk, tmp_path: Path) -> None:
+    password = broker.passwords["paper-1"]
+    async with client(broker, "monitor") as monitor:
+        await monitor.subscribe("rltrader/paper-1/#", qos=1)
+        seen: dict[str, list[tuple[dict[str, Any], Any]]] = {}
+
+        async def read() -> None:
+            async for message in monitor.messages:
+                assert isinstance(message.payload, bytes)
+                topic = str(message.topic).removeprefix("rltrader/paper-1/")
+                seen.setdefault(topic, []).append((json.loads(message.payload), message.properties))
+
+        reading = asyncio.create_task(read())
+        async with connected_desk(desk, tmp_path, broker.broker(), password, events=500) as made:
+            await _soon(lambda: bool(made.outbox.counts().offered) and not made.outbox.counts().waiting)
+            await _soon(lambda: len(seen.get("bars", ())) == 3 * 86 + 60)
+            await _soon(lambda: {"status", "decisions", "orders", "fills", "equity", "telemetry"} <= set(seen))
+            counts = made.outbox.counts()
+            assert counts.published + counts.conflated == counts.offered
+            assert counts.refused == counts.dropped == 0
+        await _soon(lambda: seen["status"][-1][0]["online"] is False)  # a clean end says so
+        reading.cancel()
+    bar, of_bar = seen["bars"][0]
+    assert (bar["schema"], bar["v"], bar["desk"]) == ("bar", 1, "paper-1")
+    assert 0 < of_bar.MessageExpiryInterval <= 60
+    assert of_bar.ContentType == "application/json"
+    assert not hasattr(seen["status"][0][1], "MessageExpiryInterval")
+    sent = {(fill["client_order_id"], fill["cumulative"]) for fill, _ in seen["fills"]}
+    assert len(sent) == made.work.door.state.stats.fills
+    async with client(broker, "monitor") as later:  # status and equity wait for who comes later
+        await later.subscribe("rltrader/paper-1/+", qos=1)
+        topics = set()
+        async with asyncio.timeout(LIMIT_S):
+            async for message in later.messages:
+                topics.add(str(message.topic).removeprefix("rltrader/paper-1/"))
+                if len(topics) == 3:
+                    break
+    assert topics == {"status", "equity", "telemetry"}
+
+
+async def test_forged_and_repeated_commands_change_nothing_and_are_journaled_once(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    password = broker.passwords["paper-1"]
+    async with (
+        connected_desk(desk, tmp_path, broker.broker(), password) as made,
+        client(broker, "operator") as operator,
+    ):
+        await made.up()
+        forged = msgspec.structs.replace(command("halt"), command="flatten")
+        for _ in range(5):
+            await _send(operator, msgspec.json.encode(forged), "rltrader/paper-1/response/operator/1")
+        good = command("status", 2)
+        assert (await _asked(operator, good))["ok"] is True
+        again = await _asked(operator, good)
+        assert (again["ok"], again["seq"]) == (False, 0)
+        assert "it came before" in again["error"]
+        await made.work.quiet()
+        assert [type(event) for event in made.events] == [CommandRefused, StatusRequested]
+        assert made.events[0] == CommandRefused(
+            made.events[0].time_ns, "mqtt", "the signature is not that of key ops-laptop"
+        )
+
+
+async def test_a_retained_command_is_refused(broker: Mosquitto, desk: Desk, tmp_path: Path) -> None:
+    password = broker.passwords["paper-1"]
+    async with client(broker, "operator") as operator:
+        await _send(operator, msgspec.json.encode(command("halt")), retain=True)
+        try:
+            async with connected_desk(desk, tmp_path, broker.broker(), password) as made:
+                await _soon(lambda: any(isinstance(event, CommandRefused) for event in made.events))
+                assert not [event for event in made.events if isinstance(event, HaltRequested)]
+                assert [event.reason for event in made.events if isinstance(event, CommandRefused)] == [
+                    "the message is retained: a command is sent once"
+                ]
+        finally:
+            await _send(operator, b"", retain=True)
+
+
+async def test_an_answer_goes_nowhere_but_below_the_desks_own_responses(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    password = broker.passwords["paper-1"]
+    async with (
+        connected_desk(desk, tmp_path, broker.broker(), password) as made,
+        client(broker, "operator") as operator,
+        client(broker, "monitor") as monitor,
+    ):
+        await made.up()
+        await monitor.subscribe("rltrader/#", qos=1)
+        for number, elsewhere in enumerate(("rltrader/paper-1/alarms", "rltrader/paper-1/response/../alarms/")):
+            await _send(operator, msgspec.json.encode(command("halt", 10 + number)), elsewhere)
+        assert (await _asked(operator, command("resume", 12)))["ok"] is True
+        halts = [event for event in made.events if isinstance(event, HaltRequested | ResumeRequested)]
+        assert len(halts) == 3
+        await _soon(lambda: not made.outbox.counts().waiting)
+        await asyncio.sleep(0.1)
+        heard = [json.loads(message.payload) for message in _waiting(monitor)]
+        assert "response" not in {message["schema"] for message in heard}
+
+
+async def test_without_keys_or_without_leave_no_command_is_heard(broker: Mosquitto, desk: Desk, tmp_path: Path) -> None:
+    password = broker.passwords["paper-1"]
+    async with (
+        connected_desk(desk, tmp_path, broker.broker(), password, commands=False) as made,
+        client(broker, "operator") as operator,
+    ):
+        await made.up()
+        assert made.told("mqtt_up") == [{"broker": f"127.0.0.1:{broker.port}", "commands": False}]
+        await _send(operator, msgspec.json.encode(command("halt")))
+        await asyncio.sleep(0.2)
+        assert made.events == []
+
+
+async def test_the_access_list_lets_a_monitor_command_nothing_and_a_desk_speak_for_no_other(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    password = broker.passwords["paper-1"]
+    async with (
+        connected_desk(desk, tmp_path, broker.broker(), password) as made,
+        client(broker, "operator") as operator,
+        client(broker, "operator") as watching,
+        client(broker, "monitor") as monitor,
+        client(broker, "paper-2") as other,
+    ):
+        await made.up()
+        await watching.subscribe("rltrader/+/#", qos=1)
+        await monitor.subscribe("rltrader/+/#", qos=1)
+        await other.subscribe("rltrader/#", qos=1)
+        halt = msgspec.json.encode(command("halt"))
+        await _send(monitor, halt)
+        await _send(other, halt)
+        for user, topic in (
+            (other, "rltrader/paper-1/status"),
+            (monitor, "rltrader/paper-1/alarms"),
+            (monitor, "rltrader/monitor/status"),
+            (operator, "rltrader/paper-1/status"),
+            (operator, "rltrader/operator/status"),
+            (other, "rltrader/paper-2/bars"),  # its own: this one arrives
+        ):
+            await user.publish(topic, b'{"schema": "forged"}', qos=1)
+        answer = await _asked(operator, command("status", 2))  # what came before it has arrived
+        assert answer["ok"] is True
+        assert [type(event) for event in made.events] == [StatusRequested]
+        await asyncio.sleep(0.2)
+        for reader in (watching, monitor):
+            heard = [(str(message.topic), message.payload) for message in _waiting(reader)]
+            topics = {topic for topic, _ in heard}
+            assert [topic for topic, payload in heard if b"forged" in payload] == ["rltrader/paper-2/bars"]
+        assert {str(message.topic) for message in _waiting(other)} <= {"rltrader/paper-2/command"}
+        assert not [topic for topic in topics if "response" in topic or "command" in topic]  # of the monitor, the last
+
+
+async def test_a_broker_that_another_authority_vouches_for_is_refused(broker: Mosquitto, tmp_path: Path) -> None:
+    authority(tmp_path, "stranger")
+    with pytest.raises(MqttError, match="certificate verify failed"):
+        async with connected(broker.broker(ca_file=tmp_path / "stranger.crt"), broker.passwords["paper-1"]):
+            pass
+
+
+async def test_nobody_comes_in_without_tls_or_a_password(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt_connection, "ANSWER_S", 1.0)  # the broker says nothing to who speaks no TLS
+    plain = Broker("127.0.0.1", broker.port, tls=False, username="paper-1")
+    for told, password in ((plain, broker.passwords["paper-1"]), (broker.broker(""), None), (broker.broker(), "wrong")):
+        with pytest.raises(MqttError):
+            async with connected(told, password):
+                pass
+
+
+async def test_a_wrong_password_is_told_once_and_not_shown(broker: Mosquitto, desk: Desk, tmp_path: Path) -> None:
+    async with connected_desk(desk, tmp_path, broker.broker(), "no-such-password") as made:
+        await _soon(lambda: bool(made.told("mqtt_lost")))
+        await asyncio.sleep(0.5)  # several further attempts
+        assert len(made.told("mqtt_lost")) == 1
+        assert "ot authorized" in made.told("mqtt_lost")[0]["reason"]
+        assert "no-such-password" not in repr(made.log)
+        assert made.told("mqtt_up") == []
+
+
+async def test_a_missing_authority_file_or_a_broker_that_is_not_there_is_told_and_trading_goes_on(
+    desk: Desk, tmp_path: Path
+) -> None:
+    for place, told_of in enumerate(
+        (Broker("127.0.0.1", free_port(), tls=False), Broker("127.0.0.1", 1, ca_file="/no"))
+    ):
+        async with connected_desk(desk, tmp_path / str(place), told_of, "x" * 12, events=20) as made:
+            await _soon(partial(_has_lost, made, 1))
+            await made.work.quiet()
+            assert made.work.door.state.fed == 20
+
+
+async def test_after_a_restart_of_the_broker_status_and_commands_are_back(desk: Desk, tmp_path: Path) -> None:
+    with running(tmp_path / "mosquitto") as own:
+        async with connected_desk(desk, tmp_path / "state", own.broker(), own.passwords["paper-1"]) as made:
+            await made.up()
+            for times in (2, 3):
+                own.stop()
+                await _soon(partial(_has_lost, made, times - 1))
+                own.start()
+                await made.up(times)
+                async with client(own, "operator") as operator:
+                    assert (await _asked(operator, command("halt", times)))["ok"] is True
+            assert made.side.reconnects == 2
+        assert len([event for event in made.events if isinstance(event, HaltRequested)]) == 2
+
+
+async def test_a_broker_that_stands_still_holds_up_neither_the_desk_nor_the_end(desk: Desk, tmp_path: Path) -> None:
+    with running(tmp_path / "mosquitto") as own:
+        async with connected_desk(desk, tmp_path / "state", own.broker(), own.passwords["paper-1"]) as made:
+            await made.up()
+            assert own.process is not None
+            own.process.send_signal(signal.SIGSTOP)
+            for event, _ in zip(iter(desk.replay.source(0)), range(500), strict=False):
+                made.work.intake.put(event)
+            await made.work.quiet()
+            fed = made.work.door.state.fed
+            assert fed == 3 * 86 + 60 + 2 * 4  # every bar, and each session's begin and end
+            assert await asyncio.to_thread(made.thread.stop, LIMIT_S)
+            counts = made.outbox.counts()
+            assert (
+                counts.published + counts.dropped + counts.conflated + counts.refused + counts.waiting == counts.offered
+            )
+
+
+async def test_the_head_that_was_left_last_is_with_the_broker_when_the_desk_has_ended(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as made:
+        await made.up()
+        for row in range(1, 4):
+            made.outbox.put_retained("chain", ChainHead(row, f"{row:064x}"))
+        assert await asyncio.to_thread(made.thread.stop, LIMIT_S)
+        counts = made.outbox.counts()
+        assert counts.published + counts.conflated + counts.waiting == counts.offered
+    async with client(broker, "monitor") as monitor:
+        await monitor.subscribe("rltrader/paper-1/chain", qos=1)
+        async with asyncio.timeout(LIMIT_S):
+            message = await anext(aiter(monitor.messages))
+    assert isinstance(message.payload, bytes)
+    told = json.loads(message.payload)
+    assert (told["row"], told["head"]) == (3, f"{3:064x}")
+
+
+async def test_when_a_connection_dies_its_last_will_says_offline_until_the_desk_is_back(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    password = broker.passwords["paper-1"]
+    async with client(broker, "monitor") as monitor:
+        await monitor.subscribe("rltrader/paper-1/status", qos=1)
+        online: list[bool] = []
+
+        async def read() -> None:
+            async for message in monitor.messages:
+                assert isinstance(message.payload, bytes)
+                if not message.retain:
+                    online.append(json.loads(message.payload)["online"])
+
+        reading = asyncio.create_task(read())
+        async with connected_desk(desk, tmp_path, broker.broker(), password) as made:
+            await _soon(lambda: online[-1:] == [True])
+            async with connected(broker.broker(), password, identifier=made.side.identifier):  # throws the desk out
+                await _soon(lambda: False in online)
+            await made.up(2)
+            await _soon(lambda: online[-1:] == [True])
+        reading.cancel()
+
+
+async def test_another_role_cannot_throw_the_desk_out_by_taking_its_client_name(
+    broker: Mosquitto, desk: Desk, tmp_path: Path
+) -> None:
+    async with connected_desk(desk, tmp_path, broker.broker(), broker.passwords["paper-1"]) as made:
+        await made.up()
+        assert broker.passwords["paper-1"] not in made.side.identifier
+        password = broker.passwords["monitor"]
+        async with connected(broker.broker("monitor"), password, identifier="rltrader-paper-1"):
+            async with client(broker, "operator") as operator:  # the desk hears as before
+                told = await _asked(operator, command("status", 77))
+            assert told["ok"]
+        assert _has_lost(made, 0)
+
+
+# --- rltraderctl remote -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote_files(broker: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An operator's configuration and keys, and the password in the environment."""
+    (tmp_path / "config.toml").write_text(
+        f'[desk]\nname = "paper-1"\n[mqtt]\nport = {broker.port}\nca_file = "{broker.ca_file}"\nusername = "operator"\n'
+    )
+    (tmp_path / "keys").write_text(f"ops-laptop:{HEX}\nunknown:{'00' * 32}\n")
+    (tmp_path / "keys").chmod(0o600)
+    monkeypatch.setenv("MQTT_PASSWORD", broker.passwords["operator"])
+    monkeypatch.delenv("MQTT_COMMAND_KEYS", raising=False)
+    return tmp_path
+
+
+def _remote(folder: Path, *arguments: str) -> tuple[int, str]:
+    """What the command returns and prints."""
+    line = argparse.ArgumentParser()
+    remote.add_to(line.add_subparsers(dest="command"))
+    given = ["remote", *arguments, "--config", str(folder / "config.toml"), "--key-file", str(folder / "keys")]
+    printed = io.StringIO()
+    code = remote.run(line.parse_args(given), Console(file=printed, width=500))
+    assert HEX not in printed.getvalue()
+    return code, printed.getvalue()
+
+
+async def test_the_command_line_halts_a_desk_and_says_what_it_is(
+    broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path
+) -> None:
+    password = broker.passwords["paper-1"]
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as made:
+        await made.up()
+        halt = ("halt", "--reason", "a drill", "--key", "ops-laptop")
+        code, text = await asyncio.to_thread(_remote, remote_files, *halt)
+        assert code == 0
+        assert f"paper-1: halt journaled as event {made.work.door.state.seq}" in text
+        assert "halted (operator: a drill (by mqtt/ops-laptop)); holds nothing; 0 orders at work" in text
+        assert [event.who for event in made.events if isinstance(event, HaltRequested)] == ["mqtt/ops-laptop"]
+
+
+async def test_the_command_line_says_that_nobody_answered(
+    broker: Mosquitto, desk: Desk, tmp_path: Path, remote_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "ANSWER_S", 0.5)
+    password = broker.passwords["paper-1"]
+    async with connected_desk(desk, tmp_path / "state", broker.broker(), password) as made:
+        await made.up()
+        halt = ("halt", "--reason", "a drill", "--key", "unknown")
+        code, text = await asyncio.to_thread(_remote, remote_files, *halt)
+        assert code == 1
+        assert "no answer from desk paper-1" in text
+        assert [type(event) for event in made.events] == [CommandRefused]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--key", "nobody"), "--key is 'nobody': expected one of ops-laptop, unknown"),
+        ((), "has 2 keys: expected --key with one of ops-laptop, unknown"),
+        (("--reason", " "), "--reason has 1 letters: expected 1 to 500"),
+        (("--desk", "paper-1/command/#"), "--desk is 'paper-1/command/#': expected a word without"),
+        (("--username", "+"), "--username is '+': expected a word without"),
+    ],
+)
+def test_the_command_line_refuses_what_it_cannot_sign(
+    remote_files: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        _remote(remote_files, "halt", "--reason", "a drill", *arguments)
+
+
+def test_keys_that_others_may_read_are_not_used(remote_files: Path) -> None:
+    (remote_files / "keys").chmod(0o644)
+    with pytest.raises(ConfigError, match="expected mode 600"):
+        _remote(remote_files, "halt", "--reason", "a drill", "--key", "ops-laptop")

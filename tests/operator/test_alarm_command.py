@@ -1,0 +1,344 @@
+"""The alarm command with real small programs: what they get, how often they are started, and how they are ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.core.events import ClockTicked, Event, HaltRequested, TroubleNoticed
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.core.state import Identity
+from daemon.core.step import Core
+from daemon.operator.alarm_command import AlarmCommand, TokenBucket
+from daemon.operator.log import LOG_EVENTS
+from daemon.operator.side_thread import SideThread
+from strategies.registry import strategy as strategy_named
+
+NOON_NS = 1_700_000_000_000_000_000  # 2023-11-14T22:13:20+00:00
+IDENTITY = Identity("paper", "paper", "option_scalper", "0123456789", "sip")
+RECORD = 'cat >> "$OUT"; env > "$OUT.env"; echo "$#" > "$OUT.args"\n'
+
+
+def machine() -> Machine:
+    core = Core(strategy_named("option_scalper"))
+    return Machine(core, core.start(IDENTITY, Trading()))
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(120):
+        while True:
+            if reached():
+                return
+            await asyncio.sleep(0.01)
+
+
+def hold_the_loop_until(reached: Callable[[], bool]) -> None:
+    while not reached():
+        time.sleep(0.01)
+
+
+def written(path: Path) -> bool:
+    return path.exists() and bool(path.read_text())
+
+
+def gone(pids: Path) -> bool:
+    """Whether none of these processes runs any more; a zombie only waits for the machine's init."""
+    return all(_state(int(pid)) in "ZX" for pid in pids.read_text().split())
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+class Programs:
+    """A folder with a program that writes what it gets into `out`, and what the command logged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.out = folder, folder / "out"
+        self.logged: list[dict[str, Any]] = []
+        self.machine = machine()
+
+    def program(self, text: str = RECORD) -> tuple[str, ...]:
+        path = self.folder / "program"
+        path.write_text(f'#!/bin/sh\nOUT="{self.out}"\n{text}')
+        path.chmod(0o755)
+        return (str(path),)
+
+    def log(self, name: str, /, **fields: object) -> None:
+        assert set(fields) == set(LOG_EVENTS[name].fields)
+        self.logged.append({"event": name, **fields})
+
+    def command(self, command: tuple[str, ...], per_minute: int = 60, timeout_s: float = 20.0) -> AlarmCommand:
+        return AlarmCommand(command, per_minute, timeout_s, "desk-1", self.log, self.monotonic)
+
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def raise_alarm(self, command: AlarmCommand, event: Event) -> None:
+        command.observe(event, self.machine.apply(event))
+
+    def told(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.read_text().splitlines()] if self.out.exists() else []
+
+    async def come(self, count: int) -> list[dict[str, Any]]:
+        await until(lambda: len(self.told()) >= count)
+        return self.told()
+
+    async def logs(self) -> dict[str, Any]:
+        await until(lambda: bool(self.logged))
+        return self.logged[0]
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    return Programs(tmp_path)
+
+
+@asynccontextmanager
+async def running(command: AlarmCommand) -> AsyncIterator[None]:
+    task = asyncio.create_task(command.run())
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(180):
+            yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def trouble(number: int, detail: str = "") -> TroubleNoticed:
+    return TroubleNoticed(NOON_NS, f"trouble_{number}", detail or f"detail {number}")
+
+
+async def test_the_program_reads_the_alarm_as_one_line_of_json(programs: Programs) -> None:
+    command = programs.command(programs.program())
+    async with running(command):
+        programs.raise_alarm(command, HaltRequested(NOON_NS, "operator", "lunch", "control/alice"))
+        assert await programs.come(1) == [
+            {
+                "v": 1,
+                "desk": "desk-1",
+                "strategy": "option_scalper",
+                "mode": "paper",
+                "alarm": "operator",
+                "detail": "lunch (by control/alice)",
+                "time_ns": NOON_NS,
+                "time": "2023-11-14T22:13:20+00:00",
+                "halted": True,
+                "missed": 0,
+            }
+        ]
+    assert programs.logged == []
+
+
+async def test_a_step_without_an_alarm_starts_nothing(programs: Programs) -> None:
+    command = programs.command(programs.program())
+    async with running(command):
+        programs.raise_alarm(command, ClockTicked(NOON_NS))
+        programs.raise_alarm(command, trouble(1))
+        assert [line["alarm"] for line in await programs.come(1)] == ["trouble_1"]
+
+
+async def test_no_key_of_the_daemon_reaches_the_program(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "APCA_API_KEY_ID",
+        "APCA_API_SECRET_KEY",
+        "MQTT_PASSWORD",
+        "MQTT_COMMAND_KEYS",
+        "CREDENTIALS_DIRECTORY",
+    ):
+        monkeypatch.setenv(name, "hidden")
+    command = programs.command(programs.program())
+    async with running(command):
+        programs.raise_alarm(command, trouble(1))
+        await programs.come(1)
+        environment = programs.out.with_name("out.env")
+        arguments = programs.out.with_name("out.args")
+        await until(lambda: written(arguments))
+    names = {line.partition("=")[0] for line in environment.read_text().splitlines()}
+    assert "hidden" not in environment.read_text()
+    assert names - {"PWD", "OLDPWD", "SHLVL", "_"} <= {"PATH", "LANG", "HOME", "RLTRADER_DESK", "RLTRADER_ALARM"}
+    assert "RLTRADER_ALARM=trouble_1" in environment.read_text()
+    assert "RLTRADER_DESK=desk-1" in environment.read_text()
+
+
+async def test_signs_that_mean_something_to_a_shell_do_nothing(programs: Programs) -> None:
+    mark = programs.folder / "mark"
+    detail = f"$(touch {mark}) `touch {mark}` ; touch {mark} | touch {mark} && touch {mark} \n'\"\\ -rf *"
+    command = programs.command(programs.program())
+    async with running(command):
+        programs.raise_alarm(command, trouble(1, detail))
+        (told,) = await programs.come(1)
+        assert told["detail"] == detail
+        arguments = programs.out.with_name("out.args")
+        await until(lambda: written(arguments))
+    assert not mark.exists()
+    assert arguments.read_text().strip() == "0"
+
+
+async def test_a_hundred_alarms_in_a_second_are_six_runs_and_the_next_tells_of_the_others(programs: Programs) -> None:
+    command = programs.command(programs.program(), per_minute=6)
+    for number in range(1, 51):
+        programs.raise_alarm(command, trouble(number))
+    async with running(command):
+        for number in range(51, 101):
+            programs.raise_alarm(command, trouble(number))
+        await programs.come(6)
+        await asyncio.sleep(0.2)
+        told = programs.told()
+        assert len(told) == 6
+        programs.now_s = 10.0  # at six a minute the seventh run is allowed after ten seconds
+        told = await programs.come(7)
+    assert programs.logged == []
+    assert told[-1]["alarm"] == "trouble_100"
+    assert len(told) + sum(line["missed"] for line in told) == 100  # each is told of or counted
+
+
+async def test_halts_are_told_before_other_alarms_that_came_earlier(programs: Programs) -> None:
+    command = programs.command(programs.program())
+    for number in range(3):
+        programs.raise_alarm(command, trouble(number))
+    programs.raise_alarm(command, HaltRequested(NOON_NS, "operator", "stop it", "control/alice"))
+    async with running(command):
+        told = await programs.come(4)
+    assert [line["alarm"] for line in told] == ["operator", "trouble_0", "trouble_1", "trouble_2"]
+    assert [line["missed"] for line in told] == [0, 0, 0, 0]
+
+
+async def test_a_full_queue_lets_the_oldest_go_and_counts_them(programs: Programs) -> None:
+    command = programs.command(programs.program(), per_minute=600)
+    for number in range(70):
+        programs.raise_alarm(command, trouble(number))
+    async with running(command):
+        (first, *_) = await programs.come(1)
+    assert (first["alarm"], first["missed"]) == ("trouble_6", 6)
+
+
+async def test_a_program_that_hangs_is_killed_with_its_children(programs: Programs) -> None:
+    hangs = programs.program('sleep 1000 &\necho "$! $$" > "$OUT.pids"\nwait\n')
+    command = programs.command(hangs, timeout_s=0.5)
+    async with running(command):
+        programs.raise_alarm(command, trouble(1))
+        logged = await programs.logs()
+    assert logged["event"] == "alarm_command_failed"
+    assert "0.5" in logged["problem"]
+    pids = programs.out.with_name("out.pids")
+    await until(lambda: gone(pids))
+
+
+async def test_a_stop_kills_the_run_that_is_under_way(programs: Programs) -> None:
+    hangs = programs.program('sleep 1000 &\necho "$! $$" > "$OUT.pids"\nwait\n')
+    command = programs.command(hangs, timeout_s=1000)
+    pids = programs.out.with_name("out.pids")
+    async with running(command):
+        programs.raise_alarm(command, trouble(1))
+        await until(lambda: written(pids))
+    await until(lambda: gone(pids))
+
+
+async def test_a_stop_in_the_middle_of_a_start_kills_the_program_and_its_children(programs: Programs) -> None:
+    hangs = programs.program('sleep 1000 &\necho "$! $$" > "$OUT.pids"\nwait\n')
+    command = programs.command(hangs, timeout_s=1000)
+    pids = programs.out.with_name("out.pids")
+    programs.raise_alarm(command, trouble(1))
+    run = asyncio.create_task(command.run())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    hold_the_loop_until(lambda: written(pids))  # it has not heard yet that the program started
+    run.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await run
+    await until(lambda: gone(pids))
+
+
+async def test_a_failing_program_is_logged_with_the_beginning_of_what_it_said(programs: Programs) -> None:
+    fails = programs.program('i=0; while [ $i -lt 500 ]; do printf "no\\007 route " >&2; i=$((i+1)); done; exit 3\n')
+    command = programs.command(fails)
+    async with running(command):
+        programs.raise_alarm(command, trouble(1))
+        logged = await programs.logs()
+    assert logged["alarm"] == "trouble_1"
+    said = logged["problem"].partition(": ")[2]
+    assert logged["problem"].startswith("exit code 3, expected 0: no route no route")
+    assert len(said) == 200
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize("mode", [None, 0o644])
+async def test_a_program_that_is_missing_or_may_not_run_is_logged(programs: Programs, mode: int | None) -> None:
+    path = programs.folder / "other"
+    if mode is not None:
+        path.write_text("#!/bin/sh\n")
+        path.chmod(mode)
+    command = programs.command((str(path),))
+    async with running(command):
+        programs.raise_alarm(command, trouble(1))
+        logged = await programs.logs()
+    assert str(path) in logged["problem"]
+    assert ("No such file" if mode is None else "Permission denied") in logged["problem"]
+
+
+async def test_a_program_that_does_not_read_ends_well(programs: Programs) -> None:
+    command = programs.command(programs.program('exec 0<&-\necho "{}" >> "$OUT"\n'))
+    async with running(command):
+        programs.raise_alarm(command, trouble(1, "x" * 300_000))  # more than a pipe holds
+        programs.raise_alarm(command, trouble(2))
+        await programs.come(2)
+    assert programs.logged == []
+
+
+def test_alarms_of_the_trading_loop_reach_the_program_through_the_side_thread(programs: Programs) -> None:
+    command = programs.command(programs.program())
+    side = SideThread([("alarms", command.run)], lambda name, problem: programs.log(name, problem=problem))
+    side.start()
+    try:
+        for number in range(3):
+            programs.raise_alarm(command, trouble(number))
+        asyncio.run(asyncio.wait_for(programs.come(3), 180))
+    finally:
+        assert side.stop(5.0)
+    assert [line["alarm"] for line in programs.told()] == ["trouble_0", "trouble_1", "trouble_2"]
+    assert programs.logged == []
+
+
+# --- the rate -----------------------------------------------------------------------------------------------------
+
+
+def test_the_bucket_allows_its_size_at_once_and_then_one_each_interval() -> None:
+    now = [100.0]
+    bucket = TokenBucket(6, lambda: now[0])
+    for _ in range(6):
+        assert bucket.wait_s() == 0.0
+        bucket.take()
+    assert bucket.wait_s() == pytest.approx(10.0)
+    now[0] += 9.0
+    assert bucket.wait_s() == pytest.approx(1.0)
+    now[0] += 1.5
+    assert bucket.wait_s() == 0.0
+    bucket.take()
+    assert bucket.wait_s() == pytest.approx(9.5)
+
+
+def test_the_bucket_never_holds_more_than_its_size() -> None:
+    now = [0.0]
+    bucket = TokenBucket(2, lambda: now[0])
+    now[0] = 86_400.0
+    for _ in range(2):
+        assert bucket.wait_s() == 0.0
+        bucket.take()
+    assert bucket.wait_s() == pytest.approx(30.0)

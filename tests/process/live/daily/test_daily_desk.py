@@ -1,0 +1,155 @@
+"""A daily desk's days at the loopback Alpaca: a whole session, a split over night, a death in mid-basket.
+
+Expected values: the policy wants ALL_SPY from cash and ALL_QQQ while it holds SPY; books are compared with the
+server's own at the end, and what reached it is read from its log of requests.
+"""
+
+from __future__ import annotations
+
+import signal
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import ctl
+from simulator.prices.corporate_actions import Split
+from strategies.registry import daily_strategy
+from tests.support.desks.daily_stage import CASH, HALF_DAY, NEXT_DAY, daily_stage, jump, made_up, swapping
+from tests.support.desks.live_desk import differences
+from tests.support.desks.stage import Stage, new_york_ns
+
+BEGIN = "08:20"  # seven real seconds before the open: a busy machine starts a daemon in less
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the swapping policy."""
+    return swapping(tmp_path_factory.mktemp("swapping"))
+
+
+def stop(played: Stage) -> None:
+    """End the newest daemon cleanly."""
+    daemon = played.daemons[-1]
+    daemon.terminate()
+    assert daemon.wait(60) == 0, played.log()[-3000:]
+
+
+def bought(played: Stage) -> None:
+    """From `BEGIN` until the first basket is bought; the daemon ends."""
+    played.start()
+    played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
+    played.until_true(lambda: played.journaled("OrderFilled") != [], "the fill is journaled")
+    stop(played)
+
+
+def test_a_whole_session_buys_once_and_is_ended_reported_and_ready_for_the_next(models: Path, tmp_path: Path) -> None:
+    with daily_stage(HALF_DAY, "07:00", tmp_path, models) as played:
+        played.start()
+        report = played.state_dir / "reports" / f"{HALF_DAY}.json"
+        played.until_true(report.exists, "the day's report")
+        played.until_true(lambda: len(played.told("session_planned")) > 1, "the next session's jobs")
+        stop(played)
+        assert [event["date"] for event in played.journaled("RebalanceDue")] == [HALF_DAY]
+        assert [event["date"] for event in played.journaled("SessionEnded")][-1] == HALF_DAY
+        posts = played.posts()
+        assert {(post["symbol"], post["side"], post["time_in_force"]) for post in posts} == {("SPY", "buy", "day")}
+        assert all("position_intent" not in post for post in posts)
+        books = played.books()
+        assert differences(books, played.account) == []
+        shares = books.state.book.positions["SPY"].quantity
+        assert shares * 450 < CASH < shares * 550  # the whole cash, at some price near 500
+        newest = daily_strategy("regime_switcher").known(books.state.strategy)["SPY"][-1]
+        assert newest.start_ns == new_york_ns(HALF_DAY, "00:00")
+        assert [(row["action"], row["outcome"]) for row in books.decisions] == [("ALL_SPY", "ordered")]
+        assert ctl.main(["verify", "--state-dir", str(played.state_dir)]) == 0
+        planned = len(played.told("session_planned"))
+        played.start(tables=({"journal": {"rotate_mib": 1}},))
+        played.until_true(lambda: len(played.told("session_planned")) > planned, "it goes on")
+        stop(played)
+        (rotated,) = played.told("journal_rotated")
+        (ended,) = played.told("day_ended")
+        lines = played.daemons[-1].told()
+        published = [line["event"] == "chain_head" for line in lines[: lines.index(ended)]]
+        assert published[-1]  # the day's
+        assert played.told("journal_not_rotated") == []
+        after = played.books()
+        assert after.state.book.positions == books.state.book.positions
+        assert differences(after, played.account) == []
+        for more in ([], ["--file", rotated["old"]]):
+            log = ["--against", str(played.folder / "log")]
+            assert ctl.main(["verify", "--state-dir", str(played.state_dir), *more, *log]) == 0
+
+
+def test_a_split_over_night_doubles_the_shares_and_the_next_basket_sells_them_all_in_the_auction(
+    models: Path, tmp_path: Path
+) -> None:
+    days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(2)),))
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as played:
+        bought(played)
+        held = played.held()["SPY"]
+        jump(played, NEXT_DAY, BEGIN)
+        played.start()
+        played.until_true(lambda: bool(played.held().get("QQQ")), "QQQ is bought")
+        played.until_true(lambda: not played.held().get("SPY"), "SPY is sold")
+        played.until_time(new_york_ns(NEXT_DAY, "09:45"))
+        stop(played)
+        sells = [post for post in played.posts() if post["side"] == "sell"]
+        assert [(post["symbol"], int(post["qty"]), post["time_in_force"]) for post in sells] == [
+            ("SPY", 2 * held, "opg")
+        ]
+        assert "SPY" in [event["symbol"] for event in played.journaled("HistoryAdjusted")]
+        books = played.books()
+        assert books.state.risk.halt is None
+        assert differences(books, played.account) == []
+
+
+def test_a_daemon_that_dies_in_mid_basket_goes_on_with_it_and_sends_nothing_twice(models: Path, tmp_path: Path) -> None:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
+        bought(played)
+        jump(played, NEXT_DAY, BEGIN)
+        played.start()
+        played.until_true(lambda: any(post["side"] == "sell" for post in played.posts()), "the sale is sent")
+        played.daemons[-1].kill()
+        assert played.daemons[-1].wait(10) == -signal.SIGKILL
+        played.start()
+        played.until_true(lambda: bool(played.held().get("QQQ")), "QQQ is bought")
+        played.until_time(new_york_ns(NEXT_DAY, "09:50"))
+        stop(played)
+        names = [post["client_order_id"] for post in played.posts()]
+        assert len(names) == len(set(names))
+        assert len([post for post in played.posts() if post["side"] == "sell"]) == 1
+        assert [event["date"] for event in played.journaled("RebalanceDue")] == [HALF_DAY, NEXT_DAY]
+        assert differences(played.books(), played.account) == []
+
+
+def test_a_daemon_that_starts_after_the_open_trades_nothing_that_day_and_says_so(models: Path, tmp_path: Path) -> None:
+    with daily_stage(HALF_DAY, "09:31", tmp_path, models) as played:
+        played.start()
+        played.until_true(lambda: any(line["alarm"] == "basket_missed" for line in played.told("alarm")), "the alarm")
+        played.until_time(new_york_ns(HALF_DAY, "10:00"))
+        stop(played)
+        assert played.posts() == []
+        assert played.journaled("RebalanceDue") == []
+
+
+def test_a_dry_run_on_the_live_feed_fills_its_basket_on_paper_and_sends_nothing(models: Path, tmp_path: Path) -> None:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
+        played.start("--dry-run")
+        played.until_true(lambda: played.journaled("OrderFilled") != [], "a fill on paper")
+        stop(played)
+        assert played.requests("POST", "DELETE") == []
+        assert list(played.books().state.book.positions) == ["SPY"]
+
+
+def test_before_the_close_it_decides_on_the_running_day_and_trades_within_it(models: Path, tmp_path: Path) -> None:
+    late = {"basket": {"decide": "before_close", "before_close_min": 30}}
+    with daily_stage(HALF_DAY, "12:00", tmp_path, models, late) as played:
+        played.start()
+        played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
+        played.until_true(lambda: played.journaled("OrderFilled") != [], "the fill is journaled")
+        (due,) = played.journaled("RebalanceDue")
+        assert [bar["symbol"] for bar in due["running"]] == ["SPY", "QQQ", "IWM"]
+        assert new_york_ns(HALF_DAY, "12:30") <= due["time_ns"] < new_york_ns(HALF_DAY, "12:45")
+        stop(played)
+        assert differences(played.books(), played.account) == []

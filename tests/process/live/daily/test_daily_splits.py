@@ -1,0 +1,78 @@
+"""A split over night whose ledger line, or whose adjusted bars, come late: a daily desk at the loopback Alpaca.
+
+Expected values: SPY splits two for one at 04:00; the policy wants ALL_QQQ while it holds SPY. Books are compared with
+the server's own at the end.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from simulator.prices.corporate_actions import Split
+from tests.process.live.daily.test_daily_desk import BEGIN, bought, stop
+from tests.support.desks.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, made_up, swapping
+from tests.support.desks.live_desk import differences
+from tests.support.desks.stage import Stage, new_york_ns
+
+LATE = "11:00"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the swapping policy."""
+    return swapping(tmp_path_factory.mktemp("swapping"))
+
+
+def sales(played: Stage) -> int:
+    """Shares of SPY that were ordered to be sold."""
+    return sum(int(post["qty"]) for post in played.posts() if (post["symbol"], post["side"]) == ("SPY", "sell"))
+
+
+def alarms(played: Stage) -> set[str]:
+    return {str(line["alarm"]) for line in played.told("alarm")}
+
+
+def test_a_split_whose_line_comes_after_the_open_sells_nothing_and_is_booked_when_it_comes(
+    models: Path, tmp_path: Path
+) -> None:
+    days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(2)),))
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as played:
+        bought(played)
+        held = played.held()["SPY"]
+        until_ns = new_york_ns(NEXT_DAY, LATE)
+        played.server.faults.add("split_line_late", until_ns=until_ns)
+        jump(played, NEXT_DAY, BEGIN)
+        played.start()
+        played.until_time(until_ns)
+        played.until_true(lambda: played.books().state.risk.reconciled, "book and broker agree")
+        stop(played)
+        books = played.books()
+        assert (sales(played), books.state.risk.halt) == (0, None)
+        assert books.state.book.positions["SPY"].quantity == 2 * held
+        assert {"split_awaited", "basket_missed"} <= alarms(played)
+        assert differences(books, played.account) == []
+
+
+def test_bars_that_are_adjusted_after_the_ledger_s_line_are_waited_for_before_a_decision(
+    models: Path, tmp_path: Path
+) -> None:
+    days = made_up(splits=(Split("SPY", NEXT_DAY, Decimal(4)),))
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, days=days) as played:
+        bought(played)
+        held = played.held()["SPY"]
+        until_ns = new_york_ns(NEXT_DAY, "09:08")
+        where = {"symbol": "SPY"}
+        played.server.faults.add("day_bars_unadjusted", until_ns=until_ns, where=where)
+        jump(played, NEXT_DAY, BEGIN)
+        played.start()
+        played.until_true(lambda: not played.held().get("SPY"), "SPY is sold")
+        played.until_time(new_york_ns(NEXT_DAY, "09:45"))
+        stop(played)
+        (adjusted,) = [event for event in played.journaled("HistoryAdjusted") if event["time_ns"] >= until_ns]
+        due = played.journaled("RebalanceDue")[-1]
+        assert adjusted["time_ns"] <= due["time_ns"]
+        assert sales(played) == 4 * held
+        assert differences(played.books(), played.account) == []

@@ -1,0 +1,103 @@
+"""What a person and systemd see of a live daemon: shipped configuration, status beside it, watchdog by night.
+
+The notification socket is a real one and speaks sd_notify(3); `rltraderctl` runs while the daemon runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import ctl
+from tests.support.desks.live_desk import Daemon
+from tests.support.desks.stage import KEYS, Stage, Systemd, Tape, stage
+from tests.support.paths import REPOSITORY
+
+DAY = "2024-11-01"
+
+
+def addresses(played: Stage) -> dict[str, str]:
+    """The environment that brings the shipped configuration to this stage: addresses, clock, folders, and no more."""
+    base = played.server.stream_url.removesuffix("/v2/sip")
+    return {
+        **KEYS,
+        "RLTRADER_PATHS__STATE_DIR": str(played.state_dir),
+        "RLTRADER_PATHS__MODELS_DIR": str(REPOSITORY / "onnx_models"),
+        "RLTRADER_ALPACA__TRADING_URL": played.server.trading_url,
+        "RLTRADER_ALPACA__DATA_URL": played.server.data_url,
+        "RLTRADER_ALPACA__STREAM_URL": base + "/v2/{feed}",
+        "RLTRADER_ALPACA__TRADE_STREAM_URL": played.server.trade_stream_url,
+        "RLTRADER_ALPACA__OPTION_STREAM_URL": base + "/v1beta1/{options}",
+        **{f"RLTRADER_CLOCK__{key.upper()}": str(value) for key, value in played.clock.settings().items()},
+    }
+
+
+def test_the_shipped_configuration_runs_with_addresses_from_the_environment(
+    bundled: Tape, lively: Path, tmp_path: Path
+) -> None:
+    with stage(bundled, DAY, "09:20", tmp_path, lively) as played:
+        shipped = ["--config", str(REPOSITORY / "config.toml")]
+        daemon = Daemon(shipped, addresses(played), tmp_path / "log", clock=played.clock)
+        played.daemons.append(daemon)
+        played.until_true(lambda: len(played.told("stream_up")) == 2, "both data streams are up")
+        played.until_true(lambda: len(played.journaled("PolicyAnswered")) > 3, "the shipped policy answers")
+        played.until_true(lambda: played.books().state.risk.reconciled, "book and broker agree")
+        daemon.terminate()
+        assert daemon.wait(30) == 0, played.log()[-2000:]
+        started = played.told("run_started")[0]
+        assert (started["desk"], started["mode"]) == ("paper-1", "paper")
+        assert {line["url"].rsplit("/", 1)[1] for line in played.told("stream_up")} == {"sip", "opra"}
+        assert played.books().state.risk.reconciled
+
+
+def test_status_is_told_beside_the_running_daemon(
+    bundled: Tape, lively: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stage(bundled, DAY, "10:06", tmp_path, lively) as played:
+        daemon = played.start()
+        played.until_true(lambda: bool(played.held()) and bool(played.journaled("OrderFilled")), "something is held")
+        assert ctl.main(["status", "--state-dir", str(played.state_dir)]) == 0
+        shown = capsys.readouterr().out
+        assert f"runs as process {daemon.pid}" in shown
+        assert "paper, account paper" in shown
+        assert next(iter(played.account.by_client_id.values())).symbol in shown
+        played.alive()
+
+
+def test_the_watchdog_is_fed_by_night_and_not_by_a_process_that_hangs(
+    bundled: Tape, lively: Path, tmp_path: Path
+) -> None:
+    systemd = Systemd(tmp_path / "notify", watchdog_s=0.4)
+    with stage(bundled, DAY, "02:00", tmp_path, lively) as played:
+        daemon = played.start(environment={**KEYS, **systemd.environment})
+        played.until_true(lambda: systemd.says("READY=1"), "the daemon is ready")
+        played.until_true(lambda: fed(systemd, 3), "fed by night")
+        played.until_true(
+            lambda: any(line.startswith("STATUS=reconciled; flat") for line in told(systemd)), "its status"
+        )
+        daemon.pause(stopped=True)
+        played.clock.pass_s(0.1)  # what it said before has arrived
+        systemd.hear()
+        played.clock.pass_s(1.0)  # five feedings long
+        assert systemd.hear() == []
+        daemon.pause(stopped=False)
+        before = systemd.heard.count("WATCHDOG=1")
+        played.until_true(lambda: fed(systemd, before + 2), "fed again")
+        daemon.terminate()
+        assert daemon.wait(30) == 0, played.log()[-2000:]
+        assert systemd.says("STOPPING=1")
+        assert played.posts() == []
+    systemd.close()
+
+
+def fed(systemd: Systemd, times: int) -> bool:
+    """Whether the watchdog was fed so often by now."""
+    systemd.hear()
+    return systemd.heard.count("WATCHDOG=1") >= times
+
+
+def told(systemd: Systemd) -> list[str]:
+    """All that systemd was told by now."""
+    systemd.hear()
+    return systemd.heard

@@ -1,0 +1,247 @@
+"""Whole sessions of `rltraderd` at the loopback Alpaca: both books agree at the end, and the clock's rules held.
+
+The sessions of one test file run side by side in virtual time; each test looks at one of them. What is expected is the
+server's own book, the request log, New York's wall clock, and the market as a function of time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from daemon.cli import ctl
+from daemon.engine.journal import FILE, JournalReader
+from simulator.prices.market import MINUTE_NS, POINT_NS
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from simulator.trading.account import Account
+from tests.support.desks.live_desk import Books, differences
+from tests.support.desks.stage import Stage, Tape, new_york_ns, new_york_time, stage
+from tests.support.paths import FIXTURE_MODELS
+
+STOP_S = 5.0  # a clean stop with nothing to wait for
+
+
+@dataclass(frozen=True, slots=True)
+class Lived:
+    """A session that was lived through: its stage, how the daemon ended, and what its journal says."""
+
+    stage: Stage
+    exit_code: int | None
+    books: Books
+
+    @property
+    def account(self) -> Account:
+        """The server's book."""
+        return self.stage.account
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A session to live through, from 8:50 to a quarter of an hour after its close."""
+
+    tape: str  # a fixture of this package
+    day: str
+    end: str
+    lively: bool = True
+    arguments: tuple[str, ...] = ()
+
+
+TOGETHER: dict[str, tuple[str, ...]] = {
+    "trading": ("recorded", "bundled", "dry run"),
+    "calendar": ("half day", "spring", "autumn"),
+}
+SCENARIOS = {
+    "recorded": Scenario("recorded", "2024-07-01", "16:15"),
+    "bundled": Scenario("bundled", "2024-10-29", "16:15"),
+    "dry run": Scenario("bundled", "2024-10-30", "16:15", lively=False, arguments=("--dry-run",)),
+    "half day": Scenario("recorded", "2024-07-03", "13:15"),
+    "spring": Scenario("made_up", "2024-03-11", "16:15", lively=False),
+    "autumn": Scenario("recorded", "2024-11-04", "16:15", lively=False),
+}
+
+
+def live_through(names: tuple[str, ...], request: pytest.FixtureRequest, folder: Path) -> Iterator[dict[str, Lived]]:
+    """Run the scenarios at the same time, each with its own server; those without their data are left out."""
+    stages: dict[str, Stage] = {}
+    with ExitStack() as stack:
+        for name in names:
+            scenario = SCENARIOS[name]
+            try:
+                tape: Tape = request.getfixturevalue(scenario.tape)
+            except pytest.skip.Exception:
+                continue
+            models = request.getfixturevalue("lively") if scenario.lively else FIXTURE_MODELS
+            made = stage(tape, scenario.day, "08:50", folder / name.replace(" ", "-"), models)
+            stages[name] = stack.enter_context(made)
+            stages[name].start(*scenario.arguments)
+        with ThreadPoolExecutor(len(stages) or 1) as drivers:
+            for _ in drivers.map(lambda name: stages[name].until_time(_end_ns(name)), stages):
+                pass
+        for played in stages.values():
+            played.daemons[-1].terminate()
+        codes = {name: played.daemons[-1].wait(STOP_S) for name, played in stages.items()}
+        yield {name: Lived(played, codes[name], played.books()) for name, played in stages.items()}
+
+
+@pytest.fixture(scope="module")
+def trading(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Lived]]:
+    yield from live_through(TOGETHER["trading"], request, tmp_path_factory.mktemp("trading"))
+
+
+@pytest.fixture(scope="module")
+def calendar(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Lived]]:
+    yield from live_through(TOGETHER["calendar"], request, tmp_path_factory.mktemp("calendar"))
+
+
+def _end_ns(name: str) -> int:
+    return new_york_ns(SCENARIOS[name].day, SCENARIOS[name].end)
+
+
+def of(lived: dict[str, Lived], name: str) -> Lived:
+    """The session of this name; skips where its data are missing."""
+    if name not in lived:
+        pytest.skip(f"needs real data for the session {name!r}: set RLTRADER_DATA to its folder")
+    return lived[name]
+
+
+def round_trips(account: Account) -> int:
+    """How often a position of the server's book came back to nothing."""
+    held: dict[str, Decimal] = {}
+    trips = 0
+    for trade in account.trades:
+        held[trade.symbol] = held.get(trade.symbol, Decimal(0)) + trade.quantity
+        trips += held[trade.symbol] == 0
+    return trips
+
+
+def partially_filled(account: Account) -> int:
+    """Orders of the server's book that took more than one execution."""
+    executions = [trade.order_id for trade in account.trades]
+    return sum(executions.count(order.id) > 1 for order in account.orders.values())
+
+
+# --- trading ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["recorded", "bundled"])
+def test_after_a_session_of_twenty_round_trips_both_books_agree_to_the_cent(
+    trading: dict[str, Lived], name: str
+) -> None:
+    lived = of(trading, name)
+    assert lived.exit_code == 0, lived.stage.log()[-2000:]
+    assert round_trips(lived.account) >= 20
+    assert partially_filled(lived.account) > 0
+    assert differences(lived.books, lived.account) == []
+    unsent = {told["client_order_id"] for told in lived.stage.told("order_not_sent")}  # too late on a busy machine
+    assert lived.books.orders.keys() - unsent == lived.account.by_client_id.keys()
+    assert lived.books.state.risk.halt is None
+
+
+@pytest.mark.parametrize("name", ["recorded", "bundled"])
+def test_no_order_name_is_posted_twice(trading: dict[str, Lived], name: str) -> None:
+    names = [post["client_order_id"] for post in of(trading, name).stage.posts()]
+    assert len(names) >= 40
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", ["recorded", "bundled", "dry run"])
+def test_the_journal_of_a_live_session_verifies(
+    trading: dict[str, Lived], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lived = of(trading, name)
+    assert ctl.main(["verify", "--state-dir", str(lived.stage.state_dir)]) == 0
+    assert capsys.readouterr().out.startswith("identical: ")
+
+
+@pytest.mark.parametrize("name", ["recorded", "bundled", "dry run"])
+def test_heads_are_published_at_the_start_within_the_session_and_at_the_end(
+    trading: dict[str, Lived], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lived = of(trading, name)
+    rows = [line["row"] for line in lived.stage.told("chain_head")]
+    reader = JournalReader(lived.stage.state_dir / FILE)
+    last = reader.last_entry()
+    ended = reader.query("SELECT id FROM events WHERE kind = 'SessionEnded' ORDER BY id DESC LIMIT 1")[0]["id"]
+    reader.close()
+    assert last is not None
+    assert (rows[0], rows[-1]) == (0, last.id)
+    assert rows == sorted(set(rows))
+    assert [row for row in rows if 0 < row < ended] != []  # at snapshots
+    log, state = str(lived.stage.folder / "log"), str(lived.stage.state_dir)
+    assert ctl.main(["verify", "--state-dir", state, "--against", log]) == 0
+    assert f"published heads: {len(rows)} agree" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["recorded", "bundled", "dry run"])
+def test_every_minute_comes_once_is_decided_once_and_no_key_is_told(trading: dict[str, Lived], name: str) -> None:
+    lived = of(trading, name)
+    closed = [event["bar"]["start_ns"] for event in lived.stage.journaled("BarClosed")]
+    taped = [bar.start_ns for bar in lived.stage.market.session_bars(SCENARIOS[name].day)]
+    assert closed[-len(taped) :] == taped
+    decided = [row["bar_ns"] for row in lived.books.decisions if row["kind"] == "policy"]
+    assert len(decided) == len(set(decided)) > 300  # a bar that a busy machine brings too late is not asked about
+    assert set(decided) <= set(taped[19:])  # an observation has 20 rows
+    assert DEFAULT_SECRET not in lived.stage.log()
+    assert DEFAULT_KEY not in lived.stage.log()
+
+
+def test_a_dry_run_with_keys_sends_nothing_but_reads(trading: dict[str, Lived]) -> None:
+    lived = of(trading, "dry run")
+    assert lived.exit_code == 0, lived.stage.log()[-2000:]
+    assert lived.stage.requests("POST", "PATCH", "DELETE", "PUT") == []
+    assert len(lived.stage.requests("GET")) > 0
+    assert lived.account.orders == {}
+
+
+def test_a_dry_runs_fills_are_at_quotes_that_the_server_gave(trading: dict[str, Lived]) -> None:
+    lived = of(trading, "dry run")
+    market = lived.stage.market
+    assert len(lived.books.fills) >= 12
+    for fill in lived.books.fills:
+        moments = range(fill["time_ns"] - 2 * MINUTE_NS, fill["time_ns"] + 1, POINT_NS)
+        given = [quote for moment in moments if (quote := market.quote(fill["symbol"], moment)) is not None]
+        assert Decimal(fill["price"]) in {ask if fill["side"] > 0 else bid for bid, ask in given}
+
+
+# --- the calendar -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "close"),
+    [("half day", "09:30:00", "13:00:00"), ("spring", "09:30:00", "16:00:00"), ("autumn", "09:30:00", "16:00:00")],
+)
+def test_a_session_begins_and_is_flat_by_new_yorks_clock(
+    calendar: dict[str, Lived], name: str, begin: str, close: str
+) -> None:
+    lived = of(calendar, name)
+    assert lived.exit_code == 0, lived.stage.log()[-2000:]
+    day = SCENARIOS[name].day
+    starts = [event["bar"]["start_ns"] for event in lived.stage.journaled("BarClosed")]
+    assert new_york_time(next(start for start in starts if start >= new_york_ns(day, "00:00"))) == begin
+    assert lived.account.trades
+    assert new_york_time(lived.account.trades[-1].time_ns) < close
+    assert lived.account.positions == {}
+    assert differences(lived.books, lived.account) == []
+
+
+def test_a_half_day_ends_with_an_exit_sent_before_its_own_close(calendar: dict[str, Lived]) -> None:
+    lived = of(calendar, "half day")
+    last = lived.account.trades[-1]
+    assert last.quantity < 0
+    sent_ns = lived.account.orders[last.order_id].created_ns
+    assert new_york_time(sent_ns) >= "12:53:00"  # flat 5 minutes before the close, the exit sent 2 minutes earlier
+    assert new_york_time(last.time_ns) < "13:00:00"
+
+
+def test_the_weeks_of_the_clock_change_open_at_different_hours_utc(calendar: dict[str, Lived]) -> None:
+    opens = {"spring": (13, 30), "autumn": (14, 30)}
+    for name, (hour, minute) in opens.items():
+        scheduled = of(calendar, name).stage.journaled("SessionScheduled")
+        session = next(event["session"] for event in scheduled if event["session"]["date"] == SCENARIOS[name].day)
+        assert session["open_ns"] % (86_400 * 10**9) == (hour * 60 + minute) * MINUTE_NS

@@ -1,0 +1,519 @@
+"""Models swapped under a running desk: no bar is missed, each answer is that of the version that was told, proof holds.
+
+The real engine on a tape, with the parts of the live wiring: intake, door, models, lifecycle. Nothing here is timed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from pydantic import SecretStr
+
+from daemon.app.live_start import Live, prepare_live
+from daemon.config.load import Credentials, Settings, load
+from daemon.core.effects import AskPolicy
+from daemon.core.events import (
+    Event,
+    ModelPromoted,
+    ModelVerified,
+    PolicyAnswered,
+    PolicyFailed,
+    RunStarted,
+    SessionScheduled,
+)
+from daemon.core.records import DecisionRow
+from daemon.core.step import Step
+from daemon.engine.engine import Engine
+from daemon.engine.intake import Intake
+from daemon.engine.journal import FILE, Batch, Chain, JournalReader, decode_event
+from daemon.engine.recover import recover
+from daemon.engine.recovery import code_digest, fresh_machine, identity_of
+from daemon.engine.state_dir import open_state_dir
+from daemon.engine.writer import JournalWriter
+from daemon.models.answering import Models
+from daemon.models.lifecycle import Lifecycle
+from daemon.models.pointer import CANDIDATE, CURRENT, point
+from daemon.models.store import ModelError
+from daemon.models.store import load as loaded
+from daemon.operator.door import Door
+from strategies import regime_switcher
+from strategies.golden import golden_observations
+from strategies.kit.manifest import POLICY_FILE, Golden
+from strategies.registry import strategy as registered
+from tests.support.desks.desk_run import Desk, read_models, table, tape_rows, verified, write_tape
+from tests.support.models.daily_models import put_models, write_days
+from tests.support.models.malicious_models import MALICIOUS
+from tests.support.models.tiny_models import forward, graph, manifest_of, mlp, put, weights
+
+KIND, MODEL = DecisionRow.__struct_fields__.index("kind"), DecisionRow.__struct_fields__.index("model")
+SCALPER = registered("option_scalper")
+
+
+def publish(store: Path, version: str, seed: int, *, promoted: bool = False) -> Path:
+    """A random policy for the scalper as a version of the store, whole and right; no pointer names it."""
+    layers = weights(seed=seed)
+    golden = tuple(tuple(forward(layers, seen.array())) for seen in golden_observations(SCALPER))
+    data = mlp(layers)
+    return put(store, manifest_of(SCALPER, data, golden, version=version, promoted=promoted), data, current=False)
+
+
+def publish_malicious(store: Path, version: str, name: str) -> Path:
+    """A version whose digests are right and whose graph harms."""
+    data, _ = MALICIOUS[name]
+    golden = tuple((0.0,) * 6 for _ in golden_observations(SCALPER))
+    return put(store, manifest_of(SCALPER, data, golden, version=version), data, current=False)
+
+
+def damage(folder: Path) -> None:
+    """Turn one bit of the policy."""
+    data = bytearray((folder / POLICY_FILE).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / POLICY_FILE).write_bytes(data)
+
+
+def name(store: Path, version: str, pointer: str = CURRENT, strategy: str = "option_scalper") -> None:
+    """Let a pointer of the store name the version."""
+    point(store / strategy, pointer, version, who="test", why="test", now_ns=0)
+
+
+@dataclass(slots=True)
+class Asked:
+    """The engine's policy, with what it was asked: decision and memory."""
+
+    models: Models
+    memories: dict[int, bytes] = field(default_factory=dict)
+
+    def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed:
+        self.memories[question.decision] = question.observation.hidden
+        return self.models.answer(question, now_ns)
+
+
+@dataclass(slots=True)
+class Running:
+    """A desk whose tape the test feeds by parts."""
+
+    engine: Engine
+    intake: Intake
+    door: Door
+    models: Models
+    lifecycle: Lifecycle
+    asked: Asked
+    tape: list[Event]
+    observers: list[Callable[[Event, Step], None]]
+    fed: int = 0
+    log: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    async def feed(self, count: int | None = None) -> None:
+        """Let the next `count` events of the tape in (all that are left), and return when they were stepped."""
+        upto = len(self.tape) if count is None else min(self.fed + count, len(self.tape))
+        for event in self.tape[self.fed : upto]:
+            self.intake.put(event)
+        self.fed = upto
+        await self.quiet()
+
+    async def feed_to_last_session(self, more: int = 0) -> None:
+        """Let all in up to the last session's first event, and `more`."""
+        last = max(place for place, event in enumerate(self.tape) if isinstance(event, SessionScheduled))
+        await self.feed(last + more - self.fed)
+
+    async def quiet(self) -> None:
+        """Return when all that was let in has been stepped and is durable."""
+        row = -1
+        while len(self.intake) or row != self.engine.last_row:
+            row = self.engine.last_row
+            await self.engine.kept(row)
+
+
+@contextlib.asynccontextmanager
+async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str = "") -> AsyncIterator[Running]:
+    """The desk over an intake, with its models and their lifecycle; ended cleanly."""
+    replay, code = desk.replay, code_digest()
+    settings = replay.settings
+    trading, strategy = settings.trading(), replay.strategy
+    state_dir = desk.fresh_state(path)
+    identity = identity_of(state_dir.meta)
+    machine = fresh_machine(registered(identity.strategy), identity, trading)
+    recovered = recover(state_dir.journal.reader(), machine, code)
+    writer = JournalWriter(state_dir.journal)
+    intake, models = Intake(), Models(replay.policy, replay.model)
+    asked = Asked(models)
+    observers: list[Callable[[Event, Step], None]] = []
+
+    def observe(event: Event, step: Step) -> None:
+        for observer in observers:
+            observer(event, step)
+
+    engine = Engine(
+        recovered,
+        writer,
+        asked,
+        intake,
+        code=code,
+        group_events=64,
+        snapshot_events=2_000,
+        observe=observe,
+        beside=models,
+    )
+    door = Door(engine, intake.put, lambda: engine.machine.state.now_ns)
+    log: list[tuple[str, dict[str, Any]]] = []
+    lifecycle = Lifecycle(
+        settings.paths.models_dir,
+        strategy,
+        settings.policy.version,
+        shadow,
+        poll_s=0,
+        public_key=public_key,
+        provider="cpu",
+        threads=1,
+        trading=trading,
+        door=door,
+        models=models,
+        log=lambda event, /, **fields: log.append((event, fields)),
+    )
+    observers += [models.observe, door.observe, lifecycle.observe]
+    now, model = machine.state.now_ns, replay.model
+    startup: Sequence[RunStarted | ModelVerified] = [
+        RunStarted(
+            now, identity.mode, identity.account, identity.strategy, identity.epoch, code, identity.feed, trading
+        ),
+        ModelVerified(now, model.version, model.digest, model.manifest.promoted, model.manifest.training.feed),
+    ]
+    tape = list(replay.source(recovered.fed))
+    task = asyncio.create_task(engine.run(startup))
+    try:
+        await engine.started.wait()
+        yield Running(engine, intake, door, models, lifecycle, asked, tape, observers, log=log)
+        intake.end()
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        writer.close()
+        state_dir.close()
+
+
+def events(path: Path, *kinds: str) -> list[Any]:
+    """The journal's events of these kinds, in order."""
+    reader = JournalReader(path / FILE)
+    try:
+        return [decode_event(entry.payload) for entry in reader.entries() if entry.kind in kinds]
+    finally:
+        reader.close()
+
+
+def alarms(path: Path) -> list[str]:
+    """The names of the alarms that the journal raised, in order."""
+    reader = JournalReader(path / FILE)
+    try:
+        effects = [effect for entry in reader.entries() for effect in json.loads(entry.effects or "[]")]
+        return [effect["name"] for effect in effects if effect.get("type") == "RaiseAlarm"]
+    finally:
+        reader.close()
+
+
+def scalper_desk(tmp_path: Path, store: Path, bars: int = 200) -> Desk:
+    """A desk of the minute strategy that follows the store's `current` over one session."""
+    tape = write_tape(tmp_path / "tape.csv", tape_rows(1, bars))
+    return Desk(tape, paths__models_dir=store, policy__version=CURRENT)
+
+
+# --- the session with ten swaps -----------------------------------------------------------------------------------
+
+
+def test_ten_swaps_in_a_session_miss_no_bar_and_two_broken_versions_change_nothing(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for number in range(9):
+        publish(store, f"v{number}", number)
+    damage(publish(store, "damaged", 50))
+    publish_malicious(store, "malicious", "an endless Loop")
+    name(store, "v0")
+    swaps = ["v1", "v2", "v3", "damaged", "v4", "v5", "malicious", "v6", "v7", "v8"]
+    desk = scalper_desk(tmp_path, store)
+    told: list[str] = []
+
+    async def play() -> int:
+        async with running(desk, tmp_path / "state") as run:
+            await run.feed_to_last_session(40)
+            part = (len(run.tape) - run.fed) // (len(swaps) + 1)
+            for version in swaps:
+                name(store, version)
+                await run.lifecycle.look()
+                await run.quiet()
+                told.append(run.models.running.version)
+                await run.lifecycle.look()  # a second look at what is refused says nothing more
+                await run.feed(part)
+            await run.feed()
+            return run.engine.machine.state.stats.bars
+
+    bars = asyncio.run(play())
+    assert told == ["v1", "v2", "v3", "v3", "v4", "v5", "v5", "v6", "v7", "v8"]
+    assert bars == len((tmp_path / "tape.csv").read_text().splitlines()) - 1
+    story = events(tmp_path / "state", "ModelVerified", "ModelPromoted", "PolicyAnswered", "CandidateRefused")
+    version, answered, refused = "", [], []
+    for event in story:
+        match type(event).__name__:
+            case "PolicyAnswered":
+                assert event.model == version
+                answered.append(event.model)
+            case "CandidateRefused":
+                refused.append((event.version, event.reason.split(":")[0]))
+            case _:
+                version = event.version
+    assert list(dict.fromkeys(answered)) == ["v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8"]
+    rows = [row for row in table(tmp_path / "state", "decisions") if row[KIND] == "policy"]
+    assert [row[MODEL] for row in rows] == answered
+    assert refused == [("damaged", "model refused, policy digest"), ("malicious", "model refused, graph operator")]
+    assert alarms(tmp_path / "state").count("candidate_refused") == 2
+    assert verified(tmp_path / "state").difference == ""
+
+
+def test_a_swap_is_told_once_and_what_already_runs_is_left_alone(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for number in range(2):
+        publish(store, f"v{number}", number)
+    name(store, "v0")
+    desk = scalper_desk(tmp_path, store, bars=30)
+
+    async def play() -> None:
+        async with running(desk, tmp_path / "state") as run:
+            await run.lifecycle.look()
+            name(store, "v1")
+            await run.lifecycle.look()
+            await run.lifecycle.look()
+            name(store, "v0")
+            await run.lifecycle.look()
+
+    asyncio.run(play())
+    told = [(event.previous, event.version) for event in events(tmp_path / "state", "ModelPromoted")]
+    assert told == [("v0", "v1"), ("v1", "v0")]
+
+
+# --- beside -------------------------------------------------------------------------------------------------------
+
+
+def test_a_candidate_beside_changes_no_decision_no_order_no_fill_and_no_cent(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    publish(store, "live", 1)
+    publish(store, "shadow", 2)
+    name(store, "live")
+    name(store, "shadow", CANDIDATE)
+    desk = scalper_desk(tmp_path, store)
+
+    async def play(path: Path, shadow: str) -> Running:
+        async with running(desk, path, shadow=shadow) as run:
+            await run.lifecycle.look()
+            await run.feed()
+            return run
+
+    alone = asyncio.run(play(tmp_path / "alone", ""))
+    both = asyncio.run(play(tmp_path / "both", CANDIDATE))
+    assert both.models.shadow is not None
+    assert [fields for event, fields in both.log if event == "candidate_ready"] == [{"version": "shadow"}]
+    assert read_models(tmp_path / "both") == read_models(tmp_path / "alone")
+    assert both.engine.machine.state.book == alone.engine.machine.state.book
+    assert both.engine.machine.state.stats.fills > 0
+    said = events(tmp_path / "both", "ShadowAnswered")
+    live = events(tmp_path / "both", "PolicyAnswered")
+    assert [event.decision for event in said] == [event.decision for event in live]
+    assert {event.model for event in said} == {"shadow"}
+    assert len(table(tmp_path / "both", "shadows")) == len(said)
+    assert verified(tmp_path / "both").difference == ""
+
+
+def test_a_candidate_that_is_promoted_answers_once_and_no_longer_beside(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    publish(store, "live", 1)
+    publish(store, "next", 2)
+    name(store, "live")
+    name(store, "next", CANDIDATE)
+    desk = scalper_desk(tmp_path, store, bars=60)
+
+    async def play() -> None:
+        async with running(desk, tmp_path / "state", shadow=CANDIDATE) as run:
+            await run.lifecycle.look()
+            await run.feed_to_last_session(40)
+            name(store, "next")
+            await run.lifecycle.look()
+            assert run.models.shadow is None
+            await run.feed()
+
+    asyncio.run(play())
+    story = events(tmp_path / "state", "ModelPromoted", "ShadowAnswered", "PolicyAnswered")
+    swapped = next(place for place, event in enumerate(story) if type(event).__name__ == "ModelPromoted")
+    after = {(type(event).__name__, event.model) for event in story[swapped + 1 :]}
+    assert after == {("PolicyAnswered", "next")}
+    assert {type(event).__name__ for event in story[:swapped]} == {"ShadowAnswered", "PolicyAnswered"}
+
+
+# --- a policy with a memory ---------------------------------------------------------------------------------------
+
+
+def test_a_swap_begins_a_new_memory_and_a_candidate_keeps_its_own(tmp_path: Path) -> None:
+    store = put_models(tmp_path / "store")
+    for version, seed in (("second", 11), ("beside", 12)):
+        publish_walker(store, version, seed)
+    name(store, "fixture", strategy="regime_switcher")
+    name(store, "beside", CANDIDATE, "regime_switcher")
+    tape = write_days(tmp_path / "etf.csv", regime_switcher.SYMBOLS, 268)
+    desk = Desk(tape, desk__strategy="regime_switcher", paths__models_dir=store, policy__version=CURRENT)
+
+    async def play() -> Running:
+        async with running(desk, tmp_path / "state", shadow=CANDIDATE) as run:
+            await run.lifecycle.look()
+            asked = 0
+            while asked < 8:
+                await run.feed(10)
+                asked = len(run.asked.memories)
+            name(store, "second", strategy="regime_switcher")
+            await run.lifecycle.look()
+            await run.feed()
+            return run
+
+    run = asyncio.run(play())
+    answers = events(tmp_path / "state", "PolicyAnswered")
+    said = events(tmp_path / "state", "ShadowAnswered")
+    first = next(place for place, event in enumerate(answers) if event.model == "second")
+    assert 8 <= first < len(answers) - 3
+    memories = list(run.asked.memories.values())
+    kept = [event.hidden for event in answers]
+    assert [memory for place, memory in enumerate(memories) if place not in (0, first)] == [
+        hidden for place, hidden in enumerate(kept[:-1]) if place != first - 1
+    ]
+    assert memories[0] == memories[first] == b""
+    assert len(said) == len(answers)
+    assert run.engine.machine.state.shadow.hidden == said[-1].hidden != kept[-1]
+    assert verified(tmp_path / "state").difference == ""
+
+
+# --- a start whose pointer is wrong -------------------------------------------------------------------------------
+
+
+def live_settings(store: Path, folder: Path, **given: object) -> Settings:
+    """A desk on the live feed that follows `current`; nothing is at its addresses."""
+    nowhere = {f"alpaca.{key}": "http://127.0.0.1:9" for key in ("trading_url", "data_url")} | {
+        f"alpaca.{key}": "ws://127.0.0.1:9" for key in ("stream_url", "trade_stream_url", "option_stream_url")
+    }
+    return load(None, {"paths.state_dir": folder, "paths.models_dir": store, **nowhere, **given})
+
+
+def heard(folder: Path, live: Live, *story: Event) -> None:
+    """Make the desk's journal, with these events of its last run."""
+    state_dir = open_state_dir(folder, live.meta(), "epoch00001")
+    batch, chain = Batch(), Chain(1, state_dir.journal.reader().chain_head())
+    batch.entries.extend(chain.entry(None, event, "[]") for event in story)
+    state_dir.journal.commit(batch)
+    state_dir.journal.close()
+    state_dir.close()
+
+
+KEYS = Credentials(api_key_id=SecretStr("a-key-id"), api_secret_key=SecretStr("a-secret-key"))
+
+
+@pytest.fixture
+def crooked(tmp_path: Path) -> Path:
+    """A store whose `current` names a damaged version; v0 and v1 are whole."""
+    store = tmp_path / "store"
+    publish(store, "v0", 0)
+    publish(store, "v1", 1)
+    publish(store, "broken", 2)
+    name(store, "v0")
+    return store
+
+
+def test_a_desk_with_a_journal_starts_with_what_answered_last_when_current_is_broken(
+    crooked: Path, tmp_path: Path
+) -> None:
+    settings = live_settings(crooked, tmp_path / "state")
+    live = prepare_live(settings, KEYS, dry_run=False)
+    assert (live.model.version, live.refused) == ("v0", "")
+    other = loaded(crooked, SCALPER, "v1")
+    started = ModelVerified(0, "v0", live.model.digest, promoted=False, feed="sip")
+    swapped = ModelPromoted(1, "v1", other.digest, promoted=False, feed="sip", previous="v0")
+    heard(tmp_path / "state", live, started, swapped)
+    assert prepare_live(settings, KEYS, dry_run=False).model.version == "v0"  # what current names comes first
+    name(crooked, "broken")
+    damage(crooked / "option_scalper" / "broken")
+    again = prepare_live(settings, KEYS, dry_run=False)
+    assert again.model.version == "v1"
+    assert again.refused.startswith("model refused, policy digest")
+    with pytest.raises(ModelError, match="policy digest"):
+        prepare_live(settings, KEYS, dry_run=True)
+    damage(crooked / "option_scalper" / "v1")
+    with pytest.raises(ModelError, match="broken"):
+        prepare_live(settings, KEYS, dry_run=False)
+
+
+def test_a_malicious_current_is_tried_in_a_child_before_a_desk_with_a_journal_takes_it(
+    crooked: Path, tmp_path: Path
+) -> None:
+    settings = live_settings(crooked, tmp_path / "state")
+    live = prepare_live(settings, KEYS, dry_run=False)
+    heard(tmp_path / "state", live, ModelVerified(0, "v0", live.model.digest, promoted=False, feed="sip"))
+    publish_malicious(crooked, "malicious", "an endless Loop")
+    name(crooked, "malicious")
+    again = prepare_live(settings, KEYS, dry_run=False)
+    assert again.model.version == "v0"
+    assert "graph operator" in again.refused
+
+
+def test_another_policy_under_the_name_that_answered_last_is_not_taken_for_it(crooked: Path, tmp_path: Path) -> None:
+    settings = live_settings(crooked, tmp_path / "state")
+    live = prepare_live(settings, KEYS, dry_run=False)
+    heard(tmp_path / "state", live, ModelVerified(0, "v0", "0" * 64, promoted=False, feed="sip"))
+    name(crooked, "broken")
+    damage(crooked / "option_scalper" / "broken")
+    with pytest.raises(ModelError, match="policy digest"):
+        prepare_live(settings, KEYS, dry_run=False)
+
+
+@pytest.mark.parametrize("journal", [b"", b"no database"])
+def test_a_fresh_desk_refuses_a_broken_current(crooked: Path, tmp_path: Path, journal: bytes) -> None:
+    damage(crooked / "option_scalper" / "v0")
+    if journal:
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / FILE).write_bytes(journal)
+    with pytest.raises(ModelError, match="policy digest"):
+        prepare_live(live_settings(crooked, tmp_path / "state"), KEYS, dry_run=False)
+
+
+def publish_walker(store: Path, version: str, seed: int) -> None:
+    """A random network with a memory for the switcher: tanh(hidden / 2 + observation A) B."""
+    onnx = pytest.importorskip("onnx", reason="graphs are built with onnx")
+    draw = np.random.default_rng(seed)
+    width, memory, actions = regime_switcher.WIDTH, regime_switcher.HIDDEN, len(regime_switcher.REGIMES)
+    node = onnx.helper.make_node
+    data = graph(
+        [
+            node("Mul", ["hidden", "half"], ["kept"]),
+            node("MatMul", ["observation", "a"], ["seen"]),
+            node("Add", ["kept", "seen"], ["both"]),
+            node("Tanh", ["both"], ["next_hidden"]),
+            node("MatMul", ["next_hidden", "b"], ["logits"]),
+        ],
+        {"observation": ("batch", width), "hidden": ("batch", memory)},
+        {"logits": ("batch", actions), "next_hidden": ("batch", memory)},
+        {
+            "a": draw.standard_normal((width, memory)).astype(np.float32),
+            "b": draw.standard_normal((memory, actions)).astype(np.float32),
+            "half": np.array(0.5, np.float32),
+        },
+    )
+    switcher = registered("regime_switcher")
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    hidden, logits, memories = np.zeros((1, memory), np.float32), [], []
+    observations = golden_observations(switcher)
+    for observation in observations:
+        answer, hidden = session.run(None, {"observation": observation.array()[None], "hidden": hidden})
+        logits.append(tuple(answer[0].tolist()))
+        memories.append(hidden.tobytes())
+    golden = Golden(tuple(seen.data for seen in observations), tuple(logits), tuple(memories))
+    put(store, manifest_of(switcher, data, (), version=version, promoted=False, golden=golden), data, current=False)

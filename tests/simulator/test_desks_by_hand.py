@@ -1,0 +1,107 @@
+"""The market, the accounts and the environments of a server that a person starts for several desks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulator.clock import SECOND_NS, SimClock
+from simulator.data.bar_history import day_bar
+from simulator.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
+from simulator.server import AlpacaServer
+from simulator.trading.account import Account
+from tests.support.simulator.lone_loop import clock_of_loop
+from tests.support.simulator.share_days import OPENS, accounts, shares
+from tests.support.simulator.stream_clients import PATIENCE_S, Socket, connected
+
+
+def test_desks_are_named_once_each() -> None:
+    assert names_of("scalper, regime") == ["scalper", "regime"]
+    for wrong in ("foo", "regime,regime", ","):
+        with pytest.raises(ValueError, match="expected each at most once of scalper, rebalancer, regime"):
+            names_of(wrong)
+
+
+def test_the_scalper_alone_trades_the_tape_as_ever() -> None:
+    market = market_of(["scalper"], None, [])
+    assert market.days is None
+    assert list(market.bars) == ["SPY"]
+
+
+def test_all_desks_share_one_market_in_which_the_tape_goes_on_where_the_made_up_days_stop() -> None:
+    market = market_of(list(DESKS), None, [])
+    assert set(market.bars) == {"SPY", "QQQ", "IWM", *DESKS["rebalancer"].shares}
+    server = AlpacaServer(market, SimClock.starting_now(market.sessions[-1].open_ns, 1e-6))
+    known = [session for session in market.sessions if day_bar(server, "SPY", session, market.sessions[-1].open_ns)]
+    assert len(known) > 400
+    tape = market.bars["SPY"]
+    begun = next(index for index, session in enumerate(known) if session.open_ns == tape[0].start_ns)
+    before = day_bar(server, "SPY", known[begun - 1], market.sessions[-1].open_ns)
+    assert before is not None
+    assert before.close == pytest.approx(tape[0].open, abs=0.005)
+    assert market.closing_price(known[-1].date) == pytest.approx(Decimal(str(tape[-1].close)), abs=Decimal("0.005"))
+
+
+def test_real_daily_bars_serve_daily_desks(data_dir: Path) -> None:
+    market = market_of(["regime"], None, [data_dir / "etf_daily_2010_2022.parquet"])
+    assert sorted(market.bars) == ["IWM", "QQQ", "SPY"]
+    assert market.symbol == "SPY"
+    assert market.closing_price("2022-12-30") is not None
+
+
+def test_each_desk_has_an_environment_of_its_own() -> None:
+    made = accounts_of(["scalper", "rebalancer"])
+    assert [account.cash for account in made.values()] == [10_000, 1_000_000]
+    server = AlpacaServer(shares(), SimClock.starting_now(OPENS["2024-06-03"]), accounts=made.values())
+    lines = environment(server, made["rebalancer"], "daily_rebalancer").splitlines()
+    assert "export APCA_API_KEY_ID=PKLOOPREBALANCER" in lines
+    assert "export RLTRADER_DESK__STRATEGY=daily_rebalancer" in lines
+    assert any(line.endswith("/stream/PA3REBALANCER") for line in lines)
+    assert "PA3REBALANCER" not in environment(server)
+
+
+async def said(socket: Socket) -> dict[str, Any]:
+    """The next message of the trading stream."""
+    async with asyncio.timeout(PATIENCE_S):
+        message: dict[str, Any] = json.loads(await socket.socket.recv())
+    return message
+
+
+async def listens(socket: Socket, account: Account) -> None:
+    """Log in and listen to trade updates."""
+    await socket.say({"action": "auth", "key": account.key, "secret": account.secret})
+    assert (await said(socket))["data"]["status"] == "authorized"
+    await socket.say({"action": "listen", "data": {"streams": ["trade_updates"]}})
+    assert (await said(socket))["stream"] == "listening"
+
+
+async def an_opening() -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What two accounts hear as time runs over the open: the first of an auction order, the other of a day order."""
+    first, second, _ = accounts()
+    clock = clock_of_loop(OPENS["2024-06-04"] - 150 * SECOND_NS, 1e-6)
+    async with (
+        AlpacaServer(shares(), clock, accounts=[first, second]) as server,
+        connected(server.trade_stream_url_of(first)) as mine,
+        connected(server.trade_stream_url_of(second)) as other,
+    ):
+        await listens(mine, first)
+        await listens(other, second)
+        server.by_hand("place", key=first.key, symbol="AAA", qty="3", side="buy", time_in_force="opg")
+        clock.rate = 240.0
+        clock.jump_to(OPENS["2024-06-04"] - 10 * SECOND_NS)
+        server.matching.changed.set()
+        heard = [await said(mine) for _ in range(3)]
+        server.by_hand("place", key=second.key, symbol="BBB", qty="1", side="buy")
+        return heard, await said(other)
+
+
+async def test_an_auction_order_fills_as_time_runs_and_its_account_alone_hears_of_it() -> None:
+    heard, theirs = await an_opening()
+    assert [message["data"]["event"] for message in heard] == ["accepted", "new", "fill"]
+    assert (heard[-1]["data"]["price"], heard[-1]["data"]["position_qty"]) == ("102", "3")
+    assert theirs["data"]["order"]["symbol"] == "BBB"

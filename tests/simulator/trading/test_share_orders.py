@@ -1,0 +1,288 @@
+"""Orders in shares on daily prices, and what corporate actions do to three accounts' books, by the unchanged clients.
+
+Expected values by hand from the rows of `share_days.py`: a share is bought a cent above the price.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import warnings
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import websockets
+
+from simulator.clock import SECOND_NS
+from simulator.prices.corporate_actions import Split
+from simulator.server import AlpacaServer, Rules
+from simulator.serving import Serving
+from simulator.trading.account import Account, Trade
+from tests.support.simulator.lone_loop import clock_of_loop
+from tests.support.simulator.share_days import OPENS, accounts, at, desks, shares
+from tests.support.simulator.trading_tape import activities, buy, buy_limit, cash, found, held, refused, sell, submitted
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "websockets.legacy", DeprecationWarning)
+    from alpaca.common.exceptions import APIError
+    from alpaca.trading.enums import OrderSide, OrderStatus, TimeInForce
+    from alpaca.trading.models import Order
+    from alpaca.trading.requests import MarketOrderRequest
+
+
+def auction(symbol: str, quantity: int, side: OrderSide = OrderSide.BUY, **fields: Any) -> MarketOrderRequest:
+    """A market order for the opening auction."""
+    return MarketOrderRequest(symbol=symbol, qty=quantity, side=side, time_in_force=TimeInForce.OPG, **fields)
+
+
+def given(server: Serving, symbol: str, quantity: int, price: int, which: int = 0) -> None:
+    """Shares in an account's books from the start, at no cost of cash."""
+
+    def give() -> None:
+        account = list(server.server.accounts.values())[which]
+        account.trade(Trade(symbol, Decimal(quantity), Decimal(price), 0))
+        account.cash += quantity * price
+
+    server.call(give)
+
+
+# --- the opening auction ------------------------------------------------------------------------------------------
+
+
+def test_orders_for_the_opening_auction_trade_at_the_official_open() -> None:
+    with desks(at("2024-06-03", 19)) as (server, (client, *_)):
+        given(server, "BBB", 10, 40)
+        bought, sold = (
+            submitted(client, auction("AAA", 5)),
+            submitted(client, auction("BBB", 10, OrderSide.SELL)),
+        )
+        server.jump_to(OPENS["2024-06-04"] - SECOND_NS)
+        assert found(client, bought).status == OrderStatus.ACCEPTED
+        server.jump_to(OPENS["2024-06-04"])
+        for order, price in ((bought, "102"), (sold, "50")):
+            now = found(client, order)
+            assert (now.status, now.filled_avg_price) == (OrderStatus.FILLED, price)
+            assert now.filled_at is not None
+            assert int(now.filled_at.timestamp()) == OPENS["2024-06-04"] // SECOND_NS
+        assert cash(client) == 10_000 - 5 * 102 + 10 * 50
+
+
+@pytest.mark.parametrize(
+    ("moment", "taken"),
+    [
+        (at("2024-06-04", 9, 28) - SECOND_NS, True),
+        (at("2024-06-04", 9, 28), False),
+        (at("2024-06-04", 12), False),
+        (at("2024-06-04", 19) - SECOND_NS, False),
+        (at("2024-06-04", 19), True),
+    ],
+)
+def test_the_auction_takes_orders_from_seven_in_the_evening_until_two_minutes_before_the_open(
+    moment: int, taken: bool
+) -> None:
+    with desks(moment) as (_, (client, *_)):
+        if taken:
+            assert submitted(client, auction("AAA", 1)).status == OrderStatus.ACCEPTED
+        else:
+            with refused(403, 40310000, "opg orders are not accepted at this time"):
+                client.submit_order(auction("AAA", 1))
+
+
+def test_an_auction_order_without_an_opening_print_is_canceled_after_the_open() -> None:
+    with desks(at("2024-06-05", 20)) as (server, (client, *_)):
+        order = submitted(client, auction("CCC", 1))  # trades are halted on the next day
+        server.jump_to(OPENS["2024-06-06"])
+        assert found(client, order).status == OrderStatus.CANCELED
+        with refused(422, 42210000, 'asset "CCC" is not tradable'):
+            client.submit_order(buy("CCC", 1))
+
+
+# --- the day ------------------------------------------------------------------------------------------------------
+
+
+def test_a_market_order_trades_at_once_at_the_ask_or_bid() -> None:
+    with desks(OPENS["2024-06-03"]) as (server, (client, *_)):
+        order = submitted(client, buy("AAA", 10))
+        assert found(client, order).filled_avg_price == "100.01"
+        given(server, "BBB", 5, 50)
+        assert found(client, submitted(client, sell("BBB", 5))).filled_avg_price == "50"
+
+
+def test_a_limit_order_waits_for_the_path_to_touch_it() -> None:
+    with desks(OPENS["2024-06-03"]) as (server, (client, *_)):
+        order = submitted(client, buy_limit("AAA", 10, 99.01))  # the day's low and a cent
+        never = submitted(client, buy_limit("AAA", 10, 99.00))
+        server.jump_to(at("2024-06-03", 16))
+        assert (found(client, order).status, found(client, order).filled_avg_price) == (OrderStatus.FILLED, "99.01")
+        assert found(client, never).status == OrderStatus.EXPIRED
+
+
+def test_an_order_fills_in_parts_where_the_script_or_the_size_says_so() -> None:
+    with desks(OPENS["2024-06-03"], rules=Rules(fill_sizes=(1, 1))) as (server, (client, *_)):
+        server.faults.add("fill_partial", quantity=7)
+        order = submitted(client, buy("CCC", 300))
+        assert found(client, order).filled_qty == "7"
+        server.jump_to(OPENS["2024-06-03"] + 15 * SECOND_NS)
+        assert found(client, order).filled_qty == "107"
+        server.jump_to(OPENS["2024-06-03"] + 45 * SECOND_NS)
+        assert found(client, order).status == OrderStatus.FILLED
+        assert [row["cum_qty"] for row in activities(client, direction="asc")] == ["7", "107", "207", "300"]
+
+
+def test_a_fill_is_a_row_of_the_activities_and_a_position() -> None:
+    with desks(OPENS["2024-06-03"]) as (_, (client, *_)):
+        order = submitted(client, buy("AAA", 10))
+        (row,) = activities(client)
+        assert (row["activity_type"], row["symbol"], row["qty"], row["price"]) == ("FILL", "AAA", "10", "100.01")
+        assert row["order_id"] == str(order.id)
+        position = held(client, "AAA")
+        assert (position.qty, position.qty_available, position.avg_entry_price) == ("10", "10", "100.01")
+
+
+def test_shares_are_refused_as_the_broker_refuses_them() -> None:
+    with desks(OPENS["2024-06-03"]) as (server, (client, *_)):
+        given(server, "AAA", 10, 100)
+        with refused(403, 40310000, "insufficient buying power"):
+            client.submit_order(buy("CCC", 1_000))  # 10,010.00 USD
+        submitted(client, buy_limit("CCC", 400, 9.00))
+        with refused(403, 40310000, "insufficient buying power"):
+            client.submit_order(buy("CCC", 641))  # the other order holds 3,600.00 USD
+        submitted(client, MarketOrderRequest(symbol="AAA", qty=6, side=OrderSide.SELL, time_in_force=TimeInForce.CLS))
+        with refused(403, 40310000, "insufficient qty available for order (requested: 5, available: 4)"):
+            client.submit_order(sell("AAA", 5))
+        with refused(403, 40310000, "potential wash trade detected"):
+            client.submit_order(buy("AAA", 1))
+        with refused(422, 42210000, 'asset "ZZZ" not found'):
+            client.submit_order(buy("ZZZ", 1))
+
+
+def test_a_reply_that_never_comes_leaves_the_auction_order_alive() -> None:
+    with desks(at("2024-06-03", 20)) as (server, (client, *_)):
+        server.faults.add("http_reset", where={"path": "/v2/orders", "method": "POST", "key": "PKALPHA"})
+        with pytest.raises(Exception, match="Connection"):
+            client.submit_order(auction("AAA", 3, client_order_id="desk-1"))
+        server.jump_to(OPENS["2024-06-04"])
+        order = client.get_order_by_client_id("desk-1")
+        assert isinstance(order, Order)
+        assert order.filled_qty == "3"
+
+
+# --- companies ----------------------------------------------------------------------------------------------------
+
+
+def test_a_split_multiplies_the_shares_on_its_morning_and_leaves_their_value() -> None:
+    with desks(OPENS["2024-06-04"]) as (server, (client, *_)):
+        submitted(client, buy("AAA", 10))
+        server.jump_to(at("2024-06-05", 4) - SECOND_NS)
+        assert (held(client, "AAA").qty, held(client, "AAA").current_price) == ("10", "104.005")
+        server.jump_to(at("2024-06-05", 4))
+        position = held(client, "AAA")
+        assert (position.qty, position.avg_entry_price, position.cost_basis) == ("20", "51.005", "1020.1")
+        assert position.current_price == "52.005"
+        gone, come = sorted(activities(client, activity_types="SPLIT"), key=lambda row: int(row["qty"]))
+        assert (gone["qty"], come["qty"], gone["symbol"], come["symbol"]) == ("-10", "20", "AAA", "AAA")
+        assert gone["date"] == come["date"] == "2024-06-05"
+        assert cash(client) == 10_000 - Decimal("1020.10")
+
+
+def test_a_split_cancels_the_orders_in_its_share() -> None:
+    with desks(at("2024-06-04", 20)) as (server, (client, *_)):
+        order, other = submitted(client, auction("AAA", 1)), submitted(client, auction("BBB", 1))
+        server.jump_to(at("2024-06-05", 4))
+        assert found(client, order).status == OrderStatus.CANCELED
+        assert found(client, other).status == OrderStatus.ACCEPTED
+
+
+@pytest.mark.parametrize(("in_cash", "quantity"), [(False, "3.5"), (True, "3")])
+def test_a_reverse_split_leaves_a_fraction_or_pays_it(in_cash: bool, quantity: str) -> None:
+    halved = shares(splits=[Split("BBB", "2024-06-05", Decimal("0.5"), fraction_in_cash=in_cash)])
+    with desks(OPENS["2024-06-04"], market=halved) as (server, (client, *_)):
+        given(server, "BBB", 7, 40)
+        server.jump_to(at("2024-06-05", 4))
+        assert held(client, "BBB").qty == quantity
+        assert held(client, "BBB").avg_entry_price == "80"
+        rows = activities(client, activity_types="CIL")
+        assert [(row["qty"], row["net_amount"]) for row in rows] == ([("-0.5", "50.005")] if in_cash else [])
+        assert cash(client) == Decimal(10_000) + (Decimal("50.005") if in_cash else 0)
+
+
+def test_a_dividend_is_paid_on_its_day_for_the_shares_held_before_the_ex_date() -> None:
+    with desks(OPENS["2024-06-05"]) as (server, (client, other, _)):
+        given(server, "BBB", 40, 50)
+        server.jump_to(OPENS["2024-06-06"])
+        submitted(client, sell("BBB", 40))
+        submitted(other, buy("BBB", 40))
+        server.jump_to(at("2024-06-07", 4))
+        (row,) = activities(client, activity_types="DIV")
+        assert (row["net_amount"], row["qty"], row["per_share_amount"]) == ("40", "40", "1")
+        assert row["date"] == "2024-06-07"
+        assert cash(client) == 10_000 + 40 * 49 + 40
+        assert activities(other, activity_types="DIV") == []
+
+
+def test_a_new_name_is_two_rows_and_a_position_under_it() -> None:
+    with desks(OPENS["2024-06-05"]) as (server, (client, *_)):
+        given(server, "OLD", 5, 18)
+        server.jump_to(at("2024-06-06", 4))
+        gone, come = sorted(activities(client, activity_types="NC"), key=lambda row: int(row["qty"]))
+        assert (gone["symbol"], gone["qty"], come["symbol"], come["qty"]) == ("OLD", "-5", "NEW", "5")
+        assert held(client, "NEW").avg_entry_price == "18"
+        with pytest.raises(APIError):
+            client.get_open_position("OLD")
+        server.jump_to(OPENS["2024-06-06"])
+        assert found(client, submitted(client, sell("NEW", 5))).filled_avg_price == "20"
+        with refused(422, 42210000, 'asset "OLD" not found'):
+            client.submit_order(buy("OLD", 1))
+
+
+# --- several accounts ---------------------------------------------------------------------------------------------
+
+
+def test_the_accounts_of_one_server_share_its_market_and_nothing_else() -> None:
+    with desks(OPENS["2024-06-03"], rules=Rules(rate_limit=4, fill_sizes=(1000, 1000))) as (server, clients):
+        first, second, third = clients
+        submitted(first, buy("AAA", 10))
+        submitted(second, buy("BBB", 20))
+        assert (cash(first), cash(second), cash(third)) == (Decimal("8999.90"), Decimal("8999.80"), Decimal(10_000))
+        first._retry_codes = []
+        for _ in range(2):
+            first.get_all_positions()
+        with pytest.raises(APIError) as raised:
+            first.get_all_positions()
+        assert raised.value.status_code == 429
+        assert third.get_all_positions() == []
+        books = server.server.accounts
+        assert {key: sorted(account.positions) for key, account in books.items()} == {
+            "PKALPHA": ["AAA"],
+            "PKBETA": ["BBB"],
+            "PKGAMMA": [],
+        }
+
+
+async def listen(server: AlpacaServer, account: Account) -> websockets.ClientConnection:
+    """A session on the trading stream of this account."""
+    socket = await websockets.connect(server.trade_stream_url_of(account))
+    keys = {"key_id": account.key, "secret_key": account.secret}
+    await socket.send(json.dumps({"action": "authenticate", "data": keys}))
+    assert b'"authorized"' in await socket.recv(decode=False)
+    return socket
+
+
+async def test_each_account_has_one_session_of_the_trading_stream_and_its_own_dead_one() -> None:
+    three = accounts()
+    async with AlpacaServer(shares(), clock_of_loop(OPENS["2024-06-03"], 1e-6), accounts=three) as server:
+        first, second = await listen(server, three[0]), await listen(server, three[1])
+        with pytest.raises(websockets.InvalidStatus, match="429"):
+            await listen(server, three[0])
+        first.transport.abort()
+        await asyncio.sleep(0.05)
+        with pytest.raises(websockets.InvalidStatus, match="429"):
+            await listen(server, three[0])  # the dead session is held
+        third = await listen(server, three[2])
+        await second.close()
+        again = await listen(server, three[1])
+        with pytest.raises(websockets.InvalidStatus, match="404"):
+            await websockets.connect(f"{server.trade_stream_url}/PA0NOBODY")
+        await third.close()
+        await again.close()

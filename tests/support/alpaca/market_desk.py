@@ -1,0 +1,195 @@
+"""The live feed beside a loopback Alpaca in one loop, on one simulated clock: what its tests share.
+
+The market is a made-up tape of 2024 around the half day of July 3; REST and sockets are the daemon's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.brokers.alpaca.market.chain import Chain
+from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
+from daemon.brokers.alpaca.market.history import History
+from daemon.brokers.alpaca.market.socket import BackOff, Deadlines, Endpoint
+from daemon.brokers.alpaca.rest import rest
+from daemon.brokers.alpaca.rest.lanes import market_lane
+from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.rest.rest import Access
+from daemon.brokers.alpaca.trading.trading import TradingReads
+from daemon.core.events import BarClosed, Event
+from daemon.core.limits import Contracts
+from daemon.host.calendar import SessionCalendar
+from daemon.host.clock import Clock
+from daemon.operator.log import LOG_EVENTS
+from simulator.prices.market import Market
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
+from strategies.kit.contract import Bar, Session
+from strategies.option_scalper import SPEC
+from tests.support.simulator.lone_loop import clock_of_loop
+
+SECOND = 1_000_000_000
+MINUTE = 60 * SECOND
+PATIENCE_S = 40.0  # of the loop
+REST_PATIENCE = rest.Deadlines(connect_s=60.0, read_s=60.0, whole_s=60.0)  # of the host
+DEADLINES = Deadlines(open_s=5.0, reply_s=2.0, ping_every_s=0.3, pong_s=0.5, close_s=0.3)
+BACK_OFF = BackOff(first_s=0.05, most_s=0.3, busy_s=0.2, auth_s=0.2, steady_s=5.0)
+TIMING = Timing(repair_s=5.0, retry_first_s=0.05, retry_most_s=0.3, stagger_s=0.0, breath_s=0.05)
+
+
+@cache
+def calendar() -> SessionCalendar:
+    """The real sessions of summer 2024: July 3 is a half day, July 4 a holiday."""
+    return SessionCalendar.load("2024-06-24", "2024-07-12")
+
+
+def session(date: str) -> Session:
+    return calendar().around(date)[0]
+
+
+def minutes(day: Session) -> int:
+    return (day.close_ns - day.open_ns) // MINUTE
+
+
+def bar(day: Session, minute: int, symbol: str = "SPY") -> Bar:
+    """A minute of the made-up tape: a slow saw-tooth around 545."""
+    price = 545 + (minute % 20) / 100
+    start_ns = day.open_ns + minute * MINUTE
+    return Bar(symbol, start_ns, price, round(price + 0.05, 2), round(price - 0.05, 2), round(price + 0.01, 2), 1000.0)
+
+
+@cache
+def tape() -> Market:
+    days = [day for day in calendar().sessions if "2024-06-24" <= day.date <= "2024-07-12"]
+    bars = [bar(day, minute) for day in days for minute in range(minutes(day))]
+    return Market.from_bars(bars, sessions=calendar().sessions)
+
+
+class Told:
+    """What was told to the operator."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, dict[str, object]]] = []
+
+    def __call__(self, name: str, /, **fields: object) -> None:
+        assert set(fields) == set(LOG_EVENTS[name].fields), name
+        self.said.append((name, fields))
+
+    def names(self) -> set[str]:
+        return {name for name, _ in self.said}
+
+    def of(self, name: str) -> list[dict[str, object]]:
+        return [fields for told, fields in self.said if told == name]
+
+
+class MarketDesk:
+    """A feed, the server it hears, and everything it put."""
+
+    def __init__(self, server: AlpacaServer, clock: Clock, folder: Path, timing: Timing) -> None:
+        self.server = server
+        self.clock = clock
+        self.events: list[Event] = []
+        self.told = Told()
+        access = Access(server.data_url, DEFAULT_KEY, DEFAULT_SECRET, REST_PATIENCE)
+        self.lane = market_lane(clock)
+        self.market = MarketData(access, self.lane)
+        self.reads = TradingReads(access, self.lane)
+        self.history = History(self.market, folder, "sip", 60, self.told)
+        self.chain = Chain(self.reads, self.market, "SPY", Contracts(), "indicative", self.told)
+        self.feed = LiveFeed(
+            clock,
+            calendar(),
+            SPEC,
+            self.events.append,
+            self.told,
+            history=self.history,
+            chain=self.chain,
+            quotes=self.market,
+            option_feed="indicative",
+            stock=Endpoint(server.stream_url, DEFAULT_KEY, DEFAULT_SECRET, DEADLINES, BACK_OFF),
+            option=Endpoint(server.option_stream_url, DEFAULT_KEY, DEFAULT_SECRET, DEADLINES, BACK_OFF),
+            timing=timing,
+        )
+
+    def bars(self) -> list[Bar]:
+        """The bars given, in order."""
+        return [event.bar for event in self.events if isinstance(event, BarClosed)]
+
+    def minutes_of(self, day: Session) -> list[int]:
+        """The given bars' minutes of a session, in order."""
+        starts = [bar.start_ns for bar in self.bars() if day.open_ns <= bar.start_ns < day.close_ns]
+        return [(start - day.open_ns) // MINUTE for start in starts]
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def fetches(self) -> int:
+        """How often history was asked for."""
+        return sum(request.path.startswith("/v2/stocks/bars") for request in self.server.requests)
+
+    async def until(self, met: Callable[[], object]) -> None:
+        """Wait for a condition, patiently."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                if met():
+                    return
+                await asyncio.sleep(0.01)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The feed's own tasks, until the end of the block."""
+        task = asyncio.create_task(self.feed.run())
+        try:
+            yield
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def desk(
+    folder: Path,
+    date: str,
+    start_s: float,
+    *,
+    rate: float = 200.0,
+    timing: Timing = TIMING,
+    market: Market | None = None,
+) -> AsyncIterator[MarketDesk]:
+    """A desk whose clock shows `start_s` seconds after the open of `date` now, at `rate` seconds a second."""
+    sim = clock_of_loop(session(date).open_ns + int(start_s * SECOND), rate)
+    async with AlpacaServer(market or tape(), sim) as server:
+        clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, rate, sim.real_ns)
+        made = MarketDesk(server, clock, folder, timing)
+        try:
+            yield made
+        finally:
+            await made.lane.close()
+
+
+def kinds(events: list[Event]) -> list[str]:
+    """The events' kinds, repeats of (bar, quotes) counted: `["SessionScheduled", "390 bars", "SessionEnded"]`."""
+    found: list[str] = []
+    count = 0
+    for event in events:
+        name = type(event).__name__
+        if name == "BarClosed":
+            count += 1
+        elif name != "QuotesReceived":
+            found += [f"{count} bars"] if count else []
+            count = 0
+            found.append(f"{name} {_date(event)}")
+    return found + ([f"{count} bars"] if count else [])
+
+
+def _date(event: Event) -> str:
+    whole = msgspec.to_builtins(event)
+    return str(whole.get("date") or whole.get("session_date") or whole["session"]["date"])

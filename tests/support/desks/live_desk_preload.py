@@ -1,0 +1,22 @@
+"""What the warm server of `tests.support.desks.warm` loads before it forks: all that the commands need."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+
+from daemon.host.calendar import SessionCalendar
+
+for name in (
+    "alpaca.data.historical",
+    "alpaca.trading.client",
+    "daemon.cli.daemon",
+    "daemon.cli.ctl",
+    "daemon.app.live",
+    "onnxruntime",
+    "tests.support.desks.live_desk",
+    "uvloop",
+):
+    importlib.import_module(name)
+SessionCalendar.to_horizon("2024-03-01")
+gc.freeze()  # a forked process looks at none of this again: its pages stay shared

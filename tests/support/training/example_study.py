@@ -1,0 +1,220 @@
+"""A made-up study, drawn from a seed: what a report has to be able to tell, without training anything.
+
+Its sessions are weekdays, its profits normal draws; `edge_usd` is what the policy earns a session on average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from strategies.kit.manifest import Training
+from training.study.evaluation import SessionResult
+from training.study.study import Baseline, Entry, Fold, Played, Point, Study, Trial
+
+CAPITAL_USD = 10_000.0
+FEE_USD = 1.3  # a trade
+DEVIATION_USD = 110.0  # of a session
+DRAWS = 1000
+CHECKS = 20
+
+Dates = tuple[str, ...]
+
+
+def example_study(
+    *,
+    folds: int = 3,
+    seeds: int = 10,
+    rewards: Sequence[str] = ("potential", "reference"),
+    test_sessions: int = 20,
+    edge_usd: float = 4.0,
+    seed: int = 7,
+    scenarios: bool = True,
+    prior_sharpes: tuple[float, ...] = (),
+    prior_openings: int = 0,
+) -> Study:
+    """A study of `folds` folds with `seeds` trials for each reward; the last reward earns half of the edge."""
+    random = np.random.default_rng(seed)
+    spans = tuple(_fold(index, test_sessions) for index in range(folds))
+    trials = tuple(
+        _trial(random, index, number, reward, span, edge_usd * (1.0 if reward == rewards[0] else 0.5))
+        for index, span in enumerate(spans)
+        for reward in rewards
+        for number in range(1, seeds + 1)
+    )
+    chosen = tuple(_best(trials, index, rewards[0]) for index in range(folds))
+    return Study(
+        strategy="option_scalper",
+        network="mlp",
+        reward=rewards[0],
+        capital_usd=CAPITAL_USD,
+        code_version="0123456",
+        settings={"steps": 2_000_000, "seeds": seeds, "learning_rate": 3e-4, "epochs": 10, "purge_sessions": 1},
+        machine={"torch": "2.13.0", "threads": "1", "device": "cpu", "platform": "Linux-x86_64"},
+        data=_training(spans),
+        folds=spans,
+        trials=trials,
+        chosen=chosen,
+        baselines=_baselines(random, spans),
+        random_pnl_usd=tuple(
+            tuple(random.normal(-8.0 * test_sessions, DEVIATION_USD * test_sessions**0.5, DRAWS).tolist())
+            for _ in spans
+        ),
+        scenarios={
+            "costs x 2": tuple(_poorer(trials[index].test, 6.0) for index in chosen),
+            "one bar late": tuple(_poorer(trials[index].test, 2.5) for index in chosen),
+        }
+        if scenarios
+        else {},
+        prior_sharpes=prior_sharpes,
+        prior_openings=prior_openings,
+    )
+
+
+def _fold(index: int, test_sessions: int) -> Fold:
+    """Train on 120 weekdays, validate on 20, test on the next; one weekday is left out at each seam."""
+    first = index * test_sessions
+    days = [
+        str(np.busday_offset("2023-01-02", first + offset, roll="forward")) for offset in range(142 + test_sessions)
+    ]
+    return Fold(train=tuple(days[:120]), validate=tuple(days[121:141]), test=tuple(days[142:]))
+
+
+def _sessions(
+    random: np.random.Generator, dates: Dates, mean_usd: float, deviation_usd: float = DEVIATION_USD
+) -> tuple[SessionResult, ...]:
+    trades = random.poisson(2.0, len(dates))
+    pnl = random.normal(mean_usd, deviation_usd, len(dates)) * (trades > 0)
+    wins = random.binomial(trades, np.where(pnl > 0, 0.75, 0.25))
+    return tuple(
+        SessionResult(
+            date=date,
+            pnl_usd=round(float(pnl[index]), 2),
+            trades=int(trades[index]),
+            wins=int(wins[index]),
+            fees_usd=round(FEE_USD * int(trades[index]), 2),
+            premium_usd=1200.0 * int(trades[index]),
+            held_min=30 * int(trades[index]),
+            minutes=360,
+        )
+        for index, date in enumerate(dates)
+    )
+
+
+def _entries(random: np.random.Generator, sessions: Sequence[SessionResult]) -> tuple[Entry, ...]:
+    """Surer than right: a trade entered with confidence c wins with probability 0.25 + c / 3."""
+    found = []
+    for session in sessions:
+        for _ in range(session.trades):
+            confidence = float(random.uniform(0.5, 0.98))
+            won = random.random() < 0.25 + confidence / 3.0
+            found.append(Entry(session.date, round(confidence, 4), 62.0 if won else -58.0))
+    return tuple(found)
+
+
+def _trial(random: np.random.Generator, index: int, number: int, reward: str, span: Fold, edge_usd: float) -> Trial:
+    own = edge_usd + float(random.normal(0.0, 4.0))
+    validate = _sessions(random, span.validate, own + 15.0)  # the best of many checkpoints flatters
+    test = _sessions(random, span.test, own)
+    return Trial(
+        fold=index,
+        seed=number,
+        reward=reward,
+        steps=2_000_000,
+        seconds=75.0,
+        chosen_steps=2_000_000 * int(random.integers(4, CHECKS + 1)) // CHECKS,
+        stopped="",
+        curve=_curve(random),
+        validate=validate,
+        test=Played(test, {"cooldown": 12, "spread_too_wide": 5, "confidence_below_min": 41}, _entries(random, test)),
+    )
+
+
+def _curve(random: np.random.Generator) -> tuple[Point, ...]:
+    walk: npt.NDArray[np.float64] = np.cumsum(random.normal(0.001, 0.012, CHECKS)) - 0.02
+    return tuple(
+        Point(
+            steps=2_000_000 * (check + 1) // CHECKS,
+            reward=float(walk[check]) / 10.0,
+            entropy=float(1.79 - 0.9 * (check + 1) / CHECKS + random.normal(0.0, 0.03)),
+            kl=0.004,
+            clip_fraction=0.05,
+            explained_variance=0.3,
+            validate_return=float(walk[check]),
+            validate_trades=40,
+        )
+        for check in range(CHECKS)
+    )
+
+
+def _best(trials: Sequence[Trial], index: int, reward: str) -> int:
+    own = [place for place, trial in enumerate(trials) if trial.fold == index and trial.reward == reward]
+    return max(own, key=lambda place: sum(session.pnl_usd for session in trials[place].validate))
+
+
+def _poorer(played: Played, usd_a_trade: float) -> Played:
+    sessions = tuple(
+        SessionResult(
+            date=s.date,
+            pnl_usd=s.pnl_usd - usd_a_trade * s.trades,
+            trades=s.trades,
+            wins=s.wins,
+            fees_usd=s.fees_usd,
+            premium_usd=s.premium_usd,
+            held_min=s.held_min,
+            minutes=s.minutes,
+        )
+        for s in played.sessions
+    )
+    return Played(sessions, played.denials, played.entries)
+
+
+def _baselines(random: np.random.Generator, spans: Sequence[Fold]) -> tuple[Baseline, ...]:
+    def flat(dates: Dates) -> Played:
+        return Played(tuple(SessionResult(date, 0.0, 0, 0, 0.0, 0.0, 0, 360) for date in dates))
+
+    def hold(dates: Dates) -> Played:
+        pnl = random.normal(5.0, 80.0, len(dates)).round(2).tolist()
+        first = [index == 0 for index in range(len(dates))]
+        return Played(
+            tuple(
+                SessionResult(date, value, int(new), int(new and value > 0), 0.0, 10_000.0 * new, 360, 360)
+                for date, value, new in zip(dates, pnl, first, strict=True)
+            )
+        )
+
+    players = (
+        ("always flat", "the same desk, never trading", flat),
+        ("buy and hold", "all of the capital in SPY from the first test session's open to the last one's close", hold),
+        (
+            "random",
+            "a random side, as often and as long as the policy",
+            lambda dates: Played(_sessions(random, dates, -8.0)),
+        ),
+        (
+            "simple rule",
+            "buys the side of the last 20 minutes' move",
+            lambda dates: Played(_sessions(random, dates, -5.0)),
+        ),
+    )
+    return tuple(Baseline(name, text, tuple(play(span.test) for span in spans)) for name, text, play in players)
+
+
+def _training(spans: Sequence[Fold]) -> Training:
+    first, last = spans[0], spans[-1]
+    return Training(
+        file="spy_1min.parquet",
+        file_sha256="ab" * 32,
+        feed="sip",
+        synthetic=False,
+        sessions=len({*first.train, *(date for span in spans for date in (*span.validate, *span.test))}),
+        first_session=first.train[0],
+        last_session=last.test[-1],
+        splits={
+            "train": (last.train[0], last.train[-1]),
+            "validate": (last.validate[0], last.validate[-1]),
+            "test": (last.test[0], last.test[-1]),
+        },
+    )

@@ -1,0 +1,272 @@
+"""The command as a user gives it: what it says, its exit codes, and how it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import signal
+import termios
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+from strategies.kit.manifest import decode, encode
+from strategies.kit.synthetic import synthetic_sessions
+from tests.support.training.made_up import sessions, write_csv
+from training.cli.main import main, parser, settings_from
+from training.gym import OptionScalperEnv
+
+Trained = tuple[Path, Path, str, int]
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_csv(tmp_path_factory.mktemp("bars") / "walk.csv", synthetic_sessions(3, sessions(27)))
+
+
+@pytest.fixture(scope="module")
+def trained(bars: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The version and the run folder of one short run, what it said on standard error, and its exit code."""
+    folder = tmp_path_factory.mktemp("trained")
+    run = folder / "run"
+    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(folder / "store"), "--run-dir", str(run)]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([*given, "--steps", "1", "--processes", "1", "--promote"])
+    return Path(out.getvalue().strip()), run, err.getvalue(), code
+
+
+def test_the_command_ends_with_verdict_report_and_version_and_promotes_nothing_unproven(trained: Trained) -> None:
+    version, _, said, code = trained
+    findings = json.loads((version / "report.json").read_bytes())
+    assert (version.parent / "current").read_text().strip() == version.name
+    assert "16,384 steps" in said  # one whole rollout: 256 environments x 64 steps
+    assert "best so far" in said
+    assert findings["verdict"] in said
+    assert f"{version.name} is not promoted" in said
+    assert "seeds: at least 10 seeds in every fold; found 1" in said
+    assert code == 1
+    assert not decode((version / "manifest.json").read_bytes()).promoted
+
+
+def test_the_report_says_the_command_that_makes_it_again(trained: Trained) -> None:
+    version, run, _, _ = trained
+    command = "--strategy option_scalper --bars walk.csv --out onnx_models --steps 1 --processes 1"
+    assert f"train-and-export {command}" in (version / "report.html").read_text()
+    asked_for = json.loads((run / "run.json").read_bytes())
+    assert asked_for.pop("made_with")["device"] == "cpu"
+    assert settings_from(parser().parse_args(command.split())).identity(asked_for["bars_sha256"]) == asked_for
+
+
+def test_a_report_is_made_again_from_the_run_s_folder(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    run = trained[1]
+    page = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert (run / "report.html").read_bytes() == page
+    assert capsys.readouterr().out.strip() == str(run / "report.html")
+    assert main(["report", str(run / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_manifest_of_another_policy_than_the_report_s_is_not_promoted(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in trained[0].iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    manifest = decode((tmp_path / "manifest.json").read_bytes())
+    edited = encode(msgspec.structs.replace(manifest, policy_sha256="0" * 64))
+    (tmp_path / "manifest.json").write_bytes(edited)
+    assert main(["promote", str(tmp_path)]) == 1
+    assert "digest" in capsys.readouterr().err
+    assert (tmp_path / "manifest.json").read_bytes() == edited
+
+
+def test_a_model_of_stable_baselines3_comes_into_the_store_with_the_same_checks(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)
+    layers = {"net_arch": [8]}
+    model = PPO(
+        "MlpPolicy", OptionScalperEnv(bars), n_steps=32, batch_size=32, policy_kwargs=layers, device="cpu", seed=1
+    )
+    model.save(tmp_path / "model.zip")
+    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "store")]
+    given += ["--run-dir", str(tmp_path / "run")]
+    assert main([*given, "--import-sb3", str(tmp_path / "model.zip")]) == 0
+    version = Path(capsys.readouterr().out.strip())
+    manifest = decode((version / "manifest.json").read_bytes())
+    assert (manifest.hyperparameters["imported"], manifest.promoted) == ("model.zip", False)
+    (tmp_path / "model.zip").write_bytes(b"no zip")
+    assert main([*given, "--restart", "--import-sb3", str(tmp_path / "model.zip")]) == 2
+    assert "model.zip" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("strategy", "file", "complaint"),
+    [
+        ("option_scalpel", "walk.csv", "did you mean 'option_scalper'?"),
+        ("option_scalper", "missing.csv", "missing.csv"),
+        ("option_scalper", "short.csv", "too little history: 2 usable sessions"),
+        ("option_scalper", "sparse.csv", "most bars are 300 s apart; expected bars of 60 s"),
+    ],
+)
+def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
+    strategy: str, file: str, complaint: str, bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = list(synthetic_sessions(3, sessions(23)))
+    write_csv(tmp_path / "short.csv", made)
+    write_csv(tmp_path / "sparse.csv", made[::5])
+    (tmp_path / "walk.csv").write_bytes(bars.read_bytes())
+    out, run = tmp_path / "models", tmp_path / "run"
+    given = ["--strategy", strategy, "--bars", str(tmp_path / file), "--out", str(out), "--run-dir", str(run)]
+    assert main([*given, "--steps", "1"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("train-and-export: ")
+    assert complaint in said
+    assert not out.exists()
+    assert not run.exists()
+
+
+def test_more_folds_than_the_sessions_allow_are_refused_with_what_is_needed(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s"), "--folds", "3"]
+    assert main([*given, "--run-dir", str(tmp_path / "r")]) == 2
+    # 48 % of 6 sessions are 2; 2 + 2 x 20 + 1 + 10 + 1 + 20 = 74
+    assert "6 usable sessions; 3 folds that train on 2 sessions and more, validate on 10 and test on 20 need 74" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        ["--steps", "0"],
+        ["--seed", "-1"],
+        ["--reward", "fame"],
+        ["--folds", "0"],
+        ["--seeds", "0"],
+        ["--network", "cnn"],
+        ["--train-sessions", "0"],
+        ["--test-sessions", "5"],  # without folds nothing would come of it
+        ["--seed", "9999999999999"],
+        ["--import-sb3", "model.zip", "--folds", "2"],
+        ["--golden", "golden.npz"],  # of no model
+        ["--activation", "relu"],
+    ],
+)
+def test_an_argument_out_of_bounds_ends_with_exit_code_2(argument: list[str], bars: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path), *argument])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--stpes", "300000"], "there is no --stpes: did you mean --steps?"),
+        (["--strategi=option_scalper", "--bars", "b.csv"], "there is no --strategi: did you mean --strategy?"),
+        (["--zzz"], "there is no --zzz: see --help"),
+    ],
+)
+def test_a_mistyped_option_is_named_with_the_nearest_one_below_two_lines_of_usage(
+    given: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(given)
+    said = capsys.readouterr().err.splitlines()
+    assert (stopped.value.code, len(said)) == (2, 3)
+    assert said[-1] == f"train-and-export: error: {complaint}"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["downlod", "--symbols", "SPY"], "did you mean download?"),
+        (["fly"], "no command is called 'fly': expected one of download, search, analyse, report, promote"),
+        (["report", "nowhere"], "nowhere holds no study.json: give the folder of a run"),
+        (["promote", "2024-12-31-0badcafe"], "2024-12-31-0badcafe is no version of the store: give its folder"),
+    ],
+)
+def test_what_is_no_command_and_no_folder_of_its_kind_ends_with_exit_code_2_and_one_line(
+    given: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert (said.count("\n"), complaint in said) == (1, True)
+
+
+def test_a_full_disk_is_said_with_what_to_do(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study.json").write_bytes((trained[1] / "study.json").read_bytes())
+    for name in ("report.html", "report.json"):
+        (tmp_path / f".{name}.part").symlink_to("/dev/full")
+    assert main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"train-and-export: {tmp_path / 'report.html'}: No space left on device: make room, and give the same command "
+        "again to go on\n"
+    )
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:one", "gpu"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
+    device: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "option_scalper", "--bars", str(tmp_path / "none.csv"), "--out", str(tmp_path / "s")]
+    assert main([*given, "--run-dir", str(tmp_path / "r"), "--device", device]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert f"device {device!r} is not" in said[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_processes_that_cannot_share_the_environments_are_refused_before_any_is_started(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
+    assert main([*given, "--run-dir", str(tmp_path / "r"), "--processes", "1000"]) == 2
+    assert "256 environments and minibatches of 1024 cannot be shared by 1000 processes" in capsys.readouterr().err
+
+
+def test_who_presses_ctrl_c_before_a_run_has_begun_sees_one_line(
+    bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "coefficients.json")
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+
+    def press() -> None:
+        with (tmp_path / "coefficients.json").open("wb", buffering=0) as pipe:
+            pipe.write(b"{")
+            while fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)) != bytes(4):  # until the command reads it
+                time.sleep(0.01)
+            for _ in range(10):  # one that comes between two reads of the same call is not seen before the next
+                signal.pthread_kill(main_thread, signal.SIGINT)
+                if released.wait(3):
+                    break
+
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are born deaf to it
+    released = threading.Event()
+    presser = threading.Thread(target=press)
+    presser.start()
+    given = ["--strategy", "option_scalper", "--bars", str(bars), "--out", str(tmp_path / "s")]
+    code = main([*given, "--coefficients", str(tmp_path / "coefficients.json")])
+    released.set()
+    presser.join()
+    signal.signal(signal.SIGINT, heard)
+    assert (code, capsys.readouterr().err) == (130, "train-and-export: stopped; give the same command again to go on\n")

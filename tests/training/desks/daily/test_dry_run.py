@@ -1,0 +1,214 @@
+"""The tensor markets and the desk itself, given the same decisions: the same money.
+
+`daily_rebalancer` trades whole shares in both, so its accounts are equal to the cent (they are to the micro-dollar).
+`regime_switcher` trains on weights, so its desk differs by what whole shares, waiting and reserved cash cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from daemon.core.strategy_rules import trading_for
+from strategies import daily_rebalancer, regime_switcher
+from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE, VALUE, DailyRebalancer
+from strategies.regime_switcher import HIDDEN, RegimeSwitcher
+from tests.support.training.made_up_days import walk
+from training.desks.daily.dry_run import desk_before, dry_run, rules_for, under
+from training.desks.daily.play import RandomSwitcher, Starting, always, flat, play_rebalancer, play_regime
+from training.desks.daily.table import DailyTable, read_table
+from training.study.evaluation import SessionResult
+from training.study.study import Played
+
+CENT = 0.01
+ALL_CASH, ALL_SPY, EQUAL_WEIGHT = 1, 2, 5
+SMA20 = [50 + 13 * stock + 4 for stock in range(50)]
+
+
+@cache
+def made_up_stocks() -> DailyTable:
+    """450 sessions of 50 random walks: the desk is warm after 400."""
+    return walk(450, seed=1, spec=daily_rebalancer.SPEC)
+
+
+@cache
+def made_up_funds() -> DailyTable:
+    """330 sessions of three random walks."""
+    return walk(330, seed=2, spec=regime_switcher.SPEC)
+
+
+def trend(observations: Tensor) -> Tensor:
+    """A policy that reads closes, an indicator, holdings, cash and value: any difference grows with the sessions."""
+    closes, value = observations[:, :50], observations[:, VALUE : VALUE + 1]
+    weights = observations[:, HOLDINGS] * closes / value
+    cash = observations[:, CASH : CASH + 1] / value
+    moved = torch.tanh(20.0 * (closes / observations[:, SMA20] - 1.0)) + cash - 8.0 * weights
+    return moved.clamp(-1.0, 1.0) * observations[:, TRADABLE]
+
+
+def ends(results: Sequence[SessionResult]) -> list[float]:
+    """Equity at each session's end in USD."""
+    return [result.capital_usd + result.pnl_usd for result in results]
+
+
+def agree(desk: Played, market: Sequence[SessionResult]) -> None:
+    """Both accounts are the same to the cent at every close, and traded as much."""
+    assert [r.date for r in desk.sessions] == [r.date for r in market]
+    assert ends(desk.sessions) == pytest.approx(ends(market), rel=0, abs=CENT)
+    assert [r.trades for r in desk.sessions] == [r.trades for r in market]
+    for figure in ("fees_usd", "premium_usd", "pnl_usd"):
+        found = [[getattr(r, figure) for r in results] for results in (desk.sessions, market)]
+        assert found[0] == pytest.approx(found[1], rel=0, abs=CENT)
+    assert [r.held_min for r in desk.sessions] == [r.held_min for r in market]
+    assert desk.denials == {}
+
+
+def stocks_rules(variant: str, cash: int = 1_000_000) -> Trading:
+    """The desk's own rules, but that it never halts."""
+    rules = trading_for("daily_rebalancer")
+    rules = replace(rules, risk=replace(rules.risk, daily_loss_max=1.0, drawdown_max=1.0))
+    rules = rules_for(rules, daily_rebalancer.SPEC, variant)
+    return replace(rules, paper=replace(rules.paper, cash_usd=Decimal(cash)))
+
+
+@pytest.mark.parametrize(("variant", "cash"), [("shares", 1_000_000), ("notional", 60_000)])
+def test_the_desk_and_the_tensor_market_earn_the_same_on_made_up_days(variant: str, cash: int) -> None:
+    table, rules = made_up_stocks(), stocks_rules(variant, cash)
+    dates = table.dates[402:]
+    desk = desk_before(table, dates, DailyRebalancer(), rules)
+    market = play_rebalancer(trend, table, dates, rules, variant=variant)
+    agree(dry_run(trend, desk), market)
+    assert sum(result.trades for result in market) > 300
+    assert max(result.held_min for result in market) > 385  # the money runs out
+
+
+@pytest.mark.parametrize(("variant", "cash"), [("shares", 1_000_000), ("notional", 60_000)])
+def test_they_also_earn_the_same_where_stocks_have_no_bar_on_some_days(variant: str, cash: int) -> None:
+    table, rules = walk(500, seed=3, spec=daily_rebalancer.SPEC, missing=0.06), stocks_rules(variant, cash)
+    dates = table.dates[470:]
+    desk = desk_before(table, dates, DailyRebalancer(), rules)
+    agree(dry_run(trend, desk), play_rebalancer(trend, table, dates, rules, variant=variant))
+
+
+@pytest.mark.parametrize("variant", ["shares", "notional"])
+def test_the_desk_and_the_tensor_market_earn_the_same_over_hundreds_of_real_days(
+    variant: str, stocks: DailyTable
+) -> None:
+    rules = stocks_rules(variant)
+    dates = [date for date in stocks.dates if date >= "2021-01-01"][:260]
+    desk = desk_before(stocks, dates, DailyRebalancer(), rules)
+    agree(dry_run(trend, desk), play_rebalancer(trend, stocks, dates, rules, variant=variant))
+
+
+@pytest.fixture(scope="module")
+def stocks(data_dir: Path) -> DailyTable:
+    return read_table(data_dir / "stocks_daily_2010_2022.parquet", DailyRebalancer())
+
+
+@pytest.fixture(scope="module")
+def funds(data_dir: Path) -> DailyTable:
+    return read_table(data_dir / "etf_daily_2010_2022.parquet", RegimeSwitcher())
+
+
+def test_holding_funds_whole_shares_stay_close_to_weights_over_real_years(funds: DailyTable) -> None:
+    """What one purchase loses: 2 bp of waiting, and up to 0.3 % of the money that is reserved and stays cash."""
+    dates = [date for date in funds.dates if date >= "2020-01-01"]
+    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    desk = dry_run(Starting(ALL_SPY), desk_before(funds, dates, RegimeSwitcher(), rules))
+    weights = play_regime(Starting(ALL_SPY), funds, dates, rules)
+    assert desk.denials == {}
+    assert ends(desk.sessions) == pytest.approx(ends(weights), rel=4e-3)
+    assert ends(weights)[-1] > 110_000.0
+
+
+def test_switching_loses_to_weights_what_waiting_and_whole_shares_cost(funds: DailyTable) -> None:
+    """Each day within 2 bp and 0.3 % of what was bought, and the nights' moves of what could not be bought."""
+    dates = [date for date in funds.dates if date >= "2021-01-01"][:250]
+    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    desk = dry_run(RandomSwitcher(4, 0.1), desk_before(funds, dates, RegimeSwitcher(), rules))
+    weights = play_regime(RandomSwitcher(4, 0.1), funds, dates, rules)
+    bought = sum(r.premium_usd for r in weights) / 2
+    assert bought > 100_000.0
+    assert abs(ends(desk.sessions)[-1] - ends(weights)[-1]) < 0.005 * bought
+
+
+def test_no_trade_changes_no_money() -> None:
+    table = made_up_stocks()
+    dates = table.dates[402:410]
+    played = dry_run(flat, desk_before(table, dates, DailyRebalancer(), stocks_rules("shares")))
+    assert ends(played.sessions) == [1_000_000.0] * 8
+    assert sum(result.trades for result in played.sessions) == 0
+    table = made_up_funds()
+    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    desk = desk_before(table, table.dates[260:268], RegimeSwitcher(), rules)
+    assert ends(dry_run(always(0), desk).sessions) == [100_000.0] * 8
+
+
+def test_a_position_closed_with_a_gain_is_a_win_and_the_desk_itself_stays_as_it_is() -> None:
+    table = made_up_funds()
+    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    desk = desk_before(table, table.dates[260:330], RegimeSwitcher(), rules)
+    before = desk.state
+
+    def in_and_out(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        held = bool(observations[0, 10] > 0.0)
+        return always(ALL_CASH if held else ALL_SPY)(observations, hidden)
+
+    played = dry_run(in_and_out, desk)
+    close, opened = table.close_ticks[:, 0], table.open_ticks[:, 0]
+    bought = range(260, 329, 2)  # at one open, sold at the next; the purchase waits and both cost 0.1 %
+    wins = sum(opened[day + 1] * 0.999 > opened[day] * 1.0002 * 1.001 for day in bought)
+    assert sum(result.wins for result in played.sessions) == wins
+    assert 0 < wins < len(bought)
+    assert len(close) == 330
+    assert desk.state is before
+    assert dry_run(in_and_out, desk) == played
+
+
+def test_the_hidden_state_is_carried_from_session_to_session() -> None:
+    table = made_up_funds()
+    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    dates = table.dates[260:266]
+    seen: list[float] = []
+
+    def counting(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        assert hidden.shape == (1, HIDDEN)
+        seen.append(float(hidden[0, 0]))
+        return always(0)(observations, hidden)[0], hidden + 1.0
+
+    desk = desk_before(table, dates, RegimeSwitcher(), rules)
+    dry_run(counting, desk)
+    assert seen == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    seen.clear()
+    play_regime(counting, table, dates, rules, reset_every=4)
+    assert seen == [0.0, 1.0, 2.0, 3.0, 0.0, 1.0]
+
+
+def test_other_costs_are_those_of_a_desk_made_with_them() -> None:
+    table = made_up_funds()
+    rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
+    dear = replace(rules, paper=replace(rules.paper, share_cost_rate=Decimal("0.01")))
+    dates = table.dates[260:280]
+    made = dry_run(always(EQUAL_WEIGHT), desk_before(table, dates, RegimeSwitcher(), dear))
+    changed = dry_run(always(EQUAL_WEIGHT), under(desk_before(table, dates, RegimeSwitcher(), rules), dear))
+    assert made == changed
+
+
+def test_a_desk_that_decides_on_the_running_day_is_not_evaluated_on_daily_bars() -> None:
+    table = made_up_funds()
+    rules = trading_for("regime_switcher")
+    with pytest.raises(ValueError, match="before_close"):
+        desk_before(
+            table,
+            table.dates[260:],
+            RegimeSwitcher(),
+            replace(rules, basket=replace(rules.basket, decide="before_close")),
+        )

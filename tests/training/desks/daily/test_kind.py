@@ -1,0 +1,214 @@
+"""What the daily strategies answer to the training pipeline, on small made-up files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from daemon.core.strategy_rules import trading_for
+from strategies import daily_rebalancer, regime_switcher
+from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE
+from strategies.regime_switcher import REGIMES, WEIGHTS
+from tests.support.training.made_files import days, write_days
+from training.desks.daily.kind import RebalancerMaterial
+from training.desks.daily.table import table_of
+from training.desks.kind import Crowd, Material, Span, described
+from training.desks.registry import kind
+from training.rl.ppo import CarryingNetwork
+from training.runs.settings import folds_of, settings_for, split_note
+from training.study.evaluation import SessionResult
+from training.study.study import Fold
+
+STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this module's, where tables are kept too."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def _cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+
+
+@pytest.fixture(scope="module")
+def stock_file(home: Path) -> Path:
+    """All 50 stocks on 430 sessions."""
+    return write_days(home / "stocks.csv", daily_rebalancer.SYMBOLS, days("2020-01-02", "2021-12-31", 430))
+
+
+@pytest.fixture(scope="module")
+def fund_file(home: Path) -> Path:
+    """The three funds from 2013 to 2022."""
+    return write_days(home / "funds.csv", regime_switcher.SYMBOLS, days("2013-01-02", "2022-12-30"))
+
+
+@pytest.fixture
+def stocks(stock_file: Path) -> Material:
+    return kind(STOCKS).load(stock_file, trading_for(STOCKS))
+
+
+@pytest.fixture
+def funds(fund_file: Path) -> Material:
+    return kind(FUNDS).load(fund_file, trading_for(FUNDS))
+
+
+class Constant(nn.Module):
+    """The same action for every stock."""
+
+    def __init__(self, action: float) -> None:
+        super().__init__()
+        self.action = action
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return torch.full((observation.shape[0], 50), self.action)
+
+
+class Always(nn.Module):
+    """The same regime on every day."""
+
+    def __init__(self, regime: str) -> None:
+        super().__init__()
+        self.regime = [name for name, _ in REGIMES].index(regime)
+
+    def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return nn.functional.one_hot(torch.full((len(observation),), self.regime), 16).float(), hidden
+
+
+def test_a_session_is_decided_on_once_the_strategy_has_its_bars(
+    stocks: Material, funds: Material, stock_file: Path
+) -> None:
+    assert list(stocks.days) == list(days("2020-01-02", "2021-12-31", 430))[400:]
+    assert next(iter(funds.days)) == days("2013-01-02", "2022-12-30")[252]
+    assert described(stocks, stock_file.name, "sip", Fold(("a",), ("b",), ("c", "d"))).sessions == 4
+
+
+def test_a_file_that_holds_the_years_is_split_by_them_and_another_by_shares_with_a_line_that_says_so(
+    stocks: Material, funds: Material, stock_file: Path, fund_file: Path
+) -> None:
+    asked = settings_for(FUNDS, fund_file, Path("store"))
+    (own,) = folds_of(asked, funds)
+    assert [(span[0], span[-1]) for span in (own.train, own.validate, own.test)] == [
+        ("2015-01-02", "2018-12-31"), ("2019-01-02", "2019-12-31"), ("2020-01-02", "2022-12-30"),
+    ]  # fmt: skip
+    assert split_note(asked, funds) == ""
+    other = settings_for(STOCKS, stock_file, Path("store"))
+    (shares,) = folds_of(other, stocks)
+    assert [len(span) for span in (shares.train, shares.validate, shares.test)] == [18, 6, 6]
+    assert split_note(other, stocks) == (
+        f"stocks.csv can be decided on from {shares.train[0]} to {shares.test[-1]}, which does not cover the "
+        "strategy's years (train 2010 to 2019, validate 2020, test 2021 to 2022): its sessions are split 60/20/20"
+    )
+    walking = replace(asked, folds=2)
+    assert len(folds_of(walking, funds)) == 2
+    assert split_note(replace(other, folds=2), stocks) == ""
+
+
+def test_a_table_is_read_once_for_a_file(stock_file: Path, home: Path) -> None:
+    first = kind(STOCKS).load(stock_file, trading_for(STOCKS))
+    (kept,) = [path for path in (home / "cache" / "rltrader" / "tables").iterdir() if path.name.startswith(
+        first.info.sha256[:16]
+    )]  # fmt: skip
+    written = kept.stat().st_mtime_ns
+    again = kind(STOCKS).load(stock_file, trading_for(STOCKS))
+    fold = Fold(tuple(first.days), (), ())
+    assert np.array_equal(first.probes(fold, 64, 1), again.probes(fold, 64, 1))
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_seeds_draw_weights_and_leave_the_scaling(stocks: Material) -> None:
+    train = list(stocks.days)[:18]
+    one, other = (stocks.network("mlp", seed, train).policy.state_dict() for seed in (1, 2))
+    again = stocks.network("mlp", 1, train).policy.state_dict()
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    different = {name.split(".")[0] for name in one if not torch.equal(one[name], other[name])}
+    assert different
+    assert not different & {"mean", "scale", "clip"}
+
+
+def test_sessions_after_those_of_training_leave_the_scaling_as_it_is(stocks: Material) -> None:
+    assert isinstance(stocks, RebalancerMaterial)
+    train, table = list(stocks.days)[:18], stocks.table
+    after = np.arange(len(table.sessions)) > table.dates.index(train[-1])
+    bars = np.where(after[:, None], table.bars * np.linspace(2.0, 9.0, len(after))[:, None], table.bars)
+    other = replace(stocks, table=table_of(bars, table.sessions, daily_rebalancer.SPEC))
+    assert not np.array_equal(other.table.features, table.features)
+    one, same = (material.network("mlp", 1, train).policy.state_dict() for material in (stocks, other))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+
+
+def test_a_policy_is_built_again_from_its_weights(stocks: Material, funds: Material) -> None:
+    seen = torch.from_numpy(stocks.probes(Fold(tuple(stocks.days), (), ()), 10, 1))
+    network = stocks.network("mlp", 3, list(stocks.days)[:18])
+    assert isinstance(network, nn.Module)
+    policy = kind(STOCKS).policy("mlp", 1, network.state_dict())
+    with torch.no_grad():
+        assert torch.equal(policy(seen), network.policy(seen))
+    switcher = funds.network("gru", 3, list(funds.days)[:18])
+    assert isinstance(switcher, nn.Module)
+    assert isinstance(switcher, CarryingNetwork)
+    same = kind(FUNDS).policy("gru", 1, switcher.state_dict())
+    with torch.no_grad():
+        for mine, theirs in zip(same(torch.ones(2, 64), torch.ones(2, 128)), switcher.policy(
+            torch.ones(2, 64), torch.ones(2, 128)
+        ), strict=True):  # fmt: skip
+            assert torch.equal(mine, theirs)
+
+
+def test_probes_are_observations_of_accounts_that_trade(stocks: Material, funds: Material) -> None:
+    found = stocks.probes(Fold(tuple(stocks.days), (), ()), 200, 1)
+    assert found.shape == (200, 803)
+    assert found.dtype == np.float32
+    assert (found[:64, HOLDINGS] == 0.0).all()  # before anyone has traded
+    assert (found[64:, HOLDINGS] > 0.0).any(axis=1).mean() > 0.8  # the others began anew at the span's end
+    assert (found[:, CASH] >= 0.0).all()
+    assert (found[:, TRADABLE] == 1.0).all()
+    switched = funds.probes(Fold(tuple(funds.days), (), ()), 50, 1)
+    assert switched.shape == (50, 64)
+    assert np.abs(switched[:, WEIGHTS].sum(axis=1) - 1.0).max() < 1e-6
+    assert len(np.unique(switched[:, WEIGHTS], axis=0)) > 10
+
+
+def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(stocks: Material) -> None:
+    dates, rules = list(stocks.days)[:10], trading_for(STOCKS)
+    made = {
+        variant: stocks.environment(Span(dates, variant, rules), Crowd(5, 7, 0.99, "cpu"))
+        for variant in ("shares", "notional")
+    }
+    for environment in made.values():
+        environment.step(torch.ones(5, 50))
+    shares, notional = (made[variant].observe()[:, HOLDINGS] for variant in ("shares", "notional"))
+    assert float(shares.max()) == 100.0  # a unit is 100 shares, of stocks from 20 USD
+    assert float(notional.max()) > 300.0  # or 10,000 USD
+
+
+def test_figures_compound(funds: Material) -> None:
+    day = SessionResult("2020-01-02", 10_000.0, 1, 0, 1.0, 5000.0, 390, 390, 100_000.0)
+    found = funds.figures([day, replace(day, date="2020-01-03", pnl_usd=-11_000.0, capital_usd=110_000.0)])
+    assert math.isclose(found.net_return, 99_000.0 / 100_000.0 - 1.0)
+    assert math.isclose(found.max_drawdown, 0.1)
+
+
+def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: Material, funds: Material) -> None:
+    dates, rules = list(stocks.days)[:6], trading_for(STOCKS)
+    for variant in ("shares", "notional"):
+        span = Span(dates, variant, rules)
+        looked = stocks.arena(span, "cpu")(Constant(0.9))
+        played = stocks.test(Constant(0.9), span)
+        assert looked[0].capital_usd == played.sessions[0].capital_usd == 1_000_000.0
+        for mine, theirs in zip(looked, played.sessions, strict=True):
+            assert mine.date == theirs.date
+            assert abs(mine.pnl_usd - theirs.pnl_usd) < 0.01
+    few, switched = list(funds.days)[:6], Span(list(funds.days)[:6], "alpha", trading_for(FUNDS))
+    looked, played = funds.arena(switched, "cpu")(Always("ALL_SPY")), funds.test(Always("ALL_SPY"), switched)
+    assert [result.date for result in looked] == few
+    for mine, theirs in zip(looked, played.sessions, strict=True):  # weights here, whole shares there
+        assert abs(mine.pnl_usd - theirs.pnl_usd) < 0.005 * 100_000.0

@@ -1,0 +1,280 @@
+"""The tensor market of whole shares against hand calculation and against the live rule with purchases in Decimal."""
+
+from __future__ import annotations
+
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.core.limits import Trading
+from strategies.daily_rebalancer import SYMBOLS, WEEKDAY, basket_of, vector
+from strategies.kit.contract import Portfolio
+from tests.support.training.made_up_days import trading, walk, written
+from training.desks.daily.rebalancer_market import RebalancerMarket
+from training.desks.daily.table import DailyTable
+
+GRID = Decimal("0.0001")
+MICRO = Decimal("0.000001")
+HAND = {
+    "AAPL": [(100.0, 100.0), (100.0, 100.0), (101.0, 102.0), (103.0, 99.0)],
+    "ADBE": [(50.0, 50.0), (50.0, 50.0), (49.0, 48.0), (47.5, 49.5)],
+}
+
+
+def acting(**actions: float) -> torch.Tensor:
+    """One account's actions, 0 where none is named."""
+    return torch.tensor([[actions.get(symbol, 0.0) for symbol in SYMBOLS]])
+
+
+def market(table: DailyTable, first: int, rules: Trading, **more: Any) -> RebalancerMarket:
+    """One account from `first` to the table's end."""
+    return RebalancerMarket(table, first, len(table.sessions) - 1, rules, count=1, draws=False, **more)
+
+
+def test_two_stocks_over_two_sessions_come_out_as_calculated_by_hand() -> None:
+    desk = market(written(HAND), 2, trading("20000"))
+    rewards = desk.step(acting(AAPL=1.0, ADBE=0.5)).rewards
+    # asks 101 x 1.0002 = 101.0202 and 49 x 1.0002 = 49.0098; cost 0.1 %
+    # 20,000 - 10,102.02 - 10.10202 - 2,450.49 - 2.45049 = 7,434.93749
+    assert float(desk.cash_usd) == 7434.93749
+    assert float(desk.equity_usd) == 20034.93749  # + 100 x 102 + 50 x 48
+    assert float(rewards) == pytest.approx(0.003493749, rel=1e-6)
+    assert float(desk.costs_usd) == 12.55251
+    assert float(desk.traded_usd) == 12552.51
+    step = desk.step(acting(AAPL=-0.5, ADBE=1.0))
+    # + 50 x 103 - 5.15 = 12,579.78749; ask 47.5 x 1.0002 = 47.5095: - 4,750.95 - 4.75095
+    equity, cash = desk.closing_usd
+    assert float(cash) == 7824.08654
+    assert float(equity) == 20199.08654  # + 50 x 99 + 150 x 49.5
+    assert float(step.rewards) == pytest.approx(0.016414905, rel=1e-6)
+    assert step.truncated is not None
+    assert step.truncated.tolist() == [True]
+    assert step.terminals.tolist() == [False]
+
+
+def test_who_goes_short_of_cash_buys_whole_shares_with_the_largest_action_first() -> None:
+    desk = market(written(HAND), 2, trading("10000"))
+    desk.step(acting(AAPL=1.0, ADBE=0.5))
+    # a share of AAPL holds back 101.2223 x 1.001 = 101.3235223: 98 of them, 70.29 are left; ADBE 49.1079 x 1.001: 1
+    assert desk.shares[0, :2].tolist() == [98.0, 1.0]
+
+
+def test_equal_actions_buy_in_the_order_of_the_symbols() -> None:
+    desk = market(written(HAND), 2, trading("10000"))
+    desk.step(acting(AAPL=1.0, ADBE=1.0))
+    assert desk.shares[0, :2].tolist() == [98.0, 1.0]
+    desk = market(written(HAND), 2, trading("10000"))
+    desk.step(acting(AAPL=0.99, ADBE=1.0))
+    # ADBE: 100 x 49.1570079 = 4,915.70; 5,084.299 / 101.3235 = 50
+    assert desk.shares[0, :2].tolist() == [50.0, 100.0]
+
+
+def test_zero_actions_trade_nothing_and_the_value_stays() -> None:
+    desk = market(written(HAND), 2, trading("20000"))
+    desk.step(acting())
+    assert float(desk.cash_usd) == float(desk.equity_usd) == 20000.0
+    assert float(desk.costs_usd) == float(desk.traded_usd) == 0.0
+
+
+def test_a_fill_at_the_close_of_the_decision_pays_that_close_and_no_waiting() -> None:
+    desk = market(written(HAND), 2, trading("20000"), fill="same_close")
+    desk.step(acting(AAPL=1.0))
+    assert float(desk.cash_usd) == 20000.0 - 10000.0 - 10.0
+
+
+def test_the_notional_unit_buys_shares_for_its_dollars_at_the_last_close() -> None:
+    desk = market(written(HAND), 2, trading("50000"), variant="notional")
+    desk.step(acting(AAPL=0.5, ADBE=1.0))
+    assert desk.shares[0, :2].tolist() == [50.0, 200.0]  # 5,000 / 100 and 10,000 / 50
+
+
+def test_the_observation_is_the_one_that_the_live_strategy_assembles() -> None:
+    table = walk(12, seed=3)
+    desk = market(table, 5, trading("100000"))
+    desk.step(acting(AAPL=1.0, XOM=0.7))
+    seen = desk.observe()[0].numpy()
+    expected = vector(
+        table.features[5],
+        table.tradable[5],
+        cash=float(desk.cash_usd),
+        value=float(desk.equity_usd),
+        shares=desk.shares[0].numpy(),
+        weekday=table.weekday(6),
+    )
+    assert seen.tobytes() == expected.tobytes()
+    assert seen[WEEKDAY] == 1  # the seventh session after a Monday is a Tuesday
+
+
+class Ledger:
+    """One account by the live rule (`basket_of`) with sells, then buys one after the other, in Decimal."""
+
+    def __init__(self, table: DailyTable, rules: Trading, variant: str) -> None:
+        self.table, self.rules, self.variant = table, rules, variant
+        self.cash = rules.paper.cash_usd
+        self.shares = dict.fromkeys(SYMBOLS, 0)
+
+    def equity(self, day: int) -> Decimal:
+        closes = (Decimal(int(price)) * GRID for price in self.table.close_ticks[day])
+        return self.cash + sum((self.shares[s] * c for s, c in zip(SYMBOLS, closes, strict=True)), Decimal(0))
+
+    def trade(self, day: int, actions: list[float]) -> None:
+        paper, table = self.rules.paper, self.table
+        prices = tuple(float(tick) / 10_000 for tick in table.close_ticks[day - 1])
+        held = tuple(self.shares.values())
+        unit = 10_000.0 if self.variant == "notional" else 0.0
+        portfolio = Portfolio(float(self.cash), float(self.equity(day - 1)), held, prices, 100, unit)
+        basket = basket_of(actions, table.tradable[day - 1].tolist(), portfolio)
+        for leg in basket.legs:
+            change, price = leg.goal - self.shares[leg.symbol], self.opened(day, leg.symbol)
+            if not price:
+                continue
+            if change > 0:
+                ask = (price * (1 + paper.share_wait_rate)).quantize(GRID, ROUND_CEILING)
+                slack = 1 + Decimal(repr(self.rules.basket.price_slack))
+                limit = (ask * slack).quantize(GRID, ROUND_CEILING)
+                change = min(change, int(self.free / (limit * (1 + paper.share_cost_rate))))
+                self.free -= change * limit * (1 + paper.share_cost_rate)
+                price = ask
+            value = price * change
+            self.cash -= value + (abs(value) * paper.share_cost_rate).quantize(MICRO, ROUND_HALF_EVEN)
+            self.shares[leg.symbol] += change
+            if change < 0:
+                self.free = self.cash
+
+    def opened(self, day: int, symbol: str) -> Decimal:
+        return Decimal(int(self.table.open_ticks[day, SYMBOLS.index(symbol)])) * GRID
+
+    free = Decimal(0)
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**31),
+    cash=st.sampled_from(["900", "25000", "1000000"]),
+    variant=st.sampled_from(["shares", "notional"]),
+    missing=st.sampled_from([0.0, 0.2]),
+    bias=st.sampled_from([0.0, 0.5]),
+)
+def test_the_tensor_rule_is_the_live_rule_with_purchases_one_after_the_other(
+    seed: int, cash: str, variant: str, missing: float, bias: float
+) -> None:
+    table, rules = walk(8, seed, missing=missing), trading(cash)
+    desk, ledger = market(table, 3, rules, variant=variant), Ledger(table, rules, variant)
+    random = np.random.default_rng(seed)
+    for day in range(3, 8):
+        actions = np.clip(random.uniform(-1, 1, 50) + bias, -1, 1).round(1 if seed % 2 else 7).astype(np.float32)
+        ledger.free = ledger.cash
+        desk.step(torch.from_numpy(actions).unsqueeze(0))
+        ledger.trade(day, actions.tolist())
+        equity, left = desk.closing_usd
+        assert float(left) == float(ledger.cash) >= 0.0
+        assert float(equity) == float(ledger.equity(day))
+
+
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=15)
+def test_cash_is_never_negative_and_costs_are_paid_once(seed: int) -> None:
+    table = walk(8, seed)
+    desk = RebalancerMarket(table, 3, 7, trading("30000"), count=20, draws=False)
+    generator = torch.Generator().manual_seed(seed)
+    for day in range(3, 8):
+        cash, held = desk.cash_usd, desk.shares
+        desk.step(torch.rand(20, 50, generator=generator) * 2 - 1)
+        left = desk.closing_usd[1]
+        assert bool((left >= 0).all())
+        sold, bought = desk.traded
+        assert bool((sold <= held).all())
+        opened = torch.from_numpy(table.open_ticks[day]) / 10_000
+        asks = torch.ceil(torch.from_numpy(table.open_ticks[day]) * 1.0002 - 1e-6) / 10_000
+        flow = (sold * opened).sum(1) - (bought * asks).sum(1)
+        torch.testing.assert_close(left, cash + flow - desk.costs_usd, rtol=0, atol=1e-6)
+        value = (sold * opened).sum(1) + (bought * asks).sum(1)
+        torch.testing.assert_close(desk.costs_usd, 0.001 * value, rtol=0, atol=1e-4)
+
+
+def test_changing_places_of_stocks_changes_places_of_what_happens() -> None:
+    table, rules = walk(8, seed=5), trading("1000000")
+    order = np.random.default_rng(0).permutation(50)
+    other = walk(8, seed=5)
+    moved = written_anew(other, order)
+    desk, mirrored = market(table, 3, rules), market(moved, 3, rules)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(4):
+        actions = torch.rand(1, 50, generator=generator) * 2 - 1
+        desk.step(actions)
+        mirrored.step(actions[:, torch.from_numpy(order)])
+        assert torch.equal(desk.shares[:, torch.from_numpy(order)], mirrored.shares)
+        assert torch.equal(desk.cash_usd, mirrored.cash_usd)
+
+
+def written_anew(table: DailyTable, order: np.ndarray[Any, Any]) -> DailyTable:
+    """The same prices under other names."""
+    from tests.support.training.made_up_days import SHORT
+    from training.desks.daily.table import table_of
+
+    return table_of(table.bars[:, :, order], table.sessions, SHORT)
+
+
+def test_an_episode_ends_by_time_alone_and_the_next_begins_with_fresh_money() -> None:
+    table = walk(30, seed=9)
+    desk = RebalancerMarket(table, 3, 29, trading("50000"), count=8, seed=4, episode=5)
+    ended = torch.zeros(8, dtype=torch.int64)
+    for _ in range(40):
+        step = desk.step(torch.full((8, 50), 0.3))
+        assert not bool(step.terminals.any())
+        if step.truncated is not None:
+            assert step.last is not None
+            assert step.last.shape == (8, 803)
+            ended += step.truncated
+            assert bool((desk.cash_usd[step.truncated] == 50000.0).all())
+            assert bool((desk.shares[step.truncated] == 0).all())
+    assert bool((ended >= 8).all())
+
+
+def test_a_market_goes_on_from_its_state_to_the_bit() -> None:
+    table = walk(40, seed=2)
+    made = [RebalancerMarket(table, 3, 39, trading("50000"), count=6, seed=s) for s in (4, 4, 5)]
+    generator = torch.Generator().manual_seed(3)
+    actions = [torch.rand(6, 50, generator=generator) * 2 - 1 for _ in range(60)]
+    for action in actions[:30]:
+        made[0].step(action)
+    made[2].load_state_dict(made[0].state_dict())
+    for action in actions[30:]:
+        first, second = made[0].step(action), made[2].step(action)
+        assert torch.equal(first.rewards, second.rewards)
+        assert torch.equal(made[0].observe(), made[2].observe())
+    with pytest.raises(ValueError, match="environments"):
+        RebalancerMarket(table, 3, 39, trading("50000"), count=7).load_state_dict(made[0].state_dict())
+
+
+def test_an_action_beyond_its_bounds_is_clipped() -> None:
+    desk = market(written(HAND), 2, trading("20000"))
+    desk.step(acting(AAPL=3.0))
+    assert desk.shares[0, 0] == 100.0
+    desk.step(acting(AAPL=-1.7))
+    assert desk.traded[0][0, 0] == 100.0
+
+
+def test_a_span_without_a_session_before_it_and_unknown_names_are_refused() -> None:
+    table = walk(8, seed=1)
+    with pytest.raises(ValueError, match="1 <= first"):
+        RebalancerMarket(table, 0, 7, trading("50000"), count=1)
+    with pytest.raises(ValueError, match="variant is 'dollars'"):
+        RebalancerMarket(table, 3, 7, trading("50000"), count=1, variant="dollars")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_device_plays_the_same_to_the_bit() -> None:
+    table, rules = walk(40, seed=2, missing=0.05), trading("50000")
+    made = [RebalancerMarket(table, 3, 39, rules, count=64, seed=4, device=d) for d in ("cpu", "cuda")]
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(60):
+        action = torch.rand(64, 50, generator=generator) * 2 - 1
+        first, second = made[0].step(action), made[1].step(action.cuda())
+        assert torch.equal(first.rewards, second.rewards.cpu())
+        assert torch.equal(made[0].observe(), made[1].observe().cpu())

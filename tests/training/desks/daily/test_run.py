@@ -1,0 +1,257 @@
+"""Whole runs of the daily strategies on small made-up files, as a user gives the command; what is refused, and how."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from daemon.models.runtime import OnnxPolicy
+from daemon.models.store import load
+from strategies import daily_rebalancer, regime_switcher
+from strategies.kit.manifest import decode
+from strategies.registry import strategy as registered
+from tests.support.training.made_files import days, write_days
+from training.cli.main import main
+from training.desks.daily import baselines
+from training.rl.pool import Flag, Stopped
+from training.rl.ppo import Coefficients
+from training.runs.folder import code_version
+from training.runs.ledger import Ledger, ledger_path
+from training.runs.settings import Settings, requests_of, settings_for
+from training.runs.tasks import prepare, train_one
+from training.runs.trial import News
+from training.search.coefficients_file import write_coefficients
+from training.study.study import Study, Trial
+
+STOCKS, FUNDS = daily_rebalancer.SPEC.name, regime_switcher.SPEC.name
+SMALL = Coefficients(environments=8, rollout_steps=16, batch=64, epochs=2, sequence=8)
+UPDATE = 128  # transitions
+SYMBOLS = {STOCKS: daily_rebalancer.SYMBOLS, FUNDS: regime_switcher.SYMBOLS}
+WARM = {STOCKS: 400, FUNDS: 252}
+
+
+class Made:
+    """What a command made: its version, its run's folder, and what it said."""
+
+    def __init__(self, home: Path, strategy: str, *options: str) -> None:
+        bars = write_days(
+            home / f"{strategy}.csv", SYMBOLS[strategy], days("2020-01-02", "2022-06-30", WARM[strategy] + 20)
+        )
+        write_coefficients(home / "small.json", SMALL)
+        self.run, self.store = home / f"run-{strategy}", home / "store"
+        self.command = [
+            "--strategy", strategy, "--bars", str(bars), "--out", str(self.store), "--run-dir", str(self.run),
+            "--coefficients", str(home / "small.json"), "--processes", "1", *options,
+        ]  # fmt: skip
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(self.command)
+        self.said = err.getvalue()
+        assert code == 0, self.said
+        self.version = Path(out.getvalue().strip())
+
+    @property
+    def study(self) -> Study:
+        """All that the run found."""
+        return msgspec.json.decode((self.run / "study.json").read_bytes(), type=Study)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this module's, where tables are kept too."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(home: Path) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def rebalancer(home: Path) -> Made:
+    """Both sizes of an action, two updates each."""
+    return Made(home, STOCKS, "--steps", str(2 * UPDATE), "--ablation")
+
+
+@pytest.fixture(scope="module")
+def switcher(home: Path) -> Made:
+    """Four updates with a memory."""
+    return Made(home, FUNDS, "--steps", str(4 * UPDATE))
+
+
+def test_a_run_of_the_rebalancer_ends_with_a_version_that_the_daemon_opens(rebalancer: Made) -> None:
+    opened = OnnxPolicy.open(load(rebalancer.store, registered(STOCKS)), registered(STOCKS), "cpu")
+    assert opened.version == rebalancer.version.name
+    manifest = decode((rebalancer.version / "manifest.json").read_bytes())
+    usable = days("2020-01-02", "2022-06-30", 420)[400:]
+    assert manifest.training.splits == {
+        "train": (usable[0], usable[11]), "validate": (usable[12], usable[15]), "test": (usable[16], usable[19]),
+    }  # fmt: skip
+    assert (
+        "does not cover the strategy's years (train 2010 to 2019, validate 2020, test 2021 to 2022)" in rebalancer.said
+    )
+    assert "turnover" in manifest.metrics["test"]
+    assert "win_rate" not in manifest.metrics["test"]  # orders filled are no trades that could be won
+    assert sorted(path.name for path in rebalancer.version.iterdir()) == [
+        "manifest.json", "policy.onnx", "report.html", "report.json",
+    ]  # fmt: skip
+
+
+def test_both_sizes_of_an_action_are_trained_and_the_headline_s_is_chosen_and_compared(rebalancer: Made) -> None:
+    study = rebalancer.study
+    assert [(trial.reward, trial.seed) for trial in study.trials] == [("shares", 1), ("notional", 1)]
+    assert (study.reward, study.chosen, study.compounds, study.capital_usd) == ("shares", (0,), True, 1_000_000.0)
+    assert [one.name for one in study.baselines] == [
+        name for name in baselines.REBALANCER_BASELINES if name != baselines.SPY  # no file of funds beside it
+    ]  # fmt: skip
+    assert {"costs x 2", "one bar late"} <= set(study.scenarios)
+    assert len(study.random_pnl_usd[0]) == 1000
+    for trial in study.trials:
+        first, *others = trial.test.sessions
+        assert first.capital_usd == 1_000_000.0
+        for before, after in zip(trial.test.sessions, others, strict=False):
+            assert abs(before.capital_usd + before.pnl_usd - after.capital_usd) < 1e-6
+    lines = Ledger(ledger_path(rebalancer.store, STOCKS)).read().lines
+    assert [line.kind for line in lines] == ["opening", "trial", "trial"]
+
+
+def test_a_policy_with_a_memory_is_exported_with_its_states_and_the_daemon_opens_it(switcher: Made) -> None:
+    OnnxPolicy.open(load(switcher.store, registered(FUNDS)), registered(FUNDS), "cpu")
+    graph = onnx.load(switcher.version / "policy.onnx").graph
+    assert [item.name for item in (*graph.input, *graph.output)] == ["observation", "hidden", "logits", "next_hidden"]
+    golden = decode((switcher.version / "manifest.json").read_bytes()).golden
+    states = np.array([np.frombuffer(state, dtype="<f4") for state in golden.hidden])
+    assert states.shape == (len(golden.observations), 128)
+    assert len(np.unique(states, axis=0)) == len(states)
+    study = switcher.study
+    assert (study.network, study.reward, study.compounds, study.capital_usd) == ("gru", "alpha", True, 100_000.0)
+    assert [one.name for one in study.baselines] == list(baselines.REGIME_BASELINES)
+    assert baselines.RESET in study.scenarios
+
+
+def test_the_validation_return_is_of_one_account(switcher: Made) -> None:
+    (trial,) = switcher.study.trials
+    best = next(point for point in trial.curve if point.steps == trial.chosen_steps)
+    first, last = trial.validate[0], trial.validate[-1]
+    assert abs(best.validate_return - ((last.capital_usd + last.pnl_usd) / first.capital_usd - 1.0)) < 1e-9
+    assert best.validate_return == max(point.validate_return for point in trial.curve)
+
+
+class StopAfter:
+    """A flag that is set once `updates` updates were told of."""
+
+    def __init__(self, updates: int) -> None:
+        self._left = updates
+
+    def __call__(self, news: object) -> None:
+        self._left -= isinstance(news, News)
+
+    def is_set(self) -> bool:
+        return self._left <= 0
+
+    def set(self) -> None:
+        self._left = 0
+
+
+def _settings(made: Made, strategy: str) -> Settings:
+    bars = Path(made.command[made.command.index("--bars") + 1])
+    asked = replace(settings_for(strategy, bars, made.store), coefficients=SMALL, processes=1)
+    steps = int(made.command[made.command.index("--steps") + 1])
+    return replace(asked, steps=steps, rewards=tuple(dict.fromkeys(trial.reward for trial in made.study.trials)))
+
+
+@pytest.mark.parametrize("strategy", [STOCKS, FUNDS])
+def test_a_trial_stopped_after_every_update_is_that_of_an_undisturbed_run(
+    strategy: str, rebalancer: Made, switcher: Made, tmp_path: Path
+) -> None:
+    made = {STOCKS: rebalancer, FUNDS: switcher}[strategy]
+    settings = _settings(made, strategy)
+    prepared = replace(prepare((settings, Path(), code_version())), folder=tmp_path)
+    request = requests_of(settings)[0]
+
+    def trained(stop: Flag, tell: Any) -> Trial:
+        return train_one(prepared, request, stop, tell)
+
+    for _ in range(settings.steps // UPDATE - 1):
+        stop = StopAfter(1)
+        with pytest.raises(Stopped):
+            trained(stop, stop)
+    found = trained(threading.Event(), lambda _: None)
+    place = Path("trials") / request.name
+    assert _same(tmp_path / place / "best.pt", made.run / place / "best.pt")
+    assert (tmp_path / place / "metrics.jsonl").read_text() == (made.run / place / "metrics.jsonl").read_text()
+    undisturbed = made.study.trials[0]
+    assert msgspec.structs.replace(found, seconds=0.0) == msgspec.structs.replace(undisturbed, seconds=0.0)
+
+
+def _same(one: Path, other: Path) -> bool:
+    mine, theirs = (torch.load(path, weights_only=True) for path in (one, other))
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--preset", "regime"], "argument --preset: invalid choice: 'regime' (choose from 'finrl', 'wide')"),
+        (
+            ["--reward", "potential"],
+            "argument --reward: invalid choice: 'potential' (choose from 'shares', 'notional')",
+        ),
+        (["--network", "lstm"], "argument --network: invalid choice: 'lstm' (choose from 'mlp')"),
+        (["--preset", "finrl", "--coefficients", "c.json"], "--preset and --coefficients are two ways to say the same"),
+        (["--test-sessions", "5"], "--test-sessions needs --folds or --train-sessions: one fold is split by years"),
+    ],
+)
+def test_what_the_strategy_does_not_have_ends_with_exit_code_2(
+    options: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--strategy", STOCKS, "--bars", "b.csv", "--out", str(tmp_path), *options])
+    assert stopped.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("strategy", "sessions", "options", "complaint"),
+    [
+        (
+            FUNDS,
+            256,
+            [],
+            "too little history: 4 usable sessions, at least 5 are needed after those that warm the desk up",
+        ),
+        (FUNDS, 0, [], "bars.csv: no such file"),
+        (FUNDS, 0, ["--import-sb3", "model.zip"], "cannot be brought in for regime_switcher: train it here"),
+        (STOCKS, 3, ["--strategy", FUNDS], "no row of SPY, QQQ, IWM"),
+    ],
+)
+def test_what_cannot_be_trained_on_ends_with_exit_code_2_one_line_and_no_file(
+    strategy: str,
+    sessions: int,
+    options: list[str],
+    complaint: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if sessions:
+        write_days(tmp_path / "bars.csv", SYMBOLS[strategy], days("2020-01-02", "2021-06-30", sessions))
+    out, run = tmp_path / "models", tmp_path / "run"
+    given = ["--strategy", strategy, "--bars", str(tmp_path / "bars.csv"), "--out", str(out), "--run-dir", str(run)]
+    assert main([*given, *options]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("train-and-export: ")
+    assert complaint in said
+    assert not out.exists()
+    assert not run.exists()

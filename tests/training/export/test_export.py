@@ -1,0 +1,242 @@
+"""An export is whole or absent, agrees with torch, and needs neither torch nor this machine afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from daemon.core.limits import Trading
+from strategies.golden import contract_hash
+from strategies.kit.manifest import Manifest, Training, decode
+from strategies.option_scalper import SPEC
+from strategies.registry import daily_strategy, strategy
+from tests.support.paths import REPOSITORY
+from training.desks.scalper.data import load, observations
+from training.desks.scalper.network import CLIP, ActorCritic, Policy, Scaling
+from training.export.export import ExportError, Float32Array, Release, export, run_onnx, run_onnx_sequence
+from training.study.folds import single
+
+TRAINED = Training(
+    file="bars.csv",
+    file_sha256="0" * 64,
+    feed="sip",
+    synthetic=True,
+    sessions=10,
+    first_session="2024-01-02",
+    last_session="2024-01-16",
+    splits={},
+)
+
+
+def write_report(folder: Path, digest: str) -> None:
+    """A report of one line, which names the policy it is of."""
+    (folder / "report.json").write_text(f"{digest} earns nothing\n")
+
+
+RELEASE = Release(TRAINED, {"seed": 1}, {"net": 0.0}, write_report)
+SCALING = Scaling(mean=(0.1,) * 23, scale=(0.7,) * 23, clip=(CLIP,) * 23)
+
+
+class Poisoned(nn.Module):
+    """Answers with a logit that is not a number."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return observation[:, -1, :6] * float("nan")
+
+
+class Stubborn(nn.Module):
+    """Answers 1 in torch and 0 in the graph, which was traced for zeros."""
+
+    def forward(self, observation: Tensor) -> Tensor:
+        sign = 0.0 if torch.compiler.is_compiling() else 1.0
+        return observation[:, -1, :6] * 0.0 + sign
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    policy = ActorCritic(SCALING, seed=3).policy
+    generator = torch.Generator().manual_seed(3)
+    for parameter in policy.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)  # no two tensors alike
+    return policy
+
+
+@pytest.fixture(scope="module")
+def random_observations() -> Float32Array:
+    return np.random.default_rng(5).normal(size=(100, 20, 23)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    policy: Policy,
+    random_observations: Float32Array,
+) -> Path:
+    store = tmp_path_factory.mktemp("store")
+    return export(policy, strategy(SPEC.name), RELEASE, out=store, probes=random_observations)
+
+
+def _manifest(folder: Path) -> Manifest:
+    return decode((folder / "manifest.json").read_bytes())
+
+
+def test_a_version_has_its_last_session_and_its_digest_as_name_and_current_points_to_it(folder: Path) -> None:
+    digest = hashlib.sha256((folder / "policy.onnx").read_bytes()).hexdigest()
+    assert folder.name == f"2024-01-16-{digest[:8]}"
+    assert (folder.parent / "current").read_text() == f"{folder.name}\n"
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, "current", "promotions.jsonl"]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "policy.onnx", "report.json"]
+    assert _manifest(folder).policy_sha256 == digest
+
+
+def test_the_manifest_vouches_for_every_other_file_and_the_history_tells_of_the_pointer(folder: Path) -> None:
+    report = hashlib.sha256((folder / "report.json").read_bytes()).hexdigest()
+    assert _manifest(folder).files == {"report.json": report}
+    (line,) = (folder.parent / "promotions.jsonl").read_text().splitlines()
+    told = json.loads(line)
+    assert (told["pointer"], told["from"], told["to"]) == ("current", "", folder.name)
+
+
+def test_the_manifest_carries_the_contract_and_golden_logits_that_onnxruntime_repeats(folder: Path) -> None:
+    manifest = _manifest(folder)
+    assert manifest.contract_hash == contract_hash(strategy(SPEC.name))
+    golden = np.stack([np.frombuffer(data, dtype="<f4").reshape(20, 23) for data in manifest.golden.observations])
+    assert np.abs(run_onnx(folder / "policy.onnx", golden) - np.array(manifest.golden.logits)).max() <= 1e-5
+
+
+def test_the_graph_has_one_input_one_output_any_batch_and_no_critic(folder: Path) -> None:
+    model = onnx.load(folder / "policy.onnx", load_external_data=False)
+    (given,), (answer,) = model.graph.input, model.graph.output
+    assert (given.name, answer.name) == ("observation", "logits")
+    assert [d.dim_value for d in given.type.tensor_type.shape.dim] == [0, 20, 23]
+    weights = sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer if tensor.data_type == 1)
+    scaling = 4 * 23  # mean, scale, clip and its negative
+    assert weights == 163_559 - (64 * 32 + 32 + 32 + 1) + scaling
+
+
+def test_the_graph_names_no_path_of_the_machine_that_made_it(folder: Path) -> None:
+    data = (folder / "policy.onnx").read_bytes() + (folder / "manifest.json").read_bytes()
+    for trace in (str(REPOSITORY), ".py", "site-packages"):
+        assert trace.encode() not in data
+
+
+def test_torch_and_onnxruntime_agree_on_a_thousand_real_observations(
+    folder: Path, policy: Policy, data_dir: Path
+) -> None:
+    path = data_dir / "spy_1min_2024.parquet"
+    data = load(path, strategy(SPEC.name), Trading())
+    real = observations(data, single(tuple(data.days))[0], 1000, seed=1)
+    assert real.shape == (1000, 20, 23)
+    with torch.no_grad():
+        expected = policy(torch.from_numpy(real)).numpy()
+    assert np.abs(run_onnx(folder / "policy.onnx", real) - expected).max() <= 1e-5
+
+
+def test_the_same_policy_exports_to_the_same_bytes_and_replaces_itself(
+    folder: Path, policy: Policy, random_observations: Float32Array, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        again = export(policy, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
+    assert again.name == folder.name
+    for name in ("policy.onnx", "manifest.json", "report.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(("module", "complaint"), [(Poisoned(), "finite: False"), (Stubborn(), "differ by 1.0")])
+def test_a_policy_that_fails_its_checks_leaves_nothing_behind_and_the_old_version_in_place(
+    module: nn.Module,
+    complaint: str,
+    random_observations: Float32Array,
+    tmp_path: Path,
+    policy: Policy,
+) -> None:
+    good = export(policy, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    with pytest.raises(ExportError, match=complaint):
+        export(module, strategy(SPEC.name), RELEASE, out=tmp_path, probes=random_observations)
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+    assert (good.parent / "current").read_text() == f"{good.name}\n"
+
+
+def test_an_exported_policy_runs_where_torch_cannot_be_imported(folder: Path) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy, onnxruntime\n"
+        "session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
+        "print(session.run(None, {'observation': numpy.zeros((2, 20, 23), numpy.float32)})[0].shape)\n"
+    )
+    command = [sys.executable, "-c", script, str(folder / "policy.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
+    assert done.stdout.strip() == "(2, 6)"
+
+
+class Bold(nn.Module):
+    """Answers each stock with a multiple of its close."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return torch.tanh(observation[:, :50]) * self.most
+
+
+class Rememberer(nn.Module):
+    """Adds up what it sees, and answers with the sum so far: after n observations of ones its logits are n."""
+
+    def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        after = hidden + observation[:, :1]
+        return after[:, :16], after
+
+
+class Forgetful(nn.Module):
+    """Remembers in torch, and forgets in the graph."""
+
+    def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        kept = 0.0 if torch.compiler.is_compiling() else 1.0
+        after = hidden * kept + observation[:, :1]
+        return after[:, :16], after
+
+
+def test_a_continuous_policy_answers_with_actions(tmp_path: Path) -> None:
+    probes = np.random.default_rng(5).normal(size=(10, 803)).astype(np.float32)
+    rebalancer = daily_strategy("daily_rebalancer")
+    made = export(Bold(1.0), rebalancer, RELEASE, out=tmp_path, probes=probes)
+    (answer,) = onnx.load(made / "policy.onnx").graph.output
+    assert (answer.name, [d.dim_value for d in answer.type.tensor_type.shape.dim]) == ("actions", [0, 50])
+    assert np.abs(run_onnx(made / "policy.onnx", probes) - np.tanh(probes[:, :50])).max() <= 1e-6
+    manifest = _manifest(made)
+    assert manifest.golden.hidden == ()
+    assert manifest.contract_hash == contract_hash(rebalancer)
+    assert b'"hidden"' not in (made / "manifest.json").read_bytes()
+    with pytest.raises(ExportError, match=r"gives actions from .* expected -1 to 1: end it with tanh"):
+        export(Bold(1.5), rebalancer, RELEASE, out=tmp_path, probes=probes)
+
+
+def test_a_policy_with_a_memory_is_proven_over_a_sequence_from_the_zero_state(tmp_path: Path) -> None:
+    probes = np.ones((5, 64), dtype=np.float32)
+    switcher = daily_strategy("regime_switcher")
+    made = export(Rememberer(), switcher, RELEASE, out=tmp_path, probes=probes)
+    graph = onnx.load(made / "policy.onnx").graph
+    assert [item.name for item in (*graph.input, *graph.output)] == ["observation", "hidden", "logits", "next_hidden"]
+    answers, states = run_onnx_sequence(made / "policy.onnx", probes, (128,))
+    assert states is not None
+    assert answers[:, 0].tolist() == states[:, 127].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+    golden = _manifest(made).golden
+    seen = [np.frombuffer(data, dtype="<f4")[0] for data in golden.observations]
+    told = [np.frombuffer(data, dtype="<f4") for data in golden.hidden]
+    assert all(len(state) == 128 for state in told)
+    assert np.abs(np.cumsum(seen) - [state[0] for state in told]).max() <= 1e-5
+    assert np.abs(np.cumsum(seen) - [logits[0] for logits in golden.logits]).max() <= 1e-5
+    with pytest.raises(ExportError, match=r"torch and onnxruntime differ by"):
+        export(Forgetful(), switcher, RELEASE, out=tmp_path, probes=probes)

@@ -1,0 +1,120 @@
+"""A report says what the study holds: checked against hand calculation, never against its own code."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.support.training.example_study import example_study
+from tests.support.training.hand_study import hand_study, session
+from training.evidence.findings import Findings, decode
+from training.report.report import files, find, write_report
+from training.study.study import Fold, Played, Study
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """Three folds, ten seeds, two rewards; a policy with next to no edge."""
+    return example_study()
+
+
+@pytest.fixture(scope="module")
+def findings(study: Study) -> Findings:
+    return find(study)
+
+
+def test_the_headline_joins_the_chosen_seed_of_each_fold_as_calculated_by_hand() -> None:
+    found = find(hand_study())
+    returns = (0.010, -0.004, 0.008, 0.012)
+    mean = 0.026 / 4
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in returns) / 3)
+    assert found.policy.figures.net_return == pytest.approx(0.026)
+    assert found.policy.net_return.estimate == pytest.approx(0.026)
+    assert found.policy.figures.sharpe_annual == pytest.approx(mean / deviation * math.sqrt(252))
+    assert found.policy.figures.max_drawdown == pytest.approx(0.004)
+    assert [fold.net_return for fold in found.folds] == pytest.approx([0.006, 0.020])
+    assert [fold.validate_return for fold in found.folds] == pytest.approx([0.009, 0.007])
+    assert [fold.baselines for fold in found.folds] == [{"buy and hold": pytest.approx(0.004)}] * 2
+    assert found.over_baselines["buy and hold"].estimate == pytest.approx(mean - 0.002)
+    assert found.denials == {"cooldown": 3}
+    assert (found.seeds, found.calibration.trades) == (3, 2)
+
+
+def test_the_share_of_random_traders_counts_both_folds_and_the_policy_itself() -> None:
+    """Totals of the three traders: 0, 26, 25; the policy earned 6 + 20 = 26, so one ties: (1 + 1) / (1 + 3)."""
+    found = find(hand_study())
+    assert found.random_p == 0.5
+    assert [fold.random_p for fold in found.folds] == [
+        0.75,
+        0.25,
+    ]  # two of 0, 10, 20 reach 6; none of 0, 16, 5 reaches 20
+    assert found.random_ranges[0] == pytest.approx((0.001, 0.019))  # 5 % of the way from 0 to 10, and from 20 to 10
+
+
+def test_validation_is_compared_with_test_by_ranks_within_each_fold() -> None:
+    """Fold 1: validation 3, 2, 1 and test 3, 2, 1 (6, 3, -10) agree; fold 2: 1, 3, 2 and -1, 20, 6 do as well."""
+    found = find(hand_study())
+    assert found.rank_correlation == pytest.approx(1.0)
+    assert found.rank_chance == pytest.approx(1.6449 * math.sqrt(1 / 2 + 1 / 2) / 2, abs=1e-4)  # variances 1 / (3 - 1)
+    study = hand_study()
+    swapped = [msgspec.structs.replace(study.trials[0], test=study.trials[2].test)]
+    swapped += [study.trials[1], msgspec.structs.replace(study.trials[2], test=study.trials[0].test), *study.trials[3:]]
+    assert find(msgspec.structs.replace(study, trials=tuple(swapped))).rank_correlation == pytest.approx(
+        0.0
+    )  # (-1 + 1) / 2
+
+
+def test_a_seed_that_was_validated_on_other_sessions_is_refused() -> None:
+    study = hand_study()
+    other = msgspec.structs.replace(study.trials[1], validate=(session("2024-01-04", 5.0),))
+    with pytest.raises(ValueError, match="seed 2 of fold 0 was validated on other sessions"):
+        find(msgspec.structs.replace(study, trials=(study.trials[0], other, *study.trials[2:])))
+
+
+def test_weekdays_between_the_spans_are_counted() -> None:
+    """January 2024: Wednesday 3 to Friday 5 and Friday 5 to Tuesday 9 leave out one each, Wednesday 10 to 16 three."""
+    assert [fold.weekdays_left_out for fold in find(hand_study()).folds] == [(1, 1), (2, 3)]
+
+
+def test_the_same_study_gives_the_same_bytes_and_nothing_else_is_left_in_the_folder(
+    study: Study, findings: Findings, tmp_path: Path
+) -> None:
+    assert write_report(study, tmp_path) == findings
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.json"]
+    for name, data in files(study, findings).items():
+        assert (tmp_path / name).read_bytes() == data
+    assert decode((tmp_path / "report.json").read_bytes()) == findings
+
+
+def test_the_bins_of_the_logits_hold_every_split_and_the_pbo_lies_left_of_zero(findings: Findings) -> None:
+    assert math.fsum(share for *_, share in findings.overfitting.logits) == pytest.approx(1.0)
+    left = math.fsum(share for _, high, share in findings.overfitting.logits if high < 1e-6)
+    assert left == pytest.approx(findings.overfitting.probability)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"chosen": (0,)}, "2 folds and 1 chosen"),
+        ({"chosen": (0, 1)}, "fold 1 is trial 1, which is not of that fold"),
+        (
+            {"scenarios": {"one bar late": (Played((session("2024-01-09", 1.0),)),)}},
+            "one bar late was played on other",
+        ),
+        ({"format": 99}, "has format 99, expected 1"),
+        ({"chosen": (1, 4)}, "the chosen trial of fold 0 is of reward potential and seed 2; expected the one"),
+        ({"reward": "reference"}, "is of reward potential"),
+        ({"folds": (hand_study().folds[0],) * 2}, "spans of fold 1 overlap"),
+        (
+            {"folds": (Fold(("2024-01-05",), ("2024-01-05",), ("2024-01-09", "2024-01-10")), hand_study().folds[1])},
+            "spans of fold 0 overlap",
+        ),
+        ({"folds": (Fold((), ("2024-01-05",), ("2024-01-09",)), hand_study().folds[1])}, "fold 0 has an empty span"),
+    ],
+)
+def test_a_study_whose_parts_do_not_fit_is_refused(change: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        find(msgspec.structs.replace(hand_study(), **change))

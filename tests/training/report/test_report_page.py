@@ -1,0 +1,69 @@
+"""The page is one well-formed file that needs nothing else, and text from a study stays text."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from tests.support.training.example_study import example_study
+from tests.support.training.hand_study import hand_study
+from tests.support.training.page_words import page_words
+from training.evidence.findings import Findings, decode
+from training.report.report import files, find
+from training.study.study import Study
+
+
+@pytest.fixture(scope="module")
+def study() -> Study:
+    """Three folds, ten seeds, two rewards; a policy with next to no edge."""
+    return example_study()
+
+
+@pytest.fixture(scope="module")
+def findings(study: Study) -> Findings:
+    return find(study)
+
+
+@pytest.fixture(scope="module")
+def page(study: Study, findings: Findings) -> str:
+    return files(study, findings)["report.html"].decode()
+
+
+def test_the_page_is_one_small_file_that_loads_nothing(page: str) -> None:
+    assert len(page) < 600_000
+    assert not re.search(r"<script|<link|<img|<iframe|src=|url\(|@import|https?:", page)
+
+
+def test_every_picture_is_well_formed_has_a_name_and_stays_inside_its_frame(page: str) -> None:
+    pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(pictures) >= 10
+    for picture in pictures:
+        root = ET.fromstring(picture)
+        assert root.attrib["aria-label"]
+        width, height = (float(value) for value in root.attrib["viewBox"].split()[2:])
+        for part in root.iter():
+            for key, limit in (
+                ("cx", width),
+                ("x", width),
+                ("x1", width),
+                ("x2", width),
+                ("cy", height),
+                ("y1", height),
+            ):
+                assert 0.0 <= float(part.attrib.get(key, 0.0)) <= limit
+
+
+def test_made_up_bars_are_called_so_and_text_of_the_study_stays_text() -> None:
+    study = hand_study()
+    page = files(study, find(study))["report.html"].decode()
+    assert "4 sessions of made-up bars" in page_words(page)
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_digest_of_the_policy_stands_in_both_files(study: Study, findings: Findings) -> None:
+    written = files(study, findings, policy_sha256="c0ffee" * 10)
+    assert decode(written["report.json"]).policy_sha256 == "c0ffee" * 10
+    assert ("c0ffee" * 10).encode() in written["report.html"]

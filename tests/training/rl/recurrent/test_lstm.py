@@ -1,0 +1,246 @@
+"""The hand-written LSTM against torch's: outputs, all gradients, resets, and finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from training.rl.recurrent import lstm_buffers, lstm_kernel
+from training.rl.recurrent.lstm import Lstm, recurrence
+
+
+@pytest.fixture(autouse=True)
+def exact_products() -> Iterator[None]:
+    """The comparisons are about the layer, not about who multiplies."""
+    backends: Any = torch.backends  # torch adds its switches at run time, unseen by type checkers
+    switch = backends.mkldnn.matmul
+    before, switch.fp32_precision = switch.fp32_precision, "ieee"
+    yield
+    switch.fp32_precision = before
+
+
+def _gradients(run: Callable[[], Tensor], wanted: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, list[Tensor]]:
+    output = run()
+    return output.detach(), list(torch.autograd.grad((output * weight).sum(), wanted))
+
+
+def _close(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float = 1e-5) -> None:
+    for mine, other in zip(ours, theirs, strict=True):
+        scale = max(1.0, float(other.abs().max()))
+        assert float((mine - other).abs().max()) <= tolerance * scale
+
+
+def _inputs(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@settings(max_examples=25)
+@given(
+    steps=st.integers(1, 6),
+    batch=st.integers(1, 9),
+    inputs=st.integers(1, 5),
+    hidden=st.integers(1, 7),
+    layers=st.integers(1, 2),
+    chunk=st.integers(2, 9),
+)
+def test_last_output_and_all_gradients_are_those_of_torch(
+    steps: int, batch: int, inputs: int, hidden: int, layers: int, chunk: int
+) -> None:
+    torch.manual_seed(steps + 10 * batch)
+    theirs = nn.LSTM(inputs, hidden, layers, batch_first=True)
+    rows = _inputs(batch, steps, inputs).requires_grad_()
+    weight = _inputs(batch, hidden, seed=1)
+    wanted = [rows, *theirs.parameters()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lstm_kernel, "CHUNK", chunk)
+        ours = _gradients(lambda: recurrence(rows.transpose(0, 1), list(theirs.parameters())), wanted, weight)
+    expected = _gradients(lambda: theirs(rows)[0][:, -1], wanted, weight)
+    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
+
+
+@settings(max_examples=25)
+@given(steps=st.integers(1, 6), batch=st.integers(1, 5), hidden=st.integers(1, 6), seed=st.integers(0, 1000))
+def test_all_outputs_with_resets_are_those_of_a_loop_over_torch_cells(
+    steps: int, batch: int, hidden: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    cell = nn.LSTMCell(3, hidden)
+    parameters = [cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh]
+    rows = _inputs(steps, batch, 3, seed=seed).requires_grad_()
+    start = _inputs(batch, 1, 2, hidden, seed=seed + 1).requires_grad_()
+    starts = torch.rand(steps, batch) < 0.3
+    weight = _inputs(steps, batch, hidden, seed=seed + 2)
+
+    def loop() -> Tensor:
+        output, state = start[:, 0, 0], start[:, 0, 1]
+        found = []
+        for now, fresh in zip(rows, starts, strict=True):
+            zero = fresh.unsqueeze(1)
+            output, state = cell(now, (output.masked_fill(zero, 0.0), state.masked_fill(zero, 0.0)))
+            found.append(output)
+        return torch.stack(found)
+
+    wanted = [rows, start, *parameters]
+    ours = _gradients(lambda: recurrence(rows, parameters, start=start, starts=starts, every=True), wanted, weight)
+    expected = _gradients(loop, wanted, weight)
+    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
+
+
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_gradients_agree_with_finite_differences(layers: int, every: bool) -> None:
+    torch.manual_seed(3)
+    module = nn.LSTM(2, 3, layers, dtype=torch.float64)
+    parameters = [parameter.detach().requires_grad_() for parameter in module.parameters()]
+    rows = _inputs(4, 2, 2, dtype=torch.float64).requires_grad_()
+    start = _inputs(2, layers, 2, 3, seed=1, dtype=torch.float64).requires_grad_()
+    starts = torch.tensor([[False, True], [False, False], [True, False], [False, False]]) if layers == 1 else None
+
+    def run(rows: Tensor, start: Tensor, *parameters: Tensor) -> Tensor:
+        return recurrence(rows, parameters, start=start, starts=starts, every=every)
+
+    assert torch.autograd.gradcheck(run, (rows, start, *parameters))
+
+
+def test_the_scalpers_size_agrees_with_float64_over_several_chunks() -> None:
+    torch.manual_seed(0)
+    module = nn.LSTM(23, 64, 2, batch_first=True)
+    exact = nn.LSTM(23, 64, 2, batch_first=True, dtype=torch.float64)
+    exact.load_state_dict(module.state_dict())
+    rows, weight = _inputs(700, 20, 23), _inputs(700, 64, seed=1) / 700
+    ours = _gradients(
+        lambda: recurrence(rows.transpose(0, 1), list(module.parameters())), list(module.parameters()), weight
+    )
+    expected = _gradients(lambda: exact(rows.double())[0][:, -1], list(exact.parameters()), weight.double())
+    _close([ours[0].double(), *(gradient.double() for gradient in ours[1])], [expected[0], *expected[1]])
+
+
+def test_extreme_inputs_saturate_and_stay_finite() -> None:
+    torch.manual_seed(0)
+    module = nn.LSTM(2, 3, 2, batch_first=True)
+    rows = torch.tensor([[[1e4, -1e4], [-1e9, 1e9], [3e30, 3e30]]])
+    ours = _gradients(
+        lambda: recurrence(rows.transpose(0, 1), list(module.parameters())),
+        list(module.parameters()),
+        torch.ones(1, 3),
+    )
+    expected = _gradients(lambda: module(rows)[0][:, -1], list(module.parameters()), torch.ones(1, 3))
+    _close([ours[0]], [expected[0]])
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in ours[1])
+
+
+def test_under_autocast_the_products_are_bfloat16_and_the_result_stays_near() -> None:
+    torch.manual_seed(0)
+    module = nn.LSTM(23, 64, 2, batch_first=True)
+    parameters = list(module.parameters())
+    rows, weight = _inputs(50, 20, 23), _inputs(50, 64, seed=1)
+    expected = _gradients(lambda: module(rows)[0][:, -1], parameters, weight)
+    for given_rows in (rows, rows.bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16):
+            output = recurrence(given_rows.transpose(0, 1), parameters)
+        gradients = torch.autograd.grad((output * weight).sum(), parameters)
+        assert output.dtype == torch.float32
+        assert float((output.detach() - expected[0]).abs().max()) > 1e-6
+        _close([output.detach(), *gradients], [expected[0], *expected[1]], tolerance=2e-2)
+
+
+def test_under_autocast_all_outputs_after_a_given_state_stay_near_too() -> None:
+    layer = Lstm(8, 16, 1, torch.Generator().manual_seed(0))
+    rows, weight = _inputs(6, 5, 8).requires_grad_(), _inputs(6, 5, 16, seed=1)
+    state, starts = _inputs(5, 1, 2, 16, seed=2).requires_grad_(), torch.zeros(6, 5, dtype=torch.bool)
+    starts[3, ::2] = True
+    wanted = [rows, state, *layer.parameters()]
+
+    def run() -> Tensor:
+        return layer.sequence(rows, state, starts)
+
+    expected = _gradients(run, wanted, weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = run()
+        stepped = layer.step(rows[0].bfloat16(), state)
+    gradients = torch.autograd.grad((output * weight).sum(), wanted)
+    assert output.dtype == stepped.dtype == torch.float32
+    _close([output.detach(), *gradients], [expected[0], *expected[1]], tolerance=2e-2)
+    _close([stepped[:, 0, 0].detach()], [expected[0][0]], tolerance=2e-2)
+
+
+def test_a_second_backward_and_one_without_kept_buffers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.LSTM(3, 4, 2, batch_first=True)
+    parameters, rows = list(module.parameters()), _inputs(6, 5, 3)
+    loss = recurrence(rows.transpose(0, 1), parameters).square().sum()
+    first = torch.autograd.grad(loss, parameters, retain_graph=True)
+    between = recurrence(rows.transpose(0, 1) + 1.0, parameters).sum()  # takes the buffers that were given back
+    torch.autograd.grad(between, parameters)
+    second = torch.autograd.grad(loss, parameters)
+    monkeypatch.setattr(lstm_buffers, "KEPT_BYTES", 0)
+    third = torch.autograd.grad(recurrence(rows.transpose(0, 1), parameters).square().sum(), parameters)
+    for one, two, three in zip(first, second, third, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+
+
+def test_buffers_first_used_in_inference_mode_serve_training_too() -> None:
+    layer = Lstm(3, 5, 1, torch.Generator().manual_seed(0))
+    rows, state, starts = _inputs(7, 2, 3), torch.zeros(2, 1, 2, 5), torch.zeros(7, 2, dtype=torch.bool)
+    with torch.inference_mode():
+        expected = layer.sequence(rows, state, starts).clone()
+    output = layer.sequence(rows, state, starts)
+    assert output.requires_grad
+    assert torch.equal(output.detach(), expected)
+
+
+def test_two_runs_before_their_backwards_do_not_share_buffers() -> None:
+    module = nn.LSTM(3, 4, 1, batch_first=True)
+    parameters = list(module.parameters())
+    one, two = _inputs(2, 5, 3), _inputs(2, 5, 3, seed=1)
+    together = recurrence(one.transpose(0, 1), parameters).sum() + recurrence(two.transpose(0, 1), parameters).sum()
+    ours = torch.autograd.grad(together, parameters)
+    expected = torch.autograd.grad(module(one)[0][:, -1].sum() + module(two)[0][:, -1].sum(), parameters)
+    _close(list(ours), list(expected))
+
+
+def test_no_gradient_flows_across_a_reset_and_none_of_the_state_before_it_is_seen() -> None:
+    layer = Lstm(3, 4, 1, torch.Generator().manual_seed(0))
+    rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 1, 2, 4, seed=1).requires_grad_()
+    starts = torch.zeros(5, 2, dtype=torch.bool)
+    starts[2] = True
+    after = layer.sequence(rows, state, starts)[2:]
+    fresh = layer.sequence(rows[2:], torch.zeros(2, 1, 2, 4), torch.zeros(3, 2, dtype=torch.bool))
+    of_rows, of_state = torch.autograd.grad(after.sum(), [rows, state])
+    assert torch.equal(after, fresh)
+    assert not of_rows[:2].any()
+    assert of_rows[2:].any()
+    assert not of_state.any()
+
+
+def test_steps_one_by_one_are_the_sequence_and_have_its_gradients() -> None:
+    layer = Lstm(3, 4, 1, torch.Generator().manual_seed(0))
+    rows, state = _inputs(5, 2, 3).requires_grad_(), _inputs(2, 1, 2, 4, seed=1).requires_grad_()
+    starts = torch.tensor([[0, 1], [0, 0], [1, 0], [0, 0], [0, 1]], dtype=torch.bool)
+    wanted, weight = [rows, state, *layer.parameters()], _inputs(5, 2, 4, seed=2)
+    ours = _gradients(lambda: layer.sequence(rows, state, starts), wanted, weight)
+    expected = _gradients(lambda: layer.one_by_one(rows, state, starts), wanted, weight)
+    _close([ours[0], *ours[1]], [expected[0], *expected[1]])
+
+
+def test_with_and_without_gradients_the_layer_gives_the_same_within_rounding() -> None:
+    layer = Lstm(23, 64, 2, torch.Generator().manual_seed(0))
+    rows = _inputs(40, 20, 23)
+    with torch.no_grad():
+        alone = layer(rows)
+    assert layer(rows).requires_grad
+    _close([layer(rows).detach()], [alone])
+
+
+@pytest.mark.parametrize(("layers", "steps", "resets"), [(3, 2, False), (2, 2, True), (1, 0, False)])
+def test_what_it_cannot_run_over_is_refused_with_what_was_found(layers: int, steps: int, resets: bool) -> None:
+    module = nn.LSTM(3, 4, layers)
+    starts = torch.zeros(steps, 2, dtype=torch.bool) if resets else None
+    with pytest.raises(ValueError, match=rf"found {layers} layers over inputs \({steps}, 2, 3\), resets: {resets}"):
+        recurrence(torch.zeros(steps, 2, 3), list(module.parameters()), starts=starts)

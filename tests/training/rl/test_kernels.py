@@ -1,0 +1,65 @@
+"""The faster products are still float32 products, and memory that was used once is used again."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from training.rl.kernels import keep_freed_memory, plain_float32, use_fast_float32
+
+MKLDNN: Any = torch.backends.mkldnn
+
+
+@pytest.fixture(autouse=True)
+def _products_as_before() -> Iterator[None]:
+    before = MKLDNN.matmul.fp32_precision
+    yield
+    MKLDNN.matmul.fp32_precision = before
+
+
+def test_products_keep_the_digits_of_float32_whichever_library_is_chosen() -> None:
+    assert use_fast_float32() in {"oneDNN", "MKL", "the default"}
+    generator = torch.Generator().manual_seed(1)
+    left, right = torch.randn(300, 460, generator=generator), torch.randn(460, 200, generator=generator)
+    exact = left.double() @ right.double()
+    # 460 products of numbers about 1, each rounded to 24 bits: an error bound of 460 x 2^-24 x (sum of |products|)
+    bound = 460 * 2.0**-24 * (left.double().abs() @ right.double().abs())
+    assert bool(((left @ right).double() - exact).abs().le(bound).all())
+    assert float(((left @ right).double() - exact).abs().max()) < 1e-3  # bfloat16 would err by about 0.1
+
+
+def test_a_product_that_lost_digits_is_noticed_and_the_switch_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounded(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:  # what AMX does with the switch on
+        return left.bfloat16().float() @ right.bfloat16().float().T
+
+    monkeypatch.setattr(torch.nn.functional, "linear", rounded)
+    assert use_fast_float32() != "oneDNN"
+    assert MKLDNN.matmul.fp32_precision == "ieee"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+def test_freed_tensors_are_not_faulted_in_again() -> None:
+    assert keep_freed_memory()
+    rows = 2 << 20  # 8 MiB of float32: 2,048 pages
+    for _ in range(100):
+        torch.full((rows,), 1.0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        torch.full((rows,), 1.0)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 10 * 2048  # of 100 x 2,048
+
+
+def test_plain_products_are_torch_s_own_and_the_faster_ones_come_back() -> None:
+    left, right = torch.randn(512, 460), torch.randn(256, 460)
+    MKLDNN.matmul.fp32_precision = "ieee"
+    own = torch.nn.functional.linear(left, right)
+    use_fast_float32()
+    fast = torch.nn.functional.linear(left, right)
+    with plain_float32():
+        assert torch.equal(torch.nn.functional.linear(left, right), own)
+    assert torch.equal(torch.nn.functional.linear(left, right), fast)

@@ -1,0 +1,234 @@
+"""A version is promoted when its own report passes every criterion, and stays exactly as it was otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from strategies.kit.manifest import FORMAT, Golden, Manifest, decode, encode
+from tests.support.training.example_study import example_study
+from training.evidence.criteria import CRITERIA, judge
+from training.evidence.findings import Findings, Line
+from training.evidence.findings import encode as encode_findings
+from training.report.report import find
+from training.runs.promotion import PromotionError, promote
+
+POLICY = b"weights"
+DIGEST = hashlib.sha256(POLICY).hexdigest()
+UNKNOWN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def good() -> Findings:
+    """A policy with an edge that no market gives: 1.6 % of the capital a session."""
+    return find(example_study(edge_usd=160.0))
+
+
+def _version(store: Path, findings: Findings, **changes: Any) -> Path:
+    """A folder as the export leaves it: policy, manifest, report."""
+    folder = store / "2024-10-31-0badcafe"
+    folder.mkdir()
+    study = example_study(folds=1, seeds=1, rewards=("potential",))
+    manifest = Manifest(
+        format=FORMAT,
+        strategy="option_scalper",
+        version=folder.name,
+        contract_hash="11" * 32,
+        policy_sha256=DIGEST,
+        observation_shape=(20, 23),
+        actions=("HOLD",),
+        golden=Golden(observations=(b"\x00\x01",), logits=((0.5,),)),
+        training=study.data,
+        hyperparameters={"steps": 1},
+        metrics={},
+        promoted=False,
+    )
+    bound = msgspec.structs.replace(findings, **{"policy_sha256": DIGEST, **changes})
+    (folder / "policy.onnx").write_bytes(POLICY)
+    (folder / "manifest.json").write_bytes(encode(manifest))
+    (folder / "report.json").write_bytes(encode_findings(bound))
+    return folder
+
+
+def _refused(folder: Path) -> str:
+    """The text of the refusal, which leaves every file as it was."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(PromotionError) as refusal:
+        promote(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    return str(refusal.value)
+
+
+def test_a_version_whose_report_passes_is_promoted_and_nothing_else_of_it_changes(
+    good: Findings, tmp_path: Path
+) -> None:
+    folder = _version(tmp_path, good)
+    before = decode((folder / "manifest.json").read_bytes())
+    judgement = promote(folder)
+    after = decode((folder / "manifest.json").read_bytes())
+    assert after == msgspec.structs.replace(before, promoted=True)
+    assert judgement.version == before.version
+    assert len(judgement.criteria) == len(CRITERIA)
+    assert all(judged.passes for judged in judgement.criteria)
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "policy.onnx", "report.json"]
+
+
+def test_promoting_again_changes_nothing(good: Findings, tmp_path: Path) -> None:
+    folder = _version(tmp_path, good)
+    first = promote(folder)
+    written = (folder / "manifest.json").read_bytes()
+    assert promote(folder) == first
+    assert (folder / "manifest.json").read_bytes() == written
+
+
+def test_a_refusal_has_one_line_for_each_failed_criterion(tmp_path: Path) -> None:
+    weak = find(example_study(folds=2, seeds=2))
+    lines = _refused(_version(tmp_path, weak)).splitlines()
+    failed = [judged.name for judged in judge(weak) if not judged.passes]
+    assert {"seeds", "folds"} <= {*failed}
+    assert lines[0].startswith("2024-10-31-0badcafe is not promoted")
+    assert [line.partition(":")[0] for line in lines[1:]] == failed
+    assert "seeds: at least 10 seeds in every fold; found 2" in lines
+
+
+def _figures(line: Line, **changes: Any) -> Line:
+    return msgspec.structs.replace(line, figures=msgspec.structs.replace(line.figures, **changes))
+
+
+def _changed(good: Findings, part: str, **changes: Any) -> dict[str, Any]:
+    return {part: msgspec.structs.replace(getattr(good, part), **changes)}
+
+
+def _with_scenario(good: Findings, name: str, net_return: float) -> dict[str, Any]:
+    return {
+        "scenarios": tuple(
+            _figures(line, net_return=net_return) if line.name == name else line for line in good.scenarios
+        )
+    }
+
+
+def _at(good: Findings, criterion: str, edge: bool) -> dict[str, Any]:
+    """Findings just on the passing side of a criterion's threshold (`edge`), or just on the other."""
+    best = max(line.figures.net_return for line in good.baselines)
+    p = good.policy
+    sides: dict[str, Callable[[], dict[str, Any]]] = {
+        "data": lambda: {"synthetic": not edge},
+        "seeds": lambda: {"seeds": 10 if edge else 9},
+        "folds": lambda: {"folds": good.folds if edge else good.folds[:2]},
+        "trades": lambda: {"policy": _figures(p, trades=30 if edge else 29)},
+        "profit": lambda: {
+            "policy": _figures(p, net_return=1e-6 if edge else 0.0),
+            "baselines": tuple(_figures(line, net_return=-1.0) for line in good.baselines),
+        },
+        "baselines": lambda: {"policy": _figures(p, net_return=best + 1e-9 if edge else best)},
+        "mean return": lambda: {
+            "policy": msgspec.structs.replace(
+                p, session_return=msgspec.structs.replace(p.session_return, low=1e-9 if edge else 0.0)
+            )
+        },
+        "deflated Sharpe": lambda: _changed(good, "deflated", deflated=0.95 if edge else 0.9499),
+        "overfitting": lambda: _changed(good, "overfitting", probability=0.2 if edge else 0.2001),
+        "luck": lambda: {"random_p": 0.05 if edge else 0.0501},
+        "costs": lambda: _with_scenario(good, "costs x 2", 1e-9 if edge else 0.0),
+        "delay": lambda: _with_scenario(good, "one bar late", 1e-9 if edge else -0.01),
+        "track record": lambda: _changed(good, "deflated", minimum_sessions=60.0 if edge else 60.5),
+    }
+    return sides[criterion]()
+
+
+@pytest.mark.parametrize("name", [criterion.name for criterion in CRITERIA])
+def test_each_criterion_alone_stops_a_promotion_and_its_threshold_is_where_the_rule_says(
+    good: Findings, name: str, tmp_path: Path
+) -> None:
+    inside = msgspec.structs.replace(good, **_at(good, name, edge=True))
+    outside = msgspec.structs.replace(good, **_at(good, name, edge=False))
+    assert [judged.name for judged in judge(inside) if not judged.passes] == []
+    assert [judged.name for judged in judge(outside) if not judged.passes] == [name]
+    assert name in _refused(_version(tmp_path, outside))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("deflated Sharpe", lambda f: _changed(f, "deflated", deflated=UNKNOWN)),
+        ("overfitting", lambda f: _changed(f, "overfitting", probability=None)),
+        ("luck", lambda _: {"random_p": None}),
+        ("track record", lambda f: _changed(f, "deflated", minimum_sessions=None)),
+        ("baselines", lambda _: {"baselines": ()}),
+        ("mean return", lambda f: {"policy": _figures(f.policy, deviation=0.0)}),
+        ("mean return", lambda f: {"policy": _figures(f.policy, sessions=15)}),  # an interval of so few says nothing
+        ("deflated Sharpe", lambda _: {"imported": True}),
+        ("delay", lambda f: {"scenarios": f.scenarios[:1]}),
+    ],
+)
+def test_what_is_not_known_fails(good: Findings, name: str, changes: Any) -> None:
+    judged = {one.name: one for one in judge(msgspec.structs.replace(good, **changes(good)))}
+    assert not judged[name].passes
+    assert judged[name].found == "not known"
+
+
+def test_what_the_report_says_of_itself_counts_for_nothing(good: Findings, tmp_path: Path) -> None:
+    """The criteria in the file all say passes; the figure under one of them does not."""
+    assert all(judged.passes for judged in good.criteria)
+    text = _refused(_version(tmp_path, good, random_p=0.3))
+    assert text.splitlines()[1:] == ["luck: at most 5 % of random traders did as well; found 30.0 % of them"]
+
+
+@pytest.mark.parametrize("changes", [{"policy_sha256": "22" * 32}, {"policy_sha256": None}, {"data_sha256": "cd" * 32}])
+def test_a_report_of_another_policy_or_other_bars_is_refused(
+    good: Findings, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    assert "not of one training run" in _refused(_version(tmp_path, good, **changes))
+
+
+def test_a_policy_that_was_exchanged_is_refused(good: Findings, tmp_path: Path) -> None:
+    folder = _version(tmp_path, good)
+    (folder / "policy.onnx").write_bytes(b"other weights")
+    assert f"policy.onnx has digest {hashlib.sha256(b'other weights').hexdigest()}" in _refused(folder)
+
+
+@pytest.mark.parametrize("name", ["policy.onnx", "manifest.json", "report.json"])
+def test_a_version_without_one_of_its_files_is_refused_by_the_name_of_the_file(
+    good: Findings, name: str, tmp_path: Path
+) -> None:
+    folder = _version(tmp_path, good)
+    (folder / name).unlink()
+    assert name in _refused(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "report.json"])
+def test_a_damaged_file_is_refused(good: Findings, name: str, tmp_path: Path) -> None:
+    folder = _version(tmp_path, good)
+    (folder / name).write_bytes((folder / name).read_bytes()[:-20])
+    assert f"{name} cannot be read" in _refused(folder)
+
+
+def test_a_report_of_another_format_is_refused(good: Findings, tmp_path: Path) -> None:
+    folder = _version(tmp_path, good)
+    content = json.loads((folder / "report.json").read_bytes())
+    (folder / "report.json").write_text(json.dumps({**content, "format": 99}))
+    assert "has format 99, expected 1" in _refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"report.html": "0" * 64}, "report.html has digest"),
+        ({"gone.html": "0" * 64}, "gone.html cannot be read"),
+        ({"../report.html": "0" * 64}, "expected plain names"),
+    ],
+)
+def test_a_version_with_a_file_that_the_manifest_does_not_vouch_for_is_not_promoted(
+    good: Findings, tmp_path: Path, files: dict[str, str], said: str
+) -> None:
+    folder = _version(tmp_path, good)
+    (folder / "report.html").write_bytes(b"told")
+    manifest = decode((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_bytes(encode(msgspec.structs.replace(manifest, files=files)))
+    assert said in _refused(folder)

@@ -1,0 +1,81 @@
+"""What a run is asked for: defaults by strategy, presets, variants, and the command that says it again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from training.cli.main import parser, settings_from
+from training.desks.registry import kind
+from training.rl.ppo import Coefficients
+from training.runs.settings import Settings, requests_of, settings_for
+
+FILE, STORE = Path("bars.csv"), Path("onnx_models")
+
+
+def given(*options: str, strategy: str = "daily_rebalancer") -> Settings:
+    """The settings of a command."""
+    command = ["--strategy", strategy, "--bars", "bars.csv", "--out", "onnx_models", *options]
+    return settings_from(parser().parse_args(command))
+
+
+def test_a_strategy_is_trained_with_its_first_preset_network_and_variant() -> None:
+    assert settings_for("option_scalper", FILE, STORE) == Settings("option_scalper", FILE, STORE)
+    for strategy, network, variant, steps in (
+        ("daily_rebalancer", "mlp", "shares", 500_000),
+        ("regime_switcher", "gru", "alpha", 5_000_000),
+    ):
+        found = given(strategy=strategy)
+        assert found == settings_for(strategy, FILE, STORE)
+        assert (found.network, found.rewards, found.steps) == (network, (variant,), steps)
+        assert found.command() == f"train-and-export --strategy {strategy} --bars bars.csv --out onnx_models"
+
+
+def test_the_presets_are_the_references_hyperparameters() -> None:
+    finrl = kind("daily_rebalancer").preset("finrl").coefficients
+    assert finrl.environments * finrl.rollout_steps == 2048
+    assert (finrl.learning_rate, finrl.schedule, finrl.batch, finrl.epochs) == (3e-4, "constant", 64, 10)
+    assert (finrl.discount, finrl.gae_lambda, finrl.clip) == (0.99, 0.95, 0.2)
+    assert (finrl.entropy, finrl.value, finrl.max_grad_norm) == (0.0, 0.5, 0.5)
+    regime = kind("regime_switcher").preset("regime").coefficients
+    assert (regime.environments, regime.rollout_steps, regime.epochs) == (2048, 256, 4)
+    assert (regime.batch // regime.sequence, regime.sequence) == (64, 32)
+    assert (regime.learning_rate, regime.schedule, regime.entropy) == (3e-4, "cosine", 0.01)
+    assert (regime.discount, regime.gae_lambda, regime.clip) == (0.99, 0.95, 0.2)
+    assert (regime.value, regime.max_grad_norm) == (0.5, 0.5)
+
+
+def test_a_preset_brings_its_steps_which_may_be_others() -> None:
+    wide = kind("daily_rebalancer").preset("wide")
+    found = given("--preset", "wide")
+    assert (found.steps, found.coefficients) == (wide.steps, wide.coefficients)
+    assert found.command().endswith("--out onnx_models --preset wide")
+    fewer = given("--preset", "wide", "--steps", "1000", "--seeds", "2")
+    assert (fewer.steps, fewer.coefficients) == (1000, wide.coefficients)
+    assert fewer.command().endswith("--preset wide --steps 1000 --seeds 2")
+
+
+def test_the_ablation_trains_the_other_variants_too() -> None:
+    found = given("--reward", "notional", "--ablation")
+    assert found.rewards == ("notional", "shares")
+    assert [request.name for request in requests_of(found)] == ["fold1-notional-seed1", "fold1-shares-seed1"]
+    assert found.command().endswith("--reward notional --ablation")
+
+
+def test_coefficients_of_no_preset_are_said_to_come_from_a_file() -> None:
+    own = replace(settings_for("daily_rebalancer", FILE, STORE), coefficients=Coefficients(epochs=3))
+    assert own.preset is None
+    assert own.command().endswith("--coefficients coefficients.json")
+
+
+def test_what_a_strategy_does_not_have_is_refused_with_what_it_has() -> None:
+    with pytest.raises(ValueError, match=r"the preset is called 'regime': expected finrl, wide for daily_rebalancer"):
+        kind("daily_rebalancer").preset("regime")
+    with pytest.raises(ValueError, match=r"the reward is called 'potential': expected alpha for regime_switcher"):
+        kind("regime_switcher").check(("potential",), "gru")
+    with pytest.raises(ValueError, match=r"the network is called 'lstm': expected mlp for daily_rebalancer"):
+        kind("daily_rebalancer").check(("shares",), "lstm")
+    with pytest.raises(ValueError, match=r"did you mean 'regime_switcher'"):
+        kind("regime_switchr")

@@ -1,0 +1,141 @@
+"""A search for a daily strategy, from end to end on made-up days: what it begins with, and that no test is seen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from daemon.host.calendar import midnight_ns
+from strategies import daily_rebalancer, regime_switcher
+from strategies.kit.contract import Bar, DailySpec
+from strategies.kit.synthetic import synthetic_days
+from tests.support.training.made_files import days
+from tests.support.training.made_up import write_csv
+from training.rl.ppo import Coefficients
+from training.rl.presets import REBALANCER, REGIME
+from training.runs.ledger import Ledger, ledger_path
+from training.runs.settings import Settings
+from training.search.book import SPACE, Dimension, Found, Results, Search, make_ready, space_around
+from training.search.coefficients_file import read_coefficients
+from training.search.search import main, parser, run_search, search_from
+
+SMALL = Coefficients(environments=8, rollout_steps=32, batch=128, epochs=1, sequence=16)
+FEW = (Dimension("learning_rate", "", 1e-4, 1e-2, log=True),)
+CASES = (
+    (daily_rebalancer.SPEC, "mlp", "shares"),
+    (regime_switcher.SPEC, "gru", "alpha"),
+)
+DECIDED = 20  # sessions: 12 train, 4 validate, 4 test
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tables that were read are kept with the test's own files."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return iter(())
+
+
+def _bars(symbols: Iterable[str], dates: Iterable[str], seed: int) -> list[Bar]:
+    return list(synthetic_days(seed, tuple(symbols), map(midnight_ns, dates)))
+
+
+def _without_speed(found: Found) -> Found:
+    return msgspec.structs.replace(found, steps_per_s=0.0)
+
+
+@pytest.mark.parametrize(("spec", "network", "reward"), CASES, ids=("stocks", "funds"))
+def test_other_bars_in_the_test_sessions_change_no_trial_of_a_daily_strategy(
+    spec: DailySpec, network: str, reward: str, tmp_path: Path
+) -> None:
+    dates = days("2021-01-04", "2023-12-29", spec.history_bars + DECIDED)
+    tested = dates[-4:]
+    one, two = (_bars(spec.symbols, dates, seed) for seed in (3, 4))
+    begin = midnight_ns(tested[0])
+    mixed = [*(bar for bar in one if bar.start_ns < begin), *(bar for bar in two if bar.start_ns >= begin)]
+
+    heard: list[str | Found] = []
+
+    def searched(name: str, bars: list[Bar]) -> Results:
+        folder = tmp_path / name
+        folder.mkdir()
+        run = Settings(
+            spec.name, write_csv(folder / "days.csv", bars), folder / "store", steps=512, rewards=(reward,),
+            network=network, coefficients=SMALL, processes=1, run_folder=folder / "study",
+        )  # fmt: skip
+        return run_search(Search(run, trials=2, space=FEW), heard.append)[0]
+
+    results, again = searched("one", one), searched("mixed", mixed)
+    assert any("its sessions are split 60/20/20" in news for news in heard if isinstance(news, str))
+    assert results.validation == (dates[-8], dates[-5])
+    assert results.first_test == again.first_test == tested[0]
+    assert again.settings["bars_sha256"] != results.settings["bars_sha256"]
+    assert [_without_speed(found) for found in again.trials] == [_without_speed(found) for found in results.trials]
+    assert any(found.validation_return != 0.0 for found in results.trials)
+    assert results.best is not None
+    found = read_coefficients(tmp_path / "one" / "study" / "coefficients.json")
+    assert found == replace(Coefficients(), **results.best.coefficients)
+    assert results.command.endswith(f"--folds 1 --coefficients {tmp_path / 'one' / 'study' / 'coefficients.json'}")
+    kept = Ledger(ledger_path(tmp_path / "one" / "store", spec.name)).prior(list(tested))
+    assert sorted(kept[0]) == sorted(found.sharpe for found in results.trials)
+
+
+def test_what_a_trial_earned_is_compounded_where_one_account_goes_through_all_sessions(tmp_path: Path) -> None:
+    spec = regime_switcher.SPEC
+    dates = days("2021-01-04", "2023-12-29", spec.history_bars + DECIDED)
+    path = write_csv(tmp_path / "days.csv", _bars(spec.symbols, dates, 3))
+    run = Settings(
+        spec.name, path, tmp_path / "store", steps=256, rewards=("alpha",), network="gru", coefficients=SMALL,
+        processes=1,
+    )  # fmt: skip
+    training = make_ready(Search(run, space=FEW), "").train(SMALL, 0, 1, threading.Event())
+    assert len(training.returns) == 4
+    assert training.net_return == pytest.approx(prod(1.0 + value for value in training.returns) - 1.0)
+
+
+@pytest.mark.parametrize("start", [*(p.coefficients for p in (*REBALANCER.values(), *REGIME.values())), Coefficients()])
+def test_every_preset_lies_in_the_space_around_it(start: Coefficients) -> None:
+    for dimension in space_around(start):
+        fixed = dimension.fixed(getattr(start, dimension.name))
+        assert fixed.get(dimension.name, getattr(start, dimension.name)) == getattr(start, dimension.name)
+        if dimension.name == "rollout_steps":
+            assert all(int(choice) % start.sequence == 0 for choice in dimension.choices)
+        if dimension.name == "batch":
+            assert max(map(int, dimension.choices)) <= start.environments * 32
+
+
+def test_choices_are_half_once_and_twice_a_number_that_is_not_among_them() -> None:
+    around = {each.name: each.choices for each in space_around(REBALANCER["finrl"].coefficients)}
+    assert (around["batch"], around["rollout_steps"]) == ((32, 64, 128), (128, 256, 512))
+    assert space_around(Coefficients()) == SPACE
+
+
+def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() -> None:
+    given = ["--bars", "b.csv", "--out", "store", "--strategy"]
+    rebalancer = search_from(parser().parse_args([*given, "daily_rebalancer", "--preset", "wide"]))
+    assert (rebalancer.run.network, rebalancer.run.rewards, rebalancer.run.folds) == ("mlp", ("shares",), 1)
+    assert (rebalancer.run.steps, rebalancer.run.coefficients) == (150_000, REBALANCER["wide"].coefficients)
+    regime = search_from(parser().parse_args([*given, "regime_switcher"]))
+    assert (regime.run.network, regime.run.rewards, regime.run.folds) == ("gru", ("alpha",), 1)
+    assert regime.run.steps == 4 * 2048 * 256  # four rollouts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--network", "gru"], "the network is called 'gru': expected mlp for daily_rebalancer"),
+        (["--reward", "potential"], "the reward is called 'potential': expected shares, notional for daily_rebalancer"),
+        (["--preset", "regime"], "the preset is called 'regime': expected"),
+    ],
+)
+def test_what_the_strategy_does_not_have_is_one_line(
+    arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--strategy", "daily_rebalancer", "--bars", str(tmp_path / "b.csv"), "--out", str(tmp_path / "store")]
+    assert main([*given, *arguments]) == 2
+    assert complaint in capsys.readouterr().err.strip().splitlines()[-1]

@@ -1,0 +1,173 @@
+"""A search through a real Ray on this machine: the same trials as without it, on loopback, and nothing left behind."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from daemon.core.events import BarClosed
+from tests.support.training.made_up import drifting, write_csv
+from training.rl.ppo import Coefficients
+from training.runs.ledger import Ledger, ledger_path
+from training.runs.settings import Settings
+from training.search import ray as search_ray
+from training.search.book import Dimension, Found, Results, Search, Training, make_ready, open_book
+from training.search.search import run_search
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install '.[scale]'")
+SMALL = Coefficients(environments=32, rollout_steps=64, batch=512, epochs=4, learning_rate=1e-3)
+FEW = (Dimension("learning_rate", "", 8e-4, 2e-3, log=True), Dimension("epochs", "", 4, 5, whole=True))
+MARK = "RLTRADER_TEST_OF_RAY"
+LISTENING = "0A"  # in /proc/net/tcp
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Search:
+    bars = write_csv(tmp_path / "drift.csv", [event.bar for event in drifting(29) if isinstance(event, BarClosed)])
+    run = Settings(
+        "option_scalper", bars, tmp_path / "store", steps=12_288, train_sessions=3, validate_sessions=1,
+        test_sessions=1, coefficients=SMALL, processes=1, run_folder=tmp_path / "study",
+    )  # fmt: skip
+    return Search(run, trials=2, space=FEW, ray="local")
+
+
+def _marked(mark: str) -> Iterator[Path]:
+    """The folders in /proc of all processes that inherited the mark, but for this one."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"{MARK}={mark}".encode() in environment.split(b"\0") and int(folder.name) != os.getpid():
+            yield folder
+
+
+def _listening(mark: str) -> dict[str, str]:
+    """Local address by socket, of every TCP socket on which this or a marked process listens."""
+    sockets = set()
+    for folder in [*_marked(mark), Path("/proc/self")]:
+        for descriptor in (folder / "fd").glob("*"):
+            try:
+                sockets.add(str(descriptor.readlink()))
+            except OSError:
+                continue
+    rows = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {row[9]: row[1].split(":")[0] for row in rows if row[3] == LISTENING and f"socket:[{row[9]}]" in sockets}
+
+
+@needs_ray
+def test_ray_finds_what_a_search_without_it_finds_listens_on_loopback_and_leaves_no_process(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*search_ray.ENVIRONMENT, *search_ray.LOCAL_ENVIRONMENT):
+        monkeypatch.setenv(name, "")  # so that what the search sets is gone after the test
+    mark = str(tmp_path)
+    monkeypatch.setenv(MARK, mark)
+    heard: list[Found] = []
+    addresses: dict[str, str] = {}
+
+    def listen(news: str | Found) -> None:
+        if isinstance(news, Found):
+            heard.append(news)
+            addresses.update(_listening(mark))
+
+    results, folder = run_search(search, listen)
+    assert len(addresses) >= 3  # of Ray's servers
+    assert set(addresses.values()) <= LOOPBACK
+    for _ in range(300):  # the last of Ray's own end when they miss the others
+        left = list(_marked(mark))
+        if not left:
+            break
+        time.sleep(0.1)
+    assert left == []
+    alone = replace(search, ray="", run=replace(search.run, run_folder=tmp_path / "b", out=tmp_path / "store_b"))
+    expected, _ = run_search(alone, lambda _: None)
+    assert [_without_speed(found) for found in results.trials] == [_without_speed(found) for found in expected.trials]
+    assert [found.number for found in heard] == [0, 1]
+    assert msgspec.json.decode((folder / "search.json").read_bytes(), type=Results) == results
+    assert _ledger(tmp_path / "store") == _ledger(tmp_path / "store_b")
+    again: list[Any] = []
+    assert run_search(search, again.append)[0] == results  # all trials are done: nothing is started
+    assert again[-1].startswith("2 trials of 1 trainings, 2 of them done")
+
+
+def _without_speed(found: Found) -> Found:
+    return msgspec.structs.replace(found, steps_per_s=0.0)
+
+
+def _ledger(store: Path) -> list[tuple[str, str, str, float | None, str]]:
+    lines = Ledger(ledger_path(store, "option_scalper")).read().lines
+    return sorted((line.note, line.first, line.last, line.sharpe, line.study) for line in lines)
+
+
+def test_what_ray_gives_up_is_pruned_and_counted_what_it_loses_is_taken_up_again(
+    search: Search, tmp_path: Path
+) -> None:
+    search = replace(search, run=replace(search.run, seeds=(1, 2)))
+    ready = make_ready(search, "")
+    stop = threading.Event()
+    heard: list[str | Found] = []
+
+    def asking(first: int) -> search_ray.Asking:
+        book = open_book(search, tmp_path, ready)
+        book.take_up()
+        return search_ray.Asking(book, iter(range(first, 4)), heard.append, stop)
+
+    told = {
+        "trainings": 1,
+        "training": msgspec.json.encode(Training(0, 1, (0.01, 0.03), 0.04, 100, 200, 2.0)).decode(),
+    }
+    ray = asking(0)
+    first, second, third = ray.ask("a"), ray.ask("b"), ray.ask("c")
+    assert first == {"coefficients": asdict(SMALL), "returns": []}
+    assert second is not None
+    assert third is not None
+    ray.hear("a", told)
+    ray.hear("a", told)  # begun anew elsewhere, it reports the same again
+    ray.end("a", told)  # stopped by ASHA
+    ray.hear("b", told)
+    ray.end("b", None)  # its machine was lost
+    stop.set()
+    ray.hear("c", told)
+    ray.end("c", told)  # ended because the search shall stop
+    assert [(found.number, found.state, found.trainings) for found in heard if isinstance(found, Found)] == [
+        (0, "pruned", 1)
+    ]
+    assert len(_ledger(tmp_path / "store")) == 1
+    stop.clear()
+    later = asking(1)
+    assert [later.ask("d"), later.ask("e")] == [{**second, "returns": [0.04]}, {**third, "returns": [0.04]}]
+    assert later.ask("f") is not None
+    assert later.ask("g") is None  # four trials in all
+
+
+@needs_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
+def test_an_address_where_nobody_answers_is_told_at_once(search: Search, address: str) -> None:
+    with pytest.raises(RuntimeError, match=rf"no Ray cluster at '{address}' .*: give host:port of its head"):
+        run_search(replace(search, ray=address), lambda _: None)
+
+
+@needs_ray
+def test_a_missing_cluster_is_told_in_one_line(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(RuntimeError, match=r"no Ray cluster at 'auto' .*: start one, or use --ray local"):
+        run_search(replace(search, ray="auto"), lambda _: None)
+
+
+def test_without_ray_the_cure_is_named(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(RuntimeError, match=r"pip install '\.\[scale\]'"):
+        run_search(search, lambda _: None)

@@ -1,0 +1,168 @@
+"""A study of one account that goes through all sessions: everything compounds, checked against hand calculation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from strategies.kit.manifest import Training
+from tests.support.training.page_words import page_words
+from training.evidence.claims import REFERENCES
+from training.evidence.criteria import judge
+from training.evidence.statistics import annual_return, calmar, max_drawdown, running, summarise, total
+from training.report.report import files, find
+from training.study.evaluation import SessionResult, figures
+from training.study.study import Baseline, Fold, Played, Point, Study, Trial
+
+DATES = ("2021-01-04", "2021-01-05", "2021-01-06", "2021-01-07")
+UP_AND_DOWN = (0.10, -0.20, 0.50, -0.10)  # 100 -> 110 -> 88 -> 132 -> 118.8
+
+
+def account(returns: tuple[float, ...], start: float = 100.0) -> tuple[SessionResult, ...]:
+    """One account through the sessions: half of it traded, all of it in shares, one trade a session."""
+    found, equity = [], start
+    for date, value in zip(DATES, returns, strict=True):
+        gain = equity * value
+        found.append(SessionResult(date, gain, 1, int(gain > 0), 0.1, equity / 2, 390, 390, capital_usd=equity))
+        equity += gain
+    return tuple(found)
+
+
+def study(strategy: str = "regime_switcher") -> Study:
+    fold = Fold(("2020-12-30",), ("2020-12-31",), DATES)
+    point = Point(
+        steps=100, reward=0.0, entropy=1.0, kl=0.0, clip_fraction=0.087, explained_variance=0.893,
+        validate_return=0.1, validate_trades=1,
+    )  # fmt: skip
+    trial = Trial(
+        fold=0, seed=1, reward="weights", steps=100, seconds=2.0, chosen_steps=100, stopped="", curve=(point,),
+        validate=(SessionResult("2020-12-31", 10.0, 1, 1, 0.1, 50.0, 390, 390, capital_usd=100.0),),
+        test=Played(account(UP_AND_DOWN)),
+    )  # fmt: skip
+    return Study(
+        strategy=strategy,
+        network="gru",
+        reward="weights",
+        capital_usd=100.0,
+        compounds=True,
+        code_version="abc",
+        settings={},
+        machine={},
+        data=Training(
+            "etf.csv", "00" * 32, "sip", synthetic=False, sessions=6, first_session="", last_session="", splits={}
+        ),
+        folds=(fold,),
+        trials=(trial,),
+        chosen=(0,),
+        baselines=(Baseline("ALL_SPY", "", (Played(account((0.01, 0.02, -0.01, 0.03))),)),),
+        random_pnl_usd=((-5.0, 18.8, 40.0),),
+        scenarios={"costs x 2": (Played(account((0.09, -0.21, 0.49, -0.11))),)},
+    )  # fmt: skip
+
+
+def test_returns_of_one_account_multiply() -> None:
+    values = np.array(UP_AND_DOWN)
+    assert total(values, compounds=True) == pytest.approx(0.188)
+    assert total(values) == pytest.approx(0.30)
+    assert running(values, compounds=True) == pytest.approx([0.10, -0.12, 0.32, 0.188])
+    assert max_drawdown(values, compounds=True) == pytest.approx(22 / 110)  # from 110 to 88
+    assert annual_return(values, compounds=True) == pytest.approx(1.188**63 - 1)
+    assert calmar(values, compounds=True) == pytest.approx((1.188**63 - 1) / 0.2)
+
+
+def test_an_account_that_lost_all_has_lost_all_a_year() -> None:
+    assert annual_return(np.array([0.1, -1.0]), compounds=True) == -1.0
+    assert max_drawdown(np.array([0.1, -1.0]), compounds=True) == pytest.approx(1.0)
+
+
+def test_a_session_counts_by_what_it_began_with() -> None:
+    found = summarise(account(UP_AND_DOWN), 100.0, compounds=True)
+    assert (found.mean, found.worst_session) == pytest.approx((0.075, -0.2))
+    assert (found.turnover, found.exposure) == pytest.approx((0.5, 1.0))
+    quick = figures(account(UP_AND_DOWN), 100.0, compounds=True)
+    assert (quick.net_return, quick.max_drawdown, quick.turnover) == pytest.approx((0.188, 0.2, 0.5))
+
+
+def test_the_report_compounds_and_agrees_with_the_money_earned() -> None:
+    found = find(study())
+    assert found.policy.figures.net_return == pytest.approx(0.188)
+    assert found.policy.net_return.estimate == pytest.approx(0.188)
+    assert found.policy.net_return.low <= 0.188 <= found.policy.net_return.high
+    assert found.folds[0].net_return == pytest.approx(0.188)  # 18.80 USD on 100
+    assert found.random_p == pytest.approx(3 / 4)  # one ties, one is ahead: (1 + 2) / (1 + 3)
+    gap = [0.09, -0.22, 0.51, -0.13]
+    assert found.over_baselines["ALL_SPY"].estimate == pytest.approx(math.fsum(gap) / 4)
+
+
+def test_the_page_says_what_an_account_of_shares_means() -> None:
+    words = page_words(files(study(), find(study()))["report.html"].decode())
+    assert "Everything compounds" in words
+    assert "ln 16 = 2.77" in words
+    assert "Nothing compounds" not in words
+    assert "Option prices" not in words
+    assert "Which setting trains better?" in words
+    assert "a year" in words
+    assert "no single outcome" in words
+    assert "none reaches over a span's edge" in words
+
+
+@pytest.mark.parametrize("strategy", sorted(REFERENCES))
+def test_the_claims_of_the_reference_stand_beside_what_was_found_with_what_differs(strategy: str) -> None:
+    words = page_words(files(study(strategy), find(study(strategy)))["report.html"].decode())
+    assert "Beside what the reference claims" in words
+    for claim in REFERENCES[strategy].claims:
+        assert f"{claim.name} {claim.claimed}" in words
+    for sentence in (*REFERENCES[strategy].differs, REFERENCES[strategy].survivorship):
+        assert sentence in words
+    assert "20.0 %" in words  # the drawdown by hand
+
+
+def test_the_reference_of_the_rebalancer_is_compared_by_the_figures_of_training_too() -> None:
+    words = page_words(files(study("daily_rebalancer"), find(study("daily_rebalancer")))["report.html"].decode())
+    assert "explained variance at the end of training 0.893 0.893" in words
+    assert "clip fraction at the end of training 0.087 0.087" in words
+    assert "50 steps/s a trial" in words  # 100 steps in 2 seconds
+    assert "below 10 ms" in words
+
+
+def test_the_page_claims_neither_spans_nor_trades_won_that_are_not_this_study_s() -> None:
+    for strategy in REFERENCES:
+        made = study(strategy)
+        words = page_words(files(made, find(made))["report.html"].decode())
+        assert "trades that earned –" not in words
+        assert "trades that earned 0" not in words
+        assert "of the trades" not in words  # orders filled are no trades that could be won
+        assert "2020 chooses" not in words
+        assert "2019 chooses" not in words
+        assert "ratios are over zero" in words
+
+
+@pytest.mark.parametrize(("lead", "passes"), [(-0.0001, False), (0.0001, True)])
+def test_what_the_market_alone_pays_a_basket_is_no_edge(lead: float, passes: bool) -> None:
+    found = find(study())
+    figures = msgspec.structs.replace(found.policy.figures, sessions=500)
+    surely_up = msgspec.structs.replace(found.policy.session_return, estimate=0.002, low=0.001, high=0.003)
+    found = msgspec.structs.replace(
+        found,
+        policy=msgspec.structs.replace(found.policy, figures=figures, session_return=surely_up),
+        over_baselines={"ALL_SPY": msgspec.structs.replace(surely_up, low=lead)},
+    )
+    assert {one.name: one for one in judge(found)}["mean return"].passes == passes
+    alone = msgspec.structs.replace(found, compounds=False)
+    assert {one.name: one for one in judge(alone)}["mean return"].passes
+
+
+def test_many_orders_of_one_basket_are_one_session_with_trades() -> None:
+    first, *rest = account(UP_AND_DOWN)
+    sessions = (replace(first, trades=50), *(replace(session, trades=0) for session in rest))
+    found = find(study())
+    one_basket = msgspec.structs.replace(found.policy, figures=summarise(sessions, 100.0, compounds=True))
+    found = msgspec.structs.replace(found, policy=one_basket)
+    judged = {one.name: one for one in judge(found)}
+    assert (judged["trades"].found, judged["trades"].passes) == ("1", False)
+    by_minutes = {one.name: one for one in judge(msgspec.structs.replace(found, compounds=False))}
+    assert (by_minutes["trades"].found, by_minutes["trades"].passes) == ("50", True)

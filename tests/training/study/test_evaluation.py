@@ -1,0 +1,150 @@
+"""Figures by hand, the live path by its vector, and the tensor market against the desk itself, to the cent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from daemon.core.events import Event
+from daemon.core.limits import Trading
+from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, HOLD, SPEC, TRIM_50, TRIM_70
+from strategies.registry import strategy
+from tests.support.training.made_up import drifting, random_walk
+from training.desks.scalper.dry_run import desks, dry_run
+from training.desks.scalper.history import read_history
+from training.desks.scalper.market import Market
+from training.desks.scalper.network import ActorCritic, fit_scaling
+from training.desks.scalper.play import Player, RandomTrader, always_hold, live_actions, play, random_like
+from training.desks.scalper.prices import price_table
+from training.rl.ppo import Coefficients, make_deterministic, train
+from training.study.evaluation import Figures, SessionResult, figures
+
+TRADING = Trading()
+
+
+def erratic(observations: Tensor) -> Tensor:
+    """Certain logits of an action that follows from the newest row's bits: often holds, uses everything."""
+    digits = (observations[:, -1, :20].double() * 1e4).sum(dim=1).abs().long() * 7919 % 13
+    menu = torch.tensor([HOLD] * 6 + [EXIT, BUY_CALL, BUY_PUT, BUY_CALL, BUY_PUT, TRIM_50, TRIM_70])
+    return torch.nn.functional.one_hot(menu[digits], 6).float() * 50.0
+
+
+def _both(events: Sequence[Event]) -> tuple[tuple[SessionResult, ...], tuple[SessionResult, ...], dict[str, int]]:
+    """The same player's results through the tensor market and through the desk, and the desk's denials."""
+    machine = strategy(SPEC.name)
+    history = read_history(events, SPEC, TRADING)
+    days = history.usable
+    dates = [day.session.date for day in days]
+    market = Market(history, price_table(history, days, TRADING), days, TRADING, count=len(days), auto_reset=False)
+    quick = play(market, erratic, dates, TRADING.risk.confidence_min)
+    through = dry_run(erratic, desks(events, machine, TRADING, dates), machine, TRADING)
+    return quick, through.sessions, through.denials
+
+
+@pytest.mark.parametrize("events", [random_walk(32), drifting(32)], ids=["random walk", "drifting"])
+def test_identical_decisions_come_to_the_same_cent_in_the_tensor_market_and_on_the_desk(events: list[Event]) -> None:
+    quick, desk, denials = _both(events)
+    assert sum(result.trades for result in desk) > 100
+    assert {"cooldown_trade", "cooldown_loss", "near_close"} <= denials.keys()
+    for mine, theirs in zip(quick, desk, strict=True):
+        assert (mine.date, mine.trades, mine.wins, mine.held_min, mine.minutes) == (
+            theirs.date, theirs.trades, theirs.wins, theirs.held_min, theirs.minutes,
+        )  # fmt: skip
+        assert round(mine.pnl_usd * 100) == round(theirs.pnl_usd * 100)
+        assert round(mine.fees_usd * 100) == round(theirs.fees_usd * 100)
+        assert round(mine.premium_usd * 100) == round(theirs.premium_usd * 100)
+
+
+def test_who_always_holds_neither_trades_nor_earns() -> None:
+    events, machine = random_walk(24), strategy(SPEC.name)
+    ready = desks(events, machine, TRADING, ["2024-06-20", "2024-06-21"])
+    found = dry_run(always_hold, ready, machine, TRADING)
+    assert [(result.pnl_usd, result.trades) for result in found.sessions] == [(0.0, 0), (0.0, 0)]
+    assert found.denials == {}
+
+
+def test_a_date_without_a_session_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no session 2024-06-19"):
+        desks(random_walk(2), strategy(SPEC.name), TRADING, ["2024-06-19"])
+
+
+def test_the_live_path_takes_the_strategy_s_vector_and_holds_back_an_unsure_entry() -> None:
+    vector = torch.tensor([[0.2, 1.5, -0.3, -0.5, -0.8, -1.0]])  # action 1 with 0.7377
+    flat, holding = torch.tensor([True]), torch.tensor([False])
+    assert live_actions(vector, flat, 0.7376).tolist() == [BUY_CALL]
+    assert live_actions(vector, flat, 0.7378).tolist() == [HOLD]
+    assert live_actions(vector, holding, 0.7378).tolist() == [BUY_CALL]  # no entry: holds or leaves
+    unsure_exit = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 0.1]])
+    assert live_actions(unsure_exit, holding, 0.9).tolist() == [EXIT]
+
+
+def test_figures_of_three_sessions_by_hand() -> None:
+    def result(pnl_usd: float, trades: int, wins: int) -> SessionResult:
+        return SessionResult("2024-01-02", pnl_usd, trades, wins, 1.5, 1000.0, 100, 200)
+
+    found = figures([result(100.0, 2, 2), result(-300.0, 1, 0), result(50.0, 1, 1)], 10_000.0)
+    # returns 0.01, -0.03, 0.005: mean -0.005, squares of deviations 0.000225 + 0.000625 + 0.0001 = 0.00095
+    deviation = (0.00095 / 2) ** 0.5
+    expected = Figures(
+        sessions=3,
+        net_return=-0.015,
+        session_return=-0.005,
+        session_deviation=deviation,
+        sharpe_annual=-0.005 / deviation * 252**0.5,
+        worst_session=-0.03,
+        max_drawdown=0.03,
+        trades=4,
+        trades_per_session=4 / 3,
+        win_rate=0.75,
+        fees_usd=4.5,
+        turnover=0.1,
+        exposure=0.5,
+    )
+    for name in Figures.__slots__:
+        assert getattr(found, name) == pytest.approx(getattr(expected, name)), name
+
+
+def test_the_random_trader_trades_about_as_often_as_whom_it_is_compared_with() -> None:
+    history = read_history(random_walk(32), SPEC, TRADING)
+    days = history.usable
+    dates = [day.session.date for day in days]
+    prices = price_table(history, days, TRADING)
+
+    def measure(trader: RandomTrader) -> tuple[SessionResult, ...]:
+        market = Market(history, prices, days, TRADING, count=5 * len(days), auto_reset=False)
+        return play(market, trader, dates, TRADING.risk.confidence_min)
+
+    goal = [SessionResult(date, 0.0, 6, 3, 0.0, 0.0, 90, 363) for date in dates]
+    found = measure(random_like(goal, measure, seed=1))
+    assert sum(result.trades for result in found) / len(found) == pytest.approx(6.0, rel=0.2)
+    assert sum(result.held_min for result in found) / len(found) == pytest.approx(90.0, rel=0.3)
+
+
+def test_it_learns_a_drift_that_shows_in_the_gap_and_beats_random_trades_on_later_sessions() -> None:
+    make_deterministic()
+    history = read_history(drifting(40), SPEC, TRADING)
+    prices = price_table(history, history.usable, TRADING)
+    early, late = history.usable[:12], history.usable[12:]
+    dates = [day.session.date for day in late]
+    rows = torch.cat([torch.arange(day.first, day.end) for day in early])
+    network = ActorCritic(fit_scaling(torch.from_numpy(history.features)[rows]), seed=1)
+    market = Market(history, prices, early, TRADING, count=32, seed=1)
+    small = Coefficients(
+        environments=32, rollout_steps=32, batch=256, epochs=6, learning_rate=1e-3, schedule="constant"
+    )
+    train(network, market, small, total_steps=8_000, seed=1)
+
+    def measure(player: Player, accounts: int = 1) -> tuple[SessionResult, ...]:
+        arena = Market(history, prices, late, TRADING, count=accounts * len(late), auto_reset=False)
+        return play(arena, player, dates, TRADING.risk.confidence_min)
+
+    learned = measure(network.policy)
+    by_chance = measure(random_like(learned, measure, seed=1), accounts=20)
+    earned = sum(result.pnl_usd for result in learned)
+    draws = torch.tensor([result.pnl_usd for result in by_chance]).reshape(-1, len(late)).sum(dim=1).tolist()
+    assert len(draws) == 20
+    assert earned > 5_000.0
+    assert earned > max(draws)

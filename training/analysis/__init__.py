@@ -1,0 +1,1 @@
+"""`train-and-export analyse`: lookahead, warm-up, leaks."""

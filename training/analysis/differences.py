@@ -1,0 +1,139 @@
+"""How two runs of a strategy differ, byte by byte: by feature, by kind of run, since which bar, and by how much.
+
+Pure, and knows nothing of what was changed between the runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from strategies.kit.contract import DailySpec, Spec
+from training.analysis.strategy_runs import Moment, Rows, Step
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One feature that differs in one kind of run."""
+
+    feature: str
+    run: str  # what was changed: cut, wild, table cut, 1x, table 2x, …
+    first_bar: str  # start of the earliest bar whose observation differs, UTC
+    bars: int  # observations (rows of the table) that differ
+    largest: float  # absolute difference; infinite where one side has no observation
+    relative: float  # largest |a - b| / max(|a|, |b|)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an analysis found. `compared` counts observations and rows of the table, over all runs."""
+
+    analysis: str  # lookahead or warmup
+    strategy: str
+    samples: int
+    sampled: str  # what these are: bars or sessions
+    compared: int
+    decisions: int  # compared
+    decisions_changed: int
+    first_decision: str  # the earliest bar whose decision changed, "" for none
+    changes: tuple[Change, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Nothing changes."""
+        return not self.changes and not self.decisions_changed
+
+
+class Findings:
+    """Differences as they are found, by feature and run."""
+
+    def __init__(self, spec: Spec) -> None:
+        self._spec = spec
+        self._bars: dict[tuple[str, str], set[int]] = {}
+        self._largest: dict[tuple[str, str], tuple[float, float]] = {}
+        self._decided: set[int] = set()
+        self.compared = 0
+        self.decisions = 0
+
+    def steps(self, run: str, moments: Sequence[Moment], expected: Sequence[Step], found: Sequence[Step]) -> None:
+        """Observations and decisions of two runs over moments of the same bars."""
+        for moment, left, right in zip(moments, expected, found, strict=True):
+            start_ns = moment.bars[-1].start_ns
+            self.compared += left.observation is not None
+            self.decisions += left.decision is not None
+            if left.decision != right.decision:
+                self._decided.add(start_ns)
+            if left.observation is None or right.observation is None:
+                if left.observation is not right.observation:
+                    self._note("(no observation)", run, start_ns, math.inf, math.inf)
+            elif left.observation.data != right.observation.data:
+                self._observations(run, start_ns, left.observation.array(), right.observation.array())
+
+    def rows(self, run: str, expected: Rows, found: Rows) -> None:
+        """Rows of two tables over the same bars."""
+        self.compared += int(np.count_nonzero(expected.warm))
+        for row in np.nonzero(expected.warm != found.warm)[0].tolist():
+            self._note("(no row)", run, expected.start_ns[row], math.inf, math.inf)
+        left, right = expected.values, found.values
+        names = (*self._spec.features, *(f"column {place}" for place in range(left.shape[1])))[: left.shape[1]]
+        unequal = ((left != right) & ~(np.isnan(left) & np.isnan(right))).any(axis=1) & expected.warm & found.warm
+        for row in np.nonzero(unequal)[0].tolist():
+            self._values(run, expected.start_ns[row], names, left[row : row + 1], right[row : row + 1])
+
+    def _observations(self, run: str, start_ns: int, left: Float32Array, right: Float32Array) -> None:
+        """The features are the last axis of an observation, or all its values in C order, or have no names."""
+        names: Sequence[str] = self._spec.features
+        if left.shape[-1] != len(names):
+            names = names if left.size == len(names) else [f"value {place}" for place in range(left.size)]
+        shape = (-1, len(names))
+        self._values(run, start_ns, names, left.reshape(shape), right.reshape(shape))
+
+    def _values(
+        self, run: str, start_ns: int, names: Sequence[str], left: npt.NDArray[Any], right: npt.NDArray[Any]
+    ) -> None:
+        """`left` and `right` (rows, names)."""
+        a, b = left.astype(np.float64), right.astype(np.float64)
+        absolute = np.where(a == b, 0.0, np.abs(a - b))
+        absolute = np.where(np.isnan(a) & np.isnan(b), 0.0, np.where(np.isnan(absolute), math.inf, absolute))
+        size = np.maximum(np.abs(a), np.abs(b))
+        relative = np.divide(absolute, size, out=np.zeros_like(absolute), where=(absolute > 0.0) & np.isfinite(size))
+        for column in np.nonzero(absolute.max(axis=0))[0].tolist():
+            largest, share = float(absolute[:, column].max()), float(relative[:, column].max())
+            self._note(names[column], run, start_ns, largest, share)
+
+    def _note(self, feature: str, run: str, start_ns: int, largest: float, relative: float) -> None:
+        key = (feature, run)
+        self._bars.setdefault(key, set()).add(start_ns)
+        before = self._largest.get(key, (0.0, 0.0))
+        self._largest[key] = (max(before[0], largest), max(before[1], relative))
+
+    def report(self, analysis: str, strategy: str, samples: int) -> Report:
+        """All that was found, features in the spec's order."""
+        order = {name: place for place, name in enumerate(self._spec.features)}
+        keys = sorted(self._bars, key=lambda key: (order.get(key[0], -1), key[0]))
+        return Report(
+            analysis=analysis,
+            strategy=strategy,
+            samples=samples,
+            sampled="bars" if analysis == "lookahead" and not isinstance(self._spec, DailySpec) else "sessions",
+            compared=self.compared,
+            decisions=self.decisions,
+            decisions_changed=len(self._decided),
+            first_decision=_utc(min(self._decided)) if self._decided else "",
+            changes=tuple(
+                Change(
+                    name, run, _utc(min(self._bars[name, run])), len(self._bars[name, run]), *self._largest[name, run]
+                )
+                for name, run in keys
+            ),
+        )
+
+
+def _utc(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).isoformat().replace("+00:00", "Z")

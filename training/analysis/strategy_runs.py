@@ -1,0 +1,265 @@
+"""A strategy run over a file's bars, or over what is left or made of them, and training's table of the same bars.
+
+The desk is scripted by the clock and the policy is given, so that two runs which differ do so by the strategy alone. A
+daily strategy remembers a session's bars and then decides for the session after it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from daemon.core.events import BarClosed, SessionEnded, SessionScheduled
+from daemon.core.limits import Basket
+from daemon.host.calendar import SessionCalendar
+from daemon.tapes.days import DailyTapeSource, scan_daily
+from daemon.tapes.minutes import TapeSource, scan
+from strategies.kit.contract import (
+    Bar,
+    DailySpec,
+    DailyStrategy,
+    Observation,
+    Portfolio,
+    Session,
+    Spec,
+    Strategy,
+    View,
+)
+from training.analysis.subjects import AnalyseError, Policy, Subject, made
+
+Float64Array = npt.NDArray[np.float64]
+MINUTE_NS = 60_000_000_000
+PRICE_USD = 100.0  # of every share of the scripted portfolio
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The bars that closed together, oldest first in a tape; `index` counts from the session's first.
+
+    Of a daily strategy they are one session's, and `session` is the next one, which is decided for; `index` is 0.
+    """
+
+    end_ns: int
+    session: Session
+    index: int
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a run gave at one moment."""
+
+    observation: Observation | None
+    decision: tuple[object, ...] | None  # the action, what it resolved to, and the target; or name and basket
+
+
+def moments_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
+    """The file's regular-session bars of the strategy's symbols, as the daemon would be told of them."""
+    if isinstance(spec, DailySpec):
+        return _days_of(path, spec)
+    info = scan(path, spec.symbols, spec.bar_interval_s)
+    source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
+    found: list[Moment] = []
+    session: Session | None = None
+    for event in source:
+        if isinstance(event, SessionScheduled):
+            session = event.session
+        elif isinstance(event, BarClosed):
+            assert session is not None  # SessionScheduled precedes every bar
+            last = found[-1] if found else None
+            if last is not None and last.end_ns == event.time_ns:
+                found[-1] = Moment(last.end_ns, last.session, last.index, (*last.bars, event.bar))
+            else:
+                index = last.index + 1 if last is not None and last.session.date == session.date else 0
+                found.append(Moment(event.time_ns, session, index, (event.bar,)))
+    return tuple(found)
+
+
+def _days_of(path: Path, spec: DailySpec) -> tuple[Moment, ...]:
+    """A moment for each session that has a bar."""
+    info = scan_daily(path, spec.symbols)
+    source = DailyTapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
+    found: list[Moment] = []
+    bars: list[Bar] = []
+    following: Session | None = None
+    for event in source:
+        if isinstance(event, SessionScheduled):
+            following, bars = event.upcoming[0], []
+        elif isinstance(event, BarClosed):
+            bars.append(event.bar)
+        elif isinstance(event, SessionEnded) and bars:
+            assert following is not None  # SessionScheduled precedes every end
+            found.append(Moment(event.time_ns, following, 0, tuple(bars)))
+    return tuple(found)
+
+
+def scripted_portfolio(spec: DailySpec, session: Session) -> Portfolio:
+    """The desk by the date alone: a week in cash, one half in shares of all symbols, one wholly; prices stand still."""
+    halves = date.fromisoformat(session.date).toordinal() // 7 % 3
+    count = len(spec.symbols)
+    each = int(halves * spec.capital_usd / (2 * count * PRICE_USD))
+    cash = spec.capital_usd - each * count * PRICE_USD
+    return Portfolio(cash, float(spec.capital_usd), (each,) * count, (PRICE_USD,) * count)
+
+
+def _asked(spec: DailySpec, moment: Moment) -> View:
+    """The desk before the open of the session that is decided for."""
+    now_ns = moment.session.open_ns - Basket().before_open_min * MINUTE_NS
+    return View(now_ns, moment.session, portfolio=scripted_portfolio(spec, moment.session))
+
+
+def scripted_view(moment: Moment) -> View:
+    """The desk at a moment, by the clock alone: 40 bars flat, 40 long calls, 40 long puts, and so on."""
+    since = moment.index % 40
+    side = (0, +1, -1)[moment.index // 40 % 3]
+    if side == 0:
+        return View(moment.end_ns, moment.session)
+    return View(moment.end_ns, moment.session, side, (since - 10) / 20, float(since))
+
+
+def observed(strategy: Strategy | DailyStrategy, moments: Sequence[Moment]) -> list[Observation]:
+    """All observations of a run in which the policy is never asked."""
+    spec = strategy.spec
+    if isinstance(spec, DailySpec):
+        steps = _played_daily(cast("DailyStrategy", strategy), spec, moments, None)
+        return [step.observation for step in steps if step.observation is not None]
+    state, found = strategy.start(), []
+    for moment in moments:
+        state, observation = cast("Strategy", strategy).observe(state, moment.bars, scripted_view(moment))
+        if observation is not None:
+            found.append(observation)
+    return found
+
+
+def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], policy: Policy) -> list[Step]:
+    """A run with the policy over `moments`, of a strategy made with `bars`; one step for each moment."""
+    strategy = made(subject, bars)
+    spec = strategy.spec
+    if isinstance(spec, DailySpec):
+        if policy.fresh:
+            policy.prime(observed(made(subject, bars), moments))
+        return _played_daily(cast("DailyStrategy", strategy), spec, moments, policy)
+    policy.prime(observed(made(subject, bars), moments))
+    state, steps = strategy.start(), []
+    for moment in moments:
+        view = scripted_view(moment)
+        state, observation = strategy.observe(state, moment.bars, view)
+        told: tuple[object, ...] | None = None
+        if observation is not None:
+            state, decision = strategy.decide(state, policy.answer(observation), view)
+            told = (decision.choice.action, decision.resolved, decision.target)
+        steps.append(Step(observation, told))
+    return steps
+
+
+def _played_daily(
+    strategy: DailyStrategy, spec: DailySpec, moments: Sequence[Moment], policy: Policy | None
+) -> list[Step]:
+    """The same of a daily strategy; without a policy nothing is decided."""
+    state, steps = strategy.start(), []
+    for moment in moments:
+        view = _asked(spec, moment)
+        state, observation = strategy.observe(strategy.remember(state, moment.bars), (), view)
+        told: tuple[object, ...] | None = None
+        if observation is not None and policy is not None:
+            state, decision = strategy.decide(state, policy.answer(observation), view)
+            told = (decision.choice.action if decision.choice else None, decision.name, decision.basket)
+        steps.append(Step(observation, told))
+    return steps
+
+
+def newest(moments: Sequence[Moment], count: int) -> tuple[Moment, ...]:
+    """The newest `count` bars of each symbol alone; a moment that is left without any is gone."""
+    taken: Counter[str] = Counter()
+    found: list[Moment] = []
+    for moment in reversed(moments):
+        taken.update(bar.symbol for bar in moment.bars)
+        if bars := tuple(bar for bar in moment.bars if taken[bar.symbol] <= count):
+            found.append(Moment(moment.end_ns, moment.session, moment.index, bars))
+    return tuple(reversed(found))
+
+
+def bars_of(moments: Sequence[Moment]) -> tuple[Bar, ...]:
+    """All bars, in order."""
+    return tuple(bar for moment in moments for bar in moment.bars)
+
+
+def wild(moments: Sequence[Moment]) -> tuple[Moment, ...]:
+    """Every price and volume two or three times as large, in turns: still bars, but nobody's continuation."""
+    found = []
+    for place, moment in enumerate(moments):
+        bars = tuple(_times(bar, 2.0 + place % 2) for bar in moment.bars)
+        found.append(Moment(moment.end_ns, moment.session, moment.index, bars))
+    return tuple(found)
+
+
+def _times(bar: Bar, factor: float) -> Bar:
+    prices = (factor * value for value in (bar.open, bar.high, bar.low, bar.close, bar.volume))
+    return Bar(bar.symbol, bar.start_ns, *prices)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Training's table over some bars: the bars' starts, the features, and which rows mean something."""
+
+    start_ns: list[int]
+    values: Float64Array  # (n, features)
+    warm: npt.NDArray[np.bool_]  # (n,)
+
+
+def has_table(subject: Subject, spec: Spec) -> bool:
+    """Whether training's table of the features can be made: of one symbol's minutes, or of days."""
+    return subject.table is not None and (isinstance(spec, DailySpec) or len(spec.symbols) == 1)
+
+
+def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
+    """The table as training makes it from these bars alone. Raises AnalyseError when it has another shape."""
+    assert subject.table is not None
+    if isinstance(spec, DailySpec):
+        return _of_days(subject, moments, spec)
+    bars = bars_of(moments)
+    firsts = [
+        place for place, moment in enumerate(moments) if not place or moment.session != moments[place - 1].session
+    ]
+    columns = np.array([(b.open, b.high, b.low, b.close, b.volume) for b in bars], dtype=np.float64).T
+    found = subject.table(
+        *columns,
+        session_starts=firsts,
+        session_minutes=[(moments[i].session.close_ns - moments[i].session.open_ns) // MINUTE_NS for i in firsts],
+        elapsed_minutes=[(moment.end_ns - moment.session.open_ns) / MINUTE_NS for moment in moments],
+    )
+    return _rows(subject, found, [bar.start_ns for bar in bars], "bars")
+
+
+def _of_days(subject: Subject, moments: Sequence[Moment], spec: DailySpec) -> Rows:
+    assert subject.table is not None
+    prices = np.full((4, len(moments), len(spec.symbols)), np.nan)
+    place = {symbol: index for index, symbol in enumerate(spec.symbols)}
+    for row, moment in enumerate(moments):
+        for bar in moment.bars:
+            prices[:, row, place[bar.symbol]] = bar.open, bar.high, bar.low, bar.close
+    found = subject.table(*prices, present=np.isfinite(prices).all(axis=0))
+    return _rows(subject, found, [moment.bars[0].start_ns for moment in moments], "sessions")
+
+
+def _rows(subject: Subject, found: object, starts: list[int], what: str) -> Rows:
+    values = np.asarray(getattr(found, "values", found), dtype=np.float64)
+    if values.ndim != 2 or len(values) != len(starts):
+        raise AnalyseError(
+            f"feature_table of {subject.name} has shape {values.shape} for {len(starts)} {what}: expected a row for "
+            "each"
+        )
+    warm = np.asarray(getattr(found, "warm", np.ones(len(starts))), dtype=np.bool_)
+    return Rows(starts, values, warm)
+
+
+def part_of(rows: Rows, first: int, end: int) -> Rows:
+    """The rows from `first` up to `end`."""
+    return Rows(rows.start_ns[first:end], rows.values[first:end], rows.warm[first:end])

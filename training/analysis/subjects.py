@@ -1,0 +1,249 @@
+"""What is analysed: a strategy of the registry or of the user's own, and a policy that decides for it.
+
+Nothing is run here. Invariant: a strategy or a policy that leaves here fits the contract; what does not is refused with
+the cure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from strategies import registry
+from strategies.daily_rebalancer import TRADABLE, WIDTH
+from strategies.kit.contract import Answer, Bar, DailySpec, DailyStrategy, Observation, Spec, Strategy
+from strategies.kit.daily_features import rebalancer_table, regime_table
+from strategies.kit.features import feature_table
+from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, answer_name, decode
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+
+
+def _of_stocks(
+    open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array, present: npt.NDArray[np.bool_]
+) -> Float64Array:
+    """`daily_rebalancer`'s columns after each session, float64 (days, 803); those of the account are 0."""
+    found = rebalancer_table(open_, high, low, close, present)
+    columns = np.zeros((len(found.market), WIDTH))
+    columns[:, : found.market.shape[1]] = found.market
+    columns[:, TRADABLE] = found.tradable
+    return columns
+
+
+def _of_funds(*prices: Float64Array, present: npt.NDArray[np.bool_]) -> Float64Array:
+    """`regime_switcher`'s market columns after each session, float64 (days, 9)."""
+    return regime_table(prices[3], present).astype(np.float64)
+
+
+TABLES: dict[str, Callable[..., Any]] = {
+    "option_scalper": feature_table,
+    "daily_rebalancer": _of_stocks,
+    "regime_switcher": _of_funds,
+}
+"""Registered strategies that are trained on a table of features, made from the whole history at once."""
+
+
+class AnalyseError(Exception):
+    """The analysis cannot be made: the operator's trouble (exit code 2). The text names the thing and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The strategy to analyse. `make` gets all bars of the file, for strategies that prepare something at start.
+
+    `table` is how training sees the features; None where it has none. It is called like
+    `strategies.kit.features.feature_table`; a daily strategy's with open, high, low and close, float64 (days, symbols)
+    in USD, NaN where there is no bar, and `present`, bool (days, symbols), and gives a row for each session.
+    """
+
+    name: str
+    make: Callable[[tuple[Bar, ...]], Strategy | DailyStrategy]
+    table: Callable[..., Any] | None
+    takes_bars: bool = False
+
+
+def subject_named(name: str) -> Subject:
+    """A strategy by its registry name, `package.module:Class` or `path/to/file.py:Class`.
+
+    What is named is called without arguments, or with `bars=` all bars of the file where it takes that. A function
+    `feature_table` beside it is how training sees its features. Raises AnalyseError.
+    """
+    origin, colon, attribute = name.rpartition(":")
+    if not colon:
+        try:
+            registry.strategy(name)
+        except ValueError as error:
+            raise AnalyseError(f"--{error} (or package.module:Class, or path/to/file.py:Class)") from None
+        return Subject(name, lambda _: registry.strategy(name), TABLES.get(name))
+    module = _module(origin)
+    maker = getattr(module, attribute, None)
+    if not callable(maker):
+        raise AnalyseError(f"--strategy {name}: {origin} has no class or function {attribute!r}: correct the name")
+    try:
+        signature = inspect.signature(maker)
+        takes_bars = "bars" in signature.parameters
+        signature.bind(**({"bars": ()} if takes_bars else {}))
+    except (TypeError, ValueError) as error:
+        raise AnalyseError(
+            f"--strategy {name}: {attribute} cannot be called without arguments, or with `bars` alone ({error}): "
+            "name a function that makes it"
+        ) from error
+    make = (lambda bars: maker(bars=bars)) if takes_bars else (lambda _: maker())
+    table = getattr(module, "feature_table", None)
+    return Subject(attribute, make, table if callable(table) else None, takes_bars)
+
+
+def _module(origin: str) -> Any:
+    path = Path(origin)
+    try:
+        if path.suffix != ".py":
+            sys.path.append(str(Path.cwd()))  # a console script's path lacks it
+            return importlib.import_module(origin)
+        spec = importlib.util.spec_from_file_location(f"analysed_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where its structs look up their types
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises
+        raise AnalyseError(f"--strategy: {origin} cannot be imported ({type(error).__name__}: {error})") from error
+    return module
+
+
+def made(subject: Subject, bars: tuple[Bar, ...]) -> Strategy:
+    """The subject's strategy, made of `bars`; who drives a daily one asks for its spec's kind first (`DailySpec`).
+
+    Raises AnalyseError when it lacks a part of the contract.
+    """
+    strategy = subject.make(bars)
+    daily = isinstance(getattr(strategy, "spec", None), DailySpec)
+    parts = ("spec", "state_type", "start", "observe", "decide", *(("remember",) if daily else ()))
+    lacking = [name for name in parts if not hasattr(strategy, name)]
+    if lacking or not isinstance(strategy.spec, Spec):
+        raise AnalyseError(
+            f"--strategy {subject.name} is no strategy: {', '.join(lacking) or 'a spec of type Spec'} is missing: "
+            "see strategies/kit/contract.py"
+        )
+    return cast("Strategy", strategy)
+
+
+@dataclass(slots=True)
+class Policy:
+    """Answers to observations; each distinct observation is computed once, so equal bytes have equal answers."""
+
+    name: str
+    batch: Callable[[Float32Array], npt.NDArray[Any]]  # float32 (n, *shape) to logits or actions (n, actions)
+    _known: dict[bytes, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def fresh(self) -> bool:
+        """Nothing was asked yet."""
+        return not self._known
+
+    def prime(self, observations: Sequence[Observation]) -> None:
+        """Compute what is not known yet, in one batch."""
+        fresh = {key: o for o in observations if (key := _digest(o)) not in self._known}
+        if fresh:
+            logits = self.batch(np.stack([observation.array() for observation in fresh.values()]))
+            self._known.update(zip(fresh, map(tuple, logits.tolist()), strict=True))
+
+    def answer(self, observation: Observation) -> Answer:
+        """The policy's answer to one observation."""
+        key = _digest(observation)
+        if key not in self._known:
+            self.prime([observation])
+        return Answer(self._known[key])
+
+
+def _digest(observation: Observation) -> bytes:
+    return hashlib.blake2b(observation.data, digest_size=16).digest()
+
+
+def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) -> Policy:
+    """A random linear policy over standardised observations: it has learned nothing, but decides something else often.
+
+    Mean and deviation of each value are those of `observations` and stay fixed. Continuous actions pass through tanh.
+    """
+    values = np.stack([observation.array() for observation in observations]).reshape(len(observations), -1)
+    mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+    weights = np.random.default_rng(seed).normal(size=(values.shape[1], len(spec.actions)))
+    weights *= (np.where(deviation > 0.0, 1.0 / np.maximum(deviation, 1e-12), 0.0) / math.sqrt(values.shape[1]))[
+        :, None
+    ]
+
+    def batch(some: Float32Array) -> Float64Array:
+        logits: Float64Array = (some.reshape(len(some), -1).astype(np.float64) - mean) @ weights
+        return np.tanh(logits) if isinstance(spec, DailySpec) and spec.continuous else logits
+
+    return Policy("a random linear policy (no model)", batch)
+
+
+def model_policy(model: str, models: Path, spec: Spec, contract: str) -> Policy | None:
+    """The policy of an ONNX file, of a version's folder, or of a version in the store; "" is the store's current one.
+
+    `contract` is the strategy's contract hash, "" for a strategy that has none. None where no model was asked for and
+    the store has none that fits. Raises AnalyseError for one that was asked for and cannot be used.
+    """
+    shelf = models / spec.name
+    current = shelf / "current"
+    if not model and not current.is_file():
+        return None
+    given = Path(model) if model else shelf / current.read_text(encoding="utf-8").strip()
+    found = [path for path in (given, given / POLICY_FILE, shelf / given / POLICY_FILE) if path.is_file()]
+    if not found and not model:
+        return None
+    if not found:
+        raise AnalyseError(f"--model {given}: no such file, folder or version of {spec.name} in {models}")
+    if spec.recurrent_shape is not None:
+        if model:
+            raise AnalyseError(
+                f"--model {model}: {spec.name} carries a memory, which depends on where a run begins, so its decisions "
+                "cannot be compared: leave --model out, a random policy decides then"
+            )
+        return None
+    path = found[0]
+    problem = _misfit(path, spec, contract)
+    if problem and model:
+        raise AnalyseError(f"--model {model}: {problem}: choose a model that was exported for this strategy")
+    if problem:
+        return None
+    from training.export.export import run_onnx  # torch comes with it
+
+    return Policy(f"{path.parent.name}/{path.name}", lambda observations: run_onnx(path, observations))
+
+
+def _misfit(path: Path, spec: Spec, contract: str) -> str:
+    """Why this model cannot answer for the strategy; "" when it can."""
+    import onnx
+
+    manifest = path.with_name(MANIFEST_FILE)
+    if contract and manifest.is_file():
+        try:
+            held = decode(manifest.read_bytes()).contract_hash
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            return f"{manifest} cannot be read ({error})"
+        if held != contract:
+            return f"its contract hash is {held[:12]}…, the strategy's {contract[:12]}…"
+    try:
+        onnx.checker.check_model(str(path))
+    except (OSError, onnx.checker.ValidationError) as error:
+        return f"it is no ONNX file ({type(error).__name__})"
+    graph = onnx.load(path).graph
+    shapes = {
+        item.name: [d.dim_value for d in item.type.tensor_type.shape.dim][1:] for item in (*graph.input, *graph.output)
+    }
+    wanted = {"observation": list(spec.observation_shape), answer_name(spec): [len(spec.actions)]}
+    return "" if shapes == wanted else f"it has {shapes}, expected {wanted}"

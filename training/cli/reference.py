@@ -1,0 +1,82 @@
+"""`train-and-export reference`: put the reference distributions into the manifest of a version that has none yet.
+
+The policy plays its training sessions again, on the very file it was trained on. Nothing but the manifest's
+`reference` changes: contract hash, policy digest and golden answers stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from daemon.core.strategy_rules import trading_for
+from daemon.host.whole_files import write_whole
+from strategies.kit import manifest as manifests
+from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+from strategies.registry import STRATEGIES, strategy
+from training.desks.kind import Material, Span
+from training.desks.registry import kind
+from training.export.export import Exported
+from training.export.reference import reference_of
+
+
+class NoReference(ValueError):
+    """No reference can be made; the text names what was found and expected."""
+
+
+def add_reference(folder: Path, bars: Path) -> Manifest:
+    """Make the reference of the version in `folder` from its own bars file and write its manifest; returns it.
+
+    Raises:
+        NoReference, a ValueError: the file is not the one it was trained on, or the policy not the manifest's.
+        TapeError, CalendarError, HistoryError, ValueError, OSError: as reading the file or the manifest does.
+    """
+    manifest = manifests.decode((folder / MANIFEST_FILE).read_bytes())
+    graph = (folder / POLICY_FILE).read_bytes()
+    for what, data, expected, cure in (
+        (bars.name, bars.read_bytes(), manifest.training.file_sha256, f"give the file {manifest.training.file}"),
+        (POLICY_FILE, graph, manifest.policy_sha256, "restore the version's folder"),
+    ):
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise NoReference(f"{what} has SHA-256 {found}, {MANIFEST_FILE} expects {expected}: {cure}")
+    known, trading = kind(manifest.strategy), trading_for(manifest.strategy)
+    material = known.load(bars, trading)
+    span = Span(_train_dates(material, manifest), manifest.hyperparameters["rewards"][0], trading)
+    watched = material.watch(Exported(folder / POLICY_FILE).eval(), span)
+    reference = reference_of(known.inputs, watched, strategy(manifest.strategy).spec)
+    told = msgspec.structs.replace(manifest, reference=reference)
+    write_whole(folder / MANIFEST_FILE, manifests.encode(told))
+    return told
+
+
+def _train_dates(material: Material, manifest: Manifest) -> list[str]:
+    first, last = manifest.training.splits["train"]
+    return [date for date in material.days if first <= date <= last]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns 0. Raises as `add_reference`."""
+    options = argparse.ArgumentParser(
+        prog="train-and-export reference",
+        description="put the distributions of features and actions in training into the manifest of a version",
+    )
+    options.add_argument("--strategy", required=True, choices=tuple(STRATEGIES), metavar="NAME", help="of the version")
+    options.add_argument("--bars", required=True, type=Path, metavar="FILE", help="the file it was trained on")
+    options.add_argument("--version", required=True, metavar="NAME", help="of the version, such as 2024-12-04-ef2af89f")
+    options.add_argument("--out", type=Path, default=Path("onnx_models"), metavar="STORE", help="(%(default)s)")
+    chosen = options.parse_args(arguments)
+    folder = chosen.out / chosen.strategy / chosen.version
+    told = add_reference(folder, chosen.bars)
+    assert told.reference is not None
+    sys.stderr.write(
+        f"{told.version}: {len(told.reference.features)} features over {told.reference.samples:,} observations of the "
+        "training sessions\n"
+    )
+    sys.stdout.write(f"{folder / MANIFEST_FILE}\n")
+    return 0

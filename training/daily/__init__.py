@@ -1,1 +1,0 @@
-"""The daily desks in training: networks, markets, evaluation and baselines of both."""

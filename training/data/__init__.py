@@ -1,0 +1,1 @@
+"""Download of bars and their checks."""

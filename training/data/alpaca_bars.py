@@ -1,0 +1,236 @@
+"""Alpaca's recorded bars, asked for page by page: paced, bounded in time and size, and asked again where that may help.
+
+Decides nothing about bars. Invariant: GET alone, one call at a time, never more in a minute than the request allows; no
+key stands in a text that leaves here.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import requests
+import urllib3
+
+from training.data.bars_request import SECOND_NS, Chunk, DownloadError, DownloadRequest, spans_of, utc
+
+Listen = Callable[[str], None]
+PAGE_BARS = 10_000  # Alpaca's most
+PAGES_MAX = 1_000  # of one chunk
+TRIES = 8  # of one page; with the pauses between them it gets over 90 s without an answer
+PAUSE_MAX_S = 300.0  # no word of the broker's makes us wait longer
+BODY_MAX = 64 * 1024 * 1024  # bytes of one answer
+KEY_VARIABLES = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Keys:
+    """Alpaca's keys; the repr shows neither."""
+
+    key: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return "Keys([hidden])"
+
+    def hide(self, said: str) -> str:
+        """`said` without the keys."""
+        for secret in (self.secret, self.key):
+            said = said.replace(secret, "[hidden]") if secret else said
+        return said
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The time of day in nanoseconds UTC, seconds that never go back, and a way to let them pass."""
+
+    now_ns: Callable[[], int] = time.time_ns
+    monotonic_s: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+class _Bounded:
+    """In place of alpaca-py's session: GET only, no redirect, nothing of the environment, a whole deadline."""
+
+    def __init__(self, deadline_s: float) -> None:
+        self.status = 0
+        self.headers: Mapping[str, str] = {}  # of the newest answer
+        self._deadline_s = deadline_s
+        self._session = requests.Session()
+        self._session.trust_env = False  # no .netrc in place of our keys
+
+    def request(self, method: str, url: str, **options: Any) -> requests.Response:
+        """Send once. Raises what requests and urllib3 raise."""
+        if method != "GET":
+            raise ValueError(f"{method} from a reader: nothing was sent")
+        self.status, self.headers = 0, {}
+        until_s = time.monotonic() + self._deadline_s
+        waits = (min(5.0, self._deadline_s), min(20.0, self._deadline_s))
+        response = self._session.request(
+            method, url, **{**options, "timeout": waits, "allow_redirects": False, "stream": True}
+        )
+        self.status, self.headers = response.status_code, response.headers
+        body = bytearray()
+        while part := response.raw.read1(65_536, decode_content=True):
+            body += part
+            if time.monotonic() > until_s or len(body) > BODY_MAX:
+                response.close()
+                raise requests.ReadTimeout(f"the answer was not whole in time after {len(body)} bytes")
+        response.raw = io.BytesIO(bytes(body))
+        return response
+
+
+@dataclass(frozen=True, slots=True)
+class _Unusable:
+    """No usable answer this time; asking again may help."""
+
+    reason: str
+
+
+class BarsDoor:
+    """Alpaca's history of bars, one call at a time: paced, bounded, and asked again where that may help."""
+
+    def __init__(self, request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock) -> None:
+        with warnings.catch_warnings():  # alpaca-py imports it with its streams, which are not used here
+            warnings.filterwarnings("ignore", "websockets.legacy is deprecated", DeprecationWarning)
+            from alpaca.data.historical import StockHistoricalDataClient
+        self._session = _Bounded(request.deadline_s)
+        self._client = StockHistoricalDataClient(
+            keys.key, keys.secret, raw_data=True, url_override=request.url.rstrip("/")
+        )
+        self._client.__dict__.update(_session=self._session, _retry=0, _retry_codes=[])
+        self._hide = keys.hide
+        self._listen = listen
+        self._clock = clock
+        self._window: deque[float] = deque(maxlen=request.calls_per_minute)  # when the newest calls were made
+        self._not_before_s = 0.0
+
+    def page(self, query: Mapping[str, object]) -> Mapping[str, Any]:
+        """One page. Raises DownloadError for a refusal, and after `TRIES` answers that cannot be used."""
+        reason = ""
+        for attempt in range(TRIES):
+            self._await_turn()
+            answer = self._once(query)
+            pause_s = self._heed_headers(limited=isinstance(answer, _Unusable))
+            if not isinstance(answer, _Unusable):
+                return answer
+            reason, wait_s = answer.reason, max(pause_s, min(2.0**attempt, 30.0))
+            if attempt + 1 < TRIES:
+                self._listen(f"{reason}; asking again in {wait_s:.0f} s")
+                self._clock.sleep(wait_s)
+        raise DownloadError(
+            f"Alpaca gave no usable answer in {TRIES} attempts, the last: {reason}; what is finished is kept: "
+            "give the same command again later"
+        )
+
+    def _await_turn(self) -> None:
+        """At most `calls_per_minute` calls in any minute, and none before the broker's word allows it."""
+        now_s = self._clock.monotonic_s()
+        ready_s = self._window[0] + 60.0 if len(self._window) == self._window.maxlen else 0.0
+        wait_s = max(ready_s, self._not_before_s) - now_s
+        if wait_s > 0.0:
+            self._listen(f"rate limit: going on in {wait_s:.0f} s")
+            self._clock.sleep(wait_s)
+        self._window.append(self._clock.monotonic_s())
+
+    def _heed_headers(self, *, limited: bool) -> float:
+        """Seconds to pause: Retry-After's, or until X-RateLimit-Reset where no call is left; else 0."""
+        headers, throttled = self._session.headers, limited and self._session.status == 429
+        pause_s = _number(headers.get("Retry-After")) if limited else None
+        if pause_s is None and (throttled or _number(headers.get("X-RateLimit-Remaining")) == 0.0):
+            reset_s = _number(headers.get("X-RateLimit-Reset"))
+            pause_s = 5.0 if reset_s is None else reset_s - self._clock.now_ns() / SECOND_NS
+        pause_s = min(max(pause_s or 0.0, 0.0), PAUSE_MAX_S)
+        self._not_before_s = self._clock.monotonic_s() + pause_s if pause_s else 0.0
+        return pause_s
+
+    def _once(self, query: Mapping[str, object]) -> Mapping[str, Any] | _Unusable:
+        """The failure is made outside of the handler: it keeps no request with its headers."""
+        from alpaca.common.exceptions import APIError
+
+        refused: tuple[int, str] | None = None
+        try:
+            answer = self._client.get("/stocks/bars", dict(query))
+        except APIError as error:
+            refused = (error.status_code or 0, str(error))
+        except requests.Timeout:
+            return _Unusable("no answer in time")
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:
+            return _Unusable(self._hide(f"{type(error).__name__}: {error}"[:200]))
+        if refused is None:
+            if isinstance(answer, dict) and isinstance(answer.get("bars") or {}, dict):
+                return answer
+            return _Unusable(f"HTTP {self._session.status} without a page of bars")
+        status, body = refused
+        if status in {0, 408, 429} or status >= 500:
+            return _Unusable(f"HTTP {status}")
+        raise DownloadError(_refusal(status, self._hide(body)))
+
+
+def _refusal(status: int, body: str) -> str:
+    """Why Alpaca said no, and the cure."""
+    try:
+        message = str(msgspec.json.decode(body)["message"])[:300]
+    except (msgspec.DecodeError, LookupError, TypeError):
+        message = body[:100]
+    if "recent SIP" in message:
+        cure = "the plan has SIP after 15 minutes only: end earlier, or take --feed iex"
+    elif status in {401, 403}:
+        cure = f"check {' and '.join(KEY_VARIABLES)}, and that the plan has the feed (--feed iex is on every plan)"
+    else:
+        cure = "correct what it names"
+    return f"Alpaca refused, HTTP {status}: {message}: {cure}"
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return number if number is not None and 0.0 <= number < 1e12 else None
+
+
+def pages_of(door: BarsDoor, request: DownloadRequest, chunk: Chunk) -> Iterator[list[Any]]:
+    """The rows of each page of a chunk, in order, as Alpaca gave them, one page in flight.
+
+    Raises DownloadError when the pages do not end, and as `BarsDoor.page` does.
+    """
+    symbol, query = chunk.symbol, _query(request, chunk)
+    token: str | None = None
+    for _ in range(PAGES_MAX):
+        page = door.page(query if token is None else {**query, "page_token": token})
+        rows = (page.get("bars") or {}).get(symbol) or []
+        if not isinstance(rows, list):
+            raise DownloadError(f"{symbol}: Alpaca's page holds {str(rows)[:80]!r}: expected a list of bars")
+        yield rows
+        following = page.get("next_page_token")
+        if not following:
+            return
+        if following == token:
+            break
+        token = str(following)
+    raise DownloadError(
+        f"{symbol}: Alpaca's pages do not end (page token {token!r}): give the same command again later"
+    )
+
+
+def _query(request: DownloadRequest, chunk: Chunk) -> dict[str, object]:
+    """Alpaca's `end` is the last start that it includes."""
+    spans = spans_of(request, chunk)
+    last = spans[-1][0] if request.timeframe == "1Day" else spans[-1][1] - request.asked_step_ns
+    return {
+        "symbols": chunk.symbol,
+        "timeframe": "30Min" if request.timeframe == "1Hour" else request.timeframe,
+        "start": utc(spans[0][0]),
+        "end": utc(last),
+        "feed": request.feed,
+        "adjustment": request.adjustment,
+        "limit": PAGE_BARS,
+        "sort": "asc",
+    }

@@ -1,0 +1,199 @@
+"""Bars on disk: a folder of finished chunks from which a broken download goes on, and the file that is made of them.
+
+Invariant: every file appears by one rename after it was flushed, so a crash leaves the old one or the new one; --out
+appears after it was read back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from daemon.tapes.files import PRICES, TapeFile
+from training.data.bars_check import Part, Tally
+from training.data.bars_request import Chunk, DownloadError, DownloadRequest, differences, utc
+
+EXAMPLES = 5
+METADATA_KEY = b"download"  # of the file's Parquet metadata: JSON with the request and the summary
+SCHEMA = pa.schema(
+    [("symbol", pa.string()), ("timestamp", pa.timestamp("ns", "UTC")), *((name, pa.float64()) for name in PRICES)]
+)
+
+
+class DownloadSummary(msgspec.Struct, frozen=True):
+    """What the file holds and what it lacks. Counts are whole; lists of examples have at most `EXAMPLES` entries."""
+
+    bars: dict[str, int]  # by symbol
+    sessions: int  # of the exchange, between the two dates, that are over
+    first_session: str
+    last_session: str
+    pages: int  # of Alpaca's answers, those of earlier runs included
+    outside_hours: int  # bars that were left out
+    missing_sessions: dict[str, tuple[str, ...]]  # by symbol: all sessions without a bar
+    missing_bars: dict[str, int]  # by symbol: bars that the other sessions' regular hours lack
+    missing_examples: dict[str, tuple[str, ...]]  # by symbol: the first of them, in UTC
+    left_out: tuple[str, ...]  # sessions that are still running or to come
+
+
+def already(request: DownloadRequest, identity: Mapping[str, Any], left_out: tuple[str, ...]) -> DownloadSummary:
+    """The summary of a finished file of the same request; every other file at --out is left alone."""
+    told = "another file stands there"
+    with contextlib.suppress(pa.ArrowException, OSError, msgspec.DecodeError, KeyError, TypeError):
+        metadata = pa.parquet.read_schema(request.out).metadata or {}
+        held = msgspec.json.decode(metadata[METADATA_KEY])
+        summary = msgspec.convert(held["summary"], DownloadSummary)
+        told = differences(held["request"] | {"as_of": ""}, {**identity, "as_of": ""})
+        if not told and summary.left_out == left_out:
+            return summary
+        told = told or f"it left out {', '.join(summary.left_out)}, which can be had now"
+    raise DownloadError(f"--out {request.out} exists already ({told}): move it away or choose another name")
+
+
+@contextlib.contextmanager
+def writing(request: DownloadRequest) -> Iterator[None]:
+    """What the file system says, as a DownloadError."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+        raise DownloadError(
+            f"{request.out} cannot be written ({reason}): nothing was put there, finished parts are in "
+            f"{request.parts}; make room or choose another --out, then give the command again"
+        ) from error
+
+
+def claim(request: DownloadRequest, identity: Mapping[str, Any]) -> None:
+    """The part folder is this request's. Raises DownloadError when it holds parts of another one."""
+    file = request.parts / "request.json"
+    if any(request.parts.glob("*-*.parquet")):
+        try:
+            found = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        except (FileNotFoundError, msgspec.DecodeError):
+            found = {}
+        if different := differences(found, identity):
+            raise DownloadError(
+                f"{request.parts} holds parts of another download ({different}): finish that one, "
+                "remove the folder, or choose another --out"
+            )
+        return
+    request.parts.mkdir(exist_ok=True)
+    _put(file, msgspec.json.encode(identity))
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write beside, flush, rename: a crash leaves the old file or the new one."""
+    beside = path.with_name(f".{path.name}.new")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def store(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk, part: Part) -> None:
+    """Keep a finished chunk."""
+    told = msgspec.json.encode({"request": identity, "part": chunk.name, "pages": part.pages, "outside": part.outside})
+    table = _table([(chunk.symbol, part)]).replace_schema_metadata({METADATA_KEY: told})
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    _put(request.parts / chunk.name, sink.getvalue().to_pybytes())
+
+
+def stored(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) -> Part | None:
+    """A finished part; None where there is none, or one that is damaged or another request's."""
+    path = request.parts / chunk.name
+    if not path.exists():
+        return None
+    try:
+        table = pa.parquet.read_table(path, page_checksum_verification=True)
+        told = msgspec.json.decode((table.schema.metadata or {})[METADATA_KEY], type=dict[str, Any])
+        if told["request"] != identity or told["part"] != chunk.name:
+            return None
+        starts = table.column("timestamp").cast(pa.int64()).to_numpy()
+        prices = np.stack([table.column(name).to_numpy() for name in PRICES])
+        return Part(starts, prices, int(told["pages"]), int(told["outside"]))
+    except (pa.ArrowException, OSError, LookupError, ValueError):
+        return None
+
+
+def _table(parts: Sequence[tuple[str, Part]]) -> Any:
+    """The bars of one period, by start, then in the request's order of symbols."""
+    starts = np.concatenate([part.start_ns for _, part in parts])
+    order = np.argsort(starts, kind="stable")
+    names = np.repeat([symbol for symbol, _ in parts], [part.start_ns.size for _, part in parts])[order]
+    prices = np.concatenate([part.prices for _, part in parts], axis=1)[:, order]
+    columns = [pa.array(names.tolist(), pa.string()), pa.array(starts[order]).cast(SCHEMA.field("timestamp").type)]
+    return pa.table([*columns, *(pa.array(column) for column in prices)], schema=SCHEMA)
+
+
+def assemble(
+    request: DownloadRequest, identity: Mapping[str, Any], periods: list[list[Chunk]], left_out: tuple[str, ...]
+) -> DownloadSummary:
+    """All parts as one file: written beside, read back, renamed. One period's bars are in memory at a time.
+
+    Raises DownloadError for a symbol without a bar, a damaged part, or a file that reads back otherwise.
+    """
+    tally = Tally()
+    for chunk in (chunk for period in periods for chunk in period):
+        tally.add(request, chunk, _whole(request, identity, chunk))
+    summary = _summary(request, tally, periods, left_out)
+    schema = SCHEMA.with_metadata(
+        {
+            "source": "Alpaca /v2/stocks/bars",
+            "feed": request.feed,
+            "adjustment": request.adjustment,
+            "timeframe": request.timeframe,
+            "hours": "extended" if request.include_extended else "regular",
+            METADATA_KEY: msgspec.json.encode({"request": identity, "summary": summary}),
+        }
+    )
+    beside = request.parts / "whole.parquet"
+    with beside.open("wb") as file:
+        with pa.parquet.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+            for period in periods:
+                parts = [(chunk.symbol, _whole(request, identity, chunk)) for chunk in period]
+                writer.write_table(_table(parts).cast(schema))
+        file.flush()
+        os.fsync(file.fileno())
+    read_back = sum(rows.start_ns.size for rows in TapeFile(beside, request.symbols).batches())
+    if read_back != tally.bars.total():
+        raise DownloadError(f"{beside} reads as {read_back} bars, {tally.bars.total()} were written: check the disk")
+    beside.replace(request.out)
+    return summary
+
+
+def _whole(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) -> Part:
+    part = stored(request, identity, chunk)
+    if part is None:
+        raise DownloadError(f"{request.parts / chunk.name} is damaged: give the same command again")
+    return part
+
+
+def _summary(
+    request: DownloadRequest, tally: Tally, periods: list[list[Chunk]], left_out: tuple[str, ...]
+) -> DownloadSummary:
+    if empty := [symbol for symbol in request.symbols if not tally.bars[symbol]]:
+        raise DownloadError(
+            f"no bar of {', '.join(empty)} from {request.start} to {request.end} on feed {request.feed}: check the "
+            f"symbol and the dates (Alpaca's history begins in 2016), and remove {request.parts} before another attempt"
+        )
+    return DownloadSummary(
+        bars=dict(tally.bars),
+        sessions=sum(len(period[0].sessions) for period in periods),
+        first_session=periods[0][0].sessions[0].date,
+        last_session=periods[-1][0].sessions[-1].date,
+        pages=tally.pages,
+        outside_hours=tally.outside,
+        missing_sessions={symbol: tuple(dates) for symbol, dates in tally.missing_sessions.items()},
+        missing_bars={symbol: len(starts) for symbol, starts in tally.missing.items()},
+        missing_examples={s: tuple(utc(start) for start in starts[:EXAMPLES]) for s, starts in tally.missing.items()},
+        left_out=left_out,
+    )

@@ -1,0 +1,1 @@
+"""How each kind of desk is trained: data, market, networks, baselines."""

@@ -1,0 +1,1 @@
+"""Training of the daily desks: networks, markets, evaluation and baselines of both."""

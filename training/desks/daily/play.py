@@ -1,0 +1,190 @@
+"""What a policy earns on the tensor markets, session by session: the quick look while training goes on.
+
+One account goes through all sessions. Deterministic: the mean action of `daily_rebalancer`, the likeliest regime of
+`regime_switcher`, whose hidden state is carried. The figures of a report come from `training.desks.daily.dry_run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from strategies.regime_switcher import HIDDEN, HOLD, SPEC
+from training.desks.daily.rebalancer_market import RebalancerMarket
+from training.desks.daily.regime_market import RegimeMarket
+from training.desks.daily.table import DailyTable
+from training.study.evaluation import SessionResult
+
+SESSION_MIN = 390
+CERTAIN = 50.0  # a logit that leaves the other actions nothing
+Rebalancer = Callable[[Tensor], Tensor]
+"""Observations, float32 (n, 803), to actions, float32 (n, 50), within [-1, 1]; it may remember what it was asked."""
+Switcher = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Observations, float32 (n, 64), and hidden states (n, 128) to logits (n, 16) and the next hidden states."""
+
+
+@torch.no_grad()
+def play_rebalancer(
+    policy: Rebalancer,
+    table: DailyTable,
+    dates: Sequence[str],
+    trading: Trading,
+    *,
+    variant: str = "shares",
+    fill: str = "next_open",
+) -> tuple[SessionResult, ...]:
+    """One account of the trading rules' paper cash through the sessions from the first of `dates` to the last.
+
+    `trades` are orders filled; wins are not known here and 0. Raises ValueError as `RebalancerMarket` does.
+    """
+    first, last = table.span(dates)
+    market = RebalancerMarket(table, first, last, trading, count=1, variant=variant, fill=fill, draws=False)
+    results: list[SessionResult] = []
+    for day in range(first, last + 1):
+        before = float(market.equity_usd)
+        market.step(policy(market.observe()).clamp(-1.0, 1.0))
+        orders = sum(int((side > 0).sum()) for side in market.traded)
+        results.append(_result(table.sessions[day].date, before, orders, market))
+    return tuple(results)
+
+
+@torch.no_grad()
+def play_regime(
+    policy: Switcher,
+    table: DailyTable,
+    dates: Sequence[str],
+    trading: Trading,
+    *,
+    reset_every: int | None = None,
+    fill: str = "next_open",
+) -> tuple[SessionResult, ...]:
+    """As `play_rebalancer`, in weights; the hidden state becomes zero again every `reset_every` decisions."""
+    first, last = table.span(dates)
+    market = RegimeMarket(table, first, last, trading, count=1, fill=fill, episode=None, draws=False)
+    asked = policy if reset_every is None else Forgetful(policy, reset_every)
+    hidden = torch.zeros(1, HIDDEN)
+    results: list[SessionResult] = []
+    for day in range(first, last + 1):
+        before = float(market.equity_usd)
+        logits, hidden = asked(market.observe(), hidden)
+        market.step(logits.argmax(1))
+        results.append(_result(table.sessions[day].date, before, int(market.moved.sum()), market))
+    return tuple(results)
+
+
+def always(regime: int) -> Switcher:
+    """The switcher that always wants the same regime."""
+
+    def policy(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return certain(torch.full((observations.shape[0],), regime)), hidden
+
+    return policy
+
+
+class Starting:
+    """A switcher that takes a regime at its first decision and holds from then on. For one account."""
+
+    def __init__(self, regime: int) -> None:
+        self._regime = regime
+
+    def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Certain logits of the regime, then of HOLD."""
+        regime, self._regime = self._regime, HOLD
+        return always(regime)(observations, hidden)
+
+
+def flat(observations: Tensor) -> Tensor:
+    """The rebalancer that never trades."""
+    return torch.zeros(observations.shape[0], 50)
+
+
+class RandomRebalancer:
+    """Draws each action with the chance `moves` evenly from [-1, 1], else it is 0. Seeded."""
+
+    def __init__(self, seed: int, moves: float = 1.0) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._moves = moves
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """Actions, float32 (n, 50)."""
+        action, chance = torch.rand(2, observations.shape[0], 50, generator=self._generator)
+        return torch.where(chance < self._moves, action * 2.0 - 1.0, 0.0)
+
+
+class RandomSwitcher:
+    """Draws with the chance `moves` a regime, each as likely, else it holds. Seeded."""
+
+    def __init__(self, seed: int, moves: float = 1.0) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._moves = moves
+
+    def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Certain logits of a random regime."""
+        count = observations.shape[0]
+        regime = torch.randint(0, len(SPEC.actions), (count,), generator=self._generator)
+        moves = torch.rand(count, generator=self._generator) < self._moves
+        return certain(torch.where(moves, regime, HOLD)), hidden
+
+
+class LateRebalancer:
+    """One session late: acts as the other would have acted on the observation before; at first not at all."""
+
+    def __init__(self, policy: Rebalancer) -> None:
+        self._policy = policy
+        self._before: Tensor | None = None
+
+    def __call__(self, observations: Tensor) -> Tensor:
+        """Actions for the observations before."""
+        before, self._before = self._before, observations.clone()
+        return flat(observations) if before is None else self._policy(before)
+
+
+class LateSwitcher:
+    """One session late: acts as the other would have acted on the observation before; at first it holds."""
+
+    def __init__(self, policy: Switcher) -> None:
+        self._policy = policy
+        self._before: Tensor | None = None
+
+    def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits for the observations before, and the state after them."""
+        before, self._before = self._before, observations.clone()
+        return always(HOLD)(observations, hidden) if before is None else self._policy(before, hidden)
+
+
+class Forgetful:
+    """A switcher whose hidden state is zero again at every `every`-th decision."""
+
+    def __init__(self, policy: Switcher, every: int) -> None:
+        self._policy = policy
+        self._every = every
+        self._asked = 0
+
+    def __call__(self, observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The policy's answer."""
+        starts = self._asked % self._every == 0
+        self._asked += 1
+        return self._policy(observations, torch.zeros_like(hidden) if starts else hidden)
+
+
+def certain(regimes: Tensor) -> Tensor:
+    """Logits, float32 (n, 16), that leave the other actions nothing, of regimes int64 (n,)."""
+    return torch.nn.functional.one_hot(regimes, len(SPEC.actions)).float() * CERTAIN
+
+
+def _result(date: str, before: float, orders: int, market: RebalancerMarket | RegimeMarket) -> SessionResult:
+    equity, cash = (float(value) for value in market.closing_usd)
+    return SessionResult(
+        date=date,
+        pnl_usd=equity - before,
+        trades=orders,
+        wins=0,
+        fees_usd=float(market.costs_usd),
+        premium_usd=float(market.traded_usd),
+        held_min=round(SESSION_MIN * min(max(1.0 - cash / equity, 0.0), 1.0)) if equity > 0.0 else 0,
+        minutes=SESSION_MIN,
+        capital_usd=before,
+    )

@@ -1,0 +1,249 @@
+"""Many accounts of weights on three funds, stepped together as tensors: one step is one session.
+
+The night earns the old weights, the change at the open pays its cost once, the day earns the new ones. Weights are
+fractions, so this is the account that training sees; whole shares trade in the dry run. Invariant: the weights with
+cash sum to 1 and none is below 0. Neither `observe` nor `step` waits for a device.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from strategies.regime_switcher import DRAWDOWN, EPISODE, HOLD, PORTFOLIO_RETURN, PRICES, REGIMES, VOLATILITIES, WIDTH
+from training.desks.daily.market_state import packed, unpack
+from training.desks.daily.rebalancer_market import FILLS
+from training.desks.daily.table import DailyTable
+from training.rl.draws import uniform
+from training.rl.ppo import Step
+
+KEPT = EPISODE + 1  # equities: of this decision and of the 256 before it
+REWARD_COST = 0.001  # of the turnover, in the reward
+_CHANGING = ("_weights", "_equity", "_equities", "_day", "_age", "_episode")
+_CASH_COLUMN, _FUNDS = 9, slice(10, 13)  # of the observation's weights
+
+
+class RegimeMarket:
+    """`count` accounts of `regime_switcher`. Implements `training.rl.ppo.Environment` on `device`.
+
+    An episode begins in cash before a session drawn from `seed`, the place and the number of its episodes alone, and
+    ends after `episode` sessions or after session `last`: a time limit. Where the span is long enough all have
+    `episode` sessions.
+    """
+
+    def __init__(
+        self,
+        table: DailyTable,
+        first: int,
+        last: int,
+        trading: Trading,
+        *,
+        count: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        fill: str = "next_open",
+        episode: int | None = EPISODE,
+        draws: bool = True,
+    ) -> None:
+        """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
+
+        `fill` "same_close" trades at the close on which the decision is made, which nobody can: for a comparison.
+        Without `draws` every episode begins at `first`.
+
+        Raises:
+            ValueError: the span is not one of the table with a session before it, or `fill` is unknown.
+        """
+        if not 1 <= first <= last < len(table.sessions) or fill not in FILLS:
+            raise ValueError(
+                f"sessions {first} to {last} are to be traded with the fill {fill!r}; expected 1 <= first <= last < "
+                f"{len(table.sessions)}, the sessions of {table.file}, and one of {', '.join(FILLS)}: give a longer "
+                f"file or another split, or correct the name"
+            )
+        self.device = torch.device(device)
+        self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
+        self._first, self._last, self._count, self._seed, self._draws = first, last, count, seed, draws
+        self._episode_max = episode
+        self._capital = float(trading.paper.cash_usd)
+        self._rate = float(trading.paper.share_cost_rate)
+        self._band = trading.basket.band
+        self._tables(table, fill)
+        self._everyone = torch.arange(count, device=self.device)
+        self._begin_everywhere()
+
+    def _tables(self, table: DailyTable, fill: str) -> None:
+        """What is gathered from, a row for each decision: market columns, growth of night and day, portfolios."""
+        first, last = self._first, self._last
+        before = slice(first - 1, last + 1)
+        seen = np.zeros((last - first + 2, WIDTH), dtype=np.float32)
+        seen[:, PRICES.start : VOLATILITIES.stop] = table.features[before]
+        close = table.close_ticks
+        opened = np.where(table.present, table.open_ticks, 0.0)
+        opened = np.where(opened > 0, opened, close)[first : last + 1]
+        was = close[first - 1 : last]
+        if not (was > 0).all():
+            raise ValueError(
+                f"{table.file}: a fund of {', '.join(table.symbols)} has no close before {table.dates[first]}; "
+                f"expected all three: begin the split later"
+            )
+        night = opened / was if fill == "next_open" else np.ones_like(opened)
+        day = close[first : last + 1] / (opened if fill == "next_open" else was)
+        whole = close[first : last + 1] / was
+        self._seen = self._table(seen)
+        self._growth = self._table(np.stack([night, day, whole], axis=1))  # (rows, 3, funds)
+        rows = [weights if weights is not None else (0.0, 0.0, 0.0) for _, weights in REGIMES]
+        self._regimes = self._table(np.array(rows))
+
+    def _table(self, values: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+    def _begin_everywhere(self) -> None:
+        n, whole, real = self._count, torch.int64, torch.float64
+        self._weights = torch.zeros((n, 3), dtype=real, device=self.device)
+        self._equity = torch.full((n,), self._capital, dtype=real, device=self.device)
+        self._equities = torch.zeros(
+            (KEPT, n), dtype=real, device=self.device
+        )  # a ring by the number of the episode's decision
+        self._equities[0] = self._capital
+        self._age = torch.zeros(n, dtype=whole, device=self.device)  # decisions of this episode before this one
+        self._episode = torch.zeros(n, dtype=whole, device=self.device)
+        self._day = self._starts()  # row of the tables
+        self._turnover = self._paid = self._traded = torch.zeros_like(self._equity)
+        self._closing, self._closing_weights = self._equity, self._weights
+        self._moved = self._weights > 0.0
+
+    def observe(self) -> Tensor:
+        """Raw observations, a new tensor of float32 (n, 64)."""
+        observations = self._seen.index_select(0, self._day)
+        observations[:, _CASH_COLUMN] = 1.0 - self._weights.sum(1)
+        observations[:, _FUNDS] = self._weights
+        first = torch.where(self._age >= EPISODE, (self._age + 1) % KEPT, 0)
+        then = self._equities.gather(0, first.unsqueeze(0)).squeeze(0)
+        observations[:, PORTFOLIO_RETURN] = self._equity / then - 1.0
+        observations[:, DRAWDOWN] = 1.0 - self._equity / self._equities.amax(0)
+        return observations
+
+    @torch.no_grad()
+    def step(self, actions: Tensor) -> Step:
+        """Hold the regimes int64 (n,) in the next session; rewards float32 (n,), and who ran out of time."""
+        night, day, whole = self._growth.index_select(0, self._day).unbind(1)
+        slept = 1.0 + (self._weights * (night - 1.0)).sum(1)
+        drifted = self._weights * night / slept.unsqueeze(1)
+        goal = self._goal(actions, drifted)
+        self._turnover = (goal - drifted).abs().sum(1)
+        grown = 1.0 + (goal * (day - 1.0)).sum(1)
+        opened = self._equity * slept
+        self._paid = opened * self._turnover * self._rate
+        self._traded = opened * self._turnover
+        self._equity = (opened - self._paid) * grown
+        self._weights = goal * day / grown.unsqueeze(1)
+        self._moved = goal != drifted
+        self._closing, self._closing_weights = self._equity, self._weights
+        equal = whole.mean(1) - 1.0
+        rewards = (slept * grown - 1.0 - equal - REWARD_COST * self._turnover).to(torch.float32)
+        return self._advance(rewards)
+
+    def _goal(self, actions: Tensor, drifted: Tensor) -> Tensor:
+        """The weights wanted: the regime's, or the drifted one of HOLD and where it would change by less than the band.
+
+        What cash does not cover then is missing from the weights that grow.
+        """
+        wanted = self._regimes.index_select(0, actions)
+        stays = (actions == HOLD).unsqueeze(1) | ((wanted - drifted).abs() < self._band)
+        goal = torch.where(stays, drifted, wanted)
+        if self._band > 0.0:
+            grows = (goal - drifted).clamp(min=0.0)
+            over = (goal.sum(1) - 1.0).clamp(min=0.0)
+            goal = goal - grows * (over / grows.sum(1).clamp(min=1e-12)).clamp(max=1.0).unsqueeze(1)
+        return goal
+
+    def _advance(self, rewards: Tensor) -> Step:
+        """The next decision: its equity is remembered, and who ran out of time begins again."""
+        self._day = self._day + 1
+        self._age = self._age + 1
+        self._equities.scatter_(0, (self._age % KEPT).unsqueeze(0), self._equity.unsqueeze(0))
+        over = self._day > self._last - self._first
+        if self._episode_max is not None:
+            over |= self._age >= self._episode_max
+        terminals = torch.zeros_like(over)
+        if self._looks and not bool(over.any()):
+            return Step(rewards, terminals)
+        last = self.observe()
+        self._begin_again(over)
+        return Step(rewards, terminals, over, last)
+
+    def _begin_again(self, over: Tensor) -> None:
+        """Start anew where `over`; the other rows stay as they are."""
+        self._episode = self._episode + over
+        self._age = self._age.masked_fill(over, 0)
+        self._equity = self._equity.masked_fill(over, self._capital)
+        self._weights = self._weights.masked_fill(over.unsqueeze(1), 0.0)
+        fresh = torch.zeros_like(self._equities)
+        fresh[0] = self._capital
+        self._equities = torch.where(over, fresh, self._equities)
+        self._day = torch.where(over, self._starts(), self._day)
+
+    def _starts(self) -> Tensor:
+        """The row at which each environment's present episode begins, int64 (n,)."""
+        if not self._draws:
+            return torch.zeros_like(self._episode)
+        rows = self._last - self._first + 1
+        if self._episode_max is not None:
+            rows = max(rows - self._episode_max + 1, 1)
+        return (uniform(self._seed, 0, self._everyone, self._episode) * rows).floor().to(torch.int64)
+
+    @property
+    def day(self) -> Tensor:
+        """The session (index into the table) before whose open each environment decides, int64 (n,)."""
+        found: Tensor = self._day + self._first
+        return found
+
+    @property
+    def equity_usd(self) -> Tensor:
+        """Equity at the last close in USD, float64 (n,)."""
+        return self._equity
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights of SPY, QQQ and IWM at the last close, float64 (n, 3); the rest is cash."""
+        return self._weights
+
+    @property
+    def closing_usd(self) -> tuple[Tensor, Tensor]:
+        """Equity and cash at the end of the last step in USD, float64 (n,); before a new episode began."""
+        return self._closing, self._closing * (1.0 - self._closing_weights.sum(1))
+
+    @property
+    def moved(self) -> Tensor:
+        """Which weights the last step changed, bool (n, 3)."""
+        return self._moved
+
+    @property
+    def turnover(self) -> Tensor:
+        """The sum of the changes of weights in the last step, float64 (n,)."""
+        return self._turnover
+
+    @property
+    def costs_usd(self) -> Tensor:
+        """Costs of the last step in USD, float64 (n,)."""
+        return self._paid
+
+    @property
+    def traded_usd(self) -> Tensor:
+        """Value bought and sold in the last step in USD, float64 (n,)."""
+        return self._traded
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
+        return packed(vars(self), _CHANGING)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict` of a market with the same arguments, on whatever device.
+
+        Raises:
+            ValueError: the state is of another number of environments or another span.
+        """
+        unpack(vars(self), _CHANGING, state)

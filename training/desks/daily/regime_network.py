@@ -1,0 +1,94 @@
+"""The network of `regime_switcher`: an encoder, a GRU whose state goes on from day to day, and heads for 16 portfolios.
+
+`Policy` is exactly what is exported. Its observations are scaled by their own definition, so it has no scaling.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from strategies.regime_switcher import DRAWDOWN, HIDDEN, SPEC, WIDTH
+from training.rl.recurrent.gru import Gru
+
+ACTIONS = len(SPEC.actions)
+USED = DRAWDOWN + 1
+"""Columns of an observation before the reserved zeros: what training stores and multiplies."""
+
+
+class Policy(nn.Module):
+    """Observation and state to logits and state: 64 -> 128, ReLU, LayerNorm, GRU 128, 128 -> 16."""
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        """Weights of the GRU are drawn from `generator` (None: one with seed 0), the others by torch."""
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.LayerNorm(HIDDEN))
+        self.gru = Gru(HIDDEN, HIDDEN, generator or torch.Generator().manual_seed(0))
+        self.actor = nn.Linear(HIDDEN, ACTIONS)
+
+    def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, float32 (batch, 16), and the next state (batch, 128).
+
+        Args:
+            observation: raw, float32 (batch, 64).
+            hidden: float32 (batch, 128), the state that the day before left; zeros on the first day.
+        """
+        following = self.gru.step(self.encoder(observation), hidden)
+        logits: Tensor = self.actor(following)
+        return logits, following
+
+
+class RegimeActorCritic(nn.Module):
+    """The policy and a value 128 -> 1 on its state, a `training.rl.ppo.CarryingNetwork`; 109,841 parameters."""
+
+    def __init__(self, seed: int) -> None:
+        """Orthogonal weights drawn from `seed`: gain 1 in the GRU, sqrt(2), 0.01 (logits), 1 (value); biases 0.
+
+        Source: Huang et al. 2022, "The 37 Implementation Details of PPO", details 2 and L1.
+        """
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.policy = Policy(generator)
+        self.critic = nn.Linear(HIDDEN, 1)
+        gains = {self.policy.actor: 0.01, self.critic: 1.0}
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
+                nn.init.zeros_(module.bias)
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """Observations without the reserved zeros, float32 (..., 15)."""
+        return observations[..., :USED]
+
+    def start(self, count: int) -> Tensor:
+        """The zero state, float32 (count, 128)."""
+        return self.critic.weight.new_zeros(count, HIDDEN)
+
+    def forward(self, prepared: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step: logits (n, 16), values (n,), the next state (n, 128); `prepared` is (n, 15)."""
+        following = self.policy.gru.step(self._encoded(prepared), hidden)
+        return *self._heads(following), following
+
+    def sequence(self, prepared: Tensor, hidden: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (steps, n, 16) and values (steps, n) of prepared observations (steps, n, 15).
+
+        `hidden` (n, 128) is the state before the first step; where `starts`, bool (steps, n), the state is zero before
+        that step.
+        """
+        return self._heads(self.policy.gru.sequence(self._encoded(prepared), hidden, starts))
+
+    def _encoded(self, prepared: Tensor) -> Tensor:
+        """What the policy's encoder gives where the reserved columns are zeros."""
+        encoder = self.policy.encoder
+        weight, bias = (encoder.get_parameter(name) for name in ("0.weight", "0.bias"))
+        result: Tensor = encoder[1:](linear(prepared, weight[:, :USED], bias))
+        return result
+
+    def _heads(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (..., 16) and values (...): one product, since a value's alone costs as much as all logits."""
+        actor, critic = self.policy.actor, self.critic
+        found = linear(states, torch.cat([actor.weight, critic.weight]), torch.cat([actor.bias, critic.bias]))
+        return found[..., :ACTIONS], found[..., ACTIONS]

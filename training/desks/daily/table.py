@@ -1,0 +1,199 @@
+"""A daily bars file as arrays: sessions by symbols, prices on the grid at which fills happen, features of each close.
+
+Row d knows the session d and those before it alone. Prices are whole ticks (1e-4 USD) as exact float64, so that money
+can be counted without rounding; features are those of the live path, bit for bit (`strategies.kit.daily_features`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from math import isfinite
+from pathlib import Path
+from zipfile import BadZipFile
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from daemon.core.events import BarClosed, Event, SessionScheduled
+from daemon.core.limits import Basket
+from daemon.core.paper.shares import on_grid
+from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.tapes.days import DailyTapeSource, scan_daily
+from strategies.golden import contract_hash
+from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
+from strategies.kit.daily_features import rebalancer_table, regime_table
+from training.rl.pool import children_born_deaf
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+TICKS = 10_000
+"""Ticks of a US dollar: the grid of prices in the paper broker and here."""
+OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class DailyTable:
+    """A daily bars file made ready; d sessions, n symbols in the strategy's order."""
+
+    file: str
+    sha256: str  # of the file's bytes
+    synthetic: str  # the label of made-up bars, empty for recorded ones
+    symbols: tuple[str, ...]
+    history_bars: int  # W
+    sessions: tuple[Session, ...]  # (d,) ascending; those on which a symbol has a bar
+    bars: Float64Array  # (5, d, n): open, high, low, close in USD and volume, adjusted; NaN where there is no bar
+    present: BoolArray  # (d, n): there is a good bar
+    open_ticks: Float64Array  # (d, n) whole ticks, 0 where there is no bar
+    close_ticks: Float64Array  # (d, n) whole ticks, the last known close, 0 before the first
+    features: Float32Array  # (d, columns): the market columns of an observation after the close of d
+    tradable: Float32Array  # (d, n): 1 or 0, the strategy's masking rule after the close of d
+    warm: BoolArray  # (d,): the strategy has an observation after the close of d
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """New York dates of the sessions."""
+        return tuple(session.date for session in self.sessions)
+
+    @property
+    def first_decision(self) -> int:
+        """The first session before whose open the strategy is warm: where training begins."""
+        return int(np.argmax(self.warm)) + 1 if self.warm.any() else len(self.sessions)
+
+    def weekday(self, day: int) -> int:
+        """0 Monday to 4 Friday of a session; of the one after the last, the next weekday."""
+        if day < len(self.sessions):
+            return date.fromisoformat(self.sessions[day].date).weekday()
+        return (date.fromisoformat(self.sessions[-1].date).weekday() + 1) % 7 % 5
+
+    def span(self, dates: Sequence[str]) -> tuple[int, int]:
+        """Indices of the first and the last of `dates`. Raises ValueError when one is no session of the table."""
+        index = {session.date: place for place, session in enumerate(self.sessions)}
+        missing = [day for day in (*dates[:1], *dates[-1:]) if day not in index]
+        if missing or not dates:
+            raise ValueError(f"{self.file}: no session {missing or 'given'}; expected dates from {self.dates[0]} to "
+                             f"{self.dates[-1]}: check the split against the file")  # fmt: skip
+        return index[dates[0]], index[dates[-1]]
+
+    def day_bars(self, day: int) -> tuple[Bar, ...]:
+        """The good bars of a session, in the order of symbols."""
+        start = midnight_ns(self.sessions[day].date)
+        return tuple(
+            Bar(symbol, start, *self.bars[:, day, place].tolist())
+            for place, symbol in enumerate(self.symbols)
+            if self.present[day, place]
+        )
+
+
+def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -> DailyTable:
+    """Read a bars file as a replay is fed from it, or what `cache` keeps for the same bytes and contract.
+
+    Raises:
+        TapeError: the file cannot be read, or has no bar of the strategy's symbols.
+        CalendarError: its dates are not known.
+    """
+    spec = strategy.spec
+    info = scan_daily(path, spec.symbols)
+    kept = None if cache is None else cache / f"{info.sha256[:16]}-{contract_hash(strategy)[:16]}.npz"
+    table = None if kept is None else _restored(kept, path.name, info.sha256, spec)
+    if table is not None:
+        return table
+    with children_born_deaf():  # the calendar asks a process of its own, which Ctrl-C would end
+        calendar = SessionCalendar.load(info.first_date, info.last_date)
+    bars, sessions = _told(DailyTapeSource(path, info, calendar, Basket()), spec)
+    table = _assembled(bars, sessions, spec, path.name, info.sha256, info.synthetic)
+    if kept is not None:
+        _keep(kept, table)
+    return table
+
+
+def table_of(
+    bars: Float64Array, sessions: Sequence[Session], spec: DailySpec, *, file: str = "made up", synthetic: str = "yes"
+) -> DailyTable:
+    """A table of bars that are at hand, float64 (5, d, n) with NaN where there is none, in the spec's order."""
+    digest = hashlib.sha256(np.ascontiguousarray(bars).tobytes()).hexdigest()
+    return _assembled(bars, tuple(sessions), spec, file, digest, synthetic)
+
+
+def ticks(prices: Float64Array) -> Float64Array:
+    """Prices in USD as whole ticks, rounded as the paper broker's grid has it; what is not finite becomes 0."""
+    flat = [float(on_grid(price).scaleb(4)) if isfinite(price) else 0.0 for price in prices.ravel().tolist()]
+    return np.array(flat, dtype=np.float64).reshape(prices.shape)
+
+
+def _told(feed: Iterable[Event], spec: DailySpec) -> tuple[Float64Array, tuple[Session, ...]]:
+    """The bars (5, d, n) and the sessions of a daily feed."""
+    place = {symbol: index for index, symbol in enumerate(spec.symbols)}
+    sessions: list[Session] = []
+    days: list[Float64Array] = []
+    for event in feed:
+        if isinstance(event, SessionScheduled):
+            sessions.append(event.session)
+            days.append(np.full((5, len(place)), np.nan))
+        elif isinstance(event, BarClosed):
+            bar = event.bar
+            days[-1][:, place[bar.symbol]] = bar.open, bar.high, bar.low, bar.close, bar.volume
+    return np.stack(days, axis=1), tuple(sessions)
+
+
+def _assembled(
+    bars: Float64Array, sessions: tuple[Session, ...], spec: DailySpec, file: str, digest: str, synthetic: str
+) -> DailyTable:
+    present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
+    close = ticks(bars[CLOSE])
+    for day in range(1, len(close)):
+        close[day] = np.where(present[day], close[day], close[day - 1])
+    features, tradable = _features(bars, present, spec)
+    enough = np.cumsum(present, axis=0) >= spec.history_bars
+    return DailyTable(
+        file=file,
+        sha256=digest,
+        synthetic=synthetic,
+        symbols=spec.symbols,
+        history_bars=spec.history_bars,
+        sessions=sessions,
+        bars=bars,
+        present=present,
+        open_ticks=ticks(bars[OPEN]),
+        close_ticks=close,
+        features=features,
+        tradable=tradable,
+        warm=np.logical_or.reduce(enough, axis=1) if spec.continuous else np.logical_and.reduce(enough, axis=1),
+    )
+
+
+def _features(bars: Float64Array, present: BoolArray, spec: DailySpec) -> tuple[Float32Array, Float32Array]:
+    """The market columns after each close and what may be traded then, by the strategy's own definitions."""
+    if spec.continuous:
+        found = rebalancer_table(bars[OPEN], bars[HIGH], bars[LOW], bars[CLOSE], present, window=spec.history_bars)
+        return found.market, found.tradable
+    return regime_table(bars[CLOSE], present), present.astype(np.float32)
+
+
+_ARRAYS = ("bars", "present", "open_ticks", "close_ticks", "features", "tradable", "warm")
+
+
+def _keep(path: Path, table: DailyTable) -> None:
+    """Write the table whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}")
+    sessions = np.frombuffer(msgspec.json.encode((table.synthetic, table.sessions)), dtype=np.uint8)
+    with part.open("wb") as stream:
+        np.savez(stream, sessions=sessions, **{name: getattr(table, name) for name in _ARRAYS})
+    part.replace(path)
+
+
+def _restored(path: Path, file: str, digest: str, spec: DailySpec) -> DailyTable | None:
+    """What was kept; None where there is nothing, or nothing whole."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as kept:
+            synthetic, sessions = msgspec.json.decode(kept["sessions"].tobytes(), type=tuple[str, tuple[Session, ...]])
+            arrays = {name: kept[name] for name in _ARRAYS}
+    except (OSError, KeyError, ValueError, BadZipFile):  # another layout, or a file that was cut off
+        return None
+    return DailyTable(file, digest, synthetic, spec.symbols, spec.history_bars, sessions, **arrays)

@@ -1,0 +1,176 @@
+"""All that differs between strategies when one is trained: `Kind` before a bars file is read, `Material` after.
+
+The pipeline (settings, trials, runs, export) knows these two alone, and no strategy. `kind` is the one place that knows
+them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from daemon.core.limits import Trading
+from strategies.kit.contract import Float32Array
+from strategies.kit.manifest import Training
+from training.export.reference import Input, Watched
+from training.rl.ppo import CarryingNetwork, Environment, Network
+from training.rl.presets import Preset
+from training.study.evaluation import Figures, SessionResult
+from training.study.folds import Split
+from training.study.study import Fold, Played
+
+
+class Info(Protocol):
+    """The facts of a bars file."""
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes, 64 hexadecimal digits."""
+
+    @property
+    def synthetic(self) -> str:
+        """The label of made-up bars, empty for recorded ones."""
+
+
+class FlatLearner(Network, Protocol):
+    """A network whose `policy`, raw observations to answers, is exported."""
+
+    @property
+    def policy(self) -> nn.Module: ...
+
+
+class CarryingLearner(CarryingNetwork, Protocol):
+    """A network whose `policy`, raw observations and states to answers and the next states, is exported."""
+
+    @property
+    def policy(self) -> nn.Module: ...
+
+
+Learner = FlatLearner | CarryingLearner
+Arena = Callable[[nn.Module], tuple[SessionResult, ...]]
+"""Plays the sessions of one span with a policy as it is now, on the live path, and says what each session earned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The sessions that a player plays, ascending and of `Material.days`, and by which rules."""
+
+    dates: Sequence[str]
+    variant: str
+    trading: Trading
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Environments that are stepped together. `discount` is PPO's, for rewards with a potential."""
+
+    count: int
+    seed: int
+    discount: float
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What one fold's chosen policy is compared with, all on the fold's test sessions."""
+
+    baselines: dict[str, Played]
+    random_pnl_usd: tuple[float, ...]  # totals of random traders
+    scenarios: dict[str, Played]  # the policy once more, under other conditions
+
+
+class Material(Protocol):
+    """A bars file made ready for one strategy. Dates are those of New York sessions."""
+
+    @property
+    def info(self) -> Info:
+        """The file."""
+
+    @property
+    def days(self) -> Collection[str]:
+        """The sessions that can be decided on, ascending."""
+
+    def network(self, name: str, seed: int, train: Sequence[str], /) -> Learner:
+        """The network called `name` with weights drawn from `seed`, its scaling fixed from the sessions `train`."""
+
+    def environment(self, span: Span, crowd: Crowd) -> Environment:
+        """The environments that train on these sessions."""
+
+    def arena(self, span: Span, device: str) -> Arena:
+        """Where a trial looks at its validation sessions, on the tensor market."""
+
+    def figures(self, results: Sequence[SessionResult]) -> Figures:
+        """The figures of a player's sessions; `net_return` is what models are chosen by."""
+
+    def test(self, policy: nn.Module, span: Span) -> Played:
+        """What a policy does on these sessions through the dry run."""
+
+    def compare(
+        self, policy: nn.Module, played: Played, span: Span, seed: int, pause: Callable[[], None], /
+    ) -> Compared:
+        """Baselines and scenarios for a policy that did `played`. `pause` is called now and then and may raise."""
+
+    def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
+        """Up to `count` raw observations of the fold's sessions to check an export with, float32 (n, *shape)."""
+
+    def watch(self, policy: nn.Module, span: Span, /) -> Watched:
+        """What a policy sees and answers on these sessions, in the order of time, on the CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a strategy brings to training. The first of `networks`, `variants` and `presets` is the default."""
+
+    strategy: str
+    networks: tuple[str, ...]
+    variants: tuple[str, ...]  # rewards, or sizes of an action: the headline's, and those to compare it with
+    presets: Mapping[str, Preset]
+    baselines: Mapping[str, str]  # name -> description, in the report's order
+    load: Callable[[Path, Trading], Material]
+    policy: Callable[[str, int, Mapping[str, Any]], nn.Module]  # network, seed, weights -> the module that is exported
+    inputs: tuple[Input, ...]  # whose distributions live ones are compared with
+    before: str  # which sessions of a file cannot be decided on, for an error: "those ..."
+    split: Split | None = None  # the years of its description; None: 60/20/20
+    compounds: bool = False  # one account through all sessions of a span
+    rules: Callable[[Span], Mapping[str, str]] = lambda _: {}  # what the daemon must be configured with: see Manifest
+    imports: bool = False  # whether a policy that was trained elsewhere can be brought in
+
+    @property
+    def module(self) -> str:
+        """The module in which it stands, by its name."""
+        return self.load.__module__
+
+    def preset(self, name: str) -> Preset:
+        """The preset of this name. Raises `ValueError` for an unknown one."""
+        return self.presets[_one_of("preset", name, self.strategy, tuple(self.presets))]
+
+    def check(self, variants: Sequence[str], network: str) -> None:
+        """Raises `ValueError` for a variant or a network that the strategy does not have."""
+        _one_of("network", network, self.strategy, self.networks)
+        for variant in variants:
+            _one_of("reward", variant, self.strategy, self.variants)
+
+
+def _one_of(what: str, name: str, owner: str, known: Sequence[str]) -> str:
+    if name not in known:
+        raise ValueError(f"the {what} is called {name!r}: expected {', '.join(known)} for {owner}")
+    return name
+
+
+def described(material: Material, file: str, feed: str, fold: Fold) -> Training:
+    """What a model of this fold was made from."""
+    spans = (("train", fold.train), ("validate", fold.validate), ("test", fold.test))
+    return Training(
+        file=file,
+        file_sha256=material.info.sha256,
+        feed=feed,
+        synthetic=bool(material.info.synthetic),
+        sessions=sum(len(dates) for _, dates in spans),
+        first_session=fold.train[0],
+        last_session=fold.test[-1],
+        splits={name: (dates[0], dates[-1]) for name, dates in spans},
+    )

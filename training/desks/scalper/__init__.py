@@ -1,0 +1,1 @@
+"""Training of `option_scalper`: data, market of options, networks, evaluation and baselines."""

@@ -1,0 +1,74 @@
+"""A file of minute bars made ready for `option_scalper`: history, features, option prices, read once a process.
+
+The same readers feed dry run and replay. Nothing here depends on how the sessions are split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from daemon.core.limits import Trading
+from daemon.host.calendar import SessionCalendar
+from daemon.tapes.minutes import TapeInfo, TapeSource, scan
+from strategies.kit.contract import Float32Array, Strategy
+from training.desks.scalper.history import History, TradingDay, read_history
+from training.desks.scalper.prices import PriceTable, price_table
+from training.rl.pool import children_born_deaf
+from training.study.study import Fold
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A bars file made ready. `days` are the usable sessions by date, ascending."""
+
+    info: TapeInfo
+    source: TapeSource
+    history: History
+    prices: PriceTable
+    days: dict[str, TradingDay]
+
+    def on(self, dates: Sequence[str]) -> tuple[TradingDay, ...]:
+        """The sessions of these dates."""
+        return tuple(self.days[date] for date in dates)
+
+    def rows(self, dates: Sequence[str]) -> Float32Array:
+        """The market features of these sessions, float32 (rows, 20)."""
+        rows = [self.history.features[day.first : day.end] for day in self.on(dates)]
+        return np.concatenate(rows).astype(np.float32)
+
+
+def load(path: Path, machine: Strategy, trading: Trading) -> Data:
+    """Read a bars file.
+
+    Raises:
+        TapeError, CalendarError, HistoryError: the file cannot be trained on; the text says why and what helps.
+    """
+    spec = machine.spec
+    info = scan(path, spec.symbols, spec.bar_interval_s)
+    with children_born_deaf():  # the calendar asks a process of its own, which Ctrl-C would end
+        calendar = SessionCalendar.load(info.first_date, info.last_date)
+    source = TapeSource(path, info, calendar)
+    history = read_history(source, spec, trading)
+    usable = history.usable
+    return Data(info, source, history, price_table(history, usable, trading), {day.session.date: day for day in usable})
+
+
+def observations(data: Data, fold: Fold, count: int, seed: int) -> Float32Array:
+    """Up to `count` observations of the fold's sessions with made-up positions, float32 (n, *shape), to check exports.
+
+    The positions are drawn: -1, 0 or 1 with a return and an age within their bounds.
+    """
+    random = np.random.default_rng(seed)
+    days = data.on((*fold.train, *fold.validate, *fold.test))
+    starts = np.concatenate([np.arange(day.first, day.end - 19) for day in days])
+    chosen = random.choice(starts, size=min(count, len(starts)), replace=False)
+    windows = chosen[:, None] + np.arange(20)
+    market = data.history.features[windows]
+    side = random.integers(-1, 2, size=(len(chosen), 20, 1))
+    value, age = random.uniform(-1, 3, size=side.shape), random.uniform(0, 2, size=side.shape)
+    position = np.where(side == 0, 0.0, np.concatenate([side, value, age], axis=2))
+    return np.concatenate([market, position], axis=2).astype(np.float32)

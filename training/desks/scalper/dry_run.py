@@ -1,0 +1,177 @@
+"""Evaluation on the desk itself: core, gates, order life and paper broker in memory, one account for each session.
+
+This is where reported figures come from. Each session starts from the state that a desk has after holding through all
+sessions before it, so nothing carries over from one session's trades to the next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from daemon.core.effects import AskPolicy
+from daemon.core.events import (
+    Event,
+    ModelVerified,
+    OrderFilled,
+    PolicyAnswered,
+    QuotesReceived,
+    RunStarted,
+    SessionScheduled,
+)
+from daemon.core.limits import Trading
+from daemon.core.machine import Machine
+from daemon.core.paper.paper import PaperBroker
+from daemon.core.paper.state import PaperState, broker_snapshot
+from daemon.core.records import DecisionRow
+from daemon.core.state import Identity, State
+from daemon.core.step import Core, Step
+from strategies.kit.contract import Strategy
+from training.desks.scalper.play import Player, always_hold
+from training.study.evaluation import SessionResult
+from training.study.study import Entry, Played
+
+MODEL = "candidate"
+FEED = "sip"
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """A desk just before a session, and the feed events of that session."""
+
+    date: str
+    state: State[Any]
+    market_state: PaperState
+    feed: tuple[Event, ...]
+
+
+def desks(events: Iterable[Event], strategy: Strategy, trading: Trading, dates: Sequence[str]) -> tuple[Desk, ...]:
+    """The desks before the sessions of `dates`, ascending, in one pass over the feed, read no further.
+
+    As many sessions before the first are played, holding, as warm the strategy and give the volatility.
+
+    Raises:
+        ValueError: a date of `dates` has no session in the feed.
+    """
+    if not dates:
+        return ()
+    wanted = frozenset(dates)
+    machine, answer = _machine(strategy, trading), _answering(always_hold)
+    before: deque[list[Event]] = deque(maxlen=trading.paper.volatility_sessions + 2)  # sessions until the first wanted
+    found: list[Desk] = []
+    for date, feed in _sessions(events):
+        if not found and date not in wanted:
+            before.append(feed)
+            continue
+        while before:
+            machine.run(before.popleft(), answer)
+        if date in wanted:
+            assert machine.market_state is not None
+            found.append(Desk(date, machine.state, machine.market_state, tuple(feed)))
+            if len(found) == len(wanted):
+                return tuple(found)
+        machine.run(feed, answer)
+    missing = min(wanted - {desk.date for desk in found})
+    raise ValueError(f"no session {missing} in the feed: check the dates against the file")
+
+
+def _sessions(events: Iterable[Event]) -> Iterator[tuple[str, list[Event]]]:
+    """Each session's date and events; no more than one session is kept."""
+    date, feed = "", list[Event]()
+    for event in events:
+        if isinstance(event, SessionScheduled):
+            if date:
+                yield date, feed
+            date, feed = event.session.date, []
+        feed.append(event)
+    if date:
+        yield date, feed
+
+
+def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: Trading) -> Played:
+    """Play one session on each desk; every desk stays as it is, so players can follow one another."""
+    results: list[SessionResult] = []
+    entries: list[Entry] = []
+    denials: Counter[str] = Counter()
+    rules = trading.execution
+    unused = strategy.spec.window + rules.flat_before_close_min + rules.flatten_lead_min
+    for desk in ready:
+        market = PaperBroker(trading, strategy.spec.symbols[0])
+        machine = Machine(Core(strategy), desk.state, market, desk.market_state)
+        watch = _Watch(machine)
+        end = machine.run(desk.feed, _answering(player), watch)
+        before, stats = desk.state.stats, end.stats
+        denials.update({gate: count - before.denials.get(gate, 0) for gate, count in stats.denials.items()})
+        entries.extend(Entry(desk.date, confidence, pnl_usd) for confidence, pnl_usd in watch.closed)
+        results.append(
+            SessionResult(
+                date=desk.date,
+                pnl_usd=float(end.book.equity - desk.state.book.equity),
+                trades=stats.trades - before.trades,
+                wins=stats.wins - before.wins,
+                fees_usd=float(end.book.fees - desk.state.book.fees),
+                premium_usd=watch.premium_usd,
+                held_min=watch.held_min,
+                minutes=stats.bars - before.bars - unused,
+            )
+        )
+    return Played(tuple(results), {gate: count for gate, count in sorted(denials.items()) if count}, tuple(entries))
+
+
+class _Watch:
+    """Counts what the books do not: premium paid, minutes with a position, each trade's confidence and its end."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.premium_usd = 0.0
+        self.held_min = 0
+        self.closed: list[tuple[float, float]] = []  # confidence of the entry, P&L in USD
+        self._paid: dict[str, float] = {}
+        self._trades = machine.state.stats.trades
+        self._flat_equity = machine.state.book.equity
+        self._confidence = 0.0
+
+    def __call__(self, event: Event, step: Step) -> None:
+        book = self._machine.state.book
+        for row in step.rows:
+            if isinstance(row, DecisionRow) and row.outcome == "ordered" and not book.positions:
+                self._confidence = row.confidence or 0.0
+        if self._machine.state.stats.trades > self._trades:
+            self._trades = self._machine.state.stats.trades
+            self.closed.append((self._confidence, float(book.equity - self._flat_equity)))
+            self._flat_equity = book.equity
+        if isinstance(event, QuotesReceived) and event.closes_bar_ns:
+            self.held_min += bool(self._machine.state.book.positions)
+        elif isinstance(event, OrderFilled) and event.side > 0:
+            self._paid[event.client_order_id] = float(event.cumulative_cost) * 100
+            self.premium_usd = sum(self._paid.values())
+
+
+def _machine(strategy: Strategy, trading: Trading) -> Machine:
+    """A desk on its first day: reconciled, with a verified model, and nothing but cash."""
+    core = Core(strategy)
+    market = PaperBroker(trading, strategy.spec.symbols[0])
+    identity = Identity("replay", "evaluation", strategy.spec.name, "evaluation", FEED)
+    machine = Machine(core, core.start(identity, trading), market, market.start())
+    started = RunStarted(0, identity.mode, identity.account, identity.strategy, identity.epoch, "", FEED, trading)
+    machine.apply(started)
+    machine.apply(ModelVerified(0, MODEL, "", promoted=False, feed=FEED))
+    assert machine.market_state is not None
+    machine.apply(broker_snapshot(machine.market_state, 0))
+    return machine
+
+
+def _answering(player: Player) -> Callable[[AskPolicy, int], PolicyAnswered]:
+    """The player as the policy of a machine."""
+
+    @torch.no_grad()
+    def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
+        observation = torch.from_numpy(question.observation.array().copy()).unsqueeze(0)
+        logits = tuple(player(observation)[0].tolist())
+        return PolicyAnswered(now_ns, question.decision, logits, b"", MODEL)
+
+    return answer

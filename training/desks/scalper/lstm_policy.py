@@ -1,0 +1,131 @@
+"""The networks with an LSTM: `option_scalper`'s recurrent variant, and one that carries its state from step to step.
+
+`LstmPolicy` is exactly what is exported: it starts from a zero state at every decision, so its graph needs the window
+alone. `CarryingLstm` remembers across steps and is for environments whose observation does not tell all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from training.desks.scalper.network import ACTIONS, FEATURE_VECTOR, FEATURES, Scaling
+from training.rl.recurrent.lstm import Lstm
+
+LAYERS = 2
+
+
+class LstmPolicy(nn.Module):
+    """Observation to logits: scale, LSTM 23 -> 64 in two layers over the rows, its last output 64 -> 32 -> 6."""
+
+    mean: Tensor
+    scale: Tensor
+    clip: Tensor
+
+    def __init__(self, scaling: Scaling, generator: torch.Generator | None = None) -> None:
+        """Weights of the LSTM are drawn from `generator` (None: one with seed 0), those of the actor by torch."""
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(scaling.mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(scaling.scale, dtype=torch.float32))
+        self.register_buffer("clip", torch.tensor(scaling.clip, dtype=torch.float32))
+        self.lstm = Lstm(FEATURES, FEATURE_VECTOR, LAYERS, generator or torch.Generator().manual_seed(0))
+        self.actor = nn.Sequential(nn.Linear(FEATURE_VECTOR, 32), nn.ReLU(), nn.Linear(32, ACTIONS))
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Scaled and limited, float32 (batch, 20, 23), of raw observations, float32 (batch, 20, 23)."""
+        scaled = (observation - self.mean) / self.scale
+        return torch.minimum(torch.maximum(scaled, -self.clip), self.clip)
+
+    def features(self, prepared: Tensor) -> Tensor:
+        """The feature vector (batch, 64) of prepared observations (batch, 20, 23)."""
+        result: Tensor = self.lstm(prepared)
+        return result
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Logits, float32 (batch, 6), of raw observations, float32 (batch, 20, 23)."""
+        result: Tensor = self.actor(self.features(self.prepare(observation)))
+        return result
+
+
+class LstmActorCritic(nn.Module):
+    """The policy and the critic 64 -> 32 -> 1 on its feature vector; 60,455 parameters."""
+
+    def __init__(self, scaling: Scaling, seed: int) -> None:
+        """Orthogonal weights drawn from `seed`: gain 1 in the LSTM, else as in `ActorCritic`.
+
+        Source: Huang et al. 2022, "The 37 Implementation Details of PPO", details 2 and L1. (sb3-contrib's
+        `RecurrentActorCriticPolicy` leaves its LSTM as torch starts it, uniform within 1 / sqrt(hidden).)
+        """
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.policy = LstmPolicy(scaling, generator)
+        self.critic = nn.Sequential(nn.Linear(FEATURE_VECTOR, 32), nn.ReLU(), nn.Linear(32, 1))
+        _start_linear(self, {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}, generator)
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """Scaled and limited, float32 (batch, 20, 23), of raw observations, float32 (batch, 20, 23)."""
+        return self.policy.prepare(observations)
+
+    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (batch, 6) and values (batch,) of prepared observations (batch, 20, 23)."""
+        vector = self.policy.features(prepared)
+        logits: Tensor = self.policy.actor(vector)
+        values: Tensor = self.critic(vector)
+        return logits, values.squeeze(-1)
+
+
+class CarryingLstm(nn.Module):
+    """Linear and ReLU, one LSTM layer whose state goes on from step to step, and linear heads for actor and critic."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int, seed: int) -> None:
+        """Orthogonal weights drawn from `seed`, gains sqrt(2), 1 (LSTM), 0.01 (logits), 1 (value); biases 0.
+
+        Args:
+            inputs: numbers in a flat observation.
+            hidden: width of encoder and LSTM.
+            outputs: number of actions.
+        """
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.encoder = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU())
+        self.lstm = Lstm(hidden, hidden, 1, generator)
+        self.actor = nn.Linear(hidden, outputs)
+        self.critic = nn.Linear(hidden, 1)
+        _start_linear(self, {self.actor: 0.01, self.critic: 1.0}, generator)
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """Observations as they are, float32 (n, inputs)."""
+        return observations
+
+    def start(self, count: int) -> Tensor:
+        """The zero state, float32 (count, 1, 2, hidden): output, then cell state."""
+        return self.critic.weight.new_zeros(count, 1, 2, self.critic.in_features)
+
+    def forward(self, prepared: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One step: logits (n, outputs), values (n,), the next state (n, 1, 2, hidden)."""
+        following = self.lstm.step(self.encoder(prepared), hidden)
+        logits, values = self._heads(following[:, 0, 0])
+        return logits, values, following
+
+    def sequence(self, prepared: Tensor, hidden: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (steps, n, outputs) and values (steps, n) of prepared observations (steps, n, inputs).
+
+        `hidden` (n, 1, 2, hidden) is the state before the first step; where `starts`, bool (steps, n), the state is
+        zero before that step.
+        """
+        return self._heads(self.lstm.sequence(self.encoder(prepared), hidden, starts))
+
+    def _heads(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        logits: Tensor = self.actor(vector)
+        values: Tensor = self.critic(vector)
+        return logits, values.squeeze(-1)
+
+
+def _start_linear(network: nn.Module, gains: dict[nn.Module, float], generator: torch.Generator) -> None:
+    """Orthogonal weights with the gain given or sqrt(2), biases 0, in all linear layers."""
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
+            nn.init.zeros_(module.bias)

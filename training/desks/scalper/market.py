@@ -1,0 +1,342 @@
+"""Many option scalpers on one history, stepped together as tensors: one episode is one session on one account.
+
+Orders are whole and fill at the next bar's open, buys at the ask, sells at the bid; money is integer cents.
+Invariant: nothing is priced or estimated here; every number is gathered from tables made before the episode. Neither
+`observe` nor `step` waits for a device: what is rare is done for a few rows on the CPU, masked for all rows elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from daemon.core.risk.guards import TOUCH_USD
+from strategies.kit.features import MARKET_FEATURES
+from strategies.option_scalper import SPEC, WINDOW
+from training.desks.scalper import reward
+from training.desks.scalper.account import (
+    COLUMNS,
+    FOREVER,
+    NEVER,
+    SHARES,
+    Account,
+    Booked,
+    Broker,
+    Fill,
+    account_of,
+    matrix_of,
+    meanings,
+)
+from training.desks.scalper.history import History, TradingDay, entry_rows
+from training.desks.scalper.prices import PriceTable, exact, millionths
+from training.rl.draws import uniform
+from training.rl.ppo import Step
+
+_OWN = ("row", "last_row", "lane", "equity", "peak", "mark_peak")  # int64 rows of the state after COLUMNS
+_REAL = ("standing", "skill", "average", "stop", "target")  # float64 rows of the state; the last three in USD a share
+_CHANGING = ("_whole", "_real", "_returns", "_positions", "_episode", "active", "_exit_due")  # all of the state
+
+
+class Market:
+    """`count` environments over `days` of one history. Implements `training.rl.ppo.Environment` on `device`.
+
+    With `auto_reset` a finished environment begins another session at once, which follows from `seed`, its place and
+    the number of its episodes alone, so the CPU and every device play the same ones; without, it stands still, and
+    `begin` says which session each one plays.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        prices: PriceTable,
+        days: Sequence[TradingDay],
+        trading: Trading,
+        *,
+        count: int,
+        reward_name: str = "potential",
+        discount: float = 0.99,
+        seed: int = 0,
+        auto_reset: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Make the tables; with `auto_reset` also begin everywhere.
+
+        Raises:
+            ValueError: `reward_name` is none of `training.desks.scalper.reward.REWARDS`, or there is no session to draw
+            from.
+        """
+        if reward_name not in reward.REWARDS or (auto_reset and not days):
+            raise ValueError(
+                f"reward_name is {reward_name!r} over {len(days)} sessions; expected one of "
+                f"{', '.join(reward.REWARDS)}, and at least one session: correct the name, or give a longer file"
+            )
+        self.device = torch.device(device)
+        self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
+        self._trading = trading
+        self._broker = Broker(trading, device)
+        self._reward_name = reward_name
+        self._discount = discount
+        self._auto_reset = auto_reset
+        self._count = count
+        self._seed = seed
+        self._capital = int(trading.paper.cash_usd * 100)
+        self._prices = prices.to(device)
+        self._budget = millionths(exact(trading.sizing.premium_fraction))
+        self._day_lost = self._capital - _least_loss(self._capital, trading.risk.daily_loss_max)
+        self._tables(history, days)
+        self._state(count)
+        if auto_reset:
+            self.begin(self._draw())
+            self._scatter_starts()
+
+    def _tables(self, history: History, days: Sequence[TradingDay]) -> None:
+        """What is gathered from: features, what is known of a row, what an action means, where sessions begin."""
+        features = np.zeros((len(history.close), len(SPEC.features)), dtype=np.float32)
+        features[:, :MARKET_FEATURES] = history.features
+        self._features = torch.from_numpy(features).to(self.device)
+        minute = torch.from_numpy(history.minute)
+        entry_minute = torch.where(torch.from_numpy(entry_rows(history, days, self._trading)), minute, 2 * NEVER)
+        self._known = torch.stack([minute, entry_minute, *self._prices.lanes.cpu().unbind(1)], dim=1).to(self.device)
+        self._meant = torch.tensor(meanings(), device=self.device)
+        self._window = torch.arange(1 - WINDOW, 1, device=self.device)
+        self._first_decision = torch.tensor([day.first + WINDOW - 1 for day in days], device=self.device)
+        self._flatten_row = torch.tensor([day.flatten for day in days], device=self.device)
+        self._everyone = torch.arange(self._count, device=self.device)
+        self._slots = torch.arange(reward.TRADES, device=self.device)
+
+    def _state(self, count: int) -> None:
+        """The tensors that a step changes, always in place, so that `row`, `account` and the others stay views."""
+        names = COLUMNS + _OWN
+        fresh = dict.fromkeys(("cash", "equity", "peak", "mark_peak"), self._capital) | {"rests_until": NEVER}
+        begins = [fresh.get(name, 0) for name in names]
+        self._fresh = torch.tensor(begins, device=self.device).unsqueeze(1)
+        never = {"average": 1.0, "stop": float("-inf"), "target": float("inf")}
+        self._fresh_real = torch.tensor([[never.get(n, 0.0)] for n in _REAL], dtype=torch.float64, device=self.device)
+        self._whole = self._fresh.repeat(1, count)
+        self._real = self._fresh_real.repeat(1, count)
+        self._accounts, own = torch.split(self._whole, [len(COLUMNS), len(_OWN)])
+        self.account: Account = account_of(self._accounts)
+        self.row, self._last_row, self._lane, self._equity, self._peak, self._mark_peak = own.unbind(0)
+        self._standing, self._skill, self._average, self._stop, self._target = self._real.unbind(0)
+        self._levels = self._real.narrow(0, 2, 3)
+        self.active = torch.zeros(count, dtype=torch.bool, device=self.device)
+        self._exit_due = torch.zeros(count, dtype=torch.bool, device=self.device)
+        self._episode = torch.zeros(count, dtype=torch.int64, device=self.device)
+        self._returns = torch.zeros(count, reward.TRADES, dtype=torch.float64, device=self.device)
+        self._positions = torch.zeros(count, WINDOW, 3, device=self.device)
+
+    def begin(self, days: Tensor, which: Tensor | None = None) -> None:
+        """Start the environments `which` (bool (n,), all when None) on `days` (int64 (n,), indices into the days)."""
+        days = days.to(self.device)
+        mask = torch.ones_like(self.active) if which is None else which
+        rows = self._rows(mask)
+        if not rows.numel():
+            return
+        chosen, day = mask.index_select(0, rows), days.index_select(0, rows)
+        _put(self._whole, 1, rows, chosen, self._fresh)
+        for tensor, first in ((self.row, self._first_decision), (self._last_row, self._flatten_row)):
+            _put(tensor, 0, rows, chosen, first.index_select(0, day))
+        self._episode.add_(mask)
+        _put(self._real, 1, rows, chosen, self._fresh_real)
+        for tensor in (self._returns, self._positions, self._exit_due):
+            _put(tensor, 0, rows, chosen.view(-1, *[1] * (tensor.dim() - 1)), torch.zeros_like(tensor.narrow(0, 0, 1)))
+        self.active |= mask
+
+    def observe(self) -> Tensor:
+        """Raw observations, a new tensor of float32 (n, 20, 23)."""
+        rows = (self.row.unsqueeze(1) + self._window).view(-1)
+        observations = self._features.index_select(0, rows).view(self._count, WINDOW, -1)
+        observations.narrow(2, MARKET_FEATURES, 3).copy_(self._positions)
+        return observations
+
+    def entries_allowed(self) -> Tensor:
+        """Where the gates that training knows would let a buy pass now, bool (n,): flat, rested, in time, no halt."""
+        return self._entries(self._known.index_select(0, self.row).select(1, 1)) & (self.account.contracts == 0)
+
+    def step(self, actions: Tensor) -> Step:
+        """Carry int64 actions (n,) out at the next bar's open; rewards float32 (n,) and true terminals bool (n,)."""
+        account, active = self.account, self.active.clone()
+        equity_before, standing_before = self._equity.clone(), self._standing.clone()
+        realised_before = account.realised.clone() if self._reward_name == "reference" else account.realised
+        self._trade(actions)
+        terminal = active & (self.row == self._last_row)
+        self._mark()
+        self._leave(terminal)
+        drawdown = (self._peak - self._equity).double() / self._peak
+        self._standing.copy_(reward.standing(self._skill, drawdown))
+        capital = self._capital / 100.0
+        if self._reward_name == "reference":
+            realised = (account.realised - realised_before).double() / 100.0
+            paid = reward.reference(realised, capital, self._standing)
+        else:
+            change = (self._equity - equity_before).double() / 100.0
+            paid = reward.potential(
+                change, capital, standing_before, self._standing, terminal=terminal, discount=self._discount
+            )
+        if self._auto_reset:
+            self._begin_again(terminal)
+            return Step(paid.to(torch.float32), terminal)
+        self.active &= ~terminal
+        return Step(torch.where(active, paid, 0.0).to(torch.float32), terminal)
+
+    @property
+    def net_pnl_usd(self) -> Tensor:
+        """Equity at the bid less the capital in USD, float64 (n,)."""
+        pnl: Tensor = (self._equity - self._capital).double() / 100.0
+        return pnl
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
+        state: dict[str, Any] = {name.strip("_"): getattr(self, name).clone() for name in _CHANGING}
+        return state | {"seed": self._seed, "days": len(self._first_decision), "rows": len(self._features)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict` of a market with the same arguments, on whatever device.
+
+        Raises:
+            ValueError: the state is of another number of environments, sessions or bars.
+        """
+        wanted = {"environments": self._count, "days": len(self._first_decision), "rows": len(self._features)}
+        found = {"environments": state["active"].shape[0], "days": state["days"], "rows": state["rows"]}
+        if wanted != found:
+            raise ValueError(f"the market's state is of {found}, this one has {wanted}: give the same file and count")
+        self._seed = int(state["seed"])
+        for name in _CHANGING:
+            getattr(self, name).copy_(state[name.strip("_")])
+
+    def _entries(self, entry_minute: Tensor) -> Tensor:
+        account = self.account
+        rested = entry_minute >= account.rests_until
+        return rested & (account.orders < self._trading.risk.orders_per_day) & self.active
+
+    def _trade(self, actions: Tensor) -> None:
+        """What the actions and the rules order at this row's close, filled at the next row's open."""
+        account = self.account
+        buys, right, percent = self._meant.index_select(0, account.side * 6 + 6 + actions).unbind(1)
+        _, entry_minute, call, put = self._known.index_select(0, self.row).unbind(1)
+        self._lane.copy_(torch.where(account.contracts > 0, self._lane, torch.where(right == 1, put, call)))
+        entering = (buys > 0) & self._entries(entry_minute)
+        rows = self._rows(entering | (percent > 0) | self._exit_due)
+        if rows.numel():
+            before = account_of(self._accounts.index_select(1, rows))
+            decided = (self._lane + self.row).index_select(0, rows)
+            bought = self._quantity(before.cash, entering.index_select(0, rows), decided)
+            part, due = percent.index_select(0, rows), self._exit_due.index_select(0, rows)
+            some = torch.maximum(before.contracts * part // 100, (part > 0).to(torch.int64))
+            sold = torch.where(due, before.contracts, some)
+            moves = self.active.index_select(0, rows).to(torch.int64)
+            self._fill(rows, before, bought, sold, right.index_select(0, rows), decided + moves)
+        self.row.add_(self.active)
+
+    def _quantity(self, cash: Tensor, entering: Tensor, cell: Tensor) -> Tensor:
+        """Contracts to buy by the core's rule (`contracts_for` at `entry_limit`), 0 where a gate denies; int64."""
+        sizing = self._trading.sizing
+        quantity = (cash * self._budget // self._prices.costs.index_select(0, cell)).clamp(0, sizing.max_contracts)
+        return quantity * (entering & (quantity >= sizing.min_contracts))
+
+    def _fill(self, rows: Tensor, before: Account, bought: Tensor, sold: Tensor, right: Tensor, cell: Tensor) -> None:
+        """Book orders at the open of `cell` on the environments `rows`, and what follows from the new holding."""
+        bid, ask = self._prices.opens.index_select(0, cell).unbind(1)
+        row = cell - self._lane.index_select(0, rows)
+        minute = self._known.index_select(0, row).select(1, 0)
+        booked = self._broker.book(before, Fill(bought, sold, ask, bid, right, minute))
+        account, sizing = booked.account, self._trading.sizing
+        self._accounts.index_copy_(1, rows, matrix_of(account))
+        held = account.contracts > 0
+        contracts = account.contracts.clamp(min=1)
+        average = (account.entry * contracts).double() / 100.0 / contracts  # as the core computes it, to the last bit
+        stop = (average * (1.0 - sizing.stop_loss) + TOUCH_USD).masked_fill_(~held, float("-inf"))
+        target = (average * (1.0 + sizing.take_profit) - TOUCH_USD).masked_fill_(~held, float("inf"))
+        levels = torch.stack([average, stop, target])
+        self._levels.index_copy_(1, rows, levels)
+        self._remember(rows, booked)
+
+    def _remember(self, rows: Tensor, booked: Booked) -> None:
+        """Enter closed trades in the ring of returns, and renew the Sharpe ratio and the win rate of who closed one."""
+        some = self._rows(booked.ended)
+        if not some.numel():
+            return
+        rows, closed = rows.index_select(0, some), booked.account.closed.index_select(0, some)
+        ended, result = booked.ended.index_select(0, some), booked.result.index_select(0, some)
+        newest = self._slots == ((closed - 1) % reward.TRADES).unsqueeze(1)
+        ring = self._returns.index_select(0, rows)
+        ring = torch.where(ended.unsqueeze(1) & newest, result.unsqueeze(1), ring)
+        self._returns.index_copy_(0, rows, ring)
+        self._skill.index_copy_(0, rows, reward.skill(*reward.trade_statistics(ring, closed)))
+
+    def _mark(self) -> None:
+        """At this row's close: equity at the bid, limits and position columns at the mid, stop and target."""
+        account, risk = self.account, self._trading.risk
+        held = account.contracts > 0
+        cell = self._lane + self.row
+        bid, both = self._prices.closes.index_select(0, cell).unbind(1)
+        lowest, highest, mid = self._prices.mids.index_select(0, cell).unbind(1)
+        shares = account.contracts * SHARES
+        torch.add(account.cash, shares * bid, out=self._equity)
+        torch.maximum(self._peak, self._equity, out=self._peak)
+        marked = account.cash + shares * both // 2
+        torch.maximum(self._mark_peak, marked, out=self._mark_peak)
+        day_lost = marked <= self._day_lost
+        drawn_down = (self._mark_peak - marked).double() / self._mark_peak >= risk.drawdown_max
+        account.rests_until.masked_fill_(day_lost | drawn_down, FOREVER)
+        leaves = (lowest <= self._stop) | (highest >= self._target)
+        if risk.daily_loss_flatten:  # also where the drawdown halted first
+            leaves |= day_lost & held
+        self._exit_due.copy_(leaves)
+        value = (mid / self._average - 1.0).clamp(-1.0, 3.0)
+        minutes = (self._known.index_select(0, self.row).select(1, 0) - account.opened).double() / 60.0
+        columns = torch.stack([account.side.double(), value, minutes.clamp(0.0, 2.0)], dim=1)
+        newest = columns.masked_fill_(~held.unsqueeze(1), 0.0).to(torch.float32).unsqueeze(1)
+        self._positions.copy_(torch.cat([self._positions.narrow(1, 1, WINDOW - 1), newest], dim=1))
+        account.held_min.add_(held)
+
+    def _leave(self, terminal: Tensor) -> None:
+        """Sell what is held where the session's flatten is due; it fills at the next row's open."""
+        leaving = terminal & (self.account.contracts > 0)
+        rows = self._rows(leaving)
+        if not rows.numel():
+            return
+        ends = leaving.index_select(0, rows)
+        before = account_of(self._accounts.index_select(1, rows))
+        none = torch.zeros_like(rows)
+        cell = (self._lane + self.row).index_select(0, rows) + ends
+        self._fill(rows, before, none, before.contracts * ends, none, cell)
+        cash, equity = self.account.cash.index_select(0, rows), self._equity.index_select(0, rows)
+        self._equity.index_copy_(0, rows, torch.where(ends, cash, equity))
+        torch.maximum(self._peak, self._equity, out=self._peak)
+
+    def _rows(self, mask: Tensor) -> Tensor:
+        """Indices that hold all rows of `mask`: just those on the CPU, every one where looking would wait."""
+        return mask.nonzero().squeeze(1) if self._looks else self._everyone
+
+    def _begin_again(self, terminal: Tensor) -> None:
+        if self._rows(terminal).numel():
+            self.begin(self._draw(), terminal)
+
+    def _draw(self) -> Tensor:
+        """A session for the next episode of each environment, int64 (n,)."""
+        number = len(self._first_decision)
+        return (uniform(self._seed, 0, self._everyone, self._episode) * number).floor().to(torch.int64)
+
+    def _scatter_starts(self) -> None:
+        """Spread the first episodes over their sessions, so that the environments are not all at the same minute."""
+        spread = uniform(self._seed, 1, self._everyone, self._episode)
+        self.row += ((self._last_row - self.row).double() * spread).floor().to(torch.int64)
+
+
+def _put(state: Tensor, dim: int, rows: Tensor, mask: Tensor, fresh: Tensor) -> None:
+    """Write `fresh` to those of `rows` where `mask` is true."""
+    state.index_copy_(dim, rows, torch.where(mask, fresh, state.index_select(dim, rows)))
+
+
+def _least_loss(capital: int, part: float) -> int:
+    """The smallest loss in cents that is at least `part` of the capital, as float64 divides."""
+    loss = int(capital * part) - 1
+    while loss / capital < part:
+        loss += 1
+    return loss

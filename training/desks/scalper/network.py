@@ -1,0 +1,130 @@
+"""The feed-forward network of `option_scalper`: scaling, trunk, actor, and a critic that only training sees.
+
+`Policy` is exactly what is exported; whatever it needs (the scaling too) is a buffer or a parameter of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+WINDOW = 20
+FEATURES = 23
+ACTIONS = 6
+FEATURE_VECTOR = 64
+CLIP = 5.0
+"""Scaled features are clipped to [-CLIP, CLIP] deviations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How each of the 23 features is scaled: clip((x - mean) / scale, -clip, clip). Fixed before training starts."""
+
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    clip: tuple[float, ...]
+
+
+IDENTITY = Scaling(mean=(0.0,) * FEATURES, scale=(1.0,) * FEATURES, clip=(1e9,) * FEATURES)
+"""Leaves every feature as it is (for policies that read raw features)."""
+
+
+def fit_scaling(market: Tensor) -> Scaling:
+    """Scaling of the market features from the training split; the position columns stay as they are.
+
+    Args:
+        market: float32 or float64 (rows, 20), the warm rows of the training sessions.
+
+    Raises:
+        ValueError: fewer than two rows, or a value that is not finite.
+    """
+    if market.shape[0] < 2 or not bool(torch.isfinite(market).all()):
+        raise ValueError(
+            f"scaling needs at least two rows of finite features, found {market.shape[0]} rows of which "
+            f"{int((~torch.isfinite(market)).any(dim=1).sum())} are not finite: check the bars file"
+        )
+    wide = market.to(torch.float64)
+    mean = wide.mean(dim=0)
+    scale = wide.std(dim=0).clamp_min(1e-8)
+    position = FEATURES - market.shape[1]
+    return Scaling(
+        mean=(*mean.tolist(), *(0.0,) * position),
+        scale=(*scale.tolist(), *(1.0,) * position),
+        clip=(CLIP,) * FEATURES,
+    )
+
+
+class Policy(nn.Module):
+    """Observation to logits: scale, flatten 460 -> 256 -> 128 -> 64, then 64 -> 32 -> 6."""
+
+    mean: Tensor
+    scale: Tensor
+    clip: Tensor
+
+    def __init__(self, scaling: Scaling) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(scaling.mean, dtype=torch.float32))
+        self.register_buffer("scale", torch.tensor(scaling.scale, dtype=torch.float32))
+        self.register_buffer("clip", torch.tensor(scaling.clip, dtype=torch.float32))
+        self.trunk = nn.Sequential(
+            nn.Linear(WINDOW * FEATURES, 256),
+            nn.ReLU(),
+            nn.Linear(256, 128),
+            nn.ReLU(),
+            nn.Linear(128, FEATURE_VECTOR),
+        )
+        self.actor = nn.Sequential(nn.Linear(FEATURE_VECTOR, 32), nn.ReLU(), nn.Linear(32, ACTIONS))
+
+    def prepare(self, observation: Tensor) -> Tensor:
+        """Scaled, limited and flat, float32 (batch, 460), of raw observations, float32 (batch, 20, 23)."""
+        scaled = (observation - self.mean) / self.scale
+        return torch.minimum(torch.maximum(scaled, -self.clip), self.clip).flatten(1)
+
+    def features(self, prepared: Tensor) -> Tensor:
+        """The feature vector (batch, 64) of prepared observations (batch, 460)."""
+        result: Tensor = self.trunk(prepared)
+        return result
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """Logits, float32 (batch, 6), of raw observations, float32 (batch, 20, 23)."""
+        result: Tensor = self.actor(self.features(self.prepare(observation)))
+        return result
+
+
+class ActorCritic(nn.Module):
+    """The policy and the critic 64 -> 32 -> 1 on its feature vector; 163,559 parameters."""
+
+    def __init__(self, scaling: Scaling, seed: int) -> None:
+        """Orthogonal weights drawn from `seed`, gains sqrt(2), 0.01 (logits), 1 (value); biases 0.
+
+        Source: Stable-Baselines3, `ActorCriticPolicy._build` (ortho_init=True); Huang et al. 2022,
+        "The 37 Implementation Details of PPO", detail 2.
+        """
+        super().__init__()
+        self.policy = Policy(scaling)
+        self.critic = nn.Sequential(nn.Linear(FEATURE_VECTOR, 32), nn.ReLU(), nn.Linear(32, 1))
+        generator = torch.Generator().manual_seed(seed)
+        gains = {self.policy.actor[-1]: 0.01, self.critic[-1]: 1.0}
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.orthogonal_(module.weight, gains.get(module, math.sqrt(2)), generator)
+                nn.init.zeros_(module.bias)
+
+    def prepare(self, observations: Tensor) -> Tensor:
+        """Scaled, limited and flat, float32 (batch, 460), of raw observations, float32 (batch, 20, 23)."""
+        return self.policy.prepare(observations)
+
+    def forward(self, prepared: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (batch, 6) and values (batch,) of prepared observations (batch, 460)."""
+        vector = self.policy.features(prepared)
+        logits: Tensor = self.policy.actor(vector)
+        values: Tensor = self.critic(vector)
+        return logits, values.squeeze(-1)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trained values in `module`; buffers (the scaling) are not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,1 @@
+"""Statistics of a study: intervals, overfitting, significance, criteria, verdict."""

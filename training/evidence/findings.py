@@ -1,0 +1,139 @@
+"""What a report has found, as data: `report.json` is one `Findings`, made from a study by `training.report.report`.
+
+Computes nothing but whether an interval leaves zero out. Returns are fractions of the capital with which a session
+begins: added up over sessions, or compounded where one account goes through all of them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from training.evidence.calibration import Calibration
+from training.evidence.cross_validation import Overfitting
+from training.evidence.overfitting import Deflated
+from training.evidence.resampling import FEWEST, Interval
+from training.evidence.significance import Detectable, Snooping
+from training.evidence.statistics import Summary
+
+FORMAT = 1
+REPORT_FILE = "report.json"
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """One player over all test sessions."""
+
+    name: str
+    description: str = ""
+    figures: Summary
+    net_return: Interval  # the sum over sessions, or compounded
+    session_return: Interval  # the mean
+    sharpe_annual: Interval
+
+
+class FoldLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One fold: first and last session of each span and their number; what was chosen there, what it earned."""
+
+    train: tuple[str, str, int]
+    validate: tuple[str, str, int]
+    test: tuple[str, str, int]
+    weekdays_left_out: tuple[int, int]  # between train and validate, validate and test
+    seed: int
+    chosen_steps: int
+    validate_return: float  # net, like the others
+    net_return: float
+    trades: int
+    baselines: dict[str, float]
+    random_p: float | None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial in a line; returns are net, summed over the span's sessions."""
+
+    fold: int
+    seed: int
+    reward: str
+    steps: int
+    chosen_steps: int
+    stopped: str
+    validate_return: float
+    test_return: float
+    test_trades: int
+    chosen: bool
+
+
+class RewardLine(msgspec.Struct, frozen=True, kw_only=True):
+    """All trials of one reward: net return of a fold's test sessions, its interquartile mean over seeds and folds."""
+
+    reward: str
+    trials: int
+    net_return: Interval
+    profitable: float  # share of trials that earned
+    trades_per_session: float
+    headline_better: Interval | None  # probability that a run of the headline's reward earns more; None for itself
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """One criterion and what came of it; `found` is in words."""
+
+    name: str
+    rule: str
+    found: str
+    passes: bool
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """All figures of a report, made from a study by `training.report.report`. `scenarios` are the policy once more."""
+
+    format: int = FORMAT
+    verdict: str
+    abstract: tuple[str, ...]  # sentences
+    strategy: str
+    network: str
+    reward: str
+    capital_usd: float  # of every session, or of the account at its start
+    compounds: bool = False  # one account through all sessions of a fold
+    data_file: str
+    data_sha256: str
+    synthetic: bool  # the bars were made up
+    imported: bool = False  # trained elsewhere: on which sessions, and chosen among how many, is not known
+    code_version: str
+    policy_sha256: str | None = None  # of the model that the report ships with; filled at export
+    first_session: str
+    last_session: str
+    seeds: int  # of the headline's reward, the fewest of any fold
+    policy: Line
+    baselines: tuple[Line, ...]
+    over_baselines: dict[str, Interval]  # the policy's mean session return less theirs, paired by session
+    folds: tuple[FoldLine, ...]
+    runs: tuple[Run, ...]
+    rewards: tuple[RewardLine, ...]
+    random_p: float | None
+    random_ranges: tuple[tuple[float, float], ...]  # 5 and 95 % of random traders' running sums at each fold's end
+    rank_correlation: float | None  # of validation and test return within folds, headline's reward, mean over folds
+    rank_chance: float | None = None  # by chance one such correlation in twenty is above this
+    deflated: Deflated
+    overfitting: Overfitting
+    snooping: Snooping | None
+    prior_trials: int
+    prior_openings: int
+    detectable: Detectable
+    detectable_fold: Detectable | None = None  # the same for the sessions of the shortest fold alone; None for one fold
+    scenarios: tuple[Line, ...]
+    calibration: Calibration
+    denials: dict[str, int]
+    criteria: tuple[Judged, ...] = ()
+
+
+def told_apart(gap: Interval, sessions: int) -> bool:
+    """Whether the interval of a difference over so many sessions leaves zero out; never for fewer than `FEWEST`."""
+    return sessions >= FEWEST and not gap.low <= 0.0 <= gap.high
+
+
+def encode(findings: Findings) -> bytes:
+    """The findings as indented JSON with a newline at the end; a figure that is not finite becomes null."""
+    return msgspec.json.format(msgspec.json.encode(findings), indent=1) + b"\n"
+
+
+def decode(data: bytes) -> Findings:
+    """Read findings. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the field that is wrong."""
+    return msgspec.json.decode(data, type=Findings)

@@ -1,0 +1,174 @@
+"""How far a figure can be trusted: stationary-bootstrap intervals over sessions, stratified ones over seeds.
+
+Pure functions of float64 arrays and a seed: the same seed gives the same interval. An interval over sessions says
+nothing of other seeds, and one over seeds nothing of other sessions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evidence.statistics import Series, checked, deviations, sharpes
+
+LEVEL = 0.95
+DRAWS = 10_000
+FEW_SESSIONS = 30  # below, percentile intervals are known to be too narrow
+FEWEST = 16  # sessions, below which an interval tells nothing apart and nothing about choosing is told
+FEW_SEEDS = 10  # Henderson et al. 2018, Agarwal et al. 2021
+AT_ONCE = 2_000_000  # resampled numbers held in memory together
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """An estimate and the percentile interval of its resamples."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float = LEVEL
+    block: float = 1.0  # mean block length in sessions; 1 resamples them one by one
+    note: str = ""
+
+
+STATISTICS: dict[str, Callable[[Series], Series]] = {
+    "mean": lambda samples: np.asarray(samples.mean(axis=-1)),
+    "sum": lambda samples: np.asarray(samples.sum(axis=-1)),
+    "sharpe": sharpes,
+}
+"""What can be resampled: each maps (…, sessions) to (…); the Sharpe ratio is per session."""
+
+
+def block_length(returns: Series) -> float:
+    """Mean block length in sessions for the stationary bootstrap, at least 1.
+
+    Politis & White 2004 with the correction of Patton, Politis & White 2009, by `arch`; the cube root of the number of
+    sessions where there are fewer than 16 of them, too few for autocorrelations; 1 without deviation.
+    """
+    from arch.bootstrap import optimal_block_length
+
+    values = checked(returns)
+    if float(deviations(values)) <= 0.0:
+        return 1.0
+    fallback = math.cbrt(len(values))
+    if len(values) < 16:
+        return fallback
+    with np.errstate(all="ignore"):
+        found = float(optimal_block_length(values).loc[0, "stationary"])
+    return max(found, 1.0) if math.isfinite(found) else fallback
+
+
+def resamples(sessions: int, block: float, draws: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """Indices, (draws, sessions), of the stationary bootstrap: circular blocks of geometric lengths around `block`.
+
+    Politis & Romano 1994, JASA 89, section 2.
+    """
+    begins = random.random((draws, sessions)) < 1.0 / block
+    begins[:, 0] = True
+    start = random.integers(sessions, size=(draws, sessions))
+    position = np.arange(sessions)
+    latest = np.maximum.accumulate(np.where(begins, position, 0), axis=1)
+    index: NDArray[np.intp] = (np.take_along_axis(start, latest, axis=1) + position - latest) % sessions
+    return index
+
+
+def interval(returns: Series, statistic: str = "mean", *, seed: int = 0) -> Interval:
+    """Stationary-bootstrap percentile interval, 95 %, of a statistic of `STATISTICS`. The same seed gives the same."""
+    values = checked(returns)
+    return _resampled([values], values, lambda parts: STATISTICS[statistic](parts[0]), seed)
+
+
+def paired_difference(returns: Series, baseline: Series, statistic: str = "mean", *, seed: int = 0) -> Interval:
+    """The interval of a statistic's difference, policy less baseline, when both are resampled by the same sessions.
+
+    Raises:
+        ValueError: the two do not have the same number of sessions.
+    """
+    ours, theirs = checked(returns), checked(baseline)
+    if ours.shape != theirs.shape:
+        raise ValueError(f"{len(ours)} sessions against {len(theirs)} of the baseline; expected the same sessions")
+    of = STATISTICS[statistic]
+    return _resampled([ours, theirs], ours - theirs, lambda parts: of(parts[0]) - of(parts[1]), seed)
+
+
+def _resampled(series: list[Series], blocks_of: Series, of: Callable[[list[Series]], Series], seed: int) -> Interval:
+    estimate, count = float(of(series)), len(blocks_of)
+    if all(float(deviations(values)) <= 0.0 for values in series):
+        note = "one session says nothing of others" if count == 1 else "all sessions are the same: nothing to resample"
+        return Interval(estimate=estimate, low=estimate, high=estimate, note=note)
+    random, block, found = np.random.default_rng(seed), block_length(blocks_of), []
+    for rows in np.array_split(np.arange(DRAWS), -(-DRAWS * count // AT_ONCE)):
+        index = resamples(count, block, len(rows), random)
+        found.append(of([values[index] for values in series]))
+    note = f"{count} sessions are few: the true interval is wider" if count < FEW_SESSIONS else ""
+    return _percentiles(estimate, np.concatenate(found), block, note)
+
+
+def _percentiles(estimate: float, found: Series, block: float, note: str) -> Interval:
+    low, high = np.quantile(found, [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
+    return Interval(estimate=estimate, low=float(low), high=float(high), block=block, note=note)
+
+
+def interquartile_mean(scores: Series) -> float:
+    """Mean of the middle half: a quarter of the scores, rounded down, is cut at each end (Agarwal et al. 2021)."""
+    return float(_middle(np.sort(checked(scores).ravel())))
+
+
+def _middle(ascending: Series) -> Series:
+    cut = ascending.shape[-1] // 4
+    middle: Series = ascending[..., cut : ascending.shape[-1] - cut].mean(axis=-1)
+    return middle
+
+
+def seeds_interval(scores: Sequence[Series], *, seed: int = 0) -> Interval:
+    """Interquartile mean over all seeds and folds with a stratified bootstrap interval, 95 %.
+
+    `scores` holds for each fold one score per seed. Seeds are resampled within each fold (Agarwal et al., NeurIPS 2021,
+    section 4.3), so the interval speaks of other seeds, not of other sessions.
+    """
+    folds, random = [checked(part) for part in scores], np.random.default_rng(seed)
+    samples = np.concatenate([_within(part, random) for part in folds], axis=1)
+    estimate = interquartile_mean(np.concatenate(folds))
+    return _percentiles(estimate, _middle(np.sort(samples, axis=1)), 1.0, _few_seeds(folds))
+
+
+def improvement_probability(scores: Sequence[Series], others: Sequence[Series], *, seed: int = 0) -> Interval:
+    """How often a run of `scores` beats one of `others` in the same fold; ties count half; the mean over folds.
+
+    Agarwal et al. 2021, section 4.3. Stratified bootstrap as in `seeds_interval`.
+
+    Raises:
+        ValueError: the numbers of folds differ.
+    """
+    if len(scores) != len(others):
+        raise ValueError(f"{len(scores)} folds against {len(others)}; expected scores in the same folds")
+    random = np.random.default_rng(seed)
+    estimates, samples = [], []
+    for part, other in zip(scores, others, strict=True):
+        ours, theirs = checked(part), checked(other)
+        estimates.append(float(_wins(ours[None], theirs[None])[0]))
+        samples.append(_wins(_within(ours, random), _within(theirs, random)))
+    return _percentiles(float(np.mean(estimates)), np.mean(samples, axis=0), 1.0, _few_seeds([*scores, *others]))
+
+
+def _within(part: Series, random: np.random.Generator) -> Series:
+    return part[random.integers(len(part), size=(DRAWS, len(part)))]
+
+
+def _wins(ours: Series, theirs: Series) -> Series:
+    wins = np.zeros(len(ours))
+    for nth in range(theirs.shape[1]):
+        wins += np.sign(ours - theirs[:, [nth]]).mean(axis=1)
+    return np.asarray((wins / theirs.shape[1] + 1.0) / 2.0)
+
+
+def _few_seeds(parts: Sequence[Series]) -> str:
+    fewest = min(len(part) for part in parts)
+    if fewest == 1:
+        return f"1 seed says nothing of others; at least {FEW_SEEDS} are advised"
+    return f"{fewest} seeds are few: the true interval is wider; at least {FEW_SEEDS} are advised" * (
+        fewest < FEW_SEEDS
+    )

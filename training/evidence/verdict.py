@@ -1,0 +1,77 @@
+"""The first sentences of a report: what the policy is worth, and what was tested, in plain words.
+
+Words only, from findings that are already there; never more than the figures show.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from training.evidence.claims import REFERENCES
+from training.evidence.findings import Findings, Judged, told_apart
+from training.evidence.wording import counted, listed, number, percent
+from training.study.study import Study
+
+
+def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
+    """What the policy is worth, in one sentence of plain words."""
+    own = findings.policy.figures
+    ahead = [line for line in findings.baselines if line.figures.net_return >= own.net_return]
+    over = f"over {counted(own.sessions, 'test session')}{' of made-up bars' if findings.synthetic else ''}"
+    ratio = "not known, as it was trained elsewhere" if findings.imported else number(findings.deflated.deflated)
+    earned, said = f"{percent(own.net_return)} after costs {over}", f"deflated Sharpe {ratio}"
+    if own.trades == 0:
+        return f"Never traded, so it equals always flat: it earned nothing {over}."
+    if ahead:
+        names = listed([f"{line.name} ({percent(line.figures.net_return)})" for line in ahead], "or")
+        return f"Does not beat {names} after costs: {percent(own.net_return)} {over}; {said}."
+    if own.net_return <= 0.0:
+        return f"Loses money after costs: {percent(own.net_return)} {over}; {said}."
+    failed = [judged.name for judged in criteria if not judged.passes]
+    judged_so = (
+        f"fails {len(failed)} of {len(criteria)} criteria for real money ({listed(failed)})"
+        if failed
+        else f"passes all {len(criteria)} criteria for real money"
+    )
+    if not findings.baselines:
+        return f"Earned {earned}, with no baseline to compare with; {said}; {judged_so}."
+    unsure = [name for name, gap in findings.over_baselines.items() if not told_apart(gap, own.sessions)]
+    if unsure:
+        lead = f"more than every baseline but not surely more than {listed(unsure, 'or')}"
+        return f"Earned {earned}, {lead}; {said}; {judged_so}."
+    return f"Beats every baseline with {earned}; {said}; {judged_so}."
+
+
+def abstract(f: Findings, study: Study) -> tuple[str, ...]:
+    """What was tested, what it earned, and what so few sessions can show: a sentence or a few each."""
+    own = f.policy
+    openings = counted(f.prior_openings, "earlier opening") if f.prior_openings else "no earlier opening"
+    opened = f"The ledger shows {openings} of them{', so they are no longer untouched' * bool(f.prior_openings)}."
+    known = own.net_return.low < own.net_return.high
+    bounds = f" (95 % interval {percent(own.net_return.low)} to {percent(own.net_return.high)})" if known else ""
+    earned = (
+        f"The policy earned {percent(own.net_return.estimate)} {'' if f.compounds else 'of its capital in sum '}with "
+        f"{counted(own.figures.trades, 'trade')}{bounds}."
+    )
+    known_today = [REFERENCES[f.strategy].survivorship] if f.strategy in REFERENCES else []
+    return f"Tested: {_tested(f, study)} {opened}", earned, *known_today, re.sub(r"(?<=\d)%", " %", f.detectable.words)
+
+
+def _tested(f: Findings, study: Study) -> str:
+    bars = counted(f.policy.figures.sessions, "session") + (" of made-up bars" if f.synthetic else "")
+    several = f.first_session < f.last_session
+    span = f"on {bars}{f' from {f.first_session} to {f.last_session}' if several else f', {f.first_session}'}"
+    if f.imported:
+        return (
+            f"a policy for {f.strategy} that was trained elsewhere, {span}. On which sessions it was trained, and "
+            "among how many it was chosen, is not known: it may have learned from these very sessions."
+        )
+    runs = "once" if len(study.trials) == 1 else f"{len(study.trials)} times"
+    word = "setting" if f.compounds else "reward"
+    rewards = f"{listed([line.reward for line in f.rewards])} {word}{'s' * (len(f.rewards) > 1)}"
+    return (
+        f"the {f.network} network of {f.strategy}, trained {runs} ({counted(len(f.folds), 'fold')}, "
+        f"{counted(f.seeds, 'seed')}, {rewards}), {span}, all later than what their fold was trained and chosen "
+        "on."
+    )

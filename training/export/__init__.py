@@ -1,0 +1,1 @@
+"""Export to ONNX, reference distributions, import of Stable-Baselines3 models."""

@@ -1,0 +1,315 @@
+"""From a torch policy to a version in the model store: one ONNX graph, its manifest and its report, all or nothing.
+
+A version appears under its name by one rename, after it was read back with onnxruntime and agreed with torch. Its
+files need no torch to be used, hold all weights in `policy.onnx`, and name no path of the machine that made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from daemon.host.whole_files import sync_folder
+from daemon.models.pointer import CURRENT, point
+from strategies.golden import contract_hash, golden_observations
+from strategies.kit.contract import DailyStrategy, Spec, Strategy
+from strategies.kit.manifest import (
+    FORMAT,
+    MANIFEST_FILE,
+    POLICY_FILE,
+    Golden,
+    Manifest,
+    Reference,
+    Training,
+    answer_name,
+    encode,
+)
+from training.rl.kernels import plain_float32
+
+Float32Array = npt.NDArray[np.float32]
+
+OPSET = 20
+TOLERANCE = 1e-5  # largest difference of a logit, an action or a hidden state between torch and onnxruntime
+
+
+class Answered(NamedTuple):
+    """Answers, float32 (n, actions), and of a policy with a memory its states after each, float32 (n, *hidden)."""
+
+    answers: Float32Array
+    states: Float32Array | None = None
+
+
+class ExportError(Exception):
+    """The policy cannot be exported; nothing was left behind. The text names what was found and expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What is known of a policy beside its weights. `version` None names it by its last session and its digest.
+
+    `report(folder, digest)` writes the report's files into the version's folder for the policy of that digest.
+    """
+
+    training: Training
+    hyperparameters: dict[str, Any]
+    metrics: dict[str, Any]
+    report: Callable[[Path, str], object] | None = None
+    version: str | None = None
+    promoted: bool = False
+    note: str = ""
+    rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.kit.manifest.Manifest`
+    reference: Reference | None = None  # what live features and actions are compared with
+
+
+def export(
+    policy: nn.Module, strategy: Strategy | DailyStrategy, release: Release, *, out: Path, probes: Float32Array
+) -> Path:
+    """Write `<out>/<strategy>/<version>/` and point `<out>/<strategy>/current` at it; returns the version's folder.
+
+    Args:
+        policy: raw observations, float32 (batch, *observation shape), to logits, float32 (batch, actions); of a
+            continuous policy to actions in [-1, 1]. One with a memory takes the state, float32 (batch, *hidden), too
+            and answers with the next one as well.
+        out: the model store. A version of the same name is replaced.
+        probes: float32 (n, *observation shape), real observations on which torch and onnxruntime must agree; a policy
+            with a memory sees them as one sequence.
+
+    Raises:
+        ExportError: answers that are not finite, of another shape, or further than 1e-5 from onnxruntime's.
+    """
+    shelf = out / strategy.spec.name
+    shelf.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=".export-", dir=shelf))
+    try:
+        folder = workshop / "version"
+        folder.mkdir(mode=0o755)
+        manifest = _write(policy.eval(), strategy, release, folder, probes)
+        final = shelf / manifest.version
+        _put(folder, final, workshop / "replaced")
+        sync_folder(shelf)
+        why = "exported" if release.report is None else "exported with its report"
+        point(shelf, CURRENT, manifest.version, who="train-and-export", why=why, now_ns=time.time_ns())
+    finally:
+        shutil.rmtree(workshop)
+    return final
+
+
+class Exported(nn.Module):
+    """The policy in this file as a module again: onnxruntime on one thread, tensors of the CPU in and out."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._session = _session(path)
+
+    def forward(self, observation: torch.Tensor, hidden: torch.Tensor | None = None) -> Any:
+        """The answers; of a policy with a memory the next state as well."""
+        given = {"observation": observation.numpy()} | ({} if hidden is None else {"hidden": hidden.numpy()})
+        answers = [torch.from_numpy(answer) for answer in self._session.run(None, given)]
+        return answers[0] if hidden is None else tuple(answers)
+
+
+def run_onnx(path: Path, observations: Float32Array) -> Float32Array:
+    """Answers, float32 (n, actions), that onnxruntime gives to observations, float32 (n, *shape), on one thread.
+
+    Of a policy with a memory use `run_onnx_sequence`.
+    """
+    answers: Float32Array = _session(path).run(None, {"observation": observations})[0]
+    return answers
+
+
+def run_onnx_sequence(path: Path, observations: Float32Array, hidden: tuple[int, ...]) -> Answered:
+    """What onnxruntime gives to one sequence of observations that begins at the zero state, on one thread."""
+    session = _session(path)
+
+    def step(observation: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:
+        answer, after = session.run(None, {"observation": observation, "hidden": state})
+        return answer, after
+
+    return _in_sequence(step, observations, hidden)
+
+
+def _session(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _in_sequence(
+    step: Callable[[Float32Array, Float32Array], tuple[Float32Array, Float32Array]],
+    observations: Float32Array,
+    hidden: tuple[int, ...],
+) -> Answered:
+    answers, states = [], []
+    state = np.zeros((1, *hidden), dtype=np.float32)
+    for index in range(len(observations)):
+        answer, state = step(observations[index : index + 1], state)
+        answers.append(answer)
+        states.append(state)
+    return Answered(np.concatenate(answers), np.concatenate(states))
+
+
+def _put(folder: Path, final: Path, aside: Path) -> None:
+    """Rename `folder` to `final`; what was there goes `aside`, and comes back should the rename fail."""
+    if not final.exists():
+        folder.rename(final)
+        return
+    final.rename(aside)
+    try:
+        folder.rename(final)
+    except OSError:
+        aside.rename(final)
+        raise
+
+
+def _write(
+    policy: nn.Module, strategy: Strategy | DailyStrategy, release: Release, folder: Path, probes: Float32Array
+) -> Manifest:
+    """Everything of one version into `folder`, checked by reading it back."""
+    spec = strategy.spec
+    golden = golden_observations(strategy)
+    golden_array = np.stack([observation.array() for observation in golden])
+    answered = _torch_answers(policy, spec, golden_array)
+    _check_answers(spec, answered.answers, len(golden))
+    path = folder / POLICY_FILE
+    _write_synced(path, _onnx_bytes(policy, golden_array, spec.recurrent_shape, answer_name(spec)))
+    for name, observations in (("golden", golden_array), ("real", probes), ("single", probes[:1])):
+        difference = _difference(_torch_answers(policy, spec, observations), _onnx_answers(path, spec, observations))
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"torch and onnxruntime differ by {difference} on {len(observations)} {name} observations; expected at "
+                f"most {TOLERANCE}: look for an operation of the module that the exporter does not keep exact"
+            )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if release.report is not None:
+        release.report(folder, digest)
+    manifest = Manifest(
+        format=FORMAT,
+        strategy=spec.name,
+        version=release.version or f"{release.training.last_session}-{digest[:8]}",
+        contract_hash=contract_hash(strategy),
+        policy_sha256=digest,
+        observation_shape=spec.observation_shape,
+        actions=spec.actions,
+        golden=Golden(
+            observations=tuple(observation.data for observation in golden),
+            logits=tuple(tuple(row) for row in answered.answers.tolist()),
+            hidden=() if answered.states is None else tuple(row.astype("<f4").tobytes() for row in answered.states),
+        ),
+        training=release.training,
+        hyperparameters=release.hyperparameters,
+        metrics=release.metrics,
+        promoted=release.promoted,
+        note=release.note,
+        rules=dict(release.rules),
+        reference=release.reference,
+        files={
+            beside.name: hashlib.sha256(beside.read_bytes()).hexdigest()
+            for beside in sorted(folder.iterdir())
+            if beside.name != POLICY_FILE
+        },
+    )
+    _write_synced(folder / MANIFEST_FILE, encode(manifest))
+    sync_folder(folder)
+    return manifest
+
+
+def _check_answers(spec: Spec, answers: Float32Array, count: int) -> None:
+    """Raises ExportError where `count` answers are not what the strategy's spec says."""
+    name, finite = answer_name(spec), bool(np.isfinite(answers).all())
+    if answers.shape != (count, len(spec.actions)) or not finite:
+        raise ExportError(
+            f"the policy gives {name} of shape {answers.shape}, finite: {finite}; expected finite ones of shape "
+            f"{(count, len(spec.actions))}: check the module and its training"
+        )
+    if name == "actions" and float(np.abs(answers).max()) > 1.0:
+        raise ExportError(
+            f"the policy gives actions from {answers.min()} to {answers.max()}; expected -1 to 1: end it with tanh"
+        )
+
+
+def _difference(one: Answered, other: Answered) -> float:
+    """The largest difference between answers, and between states where there are any."""
+    pairs = [(one.answers, other.answers)]
+    if one.states is not None and other.states is not None:
+        pairs.append((one.states, other.states))
+    return max(float(np.abs(mine - theirs).max()) for mine, theirs in pairs)
+
+
+def _onnx_answers(path: Path, spec: Spec, observations: Float32Array) -> Answered:
+    if spec.recurrent_shape is None:
+        return Answered(run_onnx(path, observations))
+    return run_onnx_sequence(path, observations, spec.recurrent_shape)
+
+
+def _onnx_bytes(
+    policy: nn.Module, example: Float32Array, hidden: tuple[int, ...] | None = None, answer: str = "logits"
+) -> bytes:
+    """The policy as a serialised ONNX model with a dynamic batch, without traces of where it was exported."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here uses
+    inputs, outputs, given = ["observation"], [answer], [torch.from_numpy(example)]
+    if hidden is not None:
+        inputs, outputs = [*inputs, "hidden"], [*outputs, "next_hidden"]
+        given.append(torch.zeros(len(example), *hidden))
+    batch = torch.export.Dim("batch", min=1, max=1 << 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+        program = torch.onnx.export(
+            policy,
+            tuple(given),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in given),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    model.doc_string = ""
+    del model.metadata_props[:]
+    for item in (model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        item.doc_string = ""
+        del item.metadata_props[:]
+    for initializer in model.graph.initializer:
+        initializer.doc_string = ""
+        del initializer.metadata_props[:]
+        if initializer.external_data:
+            raise ExportError(f"{initializer.name} is stored outside of the model; expected all weights inside")
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+@torch.no_grad()
+def _torch_answers(policy: nn.Module, spec: Spec, observations: Float32Array) -> Answered:
+    def step(observation: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:
+        answer, after = policy(torch.from_numpy(observation), torch.from_numpy(state))
+        return answer.numpy(), after.numpy()
+
+    with plain_float32():
+        if spec.recurrent_shape is not None:
+            return _in_sequence(step, observations, spec.recurrent_shape)
+        return Answered(policy(torch.from_numpy(observations)).numpy())
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,81 @@
+"""What a policy saw and answered on its training sessions, as the distributions that live ones are compared with.
+
+Every number comes from one play of the training sessions by the policy itself. Which inputs are compared is the
+strategy's to say (`training.desks.kind.Kind.inputs`): raw prices and money are not, because they never come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from strategies.kit.contract import DailySpec, Float32Array, Spec
+from strategies.kit.manifest import Reference
+from strategies.kit.reference import histogram
+
+
+class Input(NamedTuple):
+    """A quantity that is compared: places in the recorded row (the newest one of a window) whose values are pooled."""
+
+    name: str
+    columns: tuple[int, ...]
+    of_the_desk: bool = False  # it follows from what the policy did
+
+
+class Watched(NamedTuple):
+    """One play in the order of time: recorded rows, float32 (n, columns), and raw answers, float32 (n, actions)."""
+
+    rows: Float32Array
+    answers: Float32Array
+
+
+def each_column(spec: Spec, columns: range, of_the_desk: Sequence[str] = ()) -> tuple[Input, ...]:
+    """These columns one by one under their feature's name; a name that begins as one of `of_the_desk` is the desk's."""
+    names = [(column, spec.features[column]) for column in columns]
+    return tuple(Input(name, (column,), name.startswith(tuple(of_the_desk))) for column, name in names)
+
+
+def reference_of(inputs: Sequence[Input], watched: Watched, spec: Spec) -> Reference:
+    """The distributions of the inputs and of the answers: of the chosen actions, or a continuous policy's values."""
+    rows, answers = watched.rows, watched.answers
+    if isinstance(spec, DailySpec) and spec.continuous:
+        actions = histogram("actions", answers)
+    else:
+        borders = [number + 0.5 for number in range(len(spec.actions) - 1)]
+        actions = histogram("actions", answers.argmax(axis=1)[:, None], edges=borders)
+    features = [
+        histogram(name, rows[:, list(columns)], columns=columns, of_the_desk=of_the_desk)
+        for name, columns, of_the_desk in inputs
+    ]
+    return Reference(len(rows), tuple(features), actions)
+
+
+class Recorder:
+    """Keeps what goes through a policy, one question after the other."""
+
+    def __init__(self) -> None:
+        self._rows: list[Float32Array] = []
+        self._answers: list[Float32Array] = []
+
+    def before(self, policy: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """The policy, observations to answers, with everything kept."""
+
+        def recorded(observations: Tensor) -> Tensor:
+            answers = policy(observations)
+            self.keep(observations, answers)
+            return answers
+
+        return recorded
+
+    def keep(self, observations: Tensor, answers: Tensor) -> None:
+        """Keep the newest row of each observation, (n, ..., columns), and its answer, (n, actions)."""
+        newest = observations.reshape(len(observations), -1, observations.shape[-1])[:, -1]
+        self._rows.append(newest.cpu().numpy().copy())
+        self._answers.append(answers.detach().cpu().numpy().copy())
+
+    def watched(self) -> Watched:
+        """All that was kept."""
+        return Watched(np.concatenate(self._rows), np.concatenate(self._answers))

@@ -1,0 +1,1 @@
+"""The report of a study: lines, plots, page."""

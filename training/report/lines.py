@@ -1,0 +1,203 @@
+"""The lines of a report's tables, each calculated from a study: players, folds, runs, rewards, random traders.
+
+Pure functions of the study; statistics and significance do the arithmetic. No words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import msgspec
+import numpy as np
+
+from training.evidence.findings import FoldLine, Line, RewardLine, Run
+from training.evidence.resampling import Interval, improvement_probability, interval, seeds_interval
+from training.evidence.significance import random_p_value
+from training.evidence.statistics import SESSIONS_A_YEAR, Series, session_returns, summarise
+from training.study.evaluation import SessionResult
+from training.study.study import Played, Study
+
+ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
+
+
+def line_of(
+    name: str, description: str, results: Sequence[SessionResult], capital_usd: float, *, compounds: bool = False
+) -> Line:
+    """One player over all its sessions, with intervals. `description` may be empty."""
+    returns = session_returns(results, capital_usd)
+    mean = interval(returns, "mean")
+    return Line(
+        name=name,
+        description=description,
+        figures=summarise(results, capital_usd, compounds=compounds),
+        net_return=_compounded(returns) if compounds else _times(mean, len(returns)),  # a sum is so many means
+        session_return=mean,
+        sharpe_annual=_times(interval(returns, "sharpe"), math.sqrt(SESSIONS_A_YEAR)),
+    )
+
+
+def _compounded(returns: Series) -> Interval:
+    """The net return of an account: what the mean of its logarithmic returns comes to over as many sessions."""
+    found, count = interval(np.log1p(np.maximum(returns, ALL_BUT_LOST)), "mean"), len(returns)
+    grown = {name: math.expm1(getattr(found, name) * count) for name in ("estimate", "low", "high")}
+    return msgspec.structs.replace(found, **grown)
+
+
+def _times(found: Interval, factor: float) -> Interval:
+    return msgspec.structs.replace(
+        found, estimate=found.estimate * factor, low=found.low * factor, high=found.high * factor
+    )
+
+
+def joined(folds: Sequence[Played]) -> tuple[SessionResult, ...]:
+    """All sessions of a player, fold after fold."""
+    return tuple(session for one in folds for session in one.sessions)
+
+
+def _net(results: Sequence[SessionResult], capital_usd: float) -> float:
+    return math.fsum(result.pnl_usd for result in results) / capital_usd
+
+
+def seeds_of(study: Study, fold: int) -> set[int]:
+    """The seeds that were trained in a fold with the headline's reward."""
+    return {trial.seed for trial in study.trials if trial.fold == fold and trial.reward == study.reward}
+
+
+def fold_line(study: Study, index: int) -> FoldLine:
+    """What was chosen in a fold and what it earned there."""
+    fold, trial = study.folds[index], study.trials[study.chosen[index]]
+    return FoldLine(
+        train=(fold.train[0], fold.train[-1], len(fold.train)),
+        validate=(fold.validate[0], fold.validate[-1], len(fold.validate)),
+        test=(fold.test[0], fold.test[-1], len(fold.test)),
+        weekdays_left_out=(_weekdays(fold.train[-1], fold.validate[0]), _weekdays(fold.validate[-1], fold.test[0])),
+        seed=trial.seed,
+        chosen_steps=trial.chosen_steps,
+        validate_return=_net(trial.validate, study.capital_usd),
+        net_return=_net(trial.test.sessions, study.capital_usd),
+        trades=sum(session.trades for session in trial.test.sessions),
+        baselines={one.name: _net(one.folds[index].sessions, study.capital_usd) for one in study.baselines},
+        random_p=random_p(study, [index]),
+    )
+
+
+def _weekdays(last: str, following: str) -> int:
+    """Mondays to Fridays strictly between two dates."""
+    return int(np.busday_count(np.datetime64(last) + 1, np.datetime64(following)))
+
+
+def run_line(study: Study, index: int) -> Run:
+    """One trial in a line."""
+    trial = study.trials[index]
+    return Run(
+        fold=trial.fold,
+        seed=trial.seed,
+        reward=trial.reward,
+        steps=trial.steps,
+        chosen_steps=trial.chosen_steps,
+        stopped=trial.stopped,
+        validate_return=_net(trial.validate, study.capital_usd),
+        test_return=_net(trial.test.sessions, study.capital_usd),
+        test_trades=sum(session.trades for session in trial.test.sessions),
+        chosen=index in study.chosen,
+    )
+
+
+def reward_lines(study: Study) -> tuple[RewardLine, ...]:
+    """One line for each reward, the headline's first."""
+    names = dict.fromkeys((study.reward, *(trial.reward for trial in study.trials)))
+    return tuple(_reward(study, name) for name in names)
+
+
+def _reward(study: Study, name: str) -> RewardLine:
+    trials = [trial for trial in study.trials if trial.reward == name]
+    sessions = [session for trial in trials for session in trial.test.sessions]
+    return RewardLine(
+        reward=name,
+        trials=len(trials),
+        net_return=seeds_interval([scores for scores in _scores(study, name) if len(scores)]),
+        profitable=sum(_net(trial.test.sessions, study.capital_usd) > 0.0 for trial in trials) / len(trials),
+        trades_per_session=sum(session.trades for session in sessions) / len(sessions),
+        headline_better=_better(study, name),
+    )
+
+
+def _better(study: Study, name: str) -> Interval | None:
+    """How often the headline's reward does better than `name`, over the folds that trained both."""
+    if name == study.reward:
+        return None
+    pairs = [
+        (a, b) for a, b in zip(_scores(study, study.reward), _scores(study, name), strict=True) if len(a) and len(b)
+    ]
+    return improvement_probability([a for a, _ in pairs], [b for _, b in pairs]) if pairs else None
+
+
+def _scores(study: Study, reward: str) -> list[Series]:
+    """For each fold the net test return of each seed."""
+    of = [
+        [trial for trial in study.trials if trial.fold == fold and trial.reward == reward]
+        for fold in range(len(study.folds))
+    ]
+    return [
+        np.array([_net(trial.test.sessions, study.capital_usd) for trial in trials], dtype=np.float64) for trials in of
+    ]
+
+
+def random_p(study: Study, folds: Sequence[int]) -> float | None:
+    """The share of random traders that did as well over these folds together; None where some fold has none."""
+    draws = [study.random_pnl_usd[index] for index in folds if index < len(study.random_pnl_usd)]
+    if len(draws) < len(folds) or not all(draws):
+        return None
+    earned = [math.fsum(one.pnl_usd for one in study.trials[study.chosen[index]].test.sessions) for index in folds]
+    return random_p_value(earned, draws)
+
+
+def random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
+    """Between which net returns nine of ten random traders are at each fold's end, added up or compounded."""
+    draws = study.random_pnl_usd
+    if len(draws) != len(study.folds) or not all(draws):
+        return ()
+    count = min(len(part) for part in draws)
+    parts = np.array([part[:count] for part in draws]) / study.capital_usd
+    sums = np.cumprod(1.0 + parts, axis=0) - 1.0 if study.compounds else np.cumsum(parts, axis=0)
+    return tuple((float(low), float(high)) for low, high in np.quantile(sums, (0.05, 0.95), axis=1).T)
+
+
+def rank_correlation(study: Study) -> tuple[float | None, float | None]:
+    """Spearman's, of validation and test return over the seeds of a fold; the mean over folds that have three runs.
+
+    Beside it what one in twenty such means is above without any link: one of n runs has variance 1 / (n - 1) then
+    (Kendall & Gibbons 1990, chapter 4), and the mean is taken as normal.
+    """
+    found, variances = [], []
+    for fold in range(len(study.folds)):
+        trials = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
+        validate, test = (
+            _ranks([trial.validate for trial in trials], study),
+            _ranks([trial.test.sessions for trial in trials], study),
+        )
+        if len(trials) >= 3 and np.ptp(validate) > 0.0 and np.ptp(test) > 0.0:
+            found.append(float(np.corrcoef(validate, test)[0, 1]))
+            variances.append(1.0 / (len(trials) - 1))
+    if not found:
+        return None, None
+    return math.fsum(found) / len(found), NormalDist().inv_cdf(0.95) * math.sqrt(math.fsum(variances)) / len(found)
+
+
+def _ranks(spans: Sequence[Sequence[SessionResult]], study: Study) -> Series:
+    """Ranks of the net returns; equal ones share the mean of their ranks."""
+    returns = np.array([_net(span, study.capital_usd) for span in spans], dtype=np.float64)
+    below = (returns[:, None] > returns).sum(axis=1)
+    ranks: Series = below + (returns[:, None] == returns).sum(axis=1) / 2.0
+    return ranks
+
+
+def denials(study: Study) -> dict[str, int]:
+    """How many entries each gate denied the chosen trials on the test sessions, gates in order of their names."""
+    found: dict[str, int] = {}
+    for index in study.chosen:
+        for gate, count in study.trials[index].test.denials.items():
+            found[gate] = found.get(gate, 0) + count
+    return dict(sorted(found.items()))

@@ -1,0 +1,182 @@
+"""The report on a study: one page and one file of figures, of which the first sentence says what the policy is worth.
+
+The study is the only input, and what is not in it is said to be unknown. Same study, same bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from daemon.host.whole_files import write_whole
+from training.evidence.calibration import calibration
+from training.evidence.criteria import judge
+from training.evidence.cross_validation import backtest_overfitting
+from training.evidence.findings import REPORT_FILE, Findings, Line, encode
+from training.evidence.overfitting import deflated_sharpe, effective_trials
+from training.evidence.resampling import paired_difference
+from training.evidence.significance import detectable, snooping
+from training.evidence.statistics import headline, session_returns, sharpes, trial_matrix
+from training.evidence.verdict import abstract, verdict
+from training.report.lines import (
+    denials,
+    fold_line,
+    joined,
+    line_of,
+    random_p,
+    random_ranges,
+    rank_correlation,
+    reward_lines,
+    run_line,
+    seeds_of,
+)
+from training.report.page import page
+from training.study.evaluation import SessionResult
+from training.study.study import FORMAT, Fold, Study
+
+PAGE_FILE = "report.html"
+
+
+def write_report(study: Study, folder: Path) -> Findings:
+    """Write `report.html` and `report.json` into an existing folder, each by one rename; returns the figures.
+
+    Raises:
+        ValueError: the study cannot be reported on; the text says what it lacks.
+        OSError: the folder is missing or the disk is full.
+    """
+    findings = find(study)
+    for name, data in files(study, findings).items():
+        write_whole(folder / name, data)
+    return findings
+
+
+def files(study: Study, findings: Findings, *, policy_sha256: str | None = None) -> dict[str, bytes]:
+    """The report's files by name; `policy_sha256` binds them to the model that they ship with."""
+    bound = msgspec.structs.replace(findings, policy_sha256=policy_sha256 or findings.policy_sha256)
+    return {PAGE_FILE: page(study, bound).encode(), REPORT_FILE: encode(bound)}
+
+
+def find(study: Study) -> Findings:
+    """All figures of a study, judged. Raises `ValueError` where folds, chosen trials or sessions do not fit."""
+    _check(study)
+    capital, results = study.capital_usd, headline(study)
+    returns = session_returns(results, capital)
+    _, matrix = trial_matrix(study)
+    ratios = [*sharpes(matrix.T).tolist(), *study.prior_sharpes]
+    one_account = study.compounds
+
+    def line(name: str, text: str, sessions: Sequence[SessionResult]) -> Line:
+        return line_of(name, text, sessions, capital, compounds=one_account)
+
+    policy = line("policy", "", results)
+    entries = [entry for index in study.chosen for entry in study.trials[index].test.entries]
+    correlation, chance = rank_correlation(study)
+    findings = Findings(
+        verdict="",
+        abstract=(),
+        strategy=study.strategy,
+        network=study.network,
+        reward=study.reward,
+        capital_usd=capital,
+        compounds=one_account,
+        data_file=study.data.file,
+        data_sha256=study.data.file_sha256,
+        synthetic=study.data.synthetic,
+        imported="imported" in study.settings,
+        code_version=study.code_version,
+        first_session=study.folds[0].test[0],
+        last_session=study.folds[-1].test[-1],
+        seeds=min(len(seeds_of(study, fold)) for fold in range(len(study.folds))),
+        policy=policy,
+        baselines=tuple(line(one.name, one.description, joined(one.folds)) for one in study.baselines),
+        over_baselines={
+            one.name: paired_difference(returns, session_returns(joined(one.folds), capital)) for one in study.baselines
+        },
+        folds=tuple(fold_line(study, index) for index in range(len(study.folds))),
+        runs=tuple(run_line(study, index) for index in range(len(study.trials))),
+        rewards=reward_lines(study),
+        random_p=random_p(study, range(len(study.folds))),
+        random_ranges=random_ranges(study),
+        rank_correlation=correlation,
+        rank_chance=chance,
+        deflated=deflated_sharpe(
+            returns,
+            ratios,
+            trials=len(study.trials) + len(study.prior_sharpes),
+            effective=effective_trials(matrix) + len(study.prior_sharpes) if matrix.shape[1] else None,
+        ),
+        overfitting=backtest_overfitting(matrix),
+        snooping=snooping(matrix) if matrix.shape[1] else None,
+        prior_trials=len(study.prior_sharpes),
+        prior_openings=study.prior_openings,
+        detectable=detectable(len(returns), policy.figures.deviation),
+        detectable_fold=detectable(min(len(fold.test) for fold in study.folds), policy.figures.deviation)
+        if len(study.folds) > 1
+        else None,
+        scenarios=tuple(line(name, "", joined(folds)) for name, folds in study.scenarios.items()),
+        calibration=calibration(
+            np.array([entry.confidence for entry in entries], dtype=np.float64),
+            np.array([entry.pnl_usd > 0.0 for entry in entries], dtype=np.bool_),
+        ),
+        denials=denials(study),
+    )
+    criteria = judge(findings)
+    return msgspec.structs.replace(
+        findings, criteria=criteria, verdict=verdict(findings, criteria), abstract=abstract(findings, study)
+    )
+
+
+def _check(study: Study) -> None:
+    """What the report claims of a study holds: format, spans in the order of time, choice, players on test sessions."""
+    if study.format != FORMAT:
+        raise ValueError(f"the study has format {study.format}, expected {FORMAT}: run it again")
+    count = len(study.folds)
+    if not count or len(study.chosen) != count:
+        raise ValueError(
+            f"the study has {count} folds and {len(study.chosen)} chosen trials; expected one for each fold"
+        )
+    _check_spans(study.folds)
+    for index in range(count):
+        _check_choice(study, index)
+    played = {**{one.name: one.folds for one in study.baselines}, **study.scenarios}
+    for name, folds in played.items():
+        found = tuple(tuple(session.date for session in one.sessions) for one in folds)
+        if found != tuple(fold.test for fold in study.folds):
+            raise ValueError(f"{name} was played on other sessions than the test sessions of the {count} folds")
+
+
+def _check_spans(folds: Sequence[Fold]) -> None:
+    tested: tuple[str, ...] = ()
+    for index, fold in enumerate(folds):
+        if not (fold.train and fold.validate and fold.test):
+            raise ValueError(f"fold {index} has an empty span; expected sessions to train, validate and test on")
+        for span in ((*fold.train, *fold.validate, *fold.test), (*tested, *fold.test)):
+            if any(later <= before for before, later in itertools.pairwise(span)):
+                raise ValueError(
+                    f"the spans of fold {index} overlap or are not in the order of time; expected train before "
+                    "validate before test, and test sessions after those of the fold before"
+                )
+        tested += fold.test
+
+
+def _check_choice(study: Study, fold: int) -> None:
+    """The chosen trial is one of the fold and the headline's reward, and none of those did better on validation."""
+    place = study.chosen[fold]
+    if not 0 <= place < len(study.trials) or study.trials[place].fold != fold:
+        raise ValueError(f"the chosen trial of fold {fold} is trial {place}, which is not of that fold")
+    rivals = [trial for trial in study.trials if trial.fold == fold and trial.reward == study.reward]
+    earned = [math.fsum(result.pnl_usd for result in trial.validate) for trial in rivals]
+    chosen = study.trials[place]
+    if chosen.reward != study.reward or math.fsum(result.pnl_usd for result in chosen.validate) < max(earned) - 1e-6:
+        raise ValueError(
+            f"the chosen trial of fold {fold} is of reward {chosen.reward} and seed {chosen.seed}; expected the one of "
+            f"reward {study.reward} that earned most on validation, or the test sessions would have chosen"
+        )
+    for trial in rivals:
+        if tuple(result.date for result in trial.validate) != study.folds[fold].validate:
+            raise ValueError(f"seed {trial.seed} of fold {fold} was validated on other sessions than the fold's")

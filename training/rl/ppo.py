@@ -1,0 +1,477 @@
+"""Proximal Policy Optimisation in one file: rollout, advantages, clipped loss, update; with or without a carried state.
+
+Actions are choices or, where the network has a parameter `log_std`, real numbers. Knows no market: an environment is
+whatever observes and steps. On a CPU the same seed gives the same weights, byte for byte, also when a run was stopped
+at any update and continued from `Trainer.state_dict`.
+
+Sources, by number in the comments: [1] Schulman et al. 2017, "Proximal Policy Optimization Algorithms";
+[2] Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation";
+[3] Huang et al. 2022, "The 37 Implementation Details of Proximal Policy Optimization", core details 1-13 and LSTM
+details L1-L5; [4] Stable-Baselines3, `PPO`; [5] sb3-contrib, `RecurrentPPO`; [6] Kapturowski et al. 2019, "Recurrent
+Experience Replay in Distributed Reinforcement Learning" (R2D2), section 3: stored states.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.rl.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
+from training.rl.kernels import keep_freed_memory
+from training.rl.protocols import Batch, CarryingNetwork, Environment, Network, Step
+
+__all__ = [
+    "FIGURES",
+    "PRECISIONS",
+    "SCHEDULES",
+    "Batch",
+    "CarryingNetwork",
+    "Coefficients",
+    "Environment",
+    "Network",
+    "NotFiniteError",
+    "Progress",
+    "Step",
+    "Trainer",
+    "generalized_advantages",
+    "losses",
+    "make_deterministic",
+    "train",
+]
+
+SCHEDULES = ("linear", "cosine", "constant")
+PRECISIONS = ("float32", "bf16")
+FIGURES = ("policy loss", "value loss", "entropy", "KL", "clip fraction", "loss", "gradient norm")
+"""What is recorded of every minibatch, in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """Defaults are those of [4], but for a rollout of many environments and a falling learning rate."""
+
+    learning_rate: float = 3e-4
+    schedule: str = "linear"  # to 0 over the run: [3] detail 4; "cosine" to 0; "constant"
+    adam_epsilon: float = 1e-5  # [3] detail 3
+    discount: float = 0.99
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    value_clip: float | None = None  # [4] `clip_range_vf`; [3] detail 9
+    entropy: float = 0.0
+    value: float = 0.5
+    max_grad_norm: float = 0.5
+    target_kl: float | None = None  # nats; an update ends at the first minibatch whose KL > 1.5 x this: [4]
+    normalize_advantage: bool = True
+    epochs: int = 10
+    environments: int = 256
+    rollout_steps: int = 64  # of each environment
+    batch: int = 1024  # transitions of a minibatch: 300,000 steps take 3,040 of them, with 4096 760
+    sequence: int = 32  # steps of a truncated back-propagation; only for networks that carry a state
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one update did, averaged over its minibatches; reward, explained variance and steps are of this process."""
+
+    steps: int
+    updates: int
+    reward: float  # mean of a step
+    policy_loss: float
+    value_loss: float
+    entropy: float  # nats
+    kl: float  # nats, the estimator (r - 1) - ln r of http://joschu.net/blog/kl-approx.html
+    clip_fraction: float
+    explained_variance: float
+    gradient_norm: float  # before clipping
+    learning_rate: float
+    epochs: int  # begun: fewer than asked for where `target_kl` ended the update
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss or a gradient norm is not finite; the weights are still those before that minibatch."""
+
+    def __init__(self, update: int, minibatch: int, what: str, value: float) -> None:
+        super().__init__(
+            f"the {what} of minibatch {minibatch} in update {update} is {value}, expected a finite number; the weights "
+            f"are those before it: look at rewards and observations, or lower learning_rate or max_grad_norm"
+        )
+        self.update = update
+        self.minibatch = minibatch
+        self.what = what
+
+
+def generalized_advantages(
+    rewards: Tensor, values: Tensor, ends: Tensor, last_values: Tensor, *, discount: float, gae_lambda: float
+) -> Tensor:
+    """Advantages by [2], equation 16: A_t = d_t + (discount x lambda) A_{t+1}, d_t = r_t + discount V_{t+1} - V_t.
+
+    Args:
+        rewards, values: float32 (steps, environments).
+        ends: bool (steps, environments), true where the step ended its episode, so nothing follows it (the value after
+            a time limit is part of its reward).
+        last_values: float32 (environments,), the critic's value after the last step.
+    """
+    goes_on = (~ends).to(rewards.dtype)
+    following = torch.cat([values[1:], last_values.unsqueeze(0)])
+    result = torch.addcmul(rewards - values, following, goes_on, value=discount)  # d_t
+    decay = goes_on * (discount * gae_lambda)
+    for index in range(rewards.shape[0] - 2, -1, -1):
+        result[index].addcmul_(decay[index], result[index + 1])
+    return result
+
+
+def losses(
+    network: Network | CarryingNetwork, batch: Batch, coefficients: Coefficients, precision: str = "float32"
+) -> tuple[Tensor, Tensor]:
+    """The loss to descend and its figures, float32 (6,): the first six of `FIGURES`.
+
+    Clipped surrogate of [1], equation 7; value error as the mean square, where `value_clip` is set that of the clipped
+    value as in [4]; the sum policy - entropy x H + value x error of [1], equation 9. The network runs in `precision`,
+    what follows in float32.
+    """
+    c = coefficients
+    with _autocast(batch.observations.device, precision):
+        outputs, values = _evaluate(network, batch)
+    values = values.float()
+    log_taken, entropy = evaluate(outputs.float(), log_deviations(network), batch.actions)
+    log_ratio = log_taken - batch.log_probabilities
+    ratio = log_ratio.exp()
+    advantages = batch.advantages
+    if c.normalize_advantage and advantages.shape[0] > 1:  # per minibatch, sample deviation: [3] detail 7, [4]
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    clipped = ratio.clamp(1.0 - c.clip, 1.0 + c.clip)
+    policy_loss = -torch.minimum(advantages * ratio, advantages * clipped).mean()
+    if c.value_clip is not None:
+        values = batch.values + (values - batch.values).clamp(-c.value_clip, c.value_clip)
+    value_loss = (batch.returns - values).square().mean()
+    loss = policy_loss - c.entropy * entropy + c.value * value_loss
+    with torch.no_grad():
+        kl = ((ratio - 1.0) - log_ratio).mean()
+        clip_fraction = ((ratio - 1.0).abs() > c.clip).float().mean()
+        figures = torch.stack([policy_loss, value_loss, entropy, kl, clip_fraction, loss])
+    return loss, figures
+
+
+def make_deterministic(threads: int = 1) -> None:
+    """Fix what would make two runs differ: the number of threads and torch's choice of algorithms (process-wide)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats itself only with a fixed workspace
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode("error")  # the other way to ask for them imports the compiler: 1.2 s
+    switches: Any = torch.utils.deterministic
+    switches.fill_uninitialized_memory = False  # which nothing here reads
+
+
+class Trainer:
+    """Trains `network` in place, one `update` at a time."""
+
+    def __init__(
+        self,
+        network: Network | CarryingNetwork,
+        environment: Environment,
+        coefficients: Coefficients,
+        *,
+        total_steps: int,
+        seed: int,
+        precision: str = "float32",
+        average: Callable[[Sequence[Tensor]], None] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Prepare to train for at least `total_steps` transitions (whole rollouts).
+
+        Args:
+            network: an `nn.Module`; it is moved to `device`.
+            environment: `coefficients.environments` of them, whose tensors are on `device`.
+            seed: of this trainer's own generator, from which actions and minibatches are drawn.
+            precision: "float32", or "bf16" for the network's products; weights, losses and moments stay float32.
+            average: for several processes with equal weights and a share of the environments each: replaces all
+                tensors it is given (the gradients of a minibatch, then its figures, so that all processes stop at the
+                same KL or the same loss that is not finite) in place by their means over the processes. Each process
+                normalises the advantages of its own minibatches.
+
+        Raises:
+            ValueError: coefficients that do not fit each other or the network.
+            TypeError: the network is not an `nn.Module`.
+        """
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"the network is a {type(network).__name__}, expected an nn.Module")
+        self.network = network.to(device)
+        self.environment = environment
+        self.coefficients = c = coefficients
+        self.updates = 0
+        self.total_updates = max(1, -(-total_steps // (c.environments * c.rollout_steps)))
+        self._carrying = network if isinstance(network, CarryingNetwork) else None
+        self._sequence = c.sequence if self._carrying else 1
+        _check(c, self._sequence, precision)
+        self._device = torch.device(device)
+        if self._device.type == "cpu":
+            keep_freed_memory()
+        self._precision = precision
+        self._average = average
+        self._generator = torch.Generator(self._device).manual_seed(seed)
+        self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.Adam(self._parameters, lr=c.learning_rate, eps=c.adam_epsilon, fused=True)
+        self._starts = torch.ones(c.environments, dtype=torch.bool, device=self._device)
+        self._hidden = self._carrying.start(c.environments).to(self._device) if self._carrying else None
+        self._rollout: Batch | None = None
+
+    @property
+    def steps(self) -> int:
+        """Transitions seen so far, by this process."""
+        return self.updates * self.coefficients.environments * self.coefficients.rollout_steps
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are done."""
+        return self.updates >= self.total_updates
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next update."""
+        share, rate = self.updates / self.total_updates, self.coefficients.learning_rate
+        match self.coefficients.schedule:
+            case "linear":
+                return rate * (1.0 - share)
+            case "cosine":
+                return rate * 0.5 * (1.0 + math.cos(math.pi * share))
+            case _:
+                return rate
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of all that the next updates depend on: tensors and plain values."""
+        state = {
+            "updates": self.updates,
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "environment": self.environment.state_dict(),
+            "starts": self._starts,
+            "hidden": self._hidden,
+        }
+        return copy.deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, made by a trainer with the same network, environments and coefficients.
+
+        Raises:
+            ValueError: it was made with another number of environments, or the one carries a state and the other not.
+        """
+        state = copy.deepcopy(state)
+        found, expected = state["starts"].shape[0], self._starts.shape[0]
+        if found != expected or (state["hidden"] is None) != (self._hidden is None):
+            raise ValueError(
+                f"the state is of {found} environments with{'out' if state['hidden'] is None else ''} a carried state, "
+                f"expected {expected} with{'out' if self._hidden is None else ''}: use the settings it was made with"
+            )
+        self.updates = state["updates"]
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"].cpu())
+        self.environment.load_state_dict(state["environment"])
+        self._starts = state["starts"].to(self._device)
+        self._hidden = None if state["hidden"] is None else state["hidden"].to(self._device)
+
+    def update(self) -> Progress:
+        """One rollout and its epochs.
+
+        Raises:
+            NotFiniteError: a loss or a gradient norm was not finite; no step was taken from that minibatch on.
+        """
+        rate = self.learning_rate
+        self._optimizer.param_groups[0]["lr"] = rate
+        rollout, of_rollout = self._collect()
+        figures, epochs = self._improve(rollout)
+        reward, explained, *flat = torch.cat([of_rollout, figures.flatten()]).tolist()  # the one wait for the device
+        rows = [flat[first : first + len(FIGURES)] for first in range(0, len(flat), len(FIGURES))]
+        for minibatch, row in enumerate(rows):
+            for what, value in zip(FIGURES, row, strict=True):
+                if not math.isfinite(value):
+                    raise NotFiniteError(self.updates, minibatch, what, value)
+        policy_loss, value_loss, entropy, kl, clip_fraction, _, norm = (
+            math.fsum(column) / len(rows) for column in zip(*rows, strict=True)
+        )
+        self.updates += 1
+        of_policy = (policy_loss, value_loss, entropy, kl, clip_fraction)
+        return Progress(self.steps, self.updates, reward, *of_policy, explained, norm, rate, epochs)
+
+    @torch.no_grad()
+    def _collect(self) -> tuple[Batch, Tensor]:
+        """One rollout, and float32 (2,): the mean reward of a step and the critic's explained variance."""
+        c = self.coefficients
+        shape = (c.rollout_steps, c.environments)
+        rewards, values = torch.empty((2, *shape), device=self._device)
+        ends = torch.empty(shape, dtype=torch.bool, device=self._device)
+        prepared = self._prepare(self.environment.observe())
+        rollout = self._storage(prepared)
+        for index in range(c.rollout_steps):
+            now = slice(index * c.environments, (index + 1) * c.environments)
+            rollout.observations[now] = prepared
+            if rollout.hidden is not None and rollout.starts is not None and self._hidden is not None:
+                rollout.starts[now] = self._starts
+                if index % self._sequence == 0:
+                    segments = index // self._sequence * c.environments
+                    rollout.hidden[segments : segments + c.environments] = self._hidden
+            outputs, values[index], following = self._forward(prepared, self._hidden)
+            taken, rollout.log_probabilities[now] = sample(outputs, log_deviations(self.network), self._generator)
+            rollout.actions[now] = taken
+            step = self.environment.step(within_bounds(rollout.actions[now]))
+            rewards[index], ends[index] = self._rewards(step, following)
+            self._starts = ends[index].clone()
+            if following is not None:  # an episode begins from the zero state
+                self._hidden = torch.where(self._starts.view(-1, *(1,) * (following.dim() - 1)), 0.0, following)
+            prepared = self._prepare(self.environment.observe())
+        last_values = self._forward(prepared, self._hidden)[1]
+        advantages = generalized_advantages(
+            rewards, values, ends, last_values, discount=c.discount, gae_lambda=c.gae_lambda
+        )
+        rollout.advantages.copy_(advantages.flatten())
+        rollout.values.copy_(values.flatten())
+        torch.add(rollout.advantages, rollout.values, out=rollout.returns)  # the TD(lambda) target: [3] detail 5, [4]
+        unexplained = advantages.var() / rollout.returns.var().clamp_min(1e-12)
+        return rollout, torch.stack([rewards.mean(), 1.0 - unexplained])
+
+    def _prepare(self, observations: Tensor) -> Tensor:
+        """Prepared observations, in the type that the products want."""
+        prepared: Tensor = self.network.prepare(observations)
+        return prepared.bfloat16() if self._precision == "bf16" and prepared.is_floating_point() else prepared
+
+    def _forward(self, prepared: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits or means, and values, in float32, and the next hidden state."""
+        with _autocast(self._device, self._precision):
+            if hidden is None:
+                outputs, values = self.network(prepared)
+                return outputs.float(), values.float(), None
+            outputs, values, following = self.network(prepared, hidden)
+            return outputs.float(), values.float(), following.float()
+
+    def _rewards(self, step: Step, following: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rewards, with the value of what a time limit cut off ([4] `collect_rollouts`), and where episodes ended."""
+        if step.truncated is None:
+            return step.rewards, step.terminals
+        ends = step.terminals | step.truncated
+        if self._device.type == "cpu" and not bool(step.truncated.any()):  # elsewhere looking would wait for the device
+            return step.rewards, ends
+        if step.last is None:
+            raise ValueError("a step has `truncated` without `last`: return the observations before the reset as well")
+        values = self._forward(self._prepare(step.last), following)[1]
+        cut = step.truncated & ~step.terminals
+        return step.rewards + torch.where(cut, self.coefficients.discount * values, 0.0), ends
+
+    def _storage(self, prepared: Tensor) -> Batch:
+        """Room for one rollout, taken once; all rows in the order of time."""
+        count, rows = self.coefficients.environments, self.coefficients.environments * self.coefficients.rollout_steps
+        if prepared.shape[0] != count:
+            raise ValueError(
+                f"{prepared.shape[0]} environments are observed: expected coefficients.environments, {count}"
+            )
+        if self._rollout is None:
+            room, hidden = torch.empty((4, rows), device=self._device), self._hidden
+            self._rollout = Batch(
+                prepared.new_empty((rows, *prepared.shape[1:])),
+                room_for_actions(rows, log_deviations(self.network), self._device),
+                room[0],
+                room[1],
+                room[2],
+                room[3],
+                None if hidden is None else hidden.new_empty((rows // self._sequence, *hidden.shape[1:])),
+                None if hidden is None else torch.empty(rows, dtype=torch.bool, device=self._device),
+            )
+        return self._rollout
+
+    def _improve(self, rollout: Batch) -> tuple[Tensor, int]:
+        """All epochs over a rollout; the figures of every minibatch, float32 (minibatches, 7), and the epochs begun."""
+        c, rows = self.coefficients, []
+        broken = torch.zeros((), device=self._device)
+        epoch = 0
+        for epoch in range(1, c.epochs + 1):
+            for minibatch in self._minibatches(rollout):
+                loss, figures = losses(self.network, minibatch, c, self._precision)
+                self._optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+                if self._average is not None:
+                    self._average([*gradients, figures])
+                norm = nn.utils.clip_grad_norm_(self._parameters, c.max_grad_norm)  # [3] detail 11
+                rows.append(torch.cat([figures, norm.unsqueeze(0)]))
+                if c.target_kl is not None and float(figures[3]) > 1.5 * c.target_kl:
+                    return torch.stack(rows), epoch
+                broken = torch.maximum(broken, (~torch.isfinite(rows[-1]).all()).float())
+                _step_unless(self._optimizer, broken)
+        return torch.stack(rows), epoch
+
+    def _minibatches(self, rollout: Batch) -> Iterator[Batch]:
+        """One epoch: a random order of transitions, with a carried state of whole segments ([3] detail L4, [6])."""
+        c, length = self.coefficients, self._sequence
+        segments = c.environments * c.rollout_steps // length
+        order = torch.randperm(segments, generator=self._generator, device=self._device)
+        within = torch.arange(length, device=self._device).unsqueeze(1) * c.environments
+        for begin in range(0, segments, c.batch // length):
+            chosen = order[begin : begin + c.batch // length]
+            first = chosen + chosen // c.environments * ((length - 1) * c.environments)  # row of a segment's first step
+            rows = (first + within).flatten()
+            yield Batch(
+                rollout.observations.index_select(0, rows),
+                rollout.actions.index_select(0, rows),
+                rollout.log_probabilities.index_select(0, rows),
+                rollout.advantages.index_select(0, rows),
+                rollout.returns.index_select(0, rows),
+                rollout.values.index_select(0, rows),
+                None if rollout.hidden is None else rollout.hidden.index_select(0, chosen),
+                None if rollout.starts is None else rollout.starts.index_select(0, rows),
+            )
+
+
+def train(
+    network: Network | CarryingNetwork,
+    environment: Environment,
+    coefficients: Coefficients,
+    *,
+    total_steps: int,
+    seed: int,
+    on_update: Callable[[Progress], None] | None = None,
+) -> None:
+    """Train `network` to the end; `on_update` runs after every update, and may read the network (not change it)."""
+    trainer = Trainer(network, environment, coefficients, total_steps=total_steps, seed=seed)
+    while not trainer.done:
+        progress = trainer.update()
+        if on_update is not None:
+            on_update(progress)
+
+
+def _evaluate(network: Network | CarryingNetwork, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits or means (rows, actions) and values (rows,)."""
+    if batch.hidden is None or batch.starts is None or not isinstance(network, CarryingNetwork):
+        outputs, values = network(batch.observations)  # type: ignore[operator]
+        return outputs, values
+    segments = batch.hidden.shape[0]
+    observations = batch.observations.view(-1, segments, *batch.observations.shape[1:])
+    outputs, values = network.sequence(observations, batch.hidden, batch.starts.view(-1, segments))
+    return outputs.flatten(0, 1), values.flatten()
+
+
+def _step_unless(optimizer: torch.optim.Adam, broken: Tensor) -> None:
+    """One step, which the fused kernel leaves out where `broken` is 1: torch's way for `GradScaler`, without a wait."""
+    vars(optimizer)["found_inf"] = broken
+    optimizer.step()
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def _check(c: Coefficients, sequence: int, precision: str) -> None:
+    """Raise where coefficients do not fit each other."""
+    if c.schedule not in SCHEDULES:
+        raise ValueError(f"schedule is {c.schedule!r}: expected one of {', '.join(SCHEDULES)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if c.rollout_steps % sequence or c.batch % sequence:
+        raise ValueError(
+            f"rollout_steps is {c.rollout_steps} and batch {c.batch}: with a carried state expected multiples of "
+            f"sequence, {sequence}"
+        )

@@ -1,0 +1,1 @@
+"""Recurrent networks with gradients written by hand."""

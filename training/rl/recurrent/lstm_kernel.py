@@ -1,0 +1,258 @@
+"""The loops of an LSTM of one or two layers on a CPU, forward and backward through time, as one autograd function.
+
+One product a step and layer, one product for all weight gradients, and no memory is taken inside the loops.
+
+Equations: Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000, as `torch.nn.LSTM` has them. What
+is kept is rescaled until as few passes as possible over memory remain (a pass costs as much as its arithmetic):
+tanh(x) = 2 s(2x) - 1, since s, the sigmoid, is ten times cheaper here than tanh; the buffers hold y = -output and
+C = 2 x cell state; with s_i, s_f, s_o, s_g the sigmoids of the four gates (that of the candidate doubled before),
+C' = s_f C - 2 (s_i - 2 s_i s_g), q = s(C'), y = s_o - 2 s_o q.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.rl.recurrent import lstm_buffers
+from training.rl.recurrent.lstm_buffers import Shape, Workspace, give_back, take
+from training.rl.recurrent.lstm_weights import Weights, pack, unpack
+
+CHUNK = 1024
+"""Samples worked on together. Fewer stay in the caches, more spend less on calls: 768 to 2,048 were the fastest."""
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+
+
+class Call(NamedTuple):
+    """What a run over a sequence is, beside its tensors that have gradients."""
+
+    every: bool  # outputs at all steps, not the last alone
+    products: torch.dtype
+    cells: torch.dtype
+    training: bool
+    keep: Tensor | None  # (steps, 1, batch)
+
+
+def _run_forward(
+    weights: Sequence[Weights],
+    work: Workspace,
+    inputs: Tensor,
+    start: Tensor | None,
+    keep: Tensor | None,
+    outputs: Tensor | None,
+) -> None:
+    """All steps of one chunk.
+
+    Args:
+        inputs: (inputs, steps, samples).
+        start: (layers, 2, hidden, samples), the output and cell state before the first step; None: zeros.
+        keep: (steps, 1, samples), 0 where the state is reset before that step, else 1; None: no resets.
+        outputs: (steps, hidden, samples), filled with the top layer's outputs; None: only the last is of interest.
+    """
+    spare, raw, top, differ = work.spare, work.raw, len(weights) - 1, work.differ
+    for layer, cell in enumerate(work.cells[0]):
+        if start is None:
+            cell.y_before.zero_()
+            cell.state_before.zero_()
+        else:
+            cell.y_before.copy_(start[layer, 0]).neg_()
+            torch.mul(start[layer, 1], 2.0, out=cell.state_before)
+    work.reads[: work.shape.inputs, : work.shape.steps].copy_(inputs)
+    for step, cells in enumerate(work.cells):
+        for layer, cell in enumerate(cells):
+            if keep is not None:
+                cell.y_before.mul_(keep[step])
+                cell.state_before.mul_(keep[step])
+            target = raw if differ else cell.gates
+            if step == 0 and start is None:
+                torch.mm(weights[layer].first, cell.first_reads, out=target)
+            else:
+                torch.mm(weights[layer].forward, cell.reads, out=target)
+            if differ:
+                cell.gates.copy_(raw)
+            cell.gates.sigmoid_()
+            torch.addcmul(cell.input, cell.input, cell.candidate, value=-2.0, out=spare)
+            torch.mul(cell.forget, cell.state_before, out=cell.state_after)
+            cell.state_after.add_(spare, alpha=-2.0)
+            torch.sigmoid(cell.state_after, out=cell.squashed)
+            if differ:
+                torch.addcmul(cell.output, cell.output, cell.squashed, value=-2.0, out=spare)
+                cell.y_after.copy_(spare)
+            else:
+                torch.addcmul(cell.output, cell.output, cell.squashed, value=-2.0, out=cell.y_after)
+            if layer == top and outputs is not None:
+                torch.neg(spare if differ else cell.y_after, out=outputs[step])
+
+
+def _run_backward(
+    weights: Sequence[Weights],
+    work: Workspace,
+    last: Tensor | None,
+    every: Tensor | None,
+    keep: Tensor | None,
+    zero_start: bool,
+    input_gradient: Tensor | None,
+) -> None:
+    """The gradients of one chunk's gates, from the last step to the first; then those of the state before it.
+
+    Args:
+        last: (hidden, samples), gradient of the last y.
+        every: (steps, hidden, samples), gradient of each y.
+        input_gradient: (steps, inputs, samples), filled; None: not of interest.
+    """
+    hidden, spare, change, top, differ = work.shape.hidden, work.spare, work.change, len(weights) - 1, work.differ
+    change_i, change_f, change_o, change_g = change.chunk(4)
+    befores = [back[-hidden:] for back in work.back_cells]
+    work.state_change.zero_()
+    for before in befores:
+        before.zero_()
+    if last is not None:
+        befores[top].copy_(last)
+    for step in range(work.shape.steps - 1, -1, -1):
+        for layer in range(top, -1, -1):
+            cell, state_change, total = work.cells[step][layer], work.state_change[layer], befores[layer]
+            if layer < top:
+                total = torch.add(total, work.back_cells[layer + 1][:hidden], out=work.total)
+            elif every is not None:
+                total = torch.add(total, every[step], out=work.total)
+            torch.addcmul(total, total, cell.squashed, value=-2.0, out=change_o)
+            torch.mul(total, cell.output, out=spare)
+            _sigmoid_backward(spare, cell.squashed, grad_input=spare)
+            state_change.add_(spare, alpha=-4.0)
+            torch.addcmul(state_change, state_change, cell.candidate, value=-2.0, out=change_i)
+            torch.mul(state_change, cell.state_before, out=change_f)
+            torch.mul(state_change, cell.input, out=change_g)
+            state_change.mul_(cell.forget)
+            if differ:
+                _sigmoid_backward(change, cell.gates, grad_input=change)
+                cell.change.copy_(change)
+            else:
+                _sigmoid_backward(change, cell.gates, grad_input=cell.change)  # which are the gates: used up
+            if not step and not layer and zero_start:
+                continue
+            torch.mm(weights[layer].back, cell.change, out=work.back[layer])
+            if differ:
+                work.back_cells[layer].copy_(work.back[layer])
+            if keep is not None:
+                befores[layer].mul_(keep[step])
+                state_change.mul_(keep[step])
+    if input_gradient is not None:
+        flat = torch.mm(weights[0].inputs, work.changes[0].flatten(1))
+        input_gradient.copy_(flat.view(-1, *input_gradient.shape[::2]).transpose(0, 1))
+
+
+def _add_weight_gradients(work: Workspace, gradients: Sequence[Tensor]) -> None:
+    """Add this chunk's part: one product a layer over all steps and samples."""
+    for layer, gradient in enumerate(gradients):
+        read = work.reads[work.rows(layer), layer : layer + work.shape.steps]
+        gradient.add_(torch.mm(read.flatten(1), work.changes[layer].flatten(1).t()).t())
+
+
+def _chunks(batch: int) -> list[slice]:
+    return [slice(first, min(first + CHUNK, batch)) for first in range(0, batch, CHUNK)]
+
+
+def _shape(call: Call, inputs: Tensor, parameters: Sequence[Tensor], part: slice) -> Shape:
+    return Shape(
+        steps=inputs.shape[0],
+        samples=part.stop - part.start,
+        inputs=inputs.shape[2],
+        hidden=parameters[1].shape[1],
+        layers=len(parameters) // 4,
+        products=call.products,
+        cells=call.cells,
+    )
+
+
+def _fill(
+    call: Call,
+    weights: Sequence[Weights],
+    work: Workspace,
+    inputs: Tensor,
+    start: Tensor | None,
+    part: slice,
+    outputs: Tensor | None,
+) -> None:
+    """Forward for the samples of `part`: inputs (steps, batch, inputs), start (batch, layers, 2, hidden)."""
+    _run_forward(
+        weights,
+        work,
+        inputs[:, part].permute(2, 0, 1),
+        None if start is None else start[part].permute(1, 2, 3, 0),
+        None if call.keep is None else call.keep[:, :, part],
+        outputs,
+    )
+
+
+def all_forward(
+    call: Call, inputs: Tensor, start: Tensor | None, parameters: Sequence[Tensor]
+) -> tuple[Tensor, list[Workspace | None]]:
+    """The result, and the workspaces that backward will read (None where they are to be filled again)."""
+    steps, batch = inputs.shape[:2]
+    hidden = parameters[1].shape[1]
+    weights = pack(parameters, call.products)
+    result = parameters[0].new_empty((steps, batch, hidden) if call.every else (batch, hidden))
+    kept: list[Workspace | None] = []
+    kept_bytes = 0
+    for part in _chunks(batch):
+        work = take(_shape(call, inputs, parameters, part))
+        _fill(call, weights, work, inputs, start, part, result[:, part].transpose(1, 2) if call.every else None)
+        if not call.every:
+            result[part] = -work.cells[-1][-1].y_after.t()
+        kept_bytes += work.bytes
+        if call.training and kept_bytes <= lstm_buffers.KEPT_BYTES:
+            kept.append(work)
+        else:
+            give_back(work)
+            kept.append(None)
+    return result, kept
+
+
+class Recurrence(torch.autograd.Function):
+    """A run whose gradients are asked for. `start` and all parameters may have them; the inputs where they need to."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, inputs: Tensor, start: Tensor | None, *parameters: Tensor) -> Tensor:
+        result, ctx.kept = all_forward(call, inputs, start, parameters)
+        ctx.call, ctx.has_start = call, start is not None
+        ctx.save_for_backward(inputs, *parameters, *(() if start is None else (start,)))
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *changes: Tensor) -> tuple[Tensor | None, ...]:
+        call: Call = ctx.call
+        inputs, *parameters = ctx.saved_tensors
+        start = parameters.pop() if ctx.has_start else None
+        kept, ctx.kept = ctx.kept, [None] * len(ctx.kept)  # a second backward fills them again
+        hidden = parameters[1].shape[1]
+        weights = pack(parameters, call.products)
+        gradients = [parameters[0].new_zeros(packed.forward.shape) for packed in weights]
+        input_gradient = torch.empty_like(inputs) if ctx.needs_input_grad[1] else None
+        start_gradient = None if start is None else torch.empty_like(start)
+        for part, ready in zip(_chunks(inputs.shape[1]), kept, strict=True):
+            work = ready
+            if work is None:
+                work = take(_shape(call, inputs, parameters, part))
+                _fill(call, weights, work, inputs, start, part, None)
+            _run_backward(
+                weights,
+                work,
+                None if call.every else -changes[0][part].t(),
+                -changes[0][:, part].transpose(1, 2) if call.every else None,
+                None if call.keep is None else call.keep[:, :, part],
+                start is None,
+                None if input_gradient is None else input_gradient[:, part].transpose(1, 2),
+            )
+            _add_weight_gradients(work, gradients)
+            if start_gradient is not None:
+                for layer in range(len(weights)):
+                    start_gradient[part, layer, 0] = -work.back_cells[layer][-hidden:].t()
+                    start_gradient[part, layer, 1] = work.state_change[layer].t()
+            give_back(work)
+        found: list[Tensor] = []
+        for layer, gradient in enumerate(gradients):
+            found += unpack(gradient, layer)
+        return None, input_gradient, start_gradient, *found

@@ -1,0 +1,1 @@
+"""Runs: settings, tasks, trials, the run folder, the ledger, promotion."""

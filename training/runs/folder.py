@@ -1,0 +1,261 @@
+"""A run's folder: what was asked for, how far it is, what it found. Each file appears whole or not at all.
+
+run.json            settings, digest of the bars, versions; the same command finds its folder again by it
+trials/<name>/      checkpoint.pt (goes on from here), best.pt (weights chosen so far), metrics.jsonl,
+                    trial.json (there when the trial is done), tensorboard/
+study.json, report.html, report.json
+.lock               held by the process whose run it is
+"""
+
+from __future__ import annotations
+
+import ast
+import fcntl
+import hashlib
+import io
+import json
+import pickle
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from daemon.host.whole_files import write_whole
+from strategies.registry import STRATEGIES
+from training.desks.registry import kind
+from training.study.study import Trial
+
+MADE_WITH = "made_with"
+RUN_FILE, STUDY_FILE = "run.json", "study.json"
+CHECKPOINT_FILE, BEST_FILE, TRIAL_FILE, METRICS_FILE = "checkpoint.pt", "best.pt", "trial.json", "metrics.jsonl"
+TENSORBOARD_FOLDER, TRIALS_FOLDER, LOCK_FILE = "tensorboard", "trials", ".lock"
+OURS = frozenset(
+    {RUN_FILE, STUDY_FILE, TRIALS_FOLDER, LOCK_FILE, "report.html", "report.json"}
+    | {"search.json", "study.log", "study.log.lock", "lock", "coefficients.json"}
+)
+"""All that a run or a search writes into its folder; `--restart` removes nothing else."""
+
+
+class RunFolderError(Exception):
+    """The folder belongs to another run, or a file in it is damaged; the text names the difference and the cure."""
+
+
+def code_version(strategy: str = "") -> str:
+    """Twelve digits of a digest over the code that a trial depends on: all of ours that `training.runs.tasks` imports.
+
+    What only reads finished trials (report, promotion, commands) is not in it: a word changed there throws none away.
+    Nor is what only other strategies than `strategy` are trained by; without a name all are in it. Raises `ValueError`
+    for an unknown name.
+    """
+    root = Path(__file__).resolve().parents[2]
+    digest = hashlib.sha256()
+    own = kind(strategy).module if strategy else ""
+    others = {kind(name).module for name in STRATEGIES} - {own} if strategy else set()
+    left_out = {root / f"{module.replace('.', '/')}.py" for module in others}
+    for path in sorted(_reached(root, root / "training" / "runs" / "tasks.py", left_out)):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _reached(root: Path, start: Path, left_out: AbstractSet[Path] = frozenset()) -> set[Path]:
+    """`start` and the files under `root` that it imports, and those that they import, but for `left_out`."""
+    found, open_ = {start}, [start]
+    while open_:
+        for node in ast.walk(ast.parse(open_.pop().read_bytes())):
+            names: list[str] = []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                stem = root / name.replace(".", "/")
+                there = {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()}
+                new = there - found - left_out
+                found |= new
+                open_ += new
+    return found
+
+
+def machine(device: str, processes: int) -> dict[str, str]:
+    """What the numbers may depend on beside code and data."""
+    return {
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+        "processes": str(processes),
+    }
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Make the folder; no other run works in it while this lasts.
+
+    Raises:
+        RunFolderError: another process is at work in it, or it is no run's folder.
+    """
+    _refuse_foreign(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"another process is at work in {folder}: wait until it has ended, or use another --run-dir"
+            ) from error
+        yield
+
+
+def open_run(folder: Path, identity: Mapping[str, Any], made_with: Mapping[str, str], *, restart: bool = False) -> None:
+    """Make the folder, or go on in it when it was made for the same `identity` (JSON).
+
+    `made_with` (versions, device) is kept beside it as of the first start; another machine may go on.
+
+    Raises:
+        RunFolderError: it belongs to another run, or `restart` would remove what no run has written.
+    """
+    _refuse_foreign(folder)
+    if restart:
+        _clear(folder)
+    wanted = json.loads(json.dumps(identity))
+    path = folder / RUN_FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({**wanted, MADE_WITH: dict(made_with)}, indent=1).encode() + b"\n")
+        return
+    try:
+        found = json.loads(path.read_bytes())
+        found.pop(MADE_WITH, None)
+        different = sorted(key for key in {*wanted, *found} if wanted.get(key) != found.get(key))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{path} is damaged ({error}): use another --run-dir, or --restart") from error
+    if different:
+        key = different[0]
+        raise RunFolderError(
+            f"{folder} belongs to a run with {key} = {found.get(key)!r}, this one has {wanted.get(key)!r}: use another "
+            "--run-dir, or --restart to throw the old run away"
+        )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"{folder} is a file: choose an empty folder with --run-dir")
+    if folder.exists() and not (folder / RUN_FILE).exists() and {path.name for path in folder.iterdir()} - {LOCK_FILE}:
+        raise RunFolderError(f"{folder} holds files but no {RUN_FILE}: choose an empty folder with --run-dir")
+
+
+def _clear(folder: Path) -> None:
+    """Remove what runs and searches write, but for the lock; anything else there, and nothing is removed."""
+    there = {path.name: path for path in folder.iterdir()} if folder.exists() else {}
+    for name in sorted(there):
+        if name not in OURS and not name.endswith(".part"):
+            raise RunFolderError(
+                f"--restart would throw {folder} away, but {name} in it is no run's: move it, or use another --run-dir"
+            )
+    there.pop(LOCK_FILE, None)
+    for name in sorted(there, key=lambda name: name == RUN_FILE):  # last: a killed restart can be given again
+        if there[name].is_dir() and not there[name].is_symlink():
+            shutil.rmtree(there[name])
+        else:
+            there[name].unlink()
+
+
+class _Finished(msgspec.Struct, frozen=True):
+    """The content of trial.json."""
+
+    identity: str
+    trial: Trial
+
+
+class TrialFolder:
+    """The files of one trial. `identity` is what a checkpoint or a result must have been made with to be taken up."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.path = folder
+        self._identity = identity
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def finished(self) -> Trial | None:
+        """The trial's result when it is done; None as well when it was made by other code or settings.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
+        path = self.path / TRIAL_FILE
+        if not path.exists() or not (self.path / BEST_FILE).exists():
+            return None
+        try:
+            found = msgspec.json.decode(path.read_bytes(), type=_Finished)
+        except msgspec.DecodeError as error:
+            raise RunFolderError(f"{path} is damaged ({error}): remove it, and the trial begins anew") from error
+        return found.trial if found.identity == self._identity else None
+
+    def finish(self, trial: Trial) -> None:
+        """Keep the result; the checkpoint is not needed any more."""
+        found = _Finished(self._identity, trial)
+        write_whole(self.path / TRIAL_FILE, msgspec.json.format(msgspec.json.encode(found), indent=0) + b"\n")
+        (self.path / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+    def save(self, checkpoint: Mapping[str, Any]) -> None:
+        """Replace the checkpoint: tensors and plain values only.
+
+        Raises:
+            OSError: it cannot be written; the one before it stays.
+        """
+        write_whole(self.path / CHECKPOINT_FILE, _packed({"identity": self._identity, **checkpoint}))
+
+    @property
+    def outdated(self) -> bool:
+        """Whether there is work in it that other code or settings did, so that the trial begins anew."""
+        if self.finished() is not None:
+            return False
+        left = (self.path / TRIAL_FILE).exists() or (self.path / CHECKPOINT_FILE).exists()
+        return left and self.checkpoint() is None
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The checkpoint to go on from; None without one, or with one of other code or settings.
+
+        Raises:
+            RunFolderError: the file is damaged.
+        """
+        path = self.path / CHECKPOINT_FILE
+        if not path.exists():
+            return None
+        found = _unpacked(path)
+        return found if found.pop("identity", None) == self._identity else None
+
+    def save_weights(self, weights: Mapping[str, Any]) -> None:
+        """Keep the chosen weights."""
+        write_whole(self.path / BEST_FILE, _packed(weights))
+
+    def weights(self) -> dict[str, Any]:
+        """The chosen weights."""
+        return _unpacked(self.path / BEST_FILE)
+
+    def metrics(self, keep: int) -> io.TextIOWrapper:
+        """The metrics file, open for appending after its first `keep` lines (a run that went back forgets the rest)."""
+        path = self.path / METRICS_FILE
+        lines = path.read_text().splitlines(keepends=True)[:keep] if path.exists() else []
+        write_whole(path, "".join(lines).encode())
+        return path.open("a", buffering=1)
+
+
+def _packed(content: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    return buffer.getvalue()
+
+
+def _unpacked(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise RunFolderError(f"{path} is damaged: remove it, and the trial begins anew") from error
+    return found

@@ -1,0 +1,98 @@
+"""Setting a version free for real money: its report, judged again from its figures, must pass every criterion.
+
+Nothing but `promote` writes, and it writes one thing: the manifest of the version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from daemon.host.whole_files import write_whole
+from strategies.kit import manifest as manifests
+from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
+from training.evidence.criteria import judge
+from training.evidence.findings import FORMAT, REPORT_FILE, Findings, Judged, decode
+
+
+class PromotionError(Exception):
+    """The version stays unpromoted; one line for each reason, naming the value found and the one expected."""
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """A version and every criterion it passed."""
+
+    version: str
+    criteria: tuple[Judged, ...]
+
+
+def promote(version_folder: Path) -> Judgement:
+    """Set `promoted` in the manifest of a version of the model store whose report passes every criterion.
+
+    The report's own judgement counts for nothing: its figures are judged again. The manifest is replaced by one rename.
+
+    Raises:
+        PromotionError: a file is missing or damaged, the report is of another policy or other data, or a criterion
+            fails (one line each). The manifest stays as it was.
+    """
+    manifest, findings = _manifest(version_folder), _findings(version_folder)
+    found = hashlib.sha256(_read(version_folder / POLICY_FILE)).hexdigest()
+    for of, digest, expected in (
+        (POLICY_FILE, found, manifest.policy_sha256),
+        (f"the policy of {REPORT_FILE}", findings.policy_sha256, manifest.policy_sha256),
+        (f"the bars of {REPORT_FILE}", findings.data_sha256, manifest.training.file_sha256),
+        *((name, _digest(version_folder, name), expected) for name, expected in manifest.files.items()),
+    ):
+        if digest != expected:
+            raise PromotionError(
+                f"{version_folder.name}: {of} has digest {digest or 'none'}, {MANIFEST_FILE} names {expected}: they "
+                "are not of one training run; export the policy again with its own report"
+            )
+    criteria = judge(findings)
+    failed = [judged for judged in criteria if not judged.passes]
+    if failed:
+        lines = [f"{judged.name}: {judged.rule}; found {judged.found}" for judged in failed]
+        first = f"{version_folder.name} is not promoted: {len(failed)} of {len(criteria)} criteria fail"
+        raise PromotionError("\n".join([first, *lines]))
+    if not manifest.promoted:
+        promoted = msgspec.structs.replace(manifest, promoted=True)
+        write_whole(version_folder / MANIFEST_FILE, manifests.encode(promoted))
+    return Judgement(manifest.version, criteria)
+
+
+def _digest(folder: Path, name: str) -> str:
+    """Of a file that the manifest vouches for."""
+    if Path(name).name != name:
+        raise PromotionError(f"{folder.name}: {MANIFEST_FILE} names a file {name!r}, expected plain names")
+    return hashlib.sha256(_read(folder / name)).hexdigest()
+
+
+def _findings(folder: Path) -> Findings:
+    path = folder / REPORT_FILE
+    try:
+        findings = decode(_read(path))
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise PromotionError(f"{path} cannot be read ({error}): export the policy again with its report") from error
+    if findings.format != FORMAT:
+        raise PromotionError(f"{path} has format {findings.format}, expected {FORMAT}: make the report again")
+    return findings
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_FILE
+    try:
+        return manifests.decode(_read(path))
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise PromotionError(f"{path} cannot be read ({error}): export the policy again") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PromotionError(
+            f"{path} cannot be read ({error.strerror}): give the folder of a version with {POLICY_FILE}, "
+            f"{MANIFEST_FILE} and {REPORT_FILE}"
+        ) from error

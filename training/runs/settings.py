@@ -1,0 +1,150 @@
+"""What a run is asked for, and the folds and trials that follow from it. Pure.
+
+Invariant: two runs with the same `identity` give the same weights (CPU).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from training.desks.kind import Material
+from training.desks.registry import kind
+from training.rl.ppo import Coefficients
+from training.runs.trial import Request
+from training.study.folds import by_years, expanding, single
+from training.study.study import Fold
+
+PROCESSES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is asked for. All but `out`, `run_folder`, `processes` of many trials and the checkpoints' interval
+    decides what comes out, and so belongs to the run's identity."""
+
+    strategy: str
+    bars: Path
+    out: Path
+    steps: int = 2_000_000  # of each trial
+    seeds: tuple[int, ...] = (1,)
+    rewards: tuple[str, ...] = ("potential",)  # variants: the first is the headline's, the others are the ablation
+    network: str = "mlp"
+    precision: str = "float32"
+    device: str = "cpu"
+    feed: str = "sip"  # whose bars the file holds; the manifest says it
+    folds: int = 1  # 1: the strategy's own years, or 60/20/20
+    train_sessions: int | None = None  # of the first fold
+    validate_sessions: int = 10
+    test_sessions: int = 20
+    patience: int = 0
+    coefficients: Coefficients = field(default_factory=Coefficients)
+    processes: int = PROCESSES
+    checkpoint_s: float = 300.0
+    run_folder: Path | None = None
+    restart: bool = False
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that has these coefficients; None when they are no preset's."""
+        presets = kind(self.strategy).presets
+        return next((name for name, preset in presets.items() if preset.coefficients == self.coefficients), None)
+
+    def identity(self, bars_sha256: str) -> dict[str, Any]:
+        """What decides the result, as JSON."""
+        kept = asdict(self)
+        for name in ("out", "checkpoint_s", "run_folder", "restart", "processes"):
+            del kept[name]
+        trials = self.folds * len(self.seeds) * len(self.rewards)
+        found = {
+            **kept,
+            "bars": self.bars.name,
+            "bars_sha256": bars_sha256,
+            "processes_a_trial": self.processes if trials == 1 else 1,
+        }
+        normal: dict[str, Any] = json.loads(json.dumps(found))
+        return normal
+
+    def command(self) -> str:
+        """The command line that repeats the run, with the options that are not the defaults; files by their names."""
+        preset, default = self.preset, settings_for(self.strategy, Path(), Path(), preset=self.preset)
+        usual = next(iter(kind(self.strategy).presets))
+        options = {
+            "preset": preset if preset not in {None, usual} else None,
+            "steps": self.steps if self.steps != default.steps else None,
+            "seed": self.seeds[0] if self.seeds[0] != default.seeds[0] else None,
+            "seeds": len(self.seeds) if len(self.seeds) > 1 else None,
+            "reward": self.rewards[0] if self.rewards[0] != default.rewards[0] else None,
+            "ablation": "" if len(self.rewards) > 1 else None,
+            "coefficients": "coefficients.json" if preset is None else None,
+        }
+        for name in (
+            "network", "precision", "device", "feed", "folds", "train_sessions", "validate_sessions", "test_sessions",
+            "patience",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            options[name] = value if value != getattr(default, name) else None
+        if len(self.seeds) * len(self.rewards) * self.folds == 1 and self.processes != PROCESSES:
+            options["processes"] = self.processes
+        given = " ".join(
+            f"--{name.replace('_', '-')} {value}".rstrip() for name, value in options.items() if value is not None
+        )
+        return f"train-and-export --strategy {self.strategy} --bars {self.bars.name} --out onnx_models {given}".rstrip()
+
+
+def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = None) -> Settings:
+    """What the strategy is trained with where nothing else is asked for; `preset` None takes its first one.
+
+    Raises:
+        ValueError: the strategy or the preset is unknown.
+    """
+    known = kind(strategy)
+    chosen = known.preset(preset or next(iter(known.presets)))
+    return Settings(
+        strategy, bars, out, steps=chosen.steps, rewards=known.variants[:1], network=known.networks[0],
+        coefficients=chosen.coefficients,
+    )  # fmt: skip
+
+
+def folds_of(settings: Settings, data: Material) -> tuple[Fold, ...]:
+    """The folds that were asked for. Raises HistoryError when the sessions do not suffice."""
+    dates = tuple(data.days)
+    if settings.folds == 1 and settings.train_sessions is None:
+        known = kind(settings.strategy)
+        own = by_years(dates, known.split) if known.split is not None else None
+        return (own,) if own is not None else single(dates, known.before)
+    return expanding(
+        dates,
+        settings.folds,
+        train=settings.train_sessions,
+        validate=settings.validate_sessions,
+        test=settings.test_sessions,
+    )
+
+
+def split_note(settings: Settings, data: Material) -> str:
+    """A line for a file that does not hold the years of the strategy's description; "" where it does."""
+    split = kind(settings.strategy).split
+    fixed = settings.folds == 1 and settings.train_sessions is None and split is not None
+    if not fixed or split is None or by_years(tuple(data.days), split) is not None:
+        return ""
+    dates = tuple(data.days)
+    return (
+        f"{settings.bars.name} can be decided on from {dates[0]} to {dates[-1]}, which does not cover the strategy's "
+        f"years ({split}): its sessions are split 60/20/20"
+    )
+
+
+def requests_of(settings: Settings) -> list[Request]:
+    """Every trial of the run: folds, rewards, seeds."""
+    return [
+        Request(
+            fold, seed, reward, settings.network, settings.steps, settings.precision, settings.device,
+            settings.patience, settings.coefficients,
+        )
+        for fold in range(settings.folds)
+        for reward in settings.rewards
+        for seed in settings.seeds
+    ]  # fmt: skip

@@ -1,0 +1,189 @@
+"""What a process does for a run: train one trial and test it, or compare a fold's chosen policy with others.
+
+Every function takes what `prepare` made, so that it works alike in this process and in a worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from daemon.core.limits import Trading
+from daemon.core.strategy_rules import trading_for
+from strategies.kit.contract import Strategy
+from strategies.registry import strategy as registered
+from training.desks.kind import Compared, Kind, Material, Span
+from training.desks.registry import kind
+from training.rl.kernels import use_fast_float32
+from training.rl.pool import Flag, Stopped, Tell
+from training.rl.ppo import make_deterministic
+from training.rl.team import Team
+from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
+from training.runs.settings import Settings, folds_of
+from training.runs.trial import Request, Trained, run_trial
+from training.study.study import Fold, Played, Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a process needs for any task of a run."""
+
+    settings: Settings
+    kind: Kind
+    machine: Strategy
+    trading: Trading
+    data: Material
+    folds: tuple[Fold, ...]
+    folder: Path
+    version: str
+
+    def span(self, dates: Sequence[str], variant: str | None = None) -> Span:
+        """These sessions for a player of this variant, the headline's where none is given."""
+        return Span(dates, variant or self.settings.rewards[0], self.trading)
+
+    def policy(self, request: Request, weights: Mapping[str, Any]) -> nn.Module:
+        """The module that is exported, raw observations to answers, with these weights of its network."""
+        return self.kind.policy(request.network, request.seed, weights)
+
+    def trial_folder(self, request: Request) -> TrialFolder:
+        """The files of this trial."""
+        settings = self.settings.identity(self.data.info.sha256)
+        identity = json.dumps([settings, request.name, self.version], sort_keys=True)
+        return TrialFolder(self.folder / TRIALS_FOLDER / request.name, hashlib.sha256(identity.encode()).hexdigest())
+
+
+def check_device(name: str) -> None:
+    """Raises ValueError where there is no such device, before anything long has begun."""
+    kind, _, number = name.partition(":")
+    if name == "cpu":
+        return
+    if kind != "cuda" or (":" in name and not number.isdecimal()):
+        raise ValueError(f"device {name!r} is not known: expected cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= count:
+        raise ValueError(f"device {name!r} is not there: torch sees {count} CUDA devices here; use --device cpu")
+
+
+def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
+    """Read everything. Raises `ValueError` for what the strategy does not have, and what its `Kind.load` raises."""
+    settings, folder, version = arguments
+    make_deterministic()
+    use_fast_float32()
+    known = kind(settings.strategy)
+    known.check(settings.rewards, settings.network)
+    strategy, trading = registered(settings.strategy), trading_for(settings.strategy)
+    data = known.load(settings.bars, trading)
+    return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
+
+
+def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared:
+    """Read everything once more, in a further process.
+
+    Raises:
+        RunFolderError: the bars file is no longer the one that the run began with.
+    """
+    prepared = prepare(arguments)
+    found = prepared.data.info.sha256
+    if found != sha256:
+        raise RunFolderError(
+            f"{arguments[0].bars} changed while the run was at work: its SHA-256 is {found[:12]}, expected "
+            f"{sha256[:12]}; put the old file back and give the same command again"
+        )
+    return prepared
+
+
+def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, team: Team | None = None) -> Trial:
+    """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
+    folder = prepared.trial_folder(request)
+    team = team or Team()
+    done = folder.finished()
+    if done is not None:
+        if not team.rank:
+            tell(done)
+        return done
+    if folder.outdated and not team.rank:
+        tell(f"{request.name} begins anew: what is there was made by other code")
+    control = Clockwork(flag, prepared.settings.checkpoint_s)
+    fold = prepared.folds[request.fold]
+    trained = run_trial(team, request, prepared.data, fold, prepared.trading, folder, control, tell)
+    if team.rank:
+        return _trial(request, trained, Played(()))
+    folder.save_weights(trained.weights)
+    policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
+    trial = _trial(request, trained, prepared.data.test(policy, tested))
+    folder.finish(trial)
+    tell(trial)
+    return trial
+
+
+class Clockwork:
+    """A trial's control: a checkpoint every so many seconds of wall clock, and the stop that was asked for."""
+
+    def __init__(self, flag: Flag, every_s: float) -> None:
+        self._flag = flag
+        self._every_s = every_s
+        self._last = time.monotonic()
+
+    def stop(self) -> bool:
+        """See `training.runs.trial.Control`."""
+        return self._flag.is_set()
+
+    def checkpoint_due(self) -> bool:
+        """See `training.runs.trial.Control`."""
+        now = time.monotonic()
+        due = now - self._last >= self._every_s
+        self._last = now if due else self._last
+        return due
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A fold's chosen policy, raw observations to answers, and what it did on the fold's test sessions."""
+
+    fold: int
+    seed: int
+    policy: nn.Module
+    played: Played
+
+
+def compare(prepared: Prepared, chosen: Chosen, flag: Flag, tell: Tell) -> Compared:
+    """The baselines, the random traders and the scenarios of one fold. Raises `Stopped` when `flag` is set."""
+
+    def pause() -> None:
+        if flag.is_set():
+            raise Stopped(f"fold {chosen.fold + 1}")
+
+    pause()
+    tested = prepared.span(prepared.folds[chosen.fold].test)
+    found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, pause)
+    tell(f"compared fold {chosen.fold + 1}")
+    return found
+
+
+def another(team: Team, prepare: Callable[[], Prepared], request: Request) -> None:
+    """A team's further member: nobody hears it, and the first says when to stop."""
+    train_one(prepare(), request, threading.Event(), lambda _: None, team)
+
+
+def _trial(request: Request, trained: Trained, test: Played) -> Trial:
+    return Trial(
+        fold=request.fold,
+        seed=request.seed,
+        reward=request.reward,
+        steps=trained.steps,
+        seconds=round(trained.seconds, 3),
+        chosen_steps=trained.chosen_steps,
+        stopped=trained.stopped,
+        curve=trained.curve,
+        validate=trained.validate,
+        test=test,
+    )

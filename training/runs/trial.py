@@ -1,0 +1,315 @@
+"""One training run: train, look at the validation sessions now and then, keep the best weights, go on after a stop.
+
+Invariant: a run that was stopped or killed any number of times gives the weights of an undisturbed one, byte for byte
+(CPU). Reward chooses nothing; the net return on the validation sessions does, the earliest on a tie.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+import msgspec
+from torch.utils.tensorboard import SummaryWriter
+
+from daemon.core.limits import Trading
+from training.desks.kind import Arena, Crowd, Learner, Material, Span
+from training.rl.pool import Stopped
+from training.rl.ppo import Coefficients, NotFiniteError, Progress, Trainer
+from training.rl.team import Team
+from training.runs.folder import TENSORBOARD_FOLDER, TrialFolder
+from training.study.evaluation import SessionResult
+from training.study.study import Fold, Point
+
+CHECKS = 40  # at most about as many looks at the validation sessions
+CHECK_UPDATES = 2  # at least as many updates between two of them
+GO, SAVE, STOP = 0, 1, 2
+
+
+class Diverged(Exception):
+    """A loss or a gradient was not finite. The text names trial, step, update, minibatch and last checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a trial is asked for."""
+
+    fold: int
+    seed: int
+    reward: str
+    network: str
+    steps: int
+    precision: str
+    device: str
+    patience: int  # looks at the validation sessions without a better one, after which it stops; 0 never
+    coefficients: Coefficients
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return trial_name(self.fold, self.reward, self.seed)
+
+
+def trial_name(fold: int, reward: str, seed: int) -> str:
+    """The name of one trial among those of its run; `fold` counts from 0, the name from 1."""
+    return f"fold{fold + 1}-{reward}-seed{seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How far a trial is: after every update, and with `point` after a look at the validation sessions."""
+
+    name: str
+    steps: int
+    total: int
+    point: Point | None = None
+    best: bool = False
+    began: int = 0  # steps that an earlier run of it had done
+
+
+class Control(Protocol):
+    """Asked after every update, in the first process of the team."""
+
+    def stop(self) -> bool:
+        """True once the run shall end at its next checkpoint, which is now."""
+
+    def checkpoint_due(self) -> bool:
+        """True when it is time for a checkpoint; true once for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a trial ended with. `weights` are those of the chosen checkpoint."""
+
+    weights: dict[str, Any]
+    validate: tuple[SessionResult, ...]
+    chosen_steps: int
+    steps: int
+    seconds: float
+    stopped: str
+    curve: tuple[Point, ...]
+
+
+Listener = Callable[[News], None]
+
+
+def run_trial(
+    team: Team,
+    request: Request,
+    data: Material,
+    fold: Fold,
+    trading: Trading,
+    folder: TrialFolder | None,
+    control: Control,
+    listen: Listener,
+) -> Trained:
+    """Train as asked, with this process's share of the environments; what the first of the team returns counts.
+
+    Args:
+        folder: where checkpoints and metrics go; a checkpoint there is gone on from. None keeps nothing.
+        control: asked in the first process alone.
+
+    Raises:
+        Stopped: after the checkpoint that `control.stop` asked for.
+        Diverged: a loss or a gradient was not finite; the last checkpoint stays as it is.
+        OSError: a checkpoint could not be written; the one before it stays.
+    """
+    began = time.monotonic()
+    run = _Course(team, request, data, fold, trading, folder)
+    earlier, stopped = run.best.seconds, ""
+    try:
+        while not run.trainer.done:
+            if team.decided(int(0 < request.patience <= run.best.without)):  # before an update, so also after a stop
+                stopped = f"no better validation in {request.patience} looks"
+                break
+            news = run.update()
+            order = GO
+            if news is not None:
+                listen(news)
+                run.best.seconds = earlier + time.monotonic() - began
+                order = STOP if control.stop() else SAVE if control.checkpoint_due() else GO
+            order = team.decided(order)
+            if order != GO and not run.trainer.done:
+                run.save()
+                if order == STOP:
+                    raise Stopped(request.name)
+    finally:
+        run.close()
+    best = run.best
+    return Trained(
+        weights=best.weights,
+        validate=best.validate,
+        chosen_steps=best.steps,
+        steps=run.steps,
+        seconds=earlier + time.monotonic() - began,
+        stopped=stopped,
+        curve=tuple(best.curve),
+    )
+
+
+class _Best:
+    """The best checkpoint so far and the way there; what a checkpoint keeps beside the trainer's own state."""
+
+    def __init__(self) -> None:
+        self.weights: dict[str, Any] = {}
+        self.validate: tuple[SessionResult, ...] = ()
+        self.steps = 0
+        self.earned = float("-inf")
+        self.curve: list[Point] = []
+        self.rewards: list[float] = []  # of the updates since the last look
+        self.without = 0  # looks since the best one
+        self.seconds = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        plain = (self.validate, self.steps, self.curve, self.rewards, self.without)
+        return {
+            "weights": self.weights,
+            "plain": msgspec.json.encode(plain).decode(),
+            "earned": self.earned,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.weights, self.earned, self.seconds = state["weights"], state["earned"], state["seconds"]
+        plain = tuple[tuple[SessionResult, ...], int, list[Point], list[float], int]
+        self.validate, self.steps, self.curve, self.rewards, self.without = msgspec.json.decode(
+            state["plain"], type=plain
+        )
+
+
+class _Course:
+    """One trial under way in one process of a team."""
+
+    def __init__(
+        self, team: Team, request: Request, data: Material, fold: Fold, trading: Trading, folder: TrialFolder | None
+    ) -> None:
+        self._team = team
+        self._request = request
+        self._data = data
+        self._folder = folder
+        self._network = data.network(request.network, request.seed, fold.train)
+        self.trainer = _trainer(team, request, data, Span(fold.train, request.reward, trading), self._network)
+        self.best = _Best()
+        kept = folder.checkpoint() if folder is not None else None
+        if kept is not None:
+            self.trainer.load_state_dict(kept["team"][team.rank])
+            self.best.load_state_dict(kept["best"])
+        self._began = self.steps
+        self._every = max(CHECK_UPDATES, self.trainer.total_updates // CHECKS)
+        looked_at = Span(fold.validate, request.reward, trading)
+        self._arena = None if team.rank else data.arena(looked_at, request.device)
+        self._journal = None if team.rank or folder is None else _Journal(folder, self.trainer.updates, self.steps)
+
+    @property
+    def steps(self) -> int:
+        """Transitions that the whole team has seen."""
+        return self.trainer.steps * self._team.size
+
+    def update(self) -> News | None:
+        """One update, and a look at the validation sessions when it is time; news in the first process."""
+        trainer = self.trainer
+        try:
+            progress = trainer.update()
+        except NotFiniteError as error:
+            raise Diverged(self._diverged(error)) from error
+        progress = replace(progress, steps=self.steps)
+        if self._arena is None:
+            return None
+        self.best.rewards.append(progress.reward)
+        looked = trainer.updates % self._every == 0 or trainer.done
+        point = self._look(progress, self._arena) if looked else None
+        if self._journal is not None:
+            self._journal.write(progress, point)
+        total = trainer.total_updates * (self.steps // trainer.updates)
+        best = point is not None and self.best.without == 0
+        return News(self._request.name, self.steps, total, point, best, self._began)
+
+    def save(self) -> None:
+        """Checkpoint the whole team."""
+        states = self._team.gathered(self.trainer.state_dict())
+        if self._folder is not None and states:
+            self._folder.save({"team": states, "best": self.best.state_dict(), "steps": self.steps})
+
+    def close(self) -> None:
+        """Close the metrics."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def _look(self, progress: Progress, arena: Arena) -> Point:
+        """Play the validation sessions with the weights as they are now, on the live path."""
+        best = self.best
+        results = arena(self._network.policy)
+        found = self._data.figures(results)
+        point = Point(
+            steps=self.steps,
+            reward=sum(best.rewards) / len(best.rewards),
+            entropy=progress.entropy,
+            kl=progress.kl,
+            clip_fraction=progress.clip_fraction,
+            explained_variance=progress.explained_variance,
+            validate_return=found.net_return,
+            validate_trades=found.trades,
+        )
+        best.rewards.clear()
+        best.curve.append(point)
+        best.without += 1
+        if found.net_return > best.earned:
+            best.weights = copy.deepcopy(self.trainer.network.state_dict())
+            best.validate, best.steps, best.earned, best.without = results, self.steps, found.net_return, 0
+        return point
+
+    def _diverged(self, error: NotFiniteError) -> str:
+        kept = self._folder.checkpoint() if self._folder is not None else None
+        good = f"the last good checkpoint is at step {kept['steps']:,}" if kept else "there is no checkpoint yet"
+        where = f" in {self._folder.path}" if self._folder is not None and kept else ""
+        return f"{self._request.name} stopped after step {self.steps:,}: {error}; {good}{where}"
+
+
+def check_shares(coefficients: Coefficients, processes: int) -> None:
+    """Raises ValueError when the processes cannot share environments and minibatches equally."""
+    c = coefficients
+    if c.environments % processes or c.batch % processes:
+        raise ValueError(
+            f"{c.environments} environments and minibatches of {c.batch} cannot be shared by {processes} processes: "
+            "choose a number of processes that divides both"
+        )
+
+
+def _trainer(team: Team, request: Request, data: Material, span: Span, network: Learner) -> Trainer:
+    c = request.coefficients
+    check_shares(c, team.size)
+    share, seed = c.environments // team.size, request.seed * team.size + team.rank
+    return Trainer(
+        network,
+        data.environment(span, Crowd(share, seed, c.discount, request.device)),
+        replace(c, environments=share, batch=c.batch // team.size),
+        total_steps=-(-request.steps // team.size),
+        seed=seed,
+        precision=request.precision,
+        average=team.average if team.size > 1 else None,
+        device=request.device,
+    )
+
+
+class _Journal:
+    """metrics.jsonl and TensorBoard, both rewound to the checkpoint the run goes on from."""
+
+    def __init__(self, folder: TrialFolder, updates: int, steps: int) -> None:
+        self._file = folder.metrics(keep=updates)
+        self._board = SummaryWriter(str(folder.path / TENSORBOARD_FOLDER), purge_step=steps + 1 if steps else None)
+
+    def write(self, progress: Progress, point: Point | None) -> None:
+        values = asdict(progress)
+        if point is not None:
+            values |= {"validate_return": point.validate_return, "validate_trades": point.validate_trades}
+        self._file.write(msgspec.json.encode(values).decode() + "\n")
+        for name, value in values.items():
+            if name not in {"steps", "updates"}:
+                self._board.add_scalar(name, value, progress.steps)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()

@@ -1,1 +1,0 @@
-"""`option_scalper` in training: its data, market of options, networks, evaluation and baselines."""

@@ -1,0 +1,1 @@
+"""Search of coefficients with Optuna, here or through Ray."""

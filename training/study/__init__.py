@@ -1,0 +1,1 @@
+"""What a study is: folds, trials, sessions and their results."""

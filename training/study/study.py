@@ -1,0 +1,113 @@
+"""What a study found, as data: folds, trials, baselines. Written by the runs, read by statistics, report and promotion.
+
+Computes nothing. Money in USD, returns per session on the capital with which that session begins. A study is one JSON
+file, so a report can be made again without training again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from strategies.kit.manifest import Training
+from training.study.evaluation import SessionResult
+
+FORMAT = 1
+
+
+class Fold(msgspec.Struct, frozen=True):
+    """One walk-forward fold: New York dates of its sessions, ascending; spans never touch where one was purged."""
+
+    train: tuple[str, ...]
+    validate: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One closed trade and the confidence (probability of the chosen action) with which it was entered."""
+
+    date: str
+    confidence: float
+    pnl_usd: float  # after spread and fees
+
+
+class Played(msgspec.Struct, frozen=True):
+    """One player on the sessions of one span, through the dry-run engine."""
+
+    sessions: tuple[SessionResult, ...]
+    denials: dict[str, int] = {}
+    entries: tuple[Entry, ...] = ()
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One validation check of a training run."""
+
+    steps: int
+    reward: float  # mean of a step since the last check
+    entropy: float  # nats
+    kl: float  # nats
+    clip_fraction: float
+    explained_variance: float
+    validate_return: float  # net, over the validation sessions: a sum, or compounded where one account goes through
+    validate_trades: int
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """One training run: what it was asked for, how it went, and what its chosen checkpoint earned."""
+
+    fold: int  # index into the study's folds
+    seed: int
+    reward: str  # or the variant of the action that it was trained with
+    steps: int  # trained
+    seconds: float
+    chosen_steps: int  # of the checkpoint with the best net return on validation
+    stopped: str  # "" when all steps were trained, else why not
+    curve: tuple[Point, ...]
+    validate: tuple[SessionResult, ...]  # the chosen checkpoint, on the tensor market
+    test: Played
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """Somebody to beat: one `Played` for each fold's test sessions."""
+
+    name: str  # "always flat", "buy and hold", "random", "simple rule"
+    description: str
+    folds: tuple[Played, ...]
+
+
+class Study(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the report says comes from here.
+
+    The headline series is what the procedure itself would have earned: in each fold the trial of `reward` with the best
+    net validation return (`chosen`), on that fold's test sessions, joined in the order of time.
+    """
+
+    format: int = FORMAT
+    strategy: str
+    network: str  # by its strategy's name for it
+    reward: str  # or variant, of the headline; others among the trials are the ablation
+    capital_usd: float
+    compounds: bool = False  # one account through all sessions of a fold, each with its own `capital_usd`
+    code_version: str
+    settings: dict[str, Any]  # steps, seeds, coefficients, precision, ...
+    machine: dict[str, str]  # torch, threads, device, platform
+    data: Training
+    folds: tuple[Fold, ...]
+    trials: tuple[Trial, ...]
+    chosen: tuple[int, ...]  # for each fold the index into trials
+    baselines: tuple[Baseline, ...]
+    random_pnl_usd: tuple[tuple[float, ...], ...]  # for each fold, the total of each of (at least) 1,000 random traders
+    scenarios: dict[str, tuple[Played, ...]]  # the chosen trials once more, by fold: "costs x 2", "one bar late", ...
+    prior_sharpes: tuple[float, ...] = ()  # a session's, of every earlier trial in the ledger on the same data
+    prior_openings: int = 0  # times the test sessions were opened before this study
+
+
+def encode(study: Study) -> bytes:
+    """The study as JSON."""
+    return msgspec.json.encode(study)
+
+
+def decode(data: bytes) -> Study:
+    """Read a study. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the field that is wrong."""
+    return msgspec.json.decode(data, type=Study)
