@@ -1,4 +1,4 @@
-"""Serve recorded days by hand: `python -m tests.alpaca_server --bars FILE --accounts scalper,regime --speed N`.
+"""Serve recorded days by hand: `rltrader-simulator --bars FILE --accounts scalper,regime --speed N`.
 
 It prints (or writes, with --env) the environment that each daemon needs to trade here, then a line for every
 connection, refused request, order and fill, until SIGINT, SIGTERM or the tape's end.
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ LOOK_S = 0.5  # real seconds between two looks at the log of requests
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser("python -m tests.alpaca_server", description="Serve a recorded day as Alpaca would.")
+    made = argparse.ArgumentParser("rltrader-simulator", description="Serve a recorded day as Alpaca would.")
     made.add_argument("--bars", type=Path, help="tape of minute bars, CSV(.gz) or Parquet (30 made-up sessions of SPY)")
     made.add_argument("--accounts", metavar="NAMES", help=f"desks with an account of their own: {','.join(DESKS)}")
     made.add_argument(
@@ -138,7 +139,7 @@ async def serve(options: argparse.Namespace) -> None:
     accounts = accounts_of(names)
     server = AlpacaServer(market, clock, accounts=accounts.values())
     server.trade_stream = ToldStream(server)
-    stream_log = logging.getLogger("tests.alpaca_server")
+    stream_log = logging.getLogger("simulator")
     stream_log.addHandler(Lines(server))
     stream_log.setLevel(logging.INFO)
     async with server:
@@ -164,7 +165,8 @@ def tell(variables: str, file: Path | None) -> None:
         return
     file.write_text(variables)
     named = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
-    print(f"in another terminal: . {named} && .venv/bin/rltraderd --state-dir DIR\n", flush=True)
+    daemon = Path(sys.argv[0]).with_name("rltraderd")
+    print(f"in another terminal: . {named} && {daemon if daemon.exists() else 'rltraderd'} --state-dir DIR\n", flush=True)
 
 
 async def bind(server: AlpacaServer, port: int) -> None:

@@ -20,7 +20,7 @@ exec "$3/rltraderd" --state-dir "$1/loop" 2> "$1/log"
 
 def test_the_server_by_hand_serves_a_daemon_that_is_started_with_its_environment(tmp_path: Path) -> None:
     programs = Path(sys.executable).parent
-    server = [sys.executable, "-m", "tests.alpaca_server", "--speed", "300", "--env", str(tmp_path / "loopback.env")]
+    server = [sys.executable, "-m", "simulator", "--speed", "300", "--env", str(tmp_path / "loopback.env")]
     with subprocess.Popen(server, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as served:
         assert served.stdout is not None
         assert "rltraderd --state-dir" in served.stdout.readline()

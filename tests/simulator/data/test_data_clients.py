@@ -423,7 +423,7 @@ def test_a_real_tape_has_its_half_days(data_dir: Path) -> None:
 
 
 def test_serving_by_hand_prints_what_a_daemon_needs_and_ends_with_the_tape(tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "tests.alpaca_server", "--speed", "50000", "--date", "2024-12-03"]
+    program = [sys.executable, "-m", "simulator", "--speed", "50000", "--date", "2024-12-03"]
     ended = subprocess.run(program, capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=120)
     exported = dict(re.findall(r"^export (\w+)=(.*)$", ended.stdout, re.MULTILINE))
     assert {"APCA_API_KEY_ID", "APCA_API_SECRET_KEY"} < exported.keys()
@@ -439,7 +439,7 @@ def test_serving_by_hand_prints_what_a_daemon_needs_and_ends_with_the_tape(tmp_p
 
 
 def test_serving_by_hand_refuses_a_date_that_is_no_session() -> None:
-    program = [sys.executable, "-m", "tests.alpaca_server", "--date", "2024-11-28"]  # Thanksgiving
+    program = [sys.executable, "-m", "simulator", "--date", "2024-11-28"]  # Thanksgiving
     ended = subprocess.run(program, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=120)
     assert ended.returncode == 2
     assert "2024-11-28 is no session of the tape: expected 2024-10-22 to 2024-12-03" in ended.stdout
