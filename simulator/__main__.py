@@ -165,8 +165,9 @@ def tell(variables: str, file: Path | None) -> None:
         return
     file.write_text(variables)
     named = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
-    daemon = Path(sys.argv[0]).with_name("rltraderd")
-    print(f"in another terminal: . {named} && {daemon if daemon.exists() else 'rltraderd'} --state-dir DIR\n", flush=True)
+    beside = Path(sys.argv[0]).with_name("rltraderd")  # as in .venv/bin
+    daemon = beside if beside.exists() else "rltraderd"
+    print(f"in another terminal: . {named} && {daemon} --state-dir DIR\n", flush=True)
 
 
 async def bind(server: AlpacaServer, port: int) -> None:

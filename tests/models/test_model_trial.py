@@ -90,7 +90,7 @@ def test_the_child_knows_no_secret_of_its_parent_and_may_write_no_file(monkeypat
     from daemon.models import trial as model_trial
 
     looked = (
-        "import os, resource, sys; sys.path.insert(0, sys.argv[1]); from daemon.shell import model_trial;"
+        "import os, resource, sys; sys.path.insert(0, sys.argv[1]); import daemon.models.trial;"
         "print([k for k in os.environ if 'APCA' in k], resource.getrlimit(resource.RLIMIT_FSIZE))"
     )
     told = subprocess.run(

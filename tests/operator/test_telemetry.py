@@ -31,6 +31,7 @@ from daemon.core.limits import Trading
 from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
 from daemon.core.step import Core, Step
+from daemon.operator import log
 from daemon.operator.log import LEVELS, LOG_EVENTS, Log, table
 from strategies.kit.contract import Session
 from strategies.registry import strategy as strategy_named
@@ -52,7 +53,7 @@ def log_calls() -> dict[str | None, list[tuple[str, frozenset[str]]]]:
                 continue
             called = ast.unparse(node.func)
             is_log = called.rpartition(".")[2] in NAMES and not called.startswith("math.")
-            if is_log or called == "Log()" or (called == "self" and path.name == "telemetry.py"):
+            if is_log or called == "Log()" or (called == "self" and path == Path(log.__file__)):
                 assert len(node.args) == 1, f"{path}:{node.lineno}: one name, and fields by keyword"
                 name = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
                 assert isinstance(name, str | None), f"{path}:{node.lineno}"

@@ -26,6 +26,7 @@ def unheard(event: str, /, **fields: object) -> None:
     """A log that nobody reads."""
 
 
+@pytest.mark.host_time
 async def test_a_list_of_contracts_that_does_not_come_holds_up_nothing_that_is_asked_of_the_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -434,7 +434,7 @@ def test_serving_by_hand_prints_what_a_daemon_needs_and_ends_with_the_tape(tmp_p
     written = tmp_path / "loopback.env"
     said = subprocess.run([*program, "--env", str(written)], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert set(re.findall(r"^export (\w+)=", written.read_text(), re.MULTILINE)) == exported.keys()
-    assert f". {written} && .venv/bin/rltraderd" in said.stdout
+    assert f". {written} && rltraderd --state-dir DIR" in said.stdout
     assert "APCA_API_SECRET_KEY" not in said.stdout
 
 
