@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from bench.bench_latency import percentiles
-from daemon.app.wiring import GC_THRESHOLD, SWITCH_S
+from daemon.app.desk import Start, assemble, prepare_interpreter
 from daemon.core.events import (
     BarClosed,
     Event,
@@ -41,7 +42,6 @@ from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
 from daemon.core.step import Core, Step
 from daemon.engine import engine as engine_module
-from daemon.engine.engine import Engine
 from daemon.engine.intake import Intake
 from daemon.engine.journal import Journal, genesis
 from daemon.engine.recover import Recovered
@@ -131,7 +131,7 @@ def closed(bar: Bar) -> tuple[BarClosed, QuotesReceived]:
     return BarClosed(end_ns, bar), QuotesReceived(end_ns, bar.start_ns, ())
 
 
-def warm_desk(seed: int, today: list[Bar], startup: list[RunStarted | ModelVerified]) -> Machine:
+def warm_desk(seed: int, today: list[Bar], startup: Sequence[RunStarted | ModelVerified]) -> Machine:
     """A desk after `today`, its history before that of the same stream."""
     core = Core(OptionScalper())
     machine = Machine(core, core.start(IDENTITY, Trading()))
@@ -145,18 +145,6 @@ def warm_desk(seed: int, today: list[Bar], startup: list[RunStarted | ModelVerif
         if session is BEFORE:
             machine.apply(SessionEnded(session.close_ns, session.date))
     return machine
-
-
-def startup_of(policy_version: str) -> list[RunStarted | ModelVerified]:
-    """What every desk's journal would begin with."""
-    identity = IDENTITY
-    now_ns = BEFORE.open_ns
-    return [
-        RunStarted(
-            now_ns, identity.mode, identity.account, identity.strategy, identity.epoch, "", identity.feed, Trading()
-        ),
-        ModelVerified(now_ns, policy_version, "", False, "sip"),
-    ]
 
 
 async def tick(lags: list[float], worked: list[float]) -> None:
@@ -200,7 +188,7 @@ async def measure(desk_count: int, burst_count: int, folder: Path) -> dict[str, 
     policy = OnnxPolicy.open(model, OptionScalper(), "cpu", 1)
     names = [f"FAKE{number:04d}" for number in range(desk_count)]
     streams = [walk(seed, TODAY, WINDOW - 1 + 2 * burst_count) for seed in range(desk_count)]
-    startup = startup_of(model.version)
+    startup = Start(IDENTITY, Trading(), model, "").events(BEFORE.open_ns)
     warm = {
         name: warm_desk(seed, bars[: WINDOW - 1], startup)
         for seed, (name, bars) in enumerate(zip(names, streams, strict=True))
@@ -210,16 +198,15 @@ async def measure(desk_count: int, burst_count: int, folder: Path) -> dict[str, 
     journal = Journal.create(folder / "journal.sqlite", meta)
     writer = JournalWriter(journal)
     recovered = Recovered(desks, 0, genesis(meta), "", None, anchored=True, fed=0, replayed=0)
-    engine = Engine(
+    engine = assemble(
+        Start(IDENTITY, Trading(), model, code_digest()),
         recovered,
         writer,
-        policy,
         intake,
-        code=code_digest(),
+        policy,
         group_events=2048,
         snapshot_events=NEVER,
-        observe=lambda _event, _step: None,
-    )
+    ).engine
     running = asyncio.create_task(engine.run([]), name="engine")
     await engine.started.wait()
     minutes: list[list[Event]] = [
@@ -227,11 +214,8 @@ async def measure(desk_count: int, burst_count: int, folder: Path) -> dict[str, 
         for i in range(WINDOW - 1, WINDOW - 1 + 2 * burst_count)
     ]
     usual_gc = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 20)  # as the daemon does
     usual_switch_s = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_S)
+    prepare_interpreter()
     figures = await bursts(desks, intake, minutes[:burst_count])
     usual, engine_module.YIELD_EVERY = engine_module.YIELD_EVERY, NEVER
     try:

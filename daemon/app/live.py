@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from daemon.app.live_start import Live, open_live, prepare_live, startup_events
+from daemon.app.desk import assemble, prepare_interpreter
+from daemon.app.live_start import Live, open_live, prepare_live, start_of
 from daemon.app.live_status import in_one_line, open_things, settled
 from daemon.app.operator_side import BrokerKeys, OperatorSide, broker_keys
-from daemon.app.wiring import GC_THRESHOLD, SWITCH_S, announce
+from daemon.app.wiring import announce
 from daemon.brokers.alpaca.assemble import AlpacaParts, Feed
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed
 from daemon.brokers.alpaca.market.daily_history import SETTLED_NS
@@ -28,16 +27,13 @@ from daemon.core.effects import WatchContracts
 from daemon.core.events import (
     ClockTicked,
     Event,
-    ModelVerified,
     PanicNoticed,
-    RunStarted,
     StopRequested,
     TroubleNoticed,
 )
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.engine.engine import Engine
 from daemon.engine.intake import Intake
 from daemon.engine.journal import FILE
 from daemon.engine.recover import Recovered
@@ -108,18 +104,19 @@ class LiveDesk:
             closings = {order.client_order_id: order.order_id for order in (*own, *ended) if order.closing}
             self.link.follow({order.client_order_id: order.order_id for order in own}, closings)
         models, code = Models(live.policy, live.model), code_digest()
-        self.engine = Engine(
+        self.desk = assemble(
+            start_of(live, identity_of(state_dir.meta), code),
             recovered,
             writer,
-            models,
             self.intake,
-            code=code,
+            models,
             group_events=settings.journal.group_events,
             snapshot_events=settings.journal.snapshot_events,
             observe=self._observe,
             outside=self.link,
             beside=models,
         )
+        self.engine = self.desk.engine
         self.operator = OperatorSide(
             settings,
             keys,
@@ -175,8 +172,9 @@ class LiveDesk:
 
     # --- life -----------------------------------------------------------------------------------------------------
 
-    async def run(self, startup: Sequence[RunStarted | ModelVerified]) -> None:
+    async def run(self) -> None:
         """Run until the engine ends. Raises what ended engine, journal, feed or broker."""
+        began_ns = self._live.clock.now_ns()
         loop = asyncio.get_running_loop()
         stops: list[asyncio.Task[None]] = []
 
@@ -193,7 +191,7 @@ class LiveDesk:
         others: list[asyncio.Task[None]] = []
         try:
             async with asyncio.TaskGroup() as group:
-                engine = group.create_task(self.engine.run(startup), name="engine")
+                engine = group.create_task(self.desk.run(began_ns), name="engine")
                 others.append(group.create_task(self._market(), name="feed"))
                 if self.link is not None:
                     others.append(group.create_task(self.link.run(), name="broker"))
@@ -438,7 +436,6 @@ async def run_live(live: Live, log: Log) -> str:
     settings, code = live.settings, code_digest()
     keys = broker_keys(settings)
     account, state_dir, recovered, writer = open_live(live, log)
-    identity = identity_of(state_dir.meta)
     try:
         model = live.model
         if live.clock.is_simulated:
@@ -446,16 +443,13 @@ async def run_live(live: Live, log: Log) -> str:
         announce(settings, live.strategy, model, live.policy, state_dir, recovered, log, code)
         if live.refused:
             log("model_warning", version=model.version, reason=f"it answered last and goes on, because {live.refused}")
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 20)
-        sys.setswitchinterval(SWITCH_S)
+        prepare_interpreter()
         desk = LiveDesk(live, log, state_dir, recovered, writer, keys, account)
         desk.publish_head(recovered.last_id, recovered.head.hex())
         for snapshot in recovered.passed_over:
             desk.tell("snapshot_passed_over", snapshot=snapshot)
         await desk.check_clock(settings.alpaca.handshake_timeout_s)  # before any event is stamped with it
-        await desk.run(startup_events(live, identity, code))
+        await desk.run()
         state = desk.engine.machine.state
         log("run_ended", events=state.seq, state_digest=desk.engine.state_digest(), stopped_by=desk.engine.stopped_by)
         return desk.engine.stopped_by

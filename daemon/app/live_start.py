@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from daemon.app.desk import Start
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import Credentials, Settings, sim_start_ns
-from daemon.core.events import ModelPromoted, ModelVerified, RunStarted
+from daemon.core.events import ModelPromoted, ModelVerified
 from daemon.core.state import Identity, as_daily
 from daemon.engine.journal import JournalError, JournalReader, decode_event, reading
 from daemon.engine.recover import Recovered, recovered_desk
-from daemon.engine.recovery import libraries
 from daemon.engine.rotation import rotate_when_due
 from daemon.engine.segments import standing
 from daemon.engine.state_dir import StateDir, open_state_dir, peek, wait_until_free
@@ -194,24 +194,11 @@ def _newest_answer(settings: Settings) -> str | None:
         reader.close()
 
 
-def startup_events(live: Live, identity: Identity, code: str) -> tuple[RunStarted, ModelVerified]:
-    """What a start puts first, at the time of now. `code` is the digest of the deciding code."""
-    now_ns, settings, model = live.clock.now_ns(), live.settings, live.model
-    started = RunStarted(
-        now_ns,
-        identity.mode,
-        identity.account,
-        identity.strategy,
-        identity.epoch,
-        code,
-        identity.feed,
-        settings.trading(),
-        settings.desk.account_number,
-        origins_of(settings),
-        libraries(),
-    )
-    manifest = model.manifest
-    return started, ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed)
+def start_of(live: Live, identity: Identity, code: str) -> Start:
+    """What the desk's start journals first. `code` is the digest of the deciding code."""
+    settings = live.settings
+    number = settings.desk.account_number
+    return Start(identity, settings.trading(), live.model, code, number, origins_of(settings))
 
 
 def clock_of(settings: Settings) -> Clock:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gc
 import hashlib
 import signal
-import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,10 +19,11 @@ from typing import Any
 
 import msgspec
 
+from daemon.app.desk import AssembledDesk, Start, assemble, prepare_interpreter
 from daemon.app.operator_side import OperatorSide, broker_keys
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import Settings
-from daemon.core.events import Event, ModelVerified, RunStarted
+from daemon.core.events import Event
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
@@ -34,7 +33,6 @@ from daemon.engine.recover import Recovered, recovered_desk
 from daemon.engine.recovery import (
     code_digest,
     identity_of,
-    libraries,
 )
 from daemon.engine.replay import ReplaySource
 from daemon.engine.state_dir import StateDir, open_state_dir
@@ -54,9 +52,7 @@ from strategies.registry import strategy as strategy_named
 
 REPLAY = "replay"
 PAPER_ACCOUNT = "paper"
-SWITCH_S = 0.0005  # the journal's thread gives the interpreter back this soon: ten times sooner than the default
 CURVE_POINTS = 600  # of the end summary's equity curve
-GC_THRESHOLD = 1_000_000  # allocations between two looks for cycles: the step makes none
 
 
 @dataclass(slots=True)
@@ -122,25 +118,22 @@ def prepare_replay(settings: Settings, tape: Path) -> Replay:
 
 @dataclass(slots=True)
 class Session:
-    """A run under way: the engine, and what shows its progress."""
+    """A run under way: the desk, and what shows its progress."""
 
-    engine: Engine
+    desk: AssembledDesk
     source: ReplaySource
     tape: TapeSource | DailyTapeSource
     started_with: int  # bars in the journal when it began
     operator: OperatorSide
 
 
-def open_replay(
-    replay: Replay, log: Log, speed: float | None
-) -> tuple[StateDir, JournalWriter, Session, list[RunStarted | ModelVerified]]:
-    """Open the state directory, recover, and wire the engine. The caller closes writer and state directory."""
+def open_replay(replay: Replay, log: Log, speed: float | None) -> tuple[StateDir, JournalWriter, Session]:
+    """Open the state directory, recover, and wire the desk. The caller closes writer and state directory."""
     settings, code = replay.settings, code_digest()
     keys = broker_keys(settings)
     state_dir = open_state_dir(settings.paths.state_dir, replay.meta(), replay.epoch())
     try:
         trading = settings.trading()
-        identity = identity_of(state_dir.meta)
         reader = state_dir.journal.reader()
         recovered = patiently(lambda: recovered_desk(reader, trading))
         machine = recovered.machine
@@ -157,42 +150,30 @@ def open_replay(
         operator.observe(event, step)
 
     models = Models(replay.policy, replay.model)
-    engine = Engine(
+    start = Start(identity_of(state_dir.meta), trading, replay.model, code, origins=origins_of(settings))
+    desk = assemble(
+        start,
         recovered,
         writer,
-        models,
         source,
-        code=code,
+        models,
         group_events=settings.journal.group_events,
         snapshot_events=settings.journal.snapshot_events,
         observe=observe,
         beside=models,
     )
     operator = OperatorSide(
-        settings, keys, replay.strategy, engine, source.put, lambda: machine.state.now_ns, log, log, models, code=code
+        settings,
+        keys,
+        replay.strategy,
+        desk.engine,
+        source.put,
+        lambda: machine.state.now_ns,
+        log,
+        log,
+        models,
+        code=code,
     )
-    now = machine.state.now_ns
-    startup: list[RunStarted | ModelVerified] = [
-        RunStarted(
-            now,
-            identity.mode,
-            identity.account,
-            identity.strategy,
-            identity.epoch,
-            code,
-            identity.feed,
-            trading,
-            origins=origins_of(settings),
-            libraries=libraries(),
-        ),
-        ModelVerified(
-            now,
-            replay.model.version,
-            replay.model.digest,
-            replay.model.manifest.promoted,
-            replay.model.manifest.training.feed,
-        ),
-    ]
     announce(settings, replay.strategy, replay.model, replay.policy, state_dir, recovered, log, code)
     for snapshot in recovered.passed_over:
         log("snapshot_passed_over", snapshot=snapshot)
@@ -200,7 +181,7 @@ def open_replay(
         log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
     if replay.info.adjusted:
         log("prices_adjusted", tape=replay.tape.name)
-    return state_dir, writer, Session(engine, source, tape, machine.state.stats.bars, operator), startup
+    return state_dir, writer, Session(desk, source, tape, machine.state.stats.bars, operator)
 
 
 def announce(
@@ -256,16 +237,13 @@ async def run_replay(
     progress: Callable[[State[Any]], None] | None = None,
 ) -> tuple[Summary, list[Decimal]]:
     """Run the tape to its end or to a signal; the summary and the equity curve come from the journal."""
-    state_dir, writer, session, startup = open_replay(replay, log, speed)
-    engine = session.engine
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 20)
-    sys.setswitchinterval(SWITCH_S)
+    state_dir, writer, session = open_replay(replay, log, speed)
+    engine = session.desk.engine
+    prepare_interpreter()
     began = time.perf_counter()
     try:
         _on_signals(engine, session.source, log)
-        await _root(session, startup, log, progress)
+        await _root(session, log, progress)
         wall_s = time.perf_counter() - began
         state = engine.machine.state
         reader = writer.journal.reader()
@@ -326,12 +304,11 @@ def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
 
 async def _root(
     session: Session,
-    startup: Sequence[RunStarted | ModelVerified],
     log: Log,
     progress: Callable[[State[Any]], None] | None,
 ) -> None:
     """The root task group: the engine may bring it down, what only watches may not."""
-    engine, operator = session.engine, session.operator
+    desk, operator = session.desk, session.operator
     await operator.prepare()
     operator.start()
     try:
@@ -340,8 +317,8 @@ async def _root(
                 group.create_task(supervised(name, work, operator.failed), name=name) for name, work in operator.works
             ]
             if progress is not None:
-                watching.append(group.create_task(_watch(engine, log, progress), name="progress"))
-            await group.create_task(engine.run(startup), name="engine")
+                watching.append(group.create_task(_watch(desk.engine, log, progress), name="progress"))
+            await group.create_task(desk.run(), name="engine")
             for task in watching:
                 task.cancel()
     except BaseExceptionGroup as several:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import onnxruntime
 import pytest
 from pydantic import SecretStr
 
+from daemon.app.desk import Start, assemble
 from daemon.app.live_start import Live, prepare_live
 from daemon.config.load import Credentials, Settings, load
 from daemon.core.effects import AskPolicy
@@ -27,7 +28,6 @@ from daemon.core.events import (
     ModelVerified,
     PolicyAnswered,
     PolicyFailed,
-    RunStarted,
     SessionScheduled,
 )
 from daemon.core.records import DecisionRow
@@ -152,17 +152,18 @@ async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str =
         for observer in observers:
             observer(event, step)
 
-    engine = Engine(
+    assembled = assemble(
+        Start(identity, trading, replay.model, code),
         recovered,
         writer,
-        asked,
         intake,
-        code=code,
+        asked,
         group_events=64,
         snapshot_events=2_000,
         observe=observe,
         beside=models,
     )
+    engine = assembled.engine
     door = Door(engine, intake.put, lambda: engine.machine.state.now_ns)
     log: list[tuple[str, dict[str, Any]]] = []
     lifecycle = Lifecycle(
@@ -180,15 +181,8 @@ async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str =
         log=lambda event, /, **fields: log.append((event, fields)),
     )
     observers += [models.observe, door.observe, lifecycle.observe]
-    now, model = machine.state.now_ns, replay.model
-    startup: Sequence[RunStarted | ModelVerified] = [
-        RunStarted(
-            now, identity.mode, identity.account, identity.strategy, identity.epoch, code, identity.feed, trading
-        ),
-        ModelVerified(now, model.version, model.digest, model.manifest.promoted, model.manifest.training.feed),
-    ]
     tape = list(replay.source(recovered.fed))
-    task = asyncio.create_task(engine.run(startup))
+    task = asyncio.create_task(assembled.run())
     try:
         await engine.started.wait()
         yield Running(engine, intake, door, models, lifecycle, asked, tape, observers, log=log)

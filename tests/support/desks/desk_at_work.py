@@ -15,7 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from daemon.core.events import Event, ModelVerified, RunStarted
+from daemon.app.desk import Start, assemble
+from daemon.core.events import Event
 from daemon.core.step import Step
 from daemon.engine.engine import Engine, Outside
 from daemon.engine.intake import Intake
@@ -76,26 +77,22 @@ async def at_work(desk: Desk, path: Path, events: int = 0, outside: Outside | No
         stepped.append(event)
         doors[0].observe(event, step)
 
-    engine = Engine(
+    assembled = assemble(
+        Start(identity, trading, replay.model, code),
         recovered,
         writer,
-        replay.policy,
         intake,
-        code=code,
+        replay.policy,
         group_events=64,
         snapshot_events=100_000,
         observe=observe,
         outside=outside,
     )
+    engine = assembled.engine
     doors.append(Door(engine, intake.put, lambda: engine.machine.state.now_ns))
-    now, model = engine.machine.state.now_ns, replay.model
-    started = RunStarted(
-        now, identity.mode, identity.account, identity.strategy, identity.epoch, code, identity.feed, trading
-    )
-    verified = ModelVerified(now, model.version, model.digest, model.manifest.promoted, model.manifest.training.feed)
     for event in islice(iter(replay.source(recovered.fed)), events):
         intake.put(event)
-    running = asyncio.create_task(engine.run([started, verified]))
+    running = asyncio.create_task(assembled.run())
     try:
         await engine.started.wait()
         work = AtWork(engine, intake, doors[0], stepped=stepped)

@@ -21,17 +21,18 @@ from typing import Any
 
 import pytest
 
+from daemon.app.desk import Start, assemble
 from daemon.app.wiring import Replay, prepare_replay
 from daemon.config.load import Settings, load
 from daemon.core.effects import AnyEffect
-from daemon.core.events import Event, ModelVerified, RunStarted
+from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
 from daemon.core.state import digest
 from daemon.core.step import Core, Step
 from daemon.engine.engine import Beside, Engine, Outside, Source
 from daemon.engine.journal import FILE, JournalReader
 from daemon.engine.recover import Recovered, recover, recovered_desk
-from daemon.engine.recovery import code_digest, fresh_machine, identity_of, libraries
+from daemon.engine.recovery import code_digest, fresh_machine, identity_of
 from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.engine.verify import Verified, verify
 from daemon.engine.writer import JournalWriter
@@ -145,12 +146,12 @@ class Desk:
             recovered = recover(state_dir.journal.reader(), machine, code)
             tape = _Tape(replay.source(recovered.fed))
             writer = JournalWriter(state_dir.journal, ballast_mib)
-            engine = Engine(
+            assembled = assemble(
+                Start(identity, trading, replay.model, code),
                 recovered,
                 writer,
-                replay.policy,
                 source(tape) if source else tape,
-                code=code,
+                replay.policy,
                 group_events=group_events,
                 snapshot_events=snapshot_events,
                 observe=observe or _unobserved,
@@ -158,27 +159,11 @@ class Desk:
                 beside=beside,
                 boundary=boundary,
             )
-            recorded.engine = engine
+            recorded.engine = assembled.engine
             if engine_made:
-                engine_made(engine)
-            now = machine.state.now_ns
-            started = RunStarted(
-                now,
-                identity.mode,
-                identity.account,
-                identity.strategy,
-                identity.epoch,
-                code,
-                identity.feed,
-                trading,
-                libraries=libraries(),
-            )
-            model = replay.model
-            verified = ModelVerified(
-                now, model.version, model.digest, model.manifest.promoted, model.manifest.training.feed
-            )
-            asyncio.run(engine.run([started, verified]))
-            recorded.digest = engine.state_digest()
+                engine_made(assembled.engine)
+            asyncio.run(assembled.run())
+            recorded.digest = assembled.engine.state_digest()
         except BaseException as error:
             recorded.failure = error
             if not isinstance(error, Exception | Crash):

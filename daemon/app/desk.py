@@ -1,0 +1,112 @@
+"""The one assembly of a desk: live, dry run, replay, tests and benchmarks differ in what they hand in."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from daemon.core.events import Event, ModelVerified, RunStarted
+from daemon.core.limits import Trading
+from daemon.core.state import Identity
+from daemon.core.step import Step
+from daemon.engine.engine import Beside, Engine, Outside, Policy, Source
+from daemon.engine.recover import Recovered
+from daemon.engine.recovery import libraries
+from daemon.engine.writer import JournalWriter
+from daemon.models.store import LoadedModel
+
+SWITCH_S = 0.0005  # the journal's thread gives the interpreter back this soon: ten times sooner than the default
+GC_THRESHOLD = 1_000_000  # allocations between two searches for cycles: the step makes none
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a start journals before anything else: whose desk this is, its rules, its model."""
+
+    identity: Identity
+    trading: Trading
+    model: LoadedModel
+    code: str  # digest of the deciding code
+    account_number: str = ""  # the expected one, "" for any
+    origins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # limit -> where it was set
+
+    def events(self, now_ns: int) -> tuple[RunStarted, ModelVerified]:
+        """The start-up events, at `now_ns` UTC."""
+        desk, model = self.identity, self.model
+        started = RunStarted(
+            now_ns,
+            desk.mode,
+            desk.account,
+            desk.strategy,
+            desk.epoch,
+            self.code,
+            desk.feed,
+            self.trading,
+            self.account_number,
+            dict(self.origins),
+            libraries(),
+        )
+        manifest = model.manifest
+        return started, ModelVerified(now_ns, model.version, model.digest, manifest.promoted, manifest.training.feed)
+
+
+@dataclass(slots=True)
+class AssembledDesk:
+    """An engine that is ready to run, and what it begins with."""
+
+    engine: Engine
+    start: Start
+
+    async def run(self, now_ns: int | None = None) -> None:
+        """Run until the source ends or a part fails. `now_ns`: UTC, the recovered desk's own time where it is None."""
+        at_ns = self.engine.machine.state.now_ns if now_ns is None else now_ns
+        await self.engine.run(self.start.events(at_ns))
+
+
+def _unobserved(_event: Event, _step: Step) -> None:
+    """Observe nothing."""
+
+
+def assemble(
+    start: Start,
+    recovered: Recovered,
+    writer: JournalWriter,
+    source: Source,
+    policy: Policy,
+    *,
+    group_events: int,
+    snapshot_events: int,
+    observe: Callable[[Event, Step], None] = _unobserved,
+    outside: Outside | None = None,
+    beside: Beside | None = None,
+    boundary: Callable[[str], None] | None = None,
+) -> AssembledDesk:
+    """Wire one engine. The caller owns `writer` and closes it.
+
+    `outside` is a real broker (None: a paper broker, or none), `beside` a candidate model, `boundary` a hook of
+    crash tests.
+    """
+    engine = Engine(
+        recovered,
+        writer,
+        policy,
+        source,
+        code=start.code,
+        group_events=group_events,
+        snapshot_events=snapshot_events,
+        observe=observe,
+        outside=outside,
+        beside=beside,
+        boundary=boundary,
+    )
+    return AssembledDesk(engine, start)
+
+
+def prepare_interpreter() -> None:
+    """Set the garbage collector and thread switching for a running desk."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
+    sys.setswitchinterval(SWITCH_S)
