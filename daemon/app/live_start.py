@@ -19,8 +19,9 @@ import msgspec
 from daemon.app.desk import Start
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import Credentials, Settings, sim_start_ns
+from daemon.core.draft import as_daily
 from daemon.core.events import ModelPromoted, ModelVerified
-from daemon.core.state import Identity, as_daily
+from daemon.core.state import Identity
 from daemon.engine.journal import JournalError, JournalReader, decode_event, reading
 from daemon.engine.recover import Recovered, recovered_desk
 from daemon.engine.rotation import rotate_when_due

@@ -29,7 +29,7 @@ from daemon.brokers.alpaca.trading.report import blocked
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.config.limits_shown import in_force
 from daemon.config.load import ADDRESSES, EXIT_CODE, ConfigError, Credentials, Settings
-from daemon.core.state import as_daily
+from daemon.core.draft import as_daily
 from daemon.engine.journal import FILE, JournalError
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder

@@ -12,9 +12,9 @@ import msgspec
 
 from daemon.config.checks import values
 from daemon.config.load import Settings
+from daemon.core.draft import as_daily
 from daemon.core.events import RunStarted
 from daemon.core.limits import Risk, Trading
-from daemon.core.state import as_daily
 from daemon.engine.journal import JournalReader, decode_event
 from strategies.registry import strategy as strategy_named
 

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from daemon.core.broker.orders import CANCELING, SUBMITTED, Order, advance
-from daemon.core.desks.options.execution import ENTRY, EXIT, count_sent, held
+from daemon.core.desks.options.execution import ENTRY, EXIT
+from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
-from daemon.core.risk.guards import put_order
-from daemon.core.state import Draft
+from daemon.core.orders import CANCELING, SUBMITTED, Order, advance
 
 
 def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
@@ -25,7 +24,7 @@ def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
         elif isinstance(effect, CancelOrder) and effect.client_order_id in draft.orders:
             asked = advance(draft.orders[effect.client_order_id], "cancel_requested")
             if asked.status == CANCELING and not asked.cancel_asked_ns:
-                put_order(draft, replace(asked, cancel_asked_ns=draft.now_ns))
+                draft.put_order(replace(asked, cancel_asked_ns=draft.now_ns))
 
 
 def _take_order(draft: Draft, sent: SubmitOrder) -> None:
@@ -47,8 +46,8 @@ def _take_order(draft: Draft, sent: SubmitOrder) -> None:
         auction=sent.auction,
         closing=sent.closing,
     )
-    put_order(draft, order)
-    goal = held(draft, sent.symbol) + sent.side * sent.quantity
+    draft.put_order(order)
+    goal = draft.held(sent.symbol) + sent.side * sent.quantity
     draft.wanted = {**draft.wanted, sent.symbol: goal}  # what was sent was wanted: its fill is no excess
-    count_sent(draft)
+    draft.count_sent()
     draft.decision = max(draft.decision, decision)  # no later order may bear its name

@@ -12,12 +12,12 @@ import msgspec
 from msgspec.structs import replace
 
 from daemon.core.broker.heard import lead_back
-from daemon.core.broker.orders import Work
+from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset
-from daemon.core.risk.guards import alarm
+from daemon.core.orders import Work
 from daemon.core.risk.view import MINUTE_NS, SECOND_NS
-from daemon.core.state import Draft, Pause
+from daemon.core.state import Pause
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -25,7 +25,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 def on_clock_reset(draft: Draft, event: ClockReset) -> None:
     """Take `event.time_ns` as now. Orders, works and halts stay; no new risk until the broker was heard."""
     ahead_ns = draft.now_ns - event.time_ns
-    alarm(draft, "clock_reset", f"by {ahead_ns / SECOND_NS:.1f} s: {event.reason} (by {event.who})")
+    draft.alarm("clock_reset", f"by {ahead_ns / SECOND_NS:.1f} s: {event.reason} (by {event.who})")
     if not ahead_ns:
         return
     now_ns = draft.now_ns = event.time_ns

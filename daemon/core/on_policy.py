@@ -11,7 +11,6 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.desks.options.contracts import candidates
 from daemon.core.desks.options.execution import (
     ENTRY,
     EXIT,
@@ -19,20 +18,20 @@ from daemon.core.desks.options.execution import (
     count_denials,
     entry_bound,
     entry_limit,
-    exit_of,
     open_entry,
     request_exit,
     risk_view,
     sold_by_trim,
 )
-from daemon.core.desks.options.on_market import end_unanswered, view_at
+from daemon.core.desks.options.on_market import view_at
 from daemon.core.desks.shares.on_daily import rebalance
+from daemon.core.draft import Draft, wording
 from daemon.core.events import Contract, PolicyAnswered, PolicyFailed
+from daemon.core.instruments.contracts import candidates
 from daemon.core.records import DecisionRow
-from daemon.core.risk.guards import alarm, case_over, wording
 from daemon.core.risk.risk import Denial, Verdicts, ask_gates
 from daemon.core.risk.view import Intent
-from daemon.core.state import Draft, Position
+from daemon.core.state import Position
 from strategies.kit.contract import Answer, Choice, Target
 
 _encode = msgspec.json.encode
@@ -46,7 +45,7 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
         expire_ask(draft)
         return
     draft.ask = None
-    case_over(draft, "policy_late", "policy_failed")
+    draft.case_over("policy_late", "policy_failed")
     answer = Answer(event.logits, event.hidden)
     if draft.daily is not None:
         rebalance(draft, draft.daily, ask, answer, event.model)
@@ -86,16 +85,16 @@ def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
     ask = draft.ask
     if ask is not None and ask.decision == event.decision:
         count_denials(draft, (Denial("answer_not_finite", event.reason),))
-        alarm(draft, "policy_failed", event.reason, once=True, about=wording(event.reason))
-        end_unanswered(draft, ask, "failed")
+        draft.alarm("policy_failed", event.reason, once=True, about=wording(event.reason))
+        draft.end_unanswered(ask, "failed")
 
 
 def expire_ask(draft: Draft) -> None:
     """The open question's deadline passed: it ends here, recorded, and a later answer meets no question."""
     ask = draft.ask
     if ask is not None and draft.now_ns > ask.valid_until_ns:
-        alarm(draft, "policy_late", f"no answer to decision {ask.decision} in time", once=True)
-        end_unanswered(draft, ask, "expired")
+        draft.alarm("policy_late", f"no answer to decision {ask.decision} in time", once=True)
+        draft.end_unanswered(ask, "expired")
 
 
 def _is_held(target: Target, position: Position | None) -> bool:
@@ -149,7 +148,7 @@ def _reduce(
     keep = target.percent if target.side == position.right and position.quantity > 0 else 0
     goal = max(position.quantity - sold_by_trim(position.quantity, keep), 0)
     side = -1 if position.quantity > 0 else 1
-    under_way = exit_of(draft, position.symbol)
+    under_way = draft.exit_of(position.symbol)
     if under_way is not None and keep:
         return _denied(draft, Denial("duplicate_intent", f"an exit of {position.symbol} is under way"))
     contract = draft.contracts.get(position.symbol)
@@ -158,7 +157,7 @@ def _reduce(
     )
     verdicts = ask_gates(risk_view(draft), intent)
     request_exit(draft, decision, position.symbol, goal, "policy")
-    work = exit_of(draft, position.symbol)
+    work = draft.exit_of(position.symbol)
     return Done("exit", verdicts, work.key if work else "")
 
 

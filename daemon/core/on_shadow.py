@@ -9,9 +9,10 @@ import msgspec
 
 from daemon.core.desks.options.on_market import view_at
 from daemon.core.desks.shares.on_daily import daily_view
+from daemon.core.draft import Draft
 from daemon.core.events import ShadowAnswered, ShadowFailed
 from daemon.core.records import ShadowRow
-from daemon.core.state import Draft, ShadowState
+from daemon.core.state import ShadowState
 from strategies.kit.contract import Answer
 
 _encode = msgspec.json.encode

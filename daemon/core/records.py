@@ -10,6 +10,8 @@ from typing import ClassVar
 
 import msgspec
 
+from daemon.core.orders import Order
+
 
 class DecisionRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One decision of the policy, or of a rule (`kind` "rule": a stop, the flatten) that left a position."""
@@ -107,3 +109,23 @@ class ShadowRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 Row = DecisionRow | OrderRow | FillRow | EquityRow | ShadowRow
 ROW_TYPES: tuple[type[Row], ...] = (DecisionRow, OrderRow, FillRow, EquityRow, ShadowRow)
+
+
+def order_row(order: Order, now_ns: int) -> OrderRow:
+    """The row of an order as it is at `now_ns`."""
+    return OrderRow(
+        client_order_id=order.client_order_id,
+        work=order.work,
+        purpose=order.purpose,
+        reason=order.reason,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        limit_price=None if order.limit_price is None else str(order.limit_price),
+        status=order.status,
+        filled=order.filled,
+        cost=str(order.cost),
+        fees_usd=str(order.fees),
+        submitted_ns=order.submitted_ns,
+        updated_ns=now_ns,
+    )

@@ -1,7 +1,7 @@
-"""All that the daemon knows, as one frozen value; and the draft in which a step prepares the next one.
+"""All that the daemon knows, as one frozen value.
 
-Nothing here decides. `State` is what snapshots hold and what the state digest is taken of; `Draft` lives only inside
-one step and is thrown away when the step raises, so a failed step changes nothing.
+Nothing here decides. `State` is what snapshots hold and what the state digest is taken of; a step prepares the next one
+in a `daemon.core.draft.Draft`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
-from daemon.core.broker.orders import Order, Work
-from daemon.core.effects import AnyEffect
 from daemon.core.events import Contract, Funds, Quote
 from daemon.core.limits import Trading
-from daemon.core.records import DecisionRow, Row
+from daemon.core.orders import Order, Work
+from daemon.core.records import DecisionRow
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Leg, Session, Strategy
 
 S = TypeVar("S")
@@ -286,123 +285,3 @@ def digest(state: State[Any]) -> str:
 def as_daily(strategy: Strategy | DailyStrategy) -> DailyStrategy | None:
     """The strategy as one that holds shares by daily baskets; None when it is of the other kind."""
     return cast("DailyStrategy", strategy) if isinstance(strategy.spec, DailySpec) else None
-
-
-class Draft:
-    """The next state in the making: one attribute for each field of `State`, beside effects and read-model rows."""
-
-    __slots__ = (
-        "ask",
-        "basket",
-        "book",
-        "broker",
-        "chain",
-        "closed",
-        "contracts",
-        "daily",
-        "decision",
-        "doubted",
-        "effects",
-        "facts",
-        "fed",
-        "identity",
-        "leaps",
-        "machine",
-        "marks",
-        "model",
-        "now_ns",
-        "orders",
-        "pending_bars",
-        "quotes",
-        "records",
-        "risk",
-        "seq",
-        "session",
-        "shadow",
-        "stats",
-        "strategy",
-        "trading",
-        "wanted",
-        "watched",
-        "works",
-    )
-
-    def __init__(self, state: State[Any], machine: Strategy | DailyStrategy) -> None:
-        self.machine = cast("Strategy", machine)  # of a daily desk only its `spec` is for use
-        self.daily = as_daily(machine)  # None for a desk that trades options by the minute
-        self.strategy = state.strategy
-        self.identity = state.identity
-        self.trading = state.trading
-        self.now_ns = state.now_ns
-        self.seq = state.seq
-        self.fed = state.fed
-        self.decision = state.decision
-        self.session = state.session
-        self.chain = state.chain
-        self.watched = state.watched
-        self.contracts = state.contracts
-        self.quotes = state.quotes
-        self.book = state.book
-        self.orders = state.orders
-        self.closed = state.closed
-        self.works = state.works
-        self.risk = state.risk
-        self.model = state.model
-        self.pending_bars = state.pending_bars
-        self.ask = state.ask
-        self.stats = state.stats
-        self.broker = state.broker
-        self.marks = state.marks
-        self.basket = state.basket
-        self.shadow = state.shadow
-        self.leaps = state.leaps
-        self.wanted = state.wanted
-        self.doubted = state.doubted
-        self.facts: tuple[AnyEffect, ...] | None = None  # what left the process, where other code's journal says it
-        self.effects: list[AnyEffect] = []
-        self.records: list[Row] = []
-
-    def freeze(self) -> State[Any]:
-        return State(
-            self.strategy,
-            self.identity,
-            self.trading,
-            self.now_ns,
-            self.seq,
-            self.fed,
-            self.decision,
-            self.session,
-            self.chain,
-            self.watched,
-            self.contracts,
-            self.quotes,
-            self.book,
-            self.orders,
-            self.closed,
-            self.works,
-            self.risk,
-            self.model,
-            self.pending_bars,
-            self.ask,
-            self.stats,
-            self.broker,
-            self.marks,
-            self.basket,
-            self.shadow,
-            self.leaps,
-            self.wanted,
-            self.doubted,
-        )
-
-    @property
-    def holding(self) -> Position | None:
-        """The one option position of a single-position desk, or None."""
-        return held_option(self.book)
-
-    def find_order(self, client_order_id: str) -> Order | None:
-        """The order, working or ended in this session; None when it is not ours or older."""
-        return self.orders.get(client_order_id) or self.closed.get(client_order_id)
-
-    def working(self, symbol: str, side: int) -> int:
-        """Contracts of `symbol` that working orders on this side may still fill."""
-        return sum(o.remaining for o in self.orders.values() if o.symbol == symbol and o.side == side)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.book import begin_session
+from daemon.core.book import begin_session
 from daemon.core.broker.fills import on_order_filled
 from daemon.core.broker.on_broker import (
     HAPPENED,
@@ -25,7 +25,6 @@ from daemon.core.broker.on_broker import (
     on_order_news,
     on_trade_corrected,
 )
-from daemon.core.broker.orders import advance
 from daemon.core.broker.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.broker.takeover import on_accept_broker
 from daemon.core.desks.options.execution import drive
@@ -49,16 +48,18 @@ from daemon.core.desks.shares.on_daily import (
     on_share_quotes,
 )
 from daemon.core.desks.shares.orders import drive_shares
+from daemon.core.draft import Draft, as_daily, wording
 from daemon.core.effects import AnyEffect
 from daemon.core.handover import take_facts
 from daemon.core.limits import Trading
 from daemon.core.on_clock import on_clock_reset
 from daemon.core.on_policy import expire_ask, on_policy_answered, on_policy_failed
 from daemon.core.on_shadow import on_shadow_answered, on_shadow_failed
+from daemon.core.orders import advance
 from daemon.core.records import Row
-from daemon.core.risk.guards import alarm, cancel, chase, check_blind, end_trading, halt, put_order, wording
+from daemon.core.risk.guards import chase, check_blind
 from daemon.core.risk.view import SECOND_NS
-from daemon.core.state import BROKER_MODES, Draft, Identity, Model, Pause, State, as_daily
+from daemon.core.state import BROKER_MODES, Identity, Model, Pause, State
 from strategies.kit.contract import DailyStrategy, Strategy
 
 Handler = Callable[[Draft, Any], None]
@@ -148,16 +149,16 @@ def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     if event.mode in BROKER_MODES:
         for order in tuple(draft.orders.values()):
             if order.in_hand:  # the process that had it is gone: whether it left is unknown
-                put_order(draft, advance(order, "unknown"))
+                draft.put_order(advance(order, "unknown"))
 
 
 def _on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
     """This code took over what other code left: exits go on, new risk waits for a person."""
     draft.decision = max(draft.decision, event.decision)
     if event.damaged:
-        halt(draft, "journal_damaged", event.detail)
+        draft.halt("journal_damaged", event.detail)
     else:
-        halt(draft, "code_changed", event.detail)
+        draft.halt("code_changed", event.detail)
 
 
 def _on_model_verified(draft: Draft, event: ev.ModelVerified) -> None:
@@ -166,7 +167,7 @@ def _on_model_verified(draft: Draft, event: ev.ModelVerified) -> None:
 
 def _on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
     draft.model = None
-    alarm(draft, "model_refused", event.reason)
+    draft.alarm("model_refused", event.reason)
 
 
 def _on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
@@ -175,16 +176,16 @@ def _on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
 
 
 def _on_halt(draft: Draft, event: ev.HaltRequested) -> None:
-    halt(draft, event.reason, f"{event.detail} (by {event.who})")
+    draft.halt(event.reason, f"{event.detail} (by {event.who})")
 
 
 def _on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
     """Ends halt and pause. The drawdown guard starts again from the equity of now, or it would halt at once."""
     if not event.reason.strip():
-        alarm(draft, "resume_refused", "a resume must state its reason")
+        draft.alarm("resume_refused", "a resume must state its reason")
         return
     if draft.broker.stood_down and not draft.broker.accept_ns:
-        alarm(draft, "resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
+        draft.alarm("resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
         return
     if draft.risk.halt is not None:
         draft.book = begin_session(replace(draft.book, peak=draft.book.equity))
@@ -193,11 +194,11 @@ def _on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
 
 def _on_pause(draft: Draft, event: ev.PauseRequested) -> None:
     draft.risk = replace(draft.risk, pause=Pause(f"{event.reason} (by {event.who})", 0))
-    end_trading(draft)
+    draft.end_trading()
 
 
 def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
-    halt(draft, "flatten", f"{event.reason} (by {event.who})")
+    draft.halt("flatten", f"{event.reason} (by {event.who})")
     for symbol in risked_symbols(draft):
         exit_by_rule(draft, symbol, "operator")
 
@@ -207,18 +208,18 @@ def _on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
 
     What a person accepted before is no word about the account that the panic leaves.
     """
-    halt(draft, "panic", event.detail)
+    draft.halt("panic", event.detail)
     draft.works = {}
     for name, order in draft.orders.items():
         if order.purpose != "foreign":
-            cancel(draft, name)
+            draft.cancel(name)
     draft.broker = replace(draft.broker, stood_down=True, accept_ns=0)
 
 
 def _on_stop(draft: Draft, event: ev.StopRequested) -> None:
     """The daemon ends: no new risk until its next start; positions are left where that is asked for."""
     draft.risk = replace(draft.risk, stopping=event.reason, stop_flat=event.flatten)
-    end_trading(draft, leaving=event.flatten)
+    draft.end_trading(leaving=event.flatten)
 
 
 def _on_model_promoted(draft: Draft, event: ev.ModelPromoted) -> None:
@@ -226,16 +227,16 @@ def _on_model_promoted(draft: Draft, event: ev.ModelPromoted) -> None:
 
 
 def _on_candidate_refused(draft: Draft, event: ev.CandidateRefused) -> None:
-    alarm(draft, "candidate_refused", f"{event.version}: {event.reason}")
+    draft.alarm("candidate_refused", f"{event.version}: {event.reason}")
 
 
 def _on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:
-    alarm(draft, "command_refused", f"{event.channel}: {event.reason}")
+    draft.alarm("command_refused", f"{event.channel}: {event.reason}")
 
 
 def _on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
     """Raise it once an hour for each case: nothing here notices when it is over, and it may come again."""
-    alarm(draft, event.name, event.detail, once=True, about=f"{draft.now_ns // HOUR_NS} {wording(event.detail)}")
+    draft.alarm(event.name, event.detail, once=True, about=f"{draft.now_ns // HOUR_NS} {wording(event.detail)}")
 
 
 def _on_nothing(_: Draft, __: ev.Event) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.core.broker.orders import TERMINAL
 from daemon.core.events import CodeChanged, RunStarted
 from daemon.core.machine import Divergence, Machine
+from daemon.core.orders import TERMINAL
 from daemon.core.state import Identity, digest
 from daemon.engine.engine import DIGEST_EVERY
 from daemon.engine.journal import (

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import msgspec
 
 from daemon.core.broker.fees import fees
-from daemon.core.desks.options.contracts import candidates
-from daemon.core.desks.options.market import MINUTE_NS, bid_ask_cents, option_terms, price, years_to_expiry
 from daemon.core.events import Quote
+from daemon.core.instruments.contracts import candidates
+from daemon.core.instruments.option_market import MINUTE_NS, bid_ask_cents, option_terms, price, years_to_expiry
 from daemon.core.state import State
 from strategies.kit.contract import Answer, Bar, DailyStrategy, Leg, Portfolio, Strategy, View
 

@@ -35,7 +35,7 @@ class OrderQuality(msgspec.Struct, frozen=True, kw_only=True):
     """One order, which is one attempt of a work. Prices USD a share, times nanoseconds UTC as journaled, 0 for never.
 
     `cost` is the sum of price x quantity filled; `arrival` the price that the desk knew when the order was sent, None
-    where it knew none; `status` how it ended, a word of `daemon.core.broker.orders`.
+    where it knew none; `status` how it ended, a word of `daemon.core.orders`.
     """
 
     client_order_id: str

@@ -12,10 +12,8 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-from daemon.core.broker.book import CENT, OPTION_MULTIPLIER
+from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.broker.fills import COST_GRID
-from daemon.core.broker.orders import BROKER_STATUS, LIFE, SUBMITTED, TERMINAL
-from daemon.core.desks.options.market import parse_occ
 from daemon.core.events import (
     BarClosed,
     BarCorrected,
@@ -38,6 +36,8 @@ from daemon.core.events import (
     RebalanceDue,
     TradeCorrected,
 )
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.orders import BROKER_STATUS, LIFE, SUBMITTED, TERMINAL
 from daemon.reports.execution_quality import CLOSE, PRINT, QUOTE, ZERO, Arrival, OrderQuality, Quality, WorkQuality
 from strategies.kit.contract import Bar
 

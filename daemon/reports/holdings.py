@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from daemon.core.desks.options.market import parse_occ
+from daemon.core.instruments.option_market import parse_occ
 from daemon.core.state import Book, RiskState
 from daemon.engine.journal import Entry, JournalReader
 from daemon.reports.execution_quality import Arrival, Quality

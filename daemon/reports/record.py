@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.core.broker.orders import TERMINAL
 from daemon.core.events import SessionScheduled
+from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK
 from daemon.engine.journal import JournalError, JournalReader, decode_event
 from daemon.engine.segments import parts_of, where_before

@@ -14,10 +14,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from daemon.core.draft import as_daily
 from daemon.core.events import Event, PolicyAnswered, SessionEnded, SessionScheduled, ShadowAnswered
 from daemon.core.machine import Divergence, Machine
 from daemon.core.records import DecisionRow, ShadowRow
-from daemon.core.state import State, as_daily
+from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.journal import JournalReader, decode_event
 from daemon.engine.recovery import adopt_trading, leave_out, machine_of

@@ -8,8 +8,8 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-from daemon.core.broker.orders import TERMINAL
-from daemon.core.desks.options.market import parse_occ
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK
 from daemon.reports.record import Day, Told
 

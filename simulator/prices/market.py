@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
-from daemon.core.desks.options import market as option_market
+from daemon.core.instruments import option_market
 from daemon.core.limits import Paper
 from simulator.prices import option_listing
 from simulator.prices.corporate_actions import effective_day

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from daemon.core.desks.options import market as option_market
+from daemon.core.instruments import option_market
 from strategies.kit.contract import Session
 
 if TYPE_CHECKING:

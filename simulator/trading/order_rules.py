@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from daemon.core.desks.options.market import OccContract
+from daemon.core.instruments.option_market import OccContract
 from simulator.clock import SECOND_NS
 from simulator.prices.market import Market
 from simulator.prices.tape import new_york_date

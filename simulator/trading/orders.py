@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from daemon.core.desks.options.market import parse_occ
+from daemon.core.instruments.option_market import parse_occ
 from simulator.clock import SECOND_NS
 from simulator.prices.option_listing import asset_id
 from simulator.prices.tape import NEW_YORK

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from daemon.core.desks.options.market import OccContract, parse_occ
+from daemon.core.instruments.option_market import OccContract, parse_occ
 from simulator.faults import Fault
 from simulator.prices.tape import midnight_ns, new_york_date
 from simulator.trading.account import Account, Position, Trade

@@ -6,7 +6,7 @@ import dataclasses
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from daemon.core.desks.options.market import OccContract, parse_occ
+from daemon.core.instruments.option_market import OccContract, parse_occ
 from simulator.trading.refusals import invalid, unprocessable
 
 MAX_CLIENT_ORDER_ID = 128

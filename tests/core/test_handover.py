@@ -11,9 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import ACCEPTED, CANCELING, SUBMITTED, UNKNOWN
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.limits import Execution, Sizing, Trading
+from daemon.core.orders import ACCEPTED, CANCELING, SUBMITTED, UNKNOWN
 from tests.core.test_machine import machine, run
 from tests.support.core.account import Account, at_broker
 from tests.support.core.daily_desk import DailyDesk

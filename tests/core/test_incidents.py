@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import ACCEPTED, FILLED, UNKNOWN
 from daemon.core.effects import LookUpOrder, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
+from daemon.core.orders import ACCEPTED, FILLED, UNKNOWN
 from daemon.core.records import FillRow
 from daemon.core.risk.risk import OPTION_GATES, Gate, ask_gates
 from daemon.core.risk.view import Intent, RiskView

@@ -17,10 +17,11 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.desks.options.on_market import view_at
+from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy, SubmitOrder, WatchContracts
 from daemon.core.limits import Contracts, Execution, Risk, Sizing, Trading
 from daemon.core.records import EquityRow
-from daemon.core.state import Draft, State, digest, encode_state
+from daemon.core.state import State, digest, encode_state
 from daemon.core.step import HANDLERS, Step
 from strategies.kit.contract import Bar
 from tests.support.core.desk import (

@@ -11,9 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import EXPIRED
 from daemon.core.effects import AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Sizing, Trading
+from daemon.core.orders import EXPIRED
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.desk import CALL, EXIT, PUT, TUESDAY, Desk, alarms, of, quote, sent
 from tests.support.core.lost_orders import leaving, lost

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
-from daemon.core.broker.orders import name_prefix
 from daemon.core.events import (
     BrokerOrder,
     BrokerPosition,
@@ -27,6 +26,7 @@ from daemon.core.events import (
     OrderRejected,
     TradeCorrected,
 )
+from daemon.core.orders import name_prefix
 
 NEW_YORK = ZoneInfo("America/New_York")
 SECOND_NS = 1_000_000_000

@@ -10,17 +10,17 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import CENT, Booked, book_fill, carried, is_news, quantity_after
+from daemon.core.book import CENT, Booked, book_fill, carried, is_news, quantity_after
 from daemon.core.broker.excess import reduce_excess
 from daemon.core.broker.heard import note_filled, note_touched
-from daemon.core.broker.orders import Order, advance, name_prefix
-from daemon.core.desks.options.execution import contract_of, held
+from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, OrderFilled
+from daemon.core.orders import Order, advance, name_prefix
 from daemon.core.records import FillRow
-from daemon.core.risk.guards import alarm, first_time, halt, look_up, note_fate, put_order, revalue, trade_closed
+from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.risk.marks import mark_book
-from daemon.core.state import ZERO, Book, Draft
+from daemon.core.state import ZERO, Book
 
 COST_GRID = Decimal("0.0001")  # of a share's total cost; an option's is whole cents
 
@@ -37,7 +37,7 @@ def on_order_filled(draft: Draft, event: OrderFilled) -> None:
         return
     if order.correction > event.correction:  # once corrected, an order's totals come from look-ups alone
         if event.cumulative_quantity > order.filled:
-            look_up(draft, order)
+            draft.look_up(order)
         return
     if event.correction > order.correction:  # told by the ledger: what it changes depends on what was heard before
         event = replace(event, quantity=event.cumulative_quantity - order.filled)
@@ -55,7 +55,7 @@ def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:
     order = draft.find_order(event.client_order_id)
     assert order is not None
     executions = (*order.executions, event.cumulative_quantity)
-    put_order(draft, replace(order, executions=executions))
+    draft.put_order(replace(order, executions=executions))
     stats = draft.stats
     whole = event.cumulative_quantity == order.quantity
     draft.stats = replace(stats, fills=stats.fills + 1, partial_fills=stats.partial_fills + (not whole))
@@ -80,8 +80,8 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     if was_refused(draft, event.client_order_id, event.correction, event.cumulative_quantity):
         return False
     if quantity_after(draft.book, order, event) >= 0:
-        booked = book_fill(draft.book, order, event, contract_of(draft, event.symbol))
-    elif event.side > 0 > held(draft, event.symbol):
+        booked = book_fill(draft.book, order, event, draft.contract_of(event.symbol))
+    elif event.side > 0 > draft.held(event.symbol):
         booked = _buy_back(draft, order, event)
     else:
         mismatch(draft, order, event)
@@ -91,7 +91,7 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
     corrected = event.correction > order.correction
     kept = replace(booked.order, executions=() if corrected else order.executions)
     whole = kept.filled == kept.quantity
-    put_order(draft, advance(kept, "filled" if whole else "partial"))
+    draft.put_order(advance(kept, "filled" if whole else "partial"))
     note_fate(draft, order)
     if booked.closed is not None:
         trade_closed(draft, booked.closed)
@@ -125,11 +125,10 @@ def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> Booked:
 
 def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
     """The broker holds what the book cannot say: halt, once for each fill however often it is told."""
-    if not first_time(draft, _refused(event.client_order_id, event.correction, event.cumulative_quantity)):
+    if not draft.first_time(_refused(event.client_order_id, event.correction, event.cumulative_quantity)):
         return
     draft.risk = replace(draft.risk, reconciled=False)
-    halt(
-        draft,
+    draft.halt(
         "fill_mismatch",
         f"{event.client_order_id}: filled {event.side:+d} {event.cumulative_quantity} {event.symbol}, ordered "
         f"{order.side:+d} {order.quantity} {order.symbol}, held {draft.book.positions.get(event.symbol)}",
@@ -181,7 +180,7 @@ def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:
 
 def total_cost(draft: Draft, found: BrokerOrder) -> Decimal:
     """Sum of price x quantity: the average is rounded, the sum lies on a grid (options whole cents, shares finer)."""
-    grid = CENT if contract_of(draft, found.symbol) is not None else COST_GRID
+    grid = CENT if draft.contract_of(found.symbol) is not None else COST_GRID
     return ((found.average_price or ZERO) * found.filled).quantize(grid)
 
 
@@ -227,4 +226,4 @@ def stranger(draft: Draft, client_order_id: str, symbol: str = "") -> None:
         return
     draft.risk = replace(draft.risk, reconciled=False)
     detail = f"news about an order that is not ours: {client_order_id}"
-    alarm(draft, "foreign_order", detail, once=True, about=client_order_id)
+    draft.alarm("foreign_order", detail, once=True, about=client_order_id)

@@ -10,14 +10,13 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import OPTION_MULTIPLIER
+from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.broker.fills import is_ours, set_totals, total_cost, without_gain
 from daemon.core.broker.heard import note_touched
-from daemon.core.broker.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
-from daemon.core.desks.options.execution import contract_of, held
+from daemon.core.draft import Draft
 from daemon.core.events import BrokerOrder
-from daemon.core.risk.guards import alarm, first_time, halt, put_order
-from daemon.core.state import BROKER_MODES, ZERO, Draft
+from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
+from daemon.core.state import BROKER_MODES, ZERO
 
 FOREIGN = "foreign"  # an order's purpose
 ENDED = frozenset(("filled", "canceled", "expired", "rejected", "replaced", "done_for_day"))
@@ -55,24 +54,24 @@ def _touches(draft: Draft, found: BrokerOrder, *, new: bool) -> bool:
     """True for an order in what the desk held or worked on when it heard of it first."""
     mark = f"{found.client_order_id} touches"
     if new and _concerns(draft, found.symbol):
-        first_time(draft, mark)
+        draft.first_time(mark)
     return mark in draft.broker.seen
 
 
 def _concerns(draft: Draft, symbol: str) -> bool:
     at_work = any(order.symbol == symbol and order.purpose != FOREIGN for order in draft.orders.values())
-    return bool(held(draft, symbol)) or at_work or any(work.symbol == symbol for work in draft.works.values())
+    return bool(draft.held(symbol)) or at_work or any(work.symbol == symbol for work in draft.works.values())
 
 
 def _hear(draft: Draft, found: BrokerOrder) -> None:
     """Let what is held of the symbol be unknown until the next report, once for each news of the order."""
-    if first_time(draft, f"{found.client_order_id} {found.status} {found.filled}"):
+    if draft.first_time(f"{found.client_order_id} {found.status} {found.filled}"):
         note_touched(draft, found.symbol, f"somebody else's order {found.client_order_id} ({_told(found)})")
 
 
 def is_fraction(draft: Draft, found: BrokerOrder) -> bool:
     """True for less than one share, such as a reinvested dividend buys: it lies beside what any desk holds."""
-    if contract_of(draft, found.symbol) is not None:
+    if draft.contract_of(found.symbol) is not None:
         return False
     wanted = found.quantity or (found.filled if found.status in ENDED else ZERO)  # ordered in USD: no quantity
     return 0 < wanted < 1
@@ -92,17 +91,16 @@ def on_cancel_by_others(draft: Draft, order: Order) -> None:
         return
     note_touched(draft, order.symbol, f"somebody else cancelled {order.client_order_id}")
     draft.risk = replace(draft.risk, reconciled=False)
-    halt(draft, "foreign_order", f"order {order.client_order_id} was cancelled, and not by this desk")
+    draft.halt("foreign_order", f"order {order.client_order_id} was cancelled, and not by this desk")
 
 
 def _refuse(draft: Draft, found: BrokerOrder, why: str) -> None:
     """Halt, once for as much as it filled: reports repeat it after every start. One that never filled means nothing."""
-    if (not found.filled and found.status in ENDED) or not first_time(
-        draft, f"{found.client_order_id} {found.filled} {why}"
-    ):
+    mark = f"{found.client_order_id} {found.filled} {why}"
+    if (not found.filled and found.status in ENDED) or not draft.first_time(mark):
         return
     draft.risk = replace(draft.risk, reconciled=False)
-    halt(draft, "foreign_order", f"order {found.client_order_id} ({_told(found)}) {why}")
+    draft.halt("foreign_order", f"order {found.client_order_id} ({_told(found)}) {why}")
 
 
 def _told(found: BrokerOrder) -> str:
@@ -115,10 +113,10 @@ def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
         if not found.side or found.quantity != int(found.quantity) or not can_hold(draft, found.symbol):
             _refuse(draft, found, "is of a kind that this desk cannot hold")
             return
-        alarm(draft, "foreign_order", f"adopted: {found.client_order_id} ({_told(found)})")
+        draft.alarm("foreign_order", f"adopted: {found.client_order_id} ({_told(found)})")
         known = _as_order(found)
-        put_order(draft, known)
-    if found.side < 0 and held(draft, found.symbol) < found.filled - known.filled:
+        draft.put_order(known)
+    if found.side < 0 and draft.held(found.symbol) < found.filled - known.filled:
         draft.risk = replace(draft.risk, reconciled=False)  # its purchase was not told yet, or it is short:
         return  # the next report has all orders and the positions
     if set_totals(draft, known, found):
@@ -127,12 +125,12 @@ def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
         if now is not None and (word != "filled" or now.filled == now.quantity):
             moved = advance(now, word)
             if moved is not now:
-                put_order(draft, moved)
+                draft.put_order(moved)
 
 
 def can_hold(draft: Draft, symbol: str) -> bool:
     """True for an option and for shares of the desk's own underlying: what else there is has no mark here."""
-    return contract_of(draft, symbol) is not None or symbol in draft.machine.spec.symbols
+    return draft.contract_of(symbol) is not None or symbol in draft.machine.spec.symbols
 
 
 def _as_order(found: BrokerOrder) -> Order:
@@ -156,10 +154,10 @@ def met_at_begin(draft: Draft, found: BrokerOrder) -> None:
     """An open order that a new journal meets: what it filled is in cash and positions already."""
     adopts = draft.trading.broker.foreign_orders == "adopt" and not is_fraction(draft, found)
     rule = "adopted" if adopts else "ignored"
-    alarm(draft, "foreign_order", f"{rule}: {found.client_order_id} ({_told(found)})")
+    draft.alarm("foreign_order", f"{rule}: {found.client_order_id} ({_told(found)})")
     known = replace(_as_order(found), filled=int(found.filled), cost=total_cost(draft, found))
     if rule == "adopted":
-        put_order(draft, known)
+        draft.put_order(known)
     else:
         draft.broker = replace(draft.broker, foreign={**draft.broker.foreign, found.client_order_id: known})
 
@@ -169,7 +167,7 @@ def _ignore(draft: Draft, found: BrokerOrder) -> None:
     broker, before = draft.broker, draft.book
     known = broker.foreign.get(found.client_order_id)
     if known is None:
-        alarm(draft, "foreign_order", f"ignored: {found.client_order_id} ({_told(found)})")
+        draft.alarm("foreign_order", f"ignored: {found.client_order_id} ({_told(found)})")
         known = _as_order(found)
     filled, cost, ended = int(found.filled), total_cost(draft, found), found.status in ENDED
     came_late = filled < known.filled or (not ended and (known.status == CANCELED or cost < known.cost))
@@ -179,7 +177,7 @@ def _ignore(draft: Draft, found: BrokerOrder) -> None:
     draft.broker = replace(broker, foreign={**broker.foreign, found.client_order_id: moved})
     if (filled, cost) == (known.filled, known.cost):
         return
-    paid = -found.side * (cost - known.cost) * (OPTION_MULTIPLIER if contract_of(draft, found.symbol) else 1)
+    paid = -found.side * (cost - known.cost) * (OPTION_MULTIPLIER if draft.contract_of(found.symbol) else 1)
     draft.book = replace(before, cash=before.cash + paid)
     hold_beside(draft, found.symbol, found.side * (filled - known.filled))
     gave_up = _give_up_sold(draft, found.symbol)
@@ -190,7 +188,7 @@ def _ignore(draft: Draft, found: BrokerOrder) -> None:
 
 def _give_up_sold(draft: Draft, symbol: str) -> int:
     """Give up what others sold of the desk's own; returns how many."""
-    beside, own = draft.broker.foreign_held.get(symbol, 0), held(draft, symbol)
+    beside, own = draft.broker.foreign_held.get(symbol, 0), draft.held(symbol)
     if not beside < 0 < own:
         return 0
     sold = min(own, -beside)
@@ -206,7 +204,7 @@ def give_up_sold(draft: Draft) -> None:
         if sold := _give_up_sold(draft, symbol):
             without_gain(draft, before)
             draft.risk = replace(draft.risk, reconciled=False)
-            halt(draft, "foreign_order", f"others sold {sold} {symbol} that this desk holds")
+            draft.halt("foreign_order", f"others sold {sold} {symbol} that this desk holds")
 
 
 def keep_own(draft: Draft, symbol: str, quantity: int) -> None:

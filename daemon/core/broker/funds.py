@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from daemon.core.broker.orders import Order
+from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import Funds
+from daemon.core.orders import Order
 from daemon.core.risk.view import OPTION_SHARES, SECOND_NS
-from daemon.core.state import BROKER_MODES, ZERO, Draft
+from daemon.core.state import BROKER_MODES, ZERO
 
 ASK_AGAIN_NS = 10 * SECOND_NS
 

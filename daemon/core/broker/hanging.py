@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon.core.broker.orders import UNKNOWN, Order
-from daemon.core.risk.guards import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, alarm, cancel
+from daemon.core.draft import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, Draft
+from daemon.core.orders import UNKNOWN, Order
 from daemon.core.risk.view import SECOND_NS
-from daemon.core.state import Draft
 
 EXIT = "exit"
 HANGS_NS = CANCEL_AGAIN_NS  # a cancel that is not answered by now is asked for again
@@ -53,9 +52,9 @@ def tend_exits(draft: Draft, symbol: str, side: int, surplus: int) -> tuple[list
     for order in well:
         priced = order.limit_price is not None or order.auction
         if too_much or (priced and worked_ns(draft, order) >= reprice_ns(draft)):
-            cancel(draft, order.client_order_id)
+            draft.cancel(order.client_order_id)
     for order in hanging:
-        cancel(draft, order.client_order_id)
+        draft.cancel(order.client_order_id)
         _report(draft, order, "neither fills nor ends")
     return well, hanging
 
@@ -67,7 +66,7 @@ def held_up(draft: Draft, symbol: str, side: int) -> bool:
     """
     against = [o for o in draft.orders.values() if (o.symbol, o.side) == (symbol, -side) and not o.absent]
     for order in against:
-        cancel(draft, order.client_order_id)
+        draft.cancel(order.client_order_id)
         if hangs(draft, order):
             _report(draft, order, "works against an exit and does not end")
     return any(not hangs(draft, order) for order in against)
@@ -104,7 +103,7 @@ def note_held_up(draft: Draft, symbol: str, surplus: int, hanging: Sequence[Orde
     """Report that nothing is free to be sold, unless the orders that hang were reported for it."""
     if not hanging:
         why = f"{symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
-        alarm(draft, "exit_held_up", why, once=True, about=symbol)
+        draft.alarm("exit_held_up", why, once=True, about=symbol)
 
 
 def in_the_way(draft: Draft) -> dict[str, Order]:
@@ -114,4 +113,4 @@ def in_the_way(draft: Draft) -> dict[str, Order]:
 
 def _report(draft: Draft, order: Order, why: str) -> None:
     detail = f"{order.client_order_id} ({order.side:+d} {order.remaining} {order.symbol}, {order.status}) {why}"
-    alarm(draft, "exit_stuck", detail, once=True, about=order.client_order_id)
+    draft.alarm("exit_stuck", detail, once=True, about=order.client_order_id)

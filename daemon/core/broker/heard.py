@@ -6,17 +6,9 @@ from collections import Counter
 
 from msgspec.structs import replace
 
+from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerReported
-from daemon.core.state import Draft
-
-
-def note_moved(draft: Draft, symbol: str) -> None:
-    """Remember that an order in `symbol` changed now: what a report that was asked for earlier has of it is old."""
-    broker = draft.broker
-    draft.broker = replace(
-        broker, available=_without(broker.available, symbol), moved=_at_now(draft, broker.moved, symbol)
-    )
 
 
 def note_filled(draft: Draft, symbol: str) -> None:

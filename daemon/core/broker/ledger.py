@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import COST_GRID, rescaled
+from daemon.core.book import COST_GRID, rescaled
 from daemon.core.broker.fills import transfer
 from daemon.core.broker.on_broker import on_contract_expired
-from daemon.core.desks.options.execution import held
-from daemon.core.desks.options.market import parse_occ
 from daemon.core.desks.shares.ledger import REORGANISED, reorganise, split_shares
+from daemon.core.draft import Draft
 from daemon.core.events import Activity, ContractExpired
-from daemon.core.risk.guards import alarm, halt, revalue
-from daemon.core.state import ZERO, Draft, Position
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.risk.guards import revalue
+from daemon.core.state import ZERO, Position
 
 FEES = frozenset(("FEE", "CFEE", "PTC", "PTR"))
 DIVIDENDS = ("DIV", "DIVCGL", "DIVCGS", "DIVFEE", "DIVFT", "DIVNRA", "DIVROC", "DIVTW", "DIVTXEX", "DIVWH")
@@ -37,7 +37,7 @@ def arrives(line: Activity) -> bool:
 def book_activity(draft: Draft, line: Activity) -> None:
     """Book one line of the ledger."""
     if line.status in AMENDED:
-        alarm(draft, "ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
+        draft.alarm("ledger_amended", f"{line.kind} {line.id}: {line.status}; the next comparison judges it")
     elif line.kind in FEES or line.kind in INCOME:
         book = draft.book
         fees = book.fees - line.amount if line.kind in FEES else book.fees
@@ -56,12 +56,12 @@ def book_activity(draft: Draft, line: Activity) -> None:
     elif line.kind == "OPTRD":
         _move_shares(draft, line)
     else:
-        alarm(draft, "unknown_activity", f"{line.kind} {line.symbol} {line.quantity} {line.amount} USD was not booked")
+        draft.alarm("unknown_activity", f"{line.kind} {line.symbol} {line.quantity} {line.amount} USD was not booked")
 
 
 def _end_contract(draft: Draft, line: Activity) -> None:
     """Contracts ended: as many as the line says, else all of them. Shares come as a line of their own."""
-    quantity = held(draft, line.symbol)
+    quantity = draft.held(line.symbol)
     contract = parse_occ(line.symbol)
     if not quantity or contract is None:
         return
@@ -72,7 +72,7 @@ def _end_contract(draft: Draft, line: Activity) -> None:
         over = ContractExpired(line.time_ns, line.symbol, quantity, contract.root, 0, contract.strike)
         on_contract_expired(draft, over)
     if line.kind != "OPEXP":
-        halt(draft, "shares_from_exercise", f"{line.symbol}: {line.kind} of {min(ended, abs(quantity))} contracts")
+        draft.halt("shares_from_exercise", f"{line.symbol}: {line.kind} of {min(ended, abs(quantity))} contracts")
 
 
 def _end_some(draft: Draft, symbol: str, ended: int) -> None:
@@ -105,7 +105,7 @@ def _move_shares(draft: Draft, line: Activity) -> None:
         del positions[line.symbol]
     draft.book = replace(book, cash=book.cash + line.amount, positions=positions, realized=book.realized + gain)
     if moved.quantity:
-        halt(draft, "shares_from_exercise", f"{shares:+d} {line.symbol} came from an exercise or assignment")
+        draft.halt("shares_from_exercise", f"{shares:+d} {line.symbol} came from an exercise or assignment")
     revalue(draft)
 
 
@@ -134,7 +134,7 @@ def settle_without_ledger(draft: Draft, theirs: dict[str, int]) -> bool:
         if not over:
             continue
         whole = contract.right * SHARES_OF_CONTRACT * position.quantity
-        own_and_beside = held(draft, contract.root) + draft.broker.foreign_held.get(contract.root, 0)
+        own_and_beside = draft.held(contract.root) + draft.broker.foreign_held.get(contract.root, 0)
         beyond = theirs.get(contract.root, 0) - own_and_beside
         shares = whole if beyond == whole else 0
         if shares:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import book_expiry
+from daemon.core.book import book_expiry
 from daemon.core.broker.fills import book_totals, record_execution, set_totals, stranger, transfer, was_refused
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
-from daemon.core.broker.orders import BROKER_STATUS, CANCELED, Order, advance
 from daemon.core.broker.sellable import confirmed, sellable
-from daemon.core.desks.options.execution import held, intent_of, may_enter_auction, may_send, submission_of
+from daemon.core.desks.options.execution import intent_of, may_enter_auction, may_send, submission_of
+from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import (
     BrokerLost,
@@ -31,9 +31,10 @@ from daemon.core.events import (
     OrderUnknown,
     TradeCorrected,
 )
-from daemon.core.risk.guards import alarm, first_time, halt, left, look_up, note_fate, put_order, revalue, trade_closed
+from daemon.core.orders import BROKER_STATUS, CANCELED, Order, advance
+from daemon.core.risk.guards import note_fate, revalue, trade_closed
 from daemon.core.risk.view import MINUTE_NS, SECOND_NS
-from daemon.core.state import ZERO, Draft
+from daemon.core.state import ZERO
 
 OrderNews = OrderAccepted | OrderRejected | OrderCanceled | OrderExpired | OrderUnknown | CancelRejected
 HAPPENED: dict[type[OrderNews], str] = {
@@ -58,15 +59,15 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
         moved = replace(moved, order_id=event.order_id)
     if moved is order:
         return
-    put_order(draft, moved)
+    draft.put_order(moved)
     if moved.status == CANCELED:
         on_cancel_by_others(draft, order)
     if isinstance(event, OrderRejected):
-        alarm(draft, "order_rejected", f"{event.client_order_id}: {event.reason}")
-        if order.side * held(draft, order.symbol) < 0:  # a refused exit: perhaps the broker holds something else
+        draft.alarm("order_rejected", f"{event.client_order_id}: {event.reason}")
+        if order.side * draft.held(order.symbol) < 0:  # a refused exit: perhaps the broker holds something else
             draft.effects.append(AskBroker("an exit was rejected"))
     elif isinstance(event, OrderUnknown):
-        look_up(draft, draft.orders[order.client_order_id])
+        draft.look_up(draft.orders[order.client_order_id])
     note_fate(draft, order)
 
 
@@ -85,13 +86,13 @@ def absorb(draft: Draft, found: BrokerOrder) -> None:
         return
     if order.closing and found.quantity != order.quantity:  # the broker's own call counts itself what is there
         order = replace(order, quantity=int(found.quantity))
-        put_order(draft, order)
+        draft.put_order(order)
     if not _matches(draft, order, found):
         _mismatch(draft, order, found)
         return
     if found.order_id and found.order_id != order.order_id:
         order = replace(order, order_id=found.order_id)
-        put_order(draft, order)
+        draft.put_order(order)
     if set_totals(draft, order, found):
         _follow(draft, found)
     elif found.status in ENDED and was_refused(draft, found.client_order_id, order.correction, int(found.filled)):
@@ -100,10 +101,9 @@ def absorb(draft: Draft, found: BrokerOrder) -> None:
 
 def _mismatch(draft: Draft, order: Order, found: BrokerOrder) -> None:
     """Another order bears our name: halt, once for as much as it filled. Ours ends with it, or never arrived."""
-    if first_time(draft, f"{found.client_order_id} {found.filled} does not match"):
+    if draft.first_time(f"{found.client_order_id} {found.filled} does not match"):
         draft.risk = replace(draft.risk, reconciled=False)
-        halt(
-            draft,
+        draft.halt(
             "order_mismatch",
             f"{found.client_order_id}: sent {order.side:+d} {order.quantity} {order.symbol}, the broker has "
             f"{found.side:+d} {found.quantity} {found.symbol} ({found.intent or 'no intent'})",
@@ -115,7 +115,7 @@ def _mismatch(draft: Draft, order: Order, found: BrokerOrder) -> None:
 def _end(draft: Draft, order: Order) -> None:
     """Nothing more comes of it."""
     if order.working:
-        put_order(draft, advance(order, "expired"))
+        draft.put_order(advance(order, "expired"))
 
 
 def _matches(draft: Draft, order: Order, found: BrokerOrder) -> bool:
@@ -136,18 +136,18 @@ def _follow(draft: Draft, found: BrokerOrder) -> None:
     assert order is not None
     if word is None:
         detail = f"{found.client_order_id}: the broker says {found.status!r}"
-        alarm(draft, "unknown_status", detail, once=True, about=found.status)
+        draft.alarm("unknown_status", detail, once=True, about=found.status)
         return
     if word == "filled" and order.filled < order.quantity:
         return  # said filled, with other figures: an answer in the middle of a change
     moved = advance(order, word)
     if moved is order:
         return
-    put_order(draft, moved)
+    draft.put_order(moved)
     if word == "canceled":
         on_cancel_by_others(draft, order)
     if word == "rejected":
-        alarm(draft, "order_rejected", f"{found.client_order_id}: found rejected")
+        draft.alarm("order_rejected", f"{found.client_order_id}: found rejected")
     note_fate(draft, order)
 
 
@@ -163,10 +163,10 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     if order.known:
         young = draft.now_ns - order.news_ns < draft.trading.broker.look_up_s * SECOND_NS
         if young or 0 < order.looked_up_ns <= order.news_ns:
-            look_up(draft, order)  # the answer may be older than the news of the order
+            draft.look_up(order)  # the answer may be older than the news of the order
             return
-        alarm(draft, "order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now")
-        put_order(draft, advance(order, "expired"))
+        draft.alarm("order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now")
+        draft.put_order(advance(order, "expired"))
         if order.purpose == "entry":  # no other is sent in its place: it may have filled
             draft.works = {key: work for key, work in draft.works.items() if key != order.work}
         draft.effects.append(AskBroker(f"an order is lost: {order.client_order_id}"))
@@ -175,17 +175,17 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     session = draft.session.session
     over = session is None or draft.session.ended or order.submitted_ns < session.open_ns
     if (not may_enter_auction(draft)) if order.auction else over:
-        put_order(draft, advance(order, "expired"))  # an order that never arrived can arrive no more
+        draft.put_order(advance(order, "expired"))  # an order that never arrived can arrive no more
         return
     needed = _needed(draft, order)
     if order.purpose == "exit" and needed is not None and _gives_way(draft, order, needed):
-        put_order(draft, advance(order, "expired"))
+        draft.put_order(advance(order, "expired"))
         return
     again = submission_of(draft, order)
-    if needed is None or needed < order.quantity or not (_allowed(draft, order) and left(draft, again)):
-        put_order(draft, replace(order, missing_ns=draft.now_ns, looked_up_ns=draft.now_ns))
+    if needed is None or needed < order.quantity or not (_allowed(draft, order) and draft.leaves(again)):
+        draft.put_order(replace(order, missing_ns=draft.now_ns, looked_up_ns=draft.now_ns))
         return
-    put_order(draft, replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns, missing_ns=0))
+    draft.put_order(replace(advance(order, "sent_again"), looked_up_ns=draft.now_ns, missing_ns=0))
     draft.effects.append(again)
 
 
@@ -194,7 +194,7 @@ def _needed(draft: Draft, order: Order) -> int | None:
     work = draft.works.get(order.work)
     if work is None or not (order.auction or may_send(draft)):
         return None
-    holding = held(draft, work.symbol)
+    holding = draft.held(work.symbol)
     return work.goal - holding if work.purpose == "entry" else abs(holding) - work.goal
 
 
@@ -232,9 +232,9 @@ def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
         return
     if event.execution_id in order.corrected_by:
         return
-    alarm(draft, "trade_corrected", f"{event.client_order_id}: {event.reason}, {event.cumulative_quantity} stand")
+    draft.alarm("trade_corrected", f"{event.client_order_id}: {event.reason}, {event.cumulative_quantity} stand")
     order = replace(order, corrected_by=(*order.corrected_by, event.execution_id))
-    put_order(draft, order)
+    draft.put_order(order)
     price = event.cumulative_cost / event.cumulative_quantity if event.cumulative_quantity else ZERO
     fill = OrderFilled(
         event.time_ns,
@@ -257,7 +257,7 @@ def on_broker_lost(draft: Draft, event: BrokerLost) -> None:
     """Order news may be missing: no new risk until a report agrees again."""
     draft.risk = replace(draft.risk, reconciled=False)
     draft.broker = replace(draft.broker, lost_ns=draft.now_ns)
-    alarm(draft, "broker_lost", event.detail, once=True)
+    draft.alarm("broker_lost", event.detail, once=True)
 
 
 # --- what is no order ---------------------------------------------------------------------------------------------
@@ -270,7 +270,7 @@ def on_contract_expired(draft: Draft, event: ContractExpired) -> None:
         trade_closed(draft, ended)
         draft.works = {key: work for key, work in draft.works.items() if work.symbol != event.symbol}
     if event.shares:
-        halt(draft, "shares_from_exercise", f"{event.symbol} was exercised: {event.shares:+d} {event.underlying}")
+        draft.halt("shares_from_exercise", f"{event.symbol} was exercised: {event.shares:+d} {event.underlying}")
     revalue(draft)
 
 

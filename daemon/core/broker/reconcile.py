@@ -11,25 +11,25 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import begin_session
+from daemon.core.book import begin_session
 from daemon.core.broker.fills import is_ours, on_order_filled, transfer, without_gain
 from daemon.core.broker.foreign import can_hold, give_up_sold, is_fraction, met_at_begin
 from daemon.core.broker.funds import deficit
 from daemon.core.broker.heard import take_available
 from daemon.core.broker.ledger import AMENDED, arrives, book_activity, settle_without_ledger
 from daemon.core.broker.on_broker import absorb
-from daemon.core.broker.orders import SUBMITTED, UNKNOWN
 from daemon.core.broker.takeover import accept, accepts, take_over, whole_shares
-from daemon.core.desks.options.execution import held
-from daemon.core.desks.options.market import parse_occ
-from daemon.core.desks.shares.splits import note_positions, only_splits_differ
+from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker, CancelOrder
 from daemon.core.events import Activity, BrokerPosition, BrokerReported, BrokerSnapshot
-from daemon.core.risk.guards import alarm, cancel_entries, case_over, first_time, halt, look_up, revalue
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.orders import SUBMITTED, UNKNOWN
+from daemon.core.risk.guards import revalue
 from daemon.core.risk.marks import mark_book
+from daemon.core.risk.splits import note_positions, only_splits_differ
 from daemon.core.risk.view import MINUTE_NS, SECOND_NS
 from daemon.core.session import new_york_text
-from daemon.core.state import ZERO, Draft, Suspicion
+from daemon.core.state import ZERO, Suspicion
 
 SETTLE_NS = 10 * SECOND_NS
 CLOCK_NS = 10 * SECOND_NS  # around open and close the broker's clock and ours may say different things
@@ -49,7 +49,7 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
     if draft.seq == 0 and not draft.orders and draft.book.cash == 0:
         if event.positions or event.open_orders:
             found = [p.symbol for p in event.positions] + list(event.open_orders)
-            halt(draft, "reconciliation", f"the account is not empty and this journal is new: {', '.join(found)}")
+            draft.halt("reconciliation", f"the account is not empty and this journal is new: {', '.join(found)}")
             return
         _adopt_cash(draft, event.cash)
         draft.risk = replace(draft.risk, reconciled=True)
@@ -57,7 +57,7 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
     found = [*_cash_and_positions(draft, event.cash, event.positions), *_orders(draft, frozenset(event.open_orders))]
     draft.risk = replace(draft.risk, reconciled=not found)
     if found:
-        halt(draft, "reconciliation", "; ".join(found))
+        draft.halt("reconciliation", "; ".join(found))
 
 
 def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
@@ -82,16 +82,16 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
     take_available(draft, event)
     if draft.daily is not None:
         for symbol, detail in note_positions(draft, positions).items():
-            alarm(draft, "split_awaited", detail, once=True, about=symbol)
+            draft.alarm("split_awaited", detail, once=True, about=symbol)
     _compare(draft, event)
     _note_status(draft, event.blocked)
     _note_market(draft, event)
     short = deficit(event.funds)
     draft.broker = replace(draft.broker, funds=event.funds)
     if short:
-        alarm(draft, "margin_deficit", f"{short} USD more margin is asked for than the equity", once=True)
+        draft.alarm("margin_deficit", f"{short} USD more margin is asked for than the equity", once=True)
     else:
-        case_over(draft, "margin_deficit")
+        draft.case_over("margin_deficit")
 
 
 def _note_status(draft: Draft, blocked: str) -> None:
@@ -99,12 +99,12 @@ def _note_status(draft: Draft, blocked: str) -> None:
     former = draft.broker.blocked
     draft.broker = replace(draft.broker, blocked=blocked)
     if CLOSED & set(blocked.split(", ")):
-        halt(draft, "account_blocked", blocked)
+        draft.halt("account_blocked", blocked)
     elif blocked:
-        alarm(draft, "account_blocked", blocked, once=True, about=blocked)
-        cancel_entries(draft)
+        draft.alarm("account_blocked", blocked, once=True, about=blocked)
+        draft.cancel_entries()
     elif former:
-        case_over(draft, "account_blocked")
+        draft.case_over("account_blocked")
 
 
 def _note_market(draft: Draft, event: BrokerReported) -> None:
@@ -118,9 +118,9 @@ def _note_market(draft: Draft, event: BrokerReported) -> None:
     draft.broker = replace(draft.broker, closed=closed)
     if closed:
         opens = new_york_text(event.next_open_ns) if event.next_open_ns else "unknown"
-        alarm(draft, "market_closed", f"in a session of the calendar; the broker opens next: {opens}", once=True)
+        draft.alarm("market_closed", f"in a session of the calendar; the broker opens next: {opens}", once=True)
     else:
-        case_over(draft, "market_closed")
+        draft.case_over("market_closed")
 
 
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
@@ -143,7 +143,7 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
 
 def _mark_seen(draft: Draft, line: Activity) -> bool:
     """True when this line of the ledger, with this status, was not seen before. A line is amended under its own id."""
-    return first_time(draft, f"{line.id} {line.status}" if line.status in AMENDED else line.id)
+    return draft.first_time(f"{line.id} {line.status}" if line.status in AMENDED else line.id)
 
 
 def _account_is_right(draft: Draft, event: BrokerReported) -> bool:
@@ -154,7 +154,7 @@ def _account_is_right(draft: Draft, event: BrokerReported) -> bool:
     if others:
         expected = others[0]
         draft.risk = replace(draft.risk, reconciled=False)
-        halt(draft, "wrong_account", f"the keys open account {event.account}, expected is {expected}")
+        draft.halt("wrong_account", f"the keys open account {event.account}, expected is {expected}")
     return not others
 
 
@@ -173,7 +173,7 @@ def _begin(draft: Draft, event: BrokerReported) -> bool:
         found = [p.symbol for p in event.positions] + whole
         detail = f"the account is not empty and this journal is new: {', '.join(found)}"
         draft.risk = replace(draft.risk, reconciled=False)
-        halt(draft, "foreign_order", detail)
+        draft.halt("foreign_order", detail)
         return False
     draft.broker = replace(draft.broker, began_ns=event.asked_ns)
     _adopt_cash(draft, event.cash)
@@ -196,7 +196,7 @@ def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
     for order in tuple(draft.orders.values()):
         due = order.submitted_ns < event.asked_ns and order.looked_up_ns < event.asked_ns
         if order.client_order_id not in listed and due and order.purpose != "foreign" and not order.in_hand:
-            look_up(draft, order)
+            draft.look_up(order)
 
 
 # --- differences --------------------------------------------------------------------------------------------------
@@ -240,11 +240,11 @@ def _agree(draft: Draft) -> None:
     settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
     if settled or draft.risk.reconciled:
         draft.risk = replace(draft.risk, reconciled=True)
-        case_over(draft, "unreconciled", "broker_lost", "cash_unexplained")
+        draft.case_over("unreconciled", "broker_lost", "cash_unexplained")
     halted = draft.risk.halt
     if halted is not None and halted.reason == "cash_difference":
         draft.risk = replace(draft.risk, halt=None)
-        alarm(draft, "cash_explained", f"book and broker agree again; halted before: {halted.detail}")
+        draft.alarm("cash_explained", f"book and broker agree again; halted before: {halted.detail}")
 
 
 def _sight(draft: Draft, event: BrokerReported) -> None:
@@ -260,14 +260,14 @@ def _let_stand(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> N
     """Wait for cash alone: its line may come minutes late, or in the night. In a session not for ever."""
     session, since_ns = draft.session.session, draft.broker.cash_since_ns
     if len(found) > 1 or not since_ns or _positions(draft, event.positions):
-        halt(draft, "reconciliation", "; ".join(found))
+        draft.halt("reconciliation", "; ".join(found))
         return
-    alarm(draft, "cash_unexplained", found[0], once=True)
+    draft.alarm("cash_unexplained", found[0], once=True)
     if session is None or draft.session.ended or not session.open_ns <= draft.now_ns < session.close_ns:
         return
     patience_ns = draft.trading.broker.cash_halt_min * MINUTE_NS
     if draft.now_ns - max(since_ns, session.open_ns) >= patience_ns:
-        halt(draft, "cash_difference", f"{found[0]}, for {patience_ns // MINUTE_NS} minutes of the session")
+        draft.halt("cash_difference", f"{found[0]}, for {patience_ns // MINUTE_NS} minutes of the session")
 
 
 def _tell_shorts(draft: Draft, event: BrokerReported) -> None:
@@ -278,10 +278,10 @@ def _tell_shorts(draft: Draft, event: BrokerReported) -> None:
     roots = {contract.root for symbol in draft.book.positions if (contract := parse_occ(symbol)) is not None}
     for position in event.positions:
         symbol = position.symbol
-        expected = held(draft, symbol) + draft.broker.foreign_held.get(symbol, 0)
+        expected = draft.held(symbol) + draft.broker.foreign_held.get(symbol, 0)
         if position.quantity < min(expected, 0) and can_hold(draft, symbol) and symbol not in roots:
             draft.risk = replace(draft.risk, reconciled=False)
-            halt(draft, "short_position", f"{symbol}: broker {position.quantity}, book {expected}")
+            draft.halt("short_position", f"{symbol}: broker {position.quantity}, book {expected}")
 
 
 def _all_differences(draft: Draft, event: BrokerReported) -> list[str]:
@@ -330,27 +330,27 @@ def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
             draft.effects.append(CancelOrder(order.client_order_id))  # nobody here would ever end it
     theirs = {p.symbol: p for p in event.positions}
     if settle_without_ledger(draft, {symbol: int(p.quantity) for symbol, p in theirs.items()}):
-        alarm(draft, "settled_without_ledger", "; ".join(found))
+        draft.alarm("settled_without_ledger", "; ".join(found))
     book, beside = draft.book, draft.broker.foreign_held
     symbols = sorted(theirs.keys() | book.positions.keys() | beside.keys())
     differing = [
         symbol
         for symbol in symbols
-        if (theirs[symbol].quantity if symbol in theirs else ZERO) != held(draft, symbol) + beside.get(symbol, 0)
+        if (theirs[symbol].quantity if symbol in theirs else ZERO) != draft.held(symbol) + beside.get(symbol, 0)
     ]
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":
         taken = [symbol for symbol in differing if take_over(draft, symbol, theirs.get(symbol), rule)]
         if taken:
-            alarm(draft, "position_changed", f"{rule}: {'; '.join(found)}")
+            draft.alarm("position_changed", f"{rule}: {'; '.join(found)}")
             draft.book = replace(draft.book, cash=event.cash)
             without_gain(draft, book)
     cash = event.cash - draft.book.cash
     if cash and not (differing and rule == "halt") and abs(cash) <= draft.trading.broker.cash_tolerance_usd:
-        alarm(draft, "cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
+        draft.alarm("cash_adjusted", f"{cash:+} USD that no line of the broker's ledger explains yet")
         book = draft.book
         draft.book = replace(book, cash=event.cash, realized=book.realized + cash, fees=book.fees - cash)
         revalue(draft)
     elif cash and rule == "adopt" and not differing:
-        alarm(draft, "position_changed", f"adopt: {'; '.join(found)}")
+        draft.alarm("position_changed", f"adopt: {'; '.join(found)}")
         transfer(draft, cash)

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from daemon.core.broker.hanging import given_up, may_be_free, note_held_up, on_its_way
-from daemon.core.broker.orders import Order
-from daemon.core.desks.options.market import parse_occ
-from daemon.core.risk.guards import alarm
+from daemon.core.draft import Draft
+from daemon.core.instruments.option_market import parse_occ
+from daemon.core.orders import Order
 from daemon.core.risk.view import SECOND_NS
-from daemon.core.state import Draft
 
 CONFIRM_NS = 120 * SECOND_NS  # reports come each minute: without one for so long, shares leave by the broker's own call
 
@@ -77,8 +76,8 @@ def tell_closing(draft: Draft, symbol: str, quantity: int) -> None:
     how = "closed by the broker's own call, which sells no more"
     if confirmed(draft, symbol):
         why = f"{quantity} {symbol}: orders that do not end hold all of it; {how}"
-        alarm(draft, "exit_stuck", why, once=True, about=f"close {symbol}")
+        draft.alarm("exit_stuck", why, once=True, about=f"close {symbol}")
         return
-    alarm(
-        draft, "exit_unconfirmed", f"{quantity} {symbol}: no report says what is there; {how}", once=True, about=symbol
+    draft.alarm(
+        "exit_unconfirmed", f"{quantity} {symbol}: no report says what is there; {how}", once=True, about=symbol
     )

@@ -9,16 +9,15 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import CENT, OPTION_MULTIPLIER
+from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.broker.fills import without_gain
 from daemon.core.broker.foreign import can_hold, hold_beside, keep_own
-from daemon.core.broker.orders import advance
-from daemon.core.desks.options.execution import contract_of, held
-from daemon.core.desks.shares.splits import note_accepted
+from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import AcceptBrokerRequested, BrokerPosition, BrokerReported
-from daemon.core.risk.guards import alarm, cancel, halt, put_order
-from daemon.core.state import BROKER_MODES, Draft, Position
+from daemon.core.orders import advance
+from daemon.core.risk.splits import note_accepted
+from daemon.core.state import BROKER_MODES, Position
 
 
 def whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition, ...]:
@@ -34,7 +33,7 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     """
     quantity = int(position.quantity) if position is not None else 0
     if rule == "ignore":
-        own = held(draft, symbol)
+        own = draft.held(symbol)
         left = min(own, max(quantity, 0)) if own > 0 else max(own, min(quantity, 0))
         hold_beside(draft, symbol, quantity - left - draft.broker.foreign_held.get(symbol, 0))
         if left != own:
@@ -46,7 +45,7 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     if position is None:
         draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
         return True
-    contract, known = contract_of(draft, symbol), draft.book.positions.get(symbol)
+    contract, known = draft.contract_of(symbol), draft.book.positions.get(symbol)
     right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
     multiplier = OPTION_MULTIPLIER if contract is not None else 1
     opened_ns = known.opened_ns if known is not None else draft.now_ns
@@ -64,9 +63,9 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
 def on_accept_broker(draft: Draft, event: AcceptBrokerRequested) -> None:
     """Halt, and let the next report that is asked for from now on say what the book holds."""
     if draft.identity.mode not in BROKER_MODES:
-        alarm(draft, "command_refused", f"accept-broker (by {event.who}): no broker outside reports to this desk")
+        draft.alarm("command_refused", f"accept-broker (by {event.who}): no broker outside reports to this desk")
         return
-    halt(draft, "accept_broker", f"{event.reason} (by {event.who})")
+    draft.halt("accept_broker", f"{event.reason} (by {event.who})")
     draft.broker = replace(draft.broker, accept_ns=draft.now_ns)
     draft.risk = replace(draft.risk, reconciled=False)
     draft.effects.append(AskBroker("accept-broker"))
@@ -93,7 +92,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
     without_gain(draft, before)
     draft.broker = replace(draft.broker, accept_ns=0, stood_down=False, suspicion=None, cash_since_ns=0)
     held_now = ", ".join(f"{p.quantity} {p.symbol}" for p in draft.book.positions.values()) or "nothing"
-    alarm(draft, "broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD)")
+    draft.alarm("broker_accepted", f"holds {held_now}, cash {event.cash} USD (book before: {before.cash} USD)")
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
@@ -102,6 +101,6 @@ def _end_orders(draft: Draft, event: BrokerReported) -> None:
     listed = {order.client_order_id for order in event.open_orders}
     for name, order in tuple(draft.orders.items()):
         if name not in listed and order.submitted_ns < event.asked_ns:
-            put_order(draft, advance(order, "expired"))
+            draft.put_order(advance(order, "expired"))
         elif order.purpose != "foreign":
-            cancel(draft, name)
+            draft.cancel(name)

@@ -14,16 +14,6 @@ from typing import ClassVar
 from msgspec.structs import replace
 
 from daemon.core.broker.fees import CENT, fees
-from daemon.core.desks.options.market import (
-    MINUTE_NS,
-    OccContract,
-    SessionMarket,
-    bid_ask_cents,
-    occ_symbol,
-    option_terms,
-    price,
-    session_market,
-)
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
 from daemon.core.events import (
     BarClosed,
@@ -41,6 +31,16 @@ from daemon.core.events import (
     QuotesReceived,
     SessionEnded,
     SessionScheduled,
+)
+from daemon.core.instruments.option_market import (
+    MINUTE_NS,
+    OccContract,
+    SessionMarket,
+    bid_ask_cents,
+    occ_symbol,
+    option_terms,
+    price,
+    session_market,
 )
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.refusals import refusal

@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from msgspec.structs import replace
 
-from daemon.core.desks.options.market import option_terms
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder, WatchContracts
 from daemon.core.events import (
     BarClosed,
@@ -24,6 +23,7 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
+from daemon.core.instruments.option_market import option_terms
 from daemon.core.limits import Trading
 from daemon.core.paper.paper import ORDER_NEWS, cancel, filled, settle, submit
 from daemon.core.paper.refusals import refusal_given

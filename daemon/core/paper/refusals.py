@@ -9,8 +9,8 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from daemon.core.broker.fees import CENT, fees
-from daemon.core.desks.options.market import MINUTE_NS, parse_occ
 from daemon.core.effects import SubmitOrder
+from daemon.core.instruments.option_market import MINUTE_NS, parse_occ
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.state import SHARES, ZERO, PaperState, quantity_held, usd
 

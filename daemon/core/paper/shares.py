@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from daemon.core.desks.options.market import MINUTE_NS
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder
 from daemon.core.events import (
     CancelRejected,
@@ -29,6 +28,7 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
+from daemon.core.instruments.option_market import MINUTE_NS
 from daemon.core.limits import Trading
 from daemon.core.paper.state import ZERO, Holding, ShareOrder, SharePaperState, grown
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import msgspec
 
-from daemon.core.desks.options.market import OccContract, SessionMarket, parse_occ
 from daemon.core.events import BrokerPosition, BrokerSnapshot, Quote
+from daemon.core.instruments.option_market import OccContract, SessionMarket, parse_occ
 from strategies.kit.contract import Bar, Session
 
 ZERO = Decimal(0)

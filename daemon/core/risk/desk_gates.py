@@ -9,8 +9,8 @@ from __future__ import annotations
 from decimal import Decimal
 from itertools import pairwise
 
-from daemon.core.broker.book import session_loss
-from daemon.core.desks.options.market import parse_occ
+from daemon.core.book import session_loss
+from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Risk
 from daemon.core.risk.view import MINUTE_NS, OPTION_SHARES, SECOND_NS, Intent, RiskView
 from daemon.core.session import in_window, minutes_to, new_york_minute

@@ -9,9 +9,9 @@ from decimal import Decimal
 
 import msgspec
 
-from daemon.core.broker.orders import Order
 from daemon.core.events import Contract, Quote
 from daemon.core.limits import Basket, Execution, Risk
+from daemon.core.orders import Order
 from daemon.core.state import ZERO, Book, Identity, Model, RiskState, SessionState
 from strategies.kit.contract import Leg
 

@@ -9,7 +9,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from daemon.core.broker.orders import TERMINAL
+from daemon.core.orders import TERMINAL
 from daemon.core.state import Position as Held
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture

@@ -10,15 +10,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import session_loss
+from daemon.core.book import session_loss
 from daemon.core.desks.options.execution import risk_view
 from daemon.core.desks.shares import gates as share_gates
+from daemon.core.draft import Draft
 from daemon.core.risk import desk_gates
 from daemon.core.risk.desk_gates import LOSSES, reject_rate
 from daemon.core.risk.risk import OPTION_GATES, SHARE_GATES, Gate, ask_gates
 from daemon.core.risk.view import MINUTE_NS, SECOND_NS, Intent, RiskView
 from daemon.core.session import in_window, new_york_minute, new_york_text, parse_window
-from daemon.core.state import Draft, State
+from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import GateLine, Limit, RiskPage
 from strategies.kit.contract import DailySpec, Spec

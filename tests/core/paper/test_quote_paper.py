@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from daemon.core.desks.options.market import OccContract, parse_occ
 from daemon.core.effects import CancelOrder, Effect, RaiseAlarm, SubmitOrder, WatchContracts
 from daemon.core.events import (
     BarClosed,
@@ -35,6 +34,7 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
+from daemon.core.instruments.option_market import OccContract, parse_occ
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from daemon.core.broker.book import session_loss
-from daemon.core.broker.orders import CANCELING
+from daemon.core.book import session_loss
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import (
     CancelRejected,
@@ -25,6 +24,7 @@ from daemon.core.events import (
     ResumeRequested,
 )
 from daemon.core.limits import Execution, Risk, Sizing, Trading
+from daemon.core.orders import CANCELING
 from daemon.core.risk.desk_gates import LOSSES
 from daemon.core.risk.guards import stop_reached
 from daemon.core.state import Position, encode_state

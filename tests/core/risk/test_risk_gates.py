@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from daemon.core.broker.orders import Order
 from daemon.core.limits import Execution, Risk
+from daemon.core.orders import Order
 from daemon.core.risk.desk_gates import LOSSES, reject_rate
 from daemon.core.risk.risk import OPTION_GATES, Applies, Gate, ask_gates
 from daemon.core.risk.view import Intent, RiskView

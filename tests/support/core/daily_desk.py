@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from daemon.core.broker.orders import Order
 from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.events import (
     BarClosed,
@@ -31,6 +30,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Trading
+from daemon.core.orders import Order
 from daemon.core.records import DecisionRow, Row
 from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from daemon.core.broker.orders import Order
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, RaiseAlarm, SubmitOrder
 from daemon.core.events import (
     BarClosed,
@@ -32,6 +31,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Trading
+from daemon.core.orders import Order
 from daemon.core.records import DecisionRow, Row
 from daemon.core.state import Book, Identity, State, encode_state
 from daemon.core.step import Core

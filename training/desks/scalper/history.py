@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from daemon.core.desks.options.market import MINUTE_NS, session_volatility
 from daemon.core.events import BarClosed, Event, SessionScheduled
+from daemon.core.instruments.option_market import MINUTE_NS, session_volatility
 from daemon.core.limits import Trading
 from daemon.core.session import flatten_from_ns
 from strategies.kit.contract import Session, Spec

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from daemon.core.desks.options.contracts import nearest
-from daemon.core.desks.options.market import MINUTE_NS, bid_ask_cents_array, price_array, years_to_expiry
+from daemon.core.instruments.contracts import nearest
+from daemon.core.instruments.option_market import MINUTE_NS, bid_ask_cents_array, price_array, years_to_expiry
 from daemon.core.limits import Trading
 from training.desks.scalper.account import SHARES
 from training.desks.scalper.history import History, TradingDay

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from daemon.brokers.alpaca.market.socket import Tell
 from daemon.brokers.alpaca.rest.rest import RestError
-from daemon.core.desks.options.market import parse_occ
 from daemon.core.events import Contract, ContractsListed, SessionScheduled
+from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Contracts
 
 LISTED_SPAN = Decimal("0.06")  # of the spot, on each side: where strikes are listed

@@ -20,7 +20,6 @@ from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
 from daemon.brokers.alpaca.market.socket import Tell
 from daemon.brokers.alpaca.rest.rest import RestError
-from daemon.core.desks.shares.splits import undecidable
 from daemon.core.events import (
     BarClosed,
     Event,
@@ -31,6 +30,7 @@ from daemon.core.events import (
     TroubleNoticed,
 )
 from daemon.core.limits import Basket
+from daemon.core.risk.splits import undecidable
 from daemon.core.state import State
 from daemon.host.calendar import SessionCalendar, midnight_ns
 from daemon.host.clock import Clock

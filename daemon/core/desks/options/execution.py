@@ -10,21 +10,20 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import CENT, OPTION_MULTIPLIER, mid
+from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
 from daemon.core.broker.funds import deficit, spendable
 from daemon.core.broker.hanging import held_up, in_the_way, reprice_ns, tend_exits, worked_ns
-from daemon.core.broker.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.broker.sellable import sellable, tell_closing
-from daemon.core.desks.options.contracts import price_step
-from daemon.core.desks.options.market import parse_occ
+from daemon.core.draft import Draft
 from daemon.core.effects import SubmitOrder
-from daemon.core.events import Contract, Quote
+from daemon.core.events import Quote
+from daemon.core.instruments.contracts import price_step
 from daemon.core.limits import Sizing
-from daemon.core.risk.guards import alarm, cancel, left, put_order
+from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
 from daemon.core.risk.marks import guarded, leaps, measure
 from daemon.core.risk.risk import Denial, ask_gates
-from daemon.core.risk.view import MINUTE_NS, SECOND_NS, Intent, RiskView
-from daemon.core.state import BROKER_MODES, ZERO, Draft
+from daemon.core.risk.view import SECOND_NS, Intent, RiskView
+from daemon.core.state import BROKER_MODES, ZERO
 
 ENTRY = "entry"
 EXIT = "exit"
@@ -73,13 +72,6 @@ def count_denials(draft: Draft, denials: tuple[Denial, ...]) -> None:
     draft.stats = replace(draft.stats, denials=counts)
 
 
-def fresh(draft: Draft, quote: Quote | None) -> Quote | None:
-    """The quote when it is young enough to act on, else None."""
-    if quote is None or draft.now_ns - quote.quoted_ns > draft.trading.risk.quote_age_max_s * SECOND_NS:
-        return None
-    return quote
-
-
 def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
     """Contracts that `premium_fraction` of the equity buys at the limit, capped; 0 below `min_contracts`."""
     if limit_price <= 0 or equity <= 0:
@@ -111,21 +103,6 @@ def entry_bound(quote: Quote, collar: float) -> Decimal:
 def sold_by_trim(quantity: int, keep_percent: int) -> int:
     """Contracts that a trim to `keep_percent` sells: rounded down, at least one."""
     return max(1, quantity * (100 - keep_percent) // 100)
-
-
-def held(draft: Draft, symbol: str) -> int:
-    """Contracts or shares in the book, negative when short."""
-    position = draft.book.positions.get(symbol)
-    return position.quantity if position else 0
-
-
-def contract_of(draft: Draft, symbol: str) -> Contract | None:
-    """The contract of an OCC symbol: as it was listed, else as the symbol says; None for shares."""
-    known = draft.contracts.get(symbol)
-    if known is not None:
-        return known
-    told = parse_occ(symbol)
-    return None if told is None else Contract(symbol, told.expiry, told.right, told.strike, 0)
 
 
 def may_send(draft: Draft) -> bool:
@@ -164,19 +141,11 @@ def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
     """Start an entry work that the gates let pass; returns the work's key."""
     quote = draft.quotes[intent.symbol]
     bound = entry_bound(quote, draft.trading.risk.price_collar)
-    goal = held(draft, intent.symbol) + intent.quantity
+    goal = draft.held(intent.symbol) + intent.quantity
     work = Work(f"{decision}.0", decision, ENTRY, "policy", intent.symbol, goal, -1, "", draft.now_ns, bound)
     draft.wanted = {**dict.fromkeys(draft.wanted, 0), intent.symbol: goal}  # one position at a time
     submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
     return work.key
-
-
-def exit_of(draft: Draft, symbol: str) -> Work | None:
-    """The exit of `symbol` that is under way, or None."""
-    for work in draft.works.values():
-        if work.purpose == EXIT and work.symbol == symbol:
-            return work
-    return None
 
 
 def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: str) -> bool:
@@ -186,7 +155,7 @@ def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: st
 
     Returns True when this asked for something new.
     """
-    work = exit_of(draft, symbol)
+    work = draft.exit_of(symbol)
     if work is not None:
         urgent = draft.daily is not None and work.reason == "policy"
         if work.goal <= goal and not urgent:
@@ -209,7 +178,7 @@ def drive(draft: Draft) -> None:
     """
     for name, order in draft.orders.items():
         if order.purpose == ENTRY and order.work not in draft.works:
-            cancel(draft, name)
+            draft.cancel(name)
     for work in tuple(draft.works.values()):
         if work.purpose == EXIT:
             _drive_exit(draft, work)
@@ -219,40 +188,40 @@ def drive(draft: Draft) -> None:
 
 def _drive_entry(draft: Draft, work: Work) -> None:
     rules = draft.trading.execution
-    order = newest_attempt(draft, work)
+    order = draft.newest_attempt(work)
     late = draft.now_ns - work.started_ns >= rules.entry_deadline_s * SECOND_NS
-    missing = work.goal - held(draft, work.symbol)
+    missing = work.goal - draft.held(work.symbol)
     if order.working:
         old = draft.now_ns - order.submitted_ns >= rules.entry_reprice_s * SECOND_NS
         if late or old or order.remaining > missing:  # more than missing: an earlier attempt filled after its end
-            cancel(draft, order.client_order_id)
+            draft.cancel(order.client_order_id)
         return
-    quote = fresh(draft, draft.quotes.get(work.symbol))
+    quote = draft.fresh(draft.quotes.get(work.symbol))
     closed = not may_send(draft)
     if missing <= 0 or late or order.status == REJECTED or quote is None or quote.ask <= 0 or closed:
-        close_work(draft, work)
+        draft.close_work(work)
         return
     contract = draft.contracts.get(work.symbol)
     limit = entry_limit(quote, rules.entry_slack, work.limit_bound)
     intent = Intent(ENTRY, contract, work.symbol, +1, missing, limit)
     if limit < quote.ask or ask_gates(risk_view(draft), intent).denials:
-        close_work(draft, work)
+        draft.close_work(work)
         return
     submit(draft, work, intent, rules.entry_reprice_s)
 
 
 def _drive_exit(draft: Draft, work: Work) -> None:
     rules = draft.trading.execution
-    holding = held(draft, work.symbol)
+    holding = draft.held(work.symbol)
     side = 1 if holding < 0 else -1  # shares owed are bought back
     surplus = abs(holding) - work.goal
-    order = newest_attempt(draft, work) if work.order_id else None
+    order = draft.newest_attempt(work) if work.order_id else None
     well, hanging = tend_exits(draft, work.symbol, side, surplus)
     if well:
         return
     if surplus <= 0:
         if not hanging:
-            close_work(draft, work)
+            draft.close_work(work)
         return
     if not may_send(draft) or held_up(draft, work.symbol, side):
         return
@@ -262,15 +231,15 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     quantity = leave.quantity
     if quantity <= 0:
         return
-    quote = fresh(draft, draft.quotes.get(work.symbol)) if side < 0 else None  # what is owed is bought at the market
+    quote = draft.fresh(draft.quotes.get(work.symbol)) if side < 0 else None  # what is owed is bought at the market
     if quote is not None and quote.bid <= 0:
         why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
-        alarm(draft, "no_bid", why, once=True, about=work.symbol)
+        draft.alarm("no_bid", why, once=True, about=work.symbol)
         return
     if _quote_may_come(draft, work, quote):
         return
     limit = None if leave.closing else _exit_limit(quote, work.attempt + 1, draft)
-    intent = Intent(EXIT, contract_of(draft, work.symbol), work.symbol, side, quantity, limit, closing=leave.closing)
+    intent = Intent(EXIT, draft.contract_of(work.symbol), work.symbol, side, quantity, limit, closing=leave.closing)
     if ask_gates(replace(risk_view(draft), orders=in_the_way(draft)), intent).denials:
         return
     submit(draft, work, intent, rules.exit_reprice_s)
@@ -281,21 +250,13 @@ def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
     start or the open, or only with a price that no later quote confirmed yet.
     """
     session, known = draft.session.session, draft.quotes.get(work.symbol)
-    if not guarded(draft) or session is None or contract_of(draft, work.symbol) is None:
+    if not guarded(draft) or session is None or draft.contract_of(work.symbol) is None:
         return False
     if draft.now_ns - work.started_ns >= QUOTE_WAIT_NS:
         return False
     if quote is not None:
         return leaps(draft, quote)
     return known is None or known.quoted_ns < max(draft.broker.started_ns, session.open_ns)
-
-
-def newest_attempt(draft: Draft, work: Work) -> Order:
-    """The work's newest attempt, which is kept for as long as the work."""
-    order = draft.find_order(work.order_id)
-    if order is None:
-        raise ValueError(f"order {work.order_id} of work {work.key} is forgotten; the last attempt is kept")
-    return order
 
 
 def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | None:
@@ -314,11 +275,6 @@ def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | No
     if price and guarded(draft):
         limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)
     return _on_grid(limit, quote.symbol, ROUND_CEILING)
-
-
-def close_work(draft: Draft, work: Work) -> None:
-    """The work is done or given up."""
-    draft.works = {key: other for key, other in draft.works.items() if key != work.key}
 
 
 def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
@@ -345,25 +301,17 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
         closing=intent.closing,
     )
     sent = submission_of(draft, order)
-    if not left(draft, sent):
+    if not draft.leaves(sent):
         return
-    put_order(draft, order)
+    draft.put_order(order)
     if intent.closing:
         tell_closing(draft, intent.symbol, intent.quantity)
     if intent.contract is not None:
         draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
     on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
     draft.works = {**draft.works, work.key: on_its_way}
-    count_sent(draft)
+    draft.count_sent()
     draft.effects.append(sent)
-
-
-def count_sent(draft: Draft) -> None:
-    """Count an order that leaves now for the limits on orders."""
-    risk = draft.risk
-    recent = tuple(t for t in risk.order_times if draft.now_ns - t < MINUTE_NS)
-    draft.risk = replace(risk, order_times=(*recent, draft.now_ns), orders_today=risk.orders_today + 1)
-    draft.stats = replace(draft.stats, orders=draft.stats.orders + 1)
 
 
 def submission_of(draft: Draft, order: Order) -> SubmitOrder:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-from daemon.core.desks.options.contracts import implied_spot
 from daemon.core.events import Quote
+from daemon.core.instruments.contracts import implied_spot
 from daemon.core.risk.view import OPTION_SHARES, SECOND_NS, Intent, RiskView
 from daemon.core.session import minutes_to
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from daemon.core.desks.options.contracts import implied_spot
-from daemon.core.desks.options.on_market import count_rejected, observe, on_quotes, watch
+from daemon.core.desks.options.on_market import observe, on_quotes, watch
+from daemon.core.draft import Draft
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Quote, QuotesReceived
+from daemon.core.instruments.contracts import implied_spot
 from daemon.core.risk.marks import is_quote
 from daemon.core.risk.view import SECOND_NS
-from daemon.core.state import Draft
 from strategies.kit.contract import Bar
 
 
@@ -25,10 +25,10 @@ def on_bar_closed(draft: Draft, event: BarClosed) -> None:
     if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
         return
     if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
-        count_rejected(draft, "out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
+        draft.count_rejected("out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
         return
     if _is_known(draft, bar):
-        count_rejected(draft, "duplicate", bar.symbol)
+        draft.count_rejected("duplicate", bar.symbol)
         return
     if draft.doubted is not None:
         _judge(draft, draft.doubted, bar)
@@ -67,7 +67,7 @@ def on_bar_corrected(draft: Draft, event: BarCorrected) -> None:
         on_bar_closed(draft, BarClosed(event.time_ns, bar))
         return
     if _leaps(draft, bar):
-        count_rejected(draft, "leap", bar.symbol)
+        draft.count_rejected("leap", bar.symbol)
         return
     same = [b.symbol == bar.symbol and b.start_ns == bar.start_ns for b in draft.pending_bars]
     if any(same):
@@ -77,7 +77,7 @@ def on_bar_corrected(draft: Draft, event: BarCorrected) -> None:
 
 
 def on_bar_rejected(draft: Draft, event: BarRejected) -> None:
-    count_rejected(draft, event.reason, event.symbol)
+    draft.count_rejected(event.reason, event.symbol)
 
 
 def on_bar_quotes(draft: Draft, event: QuotesReceived) -> None:
@@ -115,7 +115,7 @@ def _judge(draft: Draft, doubted: Bar, later: Bar) -> None:
         _take(draft, doubted)
         observe(draft, ask=False)
     else:
-        count_rejected(draft, "leap", doubted.symbol)
+        draft.count_rejected("leap", doubted.symbol)
 
 
 def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:

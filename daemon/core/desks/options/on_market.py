@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import begin_session, mid
-from daemon.core.desks.options.contracts import candidates, choose_expiry
-from daemon.core.desks.options.execution import exit_of, request_exit
+from daemon.core.book import begin_session, mid
+from daemon.core.desks.options.execution import request_exit
+from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy, WatchContracts
 from daemon.core.events import (
     ContractsListed,
@@ -19,12 +19,13 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
-from daemon.core.records import DecisionRow, EquityRow
-from daemon.core.risk.guards import alarm, leaves_all, revalue, stop_reached
+from daemon.core.instruments.contracts import candidates, choose_expiry
+from daemon.core.records import DecisionRow
+from daemon.core.risk.guards import revalue, stop_reached
 from daemon.core.risk.marks import for_stop, guarded, marked, take_quotes
 from daemon.core.risk.view import MINUTE_NS, SECOND_NS
 from daemon.core.session import flat_by_ns, flatten_from_ns
-from daemon.core.state import Ask, Draft, Position
+from daemon.core.state import Ask, Position
 from strategies.kit.contract import View
 
 ROW_BYTES = 4  # a float32
@@ -71,12 +72,6 @@ def on_contracts_listed(draft: Draft, event: ContractsListed) -> None:
     watch(draft)
 
 
-def count_rejected(draft: Draft, reason: str, symbol: str) -> None:
-    """Count a bar that is not taken, and tell it once a session."""
-    draft.stats = replace(draft.stats, bars_rejected=draft.stats.bars_rejected + 1)
-    alarm(draft, "bar_rejected", f"{symbol}: {reason}", once=True, about=f"{symbol} {reason}")
-
-
 def on_quotes(draft: Draft, event: QuotesReceived) -> None:
     """Marks, stops, the loss limits; then the bar that these quotes close is observed."""
     quotes = take_quotes(draft, event.quotes)
@@ -105,7 +100,7 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: int = 0) -> None:
     number = draft.decision + 1
     if request_exit(draft, number, symbol, goal, reason):
         draft.decision = number
-        work = exit_of(draft, symbol)
+        work = draft.exit_of(symbol)
         draft.records.append(
             DecisionRow(
                 decision=number,
@@ -130,7 +125,7 @@ def observe(draft: Draft, *, ask: bool = True) -> None:
     bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
     draft.strategy, observation = draft.machine.observe(draft.strategy, bars, view_at(draft, bar_end_ns))
     if draft.book.positions or len(draft.session.starts) == 1:
-        record_equity(draft)
+        draft.record_equity()
     warm = observation is not None
     if warm != draft.session.warm:
         draft.session = replace(draft.session, warm=warm)
@@ -138,7 +133,7 @@ def observe(draft: Draft, *, ask: bool = True) -> None:
     if observation is None or late or draft.session.ended or not ask:
         return
     if draft.ask is not None:
-        end_unanswered(draft, draft.ask, "expired")
+        draft.end_unanswered(draft.ask, "expired")
     draft.decision += 1
     valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
     row = observation.data[-ROW_BYTES * len(spec.features) :]
@@ -160,29 +155,6 @@ def view_at(draft: Draft, now_ns: int) -> View:
     return View(now_ns, session, position.right, gain, age)
 
 
-def record_equity(draft: Draft) -> None:
-    """Put a row of the equity as it is marked now."""
-    book = draft.book
-    row = EquityRow(draft.now_ns, str(book.equity), str(book.cash), str(book.realized), book.max_drawdown)
-    draft.records.append(row)
-
-
-def end_unanswered(draft: Draft, ask: Ask, outcome: str) -> None:
-    """The open question ends without an answer (`expired` or `failed`): one decision row, and nothing to act on."""
-    draft.ask = None
-    draft.stats = replace(draft.stats, decisions=draft.stats.decisions + 1)
-    draft.records.append(
-        DecisionRow(
-            decision=ask.decision,
-            kind="policy",
-            bar_ns=ask.bar_ns,
-            time_ns=draft.now_ns,
-            outcome=outcome,
-            row=ask.row,
-        )
-    )
-
-
 def on_session_ended(draft: Draft, event: SessionEnded) -> None:
     """The running session is over; the end of another one changes nothing."""
     if draft.session.session is None or draft.session.session.date != event.date:
@@ -190,12 +162,12 @@ def on_session_ended(draft: Draft, event: SessionEnded) -> None:
     if draft.pending_bars:
         observe(draft)
     if draft.doubted is not None:
-        count_rejected(draft, "leap", draft.doubted.symbol)
+        draft.count_rejected("leap", draft.doubted.symbol)
         draft.doubted = None
     draft.session = replace(draft.session, ended=True)
     if draft.ask is not None:
-        end_unanswered(draft, draft.ask, "expired")
-    record_equity(draft)
+        draft.end_unanswered(draft.ask, "expired")
+    draft.record_equity()
 
 
 def option_symbols(draft: Draft) -> list[str]:
@@ -220,7 +192,7 @@ def flatten_when_due(draft: Draft) -> None:
     if session is None or draft.session.ended:
         return
     rules, halted = draft.trading.execution, draft.risk.halt
-    if halted is not None and leaves_all(draft):
+    if halted is not None and draft.leaves_all():
         for symbol in risked_symbols(draft):
             exit_by_rule(draft, symbol, halted.reason)
     if draft.risk.stop_flat:
@@ -238,7 +210,7 @@ def flatten_when_due(draft: Draft) -> None:
             exit_by_rule(draft, symbol, "flat_before_close")
             if draft.now_ns > flat_by_ns(session, position.expiry, rules):
                 detail = f"{symbol}: {position.quantity} contracts held past the deadline"
-                alarm(draft, "not_flat", detail, once=True, about=symbol)
+                draft.alarm("not_flat", detail, once=True, about=symbol)
 
 
 def watch(draft: Draft) -> None:

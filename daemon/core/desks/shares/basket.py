@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-from daemon.core.broker.orders import Order, Work
 from daemon.core.events import Quote
 from daemon.core.limits import Basket
+from daemon.core.orders import Order, Work
 from daemon.core.state import ZERO
 from strategies.kit.contract import Leg
 

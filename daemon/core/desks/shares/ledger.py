@@ -10,27 +10,27 @@ from decimal import ROUND_FLOOR, Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import COST_GRID, rescaled
-from daemon.core.desks.options.execution import held
-from daemon.core.desks.shares.splits import note_booked
+from daemon.core.book import COST_GRID, rescaled
+from daemon.core.draft import Draft
 from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Activity
-from daemon.core.risk.guards import cancel, revalue, trade_closed
-from daemon.core.state import ZERO, Draft, Leaver, Position
+from daemon.core.risk.guards import revalue, trade_closed
+from daemon.core.risk.splits import note_booked
+from daemon.core.state import ZERO, Leaver, Position
 
 REORGANISED = frozenset(("NC", "SC", "MA", "REORG", "SPIN", "SSO"))  # names, symbols, mergers, spin-offs
 
 
 def split_shares(draft: Draft, line: Activity) -> None:
     """Shares multiply or merge: quantity and mark by the same ratio; the cost stays, a fraction comes as cash."""
-    before, mark = held(draft, line.symbol), draft.marks.get(line.symbol)
+    before, mark = draft.held(line.symbol), draft.marks.get(line.symbol)
     _split(draft, line)
-    if held(draft, line.symbol) != before:  # a line of shares that leave is followed by one of those that come
+    if draft.held(line.symbol) != before:  # a line of shares that leave is followed by one of those that come
         note_booked(draft, line.symbol, mark)
 
 
 def _split(draft: Draft, line: Activity) -> None:
-    before = held(draft, line.symbol)
+    before = draft.held(line.symbol)
     after = before + line.quantity
     if not before:
         return
@@ -53,7 +53,7 @@ def _split(draft: Draft, line: Activity) -> None:
 def reorganise(draft: Draft, line: Activity) -> None:
     """One line about shares that leave or come. Cash that comes for shares sells them; cash alone is income."""
     if line.quantity < 0:
-        _leave(draft, line, min(-int(line.quantity), max(held(draft, line.symbol), 0)))
+        _leave(draft, line, min(-int(line.quantity), max(draft.held(line.symbol), 0)))
     elif line.quantity > 0:
         _arrive(draft, line, int(line.quantity))
     else:
@@ -169,4 +169,4 @@ def _stop_trading(draft: Draft, symbol: str) -> None:
     draft.quotes = {s: quote for s, quote in draft.quotes.items() if s != symbol}
     for name, order in draft.orders.items():
         if order.symbol == symbol and order.purpose != "foreign":
-            cancel(draft, name)
+            draft.cancel(name)

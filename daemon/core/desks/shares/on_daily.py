@@ -11,10 +11,9 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.desks.options.execution import cost_rate, count_denials, held, risk_view
-from daemon.core.desks.options.on_market import count_rejected, end_unanswered, record_equity
-from daemon.core.desks.shares import splits
+from daemon.core.desks.options.execution import cost_rate, count_denials, risk_view
 from daemon.core.desks.shares.basket import free_cash, works_of
+from daemon.core.draft import Draft, wording
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
     BarClosed,
@@ -27,12 +26,13 @@ from daemon.core.events import (
 )
 from daemon.core.paper.shares import on_grid
 from daemon.core.records import DecisionRow
-from daemon.core.risk.guards import alarm, revalue, wording
+from daemon.core.risk import splits
+from daemon.core.risk.guards import revalue
 from daemon.core.risk.marks import take_quotes
 from daemon.core.risk.risk import PASSING, SHARE_GATES, Verdicts, ask_gates
 from daemon.core.risk.view import MINUTE_NS, SECOND_NS, Intent
 from daemon.core.session import new_york_text
-from daemon.core.state import ZERO, Ask, Draft, Waiting
+from daemon.core.state import ZERO, Ask, Waiting
 from strategies.kit.contract import Answer, Bar, DailyStrategy, Leg, Observation, Portfolio, Rebalance, View
 from strategies.kit.daily import usable
 
@@ -47,13 +47,13 @@ def on_daily_bar(draft: Draft, event: BarClosed) -> None:
     """Keep a session's final bar until the session is over, or one of a later session comes."""
     daily, bar = _daily(draft), event.bar
     if bar.symbol not in daily.spec.symbols:
-        count_rejected(draft, "unknown_symbol", bar.symbol)
+        draft.count_rejected("unknown_symbol", bar.symbol)
         return
     if bar.start_ns > event.time_ns:
-        count_rejected(draft, "early", bar.symbol)
+        draft.count_rejected("early", bar.symbol)
         return
     if any((b.symbol, b.start_ns) == (bar.symbol, bar.start_ns) for b in draft.pending_bars):
-        count_rejected(draft, "duplicate", bar.symbol)
+        draft.count_rejected("duplicate", bar.symbol)
         return
     if draft.pending_bars and bar.start_ns > draft.pending_bars[-1].start_ns:
         remember_pending(draft)
@@ -118,8 +118,8 @@ def on_daily_session_ended(draft: Draft, event: SessionEnded) -> None:
     draft.session = replace(draft.session, ended=True)
     splits.on_session_over(draft)
     if draft.ask is not None:
-        end_unanswered(draft, draft.ask, "expired")
-    record_equity(draft)
+        draft.end_unanswered(draft.ask, "expired")
+    draft.record_equity()
 
 
 def _daily(draft: Draft) -> DailyStrategy:
@@ -145,7 +145,7 @@ def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
         revalue(draft)
     if draft.stats.fills > draft.basket.fills:
         draft.basket = replace(draft.basket, fills=draft.stats.fills)
-        record_equity(draft)
+        draft.record_equity()
 
 
 def _mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
@@ -179,7 +179,7 @@ def on_rebalance_due(draft: Draft, event: RebalanceDue) -> None:
     """Ask the policy, once for each date. What is due for another session than the scheduled one is refused."""
     why = _not_due(draft, event)
     if why:
-        alarm(draft, "rebalance_refused", f"due for {event.date}: {why}", once=True, about=wording(why))
+        draft.alarm("rebalance_refused", f"due for {event.date}: {why}", once=True, about=wording(why))
         return
     remember_pending(draft)
     draft.basket = replace(draft.basket, date=event.date, given_up={})
@@ -224,7 +224,7 @@ def daily_view(draft: Draft) -> View:
     portfolio = Portfolio(
         cash=float(cash),
         equity=float(draft.book.equity),
-        shares=tuple(held(draft, symbol) for symbol in symbols),
+        shares=tuple(draft.held(symbol) for symbol in symbols),
         prices=tuple(float(draft.marks.get(symbol, ZERO)) for symbol in symbols),
         shares_per_unit=rules.shares_per_unit,
         notional_per_unit=float(rules.notional_per_unit_usd),
@@ -241,7 +241,7 @@ def rebalance(draft: Draft, daily: DailyStrategy, ask: Ask, answer: Answer, mode
     draft.strategy, decided = daily.decide(draft.strategy, answer, daily_view(draft))
     if answer.hidden and draft.model is not None:
         draft.basket = replace(draft.basket, memory_of=draft.model.version)
-    legs = tuple(leg for leg in decided.basket.legs if leg.goal != held(draft, leg.symbol))
+    legs = tuple(leg for leg in decided.basket.legs if leg.goal != draft.held(leg.symbol))
     outcome, verdicts = "hold", None
     if legs:
         verdicts = _ask_for_basket(draft, daily, decided, legs, answer)
@@ -274,7 +274,7 @@ def rebalance(draft: Draft, daily: DailyStrategy, ask: Ask, answer: Answer, mode
 
 def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]) -> DecisionRow:
     """Start the works of a basket that all gates let pass; returns its row."""
-    held_now = {leg.symbol: held(draft, leg.symbol) for leg in legs}
+    held_now = {leg.symbol: draft.held(leg.symbol) for leg in legs}
     works = works_of(row.decision, legs, held_now, draft.now_ns, bounds)
     draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in legs}}
     draft.works = {**draft.works, **{work.key: work for work in works}}
@@ -318,7 +318,7 @@ def ask_again(draft: Draft) -> None:
         draft.basket = replace(draft.basket, waiting=None)
         draft.records.append(row)
         why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials) or "its time is over"
-        alarm(draft, "basket_missed", f"no basket for {draft.basket.date}: denied: {why}")
+        draft.alarm("basket_missed", f"no basket for {draft.basket.date}: denied: {why}")
 
 
 def _ask_for_basket(
@@ -332,7 +332,7 @@ def _ask_for_basket(
     masked = [symbol for symbol in daily.spec.symbols if newest.get(symbol, 0) < last_ns]
     if masked:
         told = f"{len(masked)} of {len(daily.spec.symbols)} without a bar of the newest session: {', '.join(masked)}"
-        alarm(draft, "symbols_masked", told, once=True, about=", ".join(masked))
+        draft.alarm("symbols_masked", told, once=True, about=", ".join(masked))
     date = date_of_ns(last_ns)
     confidence = decided.choice.confidence if decided.choice is not None else 1.0
     intent = Intent("basket", None, "", 0, 0, None, confidence, answer.logits, legs)

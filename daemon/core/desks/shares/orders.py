@@ -12,18 +12,13 @@ from msgspec.structs import replace
 
 from daemon.core.broker.funds import proceeds_awaited, spendable
 from daemon.core.broker.hanging import hangs, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
-from daemon.core.broker.orders import REJECTED, Order, Work
 from daemon.core.broker.sellable import sellable
 from daemon.core.desks.options.execution import (
     AUCTION_ENDS_NS,
-    close_work,
     cost_rate,
     count_denials,
-    fresh,
-    held,
     may_enter_auction,
     may_send,
-    newest_attempt,
     risk_view,
     submit,
 )
@@ -37,12 +32,13 @@ from daemon.core.desks.shares.basket import (
     reserved,
     sell_limit,
 )
+from daemon.core.draft import Draft
 from daemon.core.events import Quote
-from daemon.core.risk.guards import alarm, cancel, note_given_up
+from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.risk.marks import leaps
 from daemon.core.risk.risk import SHARE_GATES, ask_gates
 from daemon.core.risk.view import MINUTE_NS, SECOND_NS, Intent
-from daemon.core.state import ZERO, Draft
+from daemon.core.state import ZERO
 
 PATIENCE = 2  # re-price intervals: a sale that neither fills nor ends meanwhile (a halt, a lost cancel) holds no buy up
 
@@ -56,7 +52,7 @@ def drive_shares(draft: Draft) -> None:
         _give_up(draft)
     for name, order in draft.orders.items():
         if order.purpose != "foreign" and order.work not in draft.works:
-            cancel(draft, name)
+            draft.cancel(name)
     selling = [_drive_sale(draft, work) for work in tuple(draft.works.values()) if work.purpose == EXIT]
     if any(work.purpose == ENTRY for work in draft.works.values()):
         _drive_buys(draft, selling=any(selling))
@@ -74,12 +70,12 @@ def _basket_is_over(draft: Draft) -> bool:
 def _give_up(draft: Draft) -> None:
     """End what the last basket did not come to: its orders are cancelled, what is missing is told and noted."""
     left = [work for work in draft.works.values() if work.reason == POLICY]
-    note_given_up(draft, left)
+    draft.note_given_up(left)
     for work in left:
-        close_work(draft, work)
+        draft.close_work(work)
         order = draft.orders.get(work.order_id)
         if order is not None and not draft.session.ended:
-            cancel(draft, order.client_order_id)
+            draft.cancel(order.client_order_id)
 
 
 # --- sales --------------------------------------------------------------------------------------------------------
@@ -87,15 +83,15 @@ def _give_up(draft: Draft) -> None:
 
 def _drive_sale(draft: Draft, work: Work) -> bool:
     """Move one sale on; True while cash may soon come of it: an order works, or the next one only waits its turn."""
-    surplus = held(draft, work.symbol) - work.goal
-    order = newest_attempt(draft, work) if work.order_id else None
+    surplus = draft.held(work.symbol) - work.goal
+    order = draft.newest_attempt(work) if work.order_id else None
     well, hanging = tend_exits(draft, work.symbol, -1, surplus)
     soon = any(not _old(draft, working, PATIENCE) for working in (*well, *hanging))
     if well:
         return soon
     if surplus <= 0:
         if not hanging:
-            close_work(draft, work)
+            draft.close_work(work)
         return False
     if _into_auction(draft, work):
         return _sell(draft, work, surplus, None, auction=True)
@@ -172,16 +168,16 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
     limit, rate = _affordable_limit(draft, work), cost_rate(draft)
     if limit is None:
         return free  # no quote, or a price beyond the collar or the bound: it holds nobody up
-    holding = held(draft, work.symbol)
+    holding = draft.held(work.symbol)
     missing = work.goal - holding
     if reserved(limit, missing, rate) > free:
         if selling:
             return ZERO  # it waits, and so do all after it
         missing = affordable(free, limit, rate)
         if short:
-            note_given_up(draft, [replace(work, goal=work.goal - missing)])
+            draft.note_given_up([replace(work, goal=work.goal - missing)])
         if not missing:
-            close_work(draft, work)
+            draft.close_work(work)
             return free
     intent = Intent(ENTRY, None, work.symbol, +1, missing, limit)
     if _denied(draft, intent, draft.orders):
@@ -194,14 +190,14 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
 
 def _wants(draft: Draft, work: Work) -> bool:
     """True when the buy needs another order. One that works is cancelled when it is too old, a done one is closed."""
-    missing = work.goal - held(draft, work.symbol)
-    order = newest_attempt(draft, work) if work.order_id else None
+    missing = work.goal - draft.held(work.symbol)
+    order = draft.newest_attempt(work) if work.order_id else None
     if order is not None and order.working:
         if order.remaining > missing or _old(draft, order):
-            cancel(draft, order.client_order_id)
+            draft.cancel(order.client_order_id)
         return False
     if missing <= 0 or (order is not None and order.status == REJECTED):
-        close_work(draft, work)
+        draft.close_work(work)
         return False
     return True
 
@@ -220,7 +216,7 @@ def _affordable_limit(draft: Draft, work: Work) -> Decimal | None:
 
 
 def _offer(draft: Draft, symbol: str) -> tuple[Quote | None, Decimal | None]:
-    return fresh(draft, draft.quotes.get(symbol)), draft.marks.get(symbol)
+    return draft.fresh(draft.quotes.get(symbol)), draft.marks.get(symbol)
 
 
 def _fine(draft: Draft) -> bool:
@@ -245,6 +241,6 @@ def _denied(draft: Draft, intent: Intent, orders: dict[str, Order]) -> bool:
         why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in denials)
         about = " ".join((intent.purpose, intent.symbol, *(denial.gate for denial in denials)))
         detail = f"{intent.purpose} {intent.quantity} {intent.symbol}: {why}"
-        if alarm(draft, "order_denied", detail, once=True, about=about):
+        if draft.alarm("order_denied", detail, once=True, about=about):
             count_denials(draft, denials)
     return bool(denials)

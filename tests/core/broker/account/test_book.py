@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.broker.book import book_expiry, book_fill, is_news, mark, mid
-from daemon.core.broker.orders import Order
+from daemon.core.book import book_expiry, book_fill, is_news, mark, mid
 from daemon.core.events import Contract, ContractExpired, OrderFilled
+from daemon.core.orders import Order
 from daemon.core.state import Book, Position
 from tests.support.core.desk import CALL, PUT, contract, quote
 

@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import CANCELED, FILLED, PARTIAL
 from daemon.core.effects import CancelOrder, SubmitOrder
+from daemon.core.orders import CANCELED, FILLED, PARTIAL
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.desk import CALL, EXIT, OPEN, PUT, SECOND, alarms, of, sent
 from tests.support.core.others import ADOPT, HALT, IGNORE, RULES, gain, holding

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import CANCELED, CANCELING, FILLED, PARTIAL
+from daemon.core.orders import CANCELED, CANCELING, FILLED, PARTIAL
 from daemon.core.state import encode_state
 from tests.support.core.desk import (
     BUY_CALL,

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import PARTIAL
+from daemon.core.orders import PARTIAL
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.desk import CALL, EXIT, alarms, sent
 from tests.support.core.lost_orders import asked, rows, submitted

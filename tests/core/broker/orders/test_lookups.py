@@ -13,7 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import (
+from daemon.core.effects import AskBroker
+from daemon.core.limits import Sizing, Trading
+from daemon.core.orders import (
     ACCEPTED,
     CANCELED,
     CANCELING,
@@ -24,8 +26,6 @@ from daemon.core.broker.orders import (
     SUBMITTED,
     UNKNOWN,
 )
-from daemon.core.effects import AskBroker
-from daemon.core.limits import Sizing, Trading
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.desk import BUY_CALL, CALL, PUT, SECOND, alarms, canceling, of, sent
 from tests.support.core.lost_orders import asked, resent, submitted

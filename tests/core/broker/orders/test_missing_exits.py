@@ -10,9 +10,9 @@ from decimal import Decimal
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import EXPIRED, UNKNOWN
 from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
+from daemon.core.orders import EXPIRED, UNKNOWN
 from tests.support.core.account import Account, at_broker
 from tests.support.core.desk import CALL, EXIT, canceling, of, quote, sent
 from tests.support.core.lost_orders import leaving, resent, submitted

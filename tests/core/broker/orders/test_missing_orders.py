@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import ACCEPTED, CANCELING, EXPIRED, SUBMITTED, UNKNOWN
 from daemon.core.effects import AskBroker
 from daemon.core.limits import Execution, Trading
+from daemon.core.orders import ACCEPTED, CANCELING, EXPIRED, SUBMITTED, UNKNOWN
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.desk import BUY_CALL, MINUTE, TUESDAY, alarms, of, sent
 from tests.support.core.lost_orders import asked, leaving, lost, resent, submitted

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.broker.orders import (
+from daemon.core.orders import (
     ACCEPTED,
     BROKER_STATUS,
     CANCELED,

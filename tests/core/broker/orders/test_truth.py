@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.orders import CANCELED, FILLED
 from daemon.core.effects import SubmitOrder
 from daemon.core.limits import Broker, Sizing, Trading
+from daemon.core.orders import CANCELED, FILLED
 from daemon.core.records import FillRow
 from daemon.core.state import State
 from tests.support.core.account import Account, at_broker, line

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from daemon.core.desks.options.contracts import implied_spot
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BarClosed, BarCorrected, QuotesReceived, SessionEnded
+from daemon.core.instruments.contracts import implied_spot
 from daemon.core.state import encode_state
 from strategies.kit.contract import Bar
 from tests.support.core.desk import BUY_CALL, CALL, MONDAY, PUT, Desk, alarms, desk, of, questions, quote, sent

@@ -12,7 +12,6 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace as changed
 
-from daemon.core.broker.orders import CANCELED, CANCELING, FILLED, PARTIAL, REJECTED, SUBMITTED, UNKNOWN
 from daemon.core.desks.options.execution import contracts_for, entry_bound, entry_limit, sold_by_trim
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import (
@@ -24,6 +23,7 @@ from daemon.core.events import (
     SessionEnded,
 )
 from daemon.core.limits import Execution, Risk, Sizing, Trading
+from daemon.core.orders import CANCELED, CANCELING, FILLED, PARTIAL, REJECTED, SUBMITTED, UNKNOWN
 from tests.support.core.desk import (
     BUY_CALL,
     BUY_PUT,

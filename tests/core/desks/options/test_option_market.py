@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.core.desks.options.market import (
+from daemon.core.instruments.option_market import (
     Float64Array,
     Int64Array,
     OccContract,

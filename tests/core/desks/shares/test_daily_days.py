@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.desks.shares.on_daily import daily_view
+from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy
 from daemon.core.limits import Basket, Trading
 from daemon.core.records import EquityRow
-from daemon.core.state import Draft
 from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, Shelf, bar, daily_desk, orders, quote
 from tests.support.core.desk import FRIDAY, HALF_DAY, MINUTE, MONDAY, TUESDAY, Desk, alarms, desk, of
 

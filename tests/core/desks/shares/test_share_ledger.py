@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.broker.book import session_loss
+from daemon.core.book import session_loss
 from daemon.core.state import Leaver
 from tests.support.core.account import line
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders

@@ -10,8 +10,8 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.broker.orders import Order
 from daemon.core.events import Contract, ContractExpired, OrderFilled, Quote
+from daemon.core.orders import Order
 from daemon.core.state import ZERO, Book, Position
 
 OPTION_MULTIPLIER = 100

@@ -6,8 +6,8 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from decimal import Decimal
 
-from daemon.core.desks.options.market import parse_occ, strike_for_delta, years_to_expiry
 from daemon.core.events import Contract, ContractsListed, Quote
+from daemon.core.instruments.option_market import parse_occ, strike_for_delta, years_to_expiry
 from daemon.core.limits import Contracts
 from daemon.core.state import Chain, SessionState
 from strategies.kit.contract import Session

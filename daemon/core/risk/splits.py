@@ -12,10 +12,11 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from daemon.core.broker.book import paid
+from daemon.core.book import paid
+from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerPosition, HistoryAdjusted
-from daemon.core.state import BROKER_MODES, ZERO, BasketState, Draft, Position
+from daemon.core.state import BROKER_MODES, ZERO, BasketState, Position
 from strategies.kit.contract import DailyStrategy
 
 SPLIT_RATIO = 1.2  # by which prices or shares differ, at least, to be a split; the smallest common one is 5 for 4

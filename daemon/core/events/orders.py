@@ -1,0 +1,96 @@
+"""News of orders: accepted, filled, cancelled, looked up, corrected."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from daemon.core.events.base import Event
+
+
+class BrokerOrder(msgspec.Struct, frozen=True):
+    """An order as the broker describes it. `status` is the broker's word; `average_price` None before a fill."""
+
+    client_order_id: str
+    order_id: str
+    symbol: str
+    side: int  # +1 buy, -1 sell
+    quantity: Decimal
+    limit_price: Decimal | None
+    intent: str  # buy_to_open, ...; "" where the broker does not say
+    status: str
+    filled: Decimal
+    average_price: Decimal | None  # USD a share
+    submitted_ns: int
+    replaced_by: str = ""
+
+
+class OrderAccepted(Event, frozen=True, tag=True):
+    client_order_id: str
+    order_id: str = ""  # the broker's own name for it, "" where it has none
+
+
+class OrderRejected(Event, frozen=True, tag=True):
+    client_order_id: str
+    reason: str
+
+
+class OrderFilled(Event, frozen=True, tag=True):
+    """A fill, whole or partial. Its identity is (client order id, `correction`, `cumulative_quantity`).
+
+    `cumulative_quantity` counts from the order's start, `cumulative_cost` = sum of price x quantity (USD a share
+    times contracts), `cumulative_fees` in USD; quantities are set from these, never added.
+    """
+
+    client_order_id: str
+    symbol: str
+    side: int  # +1 bought, -1 sold
+    price: Decimal  # of this execution
+    filled_ns: int  # when it traded (in replay the bar's open or its end); `time_ns` is when we knew
+    cumulative_quantity: int
+    cumulative_cost: Decimal
+    cumulative_fees: Decimal
+    quantity: int  # of this execution
+    correction: int = 0
+
+
+class OrderCanceled(Event, frozen=True, tag=True):
+    client_order_id: str
+
+
+class OrderExpired(Event, frozen=True, tag=True):
+    client_order_id: str
+
+
+class CancelRejected(Event, frozen=True, tag=True):
+    client_order_id: str
+    reason: str
+
+
+class OrderUnknown(Event, frozen=True, tag=True):
+    """The broker gave no answer in time: the order may or may not live, and counts as exposure until settled."""
+
+    client_order_id: str
+
+
+class OrderFound(Event, frozen=True, tag=True):
+    """What the broker says an order is: the answer to a look-up, or news about an order that is not ours."""
+
+    order: BrokerOrder
+
+
+class OrderMissing(Event, frozen=True, tag=True):
+    """The broker, asked several times, knows no order of this name."""
+
+    client_order_id: str
+
+
+class TradeCorrected(Event, frozen=True, tag=True):
+    """The broker amended or took back an execution. The totals are what stands after it; `execution_id` names it."""
+
+    client_order_id: str
+    execution_id: str
+    cumulative_quantity: int
+    cumulative_cost: Decimal
+    reason: str  # trade_bust or trade_correct

@@ -1,0 +1,1 @@
+"""What can be traded, as arithmetic: option symbols, prices and chains."""

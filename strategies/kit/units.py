@@ -1,0 +1,8 @@
+"""Spans of time in nanoseconds, the unit of every time in the project."""
+
+from __future__ import annotations
+
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
+HOUR_NS = 60 * MINUTE_NS
+DAY_NS = 24 * HOUR_NS
