@@ -6,7 +6,6 @@ Reads the journal only; also beside a running daemon.
 from __future__ import annotations
 
 import argparse
-import html
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,19 +15,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+import daemon.reports
 from daemon.cli.explain import NotFound
 from daemon.engine.journal import FILE
+from daemon.page_kit.render import render
 from daemon.reports.shadow import ShadowReport, shadow_reports
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Shadow report</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-.verdict {{ font-size: 1.25rem; }} table {{ border-collapse: collapse; margin: 1rem 0; }}
-th, td {{ border: 1px solid #999; padding: .2rem .6rem; text-align: right; }} th {{ text-align: left; }}
-</style></head><body><h1>Shadow report</h1>
-{body}
-</body></html>
-"""
+TEMPLATE = Path(daemon.reports.__path__[0]) / "shadow.html"
 
 
 def add_to(subparsers: Any) -> argparse.ArgumentParser:
@@ -92,24 +85,15 @@ def lines_of(report: ShadowReport) -> list[tuple[str, str]]:
 
 def page(reports: Sequence[ShadowReport]) -> str:
     """A page without scripts or outside resources."""
-    return PAGE.format(body="\n".join(map(_section, reports)))
+    return render(TEMPLATE, reports=reports, lines_of=lines_of, confusion_of=confusion_of)
 
 
-def _section(report: ShadowReport) -> str:
-    cell = html.escape
-    beside = ", ".join(report.beside) or "no live model"
-    figures = "".join(f"<tr><th>{cell(what)}</th><td>{cell(value)}</td></tr>" for what, value in lines_of(report))
-    head = "".join(f"<th>{cell(name)}</th>" for name in report.actions)
-    body = "".join(
-        f"<tr><th>{cell(name)}</th>{''.join(f'<td>{count:,}</td>' for count in counts)}</tr>"
+def confusion_of(report: ShadowReport) -> list[tuple[str, ...]]:
+    """Each action of the live model with how often the candidate chose which."""
+    return [
+        (name, *(f"{count:,}" for count in counts))
         for name, counts in zip(report.actions, report.confusion, strict=True)
-    )
-    rule = f"<p>The rule: {cell(report.hypothetical.rule)}</p>" if report.hypothetical is not None else ""
-    return (
-        f"<h2>{cell(report.model)} beside {cell(beside)}</h2><p class='verdict'>{cell(report.verdict)}</p>"
-        f"<table>{figures}</table><p>{cell(report.calibration)}</p>"
-        f"<table><tr><th>live \\ candidate</th>{head}</tr>{body}</table>{rule}"
-    )
+    ]
 
 
 def _show(report: ShadowReport, console: Console) -> None:
@@ -121,8 +105,8 @@ def _show(report: ShadowReport, console: Console) -> None:
     console.print(figures)
     console.print(report.calibration)
     confusion = Table("live \\ candidate", *report.actions)
-    for name, counts in zip(report.actions, report.confusion, strict=True):
-        confusion.add_row(name, *(f"{count:,}" for count in counts))
+    for row in confusion_of(report):
+        confusion.add_row(*row)
     console.print(confusion)
     if report.hypothetical is not None:
         console.print(f"The rule: {report.hypothetical.rule}")

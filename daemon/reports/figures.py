@@ -1,17 +1,24 @@
-"""The sections of a day's page that are made of plots: what each shows, and what it says to who cannot see it."""
+"""The plots of a day's page with their captions, and the sums of what trading cost."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from itertools import pairwise
+from typing import NamedTuple
 
 from daemon.core.session import MINUTE_NS
-from daemon.reports import plots as day_plots
-from daemon.reports.execution_quality import OrderQuality
-from daemon.reports.markup import NONE, figure, say, section, table
-from daemon.reports.plots import NARROW, WIDE, Mark
+from daemon.page_kit.plots import Bar, Bin, Figure, Mark, bars, bin_edges, course, histogram, in_both_widths
+from daemon.page_kit.svg import grouped
+from daemon.reports.execution_quality import OrderQuality, Quality
 from daemon.reports.record import Day
-from daemon.reports.words import clock, instrument, money, number, plural, price
+from daemon.reports.words import NONE, clock, instrument, money, number, plural, price
+
+
+class Shown(NamedTuple):
+    """A plot and its caption; where there is nothing to plot, the words that say so."""
+
+    plot: Figure | None
+    words: str
 
 
 def _span(day: Day) -> tuple[int, int]:
@@ -27,11 +34,11 @@ def _halt_marks(day: Day) -> list[Mark]:
     ]
 
 
-def equity(day: Day) -> str:
+def equity(day: Day) -> Shown:
     """Over the session, of a daily desk over the ends of the sessions before."""
     points = [(at, float(value)) for at, value in (*day.history, *day.equity)]
     if not points:
-        return section("Equity", say("No equity was recorded in this session."))
+        return Shown(None, "No equity was recorded in this session.")
     values = [value for _, value in points]
     low, high = (money(Decimal(str(value))) for value in (min(values), max(values)))
     first, last = (money(Decimal(str(value))) for value in (values[0], values[-1]))
@@ -46,9 +53,8 @@ def equity(day: Day) -> str:
         caption = f"USD, at every bar's close while something was held. {told}"
         lines, marks = [points], _halt_marks(day)
     if not points:
-        return section("Equity", say(told))
-    plots = [day_plots.course(lines, marks, span, "USD", title, told, width) for width in (NARROW, WIDE)]
-    return section("Equity", figure(plots[0], plots[1], caption))
+        return Shown(None, told)
+    return Shown(in_both_widths(lambda width: course(lines, marks, span, "USD", title, told, width)), caption)
 
 
 def _stepped(day: Day) -> list[tuple[int, float]]:
@@ -66,10 +72,10 @@ def _stepped(day: Day) -> list[tuple[int, float]]:
     return line
 
 
-def prices(day: Day) -> str:
+def prices(day: Day) -> Shown | None:
     """The underlying's closes with every filled order; nothing of a daily desk."""
     if day.daily or not day.bars:
-        return "" if day.daily else section("Price, entries and exits", say("No bar came in this session."))
+        return None if day.daily else Shown(None, "No bar came in this session.")
     missing = {start for start, _ in day.gaps}
     lines: list[list[tuple[int, float]]] = [[]]
     previous = 0
@@ -85,13 +91,13 @@ def prices(day: Day) -> str:
         f"USD; {plural(entries, 'entry', 'entries')} and {plural(len(marks) - entries, 'exit')} filled."
     )
     title = f"{day.underlying}, USD a share, with entries and exits"
-    args = (lines, [*_halt_marks(day), *marks], _span(day), "USD a share", title, told)
-    plots = [day_plots.course(*args, width) for width in (NARROW, WIDE)]
+    marks = [*_halt_marks(day), *marks]
+    plot = in_both_widths(lambda width: course(lines, marks, _span(day), "USD a share", title, told, width))
     caption = (
         f"Closes of {day.underlying}. \N{BLACK UP-POINTING TRIANGLE} entry, \N{BLACK DOWN-POINTING TRIANGLE} exit, at "
         f"the time of the fill; a line is broken where bars are missing. {told}"
     )
-    return section("Price, entries and exits", figure(plots[0], plots[1], caption))
+    return Shown(plot, caption)
 
 
 def _mark(day: Day, order: OrderQuality) -> Mark | None:
@@ -104,47 +110,40 @@ def _mark(day: Day, order: OrderQuality) -> Mark | None:
     return Mark(at, closes[-1], order.purpose, words)
 
 
-def weights(day: Day) -> str:
+def weights(day: Day) -> Shown | None:
     """A daily desk: each holding's share of the equity before its decision and at the end."""
     before, after = day.equity_before, day.equity[-1][1] if day.equity else None
     if not day.daily or not before or not after:
-        return ""
-    rows = []
-    for held in day.held:
-        start = float(held.before * (held.price_before or 0) / before * 100)
-        end = float(held.quantity * (held.price or 0) / after * 100)
-        rows.append((max(start, end), held.symbol, (start, end), held.quantity - held.before))
-    rows.sort(key=lambda row: (-row[0], row[1]))
-    lines = [
-        day_plots.Bar(
-            symbol,
-            values,
-            f"{values[0]:.1f} \N{RIGHTWARDS ARROW} {values[1]:.1f} %" + (f" ({change:+,})" if change else ""),
-        )
-        for _, symbol, values, change in rows
-    ]
-    if not lines:
-        return section("Weights before and after", say("The desk held cash alone."))
-    cash = (100.0 - sum(row[2][0] for row in rows), 100.0 - sum(row[2][1] for row in rows))
-    lines.append(day_plots.Bar("cash", cash, f"{cash[0]:.1f} \N{RIGHTWARDS ARROW} {cash[1]:.1f} %"))
-    told = f"{sum(bool(row[3]) for row in rows)} of {len(rows)} holdings changed."
-    title = "Weight of each holding before the decision and at the end"
-    args = (lines, ("before", "after"), "% of the equity", title, told)
-    plots = [day_plots.bars(*args, width) for width in (NARROW, WIDE)]
-    caption = (
-        "% of the equity: above, before the decision at the prices known then; below, at the end. In brackets the "
-        f"change in shares. {told}"
-    )
-    return section("Weights before and after", figure(plots[0], plots[1], caption))
-
-
-def execution(day: Day) -> str:
-    """The sums of the execution, and how the orders' slippage is spread."""
-    quality = day.quality
-    if not quality.orders:
-        return ""
-    share, mean = quality.filled_share, quality.slippage_bp
+        return None
+    held = []
+    for one in day.held:
+        start = float(one.before * (one.price_before or 0) / before * 100)
+        end = float(one.quantity * (one.price or 0) / after * 100)
+        held.append((max(start, end), one.symbol, (start, end), one.quantity - one.before))
+    if not held:
+        return Shown(None, "The desk held cash alone.")
+    held.sort(key=lambda row: (-row[0], row[1]))
+    cash = (100.0 - sum(row[2][0] for row in held), 100.0 - sum(row[2][1] for row in held))
     rows = [
+        Bar(
+            name, values, f"{values[0]:.1f} \N{RIGHTWARDS ARROW} {values[1]:.1f} %" + (f" ({change:+,})" * bool(change))
+        )
+        for _, name, values, change in (*held, (0.0, "cash", cash, 0))
+    ]
+    told = f"{sum(bool(row[3]) for row in held)} of {len(held)} holdings changed."
+    title = "Weight of each holding before the decision and at the end"
+    plot = in_both_widths(lambda width: bars(rows, ("before", "after"), "% of the equity", title, told, width))
+    return Shown(
+        plot,
+        "% of the equity: above, before the decision at the prices known then; below, at the end. In brackets the "
+        f"change in shares. {told}",
+    )
+
+
+def costs(quality: Quality) -> list[tuple[str, str]]:
+    """The sums of the execution."""
+    share, mean = quality.filled_share, quality.slippage_bp
+    return [
         ("Orders (works)", f"{len(quality.orders):,} ({len(quality.works):,})"),
         ("Filled of what was wanted", NONE if share is None else f"{number(share * 100, 1)} %"),
         ("Slippage against the arrival price\ncost is positive", f"{money(quality.slippage_usd, sign=True)} USD"),
@@ -152,33 +151,42 @@ def execution(day: Day) -> str:
         ("Fees", f"{money(quality.fees_usd)} USD"),
         ("Implementation shortfall\nexecution, missed and fees", f"{money(quality.shortfall_usd, sign=True)} USD"),
     ]
-    parts = [table(("", ""), rows, "facts")]
-    if quality.unpriced:
-        parts.append(
-            say(f"{quality.unpriced} filled orders have no arrival price: none was known when they were sent.")
-        )
+
+
+def slippage(quality: Quality) -> Shown | None:
+    """How the orders' slippage is spread; costs lie above 0, gains below."""
     values = [float(order.slippage_bp) for order in quality.orders if order.slippage_bp is not None]
-    if values:
-        worst = max(values)
-        told = (
-            f"{sum(value > 0 for value in values)} of {len(values)} orders filled worse than the price at which they "
-            f"were sent, the worst by {number(Decimal(str(worst)), 1)} bp."
-        )
-        unit, title = "bp of the arrival price", "Slippage of the filled orders"
-        plots = [day_plots.histogram(values, unit, title, told, width) for width in (NARROW, WIDE)]
-        parts.append(figure(plots[0], plots[1], f"Orders by slippage; right of zero is cost. {told}"))
-    return section("What trading cost", *parts)
+    if not values:
+        return None
+    told = (
+        f"{sum(value > 0 for value in values)} of {len(values)} orders filled worse than the price at which they "
+        f"were sent, the worst by {number(Decimal(str(max(values))), 1)} bp."
+    )
+    unit, title, styles = "bp of the arrival price", "Slippage of the filled orders", ("good", "bad")
+    bins = slippage_bins(values, unit)
+    plot = in_both_widths(
+        lambda width: histogram(bins, 0.0, styles, unit, title, told, unit="orders", width=width),
+    )
+    return Shown(plot, f"Orders by slippage; right of zero is cost. {told}")
 
 
-def decisions(day: Day) -> str:
-    """What was decided with what outcome, and which gates denied."""
-    if not day.decisions:
-        return section("Decisions", say("Nothing was decided."))
-    parts = [table(("action", "outcome", "decisions"), ((a, o, f"{n:,}") for a, o, n in day.decisions), "counts")]
-    if day.denials:
-        rows = [day_plots.Bar(gate, (float(count),), f"{count:,}") for gate, count in day.denials]
-        told = f"{day.denials[0][0]} denied most, {day.denials[0][1]:,} times."
-        args = (rows, ("count",), "denials", "Denials by gate", told)
-        plots = [day_plots.bars(*args, width) for width in (NARROW, WIDE)]
-        parts.append(figure(plots[0], plots[1], f"Denials by gate; a decision may be denied by several. {told}"))
-    return section("Decisions", *parts)
+def slippage_bins(values: list[float], unit: str) -> list[Bin]:
+    """How many values fall into each of equal bins that meet at 0."""
+    edges, decimals = bin_edges(values)
+    counts = [0] * (len(edges) - 1)
+    for value in values:
+        counts[min(max(0, int((value - edges[0]) / (edges[1] - edges[0]) + 1e-9)), len(counts) - 1)] += 1
+    return [
+        Bin(low, high, count, f"{count} from {grouped(low, decimals)} to {grouped(high, decimals)} {unit}")
+        for (low, high), count in zip(pairwise(edges), counts, strict=True)
+    ]
+
+
+def denials(day: Day) -> Shown | None:
+    """Which gates denied how often."""
+    if not day.denials:
+        return None
+    rows = [Bar(gate, (float(count),), f"{count:,}") for gate, count in day.denials]
+    told = f"{day.denials[0][0]} denied most, {day.denials[0][1]:,} times."
+    plot = in_both_widths(lambda width: bars(rows, ("count",), "denials", "Denials by gate", told, width))
+    return Shown(plot, f"Denials by gate; a decision may be denied by several. {told}")

@@ -11,9 +11,10 @@ from decimal import Decimal
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK
+from daemon.page_kit.svg import MINUS
 from daemon.reports.record import Day, Told
 
-MINUS = "\N{MINUS SIGN}"
+NONE = "\N{EN DASH}"
 
 
 def money(value: Decimal, *, sign: bool = False) -> str:
@@ -24,6 +25,11 @@ def money(value: Decimal, *, sign: bool = False) -> str:
 def number(value: Decimal, decimals: int) -> str:
     """With thousands separators and a true minus."""
     return f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def known(value: Decimal | None, decimals: int) -> str:
+    """The number, a dash where it is not known."""
+    return NONE if value is None else number(value, decimals)
 
 
 def price(value: Decimal) -> str:

@@ -31,7 +31,6 @@ from daemon.core.events import (
 )
 from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
 from daemon.engine.journal import FILE, Batch, Chain, Journal, encode_effects
-from daemon.reports import plots as day_plots
 from daemon.reports.csv_tables import COLUMNS, orders_csv
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
@@ -162,7 +161,7 @@ class Markup(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("rect", "polygon"):
+        if tag not in ("line", "rect", "polygon"):
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
@@ -368,7 +367,7 @@ def test_no_text_of_the_csv_begins_a_formula(tmp_path: Path, sign: str) -> None:
     assert f",{sign}SUM" not in text
 
 
-# --- words and plots ----------------------------------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------------------------------------
 
 
 def test_the_halts_are_those_of_the_manual_that_are_no_alarms() -> None:
@@ -382,31 +381,3 @@ def test_dates_and_contracts_are_written_as_people_say_them() -> None:
     assert instrument("SPY241204C00458000") == "SPY 4 Dec 24 458 call"
     assert instrument("SPY241204P00458500") == "SPY 4 Dec 24 458.5 put"
     assert instrument("SPY") == "SPY"
-
-
-@pytest.mark.parametrize(
-    ("values", "edges"),
-    [
-        ([1.0, 12.0], tuple(float(edge) for edge in range(14))),
-        ([-30.0, 1.0], (-30.0, -25.0, -20.0, -15.0, -10.0, -5.0, 0.0, 5.0)),
-        ([0.0], (-0.5, -0.4, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)),
-    ],
-)
-def test_bins_meet_at_zero_and_hold_every_value(values: list[float], edges: tuple[float, ...]) -> None:
-    found, _ = day_plots.bins(values)
-    assert found == pytest.approx(edges)
-    assert found[0] <= min(values)
-    assert max(values) < found[-1]
-
-
-def test_ticks_are_round_numbers_with_the_decimals_they_need() -> None:
-    assert day_plots.ticks(0.0, 10.0) == ((0.0, 2.0, 4.0, 6.0, 8.0, 10.0), 0)
-    found, decimals = day_plots.ticks(458.1, 458.9)
-    assert ([round(value, 6) for value in found], decimals) == ([458.2, 458.4, 458.6, 458.8], 1)
-    assert day_plots.ticks(5.0, 5.0) == ((5.0,), 2)
-
-
-def test_times_are_new_yorks_on_both_sides_of_the_change_of_clocks() -> None:
-    assert [words for _, words in day_plots.time_ticks(OPEN, CLOSE, 8)] == [f"{hour}:00" for hour in range(10, 17)]
-    july = (1_720_013_400 * 10**9, 1_720_036_800 * 10**9)  # 9:30 to 16:00 in summer
-    assert [words for _, words in day_plots.time_ticks(*july, 4)] == ["10:00", "12:00", "14:00", "16:00"]

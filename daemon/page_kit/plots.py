@@ -1,0 +1,363 @@
+"""The charts of the reports. Numbers in, markup out.
+
+A plot is as wide as a phone or twice that, so its text is never scaled to be unreadable. Bars start at zero. `told`
+says in words what a chart shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from markupsafe import Markup
+
+from daemon.page_kit.svg import LETTER, Plot, Point, Show, millions, padded, percent, plain, round_step, width_of
+
+NARROW, WIDE = 340, 780
+TEXT = 11.0  # px, as in the style sheet
+HOUR_NS, DAY_NS = 3_600 * 10**9, 86_400 * 10**9
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+class Mark(NamedTuple):
+    """A point that stands out: `style` entry, exit or halt, `words` for a reader who points at it."""
+
+    time_ns: int
+    value: float
+    style: str
+    words: str
+
+
+class Bar(NamedTuple):
+    """A row of `bars`: its label, its values (one bar each) and the words at their end."""
+
+    label: str
+    values: tuple[float, ...]
+    words: str
+
+
+class Bin(NamedTuple):
+    """A column of `histogram` from `low` to `high`; `words` for a reader who points at it."""
+
+    low: float
+    high: float
+    height: float
+    words: str = ""
+
+
+class Curve(NamedTuple):
+    """A line and its style-sheet class; `label` stands at its end."""
+
+    label: str
+    style: str
+    points: Sequence[Point]
+
+
+class Band(NamedTuple):
+    """A filled range: (x, low, high) from left to right."""
+
+    label: str
+    points: Sequence[tuple[float, float, float]]
+
+
+class Span(NamedTuple):
+    """A row of `intervals`: a value, its interval where known, and a style-sheet class."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    style: str
+
+
+class Strip(NamedTuple):
+    """A row of `strips`: values as dots, one of them chosen, and the interval of their middle."""
+
+    label: str
+    values: Sequence[float]
+    chosen: int | None
+    middle: tuple[float, float, float] | None  # value, low, high
+
+
+class Figure(NamedTuple):
+    """A chart for a narrow and for a wide page, which shows one of them."""
+
+    narrow: Markup
+    wide: Markup
+
+
+def in_both_widths(chart: Callable[[int], Markup]) -> Figure:
+    """Draw a chart for phones and for larger pages."""
+    return Figure(chart(NARROW), chart(WIDE))
+
+
+# --- over time ----------------------------------------------------------------------------------------------------
+
+
+def time_ticks(begin_ns: int, end_ns: int, count: int) -> tuple[tuple[int, str], ...]:
+    """At most about `count` whole New York hours of a day, or dates where the span is longer than one."""
+    if end_ns - begin_ns > DAY_NS:
+        step = max(1, math.ceil((end_ns - begin_ns) / DAY_NS / count)) * DAY_NS
+        days = range(end_ns, begin_ns, -step)
+        return tuple((at, f"{_local(at):%d %b}".lstrip("0")) for at in reversed(days))
+    hours = max(1, math.ceil((end_ns - begin_ns) / HOUR_NS / count))
+    first = -(-begin_ns // HOUR_NS) * HOUR_NS  # New York's offset is whole hours
+    return tuple((at, f"{_local(at):%H:%M}") for at in range(first, end_ns + 1, hours * HOUR_NS))
+
+
+def _local(time_ns: int) -> datetime:
+    return datetime.fromtimestamp(time_ns // 10**9, UTC).astimezone(NEW_YORK)
+
+
+def _time_axis(plot: Plot) -> None:
+    begin, end = int(plot.x[0]), int(plot.x[1])
+    plot.text(plot.edge, plot.height - 4, "New York time" if end - begin <= DAY_NS else "date", "end", "axis")
+    free = plot.left - 20.0
+    for at, words in time_ticks(begin, end, 4 if plot.width <= NARROW else 8):
+        half = LETTER * len(words) / 2
+        x = min(plot.px(at), plot.edge - half + 8)
+        if x - half > free:
+            plot.line(plot.px(at), plot.floor, plot.px(at), plot.floor + 4, "zero")
+            plot.text(x, plot.floor + 16, words, "middle")
+            free = x + half + 4
+
+
+def course(
+    lines: Sequence[Sequence[Point]],
+    marks: Sequence[Mark],
+    span: tuple[int, int],
+    unit: str,
+    title: str,
+    told: str,
+    width: int,
+) -> Markup:
+    """A value over nanoseconds UTC: `lines` are its unbroken pieces, one of a single point is a dot."""
+    values = [value for line in lines for _, value in line] + [mark.value for mark in marks if mark.style != "halt"]
+    size = (width, 250 if width <= NARROW else 290)
+    plot = Plot(span, padded(values, 0.06, 0.001), size, left=62, right=14, top=24, bottom=36)
+    plot.y_axis(unit=unit)
+    _time_axis(plot)
+    for mark in marks:
+        if mark.style == "halt":
+            x = plot.px(mark.time_ns)
+            plot.line(x, plot.top, x, plot.floor, "halt", mark.words)
+            plot.text(min(x + 4, plot.edge - 26), plot.top + 9, "halt", style="halt-label")
+    for line in lines:
+        if len(line) == 1:
+            plot.dot(plot.px(line[0][0]), plot.py(line[0][1]), 2.5, "dot")
+        else:
+            plot.curve(line, "line")
+    for mark in marks:
+        if mark.style != "halt":
+            _triangle(plot, mark)
+    return plot.markup(title, told)
+
+
+def _triangle(plot: Plot, mark: Mark) -> None:
+    """An entry points up from below the value, an exit down from above it."""
+    x, y = plot.px(mark.time_ns), plot.py(mark.value)
+    away = 1 if mark.style == "entry" else -1
+    tip, base = y + away * 4, y + away * 13
+    plot.polygon(((x, tip), (x - 5, base), (x + 5, base)), mark.style, mark.words)
+
+
+def equity(curves: Sequence[Curve], band: Band | None, folds: Sequence[tuple[float, str]], width: int) -> Markup:
+    """Running sums of returns over sessions with their names at the right edge; `folds` are (session, label)."""
+    spread = [point[1] for curve in curves for point in curve.points]
+    spread += [value for row in (band.points if band else ()) for value in row[1:]]
+    labels = [curve.label for curve in curves] + ([band.label] if band else [])
+    last = max(point[0] for curve in curves for point in curve.points)
+    size = (width, 300 if width > NARROW else 260)
+    plot = Plot((0.0, last), padded(spread), size, right=10 + max(map(width_of, labels)), bottom=22)
+    plot.y_axis(percent)
+    for index, (at, label) in enumerate(folds):
+        x = plot.px(at)
+        ahead = plot.px(folds[index + 1][0]) if index + 1 < len(folds) else plot.edge
+        if index:
+            plot.line(x, plot.top, x, plot.floor, "fold")
+        if ahead - x > width_of(label):
+            plot.text(x + 3, plot.floor + 14, label)
+    ends: list[tuple[float, str, str]] = []
+    if band:
+        upper = [(plot.px(x), plot.py(high)) for x, _, high in band.points]
+        lower = [(plot.px(x), plot.py(low)) for x, low, _ in reversed(band.points)]
+        plot.polygon(upper + lower, "band")
+        _, low, high = band.points[-1]
+        ends.append((plot.py((low + high) / 2), band.label, "band-label"))
+    for curve in reversed(curves):
+        plot.curve(curve.points, curve.style)
+        ends.append((plot.py(curve.points[-1][1]), curve.label, f"{curve.style}-label"))
+    places = apart([end[0] for end in ends], TEXT + 2, plot.top, plot.floor)
+    for y, (_, label, style) in zip(places, ends, strict=True):
+        plot.text(plot.edge + 5, y + 4, label, style=style)
+    return plot.markup("Running sum of net returns over the test sessions")
+
+
+def apart(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Positions near those wanted, in the same order, at least `gap` apart, within low to high where they fit."""
+    order = sorted(range(len(wanted)), key=lambda index: wanted[index])
+    placed = [0.0] * len(wanted)
+    previous = low - gap
+    for index in order:
+        previous = placed[index] = max(wanted[index], previous + gap)
+    following = high + gap
+    for index in reversed(order):
+        following = placed[index] = min(placed[index], following - gap)
+    return placed
+
+
+def learning(thin: Sequence[Sequence[Point]], median: Sequence[Point], show: Show, label: str, title: str) -> Markup:
+    """Every run thin, their median thick, over training steps."""
+    known = [y for run in thin for _, y in run]
+    last = max(x for run in thin for x, _ in run)
+    plot = Plot((0.0, last), padded(known), (NARROW, 240), top=22, right=16)
+    plot.line(plot.left, plot.floor, plot.edge, plot.floor, "grid")
+    plot.y_axis(show, label)
+    plot.x_axis(millions, "training steps")
+    for run in thin:
+        plot.curve(run, "run")
+    plot.curve(median, "median")
+    return plot.markup(title)
+
+
+# --- of a distribution --------------------------------------------------------------------------------------------
+
+
+def bin_edges(values: Sequence[float]) -> tuple[tuple[float, ...], int]:
+    """Edges of at most some 14 equal bins, 0 always among them, and the decimals that they need."""
+    low, high = min(*values, 0.0), max(*values, 0.0)
+    if high - low < 1e-9:
+        low, high = low - 0.5, high + 0.5
+    step, decimals = round_step((high - low) / 12)
+    first, last = math.floor(low / step + 1e-9), math.floor(high / step + 1e-9) + 1
+    return tuple(index * step for index in range(first, last + 1)), decimals
+
+
+def histogram(
+    bins: Sequence[Bin],
+    split: float,
+    styles: tuple[str, str],
+    label: str,
+    title: str,
+    told: str = "",
+    *,
+    unit: str = "",
+    words: tuple[str, str] = ("", ""),
+    width: int = NARROW,
+) -> Markup:
+    """Columns on both sides of `split`, each side with its style and words above.
+
+    Heights are counts of the `unit`, or shares where there is none.
+    """
+    highest = max(one.height for one in bins)
+    plot = Plot((bins[0].low, bins[-1].high), (0.0, highest * 1.1), (width, 225), top=24)
+    plot.y_axis(None if unit else percent, unit, 1.0 if unit else 0.0)
+    plot.x_axis(plain, label)
+    for one in bins:
+        if one.height > 0:
+            x, y = plot.px(one.low), plot.py(one.height)
+            style = styles[(one.low + one.high) / 2 > split]
+            plot.rect(x + 0.5, y, plot.px(one.high) - x - 1, plot.floor - y, style, one.words)
+    if plot.x[0] < split < plot.x[1]:
+        plot.line(plot.px(split), plot.top, plot.px(split), plot.floor, "zero")
+    for side, at, anchor in ((0, plot.left, "start"), (1, plot.edge, "end")):
+        if words[side]:
+            plot.text(at, 13, words[side], anchor, f"{styles[side]}-label")
+    return plot.markup(title, told)
+
+
+def reliability(bins: Sequence[tuple[float, float, float, float]], x_label: str, y_label: str) -> Markup:
+    """Bins (confidence, share, low, high) and the dashed line on which both agree."""
+    least = math.floor(min(row[0] for row in bins) * 10.0 - 1e-9) / 10.0
+    plot = Plot((max(least, 0.0), 1.0), (0.0, 1.0), (NARROW, 280), top=22, right=22)
+    plot.y_axis(percent, y_label)
+    plot.x_axis(percent, x_label)
+    plot.line(plot.left, plot.py(plot.x[0]), plot.edge, plot.top, "ideal")
+    for confidence, share, below, above in bins:
+        x = plot.px(confidence)
+        plot.line(x, plot.py(below), x, plot.py(above), "policy interval")
+        plot.dot(x, plot.py(share), 4.5, "policy-dot")
+    return plot.markup(y_label)
+
+
+def scatter(points: Sequence[tuple[float, float, bool]], x_label: str, y_label: str, title: str) -> Markup:
+    """Points (x, y, chosen) with both zero lines."""
+    xs, ys = [point[0] for point in points], [point[1] for point in points]
+    plot = Plot(padded([*xs, 0.0]), padded([*ys, 0.0]), (NARROW, 280), top=22)
+    plot.y_axis(percent, y_label)
+    plot.x_axis(percent, x_label, grid=True)
+    for x, y, chosen in sorted(points, key=lambda point: point[2]):
+        style, radius = ("chosen-dot", 5.5) if chosen else ("seed-dot", 3.5)
+        plot.dot(plot.px(x), plot.py(y), radius, style)
+    return plot.markup(title)
+
+
+# --- in rows ------------------------------------------------------------------------------------------------------
+
+
+def bars(rows: Sequence[Bar], styles: Sequence[str], unit: str, title: str, told: str, width: int) -> Markup:
+    """Horizontal bars from 0, one for each value of a row, in the order of `styles`."""
+    left = 12 + max(width_of(row.label) for row in rows)
+    right = 12 + max(width_of(row.words) for row in rows)
+    high = max((value for row in rows for value in row.values), default=0.0)
+    low = min(0.0, min((value for row in rows for value in row.values), default=0.0))
+    thick = 14.0 if len(styles) == 1 else 7.0
+    tall = thick * len(styles) + 8
+    size = (width, 8 + tall * len(rows) + 16)
+    plot = Plot((low, max(high, 1e-9)), (0.0, 1.0), size, left=left, right=right, top=4, bottom=16)
+    if unit:
+        plot.text(plot.width - 4, plot.height - 3, unit, "end", "axis")
+    zero = plot.px(0)
+    for index, row in enumerate(rows):
+        y = 4 + tall * index
+        plot.text(plot.left - 6, y + tall / 2 + 3, row.label, "end")
+        for place, (value, style) in enumerate(zip(row.values, styles, strict=True)):
+            start, end = sorted((zero, plot.px(value)))
+            plot.rect(start, y + 3 + place * thick, end - start, thick - 1, style, f"{row.label}: {row.words}")
+        reach = max((plot.px(value) for value in row.values), default=plot.left)
+        plot.text(max(reach, zero) + 5, y + tall / 2 + 3, row.words)
+    plot.line(zero, 2, zero, plot.floor, "zero")
+    return plot.markup(title, told)
+
+
+def intervals(rows: Sequence[Span], label: str, title: str) -> Markup:
+    """A dot for each row's value and a bar for its interval, on a common axis with a line at zero."""
+    known = [value for row in rows for value in (row.value, row.low, row.high) if value is not None]
+    plot = _rows([row.label for row in rows], [*known, 0.0], 26, 44, label)
+    for index, row in enumerate(rows):
+        y = plot.top + 26 * (index + 0.5)
+        plot.text(plot.left - 6, y + 4, row.label, "end", f"{row.style}-label")
+        if row.low is not None and row.high is not None:
+            plot.line(plot.px(row.low), y, plot.px(row.high), y, f"{row.style} interval")
+        plot.dot(plot.px(row.value), y, 4.5, f"{row.style}-dot")
+    return plot.markup(title)
+
+
+def strips(rows: Sequence[Strip], label: str, title: str) -> Markup:
+    """Dots of each row along one axis, the chosen one larger; a row's middle is a bar with a tick."""
+    known = [value for row in rows for value in (*row.values, *(row.middle or ()))]
+    plot = _rows([row.label for row in rows], [*known, 0.0], 30, 44, label)
+    for index, row in enumerate(rows):
+        y = plot.top + 30 * (index + 0.5)
+        plot.text(plot.left - 6, y + 4, row.label, "end")
+        for value in row.values:
+            plot.dot(plot.px(value), y, 3.5, "seed-dot")
+        if row.chosen is not None:
+            plot.dot(plot.px(row.values[row.chosen]), y, 5.5, "chosen-dot")
+        if row.middle is not None:
+            value, low, high = (plot.px(one) for one in row.middle)
+            plot.line(low, y, high, y, "middle interval")
+            plot.line(value, y - 6, value, y + 6, "middle")
+    return plot.markup(title)
+
+
+def _rows(labels: Sequence[str], values: Sequence[float], tall: int, rest: int, label: str) -> Plot:
+    """A plot for rows of the same height over one axis of percentages."""
+    left = 10 + max(map(width_of, labels))
+    size = (NARROW, rest + tall * len(labels))
+    plot = Plot(padded(values), (0.0, 1.0), size, left=left, right=16, top=4)
+    plot.x_axis(percent, label, grid=True)
+    return plot

@@ -1,0 +1,56 @@
+"""Cells of a report's tables: figures with their intervals, which stand small after a line feed."""
+
+from __future__ import annotations
+
+from training.evidence.findings import Findings, Line, told_apart
+from training.evidence.resampling import FEWEST, Interval
+from training.evidence.wording import UNKNOWN, number, percent, share
+
+PLAYER_STYLES = {
+    "policy": "policy",
+    "always flat": "flat",
+    "buy and hold": "hold",
+    "random": "random",
+    "simple rule": "rule",
+    "ALL_SPY": "hold",
+    "EQUAL_WEIGHT": "rule",
+    "equal weight": "rule",
+}
+"""A player's class in the style sheet; any other's is `other`."""
+Row = tuple[str, ...]
+
+
+def with_interval(found: Interval, digits: int = 2) -> str:
+    """An estimate as a percentage with its interval where it has a width."""
+    if found.low == found.high:
+        return percent(found.estimate, digits)
+    return f"{percent(found.estimate, digits)}\n{percent(found.low, digits)} to {percent(found.high, digits)}"
+
+
+def with_share(found: Interval) -> str:
+    """A share between 0 and 1 with its interval, as above."""
+    if found.low == found.high:
+        return share(found.estimate)
+    return f"{share(found.estimate)}\n{share(found.low)} to {share(found.high)}"
+
+
+def sharpe(line: Line) -> str:
+    """A player's annual Sharpe ratio with its interval; a dash without deviation."""
+    found = line.sharpe_annual
+    if line.figures.deviation <= 0.0:
+        return UNKNOWN
+    return f"{number(found.estimate)}\n{number(found.low)} to {number(found.high)}"
+
+
+def difference(gap: Interval, sessions: int) -> str:
+    """Whether a difference can be told from zero."""
+    if sessions < FEWEST:
+        return "too few sessions to tell"
+    if not told_apart(gap, sessions):
+        return "zero is inside: not told apart"
+    return "above zero" if gap.low > 0.0 else "below zero"
+
+
+def variant_word(f: Findings) -> str:
+    """What the variants of a study's trials are called: rewards of option desks, settings of desks of shares."""
+    return "setting" if f.compounds else "reward"
