@@ -24,6 +24,7 @@ from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Event
 from daemon.core.state import State
 from daemon.core.step import Step
+from daemon.pacing.token_bucket import TokenBucket
 
 WAITING_MOST = 64  # halts, and as many other alarms
 STDERR_MOST = 200  # letters of it that are logged
@@ -48,34 +49,11 @@ class Told(msgspec.Struct, frozen=True):
     missed: int
 
 
-class TokenBucket:
-    """`per_minute` runs at once, and as many again within a minute, evenly (the classic token bucket)."""
-
-    __slots__ = ("_at", "_monotonic", "_per_s", "_size", "_tokens")
-
-    def __init__(self, per_minute: int, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._size = self._tokens = float(per_minute)
-        self._per_s = per_minute / 60.0
-        self._monotonic = monotonic
-        self._at = monotonic()
-
-    def wait_s(self) -> float:
-        """Seconds until a run is allowed, 0.0 for now."""
-        now = self._monotonic()
-        self._tokens = min(self._size, self._tokens + (now - self._at) * self._per_s)
-        self._at = now
-        return max(1.0 - self._tokens, 0.0) / self._per_s
-
-    def take(self) -> None:
-        """Use up one run."""
-        self._tokens -= 1.0
-
-
 class AlarmCommand:
     """`observe` on the trading loop, `run` on the side thread.
 
     `log("alarm_command_failed", alarm=, problem=)` is called on the side thread for a run that did not end well.
-    `monotonic` is the clock of the rate.
+    `monotonic_ns` is the clock of the rate.
     """
 
     def __init__(
@@ -85,11 +63,11 @@ class AlarmCommand:
         timeout_s: float,
         desk: str,
         log: Callable[..., None],
-        monotonic: Callable[[], float] = time.monotonic,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._command, self._timeout_s, self._desk = command, timeout_s, desk
         self._log = log
-        self._bucket = TokenBucket(per_minute, monotonic)
+        self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
         self._halts: deque[Told] = deque(maxlen=WAITING_MOST)
         self._others: deque[Told] = deque(maxlen=WAITING_MOST)
         self._put = 0  # alarms that came: counted by the trading loop alone
@@ -125,9 +103,9 @@ class AlarmCommand:
                 if not self._halts and not self._others:
                     await arrived.wait()
                 scarce = False
-                while wait_s := self._bucket.wait_s():
+                while wait_ns := self._bucket.wait_ns():
                     scarce = True
-                    await asyncio.sleep(min(wait_s, NAP_S))
+                    await asyncio.sleep(min(wait_ns / 1e9, NAP_S))
                 self._bucket.take()
                 told = self._choose(scarce=scarce)
                 problem = await self._start(told)

@@ -11,6 +11,8 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 
+from daemon.pacing.back_off import back_off_s
+
 PAUSE_MOST_S = 60.0
 
 Work = Callable[[], Awaitable[None]]
@@ -59,8 +61,8 @@ class SideThread:
 
 
 async def supervised(name: str, work: Work, told: Callable[[str, str], None]) -> None:
-    """Run what only watches: when it raises, `told(name, problem)`, and begun again, later each time."""
-    pause_s = 1.0
+    """Run what only watches. Reports an error to `told(name, problem)` and restarts with exponential back-off."""
+    failures = 0
     while True:
         try:
             await work()
@@ -68,5 +70,5 @@ async def supervised(name: str, work: Work, told: Callable[[str, str], None]) ->
             told(name, f"{type(error).__name__}: {error}")
         else:
             return
-        await asyncio.sleep(pause_s)
-        pause_s = min(pause_s * 2, PAUSE_MOST_S)
+        failures += 1
+        await asyncio.sleep(back_off_s(failures, 1.0, PAUSE_MOST_S))

@@ -18,7 +18,7 @@ from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.state import Identity
 from daemon.core.step import Core
-from daemon.operator.alarm_command import AlarmCommand, TokenBucket
+from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.log import LOG_EVENTS
 from daemon.operator.side_thread import SideThread
 from strategies.registry import strategy as strategy_named
@@ -81,12 +81,12 @@ class Programs:
         self.logged.append({"event": name, **fields})
 
     def command(self, command: tuple[str, ...], per_minute: int = 60, timeout_s: float = 20.0) -> AlarmCommand:
-        return AlarmCommand(command, per_minute, timeout_s, "desk-1", self.log, self.monotonic)
+        return AlarmCommand(command, per_minute, timeout_s, "desk-1", self.log, self.monotonic_ns)
 
     now_s = 0.0
 
-    def monotonic(self) -> float:
-        return self.now_s
+    def monotonic_ns(self) -> int:
+        return round(self.now_s * 1e9)
 
     def raise_alarm(self, command: AlarmCommand, event: Event) -> None:
         command.observe(event, self.machine.apply(event))
@@ -317,28 +317,3 @@ def test_alarms_of_the_trading_loop_reach_the_program_through_the_side_thread(pr
 
 
 # --- the rate -----------------------------------------------------------------------------------------------------
-
-
-def test_the_bucket_allows_its_size_at_once_and_then_one_each_interval() -> None:
-    now = [100.0]
-    bucket = TokenBucket(6, lambda: now[0])
-    for _ in range(6):
-        assert bucket.wait_s() == 0.0
-        bucket.take()
-    assert bucket.wait_s() == pytest.approx(10.0)
-    now[0] += 9.0
-    assert bucket.wait_s() == pytest.approx(1.0)
-    now[0] += 1.5
-    assert bucket.wait_s() == 0.0
-    bucket.take()
-    assert bucket.wait_s() == pytest.approx(9.5)
-
-
-def test_the_bucket_never_holds_more_than_its_size() -> None:
-    now = [0.0]
-    bucket = TokenBucket(2, lambda: now[0])
-    now[0] = 86_400.0
-    for _ in range(2):
-        assert bucket.wait_s() == 0.0
-        bucket.take()
-    assert bucket.wait_s() == pytest.approx(30.0)

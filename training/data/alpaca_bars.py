@@ -18,6 +18,7 @@ import msgspec
 import requests
 import urllib3
 
+from daemon.pacing.back_off import back_off_s
 from training.data.bars_request import SECOND_NS, Chunk, DownloadError, DownloadRequest, spans_of, utc
 
 Listen = Callable[[str], None]
@@ -120,7 +121,7 @@ class BarsDoor:
             pause_s = self._heed_headers(limited=isinstance(answer, _Unusable))
             if not isinstance(answer, _Unusable):
                 return answer
-            reason, wait_s = answer.reason, max(pause_s, min(2.0**attempt, 30.0))
+            reason, wait_s = answer.reason, max(pause_s, back_off_s(attempt + 1, 1.0, 30.0))
             if attempt + 1 < TRIES:
                 self._listen(f"{reason}; asking again in {wait_s:.0f} s")
                 self._clock.sleep(wait_s)

@@ -42,6 +42,7 @@ from daemon.operator.mqtt.outbox import Item, Outbox
 from daemon.operator.mqtt.remote_commands import CHANNEL, SECOND_NS, Accepted, Judge, Refusals
 from daemon.operator.mqtt.signing import Key
 from daemon.operator.status import status_of
+from daemon.pacing.back_off import back_off_s
 
 CHAIN = "chain"  # the journal's newest head
 CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # told until the broker has them: QoS 1
@@ -133,8 +134,7 @@ class MqttSide:
     async def _wait(self, reason: str, failures: int) -> None:
         """Back off: the ceiling doubles with each failure, the wait is drawn below it (full jitter, with a floor)."""
         least_s, most_s = self._settings.wait_least_s, self._settings.wait_most_s
-        ceiling_s = min(most_s, least_s * 2.0 ** min(failures, 16))
-        wait_s = _DRAW.uniform(least_s, max(ceiling_s, least_s))
+        wait_s = max(least_s, back_off_s(failures + 1, least_s, most_s, _DRAW.random(), sure=0.0))
         if reason != self._reason:  # the same trouble again needs no further line
             self._reason = reason
             dropped = self._outbox.counts().dropped

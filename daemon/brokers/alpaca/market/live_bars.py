@@ -21,6 +21,7 @@ from daemon.brokers.alpaca.rest.rest import Refused, RestError
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived
 from daemon.host.calendar import CalendarError, SessionCalendar
 from daemon.host.clock import SECOND_NS, Clock
+from daemon.pacing.back_off import back_off_s
 from strategies.kit.contract import Bar, Session
 
 LATE_NS = 10 * SECOND_NS  # a bar comes about a second after its minute's end; one empty minute is no silence
@@ -42,8 +43,7 @@ class Timing:
 
     def retry_s(self, tries: int, random_unit: float) -> float:
         """The wait after so many tries (from 0), drawn with `random_unit` in [0, 1)."""
-        most = min(self.retry_most_s, self.retry_first_s * 2.0 ** min(tries, 16))
-        return most * (0.5 + 0.5 * random_unit)
+        return back_off_s(tries + 1, self.retry_first_s, self.retry_most_s, random_unit)
 
 
 class LiveBars:

@@ -28,6 +28,7 @@ from daemon.brokers.alpaca.market.stream_errors import (
     short,
 )
 from daemon.host.safe_decode import Unreadable, json_value, msgpack_value
+from daemon.pacing.back_off import back_off_s
 
 Pair = tuple[str, str]  # channel, symbol
 State = Literal["up", "down"]
@@ -74,8 +75,7 @@ class BackOff:
             return self.auth_s * (0.75 + 0.5 * random_unit)
         if trouble == "busy":
             return self.busy_s * (0.5 + random_unit)
-        most = min(self.most_s, self.first_s * 2.0 ** min(failures, 16))
-        return max(self.first_s / 2, most * random_unit)
+        return max(self.first_s / 2, back_off_s(failures + 1, self.first_s, self.most_s, random_unit, sure=0.0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from daemon.brokers.alpaca.wire import SECOND_NS, Malformed, time_ns
 from daemon.host.clock import skew_ns
 from daemon.host.clock_watch import LEAP_NS
 from daemon.host.virtual_time import look_s
+from daemon.pacing.back_off import back_off_s
 
 if TYPE_CHECKING:
     from daemon.brokers.alpaca.trading.trading import TradingReads
@@ -94,7 +95,7 @@ class ClockCheck:
                     failures = 0
                 except (RestError, Malformed):
                     failures += 1
-                    pause_s = min(LONGEST_PAUSE_S, 2.0**failures)
+                    pause_s = back_off_s(failures, 2.0, LONGEST_PAUSE_S)
             ahead_ns = self._journal_ns() - self._clock.now_ns()
             if ahead_ns > LEAP_NS and self._agrees and not self._unsettled and not self._ahead_told:
                 self._tell("clock_ahead", by_s=round(ahead_ns / SECOND_NS, 1))

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from daemon.pacing.token_bucket import TokenBucket
+
 if TYPE_CHECKING:
     from daemon.host.clock import Clock
 
@@ -41,30 +43,6 @@ class NotStarted(Exception):
 
 class StillRunning(Exception):
     """The call's deadline passed while it ran: it may or may not take effect."""
-
-
-class TokenBucket:
-    """At most `per_minute + burst` calls in any minute of the clock. Used by one lane, on the event loop's thread."""
-
-    def __init__(self, clock: Clock, per_minute: float, burst: int) -> None:
-        self._clock = clock
-        self._ns_each = 60 * SECOND_NS / per_minute
-        self._burst = burst
-        self._tokens = float(burst)
-        self._seen_ns = clock.now_ns()
-
-    def wait_ns(self, left: int = 0) -> int:
-        """How long until a call may go that leaves at least `left` tokens; 0 for now."""
-        now = self._clock.now_ns()
-        passed_ns = max(now - self._seen_ns, 0)  # a clock that was set right at the start costs no call
-        self._tokens = min(float(self._burst), self._tokens + passed_ns / self._ns_each)
-        self._seen_ns = now
-        missing = left + 1 - self._tokens
-        return max(0, round(missing * self._ns_each))
-
-    def take(self) -> None:
-        """Count one call."""
-        self._tokens -= 1
 
 
 @dataclass(slots=True, eq=False)
@@ -239,16 +217,16 @@ def account_lanes(clock: Clock) -> tuple[Lane, Lane]:
     20 calls or fewer are left. Look-ups go before reports, but every third call is the one that has waited longest: a
     report, which settles all orders at once, comes however many of them are looked up.
     """
-    orders = Lane("orders", TokenBucket(clock, 60, 80), clock, reserve=40)
-    reads = Lane("reads", TokenBucket(clock, 36, 16), clock, floor=20, oldest_each=3)
+    orders = Lane("orders", TokenBucket(clock.now_ns, 60, 80), clock, reserve=40)
+    reads = Lane("reads", TokenBucket(clock.now_ns, 36, 16), clock, floor=20, oldest_each=3)
     return orders, reads
 
 
 def listing_lane(clock: Clock) -> Lane:
     """The lane for the lists of contracts: large, slow to read, and urgent to nobody. 4 a minute and 4 at once."""
-    return Lane("listing", TokenBucket(clock, 4, 4), clock, floor=20)
+    return Lane("listing", TokenBucket(clock.now_ns, 4, 4), clock, floor=20)
 
 
 def market_lane(clock: Clock) -> Lane:
     """The lane for market data: a budget of its own, 200 calls a minute."""
-    return Lane("market", TokenBucket(clock, 150, 50), clock)
+    return Lane("market", TokenBucket(clock.now_ns, 150, 50), clock)

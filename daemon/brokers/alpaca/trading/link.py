@@ -34,6 +34,7 @@ from daemon.core.events import (
     OrderRejected,
     OrderUnknown,
 )
+from daemon.pacing.back_off import back_off_s
 
 if TYPE_CHECKING:
     from daemon.brokers.alpaca.trading.trade_stream import TradeStream
@@ -315,8 +316,8 @@ class BrokerLink:
         return None if raw is None else wire.order(raw)
 
     def _pause_s(self, failures: int) -> float:
-        full_s = min(self._patience.longest_pause_s, self._patience.first_pause_s * 2.0 ** min(failures - 1, 16))
-        return full_s * _JITTER.uniform(0.5, 1.0)
+        waits = self._patience
+        return back_off_s(failures, waits.first_pause_s, waits.longest_pause_s, _JITTER.random())
 
     # --- the stream -----------------------------------------------------------------------------------------------
 

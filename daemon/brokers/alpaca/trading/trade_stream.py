@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from daemon.brokers.alpaca.wire import Malformed, mapping, text
 from daemon.host.safe_decode import Unreadable, json_value
+from daemon.pacing.back_off import back_off_s
 
 STREAM = "trade_updates"
 FRAME_MAX = 4 * 1024 * 1024  # bytes: an update that is too long for the library's 1 MiB costs no connection
@@ -91,8 +92,8 @@ class TradeStream:
 
     def _pause_s(self, failures: int, least_s: float) -> float:
         """Doubling, half of it random, so that many daemons do not come back at once."""
-        full_s = min(self._deadlines.longest_pause_s, self._deadlines.first_pause_s * 2.0 ** min(failures - 1, 16))
-        return max(least_s, full_s * _JITTER.uniform(0.5, 1.0))
+        waits = self._deadlines
+        return max(least_s, back_off_s(failures, waits.first_pause_s, waits.longest_pause_s, _JITTER.random()))
 
     async def _visit(self) -> tuple[str, float]:
         """One connection to its end. Returns why it ended and the least pause before the next."""

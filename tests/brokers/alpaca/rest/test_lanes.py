@@ -16,13 +16,13 @@ from daemon.brokers.alpaca.rest.lanes import (
     Lane,
     NotStarted,
     StillRunning,
-    TokenBucket,
     Urgency,
     account_lanes,
     listing_lane,
     market_lane,
 )
 from daemon.host.clock import Clock
+from daemon.pacing.token_bucket import TokenBucket
 from tests.support.simulator.lone_loop import Gate
 
 SECOND_NS = 1_000_000_000
@@ -48,7 +48,7 @@ def hands() -> Hands:
 @pytest.fixture
 async def lane(hands: Hands) -> AsyncIterator[Lane]:
     """Six calls a minute, five at once, two of them for exits alone; pauses at three remaining."""
-    lane = Lane("test", TokenBucket(hands.clock, 6, 5), hands.clock, reserve=2, floor=3)
+    lane = Lane("test", TokenBucket(hands.clock.now_ns, 6, 5), hands.clock, reserve=2, floor=3)
     yield lane
     await lane.close()
 
@@ -62,7 +62,7 @@ async def go(lane: Lane, urgency: Urgency = Urgency.EXIT, deadline_s: float = 5.
 
 
 def test_a_bucket_never_allows_more_than_its_rate_and_its_burst(hands: Hands) -> None:
-    bucket = TokenBucket(hands.clock, 60, 30)
+    bucket = TokenBucket(hands.clock.now_ns, 60, 30)
     sent = 0
     for _ in range(60_000):  # a minute in steps of a millisecond, asked all the time
         if bucket.wait_ns() == 0:

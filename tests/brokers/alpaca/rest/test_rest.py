@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from daemon.brokers.alpaca.rest.lanes import Lane, TokenBucket
+from daemon.brokers.alpaca.rest.lanes import Lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.rest.rest import (
     Access,
@@ -32,6 +32,7 @@ from daemon.brokers.alpaca.rest.rest import (
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, submission
 from daemon.core.effects import SubmitOrder
 from daemon.host.clock import Clock
+from daemon.pacing.token_bucket import TokenBucket
 from simulator.prices.market import Market
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
 from strategies.kit.contract import Bar, Session
@@ -82,7 +83,9 @@ async def desk(*, rate: float = 1.0, rules: Rules | None = None, deadlines: Dead
     sim = clock_of_loop(OPEN_NS + 2 * MINUTE_NS, rate)
     async with AlpacaServer(market(), sim, rules=rules) as server:
         clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, rate, sim.real_ns)
-        lanes = tuple(Lane(name, TokenBucket(clock, 6000, 1000), clock) for name in ("orders", "reads", "market"))
+        lanes = tuple(
+            Lane(name, TokenBucket(clock.now_ns, 6000, 1000), clock) for name in ("orders", "reads", "market")
+        )
         access = Access(server.trading_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines)
         orders, reads = TradingOrders(access, lanes[0]), TradingReads(access, lanes[1])
         try:
@@ -282,7 +285,7 @@ async def bare(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     clock = Clock.real()
-    lanes = tuple(Lane(name, TokenBucket(clock, 6000, 100), clock) for name in ("reads", "orders"))
+    lanes = tuple(Lane(name, TokenBucket(clock.now_ns, 6000, 100), clock) for name in ("reads", "orders"))
     access = Access(f"http://127.0.0.1:{port}", DEFAULT_KEY, DEFAULT_SECRET, deadlines)
     try:
         yield TradingReads(access, lanes[0]), TradingOrders(access, lanes[1]), asked

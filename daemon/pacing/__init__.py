@@ -1,0 +1,1 @@
+"""How often and how soon again: the one back-off and the one token bucket."""
