@@ -1,24 +1,27 @@
-"""A panic beside a daily desk with shares in a margin account, as a person runs it: real processes, no order twice.
+"""A panic at a daily desk with shares in a margin account, as a person runs it: real processes, no order twice.
 
+Time is virtual. While a person's command runs, it passes as slowly as real processes need it (`SimClock.wait`).
 Expected values: what the server holds, and its log of requests.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from daemon.operator.control.client import Request, ask
 from tests.support.desks.daily_stage import HALF_DAY, daily_stage, swapping
-from tests.support.desks.stage import KEYS, Stage, until
+from tests.support.desks.stage import KEYS, Stage, new_york_ns
+from tests.support.desks.warm import Command
 from tests.support.paths import REPOSITORY
 
-RATE = 60.0  # the half day from its open lasts three and a half real minutes
-BEGIN = "08:40"  # the decision is due at nine: twenty real seconds for the start
+BEGIN = "08:40"  # the decision is due at nine
+OPEN = "09:30"
+MOMENT_S = 0.2  # virtual: the trade stream has brought what a person did, which takes at most 40 ms
+COMMAND_S = 7200.0  # virtual seconds that a command may take
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +33,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def typed(played: Stage, *arguments: str) -> tuple[int, str]:
     """What `rltraderctl` answers, and its exit code."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RLTRADER_", "APCA_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "daemon.cli.ctl", *arguments],
-        cwd=REPOSITORY,
-        env={**kept, **KEYS, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    env = {**kept, **KEYS, "PYTHONPATH": str(REPOSITORY)}
+    asked = Command("daemon.cli.ctl", arguments, REPOSITORY, env)
+    assert played.clock.wait(time.sleep, lambda: asked.poll() is not None, COMMAND_S), arguments
+    done = asked.finish(120)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -57,6 +55,7 @@ def panic(played: Stage) -> str:
 def bought(played: Stage) -> None:
     played.account.margin = 2  # a sale of what is not there would be taken
     played.start()
+    played.until_time(new_york_ns(HALF_DAY, OPEN))
     played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
     played.until_true(lambda: played.journaled("OrderFilled") != [], "the fill is journaled")
 
@@ -69,7 +68,7 @@ def never_short(played: Stage) -> bool:
 def test_after_a_panic_nothing_is_sold_again_and_one_command_leads_out_with_the_daemon_up(
     models: Path, tmp_path: Path
 ) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, rate=RATE) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
         bought(played)
         ours = len(played.posts())
         told = panic(played)
@@ -98,7 +97,7 @@ def accepted(played: Stage) -> list[str]:
 
 
 def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, rate=RATE) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
         bought(played)
         played.daemons[-1].kill()
         played.daemons[-1].wait(10)
@@ -107,7 +106,7 @@ def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(m
         assert "stands down when it starts" in panic(played)
         played.start()
         played.until_true(lambda: played.journaled("PanicNoticed") != [], "the panic is noticed")
-        until(lambda: not (played.state_dir / "panic").exists(), "the file is taken away")
+        played.until_true(lambda: not (played.state_dir / "panic").exists(), "the file is taken away")
         played.until_true(lambda: len(played.journaled("BrokerReported")) > 3, "some reports")
         assert (len(played.posts()), played.held(), never_short(played)) == (ours, {}, True)
         played.daemons[-1].terminate()
@@ -118,12 +117,14 @@ def test_a_desk_that_starts_after_a_panic_stands_down_before_it_sends_anything(m
 
 
 def test_shares_that_a_person_sold_are_not_sold_again_by_a_flatten_a_moment_later(models: Path, tmp_path: Path) -> None:
-    with daily_stage(HALF_DAY, BEGIN, tmp_path, models, rate=RATE) as played:
+    with daily_stage(HALF_DAY, BEGIN, tmp_path, models) as played:
         bought(played)
         ours = len(played.posts())
-        played.server.by_hand("close", symbol="SPY")
-        ask(played.state_dir, Request(1, "flatten", "a moment later", "ann"))  # before any report can tell of it
         reports = len(played.journaled("BrokerReported"))
+        played.server.by_hand("close", symbol="SPY")
+        played.clock.pass_s(MOMENT_S)
+        assert len(played.journaled("BrokerReported")) == reports  # no report can have told of it
+        ask(played.state_dir, Request(1, "flatten", "a moment later", "ann"))
         played.until_true(lambda: len(played.journaled("BrokerReported")) >= reports + 3, "three more reports")
         assert (len(played.posts()), never_short(played)) == (ours, True)
         command(played, "accept-broker")
