@@ -33,6 +33,14 @@ def faults(prices: npt.NDArray[np.float64], off_grid: npt.NDArray[np.int64]) -> 
     )
 
 
+def faults_told(rows: Sequence[Sequence[float]]) -> list[str]:
+    """The name of each bar's first fault, "" for a good one, of bars on the grid; rows are as in `fault`."""
+    if not rows:
+        return []
+    found = faults(np.array(rows, dtype=np.float64).T, np.zeros(len(rows), dtype=np.int64))
+    return [FAULTS[index] for index in found.tolist()]
+
+
 def fault(prices: Sequence[float], off_grid_ns: int) -> str:
     """The name of one bar's first fault, "" for a good one. `prices`: open, high, low, close, volume."""
     found = faults(np.array(prices, dtype=np.float64).reshape(5, 1), np.array([off_grid_ns], dtype=np.int64))

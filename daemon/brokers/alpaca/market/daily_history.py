@@ -14,7 +14,7 @@ from daemon.brokers.alpaca.market.socket import Tell
 from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.wire import Malformed, time_ns
 from daemon.host.calendar import midnight_ns
-from daemon.tapes.bar_check import fault, values_told
+from daemon.tapes.bar_check import faults_told, values_told
 from strategies.kit.contract import Bar, Session
 
 MINUTE_NS = 60_000_000_000
@@ -59,11 +59,8 @@ class DailyHistory:
         raw = await self._reads.day_bars(self._symbols, first, last, self._feed)
         found: dict[str, Bars] = {}
         for symbol in self._symbols:
-            good: dict[int, Bar] = {}
-            for row in raw.get(symbol, ()):
-                bar = self._judged(row, symbol)
-                if bar is not None and bar.start_ns in starts:
-                    good[bar.start_ns] = bar
+            judged = self._judged(raw.get(symbol, ()), symbol)
+            good = {bar.start_ns: bar for bar in judged if bar.start_ns in starts}
             if good:
                 found[symbol] = tuple(good[start] for start in sorted(good))
         return found
@@ -78,7 +75,7 @@ class DailyHistory:
             row, trade = snapshot.get("dailyBar"), snapshot.get("latestTrade")
             if not isinstance(row, dict) or not isinstance(trade, dict):
                 continue
-            bar = self._judged(row, symbol)
+            bar = next(iter(self._judged((row,), symbol)), None)
             try:
                 traded_ns = time_ns(trade.get("t"), "t")
             except Malformed:
@@ -87,22 +84,38 @@ class DailyHistory:
                 found[symbol] = bar
         return found
 
-    def _judged(self, row: Raw, symbol: str) -> Bar | None:
-        """A good bar; a bad one is told and None."""
-        try:
-            start_ns = time_ns(row.get("t"), "t")
-            prices = [_number(row[name]) for name in "ohlcv"]
-        except (LookupError, TypeError, ValueError, OverflowError) as error:
-            self._refuse(symbol, "", f"{type(error).__name__}: {error} in {str(row)[:200]}")
-            return None
-        reason = fault(prices, 0)
-        if reason:
-            self._refuse(symbol, str(row.get("t")), f"{reason}: {values_told(prices)}")
-            return None
-        return Bar(symbol, start_ns, *prices)
+    def _judged(self, rows: Sequence[Raw], symbol: str) -> list[Bar]:
+        """The good bars, in the order of rows; each bad one is reported in that order. All are checked in one call."""
+        read = [_read(row) for row in rows]
+        reasons = iter(faults_told([it.prices for it in read if isinstance(it, _Row)]))
+        good: list[Bar] = []
+        for row, it in zip(rows, read, strict=True):
+            if isinstance(it, str):
+                self._refuse(symbol, "", it)
+            elif reason := next(reasons):
+                self._refuse(symbol, str(row.get("t")), f"{reason}: {values_told(it.prices)}")
+            else:
+                good.append(Bar(symbol, it.start_ns, *it.prices))
+        return good
 
     def _refuse(self, symbol: str, date: str, problem: str) -> None:
         self._tell("history_bar_bad", symbol=symbol, date=date, problem=problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row as read: open, high, low, close and volume."""
+
+    start_ns: int
+    prices: list[float]
+
+
+def _read(row: Raw) -> _Row | str:
+    """The numbers of a row, or what is wrong with it."""
+    try:
+        return _Row(time_ns(row.get("t"), "t"), [_number(row[name]) for name in "ohlcv"])
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
+        return f"{type(error).__name__}: {error} in {str(row)[:200]}"
 
 
 def _number(value: object) -> float:
