@@ -9,6 +9,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -129,6 +130,7 @@ def _aggregated(
     return [bar for bar in bars if bar is not None]
 
 
+@lru_cache(maxsize=4096)  # every symbol asks for the same days
 def _period_ns(day: str, unit: str, count: int) -> int:
     first = date.fromisoformat(day)
     if unit in {"Week", "W"}:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Fields = dict[str, Any]
 
 
+@lru_cache(maxsize=4096)  # a history of days has the same labels for every symbol
 def rfc3339(time_ns: int, zone: ZoneInfo | None = None) -> str:
     """A time as text with up to 9 fractional digits, trailing zeros dropped: `Z`, or the offset of `zone`."""
     seconds, fraction = divmod(time_ns, SECOND_NS)
