@@ -18,7 +18,7 @@ from tests.chaos.plan import Trouble
 SCALPER, REBALANCER, SWITCHER = (spec.SPEC.name for spec in (option_scalper, daily_rebalancer, regime_switcher))
 DESKS = (SCALPER, REBALANCER, SWITCHER)
 CASH_USD = {SCALPER: 100_000, REBALANCER: 150_000, SWITCHER: 100_000}
-DECIDE_MIN = 200  # minutes before the open, so that a fast clock leaves real seconds until the auction closes
+DECIDE_MIN = 60  # minutes before the open: while orders wait for the auction, each second is a step
 OF_A_SESSION = (2, 4)  # kinds of one desk
 HOUR_S = 3600.0
 BARS = {"method": "GET", "path": "/v2/stocks/bars"}
@@ -79,11 +79,11 @@ OWN: dict[str, Own] = dict(
         _own("frozen in the middle of the buys", "frozen", (0.0, 0.0), act="freeze", stage="buys"),
         _own("stopped in the middle of the buys", "restart", (0.0, 0.0), act="restart", stage="buys"),
         _own("frozen at the decision", "frozen", (-DECIDE_MIN - 1.0, -DECIDE_MIN + 1.0), act="freeze"),
-        _own("killed after the decision", "SIGKILL", (-DECIDE_MIN + 60.0, -60.0), act="kill"),
+        _own("killed after the decision", "SIGKILL", (-DECIDE_MIN + 20.0, -10.0), act="kill"),
         _own("killed over night", "SIGKILL", NIGHT, act="kill"),
         _own("stopped over night", "restart", NIGHT, act="restart"),
         _own("away over the decision", "away", BEFORE, act="away"),
-        _own("killed again while it starts", "SIGKILL", (-DECIDE_MIN - 2.0, -DECIDE_MIN + 60.0), act="kill_twice"),
+        _own("killed again while it starts", "SIGKILL", (-DECIDE_MIN - 2.0, -DECIDE_MIN + 30.0), act="kill_twice"),
         _own("killed while it stops", "SIGKILL", (0.0, 60.0), act="kill_stopping"),
     )
 )  # fmt: skip
