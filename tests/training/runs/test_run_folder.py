@@ -1,0 +1,53 @@
+"""The folder of a run: whose it is, what a restart removes, and which code a trial was made by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.runs.folder import RunFolderError, _reached, code_version, open_run
+
+
+def test_a_restart_removes_what_the_old_run_wrote(tmp_path: Path) -> None:
+    open_run(tmp_path, {"seeds": [2]}, {"code": "a"})
+    (tmp_path / "trials" / "fold1").mkdir(parents=True)
+    (tmp_path / "report.html").touch()
+    open_run(tmp_path, {"seeds": [5]}, {"code": "b"}, restart=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    assert json.loads((tmp_path / "run.json").read_bytes()) == {"seeds": [5], "made_with": {"code": "b"}}
+
+
+@pytest.mark.parametrize("files", [("run.json", "thesis.tex"), ("thesis.tex",)])
+def test_a_restart_removes_nothing_where_something_is_no_run_s(tmp_path: Path, files: tuple[str, ...]) -> None:
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(RunFolderError, match=r"thesis\.tex in it is no run's|holds files but no run\.json"):
+        open_run(tmp_path, {"seeds": [5]}, {"code": "b"}, restart=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
+
+
+def test_code_that_only_other_strategies_are_trained_by_throws_no_trial_away(tmp_path: Path) -> None:
+    for name, content in (
+        ("tasks", "from room.kinds import kind"),
+        ("kinds", "def kind():\n    import room.one\n    import room.other"),
+        ("one", "from room import shared"),
+        ("other", "from room import shared, theirs"),
+        ("shared", ""),
+        ("theirs", ""),
+    ):
+        (tmp_path / "room").mkdir(exist_ok=True)
+        (tmp_path / "room" / f"{name}.py").write_text(content)
+    start = tmp_path / "room" / "tasks.py"
+    found = _reached(tmp_path, start, {tmp_path / "room" / "other.py"})
+    assert {path.stem for path in found} == {"tasks", "kinds", "one", "shared"}
+    assert len(_reached(tmp_path, start)) == 6
+    assert len({code_version("option_scalper"), code_version("daily_rebalancer"), code_version()}) == 3
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "7"])
+def test_a_damaged_run_file_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"run\.json is damaged .*use another --run-dir, or --restart"):
+        open_run(tmp_path, {"seeds": [5]}, {"code": "b"})

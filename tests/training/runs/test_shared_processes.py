@@ -1,0 +1,94 @@
+"""Runs on more than one process: many trials side by side, and one network that two processes train."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from strategies.kit.synthetic import synthetic_sessions
+from tests.support.training.made_up import sessions, write_csv
+from tests.support.training.small_runs import UPDATE, StopAfter, quiet, same, weights
+from training.evidence.findings import Findings
+from training.rl.pool import Flag, Stopped
+from training.rl.team import Team, together
+from training.runs.folder import code_version
+from training.runs.ledger import Ledger, ledger_path
+from training.runs.run import train_and_export
+from training.runs.settings import Settings, requests_of
+from training.runs.tasks import Prepared, another, prepare, prepare_same, train_one
+from training.runs.trial import News
+from training.study.study import Study, Trial
+
+
+def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_ledger(
+    small: Settings, tmp_path: Path
+) -> None:
+    walk = write_csv(tmp_path / "longer.csv", synthetic_sessions(4, sessions(30)))
+    many = replace(
+        small, bars=walk, out=tmp_path / "store", run_folder=tmp_path / "run", folds=2, train_sessions=3,
+        validate_sessions=1, test_sessions=1, seeds=(1, 2), rewards=("potential", "reference"), steps=2 * UPDATE,
+        processes=2,
+    )  # fmt: skip
+    heard: list[object] = []
+    made = train_and_export(many, heard.append)
+    study = msgspec.json.decode((made.run_folder / "study.json").read_bytes(), type=Study)
+    assert [(t.fold, t.reward, t.seed) for t in study.trials] == [
+        (fold, reward, seed) for fold in (0, 1) for reward in ("potential", "reference") for seed in (1, 2)
+    ]
+    # 2024-06-20 is the first session with a volatility; one session lies between spans
+    assert [(f.train, f.validate, f.test) for f in study.folds] == [
+        (("2024-06-20", "2024-06-21", "2024-06-24"), ("2024-06-26",), ("2024-06-28",)),
+        (("2024-06-20", "2024-06-21", "2024-06-24", "2024-06-25"), ("2024-06-27",), ("2024-07-01",)),
+    ]
+    assert all(study.trials[index].reward == "potential" for index in study.chosen)
+    assert sum(isinstance(news, Trial) for news in heard) == 8
+    lines = Ledger(ledger_path(many.out, "option_scalper")).read().lines
+    assert [line.kind for line in lines].count("trial") == 8
+    assert [(line.first, line.last) for line in lines if line.kind == "opening"] == [
+        ("2024-06-28", "2024-06-28"), ("2024-07-01", "2024-07-01"),
+    ]  # fmt: skip
+    assert isinstance(made.findings, Findings)
+    alone = replace(prepare((many, Path(), code_version())), folder=tmp_path / "alone")
+    for request in requests_of(many)[1:6:4]:  # one of each fold
+        train_one(alone, request, threading.Event(), quiet)
+        name = f"trials/{request.name}"
+        assert same(weights(tmp_path / "alone", name), weights(tmp_path / "run", name))
+    flag = threading.Event()
+
+    def until_compared(news: object) -> None:
+        assert not isinstance(news, News)  # everything is there: nothing is trained
+        if str(news).startswith("comparing"):
+            flag.set()
+
+    with pytest.raises(Stopped):
+        train_and_export(replace(many, processes=1), until_compared, flag)
+    assert Ledger(ledger_path(many.out, "option_scalper")).read().lines == lines  # and none is counted twice
+
+
+def test_two_processes_train_one_network_the_same_way_every_time(
+    small: Settings, ready: Prepared, tmp_path: Path
+) -> None:
+    team = replace(small, processes=2, steps=4 * UPDATE)
+    request = requests_of(team)[0]
+
+    def train(name: str, stop: StopAfter | None = None) -> None:
+        flag: Flag = stop or threading.Event()
+        prepared = replace(ready, settings=team, folder=tmp_path / name)
+
+        def first(found: Team) -> Trial:
+            return train_one(prepared, request, flag, stop or quiet, found)
+
+        sha256 = ready.data.info.sha256
+        further = functools.partial(prepare_same, (team, tmp_path / name, ready.version), sha256)
+        together(2, first, another, further, request)
+
+    with pytest.raises(Stopped):
+        train("stopped", StopAfter(2))
+    train("stopped")
+    train("whole")
+    assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
