@@ -9,7 +9,8 @@ STRATEGY ?= option_scalper
 TAPE = daemon/tapes/$(if $(filter option_scalper,$(STRATEGY)),spy_synthetic_30,daily_synthetic_500).csv.gz
 RUNTIME ?= cpu
 PYTEST_ARGS ?=
-# Many tests wait for a daemon or a server, so three processes keep two cores busy. A file's tests stay together.
+# Many tests wait for a daemon or a server, so three processes keep two cores busy. A file's tests stay together; the
+# longest files come first (tests/conftest.py), where pytest-xdist alone would begin with the files of most tests.
 TEST_PROCESSES ?= 3
 CHAOS_ARGS ?= --sessions 500 --parallel 3
 DESKS_ARGS ?= --sessions 20
@@ -83,7 +84,7 @@ lint: .venv/.installed-tests
 	.venv/bin/lint-imports
 
 test: lint debian-tools
-	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --cov=strategies --cov=daemon.core --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --cov=strategies --cov=daemon.core --cov-fail-under=$(COVERAGE_MIN) $(PYTEST_ARGS)
 
 format: .venv/.installed-tests
 	.venv/bin/ruff check --fix .

@@ -1,4 +1,5 @@
-"""What all tests share: the folder of real market data, Hypothesis without a clock, and where coverage is measured.
+"""What all tests share: the folder of real market data, Hypothesis without a clock, where coverage is measured, and
+which files come first.
 
 Tests that need real data take `data_dir`: they are skipped where the folder is missing, and fail where it exists but a
 file in it does not. Expected values never come from here.
@@ -21,8 +22,37 @@ COVERING = (REPOSITORY / "tests" / "core", REPOSITORY / "tests" / "strategies")
 """The tests whose coverage counts: those that test the pure code for its own sake. Tracing nearly doubles its cost."""
 
 
+LONGEST = (
+    "chaos/desks/test_desks.py",
+    "chaos/test_chaos.py",
+    "process/live/test_session.py",
+    "training/study/test_planted_market.py",
+    "engine/test_crash.py",
+    "training/runs/test_killed_runs.py",
+    "training/runs/test_shared_processes.py",
+    "process/live/daily/test_daily_desk.py",
+    "training/runs/test_run.py",
+    "training/cli/test_cli.py",
+    "training/search/test_search_ray.py",
+    "training/desks/daily/test_dry_run.py",
+    "process/host/test_panic.py",
+    "training/rl/test_cartpole.py",
+    "process/live/daily/test_daily_stops.py",
+    "process/live/daily/test_daily_splits.py",
+    "training/search/test_search.py",
+    "process/replay/test_daily_replay.py",
+    "dashboard/test_pages.py",
+)
+"""Files of half a minute and more, the longest first: several processes then end together, because the last is short.
+A file's tests stay together, so a new long file belongs here."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Trace no test outside `COVERING`."""
+    """The longest files come first; no test outside `COVERING` is traced."""
+    first = {REPOSITORY / "tests" / name: place for place, name in enumerate(LONGEST)}
+    if missing := [str(path) for path in first if not path.exists()]:
+        raise pytest.UsageError(f"LONGEST in tests/conftest.py names files that are not there: {', '.join(missing)}")
+    items.sort(key=lambda item: first.get(item.path, len(first)))
     for item in items:
         if not any(item.path.is_relative_to(folder) for folder in COVERING):
             item.add_marker(pytest.mark.no_cover)
