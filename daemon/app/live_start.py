@@ -19,7 +19,6 @@ import msgspec
 from daemon.app.desk import Start
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import Credentials, Settings, sim_start_ns
-from daemon.core.draft import as_daily
 from daemon.core.events import ModelPromoted, ModelVerified
 from daemon.core.state import Identity
 from daemon.engine.journal import JournalError, JournalReader, decode_event, reading
@@ -38,7 +37,7 @@ from daemon.host.virtual_time import Participant
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, ModelError, check_rules, load
 from daemon.models.trial import try_model
-from strategies.kit.contract import DailyStrategy, Strategy
+from strategies.kit.contract import DailyStrategy, Strategy, once_a_session
 from strategies.registry import strategy as strategy_named
 
 DRY_RUN = "dry_run"
@@ -63,7 +62,7 @@ class Live:
     @property
     def daily(self) -> DailyStrategy | None:
         """The strategy of a daily desk; None for one that trades by the minute."""
-        return as_daily(self.strategy)
+        return self.strategy if once_a_session(self.strategy) else None
 
     @property
     def mode(self) -> str:
@@ -215,6 +214,6 @@ def clock_of(settings: Settings) -> Clock:
 def _first_date(strategy: Strategy, now_ns: int) -> str:
     """From when on the calendar is needed: a daily desk's history reaches back by years."""
     today = datetime.fromtimestamp(now_ns / SECOND_NS, UTC).date()
-    if as_daily(strategy) is None:
+    if strategy.spec.holds == "option":
         return today.isoformat()
     return (today - timedelta(days=DAYS_A_SESSION * strategy.spec.history_bars + DAYS_MORE)).isoformat()

@@ -29,7 +29,6 @@ from daemon.brokers.alpaca.trading.report import blocked
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.config.limits_shown import in_force
 from daemon.config.load import ADDRESSES, EXIT_CODE, ConfigError, Credentials, Settings
-from daemon.core.draft import as_daily
 from daemon.engine.journal import FILE, JournalError
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
@@ -212,7 +211,7 @@ def _permissions(path: Path) -> Finding:
 
 
 def _trades_shares(settings: Settings) -> bool:
-    return as_daily(strategy(settings.desk.strategy)) is not None
+    return strategy(settings.desk.strategy).spec.holds == "shares"
 
 
 async def _account(settings: Settings, reads: TradingReads, *, dry_run: bool, shares: bool) -> list[Finding]:

@@ -12,7 +12,6 @@ import msgspec
 
 from daemon.config.checks import values
 from daemon.config.load import Settings
-from daemon.core.draft import as_daily
 from daemon.core.events import RunStarted
 from daemon.core.limits import Risk, Trading
 from daemon.engine.journal import JournalReader, decode_event
@@ -45,7 +44,7 @@ class Limit(msgspec.Struct, frozen=True):
 def keys_of(strategy: str) -> tuple[str, ...]:
     """The dotted keys of the limits that a desk of this strategy decides by."""
     risk = [field.name for field in dataclasses.fields(Risk)]
-    if as_daily(strategy_named(strategy)) is None:
+    if strategy_named(strategy).spec.holds == "option":
         sizing = [field.name for field in dataclasses.fields(Trading().sizing)]
         return (*(f"sizing.{key}" for key in sizing), *(f"risk.{key}" for key in risk))
     return (*(f"risk.{key}" for key in risk if key in OF_SHARES), *(f"basket.{key}" for key in WEIGHTS))

@@ -6,20 +6,21 @@ A draft lives only inside one step and is thrown away when the step raises, so a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from daemon.core.desks.shares.basket import works_of
 from daemon.core.effects import AnyEffect, CancelOrder, LookUpOrder, RaiseAlarm
 from daemon.core.events import Contract, Quote
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import CANCELING, Order, Work, advance
 from daemon.core.records import DecisionRow, EquityRow, Row, order_row
 from daemon.core.state import SEEN_MAX, Ask, Halt, Position, State, held_option
-from strategies.kit.contract import DailySpec, DailyStrategy, Strategy
 from strategies.kit.units import MINUTE_NS, SECOND_NS
+
+if TYPE_CHECKING:
+    from daemon.core.desks.kind import DeskKind
 
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
@@ -29,11 +30,6 @@ CASE_LETTERS = 200
 _FIGURES = re.compile(r"\d+(\.\d+)?")
 CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
 CANCEL_STUCK_NS = 2 * CANCEL_AGAIN_NS  # and is an alarm when it was asked for so long without an end
-
-
-def as_daily(strategy: Strategy | DailyStrategy) -> DailyStrategy | None:
-    """The strategy as one that holds shares by daily baskets; None when it is of the other kind."""
-    return cast("DailyStrategy", strategy) if isinstance(strategy.spec, DailySpec) else None
 
 
 class Draft:
@@ -47,15 +43,14 @@ class Draft:
         "chain",
         "closed",
         "contracts",
-        "daily",
         "decision",
+        "desk",
         "doubted",
         "effects",
         "facts",
         "fed",
         "identity",
         "leaps",
-        "machine",
         "marks",
         "model",
         "now_ns",
@@ -67,6 +62,7 @@ class Draft:
         "seq",
         "session",
         "shadow",
+        "spec",
         "stats",
         "strategy",
         "trading",
@@ -75,9 +71,9 @@ class Draft:
         "works",
     )
 
-    def __init__(self, state: State[Any], machine: Strategy | DailyStrategy) -> None:
-        self.machine = cast("Strategy", machine)  # of a daily desk only its `spec` is for use
-        self.daily = as_daily(machine)  # None for a desk that trades options by the minute
+    def __init__(self, state: State[Any], desk: DeskKind) -> None:
+        self.desk = desk
+        self.spec = desk.spec
         self.strategy = state.strategy
         self.identity = state.identity
         self.trading = state.trading
@@ -206,45 +202,23 @@ class Draft:
         return True
 
     def end_trading(self, *, leaving: bool = False) -> None:
-        """Give up what the policy began and ask for the cancel of its orders: entries, and a daily desk's basket whole.
+        """Give up what the policy began and ask for the cancel of its orders: entries, and a basket of shares whole.
 
         A basket's sales without its buys would leave the account in cash. Where all is `leaving` anyway they go on, and
         the exits by a rule take them over; those go on in any case.
         """
-        basket = self.daily is not None and not leaving
+        holds = self.desk.holds
+        basket = holds.by_basket and not leaving
         ended = {
             key: work
             for key, work in self.works.items()
-            if work.purpose == "entry" or (basket and work.reason == "policy")
+            if work.purpose == ENTRY or (basket and work.reason == "policy")
         }
         for name, order in self.orders.items():
-            if order.purpose == "entry" or order.work in ended:
+            if order.purpose == ENTRY or order.work in ended:
                 self.cancel(name)
-        if self.daily is not None:
-            self.note_given_up([*ended.values(), *self._waiting_works()])
-            self.basket = replace(self.basket, waiting=None)
+        holds.note_ended(self, tuple(ended.values()))
         self.works = {key: work for key, work in self.works.items() if key not in ended}
-
-    def _waiting_works(self) -> tuple[Work, ...]:
-        """The works that the basket would have that waits for the gates."""
-        waiting, positions = self.basket.waiting, self.book.positions
-        if waiting is None:
-            return ()
-        held = {symbol: position.quantity for symbol, position in positions.items()}
-        return works_of(waiting.row.decision, waiting.legs, held, self.now_ns)
-
-    def note_given_up(self, works: Sequence[Work]) -> None:
-        """Note and report what these works of a basket did not come to; they are not begun again that day."""
-        missing: dict[str, int] = {}
-        for work in works:
-            position = self.book.positions.get(work.symbol)
-            change = work.goal - (position.quantity if position is not None else 0)
-            if change * (1 if work.purpose == "entry" else -1) > 0:
-                missing[work.symbol] = change
-        if missing:
-            self.basket = replace(self.basket, given_up={**self.basket.given_up, **missing})
-            told = ", ".join(f"{change:+d} {symbol}" for symbol, change in missing.items())
-            self.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {told}"))
 
     def cancel_entries(self) -> None:
         """Ask for the cancel of every working entry order."""
@@ -300,6 +274,13 @@ class Draft:
         """Ask what became of an order; asked again only after `look_up_s`."""
         self.put_order(replace(order, looked_up_ns=self.now_ns))
         self.effects.append(LookUpOrder(order.client_order_id))
+
+    def count_denials(self, gates: Iterable[str]) -> None:
+        """Count each denial under its gate's name."""
+        counts = dict(self.stats.denials)
+        for gate in gates:
+            counts[gate] = counts.get(gate, 0) + 1
+        self.stats = replace(self.stats, denials=counts)
 
     def count_sent(self) -> None:
         """Count an order that leaves now for the limits on orders."""

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from daemon.core.desks.options.execution import ENTRY, EXIT
-from daemon.core.draft import Draft
+from daemon.core.draft import ENTRY, EXIT, Draft
 from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder
 from daemon.core.orders import CANCELING, SUBMITTED, Order, advance
 

@@ -10,16 +10,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from daemon.core.desks.kind import PaperMarket
 from daemon.core.effects import AnyEffect, AskPolicy
 from daemon.core.events import FEED_EVENTS, Event, PolicyAnswered, PolicyFailed
-from daemon.core.paper.paper import PaperBroker
-from daemon.core.paper.quotes import QuotePaperBroker
-from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.state import State
 from daemon.core.step import Core, Step
 
 Caused = Event | AskPolicy
-PaperMarket = PaperBroker | QuotePaperBroker | SharePaperBroker
 PolicyEvent = PolicyAnswered | PolicyFailed
 ANSWERS = (PolicyAnswered, PolicyFailed)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from decimal import Decimal
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -16,7 +16,7 @@ from daemon.core.events import Contract, Funds, Quote
 from daemon.core.limits import Trading
 from daemon.core.orders import Order, Work
 from daemon.core.records import DecisionRow
-from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Leg, Session, Strategy
+from strategies.kit.contract import Bar, Leg, Session
 
 S = TypeVar("S")
 ZERO = Decimal(0)
@@ -280,8 +280,3 @@ def encode_state(state: State[Any]) -> bytes:
 def digest(state: State[Any]) -> str:
     """SHA-256 of the canonical JSON, as 64 hex digits."""
     return hashlib.sha256(encode_state(state)).hexdigest()
-
-
-def as_daily(strategy: Strategy | DailyStrategy) -> DailyStrategy | None:
-    """The strategy as one that holds shares by daily baskets; None when it is of the other kind."""
-    return cast("DailyStrategy", strategy) if isinstance(strategy.spec, DailySpec) else None

@@ -6,14 +6,13 @@ deadline, the flatten before the close, the works' next attempts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.book import begin_session
+from daemon.core.broker.exits import flatten_when_due
 from daemon.core.broker.fills import on_order_filled
 from daemon.core.broker.on_broker import (
     HAPPENED,
@@ -27,51 +26,65 @@ from daemon.core.broker.on_broker import (
 )
 from daemon.core.broker.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.broker.takeover import on_accept_broker
-from daemon.core.desks.options.execution import drive
-from daemon.core.desks.options.on_bars import on_bar_closed, on_bar_corrected, on_bar_quotes, on_bar_rejected
-from daemon.core.desks.options.on_market import (
-    exit_by_rule,
-    flatten_when_due,
-    on_contracts_listed,
-    on_session_ended,
-    on_session_scheduled,
-    risked_symbols,
-)
-from daemon.core.desks.shares.on_daily import (
-    ask_again,
-    on_daily_bar,
-    on_daily_bar_corrected,
-    on_daily_session_ended,
-    on_history_adjusted,
-    on_prices_printed,
-    on_rebalance_due,
-    on_share_quotes,
-)
-from daemon.core.desks.shares.orders import drive_shares
-from daemon.core.draft import Draft, as_daily, wording
+from daemon.core.desks.kind import DeskKind, Handler
+from daemon.core.desks.registry import AnyStrategy, desk_of
+from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect
+from daemon.core.handlers import operator
+from daemon.core.handlers.clock import on_clock_reset
+from daemon.core.handlers.policy import expire_ask, on_policy_answered, on_policy_failed
+from daemon.core.handlers.sessions import on_session_scheduled
+from daemon.core.handlers.shadow import on_shadow_answered, on_shadow_failed
 from daemon.core.handover import take_facts
 from daemon.core.limits import Trading
-from daemon.core.on_clock import on_clock_reset
-from daemon.core.on_policy import expire_ask, on_policy_answered, on_policy_failed
-from daemon.core.on_shadow import on_shadow_answered, on_shadow_failed
-from daemon.core.orders import advance
 from daemon.core.records import Row
-from daemon.core.risk.guards import chase, check_blind
-from daemon.core.risk.view import SECOND_NS
-from daemon.core.state import BROKER_MODES, Identity, Model, Pause, State
-from strategies.kit.contract import DailyStrategy, Strategy
+from daemon.core.risk.guards import chase
+from daemon.core.state import Identity, State
 
-Handler = Callable[[Draft, Any], None]
-HOUR_NS = 3600 * SECOND_NS
-ACCEPT = "rltraderctl accept-broker --reason TEXT"
+HANDLERS: Mapping[type[ev.Event], Handler] = {
+    ev.RunStarted: operator.on_run_started,
+    ev.CodeChanged: operator.on_code_changed,
+    ev.ModelVerified: operator.on_model_verified,
+    ev.ModelRefused: operator.on_model_refused,
+    ev.BrokerSnapshot: on_broker_snapshot,
+    ev.SessionScheduled: on_session_scheduled,
+    ev.BarRejected: operator.on_bar_rejected,
+    ev.ClockTicked: operator.on_clock_ticked,
+    ev.PolicyAnswered: on_policy_answered,
+    ev.PolicyFailed: on_policy_failed,
+    ev.OrderFilled: on_order_filled,
+    ev.ContractExpired: on_contract_expired,
+    ev.CashTransferred: on_cash_transferred,
+    ev.HaltRequested: operator.on_halt,
+    ev.ResumeRequested: operator.on_resume,
+    ev.PauseRequested: operator.on_pause,
+    ev.FlattenRequested: operator.on_flatten,
+    ev.AcceptBrokerRequested: on_accept_broker,
+    ev.PanicNoticed: operator.on_panic,
+    ev.StopRequested: operator.on_stop,
+    ev.ClockReset: on_clock_reset,
+    ev.TroubleNoticed: operator.on_trouble,
+    ev.CommandRefused: operator.on_command_refused,
+    ev.ModelPromoted: operator.on_model_promoted,
+    ev.CandidateRefused: operator.on_candidate_refused,
+    ev.ShadowAnswered: on_shadow_answered,
+    ev.ShadowFailed: on_shadow_failed,
+    **dict.fromkeys((ev.ReloadRequested, ev.StatusRequested), operator.on_nothing),
+    ev.OrderFound: on_order_found,
+    ev.OrderMissing: on_order_missing,
+    ev.TradeCorrected: on_trade_corrected,
+    ev.BrokerLost: on_broker_lost,
+    ev.BrokerReported: on_broker_reported,
+    **dict.fromkeys(HAPPENED, on_order_news),
+    **dict.fromkeys((ev.ContractsListed, ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted), operator.on_nothing),
+}
+"""Of every desk; those of bars, quotes and the end of a session are the desk's own."""
+
 _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
 _QUIET = _STARTUP | {ev.BarClosed, ev.ShadowAnswered, ev.ShadowFailed}
 """Events after which orders do not move: a bar's fills and quotes follow it, a restart must change nothing, and a
 candidate may move nothing at all."""
-_QUIET_DAILY = _QUIET | {ev.PricesPrinted, ev.RebalanceDue, ev.OrderFilled, *HAPPENED}
-"""A daily desk's: one print fills many orders, and what these are told to do next takes the news of all of them."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -85,13 +98,15 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 class Core:
     """The pure middle for one strategy. Two cores of the same strategy give equal steps for equal arguments."""
 
-    __slots__ = ("_daily", "_handlers", "_quiet", "strategy")
+    __slots__ = ("_drive", "_quiet", "desk", "handlers", "strategy")
 
-    def __init__(self, strategy: Strategy | DailyStrategy) -> None:
+    def __init__(self, strategy: AnyStrategy) -> None:
         self.strategy = strategy
-        self._daily = as_daily(strategy) is not None
-        self._handlers = DAILY_HANDLERS if self._daily else HANDLERS
-        self._quiet = _QUIET_DAILY if self._daily else _QUIET
+        self.desk: DeskKind = desk_of(strategy)
+        decides, holds = self.desk.decides, self.desk.holds
+        self.handlers = {**HANDLERS, **holds.handlers, **decides.handlers}
+        self._quiet = _QUIET | decides.quiet | holds.quiet
+        self._drive = holds.drive
 
     def start(self, identity: Identity, trading: Trading) -> State[Any]:
         """The state before any event."""
@@ -99,16 +114,16 @@ class Core:
 
     def step(self, state: State[Any], event: ev.Event) -> Step:
         """Apply one event. Raises TypeError for an unknown kind, ValueError for a broken invariant."""
-        return self._stepped(Draft(state, self.strategy), event)
+        return self._stepped(Draft(state, self.desk), event)
 
     def take(self, state: State[Any], event: ev.Event, facts: tuple[AnyEffect, ...]) -> Step:
         """Apply one event that other code stepped before; `facts` are what left the process then. Raises as `step`."""
-        draft = Draft(state, self.strategy)
+        draft = Draft(state, self.desk)
         draft.facts = facts
         return self._stepped(draft, event)
 
     def _stepped(self, draft: Draft, event: ev.Event) -> Step:
-        handler = self._handlers.get(type(event))
+        handler = self.handlers.get(type(event))
         if handler is None:
             raise TypeError(f"no handler for {type(event).__name__}; the kinds are in daemon.core.events")
         draft.now_ns = max(draft.now_ns, event.time_ns)  # a clock that steps back never makes event time decrease
@@ -123,10 +138,7 @@ class Core:
         if kind not in self._quiet:
             if draft.book.positions:
                 flatten_when_due(draft)
-            if draft.basket.waiting is not None:
-                ask_again(draft)
-            if draft.orders or draft.works:
-                (drive_shares if self._daily else drive)(draft)
+            self._drive(draft)
             if draft.orders:
                 chase(draft)
         if draft.facts is not None:
@@ -137,164 +149,3 @@ class Core:
         """Reads back what `daemon.core.state.encode_state` wrote."""
         generic: Any = State  # its parameter is known only here, at run time
         return msgspec.json.Decoder(generic[self.strategy.state_type])
-
-
-def _on_run_started(draft: Draft, event: ev.RunStarted) -> None:
-    draft.trading = event.trading
-    draft.risk = replace(draft.risk, stopping="", stop_flat=False)
-    draft.broker = replace(draft.broker, expected=event.account_number)
-    if event.mode != "replay":  # a broker outside may have moved on; the replay's market lives in this journal
-        draft.broker = replace(draft.broker, started_ns=draft.now_ns)
-        draft.risk = replace(draft.risk, reconciled=False)
-    if event.mode in BROKER_MODES:
-        for order in tuple(draft.orders.values()):
-            if order.in_hand:  # the process that had it is gone: whether it left is unknown
-                draft.put_order(advance(order, "unknown"))
-
-
-def _on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
-    """This code took over what other code left: exits go on, new risk waits for a person."""
-    draft.decision = max(draft.decision, event.decision)
-    if event.damaged:
-        draft.halt("journal_damaged", event.detail)
-    else:
-        draft.halt("code_changed", event.detail)
-
-
-def _on_model_verified(draft: Draft, event: ev.ModelVerified) -> None:
-    draft.model = Model(event.version, event.promoted, event.feed)
-
-
-def _on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
-    draft.model = None
-    draft.alarm("model_refused", event.reason)
-
-
-def _on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
-    """Time itself only shows what did not come: the rules after every handler do the rest."""
-    check_blind(draft)
-
-
-def _on_halt(draft: Draft, event: ev.HaltRequested) -> None:
-    draft.halt(event.reason, f"{event.detail} (by {event.who})")
-
-
-def _on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
-    """Ends halt and pause. The drawdown guard starts again from the equity of now, or it would halt at once."""
-    if not event.reason.strip():
-        draft.alarm("resume_refused", "a resume must state its reason")
-        return
-    if draft.broker.stood_down and not draft.broker.accept_ns:
-        draft.alarm("resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
-        return
-    if draft.risk.halt is not None:
-        draft.book = begin_session(replace(draft.book, peak=draft.book.equity))
-    draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), consecutive_losses=0)
-
-
-def _on_pause(draft: Draft, event: ev.PauseRequested) -> None:
-    draft.risk = replace(draft.risk, pause=Pause(f"{event.reason} (by {event.who})", 0))
-    draft.end_trading()
-
-
-def _on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
-    draft.halt("flatten", f"{event.reason} (by {event.who})")
-    for symbol in risked_symbols(draft):
-        exit_by_rule(draft, symbol, "operator")
-
-
-def _on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
-    """Send nothing more, exits neither: the account is being flattened by other hands, and the book is old.
-
-    What a person accepted before is no word about the account that the panic leaves.
-    """
-    draft.halt("panic", event.detail)
-    draft.works = {}
-    for name, order in draft.orders.items():
-        if order.purpose != "foreign":
-            draft.cancel(name)
-    draft.broker = replace(draft.broker, stood_down=True, accept_ns=0)
-
-
-def _on_stop(draft: Draft, event: ev.StopRequested) -> None:
-    """The daemon ends: no new risk until its next start; positions are left where that is asked for."""
-    draft.risk = replace(draft.risk, stopping=event.reason, stop_flat=event.flatten)
-    draft.end_trading(leaving=event.flatten)
-
-
-def _on_model_promoted(draft: Draft, event: ev.ModelPromoted) -> None:
-    draft.model = Model(event.version, event.promoted, event.feed)
-
-
-def _on_candidate_refused(draft: Draft, event: ev.CandidateRefused) -> None:
-    draft.alarm("candidate_refused", f"{event.version}: {event.reason}")
-
-
-def _on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:
-    draft.alarm("command_refused", f"{event.channel}: {event.reason}")
-
-
-def _on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
-    """Raise it once an hour for each case: nothing here notices when it is over, and it may come again."""
-    draft.alarm(event.name, event.detail, once=True, about=f"{draft.now_ns // HOUR_NS} {wording(event.detail)}")
-
-
-def _on_nothing(_: Draft, __: ev.Event) -> None:
-    """What means something to the other kind of desk alone, or to the shell."""
-
-
-HANDLERS: dict[type[ev.Event], Handler] = {
-    ev.RunStarted: _on_run_started,
-    ev.CodeChanged: _on_code_changed,
-    ev.ModelVerified: _on_model_verified,
-    ev.ModelRefused: _on_model_refused,
-    ev.BrokerSnapshot: on_broker_snapshot,
-    ev.SessionScheduled: on_session_scheduled,
-    ev.ContractsListed: on_contracts_listed,
-    ev.BarClosed: on_bar_closed,
-    ev.BarCorrected: on_bar_corrected,
-    ev.BarRejected: on_bar_rejected,
-    ev.QuotesReceived: on_bar_quotes,
-    ev.ClockTicked: _on_clock_ticked,
-    ev.SessionEnded: on_session_ended,
-    ev.PolicyAnswered: on_policy_answered,
-    ev.PolicyFailed: on_policy_failed,
-    ev.OrderFilled: on_order_filled,
-    ev.ContractExpired: on_contract_expired,
-    ev.CashTransferred: on_cash_transferred,
-    ev.HaltRequested: _on_halt,
-    ev.ResumeRequested: _on_resume,
-    ev.PauseRequested: _on_pause,
-    ev.FlattenRequested: _on_flatten,
-    ev.AcceptBrokerRequested: on_accept_broker,
-    ev.PanicNoticed: _on_panic,
-    ev.StopRequested: _on_stop,
-    ev.ClockReset: on_clock_reset,
-    ev.TroubleNoticed: _on_trouble,
-    ev.CommandRefused: _on_command_refused,
-    ev.ModelPromoted: _on_model_promoted,
-    ev.CandidateRefused: _on_candidate_refused,
-    ev.ShadowAnswered: on_shadow_answered,
-    ev.ShadowFailed: on_shadow_failed,
-    **dict.fromkeys((ev.ReloadRequested, ev.StatusRequested), _on_nothing),
-    ev.OrderFound: on_order_found,
-    ev.OrderMissing: on_order_missing,
-    ev.TradeCorrected: on_trade_corrected,
-    ev.BrokerLost: on_broker_lost,
-    ev.BrokerReported: on_broker_reported,
-    **dict.fromkeys(HAPPENED, on_order_news),
-    **dict.fromkeys((ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted), _on_nothing),
-}
-
-DAILY_HANDLERS: dict[type[ev.Event], Handler] = {
-    **HANDLERS,
-    ev.ContractsListed: _on_nothing,
-    ev.BarClosed: on_daily_bar,
-    ev.BarCorrected: on_daily_bar_corrected,
-    ev.QuotesReceived: on_share_quotes,
-    ev.PricesPrinted: on_prices_printed,
-    ev.RebalanceDue: on_rebalance_due,
-    ev.HistoryAdjusted: on_history_adjusted,
-    ev.SessionEnded: on_daily_session_ended,
-}
-"""A daily desk's, where they differ."""

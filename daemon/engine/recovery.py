@@ -15,9 +15,7 @@ import daemon.core
 import strategies
 from daemon.core.events import Event, RunStarted
 from daemon.core.limits import Trading
-from daemon.core.machine import Machine, PaperMarket
-from daemon.core.paper.paper import PaperBroker
-from daemon.core.paper.quotes import QuotePaperBroker
+from daemon.core.machine import Machine
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import PaperState, SharePaperState
 from daemon.core.records import Row
@@ -33,7 +31,7 @@ from daemon.engine.journal import (
     encode_effects,
     reading,
 )
-from strategies.kit.contract import DailySpec, Spec, Strategy
+from strategies.kit.contract import Strategy
 from strategies.registry import strategy as strategy_named
 
 REPLAY, DRY_RUN = "replay", "dry_run"  # the modes that have a paper broker
@@ -59,15 +57,6 @@ def code_digest() -> str:
 def libraries() -> str:
     """Versions of the libraries that the deciding code computes with: other ones may come to other figures."""
     return ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "TA-Lib", "msgspec"))
-
-
-def paper_market(spec: Spec, mode: str, trading: Trading) -> PaperMarket | None:
-    """The paper broker that suits strategy and mode; None where a real one is outside."""
-    if mode not in (REPLAY, DRY_RUN):
-        return None
-    if isinstance(spec, DailySpec):
-        return SharePaperBroker(trading, spec.symbols, live=mode == DRY_RUN)
-    return PaperBroker(trading, spec.symbols[0]) if mode == REPLAY else QuotePaperBroker(trading, spec.symbols[0])
 
 
 def identity_of(meta: dict[str, str]) -> Identity:
@@ -101,7 +90,7 @@ def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> M
     """A machine before any event; with the paper broker that suits the mode, or none where a real one is outside."""
     core = Core(strategy)
     state = core.start(identity, trading)
-    market = paper_market(strategy.spec, identity.mode, trading)
+    market = core.desk.paper(trading, identity.mode)
     return Machine(core, state) if market is None else Machine(core, state, market, market.start())
 
 
@@ -167,4 +156,4 @@ def leave_out(machine: Machine, event: Event) -> None:
 def adopt_trading(machine: Machine) -> None:
     """The paper broker lives by the same trading rules as the state."""
     if machine.market is not None:
-        machine.market = paper_market(machine.core.strategy.spec, machine.state.identity.mode, machine.state.trading)
+        machine.market = machine.core.desk.paper(machine.state.trading, machine.state.identity.mode)

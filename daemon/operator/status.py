@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from daemon.core.handlers.operator import ACCEPT
 from daemon.core.state import State
-from daemon.core.step import ACCEPT
 
 BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
 

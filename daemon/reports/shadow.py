@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from daemon.core.draft import as_daily
 from daemon.core.events import Event, PolicyAnswered, SessionEnded, SessionScheduled, ShadowAnswered
 from daemon.core.machine import Divergence, Machine
 from daemon.core.records import DecisionRow, ShadowRow
@@ -23,7 +22,7 @@ from daemon.core.step import Step
 from daemon.engine.journal import JournalReader, decode_event
 from daemon.engine.recovery import adopt_trading, leave_out, machine_of
 from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, ContractPlay, Play, SharePlay
-from strategies.kit.contract import Answer
+from strategies.kit.contract import Answer, once_a_session
 from strategies.registry import strategy as strategy_named
 
 FEWEST = 16  # sessions, below which no interval is told
@@ -121,7 +120,7 @@ def _report(reader: JournalReader, model: str, played: tuple[Play, Play] | None,
     pairs, failures, unmatched = _pairs(reader, model)
     strategy = strategy_named(reader.meta()["strategy"])
     actions, confusion = _confusion(pairs, strategy.spec.actions)
-    rule = CONTRACT_RULE if as_daily(strategy) is None else SHARE_RULE
+    rule = CONTRACT_RULE if strategy.spec.holds == "option" else SHARE_RULE
     found = _hypothetical(rule, *played) if played is not None and not untold else None
     sure = np.array([pair.confidences for pair in pairs if pair.confidences is not None])
     spread = [p for pair in pairs if (p := pair.probabilities) is not None]
@@ -283,8 +282,9 @@ def _decided(step: Step, kind: type[DecisionRow | ShadowRow]) -> bool:
 
 def _player(state: State[Any]) -> Play:
     strategy = strategy_named(state.identity.strategy)
-    daily = as_daily(strategy)
-    return ContractPlay(strategy) if daily is None else SharePlay(daily, float(state.trading.paper.cash_usd))
+    if once_a_session(strategy):
+        return SharePlay(strategy, float(state.trading.paper.cash_usd))
+    return ContractPlay(strategy)
 
 
 def _hypothetical(rule: str, live: Play, shadow: Play) -> Hypothetical:

@@ -7,7 +7,7 @@ A strategy sees bars and a `View`, emits observations, and turns the policy's ra
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, TypeGuard
 
 import msgspec
 import numpy as np
@@ -37,7 +37,14 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """What a strategy is, in numbers. Part of the contract hash, so any change makes older models refused."""
+    """What a strategy is, in numbers. Part of the contract hash, so any change makes older models refused.
+
+    Two words of the class name its desk: when it decides (`bar`, or once a `session`), and what it holds (one `option`
+    position, or `shares`).
+    """
+
+    decides: ClassVar[str] = "bar"
+    holds: ClassVar[str] = "option"
 
     name: str
     revision: int
@@ -59,6 +66,9 @@ class DailySpec(Spec, frozen=True):
     `history_bars` is W: the newest W bars of a symbol are all that an observation may depend on. A `continuous` policy
     answers with one action in [-1, 1] for each of `actions`, any other with one logit for each.
     """
+
+    decides: ClassVar[str] = "session"
+    holds: ClassVar[str] = "shares"
 
     continuous: bool = False
     capital_usd: int = 100_000  # what dry run and training start with
@@ -88,7 +98,7 @@ class View(msgspec.Struct, frozen=True, gc=False):
     side: int = 0  # +1 holds calls, -1 holds puts, 0 flat
     position_return: float = 0.0  # unrealised, marked at the last known mid: mid / average entry price - 1
     position_age_min: float = 0.0  # minutes since the first fill of the open position
-    portfolio: Portfolio | None = None  # of daily strategies alone
+    portfolio: Portfolio | None = None  # of strategies that hold shares alone
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
@@ -173,8 +183,10 @@ class Observation:
         return np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
 
 
-class Strategy(Protocol):
-    """Pure functions over a state that the caller keeps. `state` is a frozen msgspec.Struct of `state_type`.
+class BarStrategy(Protocol):
+    """A strategy that decides at each bar: pure functions over a state that the caller keeps.
+
+    `state` is a frozen msgspec.Struct of `state_type`.
 
     A strategy object may hold caches (indicator handles), but every result depends on the arguments alone.
     """
@@ -197,8 +209,19 @@ class Strategy(Protocol):
     def correct(self, state: Any, bar: Bar) -> Any:
         """Replace an earlier bar by its late correction: it counts for rows to come, emitted rows stand."""
 
+
+class Strategy(BarStrategy, Protocol):
+    """A strategy that decides at each bar and holds one option position."""
+
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Decision]:
         """Turn the policy's answer into a target."""
+
+
+class ShareStrategy(BarStrategy, Protocol):
+    """A strategy that decides at each bar and holds whole shares: the class of its spec says so (`Spec.holds`)."""
+
+    def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
+        """Turn the policy's answer into a basket; a recurrent policy's `answer.hidden` goes into the state here."""
 
 
 class DailyStrategy(Protocol):
@@ -238,3 +261,8 @@ class DailyStrategy(Protocol):
 
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
         """Turn the policy's answer into a basket; a recurrent policy's `answer.hidden` goes into the state here."""
+
+
+def once_a_session(strategy: BarStrategy | DailyStrategy) -> TypeGuard[DailyStrategy]:
+    """Whether the strategy decides once a session, on daily bars."""
+    return strategy.spec.decides == "session"

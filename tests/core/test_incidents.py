@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 from daemon.core import events as ev
+from daemon.core.desks.gates import OPTION_GATES
 from daemon.core.effects import LookUpOrder, SubmitOrder
 from daemon.core.limits import Execution, Risk, Trading
 from daemon.core.orders import ACCEPTED, FILLED, UNKNOWN
 from daemon.core.records import FillRow
-from daemon.core.risk.risk import OPTION_GATES, Gate, ask_gates
+from daemon.core.risk.risk import Gate, ask_gates
 from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Core
@@ -207,7 +208,7 @@ def test_incident_14_a_kill_switch_that_raises_stops_trading_and_a_nan_disables_
     gates = tuple(Gate(g.name, broken, g.applies) if g.name == "halted" else g for g in OPTION_GATES)
     assert [denial.gate for denial in ask_gates(VIEW, ENTRY, gates).denials] == ["halted"]
     unknown = msgspec.structs.replace(VIEW, book=msgspec.structs.replace(VIEW.book, equity=Decimal("NaN")))
-    assert {"daily_loss", "drawdown"} <= {denial.gate for denial in ask_gates(unknown, ENTRY).denials}
+    assert {"daily_loss", "drawdown"} <= {denial.gate for denial in ask_gates(unknown, ENTRY, OPTION_GATES).denials}
 
 
 def test_incident_14_a_halt_is_a_state_that_outlives_the_process() -> None:

@@ -16,14 +16,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.desks.options.on_market import view_at
+from daemon.core.desks.options.position import view_at
+from daemon.core.desks.registry import desk_of
 from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy, SubmitOrder, WatchContracts
 from daemon.core.limits import Contracts, Execution, Risk, Sizing, Trading
 from daemon.core.records import EquityRow
 from daemon.core.state import State, digest, encode_state
-from daemon.core.step import HANDLERS, Step
+from daemon.core.step import Core, Step
 from strategies.kit.contract import Bar
+from tests.support.core.daily_desk import Shelf
 from tests.support.core.desk import (
     BUY_CALL,
     BUY_PUT,
@@ -69,7 +71,8 @@ def closing(minute: int, *quotes: ev.Quote) -> ev.QuotesReceived:
 
 def test_every_kind_of_event_has_a_handler_and_a_stranger_is_refused() -> None:
     kinds = set(ev.AnyEvent.__args__)
-    assert set(HANDLERS) == kinds
+    for strategy in (Pointer(), Shelf()):
+        assert set(Core(strategy).handlers) == kinds
     with pytest.raises(TypeError, match="no handler for Event"):
         desk().put(ev.Event(OPEN))
 
@@ -656,7 +659,7 @@ def test_the_digest_is_that_of_the_canonical_json() -> None:
 
 def test_there_is_no_view_without_a_session() -> None:
     with pytest.raises(ValueError, match="SessionScheduled precedes every bar"):
-        view_at(Draft(Desk().state, Pointer()), OPEN)
+        view_at(Draft(Desk().state, desk_of(Pointer())), OPEN)
 
 
 def test_a_clock_that_steps_back_never_makes_time_decrease() -> None:

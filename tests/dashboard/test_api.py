@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from daemon.core.desks.gates import OPTION_GATES
 from daemon.core.limits import Risk
-from daemon.core.risk.risk import OPTION_GATES
 from daemon.core.state import Pause
 from daemon.dashboard.desks import Desk
 from daemon.dashboard.pages.risk import gates_now

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
+from daemon.core.desks.gates import GATES
 from daemon.core.risk.desk_gates import LOSSES
-from daemon.core.risk.risk import GATES
 from daemon.operator.log import LOG_EVENTS, table
 from tests.chaos.kinds import KINDS
 from tests.support.paths import REPOSITORY

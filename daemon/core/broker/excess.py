@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from daemon.core.desks.options.execution import ENTRY
-from daemon.core.desks.options.on_market import exit_by_rule
-from daemon.core.draft import Draft
+from daemon.core.broker.exits import exit_by_rule
+from daemon.core.draft import ENTRY, Draft
 from daemon.core.orders import Order
 
 
@@ -16,10 +15,7 @@ def reduce_excess(draft: Draft, order: Order, quantity: int) -> None:
     if order.purpose != ENTRY or order.side < 0 or quantity <= 0:
         return
     symbol, holding = order.symbol, draft.held(order.symbol)
-    over = holding - draft.wanted.get(symbol, holding)
-    if draft.daily is None:
-        total = sum(position.quantity for position in draft.book.positions.values() if position.right)
-        over = max(over, total - draft.trading.risk.position_contracts_max)
+    over = max(holding - draft.wanted.get(symbol, holding), draft.desk.holds.beyond_limit(draft))
     excess, work = min(over, quantity), draft.exit_of(symbol)
     if excess > 0 and (work is None or work.goal > holding - excess):  # else it is being sold
         why = f"{order.client_order_id} filled {quantity} {symbol}, {excess} more than wanted; {holding} are held"

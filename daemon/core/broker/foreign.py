@@ -130,7 +130,7 @@ def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
 
 def can_hold(draft: Draft, symbol: str) -> bool:
     """True for an option and for shares of the desk's own underlying: what else there is has no mark here."""
-    return draft.contract_of(symbol) is not None or symbol in draft.machine.spec.symbols
+    return draft.contract_of(symbol) is not None or symbol in draft.spec.symbols
 
 
 def _as_order(found: BrokerOrder) -> Order:

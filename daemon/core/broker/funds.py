@@ -13,7 +13,7 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import Funds
 from daemon.core.orders import Order
-from daemon.core.risk.view import OPTION_SHARES, SECOND_NS
+from daemon.core.risk.view import SECOND_NS
 from daemon.core.state import BROKER_MODES, ZERO
 
 ASK_AGAIN_NS = 10 * SECOND_NS
@@ -33,9 +33,7 @@ def spendable(draft: Draft) -> Decimal | None:
     if funds is None or draft.identity.mode not in BROKER_MODES:
         return None
     cash_account = is_cash_account(funds)
-    figure = funds.options if draft.daily is None else funds.buying_power
-    if draft.daily is not None and cash_account and funds.non_marginable is not None:
-        figure = funds.non_marginable if figure is None else min(figure, funds.non_marginable)
+    figure = draft.desk.holds.spendable(funds)
     if figure is None or (draft.broker.filled and not cash_account):
         return None
     since = [order for order in (*draft.orders.values(), *draft.closed.values()) if _is_newer(draft, order)]
@@ -50,7 +48,7 @@ def _is_newer(draft: Draft, order: Order) -> bool:
 def _spent(draft: Draft, order: Order) -> Decimal:
     """What the buy cost and may still cost."""
     left = (order.limit_price or ZERO) * order.remaining if order.working else ZERO
-    return (order.cost + left) * (1 if draft.daily is not None else OPTION_SHARES)
+    return (order.cost + left) * draft.desk.holds.multiplier
 
 
 def proceeds_awaited(draft: Draft) -> bool:

@@ -26,8 +26,7 @@ def worked_ns(draft: Draft, order: Order) -> int:
 
 def reprice_ns(draft: Draft) -> int:
     """For how long an exit order works before it is priced anew."""
-    rules = draft.trading
-    return (rules.execution.exit_reprice_s if draft.daily is None else rules.basket.reprice_s) * SECOND_NS
+    return draft.desk.holds.exit_reprice_s(draft.trading) * SECOND_NS
 
 
 def hangs(draft: Draft, order: Order) -> bool:

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from daemon.core.book import COST_GRID, rescaled
 from daemon.core.broker.fills import transfer
 from daemon.core.broker.on_broker import on_contract_expired
-from daemon.core.desks.shares.ledger import REORGANISED, reorganise, split_shares
 from daemon.core.draft import Draft
 from daemon.core.events import Activity, ContractExpired
 from daemon.core.instruments.option_market import parse_occ
@@ -25,6 +24,7 @@ INCOME = frozenset((*DIVIDENDS, "INT", "INTNRA", CASH_IN_LIEU))
 TRANSFERS = frozenset(("CSD", "CSW", "JNL", "JNLC", "TRANS", "ACATC"))
 SPLITS = frozenset(("SPLIT", "SSP", "FSPLIT", "RSPLIT"))
 CONTRACT_ENDS = frozenset(("OPEXP", "OPEXC", "OPASN"))
+REORGANISED = frozenset(("NC", "SC", "MA", "REORG", "SPIN", "SSO"))  # names, symbols, mergers, spin-offs
 SHARES_OF_CONTRACT = 100
 AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes or takes back an earlier one
 
@@ -48,9 +48,9 @@ def book_activity(draft: Draft, line: Activity) -> None:
     elif line.kind in TRANSFERS:
         transfer(draft, line.amount)
     elif line.kind in SPLITS and parse_occ(line.symbol) is None:
-        (_split if draft.daily is None else split_shares)(draft, line)
-    elif line.kind in REORGANISED and draft.daily is not None:
-        reorganise(draft, line)
+        draft.desk.holds.split(draft, line)
+    elif line.kind in REORGANISED and draft.desk.holds.reorganise(draft, line):
+        pass  # the desk booked it
     elif line.kind in CONTRACT_ENDS:
         _end_contract(draft, line)
     elif line.kind == "OPTRD":
@@ -107,15 +107,6 @@ def _move_shares(draft: Draft, line: Activity) -> None:
     if moved.quantity:
         draft.halt("shares_from_exercise", f"{shares:+d} {line.symbol} came from an exercise or assignment")
     revalue(draft)
-
-
-def _split(draft: Draft, line: Activity) -> None:
-    """Shares multiply or merge; their cost stays."""
-    known = draft.book.positions.get(line.symbol)
-    if known is not None:
-        moved = replace(known, quantity=known.quantity + int(line.quantity))
-        draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
-        revalue(draft)
 
 
 def settle_without_ledger(draft: Draft, theirs: dict[str, int]) -> bool:

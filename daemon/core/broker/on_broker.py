@@ -12,7 +12,7 @@ from daemon.core.book import book_expiry
 from daemon.core.broker.fills import book_totals, record_execution, set_totals, stranger, transfer, was_refused
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
 from daemon.core.broker.sellable import confirmed, sellable
-from daemon.core.desks.options.execution import intent_of, may_enter_auction, may_send, submission_of
+from daemon.core.broker.sending import may_enter_auction, may_send, submission_of
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import (
@@ -119,12 +119,13 @@ def _end(draft: Draft, order: Order) -> None:
 
 
 def _matches(draft: Draft, order: Order, found: BrokerOrder) -> bool:
-    """Symbol, side, quantity, intent (none is sent for a daily desk's shares) and time agree: it is what was sent."""
+    """Symbol, side, quantity, intent (where one is sent) and time agree: it is what was sent."""
+    intent = draft.desk.holds.intent(order.side, order.purpose)
     return (
         (found.symbol, found.side) == (order.symbol, order.side)
         and found.filled <= found.quantity
         and (found.quantity == order.quantity or order.closing)  # a fraction goes with it
-        and (draft.daily is not None or found.intent in ("", intent_of(draft, order.side, order.purpose)))
+        and (not intent or found.intent in ("", intent))
         and found.submitted_ns >= order.submitted_ns - SENT_EARLY_NS
     )
 

@@ -26,7 +26,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk.guards import revalue
 from daemon.core.risk.marks import mark_book
-from daemon.core.risk.splits import note_positions, only_splits_differ
+from daemon.core.risk.splits import only_splits_differ
 from daemon.core.risk.view import MINUTE_NS, SECOND_NS
 from daemon.core.session import new_york_text
 from daemon.core.state import ZERO, Suspicion
@@ -80,9 +80,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
         accept(draft, event)
     _ask_for_the_missing(draft, event)
     take_available(draft, event)
-    if draft.daily is not None:
-        for symbol, detail in note_positions(draft, positions).items():
-            draft.alarm("split_awaited", detail, once=True, about=symbol)
+    draft.desk.holds.note_positions(draft, positions)
     _compare(draft, event)
     _note_status(draft, event.blocked)
     _note_market(draft, event)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from daemon.core.effects import CancelOrder, Effect, SubmitOrder
 from daemon.core.events import (
+    BarClosed,
     CancelRejected,
     ClockTicked,
     Event,
@@ -28,9 +29,10 @@ from daemon.core.events import (
     SessionEnded,
     SessionScheduled,
 )
-from daemon.core.instruments.option_market import MINUTE_NS
 from daemon.core.limits import Trading
 from daemon.core.paper.state import ZERO, Holding, ShareOrder, SharePaperState, grown
+from strategies.kit.contract import Bar
+from strategies.kit.units import MINUTE_NS
 
 GRID = Decimal("0.0001")  # USD: the finest price
 COST_GRID = Decimal("0.000001")  # USD: the finest cost
@@ -46,7 +48,7 @@ _NEWS: tuple[type[Event], ...] = (
     CancelRejected,
 )
 _MOVING = frozenset(
-    (ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
+    (BarClosed, ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
 )  # what moves it by itself
 
 
@@ -69,14 +71,17 @@ class SharePaperBroker:
     """The paper broker of one daily desk. Holds rules only: every result depends on the arguments alone.
 
     `live` for a dry run on a live feed, where `QuotesReceived` from outside are the market and `PricesPrinted` are not.
+    `by_bar` for a replay by bars: an order trades at the open of the first bar that begins after it, and each bar is
+    closed by quotes around its close.
     """
 
-    __slots__ = ("SAYS", "_live", "_paper", "_symbols")
+    __slots__ = ("SAYS", "_by_bar", "_live", "_paper", "_symbols")
 
-    def __init__(self, trading: Trading, symbols: Sequence[str], *, live: bool = False) -> None:
+    def __init__(self, trading: Trading, symbols: Sequence[str], *, live: bool = False, by_bar: bool = False) -> None:
         self._paper = trading.paper
         self._symbols = frozenset(symbols)
         self._live = live
+        self._by_bar = by_bar and not live
         self.SAYS: tuple[type[Event], ...] = _NEWS if live else (QuotesReceived, *_NEWS)  # what it may emit
 
     def start(self) -> SharePaperState:
@@ -95,6 +100,8 @@ class SharePaperBroker:
         said: list[Event] = []
         quotes: QuotesReceived | None = None
         match event:
+            case BarClosed() if self._by_bar:
+                state, quotes = self._trade(state, event.bar, event.time_ns, said)
             case PricesPrinted() if not self._live:
                 state, quotes = self._print(state, event, said)
             case QuotesReceived() if self._live:
@@ -118,6 +125,25 @@ class SharePaperBroker:
         return state, tuple(said)
 
     # --- the market -----------------------------------------------------------------------------------------------
+
+    def _trade(
+        self, state: SharePaperState, bar: Bar, now_ns: int, said: list[Event]
+    ) -> tuple[SharePaperState, QuotesReceived | None]:
+        """Fill at the bar's open what came before it began. Then what is quoted at its close."""
+        session = state.session
+        if session is None or bar.symbol not in self._symbols or not session.open_ns <= bar.start_ns < session.close_ns:
+            return state, None
+        if state.orders:
+            at_open = on_grid(bar.open)
+            offer = Offer(
+                at_open, at_open, at_open, at_open, bar.start_ns + 1
+            )  # what came at its very start is in time
+            state = self._match(state, {bar.symbol: offer}, now_ns, said, auction=True, auction_ends=True)
+        price = on_grid(bar.close)
+        ask = up(price * (1 + self._paper.share_wait_rate))
+        state = replace(state, asks={**state.asks, bar.symbol: ask})
+        middle = (price + ask) / 2
+        return state, QuotesReceived(now_ns, bar.start_ns, (Quote(bar.symbol, price, ask, middle, middle, now_ns),))
 
     def _print(
         self, state: SharePaperState, event: PricesPrinted, said: list[Event]

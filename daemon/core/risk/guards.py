@@ -44,7 +44,7 @@ def trade_closed(draft: Draft, position: Position) -> None:
     """A position ended with `position.pnl` after fees: cooldowns, losses in a row."""
     risk, limits, stats = draft.risk, draft.trading.risk, draft.stats
     lost = position.pnl < 0
-    if draft.daily is not None:  # a basket closes many at once: these are no trades in a row
+    if draft.desk.holds.by_basket:  # a basket closes many at once: these are no trades in a row
         draft.stats = replace(stats, trades=stats.trades + 1, wins=stats.wins + (position.pnl > 0))
         return
     losses = risk.consecutive_losses + 1 if lost else 0
@@ -112,7 +112,7 @@ def check_blind(draft: Draft) -> None:
     if not held:
         return
     patience_ns = rules.blind_min * MINUTE_NS
-    bar_end_ns = max(draft.session.last_bar_ns + draft.machine.spec.bar_interval_s * SECOND_NS, since_ns)
+    bar_end_ns = max(draft.session.last_bar_ns + draft.spec.bar_interval_s * SECOND_NS, since_ns)
     quoted_ns = min(_seen_ns(draft, position) for position in held)
     lost = []
     if draft.now_ns - bar_end_ns >= patience_ns:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from daemon.core.book import mark, mid, paid
 from daemon.core.draft import Draft
 from daemon.core.events import Quote
-from daemon.core.limits import Basket
+from daemon.core.limits import Basket, Risk
 from daemon.core.risk.splits import believed, stands
 from daemon.core.risk.view import SECOND_NS
 from daemon.core.state import ZERO, Book, Leap
@@ -37,22 +37,19 @@ class Guard(NamedTuple):
 
 
 def share_guard(rules: Basket) -> Guard:
-    """A daily desk's: its collar on either side of the mid, and between two prices."""
+    """A share desk's: its collar on either side of the mid, and between two prices."""
     collar = Decimal(str(rules.price_collar))
     return Guard(2 * collar, collar, ZERO, ZERO)
 
 
-def guard_of(draft: Draft) -> Guard:
-    """The desk's own."""
-    if draft.daily is not None:
-        return share_guard(draft.trading.basket)
-    limits = draft.trading.risk
+def option_guard(limits: Risk) -> Guard:
+    """An option desk's: its limits on the width of a quote and on a leap."""
     return Guard(Decimal(str(limits.mark_width_max)), Decimal(str(limits.mark_leap_max)), NARROW_USD, STEP_USD)
 
 
 def guarded(draft: Draft) -> bool:
     """False for the market of an option desk's replay, which cannot be wrong where its bars are right."""
-    return draft.daily is not None or draft.identity.mode != "replay"
+    return draft.desk.holds.guards_replays or draft.identity.mode != "replay"
 
 
 def is_quote(quote: Quote, now_ns: int) -> bool:
@@ -90,7 +87,7 @@ def price_of(quote: Quote, known: Decimal | None, guard: Guard) -> Decimal | Non
 
 
 def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
-    """Keep what is a quote, mark what the desk holds (a daily desk: all) with it; returns the quotes that were kept.
+    """Keep what is a quote, mark what the desk holds (a share desk: all) with it; returns the quotes that were kept.
 
     One that is older than the newest of its symbol came late: it says what was, and changes nothing.
     """
@@ -112,13 +109,14 @@ def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
 
 def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
     """Move the marks; those of an option desk are forgotten with the position."""
-    marks, leaps, guard = dict(draft.marks), dict(draft.leaps), guard_of(draft)
-    if draft.daily is None:
+    marks, leaps, guard = dict(draft.marks), dict(draft.leaps), draft.desk.holds.guard(draft.trading)
+    held_only = draft.desk.holds.marks_held_only
+    if held_only:
         marks = {symbol: price for symbol, price in marks.items() if symbol in draft.book.positions}
         leaps = {symbol: leap for symbol, leap in leaps.items() if symbol in draft.book.positions}
     for quote in quotes:
         symbol = quote.symbol
-        if stands(draft.basket, symbol) or (draft.daily is None and symbol not in draft.book.positions):
+        if stands(draft.basket, symbol) or (held_only and symbol not in draft.book.positions):
             continue  # other shares than the book's; or a contract that nothing depends on yet
         known = marks.get(symbol, paid(draft.book, symbol))
         price = price_of(quote, known, guard)
@@ -172,7 +170,7 @@ def measure(draft: Draft, symbol: str) -> Decimal | None:
 
 def leaps(draft: Draft, quote: Quote) -> bool:
     """True for a quote that says another price than the mark, and that no other one has confirmed yet."""
-    known, guard = measure(draft, quote.symbol), guard_of(draft)
+    known, guard = measure(draft, quote.symbol), draft.desk.holds.guard(draft.trading)
     price = price_of(quote, known, guard)
     return price is not None and is_leap(price, known, guard)
 
@@ -190,7 +188,15 @@ def for_stop(draft: Draft, quote: Quote) -> Quote | None:
 
 def mark_book(draft: Draft, book: Book) -> Book:
     """The book with equity, peak and drawdown at the marks."""
-    if draft.daily is not None:
-        return mark(book, draft.marks, draft.session.spot, fine=bool(draft.marks))
+    return draft.desk.holds.mark_book(draft, book)
+
+
+def mark_options(draft: Draft, book: Book) -> Book:
+    """The book at the confirmed marks; what has none counts at cost."""
     known = {symbol: price for symbol in book.positions if (price := marked(draft, symbol)) is not None}
     return mark(book, known, draft.session.spot)
+
+
+def mark_shares(draft: Draft, book: Book) -> Book:
+    """The book at the marks, on the fine grid of a desk of shares."""
+    return mark(book, draft.marks, draft.session.spot, fine=bool(draft.marks))

@@ -17,7 +17,6 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerPosition, HistoryAdjusted
 from daemon.core.state import BROKER_MODES, ZERO, BasketState, Position
-from strategies.kit.contract import DailyStrategy
 
 SPLIT_RATIO = 1.2  # by which prices or shares differ, at least, to be a split; the smallest common one is 5 for 4
 WHOLE_MAX, PARTS_MAX = 100, 10  # n for 1 and 1 for n up to the first, a for b up to the second
@@ -39,10 +38,10 @@ def factor(one: float, other: float) -> float:
 # --- the parts ----------------------------------------------------------------------------------------------------
 
 
-def note_history(draft: Draft, daily: DailyStrategy, event: HistoryAdjusted) -> None:
+def note_history(draft: Draft, event: HistoryAdjusted) -> None:
     """Adjusted bars came: they wait for the ledger's line where they tell a split of what is held, or end its wait."""
     basket, symbol = draft.basket, event.symbol
-    change = _changed_by(daily, draft, event)
+    change = _changed_by(draft, event)
     if symbol in basket.unadjusted:
         if change is None or factor(*change) >= SPLIT_RATIO:
             kept = tuple(other for other in basket.unadjusted if other != symbol)
@@ -59,9 +58,9 @@ def note_history(draft: Draft, daily: DailyStrategy, event: HistoryAdjusted) -> 
     draft.basket = replace(basket, splits=(*basket.splits, symbol), sure=sure)
 
 
-def _changed_by(daily: DailyStrategy, draft: Draft, event: HistoryAdjusted) -> tuple[float, float] | None:
+def _changed_by(draft: Draft, event: HistoryAdjusted) -> tuple[float, float] | None:
     """The newest close that both the known and the adjusted bars have, as each has it; None where there is none."""
-    old = {bar.start_ns: bar.close for bar in daily.known(draft.strategy).get(event.symbol, ())}
+    old = {bar.start_ns: bar.close for bar in draft.desk.decides.known(draft).get(event.symbol, ())}
     both = [(old[bar.start_ns], bar.close) for bar in event.bars if bar.start_ns in old]
     return both[-1] if both and min(both[-1]) > 0 else None
 
@@ -81,10 +80,10 @@ def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
         to_come=_without(basket.to_come, symbol),
         apart=_without(basket.apart, symbol),
     )
-    mark, daily = draft.marks.get(symbol, ZERO), draft.daily
-    if daily is None or not old_mark or mark <= 0 or symbol in basket.unadjusted:
+    mark = draft.marks.get(symbol, ZERO)
+    if not old_mark or mark <= 0 or symbol in basket.unadjusted:
         return
-    bars = daily.known(draft.strategy).get(symbol, ())
+    bars = draft.desk.decides.known(draft).get(symbol, ())
     close = bars[-1].close if bars else 0.0
     split = factor(float(mark), float(old_mark)) >= SPLIT_RATIO
     if split and close > 0 and factor(close, float(old_mark)) < factor(close, float(mark)):
@@ -167,7 +166,7 @@ def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
     Then a quantity that agrees says that the shares are the same: it is a gain or a loss.
     """
     known, leapt = draft.marks.get(symbol) or paid(draft.book, symbol) or ZERO, draft.basket.leapt
-    real = draft.daily is not None and draft.identity.mode in BROKER_MODES
+    real = draft.desk.holds.by_basket and draft.identity.mode in BROKER_MODES
     if not (real and symbol in draft.book.positions and known > 0) or factor(float(price), float(known)) < SPLIT_RATIO:
         if symbol in leapt:
             draft.basket = replace(draft.basket, leapt={s: ns for s, ns in leapt.items() if s != symbol})

@@ -22,9 +22,9 @@ from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from daemon.core.desks.gates import GATES
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import AnyEvent, BarClosed, Event
-from daemon.core.risk.risk import GATES
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.host.latency import Buckets, Latency

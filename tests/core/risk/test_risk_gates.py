@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from daemon.core.desks.gates import OPTION_GATES
 from daemon.core.limits import Execution, Risk
 from daemon.core.orders import Order
 from daemon.core.risk.desk_gates import LOSSES, reject_rate
-from daemon.core.risk.risk import OPTION_GATES, Applies, Gate, ask_gates
+from daemon.core.risk.risk import Applies, Gate, ask_gates
 from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import Book, Halt, Model, Pause, Position, RiskState, SessionState
 from tests.support.core.desk import CALL, IDENTITY, MINUTE, MONDAY, PUT, SECOND, contract, quote
@@ -250,7 +251,7 @@ def test_a_gate_denies_on_the_bad_side_of_its_limit_and_says_why(name: str) -> N
 
 
 def test_a_good_entry_passes_every_gate_and_each_says_so() -> None:
-    verdicts = ask_gates(VIEW, ENTRY)
+    verdicts = ask_gates(VIEW, ENTRY, OPTION_GATES)
     assert verdicts.denials == ()
     assert verdicts.by_gate == dict.fromkeys(BOUNDARY, "")
 
@@ -267,7 +268,7 @@ def test_an_exit_is_put_to_the_duplicate_opposite_and_oversell_gates_alone() -> 
         LEAVE, session=SessionState(), model=None, risk=RiskState(halt=Halt("x", "y", 1)), quotes={},
         book=Book(positions=held(5)), now_ns=0,
     )  # fmt: skip
-    verdicts = ask_gates(nothing_known.view, LEAVE)
+    verdicts = ask_gates(nothing_known.view, LEAVE, OPTION_GATES)
     assert verdicts.denials == ()
     put = {name for name, verdict in verdicts.by_gate.items() if verdict is not None}
     assert put == {"duplicate_intent", "opposite_order", "oversell"}

@@ -22,12 +22,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.core import events as ev
+from daemon.core.desks.registry import desk_of
 from daemon.core.effects import AskPolicy
 from daemon.core.limits import Basket, Paper, Trading
 from daemon.core.machine import Machine
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.step import Core, Step
-from daemon.engine.recovery import paper_market
 from daemon.host.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies import daily_rebalancer, regime_switcher
@@ -268,7 +268,7 @@ def _small_desk(rules: Trading) -> Machine:
     """Three symbols, whose policy answers with the shares to hold; and 10,000 USD."""
     strategy: Any = Shelf()
     core = Core(strategy)
-    market = paper_market(strategy.spec, "replay", rules)
+    market = desk_of(strategy).paper(rules, "replay")
     assert market is not None
     machine = Machine(core, core.start(IDENTITY, rules), market, market.start())
     machine.apply(ev.ModelVerified(0, "v1", "d", promoted=False, feed="sip"))

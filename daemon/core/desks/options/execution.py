@@ -11,65 +11,20 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER, mid
-from daemon.core.broker.funds import deficit, spendable
 from daemon.core.broker.hanging import held_up, in_the_way, reprice_ns, tend_exits, worked_ns
-from daemon.core.broker.sellable import sellable, tell_closing
-from daemon.core.draft import Draft
-from daemon.core.effects import SubmitOrder
+from daemon.core.broker.sellable import sellable
+from daemon.core.broker.sending import may_send, submit
+from daemon.core.desks.view import risk_view
+from daemon.core.draft import ENTRY, EXIT, Draft
 from daemon.core.events import Quote
 from daemon.core.instruments.contracts import price_step
 from daemon.core.limits import Sizing
-from daemon.core.orders import REJECTED, SUBMITTED, Order, Work, client_order_id
+from daemon.core.orders import REJECTED, Work
 from daemon.core.risk.marks import guarded, leaps, measure
-from daemon.core.risk.risk import Denial, ask_gates
-from daemon.core.risk.view import SECOND_NS, Intent, RiskView
-from daemon.core.state import BROKER_MODES, ZERO
+from daemon.core.risk.risk import ask_gates
+from daemon.core.risk.view import SECOND_NS, Intent
 
-ENTRY = "entry"
-EXIT = "exit"
-EXIT_LEG = 1  # an exit's leg; entries have leg 0
-AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; Alpaca takes `opg` orders until 9:28 New York
-HEAR_FIRST_NS = 60 * SECOND_NS  # an outage at a start holds exits up no longer
-QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits so long for one before it goes to the market
-
-
-def risk_view(draft: Draft) -> RiskView:
-    """What the gates may see of the draft."""
-    return RiskView(
-        now_ns=draft.now_ns,
-        identity=draft.identity,
-        limits=draft.trading.risk,
-        execution=draft.trading.execution,
-        session=draft.session,
-        bar_interval_ns=draft.machine.spec.bar_interval_s * SECOND_NS,
-        risk=draft.risk,
-        model=draft.model,
-        book=draft.book,
-        orders=draft.orders,
-        quotes=draft.quotes,
-        basket=draft.trading.basket,
-        symbols=draft.machine.spec.symbols,
-        marks=draft.marks,
-        splits=draft.basket.splits,
-        blocked=draft.broker.blocked,
-        closed=draft.broker.closed,
-        spendable=spendable(draft),
-        deficit=deficit(draft.broker.funds),
-        cost_rate=cost_rate(draft),
-    )
-
-
-def cost_rate(draft: Draft) -> Decimal:
-    """What a daily desk's cash keeps back beside the price of a buy: the paper broker's rate, 0 at a real broker."""
-    return ZERO if draft.identity.mode in BROKER_MODES else draft.trading.paper.share_cost_rate
-
-
-def count_denials(draft: Draft, denials: tuple[Denial, ...]) -> None:
-    """Count each denial under its gate's name."""
-    counts = dict(draft.stats.denials)
-    for denial in denials:
-        counts[denial.gate] = counts.get(denial.gate, 0) + 1
-    draft.stats = replace(draft.stats, denials=counts)
+QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits this long for one before it goes to the market
 
 
 def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
@@ -105,38 +60,6 @@ def sold_by_trim(quantity: int, keep_percent: int) -> int:
     return max(1, quantity * (100 - keep_percent) // 100)
 
 
-def may_send(draft: Draft) -> bool:
-    """True within the regular hours of the session that runs, unless the keys open another account.
-
-    After a start a real broker is heard first, for as long as that may take at most.
-    """
-    session = draft.session.session
-    return session is not None and _broker_hears(draft) and session.open_ns <= draft.now_ns < session.close_ns
-
-
-def may_enter_auction(draft: Draft) -> bool:
-    """True while the broker takes orders for the opening auction of the session that comes, as `may_send` else."""
-    session = draft.session.session
-    return session is not None and _broker_hears(draft) and draft.now_ns < session.open_ns - AUCTION_ENDS_NS
-
-
-def _broker_hears(draft: Draft) -> bool:
-    broker = draft.broker
-    if draft.session.ended or broker.wrong or broker.stood_down:
-        return False
-    unheard = broker.reported_ns < broker.started_ns and draft.identity.mode in BROKER_MODES
-    return not unheard or draft.now_ns - broker.started_ns >= HEAR_FIRST_NS
-
-
-def intent_of(draft: Draft, side: int, purpose: str) -> str:
-    """Alpaca's `position_intent`: entries open, exits close; "" for a daily desk's shares."""
-    if draft.daily is not None:
-        return ""
-    if purpose == EXIT:
-        return "sell_to_close" if side < 0 else "buy_to_close"
-    return "buy_to_open" if side > 0 else "sell_to_open"
-
-
 def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
     """Start an entry work that the gates let pass; returns the work's key."""
     quote = draft.quotes[intent.symbol]
@@ -146,29 +69,6 @@ def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
     draft.wanted = {**dict.fromkeys(draft.wanted, 0), intent.symbol: goal}  # one position at a time
     submit(draft, work, intent, draft.trading.execution.entry_reprice_s)
     return work.key
-
-
-def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: str) -> bool:
-    """Hold at most `goal` of `symbol`. Entries into it end, an exit under way takes the lower goal.
-
-    A rule takes a basket's sale over even for the same goal: what leaves by a rule waits for no quote.
-
-    Returns True when this asked for something new.
-    """
-    work = draft.exit_of(symbol)
-    if work is not None:
-        urgent = draft.daily is not None and work.reason == "policy"
-        if work.goal <= goal and not urgent:
-            return False
-        goal = min(goal, work.goal)
-        draft.works = {**draft.works, work.key: replace(work, goal=goal, reason=reason)}
-        draft.wanted = {**draft.wanted, symbol: goal}
-        return True
-    draft.works = {k: w for k, w in draft.works.items() if not (w.purpose == ENTRY and w.symbol == symbol)}
-    draft.wanted = {**draft.wanted, symbol: goal}
-    key = f"{decision}.{EXIT_LEG}"
-    draft.works = {**draft.works, key: Work(key, decision, EXIT, reason, symbol, goal, -1, "", draft.now_ns, None)}
-    return True
 
 
 def drive(draft: Draft) -> None:
@@ -204,7 +104,7 @@ def _drive_entry(draft: Draft, work: Work) -> None:
     contract = draft.contracts.get(work.symbol)
     limit = entry_limit(quote, rules.entry_slack, work.limit_bound)
     intent = Intent(ENTRY, contract, work.symbol, +1, missing, limit)
-    if limit < quote.ask or ask_gates(risk_view(draft), intent).denials:
+    if limit < quote.ask or ask_gates(risk_view(draft), intent, draft.desk.gates).denials:
         draft.close_work(work)
         return
     submit(draft, work, intent, rules.entry_reprice_s)
@@ -240,7 +140,7 @@ def _drive_exit(draft: Draft, work: Work) -> None:
         return
     limit = None if leave.closing else _exit_limit(quote, work.attempt + 1, draft)
     intent = Intent(EXIT, draft.contract_of(work.symbol), work.symbol, side, quantity, limit, closing=leave.closing)
-    if ask_gates(replace(risk_view(draft), orders=in_the_way(draft)), intent).denials:
+    if ask_gates(replace(risk_view(draft), orders=in_the_way(draft)), intent, draft.desk.gates).denials:
         return
     submit(draft, work, intent, rules.exit_reprice_s)
 
@@ -275,55 +175,3 @@ def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | No
     if price and guarded(draft):
         limit = max(min(max(limit, price * (1 - Decimal(str(draft.trading.risk.price_collar)))), price), CENT)
     return _on_grid(limit, quote.symbol, ROUND_CEILING)
-
-
-def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
-    """Send the work's next attempt, which is not sent again after `valid_s`."""
-    attempt = work.attempt + 1
-    leg = int(work.key.rpartition(".")[2])
-    identity = draft.identity
-    name = client_order_id(identity.epoch, identity.strategy, work.decision, leg, attempt)
-    if draft.find_order(name) is not None:
-        raise ValueError(f"client order id {name} was used before; every attempt has its own")
-    order = Order(
-        client_order_id=name,
-        work=work.key,
-        purpose=work.purpose,
-        reason=work.reason,
-        symbol=intent.symbol,
-        side=intent.side,
-        quantity=intent.quantity,
-        limit_price=intent.limit_price,
-        status=SUBMITTED,
-        submitted_ns=draft.now_ns,
-        valid_until_ns=draft.now_ns + valid_s * SECOND_NS,
-        auction=intent.auction,
-        closing=intent.closing,
-    )
-    sent = submission_of(draft, order)
-    if not draft.leaves(sent):
-        return
-    draft.put_order(order)
-    if intent.closing:
-        tell_closing(draft, intent.symbol, intent.quantity)
-    if intent.contract is not None:
-        draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
-    on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
-    draft.works = {**draft.works, work.key: on_its_way}
-    draft.count_sent()
-    draft.effects.append(sent)
-
-
-def submission_of(draft: Draft, order: Order) -> SubmitOrder:
-    """What asks the shell to send the order, the first time or again."""
-    return SubmitOrder(
-        client_order_id=order.client_order_id,
-        symbol=order.symbol,
-        side=order.side,
-        quantity=order.quantity,
-        limit_price=order.limit_price,
-        intent=intent_of(draft, order.side, order.purpose),
-        valid_until_ns=order.valid_until_ns,
-        auction=order.auction,
-        closing=order.closing,
-    )

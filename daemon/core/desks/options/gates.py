@@ -6,7 +6,6 @@ asks them; what each means, and what to do about it, stands under its name in do
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
 
 from daemon.core.events import Quote
@@ -15,12 +14,6 @@ from daemon.core.risk.view import OPTION_SHARES, SECOND_NS, Intent, RiskView
 from daemon.core.session import minutes_to
 
 TIME_VALUE_MAX = 0.05  # of the underlying: a week at the money is worth that at a volatility of 90 %
-
-
-def answer_not_finite(_: RiskView, intent: Intent) -> str | None:
-    if math.isfinite(intent.confidence) and all(map(math.isfinite, intent.logits)):
-        return None
-    return "the policy's answer is not finite"
 
 
 def low_confidence(view: RiskView, intent: Intent) -> str | None:
@@ -127,14 +120,6 @@ def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
     return f"a mid of {middle} is no price of {intent.symbol} at {spot}"
 
 
-def stale_quote(view: RiskView, intent: Intent) -> str | None:
-    quote = view.quotes.get(intent.symbol)
-    if quote is None:
-        return f"no quote for {intent.symbol}"
-    age, limit = (view.now_ns - quote.quoted_ns) // SECOND_NS, view.limits.quote_age_max_s
-    return f"quote is {age} s old, limit {limit} s" if age > limit else None
-
-
 def open_interest(view: RiskView, intent: Intent) -> str | None:
     if intent.contract is None:
         return "contract unknown"
@@ -159,22 +144,3 @@ def duplicate_intent(view: RiskView, intent: Intent) -> str | None:
         if intent.purpose == "entry" and order.purpose == "entry":
             return f"entry order {order.client_order_id} is already working"
     return None
-
-
-def opposite_order(view: RiskView, intent: Intent) -> str | None:
-    for order in view.orders.values():
-        if order.symbol == intent.symbol and order.side == -intent.side:
-            return f"order {order.client_order_id} works on the other side of {intent.symbol} (wash trade)"
-    return None
-
-
-def oversell(view: RiskView, intent: Intent) -> str | None:
-    """A sale never exceeds what is held and free, a closing buy never what is owed."""
-    if intent.side > 0 and intent.purpose != "exit":
-        return None
-    held = view.book.positions.get(intent.symbol)
-    working = sum(o.remaining for o in view.orders.values() if o.symbol == intent.symbol and o.side == intent.side)
-    free = -intent.side * (held.quantity if held else 0) - working
-    if intent.quantity <= free:
-        return None
-    return f"{'sells' if intent.side < 0 else 'buys back'} {intent.quantity} but only {free} are free"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from daemon.core.desks.options import gates as order_gates
 from daemon.core.desks.shares.basket import free_cash, reserved
+from daemon.core.risk import order_gates
 from daemon.core.risk.view import MINUTE_NS, Intent, RiskView
 from daemon.core.state import ZERO
 
 A_MINUTE, A_DAY = 2, 20  # orders for each symbol of the desk: a sale and a buy; twenty prices for each of them
+PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "basket_under_way"))
+"""Gates that deny for a cause of minutes that does not touch what the policy saw: a basket they alone deny waits."""
 
 # --- the basket ---------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ free cash alone, and one that the cash does not cover is cut only once no sale w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from msgspec.structs import replace
@@ -13,15 +14,7 @@ from msgspec.structs import replace
 from daemon.core.broker.funds import proceeds_awaited, spendable
 from daemon.core.broker.hanging import hangs, held_up, in_the_way, reprice_ns, tend_exits, worked_ns
 from daemon.core.broker.sellable import sellable
-from daemon.core.desks.options.execution import (
-    AUCTION_ENDS_NS,
-    cost_rate,
-    count_denials,
-    may_enter_auction,
-    may_send,
-    risk_view,
-    submit,
-)
+from daemon.core.broker.sending import AUCTION_ENDS_NS, may_enter_auction, may_send, submit
 from daemon.core.desks.shares.basket import (
     ENTRY,
     EXIT,
@@ -31,12 +24,15 @@ from daemon.core.desks.shares.basket import (
     free_cash,
     reserved,
     sell_limit,
+    works_of,
 )
+from daemon.core.desks.view import cost_rate, risk_view
 from daemon.core.draft import Draft
+from daemon.core.effects import RaiseAlarm
 from daemon.core.events import Quote
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.risk.marks import leaps
-from daemon.core.risk.risk import SHARE_GATES, ask_gates
+from daemon.core.risk.risk import ask_gates
 from daemon.core.risk.view import MINUTE_NS, SECOND_NS, Intent
 from daemon.core.state import ZERO
 
@@ -70,12 +66,41 @@ def _basket_is_over(draft: Draft) -> bool:
 def _give_up(draft: Draft) -> None:
     """End what the last basket did not come to: its orders are cancelled, what is missing is told and noted."""
     left = [work for work in draft.works.values() if work.reason == POLICY]
-    draft.note_given_up(left)
+    note_given_up(draft, left)
     for work in left:
         draft.close_work(work)
         order = draft.orders.get(work.order_id)
         if order is not None and not draft.session.ended:
             draft.cancel(order.client_order_id)
+
+
+def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
+    """Note and report what these works of a basket did not come to; they are not begun again that day."""
+    missing: dict[str, int] = {}
+    for work in works:
+        position = draft.book.positions.get(work.symbol)
+        change = work.goal - (position.quantity if position is not None else 0)
+        if change * (1 if work.purpose == "entry" else -1) > 0:
+            missing[work.symbol] = change
+    if missing:
+        draft.basket = replace(draft.basket, given_up={**draft.basket.given_up, **missing})
+        told = ", ".join(f"{change:+d} {symbol}" for symbol, change in missing.items())
+        draft.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {told}"))
+
+
+def note_ended(draft: Draft, works: tuple[Work, ...]) -> None:
+    """Note works of the policy that were given up, and the basket that waits for the gates with them."""
+    note_given_up(draft, [*works, *_waiting_works(draft)])
+    draft.basket = replace(draft.basket, waiting=None)
+
+
+def _waiting_works(draft: Draft) -> tuple[Work, ...]:
+    """The works that the basket would have that waits for the gates."""
+    waiting, positions = draft.basket.waiting, draft.book.positions
+    if waiting is None:
+        return ()
+    held = {symbol: position.quantity for symbol, position in positions.items()}
+    return works_of(waiting.row.decision, waiting.legs, held, draft.now_ns)
 
 
 # --- sales --------------------------------------------------------------------------------------------------------
@@ -175,7 +200,7 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
             return ZERO  # it waits, and so do all after it
         missing = affordable(free, limit, rate)
         if short:
-            draft.note_given_up([replace(work, goal=work.goal - missing)])
+            note_given_up(draft, [replace(work, goal=work.goal - missing)])
         if not missing:
             draft.close_work(work)
             return free
@@ -235,12 +260,12 @@ def _denied(draft: Draft, intent: Intent, orders: dict[str, Order]) -> bool:
 
     To wait for the broker's report is no news: it is told where it takes long.
     """
-    denials = ask_gates(replace(risk_view(draft), orders=orders), intent, SHARE_GATES).denials
+    denials = ask_gates(replace(risk_view(draft), orders=orders), intent, draft.desk.gates).denials
     waits = [denial.gate for denial in denials] == ["not_reconciled"]
     if denials and not waits:
         why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in denials)
         about = " ".join((intent.purpose, intent.symbol, *(denial.gate for denial in denials)))
         detail = f"{intent.purpose} {intent.quantity} {intent.symbol}: {why}"
         if draft.alarm("order_denied", detail, once=True, about=about):
-            count_denials(draft, denials)
+            draft.count_denials(denial.gate for denial in denials)
     return bool(denials)

@@ -11,7 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.core import events as ev
-from daemon.core.desks.shares.on_daily import daily_view
+from daemon.core.desks.registry import desk_of
+from daemon.core.desks.shares.prices import share_view
 from daemon.core.draft import Draft
 from daemon.core.effects import AskPolicy
 from daemon.core.limits import Basket, Trading
@@ -380,7 +381,7 @@ def test_what_holds_trades_nothing() -> None:
 
 def test_there_is_no_view_without_a_session() -> None:
     with pytest.raises(ValueError, match="SessionScheduled precedes every decision"):
-        daily_view(Draft(DailyDesk().state, Shelf()))
+        share_view(Draft(DailyDesk().state, desk_of(Shelf())), 0)
 
 
 def test_an_option_desk_passes_a_daily_desk_s_events_over() -> None:

@@ -12,9 +12,10 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from daemon.core.desks.gates import SHARE_GATES
 from daemon.core.limits import Basket, Risk, Trading
 from daemon.core.orders import Order
-from daemon.core.risk.risk import SHARE_GATES, Applies, Gate, ask_gates
+from daemon.core.risk.risk import Applies, Gate, ask_gates
 from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import Book, Halt, Model, Pause, Position, RiskState, SessionState
 from strategies.kit.contract import Leg

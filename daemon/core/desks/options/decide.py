@@ -1,7 +1,4 @@
-"""What the policy's answer does: target, contract, size, gates, order. Every answer leaves one decision record.
-
-A question whose answer came too late or never is recorded as such; an answer to no open question changes nothing.
-"""
+"""What the policy's answer does at an option desk: target, contract, size, gates, order. One decision row each."""
 
 from __future__ import annotations
 
@@ -11,55 +8,38 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import replace
 
+from daemon.core.broker.exits import request_exit
 from daemon.core.desks.options.execution import (
-    ENTRY,
-    EXIT,
     contracts_for,
-    count_denials,
     entry_bound,
     entry_limit,
     open_entry,
-    request_exit,
-    risk_view,
     sold_by_trim,
 )
-from daemon.core.desks.options.on_market import view_at
-from daemon.core.desks.shares.on_daily import rebalance
-from daemon.core.draft import Draft, wording
-from daemon.core.events import Contract, PolicyAnswered, PolicyFailed
+from daemon.core.desks.view import risk_view
+from daemon.core.draft import ENTRY, EXIT, Draft
+from daemon.core.events import Contract
 from daemon.core.instruments.contracts import candidates
 from daemon.core.records import DecisionRow
 from daemon.core.risk.risk import Denial, Verdicts, ask_gates
 from daemon.core.risk.view import Intent
-from daemon.core.state import Position
-from strategies.kit.contract import Answer, Choice, Target
+from daemon.core.state import Ask, Position
+from strategies.kit.contract import Answer, Choice, Decision, Target
 
 _encode = msgspec.json.encode
 
 
-def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
-    ask = draft.ask
-    if ask is None or ask.decision != event.decision:
-        return
-    if event.time_ns > ask.valid_until_ns:
-        expire_ask(draft)
-        return
-    draft.ask = None
-    draft.case_over("policy_late", "policy_failed")
-    answer = Answer(event.logits, event.hidden)
-    if draft.daily is not None:
-        rebalance(draft, draft.daily, ask, answer, event.model)
-        return
-    draft.strategy, decision = draft.machine.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
+def act(draft: Draft, ask: Ask, decision: Decision, answer: Answer, model: str) -> None:
+    """Turn the strategy's decision into an entry, an exit or nothing, and record it."""
     _count_action(draft, decision.resolved)
     done = Done("hold")
     position = draft.holding
     if not _is_held(decision.target, position):
         if position is None:
-            done = _enter(draft, ask.decision, decision.target, decision.choice, event.logits)
+            done = _enter(draft, ask.decision, decision.target, decision.choice, answer.logits)
         else:
-            done = _reduce(draft, position, ask.decision, decision.target, decision.choice, event.logits)
-    choice, actions = decision.choice, draft.machine.spec.actions
+            done = _reduce(draft, position, ask.decision, decision.target, decision.choice, answer.logits)
+    choice, actions = decision.choice, draft.spec.actions
     draft.records.append(
         DecisionRow(
             decision=ask.decision,
@@ -70,31 +50,15 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
             resolved=actions[decision.resolved],
             confidence=choice.confidence,
             probabilities=_encode(choice.probabilities).decode(),
-            logits=_encode(event.logits).decode(),
+            logits=_encode(answer.logits).decode(),
             target=_told(decision.target),
             gates=_encode(done.verdicts.by_gate).decode() if done.verdicts else None,
             work=done.work or None,
             outcome=done.outcome,
-            model=event.model,
+            model=model,
             row=ask.row,
         )
     )
-
-
-def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
-    ask = draft.ask
-    if ask is not None and ask.decision == event.decision:
-        count_denials(draft, (Denial("answer_not_finite", event.reason),))
-        draft.alarm("policy_failed", event.reason, once=True, about=wording(event.reason))
-        draft.end_unanswered(ask, "failed")
-
-
-def expire_ask(draft: Draft) -> None:
-    """The open question's deadline passed: it ends here, recorded, and a later answer meets no question."""
-    ask = draft.ask
-    if ask is not None and draft.now_ns > ask.valid_until_ns:
-        draft.alarm("policy_late", f"no answer to decision {ask.decision} in time", once=True)
-        draft.end_unanswered(ask, "expired")
 
 
 def _is_held(target: Target, position: Position | None) -> bool:
@@ -131,9 +95,9 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
     limit = entry_limit(quote, draft.trading.execution.entry_slack, bound)
     size = contracts_for(draft.book.equity, limit, draft.trading.sizing) * target.percent // 100
     intent = Intent(ENTRY, contract, contract.symbol, +1, size, limit, choice.confidence, logits)
-    verdicts = ask_gates(risk_view(draft), intent)
+    verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
     if verdicts.denials:
-        count_denials(draft, verdicts.denials)
+        draft.count_denials(denial.gate for denial in verdicts.denials)
         return Done("denied", verdicts)
     return Done("ordered", verdicts, open_entry(draft, decision, intent))
 
@@ -155,14 +119,14 @@ def _reduce(
     intent = Intent(
         EXIT, contract, position.symbol, side, abs(position.quantity - goal), None, choice.confidence, logits
     )
-    verdicts = ask_gates(risk_view(draft), intent)
+    verdicts = ask_gates(risk_view(draft), intent, draft.desk.gates)
     request_exit(draft, decision, position.symbol, goal, "policy")
     work = draft.exit_of(position.symbol)
     return Done("exit", verdicts, work.key if work else "")
 
 
 def _denied(draft: Draft, denial: Denial) -> Done:
-    count_denials(draft, (denial,))
+    draft.count_denials((denial.gate,))
     return Done("denied", Verdicts({denial.gate: denial.reason}, (denial,)))
 
 
@@ -177,6 +141,6 @@ def _candidate(draft: Draft, side: int) -> Contract | None:
 
 def _count_action(draft: Draft, action: int) -> None:
     stats = draft.stats
-    actions = list(stats.actions or (0,) * len(draft.machine.spec.actions))
+    actions = list(stats.actions or (0,) * len(draft.spec.actions))
     actions[action] += 1
     draft.stats = replace(stats, decisions=stats.decisions + 1, actions=tuple(actions))

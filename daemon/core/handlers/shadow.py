@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import msgspec
 
-from daemon.core.desks.options.on_market import view_at
-from daemon.core.desks.shares.on_daily import daily_view
 from daemon.core.draft import Draft
 from daemon.core.events import ShadowAnswered, ShadowFailed
 from daemon.core.records import ShadowRow
@@ -28,24 +26,19 @@ def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
     if event.hidden:
         draft.shadow = ShadowState(event.model, event.hidden)
     answer = Answer(event.logits, event.hidden)
-    if draft.daily is not None:
-        _, rebalance = draft.daily.decide(draft.strategy, answer, daily_view(draft))
-        action, choice, target = rebalance.name, rebalance.choice, _encode(rebalance.basket.legs)
-    else:
-        _, decision = draft.machine.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
-        choice, target = decision.choice, _encode(decision.target)
-        action = draft.machine.spec.actions[choice.action]
+    shown = draft.desk.holds.shown(draft, answer)
+    choice = shown.choice
     draft.records.append(
         ShadowRow(
             decision=event.decision,
             model=event.model,
             bar_ns=draft.session.last_bar_ns,
             time_ns=draft.now_ns,
-            action=action,
+            action=shown.action,
             confidence=choice.confidence if choice is not None else None,
             probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
             logits=_encode(event.logits).decode(),
-            target=target.decode(),
+            target=shown.target.decode(),
         )
     )
 

@@ -18,8 +18,6 @@ from daemon.core.risk.guards import revalue, trade_closed
 from daemon.core.risk.splits import note_booked
 from daemon.core.state import ZERO, Leaver, Position
 
-REORGANISED = frozenset(("NC", "SC", "MA", "REORG", "SPIN", "SSO"))  # names, symbols, mergers, spin-offs
-
 
 def split_shares(draft: Draft, line: Activity) -> None:
     """Shares multiply or merge: quantity and mark by the same ratio; the cost stays, a fraction comes as cash."""
@@ -114,7 +112,7 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
         _end(draft, line.symbol)
     if leaver is None or leaver.symbol != line.symbol:
         origin = f"{leaver.quantity} {leaver.symbol} became" if leaver is not None else "a corporate action brought"
-        traded = line.symbol in draft.machine.spec.symbols
+        traded = line.symbol in draft.spec.symbols
         then = "" if traded else "; this desk does not trade it: it is held at its last price"
         draft.effects.append(RaiseAlarm("shares_renamed", f"{origin} {count} {line.symbol}{then}"))
 

@@ -1,0 +1,94 @@
+"""Orders on their way out: when one may be sent, and one attempt of a work as an order.
+
+A new attempt's client order id derives from (epoch, strategy, decision, leg, attempt), so no order can go out twice.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from daemon.core.broker.sellable import tell_closing
+from daemon.core.draft import Draft
+from daemon.core.effects import SubmitOrder
+from daemon.core.orders import SUBMITTED, Order, Work, client_order_id
+from daemon.core.risk.view import Intent
+from daemon.core.state import BROKER_MODES
+from strategies.kit.units import SECOND_NS
+
+AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; Alpaca takes `opg` orders until 9:28 New York
+HEAR_FIRST_NS = 60 * SECOND_NS  # an outage at a start holds exits up no longer
+
+
+def may_send(draft: Draft) -> bool:
+    """True within the regular hours of the session that runs, unless the keys open another account.
+
+    After a start a real broker is heard first, for as long as that may take at most.
+    """
+    session = draft.session.session
+    return session is not None and _broker_hears(draft) and session.open_ns <= draft.now_ns < session.close_ns
+
+
+def may_enter_auction(draft: Draft) -> bool:
+    """True while the broker takes orders for the opening auction of the session that comes, as `may_send` else."""
+    session = draft.session.session
+    return session is not None and _broker_hears(draft) and draft.now_ns < session.open_ns - AUCTION_ENDS_NS
+
+
+def _broker_hears(draft: Draft) -> bool:
+    broker = draft.broker
+    if draft.session.ended or broker.wrong or broker.stood_down:
+        return False
+    unheard = broker.reported_ns < broker.started_ns and draft.identity.mode in BROKER_MODES
+    return not unheard or draft.now_ns - broker.started_ns >= HEAR_FIRST_NS
+
+
+def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
+    """Send the work's next attempt, which is not sent again after `valid_s`."""
+    attempt = work.attempt + 1
+    leg = int(work.key.rpartition(".")[2])
+    identity = draft.identity
+    name = client_order_id(identity.epoch, identity.strategy, work.decision, leg, attempt)
+    if draft.find_order(name) is not None:
+        raise ValueError(f"client order id {name} was used before; every attempt has its own")
+    order = Order(
+        client_order_id=name,
+        work=work.key,
+        purpose=work.purpose,
+        reason=work.reason,
+        symbol=intent.symbol,
+        side=intent.side,
+        quantity=intent.quantity,
+        limit_price=intent.limit_price,
+        status=SUBMITTED,
+        submitted_ns=draft.now_ns,
+        valid_until_ns=draft.now_ns + valid_s * SECOND_NS,
+        auction=intent.auction,
+        closing=intent.closing,
+    )
+    sent = submission_of(draft, order)
+    if not draft.leaves(sent):
+        return
+    draft.put_order(order)
+    if intent.closing:
+        tell_closing(draft, intent.symbol, intent.quantity)
+    if intent.contract is not None:
+        draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
+    on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
+    draft.works = {**draft.works, work.key: on_its_way}
+    draft.count_sent()
+    draft.effects.append(sent)
+
+
+def submission_of(draft: Draft, order: Order) -> SubmitOrder:
+    """What asks the shell to send the order, the first time or again."""
+    return SubmitOrder(
+        client_order_id=order.client_order_id,
+        symbol=order.symbol,
+        side=order.side,
+        quantity=order.quantity,
+        limit_price=order.limit_price,
+        intent=draft.desk.holds.intent(order.side, order.purpose),
+        valid_until_ns=order.valid_until_ns,
+        auction=order.auction,
+        closing=order.closing,
+    )

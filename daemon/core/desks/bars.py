@@ -1,0 +1,209 @@
+"""A desk that decides at each bar: bars are taken in their order, and only where they can be.
+
+A bar that is late, twice or out of order changes nothing; it is counted. One whose prices leap away from the last bar's
+waits: it counts when the quotes that close it, or the next bar, say the same, and is refused otherwise. Bars are
+observed when their quotes arrive. Rows once emitted are never rebuilt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from daemon.core.desks.kind import Handler
+from daemon.core.draft import Draft
+from daemon.core.effects import AskPolicy
+from daemon.core.events import BarClosed, BarCorrected, Event, QuotesReceived, SessionEnded
+from daemon.core.risk.guards import revalue
+from daemon.core.risk.marks import take_quotes
+from daemon.core.state import Ask
+from strategies.kit.contract import Bar, BarStrategy
+from strategies.kit.units import SECOND_NS
+
+ROW_BYTES = 4  # a float32
+
+
+class AtEachBar:
+    """The policy is asked at each bar. For the meaning of each member see `desks.kind.Decides`."""
+
+    quiet: ClassVar[frozenset[type[Event]]] = frozenset()
+
+    __slots__ = ("_strategy", "handlers")
+
+    def __init__(self, strategy: BarStrategy) -> None:
+        self._strategy = strategy
+        self.handlers: Mapping[type[Event], Handler] = {
+            BarClosed: self.on_bar_closed,
+            BarCorrected: self.on_bar_corrected,
+            QuotesReceived: self.on_quotes,
+            SessionEnded: self.on_session_ended,
+        }
+
+    def known(self, _: Draft) -> Mapping[str, tuple[Bar, ...]]:
+        return {}
+
+    def newest(self, _: Draft) -> Mapping[str, int]:
+        return {}
+
+    def waits_until_ns(self, _: Draft, ask: Ask) -> int:
+        return ask.valid_until_ns
+
+    def begin(self, draft: Draft) -> None:
+        """What the last bar's basket did not come to is given up for the new one."""
+        draft.works = {key: work for key, work in draft.works.items() if work.reason != "policy"}
+
+    # --- bars ---------------------------------------------------------------------------------------------------------
+
+    def on_bar_closed(self, draft: Draft, event: BarClosed) -> None:
+        bar, state = event.bar, draft.session
+        session, interval_ns = state.session, draft.spec.bar_interval_s * SECOND_NS
+        if session is None or not session.open_ns <= bar.start_ns < session.close_ns:
+            return
+        if bar.start_ns < state.last_bar_ns or bar.start_ns > event.time_ns:
+            draft.count_rejected("out_of_order" if bar.start_ns < state.last_bar_ns else "early", bar.symbol)
+            return
+        if _is_known(draft, bar):
+            draft.count_rejected("duplicate", bar.symbol)
+            return
+        if draft.doubted is not None:
+            self._judge(draft, draft.doubted, bar)
+        if _leaps(draft, bar):
+            draft.doubted = bar
+            return
+        self._take(draft, bar)
+        if event.time_ns - bar.start_ns <= interval_ns + draft.trading.risk.stale_bar_s * SECOND_NS:
+            draft.desk.holds.watch(draft)
+
+    def _take(self, draft: Draft, bar: Bar) -> None:
+        """Let the bar wait for its quotes; an earlier one whose quotes never came is observed first."""
+        if bar.start_ns != draft.session.last_bar_ns:
+            if draft.pending_bars:
+                self._observe(draft)
+            starts = (*draft.session.starts, bar.start_ns)[-draft.spec.window :]
+            draft.session = replace(draft.session, last_bar_ns=bar.start_ns, spot=bar.close, starts=starts)
+        draft.pending_bars = (*draft.pending_bars, bar)
+        draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
+
+    def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
+        """A correction counts for rows to come. One that meets the bar before it was observed replaces it there."""
+        bar, doubted = event.bar, draft.doubted
+        if doubted is not None and doubted.start_ns == bar.start_ns:
+            draft.doubted = None
+            self.on_bar_closed(draft, BarClosed(event.time_ns, bar))
+            return
+        if _leaps(draft, bar):
+            draft.count_rejected("leap", bar.symbol)
+            return
+        same = [b.symbol == bar.symbol and b.start_ns == bar.start_ns for b in draft.pending_bars]
+        if any(same):
+            draft.pending_bars = tuple(bar if hit else b for b, hit in zip(draft.pending_bars, same, strict=True))
+            return
+        draft.strategy = self._strategy.correct(draft.strategy, bar)
+
+    def _judge(self, draft: Draft, doubted: Bar, later: Bar) -> None:
+        """The next bar decides: beyond the same side of the last close it confirms the doubted one, else that is
+        refused.
+
+        A confirmed bar is seen by the strategy, and no question is asked: it is a bar old.
+        """
+        spot, draft.doubted = draft.session.spot, None
+        same = (doubted.close - spot) * (later.close - spot) > 0
+        if same and _far(draft, doubted.close, spot) and _far(draft, later.close, spot):
+            self._take(draft, doubted)
+            self._observe(draft, ask=False)
+        else:
+            draft.count_rejected("leap", doubted.symbol)
+
+    # --- quotes -------------------------------------------------------------------------------------------------------
+
+    def on_quotes(self, draft: Draft, event: QuotesReceived) -> None:
+        """Marks, stops, the loss limits; then the bar that these quotes close is observed.
+
+        Quotes that close a doubted bar are asked first whether they support it.
+        """
+        doubted, holds = draft.doubted, draft.desk.holds
+        if doubted is not None and event.closes_bar_ns == doubted.start_ns and _supported(draft, doubted, event):
+            draft.doubted = None
+            self._take(draft, doubted)
+            holds.watch(draft)
+        quotes = take_quotes(draft, event.quotes)
+        if quotes and draft.book.positions:
+            revalue(draft)
+        if quotes:
+            holds.quoted(draft, quotes, event.closes_bar_ns)
+        if event.closes_bar_ns and draft.pending_bars and draft.pending_bars[0].start_ns == event.closes_bar_ns:
+            self._observe(draft)
+
+    # --- the question -------------------------------------------------------------------------------------------------
+
+    def _observe(self, draft: Draft, *, ask: bool = True) -> None:
+        """Let the strategy see the pending bars; ask the policy when it is warm, in session and the bar young enough.
+
+        Without `ask` the strategy only sees them.
+        """
+        bars, spec = draft.pending_bars, draft.spec
+        draft.pending_bars = ()
+        bar_end_ns = bars[0].start_ns + spec.bar_interval_s * SECOND_NS
+        view = draft.desk.holds.view(draft, bar_end_ns)
+        draft.strategy, observation = self._strategy.observe(draft.strategy, bars, view)
+        if draft.book.positions or len(draft.session.starts) == 1:
+            draft.record_equity()
+        warm = observation is not None
+        if warm != draft.session.warm:
+            draft.session = replace(draft.session, warm=warm)
+        late = draft.now_ns - bar_end_ns > draft.trading.risk.stale_bar_s * SECOND_NS
+        if observation is None or late or draft.session.ended or not ask:
+            return
+        if draft.ask is not None:
+            draft.end_unanswered(draft.ask, "expired")
+        draft.decision += 1
+        valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
+        row = observation.data[-ROW_BYTES * len(spec.features) :]
+        draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until, row)
+        draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
+
+    def on_session_ended(self, draft: Draft, event: SessionEnded) -> None:
+        """The running session is over; the end of another one changes nothing."""
+        if draft.session.session is None or draft.session.session.date != event.date:
+            return
+        if draft.pending_bars:
+            self._observe(draft)
+        if draft.doubted is not None:
+            draft.count_rejected("leap", draft.doubted.symbol)
+            draft.doubted = None
+        draft.session = replace(draft.session, ended=True)
+        draft.desk.holds.session_over(draft)
+        if draft.ask is not None:
+            draft.end_unanswered(draft.ask, "expired")
+        draft.record_equity()
+
+
+# --- doubts -------------------------------------------------------------------------------------------------------
+
+
+def _is_known(draft: Draft, bar: Bar) -> bool:
+    """True for a bar that was told before."""
+    if draft.doubted is not None and draft.doubted.start_ns == bar.start_ns:
+        return True
+    pending = [b.symbol for b in draft.pending_bars]
+    return bar.start_ns == draft.session.last_bar_ns and (not pending or bar.symbol in pending)
+
+
+def _far(draft: Draft, price: float, known: float) -> bool:
+    return abs(price - known) > draft.trading.risk.bar_leap_max * max(price, known)
+
+
+def _leaps(draft: Draft, bar: Bar) -> bool:
+    """True for a bar with a price far from the last bar's close. A desk of several symbols has no one price."""
+    spot = draft.session.spot
+    known = spot > 0 and tuple(draft.spec.symbols) == (bar.symbol,)
+    return known and any(_far(draft, price, spot) for price in (bar.open, bar.high, bar.low, bar.close))
+
+
+def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:
+    """True when what was quoted since the bar began implies a price near all of the bar's."""
+    implied = draft.desk.holds.implied_price(draft, bar, event)
+    prices = (bar.open, bar.high, bar.low, bar.close)
+    return implied is not None and not any(_far(draft, price, implied) for price in prices)

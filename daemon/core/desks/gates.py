@@ -1,0 +1,104 @@
+"""The table of the gates: each once, with the desks that ask it. A desk asks its own in the order of this table.
+
+What each means, and what to do about it, stands under its name in docs/OPERATIONS.md. A policy's confidence is no gate
+where shares are held: the largest of 16 probabilities is low by its nature, and actions have none.
+"""
+
+from __future__ import annotations
+
+from daemon.core.desks.options import gates as option_gates
+from daemon.core.desks.shares import gates as share_gates
+from daemon.core.risk import desk_gates, gate_ends, order_gates
+from daemon.core.risk.risk import Applies, Gate
+from strategies.kit.contract import DailySpec, Spec
+
+GATES: tuple[Gate, ...] = (
+    Gate("halted", desk_gates.halted),
+    Gate("paused", desk_gates.paused, ends_ns=gate_ends.paused_until),
+    Gate("stopping", desk_gates.stopping),
+    Gate("not_reconciled", desk_gates.not_reconciled),
+    Gate("account_blocked", desk_gates.account_blocked),
+    Gate("calendar_unknown", desk_gates.calendar_unknown),
+    Gate("outside_session", desk_gates.outside_session, decides="bar", ends_ns=gate_ends.session_opens),
+    Gate(
+        "outside_session",
+        desk_gates.outside_session,
+        Applies.ENTRY,
+        decides="session",
+        ends_ns=gate_ends.session_opens,
+    ),
+    Gate("market_closed", desk_gates.market_closed),
+    Gate("near_open", desk_gates.near_open, decides="bar", ends_ns=gate_ends.opening_over),
+    Gate("near_close", desk_gates.near_close, decides="bar"),
+    Gate("no_trade_window", desk_gates.no_trade_window, decides="bar", ends_ns=gate_ends.window_over),
+    Gate(
+        "no_trade_window", desk_gates.no_trade_window, Applies.ENTRY, decides="session", ends_ns=gate_ends.window_over
+    ),
+    Gate("warm_up", desk_gates.warm_up),
+    Gate("stale_bar", desk_gates.stale_bar, decides="bar"),
+    Gate("gapped_bars", desk_gates.gapped_bars, decides="bar"),
+    Gate("stale_history", share_gates.stale_history, Applies.BASKET, decides="session"),
+    Gate("model_not_verified", desk_gates.model_not_verified),
+    Gate("model_not_promoted", desk_gates.model_not_promoted),
+    Gate("model_other_feed", desk_gates.model_other_feed),
+    Gate("answer_not_finite", order_gates.answer_not_finite, needs_order=True),
+    # one option position
+    Gate("low_confidence", option_gates.low_confidence, holds="option", needs_order=True),
+    Gate("cooldown_trade", desk_gates.cooldown_trade, holds="option", ends_ns=gate_ends.trade_cooled),
+    Gate("cooldown_loss", desk_gates.cooldown_loss, holds="option", ends_ns=gate_ends.loss_cooled),
+    Gate("orders_per_minute", desk_gates.orders_per_minute, holds="option", ends_ns=gate_ends.minute_over),
+    Gate("orders_per_day", desk_gates.orders_per_day, holds="option"),
+    Gate("order_quantity", option_gates.order_quantity, holds="option", needs_order=True),
+    Gate("order_notional", option_gates.order_notional, holds="option", needs_order=True),
+    Gate("max_position", option_gates.max_position, holds="option", needs_order=True),
+    Gate("gross_exposure", option_gates.gross_exposure, holds="option", needs_order=True),
+    Gate("buying_power", option_gates.buying_power, holds="option", needs_order=True),
+    Gate("price_collar", option_gates.price_collar, holds="option", needs_order=True),
+    Gate("wide_spread", option_gates.wide_spread, holds="option", needs_order=True),
+    Gate("stale_quote", order_gates.stale_quote, holds="option", needs_order=True),
+    Gate("spot_unsupported", option_gates.spot_unsupported, holds="option", needs_order=True),
+    Gate("open_interest", option_gates.open_interest, holds="option", needs_order=True),
+    Gate("expires_today", option_gates.expires_today, holds="option", needs_order=True),
+    # shares: a basket as a whole, then each of its orders
+    Gate("basket_legs", share_gates.basket_legs, Applies.BASKET, holds="shares", needs_order=True),
+    Gate("basket_under_way", share_gates.basket_under_way, Applies.BASKET, holds="shares"),
+    Gate("turnover", share_gates.turnover, Applies.BASKET, holds="shares", needs_order=True),
+    Gate(
+        "orders_per_minute",
+        share_gates.orders_per_minute,
+        Applies.ENTRY,
+        holds="shares",
+        ends_ns=gate_ends.minute_over,
+    ),
+    Gate("orders_per_day", share_gates.orders_per_day, Applies.ENTRY, holds="shares"),
+    Gate("order_weight", share_gates.order_weight, Applies.ENTRY, holds="shares", needs_order=True),
+    Gate("order_notional", share_gates.order_notional, Applies.ENTRY, holds="shares", needs_order=True),
+    Gate("position_weight", share_gates.position_weight, Applies.ENTRY, holds="shares", needs_order=True),
+    Gate("gross_weight", share_gates.gross_weight, Applies.ENTRY, holds="shares", needs_order=True),
+    Gate("buying_power", share_gates.buying_power, Applies.ENTRY, holds="shares", needs_order=True),
+    Gate("intraday_margin", desk_gates.intraday_margin, Applies.ENTRY, holds="shares"),
+    # losses
+    Gate("daily_loss", desk_gates.daily_loss),
+    Gate("drawdown", desk_gates.drawdown),
+    Gate("consecutive_losses", desk_gates.consecutive_losses, holds="option", ends_ns=gate_ends.losses_until),
+    Gate("reject_rate", desk_gates.reject_rate_high),
+    Gate("shares_held", desk_gates.shares_held, holds="option"),
+    Gate("intraday_margin", desk_gates.intraday_margin, holds="option"),
+    # every order, exits too
+    Gate("duplicate_intent", option_gates.duplicate_intent, Applies.EVERY_ORDER, holds="option", needs_order=True),
+    Gate("order_quantity", share_gates.order_quantity, Applies.EVERY_ORDER, holds="shares", needs_order=True),
+    Gate("price_collar", share_gates.price_collar, Applies.EVERY_ORDER, holds="shares", needs_order=True),
+    Gate("stale_quote", share_gates.stale_quote, Applies.EVERY_ORDER, holds="shares", needs_order=True),
+    Gate("duplicate_intent", share_gates.duplicate_order, Applies.EVERY_ORDER, holds="shares", needs_order=True),
+    Gate("opposite_order", order_gates.opposite_order, Applies.EVERY_ORDER, needs_order=True),
+    Gate("oversell", order_gates.oversell, Applies.EVERY_ORDER, needs_order=True),
+)
+
+
+def gates_of(spec: type[Spec] | Spec) -> tuple[Gate, ...]:
+    """The gates of a desk that decides and holds as the class of this spec says."""
+    return tuple(gate for gate in GATES if gate.decides in ("", spec.decides) and gate.holds in ("", spec.holds))
+
+
+OPTION_GATES = gates_of(Spec)  # of a desk that trades one option by the bar
+SHARE_GATES = gates_of(DailySpec)  # of a desk that trades shares once a session

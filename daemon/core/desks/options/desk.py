@@ -1,0 +1,143 @@
+"""A desk that holds one option position: buys calls or puts, and is flat before the close."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from daemon.core.book import OPTION_MULTIPLIER
+from daemon.core.desks.kind import Handler, Shown
+from daemon.core.desks.options.decide import act
+from daemon.core.desks.options.execution import drive
+from daemon.core.desks.options.position import (
+    check_stop,
+    flatten,
+    on_contracts_listed,
+    option_symbols,
+    split_exercised,
+    view_at,
+    watch,
+)
+from daemon.core.draft import EXIT, Draft
+from daemon.core.events import Activity, BrokerPosition, ContractsListed, Event, Funds, Quote, QuotesReceived
+from daemon.core.instruments.contracts import implied_spot
+from daemon.core.limits import Trading
+from daemon.core.orders import Work
+from daemon.core.paper.paper import PaperBroker
+from daemon.core.paper.quotes import QuotePaperBroker
+from daemon.core.risk.marks import Guard, is_quote, mark_options, option_guard
+from daemon.core.state import Ask, Book
+from strategies.kit.contract import Answer, Bar, Session, Spec, Strategy, View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class OneOption:
+    """What is held is one option position at a time. For the meaning of each member see `desks.kind.Holds`."""
+
+    by_basket: ClassVar[bool] = False
+    guards_replays: ClassVar[bool] = False
+    marks_held_only: ClassVar[bool] = True
+    multiplier: ClassVar[int] = OPTION_MULTIPLIER
+    handlers: ClassVar[Mapping[type[Event], Handler]] = {ContractsListed: on_contracts_listed}
+    quiet: ClassVar[frozenset[type[Event]]] = frozenset()
+
+    __slots__ = ("_strategy",)
+
+    def __init__(self, strategy: Strategy) -> None:
+        self._strategy = strategy
+
+    # --- deciding -----------------------------------------------------------------------------------------------------
+
+    def view(self, draft: Draft, now_ns: int) -> View:
+        return view_at(draft, now_ns)
+
+    def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
+        draft.strategy, decision = self._strategy.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
+        act(draft, ask, decision, answer, model)
+
+    def shown(self, draft: Draft, answer: Answer) -> Shown:
+        _, decision = self._strategy.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
+        choice = decision.choice
+        return Shown(draft.spec.actions[choice.action], choice, msgspec.json.encode(decision.target))
+
+    # --- bars and quotes ----------------------------------------------------------------------------------------------
+
+    def watch(self, draft: Draft) -> None:
+        watch(draft)
+
+    def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int) -> None:
+        if draft.book.positions:
+            for quote in quotes:
+                check_stop(draft, draft.book.positions.get(quote.symbol), quote, bar_ns)
+
+    def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived) -> float | None:
+        fresh = {
+            quote.symbol: quote
+            for quote in event.quotes
+            if is_quote(quote, draft.now_ns) and quote.quoted_ns >= bar.start_ns
+        }
+        return next((price for symbol in fresh if (price := implied_spot(symbol, fresh)) is not None), None)
+
+    def mark_bars(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
+        """A bar of the underlying marks no option."""
+
+    def guard(self, trading: Trading) -> Guard:
+        return option_guard(trading.risk)
+
+    def mark_book(self, draft: Draft, book: Book) -> Book:
+        return mark_options(draft, book)
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    def drive(self, draft: Draft) -> None:
+        if draft.orders or draft.works:
+            drive(draft)
+
+    def intent(self, side: int, purpose: str) -> str:
+        if purpose == EXIT:
+            return "sell_to_close" if side < 0 else "buy_to_close"
+        return "buy_to_open" if side > 0 else "sell_to_open"
+
+    def exit_reprice_s(self, trading: Trading) -> int:
+        return trading.execution.exit_reprice_s
+
+    def spendable(self, funds: Funds) -> Decimal | None:
+        return funds.options
+
+    def beyond_limit(self, draft: Draft) -> int:
+        total = sum(position.quantity for position in draft.book.positions.values() if position.right)
+        return total - draft.trading.risk.position_contracts_max
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def note_ended(self, draft: Draft, works: tuple[Work, ...]) -> None:
+        """An entry that ends leaves nothing to note."""
+
+    def session_over(self, draft: Draft) -> None:
+        """Options are flat by then, or were reported."""
+
+    def risked(self, draft: Draft) -> list[str]:
+        return option_symbols(draft)
+
+    def flatten(self, draft: Draft, session: Session) -> None:
+        flatten(draft, session)
+
+    # --- the broker ---------------------------------------------------------------------------------------------------
+
+    def split(self, draft: Draft, line: Activity) -> None:
+        split_exercised(draft, line)
+
+    def reorganise(self, _: Draft, __: Activity) -> bool:
+        return False
+
+    def note_positions(self, draft: Draft, positions: Iterable[BrokerPosition]) -> None:
+        """A contract has no splits that the ledger reports late."""
+
+    def paper(self, trading: Trading, spec: Spec, mode: str) -> PaperBroker | QuotePaperBroker:
+        kind = PaperBroker if mode == "replay" else QuotePaperBroker
+        return kind(trading, spec.symbols[0])

@@ -1,0 +1,24 @@
+"""The desk of a strategy: its spec names an object on each axis. The one place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from daemon.core.desks.bars import AtEachBar
+from daemon.core.desks.gates import gates_of
+from daemon.core.desks.kind import Decides, DeskKind, Holds
+from daemon.core.desks.options.desk import OneOption
+from daemon.core.desks.sessions import OnceASession
+from daemon.core.desks.shares.desk import Shares
+from strategies.kit.contract import DailyStrategy, ShareStrategy, Strategy
+
+AnyStrategy = Strategy | DailyStrategy | ShareStrategy
+DECIDES: Mapping[str, Callable[[Any], Decides]] = {"bar": AtEachBar, "session": OnceASession}
+HOLDS: Mapping[str, Callable[[Any], Holds]] = {"option": OneOption, "shares": Shares}
+
+
+def desk_of(strategy: AnyStrategy) -> DeskKind:
+    """The desk that runs this strategy: `Spec.decides` and `Spec.holds` say which."""
+    spec = strategy.spec
+    return DeskKind(spec, DECIDES[spec.decides](strategy), HOLDS[spec.holds](strategy), gates_of(spec))

@@ -1,0 +1,189 @@
+"""A desk that decides once a session: bars are gathered and remembered whole sessions at a time, then it is asked.
+
+One question for each date, whatever is told how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from msgspec.structs import replace
+
+from daemon.core.desks.kind import Handler
+from daemon.core.draft import Draft, wording
+from daemon.core.effects import AskPolicy
+from daemon.core.events import (
+    BarClosed,
+    BarCorrected,
+    Event,
+    HistoryAdjusted,
+    PricesPrinted,
+    RebalanceDue,
+    SessionEnded,
+)
+from daemon.core.risk import splits
+from daemon.core.risk.guards import revalue
+from daemon.core.session import new_york_text
+from daemon.core.state import Ask
+from strategies.kit.contract import Bar, DailyStrategy, Observation
+from strategies.kit.units import MINUTE_NS, SECOND_NS
+
+
+class OnceASession:
+    """The policy is asked when it is due. For the meaning of each member see `desks.kind.Decides`."""
+
+    quiet: ClassVar[frozenset[type[Event]]] = frozenset((PricesPrinted, RebalanceDue))
+
+    __slots__ = ("_strategy", "handlers")
+
+    def __init__(self, strategy: DailyStrategy) -> None:
+        self._strategy = strategy
+        self.handlers: Mapping[type[Event], Handler] = {
+            BarClosed: self.on_bar_closed,
+            BarCorrected: self.on_bar_corrected,
+            HistoryAdjusted: self.on_history_adjusted,
+            RebalanceDue: self.on_rebalance_due,
+            SessionEnded: self.on_session_ended,
+        }
+
+    def known(self, draft: Draft) -> Mapping[str, tuple[Bar, ...]]:
+        return self._strategy.known(draft.strategy)
+
+    def newest(self, draft: Draft) -> Mapping[str, int]:
+        newest = draft.basket.newest
+        if not newest:  # a state that was made warm before this desk's first bar
+            newest = {symbol: bars[-1].start_ns for symbol, bars in self.known(draft).items()}
+        return newest
+
+    def waits_until_ns(self, draft: Draft, _: Ask) -> int:
+        """The open for a basket decided before it, else the end of the session's trading."""
+        session, rules = draft.session.session, draft.trading.basket
+        assert session is not None
+        if rules.decide == "after_close":
+            return session.open_ns
+        return session.close_ns - rules.end_before_close_min * MINUTE_NS
+
+    def begin(self, draft: Draft) -> None:
+        """The last session's basket ended with its session."""
+
+    # --- bars ---------------------------------------------------------------------------------------------------------
+
+    def on_bar_closed(self, draft: Draft, event: BarClosed) -> None:
+        """Keep a session's final bar until the session is over, or one of a later session comes."""
+        bar = event.bar
+        if bar.symbol not in draft.spec.symbols:
+            draft.count_rejected("unknown_symbol", bar.symbol)
+            return
+        if bar.start_ns > event.time_ns:
+            draft.count_rejected("early", bar.symbol)
+            return
+        if any((b.symbol, b.start_ns) == (bar.symbol, bar.start_ns) for b in draft.pending_bars):
+            draft.count_rejected("duplicate", bar.symbol)
+            return
+        if draft.pending_bars and bar.start_ns > draft.pending_bars[-1].start_ns:
+            self._remember_pending(draft)
+        draft.pending_bars = (*draft.pending_bars, bar)
+        draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
+        if bar.start_ns >= draft.session.last_bar_ns:
+            draft.session = replace(draft.session, last_bar_ns=bar.start_ns)
+            session = draft.session.session
+            told_late = session is not None and date_of(bar) != session.date
+            if not (told_late and bar.symbol in draft.book.positions and bar.symbol in draft.marks):  # known since then
+                draft.desk.holds.mark_bars(draft, (bar,))
+
+    def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
+        """A correction replaces the bar where the strategy keeps it, or where it still waits."""
+        bar, same = event.bar, (event.bar.symbol, event.bar.start_ns)
+        if same in [(b.symbol, b.start_ns) for b in draft.pending_bars]:
+            draft.pending_bars = tuple(bar if (b.symbol, b.start_ns) == same else b for b in draft.pending_bars)
+        elif bar.start_ns <= draft.basket.newest.get(bar.symbol, 0):
+            draft.strategy = self._strategy.remember(draft.strategy, (bar,))
+
+    def _remember_pending(self, draft: Draft) -> None:
+        """Let the strategy keep the gathered bars, oldest first."""
+        if draft.pending_bars:
+            bars = tuple(sorted(draft.pending_bars, key=lambda bar: bar.start_ns))
+            draft.pending_bars = ()
+            draft.strategy = self._strategy.remember(draft.strategy, bars)
+            _note_newest(draft, bars)
+
+    def on_history_adjusted(self, draft: Draft, event: HistoryAdjusted) -> None:
+        """A split or dividend. The mark of what is held stays: the ledger's line about the shares changes it with them.
+
+        Where that line is still to come, no price of the new shares marks the old ones.
+        """
+        if event.symbol not in draft.spec.symbols:
+            return
+        self._remember_pending(draft)
+        if event.symbol not in draft.book.positions:
+            draft.desk.holds.mark_bars(draft, event.bars[-1:])
+        splits.note_history(draft, event)
+        draft.strategy = self._strategy.readjust(draft.strategy, event.symbol, event.bars)
+        _note_newest(draft, event.bars)
+
+    def on_session_ended(self, draft: Draft, event: SessionEnded) -> None:
+        """The session's bars are complete, as far as they came: the strategy keeps them, the book counts at them."""
+        session = draft.session.session
+        if session is None or session.date != event.date:
+            return
+        self._remember_pending(draft)
+        revalue(draft)
+        draft.session = replace(draft.session, ended=True)
+        draft.desk.holds.session_over(draft)
+        if draft.ask is not None:
+            draft.end_unanswered(draft.ask, "expired")
+        draft.record_equity()
+
+    # --- the question -------------------------------------------------------------------------------------------------
+
+    def on_rebalance_due(self, draft: Draft, event: RebalanceDue) -> None:
+        """Ask the policy, once for each date. What is due for another session than the scheduled one is refused."""
+        why = _not_due(draft, event)
+        if why:
+            draft.alarm("rebalance_refused", f"due for {event.date}: {why}", once=True, about=wording(why))
+            return
+        self._remember_pending(draft)
+        draft.basket = replace(draft.basket, date=event.date, given_up={})
+        if event.running:
+            draft.desk.holds.mark_bars(draft, event.running)
+            last = max(draft.session.last_bar_ns, *(bar.start_ns for bar in event.running))
+            draft.session = replace(draft.session, last_bar_ns=last)
+        revalue(draft)
+        view = draft.desk.holds.view(draft, draft.now_ns)
+        draft.strategy, observation = self._strategy.observe(draft.strategy, event.running, view)
+        draft.session = replace(draft.session, warm=observation is not None)
+        if observation is None:
+            return
+        draft.decision += 1
+        valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
+        draft.ask = Ask(draft.decision, draft.session.last_bar_ns, valid_until, observation.data)
+        foreign = draft.model is not None and draft.basket.memory_of not in ("", draft.model.version)
+        if foreign and not self._strategy.keeps_memory:
+            observation = Observation(observation.data, observation.shape)  # other weights' memory means nothing here
+        draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
+
+
+def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:
+    newest = dict(draft.basket.newest)
+    for bar in bars:
+        newest[bar.symbol] = max(bar.start_ns, newest.get(bar.symbol, 0))
+    draft.basket = replace(draft.basket, newest=newest)
+
+
+def _not_due(draft: Draft, event: RebalanceDue) -> str:
+    """Why nothing is decided, "" where it is."""
+    session, last = draft.session.session, draft.basket.date
+    if session is None or draft.session.ended or event.date != session.date:
+        return f"the session is {'unknown' if session is None else 'over' if draft.session.ended else session.date}"
+    if event.date <= last:
+        return f"the last basket was of {last}"
+    if draft.trading.basket.decide == "after_close" and draft.now_ns >= session.open_ns:
+        return "the session is open, and this desk decides before it"
+    strange = [bar.symbol for bar in event.running if date_of(bar) != event.date]
+    return f"running bars of another day: {', '.join(strange)}" if strange else splits.undecidable(draft.basket)
+
+
+def date_of(bar: Bar) -> str:
+    """The New York date of a daily bar."""
+    return new_york_text(bar.start_ns)[:10]

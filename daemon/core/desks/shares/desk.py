@@ -1,0 +1,149 @@
+"""A desk that holds whole shares by baskets: long or flat in each symbol, kept overnight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import ClassVar
+
+import msgspec
+
+from daemon.core.book import mid
+from daemon.core.broker.funds import is_cash_account
+from daemon.core.broker.on_broker import HAPPENED
+from daemon.core.desks.kind import Handler, Shown
+from daemon.core.desks.shares.corporate_actions import reorganise, split_shares
+from daemon.core.desks.shares.orders import drive_shares, note_ended
+from daemon.core.desks.shares.prices import mark_bars, on_prices_printed, on_share_quotes, record_traded, share_view
+from daemon.core.desks.shares.rebalance import ask_again, rebalance
+from daemon.core.draft import Draft
+from daemon.core.events import (
+    Activity,
+    BrokerPosition,
+    Event,
+    Funds,
+    OrderFilled,
+    PricesPrinted,
+    Quote,
+    QuotesReceived,
+)
+from daemon.core.limits import Trading
+from daemon.core.orders import Work
+from daemon.core.paper.shares import SharePaperBroker
+from daemon.core.risk import splits
+from daemon.core.risk.marks import Guard, is_quote, mark_shares, middle_of, share_guard
+from daemon.core.state import Ask, Book
+from strategies.kit.contract import Answer, Bar, DailyStrategy, Session, ShareStrategy, Spec, View
+
+
+class Shares:
+    """What is held are whole shares of the spec's symbols. For the meaning of each member see `desks.kind.Holds`."""
+
+    by_basket: ClassVar[bool] = True
+    guards_replays: ClassVar[bool] = True
+    marks_held_only: ClassVar[bool] = False
+    multiplier: ClassVar[int] = 1
+    handlers: ClassVar[Mapping[type[Event], Handler]] = {
+        PricesPrinted: on_prices_printed,
+        QuotesReceived: on_share_quotes,
+    }
+    quiet: ClassVar[frozenset[type[Event]]] = frozenset((OrderFilled, *HAPPENED))
+    """One print fills many orders, and what these are asked to do next takes the news of all of them."""
+
+    __slots__ = ("_strategy",)
+
+    def __init__(self, strategy: DailyStrategy | ShareStrategy) -> None:
+        self._strategy = strategy
+
+    # --- deciding -----------------------------------------------------------------------------------------------------
+
+    def view(self, draft: Draft, now_ns: int) -> View:
+        return share_view(draft, now_ns)
+
+    def act(self, draft: Draft, ask: Ask, answer: Answer, model: str) -> None:
+        draft.strategy, decided = self._strategy.decide(draft.strategy, answer, share_view(draft, draft.now_ns))
+        rebalance(draft, ask, decided, answer, model)
+
+    def shown(self, draft: Draft, answer: Answer) -> Shown:
+        _, decided = self._strategy.decide(draft.strategy, answer, share_view(draft, draft.now_ns))
+        return Shown(decided.name, decided.choice, msgspec.json.encode(decided.basket.legs))
+
+    # --- bars and quotes ----------------------------------------------------------------------------------------------
+
+    def watch(self, draft: Draft) -> None:
+        """Shares are quoted by the symbols of the spec: nothing changes with the price."""
+
+    def quoted(self, draft: Draft, _: tuple[Quote, ...], __: int) -> None:
+        record_traded(draft)
+
+    def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived) -> float | None:
+        since = [
+            quote
+            for quote in event.quotes
+            if quote.symbol == bar.symbol and is_quote(quote, draft.now_ns) and quote.quoted_ns >= bar.start_ns
+        ]
+        narrow = [quote for quote in since if middle_of(quote, self.guard(draft.trading)) is not None]
+        return float(mid(narrow[-1])) if narrow else None
+
+    def mark_bars(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
+        mark_bars(draft, bars)
+
+    def guard(self, trading: Trading) -> Guard:
+        return share_guard(trading.basket)
+
+    def mark_book(self, draft: Draft, book: Book) -> Book:
+        return mark_shares(draft, book)
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    def drive(self, draft: Draft) -> None:
+        if draft.basket.waiting is not None:
+            ask_again(draft)
+        if draft.orders or draft.works:
+            drive_shares(draft)
+
+    def intent(self, _: int, __: str) -> str:
+        return ""
+
+    def exit_reprice_s(self, trading: Trading) -> int:
+        return trading.basket.reprice_s
+
+    def spendable(self, funds: Funds) -> Decimal | None:
+        figure = funds.buying_power
+        if is_cash_account(funds) and funds.non_marginable is not None:
+            figure = funds.non_marginable if figure is None else min(figure, funds.non_marginable)
+        return figure
+
+    def beyond_limit(self, _: Draft) -> int:
+        return 0
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def note_ended(self, draft: Draft, works: tuple[Work, ...]) -> None:
+        note_ended(draft, works)
+
+    def session_over(self, draft: Draft) -> None:
+        splits.on_session_over(draft)
+
+    def risked(self, draft: Draft) -> list[str]:
+        symbols = draft.spec.symbols
+        return [s for s, position in draft.book.positions.items() if position.quantity > 0 and s in symbols]
+
+    def flatten(self, draft: Draft, session: Session) -> None:
+        """Shares stay overnight."""
+
+    # --- the broker ---------------------------------------------------------------------------------------------------
+
+    def split(self, draft: Draft, line: Activity) -> None:
+        split_shares(draft, line)
+
+    def reorganise(self, draft: Draft, line: Activity) -> bool:
+        reorganise(draft, line)
+        return True
+
+    def note_positions(self, draft: Draft, positions: Iterable[BrokerPosition]) -> None:
+        for symbol, detail in splits.note_positions(draft, positions).items():
+            draft.alarm("split_awaited", detail, once=True, about=symbol)
+
+    def paper(self, trading: Trading, spec: Spec, mode: str) -> SharePaperBroker:
+        return SharePaperBroker(trading, spec.symbols, live=mode == "dry_run", by_bar=spec.decides == "bar")

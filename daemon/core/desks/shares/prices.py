@@ -1,0 +1,75 @@
+"""What shares cost: marks from printed prices, bars and quotes, and what the strategy sees of them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from msgspec.structs import replace
+
+from daemon.core.desks.shares.basket import free_cash
+from daemon.core.desks.view import cost_rate
+from daemon.core.draft import Draft
+from daemon.core.events import PricesPrinted, QuotesReceived
+from daemon.core.paper.shares import on_grid
+from daemon.core.risk import splits
+from daemon.core.risk.guards import revalue
+from daemon.core.risk.marks import take_quotes
+from daemon.core.state import ZERO
+from strategies.kit.contract import Bar, Portfolio, View
+from strategies.kit.daily import usable
+
+
+def on_prices_printed(draft: Draft, event: PricesPrinted) -> None:
+    """Marks alone: what these prices filled is told next, and orders move on with the quotes after it."""
+    _mark(draft, {known.symbol: known.price for known in event.prices if known.price > 0})
+    if draft.book.positions:
+        revalue(draft)
+
+
+def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
+    """Quotes and marks; the equity is recorded where something was traded since it was last."""
+    take_quotes(draft, event.quotes)
+    if draft.book.positions:
+        revalue(draft)
+    record_traded(draft)
+
+
+def record_traded(draft: Draft) -> None:
+    """Record the equity where something was traded since it was last."""
+    if draft.stats.fills > draft.basket.fills:
+        draft.basket = replace(draft.basket, fills=draft.stats.fills)
+        draft.record_equity()
+
+
+def mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
+    """Take over the closes of bars as marks."""
+    _mark(draft, {bar.symbol: on_grid(bar.close) for bar in bars if usable(bar)})
+
+
+def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
+    """Take over what the shares cost now; a price of shares that are being split may be of other shares."""
+    taken = {
+        symbol: price
+        for symbol, price in prices.items()
+        if not splits.stands(draft.basket, symbol) and splits.believed(draft, symbol, price)
+    }
+    draft.marks = {**draft.marks, **taken}
+
+
+def share_view(draft: Draft, now_ns: int) -> View:
+    """What a strategy may know now: the cash that no buy keeps back, its shares, and the last known prices."""
+    session = draft.session.session
+    if session is None:
+        raise ValueError("a view needs a session; SessionScheduled precedes every decision")
+    rules, symbols = draft.trading.basket, draft.spec.symbols
+    cash = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
+    portfolio = Portfolio(
+        cash=float(cash),
+        equity=float(draft.book.equity),
+        shares=tuple(draft.held(symbol) for symbol in symbols),
+        prices=tuple(float(draft.marks.get(symbol, ZERO)) for symbol in symbols),
+        shares_per_unit=rules.shares_per_unit,
+        notional_per_unit=float(rules.notional_per_unit_usd),
+        band=rules.band,
+    )
+    return View(now_ns, session, portfolio=portfolio)

@@ -1,0 +1,136 @@
+"""What the policy's answer does at a desk of shares: a basket, the gates, works. One decision row each.
+
+A basket that only passing causes deny waits, and is put to the gates again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+import msgspec
+from msgspec.structs import replace
+
+from daemon.core.desks.shares.basket import works_of
+from daemon.core.desks.shares.gates import PASSING
+from daemon.core.desks.view import risk_view
+from daemon.core.draft import Draft
+from daemon.core.records import DecisionRow
+from daemon.core.risk import splits
+from daemon.core.risk.risk import Verdicts, ask_gates
+from daemon.core.risk.view import Intent
+from daemon.core.session import new_york_text
+from daemon.core.state import ZERO, Ask, Waiting
+from strategies.kit.contract import Answer, Leg, Rebalance
+
+_encode = msgspec.json.encode
+BOUND = Decimal(str(splits.SPLIT_RATIO))  # times the price of the decision: what is dearer was counted at a wrong one
+
+
+def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model: str) -> None:
+    """Turn the strategy's decision into works, unless a gate denies the basket: then nothing of it is sent."""
+    if answer.hidden and draft.model is not None:
+        draft.basket = replace(draft.basket, memory_of=draft.model.version)
+    legs = tuple(leg for leg in decided.basket.legs if leg.goal != draft.held(leg.symbol))
+    outcome, verdicts = "hold", None
+    if legs:
+        verdicts = _ask_for_basket(draft, decided, legs, answer)
+        outcome = "denied" if verdicts.denials else "ordered"
+    _count(draft, decided)
+    choice = decided.choice
+    row = DecisionRow(
+        decision=ask.decision,
+        kind="policy",
+        bar_ns=ask.bar_ns,
+        time_ns=draft.now_ns,
+        action=decided.name,
+        resolved=decided.name,
+        confidence=choice.confidence if choice is not None else None,
+        probabilities=_encode(choice.probabilities).decode() if choice is not None else None,
+        logits=_encode(answer.logits).decode(),
+        target=_encode(legs).decode(),
+        gates=_encode(verdicts.by_gate).decode() if verdicts is not None else None,
+        outcome=outcome,
+        model=model,
+        row=ask.row,
+    )
+    if outcome == "ordered":
+        row = _begin_basket(draft, legs, row, _bounds(draft, legs))
+    elif verdicts is not None and _only_passing(verdicts):
+        until_ns = draft.desk.decides.waits_until_ns(draft, ask)
+        waiting = Waiting(legs, row, until_ns, _bounds(draft, legs))
+        draft.basket = replace(draft.basket, waiting=waiting)
+    draft.records.append(row)
+
+
+def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]) -> DecisionRow:
+    """Start the works of a basket that all gates let pass; returns its row."""
+    draft.desk.decides.begin(draft)
+    held_now = {leg.symbol: draft.held(leg.symbol) for leg in legs}
+    works = works_of(row.decision, legs, held_now, draft.now_ns, bounds)
+    draft.wanted = {**draft.wanted, **{leg.symbol: leg.goal for leg in legs}}
+    draft.works = {**draft.works, **{work.key: work for work in works}}
+    draft.basket = replace(draft.basket, decision=row.decision, waiting=None)
+    return replace(row, outcome="ordered", work=f"{row.decision}.")
+
+
+def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
+    """What a buy may pay at most: its shares were counted at the prices of now. None where a replay's tape says all."""
+    if draft.identity.mode == "replay":
+        return {}
+    known = {leg.symbol: draft.marks.get(leg.symbol, ZERO) for leg in legs}
+    return {symbol: price * BOUND for symbol, price in known.items()}
+
+
+def _only_passing(verdicts: Verdicts) -> bool:
+    return all(denial.gate in PASSING for denial in verdicts.denials)
+
+
+def ask_again(draft: Draft) -> None:
+    """Put the basket that waits to the gates again; it ends with its deadline, or with a cause that does not pass."""
+    waiting = draft.basket.waiting
+    if waiting is None:
+        return
+    intent = Intent("basket", None, "", 0, 0, None, legs=waiting.legs)
+    newest = _date_of_ns(max(draft.basket.newest.values(), default=0))
+    verdicts = ask_gates(replace(risk_view(draft), newest_bar=newest), intent, draft.desk.gates)
+    row = replace(waiting.row, gates=_encode(verdicts.by_gate).decode())
+    if not verdicts.denials and draft.now_ns < waiting.until_ns:
+        draft.records.append(_begin_basket(draft, waiting.legs, row, waiting.bounds))
+    elif draft.now_ns >= waiting.until_ns or not _only_passing(verdicts):
+        draft.basket = replace(draft.basket, waiting=None)
+        draft.records.append(row)
+        why = "; ".join(f"{denial.gate}: {denial.reason}" for denial in verdicts.denials) or "its time is over"
+        draft.alarm("basket_missed", f"no basket for {draft.basket.date}: denied: {why}")
+
+
+def _ask_for_basket(draft: Draft, decided: Rebalance, legs: tuple[Leg, ...], answer: Answer) -> Verdicts:
+    """What the gates say of the basket as a whole; symbols without the newest bar are told."""
+    newest = draft.desk.decides.newest(draft)
+    last_ns = max(newest.values(), default=0)
+    masked = [symbol for symbol in draft.spec.symbols if newest.get(symbol, 0) < last_ns]
+    if masked:
+        told = f"{len(masked)} of {len(draft.spec.symbols)} without a bar of the newest session: {', '.join(masked)}"
+        draft.alarm("symbols_masked", told, once=True, about=", ".join(masked))
+    date = _date_of_ns(last_ns)
+    confidence = decided.choice.confidence if decided.choice is not None else 1.0
+    intent = Intent("basket", None, "", 0, 0, None, confidence, answer.logits, legs)
+    verdicts = ask_gates(replace(risk_view(draft), newest_bar=date), intent, draft.desk.gates)
+    if verdicts.denials:
+        draft.count_denials(denial.gate for denial in verdicts.denials)
+    return verdicts
+
+
+def _count(draft: Draft, decided: Rebalance) -> None:
+    """Count the decision, and its action where the policy chose one."""
+    stats, actions = draft.stats, draft.stats.actions
+    if decided.choice is not None:
+        counts = list(actions or (0,) * len(draft.spec.actions))
+        counts[decided.choice.action] += 1
+        actions = tuple(counts)
+    draft.stats = replace(stats, decisions=stats.decisions + 1, actions=actions)
+
+
+def _date_of_ns(start_ns: int) -> str:
+    """The New York date of a daily bar's start, "" for 0."""
+    return new_york_text(start_ns)[:10] if start_ns else ""

@@ -1,0 +1,42 @@
+"""What the gates may see of a draft: the same for every kind of desk."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from daemon.core.broker.funds import deficit, spendable
+from daemon.core.draft import Draft
+from daemon.core.risk.view import RiskView
+from daemon.core.state import BROKER_MODES, ZERO
+from strategies.kit.units import SECOND_NS
+
+
+def risk_view(draft: Draft) -> RiskView:
+    """What the gates may see of the draft."""
+    return RiskView(
+        now_ns=draft.now_ns,
+        identity=draft.identity,
+        limits=draft.trading.risk,
+        execution=draft.trading.execution,
+        session=draft.session,
+        bar_interval_ns=draft.spec.bar_interval_s * SECOND_NS,
+        risk=draft.risk,
+        model=draft.model,
+        book=draft.book,
+        orders=draft.orders,
+        quotes=draft.quotes,
+        basket=draft.trading.basket,
+        symbols=draft.spec.symbols,
+        marks=draft.marks,
+        splits=draft.basket.splits,
+        blocked=draft.broker.blocked,
+        closed=draft.broker.closed,
+        spendable=spendable(draft),
+        deficit=deficit(draft.broker.funds),
+        cost_rate=cost_rate(draft),
+    )
+
+
+def cost_rate(draft: Draft) -> Decimal:
+    """What a share desk's cash keeps back beside the price of a buy: the paper broker's rate, 0 at a real broker."""
+    return ZERO if draft.identity.mode in BROKER_MODES else draft.trading.paper.share_cost_rate

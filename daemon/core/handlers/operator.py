@@ -1,0 +1,124 @@
+"""Commands of a person, starts and stops, and what the process noticed about itself."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from daemon.core import events as ev
+from daemon.core.book import begin_session
+from daemon.core.broker.exits import exit_by_rule
+from daemon.core.draft import Draft, wording
+from daemon.core.orders import advance
+from daemon.core.risk.guards import check_blind
+from daemon.core.state import BROKER_MODES, Model, Pause
+from strategies.kit.units import HOUR_NS
+
+ACCEPT = "rltraderctl accept-broker --reason TEXT"
+
+
+def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
+    draft.trading = event.trading
+    draft.risk = replace(draft.risk, stopping="", stop_flat=False)
+    draft.broker = replace(draft.broker, expected=event.account_number)
+    if event.mode != "replay":  # a broker outside may have moved on; the replay's market lives in this journal
+        draft.broker = replace(draft.broker, started_ns=draft.now_ns)
+        draft.risk = replace(draft.risk, reconciled=False)
+    if event.mode in BROKER_MODES:
+        for order in tuple(draft.orders.values()):
+            if order.in_hand:  # the process that had it is gone: whether it left is unknown
+                draft.put_order(advance(order, "unknown"))
+
+
+def on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
+    """This code took over what other code left: exits go on, new risk waits for a person."""
+    draft.decision = max(draft.decision, event.decision)
+    if event.damaged:
+        draft.halt("journal_damaged", event.detail)
+    else:
+        draft.halt("code_changed", event.detail)
+
+
+def on_model_verified(draft: Draft, event: ev.ModelVerified) -> None:
+    draft.model = Model(event.version, event.promoted, event.feed)
+
+
+def on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
+    draft.model = None
+    draft.alarm("model_refused", event.reason)
+
+
+def on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
+    """Time itself only shows what did not come: the rules after every handler do the rest."""
+    check_blind(draft)
+
+
+def on_halt(draft: Draft, event: ev.HaltRequested) -> None:
+    draft.halt(event.reason, f"{event.detail} (by {event.who})")
+
+
+def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
+    """Ends halt and pause. The drawdown guard starts again from the equity of now, or it would halt at once."""
+    if not event.reason.strip():
+        draft.alarm("resume_refused", "a resume must state its reason")
+        return
+    if draft.broker.stood_down and not draft.broker.accept_ns:
+        draft.alarm("resume_refused", f"after a panic the broker's word comes first: {ACCEPT}")
+        return
+    if draft.risk.halt is not None:
+        draft.book = begin_session(replace(draft.book, peak=draft.book.equity))
+    draft.risk = replace(draft.risk, halt=None, pause=None, outcomes=(), consecutive_losses=0)
+
+
+def on_pause(draft: Draft, event: ev.PauseRequested) -> None:
+    draft.risk = replace(draft.risk, pause=Pause(f"{event.reason} (by {event.who})", 0))
+    draft.end_trading()
+
+
+def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
+    draft.halt("flatten", f"{event.reason} (by {event.who})")
+    for symbol in draft.desk.holds.risked(draft):
+        exit_by_rule(draft, symbol, "operator")
+
+
+def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
+    """Send nothing more, exits neither: the account is being flattened by other hands, and the book is old.
+
+    What a person accepted before is no word about the account that the panic leaves.
+    """
+    draft.halt("panic", event.detail)
+    draft.works = {}
+    for name, order in draft.orders.items():
+        if order.purpose != "foreign":
+            draft.cancel(name)
+    draft.broker = replace(draft.broker, stood_down=True, accept_ns=0)
+
+
+def on_stop(draft: Draft, event: ev.StopRequested) -> None:
+    """The daemon ends: no new risk until its next start; positions are left where that is asked for."""
+    draft.risk = replace(draft.risk, stopping=event.reason, stop_flat=event.flatten)
+    draft.end_trading(leaving=event.flatten)
+
+
+def on_model_promoted(draft: Draft, event: ev.ModelPromoted) -> None:
+    draft.model = Model(event.version, event.promoted, event.feed)
+
+
+def on_candidate_refused(draft: Draft, event: ev.CandidateRefused) -> None:
+    draft.alarm("candidate_refused", f"{event.version}: {event.reason}")
+
+
+def on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:
+    draft.alarm("command_refused", f"{event.channel}: {event.reason}")
+
+
+def on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
+    """Raise it once an hour for each case: nothing here notices when it is over, and it may come again."""
+    draft.alarm(event.name, event.detail, once=True, about=f"{draft.now_ns // HOUR_NS} {wording(event.detail)}")
+
+
+def on_bar_rejected(draft: Draft, event: ev.BarRejected) -> None:
+    draft.count_rejected(event.reason, event.symbol)
+
+
+def on_nothing(_: Draft, __: ev.Event) -> None:
+    """What means something to the other kind of desk alone, or to the shell."""

@@ -1,0 +1,39 @@
+"""What the policy's answer does. Every answer leaves one decision record.
+
+A question whose answer came too late or never is recorded as such; an answer to no open question changes nothing.
+"""
+
+from __future__ import annotations
+
+from daemon.core.draft import Draft, wording
+from daemon.core.events import PolicyAnswered, PolicyFailed
+from strategies.kit.contract import Answer
+
+
+def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
+    ask = draft.ask
+    if ask is None or ask.decision != event.decision:
+        return
+    if event.time_ns > ask.valid_until_ns:
+        expire_ask(draft)
+        return
+    draft.ask = None
+    draft.case_over("policy_late", "policy_failed")
+    answer = Answer(event.logits, event.hidden)
+    draft.desk.holds.act(draft, ask, answer, event.model)
+
+
+def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
+    ask = draft.ask
+    if ask is not None and ask.decision == event.decision:
+        draft.count_denials(("answer_not_finite",))
+        draft.alarm("policy_failed", event.reason, once=True, about=wording(event.reason))
+        draft.end_unanswered(ask, "failed")
+
+
+def expire_ask(draft: Draft) -> None:
+    """The open question's deadline passed: it ends here, recorded, and a later answer meets no question."""
+    ask = draft.ask
+    if ask is not None and draft.now_ns > ask.valid_until_ns:
+        draft.alarm("policy_late", f"no answer to decision {ask.decision} in time", once=True)
+        draft.end_unanswered(ask, "expired")
