@@ -10,13 +10,13 @@ from difflib import get_close_matches
 from typing import NamedTuple, cast
 
 from strategies import daily_rebalancer, option_scalper, regime_switcher
-from strategies.kit.contract import DailySpec, DailyStrategy, Strategy
+from strategies.kit.contract import AnyStrategy, DailySpec, DailyStrategy, Strategy
 
 
 class Registered(NamedTuple):
     """How to make a strategy, and its declaration (see `strategies.golden.contract_hash`)."""
 
-    make: Callable[[], Strategy | DailyStrategy]
+    make: Callable[[], AnyStrategy]
     declaration: Mapping[str, object]
 
 

@@ -27,7 +27,7 @@ from daemon.core.broker.on_broker import (
 from daemon.core.broker.reconcile import on_broker_reported, on_broker_snapshot
 from daemon.core.broker.takeover import on_accept_broker
 from daemon.core.desks.kind import DeskKind, Handler
-from daemon.core.desks.registry import AnyStrategy, desk_of
+from daemon.core.desks.registry import desk_of
 from daemon.core.draft import Draft
 from daemon.core.effects import AnyEffect
 from daemon.core.handlers import operator
@@ -40,6 +40,7 @@ from daemon.core.limits import Trading
 from daemon.core.records import Row
 from daemon.core.risk.guards import chase
 from daemon.core.state import Identity, State
+from strategies.kit.contract import AnyStrategy
 
 HANDLERS: Mapping[type[ev.Event], Handler] = {
     ev.RunStarted: operator.on_run_started,

@@ -263,6 +263,9 @@ class DailyStrategy(Protocol):
         """Turn the policy's answer into a basket; a recurrent policy's `answer.hidden` goes into the state here."""
 
 
-def once_a_session(strategy: BarStrategy | DailyStrategy) -> TypeGuard[DailyStrategy]:
+AnyStrategy = Strategy | DailyStrategy | ShareStrategy
+
+
+def once_a_session(strategy: AnyStrategy) -> TypeGuard[DailyStrategy]:
     """Whether the strategy decides once a session, on daily bars."""
     return strategy.spec.decides == "session"

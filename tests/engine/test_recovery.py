@@ -156,7 +156,7 @@ def test_the_code_version_is_a_digest_over_the_sources_that_decide() -> None:
     assert code_digest() == found.hexdigest()[:12]
 
 
-@pytest.mark.parametrize("changed", ["step.py", "desks/shares/basket.py", "desks/options/market.py"])
+@pytest.mark.parametrize("changed", ["step.py", "desks/shares/basket.py", "desks/options/decide.py"])
 def test_one_byte_in_any_folder_changes_the_code_version(
     changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

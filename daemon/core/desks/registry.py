@@ -11,9 +11,8 @@ from daemon.core.desks.kind import Decides, DeskKind, Holds
 from daemon.core.desks.options.desk import OneOption
 from daemon.core.desks.sessions import OnceASession
 from daemon.core.desks.shares.desk import Shares
-from strategies.kit.contract import DailyStrategy, ShareStrategy, Strategy
+from strategies.kit.contract import AnyStrategy
 
-AnyStrategy = Strategy | DailyStrategy | ShareStrategy
 DECIDES: Mapping[str, Callable[[Any], Decides]] = {"bar": AtEachBar, "session": OnceASession}
 HOLDS: Mapping[str, Callable[[Any], Holds]] = {"option": OneOption, "shares": Shares}
 

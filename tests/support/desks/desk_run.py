@@ -144,7 +144,7 @@ class Desk:
             if core is not None:
                 machine.core = core
             recovered = recover(state_dir.journal.reader(), machine, code)
-            tape = _Tape(replay.source(recovered.fed))
+            tape = Tape(replay.source(recovered.fed))
             writer = JournalWriter(state_dir.journal, ballast_mib)
             assembled = assemble(
                 Start(identity, trading, replay.model, code),
@@ -169,7 +169,7 @@ class Desk:
             if not isinstance(error, Exception | Crash):
                 raise
         finally:
-            _drop(state_dir, writer, crashed=recorded.failure is not None)
+            drop(state_dir, writer, crashed=recorded.failure is not None)
         return recorded
 
 
@@ -205,7 +205,9 @@ class Crash(BaseException):
     """A simulated crash: unwinds everything; what was not durable is gone."""
 
 
-class _Tape:
+class Tape:
+    """The tape as a source of the engine: nothing is waited for."""
+
     def __init__(self, tape: Iterable[Event]) -> None:
         self._events = iter(tape)
 
@@ -216,7 +218,7 @@ class _Tape:
         return self.poll()
 
 
-def _drop(state_dir: StateDir, writer: JournalWriter | None, *, crashed: bool) -> None:
+def drop(state_dir: StateDir, writer: JournalWriter | None, *, crashed: bool) -> None:
     """End as a process ends: after a crash, batches that the writer had not begun are lost and nothing is folded."""
     if writer is None:
         state_dir.journal.close()
