@@ -15,7 +15,7 @@ from typing import Any
 
 from daemon.app.desk import assemble, prepare_interpreter
 from daemon.app.live_start import Live, open_live, prepare_live, start_of
-from daemon.app.live_status import in_one_line, open_things, settled
+from daemon.app.live_status import open_things, settled
 from daemon.app.operator_side import BrokerKeys, OperatorSide, broker_keys
 from daemon.app.wiring import announce
 from daemon.brokers.alpaca.assemble import AlpacaParts, Feed
@@ -48,6 +48,7 @@ from daemon.host.service import Service
 from daemon.models.answering import Models
 from daemon.operator.log import LOG_EVENTS, Log
 from daemon.operator.side_thread import supervised
+from daemon.operator.status import in_one_line, status_of
 from daemon.reports.end_of_day import archive, disk_is_low, newest_head, write_report
 from strategies.kit.contract import Session
 
@@ -371,11 +372,11 @@ class LiveDesk:
         known_ns, told = 0, 0
         while True:
             state = self.engine.machine.state
-            self._service.status(in_one_line(state))
+            self._service.status(in_one_line(status_of(state, self._live.settings.desk.name)))
             session, half_hours = state.session.session, self._live.clock.now_ns() // HALF_HOUR_NS
             if half_hours > told and session is not None and not state.session.ended:
                 told = half_hours
-                self._log("alive", status=in_one_line(state))
+                self._log("alive", status=in_one_line(status_of(state, self._live.settings.desk.name)))
             back_ns = self._live.clock.stepped_back_ns
             if back_ns > known_ns + SECOND_NS:
                 known_ns = back_ns

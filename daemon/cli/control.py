@@ -25,7 +25,7 @@ from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
 from daemon.operator.commands import ACCEPT_BROKER, RESET_CLOCK, Command, CommandError, event_of
 from daemon.operator.control.client import Answer, ControlError, Request, ask
-from daemon.operator.status import DeskStatus, status_of
+from daemon.operator.status import DeskStatus, holdings_in_words, status_of
 
 COMMANDS = {
     "pause": "take no new positions until resumed; exits go on",
@@ -37,7 +37,6 @@ COMMANDS = {
     RESET_CLOCK: "lead a journal whose time is ahead back to the broker's clock",
 }
 SENT_AS = {"reload": "reload-model"}
-NAMED_MOST = 5  # positions that a line names one by one
 AT_START = "the daemon is stopped: what this asks for happens at its next start"
 
 
@@ -190,11 +189,8 @@ def _told(answer: Answer, console: Console, more: str = "") -> int:
 
 def holding(status: DeskStatus, effects: Sequence[str] = ()) -> list[str]:
     """What the desk holds and what works, in words; `effects` name what was asked for at once."""
-    held = [f"{held.quantity} {held.symbol}" for held in status.positions[:NAMED_MOST]]
-    if len(status.positions) > NAMED_MOST:
-        held.append(f"{len(status.positions) - NAMED_MOST} more")
     said = [
-        f"holds {', '.join(held)}" if held else "holds nothing",
+        f"holds {holdings_in_words(status) or 'nothing'}",
         f"{status.orders} order{'s' * (status.orders != 1)} at work" if status.orders else "no order at work",
     ]
     sent, canceled = effects.count("SubmitOrder"), effects.count("CancelOrder")

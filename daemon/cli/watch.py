@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -21,15 +22,15 @@ from rich.text import Text
 from daemon.app import desks
 from daemon.app.desks import ROOT
 from daemon.cli.explain import NotFound
-from daemon.config.limits_shown import Limit, by_origin, journaled_origins, limits_of
-from daemon.core.limits import Trading
+from daemon.config.limits_shown import by_origin, journaled_origins, limits_of
+from daemon.core.limits import Limit, Trading
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.engine.follow import Follower
 from daemon.engine.journal import FILE, JournalReader
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import locked_by
-from daemon.operator.status import differences_of, status_of, way_out
+from daemon.operator.status import differences_of, status_of, unreadable_desk, way_out
 
 EVERY_S = 1.0
 EVERY_LEAST_S = 0.1
@@ -121,9 +122,10 @@ def _lines(follower: Follower, every_s: float) -> None:
 def _status_line(follower: Follower, limits: Sequence[Limit]) -> bytes:
     state = follower.state
     if state is None or follower.problem:
-        return msgspec.json.encode({"problem": follower.problem})
-    status = msgspec.to_builtins(status_of(state, follower.meta.get("desk", "")))
-    return msgspec.json.encode(status | {"limits": limits})
+        return msgspec.json.encode(unreadable_desk(str(follower.path.parent), follower.problem))
+    path = follower.path.parent
+    status = status_of(state, follower.meta.get("desk", ""))
+    return msgspec.json.encode(replace(status, state_dir=str(path), process=locked_by(path), limits=tuple(limits)))
 
 
 def _live(follower: Follower, console: Console, every_s: float) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from daemon.config.checks import values
 from daemon.config.load import Settings
 from daemon.core.events import RunStarted
-from daemon.core.limits import Risk, Trading
+from daemon.core.limits import Limit, Risk, Trading
 from daemon.engine.journal import JournalReader, decode_event
 from strategies.registry import strategy as strategy_named
 
@@ -31,14 +31,6 @@ OF_SHARES = frozenset(
 )
 """The keys of `[risk]` by which a daily desk decides; the others are about options and minutes."""
 WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
-
-
-class Limit(msgspec.Struct, frozen=True):
-    """One limit that holds: its dotted key, its value as text, and where the value comes from."""
-
-    key: str
-    value: str
-    origin: str
 
 
 def keys_of(strategy: str) -> tuple[str, ...]:

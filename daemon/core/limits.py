@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Annotated, ClassVar, Literal
 
+import msgspec
 from annotated_types import Ge, Gt, Le, Lt
 
 Fraction = Annotated[float, Ge(0), Le(1)]
@@ -171,3 +172,11 @@ class Trading:
     broker: Broker = field(default_factory=Broker)
     basket: Basket = field(default_factory=Basket)
     paper: Paper = field(default_factory=Paper)
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """One limit that holds: its dotted key, its value as text, and where the value comes from."""
+
+    key: str
+    value: str
+    origin: str

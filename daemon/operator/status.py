@@ -1,4 +1,4 @@
-"""What a desk is, in one small structure: what `status` answers over the socket and MQTT, and telemetry tells.
+"""What a desk is, in one structure: what every `status` prints, over socket and MQTT too.
 
 Pure: a state in, a structure out. Money is USD as text, times are nanoseconds UTC.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from daemon.core.handlers.operator import ACCEPT
+from daemon.core.limits import Limit
 from daemon.core.state import State
 
+NAMED_MOST = 5  # positions that a line names one by one
 BY_ACCEPTING = frozenset(("short_position", "reconciliation", "fill_mismatch", "cash_difference"))
 
 
@@ -25,7 +28,11 @@ class Holding(msgspec.Struct, frozen=True):
 
 
 class DeskStatus(msgspec.Struct, frozen=True):
-    """A desk after event `seq`. `halt` and `pause` "" where there is none; `paused_until_ns` 0: until resumed."""
+    """A desk after event `seq`; every status prints this, and every `--json` of one is this as JSON.
+
+    `halt` and `pause` are "" where there is none, `paused_until_ns` 0: until resumed. The last four fields are known
+    only to who reads the desk's state directory. `problem` is "" when all of it could be read.
+    """
 
     desk: str
     strategy: str
@@ -54,6 +61,21 @@ class DeskStatus(msgspec.Struct, frozen=True):
     fills: int
     differences: str = ""  # between book and broker, as the last report showed them
     then: str = ""  # the command that leads out, where there is one
+    last_basket: str = ""  # date of the last basket that was due
+    state_dir: str = ""
+    process: str = ""  # of the daemon that runs on it, "" for none
+    limits: tuple[Limit, ...] = ()  # in force, as the newest start journaled them
+    problem: str = ""
+
+
+_BLANK = DeskStatus(
+    "", "", "", "", 0, 0, False, "", "", 0, "", "", False, "", "", "", 0.0, (), 0, "", False, 0, 0, 0, 0
+)
+
+
+def unreadable_desk(state_dir: str, problem: str) -> DeskStatus:
+    """The status of a desk whose journal cannot be read."""
+    return replace(_BLANK, state_dir=state_dir, problem=problem)
 
 
 def status_of(state: State[Any], desk: str) -> DeskStatus:
@@ -93,7 +115,24 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
         fills=state.stats.fills,
         differences=differences_of(state),
         then=way_out(state),
+        last_basket=state.basket.date,
     )
+
+
+def in_one_line(status: DeskStatus) -> str:
+    """One line for `systemctl status`."""
+    trading = f"halted: {status.halt}" if status.halt else "reconciled" if status.reconciled else "not reconciled"
+    basket = f"; last basket {status.last_basket}" if status.last_basket else ""
+    orders = f"; {status.orders} orders" if status.orders else ""
+    held = holdings_in_words(status) or "flat"
+    return f"{trading}; {held}; equity {status.equity_usd} USD{basket}{orders}; {status.bars} bars"
+
+
+def holdings_in_words(status: DeskStatus) -> str:
+    """The first positions by name and how many more there are; "" for none."""
+    named = [f"{held.quantity} {held.symbol}" for held in status.positions[:NAMED_MOST]]
+    more = len(status.positions) - NAMED_MOST
+    return ", ".join(named + [f"{more} more"] * (more > 0))
 
 
 def differences_of(state: State[Any]) -> str:

@@ -103,7 +103,7 @@ def test_a_running_desk_shows_its_process(tmp_path: Path, capsys: pytest.Capture
 def test_one_desk_is_told_as_json_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(tmp_path, "regime")
     assert ctl.main(["status", "--state-dir", str(tmp_path / "regime"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["name"] == "regime"
+    assert json.loads(capsys.readouterr().out)["desk"] == "regime"
 
 
 def test_the_status_shows_the_limits_in_force_and_where_each_comes_from(
