@@ -284,7 +284,7 @@ def test_a_candidate_beside_a_replaying_daemon_changes_no_decision_no_order_no_f
 # --- models under a running process -------------------------------------------------------------------------------
 
 STUBS_AND_40 = 3 * 86 + 40  # bars after which the fixture's session is under way and its observations are whole
-SWAP_SPEED = 500  # a bar each 0.12 s
+SWAP_SPEED = 100  # a bar each 0.6 s: the tape outlasts ten promotions on a machine that is ten times overloaded
 
 
 class Beginning:
