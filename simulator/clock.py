@@ -34,12 +34,6 @@ class SimClock:
         """A clock that shows `sim_start_ns` at this moment."""
         return cls(time.time(), sim_start_ns, rate)
 
-    @classmethod
-    def real_time(cls) -> SimClock:
-        """A clock that shows the machine's own time."""
-        now_ns = time.time_ns()
-        return cls(now_ns / SECOND_NS, now_ns, 1.0)
-
     def unix_s(self) -> float:
         """The time that simulated time is made of: seconds of the machine."""
         return self.real_ns() / SECOND_NS

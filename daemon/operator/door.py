@@ -7,7 +7,6 @@ operator does is journaled before it is acted on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -87,11 +86,6 @@ class Door:
             ended: Future[Done] = Future()
             ended.set_exception(error)
             return ended
-
-    def call_from_thread(self, work: Callable[[], None]) -> None:
-        """Run `work` on the loop's thread soon; nothing happens once the loop has ended."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(work)
 
     def observe(self, event: Event, step: Step) -> None:
         """Every step goes by here: whoever waits for this very event is told."""
