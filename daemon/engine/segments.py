@@ -28,6 +28,7 @@ from daemon.engine.journal import (
     reading,
 )
 from daemon.engine.recover import left_out
+from daemon.host.whole_files import sync
 
 ROTATED, ROTATING = "rotated", ".rotating"
 _SINCE = {  # the column by which a read model's rows are old or new
@@ -147,7 +148,7 @@ def rotate(state_dir: Path) -> Rotation:
             os.chown(part, before.st_uid, before.st_gid)
             os.chown(folder, before.st_uid, before.st_gid)
         check_follows(journal, part)
-        _sync(part, state_dir)
+        sync(part, state_dir)
     except BaseException as error:
         _remove(part)
         if isinstance(error, sqlite3.Error):
@@ -155,7 +156,7 @@ def rotate(state_dir: Path) -> Rotation:
         raise
     old = folder / f"{first:012}-{row:012}.sqlite"
     journal.rename(old)
-    _sync(folder, state_dir)  # the old file has its new name on the disk before another takes its place
+    sync(folder, state_dir)  # the old file has its new name on the disk before another takes its place
     finish(state_dir)  # a start does it where this process ends here
     return Rotation(old, row, head.hex(), before.st_size, journal.stat().st_size)
 
@@ -182,7 +183,7 @@ def finish(state_dir: Path) -> None:
             raise JournalError(f"{part}: the file that it goes on from is not in {ROTATED}: put that file back")
         check_follows(rotated[-1], part)
         part.rename(journal)
-        _sync(state_dir)
+        sync(state_dir)
 
 
 def parts_of(journal: Path) -> list[Path]:
@@ -246,12 +247,3 @@ def check_follows(old: Path, new: Path) -> None:
     rows = [Entry._make(tuple(found[0])) for found in ends if found]
     if len(rows) != 2 or rows[0] != rows[1]:
         raise JournalError(f"{new}: does not go on where {old} ends: these are not two parts of one journal")
-
-
-def _sync(*paths: Path) -> None:
-    for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import msgspec
 
 from daemon.host.printable import printable
-from daemon.host.whole_files import sync_folder, write_whole
+from daemon.host.whole_files import sync, write_whole
 
 CURRENT = "current"
 """The pointer to the version that answers; as a version it means the one that this pointer names."""
@@ -166,7 +166,7 @@ def point(
             write_whole(shelf / pointer, f"{version}\n".encode())
         else:
             (shelf / pointer).unlink(missing_ok=True)
-            sync_folder(shelf)
+            sync(shelf)
     return change
 
 

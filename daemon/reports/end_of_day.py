@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 import shutil
 import sqlite3
 from collections import Counter
@@ -24,6 +23,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.engine.journal import Entry, JournalError, JournalReader, Snapshot, base_of
 from daemon.engine.segments import cut, grown, newest_whole, parts_of
 from daemon.engine.state_dir import report_path
+from daemon.host.whole_files import sync
 from daemon.reports.execution_quality import as_json
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
@@ -170,11 +170,7 @@ def _whole(path: Path) -> Iterator[Path]:
     try:
         part.touch(mode=0o640)
         yield part
-        descriptor = os.open(part, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(part)
         part.replace(path)
     except BaseException:
         _remove(part)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from daemon.host.whole_files import write_whole
 from daemon.tapes.files import PRICES, TapeFile
 from training.data.bars_check import Part, Tally
 from training.data.bars_request import Chunk, DownloadError, DownloadRequest, differences, utc
@@ -85,17 +85,7 @@ def claim(request: DownloadRequest, identity: Mapping[str, Any]) -> None:
             )
         return
     request.parts.mkdir(exist_ok=True)
-    _put(file, msgspec.json.encode(identity))
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write beside, flush, rename: a crash leaves the old file or the new one."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    write_whole(file, msgspec.json.encode(identity))
 
 
 def store(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk, part: Part) -> None:
@@ -104,7 +94,7 @@ def store(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk, p
     table = _table([(chunk.symbol, part)]).replace_schema_metadata({METADATA_KEY: told})
     sink = pa.BufferOutputStream()
     pa.parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    _put(request.parts / chunk.name, sink.getvalue().to_pybytes())
+    write_whole(request.parts / chunk.name, sink.getvalue().to_pybytes())
 
 
 def stored(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) -> Part | None:

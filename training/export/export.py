@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
 import time
@@ -25,7 +24,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from daemon.host.whole_files import sync_folder
+from daemon.host.whole_files import sync, write_whole
 from daemon.models.pointer import CURRENT, point
 from strategies.golden import contract_hash, golden_observations
 from strategies.kit.contract import DailyStrategy, Spec, Strategy
@@ -102,7 +101,7 @@ def export(
         manifest = _write(policy.eval(), strategy, release, folder, probes)
         final = shelf / manifest.version
         _put(folder, final, workshop / "replaced")
-        sync_folder(shelf)
+        sync(shelf)
         why = "exported" if release.report is None else "exported with its report"
         point(shelf, CURRENT, manifest.version, who="train-and-export", why=why, now_ns=time.time_ns())
     finally:
@@ -187,7 +186,7 @@ def _write(
     answered = _torch_answers(policy, spec, golden_array)
     _check_answers(spec, answered.answers, len(golden))
     path = folder / POLICY_FILE
-    _write_synced(path, _onnx_bytes(policy, golden_array, spec.recurrent_shape, answer_name(spec)))
+    write_whole(path, _onnx_bytes(policy, golden_array, spec.recurrent_shape, answer_name(spec)))
     for name, observations in (("golden", golden_array), ("real", probes), ("single", probes[:1])):
         difference = _difference(_torch_answers(policy, spec, observations), _onnx_answers(path, spec, observations))
         if not difference <= TOLERANCE:
@@ -224,8 +223,8 @@ def _write(
             if beside.name != POLICY_FILE
         },
     )
-    _write_synced(folder / MANIFEST_FILE, encode(manifest))
-    sync_folder(folder)
+    write_whole(folder / MANIFEST_FILE, encode(manifest))
+    sync(folder)
     return manifest
 
 
@@ -306,10 +305,3 @@ def _torch_answers(policy: nn.Module, spec: Spec, observations: Float32Array) ->
         if spec.recurrent_shape is not None:
             return _in_sequence(step, observations, spec.recurrent_shape)
         return Answered(policy(torch.from_numpy(observations)).numpy())
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from daemon.host.whole_files import sync
+
 LEDGER_FILE = "ledger.jsonl"
 AFTER_TORN = b'{"after_torn":true'
 DIGEST_LENGTH = 64  # hexadecimal digits of a SHA-256
@@ -118,7 +120,7 @@ class Ledger:
                 written = os.write(file, data)
                 os.fsync(file)
             if size == 0:
-                _sync_folder(self.path.parent)
+                sync(self.path.parent)
         except OSError as error:
             raise LedgerError(f"{self.path} could not be written: {error}; expected a writable file") from error
         if written != len(data):
@@ -197,12 +199,3 @@ def _locked(path: Path, flags: int, lock: int) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
