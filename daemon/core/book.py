@@ -16,7 +16,7 @@ from daemon.core.state import ZERO, Book, Position
 
 OPTION_MULTIPLIER = 100
 CENT = Decimal("0.01")
-MICRO = Decimal("0.000001")  # the grid of a daily desk's equity
+MICRO = Decimal("0.000001")  # the grid of a share desk's equity
 COST_GRID = Decimal("0.0001")  # of a partial sale's share of the cost: whole cents a contract, so all sums are exact
 
 
@@ -170,7 +170,7 @@ def paid(book: Book, symbol: str) -> Decimal | None:
 def mark(book: Book, prices: dict[str, Decimal], spot: float, *, fine: bool = False) -> Book:
     """The book with its equity, peak and drawdown at these prices; a position without one counts at cost.
 
-    Shares from an exercise count at the underlying's last price `spot`. `fine`: a daily desk's equity, on its grid.
+    Shares from an exercise count at the underlying's last price `spot`. `fine`: a share desk's equity, on its grid.
     """
     equity = book.cash
     for symbol, position in book.positions.items():

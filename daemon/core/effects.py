@@ -42,7 +42,7 @@ class SubmitOrder(Effect, frozen=True, tag=True):
     side: int  # +1 buy, -1 sell
     quantity: int
     limit_price: Decimal | None
-    intent: str  # buy_to_open, sell_to_close, or buy_to_close for shares owed; "" for the shares of a daily desk
+    intent: str  # buy_to_open, sell_to_close, or buy_to_close for shares owed; "" for shares
     valid_until_ns: int
     auction: bool = False  # into the opening auction (`opg`) instead of the day
     closing: bool = False  # by the broker's own call to close (a part of) a position: it never sells more than is there

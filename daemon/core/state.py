@@ -182,7 +182,7 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
 
 
 class BasketState(msgspec.Struct, frozen=True, gc=False):
-    """A daily desk's last basket; what it still has to sell and buy are works. At most one for each date."""
+    """The last basket of a desk of shares; what it still has to sell and buy are works."""
 
     date: str = ""  # of the last session in which a basket was due: no other one of it, or of an earlier one, counts
     decision: int = 0  # of the last basket that was let pass
@@ -261,7 +261,7 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     ask: Ask | None = None
     stats: Stats = Stats()
     broker: BrokerState = BrokerState()
-    marks: dict[str, Decimal] = {}  # last confirmed price, USD: of a daily desk's shares, of the options held
+    marks: dict[str, Decimal] = {}  # last confirmed price, USD: of a desk's shares, of the options held
     basket: BasketState = BasketState()
     shadow: ShadowState = ShadowState()
     leaps: dict[str, Leap] = {}  # prices that are not believed yet

@@ -21,7 +21,6 @@ from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Core
 from strategies.kit.contract import Bar, Session
-from tests.core.risk.test_risk_gates import ENTRY, VIEW
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.desk import (
     BUY_CALL,
@@ -46,6 +45,7 @@ from tests.support.core.desk import (
     sent,
     snapshot_of,
 )
+from tests.support.core.risk_view import ENTRY, VIEW
 
 
 def restarted(d: Desk) -> Desk:

@@ -1,1 +1,1 @@
-"""The two kinds of desk: one option position by the minute, a basket of shares by the day."""
+"""What differs from desk to desk: when it decides (bars, sessions) and what it holds (options, shares)."""

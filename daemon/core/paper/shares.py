@@ -1,4 +1,4 @@
-"""The paper broker of shares: what a broker and an exchange would say to a daily desk, as a pure function.
+"""The paper broker of shares: what a broker and an exchange would say to a desk of shares, as a pure function.
 
 It fills at prices that are printed after an order came (or, on a live feed, at quotes given after it), never at a
 known one. It reads no clock and draws no number. Invariant: the cash never falls below 0. Rules: docs/PAPER.md.
@@ -68,7 +68,7 @@ def on_grid(price: float) -> Decimal:
 
 
 class SharePaperBroker:
-    """The paper broker of one daily desk. Holds rules only: every result depends on the arguments alone.
+    """The paper broker of one desk of shares. Holds rules only: every result depends on the arguments alone.
 
     `live` for a dry run on a live feed, where `QuotesReceived` from outside are the market and `PricesPrinted` are not.
     `by_bar` for a replay by bars: an order trades at the open of the first bar that begins after it, and each bar is

@@ -1,6 +1,6 @@
-"""The gates that ask whether the desk may take new risk now: state, session, bars, model, pace and losses.
+"""The gates of every desk that ask whether it may take new risk now: state, session, bars, model, pace and losses.
 
-Each is a function (view, intent) -> reason or None that ignores which order it is. `daemon.core.risk.risk` names and
+Each is a function (view, intent) -> reason or None that ignores which order it is. `daemon.core.desks.gates` names and
 asks them; what each means, and what to do about it, stands under its name in docs/OPERATIONS.md.
 """
 

@@ -55,7 +55,7 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     book: Book
     orders: dict[str, Order]  # working
     quotes: dict[str, Quote]
-    basket: Basket = Basket()  # from here on: of daily desks alone
+    basket: Basket = Basket()  # from here on: of desks of shares alone
     symbols: tuple[str, ...] = ()  # that the desk trades
     marks: dict[str, Decimal] = {}  # USD a share
     newest_bar: str = ""  # date of the newest daily bar, told to a basket alone

@@ -21,7 +21,8 @@ from daemon.core.records import DecisionRow
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Core, Step
 from strategies.kit.contract import Bar
-from tests.support.core.desk import MINUTE, MONDAY, SESSIONS
+from tests.support.core.daily_desk import Shelf
+from tests.support.core.desk import MINUTE, MONDAY, SESSIONS, Pointer
 from tests.support.core.share_bars import ShareBars
 
 IDENTITY = Identity("replay", "desk-1", "share_bars", "e1", "sip")
@@ -182,3 +183,58 @@ def test_a_correction_reaches_the_strategy() -> None:
     late = replace(bar(2, 501.0).bar, close=501.1)
     state: Any = desk.core.step(desk.state, ev.BarCorrected(MONDAY.open_ns + 4 * MINUTE, late)).state
     assert state.strategy.rows[-1][0] == 501.1
+
+
+def test_a_basket_denied_for_a_passing_cause_waits_no_longer_than_its_answer_is_valid() -> None:
+    desk = machine()
+    played(desk, feed()[:4])
+    core, state = desk.core, replace(desk.state, risk=replace(desk.state.risk, reconciled=False))
+    third = feed()[4]
+    state = core.step(state, third).state
+    middle = Decimal("501.25")
+    quote = ev.Quote("SPY", Decimal("501.2"), Decimal("501.3"), middle, middle, third.time_ns)
+    state = core.step(state, ev.QuotesReceived(third.time_ns, third.time_ns - MINUTE, (quote,))).state
+    assert state.ask is not None
+    state = core.step(state, ev.PolicyAnswered(third.time_ns, 1, (0.0, 1.0), b"", "v1")).state
+    assert state.basket.waiting is not None
+    assert state.basket.waiting.until_ns == third.time_ns + 30 * 10**9
+    state = core.step(state, ev.ClockTicked(third.time_ns + 31 * 10**9)).state
+    assert (state.basket.waiting, state.works) == (None, {})
+
+
+def test_a_split_of_what_it_holds_keeps_the_equity() -> None:
+    """10 shares become 20 at half the mark; no adjusted history is waited for, since bars are not adjusted."""
+    desk = machine()
+    played(desk, feed()[:6])
+    held = desk.state
+    line = ev.Activity("s1", "SPLIT", "SPY", Decimal(10), None, Decimal(0), "executed", held.now_ns)
+    report = ev.BrokerReported(
+        held.now_ns,
+        held.now_ns,
+        "",
+        held.book.cash,
+        "",
+        (ev.BrokerPosition("SPY", Decimal(20), Decimal("250.75")),),
+        (),
+        (),
+        (),
+        (line,),
+    )
+    held = replace(held, broker=replace(held.broker, began_ns=1))
+    state = desk.core.step(held, report).state
+    assert state.book.positions["SPY"].quantity == 20
+    assert state.book.equity == held.book.equity
+    assert state.basket.unadjusted == ()
+
+
+@pytest.mark.parametrize(("mode", "paper"), [("paper", False), ("live", False), ("replay", True), ("dry_run", True)])
+@pytest.mark.parametrize("strategy", [ShareBars(), Shelf(), Pointer()])
+def test_a_paper_broker_is_there_only_where_no_real_one_is(strategy: Any, mode: str, paper: bool) -> None:
+    assert (desk_of(strategy).paper(RULES, mode) is not None) is paper
+
+
+def test_a_bar_outside_of_the_session_fills_and_quotes_nothing() -> None:
+    market = machine().market
+    assert market is not None
+    state: Any = market.start()
+    assert market.step(state, bar(0, 500.0)) == (state, ())

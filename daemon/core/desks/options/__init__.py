@@ -1,1 +1,1 @@
-"""A desk that holds one option position and decides at each bar."""
+"""What a desk of one option position does: decide, order, be flat in time."""

@@ -1,7 +1,7 @@
 """The gates that ask whether this very order may go out: the answer behind it, size, money, price and other orders.
 
-Each is a function (view, intent) -> reason or None, and what is unknown is a reason. `daemon.core.risk.risk` names and
-asks them; what each means, and what to do about it, stands under its name in docs/OPERATIONS.md.
+Each is a function (view, intent) -> reason or None, and what is unknown is a reason. `daemon.core.desks.gates` names
+and asks them; what each means, and what to do about it, stands under its name in docs/OPERATIONS.md.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""A desk that holds shares and decides once a session."""
+"""What a desk of shares does: baskets, their orders, corporate actions."""

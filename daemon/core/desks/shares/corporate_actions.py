@@ -1,4 +1,4 @@
-"""Corporate actions in a daily desk's shares: splits, new names, mergers, spin-offs, as the broker's ledger tells them.
+"""Corporate actions in a desk's shares: splits, new names, mergers, spin-offs, as the broker's ledger tells them.
 
 Old shares leave by one line and new ones come by another (Alpaca: "two NC events", quantity negative, then positive).
 Invariant: equity stands still, unless cash comes; a fraction of a share is never held.

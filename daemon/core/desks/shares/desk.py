@@ -97,8 +97,7 @@ class Shares:
     # --- orders -------------------------------------------------------------------------------------------------------
 
     def drive(self, draft: Draft) -> None:
-        if draft.basket.waiting is not None:
-            ask_again(draft)
+        ask_again(draft)
         if draft.orders or draft.works:
             drive_shares(draft)
 

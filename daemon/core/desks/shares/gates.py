@@ -1,7 +1,7 @@
-"""The gates of a daily desk: about a basket as a whole, before its first order, and about each order of shares.
+"""The gates of a desk of shares: about a basket as a whole, before its first order, and about each order of shares.
 
-Each is a function (view, intent) -> reason or None, and what is unknown is a reason. `daemon.core.risk.risk` names and
-asks them; what each means, and what to do about it, stands under its name in docs/OPERATIONS.md.
+Each is a function (view, intent) -> reason or None, and what is unknown is a reason. `daemon.core.desks.gates` names
+and asks them; what each means, and what to do about it, stands under its name in docs/OPERATIONS.md.
 """
 
 from __future__ import annotations
