@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -45,13 +46,10 @@ def found(root: Path) -> list[Path]:
 def desk_of(path: Path) -> DeskStatus:
     """What the journal in `path` says; a journal that cannot be read is said by `problem`."""
     try:
-        reader = JournalReader(path / FILE)
-        try:
+        with closing(JournalReader(path / FILE)) as reader:
             state = recovered_desk(reader).machine.state
             meta = reader.meta()
             origins = journaled_origins(reader)
-        finally:
-            reader.close()
         limits = limits_of(meta["strategy"], state.trading, origins)
         return replace(
             status_of(state, meta.get("desk", "")), state_dir=str(path), process=locked_by(path), limits=limits

@@ -10,6 +10,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -186,12 +187,8 @@ def _newest_answer(settings: Settings) -> str | None:
     meta = peek(path)
     if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
         return None
-    reader = JournalReader(standing(path))
-    try:
-        with reading(reader.path):
-            return reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
-    finally:
-        reader.close()
+    with closing(JournalReader(standing(path))) as reader, reading(reader.path):
+        return reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)
 
 
 def start_of(live: Live, identity: Identity, code: str) -> Start:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _manifest(journal: Path, models_dir: Path) -> Manifest:
     """The manifest of the model that made the newest decision."""
-    reader = JournalReader(journal)
-    try:
+    with closing(JournalReader(journal)) as reader:
         strategy = reader.meta()["strategy"]
         rows = reader.query("SELECT model FROM decisions WHERE model IS NOT NULL ORDER BY decision DESC LIMIT 1")
-    finally:
-        reader.close()
     if not rows:
         raise NotFound(f"{journal.parent} holds no decision of a model yet")
     path = models_dir / strategy / rows[0]["model"] / MANIFEST_FILE

@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,8 @@ class _InForce:
 
 def _limits(path: Path, state: State[Any]) -> tuple[Limit, ...]:
     """The limits in force, with the sources that the newest start in this folder journaled."""
-    reader = JournalReader(path / FILE)
-    try:
+    with closing(JournalReader(path / FILE)) as reader:
         return limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
-    finally:
-        reader.close()
 
 
 def live_table(follower: Follower, limits: Sequence[Limit] = ()) -> Table:

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +72,8 @@ class Desk:
     @contextmanager
     def reader(self) -> Iterator[JournalReader]:
         """The journal for one look. Raises JournalError, sqlite3.Error, OSError."""
-        reader = JournalReader(self.file)
-        try:
+        with closing(JournalReader(self.file)) as reader:
             yield reader
-        finally:
-            reader.close()
 
     def look(self) -> Picture:
         """Step what was added to the journal and take the picture anew. Never raises for the journal's sake."""
@@ -162,10 +159,7 @@ def named(paths: list[Path]) -> dict[str, Desk]:
 
 def _name(path: Path) -> str:
     try:
-        reader = JournalReader(path / FILE)
-        try:
+        with closing(JournalReader(path / FILE)) as reader:
             return reader.meta().get("desk") or path.name
-        finally:
-            reader.close()
     except _TROUBLE:
         return path.resolve().name

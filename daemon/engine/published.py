@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,12 +114,8 @@ def compare(journal: Path, told: str, *, newest: bool = True) -> Compared:
             raise JournalError(f"{told}: no ROW:HEAD, and no file to read: {error.strerror}") from error
     if not heads:
         raise JournalError(f"{told}: no head stands there; expected the log's chain_head, a day's report, or ROW:HEAD")
-    reader = JournalReader(journal)
-    try:
-        with reading(journal):
-            return _compared(reader, heads, newest=newest)
-    finally:
-        reader.close()
+    with closing(JournalReader(journal)) as reader, reading(journal):
+        return _compared(reader, heads, newest=newest)
 
 
 def _compared(reader: JournalReader, heads: list[tuple[int, str]], *, newest: bool) -> Compared:

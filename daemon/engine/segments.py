@@ -52,14 +52,10 @@ def cut(journal: Path, to: Path, first: int, begin: Snapshot | None = None) -> N
     `first` is 1, or a row at which a snapshot stands. With `begin`, the snapshot at that row which the journal may no
     longer have, the read models come from its time on; else whole. Raises JournalError, sqlite3.Error.
     """
-    reader = JournalReader(journal)
-    try:
-        with reading(journal):
-            meta = reader.meta()
-            base = _base(reader, meta, first)
-            since = reader.query("SELECT time_ns FROM events WHERE id >= ? ORDER BY id LIMIT 1", (first,))
-    finally:
-        reader.close()
+    with closing(JournalReader(journal)) as reader, reading(journal):
+        meta = reader.meta()
+        base = _base(reader, meta, first)
+        since = reader.query("SELECT time_ns FROM events WHERE id >= ? ORDER BY id LIMIT 1", (first,))
     if base is not None:
         meta["base"] = msgspec.json.encode(base).decode()
     since_ns = since[0]["time_ns"] if since and begin is not None else 0
@@ -126,13 +122,10 @@ def rotate(state_dir: Path) -> Rotation:
         raise JournalError(
             f"{log}: another process still has the journal open (status --watch, a sqlite3 shell?): end it, then rotate"
         )
-    reader = JournalReader(journal)
-    try:
+    with closing(JournalReader(journal)) as reader:
         last, base = reader.last_entry(), base_of(reader.meta())
         newest = newest_whole(reader)
         head = reader.chain_head()
-    finally:
-        reader.close()
     first = base.row + 1 if base is not None else 1
     if last is None or newest is None or newest.event_id != last.id or last.id == first:
         raise JournalError(f"{journal}: nothing to rotate: it holds no more than where it begins")
@@ -195,12 +188,8 @@ def part_of(journal: Path, time_ns: int) -> Path:
     """The file with the events of this time: the newest that begins before; where none does, the oldest."""
     parts = parts_of(journal)
     for path in reversed(parts[1:]):
-        reader = JournalReader(path)
-        try:
-            with reading(path):
-                first = reader.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
-        finally:
-            reader.close()
+        with closing(JournalReader(path)) as reader, reading(path):
+            first = reader.query("SELECT time_ns FROM events ORDER BY id LIMIT 1")
         if first and first[0]["time_ns"] <= time_ns:
             return path
     return parts[0]
@@ -208,12 +197,8 @@ def part_of(journal: Path, time_ns: int) -> Path:
 
 def grown(journal: Path) -> int:
     """Bytes by which the file grew since it began: for a rotated one what came along does not count."""
-    reader = JournalReader(journal)
-    try:
-        with reading(journal):
-            base = base_of(reader.meta())
-    finally:
-        reader.close()
+    with closing(JournalReader(journal)) as reader, reading(journal):
+        base = base_of(reader.meta())
     return journal.stat().st_size - (base.size if base is not None else 0)
 
 
@@ -238,12 +223,8 @@ def check_follows(old: Path, new: Path) -> None:
     """The last row of `old` must be the first of `new`, by id and hash. Raises JournalError."""
     ends = []
     for path, order in ((old, "DESC"), (new, "ASC")):
-        reader = JournalReader(path)
-        try:
-            with reading(path):
-                ends.append(reader.query(f"SELECT * FROM events ORDER BY id {order} LIMIT 1"))
-        finally:
-            reader.close()
+        with closing(JournalReader(path)) as reader, reading(path):
+            ends.append(reader.query(f"SELECT * FROM events ORDER BY id {order} LIMIT 1"))
     rows = [Entry._make(tuple(found[0])) for found in ends if found]
     if len(rows) != 2 or rows[0] != rows[1]:
         raise JournalError(f"{new}: does not go on where {old} ends: these are not two parts of one journal")

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -120,12 +121,8 @@ def peek(path: Path) -> dict[str, str] | None:
     file = standing(path)
     if not file.exists():
         return None
-    reader = JournalReader(file)
-    try:
-        with reading(file):
-            return reader.meta()
-    finally:
-        reader.close()
+    with closing(JournalReader(file)) as reader, reading(file):
+        return reader.meta()
 
 
 def enter(path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -74,11 +75,8 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
     reference = manifest.reference
     if reference is None:
         return None
-    reader = JournalReader(journal)
-    try:
+    with closing(JournalReader(journal)) as reader:
         decisions = reader.query(_NEWEST, (manifest.version, window))
-    finally:
-        reader.close()
     if len(decisions) < max(least, 1):
         return None
     rows, answers = _arrays(decisions, manifest)

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,7 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[
     there is none); equity is None in a session without a bar. `execution` is None where the session, as
     `daemon.reports.gather` read it, is not given. Raises JournalError, sqlite3.Error.
     """
-    reader = JournalReader(journal)
-    try:
+    with closing(JournalReader(journal)) as reader:
         lead_ns = BEFORE_OPEN_NS if isinstance(strategy(reader.meta()["strategy"]).spec, DailySpec) else 0
         span = (session.open_ns - lead_ns, session.close_ns + REPORT_SPAN_NS)
         outcomes = reader.query(
@@ -74,8 +73,6 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[
         )
         last = reader.last_entry()
         chain = {"row": last.id if last is not None else 0, "head": reader.chain_head().hex()}
-    finally:
-        reader.close()
     return {
         "date": session.date,
         "chain": chain,
@@ -104,13 +101,10 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[
 
 def newest_head(journal: Path) -> tuple[int, str]:
     """The last event row on the disk, and the chain's head there, hex. Raises JournalError, sqlite3.Error."""
-    reader = JournalReader(journal)
-    try:
+    with closing(JournalReader(journal)) as reader:
         last = reader.last_entry()
         row = last.id if last is not None else 0
         return row, reader.chain_head(row).hex()
-    finally:
-        reader.close()
 
 
 def _filled(orders: list[sqlite3.Row], side: int, *, options: bool) -> int:
@@ -211,8 +205,7 @@ def archive(journal: Path, date: str, keep: int) -> Path | None:
 
 def _since_last(journal: Path, newest: Path | None) -> tuple[int, float, Snapshot | None]:
     """The row at which the next archive begins, about which part of the journal it is, and the snapshot there."""
-    reader = JournalReader(journal)
-    try:
+    with closing(JournalReader(journal)) as reader:
         base, last = base_of(reader.meta()), reader.last_entry()
         begin = base.row + 1 if base is not None else 1
         archived = _end_of(newest) if newest is not None else None
@@ -223,18 +216,13 @@ def _since_last(journal: Path, newest: Path | None) -> tuple[int, float, Snapsho
         if not same or bytes(same[0]["hash"]) != row.hash or snapshot.event_id <= begin:  # another's, or rotated away
             return begin, 1.0, None
         return snapshot.event_id, (last.id - snapshot.event_id + 1) / (last.id - begin + 1), snapshot
-    finally:
-        reader.close()
 
 
 def _end_of(path: Path) -> tuple[Entry, Snapshot] | None:
     """The last row of an archive and its newest whole snapshot; None where it has none or cannot be read."""
     try:
-        reader = JournalReader(path)
-        try:
+        with closing(JournalReader(path)) as reader:
             row, snapshot = reader.last_entry(), newest_whole(reader)
-        finally:
-            reader.close()
     except (JournalError, sqlite3.Error):
         return None
     return None if row is None or snapshot is None else (row, snapshot)
@@ -246,11 +234,8 @@ def disk_is_low(journal: Path) -> tuple[int, int] | None:
     Used is what the desk keeps: the journal, its write-ahead log, its archives and what was rotated away. A session to
     come needs room in the journal, and as much in its archive where there are any.
     """
-    reader = JournalReader(journal)
-    try:
+    with closing(JournalReader(journal)) as reader:
         ended = reader.query("SELECT count(*) AS n FROM events WHERE kind = 'SessionEnded'")[0]["n"]
-    finally:
-        reader.close()
     folder, log = journal.parent, journal.with_name(f"{journal.name}-wal")
     archives = list((folder / ARCHIVE).glob("*.sqlite"))
     kept = [log, *archives, *parts_of(journal)]

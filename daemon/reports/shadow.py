@@ -7,6 +7,7 @@ the states at the decisions are exact. Decisions that not both answered count fo
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,7 @@ def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
 
     Raises JournalError for a file that is no journal.
     """
-    reader = JournalReader(journal)
-    try:
+    with closing(JournalReader(journal)) as reader:
         if not reader.query("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'shadows'"):
             return ()
         models = [row["model"] for row in reader.query("SELECT DISTINCT model FROM shadows ORDER BY model")]
@@ -109,8 +109,6 @@ def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
             return ()
         played, untold = _played(reader)
         return tuple(_report(reader, model, played.get(model), untold) for model in models)
-    finally:
-        reader.close()
 
 
 # --- the comparison -----------------------------------------------------------------------------------------------
