@@ -51,11 +51,11 @@ from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import load
 from strategies.golden import GOLDEN_SESSIONS
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
 from strategies.option_scalper import SPEC, WINDOW, OptionScalper
 
 DESKS = 1000
 BURSTS = 10
-MINUTE_NS = 60_000_000_000
 LOST_S = 30.0  # what has not been answered by then is lost
 TICK_S = 0.001  # of the task that shares the loop
 NEVER = 10**9  # events between two turns: the reference never gives way

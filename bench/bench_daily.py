@@ -36,8 +36,8 @@ from strategies.kit.contract import Answer, Portfolio, Session, View
 from strategies.kit.daily import Series, no_bars, prices, remembered
 from strategies.kit.daily_features import indicators, rebalancer_table
 from strategies.kit.synthetic import synthetic_days
+from strategies.kit.units import DAY_NS
 
-DAY_NS = 86_400_000_000_000
 DECISIONS = 500
 MANY = 5_000
 ORACLE_SYMBOLS = 25  # of the slow reference, which is then scaled up

@@ -20,12 +20,13 @@ from aiohttp import web
 
 from simulator.clock import SimClock
 from simulator.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
-from simulator.prices.market import MINUTE_NS, SECOND_NS, Market
+from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
 from simulator.server import AlpacaServer, LoggedRequest
 from simulator.trading.account import Account
 from simulator.trading.trade_stream import TradeStream
 from strategies.kit.contract import Session
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 BEFORE_OPEN_NS = 10 * MINUTE_NS
 BEFORE_OPEN_DAILY_NS = 40 * MINUTE_NS  # a daily desk decides before the open

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-SECOND_NS = 1_000_000_000
+from strategies.kit.units import SECOND_NS
+
 NAP_S = 0.5  # real seconds, the longest sleep before the clock is read again: a jump delays a sleeper by no more
 
 

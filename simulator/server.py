@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from simulator.clock import SECOND_NS, SimClock
+from simulator.clock import SimClock
 from simulator.data import contracts_rest
 from simulator.data import rest as data_rest
 from simulator.data import stream as data_stream
@@ -27,10 +27,10 @@ from simulator.trading.account import Account
 from simulator.trading.matching import Matching
 from simulator.trading.refusals import Refused
 from simulator.trading.trade_stream import TradeStream
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 STREAM_PATHS = ("/stream", "/v2/sip", "/v2/iex", "/v2/test", "/v1beta1/indicative", "/v1beta1/opra")
 DATA_PREFIXES = ("/v2/stocks", "/v1beta1/")
-MINUTE_NS = 60 * SECOND_NS
 HTML_ERROR = "<html><head><title>502 Bad Gateway</title></head><body>502 Bad Gateway</body></html>"
 DEFAULT_KEY = "PKTEST00000000000000"
 DEFAULT_SECRET = "loopback-secret-0000000000000000000000000"

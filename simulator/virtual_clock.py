@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from daemon.host.virtual_time import GO, NEVER_NS, QUIET, SEAT, WORD, Participant, VirtualLoop
-from simulator.clock import SECOND_NS, SimClock
+from simulator.clock import SimClock
+from strategies.kit.units import SECOND_NS
 
 WORDS = 512  # the time, and one for each participant that ever joined
 STEP_S = 0.25  # virtual seconds between two looks of the driver

@@ -29,6 +29,7 @@ from strategies.kit.contract import (
 )
 from strategies.kit.features import BAR_NS
 from strategies.kit.synthetic import synthetic_days
+from strategies.kit.units import DAY_NS, HOUR_NS
 from strategies.registry import declaration
 
 GOLDEN_SEED = 20240703
@@ -42,7 +43,6 @@ GOLDEN_SESSIONS = (
 GOLDEN_POINTS = ((1, 19), (1, 59), (1, 109), (1, 209), (2, 19), (2, 90), (2, 389))
 """(session, bar) of the golden observations: flat, call, put, put at the early close, flat, call turned put, flat."""
 
-DAY_NS, HOUR_NS = 86_400_000_000_000, 3_600_000_000_000
 GOLDEN_FIRST_DAY = date(2021, 1, 4)
 GOLDEN_DECISIONS = 6
 """The days begin on a Monday, and every weekday is a session; decisions are made for the newest sessions, in turn."""

@@ -41,7 +41,6 @@ from daemon.engine.recovery import code_digest, identity_of
 from daemon.engine.state_dir import StateDir, report_path
 from daemon.engine.writer import JournalWriter
 from daemon.host.account_lock import AccountLock
-from daemon.host.clock import SECOND_NS
 from daemon.host.panic_marker import noticed, obey
 from daemon.host.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.host.service import Service
@@ -51,6 +50,7 @@ from daemon.operator.side_thread import supervised
 from daemon.operator.status import in_one_line, status_of
 from daemon.reports.end_of_day import archive, disk_is_low, newest_head, write_report
 from strategies.kit.contract import Session
+from strategies.kit.units import DAY_NS, SECOND_NS
 
 __all__ = ["LiveDesk", "prepare_live", "run_live"]
 
@@ -59,7 +59,6 @@ HOLDING_TICK_NS = 5 * SECOND_NS
 IDLE_TICK_NS = 60 * SECOND_NS
 LEAST_NAP_S = 0.02  # however fast a simulated clock runs
 PROBE_S = 20.0
-DAY_NS = 86_400 * SECOND_NS
 HALF_HOUR_NS = 1_800 * SECOND_NS
 HISTORY_MIN = 15  # a daily desk's history is asked for so long before its decision
 END_OF_DAY_LEAST_MIN = 10  # a daily desk's bars are final before its report is written

@@ -30,7 +30,7 @@ from daemon.engine.state_dir import StateDir, open_state_dir, peek, wait_until_f
 from daemon.engine.writer import JournalWriter
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.calendar import SessionCalendar
-from daemon.host.clock import SECOND_NS, Clock
+from daemon.host.clock import Clock
 from daemon.host.clock_watch import LeapWatch
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass, patiently
@@ -39,6 +39,7 @@ from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, ModelError, check_rules, load
 from daemon.models.trial import try_model
 from strategies.kit.contract import DailyStrategy, Strategy, once_a_session
+from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy as strategy_named
 
 DRY_RUN = "dry_run"

@@ -33,9 +33,10 @@ from daemon.engine.journal import FILE, JournalError
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.calendar import CalendarError, SessionCalendar
-from daemon.host.clock import SECOND_NS, Clock, skew_ns
+from daemon.host.clock import Clock, skew_ns
 from daemon.host.own_files import StateDirError
 from daemon.models.store import ModelError
+from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
 from strategies.registry import strategy
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
@@ -43,8 +44,6 @@ FREE_MIB_LEAST = 500
 FREE_MIB_GOOD = 5_000
 HORIZON_DAYS_LEAST, HORIZON_DAYS_GOOD = 15, 60
 OPTIONS_LEVEL = 2  # long calls and puts
-DAY_NS = 86_400 * SECOND_NS
-HOUR_NS = 3_600 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True)

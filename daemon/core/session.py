@@ -11,8 +11,8 @@ from zoneinfo import ZoneInfo
 
 from daemon.core.limits import Execution
 from strategies.kit.contract import Session
+from strategies.kit.units import MINUTE_NS
 
-MINUTE_NS = 60_000_000_000
 NEW_YORK = ZoneInfo("America/New_York")
 _WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)", re.ASCII)
 

@@ -17,8 +17,8 @@ from typing import Self
 from daemon.host import virtual_time
 from daemon.host.clock_watch import LeapWatch
 from daemon.host.virtual_time import Participant
+from strategies.kit.units import SECOND_NS
 
-SECOND_NS = 1_000_000_000
 NAP_VIRTUAL_S = 60.0  # each nap is a step of the virtual clock, which is set by tests alone
 NAP_S = 5.0  # longest sleep before the clock is read again: a step of it, or a suspended host, delays by no more
 

@@ -16,9 +16,10 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
 from daemon.core.limits import Basket, Execution
-from daemon.core.session import MINUTE_NS, flatten_from_ns
-from daemon.host.clock import SECOND_NS, Clock
+from daemon.core.session import flatten_from_ns
+from daemon.host.clock import Clock
 from strategies.kit.contract import Session
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LOOK_S = 5.0  # the scheduler looks at the wall clock at least so often, whatever it was told to wait for
 LOOK_VIRTUAL_S = 86_400.0  # there it waits for nothing: it is given what is due

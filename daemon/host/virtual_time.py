@@ -18,7 +18,8 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, TypeVar, TypeVarTuple
 
-SECOND_NS = 1_000_000_000
+from strategies.kit.units import SECOND_NS
+
 NEVER_NS = 2**63 - 1
 QUIET = struct.Struct("<qqq")  # participant to clock: turn, until when it is quiet (nanoseconds), work outside
 GO = struct.Struct("<q")  # clock to participant: the turn that is over

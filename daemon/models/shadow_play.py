@@ -15,14 +15,14 @@ import msgspec
 from daemon.core.broker.fees import fees
 from daemon.core.events import Quote
 from daemon.core.instruments.contracts import candidates
-from daemon.core.instruments.option_market import MINUTE_NS, bid_ask_cents, option_terms, price, years_to_expiry
+from daemon.core.instruments.option_market import bid_ask_cents, option_terms, price, years_to_expiry
 from daemon.core.state import State
 from strategies.kit.contract import Answer, Bar, DailyStrategy, Leg, Portfolio, Strategy, View
+from strategies.kit.units import DAY_NS
 
 SHARES = 100  # of one contract
 VOLATILITIES = (1e-4, 20.0)  # annualised, within which an implied one is looked for
 HALVINGS = 60
-DAY_NS = 24 * 60 * MINUTE_NS
 
 CONTRACT_RULE = (
     "One contract at a time: the desk's candidate call or put, bought at the ask of the quotes at the decision where "

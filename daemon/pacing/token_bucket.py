@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-MINUTE_NS = 60 * 10**9
+from strategies.kit.units import MINUTE_NS
 
 
 class TokenBucket:

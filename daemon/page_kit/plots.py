@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo
 from markupsafe import Markup
 
 from daemon.page_kit.svg import LETTER, Plot, Point, Show, millions, padded, percent, plain, round_step, width_of
+from strategies.kit.units import DAY_NS, HOUR_NS
 
 NARROW, WIDE = 340, 780
 TEXT = 11.0  # px, as in the style sheet
-HOUR_NS, DAY_NS = 3_600 * 10**9, 86_400 * 10**9
 NEW_YORK = ZoneInfo("America/New_York")
 
 

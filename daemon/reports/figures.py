@@ -6,12 +6,12 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import NamedTuple
 
-from daemon.core.session import MINUTE_NS
 from daemon.page_kit.plots import Bar, Bin, Figure, Mark, bars, bin_edges, course, histogram, in_both_widths
 from daemon.page_kit.svg import grouped
 from daemon.reports.execution_quality import OrderQuality, Quality
 from daemon.reports.record import Day
 from daemon.reports.words import NONE, clock, instrument, money, number, plural, price
+from strategies.kit.units import MINUTE_NS
 
 
 class Shown(NamedTuple):

@@ -40,18 +40,9 @@ from daemon.engine.journal import Entry, JournalReader, decode_event
 from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
-from daemon.reports.record import (
-    BEFORE_OPEN_NS,
-    HALTS,
-    REPORT_SPAN_NS,
-    SECOND_NS,
-    WARM_NS,
-    Answers,
-    Day,
-    Told,
-    first_id,
-)
+from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, Answers, Day, Told, first_id
 from strategies.kit.contract import DailySpec, Session
+from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy as strategy_named
 
 HISTORY_NS = 90 * 86_400 * SECOND_NS

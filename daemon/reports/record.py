@@ -20,9 +20,9 @@ from daemon.engine.journal import JournalError, JournalReader, decode_event
 from daemon.engine.segments import parts_of, where_before
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import DailySpec, Session
+from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy as strategy_named
 
-SECOND_NS = 1_000_000_000
 REPORT_SPAN_NS = 3_600 * SECOND_NS  # after the close: what its orders became still belongs to the session
 BEFORE_OPEN_NS = 240 * 60 * SECOND_NS  # the most that `basket.before_open_min` may be
 WARM_NS = 6 * 86_400 * SECOND_NS  # a daily desk's last known prices are at most a long weekend old

@@ -40,12 +40,11 @@ from daemon.tapes.minutes import (
     utc_told,
 )
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 MINUTE_S = 60
-_SECOND_NS = 1_000_000_000
-_MINUTE_NS = MINUTE_S * _SECOND_NS
-SCHEDULED_BEFORE_NS = 30 * _MINUTE_NS  # the open, when a session is told
-_SECOND_PRINT_NS = _MINUTE_NS  # after the open, on a daily tape: where the buys that waited trade
+SCHEDULED_BEFORE_NS = 30 * MINUTE_NS  # the open, when a session is told
+_SECOND_PRINT_NS = MINUTE_NS  # after the open, on a daily tape: where the buys that waited trade
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ def check_rule(path: Path, info: TapeInfo, basket: Basket) -> None:
 
 def _interval_s(path: Path, starts: npt.NDArray[np.int64]) -> int:
     """A day or a minute: the commonest distance of starts that follow one another."""
-    steps = np.diff(starts) // _SECOND_NS
+    steps = np.diff(starts) // SECOND_NS
     values, counts = np.unique(steps[steps > 0], return_counts=True)
     commonest = int(values[np.argmax(counts)]) if values.size else DAY_S
     if commonest >= DAY_S - 3600:  # a day of 23 hours, when the clocks go forward
@@ -148,8 +147,8 @@ class DailyTapeSource:
         self._calendar = calendar
         self._skip = skip
         self._before_close = basket.decide == "before_close"
-        self._before_close_ns = basket.before_close_min * _MINUTE_NS
-        self._before_open_ns = basket.before_open_min * _MINUTE_NS
+        self._before_close_ns = basket.before_close_min * MINUTE_NS
+        self._before_open_ns = basket.before_open_min * MINUTE_NS
         self._daily = info.interval_s == DAY_S
         check_rule(path, info, basket)
         check_calendar(path, info, calendar)
@@ -172,7 +171,7 @@ class DailyTapeSource:
         inside = (at >= 0) & (starts < self._closes[at])
         counts.outside_hours = int(np.count_nonzero(~inside))
         starts, places, prices, at = starts[inside], places[inside], prices[:, inside], at[inside]
-        found = faults(prices, (starts - self._begins[at]) % (info.interval_s * _SECOND_NS))
+        found = faults(prices, (starts - self._begins[at]) % (info.interval_s * SECOND_NS))
         indices, firsts = np.unique(at, return_index=True)
         for index, low, high in zip(indices, firsts, [*firsts[1:], starts.size], strict=True):
             cut = slice(int(low), int(high))
@@ -202,7 +201,7 @@ class DailyTapeSource:
             symbol = self._info.symbols[place]
             if reason:
                 self.counts.rejected[reason] += 1
-                end_ns = session.close_ns if self._daily else min(start + _MINUTE_NS, session.close_ns)
+                end_ns = session.close_ns if self._daily else min(start + MINUTE_NS, session.close_ns)
                 told = f"{values_told(row)}; start {utc_told(start)}"
                 refused.append(BarRejected(end_ns, symbol, start, reason, told))
             else:
@@ -235,7 +234,7 @@ class DailyTapeSource:
             refusals.setdefault(refusal.time_ns, []).append(refusal)
         running: list[Bar] = []  # of the minute that is not over
         for now in sorted({session.open_ns, *good, *refusals, *((due_ns,) if self._before_close else ())}):
-            if running and running[0].start_ns + _MINUTE_NS <= now:
+            if running and running[0].start_ns + MINUTE_NS <= now:
                 day.add(running)
                 running = []
             yield from refusals.get(now, ())

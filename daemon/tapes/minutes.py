@@ -23,12 +23,12 @@ from daemon.host.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bar_check import FAULTS, faults, values_told
 from daemon.tapes.files import Rows, TapeError, TapeFile
 from strategies.kit.contract import Bar
+from strategies.kit.units import SECOND_NS
 
 __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource", "scan"]
 
 DAY_S = 86_400
 STEPS_TO_JUDGE = 20
-_SECOND_NS = 1_000_000_000
 REJECT_REASONS = (*FAULTS[1:], "duplicate", "out_of_order")
 """Why a row is refused. `high_below_low` also stands for an open or close outside of [low, high]."""
 
@@ -122,7 +122,7 @@ class _Steps:
         self._counts: Counter[int] = Counter()
 
     def add(self, starts: npt.NDArray[np.int64]) -> None:
-        steps = np.diff(starts) // _SECOND_NS
+        steps = np.diff(starts) // SECOND_NS
         values, counts = np.unique(steps[steps > 0], return_counts=True)
         self._counts.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
@@ -176,7 +176,7 @@ class TapeSource:
         yield from resumed(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:
-        symbols, counts, step_ns = self._info.symbols, self.counts, self._info.interval_s * _SECOND_NS
+        symbols, counts, step_ns = self._info.symbols, self.counts, self._info.interval_s * SECOND_NS
         now, end_ns, index = -1, 0, -1  # start of the bars now gathered, their end, their session
         gathered: dict[int, Bar] = {}  # by the symbol's place in the strategy's order
         for batch in TapeFile(self._path, symbols).batches():
@@ -225,7 +225,7 @@ class TapeSource:
         self.counts.other_symbols += int(np.count_nonzero(~ours))
         self.counts.outside_hours += int(np.count_nonzero(ours & ~inside))
         start, at, places, prices = rows.start_ns[inside], at[inside], places[inside], rows.prices[:, inside]
-        off_grid = (start - self._begins[at]) % (self._info.interval_s * _SECOND_NS)
+        off_grid = (start - self._begins[at]) % (self._info.interval_s * SECOND_NS)
         found = faults(prices, off_grid)
         columns = (start, start - off_grid, at, places, found, *prices)
         return zip(*(column.tolist() for column in columns), strict=True)
@@ -274,4 +274,4 @@ def utc_told(time_ns: int) -> str:
 
 def new_york_days(start_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
     """New York dates of bar starts. New York is four or five hours behind UTC; no bar starts from 23:00 to midnight."""
-    return (start_ns - 4 * 3600 * _SECOND_NS).astype("datetime64[ns]").astype("datetime64[D]")
+    return (start_ns - 4 * 3600 * SECOND_NS).astype("datetime64[ns]").astype("datetime64[D]")

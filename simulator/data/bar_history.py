@@ -24,9 +24,10 @@ from simulator.data.queries import (
     time_of,
 )
 from simulator.prices.corporate_actions import ADJUSTMENTS, Step, adjusted, effective_day
-from simulator.prices.market import BAR_DELAY_NS, MINUTE_NS
+from simulator.prices.market import BAR_DELAY_NS
 from simulator.prices.tape import midnight_ns, new_york_date
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
 
 if TYPE_CHECKING:
     from simulator.server import AlpacaServer

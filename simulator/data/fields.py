@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from simulator.prices.market import SECOND_NS, Market
+from simulator.prices.market import Market
 from strategies.kit.contract import Bar
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from simulator.server import AlpacaServer

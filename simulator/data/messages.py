@@ -12,7 +12,7 @@ import msgspec
 
 from simulator.data.fields import rfc3339
 from simulator.faults import NESTED
-from simulator.prices.market import SECOND_NS
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from simulator.data.session import Session

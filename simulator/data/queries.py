@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from simulator.prices.market import MINUTE_NS
+from strategies.kit.units import MINUTE_NS
 
 if TYPE_CHECKING:
     from simulator.server import AlpacaServer

@@ -15,7 +15,8 @@ from simulator.data import contracts_rest
 from simulator.data.bar_history import day_bar, known_bars, stock_bars
 from simulator.data.fields import Fields, bar_row, quote_row, trade_row
 from simulator.data.queries import BadRequest, limit_of, page_after, page_token, reply, symbols_of
-from simulator.prices.market import BAR_DELAY_NS, MINUTE_NS
+from simulator.prices.market import BAR_DELAY_NS
+from strategies.kit.units import MINUTE_NS
 
 if TYPE_CHECKING:
     from simulator.server import AlpacaServer

@@ -15,7 +15,7 @@ from simulator.data.messages import Message
 from simulator.data.session import Session, log
 from simulator.data.subscriptions import CHANNELS
 from simulator.data.timeline import TEST_SYMBOL, Timeline
-from simulator.prices.market import SECOND_NS
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from simulator.server import AlpacaServer

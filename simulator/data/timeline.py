@@ -16,9 +16,10 @@ from simulator.data.bar_history import corrections
 from simulator.data.fields import bar_fields, merged, never_trades, quote_fields, trade_fields
 from simulator.data.messages import Message
 from simulator.faults import Context
-from simulator.prices.market import BAR_DELAY_NS, MINUTE_NS, POINT_NS, SECOND_NS
+from simulator.prices.market import BAR_DELAY_NS, POINT_NS
 from simulator.prices.tape import midnight_ns, new_york_date
 from strategies.kit.contract import Bar
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from simulator.data.stream import Hub

@@ -12,9 +12,9 @@ from functools import lru_cache
 
 from msgspec.structs import replace
 
-from simulator.clock import SECOND_NS
 from simulator.prices.tape import midnight_ns, new_york_date
 from strategies.kit.contract import Bar
+from strategies.kit.units import SECOND_NS
 
 MORNING_NS = 4 * 3_600 * SECOND_NS  # when the day of data and books begins, before any trading
 ADJUSTMENTS = ("raw", "split", "dividend", "spin-off", "all")

@@ -15,10 +15,9 @@ from typing import overload
 import numpy as np
 from msgspec.structs import replace
 
-from simulator.clock import SECOND_NS
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
 
-MINUTE_NS = 60 * SECOND_NS
 WIGGLE = 0.02  # standard deviation of the noise on the path, in parts of the day's range
 LEAST_VOLUME = 390.0  # of a daily bar, so that every minute trades
 

@@ -22,9 +22,8 @@ from simulator.prices.day_prices import DayPrices
 from simulator.prices.option_listing import EXPIRIES
 from simulator.prices.tape import calendar_sessions, cents, grid, new_york_date, price_path, read_bars
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-SECOND_NS = 1_000_000_000
-MINUTE_NS = 60 * SECOND_NS
 POINT_NS = 15 * SECOND_NS  # four path points a minute: open, low and high in the order that suits the bar, close
 BAR_DELAY_NS = SECOND_NS  # a minute's bar is known about one second after its end
 NEVER_NS = 2**63 - 1

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from simulator.clock import SECOND_NS
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import SECOND_NS
 
 NEW_YORK = ZoneInfo("America/New_York")
 _COLUMNS = ("open", "high", "low", "close", "volume")

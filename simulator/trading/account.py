@@ -13,11 +13,11 @@ from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 
-from simulator.clock import SECOND_NS
 from simulator.prices.corporate_actions import Dividend
 from simulator.prices.option_listing import asset_id
 from simulator.prices.tape import NEW_YORK, new_york_date
 from simulator.trading.orders import ZERO, Json, Order, money, multiplier, text
+from strategies.kit.units import SECOND_NS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from simulator.clock import SECOND_NS
 from simulator.prices.market import NEVER_NS
 from simulator.trading import order_changes, settlement, share_books
 from simulator.trading.account import Account, Trade, fault_context
@@ -22,11 +21,11 @@ from simulator.trading.orders import Order, fill_fields, multiplier, stamp, text
 from simulator.trading.refusals import Refused
 from simulator.trading.tickets import ticket
 from strategies.kit.contract import Session
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 if TYPE_CHECKING:
     from simulator.server import AlpacaServer
 
-MINUTE_NS = 60 * SECOND_NS
 SELL_OUT_NS = 60 * MINUTE_NS  # before the close of an expiry's session
 LONGEST_WAIT_S = 3600.0
 MATCHABLE = frozenset({"new", "partially_filled", "pending_cancel"})

@@ -8,7 +8,6 @@ from __future__ import annotations
 from decimal import Decimal
 
 from daemon.core.instruments.option_market import OccContract
-from simulator.clock import SECOND_NS
 from simulator.prices.market import Market
 from simulator.prices.tape import new_york_date
 from simulator.trading.account import Account, Position
@@ -16,9 +15,9 @@ from simulator.trading.orders import ZERO, Order, multiplier, text
 from simulator.trading.refusals import REFUSALS, Refused, forbidden, invalid, refusal, unprocessable
 from simulator.trading.tickets import Ticket
 from strategies.kit.contract import Session
+from strategies.kit.units import HOUR_NS, SECOND_NS
 
 EXPIRY_CUTOFF_NS = 30 * 60 * SECOND_NS  # no opening order in a contract that expires today after close - 30 min
-HOUR_NS = 3600 * SECOND_NS
 
 
 def check(made: Ticket, account: Account, market: Market, now_ns: int) -> tuple[str, Decimal]:

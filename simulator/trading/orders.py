@@ -11,9 +11,9 @@ from decimal import Decimal
 from typing import Any
 
 from daemon.core.instruments.option_market import parse_occ
-from simulator.clock import SECOND_NS
 from simulator.prices.option_listing import asset_id
 from simulator.prices.tape import NEW_YORK
+from strategies.kit.units import SECOND_NS
 
 ZERO = Decimal(0)
 TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})

@@ -13,11 +13,11 @@ from typing import Any
 
 from aiohttp import web
 
-from simulator.clock import SECOND_NS
 from simulator.prices.tape import new_york_date
 from simulator.trading.account import Activity
 from simulator.trading.orders import Order
 from simulator.trading.refusals import invalid
+from strategies.kit.units import SECOND_NS
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d)?)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?")
 TRADE_TYPES = frozenset({"FILL"})

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from simulator.clock import SECOND_NS
 from simulator.prices.option_listing import asset_id
 from simulator.prices.tape import new_york_date
 from simulator.trading import order_changes, settlement
@@ -22,6 +21,7 @@ from simulator.trading.order_rules import mark
 from simulator.trading.orders import TERMINAL, Json, Order, text
 from simulator.trading.queries import asked_for, fits, is_true, json_body, positive, whole_number
 from simulator.trading.refusals import Refused, invalid, refusal
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from simulator.server import AlpacaServer

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from simulator.clock import SECOND_NS
 from simulator.faults import NESTED, Fault
 from simulator.trading.account import Account
 from simulator.trading.orders import stamp
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from simulator.server import AlpacaServer

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from numpy.random import PCG64
 
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
 
-MINUTE_NS = 60_000_000_000
 MINUTE_DEVIATION = 0.0003  # about 13 % a year: 0.13 * sqrt(0.54 / 390 / 252)
 NIGHT_DEVIATION = 0.0055  # 0.13 * sqrt(0.46 / 252)
 MINUTE_VOLUME = 90_000  # shares in the quietest part of the day

@@ -14,9 +14,10 @@ import pytest
 
 from daemon.core.limits import Execution
 from daemon.host import schedule
-from daemon.host.clock import SECOND_NS, Clock
+from daemon.host.clock import Clock
 from daemon.host.schedule import DayTimes, Job, Schedule, plan
 from strategies.kit.contract import Session
+from strategies.kit.units import SECOND_NS
 
 TIMES = DayTimes(
     Execution(flat_before_close_min=5, flatten_lead_min=2, expiry_day_flat_min=60),

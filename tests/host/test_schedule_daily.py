@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from daemon.core.limits import Basket, Execution
-from daemon.host.clock import SECOND_NS
 from daemon.host.schedule import DayTimes, plan
 from strategies.kit.contract import Session
+from strategies.kit.units import SECOND_NS
 
 
 def utc(text: str) -> int:

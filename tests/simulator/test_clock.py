@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from simulator.clock import SECOND_NS, SimClock
+from simulator.clock import SimClock
+from strategies.kit.units import SECOND_NS
 
 LIMIT_S = 30.0  # generous: nothing here is measured
 

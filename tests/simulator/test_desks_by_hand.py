@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from simulator.clock import SECOND_NS, SimClock
+from simulator.clock import SimClock
 from simulator.data.bar_history import day_bar
 from simulator.desks_by_hand import DESKS, accounts_of, environment, market_of, names_of
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
+from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.share_days import OPENS, accounts, shares
 from tests.support.simulator.stream_clients import PATIENCE_S, Socket, connected

@@ -32,10 +32,10 @@ from strategies.kit.contract import (
     Strategy,
     View,
 )
+from strategies.kit.units import MINUTE_NS
 from training.analysis.subjects import AnalyseError, Policy, Subject, made
 
 Float64Array = npt.NDArray[np.float64]
-MINUTE_NS = 60_000_000_000
 PRICE_USD = 100.0  # of every share of the scripted portfolio
 
 

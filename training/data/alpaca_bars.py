@@ -19,7 +19,8 @@ import requests
 import urllib3
 
 from daemon.pacing.back_off import back_off_s
-from training.data.bars_request import SECOND_NS, Chunk, DownloadError, DownloadRequest, spans_of, utc
+from strategies.kit.units import SECOND_NS
+from training.data.bars_request import Chunk, DownloadError, DownloadRequest, spans_of, utc
 
 Listen = Callable[[str], None]
 PAGE_BARS = 10_000  # Alpaca's most

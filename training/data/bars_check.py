@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from daemon.host.calendar import midnight_ns
 from daemon.tapes.files import PRICES
-from training.data.bars_request import HOUR_NS, Chunk, DownloadError, DownloadRequest, spans_of, utc
+from strategies.kit.units import HOUR_NS
+from training.data.bars_request import Chunk, DownloadError, DownloadRequest, spans_of, utc
 
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]

@@ -17,10 +17,8 @@ from urllib.parse import urlsplit
 
 from daemon.host.calendar import NEW_YORK, SessionCalendar, midnight_ns
 from strategies.kit.contract import Session
+from strategies.kit.units import HOUR_NS, MINUTE_NS, SECOND_NS
 
-SECOND_NS = 1_000_000_000
-MINUTE_NS = 60 * SECOND_NS
-HOUR_NS = 60 * MINUTE_NS
 SHORTEST_DAY_NS = 23 * HOUR_NS  # when the clocks go forward
 TIMEFRAMES = {"1Min": 60, "5Min": 300, "15Min": 900, "1Hour": 3_600, "1Day": 86_400}
 """Timeframe -> seconds between two bars."""

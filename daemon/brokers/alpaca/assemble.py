@@ -33,8 +33,9 @@ from daemon.config.load import Credentials, Settings
 from daemon.core.events import BrokerReported, Event
 from daemon.core.state import BrokerState, Identity, State
 from daemon.host.calendar import SessionCalendar
-from daemon.host.clock import SECOND_NS, Clock
+from daemon.host.clock import Clock
 from strategies.kit.contract import DailyStrategy, Session, Spec
+from strategies.kit.units import SECOND_NS
 
 VIRTUAL_S = 300.0  # real seconds for an answer where time is virtual and passes as fast as it can
 USUAL_BACKOFF_S = 30.0  # the waits of streams and look-ups are made for this longest one, and scale with it

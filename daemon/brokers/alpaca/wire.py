@@ -27,9 +27,9 @@ from daemon.core.events import (
     TradeCorrected,
 )
 from daemon.core.orders import name_prefix
+from strategies.kit.units import SECOND_NS
 
 NEW_YORK = ZoneInfo("America/New_York")
-SECOND_NS = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,18}))?(?:([Zz])|([+-])(\d\d):?(\d\d))", re.ASCII

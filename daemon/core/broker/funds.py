@@ -13,8 +13,8 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import Funds
 from daemon.core.orders import Order
-from daemon.core.risk.view import SECOND_NS
 from daemon.core.state import BROKER_MODES, ZERO
+from strategies.kit.units import SECOND_NS
 
 ASK_AGAIN_NS = 10 * SECOND_NS
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from daemon.core.draft import CANCEL_AGAIN_NS, CANCEL_STUCK_NS, Draft
 from daemon.core.orders import UNKNOWN, Order
-from daemon.core.risk.view import SECOND_NS
+from strategies.kit.units import SECOND_NS
 
 EXIT = "exit"
 HANGS_NS = CANCEL_AGAIN_NS  # a cancel that is not answered by now is asked for again

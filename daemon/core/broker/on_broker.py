@@ -33,8 +33,8 @@ from daemon.core.events import (
 )
 from daemon.core.orders import BROKER_STATUS, CANCELED, Order, advance
 from daemon.core.risk.guards import note_fate, revalue, trade_closed
-from daemon.core.risk.view import MINUTE_NS, SECOND_NS
 from daemon.core.state import ZERO
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 OrderNews = OrderAccepted | OrderRejected | OrderCanceled | OrderExpired | OrderUnknown | CancelRejected
 HAPPENED: dict[type[OrderNews], str] = {

@@ -27,9 +27,9 @@ from daemon.core.orders import SUBMITTED, UNKNOWN
 from daemon.core.risk.guards import revalue
 from daemon.core.risk.marks import mark_book
 from daemon.core.risk.splits import only_splits_differ
-from daemon.core.risk.view import MINUTE_NS, SECOND_NS
 from daemon.core.session import new_york_text
 from daemon.core.state import ZERO, Suspicion
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 SETTLE_NS = 10 * SECOND_NS
 CLOCK_NS = 10 * SECOND_NS  # around open and close the broker's clock and ours may say different things

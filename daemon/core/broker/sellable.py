@@ -16,7 +16,7 @@ from daemon.core.broker.hanging import given_up, may_be_free, note_held_up, on_i
 from daemon.core.draft import Draft
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import Order
-from daemon.core.risk.view import SECOND_NS
+from strategies.kit.units import SECOND_NS
 
 CONFIRM_NS = 120 * SECOND_NS  # reports come each minute: without one for so long, shares leave by the broker's own call
 

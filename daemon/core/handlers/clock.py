@@ -16,8 +16,8 @@ from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset
 from daemon.core.orders import Work
-from daemon.core.risk.view import MINUTE_NS, SECOND_NS
 from daemon.core.state import Pause
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 T = TypeVar("T", bound=msgspec.Struct)
 

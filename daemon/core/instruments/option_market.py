@@ -21,11 +21,11 @@ import numpy.typing as npt
 
 from daemon.core.limits import Paper
 from strategies.kit.contract import Session
+from strategies.kit.units import MINUTE_NS
 
 Float64Array = npt.NDArray[np.float64]
 Int64Array = npt.NDArray[np.int64]
 
-MINUTE_NS = 60_000_000_000
 SESSIONS_PER_YEAR = 252
 MINUTE_SHARE = 0.54 / 390  # of a session's variance time; a full session's minutes have 0.54
 NIGHT_SHARE = 0.46

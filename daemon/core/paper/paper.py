@@ -33,7 +33,6 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.instruments.option_market import (
-    MINUTE_NS,
     OccContract,
     SessionMarket,
     bid_ask_cents,
@@ -56,6 +55,7 @@ from daemon.core.paper.state import (
     with_trade,
 )
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
 
 ORDER_NEWS: tuple[type[Event], ...] = (
     OrderAccepted,

@@ -10,9 +10,10 @@ from decimal import Decimal
 
 from daemon.core.broker.fees import CENT, fees
 from daemon.core.effects import SubmitOrder
-from daemon.core.instruments.option_market import MINUTE_NS, parse_occ
+from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Paper, Trading
 from daemon.core.paper.state import SHARES, ZERO, PaperState, quantity_held, usd
+from strategies.kit.units import MINUTE_NS
 
 INTENTS = {1: "buy_to_open", -1: "sell_to_close"}
 

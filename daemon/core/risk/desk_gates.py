@@ -12,9 +12,10 @@ from itertools import pairwise
 from daemon.core.book import session_loss
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Risk
-from daemon.core.risk.view import MINUTE_NS, OPTION_SHARES, SECOND_NS, Intent, RiskView
+from daemon.core.risk.view import OPTION_SHARES, Intent, RiskView
 from daemon.core.session import in_window, minutes_to, new_york_minute
 from daemon.core.state import Position, RiskState
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LOSSES = "consecutive_losses"  # the pause's reason
 REPLAY_MODES = frozenset({"replay", "dry_run", "paper"})  # no real money: unpromoted models may run

@@ -14,8 +14,8 @@ from daemon.core.events import Quote
 from daemon.core.orders import CANCELING, REJECTED, SUBMITTED, UNKNOWN, Order
 from daemon.core.risk.desk_gates import LOSSES, reject_rate
 from daemon.core.risk.marks import mark_book
-from daemon.core.risk.view import MINUTE_NS, SECOND_NS
 from daemon.core.state import Pause, Position
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
 _AWAITED = frozenset((UNKNOWN, CANCELING))

@@ -17,8 +17,8 @@ from daemon.core.draft import Draft
 from daemon.core.events import Quote
 from daemon.core.limits import Basket, Risk
 from daemon.core.risk.splits import believed, stands
-from daemon.core.risk.view import SECOND_NS
 from daemon.core.state import ZERO, Book, Leap
+from strategies.kit.units import SECOND_NS
 
 FUTURE_NS = 2 * SECOND_NS  # a quote stamped further ahead would make each later one old, and be fresh itself for long
 CONFIRM_NS = SECOND_NS // 2  # quotes of one burst do not confirm each other; conflated ones are a second apart

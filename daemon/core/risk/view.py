@@ -15,8 +15,6 @@ from daemon.core.orders import Order
 from daemon.core.state import ZERO, Book, Identity, Model, RiskState, SessionState
 from strategies.kit.contract import Leg
 
-SECOND_NS = 1_000_000_000
-MINUTE_NS = 60 * SECOND_NS
 OPTION_SHARES = 100
 
 

@@ -17,12 +17,13 @@ from daemon.core.desks.view import risk_view
 from daemon.core.draft import Draft
 from daemon.core.risk.desk_gates import reject_rate
 from daemon.core.risk.risk import Gate, ask_gates
-from daemon.core.risk.view import MINUTE_NS, Intent, RiskView
+from daemon.core.risk.view import Intent, RiskView
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import GateLine, Limit, RiskPage
 from strategies.kit.contract import Spec
+from strategies.kit.units import MINUTE_NS
 from strategies.registry import strategy as strategy_named
 
 PASSES, DENIES, UNKNOWN = "passes", "denies", "unknown"

@@ -32,6 +32,7 @@ from daemon.operator.metrics.exposition import ALARMS, OTHER, Exposition
 from daemon.operator.metrics.loop_lag import LoopLag
 from daemon.operator.metrics.wal_watch import wal_bytes
 from daemon.operator.status import status_of
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # as whom a client may ask for us; the port is that of its tunnel
 SILENT_S = 5.0  # so long a client may say nothing
-SECOND_NS = 1_000_000_000
 DAY_S = 86_400
 BAR_LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 DECISION_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)

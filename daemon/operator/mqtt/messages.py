@@ -20,9 +20,9 @@ from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.state import State
 from daemon.operator.mqtt.outbox import Counts
 from daemon.operator.status import DeskStatus, status_of
+from strategies.kit.units import MINUTE_NS
 
 SCHEMAS = Path(__file__).parents[3] / "docs" / "schemas"
-MINUTE_NS = 60_000_000_000
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):

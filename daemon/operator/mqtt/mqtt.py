@@ -39,10 +39,11 @@ from daemon.operator.mqtt.connection import (
 )
 from daemon.operator.mqtt.messages import ResponseMessage, StatusMessage, message_of, telemetry_of
 from daemon.operator.mqtt.outbox import Item, Outbox
-from daemon.operator.mqtt.remote_commands import CHANNEL, SECOND_NS, Accepted, Judge, Refusals
+from daemon.operator.mqtt.remote_commands import CHANNEL, Accepted, Judge, Refusals
 from daemon.operator.mqtt.signing import Key
 from daemon.operator.status import status_of
 from daemon.pacing.back_off import back_off_s
+from strategies.kit.units import SECOND_NS
 
 CHAIN = "chain"  # the journal's newest head
 CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # told until the broker has them: QoS 1

@@ -16,8 +16,8 @@ from daemon.core.events import CommandRefused, Event
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import RESET_CLOCK, Command, CommandError, event_of
 from daemon.operator.mqtt.signing import Key, SignedCommand, is_genuine
+from strategies.kit.units import SECOND_NS
 
-SECOND_NS = 1_000_000_000
 SIZE_MOST = 4096  # bytes of a command
 FUTURE_MOST_NS = 5 * SECOND_NS  # the sender's clock may be so far ahead
 LIFETIME_MOST_NS = 60 * SECOND_NS

@@ -23,12 +23,12 @@ from decimal import Decimal
 from pathlib import Path
 
 from daemon.cli.ctl import main as rltraderctl
-from simulator.clock import SECOND_NS
 from simulator.server import Rules
 from simulator.serving import serving
 from simulator.trading.account import Account
 from simulator.virtual_clock import virtual_clock
 from strategies.kit.contract import Session
+from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy
 from tests.chaos import verdict
 from tests.chaos.desk import START_LIMIT_S, Desk

@@ -17,9 +17,10 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.engine.journal import FILE, JournalReader
-from simulator.prices.market import MINUTE_NS, POINT_NS
+from simulator.prices.market import POINT_NS
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.trading.account import Account
+from strategies.kit.units import MINUTE_NS
 from tests.support.desks.live_desk import Books, differences
 from tests.support.desks.stage import Stage, Tape, new_york_ns, new_york_time, stage
 from tests.support.paths import FIXTURE_MODELS

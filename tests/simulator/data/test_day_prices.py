@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from simulator.data.fields import merged
 from simulator.prices.corporate_actions import Dividend, Split, adjusted
-from simulator.prices.day_path import MINUTE_NS, minutes_of
+from simulator.prices.day_path import minutes_of
 from simulator.prices.day_prices import DayPrices
 from simulator.prices.market import NEVER_NS, POINT_NS
 from simulator.prices.tape import midnight_ns
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
 from tests.support.simulator.share_days import DATES, OPENS, SESSIONS, VOLUME, at, shares
 
 CENTS = st.integers(100, 100_000)

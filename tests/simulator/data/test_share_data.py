@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from simulator.clock import SECOND_NS
 from simulator.server import AlpacaServer
 from simulator.serving import Serving
+from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.share_days import DATES, SESSIONS, at, desks, history, shares
 from tests.support.simulator.stream_clients import connected

@@ -8,10 +8,10 @@ from __future__ import annotations
 import warnings
 from decimal import Decimal
 
-from simulator.clock import SECOND_NS
 from simulator.faults import Faults
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.trading.account import Account
+from strategies.kit.units import SECOND_NS
 from tests.support.simulator.trading_tape import (
     CALL,
     MINUTE_NS,

@@ -11,9 +11,9 @@ from decimal import Decimal
 
 import pytest
 
-from simulator.clock import SECOND_NS
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.trading.account import Account
+from strategies.kit.units import SECOND_NS
 from tests.support.simulator.trading_tape import (
     CALL,
     MINUTE_NS,

@@ -9,10 +9,10 @@ import warnings
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from simulator.clock import SECOND_NS
 from simulator.faults import Faults
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.trading.account import Account
+from strategies.kit.units import SECOND_NS
 from tests.support.simulator.trading_tape import (
     CALL,
     CLOSE_NS,

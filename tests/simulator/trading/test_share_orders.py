@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import websockets
 
-from simulator.clock import SECOND_NS
 from simulator.prices.corporate_actions import Split
 from simulator.server import AlpacaServer, Rules
 from simulator.serving import Serving
 from simulator.trading.account import Account, Trade
+from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
 from tests.support.simulator.share_days import OPENS, accounts, at, desks, shares
 from tests.support.simulator.trading_tape import activities, buy, buy_limit, cash, found, held, refused, sell, submitted

@@ -19,12 +19,12 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from simulator.clock import SECOND_NS
 from simulator.faults import Faults
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
 from simulator.trading import order_changes
 from simulator.trading.account import Account
 from simulator.trading.refusals import Refused
+from strategies.kit.units import SECOND_NS
 from tests.support.simulator.trade_listeners import (
     AUTH,
     CALL,

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import requests
 
-from simulator.clock import SECOND_NS
 from simulator.faults import KINDS, Faults
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
+from strategies.kit.units import SECOND_NS
 from tests.support.paths import REPOSITORY
 from tests.support.simulator.trading_tape import (
     CALL,

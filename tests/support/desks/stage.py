@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.engine.journal import FILE, JournalReader
-from simulator.clock import SECOND_NS, SimClock
+from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, LoggedRequest, Rules
@@ -26,6 +26,7 @@ from simulator.serving import Serving, serving
 from simulator.trading.account import Account
 from simulator.virtual_clock import clock_from
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import SECOND_NS
 from tests.support.desks.live_desk import LOOSE, Books, Daemon, books, write_config
 
 KEYS = {"APCA_API_KEY_ID": DEFAULT_KEY, "APCA_API_SECRET_KEY": DEFAULT_SECRET}

@@ -17,7 +17,8 @@ from collections.abc import Callable
 import pytest
 
 from daemon.host.virtual_time import NEVER_NS, Participant, VirtualLoop
-from simulator.clock import SECOND_NS, SimClock
+from simulator.clock import SimClock
+from strategies.kit.units import SECOND_NS
 
 HANG_S = 300.0  # real seconds in which nothing comes: it never will
 PATIENCE_S = 5.0  # virtual seconds after which a client has given up: its own deadline is for real time

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from simulator.clock import SECOND_NS, SimClock
+from simulator.clock import SimClock
 from simulator.prices.corporate_actions import Dividend, Rename, Split
 from simulator.prices.day_prices import DayPrices
 from simulator.prices.market import Market
@@ -19,6 +19,7 @@ from simulator.prices.tape import midnight_ns
 from simulator.serving import Serving, serving
 from simulator.trading.account import Account
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import SECOND_NS
 from tests.support.simulator.trading_tape import FROZEN, WHOLE
 
 with warnings.catch_warnings():

@@ -15,10 +15,10 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 
-from simulator.clock import SECOND_NS
 from simulator.prices.market import Market
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import SECOND_NS
 from tests.support.simulator.lone_loop import clock_of_loop
 
 with warnings.catch_warnings():

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import requests
 
-from simulator.clock import SECOND_NS, SimClock
+from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from simulator.serving import Serving, serving
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import SECOND_NS
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "websockets.legacy", DeprecationWarning)

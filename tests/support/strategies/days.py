@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from strategies.kit.contract import Bar, DailySpec, Portfolio, Session, View
 from strategies.kit.synthetic import synthetic_days
+from strategies.kit.units import DAY_NS, HOUR_NS
 
-DAY_NS, HOUR_NS = 86_400_000_000_000, 3_600_000_000_000
 FIRST = date(2019, 12, 30)  # a Monday
 FIRST_NS = (FIRST - date(1970, 1, 1)).days * DAY_NS + 5 * HOUR_NS
 

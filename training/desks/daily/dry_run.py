@@ -38,6 +38,7 @@ from daemon.core.step import Core, Step
 from daemon.host.calendar import SESSIONS_AROUND
 from daemon.tapes.days import SCHEDULED_BEFORE_NS
 from strategies.kit.contract import DailySpec, DailyStrategy
+from strategies.kit.units import MINUTE_NS
 from training.desks.daily.play import SESSION_MIN
 from training.desks.daily.rebalancer_market import unit_usd
 from training.desks.daily.table import DailyTable
@@ -45,7 +46,6 @@ from training.study.evaluation import SessionResult
 from training.study.study import Played
 
 MODEL, FEED = "candidate", "sip"
-MINUTE_NS = 60_000_000_000
 Policy = Callable[..., Any]
 """A `Rebalancer` of `training.desks.daily.play`, or its `Switcher` for a spec with a hidden state; batches of one."""
 

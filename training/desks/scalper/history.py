@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.core.events import BarClosed, Event, SessionScheduled
-from daemon.core.instruments.option_market import MINUTE_NS, session_volatility
+from daemon.core.instruments.option_market import session_volatility
 from daemon.core.limits import Trading
 from daemon.core.session import flatten_from_ns
 from strategies.kit.contract import Session, Spec
 from strategies.kit.features import feature_table
+from strategies.kit.units import MINUTE_NS
 from training.study.folds import HistoryError
 
 Float64Array = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from daemon.brokers.alpaca.market.daily_history import MINUTE_NS, SETTLED_NS, Bars, DailyHistory, is_final, news
+from daemon.brokers.alpaca.market.daily_history import SETTLED_NS, Bars, DailyHistory, is_final, news
 from daemon.brokers.alpaca.market.history import Known, open_session
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
@@ -36,6 +36,7 @@ from daemon.host.calendar import SessionCalendar, midnight_ns
 from daemon.host.clock import Clock
 from daemon.host.schedule import decision_ns
 from strategies.kit.contract import Bar, DailyStrategy, Session
+from strategies.kit.units import MINUTE_NS
 
 MISSING_MAX = 0.2  # of the symbols: when more of them have no bar of the last session, nothing is decided
 SESSIONS_BACK = 10  # missed sessions that are told one by one; what is older comes as history

@@ -16,8 +16,8 @@ from daemon.brokers.alpaca.wire import Malformed, time_ns
 from daemon.host.calendar import midnight_ns
 from daemon.tapes.bar_check import faults_told, values_told
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
 
-MINUTE_NS = 60_000_000_000
 SETTLED_NS = 5 * MINUTE_NS  # after the close: the closing auction is in the day's bar; what changes later is compared
 STALE_NS = 15 * MINUTE_NS  # a symbol that has not traded for so long has no running bar: it may be halted
 MARGIN = 10  # sessions fetched beyond those that a strategy keeps: holes in a symbol's history

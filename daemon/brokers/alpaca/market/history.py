@@ -21,8 +21,8 @@ from daemon.brokers.alpaca.market.stock_stream import read_bar
 from daemon.core.events import BarRejected
 from daemon.host.calendar import SessionCalendar
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS
 
-MINUTE_NS = 60_000_000_000
 SETTLED_NS = 30 * MINUTE_NS  # after the close: late trades have been booked, the session's bars are final
 CACHE_VERSION = 1
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from daemon.brokers.alpaca.market.history import MINUTE_NS, History
+from daemon.brokers.alpaca.market.history import History
 from daemon.brokers.alpaca.market.merge import BarMerge, Given
 from daemon.brokers.alpaca.market.silence import Silence
 from daemon.brokers.alpaca.market.socket import Endpoint, State, Tell
@@ -20,9 +20,10 @@ from daemon.brokers.alpaca.market.stock_stream import StockStream, TradingStatus
 from daemon.brokers.alpaca.rest.rest import Refused, RestError
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived
 from daemon.host.calendar import CalendarError, SessionCalendar
-from daemon.host.clock import SECOND_NS, Clock
+from daemon.host.clock import Clock
 from daemon.pacing.back_off import back_off_s
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LATE_NS = 10 * SECOND_NS  # a bar comes about a second after its minute's end; one empty minute is no silence
 EARLY_NS = MINUTE_NS  # a bar whose minute ends later than this ahead of our clock is none: it would bar all that follow

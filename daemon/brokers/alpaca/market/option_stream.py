@@ -19,7 +19,8 @@ from daemon.brokers.alpaca.market.stock_stream import instant_ns
 from daemon.brokers.alpaca.rest.rest import RestError
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
 from daemon.core.risk.marks import FUTURE_NS
-from daemon.host.clock import SECOND_NS, Clock
+from daemon.host.clock import Clock
+from strategies.kit.units import SECOND_NS
 
 CHANNEL = "quotes"
 _CENT = Decimal("0.01")

@@ -11,13 +11,14 @@ import contextlib
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 
-from daemon.brokers.alpaca.market.daily_history import MINUTE_NS, DayReads
+from daemon.brokers.alpaca.market.daily_history import DayReads
 from daemon.brokers.alpaca.market.socket import Tell
 from daemon.brokers.alpaca.rest.rest import Raw, RestError
 from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
 from daemon.core.events import Event, Quote, QuotesReceived
 from daemon.host.calendar import SessionCalendar
-from daemon.host.clock import SECOND_NS, Clock
+from daemon.host.clock import Clock
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 WORKING_NS = 5 * SECOND_NS
 HELD_NS = MINUTE_NS

@@ -6,7 +6,7 @@ due at the 1st, 2nd, 4th, 8th … look, so that a stream that stays silent is re
 
 from __future__ import annotations
 
-MINUTE_NS = 60_000_000_000
+from strategies.kit.units import MINUTE_NS
 
 
 class Silence:

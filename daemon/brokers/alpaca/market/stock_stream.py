@@ -19,11 +19,11 @@ from daemon.core.events import BarRejected
 from daemon.host.calendar import CalendarError, SessionCalendar
 from daemon.tapes.bar_check import fault, values_told
 from strategies.kit.contract import Bar, Session
+from strategies.kit.units import SECOND_NS
 
 CHANNELS = ("bars", "updatedBars", "statuses")
 HALTED = frozenset(("H", "P", "2"))  # tape C and O: halt, volatility pause; tape A and B: halt
 RESUMED = frozenset(("T", "3"))
-_SECOND_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def read_bar(message: dict[str, Any], symbol: str, session: Session, interval_s:
     if found != symbol:
         detail = f"{values_told(prices)}; the bar is of {found}, expected {symbol}"
         return BarRejected(now_ns, found, start_ns, "wrong_symbol", detail)
-    reason = fault(prices, (start_ns - session.open_ns) % (interval_s * _SECOND_NS))
+    reason = fault(prices, (start_ns - session.open_ns) % (interval_s * SECOND_NS))
     if reason:
         return BarRejected(now_ns, symbol, start_ns, reason, values_told(prices))
     return Bar(symbol, start_ns, *prices)

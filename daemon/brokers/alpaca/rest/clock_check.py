@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from daemon.brokers.alpaca.rest.rest import RestError
-from daemon.brokers.alpaca.wire import SECOND_NS, Malformed, time_ns
+from daemon.brokers.alpaca.wire import Malformed, time_ns
 from daemon.host.clock import skew_ns
 from daemon.host.clock_watch import LEAP_NS
 from daemon.host.virtual_time import look_s
 from daemon.pacing.back_off import back_off_s
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from daemon.brokers.alpaca.trading.trading import TradingReads

@@ -18,13 +18,13 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daemon.pacing.token_bucket import TokenBucket
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from daemon.host.clock import Clock
 
 T = TypeVar("T")
 
-SECOND_NS = 1_000_000_000
 PAUSE_MAX_S = 60  # the broker counts in windows of a minute: no word of its keeps a lane longer
 PAUSE_UNTOLD_S = 5  # after a refusal for the rate that names no time
 

@@ -13,7 +13,6 @@ import msgspec
 
 from daemon.brokers.alpaca.wire import (
     NEW_YORK,
-    SECOND_NS,
     Malformed,
     decimal,
     mapping,
@@ -26,6 +25,7 @@ from daemon.brokers.alpaca.wire import (
     whole_number,
 )
 from daemon.core.events import Activity, OrderFilled
+from strategies.kit.units import SECOND_NS
 
 
 def activity(value: object) -> Activity:

@@ -35,6 +35,7 @@ from daemon.core.events import (
     OrderUnknown,
 )
 from daemon.pacing.back_off import back_off_s
+from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from daemon.brokers.alpaca.trading.trade_stream import TradeStream
@@ -382,7 +383,7 @@ class BrokerLink:
         up: what became of it must not wait for the stream, and a look-up calls nothing reconciled.
         """
         while not self._listening.is_set():
-            due = self._clock.sleep_until(self._clock.now_ns() + round(self._patience.report_every_s * wire.SECOND_NS))
+            due = self._clock.sleep_until(self._clock.now_ns() + round(self._patience.report_every_s * SECOND_NS))
             await _first(self._listening.wait(), due)
             if not self._listening.is_set():
                 for name in self._order_ids:
@@ -396,8 +397,8 @@ class BrokerLink:
     async def _next_report(self) -> None:
         """Wait until the next report is due: a minute, a question, or another state of the stream."""
         given_ns = self._clock.now_ns()
-        await self._clock.sleep_until(given_ns + round(self._patience.report_gap_s * wire.SECOND_NS))
-        minute = self._clock.sleep_until(given_ns + round(self._patience.report_every_s * wire.SECOND_NS))
+        await self._clock.sleep_until(given_ns + round(self._patience.report_gap_s * SECOND_NS))
+        minute = self._clock.sleep_until(given_ns + round(self._patience.report_every_s * SECOND_NS))
         await _first(self._asked.wait(), minute)
 
 

@@ -17,6 +17,7 @@ from daemon.brokers.alpaca.rest.rest import Refused
 from daemon.brokers.alpaca.trading.ledger import LedgerFill, activity, ledger_fill, order_fills
 from daemon.brokers.alpaca.wire import ENDED, Malformed
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
+from strategies.kit.units import DAY_NS
 
 if TYPE_CHECKING:
     from daemon.brokers.alpaca.rest.rest import Raw
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DAY_NS = 86_400_000_000_000
 AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
 GRID = Decimal("0.0001")  # of a cost: the average price is rounded
 SKEW_LIMIT_S = 2.0

@@ -22,7 +22,8 @@ from daemon.core.limits import Sizing
 from daemon.core.orders import REJECTED, Work
 from daemon.core.risk.marks import guarded, leaps, measure
 from daemon.core.risk.risk import ask_gates
-from daemon.core.risk.view import SECOND_NS, Intent
+from daemon.core.risk.view import Intent
+from strategies.kit.units import SECOND_NS
 
 QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits this long for one before it goes to the market
 

@@ -10,8 +10,9 @@ from decimal import Decimal
 
 from daemon.core.events import Quote
 from daemon.core.instruments.contracts import implied_spot
-from daemon.core.risk.view import OPTION_SHARES, SECOND_NS, Intent, RiskView
+from daemon.core.risk.view import OPTION_SHARES, Intent, RiskView
 from daemon.core.session import minutes_to
+from strategies.kit.units import SECOND_NS
 
 TIME_VALUE_MAX = 0.05  # of the underlying: a week at the money is worth that at a volatility of 90 %
 

@@ -10,8 +10,9 @@ from decimal import Decimal
 
 from daemon.core.desks.shares.basket import free_cash, reserved
 from daemon.core.risk import order_gates
-from daemon.core.risk.view import MINUTE_NS, Intent, RiskView
+from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import ZERO
+from strategies.kit.units import MINUTE_NS
 
 A_MINUTE, A_DAY = 2, 20  # orders for each symbol of the desk: a sale and a buy; twenty prices for each of them
 PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "basket_under_way"))

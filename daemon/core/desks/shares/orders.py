@@ -33,8 +33,9 @@ from daemon.core.events import Quote
 from daemon.core.orders import REJECTED, Order, Work
 from daemon.core.risk.marks import leaps
 from daemon.core.risk.risk import ask_gates
-from daemon.core.risk.view import MINUTE_NS, SECOND_NS, Intent
+from daemon.core.risk.view import Intent
 from daemon.core.state import ZERO
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 PATIENCE = 2  # re-price intervals: a sale that neither fills nor ends meanwhile (a halt, a lost cancel) holds no buy up
 
