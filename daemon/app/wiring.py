@@ -47,7 +47,7 @@ from daemon.operator.side_thread import supervised
 from daemon.operator.summary import Summary, daily_figures, summarise
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
-from strategies.kit.contract import DailySpec, Strategy
+from strategies.kit.contract import Strategy, is_continuous
 from strategies.registry import strategy as strategy_named
 
 REPLAY = "replay"
@@ -82,7 +82,7 @@ class Replay:
 
     def source(self, skip: int = 0) -> TapeSource | DailyTapeSource:
         """The tape's feed events from the first that was not journaled."""
-        if isinstance(self.strategy.spec, DailySpec):
+        if self.strategy.spec.decides == "session":
             return DailyTapeSource(self.tape, self.info, self.calendar, self.settings.trading().basket, skip)
         return TapeSource(self.tape, self.info, self.calendar, skip)
 
@@ -104,7 +104,7 @@ def prepare_replay(settings: Settings, tape: Path) -> Replay:
     """Check tape and model. Raises TapeError, CalendarError, ModelError: nothing was written yet."""
     strategy = strategy_named(settings.desk.strategy)
     spec = strategy.spec
-    if isinstance(spec, DailySpec):
+    if spec.decides == "session":
         info = scan_daily(tape, spec.symbols)
         check_rule(tape, info, settings.trading().basket)
     else:
@@ -248,7 +248,7 @@ async def run_replay(
         state = engine.machine.state
         reader = writer.journal.reader()
         curve = equity_curve(reader)
-        daily = daily_figures(session_ends(reader)) if isinstance(replay.strategy.spec, DailySpec) else None
+        daily = daily_figures(session_ends(reader)) if replay.strategy.spec.decides == "session" else None
         counts = session.tape.counts
         log(
             "rows_left_out",
@@ -265,7 +265,7 @@ async def run_replay(
     spec = replay.strategy.spec
     summary = summarise(
         state,
-        () if isinstance(spec, DailySpec) and spec.continuous else spec.actions,
+        () if is_continuous(spec) else spec.actions,
         meta=state_dir.meta,
         wall_s=wall_s,
         bars_run=state.stats.bars - session.started_with,

@@ -17,7 +17,7 @@ from rich.table import Column, Table
 
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.engine.journal import JournalReader
-from strategies.kit.contract import DailySpec
+from strategies.kit.contract import Spec, is_continuous
 from strategies.registry import strategy as strategy_named
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
@@ -66,7 +66,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
     spec = strategy_named(reader.meta()["strategy"]).spec
     for row in rows:
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
-        if row["row"] and isinstance(spec, DailySpec):
+        if row["row"] and spec.decides == "session":
             _explain_symbols(row, spec, console)
         elif row["row"]:
             values = np.frombuffer(row["row"], dtype="<f4").tolist()
@@ -86,7 +86,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
             )
         elif row["logits"]:
             console.print(f"model {row['model']}", highlight=False)
-        target = "" if isinstance(spec, DailySpec) else f", target {row['target'] or '-'}"
+        target = "" if spec.decides == "session" else f", target {row['target'] or '-'}"
         console.print(f"action {row['action']}, resolved to {row['resolved']}{target}")
         console.print(f"outcome: {row['outcome']}")
         if row["gates"]:
@@ -101,7 +101,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
     return 0
 
 
-def _explain_symbols(row: sqlite3.Row, spec: DailySpec, console: Console) -> None:
+def _explain_symbols(row: sqlite3.Row, spec: Spec, console: Console) -> None:
     """A daily observation as tables with a line for each symbol, and what belongs to none in a line of its own.
 
     Beside what was seen stand the action of a continuous policy and the shares that the basket wants to hold.
@@ -114,7 +114,7 @@ def _explain_symbols(row: sqlite3.Row, spec: DailySpec, console: Console) -> Non
             seen.setdefault(name, {})[symbol] = value
         elif name != "reserved":
             alone.append(f"{feature} {value:g}")
-    if spec.continuous and row["logits"]:
+    if is_continuous(spec) and row["logits"]:
         seen["action"] = dict(zip(spec.actions, json.loads(row["logits"]), strict=True))
     goals = {leg["symbol"]: f"{leg['goal']:,}" for leg in json.loads(row["target"] or "[]")}
     columns = list(dict.fromkeys(name for name in (*OF_THE_DESK, *seen) if name in seen))

@@ -41,7 +41,7 @@ from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
 from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, Answers, Day, Told, first_id
-from strategies.kit.contract import DailySpec, Session
+from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy as strategy_named
 
@@ -147,7 +147,7 @@ def read_day(journal: Path | JournalReader, session: Session) -> Day:
 def _read(reader: JournalReader, session: Session) -> Day:
     meta = reader.meta()
     spec = strategy_named(meta["strategy"]).spec
-    daily = isinstance(spec, DailySpec)
+    daily = spec.decides == "session"
     span = (session.open_ns - BEFORE_OPEN_NS, session.close_ns + REPORT_SPAN_NS)
     begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)
     done = _Pass(spec.symbols[0])

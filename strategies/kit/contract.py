@@ -74,6 +74,11 @@ class DailySpec(Spec, frozen=True):
     capital_usd: int = 100_000  # what dry run and training start with
 
 
+def is_continuous(spec: Spec) -> bool:
+    """Whether the policy answers with one action in [-1, 1] for each of `actions`, and not with logits."""
+    return isinstance(spec, DailySpec) and spec.continuous
+
+
 class Portfolio(msgspec.Struct, frozen=True, gc=False):
     """The desk's money and shares at a decision; tuples in the spec's order of symbols.
 

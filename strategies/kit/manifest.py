@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from strategies.kit.contract import DailySpec, Spec
+from strategies.kit.contract import Spec, is_continuous
 
 FORMAT = 1
 POLICY_FILE = "policy.onnx"
@@ -91,7 +91,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 def answer_name(spec: Spec) -> str:
     """The name of the graph's first output."""
-    return "actions" if isinstance(spec, DailySpec) and spec.continuous else "logits"
+    return "actions" if is_continuous(spec) else "logits"
 
 
 def encode(manifest: Manifest) -> bytes:

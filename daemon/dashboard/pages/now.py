@@ -17,7 +17,7 @@ from daemon.dashboard.pages.risk import gates_now
 from daemon.dashboard.views import Now, OpenOrder, Position, Share
 from daemon.engine.journal import JournalReader
 from daemon.operator.status import status_of
-from strategies.kit.contract import DailySpec, Spec
+from strategies.kit.contract import Spec, is_continuous
 
 ALARMS = 20
 
@@ -86,8 +86,10 @@ def now_of(picture: Picture, reader: JournalReader | None = None) -> Now:
 
 def shares_of(row: dict[str, Any], spec: Spec | None) -> tuple[Share, ...]:
     """Actions and their probabilities of a row of `decisions`; of a continuous policy the actions' values."""
-    told = row.get("probabilities") or (row.get("logits") if isinstance(spec, DailySpec) and spec.continuous else None)
-    if not told or spec is None:
+    if spec is None:
+        return ()
+    told = row.get("probabilities") or (row.get("logits") if is_continuous(spec) else None)
+    if not told:
         return ()
     return tuple(Share(name, value) for name, value in zip(spec.actions, json.loads(told), strict=False))
 
@@ -104,7 +106,7 @@ def stale(picture: Picture) -> str:
 def _bar_end(state: State[Any], spec: Spec) -> float:
     """A daily bar ends with its session: at the latest 16:00 New York time, 16 hours after its start."""
     start = state.session.last_bar_ns
-    length_s = 16 * 3600 if isinstance(spec, DailySpec) else spec.bar_interval_s
+    length_s = 16 * 3600 if spec.decides == "session" else spec.bar_interval_s
     return start / 1e9 + length_s if start else 0.0
 
 
