@@ -14,8 +14,8 @@ from pathlib import Path
 
 from daemon.brokers.alpaca.assemble import accesses
 from daemon.brokers.alpaca.panic import panic
+from daemon.brokers.alpaca.rest.errors import Refused, RestError
 from daemon.brokers.alpaca.rest.lanes import account_lanes
-from daemon.brokers.alpaca.rest.rest import Refused, RestError
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.config.load import EXIT_CODE, Credentials, Settings
 from daemon.engine.state_dir import enter, locked_by

@@ -9,8 +9,8 @@ import asyncio
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import accesses
+from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.alpaca.rest.lanes import account_lanes
-from daemon.brokers.alpaca.rest.rest import RestError
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.cli.explain import NotFound
 from daemon.config.load import Credentials, Settings

@@ -27,7 +27,6 @@ from daemon.core.state import State
 from daemon.engine.journal import JournalError, WriteFailed
 from daemon.engine.state_dir import check_identity, enter, locked_by, peek
 from daemon.host.calendar import CalendarError
-from daemon.host.lean import with_pandas
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
 from daemon.models.store import ModelError
@@ -89,7 +88,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(Log(), str(error))
     if tape is not None:
         return _check(settings, tape) if options.check else _run(settings, tape, speed)
-    with_pandas()
     if options.check:
         from daemon.cli.doctor import examine
 

@@ -22,9 +22,10 @@ from daemon.app.live_start import DRY_RUN, Live, clock_of, prepare_live
 from daemon.app.operator_side import broker_keys
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.assemble import accesses
+from daemon.brokers.alpaca.rest.errors import Refused, RestError
 from daemon.brokers.alpaca.rest.lanes import account_lanes, market_lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.rest.rest import Raw, Refused, RestError
+from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.trading.report import blocked
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.config.limits_shown import in_force

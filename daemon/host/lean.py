@@ -1,7 +1,4 @@
-"""What the process does without: pandas, unless the broker's library needs it. 90 MB and 0.3 s.
-
-TA-Lib and pyarrow import pandas only to recognise its Series; alpaca-py, which only a live desk loads, needs it.
-"""
+"""What the process does without: pandas, 90 MB and 0.3 s. TA-Lib and pyarrow import it only to recognise its Series."""
 
 from __future__ import annotations
 
@@ -20,10 +17,5 @@ class _WithoutPandas(MetaPathFinder):
 
 
 def without_pandas() -> None:
-    """From here on pandas cannot be imported."""
+    """Make every later import of pandas fail as if it were not installed."""
     sys.meta_path.insert(0, _WithoutPandas())
-
-
-def with_pandas() -> None:
-    """From here on it can."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _WithoutPandas)]

@@ -22,7 +22,6 @@ from daemon.engine.journal import FILE
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.account_lock import AccountLock, Holder
 from daemon.host.calendar import SessionCalendar
-from daemon.host.lean import with_pandas
 from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market
@@ -109,7 +108,6 @@ class Desk:
         self.monkeypatch.setenv("APCA_API_KEY_ID", DEFAULT_KEY)
         self.monkeypatch.setenv("APCA_API_SECRET_KEY", secret)
         before = written(self.folder)
-        with_pandas()
         assert cli.main(["--check", "--config", str(path), *(["--dry-run"] if dry_run else [])]) == code
         assert written(self.folder) == before
         shown = self.capsys.readouterr()

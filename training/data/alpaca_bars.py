@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import msgspec
 import requests
 import urllib3
+from alpaca.common.rest import RESTClient
 
 from daemon.pacing.back_off import back_off_s
 from strategies.kit.units import SECOND_NS
@@ -58,7 +58,7 @@ class Clock:
 
 
 class _Bounded:
-    """In place of alpaca-py's session: GET only, no redirect, nothing of the environment, a whole deadline."""
+    """The session of the reading client: GET only, no redirect, nothing of the environment, a whole deadline."""
 
     def __init__(self, deadline_s: float) -> None:
         self.status = 0
@@ -88,6 +88,30 @@ class _Bounded:
         return response
 
 
+class _StatusError(Exception):
+    """An answer whose status is 400 or above."""
+
+    def __init__(self, response: requests.Response) -> None:
+        super().__init__(response.status_code)
+        self.status, self.body = response.status_code, response.text
+
+
+class _Client(RESTClient):
+    """alpaca-py's common client in a bounded session, without its retries; its data package would bring pandas."""
+
+    def __init__(self, url: str, keys: Keys, session: _Bounded) -> None:
+        super().__init__(url, keys.key, keys.secret, raw_data=True)
+        self._bounded = session
+
+    def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
+        """Send once, whatever `retry` is: the caller asks again. Raises _StatusError, and what the session raises."""
+        del retry
+        response = self._bounded.request(method, url, **opts)
+        if response.status_code >= 400:
+            raise _StatusError(response)
+        return response.json() if response.text else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Unusable:
     """No usable answer this time; asking again may help."""
@@ -99,14 +123,8 @@ class BarsDoor:
     """Alpaca's history of bars, one call at a time: paced, bounded, and asked again where that may help."""
 
     def __init__(self, request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock) -> None:
-        with warnings.catch_warnings():  # alpaca-py imports it with its streams, which are not used here
-            warnings.filterwarnings("ignore", "websockets.legacy is deprecated", DeprecationWarning)
-            from alpaca.data.historical import StockHistoricalDataClient
         self._session = _Bounded(request.deadline_s)
-        self._client = StockHistoricalDataClient(
-            keys.key, keys.secret, raw_data=True, url_override=request.url.rstrip("/")
-        )
-        self._client.__dict__.update(_session=self._session, _retry=0, _retry_codes=[])
+        self._client = _Client(request.url.rstrip("/"), keys, self._session)
         self._hide = keys.hide
         self._listen = listen
         self._clock = clock
@@ -154,13 +172,11 @@ class BarsDoor:
 
     def _once(self, query: Mapping[str, object]) -> Mapping[str, Any] | _Unusable:
         """The failure is made outside of the handler: it keeps no request with its headers."""
-        from alpaca.common.exceptions import APIError
-
         refused: tuple[int, str] | None = None
         try:
             answer = self._client.get("/stocks/bars", dict(query))
-        except APIError as error:
-            refused = (error.status_code or 0, str(error))
+        except _StatusError as error:
+            refused = error.status, error.body
         except requests.Timeout:
             return _Unusable("no answer in time")
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError) as error:

@@ -20,10 +20,10 @@ from daemon.brokers.alpaca.market.history import History, Known
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
 from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, Tell
 from daemon.brokers.alpaca.market.socket import Deadlines as SocketDeadlines
+from daemon.brokers.alpaca.rest.client import Access, Deadlines
 from daemon.brokers.alpaca.rest.clock_check import ClockCheck
 from daemon.brokers.alpaca.rest.lanes import account_lanes, listing_lane, market_lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.rest.rest import Access, Deadlines
 from daemon.brokers.alpaca.trading.closing import Closings
 from daemon.brokers.alpaca.trading.link import BrokerLink, Patience
 from daemon.brokers.alpaca.trading.report import Reporter

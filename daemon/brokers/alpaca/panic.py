@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.alpaca.wire import text
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from daemon.brokers.alpaca.market.daily_feed import DailyFeed, Desk
 from daemon.brokers.alpaca.market.daily_history import DailyHistory
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
-from daemon.brokers.alpaca.rest.rest import Unanswered
+from daemon.brokers.alpaca.rest.errors import Unanswered
 from daemon.brokers.alpaca.wire import time_text
 from daemon.core.events import BarClosed, Event, HistoryAdjusted, RebalanceDue, SessionEnded
 from daemon.core.limits import Basket, Trading

@@ -19,9 +19,9 @@ from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
 from daemon.brokers.alpaca.market.history import History
 from daemon.brokers.alpaca.market.socket import BackOff, Deadlines, Endpoint
 from daemon.brokers.alpaca.rest import rest
+from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.rest.lanes import market_lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.rest.rest import Access
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.core.events import BarClosed, Event
 from daemon.core.limits import Contracts

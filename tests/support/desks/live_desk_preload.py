@@ -8,8 +8,7 @@ import importlib
 from daemon.host.calendar import SessionCalendar
 
 for name in (
-    "alpaca.data.historical",
-    "alpaca.trading.client",
+    "daemon.brokers.alpaca.assemble",
     "daemon.cli.daemon",
     "daemon.cli.ctl",
     "daemon.app.live",

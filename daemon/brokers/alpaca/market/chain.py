@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any, Protocol
 
 from daemon.brokers.alpaca.market.socket import Tell
-from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.core.events import Contract, ContractsListed, SessionScheduled
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Contracts

@@ -19,7 +19,7 @@ from daemon.brokers.alpaca.market.history import Known, open_session
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
 from daemon.brokers.alpaca.market.socket import Tell
-from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.core.events import (
     BarClosed,
     Event,

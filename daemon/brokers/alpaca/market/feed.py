@@ -18,7 +18,7 @@ from daemon.brokers.alpaca.market.history import History, Known, open_session, s
 from daemon.brokers.alpaca.market.live_bars import LiveBars, Timing
 from daemon.brokers.alpaca.market.option_stream import LiveQuotes, QuoteReads
 from daemon.brokers.alpaca.market.socket import Endpoint, Tell
-from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.core.events import Event, HaltRequested, SessionEnded, SessionScheduled
 from daemon.host.calendar import SessionCalendar
 from daemon.host.clock import Clock

@@ -17,7 +17,7 @@ from daemon.brokers.alpaca.market.merge import BarMerge, Given
 from daemon.brokers.alpaca.market.silence import Silence
 from daemon.brokers.alpaca.market.socket import Endpoint, State, Tell
 from daemon.brokers.alpaca.market.stock_stream import StockStream, TradingStatus
-from daemon.brokers.alpaca.rest.rest import Refused, RestError
+from daemon.brokers.alpaca.rest.errors import Refused, RestError
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived
 from daemon.host.calendar import CalendarError, SessionCalendar
 from daemon.host.clock import Clock

@@ -16,7 +16,7 @@ from daemon.brokers.alpaca.market.chain import with_neighbours
 from daemon.brokers.alpaca.market.silence import Silence
 from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State, Tell
 from daemon.brokers.alpaca.market.stock_stream import instant_ns
-from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
 from daemon.core.risk.marks import FUTURE_NS
 from daemon.host.clock import Clock

@@ -13,7 +13,8 @@ from decimal import Decimal
 
 from daemon.brokers.alpaca.market.daily_history import DayReads
 from daemon.brokers.alpaca.market.socket import Tell
-from daemon.brokers.alpaca.rest.rest import Raw, RestError
+from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
 from daemon.core.events import Event, Quote, QuotesReceived
 from daemon.host.calendar import SessionCalendar

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.alpaca.wire import Malformed, time_ns
 from daemon.host.clock import skew_ns
 from daemon.host.clock_watch import LEAP_NS

@@ -5,8 +5,9 @@ GET only by construction; what a bar or a quote means is the feed's subject.
 
 from __future__ import annotations
 
+from daemon.brokers.alpaca.rest.client import V1BETA1, Access
 from daemon.brokers.alpaca.rest.lanes import Lane
-from daemon.brokers.alpaca.rest.rest import READING, Access, Door, Raw, a_list, an_object, legacy_unsaid
+from daemon.brokers.alpaca.rest.rest import READING, Door, Raw, a_list, an_object
 from daemon.brokers.alpaca.wire import time_text
 
 
@@ -14,11 +15,8 @@ class MarketData:
     """Prices over REST: GET only by construction. Every method raises RestError. Numbers are JSON's."""
 
     def __init__(self, access: Access, lane: Lane) -> None:
-        with legacy_unsaid():
-            from alpaca.data.historical import OptionHistoricalDataClient, StockHistoricalDataClient
-
-        self._stocks = Door(StockHistoricalDataClient, access, lane, READING)
-        self._options = Door(OptionHistoricalDataClient, access, lane, READING)
+        self._stocks = Door(access, lane, READING)
+        self._options = Door(access, lane, READING, V1BETA1)
 
     async def bars(self, symbol: str, start_ns: int, end_ns: int, feed: str) -> list[Raw]:
         """Unadjusted minute bars {t, o, h, l, c, v, n, vw} that start between the two times, oldest first."""

@@ -6,155 +6,33 @@ process. What is asked is the subject of `trading.py` and `market_data.py`.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
+from daemon.brokers.alpaca.rest.client import V2, Access, BoundClient, StatusError
+from daemon.brokers.alpaca.rest.errors import NotSent, Refused, RestError, Throttled, Unanswered
 from daemon.brokers.alpaca.rest.lanes import Lane, NotStarted, StillRunning, Urgency
 from daemon.brokers.alpaca.wire import text
 from daemon.host.safe_decode import Unreadable, json_value, writable
-
-if TYPE_CHECKING:
-    from alpaca.common.rest import RESTClient
-
 
 Raw = dict[str, Any]
 
 READING = frozenset({"GET"})
 TRADING = frozenset({"POST", "DELETE"})
-BODY_MAX = 64 * 1024 * 1024  # bytes of one answer
 PAGES_MAX = 1000
-
-
-# --- what can go wrong --------------------------------------------------------------------------------------------
-
-
-class RestError(Exception):
-    """The broker did not do, or did not say that it did, what it was asked."""
-
-
-class Refused(RestError):
-    """A definite no (HTTP 4xx). `code` is Alpaca's, None where the body has none; `extra` are the body's other keys."""
-
-    def __init__(self, status: int, code: int | None, message: str, extra: Mapping[str, object]) -> None:
-        super().__init__(f"{status} {'-' if code is None else code} {message}")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.extra = extra
-
-
-class Throttled(RestError):
-    """429: the rate limit. `retry_after_s` is the broker's word, None where it has none."""
-
-    def __init__(self, retry_after_s: float | None) -> None:
-        super().__init__(f"429 rate limit exceeded, retry after {retry_after_s} s")
-        self.retry_after_s = retry_after_s
-
-
-class Unanswered(RestError):
-    """No usable answer (timeout, reset, 5xx, redirect, a body that cannot be read): it may or may not have happened."""
-
-
-class NotSent(RestError):
-    """It never left the process: its turn did not come in time, or its lane was full or closed."""
-
-
-class Lapsed(NotSent):
-    """It never left the process: the order's validity had passed when its turn came."""
-
-
-class MethodRefused(NotSent):
-    """A client made for other methods was used: a bug. Nothing was sent."""
-
-
-# --- one exchange -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Real seconds: to connect, between two parts of an answer, for a whole answer, and for a call with its waiting."""
-
-    connect_s: float = 3.0
-    read_s: float = 5.0
-    whole_s: float = 8.0
-    call_s: float = 12.0
-    pages_s: float = 60.0  # a call of a history or a chain, where the lane may have to wait for its rate
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Access:
-    """Where and as whom to ask. Its repr shows no key."""
-
-    url: str
-    key: str
-    secret: str
-    deadlines: Deadlines = field(default_factory=Deadlines)
-
-    def __repr__(self) -> str:
-        return f"Access(url={self.url!r})"
-
-
-class BoundSession(requests.Session):
-    """A session for some methods only, with deadlines, without redirects and without settings of the environment."""
-
-    def __init__(self, methods: frozenset[str], deadlines: Deadlines, lane: Lane) -> None:
-        super().__init__()
-        self.trust_env = False  # no .netrc in place of our keys
-        self._methods = methods
-        self._deadlines = deadlines
-        self._lane = lane
-        for scheme in ("http://", "https://"):
-            self.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=2, max_retries=0))
-
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send once. Raises MethodRefused, and what requests and urllib3 raise."""
-        if request.method not in self._methods:
-            allowed = ", ".join(sorted(self._methods))
-            raise MethodRefused(f"{request.method} through a client for {allowed} only: nothing was sent")
-        until_s = time.monotonic() + self._deadlines.whole_s
-        kwargs |= {
-            "timeout": (self._deadlines.connect_s, self._deadlines.read_s),
-            "allow_redirects": False,
-            "stream": True,
-        }
-        response = super().send(request, **kwargs)
-        self._lane.observe(response.status_code, response.headers)
-        response.raw = io.BytesIO(_whole_body(response, until_s))
-        if 300 <= response.status_code < 400:
-            raise requests.TooManyRedirects(f"{response.status_code} instead of an answer; redirects are not followed")
-        return response
-
-
-def _whole_body(response: requests.Response, until_s: float) -> bytes:
-    """The body, read part by part so that one that trickles in ends too."""
-    body = bytearray()
-    while part := response.raw.read1(65_536, decode_content=True):
-        body += part
-        if time.monotonic() > until_s or len(body) > BODY_MAX:
-            response.close()
-            raise requests.ReadTimeout(f"the answer was not whole in time after {len(body)} bytes")
-    return bytes(body)
 
 
 def _exchange(work: Callable[[], object], hide: Callable[[str], str]) -> object:
     """Runs in the lane's thread. The failure is raised outside of the handler: it keeps no request with its headers."""
-    from alpaca.common.exceptions import APIError
-
     try:
         return writable(work())
-    except APIError as error:
-        failure = _failure(error.status_code, str(error), error.response, hide)
+    except StatusError as error:
+        failure = _failure(error.response, hide)
     except requests.Timeout as error:
         failure = Unanswered(hide(f"no answer in time: {_innermost(error)}"[:300]))
     except requests.ConnectionError as error:
@@ -172,13 +50,12 @@ def _innermost(error: BaseException) -> str:
     return re.sub(r"^HTTPS?Connection(Pool)?\(.*?\): ", "", str(error))
 
 
-def _failure(
-    status: int | None, body: str, response: requests.Response | None, hide: Callable[[str], str]
-) -> RestError:
+def _failure(response: requests.Response, hide: Callable[[str], str]) -> RestError:
+    status, body = response.status_code, response.text
     if status == 429:
-        header = response.headers.get("Retry-After", "") if response is not None else ""
+        header = response.headers.get("Retry-After", "")
         return Throttled(float(header) if header.isascii() and header.isdigit() else None)
-    if status is None or not 400 <= status < 500 or status == 408:
+    if not 400 <= status < 500 or status == 408:
         return Unanswered(f"HTTP {status}")
     try:
         told = json_value(body)
@@ -192,21 +69,11 @@ def _failure(
     return Refused(status, code if isinstance(code, int) else None, message, extra)
 
 
-@contextlib.contextmanager
-def legacy_unsaid() -> Iterator[None]:
-    """alpaca-py imports websockets.legacy with its streams, which are not used here; that it is deprecated is known."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "websockets.legacy is deprecated", DeprecationWarning)
-        yield
-
-
 class Door:
-    """A client of alpaca-py on a lane, with its retries off and its session replaced."""
+    """A client on a lane: asks in the lane's thread, and translates every failure."""
 
-    def __init__(self, make: Callable[..., RESTClient], access: Access, lane: Lane, methods: frozenset[str]) -> None:
-        client = make(access.key, access.secret, raw_data=True, url_override=access.url)
-        client.__dict__.update(_session=BoundSession(methods, access.deadlines, lane), _retry=0, _retry_codes=[])
-        self.client = client
+    def __init__(self, access: Access, lane: Lane, methods: frozenset[str], version: str = V2) -> None:
+        self.client = BoundClient(access, lane, methods, version)
         self.lane = lane
         self._deadlines = access.deadlines
         self._secrets = tuple(secret for secret in (access.key, access.secret) if secret)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.rest.rest import NotSent, Refused, RestError
+from daemon.brokers.alpaca.rest.errors import NotSent, Refused, RestError
 from daemon.brokers.alpaca.trading.closing import Closings
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.clock_check import ClockCheck
-from daemon.brokers.alpaca.rest.rest import Refused
+from daemon.brokers.alpaca.rest.errors import Refused
 from daemon.brokers.alpaca.trading.ledger import LedgerFill, activity, ledger_fill, order_fills
 from daemon.brokers.alpaca.wire import ENDED, Malformed
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled

@@ -8,38 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
+from daemon.brokers.alpaca.rest.client import Access
+from daemon.brokers.alpaca.rest.errors import Lapsed, NotSent, Refused, Unanswered
 from daemon.brokers.alpaca.rest.lanes import Lane, Urgency
-from daemon.brokers.alpaca.rest.rest import (
-    PAGES_MAX,
-    READING,
-    TRADING,
-    Access,
-    Door,
-    Lapsed,
-    NotSent,
-    Raw,
-    Refused,
-    Unanswered,
-    a_list,
-    an_object,
-    legacy_unsaid,
-)
+from daemon.brokers.alpaca.rest.rest import PAGES_MAX, READING, TRADING, Door, Raw, a_list, an_object
 from daemon.brokers.alpaca.wire import is_option, text, time_ns, time_text
 from daemon.core.effects import SubmitOrder
 
-if TYPE_CHECKING:
-    from alpaca.common.rest import RESTClient
-
 MILLISECOND_NS = 1_000_000
-
-
-def _trading_client() -> Callable[..., RESTClient]:
-    """The library's class, imported when it is first needed: that costs half a second."""
-    with legacy_unsaid():
-        from alpaca.trading.client import TradingClient
-    return TradingClient
 
 
 # --- reading the account ------------------------------------------------------------------------------------------
@@ -49,7 +26,7 @@ class TradingReads:
     """The account's reading side: GET only by construction. Every method raises RestError."""
 
     def __init__(self, access: Access, lane: Lane) -> None:
-        self._door = Door(_trading_client(), access, lane, READING)
+        self._door = Door(access, lane, READING)
 
     async def account(self) -> Raw:
         """GET /v2/account."""
@@ -159,7 +136,7 @@ class TradingOrders:
     """The account's writing side: POST and DELETE only by construction. Every method raises RestError."""
 
     def __init__(self, access: Access, lane: Lane) -> None:
-        self._door = Door(_trading_client(), access, lane, TRADING)
+        self._door = Door(access, lane, TRADING)
 
     async def submit(self, order: SubmitOrder, withdrawn: Callable[[], bool] = lambda: False) -> Raw:
         """POST /v2/orders once, or close the position where the order says so.

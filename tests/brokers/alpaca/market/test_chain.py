@@ -18,7 +18,7 @@ from daemon.brokers.alpaca.market.chain import (
     strikes_around,
     with_neighbours,
 )
-from daemon.brokers.alpaca.rest.rest import RestError
+from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.core.events import Contract, SessionScheduled
 from tests.support.alpaca.market_desk import calendar, desk, session
 

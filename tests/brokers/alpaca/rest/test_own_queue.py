@@ -13,8 +13,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.rest.lanes import account_lanes
-from daemon.brokers.alpaca.rest.rest import Access
 from daemon.brokers.alpaca.trading.link import BrokerLink
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream

@@ -16,19 +16,10 @@ from typing import Any
 import pytest
 import requests
 
+from daemon.brokers.alpaca.rest.client import Access, Deadlines
+from daemon.brokers.alpaca.rest.errors import Lapsed, MethodRefused, NotSent, Refused, RestError, Throttled, Unanswered
 from daemon.brokers.alpaca.rest.lanes import Lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.rest.rest import (
-    Access,
-    Deadlines,
-    Lapsed,
-    MethodRefused,
-    NotSent,
-    Refused,
-    RestError,
-    Throttled,
-    Unanswered,
-)
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, submission
 from daemon.core.effects import SubmitOrder
 from daemon.host.clock import Clock
@@ -383,10 +374,14 @@ async def test_a_client_for_reading_refuses_every_other_method_in_the_process() 
         assert it.server.requests == []
 
 
-async def test_the_librarys_own_retries_are_off() -> None:
-    async with desk() as it:
-        for door in (it.reads._door, it.orders._door, it.data._stocks, it.data._options):
-            assert (door.client._retry, door.client._retry_codes) == (0, [])
+@pytest.mark.parametrize("status", [429, 504])  # those that the library asks again for, unless it is kept from it
+async def test_the_library_never_sends_a_request_twice(status: int) -> None:
+    async with bare(http(b"{}", f"{status} Not Now")) as (reads, orders, asked):
+        with pytest.raises(RestError):
+            await reads.account()
+        with pytest.raises(RestError):
+            await orders.submit(SubmitOrder(NAME, CALL, -1, 1, None, "sell_to_close", 0))
+        assert len(asked) == 2
 
 
 async def test_a_netrc_never_replaces_the_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -7,8 +7,9 @@ from decimal import Decimal
 import pytest
 
 from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.rest.client import Access
+from daemon.brokers.alpaca.rest.errors import Lapsed
 from daemon.brokers.alpaca.rest.lanes import account_lanes
-from daemon.brokers.alpaca.rest.rest import Access, Lapsed
 from daemon.brokers.alpaca.trading.trading import TradingOrders, opens, submission
 from daemon.core.effects import SubmitOrder
 from daemon.host.clock import Clock

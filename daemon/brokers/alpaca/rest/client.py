@@ -1,0 +1,112 @@
+"""alpaca-py's REST client in one bounded session: each request leaves once, for some methods only.
+
+Of the library its common client alone is loaded: its trading and data packages bring pandas, 84 MB and a second of
+start-up, for models that are not used here.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+from alpaca.common.rest import RESTClient
+from requests.adapters import HTTPAdapter
+
+from daemon.brokers.alpaca.rest.errors import MethodRefused
+from daemon.brokers.alpaca.rest.lanes import Lane
+
+V2, V1BETA1 = "v2", "v1beta1"  # of options' market data
+BODY_MAX = 64 * 1024 * 1024  # bytes of one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Real seconds: to connect, between two parts of an answer, for a whole answer, and for a call with its waiting."""
+
+    connect_s: float = 3.0
+    read_s: float = 5.0
+    whole_s: float = 8.0
+    call_s: float = 12.0
+    pages_s: float = 60.0  # a call of a history or a chain, where the lane may have to wait for its rate
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Access:
+    """Where and as whom to ask. Its repr shows no key."""
+
+    url: str
+    key: str
+    secret: str
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+    def __repr__(self) -> str:
+        return f"Access(url={self.url!r})"
+
+
+class StatusError(Exception):
+    """An answer whose status is 400 or above."""
+
+    def __init__(self, response: requests.Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+class BoundClient(RESTClient):
+    """The library's client for some methods only, without its retries, its redirects and its models."""
+
+    def __init__(self, access: Access, lane: Lane, methods: frozenset[str], version: str = V2) -> None:
+        super().__init__(access.url, access.key, access.secret, api_version=version, raw_data=True)
+        self._bound = BoundSession(methods, access.deadlines, lane)
+
+    def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
+        """Send once, whatever `retry` is; None for an empty body. Raises StatusError, and what the session raises."""
+        del retry  # what may be sent twice is not for a library to decide
+        response = self._bound.request(method, url, **opts)
+        if response.status_code >= 400:
+            raise StatusError(response)
+        return response.json() if response.text else None
+
+
+class BoundSession(requests.Session):
+    """A session for some methods only, with deadlines, without redirects and without settings of the environment."""
+
+    def __init__(self, methods: frozenset[str], deadlines: Deadlines, lane: Lane) -> None:
+        super().__init__()
+        self.trust_env = False  # no .netrc in place of our keys
+        self._methods = methods
+        self._deadlines = deadlines
+        self._lane = lane
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=2, max_retries=0))
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send once. Raises MethodRefused, and what requests and urllib3 raise."""
+        if request.method not in self._methods:
+            allowed = ", ".join(sorted(self._methods))
+            raise MethodRefused(f"{request.method} through a client for {allowed} only: nothing was sent")
+        until_s = time.monotonic() + self._deadlines.whole_s
+        kwargs |= {
+            "timeout": (self._deadlines.connect_s, self._deadlines.read_s),
+            "allow_redirects": False,
+            "stream": True,
+        }
+        response = super().send(request, **kwargs)
+        self._lane.observe(response.status_code, response.headers)
+        response.raw = io.BytesIO(_whole_body(response, until_s))
+        if 300 <= response.status_code < 400:
+            raise requests.TooManyRedirects(f"{response.status_code} instead of an answer; redirects are not followed")
+        return response
+
+
+def _whole_body(response: requests.Response, until_s: float) -> bytes:
+    """The body, read part by part so that one that trickles in ends too."""
+    body = bytearray()
+    while part := response.raw.read1(65_536, decode_content=True):
+        body += part
+        if time.monotonic() > until_s or len(body) > BODY_MAX:
+            response.close()
+            raise requests.ReadTimeout(f"the answer was not whole in time after {len(body)} bytes")
+    return bytes(body)

@@ -1,0 +1,44 @@
+"""What an exchange with Alpaca over REST can come to, where it is no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class RestError(Exception):
+    """The broker did not do, or did not say that it did, what it was asked."""
+
+
+class Refused(RestError):
+    """A definite no (HTTP 4xx). `code` is Alpaca's, None where the body has none; `extra` are the body's other keys."""
+
+    def __init__(self, status: int, code: int | None, message: str, extra: Mapping[str, object]) -> None:
+        super().__init__(f"{status} {'-' if code is None else code} {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.extra = extra
+
+
+class Throttled(RestError):
+    """429: the rate limit. `retry_after_s` is the broker's word, None where it has none."""
+
+    def __init__(self, retry_after_s: float | None) -> None:
+        super().__init__(f"429 rate limit exceeded, retry after {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class Unanswered(RestError):
+    """No usable answer (timeout, reset, 5xx, redirect, a body that cannot be read): it may or may not have happened."""
+
+
+class NotSent(RestError):
+    """It never left the process: its turn did not come in time, or its lane was full or closed."""
+
+
+class Lapsed(NotSent):
+    """It never left the process: the order's validity had passed when its turn came."""
+
+
+class MethodRefused(NotSent):
+    """A client made for other methods was used: a bug. Nothing was sent."""

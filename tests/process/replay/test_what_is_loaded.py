@@ -1,0 +1,65 @@
+"""What a process loads, looked at in a process of its own: a replay nothing of any broker, a live desk no pandas."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from pathlib import Path
+
+from daemon.tapes import BUNDLED_TAPE
+from tests.support.paths import FIXTURE_MODELS, REPOSITORY
+
+DAY_ROWS = 390
+TELL = "print(*sorted(sys.modules), file=open(sys.argv[-1], 'w'))"
+REPLAY = f"""
+import sys
+from daemon.__main__ import main
+told = sys.argv.pop()
+code = main()
+sys.argv.append(told)
+{TELL}
+sys.exit(code)
+"""
+LIVE = f"""
+import sys
+from pydantic import SecretStr
+from daemon.host.lean import without_pandas
+without_pandas()
+from daemon.app.live import prepare_live
+from daemon.brokers.alpaca.rest.client import Access
+from daemon.brokers.alpaca.rest.lanes import account_lanes, market_lane
+from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
+from daemon.host.clock import Clock
+clock, access = Clock.real(), Access("http://127.0.0.1:9", "a-key-id", "a-secret-key")
+orders, reads = account_lanes(clock)
+TradingOrders(access, orders), TradingReads(access, reads), MarketData(access, market_lane(clock))
+{TELL}
+"""
+
+
+def loaded(script: str, folder: Path, *arguments: str) -> set[str]:
+    """The modules of the process after the script."""
+    told = folder / "modules"
+    line = [sys.executable, "-c", script, *arguments, str(told)]
+    subprocess.run(line, cwd=folder, env={"PYTHONPATH": str(REPOSITORY)}, check=True, capture_output=True, timeout=300)
+    return set(told.read_text().split())
+
+
+def test_a_replay_loads_nothing_of_any_broker_nor_pandas(tmp_path: Path) -> None:
+    tape = tmp_path / "day.csv"
+    with gzip.open(BUNDLED_TAPE, "rt") as rows:
+        tape.write_text("".join(line for line, _ in zip(rows, range(DAY_ROWS + 1), strict=False)))
+    (tmp_path / "config.toml").write_text(f'[paths]\nmodels_dir = "{FIXTURE_MODELS}"\n')
+    modules = loaded(REPLAY, tmp_path, "--dry-run", "--bars", str(tape), "--state-dir", str(tmp_path / "state"))
+    assert "daemon.engine.engine" in modules
+    brokers = {name for name in modules if name.startswith("daemon.brokers.") or name.partition(".")[0] == "alpaca"}
+    assert brokers == set()
+    assert modules.isdisjoint(("pandas", "requests", "websockets"))
+
+
+def test_a_live_desk_at_alpaca_loads_the_library_s_client_and_no_pandas(tmp_path: Path) -> None:
+    modules = loaded(LIVE, tmp_path)
+    assert {"alpaca.common.rest", "daemon.app.live"} <= modules
+    assert modules.isdisjoint(("pandas", "alpaca.trading", "alpaca.data"))
