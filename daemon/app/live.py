@@ -1,7 +1,7 @@
-"""The live wiring: the same engine, journal and machine as in a replay, with Alpaca's feed and, unless dry, its broker.
+"""The live wiring: engine, journal and machine as in a replay, with a broker's feed and, unless dry, its orders.
 
-Everything is checked before anything is written. An outage of Alpaca is a state of the running daemon, never a reason
-not to start. The order path (engine, journal, feed, broker) may end the process; all else is supervised.
+Everything is checked before anything is written. An outage of the broker is a state of the running daemon, never a
+reason not to start. The order path (engine, journal, feed, broker) may end the process; all else is supervised.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ from daemon.app.live_start import Live, open_live, prepare_live, start_of
 from daemon.app.live_status import open_things, settled
 from daemon.app.operator_side import BrokerKeys, OperatorSide, broker_keys
 from daemon.app.wiring import announce
-from daemon.brokers.alpaca.assemble import AlpacaParts, Feed
-from daemon.brokers.alpaca.market.daily_feed import DailyFeed
-from daemon.brokers.alpaca.market.daily_history import SETTLED_NS
-from daemon.brokers.alpaca.market.history import Known
-from daemon.brokers.alpaca.trading.link import BrokerLink
+from daemon.brokers.api import FeedDesk, Known, Trading, TradingDesk
+from daemon.brokers.clock_check import ClockCheck
 from daemon.core.effects import WatchContracts
 from daemon.core.events import (
+    BrokerReported,
     ClockTicked,
     Event,
     PanicNoticed,
@@ -87,18 +85,23 @@ class LiveDesk:
         self._tick_ns, self._busier = IDLE_TICK_NS, asyncio.Event()
         self._published = -1  # the newest row whose head was published
         settings, state = live.settings, recovered.machine.state
-        self._parts = AlpacaParts(
-            settings, live.credentials, live.clock, self.intake.put, self.tell, lambda: self._state().now_ns
+        self._broker = live.broker.connect(settings, live.credentials, live.clock, self.intake.put, self.tell)
+        self._clock_check = ClockCheck(
+            self._broker.admin.clock,
+            live.clock,
+            self.tell,
+            self._broker.clock_skew_max_s,
+            lambda: self._state().now_ns,
         )
-        self.check_clock = self._parts.clock_check.at_start
-        self._daily: DailyFeed | None = None
-        if live.daily is not None:
-            self._daily = self._parts.daily_feed(live.daily, live.calendar, self._state, self.probe)
-        self.feed: Feed = self._daily or self._parts.feed(live.strategy.spec, live.calendar, state_dir.path / "history")
-        self.link: BrokerLink | None = None
+        self.feed = self._broker.market_feed(
+            FeedDesk(live.strategy, live.calendar, state_dir.path / "history", self._state, self.probe)
+        )
+        self.link: Trading | None = None
         if not live.dry_run:
-            claim = None if account is None else account.claim_number
-            self.link = self._parts.link(state.identity, lambda: self._state().broker, claim)
+            put = self.intake.put if account is None else partial(self._put_claimed, account)
+            self.link = self._broker.trading(
+                TradingDesk(state.identity, lambda: self._state().broker, put, self._clock_check)
+            )
             own = [order for order in state.orders.values() if order.order_id and order.purpose != "foreign"]
             ended = [order for order in state.closed.values() if order.order_id]
             closings = {order.client_order_id: order.order_id for order in (*own, *ended) if order.closing}
@@ -130,13 +133,23 @@ class LiveDesk:
             code=code,
             waiting=lambda: (len(self.intake), self.intake.dropped),
             host_ns=live.clock.host_ns,
-            clock_fault=self._parts.clock_check.fault,
+            clock_fault=self._clock_check.fault,
         )
         self.schedule = Schedule(live.clock, lambda name, problem: self.tell("job_failed", job=name, problem=problem))
-        self._times = _day_times(live)
+        self._times = _day_times(live, self.feed.close_grace_s)
 
     def _state(self) -> State[Any]:
         return self.engine.machine.state
+
+    def _put_claimed(self, account: AccountLock, event: Event) -> None:
+        """Put an event of the trading side in; a report's account is locked first."""
+        if isinstance(event, BrokerReported):
+            account.claim_number(event.account)
+        self.intake.put(event)
+
+    async def check_clock(self) -> None:
+        """Compare the clocks before anything is stamped; without an answer in time the start goes on."""
+        await self._clock_check.at_start(self._broker.start_wait_s)
 
     # --- what the parts tell --------------------------------------------------------------------------------------
 
@@ -157,7 +170,7 @@ class LiveDesk:
                 self.feed.watch(effect.symbols)
         if self.link is not None:
             self.link.stepped(event)
-            self.link.heed(step.effects)
+            self.link.ask(step.effects)
         state = step.state
         if state.book.positions or state.orders:
             held = [*state.book.positions, *(order.symbol for order in state.orders.values())]
@@ -201,7 +214,7 @@ class LiveDesk:
                     ("watchdog", self._guard),
                     ("status", self._tell_status),
                     ("heads", self._publish_heads),
-                    ("clock", self._parts.clock_check.run),
+                    ("clock", self._clock_check.run),
                     *self.operator.works,
                 )
                 for name, work in watching:
@@ -217,7 +230,7 @@ class LiveDesk:
                 task.cancel()
             self.schedule.stop()
             self.intake.end()
-            await self._parts.close()
+            await self._broker.close()
             await self.operator.close()
             self._service.close()
 
@@ -237,7 +250,7 @@ class LiveDesk:
         self._service.ready()
         if self.link is not None:  # its word first: the sessions that follow know what the desk holds
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._live.settings.alpaca.handshake_timeout_s):
+                async with asyncio.timeout(self._broker.start_wait_s):
                     await self._until(lambda state: state.broker.reported_ns >= state.broker.started_ns)
         state = self.engine.machine.state
         session = state.session.session
@@ -278,8 +291,8 @@ class LiveDesk:
         match job.kind:
             case kind if kind == WARM_UP:
                 await self.feed.schedule(session)
-            case kind if kind == DECIDE and self._daily is not None:
-                await self._daily.decide(session)
+            case kind if kind == DECIDE:
+                await self.feed.decide(session)
             case kind if kind == CLOSE:
                 await self.feed.end(session)
                 self.engine.snapshot_soon()
@@ -410,16 +423,16 @@ def _tick_ns(state: State[Any]) -> int:
     return HOLDING_TICK_NS if state.book.positions else IDLE_TICK_NS
 
 
-def _day_times(live: Live) -> DayTimes:
-    """When the desk's jobs are due. A daily desk has its history before it decides, and final bars at its close."""
+def _day_times(live: Live, close_grace_s: int) -> DayTimes:
+    """When the desk's jobs are due. A daily desk has its history before it decides; bars are final at its close."""
     settings = live.settings
     warm_up_min, end_of_day_min = settings.feed.warm_up_min, settings.service.end_of_day_min
     if live.daily is None:
-        return DayTimes(settings.execution, warm_up_min=warm_up_min, end_of_day_min=end_of_day_min)
+        return DayTimes(settings.execution, warm_up_min, close_grace_s, end_of_day_min)
     return DayTimes(
         settings.execution,
         warm_up_min=max(warm_up_min, settings.basket.before_open_min + HISTORY_MIN),
-        close_grace_s=SETTLED_NS // SECOND_NS,
+        close_grace_s=close_grace_s,
         end_of_day_min=max(end_of_day_min, END_OF_DAY_LEAST_MIN),
         basket=settings.basket,
     )
@@ -448,7 +461,7 @@ async def run_live(live: Live, log: Log) -> str:
         desk.publish_head(recovered.last_id, recovered.head.hex())
         for snapshot in recovered.passed_over:
             desk.tell("snapshot_passed_over", snapshot=snapshot)
-        await desk.check_clock(settings.alpaca.handshake_timeout_s)  # before any event is stamped with it
+        await desk.check_clock()  # before any event is stamped with it
         await desk.run()
         state = desk.engine.machine.state
         log("run_ended", events=state.seq, state_digest=desk.engine.state_digest(), stopped_by=desk.engine.stopped_by)

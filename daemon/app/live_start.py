@@ -1,7 +1,7 @@
 """What a live desk is checked for before anything of it is written: strategy, calendar, model; then it is opened.
 
-Nothing is sent and no stream is opened. An outage of Alpaca is no reason to refuse; neither is, where positions may be
-open, a pointer in the model store that names something broken: the version that answered last goes on.
+Nothing is sent and no stream is opened. An outage of the broker is no reason to refuse; neither is, where positions may
+be open, a pointer in the model store that names something broken: the version that answered last goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from daemon.app.desk import Start
+from daemon.brokers.api import Broker
+from daemon.brokers.registry import broker_of
 from daemon.config.limits_shown import origins_of
 from daemon.config.load import Credentials, Settings, sim_start_ns
 from daemon.core.events import ModelPromoted, ModelVerified
@@ -55,6 +57,7 @@ class Live:
     credentials: Credentials
     dry_run: bool
     strategy: Strategy
+    broker: Broker
     clock: Clock
     calendar: SessionCalendar
     model: LoadedModel
@@ -83,13 +86,13 @@ class Live:
 
 
 def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool) -> Live:
-    """Check model and calendar. Raises CalendarError, ModelError: nothing was written yet.
+    """Check broker, model and calendar. Raises CalendarError, ConfigError, ModelError: nothing was written yet.
 
     Where this desk's journal knows a version that answered before, and the one asked for is refused, it starts with
     that one as long as it is still the same and passes every check; `refused` says why. A fresh desk and a dry run
     refuse.
     """
-    strategy = strategy_named(settings.desk.strategy)
+    strategy, broker = strategy_named(settings.desk.strategy), broker_of(settings)
     clock = clock_of(settings)
     calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
     calendar.next_after(clock.now_ns())
@@ -107,7 +110,7 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
         if model.digest != last.digest:  # the same name, another policy
             raise
         refused = str(error)
-    return Live(settings, credentials, dry_run, strategy, clock, calendar, model, policy, refused)
+    return Live(settings, credentials, dry_run, strategy, broker, clock, calendar, model, policy, refused)
 
 
 def open_live(live: Live, log: Callable[..., None]) -> tuple[AccountLock, StateDir, Recovered, JournalWriter]:
@@ -140,7 +143,7 @@ def account_lock(live: Live) -> AccountLock:
     """The desk's locks: its account by the key, unless it sends nothing. Raises StateDirError."""
     settings = live.settings
     holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
-    lock = AccountLock(lock_folder(), holder, settings.address("trading_url"))
+    lock = AccountLock(lock_folder(), holder, live.broker.service(settings))
     with contextlib.suppress(OSError):  # the directory's own refusal says more, here and where it is locked
         wait_until_free(settings.paths.state_dir)
     if not live.dry_run:

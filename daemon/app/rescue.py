@@ -1,4 +1,4 @@
-"""`rltraderctl panic`: cancel all, close all, straight over REST. Needs the configuration and the keys, nothing else.
+"""`rltraderctl panic`: cancel all, close all at the broker. Needs the configuration and the keys, nothing else.
 
 No journal, lock, model or calendar is needed: it works with the daemon dead, running, or its journal corrupt. A file in
 the desk's folder lets a daemon that runs there, or starts, stand down: it sends nothing more, exits neither.
@@ -12,11 +12,9 @@ import os
 import sys
 from pathlib import Path
 
-from daemon.brokers.alpaca.assemble import accesses
-from daemon.brokers.alpaca.panic import panic
-from daemon.brokers.alpaca.rest.errors import Refused, RestError
-from daemon.brokers.alpaca.rest.lanes import account_lanes
-from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
+from daemon.brokers.api import Admin, BrokerError, BrokerRefused, alone
+from daemon.brokers.panic import panic
+from daemon.brokers.registry import broker_of
 from daemon.config.load import EXIT_CODE, Credentials, Settings
 from daemon.engine.state_dir import enter, locked_by
 from daemon.host.clock import Clock
@@ -39,22 +37,19 @@ def rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
 
 
 async def _rescue(settings: Settings, keys: Credentials, state_dir: Path) -> int:
-    order_access, read_access, _ = accesses(settings, keys)
-    lanes = account_lanes(Clock.real())
+    broker = alone(broker_of(settings), settings, keys, Clock.real())
     try:
-        reads = TradingReads(read_access, lanes[1])
-        wrong = await _wrong_account(settings, reads)
+        wrong = await _wrong_account(settings, broker.admin)
         if wrong:
             say(wrong)
             return EXIT_CODE
         marked = await _stand_down(state_dir)
-        flat = await panic(TradingOrders(order_access, lanes[0]), reads, say, deadline_s=DEADLINE_S)
+        flat = await panic(broker.admin, say, deadline_s=DEADLINE_S)
         if marked:
             say(f"then, for the desk: rltraderctl accept-broker --state-dir {state_dir} --reason TEXT; resume")
         return 0 if flat else NOT_FLAT
     finally:
-        for lane in lanes:
-            await lane.close()
+        await broker.close()
 
 
 async def _stand_down(state_dir: Path) -> bool:
@@ -81,15 +76,15 @@ async def _stand_down(state_dir: Path) -> bool:
     return True
 
 
-async def _wrong_account(settings: Settings, reads: TradingReads) -> str:
+async def _wrong_account(settings: Settings, admin: Admin) -> str:
     """Why nothing may be closed there; "" when the account is the configured one, or the broker does not say now."""
     expected = settings.desk.account_number
     for asked in range(ASKED_MAX):
         if asked:
             await asyncio.sleep(PAUSE_S)
         try:
-            found = str((await reads.account()).get("account_number"))
-        except RestError as error:
+            found = (await admin.account()).number
+        except BrokerError as error:
             problem = error
             continue
         if not expected or found == expected:
@@ -97,7 +92,7 @@ async def _wrong_account(settings: Settings, reads: TradingReads) -> str:
             return ""
         cure = "nothing was touched; give the right keys"
         return f"the keys open account {found}, desk.account_number is {expected}: {cure}"
-    if isinstance(problem, Refused) and problem.status in (401, 403):
+    if isinstance(problem, BrokerRefused) and problem.of_keys:
         return f"the broker refuses the keys ({problem}): nothing was touched; give those of this account"
     say(f"account number: not checked: {problem}; going on")
     return ""

@@ -1,1 +1,1 @@
-"""Brokers, a folder each. Only the assembly of a desk imports them."""
+"""Brokers, a folder each behind the protocols of `api.py`; `registry.py` names them and imports one on first use."""

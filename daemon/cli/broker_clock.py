@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
-from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.assemble import accesses
-from daemon.brokers.alpaca.rest.errors import RestError
-from daemon.brokers.alpaca.rest.lanes import account_lanes
-from daemon.brokers.alpaca.trading.trading import TradingReads
+from daemon.brokers.api import BrokerError, alone
+from daemon.brokers.registry import broker_of
 from daemon.cli.explain import NotFound
 from daemon.config.load import Credentials, Settings
 from daemon.host.clock import Clock
@@ -23,15 +20,14 @@ def broker_now_ns(settings: Settings, keys: Credentials) -> int:
 
 
 async def _asked(settings: Settings, keys: Credentials) -> int:
-    lanes = account_lanes(Clock.real())
+    broker = broker_of(settings)
+    connection = alone(broker, settings, keys, Clock.real())
     try:
-        reads = TradingReads(accesses(settings, keys)[1], lanes[1])
-        return wire.time_ns((await reads.clock()).get("timestamp"))
-    except (RestError, wire.Malformed) as error:
+        return (await connection.admin.clock()).now_ns
+    except BrokerError as error:
         raise NotFound(
-            f"the broker's clock at {settings.address('trading_url')} cannot be asked: {error}: nothing was changed; "
+            f"the broker's clock at {broker.service(settings)} cannot be asked: {error}: nothing was changed; "
             f"try again when it answers"
         ) from None
     finally:
-        for lane in lanes:
-            await lane.close()
+        await connection.close()

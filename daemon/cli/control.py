@@ -100,8 +100,9 @@ def panic(options: argparse.Namespace, _console: Console) -> int:
     """Flatten the account without daemon or journal; returns what `rescue` does. Raises ConfigError, NotFound."""
     settings, keys = _with_keys(options)
     from daemon.app.rescue import rescue, say
+    from daemon.brokers.registry import broker_of
 
-    say(f"the {settings.desk.account} account at {settings.address('trading_url')}: cancel all, close all")
+    say(f"the {settings.desk.account} account at {broker_of(settings).service(settings)}: cancel all, close all")
     if not options.yes and not confirmed("PANIC"):
         raise NotFound("nothing was touched")
     return rescue(settings, keys, options.state_dir or settings.paths.state_dir)

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from daemon.brokers.registry import broker_of
 from daemon.config.limits_shown import in_force
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, Credentials, Settings, credentials, load
 from daemon.core.state import State
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line of rltraderd."""
     line = argparse.ArgumentParser(
         prog="rltraderd",
-        description="Trade a policy at Alpaca. With --dry-run: on the live feed without sending an order, or over "
+        description="Trade a policy at a broker. With --dry-run: on the live feed without sending an order, or over "
         "recorded bars (with --bars, or without keys).",
         epilog="Keys: APCA_API_KEY_ID and APCA_API_SECRET_KEY in the environment. Exit codes: 0 done or stopped, "
         "1 start it again, 2 mend what is named first.",
@@ -83,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         speed = _speed(options.speed)
         keys = credentials()
         tape = _tape(options, settings, keys)
+        if tape is None:
+            broker_of(settings)
         enter(settings.paths.state_dir)
     except (ConfigError, TapeError, StateDirError) as error:
         return _refuse(Log(), str(error))

@@ -20,16 +20,10 @@ from pathlib import Path
 
 from daemon.app.live_start import DRY_RUN, Live, clock_of, prepare_live
 from daemon.app.operator_side import broker_keys
-from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.assemble import accesses
-from daemon.brokers.alpaca.rest.errors import Refused, RestError
-from daemon.brokers.alpaca.rest.lanes import account_lanes, market_lane
-from daemon.brokers.alpaca.rest.market_data import MarketData
-from daemon.brokers.alpaca.rest.rest import Raw
-from daemon.brokers.alpaca.trading.report import blocked
-from daemon.brokers.alpaca.trading.trading import TradingReads
+from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable, alone
+from daemon.brokers.registry import broker_of
 from daemon.config.limits_shown import in_force
-from daemon.config.load import ADDRESSES, EXIT_CODE, ConfigError, Credentials, Settings
+from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.engine.journal import FILE, JournalError
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
@@ -69,32 +63,30 @@ def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
 
 async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -> list[Finding]:
     """All findings, in the order in which they are shown."""
-    clock = clock_of(settings)
+    clock, broker = clock_of(settings), broker_of(settings)
     mode = DRY_RUN if dry_run else settings.desk.account
     sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
     found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
-    found += [Finding("limits", OK, in_force(settings)), _addresses(settings), *_operator(settings)]
+    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *_operator(settings)]
     live, model = _model(settings, keys, dry_run=dry_run)
     found += [model, _calendar(clock), *_state_dir(settings, live)]
     if not dry_run:
-        found += _other_desk(settings, keys)
-    lanes = (*account_lanes(clock), market_lane(clock))
+        found += _other_desk(settings, broker, keys)
+    connection = alone(broker, settings, keys, clock)
     try:
-        _, read_access, data_access = accesses(settings, keys)
-        reads, data = TradingReads(read_access, lanes[1]), MarketData(data_access, lanes[2])
-        account = await _account(settings, reads, dry_run=dry_run, shares=_trades_shares(settings))
+        admin = connection.admin
+        account = await _account(settings, broker, admin, dry_run=dry_run, shares=_trades_shares(settings))
         found += account
         if account[0].verdict != FAIL:
-            found.append(await _skew(settings, reads, clock))
-        found += await _feeds(settings, data, clock)
+            found.append(await _skew(connection.clock_skew_max_s, admin, clock))
+        found += await _feeds(settings, admin, clock)
     finally:
-        for lane in lanes:
-            await lane.close()
+        await connection.close()
     return found
 
 
-def _addresses(settings: Settings) -> Finding:
-    shown = ", ".join(dict.fromkeys(settings.address(name).split("/")[2] for name in ADDRESSES))
+def _addresses(settings: Settings, broker: Broker) -> Finding:
+    shown = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
     told = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else shown
     return Finding("addresses", OK, told)
 
@@ -188,7 +180,7 @@ def _journal(path: Path, live: Live | None) -> Finding:
     return Finding("state directory", OK, f"{path}: " + ("resumes a journal" if meta else "new"))
 
 
-def _other_desk(settings: Settings, keys: Credentials) -> list[Finding]:
+def _other_desk(settings: Settings, broker: Broker, keys: Credentials) -> list[Finding]:
     """A line when another desk of this host trades the account of these keys: this one would be refused."""
     folder, path = lock_folder(), settings.paths.state_dir
     try:
@@ -196,7 +188,7 @@ def _other_desk(settings: Settings, keys: Credentials) -> list[Finding]:
             return []
     except (StateDirError, OSError):  # the line about the state directory says it
         return []
-    lock = AccountLock(folder, Holder(settings.desk.name, str(path.absolute()), 0), settings.address("trading_url"))
+    lock = AccountLock(folder, Holder(settings.desk.name, str(path.absolute()), 0), broker.service(settings))
     return [Finding("account lock", FAIL, problem)] if (problem := lock.taken(keys.key)) else []
 
 
@@ -214,94 +206,84 @@ def _trades_shares(settings: Settings) -> bool:
     return strategy(settings.desk.strategy).spec.holds == "shares"
 
 
-async def _account(settings: Settings, reads: TradingReads, *, dry_run: bool, shares: bool) -> list[Finding]:
+async def _account(settings: Settings, broker: Broker, admin: Admin, *, dry_run: bool, shares: bool) -> list[Finding]:
     """Keys of the right environment, the account's number, status and, for a desk of options, their level."""
     try:
-        account = await reads.account()
-    except Refused as refused:
-        where = settings.address("trading_url").split("/")[2]
+        account = await admin.account()
+    except BrokerRefused as refused:
+        where = broker.service(settings).split("/")[2]
         return [Finding("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")]
-    except RestError as error:
+    except BrokerError as error:
         return [Finding("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")]
-    number, expected = str(account.get("account_number")), settings.desk.account_number
+    number, expected = account.number, settings.desk.account_number
     found = [Finding("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
     if expected and number != expected:
         told = f"the keys open {number}, desk.account_number is {expected}: give the right keys or number"
         found.append(Finding("account number", FAIL, told))
-    why = blocked(account)
-    cash = str(account.get("cash"))
-    if why:
-        found.append(Finding("account", FAIL, f"it may not trade: {why}: see its page at the broker"))
+    if account.blocked:
+        found.append(Finding("account", FAIL, f"it may not trade: {account.blocked}: see its page at the broker"))
     else:
-        found.append(Finding("account", OK, f"ACTIVE, {cash} USD of cash, equity {account.get('equity')} USD"))
+        found.append(Finding("account", OK, f"ACTIVE, {account.cash} USD of cash, equity {account.equity} USD"))
     if not shares:
         found.append(_options_level(account, dry_run=dry_run))
-    return [*found, await _shorting(reads)]
+    return [*found, await _shorting(admin)]
 
 
-async def _shorting(reads: TradingReads) -> Finding:
+async def _shorting(admin: Admin) -> Finding:
     """Whether the broker itself refuses a sale of shares that are not there: the last guard of all."""
     try:
-        refuses = (await reads.configurations()).get("no_shorting") is True
-    except RestError as error:
+        short = await admin.short_sales()
+    except BrokerError as error:
         return Finding("shorting", WARN, f"the account's configuration cannot be asked: {error}")
-    if refuses:
-        return Finding("shorting", OK, "the account refuses short sales (no_shorting)")
-    cure = (
-        "set no_shorting in the account's configuration (its page at the broker, or PATCH /v2/account/configurations)"
-    )
-    return Finding("shorting", WARN, f"the account may sell shares that it does not hold: {cure}")
+    if short.refused:
+        return Finding("shorting", OK, f"the account refuses short sales ({short.setting})")
+    return Finding("shorting", WARN, f"the account may sell shares that it does not hold: {short.cure}")
 
 
-def _options_level(account: Raw, *, dry_run: bool) -> Finding:
-    told = account.get("options_trading_level")
-    try:
-        level = int(str(told))
-    except ValueError:
-        level = 0
-    if level >= OPTIONS_LEVEL:
+def _options_level(account: Account, *, dry_run: bool) -> Finding:
+    level = account.options_level
+    if level is not None and level >= OPTIONS_LEVEL:
         return Finding("options level", OK, f"{level}: long calls and puts may be bought")
-    cure = f"{told}: {OPTIONS_LEVEL} is needed to buy calls and puts: apply for it at the broker"
+    cure = f"{level}: {OPTIONS_LEVEL} is needed to buy calls and puts: apply for it at the broker"
     return Finding("options level", WARN if dry_run else FAIL, cure)
 
 
-async def _skew(settings: Settings, reads: TradingReads, clock: Clock) -> Finding:
+async def _skew(limit_s: float, admin: Admin, clock: Clock) -> Finding:
     asked_ns = clock.now_ns()
     try:
-        broker_ns = wire.time_ns((await reads.clock()).get("timestamp"))
-    except (RestError, wire.Malformed) as error:
+        broker_ns = (await admin.clock()).now_ns
+    except BrokerError as error:
         return Finding("clock", WARN, f"the broker's clock cannot be asked: {error}")
     answered_ns = clock.now_ns()
     skew_s = skew_ns(broker_ns, asked_ns, answered_ns) / SECOND_NS
-    doubt_s, limit_s = (answered_ns - asked_ns) / 2 / SECOND_NS, settings.alpaca.clock_skew_max_s
+    doubt_s = (answered_ns - asked_ns) / 2 / SECOND_NS
     told = f"{skew_s:+.3f} s from the broker's, give or take {doubt_s:.3f} s"
     if abs(skew_s) - doubt_s <= limit_s:
         return Finding("clock", OK, told)
     return Finding("clock", FAIL, f"{told}, limit {limit_s:g} s: mend time synchronisation (chrony)")
 
 
-async def _feeds(settings: Settings, data: MarketData, clock: Clock) -> list[Finding]:
+async def _feeds(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
     """Whether the keys may read the configured feeds: a quote of the underlying, and recent bars."""
     if _trades_shares(settings):
-        return await _share_feeds(settings, data, clock)
+        return await _share_feeds(settings, admin, clock)
     symbol = strategy(settings.desk.strategy).spec.symbols[0]
     now_ns = clock.now_ns()
 
     async def quote() -> str:
-        return "a quote" if await data.latest_quote(symbol, settings.feed.name) else "no quote yet"
+        return "a quote" if symbol in await admin.quotes((symbol,)) else "no quote yet"
 
     async def bars() -> str:
-        rows = await data.bars(symbol, now_ns - 96 * HOUR_NS, now_ns - 60 * SECOND_NS, settings.feed.name)
-        return f"{len(rows)} bars of the last days"
+        return f"{await admin.bars(symbol, now_ns - 96 * HOUR_NS, now_ns - 60 * SECOND_NS)} bars of the last days"
 
     async def options() -> str:
-        spot = wire.decimal((await data.latest_quote(symbol, settings.feed.name) or {}).get("bp"), "bp")
+        spot = (await admin.quotes((symbol,))).get(symbol)
         if not spot:
-            raise wire.Malformed(f"{symbol} has no bid")
-        today, week = (datetime.fromtimestamp(ns / SECOND_NS, UTC).date() for ns in (now_ns, now_ns + 7 * DAY_NS))
+            raise BrokerUnreadable(f"{symbol} has no bid")
+        days = (datetime.fromtimestamp(ns / SECOND_NS, UTC).date() for ns in (now_ns, now_ns + 7 * DAY_NS))
+        today, week = (day.isoformat() for day in days)
         near = (spot * Decimal("0.99"), spot * Decimal("1.01"))
-        chain = await data.option_chain(symbol, today.isoformat(), week.isoformat(), *near, settings.feed.options)
-        return f"{len(chain)} contracts near the money this week"
+        return f"{await admin.contracts(symbol, (today, week), near)} contracts near the money this week"
 
     cure = "subscribe to it, or set feed.name"
     return [
@@ -311,20 +293,20 @@ async def _feeds(settings: Settings, data: MarketData, clock: Clock) -> list[Fin
     ]
 
 
-async def _share_feeds(settings: Settings, data: MarketData, clock: Clock) -> list[Finding]:
+async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
     """The same for all shares of a daily desk: a quote and a daily bar of the last days of each."""
     symbols, feed = strategy(settings.desk.strategy).spec.symbols, settings.feed.name
     now_ns = clock.now_ns()
 
     async def quotes() -> str:
-        return f"quotes of {len(await data.latest_quotes(symbols, feed))} of {len(symbols)} symbols"
+        return f"quotes of {len(await admin.quotes(symbols))} of {len(symbols)} symbols"
 
     cure = "subscribe to it, or set feed.name"
     found = [await _entitled(f"feed {feed}", quotes, cure)]
-    bars: dict[str, list[Raw]] = {}
+    bars: dict[str, int] = {}
 
     async def days() -> str:
-        bars.update(await data.day_bars(symbols, now_ns - 7 * DAY_NS, now_ns - DAY_NS, feed))
+        bars.update(await admin.day_bars(symbols, now_ns - 7 * DAY_NS, now_ns - DAY_NS))
         return f"daily bars of {len(bars)} of {len(symbols)} symbols in the last days"
 
     history = await _entitled("history", days, cure)
@@ -337,9 +319,9 @@ async def _share_feeds(settings: Settings, data: MarketData, clock: Clock) -> li
 async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> Finding:
     try:
         return Finding(subject, OK, await ask())
-    except Refused as refused:
+    except BrokerRefused as refused:
         return Finding(subject, FAIL, f"{refused}: {cure}")
-    except wire.Malformed as problem:
+    except BrokerUnreadable as problem:
         return Finding(subject, WARN, f"not checked, there is no quote of the underlying now: {problem}")
-    except RestError as error:
+    except BrokerError as error:
         return Finding(subject, FAIL, f"the market-data service cannot be asked ({error}): check network and address")

@@ -26,6 +26,7 @@ ADDRESSES = {
     "option_stream_url": ("wss", "ws"),
 }
 """The keys of `[alpaca]` that are addresses, with their schemes: over the network, and on this machine alone."""
+ALPACA = "alpaca"  # the broker that `[alpaca]` belongs to
 LIVE_HOST = "api.alpaca.markets"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -40,7 +41,10 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
             if isinstance(value, float) and not math.isfinite(value):
                 yield f"{section}.{key}", value, "a finite number"
     yield from _wrong_trading(settings)
-    yield from _wrong_addresses(settings)
+    if settings.desk.broker == ALPACA:
+        yield from _wrong_addresses(settings)
+    if settings.desk.account == "live" and not settings.desk.account_number:
+        yield "desk.account_number", "", "the number of the live account: it is checked against what the broker says"
     yield from _wrong_clock(settings)
     yield from _wrong_operator(settings)
     for window in settings.risk.no_trade_windows:
@@ -105,8 +109,6 @@ def _wrong_addresses(settings: Settings) -> Iterator[Problem]:
             if live != (host == LIVE_HOST):
                 expected = LIVE_HOST if live else f"paper-{LIVE_HOST}"
                 yield key, text, f'{expected}, because desk.account is "{settings.desk.account}"'
-    if settings.desk.account == "live" and not settings.desk.account_number:
-        yield "desk.account_number", "", "the number of the live account: it is checked against what the broker says"
 
 
 def _wrong_clock(settings: Settings) -> Iterator[Problem]:
@@ -116,7 +118,9 @@ def _wrong_clock(settings: Settings) -> Iterator[Problem]:
     changed = next((name for name in names if _differs(clock, standing, name)), None)
     if changed is None:
         return
-    if not all(_host(_split(settings.address(name))) in LOOPBACK for name in ADDRESSES):
+    if settings.desk.broker == ALPACA and not all(
+        _host(_split(settings.address(name))) in LOOPBACK for name in ADDRESSES
+    ):
         expected = "its default: simulated time is only for a server on this machine, at every address of alpaca"
         yield f"clock.{changed}", getattr(clock, changed), expected
         return

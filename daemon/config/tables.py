@@ -29,6 +29,7 @@ class Desk:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     name: _Name = "paper-1"
     strategy: str = "option_scalper"
+    broker: _Name = "alpaca"
     account: Literal["paper", "live"] = "paper"
     account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""
 

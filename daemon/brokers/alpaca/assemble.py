@@ -1,40 +1,39 @@
-"""The parts of a live desk that speak to Alpaca, made from the settings: addresses, keys, deadlines and waits.
+"""Alpaca as a broker of the registry: its parts made from the settings, with addresses, keys, deadlines and waits.
 
 All waits scale with `alpaca.backoff_max_s`; nothing here runs. One read client serves feed and broker.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable
+from functools import cached_property
 
 from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.admin import AlpacaAdmin
 from daemon.brokers.alpaca.market.chain import Chain
 from daemon.brokers.alpaca.market.daily_feed import DailyFeed
 from daemon.brokers.alpaca.market.daily_feed import Desk as DailyDesk
 from daemon.brokers.alpaca.market.daily_history import DailyHistory
 from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
-from daemon.brokers.alpaca.market.history import History, Known
+from daemon.brokers.alpaca.market.history import History
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
-from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, Tell
+from daemon.brokers.alpaca.market.socket import BackOff, Endpoint
 from daemon.brokers.alpaca.market.socket import Deadlines as SocketDeadlines
 from daemon.brokers.alpaca.rest.client import Access, Deadlines
-from daemon.brokers.alpaca.rest.clock_check import ClockCheck
 from daemon.brokers.alpaca.rest.lanes import account_lanes, listing_lane, market_lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.closing import Closings
-from daemon.brokers.alpaca.trading.link import BrokerLink, Patience
+from daemon.brokers.alpaca.trading.link import BrokerLink
+from daemon.brokers.alpaca.trading.own_orders import Patience
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
+from daemon.brokers.api import FeedDesk, LogEvent, Put, TradingDesk
+from daemon.config.checks import ADDRESSES
 from daemon.config.load import Credentials, Settings
-from daemon.core.events import BrokerReported, Event
-from daemon.core.state import BrokerState, Identity, State
-from daemon.host.calendar import SessionCalendar
+from daemon.core.state import as_daily
 from daemon.host.clock import Clock
-from strategies.kit.contract import DailyStrategy, Session, Spec
+from strategies.kit.contract import DailyStrategy
 from strategies.kit.units import SECOND_NS
 
 VIRTUAL_S = 300.0  # real seconds for an answer where time is virtual and passes as fast as it can
@@ -59,63 +58,78 @@ def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Acce
     )
 
 
-class Feed(Protocol):
-    """What a live desk drives: `catch_up` first, then `run` beside `schedule`, `decide` and `end` of each session."""
+class Alpaca:
+    """The registry's entry: addresses, and a connection made from `[alpaca]` and `[feed]`."""
 
-    async def catch_up(self, known: Known, *, exposed: bool = False) -> Session: ...
+    def service(self, settings: Settings) -> str:
+        """`alpaca.trading_url`."""
+        return settings.address("trading_url")
 
-    async def run(self) -> None: ...
+    def services(self, settings: Settings) -> tuple[str, ...]:
+        """All addresses of `[alpaca]`."""
+        return tuple(settings.address(name) for name in ADDRESSES)
 
-    async def schedule(self, session: Session) -> None: ...
-
-    async def end(self, session: Session) -> None: ...
-
-    def watch(self, symbols: tuple[str, ...]) -> None: ...
-
-    def attend(self, symbols: frozenset[str]) -> None: ...
+    def connect(self, settings: Settings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> AlpacaConnection:
+        """A connection for one desk."""
+        return AlpacaConnection(settings, keys, clock, put, log)
 
 
-class AlpacaParts:
-    """Clients, feed and link of one desk. `put` takes events in, `tell` logs, `journal_ns`: the newest event's time."""
+BROKER = Alpaca()
 
-    def __init__(
-        self,
-        settings: Settings,
-        keys: Credentials,
-        clock: Clock,
-        put: Callable[[Event], None],
-        tell: Tell,
-        journal_ns: Callable[[], int],
-    ) -> None:
+
+class AlpacaConnection:
+    """Clients, feed and link of one desk; clients are made when first needed. `put` takes the feed's events."""
+
+    def __init__(self, settings: Settings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> None:
         self._settings, self._keys, self._clock = settings, keys, clock
-        self._put, self._tell = put, tell
-        self._order_access, read_access, data_access = accesses(settings, keys)
-        self._order_lane, read_lane = account_lanes(clock)
-        data_lane, list_lane = market_lane(clock), listing_lane(clock)
-        self._lanes = (self._order_lane, read_lane, list_lane, data_lane)
-        self._reads = TradingReads(read_access, read_lane)
-        self._listings = TradingReads(read_access, list_lane)
-        self.clock_check = ClockCheck(self._reads, clock, tell, settings.alpaca.clock_skew_max_s, journal_ns)
-        self._market = MarketData(data_access, data_lane)
+        self._put, self._tell = put, log
+        self.start_wait_s = settings.alpaca.handshake_timeout_s
+        self.clock_skew_max_s = settings.alpaca.clock_skew_max_s
+        self._order_access, self._read_access, self._data_access = accesses(settings, keys)
+        self._order_lane, self._read_lane = account_lanes(clock)
+        self._data_lane, self._list_lane = market_lane(clock), listing_lane(clock)
         self._scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
+
+    @cached_property
+    def _reads(self) -> TradingReads:
+        return TradingReads(self._read_access, self._read_lane)
+
+    @cached_property
+    def _market(self) -> MarketData:
+        return MarketData(self._data_access, self._data_lane)
+
+    @cached_property
+    def _orders(self) -> TradingOrders:
+        return TradingOrders(self._order_access, self._order_lane)
+
+    @cached_property
+    def admin(self) -> AlpacaAdmin:
+        """The account from outside of the desk."""
+        return AlpacaAdmin(self._reads, lambda: self._market, lambda: self._orders, self._settings.feed)
 
     async def close(self) -> None:
         """End the lanes' threads."""
-        for lane in self._lanes:
+        for lane in (self._order_lane, self._read_lane, self._list_lane, self._data_lane):
             await lane.close()
 
-    def feed(self, spec: Spec, calendar: SessionCalendar, cache_dir: Path) -> LiveFeed:
+    def market_feed(self, desk: FeedDesk) -> LiveFeed | DailyFeed:
+        """The feed that fits how the strategy decides: at each bar, or once a session."""
+        daily = as_daily(desk.strategy)
+        return self._bar_feed(desk) if daily is None else self._daily_feed(desk, daily)
+
+    def _bar_feed(self, desk: FeedDesk) -> LiveFeed:
         """Streams, history and chain of the strategy's symbol."""
-        settings = self._settings
+        settings, spec = self._settings, desk.strategy.spec
         options = settings.feed.options
+        listings = TradingReads(self._read_access, self._list_lane)
         return LiveFeed(
             self._clock,
-            calendar,
+            desk.calendar,
             spec,
             self._put,
             self._tell,
-            history=History(self._market, cache_dir, settings.feed.name, spec.bar_interval_s, self._tell),
-            chain=Chain(self._listings, self._market, spec.symbols[0], settings.contracts, options, self._tell),
+            history=History(self._market, desk.cache_dir, settings.feed.name, spec.bar_interval_s, self._tell),
+            chain=Chain(listings, self._market, spec.symbols[0], settings.contracts, options, self._tell),
             quotes=self._market,
             option_feed=options,
             stock=self._endpoint("stream_url"),
@@ -123,29 +137,23 @@ class AlpacaParts:
             timing=self._timing(),
         )
 
-    def daily_feed(
-        self,
-        strategy: DailyStrategy,
-        calendar: SessionCalendar,
-        state: Callable[[], State[Any]],
-        settled: Callable[[], Awaitable[None]],
-    ) -> DailyFeed:
-        """History and quotes of a daily strategy's symbols. `settled` returns when what was put has been stepped."""
+    def _daily_feed(self, desk: FeedDesk, strategy: DailyStrategy) -> DailyFeed:
+        """History and quotes of a daily strategy's symbols."""
         name, symbols = self._settings.feed.name, strategy.spec.symbols
 
         def wanted() -> tuple[frozenset[str], frozenset[str]]:
-            now = state()
+            now = desk.state()
             at_work = {order.symbol for order in now.orders.values()} | {work.symbol for work in now.works.values()}
             return frozenset(at_work), frozenset(now.book.positions)
 
         return DailyFeed(
             self._clock,
-            calendar,
-            DailyDesk(strategy, self._settings.basket, state, settled),
+            desk.calendar,
+            DailyDesk(strategy, self._settings.basket, desk.state, desk.settled),
             self._put,
             self._tell,
             history=DailyHistory(self._market, name, symbols, self._tell),
-            quotes=ShareQuotes(self._market, name, self._clock, calendar, self._put, self._tell, wanted),
+            quotes=ShareQuotes(self._market, name, self._clock, desk.calendar, self._put, self._tell, wanted),
             timing=self._timing(),
         )
 
@@ -159,34 +167,26 @@ class AlpacaParts:
             stagger_s=0.5 * scale,
         )
 
-    def link(
-        self, identity: Identity, broker: Callable[[], BrokerState], claim: Callable[[str], None] | None = None
-    ) -> BrokerLink:
-        """The broker's side: the only holder of a client that can send. `claim` hears each report's account first."""
+    def trading(self, desk: TradingDesk) -> BrokerLink:
+        """The account's orders; its client is the only one that can send while the desk runs."""
         settings, scale = self._settings, self._scale
-
-        def put(event: Event) -> None:
-            if claim is not None and isinstance(event, BrokerReported):
-                claim(event.account)
-            self._put(event)
-
-        ours, closings = wire.is_ours(identity.epoch, identity.strategy), Closings()
+        ours, closings = wire.is_ours(desk.identity.epoch, desk.identity.strategy), Closings()
         return BrokerLink(
             self._clock,
-            put,
+            desk.put,
             self._tell,
-            TradingOrders(self._order_access, self._order_lane),
+            self._orders,
             self._reads,
             Reporter(
                 self._reads,
                 self._clock,
                 ours,
                 self._tell,
-                check=self.clock_check,
-                agreed_ns=lambda: broker().agreed_ns,
+                desk.clocks,
+                agreed_ns=lambda: desk.broker().agreed_ns,
                 named=closings.named,
             ),
-            partial(self._trade_stream),
+            self._trade_stream,
             ours,
             Patience(
                 report_every_s=settings.alpaca.report_every_s,

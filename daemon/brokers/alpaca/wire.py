@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
 from zoneinfo import ZoneInfo
 
+from daemon.brokers.api import BrokerUnreadable
 from daemon.core.events import (
     BrokerOrder,
     BrokerPosition,
@@ -97,7 +98,7 @@ ENDED = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 """Statuses that never change again (Alpaca, order lifecycle); every other one, unknown ones too, may still fill."""
 
 
-class Malformed(ValueError):
+class Malformed(BrokerUnreadable):
     """Something of the broker's cannot be read; the text names the key and what stood there."""
 
 

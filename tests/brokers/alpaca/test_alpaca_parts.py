@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from daemon.brokers.alpaca.assemble import AlpacaParts
+from daemon.brokers.alpaca.assemble import BROKER
+from daemon.brokers.alpaca.market.feed import LiveFeed
+from daemon.brokers.api import FeedDesk
 from daemon.config.load import Credentials, load
 from daemon.core.events import SessionScheduled
+from daemon.core.state import State
 from daemon.host.clock import Clock
 from simulator.clock import SimClock
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
@@ -24,6 +28,14 @@ from tests.support.desks.live_desk import write_config
 
 def unheard(event: str, /, **fields: object) -> None:
     """A log that nobody reads."""
+
+
+def no_state() -> State[Any]:
+    raise AssertionError("a feed of bars looks at no state")
+
+
+async def settled() -> None:
+    """Nothing was put."""
 
 
 @pytest.mark.host_time
@@ -39,12 +51,14 @@ async def test_a_list_of_contracts_that_does_not_come_holds_up_nothing_that_is_a
     async with AlpacaServer(market(), sim) as server:
         serving = Serving(server, asyncio.get_running_loop())
         settings = load(write_config(tmp_path / "config.toml", serving, sim, tmp_path / "state"), {})
-        parts = AlpacaParts(settings, keys, clock, lambda _: None, unheard, int)
-        chain = parts.feed(strategy("option_scalper").spec, calendar(), tmp_path)._chain
+        parts = BROKER.connect(settings, keys, clock, lambda _: None, unheard)
+        feed = parts.market_feed(FeedDesk(strategy("option_scalper"), calendar(), tmp_path, no_state, settled))
+        assert isinstance(feed, LiveFeed)
+        chain = feed._chain
         server.faults.add("http_hang", seconds=60, where={"path": "/v2/options/contracts"})
         listing = asyncio.create_task(chain.listed(scheduled, 545.0, clock.now_ns))
         await eventually(lambda: server.faults.met["http_hang"] == 1)
-        await parts.clock_check.measure()
+        await parts.admin.clock()
         held_up = listing.done()
         listing.cancel()
         await asyncio.gather(listing, return_exceptions=True)

@@ -18,8 +18,8 @@ from daemon.brokers.alpaca.market.chain import Chain
 from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
 from daemon.brokers.alpaca.market.history import History
 from daemon.brokers.alpaca.market.socket import BackOff, Deadlines, Endpoint
-from daemon.brokers.alpaca.rest import rest
 from daemon.brokers.alpaca.rest.client import Access
+from daemon.brokers.alpaca.rest.client import Deadlines as RestDeadlines
 from daemon.brokers.alpaca.rest.lanes import market_lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingReads
@@ -37,7 +37,7 @@ from tests.support.simulator.lone_loop import clock_of_loop
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 PATIENCE_S = 40.0  # of the loop
-REST_PATIENCE = rest.Deadlines(connect_s=60.0, read_s=60.0, whole_s=60.0)  # of the host
+REST_PATIENCE = RestDeadlines(connect_s=60.0, read_s=60.0, whole_s=60.0)  # of the host
 DEADLINES = Deadlines(open_s=5.0, reply_s=2.0, ping_every_s=0.3, pong_s=0.5, close_s=0.3)
 BACK_OFF = BackOff(first_s=0.05, most_s=0.3, busy_s=0.2, auth_s=0.2, steady_s=5.0)
 TIMING = Timing(repair_s=5.0, retry_first_s=0.05, retry_most_s=0.3, stagger_s=0.0, breath_s=0.05)

@@ -12,8 +12,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from statistics import median
 from typing import Any, Protocol
 
-from daemon.brokers.alpaca.market.socket import Tell
 from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.api import LogEvent
 from daemon.core.events import Contract, ContractsListed, SessionScheduled
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Contracts
@@ -51,7 +51,7 @@ class Chain:
     """Reads the chain of one underlying as the trading rules want it."""
 
     def __init__(
-        self, contracts: ContractReads, market: ChainReads, underlying: str, rule: Contracts, feed: str, tell: Tell
+        self, contracts: ContractReads, market: ChainReads, underlying: str, rule: Contracts, feed: str, tell: LogEvent
     ) -> None:
         self._contracts = contracts
         self._market = market

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from daemon.brokers.alpaca.market.daily_history import SETTLED_NS, Bars, DailyHistory, is_final, news
-from daemon.brokers.alpaca.market.history import Known, open_session
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
-from daemon.brokers.alpaca.market.socket import Tell
 from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.api import Known, LogEvent
+from daemon.brokers.sessions import open_session
 from daemon.core.events import (
     BarClosed,
     Event,
@@ -36,7 +36,7 @@ from daemon.host.calendar import SessionCalendar, midnight_ns
 from daemon.host.clock import Clock
 from daemon.host.schedule import decision_ns
 from strategies.kit.contract import Bar, DailyStrategy, Session
-from strategies.kit.units import MINUTE_NS
+from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 MISSING_MAX = 0.2  # of the symbols: when more of them have no bar of the last session, nothing is decided
 SESSIONS_BACK = 10  # missed sessions that are told one by one; what is older comes as history
@@ -75,13 +75,14 @@ class DailyFeed:
         calendar: SessionCalendar,
         desk: Desk,
         put: Callable[[Event], None],
-        tell: Tell,
+        tell: LogEvent,
         *,
         history: DailyHistory,
         quotes: ShareQuotes,
         timing: Timing | None = None,
         rng: random.Random | None = None,
     ) -> None:
+        self.close_grace_s = SETTLED_NS // SECOND_NS
         self._clock = clock
         self._calendar = calendar
         self._desk = desk

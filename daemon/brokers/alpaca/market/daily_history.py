@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from daemon.brokers.alpaca.market.socket import Tell
 from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.wire import Malformed, time_ns
+from daemon.brokers.api import LogEvent
 from daemon.host.calendar import midnight_ns
 from daemon.tapes.bar_check import faults_told, values_told
 from strategies.kit.contract import Bar, Session
@@ -46,7 +46,7 @@ def is_final(session: Session, now_ns: int) -> bool:
 class DailyHistory:
     """Daily bars of one feed's symbols. Raises RestError (from the reads) when they cannot be had."""
 
-    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], tell: Tell) -> None:
+    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], tell: LogEvent) -> None:
         self._reads = reads
         self._feed = feed
         self._symbols = symbols

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from daemon.brokers.alpaca.market.chain import Chain
-from daemon.brokers.alpaca.market.history import History, Known, open_session, sessions_before
+from daemon.brokers.alpaca.market.history import History
 from daemon.brokers.alpaca.market.live_bars import LiveBars, Timing
 from daemon.brokers.alpaca.market.option_stream import LiveQuotes, QuoteReads
-from daemon.brokers.alpaca.market.socket import Endpoint, Tell
+from daemon.brokers.alpaca.market.socket import Endpoint
 from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.api import Known, LogEvent
+from daemon.brokers.sessions import open_session, sessions_before
 from daemon.core.events import Event, HaltRequested, SessionEnded, SessionScheduled
 from daemon.host.calendar import SessionCalendar
 from daemon.host.clock import Clock
@@ -26,6 +28,7 @@ from strategies.kit.contract import Bar, Session, Spec
 
 __all__ = ["LiveFeed", "Timing"]
 
+CLOSE_GRACE_S = 10  # after the close: the last bar comes a second or so after its minute
 MOST_SESSIONS_BACK = 10  # further back a feed that has no bars is not asked
 
 
@@ -42,7 +45,7 @@ class LiveFeed:
         calendar: SessionCalendar,
         spec: Spec,
         put: Callable[[Event], None],
-        tell: Tell,
+        tell: LogEvent,
         *,
         history: History,
         chain: Chain,
@@ -58,6 +61,7 @@ class LiveFeed:
                 f"the live feed serves one symbol with bars of 60 s, {spec.name} has {', '.join(spec.symbols)} with "
                 f"{spec.bar_interval_s} s: run it in a replay"
             )
+        self.close_grace_s = CLOSE_GRACE_S
         self._clock = clock
         self._calendar = calendar
         self._symbol = spec.symbols[0]
@@ -178,6 +182,9 @@ class LiveFeed:
             tries += 1
             self._tell("chain_unlisted", date=session.date, problem=problem, wait_s=round(wait_s, 2))
             await asyncio.sleep(wait_s)
+
+    async def decide(self, session: Session) -> None:
+        """Nothing: this desk decides at each bar."""
 
     async def end(self, session: Session) -> None:
         """Put the session's end, after its last bar where that can be had."""

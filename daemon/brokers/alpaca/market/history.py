@@ -16,10 +16,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from daemon.brokers.alpaca.market.socket import Tell
 from daemon.brokers.alpaca.market.stock_stream import read_bar
+from daemon.brokers.api import LogEvent
 from daemon.core.events import BarRejected
-from daemon.host.calendar import SessionCalendar
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
 
@@ -47,7 +46,7 @@ class _Head(msgspec.Struct, frozen=True):
 class History:
     """Bars of one feed. Raises RestError (from the reads) when they cannot be had."""
 
-    def __init__(self, reads: BarReads, cache_dir: Path, feed: str, interval_s: int, tell: Tell) -> None:
+    def __init__(self, reads: BarReads, cache_dir: Path, feed: str, interval_s: int, tell: LogEvent) -> None:
         self._reads = reads
         self._cache_dir = cache_dir
         self._feed = feed
@@ -143,25 +142,3 @@ class History:
 
 def _told(bar: BarRejected) -> str:
     return f"{bar.reason}: {bar.detail} at {bar.start_ns}"
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What the recovered state knows of the market. `session_date` "" is a fresh journal."""
-
-    session_date: str
-    ended: bool
-    last_bar_ns: int  # start of the newest bar it saw, of whatever session; 0 for none
-
-
-def open_session(known: Known, calendar: SessionCalendar, now_ns: int) -> Session | None:
-    """The session that the state has open although its hours are over: it has to be finished first."""
-    if not known.session_date or known.ended:
-        return None
-    found = (s for s in calendar.sessions if s.date == known.session_date and s.close_ns <= now_ns)
-    return next(found, None)
-
-
-def sessions_before(known: Known, calendar: SessionCalendar, now_ns: int) -> list[Session]:
-    """Sessions that ended before now, the newest first, back to where the state has all of it already."""
-    past = [s for s in calendar.sessions if s.close_ns <= now_ns and s.date > known.session_date]
-    return past[::-1]

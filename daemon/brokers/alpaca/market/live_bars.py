@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from daemon.brokers.alpaca.market.history import History
 from daemon.brokers.alpaca.market.merge import BarMerge, Given
 from daemon.brokers.alpaca.market.silence import Silence
-from daemon.brokers.alpaca.market.socket import Endpoint, State, Tell
+from daemon.brokers.alpaca.market.socket import Endpoint, State
 from daemon.brokers.alpaca.market.stock_stream import StockStream, TradingStatus
 from daemon.brokers.alpaca.rest.errors import Refused, RestError
+from daemon.brokers.api import LogEvent
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived
 from daemon.host.calendar import CalendarError, SessionCalendar
 from daemon.host.clock import Clock
@@ -59,7 +60,7 @@ class LiveBars:
         calendar: SessionCalendar,
         symbol: str,
         put: Callable[[Event], None],
-        tell: Tell,
+        tell: LogEvent,
         *,
         history: History,
         endpoint: Endpoint,

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 from daemon.brokers.alpaca.market.chain import with_neighbours
 from daemon.brokers.alpaca.market.silence import Silence
-from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State, Tell
+from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State
 from daemon.brokers.alpaca.market.stock_stream import instant_ns
 from daemon.brokers.alpaca.rest.errors import RestError
+from daemon.brokers.api import LogEvent
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
 from daemon.core.risk.marks import FUTURE_NS
 from daemon.host.clock import Clock
@@ -115,7 +116,7 @@ class OptionStream:
         book: QuoteBook,
         on_quote: Callable[[str], None],
         on_state: Callable[[State], None],
-        tell: Tell,
+        tell: LogEvent,
     ) -> None:
         self.watched: frozenset[str] = frozenset()
         self._book = book
@@ -158,7 +159,7 @@ class LiveQuotes:
         reads: QuoteReads,
         feed: str,
         put: Callable[[Event], None],
-        tell: Tell,
+        tell: LogEvent,
         *,
         clock: Clock,
         in_session: Callable[[], bool],

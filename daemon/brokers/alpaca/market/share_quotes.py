@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 from daemon.brokers.alpaca.market.daily_history import DayReads
-from daemon.brokers.alpaca.market.socket import Tell
 from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
+from daemon.brokers.api import LogEvent
 from daemon.core.events import Event, Quote, QuotesReceived
 from daemon.host.calendar import SessionCalendar
 from daemon.host.clock import Clock
@@ -39,7 +39,7 @@ class ShareQuotes:
         clock: Clock,
         calendar: SessionCalendar,
         put: Callable[[Event], None],
-        tell: Tell,
+        tell: LogEvent,
         wanted: Wanted,
     ) -> None:
         self._reads = reads

@@ -12,7 +12,7 @@ import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import msgpack
 from websockets.asyncio.client import ClientConnection, connect
@@ -27,6 +27,7 @@ from daemon.brokers.alpaca.market.stream_errors import (
     refusal,
     short,
 )
+from daemon.brokers.api import LogEvent
 from daemon.host.safe_decode import Unreadable, json_value, msgpack_value
 from daemon.pacing.back_off import back_off_s
 
@@ -37,12 +38,6 @@ MAX_FRAME_BYTES = 4 * 1024 * 1024  # what is decoded holds up the loop
 MAX_FRAMES = 1024  # that wait unread
 _SILENT = logging.getLogger(__name__)
 _SILENT.disabled = True  # the library's debug lines would show the keys
-
-
-class Tell(Protocol):
-    """Says a declared log event to the operator."""
-
-    def __call__(self, name: str, /, **fields: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +98,7 @@ class MarketSocket:
         *,
         on_message: Callable[[dict[str, Any]], None],
         on_state: Callable[[State], None],
-        tell: Tell,
+        tell: LogEvent,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:

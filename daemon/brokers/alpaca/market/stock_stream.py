@@ -13,8 +13,9 @@ from typing import Any
 
 import msgpack
 
-from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State, Tell
+from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State
 from daemon.brokers.alpaca.wire import time_ns
+from daemon.brokers.api import LogEvent
 from daemon.core.events import BarRejected
 from daemon.host.calendar import CalendarError, SessionCalendar
 from daemon.tapes.bar_check import fault, values_told
@@ -85,7 +86,7 @@ class StockStream:
         on_rejected: Callable[[BarRejected], None],
         on_status: Callable[[TradingStatus], None],
         on_state: Callable[[State], None],
-        tell: Tell,
+        tell: LogEvent,
     ) -> None:
         self._symbol = symbol
         self._interval_s = interval_s

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from daemon.brokers.api import BrokerError, BrokerRefused
 
-class RestError(Exception):
+
+class RestError(BrokerError):
     """The broker did not do, or did not say that it did, what it was asked."""
 
 
-class Refused(RestError):
+class Refused(RestError, BrokerRefused):
     """A definite no (HTTP 4xx). `code` is Alpaca's, None where the body has none; `extra` are the body's other keys."""
 
     def __init__(self, status: int, code: int | None, message: str, extra: Mapping[str, object]) -> None:
         super().__init__(f"{status} {'-' if code is None else code} {message}")
         self.status = status
+        self.of_keys = status in (401, 403)
         self.code = code
         self.message = message
         self.extra = extra

@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 from daemon.brokers.alpaca import wire
-from daemon.brokers.alpaca.rest.clock_check import ClockCheck
 from daemon.brokers.alpaca.rest.errors import Refused
 from daemon.brokers.alpaca.trading.ledger import LedgerFill, activity, ledger_fill, order_fills
 from daemon.brokers.alpaca.wire import ENDED, Malformed
+from daemon.brokers.api import ClockComparison
 from daemon.core.events import Activity, BrokerOrder, BrokerPosition, BrokerReported, Funds, OrderFilled
 from strategies.kit.units import DAY_NS
 
@@ -28,7 +28,6 @@ T = TypeVar("T")
 
 AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
 GRID = Decimal("0.0001")  # of a cost: the average price is rounded
-SKEW_LIMIT_S = 2.0
 READS_MAX = 3  # times a report is read again because one of our orders filled meanwhile
 
 
@@ -41,8 +40,8 @@ class Reporter:
         clock: Clock,
         is_ours: Callable[[str], bool],
         tell: Callable[..., None],
+        check: ClockComparison,
         *,
-        check: ClockCheck | None = None,
         agreed_ns: Callable[[], int] = lambda: 0,
         named: Callable[[BrokerOrder], BrokerOrder] = lambda order: order,
     ) -> None:
@@ -54,7 +53,7 @@ class Reporter:
         self._clock = clock
         self._is_ours = is_ours
         self._tell = tell
-        self._check = check or ClockCheck(reads, clock, tell, SKEW_LIMIT_S)
+        self._check = check
         self._agreed_ns = agreed_ns
         self._named = named
         self._names: dict[str, str] = {}  # order id -> client order id

@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from daemon.brokers.alpaca.market.history import Known
 from daemon.brokers.alpaca.wire import time_text
+from daemon.brokers.api import Known
 from daemon.core.events import (
     BarClosed,
     Event,

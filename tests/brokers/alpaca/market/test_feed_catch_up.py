@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.brokers.alpaca.market.history import Known
 from daemon.brokers.alpaca.market.live_bars import Timing
+from daemon.brokers.api import Known
 from daemon.core.events import BarClosed, HaltRequested, QuotesReceived, SessionScheduled
 from tests.support.alpaca.market_desk import MINUTE, SECOND, bar, desk, kinds, session
 

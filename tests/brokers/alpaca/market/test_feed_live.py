@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from daemon.brokers.alpaca.market.feed import LiveFeed
-from daemon.brokers.alpaca.market.history import Known
+from daemon.brokers.api import Known
 from daemon.core.events import (
     BarClosed,
     BarCorrected,

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import pytest
 
 from daemon.brokers.alpaca.trading.closing import Closings
-from daemon.brokers.alpaca.trading.link import BrokerLink, Patience
+from daemon.brokers.alpaca.trading.link import BrokerLink
+from daemon.brokers.alpaca.trading.own_orders import Patience
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.brokers.alpaca.wire import is_ours
@@ -39,6 +40,7 @@ from daemon.engine.intake import Intake, IntakeFull
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
 from tests.brokers.alpaca.rest.test_rest import CALL, NAME, UNANSWERED, Desk, buy, desk, eventually
 from tests.brokers.alpaca.trading.test_trade_stream import QUICK
+from tests.support.alpaca.account_side import clock_check
 
 E = TypeVar("E", bound=Event)
 
@@ -69,7 +71,7 @@ class Linked:
     async def answered(self) -> None:
         """Return when the order is accepted and its post was answered: the stream is often the first."""
         await self.until(OrderAccepted)
-        await eventually(lambda: not self.link._posting)
+        await eventually(lambda: not self.link._own._posting)
 
 
 @contextlib.asynccontextmanager
@@ -81,7 +83,7 @@ async def linked(
         events: list[Event] = []
         told: list[tuple[str, dict[str, Any]]] = []
 
-        def tell(name: str, **fields: Any) -> None:
+        def tell(name: str, /, **fields: Any) -> None:
             told.append((name, fields))
 
         def put(event: Event) -> None:
@@ -92,7 +94,7 @@ async def linked(
         url = it.server.trade_stream_url
         open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=tell)
         closings = Closings()
-        reporter = Reporter(it.reads, it.clock, OURS, tell, named=closings.named)
+        reporter = Reporter(it.reads, it.clock, OURS, tell, clock_check(it.reads, it.clock, tell), named=closings.named)
         parts = (it.orders, it.reads, reporter, open_stream, OURS, patience, closings)
         link = BrokerLink(it.clock, put, tell, *parts)
         task = asyncio.create_task(link.run())
@@ -144,7 +146,7 @@ async def test_an_unanswered_submission_is_one_post_and_an_unknown_order(kind: s
         await it.link.release([WORKING])
         assert (await it.until(OrderUnknown)).client_order_id == NAME
         it.desk.server.faults.clear()
-        it.link.heed([LookUpOrder(NAME)])
+        it.link.ask([LookUpOrder(NAME)])
         if parameters.get("moment") == "before":
             assert (await it.until(OrderMissing)).client_order_id == NAME
         else:
@@ -159,7 +161,7 @@ async def test_the_same_order_is_posted_again_only_when_it_is_released_again() -
         it.desk.server.faults.add("http_error", where={"method": "POST"})
         await it.link.release([WORKING])
         await it.until(OrderUnknown)
-        it.link.heed([LookUpOrder(NAME)])
+        it.link.ask([LookUpOrder(NAME)])
         await it.until(OrderMissing)
         assert it.desk.posts() == 1
         await it.link.release([WORKING])
@@ -226,7 +228,7 @@ async def test_a_cancel_of_an_order_that_the_link_never_saw_asks_for_its_id_firs
     async with linked() as it:
         await it.desk.orders.submit(WORKING)
         await it.answered()
-        it.link._order_ids.clear()  # as after a restart
+        it.link._own._order_ids.clear()  # as after a restart
         await it.link.release([CancelOrder(NAME)])
         await it.until(OrderCanceled)
         assert it.desk.count("GET", BY_NAME) == 1
@@ -236,7 +238,7 @@ async def test_a_cancel_that_is_asked_for_again_while_one_is_under_way_asks_the_
     async with linked() as it:
         await it.desk.orders.submit(WORKING)
         await it.answered()
-        it.link._order_ids.clear()  # as after a restart
+        it.link._own._order_ids.clear()  # as after a restart
         it.desk.server.faults.add("http_slow", seconds=0.1, where={"method": "GET", "path": BY_NAME})
         for _ in range(20):
             await it.link.release([CancelOrder(NAME)])
@@ -281,8 +283,8 @@ async def test_a_look_up_goes_on_until_the_broker_answers_and_runs_once_for_each
         await it.answered()
         path = "/v2/orders:by_client_order_id"
         it.desk.server.faults.add("http_error", times=4, where={"path": path})
-        it.link.heed([LookUpOrder(NAME), LookUpOrder(NAME), AskBroker("twice")])
-        it.link.heed([LookUpOrder(NAME)])
+        it.link.ask([LookUpOrder(NAME), LookUpOrder(NAME), AskBroker("twice")])
+        it.link.ask([LookUpOrder(NAME)])
         await it.until(OrderFound)
         assert it.desk.count("GET", path) == 5
         assert [name for name, _ in it.told].count("look_up_unanswered") == 1
@@ -291,12 +293,12 @@ async def test_a_look_up_goes_on_until_the_broker_answers_and_runs_once_for_each
 async def test_an_order_is_missing_only_after_three_404s_and_found_when_it_shows_up_between() -> None:
     async with linked() as it:
         path = "/v2/orders:by_client_order_id"
-        it.link.heed([LookUpOrder(NAME)])
+        it.link.ask([LookUpOrder(NAME)])
         await it.until(OrderMissing)
         assert it.desk.count("GET", path) == 3
         await it.desk.orders.submit(WORKING)
         it.desk.server.faults.add("stale_read", times=2, age_s=100, where={"path": path})  # read after write, too early
-        it.link.heed([LookUpOrder(NAME)])
+        it.link.ask([LookUpOrder(NAME)])
         await it.until(OrderFound)
         assert len(it.of(OrderMissing)) == 1
 
@@ -305,7 +307,7 @@ async def test_an_order_is_not_called_missing_while_its_post_is_under_way() -> N
     async with linked() as it:
         it.desk.server.faults.add("http_hang", where={"method": "POST"})
         await it.link.release([WORKING])
-        it.link.heed([LookUpOrder(NAME)])
+        it.link.ask([LookUpOrder(NAME)])
         await it.until(OrderFound)
         kinds = [type(event) for event in it.events if isinstance(event, OrderUnknown | OrderFound | OrderMissing)]
         assert kinds == [OrderUnknown, OrderFound]
@@ -336,7 +338,7 @@ async def test_a_lost_stream_is_told_and_a_whole_report_follows_the_next_connect
 async def test_reports_that_fail_are_told_once_and_tried_until_one_comes() -> None:
     async with linked() as it:
         it.desk.server.faults.add("http_error", times=5, where={"path": "/v2/positions"})
-        it.link.heed([AskBroker("now")])
+        it.link.ask([AskBroker("now")])
         await it.until(BrokerReported, 2)
         assert len(it.of(BrokerLost)) == 1
         assert [name for name, _ in it.told].count("report_failed") == 5
@@ -347,7 +349,7 @@ async def test_the_broker_reports_each_simulated_minute_and_when_asked() -> None
         reports = [await it.until(BrokerReported, count) for count in (1, 2, 3)]
         assert reports[2].asked_ns - reports[0].time_ns >= 120_000_000_000
     async with linked() as it:
-        it.link.heed([AskBroker("now")])
+        it.link.ask([AskBroker("now")])
         await it.until(BrokerReported, 2)
 
 
@@ -374,10 +376,10 @@ async def test_a_link_that_ends_leaves_nothing_behind() -> None:
     async with linked() as it:
         key = it.desk.server.account.key
         it.desk.server.faults.add("http_error", times=1000, where={"path": "/v2/orders:by_client_order_id"})
-        it.link.heed([LookUpOrder(NAME)])
-        await eventually(lambda: bool(it.link._tasks))
+        it.link.ask([LookUpOrder(NAME)])
+        await eventually(lambda: bool(it.link._own._tasks))
         assert it.desk.server.trade_stream.listeners(key) == 1
-        tasks = set(it.link._tasks)
+        tasks = set(it.link._own._tasks)
     assert all(task.done() for task in tasks)
     assert it.desk.server.trade_stream.listeners(key) == 0
 
@@ -387,7 +389,7 @@ async def test_an_intake_that_is_full_ends_the_link_instead_of_losing_an_event()
         intake = Intake(capacity=1)
         url = it.server.trade_stream_url
         open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=unheard)
-        reporter = Reporter(it.reads, it.clock, OURS, unheard)
+        reporter = Reporter(it.reads, it.clock, OURS, unheard, clock_check(it.reads, it.clock, unheard))
         link = BrokerLink(it.clock, intake.put, unheard, it.orders, it.reads, reporter, open_stream, OURS, QUICKLY)
         running = asyncio.create_task(link.run())
         await eventually(lambda: len(intake) == 1)
@@ -398,7 +400,7 @@ async def test_an_intake_that_is_full_ends_the_link_instead_of_losing_an_event()
     assert caught.group_contains(IntakeFull)
 
 
-def unheard(name: str, **fields: Any) -> None:
+def unheard(name: str, /, **fields: Any) -> None:
     """A log that nobody reads."""
 
 
@@ -439,13 +441,13 @@ async def test_an_order_of_an_earlier_run_is_followed_from_the_start() -> None:
         it.server.faults.add("upgrade_refused", times=10_000, where={"stream": "trade"})
         events: list[Event] = []
 
-        def unheard(_name: str, **_fields: Any) -> None:
+        def unheard(_name: str, /, **_fields: Any) -> None:
             pass
 
         open_stream = partial(
             TradeStream, it.server.trade_stream_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=unheard
         )
-        reporter = Reporter(it.reads, it.clock, OURS, unheard)
+        reporter = Reporter(it.reads, it.clock, OURS, unheard, clock_check(it.reads, it.clock, unheard))
         link = BrokerLink(it.clock, events.append, unheard, it.orders, it.reads, reporter, open_stream, OURS)
         link.follow({NAME: it.server.account.by_client_id[NAME].id}, {})
         task = asyncio.create_task(link.run())

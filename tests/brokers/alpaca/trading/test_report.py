@@ -6,6 +6,7 @@ A report must be whole after a start, carry only what is new later, and fail rat
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -20,6 +21,7 @@ from daemon.host.clock import Clock
 from simulator.server import Rules
 from strategies.kit.units import DAY_NS
 from tests.brokers.alpaca.rest.test_rest import CALL, MINUTE_NS, NAME, OPEN_NS, SECOND_NS, Desk, buy, desk, eventually
+from tests.support.alpaca.account_side import clock_check
 
 OURS = is_ours("e1", "scalper")
 DATE = {"date": "2024-07-02"}
@@ -31,12 +33,18 @@ class Told:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
 
-    def __call__(self, name: str, **fields: Any) -> None:
+    def __call__(self, name: str, /, **fields: Any) -> None:
         self.events.append((name, fields))
 
 
 def reporter(it: Desk, told: Told | None = None) -> Reporter:
-    return Reporter(it.reads, it.clock, OURS, told or Told())
+    return reporter_at(it, it.clock, told)
+
+
+def reporter_at(it: Desk, clock: Clock, told: Told | None = None, agreed_ns: Callable[[], int] = lambda: 0) -> Reporter:
+    """A reporter whose host shows this time."""
+    log = told or Told()
+    return Reporter(it.reads, clock, OURS, log, clock_check(it.reads, clock, log), agreed_ns=agreed_ns)
 
 
 async def filled(it: Desk, order: SubmitOrder) -> None:
@@ -109,7 +117,7 @@ async def test_what_ended_yesterday_is_in_the_first_report_too() -> None:
     async with desk(rules=Rules(fill_sizes=(9, 9))) as it:
         await filled(it, buy())
         tomorrow = Clock.real(lambda: it.server.clock.now_ns() + DAY_NS)  # the daemon was down overnight
-        report = await Reporter(it.reads, tomorrow, OURS, Told()).report()
+        report = await reporter_at(it, tomorrow).report()
     assert [order.client_order_id for order in report.ended_orders] == [NAME]
     assert [fill.client_order_id for fill in report.fills] == [NAME]
 
@@ -120,7 +128,7 @@ async def test_what_happened_while_the_daemon_was_down_over_a_long_weekend_is_in
         await filled(it, buy())
         it.server.account.note(it.server.clock.now_ns(), {"activity_type": "FEE", "net_amount": "-0.03"} | DATE)
         tuesday = Clock.real(lambda: it.server.clock.now_ns() + 4 * DAY_NS)
-        report = await Reporter(it.reads, tuesday, OURS, Told(), agreed_ns=lambda: agreed_ns).report()
+        report = await reporter_at(it, tuesday, agreed_ns=lambda: agreed_ns).report()
     assert [order.client_order_id for order in report.ended_orders] == [NAME]
     assert [fill.client_order_id for fill in report.fills] == [NAME]
     assert [line.amount for line in report.activities] == [Decimal("-0.03")]

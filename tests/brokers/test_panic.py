@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from decimal import Decimal
 
-from daemon.brokers.alpaca.panic import panic
+from daemon.brokers.panic import panic
 from daemon.core.effects import SubmitOrder
 from simulator.server import Rules
 from tests.brokers.alpaca.rest.test_rest import CALL, Desk, buy, desk, eventually
+from tests.support.alpaca.account_side import admin_of
 
 ALL_AT_ONCE = Rules(fill_sizes=(9, 9))
 
@@ -25,7 +26,7 @@ async def hold(it: Desk) -> None:
 
 
 async def end(it: Desk, said: list[str], deadline_s: float = 10.0) -> bool:
-    return await panic(it.orders, it.reads, said.append, deadline_s=deadline_s, round_s=0.3, pause_s=0.02)
+    return await panic(admin_of(it.reads, it.orders), said.append, deadline_s=deadline_s, round_s=0.3, pause_s=0.02)
 
 
 async def test_orders_are_cancelled_and_positions_closed_until_nothing_is_open() -> None:
@@ -58,7 +59,7 @@ async def test_a_step_without_an_answer_does_not_wait_for_the_next_round() -> No
     async with desk(rules=ALL_AT_ONCE) as it:
         await hold(it)
         it.server.faults.add("http_error", times=2, where={"method": "DELETE", "path": "/v2/positions"})
-        assert await panic(it.orders, it.reads, lambda _: None, deadline_s=10.0, round_s=1000.0, pause_s=0.02)
+        assert await panic(admin_of(it.reads, it.orders), lambda _: None, deadline_s=10.0, round_s=1000.0, pause_s=0.02)
 
 
 async def test_what_is_left_at_the_deadline_is_told() -> None:

@@ -7,12 +7,10 @@ at a start, when nothing else can be asked.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from daemon.brokers.alpaca.rest.errors import RestError
-from daemon.brokers.alpaca.wire import Malformed, time_ns
+from daemon.brokers.api import BrokerClock, BrokerError, LogEvent
 from daemon.host.clock import skew_ns
 from daemon.host.clock_watch import LEAP_NS
 from daemon.host.virtual_time import look_s
@@ -20,7 +18,6 @@ from daemon.pacing.back_off import back_off_s
 from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from daemon.brokers.alpaca.trading.trading import TradingReads
     from daemon.host.clock import Clock
 
 START_NS = 60 * SECOND_NS  # a start with a clock that is further off goes by the broker's; less is told alone
@@ -29,17 +26,17 @@ LONGEST_PAUSE_S = 30.0
 
 
 class ClockCheck:
-    """`tell` logs; `journal_ns` gives the time of the newest event, 0 for none."""
+    """`ask` brings the broker's clock, `journal_ns` the time of the newest event, 0 for none."""
 
     def __init__(
         self,
-        reads: TradingReads,
+        ask: Callable[[], Awaitable[BrokerClock]],
         clock: Clock,
-        tell: Callable[..., None],
+        tell: LogEvent,
         limit_s: float,
         journal_ns: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._reads, self._clock, self._tell = reads, clock, tell
+        self._ask, self._clock, self._tell = ask, clock, tell
         self._limit_s, self._journal_ns = limit_s, journal_ns
         self._agrees = False  # the broker's clock with ours, when it was last asked
         self._unsettled = True  # nothing has told yet which clock is right
@@ -56,7 +53,7 @@ class ClockCheck:
         return "" if self._agrees else "the broker's clock differs from this host's: mend the host's clock first"
 
     async def measure(self) -> None:
-        """Compare once, tell a difference above the limit, settle what is unsettled. Raises RestError, Malformed."""
+        """Compare once, tell a difference above the limit, settle what is unsettled. Raises BrokerError."""
         ahead_ns, doubt_ns = await self._asked()
         if abs(ahead_ns) - doubt_ns > self._limit_s * SECOND_NS:
             skew_s, doubt_s = round(ahead_ns / SECOND_NS, 3), round(doubt_ns / SECOND_NS, 3)
@@ -75,7 +72,7 @@ class ClockCheck:
         try:
             async with asyncio.timeout(within_s):
                 ahead_ns, doubt_ns = await self._asked()
-        except (RestError, Malformed, TimeoutError) as error:
+        except (BrokerError, TimeoutError) as error:
             self._tell("clock_unverified", problem=str(error) or f"no answer within {within_s:g} s")
             return
         self._unsettled = False
@@ -94,7 +91,7 @@ class ClockCheck:
                 try:
                     await self.measure()
                     failures = 0
-                except (RestError, Malformed):
+                except BrokerError:
                     failures += 1
                     pause_s = back_off_s(failures, 2.0, LONGEST_PAUSE_S)
             ahead_ns = self._journal_ns() - self._clock.now_ns()
@@ -107,14 +104,11 @@ class ClockCheck:
     async def _asked(self) -> tuple[int, int]:
         """How far the broker's clock is ahead of ours, and the doubt: half of the time that the answer took."""
         asked_ns = self._clock.now_ns()
-        told = await self._reads.clock()
-        broker_ns = time_ns(told.get("timestamp"))
+        theirs = await self._ask()
         answered_ns = self._clock.now_ns()
-        is_open = told.get("is_open")
-        self.market_open = is_open if isinstance(is_open, bool) else None
-        with contextlib.suppress(Malformed):
-            self.next_open_ns = time_ns(told.get("next_open"), "next_open")
-        return skew_ns(broker_ns, asked_ns, answered_ns), (answered_ns - asked_ns) // 2
+        self.market_open = theirs.is_open
+        self.next_open_ns = theirs.next_open_ns or self.next_open_ns
+        return skew_ns(theirs.now_ns, asked_ns, answered_ns), (answered_ns - asked_ns) // 2
 
     def _look_at_watch(self) -> None:
         self._clock.now_ns()

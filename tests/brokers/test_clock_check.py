@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from daemon.brokers.alpaca.rest.clock_check import ClockCheck
 from daemon.host.clock import Clock
 from daemon.host.clock_watch import LeapWatch
 from tests.brokers.alpaca.rest.test_rest import SECOND_NS, Desk, desk, eventually
 from tests.brokers.alpaca.trading.test_report import Told
+from tests.support.alpaca.account_side import clock_check
 
 HOUR_NS = 3600 * SECOND_NS
 
@@ -21,7 +21,7 @@ class Setting:
     def __init__(self, it: Desk) -> None:
         self.it, self.told, self.moved_ns, self.journal_ns = it, Told(), 0, 0
         self.clock = self.fresh_clock()
-        self.check = ClockCheck(it.reads, self.clock, self.told, 2.0, lambda: self.journal_ns)
+        self.check = clock_check(it.reads, self.clock, self.told, lambda: self.journal_ns)
 
     def fresh_clock(self) -> Clock:
         """The clock of a daemon that starts now."""
@@ -90,7 +90,7 @@ async def test_a_start_with_a_clock_eight_hours_ahead_goes_by_the_broker_s_befor
     async with setting() as s:
         s.moved_ns = 8 * HOUR_NS
         s.clock = s.fresh_clock()
-        s.check = ClockCheck(s.it.reads, s.clock, s.told, 2.0)
+        s.check = clock_check(s.it.reads, s.clock, s.told)
         assert s.off_ns() > 7 * HOUR_NS
         await s.check.at_start(10)
         assert abs(s.off_ns()) < SECOND_NS

@@ -1,0 +1,116 @@
+"""Alpaca's account from outside of a desk: the checks before a start, its clock, and the two requests of the panic."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+
+from daemon.brokers.alpaca import wire
+from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.rest.rest import Raw
+from daemon.brokers.alpaca.trading.report import blocked
+from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
+from daemon.brokers.api import Account, Asked, BrokerClock, ShortSales
+from daemon.config.tables import Feed
+
+DONE = ("200", "204", "207")
+SHORTING_CURE = (
+    "set no_shorting in the account's configuration (its page at the broker, or PATCH /v2/account/configurations)"
+)
+
+
+class AlpacaAdmin:
+    """The account's reads, prices for `--check`, and, made when it is first needed, a client that can send."""
+
+    def __init__(
+        self,
+        reads: TradingReads,
+        market: Callable[[], MarketData],
+        orders: Callable[[], TradingOrders],
+        feed: Feed,
+    ) -> None:
+        self._reads, self._market, self._orders, self._feed = reads, market, orders, feed
+
+    async def account(self) -> Account:
+        """GET /v2/account."""
+        raw = await self._reads.account()
+        level = str(raw.get("options_trading_level"))
+        return Account(
+            number=str(raw.get("account_number")),
+            blocked=blocked(raw),
+            cash=str(raw.get("cash")),
+            equity=str(raw.get("equity")),
+            options_level=int(level) if level.isascii() and level.isdecimal() else None,
+        )
+
+    async def short_sales(self) -> ShortSales:
+        """GET /v2/account/configurations."""
+        refused = (await self._reads.configurations()).get("no_shorting") is True
+        return ShortSales(refused, "no_shorting", SHORTING_CURE)
+
+    async def clock(self) -> BrokerClock:
+        """GET /v2/clock."""
+        return broker_clock(await self._reads.clock())
+
+    async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
+        """Symbol -> the newest bid; one that cannot be read is 0."""
+        rows = await self._market().latest_quotes(tuple(symbols), self._feed.name)
+        return {symbol: _bid(row) for symbol, row in rows.items()}
+
+    async def bars(self, symbol: str, start_ns: int, end_ns: int) -> int:
+        """How many minute bars the feed has."""
+        return len(await self._market().bars(symbol, start_ns, end_ns, self._feed.name))
+
+    async def day_bars(self, symbols: Sequence[str], start_ns: int, end_ns: int) -> Mapping[str, int]:
+        """Symbol -> how many daily bars the feed has."""
+        rows = await self._market().day_bars(tuple(symbols), start_ns, end_ns, self._feed.name)
+        return {symbol: len(bars) for symbol, bars in rows.items() if bars}
+
+    async def contracts(self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]) -> int:
+        """How many contracts the option chain shows."""
+        return len(await self._market().option_chain(symbol, *dates, *strikes, self._feed.options))
+
+    async def cancel_all(self) -> Asked:
+        """DELETE /v2/orders."""
+        return _asked(await self._orders().cancel_all())
+
+    async def close_all(self) -> Asked:
+        """DELETE /v2/positions, orders cancelled."""
+        return _asked(await self._orders().close_all())
+
+    async def left(self) -> tuple[str, ...]:
+        """Open orders, then positions."""
+        open_orders = await self._reads.open_orders()
+        positions = await self._reads.positions()
+        return (
+            *(f"order {row.get('id')} {row.get('side')} {row.get('qty')} {row.get('symbol')}" for row in open_orders),
+            *(f"position {row.get('qty')} {row.get('symbol')}" for row in positions),
+        )
+
+
+def broker_clock(raw: Raw) -> BrokerClock:
+    """The answer of GET /v2/clock. Raises Malformed."""
+    is_open, next_open_ns = raw.get("is_open"), 0
+    with contextlib.suppress(wire.Malformed):
+        next_open_ns = wire.time_ns(raw.get("next_open"), "next_open")
+    now_ns = wire.time_ns(raw.get("timestamp"))
+    return BrokerClock(now_ns, is_open if isinstance(is_open, bool) else None, next_open_ns)
+
+
+def _bid(row: Raw) -> Decimal:
+    try:
+        return wire.decimal(row.get("bp"), "bp")
+    except wire.Malformed:
+        return Decimal(0)
+
+
+def _asked(rows: list[Raw]) -> Asked:
+    """A row for each order or position: {symbol or id, status, body}."""
+    refused = []
+    for row in rows:
+        if str(row.get("status")) not in DONE:
+            body = row.get("body")
+            message = wire.text(body.get("message")) if isinstance(body, dict) else ""
+            refused.append(f"{row.get('symbol') or row.get('id')}: refused: {row.get('status')} {message}")
+    return Asked(len(rows), tuple(refused))

@@ -1,0 +1,29 @@
+"""The brokers by name, one line each. A broker's folder is imported when a desk first uses it, never in a replay."""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+from urllib.parse import urlsplit
+
+from daemon.brokers.api import Broker
+from daemon.config.checks import LOOPBACK
+from daemon.config.load import ConfigError, Settings
+
+BROKERS: dict[str, str] = {
+    "alpaca": "daemon.brokers.alpaca.assemble",
+}
+"""Name in `desk.broker` -> the module whose `BROKER` it is."""
+
+
+def broker_of(settings: Settings) -> Broker:
+    """The desk's broker. Raises ConfigError for an unknown one, and for simulated time at one that is not simulated."""
+    name, clock = settings.desk.broker, settings.clock
+    if name not in BROKERS:
+        raise ConfigError(f"desk.broker is {name!r}: expected one of {', '.join(BROKERS)}")
+    broker = cast("Broker", importlib.import_module(BROKERS[name]).BROKER)
+    if clock.sim_start or clock.socket:
+        for address in broker.services(settings):
+            if urlsplit(address).hostname not in LOOPBACK:
+                raise ConfigError(f"clock is simulated, and the broker is at {address}: expected one on this machine")
+    return broker
