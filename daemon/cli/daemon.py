@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from daemon.brokers.registry import broker_of
 from daemon.config.limits_shown import in_force
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, Credentials, Settings, credentials, load
 from daemon.core.state import State
@@ -85,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keys = credentials()
         tape = _tape(options, settings, keys)
         if tape is None:
-            broker_of(settings)
+            _known_broker(settings)
         enter(settings.paths.state_dir)
     except (ConfigError, TapeError, StateDirError) as error:
         return _refuse(Log(), str(error))
@@ -96,6 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return examine(settings, keys, dry_run=options.dry_run)
     return _run_live(settings, keys, dry_run=options.dry_run)
+
+
+def _known_broker(settings: Settings) -> None:
+    """Raise ConfigError for a broker that is not in the registry, which a replay never imports."""
+    from daemon.brokers.registry import broker_of
+
+    broker_of(settings)
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -31,9 +31,8 @@ from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import FeedDesk, LogEvent, Put, TradingDesk
 from daemon.config.checks import ADDRESSES
 from daemon.config.load import Credentials, Settings
-from daemon.core.state import as_daily
 from daemon.host.clock import Clock
-from strategies.kit.contract import DailyStrategy
+from strategies.kit.contract import DailyStrategy, once_a_session
 from strategies.kit.units import SECOND_NS
 
 VIRTUAL_S = 300.0  # real seconds for an answer where time is virtual and passes as fast as it can
@@ -114,8 +113,8 @@ class AlpacaConnection:
 
     def market_feed(self, desk: FeedDesk) -> LiveFeed | DailyFeed:
         """The feed that fits how the strategy decides: at each bar, or once a session."""
-        daily = as_daily(desk.strategy)
-        return self._bar_feed(desk) if daily is None else self._daily_feed(desk, daily)
+        strategy = desk.strategy
+        return self._daily_feed(desk, strategy) if once_a_session(strategy) else self._bar_feed(desk)
 
     def _bar_feed(self, desk: FeedDesk) -> LiveFeed:
         """Streams, history and chain of the strategy's symbol."""

@@ -1,0 +1,104 @@
+"""A whole live desk at a broker that is not Alpaca: the interface is enough, and nothing of Alpaca is loaded.
+
+The desk is `rltraderd` in a process of its own, in virtual time. What is expected is the broker's own account.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+from daemon.engine.journal import FILE, JournalReader
+from simulator.clock import SimClock
+from simulator.virtual_clock import clock_from
+from tests.support.desks.live_desk import LOOSE, books
+from tests.support.desks.stage import UNENDING, new_york_ns
+from tests.support.paths import REPOSITORY
+from tests.support.toy_broker import BOOK, CASH
+
+DAY, BEGIN = "2024-10-29", "10:00"
+TRADES = 4  # fills that are waited for
+MOST_S = 3 * 3600  # virtual
+RUN = """
+import sys
+from daemon.host.lean import without_pandas
+without_pandas()
+from daemon.__main__ import main
+from daemon.brokers.registry import BROKERS
+BROKERS["toy"] = "tests.support.toy_broker"
+modules = sys.argv.pop()
+code = main()
+open(modules, "w").write(" ".join(sys.modules))
+sys.exit(code)
+"""
+
+
+def tables(clock: SimClock, folder: Path, models: Path) -> dict[str, Mapping[str, object]]:
+    """The desk's configuration."""
+    return {
+        **LOOSE,
+        **UNENDING,
+        "desk": {"broker": "toy"},
+        "paths": {"state_dir": str(folder / "state"), "models_dir": str(models)},
+        "clock": clock.settings(),
+        "broker": {"on_stop": "flatten"},
+    }
+
+
+@contextmanager
+def desk(folder: Path, models: Path) -> Iterator[tuple[subprocess.Popen[bytes], SimClock]]:
+    """The desk as a process, and the clock that both are on."""
+    with clock_from(new_york_ns(DAY, BEGIN)) as clock:
+        lines = []
+        for name, keys in tables(clock, folder, models).items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
+        (folder / "config.toml").write_text("\n".join(lines))
+        secrets = {"APCA_API_KEY_ID": "a-key-id", "APCA_API_SECRET_KEY": "a-secret-key"}
+        run = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "RUNTIME_DIRECTORY": str(folder / "run")}
+        line = [sys.executable, "-c", RUN, "--config", str(folder / "config.toml"), str(folder / "modules")]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(line, env={**run, **secrets}, cwd=folder, stderr=log)
+        clock.expect(process.pid)
+        try:
+            yield process, clock
+        finally:
+            process.kill()
+            process.wait()
+
+
+def fills(folder: Path) -> int:
+    """How many fills the journal has; 0 before there is one."""
+    if not (folder / "state" / FILE).exists():
+        return 0
+    reader = JournalReader(folder / "state" / FILE)
+    try:
+        return int(reader.query("SELECT count(*) AS count FROM events WHERE kind = 'OrderFilled'")[0]["count"])
+    finally:
+        reader.close()
+
+
+def test_a_desk_trades_at_a_broker_of_three_hundred_lines_and_is_stopped_flat(tmp_path: Path, lively: Path) -> None:
+    with desk(tmp_path, lively) as (process, clock):
+        until_ns = clock.now_ns() + MOST_S * 1_000_000_000
+        while fills(tmp_path) < TRADES or fills(tmp_path) % 2 == 0:  # it holds something then
+            assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
+            assert clock.now_ns() < until_ns, (tmp_path / "log").read_text()[-3000:]
+            clock.pass_s(5)
+        process.send_signal(signal.SIGTERM)
+        assert clock.wait(lambda _: None, lambda: process.poll() is not None, 600)
+        assert process.returncode == 0, (tmp_path / "log").read_text()[-3000:]
+    account, ours = json.loads((tmp_path / "state" / BOOK).read_text()), books(tmp_path / "state")
+    assert (account["held"], ours.state.book.positions, ours.state.orders) == ({}, {}, {})
+    assert Decimal(account["cash"]) == ours.state.book.cash != CASH
+    assert len(ours.fills) % 2 == 0
+    modules = set((tmp_path / "modules").read_text().split())
+    assert "daemon.app.live" in modules
+    assert {name for name in modules if "alpaca" in name.split(".")} == set()
+    assert "pandas" not in modules
