@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import io
 import json
@@ -211,11 +212,13 @@ def test_what_is_no_command_and_no_folder_of_its_kind_ends_with_exit_code_2_and_
 
 
 def test_a_full_disk_is_said_with_what_to_do(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     (tmp_path / "study.json").write_bytes((trained[1] / "study.json").read_bytes())
-    for name in ("report.html", "report.json"):
-        (tmp_path / f".{name}.part").symlink_to("/dev/full")
+    monkeypatch.setattr(os, "fsync", full)
     assert main(["report", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
         f"train-and-export: {tmp_path / 'report.html'}: No space left on device: make room, and give the same command "
