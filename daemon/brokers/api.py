@@ -5,7 +5,7 @@ A broker is a folder beside this file that implements these protocols, and one l
 
 For every method: it runs on the event loop and never blocks it. Times are nanoseconds UTC of the desk's clock, money
 is USD, durations are real seconds. What an outage, a limit or a bad answer means is decided by the step, from events;
-the words in those events are those of `daemon.core.broker.words`.
+the words in those events are those of `daemon.core.orders` (orders) and `daemon.core.broker.ledger` (ledger lines).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class WatchContracts(Effect, frozen=True, tag=True):
 
 
 class SubmitOrder(Effect, frozen=True, tag=True):
-    """Send one day order. `limit_price` None is a market order; `intent` is Alpaca's `position_intent`.
+    """Send one day order. `limit_price` None is a market order; `intent` is a word of the core.
 
     The same name may be asked for again after the broker said that it does not know it: it is the same order.
     """
@@ -44,7 +44,7 @@ class SubmitOrder(Effect, frozen=True, tag=True):
     limit_price: Decimal | None
     intent: str  # buy_to_open, sell_to_close, or buy_to_close for shares owed; "" for shares
     valid_until_ns: int
-    auction: bool = False  # into the opening auction (`opg`) instead of the day
+    auction: bool = False  # into the opening auction instead of the day
     closing: bool = False  # by the broker's own call to close (a part of) a position: it never sells more than is there
 
 

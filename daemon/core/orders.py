@@ -93,7 +93,8 @@ BROKER_STATUS: dict[str, str] = {
     "expired": "expired",
     "rejected": "rejected",
 }
-"""Every documented status of an Alpaca order -> the word of `LIFE`. An unknown one moves figures and no status.
+"""The statuses that a `BrokerOrder` may bear -> the word of `LIFE`. A broker's folder maps its own to these; they are
+journaled. An unknown one moves figures and no status.
 
 `suspended` and `calculated` may still fill; `replaced` ends this order, its successor is an order that is not ours.
 """

@@ -1,7 +1,7 @@
 """The lines of the broker's ledger that are no fills: each kind has one meaning, an unknown one is told and not booked.
 
-A line books exactly its own change. Invariant: each id once. Sources: Alpaca's account activities (types and the
-signs of quantity and amount).
+A line books exactly its own change. Invariant: each id once. The kinds below are the core's words, and journaled; a
+broker's folder maps its own to them, with these signs of quantity and amount.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from daemon.core.risk.view import Intent
 from daemon.core.state import BROKER_MODES
 from strategies.kit.units import SECOND_NS
 
-AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; Alpaca takes `opg` orders until 9:28 New York
+AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; US auctions close to new orders at 9:28 New York
 HEAR_FIRST_NS = 60 * SECOND_NS  # an outage at a start holds exits up no longer
 
 

@@ -1,4 +1,4 @@
-"""Why the paper broker refuses an order: what is wrong with it, or what the account lacks, in Alpaca's words.
+"""Why the paper broker refuses an order: what is wrong with it, or what the account lacks, in usual words.
 
 Pure look-ups over `PaperState`. Invariant: what is accepted can be paid for, and no sale exceeds what is held and free.
 """
@@ -35,7 +35,7 @@ def refusal_given(
 
 
 def _fault(state: PaperState, order: SubmitOrder, time_ns: int, known: bool) -> str:
-    """What is wrong with the order itself, in Alpaca's words where it has them, or an empty string."""
+    """What is wrong with the order itself, in a broker's usual words, or an empty string."""
     if order.quantity <= 0:
         return f"qty must be > 0 (requested: {order.quantity})"
     if not known:
@@ -53,7 +53,7 @@ def _fault(state: PaperState, order: SubmitOrder, time_ns: int, known: bool) -> 
 
 
 def _shortfall(state: PaperState, order: SubmitOrder, paper: Paper, last_ask: LastAsk) -> str:
-    """What the account lacks for the order, in Alpaca's words, or an empty string."""
+    """What the account lacks for the order, in a broker's usual words, or an empty string."""
     if order.side < 0:
         working = sum(o.quantity - o.filled for o in state.orders if o.symbol == order.symbol and o.side < 0)
         held = quantity_held(state, order.symbol)

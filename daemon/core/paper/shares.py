@@ -253,7 +253,7 @@ class SharePaperBroker:
         return traded + self.cost(traded)
 
     def _fault(self, state: SharePaperState, order: SubmitOrder, time_ns: int) -> str:
-        """What is wrong with the order itself, in Alpaca's words where it has them, or an empty string."""
+        """What is wrong with the order itself, in a broker's usual words, or an empty string."""
         if order.quantity <= 0:
             return f"qty must be > 0 (requested: {order.quantity})"
         if order.symbol not in self._symbols and order.symbol not in state.holdings:
@@ -280,7 +280,7 @@ def up(price: Decimal) -> Decimal:
 
 
 def _shortfall(state: SharePaperState, order: SubmitOrder, reserved: Decimal | None) -> str:
-    """What the account lacks for the order, in Alpaca's words, or an empty string."""
+    """What the account lacks for the order, in a broker's usual words, or an empty string."""
     if reserved is None:
         return "market order without a quote"
     if order.side > 0:

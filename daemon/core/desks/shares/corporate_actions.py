@@ -1,6 +1,6 @@
 """Corporate actions in a desk's shares: splits, new names, mergers, spin-offs, as the broker's ledger tells them.
 
-Old shares leave by one line and new ones come by another (Alpaca: "two NC events", quantity negative, then positive).
+Old shares leave by one line and new ones come by another (two NC lines, quantity negative, then positive).
 Invariant: equity stands still, unless cash comes; a fraction of a share is never held.
 """
 
