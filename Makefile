@@ -6,7 +6,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 STRATEGY ?= option_scalper
-TAPE = daemon/tapes/$(if $(filter option_scalper,$(STRATEGY)),spy_synthetic_30,daily_synthetic_500).csv.gz
+TAPE = $(shell .venv/bin/python -m daemon.tapes $(STRATEGY))
 RUNTIME ?= cpu
 PYTEST_ARGS ?=
 # Many tests wait for a daemon or a server, so three processes keep two cores busy. A file's tests stay together; the
@@ -21,7 +21,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 
 help:
 	@echo "make demo      install the daemon and run a bundled tape through it (dry run, no account needed);"
-	@echo "               STRATEGY=regime_switcher or daily_rebalancer shows another strategy"
+	@echo "               STRATEGY=NAME shows another strategy (regime_switcher, daily_rebalancer)"
 	@echo "make test      install everything, then lint, type check and test with coverage"
 	@echo "make training  install what train-and-export, the tests and the loopback Alpaca need (torch, 1.6 GB)"
 	@echo "make lint      the static checks alone; make format mends what it can"

@@ -11,13 +11,14 @@ from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from daemon.core.limits import Paper
 from simulator.data.fields import rfc3339
 from simulator.prices.day_prices import DayPrices
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK, calendar_sessions, new_york_date, read_bars
 from simulator.server import AlpacaServer
 from simulator.trading.account import Account
-from strategies import daily_rebalancer, regime_switcher
+from strategies.registry import STRATEGIES, entry
 
 BUNDLED = Path(__file__).resolve().parents[1] / "daemon" / "tapes" / "spy_synthetic_30.csv.gz"
 HISTORY = timedelta(days=2 * 365)  # of made-up daily bars before the tape: more than the longest strategy looks back
@@ -33,11 +34,15 @@ class Desk:
     shares: tuple[str, ...]  # traded on daily prices
 
 
-DESKS = {
-    "scalper": Desk("option_scalper", Decimal(10_000), 2, ()),
-    "rebalancer": Desk("daily_rebalancer", Decimal(1_000_000), 1, daily_rebalancer.SYMBOLS),
-    "regime": Desk("regime_switcher", Decimal(100_000), 1, regime_switcher.SYMBOLS),
-}
+def desk_of(strategy: str) -> Desk:
+    """The desk that a strategy's file asks for: its paper cash; on margin where it trades options."""
+    known = entry(strategy)
+    spec, paper = known.make().spec, known.defaults.get("paper", {})
+    shares = spec.symbols if spec.holds == "shares" else ()
+    return Desk(strategy, Decimal(str(paper.get("cash_usd", Paper().cash_usd))), 1 if shares else 2, shares)
+
+
+DESKS = {entry(name).desk: desk_of(name) for name in STRATEGIES}
 
 
 def names_of(text: str) -> list[str]:

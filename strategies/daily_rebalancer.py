@@ -38,7 +38,8 @@ from strategies.kit.daily import (
     remembered,
     weekday_of,
 )
-from strategies.kit.daily_features import INDICATOR_COUNT, PERIODS, indicators
+from strategies.kit.daily_features import INDICATOR_COUNT, PERIODS, indicators, rebalancer_table
+from strategies.kit.entry import BoolArray, Columns, Entry, Float64Array, defaults_of_days
 
 SYMBOLS = (
     "AAPL", "ADBE", "AMD", "AMGN", "AMZN", "AVGO", "BA", "BAC", "BKNG", "BMY",
@@ -255,3 +256,31 @@ def market_columns(series: Series) -> Float32Array:
             first = n + stock * INDICATOR_COUNT
             out[first : first + INDICATOR_COUNT] = indicators(high, low, close)
     return out.astype(np.float32)
+
+
+def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
+    """See `strategies.kit.entry.Entry.columns`; one symbol with `window` bars is enough."""
+    found = rebalancer_table(*bars[:4], present, window=window)
+    warm: BoolArray = np.logical_or.reduce(np.cumsum(present, axis=0) >= window, axis=1)
+    return Columns(found.market, found.tradable, warm)
+
+
+def feature_table(
+    open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array, present: BoolArray
+) -> Float64Array:
+    """The observation's columns after each session, float64 (days, 803); those of the account are 0."""
+    found = rebalancer_table(open_, high, low, close, present)
+    columns = np.zeros((len(found.market), WIDTH))
+    columns[:, : found.market.shape[1]] = found.market
+    columns[:, TRADABLE] = found.tradable
+    return columns
+
+
+STRATEGY = Entry(
+    DailyRebalancer,
+    DECLARATION,
+    desk="rebalancer",
+    defaults=defaults_of_days(SPEC.capital_usd),
+    table=feature_table,
+    columns=columns_of,
+)

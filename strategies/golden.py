@@ -109,9 +109,9 @@ def golden_observations(strategy: Strategy | DailyStrategy) -> tuple[Observation
     open, under `golden_portfolio`. A recurrent policy answers them as one sequence from a zero memory, carried by who
     runs it: no observation here holds any. `ValueError` when the strategy is not warm at one of them.
     """
-    if hasattr(strategy, "remember"):  # what a daily strategy alone can
+    if strategy.spec.decides == "session":
         return _daily_observations(cast("DailyStrategy", strategy))
-    return _minute_observations(strategy)
+    return _minute_observations(cast("Strategy", strategy))
 
 
 def _daily_observations(strategy: DailyStrategy) -> tuple[Observation, ...]:

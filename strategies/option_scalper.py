@@ -11,7 +11,8 @@ import struct
 import msgspec
 
 from strategies.kit.contract import Answer, Bar, Decision, Observation, Session, Spec, Target, View
-from strategies.kit.features import FEATURES, HISTORY_BARS, PERIODS, SessionStream, position_features
+from strategies.kit.entry import Entry
+from strategies.kit.features import FEATURES, HISTORY_BARS, PERIODS, SessionStream, feature_table, position_features
 from strategies.kit.sampling import SAMPLING, choose
 
 HOLD, BUY_CALL, BUY_PUT, TRIM_50, TRIM_70, EXIT = range(6)
@@ -151,3 +152,6 @@ def _target(resolved: int, side: int) -> Target:
             return Target(side=side, percent=100, keep=True)
         case _:
             return Target(side=+1 if resolved == BUY_CALL else -1, percent=100)
+
+
+STRATEGY = Entry(OptionScalper, DECLARATION, desk="scalper", table=feature_table)

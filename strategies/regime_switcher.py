@@ -26,7 +26,8 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
-from strategies.kit.daily_features import fund_features
+from strategies.kit.daily_features import fund_features, regime_table
+from strategies.kit.entry import BoolArray, Columns, Entry, Float64Array, defaults_of_days
 from strategies.kit.sampling import SAMPLING, choose
 
 SYMBOLS = ("SPY", "QQQ", "IWM")
@@ -227,3 +228,24 @@ class RegimeSwitcher:
         basket = basket_of(choice.action, portfolio_of(SPEC, view))
         name = REGIMES[choice.action][0]
         return msgspec.structs.replace(state, hidden=answer.hidden), Rebalance(choice, name, basket)
+
+
+def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
+    """See `strategies.kit.entry.Entry.columns`; all symbols need `window` bars."""
+    warm: BoolArray = np.logical_and.reduce(np.cumsum(present, axis=0) >= window, axis=1)
+    return Columns(regime_table(bars[3], present), present.astype(np.float32), warm)
+
+
+def feature_table(*prices: Float64Array, present: BoolArray) -> Float64Array:
+    """The market columns after each session, float64 (days, 9), of open, high, low and close."""
+    return regime_table(prices[3], present).astype(np.float64)
+
+
+STRATEGY = Entry(
+    RegimeSwitcher,
+    DECLARATION,
+    desk="regime",
+    defaults=defaults_of_days(SPEC.capital_usd),
+    table=feature_table,
+    columns=columns_of,
+)

@@ -215,6 +215,6 @@ def clock_of(settings: Settings) -> Clock:
 def _first_date(strategy: Strategy, now_ns: int) -> str:
     """From when on the calendar is needed: a daily desk's history reaches back by years."""
     today = datetime.fromtimestamp(now_ns / SECOND_NS, UTC).date()
-    if strategy.spec.holds == "option":
+    if strategy.spec.decides == "bar":
         return today.isoformat()
     return (today - timedelta(days=DAYS_A_SESSION * strategy.spec.history_bars + DAYS_MORE)).isoformat()

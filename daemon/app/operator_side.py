@@ -27,7 +27,7 @@ from daemon.operator.log import Log
 from daemon.operator.metrics.loop_lag import LoopLag
 from daemon.operator.metrics.wal_watch import WalWatch
 from daemon.operator.side_thread import SideThread, Work
-from strategies.kit.contract import Strategy, is_continuous
+from strategies.kit.contract import Strategy
 
 if TYPE_CHECKING:
     from daemon.operator.metrics.metrics import Metrics
@@ -208,10 +208,14 @@ class OperatorSide:
             return MqttCounts(counts.waiting, counts.published, counts.dropped)
 
         spec = self._strategy.spec
-        continuous = is_continuous(spec)
         identity = self.door.state.identity
         desk = Desk(
-            self._desk, identity.strategy, identity.mode, code, () if continuous else spec.actions, spec.bar_interval_s
+            self._desk,
+            identity.strategy,
+            identity.mode,
+            code,
+            () if spec.continuous else spec.actions,
+            spec.bar_interval_s,
         )
         mqtt = counted if self._outbox is not None else None
         shadow = self._models

@@ -47,7 +47,7 @@ from daemon.operator.side_thread import supervised
 from daemon.operator.summary import Summary, daily_figures, summarise
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
-from strategies.kit.contract import Strategy, is_continuous
+from strategies.kit.contract import Strategy
 from strategies.registry import strategy as strategy_named
 
 REPLAY = "replay"
@@ -265,7 +265,7 @@ async def run_replay(
     spec = replay.strategy.spec
     summary = summarise(
         state,
-        () if is_continuous(spec) else spec.actions,
+        () if spec.continuous else spec.actions,
         meta=state_dir.meta,
         wall_s=wall_s,
         bars_run=state.stats.bars - session.started_with,

@@ -32,9 +32,8 @@ from daemon.host.passing import MayPass
 from daemon.models.store import ModelError
 from daemon.operator.log import Log
 from daemon.operator.log_stream import LossyStream
-from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
+from daemon.tapes import bundled
 from daemon.tapes.minutes import TapeError
-from strategies.kit.contract import DailySpec
 from strategies.registry import strategy as strategy_named
 
 TROUBLE = 1
@@ -138,7 +137,7 @@ def _tape(options: argparse.Namespace, settings: Settings, keys: Credentials) ->
         return Path(options.bars)
     if keys.complete:
         return None
-    return DAILY_TAPE if isinstance(strategy_named(settings.desk.strategy).spec, DailySpec) else BUNDLED_TAPE
+    return bundled(strategy_named(settings.desk.strategy).spec)
 
 
 def _run_live(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:

@@ -17,7 +17,7 @@ from rich.table import Column, Table
 
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.engine.journal import JournalReader
-from strategies.kit.contract import Spec, is_continuous
+from strategies.kit.contract import Spec
 from strategies.registry import strategy as strategy_named
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
@@ -114,7 +114,7 @@ def _explain_symbols(row: sqlite3.Row, spec: Spec, console: Console) -> None:
             seen.setdefault(name, {})[symbol] = value
         elif name != "reserved":
             alone.append(f"{feature} {value:g}")
-    if is_continuous(spec) and row["logits"]:
+    if spec.continuous and row["logits"]:
         seen["action"] = dict(zip(spec.actions, json.loads(row["logits"]), strict=True))
     goals = {leg["symbol"]: f"{leg['goal']:,}" for leg in json.loads(row["target"] or "[]")}
     columns = list(dict.fromkeys(name for name in (*OF_THE_DESK, *seen) if name in seen))

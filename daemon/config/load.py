@@ -20,8 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from daemon.config.checks import ADDRESSES, contradictions, sim_start_ns, values
 from daemon.config.tables import Settings
-from daemon.core.strategy_rules import CHANGES
-from strategies.registry import STRATEGIES
+from strategies.registry import STRATEGIES, entry
 
 __all__ = (
     "ADDRESSES",
@@ -146,7 +145,7 @@ def defaults() -> dict[str, dict[str, object]]:
 def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
     """The settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
 
-    What the strategy changes in the defaults (`daemon.core.strategy_rules`) lies below the file. The file's tables for
+    What the strategy's file changes in the defaults lies below the file. The file's tables for
     that strategy (`[daily_rebalancer.risk]`) stand beside its other tables: a key that both write, with two values, is
     an error. `overrides` maps dotted keys (`paths.state_dir`) to what the command line gave; None means not given.
     Raises ConfigError with one line for each problem found.
@@ -228,7 +227,7 @@ class _Merged:
         name = self.tables.get("desk", {}).get("strategy", self._defaults["desk.strategy"])
         if not isinstance(name, str):
             return
-        for table, keys in CHANGES.get(name, {}).items():
+        for table, keys in entry(name).defaults.items() if name in STRATEGIES else ():
             for key, value in keys.items():
                 self._defaults[f"{table}.{key}"] = value
                 self.put(f"{table}.{key}", value, f"default of {name}", STRATEGY_DEFAULT)

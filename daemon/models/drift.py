@@ -18,7 +18,6 @@ import numpy as np
 
 from daemon.core.session import new_york_text
 from daemon.engine.journal import JournalReader
-from strategies.kit.contract import is_continuous
 from strategies.kit.manifest import Histogram, Manifest
 from strategies.kit.reference import Float64Array, chance_level, psi, shares_of, usual_level
 from strategies.registry import strategy as strategy_named
@@ -81,7 +80,7 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
         return None
     rows, answers = _arrays(decisions, manifest)
     spec = strategy_named(manifest.strategy).spec
-    continuous = is_continuous(spec)
+    continuous = spec.continuous
     acted = answers if continuous else answers.argmax(axis=1)[:, None]
     features = [_found(known, rows[:, list(known.columns)], reference.samples) for known in reference.features]
     return Drift(

@@ -19,7 +19,7 @@ from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.host.printable import printable
 from daemon.models.store import LoadedModel, ModelError
 from strategies.golden import golden_observations
-from strategies.kit.contract import Observation, Spec, Strategy, is_continuous
+from strategies.kit.contract import Observation, Spec, Strategy
 from strategies.kit.manifest import POLICY_FILE, answer_name
 
 Provider = Literal["auto", "cuda", "cpu"]
@@ -71,7 +71,7 @@ class OnnxPolicy:
         self._run = session.run_with_iobinding
         self._binding = session.io_binding()
         self._observation = self._bound("input", "observation", spec.observation_shape)
-        self._continuous = is_continuous(spec)
+        self._continuous = spec.continuous
         self._logits = self._bound("output", answer_name(spec), (len(spec.actions),))
         self._hidden = self._next_hidden = None
         if spec.recurrent_shape is not None:

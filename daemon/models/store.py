@@ -18,7 +18,7 @@ from daemon.core.limits import Trading
 from daemon.models.pointer import CURRENT, POINTERS, ModelError, checked_name, is_name, pointed, read_plain
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
 from strategies.golden import contract_hash
-from strategies.kit.contract import Strategy, is_continuous
+from strategies.kit.contract import Strategy
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Manifest, decode
 
 __all__ = [
@@ -152,7 +152,7 @@ def check_rules(model: LoadedModel, strategy: Strategy, trading: Trading) -> Non
         ModelError: a rule differs from the manifest's, or the manifest of a continuous policy names none.
     """
     told, spec = model.manifest.rules, strategy.spec
-    if is_continuous(spec) and not told:
+    if spec.continuous and not told:
         raise ModelError(
             "rules",
             f"{model.path / MANIFEST_FILE} does not say what one unit of its actions is: export the model again",

@@ -28,7 +28,7 @@ from daemon.reports.execution_quality import as_json
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
 from daemon.reports.record import BEFORE_OPEN_NS, REPORT_SPAN_NS, Day, first_id
-from strategies.kit.contract import DailySpec, Session
+from strategies.kit.contract import Session
 from strategies.registry import strategy
 
 ARCHIVE = "archive"
@@ -49,7 +49,7 @@ def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[
     `daemon.reports.gather` read it, is not given. Raises JournalError, sqlite3.Error.
     """
     with closing(JournalReader(journal)) as reader:
-        lead_ns = BEFORE_OPEN_NS if isinstance(strategy(reader.meta()["strategy"]).spec, DailySpec) else 0
+        lead_ns = BEFORE_OPEN_NS if strategy(reader.meta()["strategy"]).spec.decides == "session" else 0
         span = (session.open_ns - lead_ns, session.close_ns + REPORT_SPAN_NS)
         outcomes = reader.query(
             "SELECT outcome, count(*) AS n FROM decisions WHERE time_ns BETWEEN ? AND ? GROUP BY outcome", span

@@ -19,7 +19,7 @@ from daemon.core.session import NEW_YORK
 from daemon.engine.journal import JournalError, JournalReader, decode_event
 from daemon.engine.segments import parts_of, where_before
 from daemon.reports.execution_quality import OrderQuality, Quality
-from strategies.kit.contract import DailySpec, Session
+from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy as strategy_named
 
@@ -184,4 +184,4 @@ def first_id(reader: JournalReader, time_ns: int) -> int:
 
 def is_daily(meta: dict[str, str]) -> bool:
     """True for a journal of a desk that decides once a session."""
-    return isinstance(strategy_named(meta["strategy"]).spec, DailySpec)
+    return strategy_named(meta["strategy"]).spec.decides == "session"

@@ -11,15 +11,22 @@ from collections.abc import Iterable
 
 from daemon.host.calendar import SessionCalendar, midnight_ns
 from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
-from strategies import daily_rebalancer, regime_switcher
 from strategies.kit.contract import Bar
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions
+from strategies.registry import STRATEGIES, strategy
 
 SEED = 20241231
 FIRST_DATE, LAST_DATE = "2024-10-22", "2024-12-03"  # 30 sessions: the clocks change on 3 November, 29 November is half
 SYMBOL = "SPY"
 FIRST_DAY, LAST_DAY = "2022-12-05", "2024-11-29"  # 500 sessions
-DAILY_SYMBOLS = (*daily_rebalancer.SYMBOLS, *regime_switcher.SYMBOLS)
+DAILY_SYMBOLS = tuple(
+    dict.fromkeys(
+        symbol
+        for spec in (strategy(name).spec for name in STRATEGIES)
+        if spec.decides == "session"
+        for symbol in spec.symbols
+    )
+)
 
 
 def tape_bytes() -> bytes:

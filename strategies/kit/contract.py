@@ -59,6 +59,11 @@ class Spec(msgspec.Struct, frozen=True):
     temperature: float  # the live softmax divides the logits by it
     recurrent_shape: tuple[int, ...] | None = None  # hidden state carried between decisions
 
+    @property
+    def continuous(self) -> bool:
+        """Whether the policy answers with one number in [-1, 1] for each action; else with logits."""
+        return False
+
 
 class DailySpec(Spec, frozen=True):
     """A strategy that decides once a session on daily bars and holds whole shares of `symbols`, by baskets.
@@ -72,11 +77,6 @@ class DailySpec(Spec, frozen=True):
 
     continuous: bool = False
     capital_usd: int = 100_000  # what dry run and training start with
-
-
-def is_continuous(spec: Spec) -> bool:
-    """Whether the policy answers with one action in [-1, 1] for each of `actions`, and not with logits."""
-    return isinstance(spec, DailySpec) and spec.continuous
 
 
 class Portfolio(msgspec.Struct, frozen=True, gc=False):

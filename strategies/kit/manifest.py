@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from strategies.kit.contract import Spec, is_continuous
+from strategies.kit.contract import Spec
 
 FORMAT = 1
 POLICY_FILE = "policy.onnx"
@@ -91,7 +91,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
 def answer_name(spec: Spec) -> str:
     """The name of the graph's first output."""
-    return "actions" if is_continuous(spec) else "logits"
+    return "actions" if spec.continuous else "logits"
 
 
 def encode(manifest: Manifest) -> bytes:

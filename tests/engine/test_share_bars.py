@@ -24,7 +24,7 @@ from daemon.engine.state_dir import open_state_dir
 from daemon.engine.writer import JournalWriter
 from daemon.host.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
-from strategies.registry import STRATEGIES, Registered
+from strategies.registry import STRATEGIES
 from strategies.registry import strategy as strategy_named
 from tests.support.core.share_bars import SPEC, EveryThird, ShareBars
 from tests.support.desks.desk_run import Crash, Tape, chained, drop, read_models, table, tape_rows, verified, write_tape
@@ -38,7 +38,7 @@ CRASHES = 60
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enter the strategy by its one line."""
-    monkeypatch.setitem(STRATEGIES, SPEC.name, Registered(ShareBars, {}))
+    monkeypatch.setitem(STRATEGIES, SPEC.name, ShareBars.__module__)
 
 
 @dataclass(frozen=True, slots=True)

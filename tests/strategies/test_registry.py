@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from strategies.registry import STRATEGIES, daily_strategy, declaration, strategy
@@ -32,3 +35,20 @@ def test_a_daily_strategy_is_found_by_its_name_and_another_is_refused() -> None:
         daily_strategy("option_scalper")
     with pytest.raises(ValueError, match=r"did you mean 'regime_switcher'\?"):
         daily_strategy("regime_switch")
+
+
+def test_only_the_file_of_the_strategy_that_is_asked_for_is_imported() -> None:
+    script = "import sys; from strategies.registry import strategy; strategy('option_scalper'); print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
+    assert {name for name in found if name in STRATEGIES.values()} == {"strategies.option_scalper"}
+
+
+def test_each_strategy_says_when_it_decides_and_what_it_holds() -> None:
+    specs = {name: strategy(name).spec for name in ("option_scalper", "daily_rebalancer", "regime_switcher")}
+    found = {name: (spec.decides, spec.holds) for name, spec in specs.items()}
+    assert found == {
+        "option_scalper": ("bar", "option"),
+        "daily_rebalancer": ("session", "shares"),
+        "regime_switcher": ("session", "shares"),
+    }
+    assert [name for name, spec in specs.items() if spec.continuous] == ["daily_rebalancer"]

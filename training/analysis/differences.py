@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from strategies.kit.contract import DailySpec, Spec
+from strategies.kit.contract import Spec
 from training.analysis.strategy_runs import Moment, Rows, Step
 
 Float32Array = npt.NDArray[np.float32]
@@ -121,7 +121,7 @@ class Findings:
             analysis=analysis,
             strategy=strategy,
             samples=samples,
-            sampled="bars" if analysis == "lookahead" and not isinstance(self._spec, DailySpec) else "sessions",
+            sampled="bars" if analysis == "lookahead" and self._spec.decides == "bar" else "sessions",
             compared=self.compared,
             decisions=self.decisions,
             decisions_changed=len(self._decided),

@@ -22,6 +22,7 @@ from daemon.host.calendar import SessionCalendar
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.minutes import TapeSource, scan
 from strategies.kit.contract import (
+    AnyStrategy,
     Bar,
     DailySpec,
     DailyStrategy,
@@ -62,7 +63,7 @@ class Step:
 
 def moments_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     """The file's regular-session bars of the strategy's symbols, as the daemon would be told of them."""
-    if isinstance(spec, DailySpec):
+    if spec.decides == "session":
         return _days_of(path, spec)
     info = scan(path, spec.symbols, spec.bar_interval_s)
     source = TapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date))
@@ -82,7 +83,7 @@ def moments_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     return tuple(found)
 
 
-def _days_of(path: Path, spec: DailySpec) -> tuple[Moment, ...]:
+def _days_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
     """A moment for each session that has a bar."""
     info = scan_daily(path, spec.symbols)
     source = DailyTapeSource(path, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
@@ -124,11 +125,10 @@ def scripted_view(moment: Moment) -> View:
     return View(moment.end_ns, moment.session, side, (since - 10) / 20, float(since))
 
 
-def observed(strategy: Strategy | DailyStrategy, moments: Sequence[Moment]) -> list[Observation]:
+def observed(strategy: AnyStrategy, moments: Sequence[Moment]) -> list[Observation]:
     """All observations of a run in which the policy is never asked."""
-    spec = strategy.spec
-    if isinstance(spec, DailySpec):
-        steps = _played_daily(cast("DailyStrategy", strategy), spec, moments, None)
+    if strategy.spec.decides == "session":
+        steps = _played_daily(cast("DailyStrategy", strategy), moments, None)
         return [step.observation for step in steps if step.observation is not None]
     state, found = strategy.start(), []
     for moment in moments:
@@ -141,11 +141,10 @@ def observed(strategy: Strategy | DailyStrategy, moments: Sequence[Moment]) -> l
 def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], policy: Policy) -> list[Step]:
     """A run with the policy over `moments`, of a strategy made with `bars`; one step for each moment."""
     strategy = made(subject, bars)
-    spec = strategy.spec
-    if isinstance(spec, DailySpec):
+    if strategy.spec.decides == "session":
         if policy.fresh:
             policy.prime(observed(made(subject, bars), moments))
-        return _played_daily(cast("DailyStrategy", strategy), spec, moments, policy)
+        return _played_daily(cast("DailyStrategy", strategy), moments, policy)
     policy.prime(observed(made(subject, bars), moments))
     state, steps = strategy.start(), []
     for moment in moments:
@@ -159,13 +158,11 @@ def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], p
     return steps
 
 
-def _played_daily(
-    strategy: DailyStrategy, spec: DailySpec, moments: Sequence[Moment], policy: Policy | None
-) -> list[Step]:
+def _played_daily(strategy: DailyStrategy, moments: Sequence[Moment], policy: Policy | None) -> list[Step]:
     """The same of a daily strategy; without a policy nothing is decided."""
     state, steps = strategy.start(), []
     for moment in moments:
-        view = _asked(spec, moment)
+        view = _asked(strategy.spec, moment)
         state, observation = strategy.observe(strategy.remember(state, moment.bars), (), view)
         told: tuple[object, ...] | None = None
         if observation is not None and policy is not None:
@@ -216,13 +213,13 @@ class Rows:
 
 def has_table(subject: Subject, spec: Spec) -> bool:
     """Whether training's table of the features can be made: of one symbol's minutes, or of days."""
-    return subject.table is not None and (isinstance(spec, DailySpec) or len(spec.symbols) == 1)
+    return subject.table is not None and (spec.decides == "session" or len(spec.symbols) == 1)
 
 
 def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
     """The table as training makes it from these bars alone. Raises AnalyseError when it has another shape."""
     assert subject.table is not None
-    if isinstance(spec, DailySpec):
+    if spec.decides == "session":
         return _of_days(subject, moments, spec)
     bars = bars_of(moments)
     firsts = [
@@ -238,7 +235,7 @@ def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
     return _rows(subject, found, [bar.start_ns for bar in bars], "bars")
 
 
-def _of_days(subject: Subject, moments: Sequence[Moment], spec: DailySpec) -> Rows:
+def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
     assert subject.table is not None
     prices = np.full((4, len(moments), len(spec.symbols)), np.nan)
     place = {symbol: index for index, symbol in enumerate(spec.symbols)}

@@ -22,38 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from strategies import registry
-from strategies.daily_rebalancer import TRADABLE, WIDTH
-from strategies.kit.contract import Answer, Bar, DailySpec, DailyStrategy, Observation, Spec, Strategy
-from strategies.kit.daily_features import rebalancer_table, regime_table
-from strategies.kit.features import feature_table
+from strategies.kit.contract import Answer, AnyStrategy, Bar, Observation, Spec, Strategy
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, answer_name, decode
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
-
-
-def _of_stocks(
-    open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array, present: npt.NDArray[np.bool_]
-) -> Float64Array:
-    """`daily_rebalancer`'s columns after each session, float64 (days, 803); those of the account are 0."""
-    found = rebalancer_table(open_, high, low, close, present)
-    columns = np.zeros((len(found.market), WIDTH))
-    columns[:, : found.market.shape[1]] = found.market
-    columns[:, TRADABLE] = found.tradable
-    return columns
-
-
-def _of_funds(*prices: Float64Array, present: npt.NDArray[np.bool_]) -> Float64Array:
-    """`regime_switcher`'s market columns after each session, float64 (days, 9)."""
-    return regime_table(prices[3], present).astype(np.float64)
-
-
-TABLES: dict[str, Callable[..., Any]] = {
-    "option_scalper": feature_table,
-    "daily_rebalancer": _of_stocks,
-    "regime_switcher": _of_funds,
-}
-"""Registered strategies that are trained on a table of features, made from the whole history at once."""
 
 
 class AnalyseError(Exception):
@@ -64,13 +37,11 @@ class AnalyseError(Exception):
 class Subject:
     """The strategy to analyse. `make` gets all bars of the file, for strategies that prepare something at start.
 
-    `table` is how training sees the features; None where it has none. It is called like
-    `strategies.kit.features.feature_table`; a daily strategy's with open, high, low and close, float64 (days, symbols)
-    in USD, NaN where there is no bar, and `present`, bool (days, symbols), and gives a row for each session.
+    `table` is how training sees the features (`strategies.kit.entry.Entry.table`); None where it has none.
     """
 
     name: str
-    make: Callable[[tuple[Bar, ...]], Strategy | DailyStrategy]
+    make: Callable[[tuple[Bar, ...]], AnyStrategy]
     table: Callable[..., Any] | None
     takes_bars: bool = False
 
@@ -84,10 +55,10 @@ def subject_named(name: str) -> Subject:
     origin, colon, attribute = name.rpartition(":")
     if not colon:
         try:
-            registry.strategy(name)
+            entry = registry.entry(name)
         except ValueError as error:
             raise AnalyseError(f"--{error} (or package.module:Class, or path/to/file.py:Class)") from None
-        return Subject(name, lambda _: registry.strategy(name), TABLES.get(name))
+        return Subject(name, lambda _: entry.make(), entry.table)
     module = _module(origin)
     maker = getattr(module, attribute, None)
     if not callable(maker):
@@ -124,12 +95,12 @@ def _module(origin: str) -> Any:
 
 
 def made(subject: Subject, bars: tuple[Bar, ...]) -> Strategy:
-    """The subject's strategy, made of `bars`; who drives a daily one asks for its spec's kind first (`DailySpec`).
+    """The subject's strategy, made of `bars`; who drives one asks its spec when it decides.
 
     Raises AnalyseError when it lacks a part of the contract.
     """
     strategy = subject.make(bars)
-    daily = isinstance(getattr(strategy, "spec", None), DailySpec)
+    daily = getattr(getattr(strategy, "spec", None), "decides", "") == "session"
     parts = ("spec", "state_type", "start", "observe", "decide", *(("remember",) if daily else ()))
     lacking = [name for name in parts if not hasattr(strategy, name)]
     if lacking or not isinstance(strategy.spec, Spec):
@@ -186,7 +157,7 @@ def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) ->
 
     def batch(some: Float32Array) -> Float64Array:
         logits: Float64Array = (some.reshape(len(some), -1).astype(np.float64) - mean) @ weights
-        return np.tanh(logits) if isinstance(spec, DailySpec) and spec.continuous else logits
+        return np.tanh(logits) if spec.continuous else logits
 
     return Policy("a random linear policy (no model)", batch)
 

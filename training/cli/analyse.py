@@ -9,16 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 
 from daemon.host.calendar import CalendarError
+from daemon.tapes import bundled
 from daemon.tapes.files import TapeError
 from strategies import registry
 from strategies.golden import contract_hash, golden_bars
-from strategies.kit.contract import DailySpec, Spec
+from strategies.kit.contract import Spec
 from training.analysis.differences import Findings, Report
 from training.analysis.strategy_runs import (
     Moment,
@@ -36,7 +36,6 @@ from training.analysis.subjects import AnalyseError, Policy, Subject, linear_pol
 
 CLEAN, CHANGES, USAGE_ERROR = 0, 1, 2
 MULTIPLES = (1, 2, 4)  # of spec.history_bars, compared with all the history there is
-BUNDLED, BUNDLED_DAYS = "spy_synthetic_30.csv.gz", "daily_synthetic_500.csv.gz"
 
 
 def lookahead(subject: Subject, moments: tuple[Moment, ...], policy: Policy, samples: int, seed: int) -> Report:
@@ -88,7 +87,7 @@ def warmup(subject: Subject, moments: tuple[Moment, ...], policy: Policy, sample
         table = tabled(subject, everything, spec) if has_table(subject, spec) else None
         for multiple in MULTIPLES:
             count = multiple * history
-            daily = isinstance(spec, DailySpec)
+            daily = spec.decides == "session"
             some = newest(everything, count) if daily else moments[max(first - count, 0) : end]
             begin = len(some) - len(session)
             found = played(subject, some, bars_of(some), policy)[begin:]
@@ -155,8 +154,8 @@ def run(chosen: argparse.Namespace) -> int:
     try:
         subject = subject_named(chosen.strategy)
         spec = _spec_of(subject)
-        daily = isinstance(spec, DailySpec)
-        path = chosen.bars or Path(str(files("daemon.tapes").joinpath(BUNDLED_DAYS if daily else BUNDLED)))
+        daily = spec.decides == "session"
+        path = chosen.bars or bundled(spec)
         moments = moments_of(path, spec)
         policy = _policy(chosen, subject, spec, moments)
         sys.stderr.write(

@@ -18,9 +18,8 @@ from pathlib import Path
 from daemon.host.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from strategies.kit.manifest import MANIFEST_FILE
-from strategies.registry import STRATEGIES
 from training.desks.kind import Kind
-from training.desks.registry import kind
+from training.desks.registry import KINDS, kind
 from training.export.export import ExportError
 from training.export.import_sb3 import ACTIVATIONS, ImportSb3Error
 from training.report.report import write_report
@@ -100,12 +99,12 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="what each strategy has, its default first:\n"
-        + "\n".join(f"  {name:<17} {_offered(kind(name))}" for name in STRATEGIES)
+        + "\n".join(f"  {name:<17} {_offered(kind(name))}" for name in KINDS)
         + "\n\nother commands (each with its own --help):\n"
         + "\n".join(f"  train-and-export {name:<9} {text}" for name, text in COMMANDS.items()),
     )
     what = found.add_argument_group("what to train on")
-    what.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
+    what.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
     what.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
     what.add_argument("--out", required=True, type=Path, metavar="STORE", help="model store, such as onnx_models")
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")

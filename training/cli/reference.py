@@ -18,9 +18,9 @@ from daemon.core.strategy_rules import trading_for
 from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
-from strategies.registry import STRATEGIES, strategy
+from strategies.registry import strategy
 from training.desks.kind import Material, Span
-from training.desks.registry import kind
+from training.desks.registry import KINDS, kind
 from training.export.export import Exported
 from training.export.reference import reference_of
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         prog="train-and-export reference",
         description="put the distributions of features and actions in training into the manifest of a version",
     )
-    options.add_argument("--strategy", required=True, choices=tuple(STRATEGIES), metavar="NAME", help="of the version")
+    options.add_argument("--strategy", required=True, choices=tuple(KINDS), metavar="NAME", help="of the version")
     options.add_argument("--bars", required=True, type=Path, metavar="FILE", help="the file it was trained on")
     options.add_argument("--version", required=True, metavar="NAME", help="of the version, such as 2024-12-04-ef2af89f")
     options.add_argument("--out", type=Path, default=Path("onnx_models"), metavar="STORE", help="(%(default)s)")

@@ -16,6 +16,7 @@ from torch import nn
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
+from training.evidence.claims import Reference
 from training.export.reference import Input, Watched
 from training.rl.ppo import CarryingNetwork, Environment, Network
 from training.rl.presets import Preset
@@ -138,11 +139,7 @@ class Kind:
     compounds: bool = False  # one account through all sessions of a span
     rules: Callable[[Span], Mapping[str, str]] = lambda _: {}  # what the daemon must be configured with: see Manifest
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
-
-    @property
-    def module(self) -> str:
-        """The module in which it stands, by its name."""
-        return self.load.__module__
+    reference: Reference | None = None  # what others claim for it, for the report
 
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""

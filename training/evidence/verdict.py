@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from training.evidence.claims import REFERENCES
 from training.evidence.findings import Findings, Judged, told_apart
 from training.evidence.wording import counted, listed, number, percent
 from training.study.study import Study
@@ -43,8 +42,11 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     return f"Beats every baseline with {earned}; {said}; {judged_so}."
 
 
-def abstract(f: Findings, study: Study) -> tuple[str, ...]:
-    """What was tested, what it earned, and what so few sessions can show: a sentence or a few each."""
+def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...]:
+    """What was tested, what it earned, and what so few sessions can show: a sentence or a few each.
+
+    `known_today` is what the choice of symbols flatters, "" for nothing.
+    """
     own = f.policy
     openings = counted(f.prior_openings, "earlier opening") if f.prior_openings else "no earlier opening"
     opened = f"The ledger shows {openings} of them{', so they are no longer untouched' * bool(f.prior_openings)}."
@@ -54,8 +56,8 @@ def abstract(f: Findings, study: Study) -> tuple[str, ...]:
         f"The policy earned {percent(own.net_return.estimate)} {'' if f.compounds else 'of its capital in sum '}with "
         f"{counted(own.figures.trades, 'trade')}{bounds}."
     )
-    known_today = [REFERENCES[f.strategy].survivorship] if f.strategy in REFERENCES else []
-    return f"Tested: {_tested(f, study)} {opened}", earned, *known_today, re.sub(r"(?<=\d)%", " %", f.detectable.words)
+    symbols = [known_today] if known_today else []
+    return f"Tested: {_tested(f, study)} {opened}", earned, *symbols, re.sub(r"(?<=\d)%", " %", f.detectable.words)
 
 
 def _tested(f: Findings, study: Study) -> str:

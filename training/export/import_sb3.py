@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from strategies.kit.contract import DailySpec, Spec, Strategy
+from strategies.kit.contract import Spec, Strategy
 from strategies.registry import strategy as registered
 from training.export.sb3_file import ImportSb3Error, members_of, plain_of, refuse_normalised, weights_of
 from training.export.sb3_network import FlatPolicy, LstmPolicy, built
@@ -70,7 +70,7 @@ def read_sb3(path: Path, strategy: Strategy, *, activation: str | None = None) -
             strategy.
         OSError: the file cannot be read.
     """
-    if isinstance(strategy.spec, DailySpec):
+    if strategy.spec.decides == "session":
         raise ImportSb3Error(
             f"{path.name}: a policy that was trained elsewhere cannot be brought in for {strategy.spec.name}: train it "
             "with train-and-export"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from strategies.kit.contract import DailySpec, Float32Array, Spec
+from strategies.kit.contract import Float32Array, Spec
 from strategies.kit.manifest import Reference
 from strategies.kit.reference import histogram
 
@@ -41,7 +41,7 @@ def each_column(spec: Spec, columns: range, of_the_desk: Sequence[str] = ()) -> 
 def reference_of(inputs: Sequence[Input], watched: Watched, spec: Spec) -> Reference:
     """The distributions of the inputs and of the answers: of the chosen actions, or a continuous policy's values."""
     rows, answers = watched.rows, watched.answers
-    if isinstance(spec, DailySpec) and spec.continuous:
+    if spec.continuous:
         actions = histogram("actions", answers)
     else:
         borders = [number + 0.5 for number in range(len(spec.actions) - 1)]

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from daemon.page_kit.render import render
-from training.evidence.claims import REFERENCES
+from training.desks.registry import reference_of
 from training.evidence.findings import Findings
 from training.evidence.wording import counted, number, percent, share
 from training.report import evidence, results
@@ -25,7 +25,7 @@ def page(study: Study, findings: Findings) -> str:
         TEMPLATE,
         study=study,
         f=findings,
-        reference=REFERENCES.get(study.strategy),
+        reference=reference_of(study.strategy),
         variant=variant_word(findings),
         facts=_facts(study, findings),
         settings=_settings(study),

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from daemon.host.whole_files import write_whole
+from training.desks.registry import reference_of
 from training.evidence.calibration import calibration
 from training.evidence.criteria import judge
 from training.evidence.cross_validation import backtest_overfitting
@@ -125,9 +126,13 @@ def find(study: Study) -> Findings:
         ),
         denials=denials(study),
     )
-    criteria = judge(findings)
+    criteria, reference = judge(findings), reference_of(study.strategy)
+    known_today = reference.survivorship if reference is not None else ""
     return msgspec.structs.replace(
-        findings, criteria=criteria, verdict=verdict(findings, criteria), abstract=abstract(findings, study)
+        findings,
+        criteria=criteria,
+        verdict=verdict(findings, criteria),
+        abstract=abstract(findings, study, known_today),
     )
 
 

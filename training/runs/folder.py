@@ -28,7 +28,7 @@ import torch
 
 from daemon.host.whole_files import write_whole
 from strategies.registry import STRATEGIES
-from training.desks.registry import kind
+from training.desks.registry import KINDS, kind
 from training.study.study import Trial
 
 MADE_WITH = "made_with"
@@ -55,17 +55,23 @@ def code_version(strategy: str = "") -> str:
     """
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
-    own = kind(strategy).module if strategy else ""
-    others = {kind(name).module for name in STRATEGIES} - {own} if strategy else set()
-    left_out = {root / f"{module.replace('.', '/')}.py" for module in others}
-    for path in sorted(_reached(root, root / "training" / "runs" / "tasks.py", left_out)):
+    if strategy:
+        kind(strategy)
+    names = [strategy] if strategy else list(KINDS)
+    modules = ("training.runs.tasks", *(STRATEGIES[name] for name in names), *(_module(name) for name in names))
+    for path in sorted(_reached(root, {root / f"{module.replace('.', '/')}.py" for module in modules})):
         digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-def _reached(root: Path, start: Path, left_out: AbstractSet[Path] = frozenset()) -> set[Path]:
-    """`start` and the files under `root` that it imports, and those that they import, but for `left_out`."""
-    found, open_ = {start}, [start]
+def _module(strategy: str) -> str:
+    """The module that the strategy is trained by."""
+    return KINDS[strategy].partition(":")[0]
+
+
+def _reached(root: Path, start: AbstractSet[Path]) -> set[Path]:
+    """`start` and the files under `root` that they import, and those that these import."""
+    found, open_ = set(start), list(start)
     while open_:
         for node in ast.walk(ast.parse(open_.pop().read_bytes())):
             names: list[str] = []
@@ -76,7 +82,7 @@ def _reached(root: Path, start: Path, left_out: AbstractSet[Path] = frozenset())
             for name in names:
                 stem = root / name.replace(".", "/")
                 there = {path for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.exists()}
-                new = there - found - left_out
+                new = there - found
                 found |= new
                 open_ += new
     return found

@@ -26,8 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from daemon.host.calendar import CalendarError
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import TapeError
-from strategies.registry import STRATEGIES
-from training.desks.registry import kind
+from training.desks.registry import KINDS, kind
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
 from training.rl.pool import Flag, Stopped, Tell, stop_on_signals, work_through
@@ -243,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     """The options of `search`."""
     defaults = Settings("", Path(), Path())
     found = argparse.ArgumentParser(prog="train-and-export search", description=__doc__.partition("\n")[0])
-    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(STRATEGIES)}")
+    found.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
     found.add_argument("--bars", required=True, type=Path, help="CSV, CSV.gz or Parquet file of bars")
     found.add_argument("--out", required=True, type=Path, help="model store: its ledger counts the trials")
     found.add_argument("--trials", type=int, default=50, help="in all; give more later to go on (%(default)s)")

@@ -17,7 +17,7 @@ from daemon.dashboard.pages.risk import gates_now
 from daemon.dashboard.views import Now, OpenOrder, Position, Share
 from daemon.engine.journal import JournalReader
 from daemon.operator.status import status_of
-from strategies.kit.contract import Spec, is_continuous
+from strategies.kit.contract import Spec
 
 ALARMS = 20
 
@@ -88,7 +88,7 @@ def shares_of(row: dict[str, Any], spec: Spec | None) -> tuple[Share, ...]:
     """Actions and their probabilities of a row of `decisions`; of a continuous policy the actions' values."""
     if spec is None:
         return ()
-    told = row.get("probabilities") or (row.get("logits") if is_continuous(spec) else None)
+    told = row.get("probabilities") or (row.get("logits") if spec.continuous else None)
     if not told:
         return ()
     return tuple(Share(name, value) for name, value in zip(spec.actions, json.loads(told), strict=False))

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from daemon.dashboard.views import Contribution
 from daemon.models.store import LoadedModel, ModelError, load
 from daemon.models.trial import try_model
-from strategies.kit.contract import Observation, Spec, is_continuous
+from strategies.kit.contract import Observation, Spec
 from strategies.kit.manifest import POLICY_FILE, Histogram, Reference, answer_name
 from strategies.registry import strategy as strategy_named
 
@@ -128,7 +128,7 @@ def median(histogram: Histogram) -> float:
 
 def chosen_output(spec: Spec, action: str | None, logits: tuple[float, ...]) -> int:
     """Which output is explained: the chosen action's; of a continuous policy its largest action's."""
-    if is_continuous(spec):
+    if spec.continuous:
         return max(range(len(logits)), key=lambda place: abs(logits[place]))
     if action not in spec.actions:
         raise Unexplained("the decision names no action of the policy")

@@ -19,7 +19,7 @@ from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import Candle, Equity, Mark, Price
 from daemon.engine.journal import JournalReader
 from daemon.engine.segments import part_of, where_before
-from strategies.kit.contract import Bar, DailySpec
+from strategies.kit.contract import Bar, Spec
 from strategies.registry import daily_strategy
 
 DAILY_BARS = 250
@@ -87,7 +87,7 @@ def price_page(picture: Picture, reader: JournalReader, session: str = "", symbo
     symbol = symbol or spec.symbols[0]
     if symbol not in spec.symbols:
         raise NotThere(f"symbol is {symbol!r}, expected one of this desk: {', '.join(spec.symbols[:60])}")
-    if isinstance(spec, DailySpec):
+    if spec.decides == "session":
         return _daily(picture, reader, spec, symbol)
     sessions = sessions_of(reader)
     if not sessions:
@@ -135,7 +135,7 @@ def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tu
     return tuple(_candle(bars[start]) for start in sorted(bars))
 
 
-def _daily(picture: Picture, reader: JournalReader, spec: DailySpec, symbol: str) -> Price:
+def _daily(picture: Picture, reader: JournalReader, spec: Spec, symbol: str) -> Price:
     """The bars that the strategy itself keeps, adjusted as it knows them."""
     state: State[Any] | None = picture.state
     known = daily_strategy(spec.name).known(state.strategy).get(symbol, ()) if state is not None else ()

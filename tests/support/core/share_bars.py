@@ -13,6 +13,7 @@ import numpy as np
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered
 from strategies.kit.contract import Answer, Bar, Basket, Choice, Leg, Observation, Rebalance, Spec, View
+from strategies.kit.entry import Entry
 
 FLAT, LONG = "FLAT", "LONG"
 WINDOW = 3
@@ -76,6 +77,9 @@ class ShareBars:
         legs = () if view.portfolio.shares[0] == goal else (Leg("SPY", goal),)
         choice = Choice((0.5, 0.5), action, 0.5)
         return state, Rebalance(choice, self.spec.actions[action], Basket(legs))
+
+
+STRATEGY = Entry(ShareBars, {}, desk="toy")
 
 
 class EveryThird:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from daemon.core.events import BarClosed
 from daemon.core.strategy_rules import trading_for
 from strategies.golden import contract_hash
-from strategies.kit.contract import DailySpec
 from strategies.kit.manifest import MANIFEST_FILE, Manifest, decode, encode
 from strategies.registry import STRATEGIES, strategy
 from tests.support.paths import REPOSITORY
@@ -123,7 +122,7 @@ def test_every_shipped_model_carries_a_reference_and_is_still_the_one_that_was_e
         assert len(told.shares) == len(told.edges) + 1
         assert sum(told.shares) == pytest.approx(1.0, abs=1e-5)
         assert list(told.edges) == sorted(told.edges)
-    continuous = isinstance(maker.spec, DailySpec) and maker.spec.continuous
+    continuous = maker.spec.continuous
     assert continuous or len(reference.actions.shares) == len(maker.spec.actions)
     assert (folder / MANIFEST_FILE).stat().st_size < 100 * 1024
 

@@ -31,7 +31,7 @@ def test_a_restart_removes_nothing_where_something_is_no_run_s(tmp_path: Path, f
 def test_code_that_only_other_strategies_are_trained_by_throws_no_trial_away(tmp_path: Path) -> None:
     for name, content in (
         ("tasks", "from room.kinds import kind"),
-        ("kinds", "def kind():\n    import room.one\n    import room.other"),
+        ("kinds", "KINDS = {'one': 'room.one:KIND', 'other': 'room.other:KIND'}"),
         ("one", "from room import shared"),
         ("other", "from room import shared, theirs"),
         ("shared", ""),
@@ -39,10 +39,9 @@ def test_code_that_only_other_strategies_are_trained_by_throws_no_trial_away(tmp
     ):
         (tmp_path / "room").mkdir(exist_ok=True)
         (tmp_path / "room" / f"{name}.py").write_text(content)
-    start = tmp_path / "room" / "tasks.py"
-    found = _reached(tmp_path, start, {tmp_path / "room" / "other.py"})
-    assert {path.stem for path in found} == {"tasks", "kinds", "one", "shared"}
-    assert len(_reached(tmp_path, start)) == 6
+    tasks, one, other = (tmp_path / "room" / f"{name}.py" for name in ("tasks", "one", "other"))
+    assert {path.stem for path in _reached(tmp_path, {tasks, one})} == {"tasks", "kinds", "one", "shared"}
+    assert len(_reached(tmp_path, {tasks, one, other})) == 6
     assert len({code_version("option_scalper"), code_version("daily_rebalancer"), code_version()}) == 3
 
 

@@ -17,8 +17,8 @@ from strategies.kit.contract import Bar, DailySpec
 from strategies.kit.synthetic import synthetic_days
 from tests.support.training.made_files import days
 from tests.support.training.made_up import write_csv
+from training.desks.registry import kind
 from training.rl.ppo import Coefficients
-from training.rl.presets import REBALANCER, REGIME
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.search.book import SPACE, Dimension, Found, Results, Search, make_ready, space_around
@@ -98,7 +98,10 @@ def test_what_a_trial_earned_is_compounded_where_one_account_goes_through_all_se
     assert training.net_return == pytest.approx(prod(1.0 + value for value in training.returns) - 1.0)
 
 
-@pytest.mark.parametrize("start", [*(p.coefficients for p in (*REBALANCER.values(), *REGIME.values())), Coefficients()])
+PRESETS = (preset for name in ("daily_rebalancer", "regime_switcher") for preset in kind(name).presets.values())
+
+
+@pytest.mark.parametrize("start", [*(preset.coefficients for preset in PRESETS), Coefficients()])
 def test_every_preset_lies_in_the_space_around_it(start: Coefficients) -> None:
     for dimension in space_around(start):
         fixed = dimension.fixed(getattr(start, dimension.name))
@@ -110,7 +113,7 @@ def test_every_preset_lies_in_the_space_around_it(start: Coefficients) -> None:
 
 
 def test_choices_are_half_once_and_twice_a_number_that_is_not_among_them() -> None:
-    around = {each.name: each.choices for each in space_around(REBALANCER["finrl"].coefficients)}
+    around = {each.name: each.choices for each in space_around(kind("daily_rebalancer").presets["finrl"].coefficients)}
     assert (around["batch"], around["rollout_steps"]) == ((32, 64, 128), (128, 256, 512))
     assert space_around(Coefficients()) == SPACE
 
@@ -119,7 +122,10 @@ def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() ->
     given = ["--bars", "b.csv", "--out", "store", "--strategy"]
     rebalancer = search_from(parser().parse_args([*given, "daily_rebalancer", "--preset", "wide"]))
     assert (rebalancer.run.network, rebalancer.run.rewards, rebalancer.run.folds) == ("mlp", ("shares",), 1)
-    assert (rebalancer.run.steps, rebalancer.run.coefficients) == (150_000, REBALANCER["wide"].coefficients)
+    assert (rebalancer.run.steps, rebalancer.run.coefficients) == (
+        150_000,
+        kind("daily_rebalancer").presets["wide"].coefficients,
+    )
     regime = search_from(parser().parse_args([*given, "regime_switcher"]))
     assert (regime.run.network, regime.run.rewards, regime.run.folds) == ("gru", ("alpha",), 1)
     assert regime.run.steps == 4 * 2048 * 256  # four rollouts

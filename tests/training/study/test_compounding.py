@@ -11,7 +11,7 @@ import pytest
 
 from strategies.kit.manifest import Training
 from tests.support.training.page_words import page_words
-from training.evidence.claims import REFERENCES
+from training.desks.registry import reference_of
 from training.evidence.criteria import judge
 from training.evidence.statistics import annual_return, calmar, max_drawdown, running, summarise, total
 from training.report.report import files, find
@@ -20,6 +20,7 @@ from training.study.study import Baseline, Fold, Played, Point, Study, Trial
 
 DATES = ("2021-01-04", "2021-01-05", "2021-01-06", "2021-01-07")
 UP_AND_DOWN = (0.10, -0.20, 0.50, -0.10)  # 100 -> 110 -> 88 -> 132 -> 118.8
+DAILY = ("daily_rebalancer", "regime_switcher")
 
 
 def account(returns: tuple[float, ...], start: float = 100.0) -> tuple[SessionResult, ...]:
@@ -110,13 +111,15 @@ def test_the_page_says_what_an_account_of_shares_means() -> None:
     assert "none reaches over a span's edge" in words
 
 
-@pytest.mark.parametrize("strategy", sorted(REFERENCES))
+@pytest.mark.parametrize("strategy", DAILY)
 def test_the_claims_of_the_reference_stand_beside_what_was_found_with_what_differs(strategy: str) -> None:
     words = page_words(files(study(strategy), find(study(strategy)))["report.html"].decode())
     assert "Beside what the reference claims" in words
-    for claim in REFERENCES[strategy].claims:
+    reference = reference_of(strategy)
+    assert reference is not None
+    for claim in reference.claims:
         assert f"{claim.name} {claim.claimed}" in words
-    for sentence in (*REFERENCES[strategy].differs, REFERENCES[strategy].survivorship):
+    for sentence in (*reference.differs, reference.survivorship):
         assert sentence in words
     assert "20.0 %" in words  # the drawdown by hand
 
@@ -130,7 +133,7 @@ def test_the_reference_of_the_rebalancer_is_compared_by_the_figures_of_training_
 
 
 def test_the_page_claims_neither_spans_nor_trades_won_that_are_not_this_study_s() -> None:
-    for strategy in REFERENCES:
+    for strategy in DAILY:
         made = study(strategy)
         words = page_words(files(made, find(made))["report.html"].decode())
         assert "trades that earned –" not in words

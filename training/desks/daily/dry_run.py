@@ -179,14 +179,15 @@ def _nobody(question: AskPolicy, _: int) -> PolicyAnswered:
 
 
 def _answering(policy: Policy, spec: DailySpec) -> Callable[[AskPolicy, int], PolicyAnswered]:
-    """The policy as that of a machine; actions are clipped to [-1, 1]."""
+    """The policy as that of a machine; those of a continuous one are clipped to [-1, 1]."""
     shape = spec.recurrent_shape
 
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
         observation = torch.from_numpy(question.observation.array().copy()).unsqueeze(0)
         if shape is None:
-            actions = policy(observation)[0].clamp(-1.0, 1.0)
+            answered = policy(observation)[0]
+            actions = answered.clamp(-1.0, 1.0) if spec.continuous else answered
             return PolicyAnswered(now_ns, question.decision, tuple(actions.tolist()), b"", MODEL)
         carried = question.observation.hidden
         before = np.frombuffer(carried, dtype="<f4").reshape(1, *shape) if carried else np.zeros((1, *shape), "<f4")

@@ -1,7 +1,7 @@
 """A daily bars file as arrays: sessions by symbols, prices on the grid at which fills happen, features of each close.
 
 Row d knows the session d and those before it alone. Prices are whole ticks (1e-4 USD) as exact float64, so that money
-can be counted without rounding; features are those of the live path, bit for bit (`strategies.kit.daily_features`).
+can be counted without rounding; features are those of the live path, bit for bit (`strategies.kit.entry.Columns`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from daemon.host.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies.golden import contract_hash
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
-from strategies.kit.daily_features import rebalancer_table, regime_table
+from strategies.registry import entry
 from training.rl.pool import children_born_deaf
 
 Float64Array = npt.NDArray[np.float64]
@@ -148,8 +148,9 @@ def _assembled(
     close = ticks(bars[CLOSE])
     for day in range(1, len(close)):
         close[day] = np.where(present[day], close[day], close[day - 1])
-    features, tradable = _features(bars, present, spec)
-    enough = np.cumsum(present, axis=0) >= spec.history_bars
+    columns = entry(spec.name).columns
+    assert columns is not None, f"{spec.name} has no `columns` in its entry: it cannot be trained on a daily table"
+    seen = columns(bars, present, spec.history_bars)
     return DailyTable(
         file=file,
         sha256=digest,
@@ -161,18 +162,10 @@ def _assembled(
         present=present,
         open_ticks=ticks(bars[OPEN]),
         close_ticks=close,
-        features=features,
-        tradable=tradable,
-        warm=np.logical_or.reduce(enough, axis=1) if spec.continuous else np.logical_and.reduce(enough, axis=1),
+        features=seen.market,
+        tradable=seen.tradable,
+        warm=seen.warm,
     )
-
-
-def _features(bars: Float64Array, present: BoolArray, spec: DailySpec) -> tuple[Float32Array, Float32Array]:
-    """The market columns after each close and what may be traded then, by the strategy's own definitions."""
-    if spec.continuous:
-        found = rebalancer_table(bars[OPEN], bars[HIGH], bars[LOW], bars[CLOSE], present, window=spec.history_bars)
-        return found.market, found.tradable
-    return regime_table(bars[CLOSE], present), present.astype(np.float32)
 
 
 _ARRAYS = ("bars", "present", "open_ticks", "close_ticks", "features", "tradable", "warm")

@@ -30,7 +30,8 @@ from training.desks.scalper.networks import NETWORKS, build
 from training.desks.scalper.play import play
 from training.desks.scalper.reward import REWARDS
 from training.export.reference import Recorder, Watched, each_column
-from training.rl.presets import SCALPER
+from training.rl.ppo import Coefficients
+from training.rl.presets import Preset
 from training.study.evaluation import Figures, SessionResult, figures
 from training.study.study import Fold, Played
 
@@ -129,7 +130,7 @@ KIND = Kind(
     strategy=SPEC.name,
     networks=NETWORKS,
     variants=REWARDS,
-    presets=SCALPER,
+    presets={"standard": Preset("Stable-Baselines3's, over 256 environments", 2_000_000, Coefficients())},
     baselines=baselines.DESCRIPTIONS,
     load=_load,
     policy=_policy,

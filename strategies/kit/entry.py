@@ -1,0 +1,58 @@
+"""What a strategy's file gives to the registry: how to make it, what its contract hash covers, and its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from strategies.kit.contract import AnyStrategy, Float32Array
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+Defaults = Mapping[str, Mapping[str, object]]
+"""Table of the configuration -> key -> its default for this strategy. A configuration may change it again."""
+
+
+class Columns(NamedTuple):
+    """What a strategy sees of n symbols after the close of each of d sessions, without the account."""
+
+    market: Float32Array  # (d, columns)
+    tradable: Float32Array  # (d, n): 1, or 0 where the strategy leaves a symbol alone
+    warm: BoolArray  # (d,): there is an observation
+
+
+class Entry(NamedTuple):
+    """A strategy as the registry knows it: the name `STRATEGY` of its module."""
+
+    make: Callable[[], AnyStrategy]  # a new object with empty caches
+    declaration: Mapping[str, object]  # see `strategies.golden.contract_hash`
+    desk: str  # a short name for its desk and its account, where several run on one host
+    defaults: Defaults = MappingProxyType({})  # what differs from the defaults of all strategies
+    table: Callable[..., Any] | None = None
+    """Its features over a whole history, to be analysed. Called like `strategies.kit.features.feature_table`; of days
+    with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n); gives
+    a row for each session."""
+    columns: Callable[[Float64Array, BoolArray, int], Columns] | None = None
+    """Of a strategy that decides once a session, for training: of bars (5, d, n): open, high, low, close in USD and
+    volume, NaN where there is none; of `present`, bool (d, n); and of W, the bars that an observation depends on."""
+
+
+def defaults_of_days(capital_usd: int) -> Defaults:
+    """Defaults of a strategy that decides once a session and is meant to be invested.
+
+    The US stock market stops for the day after a fall of 20 %, and fell by 55 % from 2007 to 2009: a desk that is meant
+    to be invested halts beyond that, and not within. Drift is measured over a year of decisions.
+
+    Args:
+        capital_usd: paper cash at the start.
+    """
+    return {
+        "risk": {"daily_loss_max": 0.20, "drawdown_max": 0.60},
+        "paper": {"cash_usd": Decimal(capital_usd)},
+        "drift": {"window": 250, "least": 60},
+    }

@@ -1,0 +1,1 @@
+"""A strategy as a user would add one, for the tests: its file, and how it is trained."""

@@ -1,0 +1,113 @@
+"""`toy_keeper`: SPY or cash, once a session, by the return of a day and of five."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from strategies.kit.contract import Answer, Bar, Basket, DailySpec, Float32Array, Leg, Observation, Rebalance, View
+from strategies.kit.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
+from strategies.kit.entry import BoolArray, Columns, Entry, Float64Array, defaults_of_days
+from strategies.kit.sampling import SAMPLING, choose
+
+HISTORY_BARS = 6
+CASH, SPY = range(2)
+
+SPEC = DailySpec(
+    name="toy_keeper",
+    revision=1,
+    symbols=("SPY",),
+    bar_interval_s=86_400,
+    history_bars=HISTORY_BARS,
+    window=1,
+    observation_shape=(3,),
+    dtype="float32",
+    features=("return 1", "return 5", "weight"),
+    actions=("CASH", "SPY"),
+    temperature=1.0,
+    capital_usd=50_000,
+)
+DECLARATION: dict[str, object] = {
+    "returns": "close / the close a day and five days before - 1, times 10",
+    "weight": "shares x last known price / equity",
+    "sampling": SAMPLING,
+    "basket": "all or nothing in whole shares",
+}
+
+
+def returns(close: Float64Array) -> Float32Array:
+    """The two returns after each close, float32 (d, 2); 0 where there is none."""
+    found = np.zeros((len(close), 2), dtype=np.float32)
+    for column, days in enumerate((1, 5)):
+        found[days:, column] = 10.0 * (close[days:] / close[:-days] - 1.0)
+    return found
+
+
+class State(msgspec.Struct, frozen=True, gc=False):
+    """The newest bars."""
+
+    series: Series
+
+
+class ToyKeeper:
+    """See `strategies.kit.contract.DailyStrategy`."""
+
+    @property
+    def spec(self) -> DailySpec:
+        """The strategy in numbers."""
+        return SPEC
+
+    @property
+    def keeps_memory(self) -> bool:
+        """It has none."""
+        return False
+
+    @property
+    def state_type(self) -> type[State]:
+        """The type to decode a journaled state with."""
+        return State
+
+    def start(self) -> State:
+        """The state before any bar."""
+        return State(no_bars(SPEC))
+
+    def remember(self, state: State, bars: tuple[Bar, ...]) -> State:
+        """Keep final bars."""
+        return State(remembered(SPEC, state.series, bars))
+
+    def readjust(self, state: State, symbol: str, bars: tuple[Bar, ...]) -> State:
+        """Replace all bars of `symbol`."""
+        return State(readjusted(SPEC, state.series, symbol, bars))
+
+    def known(self, state: State) -> Mapping[str, tuple[Bar, ...]]:
+        """The bars that the state keeps."""
+        return known_bars(SPEC, state.series)
+
+    def observe(self, state: State, bars: tuple[Bar, ...], view: View) -> tuple[State, Observation | None]:
+        """Two returns and the weight of SPY; None before `HISTORY_BARS` bars."""
+        portfolio = portfolio_of(SPEC, view)
+        rows = remembered(SPEC, state.series, bars)[0]
+        if count(rows) < HISTORY_BARS:
+            return state, None
+        weight = portfolio.shares[0] * portfolio.prices[0] / portfolio.equity
+        data = np.array([*returns(prices(rows)[3])[-1], weight], dtype="<f4")
+        return state, Observation(data.tobytes(), SPEC.observation_shape)
+
+    def decide(self, state: State, answer: Answer, view: View) -> tuple[State, Rebalance]:
+        """All of the equity in SPY, or none."""
+        choice, portfolio = choose(answer.logits, SPEC.temperature), portfolio_of(SPEC, view)
+        held, price = portfolio.shares[0], portfolio.prices[0]
+        goal = int(portfolio.equity / price) if choice.action == SPY and price > 0.0 else 0
+        keeps = (choice.action == SPY) == (held > 0)
+        return state, Rebalance(choice, SPEC.actions[choice.action], Basket(() if keeps else (Leg("SPY", goal),)))
+
+
+def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
+    """See `strategies.kit.entry.Entry.columns`; every session of SPY has a bar."""
+    warm: BoolArray = np.cumsum(present[:, 0]) >= window
+    return Columns(returns(bars[3, :, 0]), present.astype(np.float32), warm)
+
+
+STRATEGY = Entry(ToyKeeper, DECLARATION, desk="toy", defaults=defaults_of_days(SPEC.capital_usd), columns=columns_of)

@@ -1,0 +1,118 @@
+"""A strategy is one file and one line, and with training one object and one line more: shown with a toy."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon.core.strategy_rules import trading_for
+from simulator.desks_by_hand import desk_of
+from strategies.golden import contract_hash
+from strategies.kit.manifest import MANIFEST_FILE, decode
+from strategies.registry import STRATEGIES, strategy
+from tests.support.desks.desk_run import Desk, table, verified
+from tests.support.paths import REPOSITORY
+from tests.support.training.made_files import days, write_days
+from training.analysis.subjects import subject_named
+from training.cli.main import main
+from training.desks.registry import KINDS, kind
+
+TOY = "toy_keeper"
+SHIPPED = ("option_scalper", "daily_rebalancer", "regime_switcher")
+SESSIONS = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered() -> Iterator[None]:
+    """The two lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STRATEGIES, TOY, "tests.support.toy.strategy")
+        patch.setitem(KINDS, TOY, "tests.support.toy.desk:KIND")
+        yield
+
+
+@pytest.fixture(scope="module")
+def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up days of SPY."""
+    return write_days(tmp_path_factory.mktemp("tape") / "spy.csv", ("SPY",), days("2024-01-02", "2024-12-31", SESSIONS))
+
+
+@pytest.fixture(scope="module")
+def version(tape: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `train-and-export` made of the toy."""
+    home = tmp_path_factory.mktemp("home")
+    command = ["--strategy", TOY, "--bars", str(tape), "--out", str(home / "store"), "--run-dir", str(home / "run")]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([*command, "--processes", "1"])
+    assert code == 0, err.getvalue()
+    return Path(out.getvalue().strip())
+
+
+def test_a_registered_strategy_is_trained_and_exported_under_its_contract(version: Path) -> None:
+    manifest = decode((version / MANIFEST_FILE).read_bytes())
+    assert (manifest.strategy, manifest.actions) == (TOY, ("CASH", "SPY"))
+    assert manifest.contract_hash == contract_hash(strategy(TOY))
+    assert manifest.training.sessions == SESSIONS - 6  # six warm it up
+    assert manifest.reference is not None
+    assert manifest.reference.actions.name == "actions"
+    assert (version / "report.html").is_file()
+
+
+def test_its_model_is_replayed_by_the_daemon_and_verifies(version: Path, tape: Path, tmp_path: Path) -> None:
+    store = version.parents[1]
+    given = {"desk__strategy": TOY, "paths__models_dir": store, "policy__version": version.name}
+    desk = Desk(tape, **given, paper__cash_usd=50_000)
+    assert desk.run(tmp_path / "state").failure is None
+    assert len(table(tmp_path / "state", "decisions")) == SESSIONS - 6
+    assert verified(tmp_path / "state").difference == ""
+
+
+def test_its_own_defaults_are_in_force_everywhere(tape: Path) -> None:
+    rules = trading_for(TOY)
+    assert (float(rules.paper.cash_usd), rules.risk.drawdown_max) == (50_000.0, 0.6)
+    assert (desk_of(TOY).cash, desk_of(TOY).shares, desk_of(TOY).margin) == (50_000, ("SPY",), 1)
+    assert subject_named(TOY).name == TOY
+    assert tuple(kind(TOY).presets) == ("smoke",)
+
+
+def _modules(*rooms: str) -> Iterator[tuple[str, ast.Module]]:
+    for room in rooms:
+        for path in sorted((REPOSITORY / room).rglob("*.py")):
+            yield path.relative_to(REPOSITORY).as_posix(), ast.parse(path.read_bytes())
+
+
+def test_no_code_but_its_own_and_the_registries_knows_a_strategy_by_its_name() -> None:
+    own = ("strategies/registry.py", "training/desks/", "training/gym/", *(f"strategies/{name}.py" for name in SHIPPED))
+    files = {f"strategies.{name}" for name in SHIPPED}
+    found = set()
+    for name, module in _modules("daemon", "simulator", "strategies", "training"):
+        if name.startswith(own):
+            continue
+        for node in ast.walk(module):
+            named = isinstance(node, ast.Constant) and node.value in SHIPPED
+            imported = isinstance(node, ast.ImportFrom) and (
+                node.module in files
+                or (node.module == "strategies" and any(alias.name in SHIPPED for alias in node.names))
+            )
+            if named or imported:
+                found.add(name)
+    assert found == {"daemon/config/tables.py"}  # the strategy of a desk whose configuration names none
+
+
+def test_only_the_core_asks_for_the_type_of_a_spec() -> None:
+    asked = {
+        name
+        for name, module in _modules("daemon", "simulator", "strategies", "training")
+        for node in ast.walk(module)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "isinstance"
+        and "DailySpec" in ast.unparse(node)
+    }
+    assert asked <= {"daemon/core/state.py"}
