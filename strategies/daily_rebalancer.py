@@ -260,7 +260,7 @@ def market_columns(series: Series) -> Float32Array:
 
 def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
     """See `strategies.kit.entry.Entry.columns`; one symbol with `window` bars is enough."""
-    found = rebalancer_table(*bars[:4], present, window=window)
+    found = rebalancer_table(bars[0], bars[1], bars[2], bars[3], present, window=window)
     warm: BoolArray = np.logical_or.reduce(np.cumsum(present, axis=0) >= window, axis=1)
     return Columns(found.market, found.tradable, warm)
 

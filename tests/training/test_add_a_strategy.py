@@ -76,7 +76,8 @@ def test_its_model_is_replayed_by_the_daemon_and_verifies(version: Path, tape: P
 def test_its_own_defaults_are_in_force_everywhere(tape: Path) -> None:
     rules = trading_for(TOY)
     assert (float(rules.paper.cash_usd), rules.risk.drawdown_max) == (50_000.0, 0.6)
-    assert (desk_of(TOY).cash, desk_of(TOY).shares, desk_of(TOY).margin) == (50_000, ("SPY",), 1)
+    desk = desk_of(TOY)
+    assert (int(desk.cash), desk.shares, desk.margin) == (50_000, ("SPY",), 1)
     assert subject_named(TOY).name == TOY
     assert tuple(kind(TOY).presets) == ("smoke",)
 

@@ -59,7 +59,7 @@ class ActorCritic(nn.Module):
 
 
 class Accounts:
-    """`count` accounts that begin at sessions drawn at random and go round the span; see `training.rl.ppo.Environment`."""
+    """`count` accounts that begin at random sessions and go round the span; see `training.rl.ppo.Environment`."""
 
     def __init__(self, table: DailyTable, first: int, last: int, count: int, seed: int) -> None:
         opens = torch.from_numpy(table.open_ticks[first : last + 1, 0] / TICKS)

@@ -120,12 +120,10 @@ def test_choices_are_half_once_and_twice_a_number_that_is_not_among_them() -> No
 
 def test_a_daily_strategy_is_searched_with_its_own_years_network_and_preset() -> None:
     given = ["--bars", "b.csv", "--out", "store", "--strategy"]
+    wide = kind("daily_rebalancer").presets["wide"].coefficients
     rebalancer = search_from(parser().parse_args([*given, "daily_rebalancer", "--preset", "wide"]))
     assert (rebalancer.run.network, rebalancer.run.rewards, rebalancer.run.folds) == ("mlp", ("shares",), 1)
-    assert (rebalancer.run.steps, rebalancer.run.coefficients) == (
-        150_000,
-        kind("daily_rebalancer").presets["wide"].coefficients,
-    )
+    assert (rebalancer.run.steps, rebalancer.run.coefficients) == (150_000, wide)
     regime = search_from(parser().parse_args([*given, "regime_switcher"]))
     assert (regime.run.network, regime.run.rewards, regime.run.folds) == ("gru", ("alpha",), 1)
     assert regime.run.steps == 4 * 2048 * 256  # four rollouts
