@@ -1,4 +1,4 @@
-"""The hand-written GRU against torch's: outputs, all gradients, resets, and finite differences."""
+"""The GRU with episodes against torch's cell: outputs, all gradients, resets; alike step by step and under autocast."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from training.rl.recurrent import gru_kernel
-from training.rl.recurrent.gru import Gru, recurrence
+from training.rl.recurrent.gru import Gru
 
 
 @pytest.fixture(autouse=True)
@@ -43,62 +42,32 @@ def _inputs(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> T
 @settings(max_examples=25)
 @given(
     steps=st.integers(1, 6),
-    batch=st.integers(1, 9),
+    batch=st.integers(1, 5),
     inputs=st.integers(1, 5),
     hidden=st.integers(1, 7),
-    chunk=st.integers(2, 9),
-    started=st.booleans(),
+    data=st.data(),
 )
-def test_all_outputs_and_all_gradients_are_those_of_torch(
-    steps: int, batch: int, inputs: int, hidden: int, chunk: int, started: bool
+def test_outputs_and_gradients_are_those_of_torch_s_cell_with_the_state_zeroed_where_an_episode_begins(
+    steps: int, batch: int, inputs: int, hidden: int, data: st.DataObject
 ) -> None:
-    torch.manual_seed(steps + 10 * batch)
-    theirs = nn.GRU(inputs, hidden)
-    rows, start = _inputs(steps, batch, inputs).requires_grad_(), _inputs(batch, hidden, seed=2).requires_grad_()
+    begins = data.draw(st.lists(st.booleans(), min_size=steps * batch, max_size=steps * batch))
+    starts = torch.tensor(begins).view(steps, batch)
+    layer = Gru(inputs, hidden, torch.Generator().manual_seed(steps + 10 * batch))
+    cell = nn.GRUCell(inputs, hidden)
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.layers.state_dict().items()})
+    rows, state = _inputs(steps, batch, inputs).requires_grad_(), _inputs(batch, hidden, seed=2).requires_grad_()
+
+    def by_cell() -> Tensor:
+        outputs, now = [], state
+        for row, fresh in zip(rows, starts, strict=True):
+            now = cell(row, torch.where(fresh.unsqueeze(1), torch.zeros_like(now), now))
+            outputs.append(now)
+        return torch.stack(outputs)
+
     weight = _inputs(steps, batch, hidden, seed=1)
-    wanted = [rows, *theirs.parameters(), *([start] if started else [])]
-    parameters = list(theirs.parameters())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gru_kernel, "CHUNK", chunk)
-        ours = _gradients(lambda: recurrence(rows, parameters, start=start if started else None), wanted, weight)
-    expected = _gradients(lambda: theirs(rows, start.unsqueeze(0) if started else None)[0], wanted, weight)
+    ours = _gradients(lambda: layer.sequence(rows, state, starts), [rows, state, *layer.layers.parameters()], weight)
+    expected = _gradients(by_cell, [rows, state, *cell.parameters()], weight)
     _close([ours[0], *ours[1]], [expected[0], *expected[1]])
-
-
-def test_the_switchers_size_agrees_with_float64_over_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gru_kernel, "CHUNK", 24)
-    torch.manual_seed(0)
-    module, exact = nn.GRU(128, 128), nn.GRU(128, 128, dtype=torch.float64)
-    exact.load_state_dict(module.state_dict())
-    rows, weight = _inputs(32, 64, 128), _inputs(32, 64, 128, seed=1) / 2048
-    ours = _gradients(lambda: recurrence(rows, list(module.parameters())), list(module.parameters()), weight)
-    expected = _gradients(lambda: exact(rows.double())[0], list(exact.parameters()), weight.double())
-    _close([ours[0].double(), *(gradient.double() for gradient in ours[1])], [expected[0], *expected[1]])
-
-
-@pytest.mark.parametrize("resets", [False, True])
-def test_finite_differences_agree(resets: bool) -> None:
-    torch.manual_seed(0)
-    module = nn.GRU(2, 3, dtype=torch.float64)
-    parameters = [parameter.detach().requires_grad_() for parameter in module.parameters()]
-    rows = _inputs(4, 2, 2, dtype=torch.float64).requires_grad_()
-    start = _inputs(2, 3, seed=1, dtype=torch.float64).requires_grad_()
-    starts = torch.tensor([[False, True], [False, False], [True, False], [False, False]]) if resets else None
-
-    def run(rows: Tensor, start: Tensor, *parameters: Tensor) -> Tensor:
-        return recurrence(rows, parameters, start=start, starts=starts)
-
-    assert torch.autograd.gradcheck(run, (rows, start, *parameters))
-
-
-def test_extreme_inputs_saturate_and_stay_finite() -> None:
-    torch.manual_seed(0)
-    module = nn.GRU(2, 3)
-    rows = torch.tensor([[[1e4, -1e4]], [[-1e9, 1e9]], [[3e30, 3e30]]])
-    parameters = list(module.parameters())
-    ours = _gradients(lambda: recurrence(rows, parameters), parameters, torch.ones(3, 1, 3))
-    _close([ours[0]], [module(rows)[0].detach()])
-    assert all(bool(torch.isfinite(gradient).all()) for gradient in ours[1])
 
 
 def test_under_autocast_results_and_gradients_keep_the_type_and_the_bits() -> None:
@@ -116,37 +85,6 @@ def test_under_autocast_results_and_gradients_keep_the_type_and_the_bits() -> No
     for ours, other in zip([output.detach(), *gradients], [expected[0], *expected[1]], strict=True):
         assert torch.equal(ours, other)
     _close([stepped], [expected[0][0]], tolerance=1e-6)
-
-
-def test_a_second_backward_gives_the_same_bits() -> None:
-    layer = Gru(3, 4, torch.Generator().manual_seed(0))
-    rows, state, starts = _inputs(6, 5, 3), torch.zeros(5, 4), torch.zeros(6, 5, dtype=torch.bool)
-    loss = layer.sequence(rows, state, starts).square().sum()
-    first = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
-    between = layer.sequence(rows + 1.0, state, starts).sum()  # takes the buffers that were given back
-    torch.autograd.grad(between, list(layer.parameters()))
-    second = torch.autograd.grad(loss, list(layer.parameters()))
-    for one, two in zip(first, second, strict=True):
-        assert torch.equal(one, two)
-
-
-def test_two_runs_before_their_backwards_do_not_share_buffers() -> None:
-    module = nn.GRU(3, 4)
-    parameters = list(module.parameters())
-    one, two = _inputs(5, 2, 3), _inputs(5, 2, 3, seed=1)
-    ours = torch.autograd.grad(recurrence(one, parameters).sum() + recurrence(two, parameters).sum(), parameters)
-    expected = torch.autograd.grad(module(one)[0].sum() + module(two)[0].sum(), parameters)
-    _close(list(ours), list(expected))
-
-
-def test_buffers_first_used_in_inference_mode_serve_training_too() -> None:
-    layer = Gru(3, 5, torch.Generator().manual_seed(0))
-    rows, state, starts = _inputs(2, 7, 3), torch.zeros(7, 5), torch.zeros(2, 7, dtype=torch.bool)
-    with torch.inference_mode():
-        expected = layer.sequence(rows, state, starts).clone()
-    output = layer.sequence(rows, state, starts)
-    assert output.requires_grad
-    assert torch.equal(output.detach(), expected)
 
 
 def test_no_gradient_flows_across_a_reset_and_none_of_the_state_before_it_is_seen() -> None:
@@ -182,10 +120,3 @@ def test_with_and_without_gradients_steps_are_the_sequence_within_a_millionth() 
     with torch.no_grad():
         _close([layer.one_by_one(rows, state, starts)], [whole], tolerance=1e-6)
     _close([layer.one_by_one(rows, state, starts).detach()], [whole], tolerance=1e-6)
-
-
-@pytest.mark.parametrize(("layers", "steps"), [(2, 2), (1, 0)])
-def test_what_it_cannot_run_over_is_refused_with_what_was_found(layers: int, steps: int) -> None:
-    module = nn.GRU(3, 4, layers)
-    with pytest.raises(ValueError, match=rf"found {4 * layers} parameters over inputs \({steps}, 2, 3\); expected"):
-        recurrence(torch.zeros(steps, 2, 3), list(module.parameters()))
