@@ -95,7 +95,7 @@ bench: .venv/.installed-tests
 
 bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_market
-	.venv/bin/python -m bench.bench_train
+	.venv/bin/python -m bench.training.bench_train
 
 soak: .venv/.installed-tests
 	@.venv/bin/python -m bench.soak

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from bench.tapes import synthetic_minutes
 from daemon.core.limits import Trading
-from daemon.host.calendar import SessionCalendar
+from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeSource, scan
 from strategies.kit.features import feature_table
 from strategies.option_scalper import SPEC

@@ -1,6 +1,6 @@
 """Virtual time for a loopback Alpaca and all that joins it: the clock moves on when everybody has done what was due.
 
-`daemon.host.virtual_time` has the participant's side. The clock releases one participant at a time, the earliest
+`daemon.host.time.virtual_time` has the participant's side. The clock releases one participant at a time, the earliest
 first and at the same time those that joined first, so that what happens is a function of the tape and the seeds.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from daemon.host.virtual_time import GO, NEVER_NS, QUIET, SEAT, WORD, Participant, VirtualLoop
+from daemon.host.time.virtual_time import GO, NEVER_NS, QUIET, SEAT, WORD, Participant, VirtualLoop
 from simulator.clock import SimClock
 from strategies.kit.units import SECOND_NS
 

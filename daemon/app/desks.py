@@ -19,8 +19,10 @@ from rich.table import Table
 
 from daemon.config.limits_shown import journaled_origins, limits_of
 from daemon.core.session import new_york_text
-from daemon.engine.journal import FILE, JournalError, JournalReader
+from daemon.engine.journal import FILE
+from daemon.engine.reader import JournalReader
 from daemon.engine.recover import recovered_desk
+from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import locked_by
 from daemon.host.own_files import StateDirError, as_owner
 from daemon.operator.status import DeskStatus, holdings_in_words, status_of, unreadable_desk

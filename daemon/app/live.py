@@ -40,10 +40,11 @@ from daemon.engine.state_dir import StateDir, report_path
 from daemon.engine.writer import JournalWriter
 from daemon.host.account_lock import AccountLock
 from daemon.host.panic_marker import noticed, obey
-from daemon.host.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.host.service import Service
+from daemon.host.time.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
 from daemon.models.answering import Models
-from daemon.operator.log import LOG_EVENTS, Log
+from daemon.operator.log import Log
+from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.side_thread import supervised
 from daemon.operator.status import in_one_line, status_of
 from daemon.reports.end_of_day import archive, disk_is_low, newest_head, write_report

@@ -17,9 +17,9 @@ from daemon.brokers.panic import panic
 from daemon.brokers.registry import broker_of
 from daemon.config.load import EXIT_CODE, Credentials, Settings
 from daemon.engine.state_dir import enter, locked_by
-from daemon.host.clock import Clock
 from daemon.host.own_files import StateDirError
 from daemon.host.panic_marker import leave, noticed
+from daemon.host.time.clock import Clock
 
 NOT_FLAT = 1
 DEADLINE_S = 240.0

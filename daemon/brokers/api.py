@@ -22,8 +22,8 @@ from daemon.config.load import Credentials, Settings
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Event
 from daemon.core.state import BrokerState, Identity, State
-from daemon.host.calendar import SessionCalendar
-from daemon.host.clock import Clock
+from daemon.host.time.calendar import SessionCalendar
+from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session, Strategy
 
 # --- what can go wrong --------------------------------------------------------------------------------------------

@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from daemon.brokers.api import BrokerClock, BrokerError, LogEvent
-from daemon.host.clock import skew_ns
-from daemon.host.clock_watch import LEAP_NS
-from daemon.host.virtual_time import look_s
+from daemon.host.time.clock import skew_ns
+from daemon.host.time.clock_watch import LEAP_NS
+from daemon.host.time.virtual_time import look_s
 from daemon.pacing.back_off import back_off_s
 from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from daemon.host.clock import Clock
+    from daemon.host.time.clock import Clock
 
 START_NS = 60 * SECOND_NS  # a start with a clock that is further off goes by the broker's; less is told alone
 LOOK_S = 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemon.brokers.api import Known
-from daemon.host.calendar import SessionCalendar
+from daemon.host.time.calendar import SessionCalendar
 from strategies.kit.contract import Session
 
 

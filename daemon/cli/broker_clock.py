@@ -11,7 +11,7 @@ from daemon.brokers.api import BrokerError, alone
 from daemon.brokers.registry import broker_of
 from daemon.cli.explain import NotFound
 from daemon.config.load import Credentials, Settings
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 
 
 def broker_now_ns(settings: Settings, keys: Credentials) -> int:

@@ -34,9 +34,11 @@ from daemon.cli.explain import OUTCOMES, NotFound, decisions
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
-from daemon.engine.journal import FILE, JournalError, JournalReader, WriteFailed, base_of, unreadable
+from daemon.engine.journal import FILE
 from daemon.engine.published import check_signed, compare
+from daemon.engine.reader import JournalReader, unreadable
 from daemon.engine.recovery import code_digest, libraries
+from daemon.engine.rows import JournalError, WriteFailed, base_of
 from daemon.engine.segments import check_follows, parts_of, where_before
 from daemon.engine.state_dir import enter
 from daemon.engine.verify import verify

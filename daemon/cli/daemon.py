@@ -24,11 +24,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from daemon.config.limits_shown import in_force
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, Credentials, Settings, credentials, load
 from daemon.core.state import State
-from daemon.engine.journal import JournalError, WriteFailed
+from daemon.engine.rows import JournalError, WriteFailed
 from daemon.engine.state_dir import check_identity, enter, locked_by, peek
-from daemon.host.calendar import CalendarError
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
+from daemon.host.time.calendar import CalendarError
 from daemon.models.store import ModelError
 from daemon.operator.log import Log
 from daemon.operator.log_stream import LossyStream
@@ -146,7 +146,7 @@ def _run_live(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
     from daemon.app.live import prepare_live, run_live
     from daemon.engine.engine import StepFailed
     from daemon.engine.intake import IntakeFull
-    from daemon.host.virtual_time import VirtualLoop
+    from daemon.host.time.virtual_time import VirtualLoop
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
     stream = LossyStream(sys.stderr)  # a reader who stalls stalls no trading

@@ -22,9 +22,9 @@ from rich.table import Table
 
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, Settings, load
 from daemon.core.session import new_york_text
-from daemon.host.clock import Clock
 from daemon.host.ed25519 import KeyProblem, keygen
 from daemon.host.printable import printable
+from daemon.host.time.clock import Clock
 from daemon.models.pointer import (
     CANDIDATE,
     CURRENT,

@@ -20,7 +20,9 @@ import msgspec
 from daemon.core.state import State
 from daemon.dashboard.newest import Newest, read_on
 from daemon.engine.follow import Follower
-from daemon.engine.journal import FILE, JournalError, JournalReader
+from daemon.engine.journal import FILE
+from daemon.engine.reader import JournalReader
+from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import last_locked_by, locked_by
 from daemon.host.own_files import StateDirError
 from strategies.kit.contract import Spec

@@ -11,7 +11,8 @@ from contextlib import closing, suppress
 import msgspec
 
 from daemon.dashboard.views import Alarm
-from daemon.engine.journal import JournalError, JournalReader, base_of
+from daemon.engine.reader import JournalReader
+from daemon.engine.rows import JournalError, base_of
 from daemon.engine.segments import parts_of
 
 FIRST_LOOK = 50_000  # rows

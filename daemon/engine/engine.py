@@ -32,9 +32,9 @@ from daemon.core.machine import Machine
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.state import State, digest
 from daemon.core.step import Step
-from daemon.engine.journal import Batch, Chain, Entry, decode_event, encode_effects
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import adopt_trading, leave_out, snapshot_of
+from daemon.engine.rows import Batch, Chain, Entry, decode_event, encode_effects
 from daemon.engine.writer import JournalWriter
 from daemon.host.latency import Latency
 

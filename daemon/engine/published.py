@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from daemon.engine.journal import JournalError, JournalReader, base_of, reading
+from daemon.engine.reader import JournalReader, reading
+from daemon.engine.rows import JournalError, base_of
 from daemon.host.ed25519 import is_signature, signature_of
 from daemon.host.own_files import open_own, open_own_folder
 

@@ -21,16 +21,8 @@ from daemon.core.paper.state import PaperState, SharePaperState
 from daemon.core.records import Row
 from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core
-from daemon.engine.journal import (
-    Entry,
-    JournalError,
-    JournalReader,
-    Snapshot,
-    base_of,
-    decode_event,
-    encode_effects,
-    reading,
-)
+from daemon.engine.reader import JournalReader, reading
+from daemon.engine.rows import Entry, JournalError, Snapshot, base_of, decode_event, encode_effects
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as strategy_named
 

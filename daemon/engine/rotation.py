@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.core.state import State
-from daemon.engine.journal import FILE, Batch, JournalError, WriteFailed, reading
+from daemon.engine.journal import FILE
+from daemon.engine.reader import reading
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import code_digest, libraries, snapshot_of
+from daemon.engine.rows import Batch, JournalError, WriteFailed
 from daemon.engine.segments import Rotation, grown, newest_whole, rotate
 from daemon.engine.state_dir import StateDir, report_path
 

@@ -14,20 +14,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from daemon.engine.journal import (
-    FILE,
-    READ_MODELS,
-    SCHEMA,
-    Base,
-    Entry,
-    JournalError,
-    JournalReader,
-    Snapshot,
-    base_of,
-    chain_start,
-    reading,
-)
+from daemon.engine.journal import FILE, READ_MODELS, SCHEMA
+from daemon.engine.reader import JournalReader, reading
 from daemon.engine.recover import left_out
+from daemon.engine.rows import Base, Entry, JournalError, Snapshot, base_of, chain_start
 from daemon.host.whole_files import sync
 
 ROTATED, ROTATING = "rotated", ".rotating"

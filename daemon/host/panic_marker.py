@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from daemon.host.virtual_time import look_s
+from daemon.host.time.virtual_time import look_s
 
 MARKER = "panic"
 LETTERS_MOST = 200

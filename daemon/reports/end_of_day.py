@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 
 from daemon.core.instruments.option_market import parse_occ
-from daemon.engine.journal import Entry, JournalError, JournalReader, Snapshot, base_of
+from daemon.engine.reader import JournalReader
+from daemon.engine.rows import Entry, JournalError, Snapshot, base_of
 from daemon.engine.segments import cut, grown, newest_whole, parts_of
 from daemon.engine.state_dir import report_path
 from daemon.host.whole_files import sync

@@ -16,7 +16,8 @@ import msgspec
 from daemon.core.events import SessionScheduled
 from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK
-from daemon.engine.journal import JournalError, JournalReader, decode_event
+from daemon.engine.reader import JournalReader
+from daemon.engine.rows import JournalError, decode_event
 from daemon.engine.segments import parts_of, where_before
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import Session

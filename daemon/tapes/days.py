@@ -26,7 +26,7 @@ from daemon.core.events import (
 )
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bar_check import FAULTS, faults, values_told
 from daemon.tapes.files import TapeError, TapeFile
 from daemon.tapes.minutes import (

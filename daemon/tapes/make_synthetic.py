@@ -9,7 +9,7 @@ import gzip
 import io
 from collections.abc import Iterable
 
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes import BUNDLED_TAPE, DAILY_TAPE
 from strategies.kit.contract import Bar
 from strategies.kit.synthetic import synthetic_days, synthetic_sessions

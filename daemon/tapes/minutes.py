@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daemon.core.events import BarClosed, BarRejected, Event, SessionEnded, SessionScheduled
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.bar_check import FAULTS, faults, values_told
 from daemon.tapes.files import Rows, TapeError, TapeFile
 from strategies.kit.contract import Bar

@@ -9,7 +9,8 @@ import pytest
 
 from daemon.app.wiring import CURVE_POINTS, equity_curve
 from daemon.core.records import EquityRow
-from daemon.engine.journal import FILE, Batch, Journal
+from daemon.engine.journal import FILE, Journal
+from daemon.engine.rows import Batch
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from daemon.host.clock import Clock
-from daemon.host.clock_watch import LeapWatch
+from daemon.host.time.clock import Clock
+from daemon.host.time.clock_watch import LeapWatch
 from tests.brokers.alpaca.rest.test_rest import SECOND_NS, Desk, desk, eventually
 from tests.brokers.alpaca.trading.test_report import Told
 from tests.support.alpaca.account_side import clock_check

@@ -14,8 +14,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from daemon.engine.journal import FILE, JournalError, JournalReader
+from daemon.engine.journal import FILE
+from daemon.engine.reader import JournalReader
 from daemon.engine.recovery import code_digest
+from daemon.engine.rows import JournalError
 from daemon.engine.verify import verify
 from simulator.virtual_clock import VirtualClock
 from strategies.registry import strategy as strategy_named

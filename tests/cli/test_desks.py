@@ -16,9 +16,10 @@ import pytest
 from daemon.cli import ctl
 from daemon.core.events import HaltRequested, RunStarted
 from daemon.core.limits import Risk, Trading
-from daemon.engine.journal import FILE, Batch, Chain, encode_effects
+from daemon.engine.journal import FILE
 from daemon.engine.recover import recover
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of
+from daemon.engine.rows import Batch, Chain, encode_effects
 from daemon.engine.state_dir import open_state_dir
 from strategies.registry import strategy
 

@@ -24,7 +24,9 @@ import pytest
 from daemon.core.state import digest
 from daemon.dashboard.desks import Desk
 from daemon.engine import journal as journal_module
-from daemon.engine.journal import FILE, Batch, Journal, JournalReader
+from daemon.engine.journal import FILE, Journal
+from daemon.engine.reader import JournalReader
+from daemon.engine.rows import Batch
 from tests.dashboard.conftest import Played
 from tests.support.paths import REPOSITORY
 

@@ -30,15 +30,12 @@ from daemon.core.events import (
     PolicyAnswered,
 )
 from daemon.core.records import EquityRow, FillRow, OrderRow, ShadowRow
-from daemon.engine.journal import (
-    FILE,
-    SCHEMA_VERSION,
-    SNAPSHOTS_KEPT,
+from daemon.engine.journal import FILE, SNAPSHOTS_KEPT, Journal
+from daemon.engine.reader import SCHEMA_VERSION, JournalReader
+from daemon.engine.rows import (
     Batch,
     Chain,
-    Journal,
     JournalError,
-    JournalReader,
     Snapshot,
     WriteFailed,
     decode_event,

@@ -21,8 +21,10 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import ClockTicked, ShadowAnswered, ShadowFailed
 from daemon.core.state import State
 from daemon.engine.engine import Engine
-from daemon.engine.journal import FILE, Batch, Chain, Journal, JournalError, JournalReader, genesis, row_hash
+from daemon.engine.journal import FILE, Journal
+from daemon.engine.reader import JournalReader
 from daemon.engine.recovery import code_digest
+from daemon.engine.rows import Batch, Chain, JournalError, genesis, row_hash
 from daemon.engine.verify import Verified, verify
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy as strategy_named

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from daemon.core.events import ClockTicked
-from daemon.engine.journal import FILE, Batch, Chain, Journal, JournalError, JournalReader, WriteFailed
+from daemon.engine.journal import FILE, Journal
+from daemon.engine.reader import JournalReader
+from daemon.engine.rows import Batch, Chain, JournalError, WriteFailed
 from daemon.engine.writer import BALLAST_FILE, IN_FLIGHT, JournalWriter
 
 

@@ -19,7 +19,8 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.cli import daemon as cli
-from daemon.engine.journal import FILE, Journal, JournalError
+from daemon.engine.journal import FILE, Journal
+from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import locked_by, open_state_dir
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import (

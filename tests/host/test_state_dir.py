@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.engine.journal import FILE, JournalError
+from daemon.engine.journal import FILE
+from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import (
     LOCK_FILE,
     StateDir,

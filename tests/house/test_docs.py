@@ -7,7 +7,7 @@ import re
 
 from daemon.core.desks.gates import GATES
 from daemon.core.risk.desk_gates import LOSSES
-from daemon.operator.log import LOG_EVENTS, table
+from daemon.operator.log_events import LOG_EVENTS, table
 from tests.chaos.kinds import KINDS
 from tests.support.paths import REPOSITORY
 

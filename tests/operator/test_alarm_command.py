@@ -19,7 +19,7 @@ from daemon.core.machine import Machine
 from daemon.core.state import Identity
 from daemon.core.step import Core
 from daemon.operator.alarm_command import AlarmCommand
-from daemon.operator.log import LOG_EVENTS
+from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.side_thread import SideThread
 from strategies.registry import strategy as strategy_named
 

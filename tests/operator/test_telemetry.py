@@ -32,7 +32,8 @@ from daemon.core.records import DecisionRow
 from daemon.core.state import Identity
 from daemon.core.step import Core, Step
 from daemon.operator import log
-from daemon.operator.log import LEVELS, LOG_EVENTS, Log, table
+from daemon.operator.log import LEVELS, Log
+from daemon.operator.log_events import LOG_EVENTS, table
 from strategies.kit.contract import Session
 from strategies.registry import strategy as strategy_named
 

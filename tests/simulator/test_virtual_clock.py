@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from daemon.host.virtual_time import ClockGone, Participant, VirtualLoop
+from daemon.host.time.virtual_time import ClockGone, Participant, VirtualLoop
 from simulator.virtual_clock import VirtualClock, virtual_clock
 
 START_NS = 1_730_206_200_000_000_000

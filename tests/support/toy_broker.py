@@ -19,7 +19,7 @@ from daemon.brokers.sessions import sessions_before
 from daemon.config.load import Credentials, Settings
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.instruments.option_market import occ_symbol, option_terms
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 

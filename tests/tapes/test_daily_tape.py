@@ -24,7 +24,7 @@ from daemon.core.events import (
     SessionScheduled,
 )
 from daemon.core.limits import Basket
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.files import TapeError
 from strategies.kit.contract import Bar

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.core.events import FEED_EVENTS, BarClosed, BarRejected, Event, SessionEnded, SessionScheduled
-from daemon.host.calendar import SessionCalendar
+from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes import BUNDLED_TAPE
 from daemon.tapes.files import TapeError
 from daemon.tapes.make_synthetic import tape_bytes

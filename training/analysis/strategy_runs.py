@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from daemon.core.events import BarClosed, SessionEnded, SessionScheduled
 from daemon.core.limits import Basket
-from daemon.host.calendar import SessionCalendar
+from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.minutes import TapeSource, scan
 from strategies.kit.contract import (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from daemon.host.calendar import CalendarError
+from daemon.host.time.calendar import CalendarError
 from daemon.tapes import bundled
 from daemon.tapes.files import TapeError
 from strategies import registry

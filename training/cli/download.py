@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from daemon.host.calendar import CalendarError
+from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from training.data.alpaca_bars import KEY_VARIABLES, BarsDoor, Clock, Keys, Listen, pages_of
 from training.data.bars_check import checked

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from daemon.host.calendar import CalendarError
+from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from strategies.kit.manifest import MANIFEST_FILE
 from training.desks.kind import Kind

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from daemon.host.calendar import midnight_ns
+from daemon.host.time.calendar import midnight_ns
 from daemon.tapes.files import PRICES
 from strategies.kit.units import HOUR_NS
 from training.data.bars_request import Chunk, DownloadError, DownloadRequest, spans_of, utc

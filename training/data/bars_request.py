@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from daemon.host.calendar import NEW_YORK, SessionCalendar, midnight_ns
+from daemon.host.time.calendar import NEW_YORK, SessionCalendar, midnight_ns
 from strategies.kit.contract import Session
 from strategies.kit.units import HOUR_NS, MINUTE_NS, SECOND_NS
 

@@ -18,8 +18,8 @@ from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
 from training.evidence.claims import Reference
 from training.export.reference import Input, Watched
-from training.rl.ppo import CarryingNetwork, Environment, Network
 from training.rl.presets import Preset
+from training.rl.protocols import CarryingNetwork, Environment, Network
 from training.study.evaluation import Figures, SessionResult
 from training.study.folds import Split
 from training.study.study import Fold, Played

@@ -17,93 +17,15 @@ import copy
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from training.rl.coefficients import FIGURES, Coefficients, NotFiniteError, Progress, check_coefficients
 from training.rl.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
 from training.rl.kernels import keep_freed_memory
 from training.rl.protocols import Batch, CarryingNetwork, Environment, Network, Step
-
-__all__ = [
-    "FIGURES",
-    "PRECISIONS",
-    "SCHEDULES",
-    "Batch",
-    "CarryingNetwork",
-    "Coefficients",
-    "Environment",
-    "Network",
-    "NotFiniteError",
-    "Progress",
-    "Step",
-    "Trainer",
-    "generalized_advantages",
-    "losses",
-    "make_deterministic",
-    "train",
-]
-
-SCHEDULES = ("linear", "cosine", "constant")
-PRECISIONS = ("float32", "bf16")
-FIGURES = ("policy loss", "value loss", "entropy", "KL", "clip fraction", "loss", "gradient norm")
-"""What is recorded of every minibatch, in this order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Coefficients:
-    """Defaults are those of [4], but for a rollout of many environments and a falling learning rate."""
-
-    learning_rate: float = 3e-4
-    schedule: str = "linear"  # to 0 over the run: [3] detail 4; "cosine" to 0; "constant"
-    adam_epsilon: float = 1e-5  # [3] detail 3
-    discount: float = 0.99
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    value_clip: float | None = None  # [4] `clip_range_vf`; [3] detail 9
-    entropy: float = 0.0
-    value: float = 0.5
-    max_grad_norm: float = 0.5
-    target_kl: float | None = None  # nats; an update ends at the first minibatch whose KL > 1.5 x this: [4]
-    normalize_advantage: bool = True
-    epochs: int = 10
-    environments: int = 256
-    rollout_steps: int = 64  # of each environment
-    batch: int = 1024  # transitions of a minibatch: 300,000 steps take 3,040 of them, with 4096 760
-    sequence: int = 32  # steps of a truncated back-propagation; only for networks that carry a state
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What one update did, averaged over its minibatches; reward, explained variance and steps are of this process."""
-
-    steps: int
-    updates: int
-    reward: float  # mean of a step
-    policy_loss: float
-    value_loss: float
-    entropy: float  # nats
-    kl: float  # nats, the estimator (r - 1) - ln r of http://joschu.net/blog/kl-approx.html
-    clip_fraction: float
-    explained_variance: float
-    gradient_norm: float  # before clipping
-    learning_rate: float
-    epochs: int  # begun: fewer than asked for where `target_kl` ended the update
-
-
-class NotFiniteError(ArithmeticError):
-    """A loss or a gradient norm is not finite; the weights are still those before that minibatch."""
-
-    def __init__(self, update: int, minibatch: int, what: str, value: float) -> None:
-        super().__init__(
-            f"the {what} of minibatch {minibatch} in update {update} is {value}, expected a finite number; the weights "
-            f"are those before it: look at rewards and observations, or lower learning_rate or max_grad_norm"
-        )
-        self.update = update
-        self.minibatch = minibatch
-        self.what = what
 
 
 def generalized_advantages(
@@ -207,7 +129,7 @@ class Trainer:
         self.total_updates = max(1, -(-total_steps // (c.environments * c.rollout_steps)))
         self._carrying = network if isinstance(network, CarryingNetwork) else None
         self._sequence = c.sequence if self._carrying else 1
-        _check(c, self._sequence, precision)
+        check_coefficients(c, self._sequence, precision)
         self._device = torch.device(device)
         if self._device.type == "cpu":
             keep_freed_memory()
@@ -462,16 +384,3 @@ def _step_unless(optimizer: torch.optim.Adam, broken: Tensor) -> None:
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def _check(c: Coefficients, sequence: int, precision: str) -> None:
-    """Raise where coefficients do not fit each other."""
-    if c.schedule not in SCHEDULES:
-        raise ValueError(f"schedule is {c.schedule!r}: expected one of {', '.join(SCHEDULES)}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    if c.rollout_steps % sequence or c.batch % sequence:
-        raise ValueError(
-            f"rollout_steps is {c.rollout_steps} and batch {c.batch}: with a carried state expected multiples of "
-            f"sequence, {sequence}"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.rl.ppo import Coefficients
+from training.rl.coefficients import Coefficients
 
 
 @dataclass(frozen=True, slots=True)

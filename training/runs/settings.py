@@ -12,7 +12,7 @@ from typing import Any
 
 from training.desks.kind import Material
 from training.desks.registry import kind
-from training.rl.ppo import Coefficients
+from training.rl.coefficients import Coefficients
 from training.runs.trial import Request
 from training.study.folds import by_years, expanding, single
 from training.study.study import Fold

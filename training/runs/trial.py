@@ -17,8 +17,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from daemon.core.limits import Trading
 from training.desks.kind import Arena, Crowd, Learner, Material, Span
+from training.rl.coefficients import Coefficients, NotFiniteError, Progress
 from training.rl.pool import Stopped
-from training.rl.ppo import Coefficients, NotFiniteError, Progress, Trainer
+from training.rl.ppo import Trainer
 from training.rl.team import Team
 from training.runs.folder import TENSORBOARD_FOLDER, TrialFolder
 from training.study.evaluation import SessionResult

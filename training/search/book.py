@@ -18,8 +18,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import BaseTrial, TrialState
 
 from training.evidence.statistics import sharpe
+from training.rl.coefficients import SCHEDULES, Coefficients
 from training.rl.pool import Flag
-from training.rl.ppo import SCHEDULES, Coefficients
 from training.rl.team import Team
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.runs.settings import Settings

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from daemon.host.whole_files import write_whole
-from training.rl.ppo import SCHEDULES, Coefficients
+from training.rl.coefficients import SCHEDULES, Coefficients
 
 COEFFICIENTS_FILE = "coefficients.json"
 MANY = 1e9

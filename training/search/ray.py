@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
-from training.rl.ppo import Coefficients
 from training.runs.trial import Diverged
 from training.search.book import Book, Found, Ready, Search, Training, make_ready, trainings_of
 

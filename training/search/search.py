@@ -23,14 +23,14 @@ import msgspec
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from daemon.host.calendar import CalendarError
+from daemon.host.time.calendar import CalendarError
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import TapeError
 from training.desks.registry import KINDS, kind
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
+from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped, Tell, stop_on_signals, work_through
-from training.rl.ppo import Coefficients
 from training.runs.folder import RunFolderError, code_version, machine, open_run
 from training.runs.ledger import LedgerError
 from training.runs.settings import Settings, settings_for, split_note

@@ -31,7 +31,7 @@ from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import FeedDesk, LogEvent, Put, TradingDesk
 from daemon.config.checks import ADDRESSES
 from daemon.config.load import Credentials, Settings
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 from strategies.kit.contract import DailyStrategy, once_a_session
 from strategies.kit.units import SECOND_NS
 

@@ -17,7 +17,7 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import Candle, Equity, Mark, Price
-from daemon.engine.journal import JournalReader
+from daemon.engine.reader import JournalReader
 from daemon.engine.segments import part_of, where_before
 from strategies.kit.contract import Bar, Spec
 from strategies.registry import daily_strategy

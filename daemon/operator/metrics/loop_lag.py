@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from daemon.host.latency import Buckets
-from daemon.host.virtual_time import VirtualLoop
+from daemon.host.time.virtual_time import VirtualLoop
 
 EVERY_S = 0.1
 WINDOW_S = 60.0

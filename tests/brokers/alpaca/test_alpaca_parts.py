@@ -16,7 +16,7 @@ from daemon.brokers.api import FeedDesk
 from daemon.config.load import Credentials, load
 from daemon.core.events import SessionScheduled
 from daemon.core.state import State
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 from simulator.clock import SimClock
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
 from simulator.serving import Serving

@@ -39,7 +39,7 @@ from daemon.core.state import Identity, State
 from daemon.core.step import Core, Step
 from daemon.engine.journal import FILE
 from daemon.host.latency import Buckets, Latency
-from daemon.operator.log import LOG_EVENTS
+from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.metrics.exposition import ALARMS, METRICS, table
 from daemon.operator.metrics.loop_lag import LoopLag
 from daemon.operator.metrics.metrics import Desk, Metrics, MetricsError, MqttCounts, Sources

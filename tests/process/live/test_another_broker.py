@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
-from daemon.engine.journal import FILE, JournalReader
+from daemon.engine.journal import FILE
+from daemon.engine.reader import JournalReader
 from simulator.clock import SimClock
 from simulator.virtual_clock import clock_from
 from tests.support.desks.live_desk import LOOSE, books

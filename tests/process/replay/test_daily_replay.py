@@ -28,7 +28,7 @@ from daemon.core.limits import Basket, Paper, Trading
 from daemon.core.machine import Machine
 from daemon.core.paper.state import broker_snapshot
 from daemon.core.step import Core, Step
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies import daily_rebalancer, regime_switcher
 from tests.support.core.daily_desk import IDENTITY, SYMBOLS, Shelf

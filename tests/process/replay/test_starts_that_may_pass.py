@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import daemon as cli
-from daemon.engine.journal import FILE, JournalBusy, JournalError, JournalReader
+from daemon.engine.journal import FILE
+from daemon.engine.reader import JournalReader
 from daemon.engine.recover import recovered_desk
+from daemon.engine.rows import JournalBusy, JournalError
 from daemon.engine.state_dir import open_state_dir, peek
 from daemon.host import passing
 from daemon.host.own_files import StateDirError

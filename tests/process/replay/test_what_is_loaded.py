@@ -31,7 +31,7 @@ from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.rest.lanes import account_lanes, market_lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 clock, access = Clock.real(), Access("http://127.0.0.1:9", "a-key-id", "a-secret-key")
 orders, reads = account_lanes(clock)
 TradingOrders(access, orders), TradingReads(access, reads), MarketData(access, market_lane(clock))

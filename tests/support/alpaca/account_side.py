@@ -10,7 +10,7 @@ from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.api import LogEvent
 from daemon.brokers.clock_check import ClockCheck
 from daemon.config.tables import Feed
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 
 LIMIT_S = 2.0
 

@@ -23,9 +23,9 @@ from daemon.brokers.alpaca.wire import time_text
 from daemon.core.events import BarClosed, Event, HistoryAdjusted, RebalanceDue, SessionEnded
 from daemon.core.limits import Basket, Trading
 from daemon.core.state import BasketState, Identity, RiskState, State
-from daemon.host.calendar import SessionCalendar, midnight_ns
-from daemon.host.clock import Clock
-from daemon.operator.log import LOG_EVENTS
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.clock import Clock
+from daemon.operator.log_events import LOG_EVENTS
 from strategies.kit.contract import Bar, Session
 from strategies.registry import daily_strategy
 

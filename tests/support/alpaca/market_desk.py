@@ -25,9 +25,9 @@ from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.core.events import BarClosed, Event
 from daemon.core.limits import Contracts
-from daemon.host.calendar import SessionCalendar
-from daemon.host.clock import Clock
-from daemon.operator.log import LOG_EVENTS
+from daemon.host.time.calendar import SessionCalendar
+from daemon.host.time.clock import Clock
+from daemon.operator.log_events import LOG_EVENTS
 from simulator.prices.market import Market
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
 from strategies.kit.contract import Bar, Session

@@ -22,7 +22,8 @@ from typing import Any
 
 import msgspec
 
-from daemon.engine.journal import FILE, JournalReader
+from daemon.engine.journal import FILE
+from daemon.engine.reader import JournalReader
 from daemon.engine.recover import recovered_desk
 from simulator.clock import SimClock
 from simulator.serving import Serving
@@ -196,7 +197,7 @@ def _become_rltraderd(
             del sys.modules[name]
     true_ns = time.time_ns
     time.time_ns = lambda: true_ns() + ahead_ns.value
-    virtual_time: Any = importlib.import_module("daemon.host.virtual_time")
+    virtual_time: Any = importlib.import_module("daemon.host.time.virtual_time")
     virtual_time.wall_ns = lambda joined: joined.now_ns() + ahead_ns.value
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)

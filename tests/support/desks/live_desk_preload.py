@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 
-from daemon.host.calendar import SessionCalendar
+from daemon.host.time.calendar import SessionCalendar
 
 for name in (
     "daemon.brokers.alpaca.assemble",

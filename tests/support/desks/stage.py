@@ -17,7 +17,8 @@ from datetime import time as wall_time
 from pathlib import Path
 from typing import Any
 
-from daemon.engine.journal import FILE, JournalReader
+from daemon.engine.journal import FILE
+from daemon.engine.reader import JournalReader
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK

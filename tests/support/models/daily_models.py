@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from strategies import daily_rebalancer, regime_switcher
 from strategies.golden import golden_observations
 from strategies.kit.contract import DailySpec

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import pytest
 
-from daemon.host.virtual_time import NEVER_NS, Participant, VirtualLoop
+from daemon.host.time.virtual_time import NEVER_NS, Participant, VirtualLoop
 from simulator.clock import SimClock
 from strategies.kit.units import SECOND_NS
 

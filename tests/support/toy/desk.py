@@ -21,8 +21,9 @@ from training.desks.daily.table import TICKS, DailyTable, read_table
 from training.desks.kind import Compared, Crowd, Kind, Learner, Span
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import each_column
-from training.rl.ppo import Coefficients, Step
+from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
+from training.rl.protocols import Step
 from training.study.study import Fold, Played
 
 BASELINES = {"always flat": "Never trades.", "SPY": "All money in SPY.", "random": "A coin for each session."}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from strategies.kit.synthetic import synthetic_days
 from tests.support.training.made_up import write_csv
 

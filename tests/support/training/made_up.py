@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from daemon.core.events import BarClosed, Event, SessionEnded, SessionScheduled
-from daemon.host.calendar import SessionCalendar
+from daemon.host.time.calendar import SessionCalendar
 from strategies.kit.contract import Bar, Session
 from strategies.kit.synthetic import synthetic_sessions
 

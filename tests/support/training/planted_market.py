@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from training.desks.scalper.network import ACTIONS, FEATURES, WINDOW
-from training.rl.ppo import Environment, Step
+from training.rl.protocols import Environment, Step
 
 Float64Array = npt.NDArray[np.float64]
 Actor = Callable[[Tensor], Tensor]

@@ -14,7 +14,7 @@ import torch
 
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.training.made_up import sessions, write_csv
-from training.rl.ppo import Coefficients
+from training.rl.coefficients import Coefficients
 from training.runs.settings import Settings
 from training.runs.trial import News
 from training.study.study import Trial

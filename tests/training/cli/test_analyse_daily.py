@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from strategies import daily_rebalancer, regime_switcher
 from strategies.golden import golden_bars
 from strategies.kit.contract import Bar, DailySpec

@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 from alpaca.common.rest import RESTClient
 
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.minutes import scan
 from simulator.serving import Serving
 from tests.support.desks.desk_run import rltraderd, summary_of

@@ -14,7 +14,7 @@ import pytest
 from daemon.core.events import BarClosed
 from daemon.core.limits import Basket
 from daemon.core.strategy_rules import trading_for
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from simulator.clock import SimClock
 from simulator.prices.corporate_actions import Split

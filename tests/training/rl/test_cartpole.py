@@ -15,7 +15,9 @@ import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from torch import Tensor, nn
 
-from training.rl.ppo import Coefficients, Step, Trainer, make_deterministic
+from training.rl.coefficients import Coefficients
+from training.rl.ppo import Trainer, make_deterministic
+from training.rl.protocols import Step
 
 SOLVED = 475.0
 COEFFICIENTS = Coefficients(

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from training.desks.scalper.lstm_policy import CarryingLstm
-from training.rl.ppo import Batch, CarryingNetwork, Coefficients, Network, Step, Trainer, losses, make_deterministic
+from training.rl.coefficients import Coefficients
+from training.rl.ppo import Trainer, losses, make_deterministic
+from training.rl.protocols import Batch, CarryingNetwork, Network, Step
 
 DELAY = 4
 LENGTH = DELAY + 2

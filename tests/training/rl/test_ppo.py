@@ -14,19 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from training.desks.scalper.network import IDENTITY, ActorCritic
-from training.rl.ppo import (
-    Batch,
-    CarryingNetwork,
-    Coefficients,
-    NotFiniteError,
-    Progress,
-    Step,
-    Trainer,
-    generalized_advantages,
-    losses,
-    make_deterministic,
-    train,
-)
+from training.rl.coefficients import Coefficients, NotFiniteError, Progress
+from training.rl.ppo import Trainer, generalized_advantages, losses, make_deterministic, train
+from training.rl.protocols import Batch, CarryingNetwork, Step
 
 SMALL = Coefficients(environments=16, rollout_steps=8, batch=64, epochs=4, learning_rate=3e-3)
 

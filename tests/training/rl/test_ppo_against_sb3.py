@@ -24,7 +24,9 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor, nn
 
-from training.rl.ppo import Batch, Coefficients, Step, Trainer, generalized_advantages, losses, make_deterministic
+from training.rl.coefficients import Coefficients
+from training.rl.ppo import Trainer, generalized_advantages, losses, make_deterministic
+from training.rl.protocols import Batch, Step
 
 STEPS, ENVIRONMENTS, INPUTS, ACTIONS, HIDDEN = 16, 4, 5, 3, 6
 ROWS = STEPS * ENVIRONMENTS

@@ -29,8 +29,10 @@ from tests.training.rl.test_ppo_against_sb3 import (
     compare,
     theirs,
 )
+from training.rl.coefficients import Coefficients
 from training.rl.distributions import evaluate, log_deviations, sample, within_bounds
-from training.rl.ppo import Batch, Coefficients, Step, Trainer, losses, make_deterministic, train
+from training.rl.ppo import Trainer, losses, make_deterministic, train
+from training.rl.protocols import Batch, Step
 
 NUMBERS = 7
 

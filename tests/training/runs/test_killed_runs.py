@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.training.small_runs import quiet, same, weights
 from training.cli.main import main
-from training.rl.ppo import Coefficients
+from training.rl.coefficients import Coefficients
 from training.runs.folder import code_version
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import prepare, train_one

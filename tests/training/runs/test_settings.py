@@ -9,7 +9,7 @@ import pytest
 
 from training.cli.main import parser, settings_from
 from training.desks.registry import kind
-from training.rl.ppo import Coefficients
+from training.rl.coefficients import Coefficients
 from training.runs.settings import Settings, requests_of, settings_for
 
 FILE, STORE = Path("bars.csv"), Path("onnx_models")

@@ -22,8 +22,8 @@ from strategies.kit.contract import Bar
 from tests.support.training.made_up import drifting, write_csv
 from training.cli import main as cli
 from training.evidence.overfitting import expected_maximum
+from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
-from training.rl.ppo import Coefficients
 from training.runs.folder import RunFolderError
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings

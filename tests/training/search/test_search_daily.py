@@ -11,14 +11,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from daemon.host.calendar import midnight_ns
+from daemon.host.time.calendar import midnight_ns
 from strategies import daily_rebalancer, regime_switcher
 from strategies.kit.contract import Bar, DailySpec
 from strategies.kit.synthetic import synthetic_days
 from tests.support.training.made_files import days
 from tests.support.training.made_up import write_csv
 from training.desks.registry import kind
-from training.rl.ppo import Coefficients
+from training.rl.coefficients import Coefficients
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.search.book import SPACE, Dimension, Found, Results, Search, make_ready, space_around

@@ -16,7 +16,7 @@ import pytest
 
 from daemon.core.events import BarClosed
 from tests.support.training.made_up import drifting, write_csv
-from training.rl.ppo import Coefficients
+from training.rl.coefficients import Coefficients
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
 from training.search import ray as search_ray

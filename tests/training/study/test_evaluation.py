@@ -19,7 +19,8 @@ from training.desks.scalper.market import Market
 from training.desks.scalper.network import ActorCritic, fit_scaling
 from training.desks.scalper.play import Player, RandomTrader, always_hold, live_actions, play, random_like
 from training.desks.scalper.prices import price_table
-from training.rl.ppo import Coefficients, make_deterministic, train
+from training.rl.coefficients import Coefficients
+from training.rl.ppo import make_deterministic, train
 from training.study.evaluation import Figures, SessionResult, figures
 
 TRADING = Trading()

@@ -35,8 +35,9 @@ from tests.support.training.planted_market import (
     solve,
 )
 from training.desks.scalper.network import IDENTITY, ActorCritic
+from training.rl.coefficients import Coefficients
 from training.rl.kernels import use_fast_float32
-from training.rl.ppo import Coefficients, Trainer, make_deterministic
+from training.rl.ppo import Trainer, make_deterministic
 
 PLANTED = Planted()
 COEFFICIENTS = Coefficients(
@@ -217,7 +218,7 @@ def _search(planted: Planted, belief: Float64Array, position: int, left: int) ->
 
 def test_the_benchmark_of_training_measures_ours_and_its_peers() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.bench_train", "--quick"],
+        [sys.executable, "-m", "bench.training.bench_train", "--quick"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

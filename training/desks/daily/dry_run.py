@@ -35,7 +35,7 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.paper.state import SharePaperState, broker_snapshot
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Step
-from daemon.host.calendar import SESSIONS_AROUND
+from daemon.host.time.calendar import SESSIONS_AROUND
 from daemon.tapes.days import SCHEDULED_BEFORE_NS
 from strategies.kit.contract import DailySpec, DailyStrategy
 from strategies.kit.units import MINUTE_NS

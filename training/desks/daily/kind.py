@@ -31,7 +31,7 @@ from training.desks.daily.regime_network import RegimeActorCritic
 from training.desks.daily.table import DailyTable, read_table
 from training.desks.kind import Arena, Compared, Crowd, Kind, Learner, Span
 from training.export.reference import Input, Recorder, Watched, each_column
-from training.rl.ppo import Coefficients
+from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
 from training.study.evaluation import Figures, SessionResult, figures
 from training.study.folds import Split

@@ -20,7 +20,7 @@ from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATOR_COLUMN
 from training.desks.daily.market_state import packed, unpack
 from training.desks.daily.table import TICKS, DailyTable
 from training.rl.draws import uniform
-from training.rl.ppo import Step
+from training.rl.protocols import Step
 
 VARIANTS = ("shares", "notional")
 FILLS = ("next_open", "same_close")

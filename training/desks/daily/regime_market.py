@@ -19,7 +19,7 @@ from training.desks.daily.market_state import packed, unpack
 from training.desks.daily.rebalancer_market import FILLS
 from training.desks.daily.table import DailyTable
 from training.rl.draws import uniform
-from training.rl.ppo import Step
+from training.rl.protocols import Step
 
 KEPT = EPISODE + 1  # equities: of this decision and of the 256 before it
 REWARD_COST = 0.001  # of the turnover, in the reward

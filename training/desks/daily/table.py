@@ -22,7 +22,7 @@ import numpy.typing as npt
 from daemon.core.events import BarClosed, Event, SessionScheduled
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
-from daemon.host.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies.golden import contract_hash
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session

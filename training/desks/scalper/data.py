@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from daemon.core.limits import Trading
-from daemon.host.calendar import SessionCalendar
+from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import Float32Array, Strategy
 from training.desks.scalper.history import History, TradingDay, read_history

@@ -30,7 +30,7 @@ from training.desks.scalper.networks import NETWORKS, build
 from training.desks.scalper.play import play
 from training.desks.scalper.reward import REWARDS
 from training.export.reference import Recorder, Watched, each_column
-from training.rl.ppo import Coefficients
+from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
 from training.study.evaluation import Figures, SessionResult, figures
 from training.study.study import Fold, Played

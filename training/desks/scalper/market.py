@@ -35,7 +35,7 @@ from training.desks.scalper.account import (
 from training.desks.scalper.history import History, TradingDay, entry_rows
 from training.desks.scalper.prices import PriceTable, exact, millionths
 from training.rl.draws import uniform
-from training.rl.ppo import Step
+from training.rl.protocols import Step
 
 _OWN = ("row", "last_row", "lane", "equity", "peak", "mark_peak")  # int64 rows of the state after COLUMNS
 _REAL = ("standing", "skill", "average", "stop", "target")  # float64 rows of the state; the last three in USD a share

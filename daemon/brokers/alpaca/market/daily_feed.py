@@ -32,9 +32,9 @@ from daemon.core.events import (
 from daemon.core.limits import Basket
 from daemon.core.risk.splits import undecidable
 from daemon.core.state import State
-from daemon.host.calendar import SessionCalendar, midnight_ns
-from daemon.host.clock import Clock
-from daemon.host.schedule import decision_ns
+from daemon.host.time.calendar import SessionCalendar, midnight_ns
+from daemon.host.time.clock import Clock
+from daemon.host.time.schedule import decision_ns
 from strategies.kit.contract import Bar, DailyStrategy, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 

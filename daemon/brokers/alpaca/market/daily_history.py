@@ -13,7 +13,7 @@ from typing import Protocol
 from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.wire import Malformed, time_ns
 from daemon.brokers.api import LogEvent
-from daemon.host.calendar import midnight_ns
+from daemon.host.time.calendar import midnight_ns
 from daemon.tapes.bar_check import faults_told, values_told
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS

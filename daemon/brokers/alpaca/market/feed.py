@@ -22,8 +22,8 @@ from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.api import Known, LogEvent
 from daemon.brokers.sessions import open_session, sessions_before
 from daemon.core.events import Event, HaltRequested, SessionEnded, SessionScheduled
-from daemon.host.calendar import SessionCalendar
-from daemon.host.clock import Clock
+from daemon.host.time.calendar import SessionCalendar
+from daemon.host.time.clock import Clock
 from strategies.kit.contract import Bar, Session, Spec
 
 __all__ = ["LiveFeed", "Timing"]

@@ -20,8 +20,8 @@ from daemon.brokers.alpaca.market.stock_stream import StockStream, TradingStatus
 from daemon.brokers.alpaca.rest.errors import Refused, RestError
 from daemon.brokers.api import LogEvent
 from daemon.core.events import BarClosed, BarCorrected, BarRejected, Event, Quote, QuotesReceived
-from daemon.host.calendar import CalendarError, SessionCalendar
-from daemon.host.clock import Clock
+from daemon.host.time.calendar import CalendarError, SessionCalendar
+from daemon.host.time.clock import Clock
 from daemon.pacing.back_off import back_off_s
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS

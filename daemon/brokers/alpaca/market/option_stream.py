@@ -20,7 +20,7 @@ from daemon.brokers.alpaca.rest.errors import RestError
 from daemon.brokers.api import LogEvent
 from daemon.core.events import Contract, Event, Quote, QuotesReceived
 from daemon.core.risk.marks import FUTURE_NS
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 from strategies.kit.units import SECOND_NS
 
 CHANNEL = "quotes"

@@ -17,8 +17,8 @@ from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.wire import Malformed, decimal, time_ns
 from daemon.brokers.api import LogEvent
 from daemon.core.events import Event, Quote, QuotesReceived
-from daemon.host.calendar import SessionCalendar
-from daemon.host.clock import Clock
+from daemon.host.time.calendar import SessionCalendar
+from daemon.host.time.clock import Clock
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 WORKING_NS = 5 * SECOND_NS

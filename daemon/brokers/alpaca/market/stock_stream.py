@@ -17,7 +17,7 @@ from daemon.brokers.alpaca.market.socket import Endpoint, MarketSocket, State
 from daemon.brokers.alpaca.wire import time_ns
 from daemon.brokers.api import LogEvent
 from daemon.core.events import BarRejected
-from daemon.host.calendar import CalendarError, SessionCalendar
+from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.tapes.bar_check import fault, values_told
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS

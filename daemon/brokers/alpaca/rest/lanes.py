@@ -21,7 +21,7 @@ from daemon.pacing.token_bucket import TokenBucket
 from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
-    from daemon.host.clock import Clock
+    from daemon.host.time.clock import Clock
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from strategies.kit.units import SECOND_NS
 
 if TYPE_CHECKING:
     from daemon.brokers.alpaca.trading.trade_stream import TradeStream
-    from daemon.host.clock import Clock
+    from daemon.host.time.clock import Clock
 
 
 class OpenStream(Protocol):

@@ -35,7 +35,7 @@ from daemon.core.events import (
 from daemon.pacing.back_off import back_off_s
 
 if TYPE_CHECKING:
-    from daemon.host.clock import Clock
+    from daemon.host.time.clock import Clock
 
 T = TypeVar("T")
 _JITTER = random.SystemRandom()

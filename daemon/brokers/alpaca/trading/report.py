@@ -22,7 +22,7 @@ from strategies.kit.units import DAY_NS
 if TYPE_CHECKING:
     from daemon.brokers.alpaca.rest.rest import Raw
     from daemon.brokers.alpaca.trading.trading import TradingReads
-    from daemon.host.clock import Clock
+    from daemon.host.time.clock import Clock
 
 T = TypeVar("T")
 

@@ -24,7 +24,7 @@ from daemon.core.events import (
     TroubleNoticed,
 )
 from daemon.core.limits import Basket
-from daemon.host.calendar import midnight_ns
+from daemon.host.time.calendar import midnight_ns
 from tests.support.alpaca.daily_desk import (
     BEFORE,
     DAY,

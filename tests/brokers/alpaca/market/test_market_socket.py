@@ -21,7 +21,7 @@ from websockets.http11 import Request, Response
 
 from daemon.brokers.alpaca.market.socket import BackOff, Deadlines, Endpoint, MarketSocket, State
 from daemon.brokers.alpaca.market.stock_stream import instant_ns
-from daemon.operator.log import LOG_EVENTS
+from daemon.operator.log_events import LOG_EVENTS
 
 KEY, SECRET = "PKKEYKEYKEY", "s3cr3t-s3cr3t-s3cr3t"
 PATIENCE_S = 20.0

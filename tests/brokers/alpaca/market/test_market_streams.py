@@ -17,7 +17,7 @@ from daemon.brokers.alpaca.market.option_stream import QuoteBook
 from daemon.brokers.alpaca.market.socket import Endpoint
 from daemon.brokers.alpaca.market.stock_stream import StockStream, TradingStatus, instant_ns, read_bar, read_status
 from daemon.core.events import BarRejected, Quote
-from daemon.host.calendar import SessionCalendar
+from daemon.host.time.calendar import SessionCalendar
 from strategies.kit.contract import Bar, Session
 from tests.brokers.alpaca.market.test_market_socket import KEY, QUICK, SECRET, SOON, StreamServer, until
 

@@ -21,7 +21,7 @@ from daemon.brokers.alpaca.rest.lanes import (
     listing_lane,
     market_lane,
 )
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 from daemon.pacing.token_bucket import TokenBucket
 from tests.support.simulator.lone_loop import Gate
 

@@ -22,7 +22,7 @@ from daemon.brokers.alpaca.rest.lanes import Lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, submission
 from daemon.core.effects import SubmitOrder
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 from daemon.pacing.token_bucket import TokenBucket
 from simulator.prices.market import Market
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules

@@ -12,7 +12,7 @@ from daemon.brokers.alpaca.rest.errors import Lapsed
 from daemon.brokers.alpaca.rest.lanes import account_lanes
 from daemon.brokers.alpaca.trading.trading import TradingOrders, opens, submission
 from daemon.core.effects import SubmitOrder
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 
 
 def order(side: int, limit: str | None = None, *, auction: bool = False, intent: str = "") -> SubmitOrder:

@@ -17,7 +17,7 @@ from daemon.brokers.alpaca.trading.report import Reporter, blocked, funds_of
 from daemon.brokers.alpaca.wire import Malformed, is_ours
 from daemon.core.effects import SubmitOrder
 from daemon.core.events import BrokerReported, Funds
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 from simulator.server import Rules
 from strategies.kit.units import DAY_NS
 from tests.brokers.alpaca.rest.test_rest import CALL, MINUTE_NS, NAME, OPEN_NS, SECOND_NS, Desk, buy, desk, eventually

@@ -20,7 +20,7 @@ from training.desks.daily.kind import RebalancerMaterial
 from training.desks.daily.table import table_of
 from training.desks.kind import Crowd, Material, Span, described
 from training.desks.registry import kind
-from training.rl.ppo import CarryingNetwork
+from training.rl.protocols import CarryingNetwork
 from training.runs.settings import folds_of, settings_for, split_note
 from training.study.evaluation import SessionResult
 from training.study.study import Fold

@@ -15,8 +15,9 @@ from strategies.daily_rebalancer import CASH, CLOSES, HOLDINGS, INDICATORS, STOC
 from training.desks.daily.rebalancer_network import CLIP, IDENTITY, LOG_STD, Policy, RebalancerActorCritic, fit_scaling
 from training.desks.daily.regime_network import RegimeActorCritic
 from training.desks.scalper.network import parameter_count
-from training.rl.ppo import CarryingNetwork, Coefficients, Network, Trainer, make_deterministic
-from training.rl.protocols import Step
+from training.rl.coefficients import Coefficients
+from training.rl.ppo import Trainer, make_deterministic
+from training.rl.protocols import CarryingNetwork, Network, Step
 
 
 def _observations(rows: int, seed: int = 1) -> Tensor:

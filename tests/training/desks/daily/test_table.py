@@ -11,7 +11,7 @@ import pytest
 
 from daemon.core.events import SessionScheduled
 from daemon.core.limits import Basket, Trading
-from daemon.host.calendar import SessionCalendar
+from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.files import TapeError
 from strategies import regime_switcher

@@ -15,7 +15,7 @@ from training.desks.scalper.lstm_policy import CarryingLstm, LstmActorCritic, Ls
 from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, Scaling, parameter_count
 from training.desks.scalper.networks import build
 from training.export.export import TOLERANCE, _onnx_bytes
-from training.rl.ppo import CarryingNetwork, Network
+from training.rl.protocols import CarryingNetwork, Network
 
 SCALING = Scaling(mean=(0.5,) * FEATURES, scale=(2.0,) * FEATURES, clip=(CLIP,) * FEATURES)
 

@@ -35,8 +35,9 @@ from training.desks.scalper.market import Market
 from training.desks.scalper.network import IDENTITY
 from training.desks.scalper.networks import build
 from training.desks.scalper.prices import price_table
+from training.rl.coefficients import Coefficients
 from training.rl.draws import GAMMA, mixed
-from training.rl.ppo import Coefficients, Trainer, make_deterministic
+from training.rl.ppo import Trainer, make_deterministic
 
 # Fees by hand: a contract costs 0.05 USD to buy, 0.053 USD and 0.00003 of the proceeds to sell, rounded up an order.
 NO_REST = Trading(risk=replace(Risk(), cooldown_trade_s=0, cooldown_loss_s=0))

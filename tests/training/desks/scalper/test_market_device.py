@@ -23,7 +23,8 @@ from training.desks.scalper.market import Market
 from training.desks.scalper.network import IDENTITY
 from training.desks.scalper.networks import build
 from training.desks.scalper.prices import price_table
-from training.rl.ppo import Coefficients, Trainer
+from training.rl.coefficients import Coefficients
+from training.rl.ppo import Trainer
 
 TRADING = Trading()
 HISTORY = read_history(random_walk(26), SPEC, TRADING)

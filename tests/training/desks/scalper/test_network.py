@@ -16,7 +16,7 @@ from training.desks.scalper.network import (
     parameter_count,
 )
 from training.desks.scalper.networks import NETWORKS, build
-from training.rl.ppo import Network
+from training.rl.protocols import Network
 
 
 def test_actor_and_critic_have_163559_parameters_together() -> None:

@@ -13,9 +13,9 @@ from typing import Self
 import pytest
 
 from daemon.core.limits import Execution
-from daemon.host import schedule
-from daemon.host.clock import Clock
-from daemon.host.schedule import DayTimes, Job, Schedule, plan
+from daemon.host.time import schedule
+from daemon.host.time.clock import Clock
+from daemon.host.time.schedule import DayTimes, Job, Schedule, plan
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
@@ -76,7 +76,7 @@ def test_a_day_s_jobs_are_due_at_the_times_worked_out_by_hand(
 
 
 def test_the_calendar_s_own_sessions_give_the_times_worked_out_by_hand() -> None:
-    from daemon.host.calendar import SessionCalendar
+    from daemon.host.time.calendar import SessionCalendar
 
     calendar = SessionCalendar.load("2024-03-08", "2024-11-29")
     for date, flatten in (

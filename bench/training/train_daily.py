@@ -18,8 +18,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from bench.train_peers import _named, _speed
-from bench.train_work import DATA, PROCESSES, TINY, WORK, Noise, Rate, measured, progress
+from bench.training.train_peers import _named, _speed
+from bench.training.train_work import DATA, PROCESSES, TINY, WORK, Noise, Rate, measured, progress
 from daemon.core.limits import Trading
 from strategies.daily_rebalancer import SPEC as REBALANCER
 from strategies.daily_rebalancer import STOCKS, TRADABLE, WIDTH
@@ -32,8 +32,10 @@ from training.desks.daily.rebalancer_network import RebalancerActorCritic, fit_s
 from training.desks.daily.regime_market import RegimeMarket
 from training.desks.daily.regime_network import RegimeActorCritic
 from training.desks.daily.table import DailyTable, read_table
+from training.rl.coefficients import Coefficients
 from training.rl.kernels import use_fast_float32
-from training.rl.ppo import Coefficients, Environment, Step, Trainer, make_deterministic
+from training.rl.ppo import Trainer, make_deterministic
+from training.rl.protocols import Environment, Step
 from training.rl.team import Team, together
 
 FILES = {REBALANCER.name: DATA / "stocks_daily_2010_2022.parquet", SWITCHER.name: DATA / "etf_daily_2010_2022.parquet"}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from daemon.core.limits import Basket, Execution
-from daemon.host.schedule import DayTimes, plan
+from daemon.host.time.schedule import DayTimes, plan
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 

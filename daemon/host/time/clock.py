@@ -14,9 +14,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Self
 
-from daemon.host import virtual_time
-from daemon.host.clock_watch import LeapWatch
-from daemon.host.virtual_time import Participant
+from daemon.host.time import virtual_time
+from daemon.host.time.clock_watch import LeapWatch
+from daemon.host.time.virtual_time import Participant
 from strategies.kit.units import SECOND_NS
 
 NAP_VIRTUAL_S = 60.0  # each nap is a step of the virtual clock, which is set by tests alone

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.host.clock import Clock, skew_ns
+from daemon.host.time.clock import Clock, skew_ns
 
 SECOND = 1_000_000_000
 NOON = 1_720_008_000 * SECOND  # 2024-07-03T12:00:00Z

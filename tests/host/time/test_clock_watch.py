@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from daemon.host.clock import Clock
-from daemon.host.clock_watch import LeapWatch
-from daemon.host.schedule import Schedule
+from daemon.host.time.clock import Clock
+from daemon.host.time.clock_watch import LeapWatch
+from daemon.host.time.schedule import Schedule
 
 SECOND = 1_000_000_000
 HOUR = 3600 * SECOND

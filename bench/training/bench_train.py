@@ -21,9 +21,9 @@ import stable_baselines3
 import torch
 from torch import nn
 
-from bench import train_daily
-from bench.train_daily import DailySize, funds_peer, recorded, stocks_peer
-from bench.train_ours import (
+from bench.training import train_daily
+from bench.training.train_daily import DailySize, funds_peer, recorded, stocks_peer
+from bench.training.train_ours import (
     carried_speed,
     environment_speed,
     flops,
@@ -33,8 +33,8 @@ from bench.train_ours import (
     peak_gflops,
     small_levers,
 )
-from bench.train_peers import SameLstm, SameTrunk, recurrent_speed, sb3_course, sb3_lifted, sb3_speed
-from bench.train_work import (
+from bench.training.train_peers import SameLstm, SameTrunk, recurrent_speed, sb3_course, sb3_lifted, sb3_speed
+from bench.training.train_work import (
     BARS,
     PROCESSES,
     QUICK,

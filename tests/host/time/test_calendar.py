@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from daemon.host.calendar import CalendarError, SessionCalendar, midnight_ns
+from daemon.host.time.calendar import CalendarError, SessionCalendar, midnight_ns
 from strategies.kit.contract import Session
 
 

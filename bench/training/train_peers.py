@@ -15,12 +15,12 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from bench.train_work import Course, Noise, Rate, course, evaluated, market, measured, updates_between
+from bench.training.train_work import Course, Noise, Rate, course, evaluated, market, measured, updates_between
 from tests.support.training.planted_market import TensorVecEnv
 from training.desks.scalper.network import FEATURE_VECTOR, FEATURES, IDENTITY, WINDOW
 from training.desks.scalper.networks import build
+from training.rl.coefficients import Coefficients
 from training.rl.kernels import use_fast_float32
-from training.rl.ppo import Coefficients
 from training.rl.team import Team
 
 

@@ -130,7 +130,7 @@ def _date(text: str) -> date:
 @lru_cache(maxsize=8)
 def _sessions_since(year: int) -> tuple[Session, ...]:
     """All sessions that are known from the beginning of `year` on. Raises CalendarError."""
-    program = [sys.executable, "-m", "daemon.host.calendar", f"{year}-01-01"]
+    program = [sys.executable, "-m", "daemon.host.time.calendar", f"{year}-01-01"]
     asked = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
     if asked.returncode != 0:
         told = asked.stderr.strip().splitlines() or ["no reason given"]

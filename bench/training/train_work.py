@@ -24,7 +24,8 @@ from strategies.registry import strategy
 from tests.support.training.planted_market import BeliefActor, Planted, PlantedMarket, play, solve
 from training.desks.scalper.data import Data, load
 from training.desks.scalper.market import Market
-from training.rl.ppo import Coefficients, Environment, Step
+from training.rl.coefficients import Coefficients
+from training.rl.protocols import Environment, Step
 from training.rl.team import Team
 
 DATA = Path(os.environ.get("RLTRADER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -17,7 +17,7 @@ from apscheduler.triggers.date import DateTrigger
 
 from daemon.core.limits import Basket, Execution
 from daemon.core.session import flatten_from_ns
-from daemon.host.clock import Clock
+from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 

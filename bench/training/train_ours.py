@@ -14,16 +14,28 @@ from typing import Any
 
 import torch
 
-from bench import train_daily
-from bench.train_daily import DailySize
-from bench.train_work import PROCESSES, Course, Noise, Rate, Size, course, evaluated, market, measured, updates_between
+from bench.training import train_daily
+from bench.training.train_daily import DailySize
+from bench.training.train_work import (
+    PROCESSES,
+    Course,
+    Noise,
+    Rate,
+    Size,
+    course,
+    evaluated,
+    market,
+    measured,
+    updates_between,
+)
 from tests.support.training.planted_market import greedy
 from training.desks.daily.table import DailyTable
 from training.desks.scalper.lstm_policy import CarryingLstm
 from training.desks.scalper.network import FEATURES, IDENTITY, WINDOW
 from training.desks.scalper.networks import build
+from training.rl.coefficients import Coefficients
 from training.rl.kernels import keep_freed_memory, use_fast_float32
-from training.rl.ppo import Coefficients, Trainer, make_deterministic
+from training.rl.ppo import Trainer, make_deterministic
 from training.rl.team import Team, together
 
 MLP_MACS = 460 * 256 + 256 * 128 + 128 * 64 + 2 * 64 * 32 + 32 * 6 + 32

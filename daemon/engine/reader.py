@@ -1,0 +1,190 @@
+"""Reading a journal: beside a running daemon too, in short transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from daemon.engine.rows import Entry, JournalBusy, JournalError, Snapshot, base_of, chain_start
+from daemon.host.own_files import refuse_links
+from daemon.host.passing import busy, may_pass
+
+SCHEMA_VERSION = 1
+NEWEST = 2**63 - 1  # above every row
+
+
+class JournalReader:
+    """Read-only access in short transactions. Rows come in the order in which they were written."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection | None = None) -> None:
+        self.path = path
+        self._db = db if db is not None else connect(path, read_only=True)
+        self._version = 0  # of the data at `hold`
+
+    def meta(self) -> dict[str, str]:
+        """What the journal was made with, and its head. Raises JournalError where that is no text."""
+        found = dict(self._db.execute("SELECT key, value FROM meta"))
+        try:
+            msgspec.json.encode(found)
+        except (UnicodeEncodeError, TypeError):
+            raise JournalError(f"{self.path}: damaged in its table meta: restore it from a copy") from None
+        return found
+
+    def entries(self, after_id: int = 0, page: int = 2000) -> Iterator[Entry]:
+        """Rows with an id above `after_id`; each page is a transaction of its own."""
+        while True:
+            rows = self._db.execute(
+                "SELECT id, seq, time_ns, kind, payload, effects, hash FROM events WHERE id > ? ORDER BY id LIMIT ?",
+                (after_id, page),
+            ).fetchall()
+            if not rows:
+                return
+            yield from map(Entry._make, rows)
+            after_id = rows[-1][0]
+
+    def last_entry(self) -> Entry | None:
+        row = self._db.execute(
+            "SELECT id, seq, time_ns, kind, payload, effects, hash FROM events ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        return Entry._make(row) if row else None
+
+    def chain_head(self, row_id: int | None = None) -> bytes:
+        """Hash of the last chained row (up to event row `row_id`), the chain's start before the first one."""
+        upto = NEWEST if row_id is None else row_id
+        row = self._db.execute(
+            "SELECT hash FROM events WHERE seq IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT 1", (upto,)
+        ).fetchone()
+        return bytes(row[0]) if row else chain_start(self.meta())
+
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots, oldest first."""
+        columns = ", ".join(Snapshot._fields)
+        return [Snapshot._make(row) for row in self._db.execute(f"SELECT {columns} FROM snapshots ORDER BY event_id")]
+
+    def newest_snapshots(self) -> Iterator[Snapshot | int]:
+        """The snapshots, newest first; of one that cannot be read at all its event row's id."""
+        for (event_id,) in self._db.execute("SELECT event_id FROM snapshots ORDER BY event_id DESC").fetchall():
+            columns = ", ".join(Snapshot._fields)
+            try:
+                row = self._db.execute(f"SELECT {columns} FROM snapshots WHERE event_id = ?", (event_id,)).fetchone()
+            except sqlite3.DatabaseError as error:
+                if may_pass(error, self.path):
+                    raise
+                row = None
+            yield int(event_id) if row is None else Snapshot._make(row)
+
+    def digests(self) -> dict[int, str]:
+        return dict(self._db.execute("SELECT seq, digest FROM digests"))
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """Rows of any SELECT, addressable by column name."""
+        cursor = self._db.cursor()
+        cursor.row_factory = sqlite3.Row
+        return cursor.execute(sql, parameters).fetchall()
+
+    def newest_of(self, *kinds: str) -> str | None:
+        """Payload of the newest event among these kinds of `INDEXED`, also one from before a rotation."""
+        found = [
+            row
+            for kind in kinds
+            for row in self._db.execute(
+                f"SELECT id, payload FROM events WHERE kind = '{kind}' ORDER BY id DESC LIMIT 1"
+            )
+        ]
+        if found:
+            return str(max(found)[1])
+        base = base_of(self.meta())
+        before = None if base is None else base.started if kinds == ("RunStarted",) else base.model
+        return before or None
+
+    def hold(self, other: Path) -> None:
+        """See the journal as it is now until `close`, whoever writes; the file `other` stands beside it as `other`.
+
+        The one long read: while it lasts the write-ahead log only grows. The plain file of a stopped desk is not held,
+        for no daemon could begin to write it: `moved` tells whether one did.
+        """
+        self._db.execute("ATTACH ? AS other", (f"{other.resolve().as_uri()}?mode=ro",))
+        self._version = self._data_version()
+        if self._db.execute("PRAGMA main.journal_mode").fetchone()[0] == "wal":
+            self._db.execute("BEGIN")
+            self.meta()
+            self._version = self._data_version()
+
+    def moved(self) -> bool:
+        """Whether somebody wrote since `hold`; never where that holds."""
+        return self._data_version() != self._version
+
+    def _data_version(self) -> int:
+        return int(self._db.execute("PRAGMA main.data_version").fetchone()[0])
+
+    def count(self) -> int:
+        """Chained events."""
+        return int(self._db.execute("SELECT count(*) FROM events WHERE seq IS NOT NULL").fetchone()[0])
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def unreadable(path: Path, error: Exception) -> JournalError:
+    """What a refusal to read the journal means: something that may pass, a permission, or damage.
+
+    Where SQLite's own message quotes damaged bytes the refusal is a UnicodeDecodeError.
+    """
+    if may_pass(error, path):
+        cure = "end what holds it" if busy(error) else "look at its disk"
+        return JournalBusy(f"{path}: cannot be read at the moment: {error}; {cure}")
+    if isinstance(error, sqlite3.OperationalError):
+        return JournalError(f"{path}: cannot open the journal: {error}; check its permissions and the disk")
+    cure = "restore it or use a fresh --state-dir (OPERATIONS.md: A journal that cannot be read)"
+    return JournalError(f"{path}: not a journal or damaged: {error}; {cure}")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What SQLite refuses while the journal is read is a JournalError, a JournalBusy where it may pass."""
+    try:
+        yield
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from error
+
+
+def _damaged_too(text: bytes) -> str:
+    """Any bytes as text: a damaged row is to be named, not to end the reading."""
+    return text.decode(errors="surrogateescape")
+
+
+def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open an existing journal. Raises JournalError for a file that is none, broken, or of a newer version."""
+    if not path.exists():
+        raise JournalError(f"{path}: no journal here; is this the right --state-dir?")
+    try:
+        refuse_links(path)
+    except OSError as error:
+        raise JournalError(f"{path}: {error.strerror}") from error
+    try:
+        uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rw'}"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=64)
+        db.text_factory = _damaged_too
+        db.execute("PRAGMA busy_timeout = 5000")
+        if read_only:
+            db.execute("PRAGMA query_only = ON")
+        else:
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA journal_size_limit = 67108864")
+        found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise unreadable(path, error) from error
+    version = int(found[0]) if found and found[0].isdecimal() else 0
+    if version != SCHEMA_VERSION:
+        db.close()
+        newer = "a newer" if version > SCHEMA_VERSION else "an older"
+        raise JournalError(
+            f"{path}: written by {newer} version (schema {version}, this one reads {SCHEMA_VERSION}); "
+            f"use that version, or a fresh --state-dir"
+        )
+    return db

@@ -1,0 +1,189 @@
+"""Rows of the journal: events with their effects, snapshots, and the hash chain over them.
+
+A row's hash covers sequence, time, kind, payload and effects and the chained row before it. Start-up rows and rows
+whose step raised have no sequence: they hash onto the chain but the chain does not run through them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from daemon.core.effects import AnyEffect
+from daemon.core.events import STARTUP_EVENTS, AnyEvent, Event
+from daemon.core.records import Row
+from daemon.host.passing import MayPass
+from strategies.kit.contract import Observation
+
+_STARTUP_KINDS = frozenset(kind.__name__ for kind in STARTUP_EVENTS)
+
+
+class JournalError(Exception):
+    """The journal cannot be opened or read as it is. The message names file, finding and cure; exit code 2."""
+
+
+class JournalBusy(MayPass, JournalError):
+    """The journal cannot be read at the moment: locked, or its disk fails. Exit code 1: a later start may succeed."""
+
+
+class WriteFailed(Exception):
+    """A commit did not reach the disk (full, read-only, broken). What was committed before is intact."""
+
+
+class Entry(NamedTuple):
+    """One row of `events`. `seq` None: a start-up row, an event whose step raised, or one quarantined for it."""
+
+    id: int
+    seq: int | None
+    time_ns: int
+    kind: str
+    payload: str
+    effects: str
+    hash: bytes
+
+    @property
+    def startup(self) -> bool:
+        return self.kind in _STARTUP_KINDS
+
+    @property
+    def raised(self) -> bool:
+        return self.effects.startswith('{"raised"')
+
+    @property
+    def quarantined(self) -> bool:
+        return self.effects.startswith('{"quarantined"')
+
+
+class Snapshot(NamedTuple):
+    """The state after event row `event_id`. `market` is the paper broker's, empty with a real broker.
+
+    `digest` and `market_digest` are the SHA-256 of `state` and `market`, 64 hex digits each.
+    """
+
+    event_id: int
+    seq: int
+    code: str
+    kept: int
+    state: bytes
+    market: bytes
+    digest: str
+    market_digest: str
+
+    @property
+    def whole(self) -> bool:
+        """True when both parts are what was written."""
+        parts = ((self.state, self.digest), (self.market, self.market_digest))
+        return all(hashlib.sha256(part).hexdigest() == digest for part, digest in parts)
+
+
+def genesis(meta: Mapping[str, str]) -> bytes:
+    """Where the hash chain starts: SHA-256 over what the journal was made with, so that none of it can be changed."""
+    made_with = sorted((key, value) for key, value in meta.items() if key not in ("head", "base"))
+    return hashlib.sha256(msgspec.json.encode(made_with)).digest()
+
+
+class Base(msgspec.Struct, frozen=True):
+    """Where a journal goes on that does not begin at the first event: the chain is that of the file before it."""
+
+    row: int  # id of the last row before
+    seq: int  # the last sequence before
+    head: str  # hash of the last chained row before, hex
+    started: str  # payload of the last RunStarted before
+    model: str = ""  # payload of the last ModelVerified or ModelPromoted before
+    left_out: int = 0  # feed events before that were quarantined
+    size: int = 0  # bytes that the file began with
+
+
+def base_of(meta: Mapping[str, str]) -> Base | None:
+    """What the journal goes on from; None for one that begins at its desk's first event. Raises JournalError."""
+    try:
+        return msgspec.json.decode(meta["base"], type=Base) if "base" in meta else None
+    except msgspec.DecodeError as error:
+        raise JournalError(f"the journal's base is damaged: {error}; restore it from a copy") from error
+
+
+def chain_start(meta: Mapping[str, str]) -> bytes:
+    """What the journal's first row is hashed onto."""
+    base = base_of(meta)
+    return genesis(meta) if base is None else bytes.fromhex(base.head)
+
+
+class Batch:
+    """What one commit writes: rows gathered since the last one."""
+
+    __slots__ = ("digests", "entries", "rows", "snapshots")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.rows: list[Row] = []
+        self.digests: list[tuple[int, str]] = []
+        self.snapshots: list[Snapshot] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.entries or self.snapshots)
+
+
+def _observation_digest(value: Any) -> Any:
+    if isinstance(value, Observation):
+        return hashlib.sha256(value.data + value.hidden).hexdigest()[:16]
+    raise TypeError(f"{type(value).__name__} cannot be journaled")
+
+
+_STARTUP = frozenset(STARTUP_EVENTS)
+_event_encoder = msgspec.json.Encoder()
+_effect_encoder = msgspec.json.Encoder(enc_hook=_observation_digest)
+_event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(AnyEvent)
+
+
+def encode_event(event: Event) -> str:
+    """The event as JSON with its kind as `type`."""
+    return _event_encoder.encode(event).decode()
+
+
+def decode_event(payload: str) -> Event:
+    """Read an event back. Raises `msgspec.DecodeError` for what is no event of this version."""
+    try:
+        return _event_decoder.decode(payload)
+    except UnicodeEncodeError:  # a damaged row's bytes, see `_damaged_too`
+        raise msgspec.DecodeError("it is no text") from None
+
+
+def encode_effects(effects: Sequence[AnyEffect]) -> str:
+    """The effects as a JSON array; an observation stands as 16 hex digits of its SHA-256."""
+    return _effect_encoder.encode(effects).decode() if effects else "[]"
+
+
+def row_hash(previous: bytes, row: int, seq: int | None, time_ns: int, kind: str, payload: str, effects: str) -> bytes:
+    """SHA-256 over the chained row before this one and all of this one's columns.
+
+    A chained row has its sequence as its place, so that restarts leave the chain as it is; others have their `row` id.
+    """
+    place = f"row {row}" if seq is None else str(seq)
+    told = f"{place}|{time_ns}|{kind}|{payload}|{effects}"
+    return hashlib.sha256(previous + told.encode(errors="surrogateescape")).digest()
+
+
+class Chain:
+    """Turns events into entries: numbers them and carries the hash on."""
+
+    __slots__ = ("head", "next_id")
+
+    def __init__(self, next_id: int = 1, head: bytes = b"") -> None:
+        self.next_id = next_id
+        self.head = head
+
+    def entry(self, seq: int | None, event: Event, effects: str) -> Entry:
+        """The next row. A start-up event or a raised one gets no sequence and leaves the chain where it was."""
+        if type(event) in _STARTUP:
+            seq = None
+        kind = type(event).__name__
+        payload = encode_event(event)
+        digest = row_hash(self.head, self.next_id, seq, event.time_ns, kind, payload, effects)
+        row = Entry(self.next_id, seq, event.time_ns, kind, payload, effects, digest)
+        self.next_id += 1
+        if seq is not None:
+            self.head = digest
+        return row

@@ -1,0 +1,348 @@
+"""The log events, each declared once: level, fields, meaning. docs/LOGS.md shows this table."""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+
+class LogEvent(NamedTuple):
+    """A declared log event."""
+
+    level: str
+    fields: tuple[str, ...]
+    meaning: str
+    alarm: bool = False  # a live desk also raises it as an alarm, once an hour, with a heading in the manual
+
+
+LOG_EVENTS: dict[str, LogEvent] = {
+    "run_started": LogEvent(
+        "info",
+        ("desk", "mode", "account", "strategy", "tape", "synthetic", "state_dir", "epoch", "code", "resumed_at_event"),
+        "The daemon took over a state directory; `resumed_at_event` 0 means a fresh journal.",
+    ),
+    "symbol_assumed": LogEvent(
+        "warning", ("tape", "symbol"), "The tape has no symbol column; the strategy's only symbol was assumed."
+    ),
+    "prices_adjusted": LogEvent(
+        "info",
+        ("tape",),
+        "The tape has a column adj_close: open, high, low and close are multiplied by adj_close / close.",
+    ),
+    "rows_left_out": LogEvent(
+        "info",
+        ("outside_hours", "other_symbols", "rejected"),
+        "Tape rows that were no bars of this strategy's regular sessions, and rejected ones by reason, at the end.",
+    ),
+    "model_verified": LogEvent(
+        "info", ("version", "promoted", "feed", "provider"), "The model's hash, digest and golden outputs are right."
+    ),
+    "model_warning": LogEvent(
+        "warning", ("version", "reason"), "The model runs here but would be refused with real money."
+    ),
+    "recovered": LogEvent(
+        "info", ("events_replayed", "under_way"), "Recovery replayed the journal after its snapshot."
+    ),
+    "snapshot_passed_over": LogEvent(
+        "error",
+        ("snapshot",),
+        "A snapshot could not be used, and why: recovery began at an older one, or at the first event.",
+        alarm=True,
+    ),
+    "rules_changed": LogEvent(
+        "warning",
+        ("tables",),
+        "The trading rules differ from those this journal ran by before; they hold from here on.",
+    ),
+    "session_started": LogEvent(
+        "info", ("date", "equity_usd"), "A regular session was scheduled; its limits are fresh."
+    ),
+    "session_ended": LogEvent(
+        "info", ("date", "equity_usd", "realized_usd", "trades"), "The regular session closed; totals since the start."
+    ),
+    "order_submitted": LogEvent(
+        "info",
+        ("client_order_id", "symbol", "side", "quantity", "limit_price", "intent"),
+        "An order was journaled and released; `limit_price` null is a market order. Of a daily desk: debug.",
+    ),
+    "order_cancel_requested": LogEvent(
+        "info", ("client_order_id",), "A cancel was journaled and released. Of a daily desk: debug."
+    ),
+    "order_filled": LogEvent(
+        "info",
+        ("client_order_id", "symbol", "side", "cumulative_quantity", "price"),
+        "A fill was booked. Of a daily desk: debug.",
+    ),
+    "basket_decided": LogEvent(
+        "info",
+        ("date", "decision", "action", "outcome", "legs"),
+        "A daily desk's decision for this session: what it is called, what became of it, how many symbols it changes.",
+    ),
+    "basket_traded": LogEvent(
+        "info",
+        ("date", "orders", "fills", "bought_usd", "sold_usd", "costs_usd", "given_up"),
+        "What a daily desk traded in a session that ended; `given_up` are the shares that were not had, by symbol.",
+    ),
+    "order_rejected": LogEvent("warning", ("client_order_id", "reason"), "The broker refused an order."),
+    "halted": LogEvent(
+        "error",
+        ("reason", "detail"),
+        "The desk takes no new risk until `rltraderctl resume`; docs/OPERATIONS.md has the reason's heading.",
+    ),
+    "reconciled": LogEvent(
+        "info", ("equity_usd", "positions"), "Book and broker agree: new risk is allowed as far as the gates let it."
+    ),
+    "alarm": LogEvent("warning", ("alarm", "detail"), "Something needs a person; docs/OPERATIONS.md has its heading."),
+    # --- the live feed
+    "stream_up": LogEvent("info", ("url", "subscribed"), "A market stream is open and subscribed."),
+    "stream_lost": LogEvent(
+        "warning", ("url", "reason", "wait_s"), "A market stream is gone; it is opened again after the wait."
+    ),
+    "stream_busy": LogEvent(
+        "warning",
+        ("url", "reason", "wait_s"),
+        "Alpaca still counts an earlier connection: another daemon, or a dead one.",
+        alarm=True,
+    ),
+    "stream_refused": LogEvent(
+        "error",
+        ("url", "reason", "wait_s"),
+        "Alpaca refused the keys or the feed: check both; tried again each minute.",
+        alarm=True,
+    ),
+    "stream_error": LogEvent("warning", ("url", "code", "text"), "A market stream sent an error."),
+    "subscription_refused": LogEvent(
+        "error",
+        ("url", "symbols", "code", "text"),
+        "A market stream does not give these symbols: nothing comes for them.",
+        alarm=True,
+    ),
+    "message_unreadable": LogEvent(
+        "warning",
+        ("url", "what", "count"),
+        "A stream's message could not be read; told for the 1st, 2nd, 4th … of them.",
+    ),
+    "trading_status": LogEvent(
+        "warning", ("symbol", "code", "text", "reason", "halted"), "The exchange halted or resumed trading.", alarm=True
+    ),
+    "feed_silent": LogEvent(
+        "warning",
+        ("symbol", "quiet_s"),
+        "No bar came although the session runs: the stream is opened again.",
+        alarm=True,
+    ),
+    "quotes_silent": LogEvent(
+        "warning",
+        ("contracts", "quiet_s"),
+        "No quote of any watched contract came for too long in a session: the stream is opened again.",
+        alarm=True,
+    ),
+    "bar_late": LogEvent("info", ("symbol", "start_ns"), "A bar came after its session's end and counts no more."),
+    "feed_heard_again": LogEvent("info", ("symbol", "minutes"), "Bars come again after so many minutes of silence."),
+    "repaired": LogEvent(
+        "info", ("symbol", "reason", "fetched", "given"), "Bars were asked for over REST; `given` were missing."
+    ),
+    "repair_abandoned": LogEvent(
+        "warning",
+        ("symbol", "reason", "after_s"),
+        "REST did not answer in time: streamed bars go on, minutes are missing.",
+        alarm=True,
+    ),
+    "history_unavailable": LogEvent(
+        "warning", ("symbol", "date", "problem", "wait_s"), "A session's bars could not be had; asked for again."
+    ),
+    "history_short": LogEvent(
+        "warning",
+        ("symbol", "bars", "expected"),
+        "There is less history than the strategy needs to be warm.",
+        alarm=True,
+    ),
+    "history_bar_bad": LogEvent("warning", ("symbol", "date", "problem"), "A bar of the history was refused."),
+    "history_cache_bad": LogEvent(
+        "warning", ("file", "problem"), "A cached session was damaged or could not be written; it is fetched instead."
+    ),
+    "symbol_refused": LogEvent(
+        "error", ("symbol", "problem"), "Alpaca does not know the symbol, or does not give it.", alarm=True
+    ),
+    "chain_unlisted": LogEvent(
+        "warning", ("date", "problem", "wait_s"), "The option contracts of a session could not be had; asked for again."
+    ),
+    "contracts_left_out": LogEvent(
+        "warning", ("underlying", "count", "first"), "Contracts that could not be read were left out."
+    ),
+    "volatility_unknown": LogEvent(
+        "info", ("underlying", "expiry", "problem"), "No implied volatility: a delta target finds no contract."
+    ),
+    "quotes_unavailable": LogEvent("warning", ("symbols", "problem"), "First quotes of contracts could not be had."),
+    "feed_counts": LogEvent("info", ("date", "counts"), "What the feed did in a session, by kind."),
+    # --- the broker
+    "trade_stream_listening": LogEvent("info", ("url",), "Order updates are heard."),
+    "trade_stream_lost": LogEvent(
+        "warning", ("detail", "retry_s"), "Order updates are not heard; a report follows when they are again."
+    ),
+    "trade_stream_unauthorized": LogEvent("error", ("detail",), "The keys were refused for order updates.", alarm=True),
+    "trade_update_malformed": LogEvent("warning", ("problem",), "An order update could not be read; the rest goes on."),
+    "order_not_sent": LogEvent(
+        "warning",
+        ("client_order_id", "reason"),
+        "Its validity passed, or it was cancelled, before its turn came: it never left.",
+    ),
+    "order_unanswered": LogEvent(
+        "warning",
+        ("client_order_id", "problem"),
+        "The broker did not answer: the order is looked up before anything else.",
+    ),
+    "cancel_unanswered": LogEvent("warning", ("client_order_id", "problem"), "The broker did not answer a cancel."),
+    "look_up_unanswered": LogEvent("warning", ("client_order_id", "problem"), "A look-up had no answer; it goes on."),
+    "report_failed": LogEvent(
+        "warning", ("problem", "failures"), "The broker's report could not be had; asked for again."
+    ),
+    "clock_skew": LogEvent(
+        "warning",
+        ("skew_s", "doubt_s", "limit_s"),
+        "The broker's clock differs from this host's: mend time sync.",
+        alarm=True,
+    ),
+    "clock_leap": LogEvent(
+        "error",
+        ("by_s",),
+        "The host's clock leapt against its monotonic one. Time here goes on without the leap until the broker's clock "
+        "settles it. Mend time sync.",
+        alarm=True,
+    ),
+    "clock_corrected": LogEvent(
+        "warning", ("by_s",), "The broker's clock settled a leap: time here goes by it, as far ahead as `by_s` says."
+    ),
+    "clock_wrong": LogEvent(
+        "error",
+        ("by_s",),
+        "The host's clock was so far ahead of the broker's at the start: the broker's is used. Mend time sync.",
+        alarm=True,
+    ),
+    "clock_unverified": LogEvent(
+        "warning", ("problem",), "The broker's clock could not be asked at the start: the host's is taken as it is."
+    ),
+    "clock_ahead": LogEvent(
+        "error",
+        ("by_s",),
+        "The journal's newest time is so far ahead of the clock: what waits for a time waits. See `reset-clock`.",
+        alarm=True,
+    ),
+    "ledger_line_unreadable": LogEvent("warning", ("line", "problem"), "A line of the broker's ledger was left out."),
+    # --- the operator's side
+    "command": LogEvent(
+        "info", ("command", "channel", "who", "reason", "seq"), "A command was journaled as this event and carried out."
+    ),
+    "control_listening": LogEvent("info", ("socket",), "`rltraderctl` reaches the running daemon here."),
+    "mqtt_up": LogEvent("info", ("broker", "commands"), "Telemetry flows to the broker; whether commands are taken."),
+    "mqtt_lost": LogEvent(
+        "warning", ("broker", "reason", "wait_s", "dropped"), "The broker is gone; it is tried again after the wait."
+    ),
+    "metrics_listening": LogEvent("info", ("url",), "Prometheus finds the metrics here."),
+    "model_promoted": LogEvent("info", ("version", "previous", "promoted"), "Another version answers from here on."),
+    "candidate_ready": LogEvent("info", ("version",), "This version answers beside the live one; nothing is ordered."),
+    "alarm_command_failed": LogEvent("warning", ("alarm", "problem"), "The alarm command did not end well."),
+    "drift_measured": LogEvent(
+        "info",
+        ("model", "decisions", "features_psi_max", "feature", "action_psi"),
+        "The largest population stability index of a feature, and that of the actions, against the training's.",
+    ),
+    "drift_unmeasured": LogEvent(
+        "info", ("model", "reason"), "Live features cannot be held against the training's; said once a version."
+    ),
+    "drift": LogEvent(
+        "warning",
+        ("model", "detail"),
+        "Features or actions are further from the training's than the limit.",
+        alarm=True,
+    ),
+    "wal_large": LogEvent(
+        "warning",
+        ("mib", "limit_mib"),
+        "The journal's write-ahead log is long: a reader holds on to an old view of it.",
+        alarm=True,
+    ),
+    # --- the service
+    "clock_stepped_back": LogEvent(
+        "warning",
+        ("by_s",),
+        "The host's clock was set back: time here goes on at half speed until it has caught up. Mend time sync.",
+        alarm=True,
+    ),
+    "session_planned": LogEvent(
+        "info", ("date", "opens", "closes"), "A session's jobs are on the schedule; New York times."
+    ),
+    "alive": LogEvent("info", ("status",), "Every half hour of a session, in one line, what the desk is and holds."),
+    "positions_kept": LogEvent(
+        "warning",
+        ("positions",),
+        "The daemon ends and these stay open at the broker: nothing watches them until it starts.",
+    ),
+    "job_failed": LogEvent("error", ("job", "problem"), "A scheduled job raised; trading goes on.", alarm=True),
+    "task_failed": LogEvent("error", ("task", "problem"), "Something that only watches raised and is begun again."),
+    "stop_late": LogEvent("warning", ("open",), "The stop's deadline passed with these still open."),
+    "day_ended": LogEvent(
+        "info", ("date", "report", "archive"), "The day's report was written, and the journal copied where configured."
+    ),
+    "disk_low": LogEvent(
+        "warning", ("free_mib", "journal_mib"), "Less disk is free than the journal's next days need.", alarm=True
+    ),
+    "calendar_ends": LogEvent(
+        "warning",
+        ("last", "days"),
+        "The calendar's horizon is near: update exchange_calendars, restart the daemon.",
+        alarm=True,
+    ),
+    # --- the end
+    "stopping": LogEvent("info", ("reason",), "The daemon ends after the event under way: a signal, or a full disk."),
+    "refused": LogEvent(
+        "error", ("problem",), "The daemon does not start: configuration, files or model; exit code 2."
+    ),
+    "start_failed": LogEvent(
+        "error",
+        ("problem",),
+        "The daemon cannot start now: the journal is locked, or its disk full, failing or read-only; exit code 1.",
+    ),
+    "journal_failed": LogEvent("error", ("problem",), "The journal cannot be written; the daemon ends, exit code 1."),
+    "step_failed": LogEvent(
+        "error", ("problem",), "A step raised: a bug; the event is journaled and marked, exit code 1."
+    ),
+    "progress_failed": LogEvent(
+        "warning", ("problem",), "The progress bar raised and is shown no longer; the run goes on."
+    ),
+    "no_bars": LogEvent(
+        "warning",
+        ("tape", "cure"),
+        "The tape held no bar of a regular session: nothing was replayed.",
+    ),
+    "chain_head": LogEvent(
+        "info",
+        ("row", "head"),
+        "The journal's chain at this row: at starts, snapshots and ends, after the close. See `verify --against`.",
+    ),
+    "journal_rotated": LogEvent(
+        "info",
+        ("row", "old", "before_mib", "mib"),
+        "The start put the journal's file aside at this row and goes on in a new one with the same chain.",
+    ),
+    "journal_not_rotated": LogEvent(
+        "warning", ("reason",), "The journal is larger than `journal.rotate_mib` allows and goes on as it is."
+    ),
+    "run_ended": LogEvent(
+        "info", ("events", "state_digest", "stopped_by"), "The run ended cleanly: journal durable, snapshot written."
+    ),
+}
+
+
+def table() -> str:
+    """The vocabulary as a Markdown table: what docs/LOGS.md shows."""
+    lines = ["| event | level | fields | meaning |", "|---|---|---|---|"]
+    for name, event in LOG_EVENTS.items():
+        fields = ", ".join(f"`{field}`" for field in event.fields)
+        level = f"{event.level}, alarm" if event.alarm else event.level
+        lines.append(f"| `{name}` | {level} | {fields} | {event.meaning} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table() + "\n")
