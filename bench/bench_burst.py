@@ -43,11 +43,11 @@ from daemon.core.state import Identity
 from daemon.core.step import Core, Step
 from daemon.engine import engine as engine_module
 from daemon.engine.intake import Intake
-from daemon.engine.journal import Journal
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import code_digest
-from daemon.engine.rows import genesis
-from daemon.engine.writer import JournalWriter
+from daemon.journal.journal import Journal
+from daemon.journal.rows import genesis
+from daemon.journal.writer import JournalWriter
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import load
 from strategies.golden import GOLDEN_SESSIONS

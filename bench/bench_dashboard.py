@@ -25,7 +25,7 @@ from typing import Any
 
 from daemon.dashboard.desks import Desk
 from daemon.engine.follow import Follower
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SLOW = 20

@@ -31,6 +31,7 @@ from aiohttp.web_protocol import RequestHandler
 from websockets.asyncio.client import connect
 
 from bench.tapes import recorded_minutes, synthetic_minutes
+from strategies.kit.units import SECOND_NS
 
 RATE = 240.0  # simulated seconds a real one: a bar every quarter of a second
 HISTORY_SESSIONS = 2  # of the tape, before the one that is traded
@@ -111,7 +112,7 @@ def _serve(pipe: Connection, tape: str, config: str, state_dir: str) -> None:
 
 
 async def _session(pipe: Connection, tape: str, config: Path, state_dir: Path, stamped: Stamped) -> None:
-    from simulator.clock import SECOND_NS, SimClock
+    from simulator.clock import SimClock
     from simulator.prices.market import Market
     from simulator.server import AlpacaServer, Rules
     from simulator.serving import Serving
@@ -151,7 +152,7 @@ class Watch:
         from daemon.core.events import BarClosed, PolicyAnswered, QuotesReceived
         from daemon.engine.engine import Engine
         from daemon.engine.intake import Intake
-        from daemon.engine.journal import Journal
+        from daemon.journal.journal import Journal
         from daemon.models.runtime import OnnxPolicy
 
         def bar_received(_stream: object, message: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ from daemon.config.load import load
 from daemon.core.events import Event
 from daemon.core.state import Identity
 from daemon.core.step import Step
-from daemon.engine.journal import FILE
 from daemon.engine.recovery import fresh_machine
 from daemon.host.latency import Latency
+from daemon.journal.journal import FILE
 from daemon.operator.metrics.loop_lag import LoopLag
 from daemon.operator.metrics.metrics import Desk, Metrics, Sources
 from daemon.tapes import BUNDLED_TAPE

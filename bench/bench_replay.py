@@ -23,9 +23,9 @@ from bench.tapes import recorded_minutes, synthetic_minutes
 from daemon.app.wiring import Replay, prepare_replay, run_replay
 from daemon.config.load import load
 from daemon.core.effects import AskPolicy
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Batch
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch
 from daemon.operator.log import Log
 
 MEMORY_BARS = 200_000
@@ -140,7 +140,7 @@ def stages(tape: Path) -> dict[str, Any]:
     from daemon.core.machine import Machine
     from daemon.core.paper.paper import PaperBroker
     from daemon.core.step import Core
-    from daemon.engine.rows import Chain
+    from daemon.journal.rows import Chain
     from daemon.models.runtime import OnnxPolicy
     from strategies.option_scalper import OptionScalper
 

@@ -14,7 +14,7 @@ from daemon.core.step import Step
 from daemon.engine.engine import Beside, Engine, Outside, Policy, Source
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import libraries
-from daemon.engine.writer import JournalWriter
+from daemon.journal.writer import JournalWriter
 from daemon.models.store import LoadedModel
 
 SWITCH_S = 0.0005  # the journal's thread gives the interpreter back this soon: ten times sooner than the default

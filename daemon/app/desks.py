@@ -19,12 +19,12 @@ from rich.table import Table
 
 from daemon.config.limits_shown import journaled_origins, limits_of
 from daemon.core.session import new_york_text
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import recovered_desk
-from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import locked_by
 from daemon.host.own_files import StateDirError, as_owner
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
 from daemon.operator.status import DeskStatus, holdings_in_words, status_of, unreadable_desk
 
 ROOT = Path("/var/lib/rltrader")  # the units' state directories

@@ -33,15 +33,15 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.intake import Intake
-from daemon.engine.journal import FILE
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import code_digest, identity_of
 from daemon.engine.state_dir import StateDir, report_path
-from daemon.engine.writer import JournalWriter
 from daemon.host.account_lock import AccountLock
 from daemon.host.panic_marker import noticed, obey
 from daemon.host.service import Service
 from daemon.host.time.schedule import CLOSE, DECIDE, END_OF_DAY, WARM_UP, DayTimes, Job, Schedule, plan
+from daemon.journal.journal import FILE
+from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models
 from daemon.operator.log import Log
 from daemon.operator.log_events import LOG_EVENTS

@@ -24,13 +24,10 @@ from daemon.config.limits_shown import origins_of
 from daemon.config.load import Credentials, Settings, sim_start_ns
 from daemon.core.events import ModelPromoted, ModelVerified
 from daemon.core.state import Identity
-from daemon.engine.reader import JournalReader, reading
 from daemon.engine.recover import Recovered, recovered_desk
 from daemon.engine.rotation import rotate_when_due
-from daemon.engine.rows import JournalError, decode_event
 from daemon.engine.segments import standing
 from daemon.engine.state_dir import StateDir, open_state_dir, peek, wait_until_free
-from daemon.engine.writer import JournalWriter
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass, patiently
@@ -38,6 +35,9 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from daemon.host.time.clock_watch import LeapWatch
 from daemon.host.time.virtual_time import Participant
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import JournalError, decode_event
+from daemon.journal.writer import JournalWriter
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, ModelError, check_rules, load
 from daemon.models.trial import try_model

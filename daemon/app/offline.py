@@ -14,7 +14,6 @@ from daemon.core.events import Event, PanicNoticed, RunStarted
 from daemon.core.machine import Machine
 from daemon.core.state import State, digest
 from daemon.engine.engine import DIGEST_EVERY
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import Recovered, recovered_desk
 from daemon.engine.recovery import (
     adopt_trading,
@@ -23,12 +22,13 @@ from daemon.engine.recovery import (
     snapshot_of,
 )
 from daemon.engine.rotation import rotate_recovered
-from daemon.engine.rows import Batch, Chain, JournalError, decode_event, encode_effects
 from daemon.engine.segments import Rotation
 from daemon.engine.state_dir import StateDir, locked_by, open_state_dir, peek
 from daemon.host.own_files import StateDirError
 from daemon.host.panic_marker import clear, noticed
 from daemon.host.passing import patiently
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch, Chain, JournalError, decode_event, encode_effects
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from daemon.config.load import ConfigError, Settings, operator_secrets
 from daemon.core.events import Event, PauseRequested
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 from daemon.models.answering import Models
 from daemon.models.lifecycle import Lifecycle
 from daemon.operator.alarm_command import AlarmCommand

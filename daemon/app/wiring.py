@@ -28,7 +28,6 @@ from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import Recovered, recovered_desk
 from daemon.engine.recovery import (
     code_digest,
@@ -36,9 +35,10 @@ from daemon.engine.recovery import (
 )
 from daemon.engine.replay import ReplaySource
 from daemon.engine.state_dir import StateDir, open_state_dir
-from daemon.engine.writer import JournalWriter
 from daemon.host.passing import patiently
 from daemon.host.time.calendar import SessionCalendar
+from daemon.journal.reader import JournalReader
+from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, check_rules, load

@@ -34,15 +34,15 @@ from daemon.cli.explain import OUTCOMES, NotFound, decisions
 from daemon.config.load import EXIT_CODE, ConfigError
 from daemon.core.events import AnyEvent
 from daemon.core.session import new_york_text
-from daemon.engine.journal import FILE
-from daemon.engine.published import check_signed, compare
-from daemon.engine.reader import JournalReader, unreadable
 from daemon.engine.recovery import code_digest, libraries
-from daemon.engine.rows import JournalError, WriteFailed, base_of
 from daemon.engine.segments import check_follows, parts_of, where_before
 from daemon.engine.state_dir import enter
 from daemon.engine.verify import verify
 from daemon.host.own_files import StateDirError
+from daemon.journal.journal import FILE
+from daemon.journal.published import check_signed, compare
+from daemon.journal.reader import JournalReader, unreadable
+from daemon.journal.rows import JournalError, WriteFailed, base_of
 from daemon.operator.control.client import ControlError
 from strategies.registry import strategy as strategy_named
 

@@ -24,11 +24,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from daemon.config.limits_shown import in_force
 from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, Credentials, Settings, credentials, load
 from daemon.core.state import State
-from daemon.engine.rows import JournalError, WriteFailed
 from daemon.engine.state_dir import check_identity, enter, locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass
 from daemon.host.time.calendar import CalendarError
+from daemon.journal.rows import JournalError, WriteFailed
 from daemon.models.store import ModelError
 from daemon.operator.log import Log
 from daemon.operator.log_stream import LossyStream

@@ -24,13 +24,13 @@ from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefuse
 from daemon.brokers.registry import broker_of
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
-from daemon.engine.journal import FILE
-from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
 from daemon.host.time.calendar import CalendarError, SessionCalendar
 from daemon.host.time.clock import Clock, skew_ns
+from daemon.journal.journal import FILE
+from daemon.journal.rows import JournalError
 from daemon.models.store import ModelError
 from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
 from strategies.registry import strategy

@@ -18,8 +18,8 @@ from rich.table import Table
 from daemon.cli.explain import NotFound
 from daemon.config.tables import Drift as Settings
 from daemon.core.session import new_york_text
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from daemon.models.drift import Drift, Found, Limits, measure
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, Manifest

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from daemon.core.session import NEW_YORK, new_york_text
-from daemon.engine.reader import JournalReader
+from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Spec
 from strategies.registry import strategy as strategy_named
 

@@ -14,10 +14,10 @@ from typing import Any
 from rich.console import Console
 
 from daemon.cli.explain import NotFound
-from daemon.engine.journal import FILE
-from daemon.engine.published import heads_in, sign_head
-from daemon.engine.reader import reading
 from daemon.host.ed25519 import KeyProblem
+from daemon.journal.journal import FILE
+from daemon.journal.published import heads_in, sign_head
+from daemon.journal.reader import reading
 from daemon.reports.end_of_day import newest_head
 
 HEAD_BYTES_MAX = 4096

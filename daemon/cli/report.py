@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.cli.explain import NotFound
-from daemon.engine.journal import FILE
 from daemon.engine.state_dir import REPORTS
+from daemon.journal.journal import FILE
 from daemon.reports.csv_tables import COLUMNS, orders_csv
 from daemon.reports.end_of_day import whole_text
 from daemon.reports.execution_quality import as_json, plain

@@ -17,7 +17,7 @@ from rich.table import Table
 
 import daemon.reports
 from daemon.cli.explain import NotFound
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 from daemon.page_kit.render import render
 from daemon.reports.shadow import ShadowReport, shadow_reports
 

@@ -28,10 +28,10 @@ from daemon.core.limits import Limit, Trading
 from daemon.core.session import new_york_text
 from daemon.core.state import State
 from daemon.engine.follow import Follower
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import locked_by
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from daemon.operator.status import differences_of, status_of, unreadable_desk, way_out
 
 EVERY_S = 1.0

@@ -14,8 +14,8 @@ from daemon.config.checks import values
 from daemon.config.load import Settings
 from daemon.core.events import RunStarted
 from daemon.core.limits import Limit, Risk, Trading
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import decode_event
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import decode_event
 from strategies.registry import strategy as strategy_named
 
 DEFAULT = "default"

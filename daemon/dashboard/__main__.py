@@ -17,7 +17,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before onnxruntime is loa
 
 from daemon.dashboard.desks import named
 from daemon.dashboard.server import Dashboard, listen, names, serve
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 
 PORT = 8420
 DESKS_MOST = 32

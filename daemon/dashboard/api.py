@@ -24,7 +24,7 @@ from daemon.dashboard.pages.occlusion import Explainer, Unexplained
 from daemon.dashboard.pages.price import NotThere, equity_page, price_page
 from daemon.dashboard.pages.risk import risk_page
 from daemon.dashboard.views import DeskLine, Now
-from daemon.engine.rows import JournalError
+from daemon.journal.rows import JournalError
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 

@@ -20,11 +20,11 @@ import msgspec
 from daemon.core.state import State
 from daemon.dashboard.newest import Newest, read_on
 from daemon.engine.follow import Follower
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import last_locked_by, locked_by
 from daemon.host.own_files import StateDirError
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
 from strategies.kit.contract import Spec
 from strategies.registry import strategy as strategy_named
 

@@ -11,9 +11,9 @@ from contextlib import closing, suppress
 import msgspec
 
 from daemon.dashboard.views import Alarm
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import JournalError, base_of
 from daemon.engine.segments import parts_of
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError, base_of
 
 FIRST_LOOK = 50_000  # rows
 AT_ONCE = 20_000  # rows of one statement, so that no transaction is long

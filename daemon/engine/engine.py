@@ -34,9 +34,9 @@ from daemon.core.state import State, digest
 from daemon.core.step import Step
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import adopt_trading, leave_out, snapshot_of
-from daemon.engine.rows import Batch, Chain, Entry, decode_event, encode_effects
-from daemon.engine.writer import JournalWriter
 from daemon.host.latency import Latency
+from daemon.journal.rows import Batch, Chain, Entry, decode_event, encode_effects
+from daemon.journal.writer import JournalWriter
 
 DIGEST_EVERY = 1000  # chained events
 YIELD_EVERY = 16  # events between two turns of the event loop

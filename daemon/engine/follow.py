@@ -16,8 +16,6 @@ import msgspec
 from daemon.core.machine import Divergence, Machine
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recovery import (
     adopt_trading,
     code_digest,
@@ -25,7 +23,9 @@ from daemon.engine.recovery import (
     machine_of,
     restore,
 )
-from daemon.engine.rows import Entry, JournalError, chain_start, decode_event, encode_effects, row_hash
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Entry, JournalError, chain_start, decode_event, encode_effects, row_hash
 
 ROWS_AT_ONCE = 2000
 BUSY_MS = 500  # so long a look waits for a locked journal

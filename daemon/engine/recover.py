@@ -17,9 +17,9 @@ from daemon.core.effects import AnyEffect, CancelOrder, SubmitOrder, WatchContra
 from daemon.core.events import FEED_EVENTS, ClockTicked, CodeChanged, Event, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
-from daemon.engine.reader import JournalReader, reading
 from daemon.engine.recovery import REPLAY, adopt_trading, code_digest, libraries, machine_of, reapply, restore
-from daemon.engine.rows import Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
 
 _LEFT = (SubmitOrder, CancelOrder, WatchContracts)  # what a journaled effect has to say to the market outside
 _LEFT_NAMES = frozenset(kind.__name__ for kind in _LEFT)

@@ -21,8 +21,8 @@ from daemon.core.paper.state import PaperState, SharePaperState
 from daemon.core.records import Row
 from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core
-from daemon.engine.reader import JournalReader, reading
-from daemon.engine.rows import Entry, JournalError, Snapshot, base_of, decode_event, encode_effects
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import Entry, JournalError, Snapshot, base_of, decode_event, encode_effects
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as strategy_named
 

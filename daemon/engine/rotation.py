@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.core.state import State
-from daemon.engine.journal import FILE
-from daemon.engine.reader import reading
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import code_digest, libraries, snapshot_of
-from daemon.engine.rows import Batch, JournalError, WriteFailed
 from daemon.engine.segments import Rotation, grown, newest_whole, rotate
 from daemon.engine.state_dir import StateDir, report_path
+from daemon.journal.journal import FILE
+from daemon.journal.reader import reading
+from daemon.journal.rows import Batch, JournalError, WriteFailed
 
 MIB = 2**20
 

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from daemon.engine.journal import FILE, READ_MODELS, SCHEMA
-from daemon.engine.reader import JournalReader, reading
 from daemon.engine.recover import left_out
-from daemon.engine.rows import Base, Entry, JournalError, Snapshot, base_of, chain_start
 from daemon.host.whole_files import sync
+from daemon.journal.journal import FILE, READ_MODELS, SCHEMA
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import Base, Entry, JournalError, Snapshot, base_of, chain_start
 
 ROTATED, ROTATING = "rotated", ".rotating"
 _SINCE = {  # the column by which a read model's rows are old or new

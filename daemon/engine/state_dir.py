@@ -13,11 +13,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO
 
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader, reading
 from daemon.engine.segments import finish, standing
 from daemon.host.own_files import NotOwnError, StateDirError, become_owner, open_own, open_own_folder, open_plain
 from daemon.host.passing import MayPass, may_pass, patiently
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader, reading
 from strategies.kit.contract import Session
 
 LOCK_FILE = "lock"

@@ -18,10 +18,10 @@ from daemon.core.machine import Divergence, Machine
 from daemon.core.orders import TERMINAL
 from daemon.core.state import Identity, digest
 from daemon.engine.engine import DIGEST_EVERY
-from daemon.engine.journal import READ_MODELS, Journal
-from daemon.engine.reader import JournalReader
 from daemon.engine.recovery import fresh_machine, identity_of, libraries, reapply, restore, snapshot_of
-from daemon.engine.rows import Base, Batch, Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
+from daemon.journal.journal import READ_MODELS, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Base, Batch, Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
 from strategies.kit.contract import Strategy
 
 ATTEMPTS = 3  # where somebody begins to write the file of a stopped desk

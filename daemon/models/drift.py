@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from daemon.core.session import new_york_text
-from daemon.engine.reader import JournalReader
+from daemon.journal.reader import JournalReader
 from strategies.kit.manifest import Histogram, Manifest
 from strategies.kit.reference import Float64Array, chance_level, psi, shares_of, usual_level
 from strategies.registry import strategy as strategy_named

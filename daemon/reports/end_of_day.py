@@ -20,11 +20,11 @@ from typing import Any
 import msgspec
 
 from daemon.core.instruments.option_market import parse_occ
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Entry, JournalError, Snapshot, base_of
 from daemon.engine.segments import cut, grown, newest_whole, parts_of
 from daemon.engine.state_dir import report_path
 from daemon.host.whole_files import sync
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Entry, JournalError, Snapshot, base_of
 from daemon.reports.execution_quality import as_json
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page

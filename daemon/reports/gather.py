@@ -36,8 +36,8 @@ from daemon.core.events import (
     TradeCorrected,
 )
 from daemon.core.session import new_york_text
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Entry, decode_event
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Entry, decode_event
 from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between

@@ -12,8 +12,8 @@ import msgspec
 
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.state import Book, RiskState
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Entry
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Entry
 from daemon.reports.execution_quality import Arrival, Quality
 from daemon.reports.record import WARM_NS, Held, Told, first_id
 from strategies.kit.contract import Session

@@ -16,9 +16,9 @@ import msgspec
 from daemon.core.events import SessionScheduled
 from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import JournalError, decode_event
 from daemon.engine.segments import parts_of, where_before
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError, decode_event
 from daemon.reports.execution_quality import OrderQuality, Quality
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS

@@ -20,9 +20,9 @@ from daemon.core.machine import Divergence, Machine
 from daemon.core.records import DecisionRow, ShadowRow
 from daemon.core.state import State
 from daemon.core.step import Step
-from daemon.engine.reader import JournalReader
 from daemon.engine.recovery import adopt_trading, leave_out, machine_of
-from daemon.engine.rows import decode_event
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import decode_event
 from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, ContractPlay, Play, SharePlay
 from strategies.kit.contract import Answer, once_a_session
 from strategies.registry import strategy as strategy_named

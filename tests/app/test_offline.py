@@ -7,11 +7,11 @@ from pathlib import Path
 from daemon.app.offline import command_offline
 from daemon.core.events import AcceptBrokerRequested, PanicNoticed, ResumeRequested, RunStarted
 from daemon.core.limits import Trading
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
 from daemon.engine.recovery import code_digest, libraries, machine_of
-from daemon.engine.rows import Batch, Chain, chain_start, encode_effects
 from daemon.host.panic_marker import MARKER, leave
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch, Chain, chain_start, encode_effects
 from tests.support.desks.desk_run import verified
 
 META = {"mode": "paper", "account": "paper", "strategy": "option_scalper", "feed": "sip", "epoch": "0123456789"}

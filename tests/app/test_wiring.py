@@ -9,8 +9,8 @@ import pytest
 
 from daemon.app.wiring import CURVE_POINTS, equity_curve
 from daemon.core.records import EquityRow
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.rows import Batch
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.rows import Batch
 
 
 @pytest.mark.parametrize(

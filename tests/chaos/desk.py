@@ -14,11 +14,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recovery import code_digest
-from daemon.engine.rows import JournalError
 from daemon.engine.verify import verify
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
 from simulator.virtual_clock import VirtualClock
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.live_desk import Books, Daemon, another_release, books

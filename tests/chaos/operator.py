@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from daemon.core.state import digest
 from daemon.dashboard.desks import Desk as Followed
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import JournalError
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
 from daemon.operator.control.client import ControlError, Request, ask
 from tests.support.desks.mosquitto import free_port
 

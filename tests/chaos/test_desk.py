@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from daemon.engine.journal import FILE
 from daemon.engine.state_dir import open_state_dir
+from daemon.journal.journal import FILE
 from simulator.virtual_clock import virtual_clock
 from tests.chaos.desk import Desk
 

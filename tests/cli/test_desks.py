@@ -16,11 +16,11 @@ import pytest
 from daemon.cli import ctl
 from daemon.core.events import HaltRequested, RunStarted
 from daemon.core.limits import Risk, Trading
-from daemon.engine.journal import FILE
 from daemon.engine.recover import recover
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of
-from daemon.engine.rows import Batch, Chain, encode_effects
 from daemon.engine.state_dir import open_state_dir
+from daemon.journal.journal import FILE
+from daemon.journal.rows import Batch, Chain, encode_effects
 from strategies.registry import strategy
 
 NOW = 1_720_000_000_000_000_000

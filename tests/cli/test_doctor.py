@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from daemon.cli import daemon as cli
-from daemon.engine.journal import FILE
 from daemon.engine.state_dir import open_state_dir
 from daemon.host.account_lock import AccountLock, Holder
 from daemon.host.time.calendar import SessionCalendar
+from daemon.journal.journal import FILE
 from daemon.tapes import BUNDLED_TAPE
 from simulator.clock import SimClock
 from simulator.prices.market import Market

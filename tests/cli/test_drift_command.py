@@ -18,8 +18,8 @@ from daemon.cli import shadow as shadow_command
 from daemon.cli.explain import NotFound
 from daemon.core.events import ShadowAnswered
 from daemon.core.records import DecisionRow
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.rows import Batch, JournalError
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.rows import Batch, JournalError
 from daemon.models.drift import Drift
 from daemon.reports.shadow import ShadowReport
 from strategies.kit.manifest import Histogram, Reference, encode

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from daemon.cli import report as report_command
 from daemon.cli.explain import NotFound
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import open_state_dir
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
 from daemon.reports.csv_tables import COLUMNS
 from tests.support.desks.desk_run import Desk, table, tape_rows, write_tape
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 from tests.support.desks.desk_run import Desk, environment, tape_rows, write_tape
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
 

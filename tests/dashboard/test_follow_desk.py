@@ -19,8 +19,8 @@ from daemon.dashboard.desks import Desk, Picture, named, process_of
 from daemon.dashboard.newest import Newest, read_on
 from daemon.dashboard.pages.now import now_of, stale
 from daemon.engine.engine import Source
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from tests.dashboard.conftest import Played, serving
 from tests.support.desks import desk_run
 from tests.support.desks.desk_run import execute

@@ -14,7 +14,7 @@ import pytest
 from daemon.dashboard.desks import Desk
 from daemon.dashboard.pages import history as module
 from daemon.dashboard.pages.history import Found, History
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 from tests.dashboard.conftest import Played, Served
 from tests.support.desks.desk_run import execute
 

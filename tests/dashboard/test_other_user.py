@@ -23,10 +23,10 @@ import pytest
 
 from daemon.core.state import digest
 from daemon.dashboard.desks import Desk
-from daemon.engine import journal as journal_module
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Batch
+from daemon.journal import journal as journal_module
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch
 from tests.dashboard.conftest import Played
 from tests.support.paths import REPOSITORY
 
@@ -119,7 +119,8 @@ def test_beside_a_running_daemon_and_after_its_stop(state_dir: Path, played: Pla
 
 def test_after_the_daemon_was_killed(state_dir: Path, played: Played) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from daemon.engine.journal import Batch, Journal\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from daemon.journal.journal import Journal; from daemon.journal.rows import Batch\n"
         "journal = Journal(Path(sys.argv[1])); batch = Batch(); batch.snapshots = journal.reader().snapshots()[-1:]\n"
         "journal.commit(batch); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -13,7 +13,7 @@ import pytest
 
 from daemon.dashboard.pages.occlusion import Explainer, Unexplained
 from daemon.dashboard.server import STREAMS_MOST
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 from strategies.kit.contract import Observation
 from strategies.registry import strategy
 from tests.dashboard.conftest import Played, Served

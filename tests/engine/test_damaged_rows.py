@@ -19,12 +19,12 @@ from daemon.core.events import ClockTicked, Event, PauseRequested, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.state import encode_state
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import Recovered, recover, recovered_desk
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of, libraries
-from daemon.engine.rows import Batch, Chain, encode_effects
 from daemon.engine.state_dir import open_state_dir
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch, Chain, encode_effects
 from strategies.registry import strategy
 from tests.support.desks.desk_run import execute, table, verified
 

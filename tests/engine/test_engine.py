@@ -18,9 +18,9 @@ from daemon.core.events import BarClosed, ClockTicked, Event, HaltRequested, Pol
 from daemon.core.state import State
 from daemon.core.step import Core, Step
 from daemon.engine.engine import Engine, Source, StepFailed
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import WriteFailed, decode_event
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import WriteFailed, decode_event
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_at_work import at_work
 from tests.support.desks.desk_run import (

@@ -10,8 +10,8 @@ from pathlib import Path
 from daemon.core.events import Event
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from tests.support.desks.desk_run import Desk
 
 TURNS = 50  # of the event loop, in which nothing may become durable

@@ -13,9 +13,9 @@ import pytest
 from daemon.core.events import BarClosed
 from daemon.core.state import Identity, digest
 from daemon.engine.follow import Follower
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Chain, row_hash
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Chain, row_hash
 from strategies.kit.contract import Bar
 from tests.support.desks.desk_run import Desk, execute, table, tape_rows, write_tape
 

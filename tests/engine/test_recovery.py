@@ -26,8 +26,6 @@ from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.state import Identity, encode_state
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import recover
 from daemon.engine.recovery import (
     adopt_trading,
@@ -40,7 +38,9 @@ from daemon.engine.recovery import (
     restore,
     snapshot_of,
 )
-from daemon.engine.rows import JournalError, encode_effects, encode_event
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError, encode_effects, encode_event
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import (
     Crash,

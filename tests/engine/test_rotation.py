@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from daemon.engine.follow import Follower
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Base, JournalError, base_of
 from daemon.engine.segments import ROTATED, check_follows, rotate
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Base, JournalError, base_of
 from daemon.reports.end_of_day import archive, disk_is_low, newest_head, write_report
 from tests.support.desks.desk_run import (
     Desk,

@@ -19,12 +19,12 @@ from daemon.dashboard.desks import Desk as ShownDesk
 from daemon.dashboard.pages.history import Found, History
 from daemon.dashboard.pages.price import NotThere, price_page
 from daemon.engine import segments
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
 from daemon.engine.rotation import rotate_when_due
-from daemon.engine.rows import JournalError
 from daemon.engine.segments import ROTATED, grown, parts_of, rotate
 from daemon.engine.state_dir import open_state_dir, peek
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
 from daemon.reports.end_of_day import write_report
 from tests.support.desks.desk_run import Desk, execute, recovered, rltraderctl, state_digest, table, verified
 

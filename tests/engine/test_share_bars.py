@@ -21,8 +21,8 @@ from daemon.engine.engine import Engine
 from daemon.engine.recover import recover
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of, libraries
 from daemon.engine.state_dir import open_state_dir
-from daemon.engine.writer import JournalWriter
 from daemon.host.time.calendar import SessionCalendar
+from daemon.journal.writer import JournalWriter
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.registry import STRATEGIES
 from strategies.registry import strategy as strategy_named

@@ -21,11 +21,11 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import ClockTicked, ShadowAnswered, ShadowFailed
 from daemon.core.state import State
 from daemon.engine.engine import Engine
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
 from daemon.engine.recovery import code_digest
-from daemon.engine.rows import Batch, Chain, JournalError, genesis, row_hash
 from daemon.engine.verify import Verified, verify
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch, Chain, JournalError, genesis, row_hash
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import (

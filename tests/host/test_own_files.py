@@ -19,8 +19,6 @@ import pytest
 
 from daemon.cli import ctl
 from daemon.cli import daemon as cli
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import locked_by, open_state_dir
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import (
@@ -32,6 +30,8 @@ from daemon.host.own_files import (
     open_plain,
     user_name,
 )
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.rows import JournalError
 
 DESK, MALLORY = 64_911, 64_912  # user ids that no host has
 WANTED = {"mode": "replay", "account": "a", "strategy": "option_scalper", "feed": "sip"}

@@ -20,7 +20,7 @@ from daemon.config.load import Credentials, load
 from daemon.engine.recover import recover
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of
 from daemon.engine.state_dir import open_state_dir
-from daemon.engine.writer import JournalWriter
+from daemon.journal.writer import JournalWriter
 from daemon.operator.log import Log
 from tests.support.paths import FIXTURE_MODELS
 

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from daemon.engine.journal import FILE
-from daemon.engine.rows import JournalError
 from daemon.engine.state_dir import (
     LOCK_FILE,
     StateDir,
@@ -25,6 +23,8 @@ from daemon.engine.state_dir import (
 )
 from daemon.host import passing
 from daemon.host.own_files import StateDirError
+from daemon.journal.journal import FILE
+from daemon.journal.rows import JournalError
 from tests.support.paths import REPOSITORY
 
 WANTED = {

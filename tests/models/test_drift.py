@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from daemon.core.records import DecisionRow
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.rows import Batch
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.rows import Batch
 from daemon.models.drift import DriftWatch, Limits, breaches, measure
 from strategies.kit.manifest import Histogram, Manifest, Reference
 from strategies.registry import strategy

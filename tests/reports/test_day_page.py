@@ -30,8 +30,8 @@ from daemon.core.events import (
     ShadowAnswered,
 )
 from daemon.core.records import DecisionRow, EquityRow, OrderRow, Row
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.rows import Batch, Chain, encode_effects
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.rows import Batch, Chain, encode_effects
 from daemon.reports.csv_tables import COLUMNS, orders_csv
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page

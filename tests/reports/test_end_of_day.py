@@ -26,9 +26,9 @@ from daemon.cli import ctl
 from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.events import ClockTicked, SessionEnded
 from daemon.core.records import DecisionRow, EquityRow, OrderRow
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Batch, Chain, JournalError, encode_effects
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch, Chain, JournalError, encode_effects
 from daemon.reports.end_of_day import archive, day_report, disk_is_low, write_report
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page

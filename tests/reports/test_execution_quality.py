@@ -31,9 +31,9 @@ from daemon.core.events import (
     QuotesReceived,
     TradeCorrected,
 )
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import JournalError, decode_event, encode_effects
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError, decode_event, encode_effects
 from daemon.reports.execution_quality import Quality, as_json, plain
 from daemon.reports.execution_watch import Watch
 from daemon.reports.gather import read_day

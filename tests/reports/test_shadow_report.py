@@ -27,9 +27,9 @@ from daemon.core.limits import Basket, Trading
 from daemon.core.records import DecisionRow, ShadowRow
 from daemon.core.state import State
 from daemon.engine.engine import Engine
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Batch, decode_event
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch, decode_event
 from daemon.models.shadow_play import ContractPlay, SharePlay, modelled_bid
 from daemon.reports.shadow import (
     Hypothetical,

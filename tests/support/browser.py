@@ -30,7 +30,7 @@ from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
 from daemon.core.state import State
 from daemon.engine.engine import Engine, Source
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 from tests.support.desks.desk_run import Desk, bundled_rows, environment
 from tests.support.paths import FIXTURE_MODELS, REPOSITORY
 

@@ -24,7 +24,7 @@ from daemon.dashboard.views import (
     OrderLine,
     Shadowed,
 )
-from daemon.engine.reader import JournalReader
+from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Observation, Spec
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")

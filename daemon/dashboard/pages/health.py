@@ -7,7 +7,7 @@ from pathlib import Path
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.pages.price import day_of, first_id, midnight_ns
 from daemon.dashboard.views import HealthPage
-from daemon.engine.reader import JournalReader
+from daemon.journal.reader import JournalReader
 
 MIB = 2**20
 

@@ -22,10 +22,10 @@ from daemon.core.effects import AskPolicy
 from daemon.core.machine import Caused, Divergence, Machine
 from daemon.core.state import State
 from daemon.dashboard.desks import Desk
-from daemon.engine.reader import JournalReader
 from daemon.engine.recovery import adopt_trading, leave_out, machine_of, restore
-from daemon.engine.rows import Entry, JournalError, decode_event, encode_effects
 from daemon.engine.segments import part_of, where_before
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Entry, JournalError, decode_event, encode_effects
 from strategies.kit.contract import Observation
 
 ANCHORS_MOST = 64

@@ -15,7 +15,7 @@ import msgspec
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.pages.decisions import shadow_rows
 from daemon.dashboard.views import ModelLine, ModelsPage, ShadowSummary
-from daemon.engine.reader import JournalReader
+from daemon.journal.reader import JournalReader
 from daemon.models.pointer import CANDIDATE, CURRENT, ModelError, pointed, read_plain
 from daemon.models.store import MANIFEST_BYTES_MAX, versions
 from strategies.kit.manifest import MANIFEST_FILE, decode

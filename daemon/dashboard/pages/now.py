@@ -15,7 +15,7 @@ from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.pages.risk import gates_now
 from daemon.dashboard.views import Now, OpenOrder, Position, Share
-from daemon.engine.reader import JournalReader
+from daemon.journal.reader import JournalReader
 from daemon.operator.status import status_of
 from strategies.kit.contract import Spec
 

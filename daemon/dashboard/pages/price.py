@@ -17,8 +17,8 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.core.state import State
 from daemon.dashboard.desks import Picture
 from daemon.dashboard.views import Candle, Equity, Mark, Price
-from daemon.engine.reader import JournalReader
 from daemon.engine.segments import part_of, where_before
+from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Bar, Spec
 from strategies.registry import daily_strategy
 

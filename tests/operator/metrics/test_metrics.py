@@ -37,8 +37,8 @@ from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.state import Identity, State
 from daemon.core.step import Core, Step
-from daemon.engine.journal import FILE
 from daemon.host.latency import Buckets, Latency
+from daemon.journal.journal import FILE
 from daemon.operator.log_events import LOG_EVENTS
 from daemon.operator.metrics.exposition import ALARMS, METRICS, table
 from daemon.operator.metrics.loop_lag import LoopLag

@@ -24,7 +24,7 @@ from daemon.core.events import (
 )
 from daemon.core.records import DecisionRow, EquityRow, FillRow, OrderRow
 from daemon.core.step import Core, Step
-from daemon.engine.published import heads_in
+from daemon.journal.published import heads_in
 from daemon.operator.announce import Announcer
 from daemon.operator.mqtt import messages
 from daemon.operator.mqtt.messages import SCHEMAS, Alarm, ChainHead, ResponseMessage, message_of, schemas, telemetry_of

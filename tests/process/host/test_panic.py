@@ -17,9 +17,9 @@ import pytest
 
 from daemon.app import rescue
 from daemon.cli import ctl
-from daemon.engine.journal import FILE
 from daemon.engine.state_dir import locked_by
 from daemon.host.panic_marker import MARKER
+from daemon.journal.journal import FILE
 from daemon.tapes import BUNDLED_TAPE
 from simulator.prices.tape import calendar_sessions, new_york_date, read_bars
 from tests.support.desks.desk_run import command

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
 
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from simulator.clock import SimClock
 from simulator.virtual_clock import clock_from
 from tests.support.desks.live_desk import LOOSE, books

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import ctl
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from tests.support.desks.stage import KEYS, Stage, Tape, new_york_ns, stage
 
 DAY = "2024-10-31"

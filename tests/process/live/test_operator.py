@@ -30,9 +30,9 @@ from daemon.core.events import (
     ResumeRequested,
 )
 from daemon.core.state import digest
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import decode_event
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import decode_event
 from daemon.models.pointer import CURRENT, point
 from daemon.operator.control.client import Request, ask
 from strategies.kit.manifest import MANIFEST_FILE

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import ctl
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from simulator.prices.market import POINT_NS
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from simulator.trading.account import Account

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from tests.support.desks.stage import Tape, new_york_ns, stage
 
 DAY = "2024-10-29"

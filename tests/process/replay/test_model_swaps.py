@@ -34,13 +34,13 @@ from daemon.core.records import DecisionRow
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.engine.intake import Intake
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import recover
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of
-from daemon.engine.rows import Batch, Chain, decode_event
 from daemon.engine.state_dir import open_state_dir
-from daemon.engine.writer import JournalWriter
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch, Chain, decode_event
+from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models
 from daemon.models.lifecycle import Lifecycle
 from daemon.models.pointer import CANDIDATE, CURRENT, point

@@ -26,9 +26,9 @@ import pytest
 from daemon.cli import ctl
 from daemon.core.events import BarClosed, Event
 from daemon.engine.engine import Source
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import JournalError
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
 from daemon.models.pointer import CANDIDATE, CURRENT
 from daemon.operator.control.client import Request, ask
 from tests.dashboard.conftest import serving

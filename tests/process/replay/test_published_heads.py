@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from daemon.engine.journal import FILE
-from daemon.engine.published import compare, heads_in
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import JournalError
 from daemon.host.ed25519 import keygen
+from daemon.journal.journal import FILE
+from daemon.journal.published import compare, heads_in
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalError
 from tests.support.desks.desk_run import (
     command,
     environment,

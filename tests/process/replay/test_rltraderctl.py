@@ -28,7 +28,7 @@ from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 from strategies.option_scalper import SPEC
 from tests.support.desks.desk_at_work import in_background
 from tests.support.desks.desk_run import (

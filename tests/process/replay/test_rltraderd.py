@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from daemon.cli import daemon as cli
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 from tests.support.desks.desk_run import (
     FREE_TRADING,
     HEADER,

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import daemon as cli
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import recovered_desk
-from daemon.engine.rows import JournalBusy, JournalError
 from daemon.engine.state_dir import open_state_dir, peek
 from daemon.host import passing
 from daemon.host.own_files import StateDirError
 from daemon.host.passing import MayPass, busy, may_pass, patiently
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import JournalBusy, JournalError
 from tests.support.desks.desk_run import log_of, rltraderd, summary_of, table, tape_rows, verified, write_tape
 
 

@@ -22,7 +22,7 @@ from daemon.engine.engine import Engine, Outside
 from daemon.engine.intake import Intake
 from daemon.engine.recover import recover
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of
-from daemon.engine.writer import JournalWriter
+from daemon.journal.writer import JournalWriter
 from daemon.operator.control.control import ControlServer
 from daemon.operator.door import Door
 from strategies.registry import strategy as strategy_named

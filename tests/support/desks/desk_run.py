@@ -30,13 +30,13 @@ from daemon.core.session import NEW_YORK
 from daemon.core.state import digest
 from daemon.core.step import Core, Step
 from daemon.engine.engine import Beside, Engine, Outside, Source
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import Recovered, recover, recovered_desk
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of
 from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.engine.verify import Verified, verify
-from daemon.engine.writer import JournalWriter
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.writer import JournalWriter
 from daemon.tapes import BUNDLED_TAPE
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.warm import Command

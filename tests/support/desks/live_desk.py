@@ -22,9 +22,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
 from daemon.engine.recover import recovered_desk
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from simulator.clock import SimClock
 from simulator.serving import Serving
 from simulator.trading.account import Account

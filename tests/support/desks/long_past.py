@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from daemon.engine.journal import FILE
+from daemon.journal.journal import FILE
 
 EVERY = 20  # operations of SQLite's machine
 OLDER_NS = 10**12  # between two rows of the past

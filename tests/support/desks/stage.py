@@ -17,8 +17,8 @@ from datetime import time as wall_time
 from pathlib import Path
 from typing import Any
 
-from daemon.engine.journal import FILE
-from daemon.engine.reader import JournalReader
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
 from simulator.clock import SimClock
 from simulator.prices.market import Market
 from simulator.prices.tape import NEW_YORK

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from daemon.engine.reader import JournalReader, reading
-from daemon.engine.rows import JournalError, base_of
 from daemon.host.ed25519 import is_signature, signature_of
 from daemon.host.own_files import open_own, open_own_folder
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import JournalError, base_of
 
 SIGNED_MODE = 0o644  # the desk's user reads it, and cannot write
 

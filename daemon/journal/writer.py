@@ -14,10 +14,10 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from daemon.engine.journal import Journal
-from daemon.engine.rows import Batch, JournalBusy, JournalError, WriteFailed
 from daemon.host.passing import LOCKED_S, busy, may_pass
 from daemon.host.time.virtual_time import time_waits_for
+from daemon.journal.journal import Journal
+from daemon.journal.rows import Batch, JournalBusy, JournalError, WriteFailed
 
 BALLAST_FILE = "ballast"
 IN_FLIGHT = 3  # batches handed over and not yet durable; more wait

@@ -30,9 +30,9 @@ from daemon.core.events import (
     PolicyAnswered,
 )
 from daemon.core.records import EquityRow, FillRow, OrderRow, ShadowRow
-from daemon.engine.journal import FILE, SNAPSHOTS_KEPT, Journal
-from daemon.engine.reader import SCHEMA_VERSION, JournalReader
-from daemon.engine.rows import (
+from daemon.journal.journal import FILE, SNAPSHOTS_KEPT, Journal
+from daemon.journal.reader import SCHEMA_VERSION, JournalReader
+from daemon.journal.rows import (
     Batch,
     Chain,
     JournalError,
@@ -324,7 +324,7 @@ def test_a_closed_journal_is_one_plain_file_and_the_next_writer_begins_a_log_aga
 def test_a_reader_that_outlasts_the_closing_loses_nothing_and_may_go_on(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.engine.journal.SWITCH_S", 0.05)
+    monkeypatch.setattr("daemon.journal.journal.SWITCH_S", 0.05)
     file, chain = tmp_path / FILE, Chain()
     journal.commit(ticks(chain, 1, 3))
     reader = JournalReader(file)
@@ -344,7 +344,8 @@ def test_a_process_that_dies_between_folding_and_the_plain_form_loses_nothing(jo
     file, chain = tmp_path / FILE, Chain()
     journal.commit(ticks(chain, 1, 5))
     program = (
-        "import os, signal, sys; from pathlib import Path; from daemon.engine.journal import Batch, Journal, Snapshot\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from daemon.journal.journal import Journal; from daemon.journal.rows import Batch, Snapshot\n"
         "journal = Journal(Path(sys.argv[1])); batch = Batch(); batch.digests = [(5, 'd' * 64)]\n"
         "batch.snapshots = [Snapshot(5, 5, 'c0de', 0, b'{}', b'', '', '')]; journal.commit(batch); journal.fold()\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

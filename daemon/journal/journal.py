@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from daemon.core.records import ROW_TYPES, Row
-from daemon.engine.reader import SCHEMA_VERSION, JournalReader, connect
-from daemon.engine.rows import Batch, Entry, WriteFailed
 from daemon.host.passing import busy
+from daemon.journal.reader import SCHEMA_VERSION, JournalReader, connect
+from daemon.journal.rows import Batch, Entry, WriteFailed
 
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from daemon.core.events import ClockTicked
-from daemon.engine.journal import FILE, Journal
-from daemon.engine.reader import JournalReader
-from daemon.engine.rows import Batch, Chain, JournalError, WriteFailed
-from daemon.engine.writer import BALLAST_FILE, IN_FLIGHT, JournalWriter
+from daemon.journal.journal import FILE, Journal
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import Batch, Chain, JournalError, WriteFailed
+from daemon.journal.writer import BALLAST_FILE, IN_FLIGHT, JournalWriter
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ async def test_a_lock_of_another_process_is_waited_for_and_takes_no_ballast(
     form: str, journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reader holds up the first commit into the plain file of a stopped desk, another writer each commit."""
-    monkeypatch.setattr("daemon.engine.journal.SWITCH_S", 0.0)
+    monkeypatch.setattr("daemon.journal.journal.SWITCH_S", 0.0)
     first, second = batches(2)
     if form == "log":
         journal.commit(first)
@@ -222,8 +222,8 @@ async def test_a_lock_of_another_process_is_waited_for_and_takes_no_ballast(
 async def test_a_lock_that_never_ends_is_told_as_one(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("daemon.engine.journal.SWITCH_S", 0.0)
-    monkeypatch.setattr("daemon.engine.writer.LOCKED_S", 0.1, raising=False)
+    monkeypatch.setattr("daemon.journal.journal.SWITCH_S", 0.0)
+    monkeypatch.setattr("daemon.journal.writer.LOCKED_S", 0.1, raising=False)
     journal._db.execute("PRAGMA busy_timeout = 10")
     holder = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     holder.execute("BEGIN")

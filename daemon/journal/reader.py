@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.engine.rows import Entry, JournalBusy, JournalError, Snapshot, base_of, chain_start
 from daemon.host.own_files import refuse_links
 from daemon.host.passing import busy, may_pass
+from daemon.journal.rows import Entry, JournalBusy, JournalError, Snapshot, base_of, chain_start
 
 SCHEMA_VERSION = 1
 NEWEST = 2**63 - 1  # above every row
