@@ -18,7 +18,7 @@ from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.models.runtime import CPU, CUDA, OnnxPolicy
 from daemon.models.store import LoadedModel, ModelError, load
 from strategies.golden import golden_observations
-from strategies.kit.contract import DailySpec, Observation, Spec, Strategy, View
+from strategies.kit.contract import Observation, Spec, Strategy, View
 from strategies.kit.manifest import POLICY_FILE, Golden
 from strategies.option_scalper import OptionScalper
 from tests.support.models.tiny_models import forward, graph, manifest_of, mlp, put, weights
@@ -452,6 +452,14 @@ def test_a_graph_without_a_hidden_state_is_refused_for_a_strategy_that_has_one()
 # --- policies whose answers are actions -----------------------------------------------------------------------------
 
 
+class ActingSpec(Spec, frozen=True):
+    """A spec that decides at each bar, and whose policy answers with real numbers."""
+
+    @property
+    def continuous(self) -> bool:
+        return True
+
+
 class Acting(OptionScalper):
     """The scalper as a strategy whose policy answers with six numbers from -1 to 1."""
 
@@ -460,7 +468,7 @@ class Acting(OptionScalper):
     @property
     def spec(self) -> Spec:
         plain = super().spec
-        return DailySpec(**{name: getattr(plain, name) for name in plain.__struct_fields__}, continuous=True)
+        return ActingSpec(**{name: getattr(plain, name) for name in plain.__struct_fields__})
 
 
 def acting(scale: float) -> LoadedModel:
