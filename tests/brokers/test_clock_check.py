@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 from daemon.host.time.clock import Clock
 from daemon.host.time.clock_watch import LeapWatch
-from tests.brokers.alpaca.rest.test_rest import SECOND_NS, Desk, desk, eventually
-from tests.brokers.alpaca.trading.test_report import Told
 from tests.support.alpaca.account_side import clock_check
+from tests.support.alpaca.reports import Told
+from tests.support.alpaca.rest_desk import SECOND_NS, Desk, desk, eventually
 
 HOUR_NS = 3600 * SECOND_NS
 

@@ -11,8 +11,8 @@ from decimal import Decimal
 from daemon.brokers.panic import panic
 from daemon.core.effects import SubmitOrder
 from simulator.server import Rules
-from tests.brokers.alpaca.rest.test_rest import CALL, Desk, buy, desk, eventually
 from tests.support.alpaca.account_side import admin_of
+from tests.support.alpaca.rest_desk import CALL, Desk, buy, desk, eventually
 
 ALL_AT_ONCE = Rules(fill_sizes=(9, 9))
 

@@ -16,8 +16,8 @@ from daemon.config.load import EXIT_CODE
 from daemon.models.pointer import PROMOTIONS_FILE
 from daemon.models.signature import SIGNATURE_FILE
 from strategies.kit.manifest import MANIFEST_FILE
-from tests.process.replay.test_model_swaps import damage, publish, publish_malicious
 from tests.support.models.malicious_models import MALICIOUS
+from tests.support.models.swaps import damage, publish, publish_malicious
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -14,11 +14,11 @@ from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskPolicy, CancelOrder, SubmitOrder
 from daemon.core.limits import Execution, Sizing, Trading
 from daemon.core.orders import ACCEPTED, CANCELING, SUBMITTED, UNKNOWN
-from tests.core.test_machine import machine, run
 from tests.support.core.account import Account, at_broker
 from tests.support.core.daily_desk import DailyDesk
 from tests.support.core.desk import BUY_CALL, CALL, EXIT, Desk, alarms, canceling, desk, logits, of, sent
 from tests.support.core.lost_orders import lost
+from tests.support.core.machines import machine, run
 
 SMALL = Trading(sizing=Sizing(max_contracts=3))
 

@@ -20,7 +20,7 @@ from daemon.models.store import LoadedModel
 from strategies.kit.contract import DailySpec, Observation, Spec
 from strategies.kit.manifest import Histogram, Reference
 from strategies.registry import strategy
-from tests.process.replay.test_model_swaps import publish_malicious
+from tests.support.models.swaps import publish_malicious
 from tests.support.models.tiny_models import graph, manifest_of, mlp, put
 
 SCALPER = strategy("option_scalper")

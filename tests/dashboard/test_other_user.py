@@ -5,7 +5,6 @@ The other user is a fork of this process that gave up its rights: it has importe
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -14,23 +13,21 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from daemon.core.state import digest
 from daemon.dashboard.desks import Desk
 from daemon.journal import journal as journal_module
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Batch
 from tests.dashboard.conftest import Played
+from tests.support.desks.other_user import GROUP, STRANGER, as_stranger, looked
 from tests.support.paths import REPOSITORY
-
-STRANGER, GROUP = 64_901, 64_902
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -50,41 +47,6 @@ def state_dir(played: Played) -> Iterator[Path]:
     finally:
         os.umask(former)
         shutil.rmtree(folder)
-
-
-def as_stranger(look: Callable[[], Any]) -> Any:
-    """What `look` returns (JSON) when a member of GROUP without any other right runs it."""
-    into, out = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([GROUP])
-            os.setresgid(GROUP, GROUP, GROUP)
-            os.setresuid(STRANGER, STRANGER, STRANGER)
-            os.write(out, json.dumps(look()).encode())
-            os._exit(0)
-        finally:  # whatever was raised: a fork never goes on with the tests
-            os.write(out, json.dumps(repr(sys.exc_info()[1])).encode())
-            os._exit(1)
-    os.close(out)
-    with os.fdopen(into, "rb") as pipe:
-        told = json.loads(pipe.read())
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, told
-    return told
-
-
-def looked(path: Path) -> Callable[[], dict[str, Any]]:
-    """A look at the desk, as the dashboard takes it."""
-    desk = Desk("desk", path)
-
-    def look() -> dict[str, Any]:
-        picture = desk.look()
-        state = picture.state
-        seen = {"problem": picture.problem, "digest": digest(state) if state is not None else ""}
-        with desk.reader() as reader:
-            return {**seen, "decisions": reader.query("SELECT count(*) FROM decisions")[0][0], "uid": os.getuid()}
-
-    return look
 
 
 def expected(played: Played) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from daemon.host import panic_marker
 from daemon.host.panic_marker import LETTERS_MOST, MARKER, clear, leave, noticed, obey
-from tests.brokers.alpaca.rest.test_rest import eventually
+from tests.support.alpaca.rest_desk import eventually
 
 
 def test_what_was_left_is_noticed_and_taken_away(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from daemon.models.store import LoadedModel, load
 from strategies.golden import golden_observations
 from strategies.kit.contract import Observation
 from strategies.registry import strategy as registered
-from tests.process.replay.test_model_swaps import publish
 from tests.support.models.daily_models import VERSION, put_models
+from tests.support.models.swaps import publish
 from tests.support.models.tiny_models import forward, weights
 
 SCALPER = registered("option_scalper")

@@ -16,9 +16,9 @@ from daemon.models.pointer import CANDIDATE, CURRENT, point
 from daemon.models.signature import sign
 from daemon.operator.door import Door
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, decode, encode
-from tests.process.replay.test_model_swaps import Running, alarms, damage, events, name, publish, running, scalper_desk
 from tests.support.desks.desk_at_work import until
 from tests.support.desks.desk_run import Desk
+from tests.support.models.swaps import Running, alarms, damage, events, name, publish, running, scalper_desk
 
 Play = Callable[[Running], Awaitable[None]]
 

@@ -15,8 +15,8 @@ from daemon.models.store import LoadedModel, ModelError, load
 from daemon.models.trial import Trial, try_model
 from strategies.option_scalper import OptionScalper
 from strategies.registry import strategy
-from tests.models.test_policy import LAYERS, plain
 from tests.support.models.daily_models import VERSION, put_models
+from tests.support.models.layers import LAYERS, plain
 from tests.support.models.malicious_models import MALICIOUS, stuffed
 from tests.support.models.tiny_models import manifest_of, mlp
 from tests.support.paths import REPOSITORY

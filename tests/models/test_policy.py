@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +20,29 @@ from strategies.golden import golden_observations
 from strategies.kit.contract import Observation, Spec, Strategy, View
 from strategies.kit.manifest import POLICY_FILE, Golden
 from strategies.option_scalper import OptionScalper
-from tests.support.models.tiny_models import forward, graph, manifest_of, mlp, put, weights
+from tests.support.models.layers import LAYERS, loaded, opened, plain
+from tests.support.models.tiny_models import forward, graph, mlp, put, weights
 
 onnx = pytest.importorskip("onnx", reason="the extra training brings onnx, which builds the graphs")
 onnxruntime = pytest.importorskip("onnxruntime", reason="one of the extras cpu and gpu brings onnxruntime")
 
 SHAPE = (20, 23)
 GOLDEN = golden_observations(OptionScalper())
-LAYERS = weights()
 SEVENTH = 20  # position_side, the 21st feature, of the first row
+
+
+@pytest.fixture(scope="module")
+def policy() -> OnnxPolicy:
+    return opened(plain())
 
 
 def node(kind: str, inputs: list[str], output: str, **attributes: object) -> Any:
     return onnx.helper.make_node(kind, inputs, [output], **attributes)
 
 
-def loaded(
-    policy: bytes, answer: Callable[[Observation], list[float]], strategy: Strategy | None = None
-) -> LoadedModel:
-    """A model as the store would hand it over, its golden answers by `answer`."""
-    strategy = strategy or OptionScalper()
-    logits = tuple(tuple(answer(observation)) for observation in golden_observations(strategy))
-    manifest = manifest_of(strategy, policy, logits)
-    return LoadedModel("v1", Path("store/option_scalper/v1"), manifest, manifest.policy_sha256, policy)
-
-
-def plain(policy: bytes | None = None) -> LoadedModel:
-    return loaded(policy or mlp(LAYERS), lambda observation: forward(LAYERS, observation.array()))
-
-
 def with_golden(model: LoadedModel, golden: Golden) -> LoadedModel:
     manifest = msgspec.structs.replace(model.manifest, golden=golden)
     return LoadedModel(model.version, model.path, manifest, model.digest, model.policy)
-
-
-def opened(model: LoadedModel, strategy: Strategy | None = None) -> OnnxPolicy:
-    return OnnxPolicy.open(model, strategy or OptionScalper(), "cpu", 1)
 
 
 def refusal(model: LoadedModel, strategy: Strategy | None = None) -> tuple[str, str]:
@@ -78,11 +64,6 @@ def failed(policy: OnnxPolicy, question: AskPolicy) -> str:
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def policy() -> OnnxPolicy:
-    return opened(plain())
 
 
 def test_an_answer_carries_time_decision_and_version_and_has_the_logits_of_numpy(policy: OnnxPolicy) -> None:

@@ -17,8 +17,8 @@ from strategies.daily_rebalancer import SPEC, STOCKS, SYMBOLS, DailyRebalancer, 
 from strategies.kit.contract import Answer, Bar, Basket, DailyStrategy, Leg, Observation, Portfolio, View
 from strategies.kit.daily_features import STOCK_WINDOW, rebalancer_table
 from tests.strategies.conftest import DailyColumns
-from tests.strategies.kit.test_daily_features import RAMP_INDICATORS
 from tests.support.strategies.days import columns_of, days_of, portfolio_with, session_of, start_of, view_of
+from tests.support.strategies.ramps import RAMP_INDICATORS
 
 W, DAYS = 400, 404
 BARS = days_of(SPEC, DAYS)

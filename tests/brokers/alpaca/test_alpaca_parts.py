@@ -21,8 +21,8 @@ from simulator.clock import SimClock
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer
 from simulator.serving import Serving
 from strategies.registry import strategy
-from tests.brokers.alpaca.rest.test_rest import MINUTE_NS, OPEN_NS, eventually, market
 from tests.support.alpaca.market_desk import calendar
+from tests.support.alpaca.rest_desk import MINUTE_NS, OPEN_NS, eventually, market
 from tests.support.desks.live_desk import write_config
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from daemon.cli import ctl
-from tests.process.live.test_starts_and_stops import BEFORE_FIRST_ENTRY, DAY, holding, working
 from tests.support.desks.desk_run import verified
 from tests.support.desks.live_desk import SIZE, another_release
 from tests.support.desks.stage import Stage, Tape, stage
+from tests.support.desks.starts import BEFORE_FIRST_ENTRY, DAY, holding, working
 
 
 def typed(played: Stage, word: str, capsys: pytest.CaptureFixture[str], *more: str) -> str:

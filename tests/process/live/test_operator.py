@@ -37,10 +37,10 @@ from daemon.models.pointer import CURRENT, point
 from daemon.operator.control.client import Request, ask
 from strategies.kit.manifest import MANIFEST_FILE
 from tests.dashboard.conftest import serving
-from tests.dashboard.test_other_user import GROUP, as_stranger, looked
-from tests.process.replay.test_operator_side import slow_pages
 from tests.support.desks.desk_run import command, environment, verified
 from tests.support.desks.live_desk import differences
+from tests.support.desks.operator_side import slow_pages
+from tests.support.desks.other_user import GROUP, as_stranger, looked
 from tests.support.desks.stage import Stage, Tape, new_york_ns, stage, until
 
 DAY = "2024-10-31"

@@ -19,27 +19,15 @@ from simulator.trading.account import Account
 from simulator.virtual_clock import virtual_clock
 from tests.support.desks.live_desk import differences
 from tests.support.desks.stage import IN_PARTS, KEYS, SELDOM_PINGED, Stage, Systemd, Tape, free_port, new_york_ns, stage
+from tests.support.desks.starts import BEFORE_FIRST_ENTRY, DAY, holding, working
 
-DAY = "2024-10-31"
 PATIENT = {"service": {"stop_deadline_s": 600}}  # contracts are sold one or two in a quarter of a minute
-BEFORE_FIRST_ENTRY = "10:06"  # the lively policy's first action comes 39 minutes after the open
 
 
 def staged(stack: ExitStack, tape: Tape, folder: Path, models_dir: Path, **named: Any) -> Stage:
     """A stage shortly before the lively policy's first entry."""
     tables = named.pop("tables", ())
     return stack.enter_context(stage(tape, DAY, BEFORE_FIRST_ENTRY, folder, models_dir, *tables, **named))
-
-
-def working(played: Stage, side: str) -> list[str]:
-    """Names of the server's open orders of one side."""
-    orders = played.server.call(lambda: list(played.account.working.values()))
-    return [order.client_order_id for order in orders if order.side == side]
-
-
-def holding(played: Stage) -> bool:
-    """Whether the server's book has a position, and no entry works any more."""
-    return bool(played.held()) and not working(played, "buy")
 
 
 def traded(account: Account, times: int) -> bool:

@@ -32,9 +32,10 @@ from daemon.journal.rows import JournalError
 from daemon.models.pointer import CANDIDATE, CURRENT
 from daemon.operator.control.client import Request, ask
 from tests.dashboard.conftest import serving
-from tests.process.replay.test_model_swaps import KIND, MODEL, alarms, damage, events, name, publish, publish_malicious
 from tests.support.desks.desk_run import Desk, chained, command, environment, read_models, table, tape_rows, write_tape
 from tests.support.desks.mosquitto import BINARY, PASSWD, Mosquitto, free_port, prepared
+from tests.support.desks.operator_side import slow_pages
+from tests.support.models.swaps import KIND, MODEL, alarms, damage, events, name, publish, publish_malicious
 
 LIMIT_S = 300.0
 LOOK_S = 0.02
@@ -132,16 +133,6 @@ def last_heard(broker: Mosquitto, topic: str) -> dict[str, Any]:
     ran = subprocess.run([SUBSCRIBER, *who, *where], capture_output=True, text=True, timeout=LIMIT_S, check=True)
     message: dict[str, Any] = json.loads(ran.stdout)
     return message
-
-
-def slow_pages(port: int, count: int) -> list[socket.socket]:
-    """Clients that ask for the stream and never read what comes."""
-    pages = []
-    for _ in range(count):
-        page = socket.create_connection(("127.0.0.1", port), 5.0)
-        page.sendall(f"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
-        pages.append(page)
-    return pages
 
 
 def broken_scrapes(port: int, ended: threading.Event) -> int:

@@ -20,7 +20,7 @@ from strategies.golden import golden_bars
 from strategies.kit.contract import Bar, DailySpec
 from tests.support.training.made_files import days, write_days
 from tests.support.training.made_up import write_csv
-from tests.support.training.planted_days import SPEC, Memory, Planted, clean
+from tests.support.training.planted_days import SPEC, clean
 from training.analysis import differences
 from training.analysis.differences import Report
 from training.analysis.strategy_runs import Moment, bars_of, moments_of, newest, observed, scripted_portfolio, tabled
@@ -209,16 +209,9 @@ def test_a_model_with_a_memory_is_refused_and_the_store_s_is_passed_over(
 # --- what cannot be said ----------------------------------------------------------------------------------------------
 
 
-class Forgetful:
-    """A daily strategy that cannot remember."""
-
-    spec, state_type = SPEC, Memory
-    start, observe, decide = Planted.start, Planted.observe, Planted.decide
-
-
 def test_what_is_no_daily_strategy_or_table_of_days_is_refused(tape: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("from tests.training.cli.test_analyse_daily import Forgetful as Mine\n")
+    file.write_text("from tests.support.rl.forgetful import Forgetful as Mine\n")
     with pytest.raises(AnalyseError, match="Mine is no strategy: remember is missing"):
         made(subject_named(f"{file}:Mine"), ())
     short = Subject("short", lambda _: clean(), lambda *prices, **_: prices[3][1:])

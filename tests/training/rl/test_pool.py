@@ -15,32 +15,13 @@ from typing import Any
 import pytest
 
 from tests.support.paths import REPOSITORY
-from training.rl.pool import Flag, SharedFlag, Stopped, Tell, work_through
-
-
-def nothing(argument: Any) -> Any:
-    """Prepares nothing."""
-    return argument
+from tests.support.rl.pool_tasks import carry_out, nothing
+from training.rl.pool import Flag, SharedFlag, Stopped, work_through
 
 
 def refuse(argument: Any) -> Any:
     """A preparation that fails."""
     raise FileNotFoundError(f"{argument} is gone")
-
-
-def carry_out(argument: Path, task: str, flag: Flag, tell: Tell) -> str:
-    """A task that does what its name says; `argument` is a folder where it signs for having begun."""
-    (argument / f"{task}-{os.getpid()}").touch()
-    tell(task)
-    if task.startswith("wait"):
-        while not flag.is_set():
-            time.sleep(0.01)
-        raise Stopped(task)
-    if task == "fail":
-        raise ValueError("fold 3 has no sessions")
-    if task == "die":
-        os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
-    return task.upper()
 
 
 def through(folder: Path, tasks: list[str], flag: Flag | None = None, **other: Any) -> list[str]:
@@ -99,7 +80,7 @@ def look_for_ever(flag: Flag) -> None:
 SCRIPT = """
 import sys, threading
 from pathlib import Path
-from tests.training.rl.test_pool import carry_out, nothing
+from tests.support.rl.pool_tasks import carry_out, nothing
 from training.rl.pool import Stopped, stop_on_signals, work_through
 if __name__ == "__main__":
     flag = threading.Event()

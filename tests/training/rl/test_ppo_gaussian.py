@@ -16,8 +16,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from torch import Tensor, nn
 
-from tests.training.rl.test_ppo import NOISY, Noise
-from tests.training.rl.test_ppo_against_sb3 import (
+from tests.support.rl.against_sb3 import (
     ENVIRONMENTS,
     INPUTS,
     ROWS,
@@ -29,6 +28,7 @@ from tests.training.rl.test_ppo_against_sb3 import (
     compare,
     theirs,
 )
+from tests.support.rl.noise import NOISY, Noise
 from training.rl.coefficients import Coefficients
 from training.rl.distributions import evaluate, log_deviations, sample, within_bounds
 from training.rl.ppo import Trainer, losses, make_deterministic, train

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
 
 from daemon.core.events import Event
 from daemon.core.limits import Trading
-from strategies.option_scalper import BUY_CALL, BUY_PUT, EXIT, HOLD, SPEC, TRIM_50, TRIM_70
+from strategies.option_scalper import BUY_CALL, EXIT, HOLD, SPEC
 from strategies.registry import strategy
+from tests.support.rl.erratic import erratic
 from tests.support.training.made_up import drifting, random_walk
 from training.desks.scalper.dry_run import desks, dry_run
 from training.desks.scalper.history import read_history
@@ -24,13 +24,6 @@ from training.rl.ppo import make_deterministic, train
 from training.study.evaluation import Figures, SessionResult, figures
 
 TRADING = Trading()
-
-
-def erratic(observations: Tensor) -> Tensor:
-    """Certain logits of an action that follows from the newest row's bits: often holds, uses everything."""
-    digits = (observations[:, -1, :20].double() * 1e4).sum(dim=1).abs().long() * 7919 % 13
-    menu = torch.tensor([HOLD] * 6 + [EXIT, BUY_CALL, BUY_PUT, BUY_CALL, BUY_PUT, TRIM_50, TRIM_70])
-    return torch.nn.functional.one_hot(menu[digits], 6).float() * 50.0
 
 
 def _both(events: Sequence[Event]) -> tuple[tuple[SessionResult, ...], tuple[SessionResult, ...], dict[str, int]]:

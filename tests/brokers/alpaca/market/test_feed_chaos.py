@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from daemon.core.events import BarClosed, QuotesReceived
-from tests.brokers.alpaca.market.test_feed_live import CALL, DAY, live
+from tests.support.alpaca.live_feed import CALL, DAY, live
 from tests.support.alpaca.market_desk import MINUTE
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")

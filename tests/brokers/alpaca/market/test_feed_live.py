@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ import msgspec
 import pytest
 
 from daemon.brokers.alpaca.market.feed import LiveFeed
-from daemon.brokers.api import Known
 from daemon.core.events import (
     BarClosed,
     BarCorrected,
@@ -32,25 +29,10 @@ from simulator.data.fields import bar_fields
 from simulator.data.messages import Message
 from strategies.kit.contract import Bar
 from strategies.option_scalper import SPEC
+from tests.support.alpaca.live_feed import CALL, DATE, DAY, ENDED, PUT, live
 from tests.support.alpaca.market_desk import MINUTE, SECOND, TIMING, MarketDesk, bar, desk, session
 
 pytestmark = pytest.mark.filterwarnings("ignore:websockets.legacy is deprecated:DeprecationWarning")
-
-DATE = "2024-07-02"
-DAY = session(DATE)
-BEFORE = session("2024-07-01")
-ENDED = Known(BEFORE.date, True, BEFORE.open_ns + 389 * MINUTE)
-CALL, PUT = "SPY240703C00545000", "SPY240703P00545000"
-
-
-@asynccontextmanager
-async def live(folder: Path, start_s: float = -20.0, **settings: Any) -> AsyncIterator[MarketDesk]:
-    """A feed that runs since shortly before the open (or later), with what came before caught up."""
-    async with desk(folder, DATE, start_s, **settings) as it:
-        await it.feed.catch_up(ENDED)
-        async with it.running():
-            await it.until(lambda: "stream_up" in it.told.names())
-            yield it
 
 
 async def reach(it: MarketDesk, minute: int) -> None:

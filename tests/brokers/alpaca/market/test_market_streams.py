@@ -19,7 +19,7 @@ from daemon.brokers.alpaca.market.stock_stream import StockStream, TradingStatus
 from daemon.core.events import BarRejected, Quote
 from daemon.host.time.calendar import SessionCalendar
 from strategies.kit.contract import Bar, Session
-from tests.brokers.alpaca.market.test_market_socket import KEY, QUICK, SECRET, SOON, StreamServer, until
+from tests.support.alpaca.stream_server import KEY, QUICK, SECRET, SOON, StreamServer, until
 
 MINUTE = 60_000_000_000
 SECOND_NS = 1_000_000_000

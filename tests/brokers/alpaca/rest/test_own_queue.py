@@ -31,10 +31,10 @@ from daemon.core.events import (
     OrderUnknown,
 )
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
-from tests.brokers.alpaca.rest.test_rest import CALL, NAME, OPEN_NS, SHORT, Desk, buy, desk, eventually
-from tests.brokers.alpaca.trading.test_link import BY_NAME, OURS, QUICKLY, WHOLE, WORKING, Linked, linked
-from tests.brokers.alpaca.trading.test_trade_stream import QUICK
 from tests.support.alpaca.account_side import clock_check
+from tests.support.alpaca.linked import BY_NAME, OURS, QUICKLY, WHOLE, WORKING, Linked, linked
+from tests.support.alpaca.rest_desk import CALL, NAME, OPEN_NS, SHORT, Desk, buy, desk, eventually
+from tests.support.alpaca.trade_streams import QUICK
 
 FIFTY = range(50)
 RATE = 20.0

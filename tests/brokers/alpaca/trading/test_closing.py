@@ -22,8 +22,8 @@ from daemon.core.events import (
     OrderRejected,
     OrderUnknown,
 )
-from tests.brokers.alpaca.rest.test_rest import CALL, buy, eventually
-from tests.brokers.alpaca.trading.test_link import Linked, linked
+from tests.support.alpaca.linked import Linked, linked
+from tests.support.alpaca.rest_desk import CALL, buy, eventually
 
 CLOSE = SubmitOrder("e1-scalper-9-1-0", CALL, -1, 3, None, "sell_to_close", 0, closing=True)
 DELETE = {"method": "DELETE", "path": f"/v2/positions/{CALL}"}

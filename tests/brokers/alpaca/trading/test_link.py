@@ -6,21 +6,16 @@ Expected values: the documented protocol and the server's own books and log.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
-from daemon.brokers.alpaca.trading.closing import Closings
 from daemon.brokers.alpaca.trading.link import BrokerLink
 from daemon.brokers.alpaca.trading.own_orders import Patience
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
-from daemon.brokers.alpaca.wire import is_ours
 from daemon.core.effects import AskBroker, CancelOrder, LookUpOrder, SubmitOrder
 from daemon.core.events import (
     BrokerLost,
@@ -37,76 +32,11 @@ from daemon.core.events import (
     OrderUnknown,
 )
 from daemon.engine.intake import Intake, IntakeFull
-from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, Rules
-from tests.brokers.alpaca.rest.test_rest import CALL, NAME, UNANSWERED, Desk, buy, desk, eventually
-from tests.brokers.alpaca.trading.test_trade_stream import QUICK
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
 from tests.support.alpaca.account_side import clock_check
-
-E = TypeVar("E", bound=Event)
-
-OURS = is_ours("e1", "scalper")
-QUICKLY = Patience(report_gap_s=0.01, missing_gap_s=0.05, first_pause_s=0.01, longest_pause_s=0.05)
-BY_NAME = "/v2/orders:by_client_order_id"
-WORKING = buy(limit="0.01")  # nobody sells at a cent
-WHOLE = Rules(fill_sizes=(9, 9), dead_session_s=0.0)
-
-
-@dataclass(slots=True)
-class Linked:
-    """A link that runs, what it put in and what it told."""
-
-    desk: Desk
-    link: BrokerLink
-    events: list[Event]
-    told: list[tuple[str, dict[str, Any]]]
-
-    def of(self, kind: type[E]) -> list[E]:
-        return [event for event in self.events if type(event) is kind]
-
-    async def until(self, kind: type[E], count: int = 1) -> E:
-        """The `count`-th event of this kind, waited for."""
-        await eventually(lambda: len(self.of(kind)) >= count)
-        return self.of(kind)[count - 1]
-
-    async def answered(self) -> None:
-        """Return when the order is accepted and its post was answered: the stream is often the first."""
-        await self.until(OrderAccepted)
-        await eventually(lambda: not self.link._own._posting)
-
-
-@contextlib.asynccontextmanager
-async def linked(
-    patience: Patience = QUICKLY, rate: float = 1.0, rules: Rules = WHOLE, *, stepped: bool = True
-) -> AsyncIterator[Linked]:
-    """A desk whose link listens and has reported once. What it puts in is `stepped` at once, or when the test says."""
-    async with desk(rate=rate, rules=rules) as it:
-        events: list[Event] = []
-        told: list[tuple[str, dict[str, Any]]] = []
-
-        def tell(name: str, /, **fields: Any) -> None:
-            told.append((name, fields))
-
-        def put(event: Event) -> None:
-            events.append(event)
-            if stepped:
-                link.stepped(event)
-
-        url = it.server.trade_stream_url
-        open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=tell)
-        closings = Closings()
-        reporter = Reporter(it.reads, it.clock, OURS, tell, clock_check(it.reads, it.clock, tell), named=closings.named)
-        parts = (it.orders, it.reads, reporter, open_stream, OURS, patience, closings)
-        link = BrokerLink(it.clock, put, tell, *parts)
-        task = asyncio.create_task(link.run())
-        one = Linked(it, link, events, told)
-        try:
-            await one.until(BrokerReported)
-            yield one
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            assert task.cancelled(), "the link ended by itself"
-
+from tests.support.alpaca.linked import BY_NAME, OURS, QUICKLY, WHOLE, WORKING, linked
+from tests.support.alpaca.rest_desk import CALL, NAME, UNANSWERED, buy, desk, eventually
+from tests.support.alpaca.trade_streams import QUICK
 
 # --- submissions --------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
@@ -20,21 +19,12 @@ from daemon.core.events import BrokerReported, Funds
 from daemon.host.time.clock import Clock
 from simulator.server import Rules
 from strategies.kit.units import DAY_NS
-from tests.brokers.alpaca.rest.test_rest import CALL, MINUTE_NS, NAME, OPEN_NS, SECOND_NS, Desk, buy, desk, eventually
 from tests.support.alpaca.account_side import clock_check
+from tests.support.alpaca.reports import Told
+from tests.support.alpaca.rest_desk import CALL, MINUTE_NS, NAME, OPEN_NS, SECOND_NS, Desk, buy, desk, eventually
 
 OURS = is_ours("e1", "scalper")
 DATE = {"date": "2024-07-02"}
-
-
-class Told:
-    """The log's events, kept."""
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def __call__(self, name: str, /, **fields: Any) -> None:
-        self.events.append((name, fields))
 
 
 def reporter(it: Desk, told: Told | None = None) -> Reporter:

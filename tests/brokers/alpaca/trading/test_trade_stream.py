@@ -18,19 +18,9 @@ from websockets.asyncio.server import ServerConnection, serve
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.wire import Malformed
 from simulator.server import DEFAULT_KEY, DEFAULT_SECRET
-from tests.brokers.alpaca.rest.test_rest import desk
+from tests.support.alpaca.rest_desk import desk
+from tests.support.alpaca.trade_streams import QUICK
 
-QUICK = StreamDeadlines(
-    open_s=1,
-    reply_s=0.1,
-    ping_s=0.1,
-    pong_s=0.1,
-    close_s=0.5,
-    first_pause_s=0.005,
-    longest_pause_s=0.02,
-    throttled_s=0.05,
-    unauthorized_s=0.05,
-)
 AUTHORIZED = {"stream": "authorization", "data": {"status": "authorized", "action": "authenticate"}}
 LISTENING = {"stream": "listening", "data": {"streams": ["trade_updates"]}}
 

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, SubmitOrder
 from daemon.core.limits import Risk, Trading
-from tests.core.desks.shares.test_daily_live import with_shares
 from tests.support.core.account import Account, at_broker
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
+from tests.support.core.daily_live import with_shares
 from tests.support.core.desk import BUY_CALL, MINUTE, SECOND, TUESDAY, Desk, alarms, of
 
 

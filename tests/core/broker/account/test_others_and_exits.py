@@ -14,10 +14,10 @@ from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, AskBroker, CancelOrder, SubmitOrder
 from daemon.core.limits import Broker, Trading
 from daemon.operator.status import way_out
-from tests.core.desks.shares.test_daily_live import IGNORE as IGNORE_OTHERS
-from tests.core.desks.shares.test_daily_live import live, with_shares
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.daily_desk import KEEP, DailyDesk
+from tests.support.core.daily_live import IGNORE as IGNORE_OTHERS
+from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import BUY_CALL, CALL, EXIT, OPEN, PUT, Desk, alarms, of, quote, sent
 from tests.support.core.others import RULES, holding
 

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, SubmitOrder
-from tests.core.desks.shares.test_daily_live import live, with_shares
 from tests.support.core.account import Account, agreed, at_broker
 from tests.support.core.daily_desk import KEEP
+from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import BUY_CALL, CALL, EXIT, Desk, alarms, of, quote, sent
 
 STOP = quote(CALL, "1.20", "1.24")  # 0.78 a share below the cost of 2.00

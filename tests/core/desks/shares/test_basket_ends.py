@@ -11,10 +11,10 @@ from daemon.app.live_status import settled
 from daemon.core import events as ev
 from daemon.core.effects import AnyEffect, SubmitOrder
 from daemon.core.limits import Risk, Trading
-from tests.core.desks.shares.test_baskets import decided, tuesday
-from tests.core.desks.shares.test_daily_live import with_shares
 from tests.support.core.account import Account
+from tests.support.core.baskets import decided, tuesday
 from tests.support.core.daily_desk import KEEP, DailyDesk, orders
+from tests.support.core.daily_live import with_shares
 from tests.support.core.desk import alarms, canceling, of
 
 SALE = "e1-shelf-2-0-0"

@@ -9,9 +9,9 @@ import pytest
 
 from daemon.core import events as ev
 from daemon.core.limits import Basket, Trading
-from tests.core.desks.shares.test_daily_live import live, with_shares
 from tests.support.core.account import Account
 from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, bar, orders
+from tests.support.core.daily_live import live, with_shares
 from tests.support.core.desk import MONDAY, alarms
 
 LATE = Trading(basket=Basket(decide="before_close"))

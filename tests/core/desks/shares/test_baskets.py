@@ -18,25 +18,13 @@ from daemon.core.effects import RaiseAlarm, SubmitOrder
 from daemon.core.limits import Basket, Broker, Trading
 from daemon.core.records import DecisionRow
 from strategies.kit.contract import Leg
-from tests.support.core.daily_desk import KEEP, SYMBOLS, DailyDesk, daily_desk, orders, quote
+from tests.support.core.baskets import decided, tuesday
+from tests.support.core.daily_desk import KEEP, SYMBOLS, daily_desk, orders, quote
 from tests.support.core.desk import TUESDAY, alarms, canceling, of
 
 NO_AUCTION = Trading(basket=Basket(auction=False))
 BEFORE_CLOSE = Trading(basket=Basket(decide="before_close"))
 AT_100 = dict.fromkeys(SYMBOLS, "100")
-
-
-def tuesday(trading: Trading | None = None, mode: str = "replay", **shares: int) -> DailyDesk:
-    """Tuesday before the open, with these shares bought on Monday at 100.00."""
-    d = DailyDesk(trading, mode=mode).fund().holds(**shares)
-    d.begin(TUESDAY)
-    return d
-
-
-def decided(d: DailyDesk, *goals: float, minute: float = -15) -> list[tuple[str, int, str | None]]:
-    """The orders that leave with the decision."""
-    d.due(minute)
-    return orders(d.answer(*goals))
 
 
 # --- sales first --------------------------------------------------------------------------------------------------

@@ -12,38 +12,11 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import LookUpOrder, RaiseAlarm, SubmitOrder
-from daemon.core.limits import Broker, Trading
+from daemon.core.limits import Trading
 from tests.support.core.account import NUMBER, Account
-from tests.support.core.daily_desk import KEEP, LAST_FRIDAY, SYMBOLS, DailyDesk, orders
+from tests.support.core.daily_desk import KEEP, DailyDesk, orders
+from tests.support.core.daily_live import ADOPT, IGNORE, live, with_shares
 from tests.support.core.desk import MONDAY, SECOND, TUESDAY, alarms, of
-
-IGNORE = Trading(broker=Broker(foreign_orders="ignore"))
-ADOPT = Trading(broker=Broker(foreign_orders="adopt"))
-
-
-def live(account: Account, trading: Trading | None = None) -> DailyDesk:
-    """A desk on Monday before the open whose first report came from `account`."""
-    d = DailyDesk(trading, mode="live").begin(MONDAY)
-    now = d.at(-20)
-    d.put(ev.ModelVerified(now, "v1", "d", promoted=True, feed="sip"), account.report(now))
-    d.bars(LAST_FRIDAY, **dict.fromkeys(SYMBOLS, 100.0))
-    return d
-
-
-def with_shares(account: Account, trading: Trading | None = None, **shares: int) -> DailyDesk:
-    """The same with these shares bought on Monday at 100.00, on Tuesday before the open."""
-    d = live(account, trading)
-    d.due()
-    d.answer(*(shares.get(symbol, KEEP) for symbol in SYMBOLS))
-    for order in of(d.quotes(0, **dict.fromkeys(shares, "100")), SubmitOrder):
-        name = account.take(order, d.state.now_ns)
-        d.put(account.fill(name, order.quantity, "100", d.state.now_ns))
-    d.put(account.report(d.at(1)))
-    d.end(**dict.fromkeys(SYMBOLS, 100.0))
-    d.begin(TUESDAY)
-    d.put(account.report(d.at(-20)))
-    assert d.state.risk.reconciled
-    return d
 
 
 def test_a_real_broker_s_limits_lie_on_cents_and_no_cost_is_kept_back() -> None:

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from daemon.core import events as ev
 from daemon.core.effects import AskBroker, AskPolicy, SubmitOrder
-from tests.core.desks.shares.test_daily_live import ADOPT, with_shares
 from tests.support.core.account import Account, line
 from tests.support.core.daily_desk import LAST_FRIDAY, DailyDesk, bar, orders
+from tests.support.core.daily_live import ADOPT, with_shares
 from tests.support.core.desk import HALF_DAY, MONDAY, alarms, of
 
 RATIOS = [

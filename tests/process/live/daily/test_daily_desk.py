@@ -15,32 +15,16 @@ import pytest
 from daemon.cli import ctl
 from simulator.prices.corporate_actions import Split
 from strategies.registry import daily_strategy
+from tests.support.desks.daily_day import BEGIN, bought, stop
 from tests.support.desks.daily_stage import CASH, HALF_DAY, NEXT_DAY, daily_stage, jump, made_up, swapping
 from tests.support.desks.live_desk import differences
-from tests.support.desks.stage import Stage, new_york_ns
-
-BEGIN = "08:20"  # seven real seconds before the open: a busy machine starts a daemon in less
+from tests.support.desks.stage import new_york_ns
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the swapping policy."""
     return swapping(tmp_path_factory.mktemp("swapping"))
-
-
-def stop(played: Stage) -> None:
-    """End the newest daemon cleanly."""
-    daemon = played.daemons[-1]
-    daemon.terminate()
-    assert daemon.wait(60) == 0, played.log()[-3000:]
-
-
-def bought(played: Stage) -> None:
-    """From `BEGIN` until the first basket is bought; the daemon ends."""
-    played.start()
-    played.until_true(lambda: bool(played.held().get("SPY")), "SPY is bought")
-    played.until_true(lambda: played.journaled("OrderFilled") != [], "the fill is journaled")
-    stop(played)
 
 
 def test_a_whole_session_buys_once_and_is_ended_reported_and_ready_for_the_next(models: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from simulator.prices.corporate_actions import Split
-from tests.process.live.daily.test_daily_desk import BEGIN, bought, stop
+from tests.support.desks.daily_day import BEGIN, bought, stop
 from tests.support.desks.daily_stage import HALF_DAY, NEXT_DAY, daily_stage, jump, made_up, swapping
 from tests.support.desks.live_desk import differences
 from tests.support.desks.stage import Stage, new_york_ns

@@ -14,8 +14,8 @@ from daemon.core.limits import Trading
 from strategies.kit.synthetic import synthetic_sessions
 from strategies.option_scalper import BUY_CALL, BUY_PUT, SPEC
 from strategies.registry import strategy
+from tests.support.rl.erratic import erratic
 from tests.support.training.made_up import sessions, write_csv
-from tests.training.study.test_evaluation import erratic
 from training.desks.scalper import baselines
 from training.desks.scalper.data import Data, load
 from training.desks.scalper.dry_run import desks, dry_run

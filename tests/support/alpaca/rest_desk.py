@@ -1,0 +1,123 @@
+"""A desk at the loopback Alpaca over REST alone: its queues, orders and waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from daemon.brokers.alpaca.rest.client import Access, Deadlines
+from daemon.brokers.alpaca.rest.lanes import Lane
+from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
+from daemon.core.effects import SubmitOrder
+from daemon.host.time.clock import Clock
+from daemon.pacing.token_bucket import TokenBucket
+from simulator.prices.market import Market
+from simulator.server import DEFAULT_KEY, DEFAULT_SECRET, AlpacaServer, Rules
+from strategies.kit.contract import Bar, Session
+from tests.support.simulator.lone_loop import clock_of_loop
+
+SECOND_NS = 1_000_000_000
+
+
+MINUTE_NS = 60 * SECOND_NS
+
+
+OPEN_NS = 1_719_927_000 * SECOND_NS  # 2024-07-02 13:30 UTC
+
+
+SESSIONS = [
+    Session("2024-07-02", OPEN_NS, OPEN_NS + 390 * MINUTE_NS),
+    Session("2024-07-03", OPEN_NS + 1440 * MINUTE_NS, OPEN_NS + 1650 * MINUTE_NS),
+]
+
+
+CALL = "SPY240703C00545000"
+
+
+PATIENT = Deadlines(connect_s=60.0, read_s=60.0, whole_s=60.0, call_s=6.0, pages_s=6.0)  # calls in virtual seconds
+
+
+SHORT = Deadlines(connect_s=60.0, read_s=0.3, whole_s=60.0, call_s=60.0, pages_s=60.0)  # in host time
+
+
+NAME = "e1-scalper-1-0-1"
+
+
+def market() -> Market:
+    """Sixty minutes of SPY at 545.00."""
+    bars = [Bar("SPY", OPEN_NS + m * MINUTE_NS, 545.0, 545.0, 545.0, 545.0, 1000.0) for m in range(60)]
+    return Market.from_bars(bars, sessions=SESSIONS)
+
+
+@dataclass(slots=True)
+class Desk:
+    """A server two minutes after the open and the daemon's doors to it."""
+
+    server: AlpacaServer
+    clock: Clock
+    orders: TradingOrders
+    reads: TradingReads
+    data: MarketData
+    lanes: tuple[Lane, ...]
+
+    def posts(self) -> int:
+        """How many submissions reached the server."""
+        return self.count("POST", "/v2/orders")
+
+    def count(self, method: str, path: str) -> int:
+        return sum(r.method == method and r.path.split("?")[0] == path for r in self.server.requests)
+
+
+@contextlib.asynccontextmanager
+async def desk(*, rate: float = 1.0, rules: Rules | None = None, deadlines: Deadlines = PATIENT) -> AsyncIterator[Desk]:
+    """The loopback Alpaca and the doors, with lanes that wait for nothing."""
+    sim = clock_of_loop(OPEN_NS + 2 * MINUTE_NS, rate)
+    async with AlpacaServer(market(), sim, rules=rules) as server:
+        clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, rate, sim.real_ns)
+        lanes = tuple(
+            Lane(name, TokenBucket(clock.now_ns, 6000, 1000), clock) for name in ("orders", "reads", "market")
+        )
+        access = Access(server.trading_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines)
+        orders, reads = TradingOrders(access, lanes[0]), TradingReads(access, lanes[1])
+        try:
+            yield Desk(server, clock, orders, reads, MarketData(access, lanes[2]), lanes)
+        finally:
+            for lane in lanes:
+                await lane.close()
+
+
+def buy(name: str = NAME, quantity: int = 1, limit: str | None = "20", valid_s: float = 3600) -> SubmitOrder:
+    """An opening order for the call at the money, marketable by default."""
+    price = None if limit is None else Decimal(limit)
+    return SubmitOrder(name, CALL, 1, quantity, price, "buy_to_open", OPEN_NS + round(valid_s * SECOND_NS))
+
+
+async def eventually(reached: Callable[[], bool]) -> None:
+    """Return when it is so; fails when it is not within twenty seconds."""
+    for _ in range(2000):
+        if reached():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to be")
+
+
+UNANSWERED: list[tuple[str, dict[str, Any]]] = [
+    *(
+        ("http_error", {"status": status, "body": body, "moment": moment})
+        for status in (500, 503, 504)
+        for body in ("json", "html", "empty")
+        for moment in ("before", "after")
+    ),
+    ("http_hang", {}),
+    ("http_hang", {"moment": "before"}),
+    ("http_reset", {}),
+    ("http_reset", {"moment": "before"}),
+    ("http_empty_body", {}),
+    ("http_html", {"moment": "after"}),
+    ("malformed_json", {"moment": "after"}),
+]
