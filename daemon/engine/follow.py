@@ -76,9 +76,9 @@ class Follower:
             reader = self._opened()
             if self._lost and not self._restored(reader):
                 return []
-            return self._stepped(reader, limit_rows)
-        except _Astray as error:
-            self._lost, self.problem = True, str(error)
+            done = self._stepped(reader, limit_rows)
+            if self._lost and self._restored(reader):
+                self.problem = ""  # the next look goes on from there
         except sqlite3.OperationalError as error:
             self._close()
             self.problem = f"{self.path}: cannot be read at the moment: {error}"
@@ -86,6 +86,8 @@ class Follower:
             self._close()
             told = str(error) if isinstance(error, JournalError) else f"{self.path}: {type(error).__name__}: {error}"
             self.problem = told
+        else:
+            return done
         return []
 
     def close(self) -> None:
@@ -184,6 +186,8 @@ class Follower:
             raise _Astray(self.problem)
         if entry.id != self.last_id + 1 or row_hash(self._head, *entry[:6]) != entry.hash:
             raise _Astray(f"{self.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
+        if entry.kind == "CodeChanged":  # a row that we stepped while it was whole may be damaged since, and left out
+            raise _Astray(self._other_code(entry, "the desk went on from a state of its own, its snapshot is awaited"))
         step: Step | None = None
         try:
             if entry.quarantined:

@@ -19,6 +19,7 @@ from daemon.core.events import ClockTicked, Event, PauseRequested, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.machine import Machine
 from daemon.core.state import encode_state
+from daemon.engine.follow import Follower
 from daemon.engine.recover import Recovered, recover, recovered_desk
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of, libraries
 from daemon.engine.state_dir import open_state_dir
@@ -128,6 +129,22 @@ def test_a_desk_with_a_damaged_journal_takes_commands_and_goes_on_halted(
     assert found.handover is None  # this code wrote a snapshot behind the damage
     assert encode_state(found.machine.state) == encode_state(left)
     assert [row[1] for row in table(state, "events")[-4:]] == [11, None, 12, 13]
+
+
+def test_whoever_follows_leaves_out_a_row_that_was_whole_when_it_was_stepped(state: Path) -> None:
+    follower = Follower(state)
+    follower.advance()
+    assert follower.state is not None
+    assert follower.state.risk.pause is not None
+    execute(state, "DELETE FROM snapshots")
+    execute(state, "UPDATE events SET payload = '{}' WHERE id = 7")
+    told = command_offline(state, ClockTicked)
+    assert told.risk.pause is None
+    for _ in range(2):  # to the snapshot, and from there
+        follower.advance()
+    assert (follower.problem, follower.caught_up) == ("", True)
+    assert (encode_state(follower.state), follower.generation) == (encode_state(told), 1)
+    follower.close()
 
 
 def test_verify_names_the_damaged_row_and_a_rotated_journal_is_proven_again(state: Path) -> None:
