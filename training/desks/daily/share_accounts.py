@@ -1,0 +1,220 @@
+"""Accounts of cash and whole shares as tensors: a session's sells, then its buys, as the paper broker fills them.
+
+Sells fill at the open, then buys, the one that is wanted most first, as far as the cash goes. Money is whole
+micro-dollars and prices whole ticks (1e-4 USD) in float64, so nothing is rounded but costs, as the paper broker rounds
+them. Invariant: cash is never below 0. Nothing waits for a device.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from training.desks.daily.table import TICKS, DailyTable
+
+MICRO = 1_000_000
+MICRO_A_TICK = MICRO // TICKS
+_INDEX_BITS = 12  # of a symbol's place in a sorting key: up to 4,096 symbols
+
+
+class ShareAccounts:
+    """`count` accounts with the trading rules' paper cash, and what they hold of `symbols` symbols each.
+
+    A market is one of these with sessions: it says what each account wants and marks it at the close.
+    """
+
+    def __init__(self, trading: Trading, count: int, symbols: int, device: torch.device | str) -> None:
+        self.device = torch.device(device)
+        self._looks = self.device.type == "cpu"  # at a result, which costs nothing there
+        self._count, self._symbols = count, symbols
+        self._capital = float(trading.paper.cash_usd * MICRO)
+        self._set_costs(trading)
+        self._everyone = torch.arange(count, device=self.device)
+
+    def _set_costs(self, trading: Trading) -> None:
+        """The cost rate as exact ratios: of a traded tick in micro-dollars, and of what a buy reserves."""
+        rate = Fraction(trading.paper.share_cost_rate)
+        of_tick = rate * MICRO_A_TICK
+        self._cost_numerator, self._cost_denominator = float(of_tick.numerator), float(of_tick.denominator)
+        reserved = MICRO_A_TICK * (1 + rate)  # micro-dollars that a buy of one share for one tick holds back
+        self._reserve_numerator, self._reserve_denominator = float(reserved.numerator), float(reserved.denominator)
+
+    def _table(self, values: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+
+    def _open_accounts(self) -> None:
+        """The paper cash and no shares, everywhere."""
+        n, real = self._count, torch.float64
+        self._cash = torch.full((n,), self._capital, dtype=real, device=self.device)
+        self._value = torch.full((n,), self._capital, dtype=real, device=self.device)
+        self._held = torch.zeros((n, self._symbols), dtype=real, device=self.device)
+        self._bought = self._sales = self._cost_each = torch.zeros_like(self._held)
+        self._costs_paid = self._traded = torch.zeros_like(self._cash)
+        self._closing = self._closing_cash = self._cash
+
+    def _mark(self, closes: Tensor) -> None:
+        """The session is over: the value of each account at these ticks."""
+        self._value = self._cash + (self._held * closes).sum(1) * MICRO_A_TICK
+        self._closing, self._closing_cash = self._value, self._cash
+
+    def _open_again(self, over: Tensor) -> None:
+        """New accounts where `over`."""
+        self._cash = self._cash.masked_fill(over, self._capital)
+        self._value = self._value.masked_fill(over, self._capital)
+        self._held = self._held.masked_fill(over.unsqueeze(1), 0.0)
+
+    def _sell(self, leaves: Tensor, sold: Tensor) -> None:
+        """Sell whole shares (n, symbols) at these ticks."""
+        ticks = leaves * sold
+        costs = self._cost(ticks)
+        self._cost_each = costs
+        self._held = self._held - leaves
+        self._cash = self._cash + (ticks * MICRO_A_TICK - costs).sum(1)
+        self._sales, self._costs_paid, self._traded = leaves, costs.sum(1), ticks.sum(1)
+
+    def _buy(self, wanted: Tensor, up: Tensor, paid: Tensor, limit: Tensor) -> None:
+        """Buy what is wanted at the ticks `paid` where the cash covers all limits, else one after the other.
+
+        Those with the largest `up`, within [0, 1] and exact in float32, come first, ties by place.
+        """
+        reserve = limit * self._reserve_numerator
+        free = self._cash * self._reserve_denominator
+        short = (reserve * wanted).sum(1) > free
+        rows = short.nonzero().squeeze(1) if self._looks else self._everyone
+        bought = wanted
+        if rows.numel():
+            some = _in_order(
+                wanted.index_select(0, rows), up.index_select(0, rows), reserve.index_select(0, rows), free[rows]
+            )
+            bought = wanted.index_copy(0, rows, some)
+        ticks = bought * paid
+        costs = self._cost(ticks)
+        self._held = self._held + bought
+        self._cash = self._cash - (ticks * MICRO_A_TICK + costs).sum(1)
+        self._cost_each = self._cost_each + costs
+        self._bought, self._costs_paid = bought, self._costs_paid + costs.sum(1)
+        self._traded = self._traded + ticks.sum(1)
+
+    def _cost(self, ticks: Tensor) -> Tensor:
+        """What trading this many ticks costs in micro-dollars, half to even."""
+        return (ticks * self._cost_numerator / self._cost_denominator).round_()
+
+    @property
+    def equity_usd(self) -> Tensor:
+        """Cash and shares at the last close in USD, float64 (n,)."""
+        found: Tensor = self._value / MICRO
+        return found
+
+    @property
+    def cash_usd(self) -> Tensor:
+        """Cash in USD, float64 (n,)."""
+        found: Tensor = self._cash / MICRO
+        return found
+
+    @property
+    def shares(self) -> Tensor:
+        """Whole shares held, float64 (n, symbols)."""
+        return self._held
+
+    @property
+    def closing_usd(self) -> tuple[Tensor, Tensor]:
+        """Equity and cash at the end of the last step in USD, float64 (n,); before a new episode began."""
+        return self._closing / MICRO, self._closing_cash / MICRO
+
+    @property
+    def traded(self) -> tuple[Tensor, Tensor]:
+        """Whole shares sold and bought in the last step, float64 (n, symbols) each; before a new episode began."""
+        return self._sales, self._bought
+
+    @property
+    def costs_usd(self) -> Tensor:
+        """Costs of the last step in USD, float64 (n,)."""
+        found: Tensor = self._costs_paid / MICRO
+        return found
+
+    @property
+    def traded_usd(self) -> Tensor:
+        """Value bought and sold in the last step in USD, float64 (n,)."""
+        found: Tensor = self._traded / TICKS
+        return found
+
+
+def check_span(table: DailyTable, first: int, last: int) -> None:
+    """Raise ValueError where sessions `first` to `last` are none of the table with a session before them."""
+    if not 1 <= first <= last < len(table.sessions):
+        raise ValueError(
+            f"sessions {first} to {last} are to be traded; expected 1 <= first <= last < {len(table.sessions)}, "
+            f"the sessions of {table.file}: give a longer file or another split"
+        )
+
+
+def price_rows(
+    table: DailyTable, first: int, last: int, trading: Trading, fill: str = "next_open"
+) -> np.ndarray[Any, Any]:
+    """What the decisions before sessions `first` to `last` meet, float64 (sessions, 6, symbols).
+
+    Of each symbol: whether it may be traded, the last known close in USD (infinite where none is known), and in whole
+    ticks what sales get, what buys pay, their limit, and the close to come. `fill` "same_close" trades at the close on
+    which the decision is made.
+    """
+    marks = table.close_ticks[first - 1 : last + 1]
+    sold = table.open_ticks[first : last + 1] if fill == "next_open" else marks[:-1]
+    paid, limit = wait_ticks(sold, trading) if fill == "next_open" else (sold, sold)
+    allowed = (sold > 0) & (table.tradable[first - 1 : last] > 0)
+    known = np.where(marks > 0, marks, np.inf)[:-1] / TICKS
+    return np.stack([allowed, known, sold, paid, limit, marks[1:]], axis=1)
+
+
+def wait_ticks(prints: np.ndarray[Any, Any], trading: Trading) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """What buys that wait for the sells pay, and their limit, in whole ticks: each is rounded up, exactly."""
+    ask = _times(prints, 1 + Fraction(trading.paper.share_wait_rate))
+    return ask, _times(ask, 1 + Fraction(repr(trading.basket.price_slack)))
+
+
+def _times(ticks: np.ndarray[Any, Any], factor: Fraction) -> np.ndarray[Any, Any]:
+    """Whole ticks times a factor, rounded up to whole ticks in exact integers."""
+    whole = ticks.astype(np.int64)
+    return -(-whole * factor.numerator // factor.denominator).astype(np.float64)
+
+
+def _in_order(wanted: Tensor, up: Tensor, reserve: Tensor, free: Tensor) -> Tensor:
+    """Shares bought, the largest action first (ties by place), each as many as what is left covers; float64 (k, n).
+
+    A quotient of whole numbers below 2^53 is never rounded up to the next whole one, so what is left is never below 0.
+    """
+    order = _sorted(_keys(up))
+    goals = wanted.gather(1, order)
+    if (
+        wanted.device.type == "cpu"
+    ):  # those whom nobody buys come last: looking at how many there are costs nothing here
+        used = int((goals > 0).any(0).nonzero().max()) + 1
+        order, goals = order[:, :used], goals[:, :used]
+    prices, goals = reserve.gather(1, order).T.contiguous(), goals.T.contiguous()
+    left = free.clone()
+    bought = torch.zeros_like(goals)
+    for price, goal, found in zip(prices.clamp(min=1.0).unbind(0), goals.unbind(0), bought.unbind(0), strict=True):
+        torch.div(left, price, out=found)
+        torch.minimum(found.floor_(), goal, out=found)
+        left.addcmul_(found, price, value=-1)
+    return torch.zeros_like(wanted).scatter(1, order, bought.T)
+
+
+def _keys(up: Tensor) -> Tensor:
+    """Whole numbers that ascend as actions within [0, 1] descend, and as places ascend where actions are equal.
+
+    Positive floats are ordered as their bits; a float64 of a float32 has 29 low bits of 0, whose room a place takes.
+    """
+    places = torch.arange(up.shape[1], device=up.device)
+    bits = up.to(torch.float32).view(torch.int32).to(torch.int64)
+    return (((1 << 31) - bits) << _INDEX_BITS) | places
+
+
+def _sorted(keys: Tensor) -> Tensor:
+    """The places in the keys' order; numpy sorts whole numbers of a row ten times as fast as torch does on a CPU."""
+    ordered = torch.from_numpy(np.sort(keys.numpy(), axis=1)) if keys.device.type == "cpu" else keys.sort(1).values
+    return ordered & ((1 << _INDEX_BITS) - 1)
