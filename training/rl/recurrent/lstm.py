@@ -78,11 +78,17 @@ class Lstm(nn.Module):
 
         Without gradients torch's own kernel is the faster one, and it is the one that an ONNX graph has.
         """
-        exported = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
-        if exported or rows.device.type != "cpu" or not torch.is_grad_enabled():
+        if _torchs_own(rows):
             result: Tensor = self.layers(rows)[0][:, -1]
             return result
         return recurrence(rows.transpose(0, 1), list(self.layers.parameters()))
+
+    def outputs(self, rows: Tensor) -> Tensor:
+        """All outputs (batch, steps, hidden) over rows (batch, steps, inputs), from a zero state; as `forward`."""
+        if _torchs_own(rows):
+            result: Tensor = self.layers(rows)[0]
+            return result
+        return recurrence(rows.transpose(0, 1), list(self.layers.parameters()), every=True).transpose(0, 1)
 
     def step(self, inputs: Tensor, state: Tensor) -> Tensor:
         """The state (batch, layers, 2, hidden), output and cell state, after one step over inputs (batch, inputs)."""
@@ -108,3 +114,9 @@ class Lstm(nn.Module):
             state = self.step(now, state.masked_fill(fresh.view(-1, 1, 1, 1), 0.0))
             outputs.append(state[:, -1, 0])
         return torch.stack(outputs)
+
+
+def _torchs_own(rows: Tensor) -> bool:
+    """Whether torch's own kernel runs: in a graph, on another device, or where no gradient is asked for."""
+    exported = torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    return exported or rows.device.type != "cpu" or not torch.is_grad_enabled()

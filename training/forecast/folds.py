@@ -1,0 +1,90 @@
+"""Walk-forward folds by years: which rows train, which calibrate, which are predicted. Labels that reach over go.
+
+A row is (session, symbol). Purging is by each label's own interval: the bars after its row up to and with its `end`
+(López de Prado 2018, section 7.4.1). An embargo of further sessions widens the hole. Pure functions of arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.forecast.labels import BoolArray, Labels
+from training.study.folds import SESSIONS_A_YEAR, HistoryError
+
+FIRST_YEAR, LAST_YEAR = 2014, 2022
+
+
+@dataclass(frozen=True, slots=True)
+class YearFold:
+    """Sessions of a fold, each a range [first, after): trained on, calibrated and validated on, predicted."""
+
+    year: int  # predicted
+    train: tuple[int, int]
+    validate: tuple[int, int]
+    predict: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FoldRows:
+    """Rows (k, 2) of session and symbol, in the order of time and then of symbols."""
+
+    train: NDArray[np.int64]
+    validate: NDArray[np.int64]
+    predict: NDArray[np.int64]
+    purged: int  # training and validation rows whose label reaches into the next span or its embargo
+
+
+def by_years(dates: Sequence[str], first: int = FIRST_YEAR, last: int = LAST_YEAR) -> tuple[YearFold, ...]:
+    """A fold for each predicted year: train from the beginning to year - 2, calibrate on year - 1, predict the year.
+
+    Raises:
+        HistoryError: a year is not covered by half of its sessions, or nothing is left to train on.
+    """
+    years = np.array([int(date[:4]) for date in dates])
+
+    def span(begin: int, end: int) -> tuple[int, int]:
+        found = np.flatnonzero((years >= begin) & (years <= end))
+        if len(found) < SESSIONS_A_YEAR // 2:
+            raise HistoryError(
+                f"too little history: {len(found)} sessions in {begin}{'' if begin == end else f' to {end}'}, at least "
+                f"{SESSIONS_A_YEAR // 2} are needed: give a longer file, or other years"
+            )
+        return int(found[0]), int(found[-1]) + 1
+
+    begin = int(years[0]) if len(years) else first
+    return tuple(
+        YearFold(year, span(begin, year - 2), span(year - 1, year - 1), span(year, year))
+        for year in range(first, last + 1)
+    )
+
+
+def rows_of(fold: YearFold, labels: Labels, valid: BoolArray, embargo: int = 0) -> FoldRows:
+    """The rows of a fold.
+
+    Args:
+        valid: bool (d, n), where there is a sequence to predict from.
+        embargo: sessions left out between the end of a label and the first session of the next span.
+    """
+    if embargo < 0:
+        raise ValueError(f"the embargo is {embargo} sessions: expected at least 0")
+    train, cut_train = _kept(fold.train, fold.validate[0] - embargo, labels, valid)
+    validate, cut_validate = _kept(fold.validate, fold.predict[0] - embargo, labels, valid)
+    return FoldRows(train, validate, _where(valid, fold.predict), cut_train + cut_validate)
+
+
+def _kept(span: tuple[int, int], before: int, labels: Labels, valid: BoolArray) -> tuple[NDArray[np.int64], int]:
+    """Labelled rows of `span` whose labels end before the session `before`, and how many do not."""
+    usable = valid & labels.known
+    kept: BoolArray = usable & (labels.end < before)
+    rows = _where(kept, span)
+    return rows, len(_where(usable, span)) - len(rows)
+
+
+def _where(mask: BoolArray, span: tuple[int, int]) -> NDArray[np.int64]:
+    first, after = span
+    rows: NDArray[np.int64] = np.argwhere(mask[first:after]) + np.array([[first, 0]])
+    return rows
