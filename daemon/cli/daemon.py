@@ -191,6 +191,7 @@ def _run(settings: Settings, tape: Path, speed: float | None) -> int:
                 )
 
             summary, curve = uvloop.run(run_replay(replay, log, speed, shown if screen.is_terminal else None))
+            bar.refresh()  # a short run ends before the bar is drawn by its own thread
             bar.remove_task(task)
             if not summary.bars + summary.bars_rejected:
                 log("no_bars", tape=summary.tape, cure="pass bars labelled by their start, with the right zone")
