@@ -53,7 +53,7 @@ from strategies.daily_rebalancer import SPEC as REBALANCER
 from strategies.regime_switcher import SPEC as SWITCHER
 from training.desks.scalper.network import IDENTITY, parameter_count
 from training.desks.scalper.networks import build
-from training.rl.team import Team
+from training.rl.process_group import ProcessGroup
 
 
 class Table:
@@ -128,12 +128,12 @@ def against_sb3(table: Table, size: Size, where: str) -> int:
     return threads
 
 
-def carried(table: Table, size: Size, team: dict[str, Any]) -> None:
-    """A carried state: ours in the team and in one process, the peer with the sizes that suit it best."""
+def carried(table: Table, size: Size, group: dict[str, Any]) -> None:
+    """A carried state: ours in the group and in one process, the peer with the sizes that suit it best."""
     for key, name in (("carried", "float32"), ("carried_bf16", "bf16")):
         words = f"ours, {name}, {PROCESSES} processes, carried LSTM 128"
-        table.rate(f"{key}_steps_per_s", words, team[f"{name} carried"])
-    found = alone(carried_speed, Team(), size.carried, "float32", size.windows)
+        table.rate(f"{key}_steps_per_s", words, group[f"{name} carried"])
+    found = alone(carried_speed, ProcessGroup(), size.carried, "float32", size.windows)
     table.rate("carried_one_process_steps_per_s", "ours, float32, 1 process, carried LSTM 128", found)
     figures = table.figures
     whole = size.carried
@@ -145,12 +145,12 @@ def carried(table: Table, size: Size, team: dict[str, Any]) -> None:
         figures["sb3_recurrent_steps_per_s"] = max(figures[key], figures.get("sb3_recurrent_steps_per_s", 0))
 
 
-def daily(table: Table, size: DailySize, team: dict[str, Any]) -> None:
+def daily(table: Table, size: DailySize, group: dict[str, Any]) -> None:
     """`daily_rebalancer` and `regime_switcher`, ours and Stable-Baselines3's, and what is lost or won between them."""
     for name, key in ((REBALANCER.name, "rebalancer"), (SWITCHER.name, "switcher")):
         for precision, suffix in (("float32", ""), ("bf16", "_bf16")):
             words = f"ours, {precision}, {PROCESSES} processes, {name}"
-            table.rate(f"{key}{suffix}_steps_per_s", words, team[f"{name} {precision}"])
+            table.rate(f"{key}{suffix}_steps_per_s", words, group[f"{name} {precision}"])
     rows = (
         ("rebalancer_one_process", "ours, float32, 1 process", REBALANCER.name, size.wide, "float32"),
         ("rebalancer_one_process_bf16", "ours, bf16, 1 process", REBALANCER.name, size.wide, "bf16"),
@@ -160,7 +160,7 @@ def daily(table: Table, size: DailySize, team: dict[str, Any]) -> None:
     )
     for key, words, name, c, precision in rows[: size.rows]:
         progress(f"{words}, {name}")
-        found = alone(train_daily.ours, Team(), name, c, precision, size)
+        found = alone(train_daily.ours, ProcessGroup(), name, c, precision, size)
         table.rate(f"{key}_steps_per_s", f"{words}, {name}", found)
     daily_peers(table, size)
     for mine_of, peer in (
@@ -202,7 +202,7 @@ def daily_peers(table: Table, size: DailySize) -> None:
             rates["sb3_switcher_steps_per_s"] = max(found, rates.get("sb3_switcher_steps_per_s", 0))
 
 
-def to_the_score(table: Table, size: Size, team: dict[str, Any], threads: int) -> None:
+def to_the_score(table: Table, size: Size, group: dict[str, Any], threads: int) -> None:
     """Seconds until 90 % of the optimum on the planted market, with the settings as measured and with brisk ones.
 
     Brisk settings run with some seeds, whose median counts; Stable-Baselines3 with the threads that were best for it.
@@ -210,8 +210,10 @@ def to_the_score(table: Table, size: Size, team: dict[str, Any], threads: int) -
     seeds, look = range(size.seeds), size.look_steps
     mine, peers = {}, {}
     for name in ("float32", "bf16"):
-        runs = [alone(our_course, Team(), size.brisk, name, seed, size.brisk_steps, look, True) for seed in seeds]
-        mine[f"{name}_seconds_matched"], mine[f"{name}_seconds_brisk"] = team[f"{name} course"], median(runs)
+        runs = [
+            alone(our_course, ProcessGroup(), size.brisk, name, seed, size.brisk_steps, look, True) for seed in seeds
+        ]
+        mine[f"{name}_seconds_matched"], mine[f"{name}_seconds_brisk"] = group[f"{name} course"], median(runs)
         last = round(statistics.mean(run.last for run in runs), 4)
         table.figure(f"{name}_score", f"score after {size.brisk_steps:,} brisk steps, {name}, mean", last)
     peers["sb3_seconds_matched"] = alone(sb3_course, size.work, threads, 1, size.score_steps, look, 2 * size.cap_s)
@@ -238,7 +240,7 @@ def one_core(table: Table, size: Size, where: str) -> None:
     """What each lever gives, on the planted market, one process."""
     ways = (("mkl", "float32", False), ("onednn", "float32", True), ("bf16", "bf16", True))
     for name, precision, kernels in ways:
-        found = alone(our_speed, Team(), "planted", "mlp", size.work, precision, size.windows, kernels)
+        found = alone(our_speed, ProcessGroup(), "planted", "mlp", size.work, precision, size.windows, kernels)
         words = f"ours, {precision}, {'fast' if kernels else 'default'} kernels, 1 process"
         table.rate(f"one_process_{name}_steps_per_s", words, found)
     for key, value in alone(small_levers, size.work, size.windows).items():
@@ -266,22 +268,22 @@ def limits(table: Table, size: Size) -> None:
 def run(size: Size, where: str, of_daily: DailySize, daily_alone: bool) -> dict[str, Any]:
     """Everything, or the daily desks alone; the figures."""
     table = Table()
-    team = alone(train_daily.lead, of_daily) if daily_alone else alone(lead, size, where, of_daily)
-    daily(table, of_daily, team)
+    group = alone(train_daily.lead, of_daily) if daily_alone else alone(lead, size, where, of_daily)
+    daily(table, of_daily, group)
     if daily_alone:
         return table.figures
     for precision in ("float32", "bf16"):
         for key, words, found in (
-            ("", f"{where} market", team[precision]),
-            ("_planted", "planted market", team[f"{precision} planted"]),
-            ("_lstm", "LSTM", team[f"{precision} lstm"]),
+            ("", f"{where} market", group[precision]),
+            ("_planted", "planted market", group[f"{precision} planted"]),
+            ("_lstm", "LSTM", group[f"{precision} lstm"]),
         ):
             table.rate(f"{precision}{key}_steps_per_s", f"ours, {precision}, {PROCESSES} processes, {words}", found)
     table.figures["lstm_steps_per_s"] = table.figures["float32_lstm_steps_per_s"]
     one_core(table, size, where)
     threads = against_sb3(table, size, where)
-    carried(table, size, team)
-    to_the_score(table, size, team, threads)
+    carried(table, size, group)
+    to_the_score(table, size, group, threads)
     limits(table, size)
     figures = table.figures
     for key, part, whole in (

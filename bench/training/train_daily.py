@@ -35,8 +35,8 @@ from training.desks.daily.table import DailyTable, read_table
 from training.rl.coefficients import Coefficients
 from training.rl.kernels import use_fast_float32
 from training.rl.ppo import Trainer, make_deterministic
+from training.rl.process_group import ProcessGroup, run_group
 from training.rl.protocols import Environment, Step
-from training.rl.team import Team, together
 
 FILES = {REBALANCER.name: DATA / "stocks_daily_2010_2022.parquet", SWITCHER.name: DATA / "etf_daily_2010_2022.parquet"}
 FINRL = replace(WORK, environments=8, rollout_steps=256, batch=64)
@@ -139,47 +139,47 @@ def funds(real: bool, count: int, seed: int) -> Environment:
     return RegimeMarket(bars, bars.first_decision + 1, len(bars.sessions) - 1, Trading(), count=count, seed=seed)
 
 
-def ours(team: Team, name: str, c: Coefficients, precision: str, size: DailySize) -> Rate:
-    """Whole updates of a strategy, this team's share."""
+def ours(group: ProcessGroup, name: str, c: Coefficients, precision: str, size: DailySize) -> Rate:
+    """Whole updates of a strategy, this group's share."""
     make_deterministic()
     use_fast_float32()
-    share = replace(c, environments=c.environments // team.size, batch=c.batch // team.size)
+    share = replace(c, environments=c.environments // group.size, batch=c.batch // group.size)
     place: Environment
     network: RebalancerActorCritic | RegimeActorCritic
     if name == REBALANCER.name:
-        place = stocks(size.recorded, share.environments, 1 + team.rank)
+        place = stocks(size.recorded, share.environments, 1 + group.rank)
         network = RebalancerActorCritic(fit_scaling(stocks(size.recorded, 64, 0).observe()), 1)
     else:
-        place, network = funds(size.recorded, share.environments, 1 + team.rank), RegimeActorCritic(1)
-    average = team.average if team.size > 1 else None
-    seed = 1 + team.rank
+        place, network = funds(size.recorded, share.environments, 1 + group.rank), RegimeActorCritic(1)
+    average = group.average if group.size > 1 else None
+    seed = 1 + group.rank
     trainer = Trainer(network, place, share, total_steps=10**9, seed=seed, precision=precision, average=average)
 
     def work() -> int:
         trainer.update()
         return c.environments * c.rollout_steps
 
-    return measured(work, size.windows, team.size, float("inf") if team.size > 1 else size.cap_s)
+    return measured(work, size.windows, group.size, float("inf") if group.size > 1 else size.cap_s)
 
 
-def team_work(team: Team, size: DailySize, given: dict[str, DailyTable]) -> dict[str, Rate]:
-    """All that is measured with several processes, in one team: they start once."""
-    if team.rank:
+def team_work(group: ProcessGroup, size: DailySize, given: dict[str, DailyTable]) -> dict[str, Rate]:
+    """All that is measured with several processes, in one group: they start once."""
+    if group.rank:
         torch.set_num_threads(1)
     _tables.update(given)
     found = {}
     for name, c in ((REBALANCER.name, size.wide), (SWITCHER.name, size.switching)):
         for precision in ("float32", "bf16"):
-            if not team.rank:
-                progress(f"ours, {precision}, {team.size} processes, {name}")
-            found[f"{name} {precision}"] = ours(team, name, c, precision, size)
+            if not group.rank:
+                progress(f"ours, {precision}, {group.size} processes, {name}")
+            found[f"{name} {precision}"] = ours(group, name, c, precision, size)
     return found
 
 
 def lead(size: DailySize) -> dict[str, Rate]:
     """`team_work` in this process and its others."""
     given = tables(size)
-    return together(PROCESSES, partial(team_work, size=size, given=given), team_work, size, given)
+    return run_group(PROCESSES, partial(team_work, size=size, given=given), team_work, size, given)
 
 
 def stocks_peer(c: Coefficients, size: DailySize, threads: int) -> Rate:

@@ -1,6 +1,6 @@
-"""Our side of the benchmark of training: whole updates and courses, in one process or in a team; levers and limits.
+"""Our side of the benchmark of training: whole updates and courses, in one process or in a group; levers and limits.
 
-All that several processes do is done by one team, one measurement after the other: its processes start once.
+All that several processes do is done by one group, one measurement after the other: its processes start once.
 """
 
 from __future__ import annotations
@@ -36,43 +36,50 @@ from training.desks.scalper.networks import build
 from training.rl.coefficients import Coefficients
 from training.rl.kernels import keep_freed_memory, use_fast_float32
 from training.rl.ppo import Trainer, make_deterministic
-from training.rl.team import Team, together
+from training.rl.process_group import ProcessGroup, run_group
 
 MLP_MACS = 460 * 256 + 256 * 128 + 128 * 64 + 2 * 64 * 32 + 32 * 6 + 32
 LSTM_MACS = 20 * (256 * (23 + 64) + 256 * (64 + 64)) + 2 * 64 * 32 + 32 * 6 + 32
 FIRST_LAYER = {"mlp": 460 * 256, "lstm": 20 * 256 * 23}  # whose inputs need no gradient
 
 
-def shared(c: Coefficients, team: Team) -> Coefficients:
-    """The part of the environments and of a minibatch that each process of the team has."""
-    return replace(c, environments=c.environments // team.size, batch=c.batch // team.size)
+def shared(c: Coefficients, group: ProcessGroup) -> Coefficients:
+    """The part of the environments and of a minibatch that each process of the group has."""
+    return replace(c, environments=c.environments // group.size, batch=c.batch // group.size)
 
 
 def ours(
-    team: Team, where: str, network: str, c: Coefficients, precision: str, seed: int, steps: int, kernels: bool = True
+    group: ProcessGroup,
+    where: str,
+    network: str,
+    c: Coefficients,
+    precision: str,
+    seed: int,
+    steps: int,
+    kernels: bool = True,
 ) -> Trainer:
-    """A trainer of this team's share of the environments."""
+    """A trainer of this group's share of the environments."""
     make_deterministic()
     if kernels:
         use_fast_float32()
-    share = shared(c, team)
-    place = market(where, share.environments, seed * team.size + team.rank, c.discount)
+    share = shared(c, group)
+    place = market(where, share.environments, seed * group.size + group.rank, c.discount)
     return Trainer(
         build(network, IDENTITY, seed),
         place,
         share,
-        total_steps=steps // team.size,
-        seed=seed * team.size + team.rank,
+        total_steps=steps // group.size,
+        seed=seed * group.size + group.rank,
         precision=precision,
-        average=team.average if team.size > 1 else None,
+        average=group.average if group.size > 1 else None,
     )
 
 
 def our_speed(
-    team: Team, where: str, network: str, c: Coefficients, precision: str, windows: int, kernels: bool = True
+    group: ProcessGroup, where: str, network: str, c: Coefficients, precision: str, windows: int, kernels: bool = True
 ) -> Rate:
     """Whole updates, rollout included."""
-    trainer = ours(team, where, network, c, precision, 1, 10**9, kernels)
+    trainer = ours(group, where, network, c, precision, 1, 10**9, kernels)
     updates = 1 if network == "lstm" or windows == 1 else 2
 
     def work() -> int:
@@ -80,42 +87,42 @@ def our_speed(
             trainer.update()
         return updates * c.environments * c.rollout_steps
 
-    return measured(work, windows, team.size)
+    return measured(work, windows, group.size)
 
 
-def carried_speed(team: Team, c: Coefficients, precision: str, windows: int) -> Rate:
+def carried_speed(group: ProcessGroup, c: Coefficients, precision: str, windows: int) -> Rate:
     """Whole updates with a carried state, at the shape of `regime_switcher`."""
     make_deterministic()
     use_fast_float32()
-    share = shared(c, team)
+    share = shared(c, group)
     trainer = Trainer(
         CarryingLstm(64, 128, 16, seed=1),
-        Noise(share.environments, seed=team.rank),
+        Noise(share.environments, seed=group.rank),
         share,
         total_steps=10**9,
-        seed=1 + team.rank,
+        seed=1 + group.rank,
         precision=precision,
-        average=team.average if team.size > 1 else None,
+        average=group.average if group.size > 1 else None,
     )
 
     def work() -> int:
         trainer.update()
         return c.environments * c.rollout_steps
 
-    return measured(work, windows, team.size)
+    return measured(work, windows, group.size)
 
 
 def our_course(
-    team: Team, c: Coefficients, precision: str, seed: int, steps: int, look_steps: int, to_the_end: bool
+    group: ProcessGroup, c: Coefficients, precision: str, seed: int, steps: int, look_steps: int, to_the_end: bool
 ) -> Course:
     """Train on the planted market until the score, or to the end; evaluations are not timed."""
-    trainer = ours(team, "planted", "mlp", c, precision, seed, steps)
+    trainer = ours(group, "planted", "mlp", c, precision, seed, steps)
     network: Any = trainer.network
     return course(
-        partial(_ours_updated, trainer, updates_between(c, look_steps), team.size),
-        lambda: evaluated(greedy(network.policy)) if team.rank == 0 else 0.0,
+        partial(_ours_updated, trainer, updates_between(c, look_steps), group.size),
+        lambda: evaluated(greedy(network.policy)) if group.rank == 0 else 0.0,
         steps,
-        team,
+        group,
         to_the_end,
     )
 
@@ -127,18 +134,20 @@ def _ours_updated(trainer: Trainer, updates: int, processes: int) -> int:
     return trainer.steps * processes
 
 
-def team_work(team: Team, size: Size, where: str, of_daily: DailySize, given: dict[str, DailyTable]) -> dict[str, Any]:
-    """All that is measured with several processes, in one team: they start once."""
-    if team.rank:
+def team_work(
+    group: ProcessGroup, size: Size, where: str, of_daily: DailySize, given: dict[str, DailyTable]
+) -> dict[str, Any]:
+    """All that is measured with several processes, in one group: they start once."""
+    if group.rank:
         torch.set_num_threads(1)
-    found: dict[str, Any] = dict(train_daily.team_work(team, of_daily, given))
+    found: dict[str, Any] = dict(train_daily.team_work(group, of_daily, given))
     for precision in ("float32", "bf16"):
-        found[f"{precision}"] = our_speed(team, where, "mlp", size.work, precision, size.windows)
-        found[f"{precision} planted"] = our_speed(team, "planted", "mlp", size.work, precision, size.windows)
-        found[f"{precision} lstm"] = our_speed(team, "planted", "lstm", size.recurrent, precision, size.windows)
-        found[f"{precision} carried"] = carried_speed(team, size.carried, precision, size.windows)
+        found[f"{precision}"] = our_speed(group, where, "mlp", size.work, precision, size.windows)
+        found[f"{precision} planted"] = our_speed(group, "planted", "mlp", size.work, precision, size.windows)
+        found[f"{precision} lstm"] = our_speed(group, "planted", "lstm", size.recurrent, precision, size.windows)
+        found[f"{precision} carried"] = carried_speed(group, size.carried, precision, size.windows)
         found[f"{precision} course"] = our_course(
-            team, size.work, precision, 1, size.score_steps, size.look_steps, to_the_end=False
+            group, size.work, precision, 1, size.score_steps, size.look_steps, to_the_end=False
         )
         gc.collect()
     return found
@@ -148,7 +157,7 @@ def lead(size: Size, where: str, of_daily: DailySize) -> dict[str, Any]:
     """`team_work` in this process and its others."""
     given = train_daily.tables(of_daily)
     first = partial(team_work, size=size, where=where, of_daily=of_daily, given=given)
-    return together(PROCESSES, first, team_work, size, where, of_daily, given)
+    return run_group(PROCESSES, first, team_work, size, where, of_daily, given)
 
 
 def environment_speed(where: str, count: int, windows: int) -> Rate:

@@ -21,7 +21,7 @@ from training.desks.scalper.network import FEATURE_VECTOR, FEATURES, IDENTITY, W
 from training.desks.scalper.networks import build
 from training.rl.coefficients import Coefficients
 from training.rl.kernels import use_fast_float32
-from training.rl.team import Team
+from training.rl.process_group import ProcessGroup
 
 
 class SameTrunk(BaseFeaturesExtractor):
@@ -139,5 +139,9 @@ def sb3_course(c: Coefficients, threads: int, seed: int, steps: int, look_steps:
         return model.policy.get_distribution(observations).mode()
 
     return course(
-        partial(_learned, model, updates_between(c, look_steps)), lambda: evaluated(acting), steps, Team(), cap_s=cap_s
+        partial(_learned, model, updates_between(c, look_steps)),
+        lambda: evaluated(acting),
+        steps,
+        ProcessGroup(),
+        cap_s=cap_s,
     )

@@ -25,8 +25,8 @@ from tests.support.training.planted_market import BeliefActor, Planted, PlantedM
 from training.desks.scalper.data import Data, load
 from training.desks.scalper.market import Market
 from training.rl.coefficients import Coefficients
+from training.rl.process_group import ProcessGroup
 from training.rl.protocols import Environment, Step
-from training.rl.team import Team
 
 DATA = Path(os.environ.get("RLTRADER_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 BARS = DATA / "spy_1min_2024.parquet"
@@ -196,7 +196,7 @@ def course(
     work: Callable[[], int],
     score: Callable[[], float],
     steps: int,
-    team: Team,
+    group: ProcessGroup,
     to_the_end: bool = False,
     cap_s: float = float("inf"),
 ) -> Course:
@@ -207,7 +207,7 @@ def course(
         done = work()
         spent += time.perf_counter() - start
         last = score()
-        if seconds is None and team.decided(int(last >= SCORE)):
+        if seconds is None and group.broadcast(int(last >= SCORE)):
             seconds, at = spent, done
     return Course(seconds, at, spent, last)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from daemon.host.time.calendar import CalendarError
 from daemon.tapes.files import TapeError
 from strategies.kit.manifest import MANIFEST_FILE
-from training.desks.kind import Kind
+from training.desks.kind import TrainingKind
 from training.desks.registry import KINDS, kind
 from training.export.export import ExportError
 from training.export.import_sb3 import ACTIVATIONS, ImportSb3Error
@@ -144,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def _offered(known: Kind) -> str:
+def _offered(known: TrainingKind) -> str:
     """What a strategy has, in one line."""
     names = (("preset", tuple(known.presets)), ("network", known.networks), ("reward", known.variants))
     return "  ".join(f"--{option} {'|'.join(values)}" for option, values in names)
@@ -225,7 +225,7 @@ def _mistyped(arguments: Sequence[str], options: argparse.ArgumentParser) -> str
     return ""
 
 
-def _foreign(chosen: argparse.Namespace, known: Kind) -> str:
+def _foreign(chosen: argparse.Namespace, known: TrainingKind) -> str:
     """The first name that the strategy does not have; "" when there is none."""
     for option, names in (("reward", known.variants), ("network", known.networks), ("preset", tuple(known.presets))):
         given = getattr(chosen, option)
@@ -234,7 +234,7 @@ def _foreign(chosen: argparse.Namespace, known: Kind) -> str:
     return ""
 
 
-def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser, known: Kind) -> str:
+def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser, known: TrainingKind) -> str:
     """What is wrong with options that are each in bounds; "" when nothing is."""
     if chosen.seed + chosen.seeds > SEED_MAX:
         return f"--seed is {chosen.seed}: expected seeds below {SEED_MAX}"

@@ -19,7 +19,7 @@ from daemon.host.whole_files import write_whole
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, POLICY_FILE, Manifest
 from strategies.registry import strategy
-from training.desks.kind import Material, Span
+from training.desks.kind import Span, TaskData
 from training.desks.registry import KINDS, kind
 from training.export.export import Exported
 from training.export.reference import reference_of
@@ -46,18 +46,18 @@ def add_reference(folder: Path, bars: Path) -> Manifest:
         if found != expected:
             raise NoReference(f"{what} has SHA-256 {found}, {MANIFEST_FILE} expects {expected}: {cure}")
     known, trading = kind(manifest.strategy), trading_for(manifest.strategy)
-    material = known.load(bars, trading)
-    span = Span(_train_dates(material, manifest), manifest.hyperparameters["rewards"][0], trading)
-    watched = material.watch(Exported(folder / POLICY_FILE).eval(), span)
+    loaded = known.load(bars, trading)
+    span = Span(_train_dates(loaded, manifest), manifest.hyperparameters["rewards"][0], trading)
+    watched = loaded.watch(Exported(folder / POLICY_FILE).eval(), span)
     reference = reference_of(known.inputs, watched, strategy(manifest.strategy).spec)
     told = msgspec.structs.replace(manifest, reference=reference)
     write_whole(folder / MANIFEST_FILE, manifests.encode(told))
     return told
 
 
-def _train_dates(material: Material, manifest: Manifest) -> list[str]:
+def _train_dates(data: TaskData, manifest: Manifest) -> list[str]:
     first, last = manifest.training.splits["train"]
-    return [date for date in material.days if first <= date <= last]
+    return [date for date in data.days if first <= date <= last]
 
 
 def main(arguments: Sequence[str]) -> int:

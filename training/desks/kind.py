@@ -1,4 +1,4 @@
-"""All that differs between strategies when one is trained: `Kind` before a bars file is read, `Material` after.
+"""All that differs between strategies when one is trained: `TrainingKind` before a bars file is read, `TaskData` after.
 
 The pipeline (settings, trials, runs, export) knows these two alone, and no strategy. `kind` is the one place that knows
 them all.
@@ -22,7 +22,7 @@ from training.rl.presets import Preset
 from training.rl.protocols import CarryingNetwork, Environment, Network
 from training.study.evaluation import Figures, SessionResult
 from training.study.folds import Split
-from training.study.study import Fold, Played
+from training.study.study import Fold, PlayResult
 
 
 class Info(Protocol):
@@ -52,13 +52,13 @@ class CarryingLearner(CarryingNetwork, Protocol):
 
 
 Learner = FlatLearner | CarryingLearner
-Arena = Callable[[nn.Module], tuple[SessionResult, ...]]
+Evaluator = Callable[[nn.Module], tuple[SessionResult, ...]]
 """Plays the sessions of one span with a policy as it is now, on the live path, and says what each session earned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The sessions that a player plays, ascending and of `Material.days`, and by which rules."""
+    """The sessions that a player plays, ascending and of `TaskData.days`, and by which rules."""
 
     dates: Sequence[str]
     variant: str
@@ -66,7 +66,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
+class EnvSettings:
     """Environments that are stepped together. `discount` is PPO's, for rewards with a potential."""
 
     count: int
@@ -79,12 +79,12 @@ class Crowd:
 class Compared:
     """What one fold's chosen policy is compared with, all on the fold's test sessions."""
 
-    baselines: dict[str, Played]
+    baselines: dict[str, PlayResult]
     random_pnl_usd: tuple[float, ...]  # totals of random traders
-    scenarios: dict[str, Played]  # the policy once more, under other conditions
+    scenarios: dict[str, PlayResult]  # the policy once more, under other conditions
 
 
-class Material(Protocol):
+class TaskData(Protocol):
     """A bars file made ready for one strategy. Dates are those of New York sessions."""
 
     @property
@@ -98,20 +98,20 @@ class Material(Protocol):
     def network(self, name: str, seed: int, train: Sequence[str], /) -> Learner:
         """The network called `name` with weights drawn from `seed`, its scaling fixed from the sessions `train`."""
 
-    def environment(self, span: Span, crowd: Crowd) -> Environment:
+    def environment(self, span: Span, settings: EnvSettings) -> Environment:
         """The environments that train on these sessions."""
 
-    def arena(self, span: Span, device: str) -> Arena:
+    def evaluator(self, span: Span, device: str) -> Evaluator:
         """Where a trial looks at its validation sessions, on the tensor market."""
 
     def figures(self, results: Sequence[SessionResult]) -> Figures:
         """The figures of a player's sessions; `net_return` is what models are chosen by."""
 
-    def test(self, policy: nn.Module, span: Span) -> Played:
+    def test(self, policy: nn.Module, span: Span) -> PlayResult:
         """What a policy does on these sessions through the dry run."""
 
     def compare(
-        self, policy: nn.Module, played: Played, span: Span, seed: int, pause: Callable[[], None], /
+        self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None], /
     ) -> Compared:
         """Baselines and scenarios for a policy that did `played`. `pause` is called now and then and may raise."""
 
@@ -123,7 +123,7 @@ class Material(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TrainingKind:
     """What a strategy brings to training. The first of `networks`, `variants` and `presets` is the default."""
 
     strategy: str
@@ -131,7 +131,7 @@ class Kind:
     variants: tuple[str, ...]  # rewards, or sizes of an action: the headline's, and those to compare it with
     presets: Mapping[str, Preset]
     baselines: Mapping[str, str]  # name -> description, in the report's order
-    load: Callable[[Path, Trading], Material]
+    load: Callable[[Path, Trading], TaskData]
     policy: Callable[[str, int, Mapping[str, Any]], nn.Module]  # network, seed, weights -> the module that is exported
     inputs: tuple[Input, ...]  # whose distributions live ones are compared with
     before: str  # which sessions of a file cannot be decided on, for an error: "those ..."
@@ -158,14 +158,14 @@ def _one_of(what: str, name: str, owner: str, known: Sequence[str]) -> str:
     return name
 
 
-def described(material: Material, file: str, feed: str, fold: Fold) -> Training:
+def described(data: TaskData, file: str, feed: str, fold: Fold) -> Training:
     """What a model of this fold was made from."""
     spans = (("train", fold.train), ("validate", fold.validate), ("test", fold.test))
     return Training(
         file=file,
-        file_sha256=material.info.sha256,
+        file_sha256=data.info.sha256,
         feed=feed,
-        synthetic=bool(material.info.synthetic),
+        synthetic=bool(data.info.synthetic),
         sessions=sum(len(dates) for _, dates in spans),
         first_session=fold.train[0],
         last_session=fold.test[-1],

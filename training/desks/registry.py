@@ -6,18 +6,18 @@ from importlib import import_module
 from typing import cast
 
 from strategies.registry import entry
-from training.desks.kind import Kind
+from training.desks.kind import TrainingKind
 from training.evidence.claims import Reference
 
 KINDS: dict[str, str] = {
     "option_scalper": "training.desks.scalper.kind:KIND",
-    "daily_rebalancer": "training.desks.daily.kind:REBALANCER",
-    "regime_switcher": "training.desks.daily.kind:REGIME",
+    "daily_rebalancer": "training.desks.daily.rebalancer:KIND",
+    "regime_switcher": "training.desks.daily.regime:KIND",
 }
-"""Strategy -> module and name of its `Kind`."""
+"""Strategy -> module and name of its `TrainingKind`."""
 
 
-def kind(name: str) -> Kind:
+def kind(name: str) -> TrainingKind:
     """How the strategy of this name is trained.
 
     Raises:
@@ -25,9 +25,9 @@ def kind(name: str) -> Kind:
     """
     entry(name)
     if name not in KINDS:
-        raise ValueError(f"strategy {name} cannot be trained yet: add its `Kind` to training/desks/registry.py")
+        raise ValueError(f"strategy {name} cannot be trained yet: add its `TrainingKind` to training/desks/registry.py")
     module, _, attribute = KINDS[name].partition(":")
-    return cast("Kind", getattr(import_module(module), attribute))
+    return cast("TrainingKind", getattr(import_module(module), attribute))
 
 
 def reference_of(name: str) -> Reference | None:

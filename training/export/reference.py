@@ -1,7 +1,8 @@
 """What a policy saw and answered on its training sessions, as the distributions that live ones are compared with.
 
-Every number comes from one play of the training sessions by the policy itself. Which inputs are compared is the
-strategy's to say (`training.desks.kind.Kind.inputs`): raw prices and money are not, because they never come back.
+Every number comes from one play of the training sessions by the policy itself. The strategy
+chooses which inputs are compared (`training.desks.kind.TrainingKind.inputs`): not raw prices and money, whose level
+never comes back.
 """
 
 from __future__ import annotations

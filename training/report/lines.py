@@ -17,7 +17,7 @@ from training.evidence.resampling import Interval, improvement_probability, inte
 from training.evidence.significance import random_p_value
 from training.evidence.statistics import SESSIONS_A_YEAR, Series, session_returns, summarise
 from training.study.evaluation import SessionResult
-from training.study.study import Played, Study
+from training.study.study import PlayResult, Study
 
 ALL_BUT_LOST = -1.0 + 1e-9  # a session's return of which a logarithm exists
 
@@ -51,7 +51,7 @@ def _times(found: Interval, factor: float) -> Interval:
     )
 
 
-def joined(folds: Sequence[Played]) -> tuple[SessionResult, ...]:
+def joined(folds: Sequence[PlayResult]) -> tuple[SessionResult, ...]:
     """All sessions of a player, fold after fold."""
     return tuple(session for one in folds for session in one.sessions)
 

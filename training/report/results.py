@@ -16,7 +16,7 @@ from training.evidence.findings import Findings, Line
 from training.evidence.statistics import running, session_returns
 from training.evidence.wording import UNKNOWN, number, percent, share
 from training.report.cells import PLAYER_STYLES, Row, sharpe, with_interval
-from training.study.study import Played, Study
+from training.study.study import PlayResult, Study
 
 
 def result_rows(f: Findings) -> list[Row]:
@@ -87,7 +87,7 @@ def equity_plot(study: Study, f: Findings) -> plots.Figure:
     return plots.in_both_widths(lambda width: plots.equity(curves, band, folds, width))
 
 
-def _running(played: Sequence[Played], study: Study) -> list[Point]:
+def _running(played: Sequence[PlayResult], study: Study) -> list[Point]:
     sessions = [session for one in played for session in one.sessions]
     returns = running(session_returns(sessions, study.capital_usd), compounds=study.compounds)
     return list(enumerate((0.0, *returns.tolist())))

@@ -32,17 +32,17 @@ from training.export.import_sb3 import import_sb3
 from training.export.reference import reference_of
 from training.report.report import files, write_report
 from training.rl.pool import Flag, stop_on_signals, work_through
-from training.rl.team import Team, together
+from training.rl.process_group import ProcessGroup, run_group
 from training.runs.folder import STUDY_FILE, code_version, held, machine, open_run
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.runs.settings import Settings, requests_of, split_note
 from training.runs.tasks import (
     Chosen,
-    another,
     check_device,
     compare,
     prepare,
     prepare_same,
+    run_member,
     train_one,
 )
 from training.runs.trial import News, Request, check_shares
@@ -160,7 +160,7 @@ class _Run:
         """The same for a policy that was trained elsewhere: it is the only trial, and nothing is chosen."""
         p = self._prepared
         self._ledger.record(*self._openings())
-        arena = p.data.arena(p.span(p.folds[0].validate), "cpu")
+        evaluator = p.data.evaluator(p.span(p.folds[0].validate), "cpu")
         trial = Trial(
             fold=0,
             seed=0,
@@ -170,7 +170,7 @@ class _Run:
             chosen_steps=steps,
             stopped="trained elsewhere",
             curve=(),
-            validate=arena(policy),
+            validate=evaluator(policy),
             test=p.data.test(policy, p.span(p.folds[0].test)),
         )
         return self._told((trial,), (0,), [policy])
@@ -199,10 +199,10 @@ class _Run:
         if self._settings.processes > 1:
             check_shares(self._settings.coefficients, self._settings.processes)
 
-        def first(team: Team) -> Trial:
-            return train_one(self._prepared, requests[0], self._flag, self._listen, team)
+        def first(group: ProcessGroup) -> Trial:
+            return train_one(self._prepared, requests[0], self._flag, self._listen, group)
 
-        return (together(self._settings.processes, first, another, self._prepare_again, requests[0]),)
+        return (run_group(self._settings.processes, first, run_member, self._prepare_again, requests[0]),)
 
     def _through(self, work: Callable[..., T], tasks: Sequence[Any]) -> list[T]:
         alone = self._settings.processes == 1 or len(tasks) == 1

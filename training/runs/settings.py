@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.desks.kind import Material
+from training.desks.kind import TaskData
 from training.desks.registry import kind
 from training.rl.coefficients import Coefficients
 from training.runs.trial import Request
@@ -108,7 +108,7 @@ def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = N
     )  # fmt: skip
 
 
-def folds_of(settings: Settings, data: Material) -> tuple[Fold, ...]:
+def folds_of(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
     """The folds that were asked for. Raises HistoryError when the sessions do not suffice."""
     dates = tuple(data.days)
     if settings.folds == 1 and settings.train_sessions is None:
@@ -124,7 +124,7 @@ def folds_of(settings: Settings, data: Material) -> tuple[Fold, ...]:
     )
 
 
-def split_note(settings: Settings, data: Material) -> str:
+def split_note(settings: Settings, data: TaskData) -> str:
     """A line for a file that does not hold the years of the strategy's description; "" where it does."""
     split = kind(settings.strategy).split
     fixed = settings.folds == 1 and settings.train_sessions is None and split is not None

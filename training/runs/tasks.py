@@ -21,16 +21,16 @@ from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as registered
-from training.desks.kind import Compared, Kind, Material, Span
+from training.desks.kind import Compared, Span, TaskData, TrainingKind
 from training.desks.registry import kind
 from training.rl.kernels import use_fast_float32
 from training.rl.pool import Flag, Stopped, Tell
 from training.rl.ppo import make_deterministic
-from training.rl.team import Team
+from training.rl.process_group import ProcessGroup
 from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
 from training.runs.settings import Settings, folds_of
 from training.runs.trial import Request, Trained, run_trial
-from training.study.study import Fold, Played, Trial
+from training.study.study import Fold, PlayResult, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Prepared:
     """What a process needs for any task of a run."""
 
     settings: Settings
-    kind: Kind
+    kind: TrainingKind
     machine: Strategy
     trading: Trading
-    data: Material
+    data: TaskData
     folds: tuple[Fold, ...]
     folder: Path
     version: str
@@ -74,7 +74,7 @@ def check_device(name: str) -> None:
 
 
 def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
-    """Read everything. Raises `ValueError` for what the strategy does not have, and what its `Kind.load` raises."""
+    """Read everything. Raises `ValueError` for an unknown variant or network, and what `TrainingKind.load` raises."""
     settings, folder, version = arguments
     make_deterministic()
     use_fast_float32()
@@ -101,22 +101,22 @@ def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared
     return prepared
 
 
-def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, team: Team | None = None) -> Trial:
+def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, group: ProcessGroup | None = None) -> Trial:
     """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
     folder = prepared.trial_folder(request)
-    team = team or Team()
+    group = group or ProcessGroup()
     done = folder.finished()
     if done is not None:
-        if not team.rank:
+        if not group.rank:
             tell(done)
         return done
-    if folder.outdated and not team.rank:
+    if folder.outdated and not group.rank:
         tell(f"{request.name} begins anew: what is there was made by other code")
-    control = Clockwork(flag, prepared.settings.checkpoint_s)
+    control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
     fold = prepared.folds[request.fold]
-    trained = run_trial(team, request, prepared.data, fold, prepared.trading, folder, control, tell)
-    if team.rank:
-        return _trial(request, trained, Played(()))
+    trained = run_trial(group, request, prepared.data, fold, prepared.trading, folder, control, tell)
+    if group.rank:
+        return _trial(request, trained, PlayResult(()))
     folder.save_weights(trained.weights)
     policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
     trial = _trial(request, trained, prepared.data.test(policy, tested))
@@ -125,7 +125,7 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, team
     return trial
 
 
-class Clockwork:
+class CheckpointTimer:
     """A trial's control: a checkpoint every so many seconds of wall clock, and the stop that was asked for."""
 
     def __init__(self, flag: Flag, every_s: float) -> None:
@@ -152,29 +152,29 @@ class Chosen:
     fold: int
     seed: int
     policy: nn.Module
-    played: Played
+    played: PlayResult
 
 
 def compare(prepared: Prepared, chosen: Chosen, flag: Flag, tell: Tell) -> Compared:
     """The baselines, the random traders and the scenarios of one fold. Raises `Stopped` when `flag` is set."""
 
-    def pause() -> None:
+    def check_stop() -> None:
         if flag.is_set():
             raise Stopped(f"fold {chosen.fold + 1}")
 
-    pause()
+    check_stop()
     tested = prepared.span(prepared.folds[chosen.fold].test)
-    found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, pause)
+    found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, check_stop)
     tell(f"compared fold {chosen.fold + 1}")
     return found
 
 
-def another(team: Team, prepare: Callable[[], Prepared], request: Request) -> None:
-    """A team's further member: nobody hears it, and the first says when to stop."""
-    train_one(prepare(), request, threading.Event(), lambda _: None, team)
+def run_member(group: ProcessGroup, prepare: Callable[[], Prepared], request: Request) -> None:
+    """Train as a further member of a group: it reports nothing, and rank 0 decides when to stop."""
+    train_one(prepare(), request, threading.Event(), lambda _: None, group)
 
 
-def _trial(request: Request, trained: Trained, test: Played) -> Trial:
+def _trial(request: Request, trained: Trained, test: PlayResult) -> Trial:
     return Trial(
         fold=request.fold,
         seed=request.seed,

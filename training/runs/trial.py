@@ -16,11 +16,11 @@ import msgspec
 from torch.utils.tensorboard import SummaryWriter
 
 from daemon.core.limits import Trading
-from training.desks.kind import Arena, Crowd, Learner, Material, Span
+from training.desks.kind import EnvSettings, Evaluator, Learner, Span, TaskData
 from training.rl.coefficients import Coefficients, NotFiniteError, Progress
 from training.rl.pool import Stopped
 from training.rl.ppo import Trainer
-from training.rl.team import Team
+from training.rl.process_group import ProcessGroup
 from training.runs.folder import TENSORBOARD_FOLDER, TrialFolder
 from training.study.evaluation import SessionResult
 from training.study.study import Fold, Point
@@ -72,7 +72,7 @@ class News:
 
 
 class Control(Protocol):
-    """Asked after every update, in the first process of the team."""
+    """Asked after every update, in the first process of the group."""
 
     def stop(self) -> bool:
         """True once the run shall end at its next checkpoint, which is now."""
@@ -98,16 +98,16 @@ Listener = Callable[[News], None]
 
 
 def run_trial(
-    team: Team,
+    group: ProcessGroup,
     request: Request,
-    data: Material,
+    data: TaskData,
     fold: Fold,
     trading: Trading,
     folder: TrialFolder | None,
     control: Control,
     listen: Listener,
 ) -> Trained:
-    """Train as asked, with this process's share of the environments; what the first of the team returns counts.
+    """Train as asked, with this process's share of the environments; the result of rank 0 counts.
 
     Args:
         folder: where checkpoints and metrics go; a checkpoint there is gone on from. None keeps nothing.
@@ -119,11 +119,11 @@ def run_trial(
         OSError: a checkpoint could not be written; the one before it stays.
     """
     began = time.monotonic()
-    run = _Course(team, request, data, fold, trading, folder)
+    run = _Course(group, request, data, fold, trading, folder)
     earlier, stopped = run.best.seconds, ""
     try:
         while not run.trainer.done:
-            if team.decided(int(0 < request.patience <= run.best.without)):  # before an update, so also after a stop
+            if group.broadcast(int(0 < request.patience <= run.best.without)):  # before an update, so also after a stop
                 stopped = f"no better validation in {request.patience} looks"
                 break
             news = run.update()
@@ -132,7 +132,7 @@ def run_trial(
                 listen(news)
                 run.best.seconds = earlier + time.monotonic() - began
                 order = STOP if control.stop() else SAVE if control.checkpoint_due() else GO
-            order = team.decided(order)
+            order = group.broadcast(order)
             if order != GO and not run.trainer.done:
                 run.save()
                 if order == STOP:
@@ -182,32 +182,38 @@ class _Best:
 
 
 class _Course:
-    """One trial under way in one process of a team."""
+    """One trial under way in one process of a group."""
 
     def __init__(
-        self, team: Team, request: Request, data: Material, fold: Fold, trading: Trading, folder: TrialFolder | None
+        self,
+        group: ProcessGroup,
+        request: Request,
+        data: TaskData,
+        fold: Fold,
+        trading: Trading,
+        folder: TrialFolder | None,
     ) -> None:
-        self._team = team
+        self._group = group
         self._request = request
         self._data = data
         self._folder = folder
         self._network = data.network(request.network, request.seed, fold.train)
-        self.trainer = _trainer(team, request, data, Span(fold.train, request.reward, trading), self._network)
+        self.trainer = _trainer(group, request, data, Span(fold.train, request.reward, trading), self._network)
         self.best = _Best()
         kept = folder.checkpoint() if folder is not None else None
         if kept is not None:
-            self.trainer.load_state_dict(kept["team"][team.rank])
+            self.trainer.load_state_dict(kept["team"][group.rank])
             self.best.load_state_dict(kept["best"])
         self._began = self.steps
         self._every = max(CHECK_UPDATES, self.trainer.total_updates // CHECKS)
         looked_at = Span(fold.validate, request.reward, trading)
-        self._arena = None if team.rank else data.arena(looked_at, request.device)
-        self._journal = None if team.rank or folder is None else _Journal(folder, self.trainer.updates, self.steps)
+        self._evaluator = None if group.rank else data.evaluator(looked_at, request.device)
+        self._journal = None if group.rank or folder is None else _Journal(folder, self.trainer.updates, self.steps)
 
     @property
     def steps(self) -> int:
-        """Transitions that the whole team has seen."""
-        return self.trainer.steps * self._team.size
+        """Transitions that the whole group has seen."""
+        return self.trainer.steps * self._group.size
 
     def update(self) -> News | None:
         """One update, and a look at the validation sessions when it is time; news in the first process."""
@@ -217,11 +223,11 @@ class _Course:
         except NotFiniteError as error:
             raise Diverged(self._diverged(error)) from error
         progress = replace(progress, steps=self.steps)
-        if self._arena is None:
+        if self._evaluator is None:
             return None
         self.best.rewards.append(progress.reward)
         looked = trainer.updates % self._every == 0 or trainer.done
-        point = self._look(progress, self._arena) if looked else None
+        point = self._look(progress, self._evaluator) if looked else None
         if self._journal is not None:
             self._journal.write(progress, point)
         total = trainer.total_updates * (self.steps // trainer.updates)
@@ -229,8 +235,8 @@ class _Course:
         return News(self._request.name, self.steps, total, point, best, self._began)
 
     def save(self) -> None:
-        """Checkpoint the whole team."""
-        states = self._team.gathered(self.trainer.state_dict())
+        """Checkpoint the whole group."""
+        states = self._group.gather(self.trainer.state_dict())
         if self._folder is not None and states:
             self._folder.save({"team": states, "best": self.best.state_dict(), "steps": self.steps})
 
@@ -239,10 +245,10 @@ class _Course:
         if self._journal is not None:
             self._journal.close()
 
-    def _look(self, progress: Progress, arena: Arena) -> Point:
+    def _look(self, progress: Progress, evaluator: Evaluator) -> Point:
         """Play the validation sessions with the weights as they are now, on the live path."""
         best = self.best
-        results = arena(self._network.policy)
+        results = evaluator(self._network.policy)
         found = self._data.figures(results)
         point = Point(
             steps=self.steps,
@@ -279,18 +285,18 @@ def check_shares(coefficients: Coefficients, processes: int) -> None:
         )
 
 
-def _trainer(team: Team, request: Request, data: Material, span: Span, network: Learner) -> Trainer:
+def _trainer(group: ProcessGroup, request: Request, data: TaskData, span: Span, network: Learner) -> Trainer:
     c = request.coefficients
-    check_shares(c, team.size)
-    share, seed = c.environments // team.size, request.seed * team.size + team.rank
+    check_shares(c, group.size)
+    share, seed = c.environments // group.size, request.seed * group.size + group.rank
     return Trainer(
         network,
-        data.environment(span, Crowd(share, seed, c.discount, request.device)),
-        replace(c, environments=share, batch=c.batch // team.size),
-        total_steps=-(-request.steps // team.size),
+        data.environment(span, EnvSettings(share, seed, c.discount, request.device)),
+        replace(c, environments=share, batch=c.batch // group.size),
+        total_steps=-(-request.steps // group.size),
         seed=seed,
         precision=request.precision,
-        average=team.average if team.size > 1 else None,
+        average=group.average if group.size > 1 else None,
         device=request.device,
     )
 

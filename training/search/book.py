@@ -20,10 +20,10 @@ from optuna.trial import BaseTrial, TrialState
 from training.evidence.statistics import sharpe
 from training.rl.coefficients import SCHEDULES, Coefficients
 from training.rl.pool import Flag
-from training.rl.team import Team
+from training.rl.process_group import ProcessGroup
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.runs.settings import Settings
-from training.runs.tasks import Clockwork, Prepared, prepare
+from training.runs.tasks import CheckpointTimer, Prepared, prepare
 from training.runs.trial import Request, run_trial
 from training.search.coefficients_file import differences
 from training.study.folds import HistoryError
@@ -205,8 +205,8 @@ class Ready:
         request = Request(
             fold, seed, run.rewards[0], run.network, run.steps, run.precision, run.device, run.patience, coefficients
         )
-        control = Clockwork(flag, math.inf)
-        trained = run_trial(Team(), request, p.data, self.folds[fold], p.trading, None, control, lambda _: None)
+        control = CheckpointTimer(flag, math.inf)
+        trained = run_trial(ProcessGroup(), request, p.data, self.folds[fold], p.trading, None, control, lambda _: None)
         capital = float(p.trading.paper.cash_usd)
         returns = tuple(result.pnl_usd / (result.capital_usd or capital) for result in trained.validate)
         earned = p.data.figures(trained.validate).net_return

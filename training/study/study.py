@@ -32,8 +32,8 @@ class Entry(msgspec.Struct, frozen=True):
     pnl_usd: float  # after spread and fees
 
 
-class Played(msgspec.Struct, frozen=True):
-    """One player on the sessions of one span, through the dry-run engine."""
+class PlayResult(msgspec.Struct, frozen=True):
+    """The results of one policy or baseline on the sessions of one span, from the dry-run engine."""
 
     sessions: tuple[SessionResult, ...]
     denials: dict[str, int] = {}
@@ -65,15 +65,15 @@ class Trial(msgspec.Struct, frozen=True):
     stopped: str  # "" when all steps were trained, else why not
     curve: tuple[Point, ...]
     validate: tuple[SessionResult, ...]  # the chosen checkpoint, on the tensor market
-    test: Played
+    test: PlayResult
 
 
 class Baseline(msgspec.Struct, frozen=True):
-    """Somebody to beat: one `Played` for each fold's test sessions."""
+    """A reference to compare with: one `PlayResult` for each fold's test sessions."""
 
     name: str  # "always flat", "buy and hold", "random", "simple rule"
     description: str
-    folds: tuple[Played, ...]
+    folds: tuple[PlayResult, ...]
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     chosen: tuple[int, ...]  # for each fold the index into trials
     baselines: tuple[Baseline, ...]
     random_pnl_usd: tuple[tuple[float, ...], ...]  # for each fold, the total of each of (at least) 1,000 random traders
-    scenarios: dict[str, tuple[Played, ...]]  # the chosen trials once more, by fold: "costs x 2", "one bar late", ...
+    scenarios: dict[
+        str, tuple[PlayResult, ...]
+    ]  # the chosen trials once more, by fold: "costs x 2", "one bar late", ...
     prior_sharpes: tuple[float, ...] = ()  # a session's, of every earlier trial in the ledger on the same data
     prior_openings: int = 0  # times the test sessions were opened before this study
 

@@ -16,15 +16,15 @@ from strategies.registry import daily_strategy
 from tests.support.toy.strategy import CASH, SPEC, SPY
 from training.desks.daily.baselines import with_costs
 from training.desks.daily.dry_run import Desk, dry_run, under
-from training.desks.daily.kind import DailyMaterial
 from training.desks.daily.table import TICKS, DailyTable, read_table
-from training.desks.kind import Compared, Crowd, Kind, Learner, Span
+from training.desks.daily.task_data import DailyTaskData
+from training.desks.kind import Compared, EnvSettings, Learner, Span, TrainingKind
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.export.reference import each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
 from training.rl.protocols import Step
-from training.study.study import Fold, Played
+from training.study.study import Fold, PlayResult
 
 BASELINES = {"always flat": "Never trades.", "SPY": "All money in SPY.", "random": "A coin for each session."}
 
@@ -114,30 +114,32 @@ class Late:
         return always(CASH)(observations) if before is None else self._policy(before)
 
 
-class ToyMaterial(DailyMaterial):
+class ToyTaskData(DailyTaskData):
     """Daily bars of SPY made ready."""
 
     def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
-        """See `training.desks.kind.Material`."""
+        """See `training.desks.kind.TaskData`."""
         return ActorCritic(seed)
 
-    def environment(self, span: Span, crowd: Crowd) -> Accounts:
-        """See `training.desks.kind.Material`."""
-        return Accounts(self.table, *self.table.span(span.dates), crowd.count, crowd.seed)
+    def environment(self, span: Span, settings: EnvSettings) -> Accounts:
+        """See `training.desks.kind.TaskData`."""
+        return Accounts(self.table, *self.table.span(span.dates), settings.count, settings.seed)
 
-    def compare(self, policy: nn.Module, _: Played, span: Span, seed: int, pause: Callable[[], None]) -> Compared:
-        """See `training.desks.kind.Material`."""
+    def compare(
+        self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
+    ) -> Compared:
+        """See `training.desks.kind.TaskData`."""
         desk = self.desk(span)
         found = {"always flat": dry_run(always(CASH), desk), "SPY": dry_run(always(SPY), desk)}
         coins = [dry_run(coin(seed + n), desk) for n in range(3)]
-        pause()
+        check_stop()
         scenarios = {COSTS_TWICE: dry_run(policy, _dearer(desk)), ONE_BAR_LATE: dry_run(Late(policy), desk)}
         return Compared(
             found | {"random": coins[0]}, tuple(sum(s.pnl_usd for s in c.sessions) for c in coins), scenarios
         )
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
-        """See `training.desks.kind.Material`."""
+        """See `training.desks.kind.TaskData`."""
         first, last = self.table.span((*fold.train, *fold.validate, *fold.test))
         weights = np.random.default_rng(seed).integers(0, 2, (last - first + 1, 1))
         rows: Float32Array = np.hstack([self.table.features[first - 1 : last], weights]).astype(np.float32)
@@ -148,9 +150,9 @@ def _dearer(desk: Desk) -> Desk:
     return under(desk, with_costs(desk.trading, 2))
 
 
-def _load(path: Path, trading: Trading) -> ToyMaterial:
+def _load(path: Path, trading: Trading) -> ToyTaskData:
     strategy = daily_strategy(SPEC.name)
-    return ToyMaterial(path, read_table(path, strategy), strategy, trading)
+    return ToyTaskData(path, read_table(path, strategy), strategy, trading)
 
 
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
@@ -159,7 +161,7 @@ def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
     return found.eval().policy
 
 
-KIND = Kind(
+KIND = TrainingKind(
     strategy=SPEC.name,
     networks=("tiny",),
     variants=("gain",),

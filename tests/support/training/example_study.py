@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from strategies.kit.manifest import Training
 from training.study.evaluation import SessionResult
-from training.study.study import Baseline, Entry, Fold, Played, Point, Study, Trial
+from training.study.study import Baseline, Entry, Fold, PlayResult, Point, Study, Trial
 
 CAPITAL_USD = 10_000.0
 FEE_USD = 1.3  # a trade
@@ -128,7 +128,9 @@ def _trial(random: np.random.Generator, index: int, number: int, reward: str, sp
         stopped="",
         curve=_curve(random),
         validate=validate,
-        test=Played(test, {"cooldown": 12, "spread_too_wide": 5, "confidence_below_min": 41}, _entries(random, test)),
+        test=PlayResult(
+            test, {"cooldown": 12, "spread_too_wide": 5, "confidence_below_min": 41}, _entries(random, test)
+        ),
     )
 
 
@@ -154,7 +156,7 @@ def _best(trials: Sequence[Trial], index: int, reward: str) -> int:
     return max(own, key=lambda place: sum(session.pnl_usd for session in trials[place].validate))
 
 
-def _poorer(played: Played, usd_a_trade: float) -> Played:
+def _poorer(played: PlayResult, usd_a_trade: float) -> PlayResult:
     sessions = tuple(
         SessionResult(
             date=s.date,
@@ -168,17 +170,17 @@ def _poorer(played: Played, usd_a_trade: float) -> Played:
         )
         for s in played.sessions
     )
-    return Played(sessions, played.denials, played.entries)
+    return PlayResult(sessions, played.denials, played.entries)
 
 
 def _baselines(random: np.random.Generator, spans: Sequence[Fold]) -> tuple[Baseline, ...]:
-    def flat(dates: Dates) -> Played:
-        return Played(tuple(SessionResult(date, 0.0, 0, 0, 0.0, 0.0, 0, 360) for date in dates))
+    def flat(dates: Dates) -> PlayResult:
+        return PlayResult(tuple(SessionResult(date, 0.0, 0, 0, 0.0, 0.0, 0, 360) for date in dates))
 
-    def hold(dates: Dates) -> Played:
+    def hold(dates: Dates) -> PlayResult:
         pnl = random.normal(5.0, 80.0, len(dates)).round(2).tolist()
         first = [index == 0 for index in range(len(dates))]
-        return Played(
+        return PlayResult(
             tuple(
                 SessionResult(date, value, int(new), int(new and value > 0), 0.0, 10_000.0 * new, 360, 360)
                 for date, value, new in zip(dates, pnl, first, strict=True)
@@ -191,12 +193,12 @@ def _baselines(random: np.random.Generator, spans: Sequence[Fold]) -> tuple[Base
         (
             "random",
             "a random side, as often and as long as the policy",
-            lambda dates: Played(_sessions(random, dates, -8.0)),
+            lambda dates: PlayResult(_sessions(random, dates, -8.0)),
         ),
         (
             "simple rule",
             "buys the side of the last 20 minutes' move",
-            lambda dates: Played(_sessions(random, dates, -5.0)),
+            lambda dates: PlayResult(_sessions(random, dates, -5.0)),
         ),
     )
     return tuple(Baseline(name, text, tuple(play(span.test) for span in spans)) for name, text, play in players)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from strategies.kit.manifest import Training
 from training.study.evaluation import SessionResult
-from training.study.study import Baseline, Entry, Fold, Played, Study, Trial
+from training.study.study import Baseline, Entry, Fold, PlayResult, Study, Trial
 
 
 def session(date: str, pnl_usd: float, trades: int = 1) -> SessionResult:
@@ -32,7 +32,7 @@ def hand_study() -> Study:
             stopped="",
             curve=(),
             validate=(session(folds[fold].validate[0], validates[fold, seed]),),
-            test=Played(
+            test=PlayResult(
                 tuple(session(date, pnl) for date, pnl in zip(folds[fold].test, earned, strict=True)),
                 {"cooldown": fold + 1},
                 (Entry(folds[fold].test[0], 0.6, earned[0]),),
@@ -40,7 +40,7 @@ def hand_study() -> Study:
         )
         for (fold, seed), earned in tests.items()
     )
-    held = tuple(Played(tuple(session(date, 2.0) for date in fold.test)) for fold in folds)
+    held = tuple(PlayResult(tuple(session(date, 2.0) for date in fold.test)) for fold in folds)
     return Study(
         strategy="option_scalper",
         network="mlp",
@@ -57,5 +57,5 @@ def hand_study() -> Study:
         chosen=(0, 4),  # seed 1 in the first fold, seed 2 in the second: the best on validation
         baselines=(Baseline("buy and hold", "shares", held),),
         random_pnl_usd=((0.0, 10.0, 20.0), (0.0, 16.0, 5.0)),
-        scenarios={"costs x 2": tuple(Played(tuple(session(date, 1.0) for date in fold.test)) for fold in folds)},
+        scenarios={"costs x 2": tuple(PlayResult(tuple(session(date, 1.0) for date in fold.test)) for fold in folds)},
     )

@@ -26,7 +26,7 @@ from training.evidence.statistics import (
     trial_matrix,
 )
 from training.study.evaluation import SessionResult, figures
-from training.study.study import Fold, Played, Study, Trial
+from training.study.study import Fold, PlayResult, Study, Trial
 
 HAND = np.array([0.01, -0.02, 0.03, 0.0, -0.01])
 
@@ -102,7 +102,7 @@ def test_a_number_that_is_none_is_an_error_and_never_a_figure(bad: Series, of: C
 
 def _trial(fold: int, seed: int, pnl_usd: tuple[float, ...], reward: str = "potential") -> Trial:
     sessions = tuple(_result(pnl, date) for pnl, date in zip(pnl_usd, FOLDS[fold].test, strict=False))
-    return Trial(fold, seed, reward, 1000, 1.0, 500, "", (), sessions, Played(sessions))
+    return Trial(fold, seed, reward, 1000, 1.0, 500, "", (), sessions, PlayResult(sessions))
 
 
 FOLDS = (

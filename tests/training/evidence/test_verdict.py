@@ -16,7 +16,7 @@ from training.evidence.findings import Findings, told_apart
 from training.evidence.resampling import Interval
 from training.report.report import files, find, write_report
 from training.study.evaluation import SessionResult
-from training.study.study import Entry, Played, Study
+from training.study.study import Entry, PlayResult, Study
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,9 @@ def test_a_policy_that_never_trades_equals_always_flat() -> None:
         return tuple(session(result.date, 0.0, trades=0) for result in results)
 
     trials = tuple(
-        msgspec.structs.replace(trial, validate=idle(trial.validate), test=Played(idle(trial.test.sessions)), curve=())
+        msgspec.structs.replace(
+            trial, validate=idle(trial.validate), test=PlayResult(idle(trial.test.sessions)), curve=()
+        )
         for trial in study.trials
     )
     study = msgspec.structs.replace(study, trials=trials, baselines=(), random_pnl_usd=())
@@ -138,7 +140,7 @@ def test_what_was_trained_elsewhere_is_not_said_to_be_tested_on_unseen_sessions(
 def test_one_seed_for_each_reward_has_no_interval_and_one_trade_is_no_plural() -> None:
     study = example_study(folds=1, seeds=1, test_sessions=1, seed=3)
     trial = study.trials[0]
-    one = Played((session(study.folds[0].test[0], 5.0),), {}, (Entry(study.folds[0].test[0], 0.7, 5.0),))
+    one = PlayResult((session(study.folds[0].test[0], 5.0),), {}, (Entry(study.folds[0].test[0], 0.7, 5.0),))
     study = msgspec.structs.replace(study, trials=(msgspec.structs.replace(trial, test=one), study.trials[1]))
     found = find(study)
     words = page_words(files(study, found)["report.html"].decode())

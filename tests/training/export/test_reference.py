@@ -55,10 +55,10 @@ def test_a_desk_of_minutes_is_asked_in_every_minute_after_the_twentieth_half_day
     events = random_walk(31)
     bars = [event.bar for event in events if isinstance(event, BarClosed)]
     trading = trading_for("option_scalper")
-    material = kind("option_scalper").load(write_csv(tmp_path / "bars.csv", bars), trading)
-    dates = list(material.days)[-2:]
+    data = kind("option_scalper").load(write_csv(tmp_path / "bars.csv", bars), trading)
+    dates = list(data.days)[-2:]
     assert dates == ["2024-07-02", "2024-07-03"]
-    found = material.watch(Waits(), Span(dates, "potential", trading))
+    found = data.watch(Waits(), Span(dates, "potential", trading))
     assert len(found.rows) == (390 - 19) + (210 - 19)
     elapsed = found.rows[:, SCALPER.features.index("session_elapsed")]
     assert elapsed[[370, -1]].tolist() == [1.0, 1.0]

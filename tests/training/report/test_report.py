@@ -12,7 +12,7 @@ from tests.support.training.example_study import example_study
 from tests.support.training.hand_study import hand_study, session
 from training.evidence.findings import Findings, decode
 from training.report.report import files, find, write_report
-from training.study.study import Fold, Played, Study
+from training.study.study import Fold, PlayResult, Study
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_bins_of_the_logits_hold_every_split_and_the_pbo_lies_left_of_zero(f
         ({"chosen": (0,)}, "2 folds and 1 chosen"),
         ({"chosen": (0, 1)}, "fold 1 is trial 1, which is not of that fold"),
         (
-            {"scenarios": {"one bar late": (Played((session("2024-01-09", 1.0),)),)}},
+            {"scenarios": {"one bar late": (PlayResult((session("2024-01-09", 1.0),)),)}},
             "one bar late was played on other",
         ),
         ({"format": 99}, "has format 99, expected 1"),

@@ -8,7 +8,7 @@ import pytest
 
 from training.runs.display import Display
 from training.runs.trial import News
-from training.study.study import Played, Trial
+from training.study.study import PlayResult, Trial
 
 
 class Clock:
@@ -32,7 +32,7 @@ def trial(seed: int, steps: int, **other: Any) -> Trial:
     """A finished trial."""
     return Trial(
         fold=0, seed=seed, reward="potential", steps=steps, seconds=1.0, chosen_steps=steps, stopped="", curve=(),
-        validate=(), test=Played(()), **other,
+        validate=(), test=PlayResult(()), **other,
     )  # fmt: skip
 
 

@@ -15,12 +15,12 @@ from tests.support.training.made_up import sessions, write_csv
 from tests.support.training.small_runs import UPDATE, StopAfter, quiet, same, weights
 from training.evidence.findings import Findings
 from training.rl.pool import Flag, Stopped
-from training.rl.team import Team, together
+from training.rl.process_group import ProcessGroup, run_group
 from training.runs.folder import code_version
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
-from training.runs.tasks import Prepared, another, prepare, prepare_same, train_one
+from training.runs.tasks import Prepared, prepare, prepare_same, run_member, train_one
 from training.runs.trial import News
 from training.study.study import Study, Trial
 
@@ -73,19 +73,19 @@ def test_folds_seeds_and_rewards_share_the_processes_and_every_trial_is_in_the_l
 def test_two_processes_train_one_network_the_same_way_every_time(
     small: Settings, ready: Prepared, tmp_path: Path
 ) -> None:
-    team = replace(small, processes=2, steps=4 * UPDATE)
-    request = requests_of(team)[0]
+    group = replace(small, processes=2, steps=4 * UPDATE)
+    request = requests_of(group)[0]
 
     def train(name: str, stop: StopAfter | None = None) -> None:
         flag: Flag = stop or threading.Event()
-        prepared = replace(ready, settings=team, folder=tmp_path / name)
+        prepared = replace(ready, settings=group, folder=tmp_path / name)
 
-        def first(found: Team) -> Trial:
+        def first(found: ProcessGroup) -> Trial:
             return train_one(prepared, request, flag, stop or quiet, found)
 
         sha256 = ready.data.info.sha256
-        further = functools.partial(prepare_same, (team, tmp_path / name, ready.version), sha256)
-        together(2, first, another, further, request)
+        further = functools.partial(prepare_same, (group, tmp_path / name, ready.version), sha256)
+        run_group(2, first, run_member, further, request)
 
     with pytest.raises(Stopped):
         train("stopped", StopAfter(2))

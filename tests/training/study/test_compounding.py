@@ -16,7 +16,7 @@ from training.evidence.criteria import judge
 from training.evidence.statistics import annual_return, calmar, max_drawdown, running, summarise, total
 from training.report.report import files, find
 from training.study.evaluation import SessionResult, figures
-from training.study.study import Baseline, Fold, Played, Point, Study, Trial
+from training.study.study import Baseline, Fold, PlayResult, Point, Study, Trial
 
 DATES = ("2021-01-04", "2021-01-05", "2021-01-06", "2021-01-07")
 UP_AND_DOWN = (0.10, -0.20, 0.50, -0.10)  # 100 -> 110 -> 88 -> 132 -> 118.8
@@ -42,7 +42,7 @@ def study(strategy: str = "regime_switcher") -> Study:
     trial = Trial(
         fold=0, seed=1, reward="weights", steps=100, seconds=2.0, chosen_steps=100, stopped="", curve=(point,),
         validate=(SessionResult("2020-12-31", 10.0, 1, 1, 0.1, 50.0, 390, 390, capital_usd=100.0),),
-        test=Played(account(UP_AND_DOWN)),
+        test=PlayResult(account(UP_AND_DOWN)),
     )  # fmt: skip
     return Study(
         strategy=strategy,
@@ -59,9 +59,9 @@ def study(strategy: str = "regime_switcher") -> Study:
         folds=(fold,),
         trials=(trial,),
         chosen=(0,),
-        baselines=(Baseline("ALL_SPY", "", (Played(account((0.01, 0.02, -0.01, 0.03))),)),),
+        baselines=(Baseline("ALL_SPY", "", (PlayResult(account((0.01, 0.02, -0.01, 0.03))),)),),
         random_pnl_usd=((-5.0, 18.8, 40.0),),
-        scenarios={"costs x 2": (Played(account((0.09, -0.21, 0.49, -0.11))),)},
+        scenarios={"costs x 2": (PlayResult(account((0.09, -0.21, 0.49, -0.11))),)},
     )  # fmt: skip
 
 

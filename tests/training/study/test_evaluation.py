@@ -132,8 +132,8 @@ def test_it_learns_a_drift_that_shows_in_the_gap_and_beats_random_trades_on_late
     train(network, market, small, total_steps=8_000, seed=1)
 
     def measure(player: Player, accounts: int = 1) -> tuple[SessionResult, ...]:
-        arena = Market(history, prices, late, TRADING, count=accounts * len(late), auto_reset=False)
-        return play(arena, player, dates, TRADING.risk.confidence_min)
+        market = Market(history, prices, late, TRADING, count=accounts * len(late), auto_reset=False)
+        return play(market, player, dates, TRADING.risk.confidence_min)
 
     learned = measure(network.policy)
     by_chance = measure(random_like(learned, measure, seed=1), accounts=20)

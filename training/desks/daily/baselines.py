@@ -38,7 +38,7 @@ from training.desks.daily.regime_market import RegimeMarket
 from training.desks.daily.table import TICKS, BoolArray, DailyTable, Float64Array, read_table
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.study.evaluation import SessionResult
-from training.study.study import Played
+from training.study.study import PlayResult
 
 ETF_FILE = "etf_daily_2010_2022.parquet"
 """Looked for beside the file of stocks: SPY as a baseline comes from there."""
@@ -73,7 +73,7 @@ REGIME_BASELINES: Mapping[str, str] = {
 }
 
 
-def _nothing() -> None:
+def _never_stop() -> None:
     """The pause of a caller who needs none."""
 
 
@@ -81,15 +81,15 @@ def _nothing() -> None:
 
 
 def rebalancer_baselines(
-    desk: Desk, funds: DailyTable | None, pause: Callable[[], None] = _nothing
-) -> dict[str, Played]:
+    desk: Desk, funds: DailyTable | None, check_stop: Callable[[], None] = _never_stop
+) -> dict[str, PlayResult]:
     """`daily_rebalancer`'s baselines but the random one, on the desk's sessions; `funds` holds SPY, None leaves it out.
 
     `pause` is called between players, and may raise.
     """
     dates = _dates(desk)
     found = {FLAT: dry_run(flat, desk)}
-    pause()
+    check_stop()
     found[HOLD_ALL] = owned(desk.table, dates, desk.trading, lambda day: day == 0)
     months = [date[:7] for date in dates]
     found[MONTHLY] = owned(desk.table, dates, desk.trading, lambda day: day == 0 or months[day] != months[day - 1])
@@ -98,12 +98,12 @@ def rebalancer_baselines(
     return found
 
 
-def regime_baselines(desk: Desk, pause: Callable[[], None] = _nothing) -> dict[str, Played]:
+def regime_baselines(desk: Desk, check_stop: Callable[[], None] = _never_stop) -> dict[str, PlayResult]:
     """`regime_switcher`'s baselines but the random one, on the desk's sessions."""
-    found: dict[str, Played] = {}
+    found: dict[str, PlayResult] = {}
     for name in (ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT):
         found[name] = dry_run(always(_REGIME[name]), desk)
-        pause()
+        check_stop()
     return found | {HOLD: dry_run(Starting(_REGIME[EQUAL_WEIGHT]), desk)}
 
 
@@ -119,7 +119,7 @@ def owned(
     trading: Trading,
     buys: Callable[[int], bool],
     symbols: Sequence[str] = (),
-) -> Played:
+) -> PlayResult:
     """An account of fractions that sets equal weights of `symbols` (all when empty) at the opens where `buys` is true.
 
     `buys` is asked for each session by its number from 0. A symbol without a bar is left as it is.
@@ -153,7 +153,7 @@ def owned(
         )
         results.append(result)
         before = cash + worth
-    return Played(tuple(results))
+    return PlayResult(tuple(results))
 
 
 def _to_equal(cash: float, held: Float64Array, opens: Float64Array, there: BoolArray, rate: float) -> Float64Array:
@@ -178,8 +178,8 @@ Answers = Callable[[int], Tensor]
 
 
 def random_rebalancers(
-    policy: Rebalancer, desk: Desk, draws: int, seed: int, pause: Callable[[], None] = _nothing
-) -> tuple[Played, tuple[float, ...]]:
+    policy: Rebalancer, desk: Desk, draws: int, seed: int, check_stop: Callable[[], None] = _never_stop
+) -> tuple[PlayResult, tuple[float, ...]]:
     """Random traders with the decisions of `policy`: one through the dry run, and the totals of `draws`.
 
     Each gives the actions of every session to the stocks in an order of its own: as much is wanted at the same times,
@@ -196,19 +196,19 @@ def random_rebalancers(
     play_rebalancer(noted, table, _dates(desk), rules, variant=variant)
     actions = torch.cat(seen)
 
-    def crowd(count: int, nth: int) -> tuple[float, ...]:
+    def totals_of(count: int, nth: int) -> tuple[float, ...]:
         market = RebalancerMarket(table, desk.first, desk.last, rules, count=count, variant=variant, draws=False)
         return _totals(market, of_other_stocks(actions, count, seed + nth), desk)
 
-    median, totals = _median_and_totals(draws, crowd, pause)
+    median, totals = _median_and_totals(draws, totals_of, check_stop)
     answers = of_other_stocks(actions, 1, seed + median)
     days = count_up()
     return dry_run(lambda _: answers(next(days)), desk), totals
 
 
 def random_switchers(
-    policy: Switcher, desk: Desk, draws: int, seed: int, pause: Callable[[], None] = _nothing
-) -> tuple[Played, tuple[float, ...]]:
+    policy: Switcher, desk: Desk, draws: int, seed: int, check_stop: Callable[[], None] = _never_stop
+) -> tuple[PlayResult, tuple[float, ...]]:
     """As `random_rebalancers`, for regimes, which are shifted in time alone: the same portfolios for as long.
 
     The totals are those of weights, not of whole shares.
@@ -224,11 +224,11 @@ def random_switchers(
     play_regime(noted, table, _dates(desk), rules)
     regimes = torch.cat(seen)
 
-    def crowd(count: int, nth: int) -> tuple[float, ...]:
+    def totals_of(count: int, nth: int) -> tuple[float, ...]:
         market = RegimeMarket(table, desk.first, desk.last, rules, count=count, episode=None, draws=False)
         return _totals(market, at_other_times(regimes, count, seed + nth), desk)
 
-    median, totals = _median_and_totals(draws, crowd, pause)
+    median, totals = _median_and_totals(draws, totals_of, check_stop)
     answers = at_other_times(regimes, 1, seed + median)
     days = count_up()
     return dry_run(lambda _, hidden: (certain(answers(next(days))), hidden), desk), totals
@@ -262,41 +262,41 @@ def _totals(market: RebalancerMarket | RegimeMarket, answers: Answers, desk: Des
 
 
 def _median_and_totals(
-    draws: int, crowd: Callable[[int, int], tuple[float, ...]], pause: Callable[[], None]
+    draws: int, totals_of: Callable[[int, int], tuple[float, ...]], check_stop: Callable[[], None]
 ) -> tuple[int, tuple[float, ...]]:
     """The number of the random trader, of the first few, whose P&L is in the middle; the P&L of `draws` others."""
-    pnl = [crowd(1, nth)[0] for nth in range(RANDOM_RUNS)]
+    pnl = [totals_of(1, nth)[0] for nth in range(RANDOM_RUNS)]
     median = sorted(range(RANDOM_RUNS), key=lambda nth: pnl[nth])[RANDOM_RUNS // 2]
     totals: list[float] = []
     while len(totals) < draws:
-        pause()
-        totals.extend(crowd(ACCOUNTS, RANDOM_RUNS + len(totals) // ACCOUNTS))
+        check_stop()
+        totals.extend(totals_of(ACCOUNTS, RANDOM_RUNS + len(totals) // ACCOUNTS))
     return median, tuple(totals[:draws])
 
 
 # --- the same policy under other conditions -----------------------------------------------------------------------
 
 
-def scenarios(policy: Policy, desk: Desk, pause: Callable[[], None] = _nothing) -> dict[str, Played]:
+def scenarios(policy: Policy, desk: Desk, check_stop: Callable[[], None] = _never_stop) -> dict[str, PlayResult]:
     """The same policy without costs, at twice and three times the costs, one session late, and filled where it decided.
 
     A recurrent policy also with its hidden state zero again every 256 decisions. All but the fill at the close of the
     decision go through the dry run; that one nobody can trade, so it is played on the tensor market.
     """
     recurrent = desk.strategy.spec.recurrent_shape is not None
-    found: dict[str, Played] = {}
+    found: dict[str, PlayResult] = {}
     for name, times in ((NO_COSTS, 0), (COSTS_TWICE, 2), (COSTS_THRICE, 3)):
         found[name] = dry_run(policy, under(desk, with_costs(desk.trading, times)))
-        pause()
+        check_stop()
     found[ONE_BAR_LATE] = dry_run(LateSwitcher(policy) if recurrent else LateRebalancer(policy), desk)
-    pause()
+    check_stop()
     table, dates, rules = desk.table, _dates(desk), desk.trading
     if recurrent:
-        found[SAME_CLOSE] = Played(play_regime(policy, table, dates, rules, fill="same_close"))
+        found[SAME_CLOSE] = PlayResult(play_regime(policy, table, dates, rules, fill="same_close"))
         found[RESET] = dry_run(Forgetful(policy, EPISODE), desk)
     else:
         variant = variant_of(rules)
-        found[SAME_CLOSE] = Played(play_rebalancer(policy, table, dates, rules, variant=variant, fill="same_close"))
+        found[SAME_CLOSE] = PlayResult(play_rebalancer(policy, table, dates, rules, variant=variant, fill="same_close"))
     return found
 
 

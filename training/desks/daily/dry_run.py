@@ -43,7 +43,7 @@ from training.desks.daily.play import SESSION_MIN
 from training.desks.daily.rebalancer_market import unit_usd
 from training.desks.daily.table import DailyTable
 from training.study.evaluation import SessionResult
-from training.study.study import Played
+from training.study.study import PlayResult
 
 MODEL, FEED = "candidate", "sip"
 Policy = Callable[..., Any]
@@ -132,7 +132,7 @@ def feed(table: DailyTable, day: int, trading: Trading, *, decide: bool = True) 
     yield SessionEnded(session.close_ns, session.date)
 
 
-def dry_run(policy: Policy, desk: Desk) -> Played:
+def dry_run(policy: Policy, desk: Desk) -> PlayResult:
     """Play one account from the desk's first session to its last, hidden state carried. `trades` are orders filled."""
     spec, table = desk.strategy.spec, desk.table
     market = SharePaperBroker(desk.trading, spec.symbols)
@@ -160,7 +160,7 @@ def dry_run(policy: Policy, desk: Desk) -> Played:
         )
     was, now = desk.state.stats.denials, machine.state.stats.denials
     denials = {gate: count - was.get(gate, 0) for gate, count in sorted(now.items()) if count > was.get(gate, 0)}
-    return Played(tuple(results), denials)
+    return PlayResult(tuple(results), denials)
 
 
 class _Watch:

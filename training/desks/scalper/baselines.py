@@ -18,7 +18,7 @@ from training.desks.scalper.dry_run import Desk, desks, dry_run
 from training.desks.scalper.market import Market
 from training.desks.scalper.play import Late, Player, RandomTrader, always_hold, moving_averages, play, random_like
 from training.study.evaluation import SessionResult
-from training.study.study import Played
+from training.study.study import PlayResult
 
 RANDOM_DRAWS = 1000
 ENVIRONMENTS = 2000  # of the tensor market, for random traders played at once
@@ -44,7 +44,7 @@ DESCRIPTIONS = {
 }
 
 
-def buy_and_hold(data: Data, dates: Sequence[str], capital_usd: float) -> Played:
+def buy_and_hold(data: Data, dates: Sequence[str], capital_usd: float) -> PlayResult:
     """Shares for `capital_usd` bought at the open of the first session's 21st bar and held over all of `dates`."""
     history = data.history
     results: list[SessionResult] = []
@@ -72,10 +72,10 @@ def buy_and_hold(data: Data, dates: Sequence[str], capital_usd: float) -> Played
         before = close
     won = int(sum(result.pnl_usd for result in results) > 0)
     results[-1] = replace(results[-1], wins=won)
-    return Played(tuple(results))
+    return PlayResult(tuple(results))
 
 
-def random_trader(policy: Played, data: Data, dates: Sequence[str], trading: Trading, seed: int) -> RandomTrader:
+def random_trader(policy: PlayResult, data: Data, dates: Sequence[str], trading: Trading, seed: int) -> RandomTrader:
     """A random trader with about the trades and the holding times of `policy` on these sessions."""
     return random_like(policy.sessions, lambda trader: _market_play(trader, data, dates, trading), seed)
 
@@ -90,7 +90,7 @@ def random_totals(trader: RandomTrader, data: Data, dates: Sequence[str], tradin
     return totals[:draws]
 
 
-def random_on_desk(trader: RandomTrader, ready: Sequence[Desk], machine: Strategy, trading: Trading) -> Played:
+def random_on_desk(trader: RandomTrader, ready: Sequence[Desk], machine: Strategy, trading: Trading) -> PlayResult:
     """The median, by net P&L, of a few random traders through the dry run."""
     found = [dry_run(trader, ready, machine, trading) for _ in range(RANDOM_DESKS)]
     return sorted(found, key=lambda played: sum(result.pnl_usd for result in played.sessions))[len(found) // 2]
@@ -98,7 +98,7 @@ def random_on_desk(trader: RandomTrader, ready: Sequence[Desk], machine: Strateg
 
 def standard(
     ready: Sequence[Desk], data: Data, dates: Sequence[str], machine: Strategy, trading: Trading
-) -> dict[str, Played]:
+) -> dict[str, PlayResult]:
     """The baselines that need no policy."""
     return {
         FLAT: dry_run(always_hold, ready, machine, trading),
@@ -127,7 +127,7 @@ def with_costs(trading: Trading, times: int) -> Trading:
 
 def scenarios(
     player: Player, ready: Sequence[Desk], data: Data, machine: Strategy, trading: Trading
-) -> dict[str, Played]:
+) -> dict[str, PlayResult]:
     """The same player without fees and half-spreads, at twice and three times the costs, and one bar late.
 
     Prices are whole cents in all of them, so up to a cent of spread remains without costs. `ready` are the desks at the

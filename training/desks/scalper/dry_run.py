@@ -33,7 +33,7 @@ from daemon.core.step import Core, Step
 from strategies.kit.contract import Strategy
 from training.desks.scalper.play import Player, always_hold
 from training.study.evaluation import SessionResult
-from training.study.study import Entry, Played
+from training.study.study import Entry, PlayResult
 
 MODEL = "candidate"
 FEED = "sip"
@@ -92,7 +92,7 @@ def _sessions(events: Iterable[Event]) -> Iterator[tuple[str, list[Event]]]:
         yield date, feed
 
 
-def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: Trading) -> Played:
+def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: Trading) -> PlayResult:
     """Play one session on each desk; every desk stays as it is, so players can follow one another."""
     results: list[SessionResult] = []
     entries: list[Entry] = []
@@ -119,7 +119,7 @@ def dry_run(player: Player, ready: Sequence[Desk], strategy: Strategy, trading: 
                 minutes=stats.bars - before.bars - unused,
             )
         )
-    return Played(tuple(results), {gate: count for gate, count in sorted(denials.items()) if count}, tuple(entries))
+    return PlayResult(tuple(results), {gate: count for gate, count in sorted(denials.items()) if count}, tuple(entries))
 
 
 class _Watch:

@@ -19,7 +19,7 @@ from daemon.tapes.minutes import TapeInfo
 from strategies.kit.contract import Float32Array, Strategy
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy as registered
-from training.desks.kind import Arena, Compared, Crowd, Kind, Learner, Span
+from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span, TrainingKind
 from training.desks.scalper import baselines
 from training.desks.scalper.data import Data, load, observations
 from training.desks.scalper.dry_run import Desk, desks, dry_run
@@ -33,12 +33,12 @@ from training.export.reference import Recorder, Watched, each_column
 from training.rl.coefficients import Coefficients
 from training.rl.presets import Preset
 from training.study.evaluation import Figures, SessionResult, figures
-from training.study.study import Fold, Played
+from training.study.study import Fold, PlayResult
 
 
 @dataclass(frozen=True, slots=True)
-class ScalperMaterial:
-    """Minute bars made ready; see `training.desks.kind.Material`."""
+class ScalperTaskData:
+    """Minute bars made ready; see `training.desks.kind.TaskData`."""
 
     data: Data
     machine: Strategy
@@ -56,53 +56,55 @@ class ScalperMaterial:
         return self.data.days
 
     def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
-        """See `Material`; the scaling is that of the market features."""
+        """See `TaskData`; the scaling is that of the market features."""
         return build(name, fit_scaling(torch.from_numpy(self.data.rows(train))), seed)
 
-    def environment(self, span: Span, crowd: Crowd) -> Market:
-        """See `Material`; the variant is the reward."""
+    def environment(self, span: Span, settings: EnvSettings) -> Market:
+        """See `TaskData`; the variant is the reward."""
         return Market(
             self.data.history,
             self.data.prices,
             self.data.on(span.dates),
             span.trading,
-            count=crowd.count,
+            count=settings.count,
             reward_name=span.variant,
-            discount=crowd.discount,
-            seed=crowd.seed,
-            device=crowd.device,
+            discount=settings.discount,
+            seed=settings.seed,
+            device=settings.device,
         )
 
-    def arena(self, span: Span, device: str) -> Arena:
-        """See `Material`."""
+    def evaluator(self, span: Span, device: str) -> Evaluator:
+        """See `TaskData`."""
         days, data = self.data.on(span.dates), self.data
         market = Market(data.history, data.prices, days, span.trading, count=len(days), auto_reset=False, device=device)
         return lambda policy: play(market, policy, span.dates, span.trading.risk.confidence_min)
 
     def figures(self, results: Sequence[SessionResult]) -> Figures:
-        """See `Material`; every session begins with the same capital, so returns add up."""
+        """See `TaskData`; every session begins with the same capital, so returns add up."""
         return figures(results, self.capital_usd)
 
-    def test(self, policy: nn.Module, span: Span) -> Played:
-        """See `Material`."""
+    def test(self, policy: nn.Module, span: Span) -> PlayResult:
+        """See `TaskData`."""
         return dry_run(policy, self._desks(span), self.machine, span.trading)
 
-    def compare(self, policy: nn.Module, played: Played, span: Span, seed: int, pause: Callable[[], None]) -> Compared:
-        """See `Material`."""
+    def compare(
+        self, policy: nn.Module, played: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
+    ) -> Compared:
+        """See `TaskData`."""
         ready, data, dates, trading = self._desks(span), self.data, span.dates, span.trading
         found = baselines.standard(ready, data, dates, self.machine, trading)
         trader = baselines.random_trader(played, data, dates, trading, seed)
         found[baselines.RANDOM] = baselines.random_on_desk(trader, ready, self.machine, trading)
         totals = baselines.random_totals(trader, data, dates, trading, baselines.RANDOM_DRAWS)
-        pause()
+        check_stop()
         return Compared(found, tuple(totals), baselines.scenarios(policy, ready, data, self.machine, trading))
 
     def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
-        """See `Material`; the positions in them are drawn."""
+        """See `TaskData`; the positions in them are drawn."""
         return observations(self.data, fold, count, seed)
 
     def watch(self, policy: nn.Module, span: Span) -> Watched:
-        """See `Material`; through the dry run, because the tensor market ends a session at the desk's last exit."""
+        """See `TaskData`; through the dry run, because the tensor market ends a session at the desk's last exit."""
         recorder = Recorder()
         dry_run(recorder.before(policy), self._desks(span), self.machine, span.trading)
         return recorder.watched()
@@ -115,9 +117,9 @@ class ScalperMaterial:
         return self.ready[dates]
 
 
-def _load(path: Path, trading: Trading) -> ScalperMaterial:
+def _load(path: Path, trading: Trading) -> ScalperTaskData:
     machine = registered(SPEC.name)
-    return ScalperMaterial(load(path, machine, trading), machine, float(trading.paper.cash_usd))
+    return ScalperTaskData(load(path, machine, trading), machine, float(trading.paper.cash_usd))
 
 
 def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
@@ -126,7 +128,7 @@ def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
     return found.eval().policy
 
 
-KIND = Kind(
+KIND = TrainingKind(
     strategy=SPEC.name,
     networks=NETWORKS,
     variants=REWARDS,

@@ -48,7 +48,7 @@ from training.desks.daily.play import (
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
 from training.evidence.significance import random_p_value
 from training.study.evaluation import SessionResult
-from training.study.study import Played
+from training.study.study import PlayResult
 
 
 @cache
@@ -128,7 +128,7 @@ def test_the_switchers_baselines_hold_what_their_names_say() -> None:
     assert sum(result.trades for result in found["EQUAL_WEIGHT"].sessions) > 20
 
 
-def share_held(played: Played) -> float:
+def share_held(played: PlayResult) -> float:
     """Mean part of the equity in shares."""
     return sum(result.held_min for result in played.sessions) / sum(result.minutes for result in played.sessions)
 
@@ -257,4 +257,4 @@ def test_costs_times_none_are_none_and_the_variant_is_told_by_the_rules() -> Non
 def test_two_plays_of_one_policy_are_the_same() -> None:
     desk = stocks_desk()
     assert dry_run(RandomRebalancer(3), desk) == dry_run(RandomRebalancer(3), desk)
-    assert isinstance(dry_run(flat, desk), Played)
+    assert isinstance(dry_run(flat, desk), PlayResult)

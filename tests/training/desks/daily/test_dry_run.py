@@ -26,7 +26,7 @@ from training.desks.daily.dry_run import desk_before, dry_run, rules_for, under
 from training.desks.daily.play import RandomSwitcher, Starting, always, flat, play_rebalancer, play_regime
 from training.desks.daily.table import DailyTable, read_table
 from training.study.evaluation import SessionResult
-from training.study.study import Played
+from training.study.study import PlayResult
 
 CENT = 0.01
 ALL_CASH, ALL_SPY, EQUAL_WEIGHT = 1, 2, 5
@@ -59,7 +59,7 @@ def ends(results: Sequence[SessionResult]) -> list[float]:
     return [result.capital_usd + result.pnl_usd for result in results]
 
 
-def agree(desk: Played, market: Sequence[SessionResult]) -> None:
+def agree(desk: PlayResult, market: Sequence[SessionResult]) -> None:
     """Both accounts are the same to the cent at every close, and traded as much."""
     assert [r.date for r in desk.sessions] == [r.date for r in market]
     assert ends(desk.sessions) == pytest.approx(ends(market), rel=0, abs=CENT)

@@ -16,9 +16,9 @@ from strategies import daily_rebalancer, regime_switcher
 from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE
 from strategies.regime_switcher import REGIMES, WEIGHTS
 from tests.support.training.made_files import days, write_days
-from training.desks.daily.kind import RebalancerMaterial
+from training.desks.daily.rebalancer import RebalancerTaskData
 from training.desks.daily.table import table_of
-from training.desks.kind import Crowd, Material, Span, described
+from training.desks.kind import EnvSettings, Span, TaskData, described
 from training.desks.registry import kind
 from training.rl.protocols import CarryingNetwork
 from training.runs.settings import folds_of, settings_for, split_note
@@ -52,12 +52,12 @@ def fund_file(home: Path) -> Path:
 
 
 @pytest.fixture
-def stocks(stock_file: Path) -> Material:
+def stocks(stock_file: Path) -> TaskData:
     return kind(STOCKS).load(stock_file, trading_for(STOCKS))
 
 
 @pytest.fixture
-def funds(fund_file: Path) -> Material:
+def funds(fund_file: Path) -> TaskData:
     return kind(FUNDS).load(fund_file, trading_for(FUNDS))
 
 
@@ -84,7 +84,7 @@ class Always(nn.Module):
 
 
 def test_a_session_is_decided_on_once_the_strategy_has_its_bars(
-    stocks: Material, funds: Material, stock_file: Path
+    stocks: TaskData, funds: TaskData, stock_file: Path
 ) -> None:
     assert list(stocks.days) == list(days("2020-01-02", "2021-12-31", 430))[400:]
     assert next(iter(funds.days)) == days("2013-01-02", "2022-12-30")[252]
@@ -92,7 +92,7 @@ def test_a_session_is_decided_on_once_the_strategy_has_its_bars(
 
 
 def test_a_file_that_holds_the_years_is_split_by_them_and_another_by_shares_with_a_line_that_says_so(
-    stocks: Material, funds: Material, stock_file: Path, fund_file: Path
+    stocks: TaskData, funds: TaskData, stock_file: Path, fund_file: Path
 ) -> None:
     asked = settings_for(FUNDS, fund_file, Path("store"))
     (own,) = folds_of(asked, funds)
@@ -124,7 +124,7 @@ def test_a_table_is_read_once_for_a_file(stock_file: Path, home: Path) -> None:
     assert kept.stat().st_mtime_ns == written
 
 
-def test_seeds_draw_weights_and_leave_the_scaling(stocks: Material) -> None:
+def test_seeds_draw_weights_and_leave_the_scaling(stocks: TaskData) -> None:
     train = list(stocks.days)[:18]
     one, other = (stocks.network("mlp", seed, train).policy.state_dict() for seed in (1, 2))
     again = stocks.network("mlp", 1, train).policy.state_dict()
@@ -134,18 +134,18 @@ def test_seeds_draw_weights_and_leave_the_scaling(stocks: Material) -> None:
     assert not different & {"mean", "scale", "clip"}
 
 
-def test_sessions_after_those_of_training_leave_the_scaling_as_it_is(stocks: Material) -> None:
-    assert isinstance(stocks, RebalancerMaterial)
+def test_sessions_after_those_of_training_leave_the_scaling_as_it_is(stocks: TaskData) -> None:
+    assert isinstance(stocks, RebalancerTaskData)
     train, table = list(stocks.days)[:18], stocks.table
     after = np.arange(len(table.sessions)) > table.dates.index(train[-1])
     bars = np.where(after[:, None], table.bars * np.linspace(2.0, 9.0, len(after))[:, None], table.bars)
     other = replace(stocks, table=table_of(bars, table.sessions, daily_rebalancer.SPEC))
     assert not np.array_equal(other.table.features, table.features)
-    one, same = (material.network("mlp", 1, train).policy.state_dict() for material in (stocks, other))
+    one, same = (task.network("mlp", 1, train).policy.state_dict() for task in (stocks, other))
     assert all(torch.equal(one[name], same[name]) for name in one)
 
 
-def test_a_policy_is_built_again_from_its_weights(stocks: Material, funds: Material) -> None:
+def test_a_policy_is_built_again_from_its_weights(stocks: TaskData, funds: TaskData) -> None:
     seen = torch.from_numpy(stocks.probes(Fold(tuple(stocks.days), (), ()), 10, 1))
     network = stocks.network("mlp", 3, list(stocks.days)[:18])
     assert isinstance(network, nn.Module)
@@ -163,7 +163,7 @@ def test_a_policy_is_built_again_from_its_weights(stocks: Material, funds: Mater
             assert torch.equal(mine, theirs)
 
 
-def test_probes_are_observations_of_accounts_that_trade(stocks: Material, funds: Material) -> None:
+def test_probes_are_observations_of_accounts_that_trade(stocks: TaskData, funds: TaskData) -> None:
     found = stocks.probes(Fold(tuple(stocks.days), (), ()), 200, 1)
     assert found.shape == (200, 803)
     assert found.dtype == np.float32
@@ -177,10 +177,10 @@ def test_probes_are_observations_of_accounts_that_trade(stocks: Material, funds:
     assert len(np.unique(switched[:, WEIGHTS], axis=0)) > 10
 
 
-def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(stocks: Material) -> None:
+def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(stocks: TaskData) -> None:
     dates, rules = list(stocks.days)[:10], trading_for(STOCKS)
     made = {
-        variant: stocks.environment(Span(dates, variant, rules), Crowd(5, 7, 0.99, "cpu"))
+        variant: stocks.environment(Span(dates, variant, rules), EnvSettings(5, 7, 0.99, "cpu"))
         for variant in ("shares", "notional")
     }
     for environment in made.values():
@@ -190,25 +190,25 @@ def test_environments_have_the_seed_the_variant_and_the_span_they_are_asked_for(
     assert float(notional.max()) > 300.0  # or 10,000 USD
 
 
-def test_figures_compound(funds: Material) -> None:
+def test_figures_compound(funds: TaskData) -> None:
     day = SessionResult("2020-01-02", 10_000.0, 1, 0, 1.0, 5000.0, 390, 390, 100_000.0)
     found = funds.figures([day, replace(day, date="2020-01-03", pnl_usd=-11_000.0, capital_usd=110_000.0)])
     assert math.isclose(found.net_return, 99_000.0 / 100_000.0 - 1.0)
     assert math.isclose(found.max_drawdown, 0.1)
 
 
-def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: Material, funds: Material) -> None:
+def test_a_look_and_the_dry_run_tell_of_the_same_account(stocks: TaskData, funds: TaskData) -> None:
     dates, rules = list(stocks.days)[:6], trading_for(STOCKS)
     for variant in ("shares", "notional"):
         span = Span(dates, variant, rules)
-        looked = stocks.arena(span, "cpu")(Constant(0.9))
+        looked = stocks.evaluator(span, "cpu")(Constant(0.9))
         played = stocks.test(Constant(0.9), span)
         assert looked[0].capital_usd == played.sessions[0].capital_usd == 1_000_000.0
         for mine, theirs in zip(looked, played.sessions, strict=True):
             assert mine.date == theirs.date
             assert abs(mine.pnl_usd - theirs.pnl_usd) < 0.01
     few, switched = list(funds.days)[:6], Span(list(funds.days)[:6], "alpha", trading_for(FUNDS))
-    looked, played = funds.arena(switched, "cpu")(Always("ALL_SPY")), funds.test(Always("ALL_SPY"), switched)
+    looked, played = funds.evaluator(switched, "cpu")(Always("ALL_SPY")), funds.test(Always("ALL_SPY"), switched)
     assert [result.date for result in looked] == few
     for mine, theirs in zip(looked, played.sessions, strict=True):  # weights here, whole shares there
         assert abs(mine.pnl_usd - theirs.pnl_usd) < 0.005 * 100_000.0

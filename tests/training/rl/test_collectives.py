@@ -11,25 +11,25 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.rl.exchange import Exchange, LeftError
+from training.rl.collectives import Collectives, MemberLeftError
 
 CONTEXT = multiprocessing.get_context("fork")
 ROUNDS = 300
 
 
-def together(folder: Path, size: int, work: Callable[[Exchange], object]) -> list[object]:
+def run_ranks(folder: Path, size: int, work: Callable[[Collectives], object]) -> list[object]:
     """What `work` returns or raises in each of `size` processes, by rank; the first is this one."""
     queue = CONTEXT.Queue()
 
     def member(rank: int) -> None:
         torch.set_num_threads(1)
-        exchange = Exchange(folder, rank, size)
+        collectives = Collectives(folder, rank, size)
         try:
-            found: object = work(exchange)
-        except LeftError as error:
+            found: object = work(collectives)
+        except MemberLeftError as error:
             found = str(error)
         finally:
-            exchange.leave()
+            collectives.leave()
         queue.put((rank, found))
 
     torch.set_num_threads(1)
@@ -44,47 +44,50 @@ def together(folder: Path, size: int, work: Callable[[Exchange], object]) -> lis
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_every_process_gets_the_mean_of_all_in_every_round(tmp_path: Path, size: int) -> None:
-    def work(exchange: Exchange) -> bool:
+    def work(collectives: Collectives) -> bool:
         right = True
         for index in range(ROUNDS):
             # powers of two, so that sums and their halves are exact in float32
-            first, second = torch.full((4, 3), 2.0 ** (exchange.rank + index % 7)), torch.tensor([float(exchange.rank)])
-            exchange.average([first, second])
+            first, second = (
+                torch.full((4, 3), 2.0 ** (collectives.rank + index % 7)),
+                torch.tensor([float(collectives.rank)]),
+            )
+            collectives.average([first, second])
             mean = sum(2.0 ** (rank + index % 7) for rank in range(size)) / size
             right &= bool((first == torch.tensor(mean, dtype=torch.float32)).all())
             right &= float(second) == pytest.approx(sum(range(size)) / size)
         return right
 
-    assert together(tmp_path, size, work) == [True] * size
+    assert run_ranks(tmp_path, size, work) == [True] * size
 
 
 def test_the_first_decides_for_all_and_gathers_what_each_brings(tmp_path: Path) -> None:
-    def work(exchange: Exchange) -> object:
-        words = [exchange.decided(10 * index + exchange.rank) for index in range(ROUNDS)]
-        items = [exchange.gathered(bytes([exchange.rank, index % 256])) for index in range(20)]
+    def work(collectives: Collectives) -> object:
+        words = [collectives.broadcast(10 * index + collectives.rank) for index in range(ROUNDS)]
+        items = [collectives.gather(bytes([collectives.rank, index % 256])) for index in range(20)]
         return words == [10 * index for index in range(ROUNDS)], items
 
-    first, second = together(tmp_path, 2, work)
+    first, second = run_ranks(tmp_path, 2, work)
     assert first == (True, [[bytes([0, index]), bytes([1, index])] for index in range(20)])
     assert second == (True, [[]] * 20)
 
 
 def test_who_waits_for_somebody_who_left_is_told(tmp_path: Path) -> None:
-    def work(exchange: Exchange) -> object:
-        exchange.decided(1)
-        return exchange.decided(2) if exchange.rank == 0 else "left"
+    def work(collectives: Collectives) -> object:
+        collectives.broadcast(1)
+        return collectives.broadcast(2) if collectives.rank == 0 else "left"
 
-    assert together(tmp_path, 2, work) == ["a training process left before the others", "left"]
+    assert run_ranks(tmp_path, 2, work) == ["a training process left before the others", "left"]
 
 
 def test_who_waits_for_somebody_who_was_killed_is_told(tmp_path: Path) -> None:
     def doomed() -> None:
-        Exchange(tmp_path, 1, 2).decided(1)
+        Collectives(tmp_path, 1, 2).broadcast(1)
         os.kill(os.getpid(), signal.SIGKILL)
 
     other = CONTEXT.Process(target=doomed)
     other.start()
-    exchange = Exchange(tmp_path, 0, 2, gone=lambda: not other.is_alive())
-    assert exchange.decided(7) == 7
-    with pytest.raises(LeftError, match="ended before the others"):
-        exchange.decided(8)
+    collectives = Collectives(tmp_path, 0, 2, gone=lambda: not other.is_alive())
+    assert collectives.broadcast(7) == 7
+    with pytest.raises(MemberLeftError, match="ended before the others"):
+        collectives.broadcast(8)

@@ -10,33 +10,33 @@ import pytest
 import torch
 
 from training.rl.pool import Stopped
-from training.rl.team import Team, together
+from training.rl.process_group import ProcessGroup, run_group
 
 
-def follow(team: Team, act: str) -> None:
+def follow(group: ProcessGroup, act: str) -> None:
     """A further member, which does what it is told once all have met."""
     if act == "early":
         os.kill(os.getpid(), signal.SIGKILL)
-    team.decided(0)
+    group.broadcast(0)
     if act == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "fail":
         raise ValueError("the third session has no bars")
     gradient = torch.tensor([2.0, 4.0])
-    team.average([gradient])
-    team.gathered(gradient.tolist())
+    group.average([gradient])
+    group.gather(gradient.tolist())
 
 
-def lead(team: Team) -> list[list[float]]:
+def lead(group: ProcessGroup) -> list[list[float]]:
     """The first member."""
-    team.decided(1)
+    group.broadcast(1)
     gradient = torch.tensor([4.0, 0.0])
-    team.average([gradient])
-    return team.gathered(gradient.tolist())
+    group.average([gradient])
+    return group.gather(gradient.tolist())
 
 
-def test_a_team_averages_and_gathers_by_rank() -> None:
-    assert together(2, lead, follow, "work") == [[3.0, 2.0], [3.0, 2.0]]
+def test_a_group_averages_and_gathers_by_rank() -> None:
+    assert run_group(2, lead, follow, "work") == [[3.0, 2.0], [3.0, 2.0]]
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_what_ends_a_member_is_told_by_the_first_and_nobody_is_left(
     act: str, kind: type[Exception], complaint: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(kind, match=complaint):
-        together(2, lead, follow, act)
+        run_group(2, lead, follow, act)
     assert not multiprocessing.active_children()
     assert "Traceback" not in capfd.readouterr().err
 
 
-def never_there(team: Team) -> None:
+def never_there(group: ProcessGroup) -> None:
     """A member that cannot even begin: `Unreadable` ends it on the way."""
 
 
@@ -68,23 +68,23 @@ class Unreadable:
 
 def test_a_member_that_dies_before_the_meeting_is_not_waited_for() -> None:
     with pytest.raises(RuntimeError, match="ended by itself"):
-        together(2, lead, never_there, Unreadable())
+        run_group(2, lead, never_there, Unreadable())
     assert not multiprocessing.active_children()
 
 
-def stop(team: Team) -> None:
+def stop(group: ProcessGroup) -> None:
     """What the first does when it was asked to stop."""
-    team.decided(1)
+    group.broadcast(1)
     raise Stopped("as asked")
 
 
-def stop_too(team: Team) -> None:
+def stop_too(group: ProcessGroup) -> None:
     """What the others do then."""
-    if team.decided(0):
+    if group.broadcast(0):
         raise Stopped("as told")
 
 
 def test_a_stop_is_a_stop_for_all() -> None:
     with pytest.raises(Stopped, match="as asked"):
-        together(2, stop, stop_too)
+        run_group(2, stop, stop_too)
     assert not multiprocessing.active_children()

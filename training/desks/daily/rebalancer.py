@@ -1,0 +1,161 @@
+"""How `daily_rebalancer` is trained: its networks, environments, baselines, presets and years."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from daemon.core.limits import Trading
+from strategies import daily_rebalancer
+from strategies.kit.contract import Float32Array
+from strategies.registry import daily_strategy
+from training.desks.daily import baselines, claims
+from training.desks.daily.dry_run import rules_for
+from training.desks.daily.play import RandomRebalancer, play_rebalancer
+from training.desks.daily.rebalancer_market import VARIANTS, RebalancerMarket
+from training.desks.daily.rebalancer_network import IDENTITY, RebalancerActorCritic, fit_scaling
+from training.desks.daily.table import read_table
+from training.desks.daily.task_data import DailyTaskData, on_cpu, table_cache
+from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span, TrainingKind
+from training.export.reference import Input, Recorder, Watched
+from training.rl.coefficients import Coefficients
+from training.rl.presets import Preset
+from training.study.evaluation import SessionResult
+from training.study.folds import Split
+from training.study.study import Fold, PlayResult
+
+SEEN_ACCOUNTS = 64  # that trade at random, and whose observations fix the scaling and check exports
+SCALING_ROWS = 4096
+RANDOM_DRAWS = 1000  # traders behind the p-value
+SCALING_SEED = 20240703  # the same for every trial: seeds differ by weights and draws alone
+
+
+NETWORKS: dict[str, Callable[..., RebalancerActorCritic]] = {"mlp": RebalancerActorCritic}
+
+
+class RebalancerTaskData(DailyTaskData):
+    """Daily bars of 50 stocks made ready; see `training.desks.kind.TaskData`. Variants: what one unit of action is."""
+
+    def network(self, name: str, seed: int, train: Sequence[str]) -> Learner:
+        """See `TaskData`; the scaling is that of accounts which trade at random on the training sessions."""
+        return NETWORKS[name](fit_scaling(torch.from_numpy(self._seen(train, SCALING_ROWS, SCALING_SEED))), seed)
+
+    def environment(self, span: Span, settings: EnvSettings) -> RebalancerMarket:
+        """See `TaskData`; an episode begins before a session drawn at random and ends with the span: a time limit."""
+        first, last = self.table.span(span.dates)
+        return RebalancerMarket(
+            self.table,
+            first,
+            last,
+            span.trading,
+            count=settings.count,
+            seed=settings.seed,
+            variant=span.variant,
+            device=settings.device,
+        )
+
+    def evaluator(self, span: Span, device: str) -> Evaluator:
+        """See `TaskData`; it is played on the CPU, whatever trains."""
+
+        def play(policy: nn.Module) -> tuple[SessionResult, ...]:
+            return play_rebalancer(on_cpu(policy, device), self.table, span.dates, span.trading, variant=span.variant)
+
+        return play
+
+    def compare(
+        self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
+    ) -> Compared:
+        """See `TaskData`; SPY comes from the file of ETFs beside the bars, where there is one."""
+        desk = self.desk(span)
+        found = baselines.rebalancer_baselines(desk, baselines.funds_beside(self.path, table_cache()), check_stop)
+        found[baselines.RANDOM], totals = baselines.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
+        return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
+
+    def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
+        """See `TaskData`; they are seen by accounts that trade at random from the first training session on."""
+        return self._seen((*fold.train, *fold.validate, *fold.test), count, seed)
+
+    def watch(self, policy: nn.Module, span: Span) -> Watched:
+        """See `TaskData`."""
+        recorder = Recorder()
+        play_rebalancer(recorder.before(policy), self.table, span.dates, span.trading, variant=span.variant)
+        return recorder.watched()
+
+    def _seen(self, dates: Sequence[str], count: int, seed: int) -> Float32Array:
+        """`count` observations of accounts that trade at random on these sessions, float32 (count, 803)."""
+        first, last = self.table.span(dates)
+        accounts = min(SEEN_ACCOUNTS, count)
+        market = RebalancerMarket(self.table, first, last, self.trading, count=accounts, seed=seed)
+        trader, rows = RandomRebalancer(seed), []
+        for _ in range(-(-count // accounts)):
+            rows.append(market.observe().numpy())
+            market.step(trader(market.observe()))
+        return np.concatenate(rows)[:count]
+
+
+def _load(path: Path, trading: Trading) -> RebalancerTaskData:
+    strategy = daily_strategy(daily_rebalancer.SPEC.name)
+    return RebalancerTaskData(path, read_table(path, strategy, table_cache()), strategy, trading)
+
+
+def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
+    found = NETWORKS[network](IDENTITY, seed)
+    found.load_state_dict(weights)  # the scaling is among them
+    return found.eval().policy
+
+
+def _unit_of_action(span: Span) -> dict[str, str]:
+    """What one unit of the policy's actions was in training."""
+    basket = rules_for(span.trading, daily_rebalancer.SPEC, span.variant).basket
+    keys = ("shares_per_unit", "notional_per_unit_usd")
+    return {f"basket.{key}": str(getattr(basket, key)) for key in keys}
+
+
+STATIONARY = ("rsi14", "cci20", "dx14", "williams_r14", "stochastic_k14", "tradable")
+"""What is compared of the 50 stocks, pooled over them: all else is dollars or shares, whose level never comes back."""
+
+
+def _pooled(kind: str) -> Input:
+    """The columns of one indicator, all symbols together."""
+    features = daily_rebalancer.SPEC.features
+    names = {f"{kind} {symbol}" for symbol in daily_rebalancer.SYMBOLS}
+    return Input(kind, tuple(column for column, name in enumerate(features) if name in names))
+
+
+PRESETS: Mapping[str, Preset] = {
+    "finrl": Preset(
+        "those of FinRL's PPO: rollouts of 2,048 steps (8 environments of 256 each), minibatches of 64",
+        500_000,
+        Coefficients(schedule="constant", environments=8, rollout_steps=256, batch=64),
+    ),
+    "wide": Preset(
+        "as many steps in large minibatches: 256 environments of 64 steps, batch 4,096, 4 epochs, a falling rate",
+        500_000,
+        Coefficients(environments=256, rollout_steps=64, batch=4096, epochs=4),
+    ),
+}
+"""FinRL: learning rate 3e-4 constant, 10 epochs, discount 0.99, lambda 0.95, clip 0.2, entropy 0, value 0.5, gradient
+norm 0.5, of which only the constant rate differs from our defaults. It does not say how many environments share 2,048
+steps; eight take the same 320 minibatches of an update, and a rollout of each is a year long. `wide` earned more on the
+validation sessions of 2020 with 4 epochs than with 10, at this rate as at 1e-4 (two seeds each)."""
+
+KIND = TrainingKind(
+    strategy=daily_rebalancer.SPEC.name,
+    networks=tuple(NETWORKS),
+    variants=VARIANTS,
+    presets=PRESETS,
+    baselines=baselines.REBALANCER_BASELINES,
+    reference=claims.REBALANCER,
+    load=_load,
+    policy=_policy,
+    inputs=tuple(map(_pooled, STATIONARY)),
+    before=f"that warm the desk up ({daily_rebalancer.HISTORY_BARS})",
+    split=Split((2010, 2019), (2020, 2020), (2021, 2022)),
+    compounds=True,
+    rules=_unit_of_action,
+)

@@ -1,0 +1,125 @@
+"""How `regime_switcher` is trained: its network, environments, baselines, preset and years."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from daemon.core.limits import Trading
+from strategies import regime_switcher
+from strategies.kit.contract import Float32Array
+from strategies.registry import daily_strategy
+from training.desks.daily import baselines, claims
+from training.desks.daily.play import RandomSwitcher, play_regime
+from training.desks.daily.regime_market import RegimeMarket
+from training.desks.daily.regime_network import RegimeActorCritic
+from training.desks.daily.table import read_table
+from training.desks.daily.task_data import DailyTaskData, on_cpu, table_cache
+from training.desks.kind import Compared, EnvSettings, Evaluator, Learner, Span, TrainingKind
+from training.export.reference import Recorder, Watched, each_column
+from training.rl.coefficients import Coefficients
+from training.rl.presets import Preset
+from training.study.folds import Split
+from training.study.study import Fold, PlayResult
+
+RANDOM_DRAWS = 1000  # traders behind the p-value
+
+NETWORKS: dict[str, Callable[[int], RegimeActorCritic]] = {"gru": RegimeActorCritic}
+
+
+class RegimeTaskData(DailyTaskData):
+    """Daily bars of three funds made ready; see `training.desks.kind.TaskData`."""
+
+    def network(self, name: str, seed: int, _train: Sequence[str]) -> Learner:
+        """See `TaskData`; nothing is scaled, as the features have one size already."""
+        return NETWORKS[name](seed)
+
+    def environment(self, span: Span, settings: EnvSettings) -> RegimeMarket:
+        """See `TaskData`; episodes of 256 sessions from one drawn at random, which ends by a time limit."""
+        first, last = self.table.span(span.dates)
+        return RegimeMarket(
+            self.table, first, last, span.trading, count=settings.count, seed=settings.seed, device=settings.device
+        )
+
+    def evaluator(self, span: Span, device: str) -> Evaluator:
+        """See `TaskData`; it is played on the CPU, whatever trains, and the hidden state is carried throughout."""
+        return lambda policy: play_regime(on_cpu(policy, device), self.table, span.dates, span.trading)
+
+    def compare(
+        self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
+    ) -> Compared:
+        """See `TaskData`."""
+        desk = self.desk(span)
+        found = baselines.regime_baselines(desk, check_stop)
+        found[baselines.RANDOM], totals = baselines.random_switchers(policy, desk, RANDOM_DRAWS, seed, check_stop)
+        return Compared(found, totals, baselines.scenarios(policy, desk, check_stop))
+
+    def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
+        """See `TaskData`: one account that switches at random from the first training session on, in sequence."""
+        first, last = self.table.span((*fold.train, *fold.validate, *fold.test))
+        market = RegimeMarket(self.table, first, last, self.trading, count=1, seed=seed, episode=None, draws=False)
+        trader, rows = RandomSwitcher(seed), []
+        for _ in range(min(count, last - first + 1)):
+            rows.append(market.observe().numpy())
+            logits, _hidden = trader(market.observe(), torch.zeros(1))
+            market.step(logits.argmax(1))
+        return np.concatenate(rows)
+
+    def watch(self, policy: nn.Module, span: Span) -> Watched:
+        """See `TaskData`; the hidden state is carried throughout."""
+        recorder = Recorder()
+
+        def switcher(observations: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+            logits, after = policy(observations, hidden)
+            recorder.keep(observations, logits)
+            return logits, after
+
+        play_regime(switcher, self.table, span.dates, span.trading)
+        return recorder.watched()
+
+
+def _load(path: Path, trading: Trading) -> RegimeTaskData:
+    strategy = daily_strategy(regime_switcher.SPEC.name)
+    return RegimeTaskData(path, read_table(path, strategy, table_cache()), strategy, trading)
+
+
+def _policy(network: str, seed: int, weights: Mapping[str, Any]) -> nn.Module:
+    found = NETWORKS[network](seed)
+    found.load_state_dict(weights)
+    return found.eval().policy
+
+
+PRESETS: Mapping[str, Preset] = {
+    "regime": Preset(
+        "2,048 environments of 256 steps, 4 epochs, minibatches of 64 sequences of 32 steps, a cosine, entropy 0.01",
+        5_000_000,
+        Coefficients(
+            schedule="cosine", entropy=0.01, epochs=4, environments=2048, rollout_steps=256, batch=2048, sequence=32
+        ),
+    ),
+}
+
+
+KIND = TrainingKind(
+    strategy=regime_switcher.SPEC.name,
+    networks=tuple(NETWORKS),
+    variants=("alpha",),
+    presets=PRESETS,
+    baselines=baselines.REGIME_BASELINES,
+    reference=claims.REGIME,
+    load=_load,
+    policy=_policy,
+    inputs=each_column(
+        regime_switcher.SPEC,
+        range(regime_switcher.DRAWDOWN + 1),
+        of_the_desk=("weight ", "portfolio_return", "drawdown"),
+    ),
+    before=f"that warm the desk up ({regime_switcher.HISTORY_BARS})",
+    split=Split((2015, 2018), (2019, 2019), (2020, 2022)),
+    compounds=True,
+)

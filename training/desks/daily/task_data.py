@@ -1,0 +1,80 @@
+"""Daily bars, read and ready for training: what all strategies that decide once a session share."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from daemon.core.limits import Trading
+from strategies.kit.contract import DailyStrategy
+from training.desks.daily.dry_run import Desk, desk_before, dry_run, rules_for
+from training.desks.daily.table import DailyTable
+from training.desks.kind import Evaluator, Span
+from training.export.reference import Recorder, Watched
+from training.study.evaluation import Figures, SessionResult, figures
+from training.study.study import PlayResult
+
+
+@dataclass(frozen=True, slots=True)
+class DailyTaskData:
+    """Daily bars made ready, and what every desk that decides once a session has in common; see `TaskData`.
+
+    A strategy adds `network`, `environment` and `compare`; the other answers go through the dry run.
+    """
+
+    path: Path
+    table: DailyTable
+    strategy: DailyStrategy
+    trading: Trading
+    ready: dict[tuple[tuple[str, ...], str], Desk] = field(default_factory=dict)  # made when first needed
+
+    @property
+    def info(self) -> DailyTable:
+        """The file."""
+        return self.table
+
+    @property
+    def days(self) -> Collection[str]:
+        """The sessions before whose open the strategy is warm, ascending."""
+        return self.table.dates[self.table.first_decision :]
+
+    def evaluator(self, span: Span, device: str) -> Evaluator:
+        """See `TaskData`; it is played on the CPU, whatever trains."""
+        return lambda policy: self.test(on_cpu(policy, device), span).sessions
+
+    def figures(self, results: Sequence[SessionResult]) -> Figures:
+        """See `TaskData`; of one account, so returns compound."""
+        return figures(results, float(self.trading.paper.cash_usd), compounds=True)
+
+    def test(self, policy: nn.Module, span: Span) -> PlayResult:
+        """See `TaskData`."""
+        return dry_run(policy, self.desk(span))
+
+    def watch(self, policy: nn.Module, span: Span) -> Watched:
+        """See `TaskData`; of a policy without a memory."""
+        recorder = Recorder()
+        dry_run(recorder.before(policy), self.desk(span))
+        return recorder.watched()
+
+    def desk(self, span: Span) -> Desk:
+        """The desk before these sessions."""
+        key = (tuple(span.dates), span.variant)
+        if key not in self.ready:
+            rules = rules_for(span.trading, self.strategy.spec, span.variant)
+            self.ready[key] = desk_before(self.table, span.dates, self.strategy, rules)
+        return self.ready[key]
+
+
+def table_cache() -> Path:
+    """Where tables that were read are kept for the next process: `$XDG_CACHE_HOME/rltrader`, or under `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rltrader" / "tables"
+
+
+def on_cpu(policy: nn.Module, device: str) -> nn.Module:
+    """The policy on the CPU: itself, or a copy of one that trains elsewhere."""
+    return policy if device == "cpu" else copy.deepcopy(policy).cpu()
