@@ -31,6 +31,7 @@ from strategies.kit.features import BAR_NS
 from strategies.kit.synthetic import synthetic_days
 from strategies.kit.units import DAY_NS, HOUR_NS
 from strategies.registry import declaration
+from strategies.registry import strategy as strategy_named
 
 GOLDEN_SEED = 20240703
 GOLDEN_SESSIONS = (
@@ -46,6 +47,9 @@ GOLDEN_POINTS = ((1, 19), (1, 59), (1, 109), (1, 209), (2, 19), (2, 90), (2, 389
 GOLDEN_FIRST_DAY = date(2021, 1, 4)
 GOLDEN_DECISIONS = 6
 """The days begin on a Monday, and every weekday is a session; decisions are made for the newest sessions, in turn."""
+
+GOLDEN_SYMBOLS = ("GOLD", "OLDEN", "TAPE")
+"""Made-up symbols of the golden days of a strategy that serves any: few, because each has a row in the manifest."""
 
 TAPE = Path(__file__).with_name("golden_tape.csv")
 HEADER = "start_ns,open,high,low,close,volume"
@@ -107,8 +111,11 @@ def golden_observations(strategy: Strategy | DailyStrategy) -> tuple[Observation
 
     Of minutes: at `GOLDEN_POINTS` under `golden_view`. Of days: at `GOLDEN_DECISIONS` sessions in turn, before their
     open, under `golden_portfolio`. A recurrent policy answers them as one sequence from a zero memory, carried by who
-    runs it: no observation here holds any. `ValueError` when the strategy is not warm at one of them.
+    runs it: no observation here holds any. A strategy that serves any symbols is asked about `GOLDEN_SYMBOLS`.
+    `ValueError` when the strategy is not warm at one of them.
     """
+    if strategy.spec.rows_are_symbols and strategy.spec.symbols != GOLDEN_SYMBOLS:
+        return golden_observations(strategy_named(strategy.spec.name, GOLDEN_SYMBOLS))
     if strategy.spec.decides == "session":
         return _daily_observations(cast("DailyStrategy", strategy))
     return _minute_observations(cast("Strategy", strategy))
@@ -153,8 +160,16 @@ def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
 
 
 def contract_digest(spec: Spec, declared: Mapping[str, object]) -> str:
-    """SHA-256 (hex) over the canonical JSON of the spec and of what is declared beside it."""
-    return sha256(msgspec.json.encode({"spec": spec, "declared": declared}, order="deterministic")).hexdigest()
+    """SHA-256 (hex) over the canonical JSON of the spec and of what is declared beside it.
+
+    Heads and rows count where there are any; the symbols do not where a configuration may name others.
+    """
+    fields = msgspec.to_builtins(spec)
+    if not spec.heads:
+        del fields["heads"]
+    del fields["symbols" if spec.rows_are_symbols else "rows_are_symbols"]
+    told = msgspec.Raw(msgspec.json.encode(fields))  # its fields keep their order
+    return sha256(msgspec.json.encode({"spec": told, "declared": declared}, order="deterministic")).hexdigest()
 
 
 def contract_hash(strategy: Strategy | DailyStrategy) -> str:

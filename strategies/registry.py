@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import cast
 
-from strategies.kit.contract import DailyStrategy, Strategy
+from strategies.kit.contract import AnyStrategy, DailyStrategy, Strategy
 from strategies.kit.entry import Entry
 
 STRATEGIES: dict[str, str] = {
@@ -31,21 +31,32 @@ def entry(name: str) -> Entry:
     return cast("Entry", import_module(STRATEGIES[name]).STRATEGY)
 
 
-def strategy(name: str) -> Strategy:
-    """A new strategy object with empty caches. `ValueError` as `entry`.
+def strategy(name: str, symbols: tuple[str, ...] = ()) -> Strategy:
+    """A new strategy object with empty caches, of its own symbols or of those given.
 
-    A daily strategy too comes as a `Strategy` here: who drives one asks its spec when it decides.
+    A daily strategy too comes as a `Strategy` here: who drives one asks its spec when it decides. `ValueError` as
+    `entry`, and for symbols given to a strategy whose symbols are its own.
     """
-    return cast("Strategy", entry(name).make())
+    return cast("Strategy", _made(name, symbols))
 
 
-def daily_strategy(name: str) -> DailyStrategy:
-    """A new strategy that decides once a session. `ValueError` for another, and as `entry`."""
-    made = entry(name).make()
+def daily_strategy(name: str, symbols: tuple[str, ...] = ()) -> DailyStrategy:
+    """A new strategy that decides once a session. `ValueError` for another, and as `strategy`."""
+    made = _made(name, symbols)
     if made.spec.decides != "session":
         daily = [known for known in STRATEGIES if entry(known).make().spec.decides == "session"]
         raise ValueError(f"strategy is {name!r}, expected one that decides daily: choose one of {', '.join(daily)}")
     return cast("DailyStrategy", made)
+
+
+def _made(name: str, symbols: tuple[str, ...]) -> AnyStrategy:
+    known = entry(name)
+    if not symbols:
+        return known.make()
+    if known.with_symbols is None:
+        own = ", ".join(known.make().spec.symbols)
+        raise ValueError(f"{name} trades its own symbols ({own}), found others given to it: name none")
+    return known.with_symbols(symbols)
 
 
 def declaration(name: str) -> Mapping[str, object]:

@@ -41,7 +41,7 @@ from daemon.journal.writer import JournalWriter
 from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel, ModelError, check_rules, load
 from daemon.models.trial import try_model
-from strategies.kit.contract import DailyStrategy, Strategy, once_a_session
+from strategies.kit.contract import DailyStrategy, Strategy, configured, once_a_session
 from strategies.kit.units import SECOND_NS
 from strategies.registry import strategy as strategy_named
 
@@ -169,7 +169,7 @@ def _verified(
     model = load(settings.paths.models_dir, strategy, version, chosen.public_key)
     check_rules(model, strategy, settings.trading())
     if (last is not None or settings.desk.account == "live") and (model.version, model.digest) != last:
-        try_model(model)
+        try_model(model, symbols=configured(strategy.spec))
     return model, OnnxPolicy.open(model, strategy, chosen.provider, chosen.threads)
 
 

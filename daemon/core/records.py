@@ -36,6 +36,25 @@ class DecisionRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     row: bytes | None = None  # the newest feature row, float32 little endian
 
 
+class HeadRow(msgspec.Struct, frozen=True, gc=False):
+    """What the heads of a policy said of one symbol at a decision, and what the decision wants to make of its weight.
+
+    One row without a symbol where the policy answers for all at once.
+    """
+
+    TABLE: ClassVar[str] = "heads"
+    KEY: ClassVar[int] = 2
+
+    decision: int
+    symbol: str
+    time_ns: int
+    answer: str  # JSON: the symbol's number of the answer; all of them where there is no symbol
+    heads: str  # JSON: head -> number, or numbers
+    weight_before: float | None  # part of the equity at the last known prices; None without a symbol or a price
+    weight_after: float | None  # the same, where all that is wanted is traded at these prices
+    note: str  # why the strategy leaves the symbol alone, "" where it does not
+
+
 class OrderRow(msgspec.Struct, frozen=True, gc=False):
     """An order as it is now."""
 
@@ -107,8 +126,8 @@ class ShadowRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     problem: str = ""  # why there is no answer
 
 
-Row = DecisionRow | OrderRow | FillRow | EquityRow | ShadowRow
-ROW_TYPES: tuple[type[Row], ...] = (DecisionRow, OrderRow, FillRow, EquityRow, ShadowRow)
+Row = DecisionRow | HeadRow | OrderRow | FillRow | EquityRow | ShadowRow
+ROW_TYPES: tuple[type[Row], ...] = (DecisionRow, OrderRow, FillRow, EquityRow, ShadowRow, HeadRow)
 
 
 def order_row(order: Order, now_ns: int) -> OrderRow:

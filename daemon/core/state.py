@@ -208,7 +208,10 @@ class ShadowState(msgspec.Struct, frozen=True, gc=False):
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
-    """The question that is open at the policy; `row` is its newest feature row as float32 bytes."""
+    """The question that is open at the policy.
+
+    `row` is its newest feature row, or one for each symbol where rows are symbols, as float32 bytes.
+    """
 
     decision: int
     bar_ns: int

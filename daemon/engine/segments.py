@@ -23,6 +23,7 @@ from daemon.journal.rows import Base, Entry, JournalError, Snapshot, base_of, ch
 ROTATED, ROTATING = "rotated", ".rotating"
 _SINCE = {  # the column by which a read model's rows are old or new
     "decisions": "time_ns", "orders": "updated_ns", "fills": "time_ns", "equity": "time_ns", "shadows": "time_ns",
+    "heads": "time_ns",
 }  # fmt: skip
 
 

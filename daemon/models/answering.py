@@ -21,6 +21,7 @@ from daemon.models.store import LoadedModel
 from strategies.kit.contract import Observation
 
 SLOW_NS = 20_000_000  # longer an answer beside the live one may not keep the trading loop
+SLOW_ROW_NS = 2_000_000  # longer for each symbol of one that answers row by row
 STRIKES = 3  # answers in a row that fail or are slow: then the candidate is switched off
 _FAILURES: tuple[type[Exception], ...] = (Exception,)
 
@@ -53,7 +54,7 @@ class Models:
         """The candidate's answer to the same question, from its own memory; None without one. Never raises.
 
         Its memory is the state's as long as that is this version's, else it begins with zeros. One that fails, or takes
-        more than 20 ms, three times in a row, is switched off.
+        more than 20 ms (2 ms a symbol where rows are symbols and that is more), three times in a row, is switched off.
         """
         policy, loaded = self._beside, self.shadow
         if policy is None or loaded is None:
@@ -64,7 +65,7 @@ class Models:
         except _FAILURES as error:  # whatever it is, the desk trades on
             said = ShadowFailed(state.now_ns, question.decision, _problem(error), loaded.version)
         took_ns = self._clock_ns() - began
-        self._judge(loaded.version, said, took_ns)
+        self._judge(loaded.version, said, took_ns, max(SLOW_NS, SLOW_ROW_NS * policy.rows))
         return said
 
     def observe(self, event: Event, _: Step) -> None:
@@ -94,11 +95,11 @@ class Models:
         """Let nothing answer beside the live policy."""
         self._beside = self.shadow = None
 
-    def _judge(self, version: str, said: ShadowAnswered | ShadowFailed, took_ns: int) -> None:
+    def _judge(self, version: str, said: ShadowAnswered | ShadowFailed, took_ns: int, most_ns: int) -> None:
         if isinstance(said, ShadowFailed):
             problem = f"no answer: {said.reason}"
-        elif took_ns > SLOW_NS:
-            problem = f"{took_ns / 1e6:.0f} ms for an answer, expected at most {SLOW_NS / 1e6:.0f}"
+        elif took_ns > most_ns:
+            problem = f"{took_ns / 1e6:.0f} ms for an answer, expected at most {most_ns / 1e6:.0f}"
         else:
             self._strikes = 0
             return
@@ -115,7 +116,9 @@ def _asked(policy: OnnxPolicy, question: AskPolicy, state: State[Any]) -> Shadow
     own = msgspec.structs.replace(question, observation=Observation(live.data, live.shape, memory))
     match policy.answer(own, state.now_ns):
         case PolicyAnswered() as answer:
-            return ShadowAnswered(state.now_ns, question.decision, answer.logits, answer.hidden, policy.version)
+            return ShadowAnswered(
+                state.now_ns, question.decision, answer.logits, answer.hidden, policy.version, answer.heads
+            )
         case failure:
             return ShadowFailed(state.now_ns, question.decision, failure.reason, policy.version)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from daemon.core.session import new_york_text
 from daemon.journal.reader import JournalReader
+from strategies.kit.contract import Spec
 from strategies.kit.manifest import Histogram, Manifest
 from strategies.kit.reference import Float64Array, chance_level, psi, shares_of, usual_level
 from strategies.registry import strategy as strategy_named
@@ -78,11 +79,13 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
         decisions = reader.query(_NEWEST, (manifest.version, window))
     if len(decisions) < max(least, 1):
         return None
-    rows, answers = _arrays(decisions, manifest)
     spec = strategy_named(manifest.strategy).spec
-    continuous = spec.continuous
-    acted = answers if continuous else answers.argmax(axis=1)[:, None]
-    features = [_found(known, rows[:, list(known.columns)], reference.samples) for known in reference.features]
+    rows, answers = _arrays(decisions, spec, manifest)
+    acted = answers.reshape(len(answers), -1) if spec.continuous else answers.argmax(axis=-1)
+    features = [
+        _found(known, rows[:, :, list(known.columns)].reshape(len(rows), -1), reference.samples)
+        for known in reference.features
+    ]
     return Drift(
         model=manifest.version,
         decisions=len(decisions),
@@ -173,19 +176,22 @@ class DriftWatch:
             await self._pause(f"drift of {drift.model}: {detail}"[:500])
 
 
-def _arrays(decisions: list[sqlite3.Row], manifest: Manifest) -> tuple[Float64Array, Float64Array]:
-    """The recorded rows and raw answers of decisions, oldest first. Raises ValueError where they are not alike."""
+def _arrays(decisions: list[sqlite3.Row], spec: Spec, manifest: Manifest) -> tuple[Float64Array, Float64Array]:
+    """The recorded rows and raw answers of decisions, oldest first, each with an axis of the symbols, of one symbol
+    where rows are none. Raises ValueError where they are not alike.
+    """
     data = [bytes(decision["row"]) for decision in reversed(decisions)]
     answers = [msgspec.json.decode(decision["logits"]) for decision in reversed(decisions)]
-    width = 4 * manifest.observation_shape[-1]
-    strange = {len(row) for row in data} - {width} or {len(answer) for answer in answers} - {len(manifest.actions)}
-    if strange:
+    count = len(answers[0]) // len(spec.actions) if spec.rows_are_symbols else 1  # a journal has one universe
+    width, size = 4 * len(spec.features) * count, len(spec.actions) * count
+    strange = {len(row) for row in data} - {width} or {len(answer) for answer in answers} - {size}
+    if strange or not count:
         raise ValueError(
-            f"decisions of {manifest.version} hold rows or answers of the size {min(strange)}; expected rows of "
-            f"{width} bytes and {len(manifest.actions)} answers: is this the journal of a {manifest.strategy} desk?"
+            f"decisions of {manifest.version} hold rows or answers of the size {min(strange, default=0)}; expected "
+            f"rows of {width} bytes and {size} answers: is this the journal of a {manifest.strategy} desk?"
         )
-    rows = np.frombuffer(b"".join(data), dtype="<f4").reshape(len(data), -1)
-    return rows.astype(np.float64), np.asarray(answers, dtype=np.float64)
+    rows = np.frombuffer(b"".join(data), dtype="<f4").reshape(len(data), count, -1)
+    return rows.astype(np.float64), np.asarray(answers, dtype=np.float64).reshape(len(data), count, -1)
 
 
 def _found(known: Histogram, values: Float64Array, samples: int) -> Found:

@@ -26,6 +26,7 @@ NAMES_MAX = 10_000  # inputs and outputs of all nodes together
 LIST_MAX = 4_096  # numbers in one attribute
 TEXT_MAX = 200  # letters of a name or text
 RANK_MAX = 8
+OUTPUTS_MAX = 16  # the answer, a memory and the heads
 IR_VERSIONS = range(7, 15)
 OPSETS = range(13, 29)
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -139,7 +140,7 @@ def _check_parts(model: onnx.ModelProto) -> None:
         ("weights", len(graph.initializer), NODES_MAX),
         ("inputs and outputs of nodes", names, NAMES_MAX),
         ("inputs", len(graph.input), 4),
-        ("outputs", len(graph.output), 4),
+        ("outputs", len(graph.output), OUTPUTS_MAX),
     ):
         if count > most:
             raise _refused("parts", f"the graph has {count} {what}, expected at most {most}")

@@ -24,7 +24,7 @@ from daemon.models.runtime import OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight
 from daemon.models.trial import Trial
 from daemon.operator.door import Door
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import Strategy, configured
 
 REASON_MOST = 1000  # letters; a graph's own names reach into some errors
 _FAILURES: tuple[type[Exception], ...] = (Exception,)
@@ -170,7 +170,7 @@ class Lifecycle:
         try:
             loaded = await asyncio.to_thread(self._loaded, version)
             self._check_promoted(role, loaded)
-            await asyncio.to_thread(trial.run, loaded)
+            await asyncio.to_thread(trial.run, loaded, configured(self._strategy.spec))
             return await asyncio.to_thread(self._open, loaded), loaded
         finally:
             trial.kill()  # where this was cancelled, its thread ends with it

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 import onnxruntime
 
@@ -18,9 +19,9 @@ from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered, PolicyFailed
 from daemon.host.printable import printable
 from daemon.models.store import LoadedModel, ModelError
-from strategies.golden import golden_observations
-from strategies.kit.contract import Observation, Spec, Strategy
-from strategies.kit.manifest import POLICY_FILE, answer_name
+from strategies.golden import GOLDEN_SYMBOLS, golden_observations
+from strategies.kit.contract import Answer, Observation, Spec, Strategy
+from strategies.kit.manifest import POLICY_FILE, answer_name, output_shapes
 
 Provider = Literal["auto", "cuda", "cpu"]
 
@@ -35,13 +36,12 @@ _FAILURES: tuple[type[Exception], ...] = (Exception,)  # onnxruntime's exception
 
 
 class _Buffer:
-    """A float32 tensor of batch 1 that onnxruntime reads or writes in place."""
+    """A float32 tensor of `rows` rows of this shape that onnxruntime reads or writes in place."""
 
-    __slots__ = ("bytes", "shape", "shaped", "size", "values")
+    __slots__ = ("bytes", "shaped", "size", "values")
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.shape = shape
-        self.shaped = np.zeros((1, *shape), dtype="<f4")
+    def __init__(self, rows: int, shape: tuple[int, ...]) -> None:
+        self.shaped = np.zeros((rows, *shape), dtype="<f4")
         self.values = self.shaped.reshape(-1)  # the same memory, flat
         self.bytes = self.values.data.cast("B")
         self.size = self.values.nbytes
@@ -53,13 +53,16 @@ class OnnxPolicy:
     __slots__ = (
         "_binding",
         "_continuous",
+        "_heads",
         "_hidden",
         "_logits",
         "_next_hidden",
         "_observation",
         "_run",
+        "_shape",
         "digest",
         "provider",
+        "rows",
         "version",
     )
 
@@ -70,13 +73,17 @@ class OnnxPolicy:
         self.provider: str = session.get_providers()[0]
         self._run = session.run_with_iobinding
         self._binding = session.io_binding()
+        self.rows = spec.rows  # of one answer
+        self._shape = (spec.rows, *spec.observation_shape) if spec.rows_are_symbols else spec.observation_shape
         self._observation = self._bound("input", "observation", spec.observation_shape)
         self._continuous = spec.continuous
-        self._logits = self._bound("output", answer_name(spec), (len(spec.actions),))
-        self._hidden = self._next_hidden = None
+        self._hidden = None
         if spec.recurrent_shape is not None:
             self._hidden = self._bound("input", "hidden", spec.recurrent_shape)
-            self._next_hidden = self._bound("output", "next_hidden", spec.recurrent_shape)
+        outputs = {name: self._bound("output", name, shape) for name, shape in output_shapes(spec).items()}
+        self._logits = outputs[answer_name(spec)]
+        self._next_hidden = outputs.get("next_hidden")
+        self._heads = {head.name: outputs[head.name] for head in spec.heads}
 
     @classmethod
     def open(cls, model: LoadedModel, strategy: Strategy, provider: Provider = "auto", threads: int = 1) -> OnnxPolicy:
@@ -91,23 +98,28 @@ class OnnxPolicy:
                 inputs or outputs differ from the spec, or golden observations or logits differ from the manifest's.
         """
         session = _session(model, provider, threads)
-        _check_signature(session, model, strategy.spec)
-        policy = cls(session, strategy.spec, model.version, model.digest)
-        policy._check_golden(model, golden_observations(strategy))
-        return policy
+        spec = strategy.spec
+        _check_signature(session, model, spec)
+        if not spec.rows_are_symbols:
+            policy = cls(session, spec, model.version, model.digest)
+            policy._check_golden(model, golden_observations(strategy))
+            return policy
+        proved = cls(session, msgspec.structs.replace(spec, symbols=GOLDEN_SYMBOLS), model.version)
+        proved._check_golden(model, golden_observations(strategy))
+        return cls(session, spec, model.version, model.digest)
 
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed:
-        """The raw logits for the question's observation, as an event at `now_ns`; a failure is an event too.
+        """The raw answer to the question's observation, as an event at `now_ns`; a failure is an event too.
 
         A recurrent policy starts from the zero state where the observation brings no hidden state. Failures: an
-        observation or hidden state of another size or not finite, logits or a next hidden state that are not finite,
-        actions of a continuous policy beyond [-1, 1], and whatever onnxruntime raises.
+        observation or hidden state of another size or not finite, logits, heads or a next hidden state that are not
+        finite, actions of a continuous policy beyond [-1, 1], and whatever onnxruntime raises.
         """
         try:
-            logits, hidden = self._infer(question.observation)
+            answer = self._infer(question.observation)
         except _FAILURES as error:
             return PolicyFailed(now_ns, question.decision, printable(f"{type(error).__name__}: {error}"))
-        return PolicyAnswered(now_ns, question.decision, logits, hidden, self.version)
+        return PolicyAnswered(now_ns, question.decision, answer.logits, answer.hidden, self.version, answer.heads)
 
     def cost_s(self, observation: Observation) -> float:
         """Processor seconds of one answer to this observation. Raises what a failure of the answer raises."""
@@ -116,16 +128,16 @@ class OnnxPolicy:
         return time.process_time() - began
 
     def _bound(self, kind: Literal["input", "output"], name: str, shape: tuple[int, ...]) -> _Buffer:
-        buffer = _Buffer(shape)
+        buffer = _Buffer(self.rows, shape)
         value = onnxruntime.OrtValue.ortvalue_from_numpy(buffer.shaped)
         bind = self._binding.bind_ortvalue_input if kind == "input" else self._binding.bind_ortvalue_output
         bind(name, value)
         return buffer
 
-    def _infer(self, observation: Observation) -> tuple[tuple[float, ...], bytes]:
-        """Logits and next hidden state (float32 bytes). ValueError for what is not finite or of another size."""
-        if observation.shape != self._observation.shape:
-            raise ValueError(f"observation of shape {observation.shape}, expected {self._observation.shape}")
+    def _infer(self, observation: Observation) -> Answer:
+        """The answer. ValueError for what is not finite or of another size."""
+        if observation.shape != self._shape:
+            raise ValueError(f"observation of shape {observation.shape}, expected {self._shape}")
         _fill(self._observation, observation.data, "observation")
         if self._hidden is not None:
             _fill(self._hidden, observation.hidden or bytes(self._hidden.size), "hidden state")
@@ -139,14 +151,15 @@ class OnnxPolicy:
             raise ValueError(f"logits {logits}, expected finite ones: the model is broken for this observation")
         if self._continuous and not -ACTION_MOST <= min(logits) <= max(logits) <= ACTION_MOST:
             raise ValueError(f"actions from {min(logits)} to {max(logits)}, expected -1 to 1: export the model again")
+        heads = {name: _finite(name, head) for name, head in self._heads.items()} if self._heads else {}
         after = self._next_hidden
         if after is None:
-            return tuple(logits), b""
+            return Answer(tuple(logits), b"", heads)
         if not isfinite(after.values.dot(after.values)):
             raise ValueError(
                 "next hidden state is not finite, expected finite values: the model is broken for this one"
             )
-        return tuple(logits), after.values.tobytes()
+        return Answer(tuple(logits), after.values.tobytes(), heads)
 
     def _check_golden(self, model: LoadedModel, observations: tuple[Observation, ...]) -> None:
         """The strategy's observations must be the manifest's, and the answers to them too."""
@@ -168,18 +181,33 @@ class OnnxPolicy:
         golden, hidden = model.manifest.golden, b""
         if (found := len(golden.hidden)) != (expected := len(observations) if self._hidden is not None else 0):
             raise _differs(model, "golden output", f"there are {found} hidden states, expected {expected}")
+        if (found := len(golden.heads)) != (expected := len(observations) if self._heads else 0):
+            raise _differs(model, "golden output", f"there are {found} answers of heads, expected {expected}")
         for number, (mine, logits) in enumerate(zip(observations, golden.logits, strict=True)):
             try:
-                answered, hidden = self._infer(Observation(mine.data, mine.shape, hidden))
+                answered = self._infer(Observation(mine.data, mine.shape, hidden))
             except _FAILURES as error:
                 raise _differs(model, "golden output", f"{number} fails: {error}") from error
-            difference = _first_difference(answered, logits, LOGIT_TOLERANCE)
+            hidden = answered.hidden
+            difference = _first_difference(answered.logits, logits, LOGIT_TOLERANCE)
             if not difference and self._hidden is not None:
                 difference = _first_difference(_numbers(hidden), _numbers(golden.hidden[number]), LOGIT_TOLERANCE)
+            for name, values in answered.heads.items():
+                head = golden.heads[number].get(name, ())
+                apart = _first_difference(values, head, LOGIT_TOLERANCE)
+                difference = difference or (f"{name}: {apart}" if apart else None)
             if difference:
                 raise _differs(
                     model, "golden output", f"{number} differs on {self.provider}: {difference}, the manifest's"
                 )
+
+
+def _finite(name: str, head: _Buffer) -> tuple[float, ...]:
+    """A head's values. ValueError where one is not finite."""
+    values = head.values.tolist()
+    if not isfinite(sum(values)):
+        raise ValueError(f"{name} holds NaN or infinity, expected finite values: the model is broken for this one")
+    return tuple(values)
 
 
 def _numbers(data: bytes) -> list[float]:
@@ -245,18 +273,22 @@ def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
 
 
 def _check_signature(session: Any, model: LoadedModel, spec: Spec) -> None:
-    """Names, types and shapes of inputs and outputs; the first dimension is the batch: free, or 1."""
-    inputs = {"observation": spec.observation_shape}
-    outputs: dict[str, tuple[int, ...]] = {answer_name(spec): (len(spec.actions),)}
+    """Names, types and shapes of inputs and outputs, and the order of the outputs of a policy with heads.
+
+    The first dimension is the batch: free, or 1 where rows are no symbols.
+    """
+    inputs, outputs = {"observation": spec.observation_shape}, output_shapes(spec)
     if spec.recurrent_shape is not None:
-        inputs["hidden"] = outputs["next_hidden"] = spec.recurrent_shape
+        inputs["hidden"] = spec.recurrent_shape
+    fixed = () if spec.rows_are_symbols else (1,)
     for kind, nodes, wanted in (("inputs", session.get_inputs(), inputs), ("outputs", session.get_outputs(), outputs)):
         found = {node.name: (node.type, *node.shape) for node in nodes}
         expected = {name: ("tensor(float)", "batch", *shape) for name, shape in wanted.items()}
-        same = found.keys() == expected.keys() and all(
+        named = [*found] == [*expected] if spec.heads and kind == "outputs" else found.keys() == expected.keys()
+        same = named and all(
             found[name][0] == "tensor(float)"
             and len(found[name]) > 1
-            and (found[name][1] == 1 or not isinstance(found[name][1], int))
+            and (found[name][1] in fixed or not isinstance(found[name][1], int))
             and found[name][2:] == expected[name][2:]
             for name in expected
         )

@@ -232,12 +232,12 @@ def _played(reader: JournalReader) -> tuple[dict[str, tuple[Play, Play]], str]:
         for before, event, step in _steps(reader, machine):
             match event:
                 case PolicyAnswered() if _decided(step, DecisionRow):
-                    asked = (before, Answer(event.logits, event.hidden))
+                    asked = (before, Answer(event.logits, event.hidden, event.heads))
                 case ShadowAnswered() if asked is not None and asked[0].decision == event.decision:
                     if _decided(step, ShadowRow):
                         live, shadow = players.setdefault(event.model, (_player(before), _player(before)))
                         live.decide(*asked)
-                        shadow.decide(asked[0], Answer(event.logits, event.hidden))
+                        shadow.decide(asked[0], Answer(event.logits, event.hidden, event.heads))
                 case SessionEnded() | SessionScheduled() if _is_over(before, step.state):
                     for play in (play for pair in players.values() for play in pair):
                         play.end(step.state if before.basket.date else before)  # a daily desk learns its bars here

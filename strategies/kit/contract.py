@@ -36,6 +36,19 @@ class Session(msgspec.Struct, frozen=True, gc=False):
     close_ns: int
 
 
+class Head(msgspec.Struct, frozen=True):
+    """One more output of a policy, beside its answer: journaled and shown, and what it means is part of the contract.
+
+    `shape` leaves the first axis (the batch) out: `()` is one number for each row. A `wish` is an action that a part of
+    the policy alone would take: it is shown with what the answer took from it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    meaning: str
+    wish: bool = False
+
+
 class Spec(msgspec.Struct, frozen=True):
     """What a strategy is, in numbers. Part of the contract hash, so any change makes older models refused.
 
@@ -58,6 +71,23 @@ class Spec(msgspec.Struct, frozen=True):
     actions: tuple[str, ...]
     temperature: float  # the live softmax divides the logits by it
     recurrent_shape: tuple[int, ...] | None = None  # hidden state carried between decisions
+    heads: tuple[Head, ...] = ()  # the policy's outputs beside its answer, in their order
+    rows_are_symbols: bool = False
+    """Each symbol is a row of the batch, so one policy serves any symbols, and `symbols` may be configured.
+
+    Then `observation_shape` is that of one row, an observation has one row for each symbol, `actions` is one name,
+    `features` name the last numbers of a row, and an answer has one number for each symbol.
+    """
+
+    @property
+    def rows(self) -> int:
+        """Rows of the policy's batch that one question fills."""
+        return len(self.symbols) if self.rows_are_symbols else 1
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """What each number of an answer is about: an action, or a symbol."""
+        return self.symbols if self.rows_are_symbols else self.actions
 
     @property
     def continuous(self) -> bool:
@@ -83,7 +113,7 @@ class Portfolio(msgspec.Struct, frozen=True, gc=False):
     """The desk's money and shares at a decision; tuples in the spec's order of symbols.
 
     One unit of a continuous action is `shares_per_unit` shares, or shares for `notional_per_unit` USD where that is
-    not 0. A weight that would change by less than `band` stays as it is.
+    not 0. A weight that would change by less than `band` stays as it is; none is wanted above `weight_max`.
     """
 
     cash: float  # USD
@@ -93,6 +123,7 @@ class Portfolio(msgspec.Struct, frozen=True, gc=False):
     shares_per_unit: int = 100
     notional_per_unit: float = 0.0
     band: float = 0.0
+    weight_max: float = 1.0
 
 
 class View(msgspec.Struct, frozen=True, gc=False):
@@ -109,11 +140,13 @@ class View(msgspec.Struct, frozen=True, gc=False):
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """The policy's raw answer to one observation: finite logits, one for each action of the spec.
 
-    Of a continuous policy (`DailySpec.continuous`) these are the actions themselves, each within [-1, 1].
+    Of a continuous policy (`DailySpec.continuous`) these are the actions themselves, each within [-1, 1]. `heads` holds
+    the numbers of each of the spec's heads by its name, row by row.
     """
 
     logits: tuple[float, ...]
     hidden: bytes = b""
+    heads: dict[str, tuple[float, ...]] = {}
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
@@ -163,11 +196,15 @@ class Basket(msgspec.Struct, frozen=True, gc=False):
 
 
 class Rebalance(msgspec.Struct, frozen=True, gc=False):
-    """A daily strategy's decision. `choice` None for a continuous policy; `name` says what it comes to in one word."""
+    """A daily strategy's decision. `choice` None for a continuous policy; `name` says what it comes to in one word.
+
+    `notes` say of symbols why they are left alone; they are shown with the heads.
+    """
 
     choice: Choice | None
     name: str  # an action's name, or `rebalance` and `hold` of a continuous policy
     basket: Basket
+    notes: dict[str, str] = {}
 
 
 class Observation:
@@ -186,6 +223,14 @@ class Observation:
     def array(self) -> Float32Array:
         """The observation as a read-only float32 array of `shape`; no copy."""
         return np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
+
+    def newest(self, spec: Spec) -> bytes:
+        """The numbers that the spec's features name: the last ones, of each symbol where rows are symbols."""
+        size = 4 * len(spec.features)
+        if not spec.rows_are_symbols:
+            return self.data[-size:]
+        width = len(self.data) // spec.rows
+        return b"".join([self.data[end - size : end] for end in range(width, len(self.data) + 1, width)])
 
 
 class BarStrategy(Protocol):
@@ -266,6 +311,11 @@ class DailyStrategy(Protocol):
 
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
         """Turn the policy's answer into a basket; a recurrent policy's `answer.hidden` goes into the state here."""
+
+
+def configured(spec: Spec) -> tuple[str, ...]:
+    """The symbols that a configuration could have named; () where they are the strategy's own."""
+    return spec.symbols if spec.rows_are_symbols else ()
 
 
 AnyStrategy = Strategy | DailyStrategy | ShareStrategy

@@ -37,6 +37,8 @@ class Entry(NamedTuple):
     """Its features over a whole history, to be analysed. Called like `strategies.kit.features.feature_table`; of days
     with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n); gives
     a row for each session."""
+    with_symbols: Callable[[tuple[str, ...]], AnyStrategy] | None = None
+    """Makes it for these symbols, where its spec says that rows are symbols; None where the symbols are its own."""
     columns: Callable[[Float64Array, BoolArray, int], Columns] | None = None
     """Of a strategy that decides once a session, for training: of bars (5, d, n): open, high, low, close in USD and
     volume, NaN where there is none; of `present`, bool (d, n); and of W, the bars that an observation depends on."""

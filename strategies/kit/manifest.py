@@ -2,7 +2,9 @@
 
 Written by the export, read by the model store. `policy.onnx` has one input `observation` (float32, batch x observation
 shape) and one output (float32, batch x actions): `logits`, or `actions` of a continuous policy. Recurrent policies add
-the input `hidden` and the output `next_hidden` (float32, batch x hidden).
+the input `hidden` and the output `next_hidden` (float32, batch x hidden). The heads of the spec follow in their order,
+by name (float32, batch x the head's shape). Where rows are symbols, the batch holds the symbols and the first output
+has the shape (batch,).
 """
 
 from __future__ import annotations
@@ -21,12 +23,14 @@ MANIFEST_FILE = "manifest.json"
 class Golden(msgspec.Struct, frozen=True, omit_defaults=True):
     """Observations of the strategy's golden tape (float32 bytes, row-major) and the logits torch gave for them.
 
-    A recurrent policy answered them as one sequence from the zero state; `hidden` is its state after each.
+    A recurrent policy answered them as one sequence from the zero state; `hidden` is its state after each. `heads` are
+    the heads of each answer, by name.
     """
 
     observations: tuple[bytes, ...]
     logits: tuple[tuple[float, ...], ...]  # of a continuous policy its actions
     hidden: tuple[bytes, ...] = ()  # float32, little endian; empty for policies without a memory
+    heads: tuple[dict[str, tuple[float, ...]], ...] = ()  # empty for policies without heads
 
 
 class Training(msgspec.Struct, frozen=True):
@@ -86,12 +90,21 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         str, str
     ] = {}  # keys of the configuration without which its answers mean something else -> their values
     reference: Reference | None = None
+    symbols: tuple[str, ...] = ()  # that it was trained on, where a configuration may name others
     files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
 
 
 def answer_name(spec: Spec) -> str:
     """The name of the graph's first output."""
     return "actions" if spec.continuous else "logits"
+
+
+def output_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """The graph's outputs in their order: name -> shape without the batch."""
+    found: dict[str, tuple[int, ...]] = {answer_name(spec): () if spec.rows_are_symbols else (len(spec.actions),)}
+    if spec.recurrent_shape is not None:
+        found["next_hidden"] = spec.recurrent_shape
+    return found | {head.name: head.shape for head in spec.heads}
 
 
 def encode(manifest: Manifest) -> bytes:

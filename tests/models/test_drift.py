@@ -124,7 +124,7 @@ def test_too_few_decisions_and_a_manifest_without_a_reference_say_nothing(tmp_pa
 
 def test_rows_of_another_strategy_are_refused(tmp_path: Path) -> None:
     path = steady(tmp_path)
-    other = msgspec.structs.replace(manifest(EVEN), observation_shape=(64,))
+    other = msgspec.structs.replace(manifest(EVEN), strategy="regime_switcher")
     with pytest.raises(ValueError, match="expected rows of 256 bytes"):
         measure(path, other, 2000, 1)
 

@@ -20,7 +20,7 @@ from strategies.golden import (
     golden_view,
     tape_text,
 )
-from strategies.kit.contract import Bar, Observation, Spec, View
+from strategies.kit.contract import Bar, Head, Observation, Spec, View
 from strategies.kit.features import MARKET_FEATURES
 from strategies.kit.synthetic import synthetic_sessions
 from strategies.option_scalper import DECLARATION, SPEC, OptionScalper, ScalperState
@@ -86,6 +86,8 @@ CHANGED: dict[str, Any] = {
     "actions": SPEC.actions[::-1],
     "temperature": 0.8,
     "recurrent_shape": (2, 64),
+    "heads": (Head("confidence", (), "the largest probability"),),
+    "rows_are_symbols": True,
 }
 
 
@@ -93,6 +95,22 @@ CHANGED: dict[str, Any] = {
 def test_the_contract_hash_changes_with_every_field_of_the_spec(field: str) -> None:
     other = msgspec.structs.replace(SPEC, **{field: CHANGED[field]})
     assert contract_digest(other, DECLARATION) != contract_digest(SPEC, DECLARATION)
+
+
+def test_the_contract_hash_of_a_strategy_that_serves_any_symbols_leaves_them_out() -> None:
+    open_ = msgspec.structs.replace(SPEC, rows_are_symbols=True)
+    other = msgspec.structs.replace(open_, symbols=("QQQ",))
+    assert contract_digest(other, DECLARATION) == contract_digest(open_, DECLARATION)
+
+
+@pytest.mark.parametrize(
+    "head", [Head("x", (), "a"), Head("h", (1,), "a"), Head("h", (), "b"), Head("h", (), "a", True)]
+)
+def test_the_contract_hash_changes_with_name_shape_and_meaning_of_a_head(head: Head) -> None:
+    one = msgspec.structs.replace(SPEC, heads=(Head("h", (), "a"),))
+    assert contract_digest(msgspec.structs.replace(SPEC, heads=(head,)), DECLARATION) != contract_digest(
+        one, DECLARATION
+    )
 
 
 @pytest.mark.parametrize("entry", DECLARATION)

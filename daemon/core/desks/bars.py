@@ -22,8 +22,6 @@ from daemon.core.state import Ask
 from strategies.kit.contract import Bar, BarStrategy
 from strategies.kit.units import SECOND_NS
 
-ROW_BYTES = 4  # a float32
-
 
 class AtEachBar:
     """The policy is asked at each bar. For the meaning of each member see `desks.kind.Decides`."""
@@ -160,8 +158,7 @@ class AtEachBar:
             draft.end_unanswered(draft.ask, "expired")
         draft.decision += 1
         valid_until = draft.now_ns + draft.trading.execution.policy_valid_s * SECOND_NS
-        row = observation.data[-ROW_BYTES * len(spec.features) :]
-        draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until, row)
+        draft.ask = Ask(draft.decision, bars[0].start_ns, valid_until, observation.newest(spec))
         draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
 
     def on_session_ended(self, draft: Draft, event: SessionEnded) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from daemon.core.events.base import Event
 
 
-class PolicyAnswered(Event, frozen=True, tag=True):
+class PolicyAnswered(Event, frozen=True, tag=True, omit_defaults=True):
+    """The raw answer. `heads` are the numbers of each of the spec's heads; a policy without heads journals none."""
+
     decision: int
     logits: tuple[float, ...]
     hidden: bytes
     model: str
+    heads: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
 
 
 class PolicyFailed(Event, frozen=True, tag=True):
@@ -36,13 +41,14 @@ class CandidateRefused(Event, frozen=True, tag=True):
     reason: str
 
 
-class ShadowAnswered(Event, frozen=True, tag=True):
+class ShadowAnswered(Event, frozen=True, tag=True, omit_defaults=True):
     """What a candidate answered to the question of `decision`, beside the live model. Nothing is ordered for it."""
 
     decision: int
     logits: tuple[float, ...]
     hidden: bytes
     model: str
+    heads: dict[str, tuple[float, ...]] = msgspec.field(default_factory=dict)
 
 
 class ShadowFailed(Event, frozen=True, tag=True):

@@ -19,7 +19,7 @@ def on_policy_answered(draft: Draft, event: PolicyAnswered) -> None:
         return
     draft.ask = None
     draft.case_over("policy_late", "policy_failed")
-    answer = Answer(event.logits, event.hidden)
+    answer = Answer(event.logits, event.hidden, event.heads)
     draft.desk.holds.act(draft, ask, answer, event.model)
 
 

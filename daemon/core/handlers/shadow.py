@@ -25,7 +25,7 @@ def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
         return
     if event.hidden:
         draft.shadow = ShadowState(event.model, event.hidden)
-    answer = Answer(event.logits, event.hidden)
+    answer = Answer(event.logits, event.hidden, event.heads)
     shown = draft.desk.holds.shown(draft, answer)
     choice = shown.choice
     draft.records.append(

@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from daemon.core.broker.exits import request_exit
+from daemon.core.desks.heads import head_rows
 from daemon.core.desks.options.execution import (
     contracts_for,
     entry_bound,
@@ -59,6 +60,7 @@ def act(draft: Draft, ask: Ask, decision: Decision, answer: Answer, model: str) 
             row=ask.row,
         )
     )
+    draft.records.extend(head_rows(draft, ask.decision, answer))
 
 
 def _is_held(target: Target, position: Position | None) -> bool:

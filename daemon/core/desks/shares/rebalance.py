@@ -11,6 +11,7 @@ from decimal import Decimal
 import msgspec
 from msgspec.structs import replace
 
+from daemon.core.desks.heads import head_rows
 from daemon.core.desks.shares.basket import works_of
 from daemon.core.desks.shares.gates import PASSING
 from daemon.core.desks.view import risk_view
@@ -61,6 +62,7 @@ def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model:
         waiting = Waiting(legs, row, until_ns, _bounds(draft, legs))
         draft.basket = replace(draft.basket, waiting=waiting)
     draft.records.append(row)
+    draft.records.extend(head_rows(draft, ask.decision, answer, decided))
 
 
 def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]) -> DecisionRow:

@@ -1,0 +1,53 @@
+"""What the heads of a policy said at a decision, as rows of the read model: one for each symbol, or one for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import msgspec
+
+from daemon.core.draft import Draft
+from daemon.core.records import HeadRow
+from strategies.kit.contract import Answer, Rebalance
+
+_encode = msgspec.json.encode
+
+
+def head_rows(draft: Draft, decision: int, answer: Answer, decided: Rebalance | None = None) -> Iterator[HeadRow]:
+    """The rows of an answer; none where it has no heads. `decided` is what a desk of shares makes of it."""
+    if not answer.heads:
+        return
+    spec, now_ns = draft.spec, draft.now_ns
+    portfolio = draft.desk.holds.view(draft, now_ns).portfolio
+    if not spec.rows_are_symbols or portfolio is None or decided is None:
+        told = {head.name: _numbers(answer.heads[head.name], head.shape, 0) for head in spec.heads}
+        yield HeadRow(decision, "", now_ns, _encode(answer.logits).decode(), _encode(told).decode(), None, None, "")
+        return
+    goals = {leg.symbol: leg.goal for leg in decided.basket.legs}
+    for place, symbol in enumerate(spec.symbols):
+        told = {head.name: _numbers(answer.heads[head.name], head.shape, place) for head in spec.heads}
+        held, price = portfolio.shares[place], portfolio.prices[place]
+        yield HeadRow(
+            decision=decision,
+            symbol=symbol,
+            time_ns=now_ns,
+            answer=_encode(answer.logits[place]).decode(),
+            heads=_encode(told).decode(),
+            weight_before=_weight(held, price, portfolio.equity),
+            weight_after=_weight(goals.get(symbol, held), price, portfolio.equity),
+            note=decided.notes.get(symbol, ""),
+        )
+
+
+def _numbers(values: tuple[float, ...], shape: tuple[int, ...], row: int) -> float | tuple[float, ...]:
+    """One row of a head's values: a number, or its numbers in C order."""
+    size = prod(shape)
+    return values[row * size : (row + 1) * size] if shape else values[row]
+
+
+def _weight(shares: int, price: float, equity: float) -> float | None:
+    """The part of the equity that so many shares are worth; None where that is not known."""
+    if not shares:
+        return 0.0
+    return shares * price / equity if price > 0.0 and equity > 0.0 else None

@@ -1,0 +1,135 @@
+"""A desk whose symbols are rows and whose policy has heads: replayed, shown, verified, killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.models.drift import measure
+from daemon.models.store import load
+from strategies.kit.manifest import Histogram, Reference
+from strategies.registry import strategy
+from tests.support.desks.desk_run import Crash, Desk, execute, table, verified
+from tests.support.models.daily_models import write_days
+from tests.support.models.row_models import VERSION, expected, put_row_model
+from tests.support.toy.crowd import HISTORY_BARS, SHORT, SYMBOLS
+from tests.support.toy.registered import registered
+
+SESSIONS = 40
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toy() -> Iterator[None]:
+    with registered(toy_crowd="tests.support.toy.crowd"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return put_row_model(tmp_path_factory.mktemp("store"), strategy("toy_crowd"))
+
+
+@pytest.fixture(scope="module")
+def tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up days of the toy's symbols; EEE begins later."""
+    path = write_days(tmp_path_factory.mktemp("tape") / "days.csv", SYMBOLS, SESSIONS)
+    lines = path.read_text().splitlines()
+    late = [line for line in lines if line.startswith("EEE")][:10]
+    path.write_text("\n".join(line for line in lines if line not in late) + "\n")
+    return path
+
+
+def desk_of(tape: Path, models: Path, **more: object) -> Desk:
+    given: dict[str, object] = {"desk__strategy": "toy_crowd", "paths__models_dir": models, "policy__version": VERSION}
+    return Desk(tape, **given | more)
+
+
+def records(state_dir: Path, name: str) -> list[sqlite3.Row]:
+    """A read model's rows, oldest first."""
+    with closing(JournalReader(state_dir / FILE)) as reader:
+        return reader.query(f"SELECT * FROM {name} ORDER BY decision")
+
+
+def seen(row: bytes) -> npt.NDArray[np.float64]:
+    """The journaled newest row of each symbol as an observation's: return and range at the end of the sequence."""
+    newest = np.frombuffer(row, dtype="<f4").reshape(-1, 4)
+    found = np.zeros((len(newest), 8))
+    found[:, 4:6], found[:, 6:] = newest[:, :2], newest[:, 2:]
+    return found
+
+
+def test_the_heads_of_each_decision_are_kept_by_symbol_with_the_weights(
+    tape: Path, models: Path, tmp_path: Path
+) -> None:
+    assert desk_of(tape, models).run(tmp_path).failure is None
+    decisions, heads = records(tmp_path, "decisions"), records(tmp_path, "heads")
+    assert len(decisions) == SESSIONS - HISTORY_BARS
+    assert len(heads) == len(decisions) * len(SYMBOLS)
+    traded = 0
+    for decision in decisions:
+        rows = {head["symbol"]: head for head in heads if head["decision"] == decision["decision"]}
+        numpy = expected(seen(decision["row"]))
+        goals = {leg["symbol"]: leg["goal"] for leg in json.loads(decision["target"])}
+        for place, symbol in enumerate(SYMBOLS):
+            row, told = rows[symbol], json.loads(rows[symbol]["heads"])
+            assert json.loads(row["answer"]) == pytest.approx(numpy["final"][place], abs=1e-6)
+            assert told["probabilities"] == pytest.approx(numpy["probabilities"][place], abs=1e-6)
+            assert told["bold"] == pytest.approx(numpy["bold"][place], abs=1e-6)
+            assert row["weight_before"] == pytest.approx(seen(decision["row"])[place, 6], abs=1e-6)
+            assert (row["weight_after"] == row["weight_before"]) == (symbol not in goals)
+            traded += symbol in goals
+    assert traded > 20
+    assert {head["note"] for head in heads if head["symbol"] == "EEE"} == {SHORT, ""}
+    assert {head["note"] for head in heads if head["symbol"] == "AAA"} == {""}
+    assert verified(tmp_path).difference == ""
+
+
+def test_a_changed_head_of_the_read_model_is_found(tape: Path, models: Path, tmp_path: Path) -> None:
+    desk_of(tape, models).run(tmp_path)
+    assert execute(tmp_path, "UPDATE heads SET weight_after = 0.5 WHERE decision = 7 AND symbol = 'BBB'") == 1
+    assert "read model heads" in verified(tmp_path).difference
+
+
+def test_killed_anywhere_it_ends_in_the_same_state_and_the_same_heads(tape: Path, models: Path, tmp_path: Path) -> None:
+    desk = desk_of(tape, models)
+    whole = desk.run(tmp_path / "whole")
+    for _ in range(6):
+        left = 60
+
+        def crash(_: str) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Crash
+
+        if desk.run(tmp_path / "torn", boundary=crash).failure is None:
+            break
+    last = desk.run(tmp_path / "torn")
+    assert (last.failure, last.digest) == (None, whole.digest)
+    assert table(tmp_path / "torn", "heads") == table(tmp_path / "whole", "heads")
+    assert verified(tmp_path / "torn").difference == ""
+
+
+def test_drift_pools_the_rows_of_all_symbols(tape: Path, models: Path, tmp_path: Path) -> None:
+    desk_of(tape, models).run(tmp_path)
+    known = load(models, strategy("toy_crowd"), VERSION).manifest
+    tradable = Histogram("tradable", (0.5,), (0.5, 0.5), columns=(3,))
+    final = Histogram("actions", (0.0,), (0.5, 0.5))
+    manifest = msgspec.structs.replace(known, reference=Reference(1000, (tradable,), final))
+    found = measure(tmp_path / FILE, manifest, 2000, 1)
+    assert found is not None
+    decisions = records(tmp_path, "decisions")
+    flags = np.concatenate([seen(decision["row"])[:, 7] for decision in decisions])
+    assert found.features[0].found == pytest.approx((1 - flags.mean(), flags.mean()), abs=1e-6)
+    answers = np.concatenate([json.loads(decision["logits"]) for decision in decisions])
+    assert found.actions.found[1] == pytest.approx((answers > 0).mean(), abs=1e-6)
