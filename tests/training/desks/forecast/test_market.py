@@ -1,0 +1,305 @@
+"""The market of the agents against hand calculation, and against the rule of the desk with purchases in Decimal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.core.limits import Trading
+from tests.support.training.made_up_days import trading, walk, written
+from training.desks.daily.table import DailyTable
+from training.desks.forecast.market import BUY, HOLD, SELL, ForecastMarket, Outlook, right
+
+GRID = Decimal("0.0001")
+MICRO = Decimal("0.000001")
+HAND = {
+    "AAPL": [(100.0, 100.0), (100.0, 100.0), (101.0, 102.0), (103.0, 99.0)],
+    "ADBE": [(50.0, 50.0), (50.0, 50.0), (49.0, 48.0), (47.5, 49.5)],
+}
+
+
+def outlook(table: DailyTable, probabilities: Sequence[float] = (0.2, 0.5, 0.3)) -> Outlook:
+    """The same forecast for all symbols and days, with two features that tell them apart."""
+    days, symbols = len(table.sessions), len(table.symbols)
+    probable = np.tile(np.array(probabilities, dtype=np.float32), (days, symbols, 1))
+    features = np.arange(days * symbols * 2, dtype=np.float32).reshape(days, symbols, 2)
+    return Outlook(probable, probable.max(axis=2), features)
+
+
+def whole(table: DailyTable, first: int, rules: Trading, **more: Any) -> ForecastMarket:
+    """One account of all symbols from `first` to the table's end."""
+    given = more.pop("outlook", outlook(table))
+    return ForecastMarket(table, given, first, len(table.sessions) - 1, rules, count=1, draws=False, **more)
+
+
+def finals(table: DailyTable, **actions: float) -> torch.Tensor:
+    """One account's final actions, 0 where none is named."""
+    return torch.tensor([[actions.get(symbol, 0.0) for symbol in table.symbols]])
+
+
+def test_two_symbols_over_two_sessions_come_out_as_calculated_by_hand() -> None:
+    table = written(HAND)
+    desk = whole(table, 2, trading("100000"))
+    rewards = desk.trade(finals(table, AAPL=1.0, ADBE=0.5)).rewards
+    # a tenth and a twentieth of 100,000 at closes of 100 and 50: 100 and 100 shares
+    # asks 101 x 1.0002 = 101.0202 and 49 x 1.0002 = 49.0098; cost 0.1 %: 10.10202 and 4.90098
+    assert desk.shares[0, :2].tolist() == [100.0, 100.0]
+    assert float(desk.cash_usd) == 84_981.997  # 100,000 - 10,102.02 - 4,900.98 - 10.10202 - 4.90098
+    assert float(desk.equity_usd) == pytest.approx(84_981.997 + 100 * 102 + 100 * 48, abs=1e-9)
+    # in parts of 10,000: 100 x (102 - 101), and 100 x (48 - 49); fees and 2 basis points of waiting; BUY is right
+    # where the close rises by more than 0.1 %: AAPL, with confidence 0.5
+    gain, cost, bonus = (term[:2].tolist() for term in desk.terms)
+    assert gain == pytest.approx([100 / 10_000, -100 / 10_000])
+    assert cost == pytest.approx([-(10.10202 + 2.02) / 10_000, -(4.90098 + 0.98) / 10_000])
+    assert bonus == pytest.approx([0.5e-3, 0.0])
+    assert rewards[:2].tolist() == pytest.approx([0.01 - 0.001212202 + 0.0005, -0.01 - 0.000588098])
+    step = desk.trade(finals(table, AAPL=-1.0, ADBE=0.5))
+    # AAPL is sold at 103, which earned the night from 102; a negative action means none
+    # ADBE: 0.05 x 99,981.997 / 48 = 104.1: 4 more at 47.5 x 1.0002 = 47.5095
+    assert desk.traded[0][0, :2].tolist() == [100.0, 0.0]
+    assert desk.traded[1][0, :2].tolist() == [0.0, 4.0]
+    assert desk.terms.gain[:2].tolist() == pytest.approx(
+        [100.0 / 9_998.1997, (100 * (49.5 - 48) + 4 * (49.5 - 47.5)) / 9_998.1997]
+    )
+    assert step.truncated is not None
+    assert bool(step.truncated.all())
+    assert not bool(step.terminals.any())
+
+
+def test_the_rows_of_an_account_sum_up_to_its_change_of_value() -> None:
+    table = walk(30, seed=4)
+    desk = whole(table, 3, trading("100000"), alpha=0.0)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(25):
+        before = float(desk.equity_usd)
+        rewards = desk.trade(torch.rand(1, 50, generator=generator)).rewards
+        assert float(rewards.double().sum()) * 0.1 * before == pytest.approx(
+            float(desk.closing_usd[0]) - before, abs=0.02
+        )
+
+
+def test_weights_are_scaled_down_where_they_sum_to_more_than_all_money() -> None:
+    table = written({name: [(100.0, 100.0)] * 5 for name in ("AAPL", "ADBE")})
+    rules = trading("100000")
+    desk = whole(table, 2, rules, weight_max=0.8)
+    desk.trade(finals(table, AAPL=1.0, ADBE=0.5))
+    # 0.8 and 0.4 sum to 1.2: two thirds and one third; the first is bought whole, the second with what is left:
+    # 666 at a limit of 100.02 x 1.002 = 100.2201 (rounded up) hold back 66,813.33; 33,186.67 / 100.3203 = 330
+    assert desk.shares[0, :2].tolist() == [666.0, 330.0]
+
+
+def test_a_weight_that_would_change_by_less_than_the_band_stays_but_zero_sells_all() -> None:
+    table = written({"AAPL": [(100.0, 100.0)] * 8})
+    desk = whole(table, 2, trading("100000", band=0.02))
+    desk.trade(finals(table, AAPL=0.5))
+    assert desk.shares[0, 0] == 50.0
+    desk.trade(finals(table, AAPL=0.6))
+    assert desk.shares[0, 0] == 50.0
+    desk.trade(finals(table, AAPL=0.8))
+    assert desk.shares[0, 0] == 79.0
+    desk.trade(finals(table, AAPL=0.15))
+    desk.trade(finals(table, AAPL=0.0))
+    assert desk.shares[0, 0] == 0.0
+
+
+def test_confidence_takes_its_part_of_an_action() -> None:
+    table = written(HAND)
+    given = outlook(table)
+    given.confidence[:, 0], given.confidence[:, 1] = 0.4, 0.75
+    desk = whole(table, 2, trading("100000"), outlook=given)
+    actions = torch.full((50, 1), 0.5)
+    assert desk.final_of(actions)[0, :2].tolist() == pytest.approx([0.4, 0.5])
+    trusting = whole(table, 2, trading("100000"), outlook=given, trusting=True)
+    assert trusting.final_of(actions)[0, :2].tolist() == [0.5, 0.5]
+
+
+def test_a_row_shows_features_forecast_and_account() -> None:
+    table = written(HAND)
+    desk = whole(table, 2, trading("100000"))
+    desk.trade(finals(table, AAPL=1.0))
+    seen = desk.observe()
+    assert seen.shape == (50, 11)
+    day, equity = 2, float(desk.equity_usd)
+    row = [day * 100.0, day * 100.0 + 1.0, 0.2, 0.5, 0.3, 0.5]
+    account = [10_200 / equity, 0.02, 1 / 20, float(desk.cash_usd) / equity, 0.0]
+    assert seen[0].tolist() == pytest.approx([*row, *account])
+    assert seen[2].tolist() == pytest.approx([0.0] * 6 + [0.0, 0.0, 0.0, account[3], 0.0])  # it may not be traded
+
+
+def test_the_basis_is_the_mean_price_of_the_decisions_and_ages_count_sessions() -> None:
+    table = written({"AAPL": [(100.0, 100.0), (100.0, 100.0), (100.0, 110.0), (100.0, 120.0), (100.0, 132.0)]})
+    desk = whole(table, 2, trading("100000"))
+    desk.trade(finals(table, AAPL=0.5))
+    held = float(desk.shares[0, 0])
+    desk.trade(finals(table, AAPL=1.0))
+    more = float(desk.shares[0, 0]) - held
+    assert (held, more) == (50.0, 41.0)
+    seen = desk.observe()[0]
+    assert float(seen[7]) == pytest.approx(120.0 / ((50 * 100 + 41 * 110) / 91) - 1.0)
+    assert float(seen[8]) == pytest.approx(2 / 20)
+
+
+def test_a_prediction_is_right_beyond_the_cost_of_a_trade() -> None:
+    closes = (100.0, 100.05, 100.2, 100.0, 100.0)
+    table = written({"AAPL": [(100.0, close) for close in closes]})
+    found = {}
+    for name, place in (("HOLD", HOLD), ("BUY", BUY), ("SELL", SELL)):
+        probable = [0.2, 0.2, 0.2]
+        probable[place] = 0.6
+        found[name] = right(table, outlook(table, probable), trading("100000"))[:, 0].tolist()
+    assert found == {
+        "HOLD": [True, False, False, True, False],
+        "BUY": [False, True, False, False, False],
+        "SELL": [False, False, True, False, False],
+    }
+
+
+class Ledger:
+    """One account by the rule of weights in plain floats, with sells, then buys one after the other, in Decimal."""
+
+    def __init__(self, table: DailyTable, rules: Trading, weight_max: float) -> None:
+        self.table, self.rules, self.weight_max = table, rules, weight_max
+        self.cash = rules.paper.cash_usd
+        self.shares = [0] * len(table.symbols)
+
+    def equity(self, day: int) -> Decimal:
+        closes = (Decimal(int(price)) * GRID for price in self.table.close_ticks[day])
+        return self.cash + sum((s * c for s, c in zip(self.shares, closes, strict=True)), Decimal(0))
+
+    def goals(self, day: int, final: list[float]) -> dict[int, tuple[float, int]]:
+        """The weight and the goal of each symbol that shall change."""
+        equity, band = float(self.equity(day - 1)), self.rules.basket.band
+        prices = [float(tick) / 10_000 for tick in self.table.close_ticks[day - 1]]
+        flags = self.table.tradable[day - 1].tolist()
+        present = [held * price / equity for held, price in zip(self.shares, prices, strict=True)]
+        room = max(1.0 - sum(weight for weight, flag in zip(present, flags, strict=True) if not flag), 0.0)
+        weights = [max(a, 0.0) * self.weight_max if flag else 0.0 for a, flag in zip(final, flags, strict=True)]
+        if (total := sum(weights)) > room:
+            weights = [weight * (room / total) for weight in weights]
+        return {
+            place: (weight, int(weight * equity / prices[place]))
+            for place, weight in enumerate(weights)
+            if flags[place] and not (weight > 0.0 and abs(weight - present[place]) < band)
+        }
+
+    def trade(self, day: int, final: list[float]) -> None:
+        paper, goals = self.rules.paper, self.goals(day, final)
+        for place, (_, goal) in goals.items():
+            if goal < self.shares[place] and (price := self.opened(day, place)):
+                self.move(place, goal - self.shares[place], price)
+        free = self.cash
+        for place in sorted(goals, key=lambda place: (-goals[place][0], place)):
+            goal = goals[place][1]
+            if goal > self.shares[place] and (price := self.opened(day, place)):
+                ask = (price * (1 + paper.share_wait_rate)).quantize(GRID, ROUND_CEILING)
+                limit = (ask * (1 + Decimal(repr(self.rules.basket.price_slack)))).quantize(GRID, ROUND_CEILING)
+                each = limit * (1 + paper.share_cost_rate)
+                bought = min(goal - self.shares[place], int(free / each))
+                free -= bought * each
+                self.move(place, bought, ask)
+
+    def move(self, place: int, change: int, price: Decimal) -> None:
+        value = price * change
+        self.cash -= value + (abs(value) * self.rules.paper.share_cost_rate).quantize(MICRO, ROUND_HALF_EVEN)
+        self.shares[place] += change
+
+    def opened(self, day: int, place: int) -> Decimal:
+        return Decimal(int(self.table.open_ticks[day, place])) * GRID
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**31),
+    cash=st.sampled_from(["900", "25000", "1000000"]),
+    most=st.sampled_from([0.02, 0.1, 0.7]),
+    band=st.sampled_from([0.0, 0.01]),
+    missing=st.sampled_from([0.0, 0.2]),
+)
+def test_the_tensor_rule_is_the_rule_of_the_desk_with_purchases_one_after_the_other(
+    seed: int, cash: str, most: float, band: float, missing: float
+) -> None:
+    table, rules = walk(9, seed, missing=missing), trading(cash, band=band)
+    desk, ledger = whole(table, 3, rules, weight_max=most), Ledger(table, rules, most)
+    random = np.random.default_rng(seed)
+    for day in range(3, 9):
+        final = random.uniform(-1, 1, 50).round(1 if seed % 2 else 7).astype(np.float32)
+        desk.trade(torch.from_numpy(final).unsqueeze(0))
+        ledger.trade(day, final.tolist())
+        equity, left = desk.closing_usd
+        assert float(left) == float(ledger.cash) >= 0.0
+        assert float(equity) == float(ledger.equity(day))
+
+
+def test_portfolios_are_drawn_anew_for_each_episode_and_every_account() -> None:
+    table = walk(40, seed=9)
+    rules = trading("100000")
+    desk = ForecastMarket(table, outlook(table), 3, 39, rules, count=30, portfolio=5, seed=4, episode=6)
+    assert desk.rows == 150
+    seen, ended = set(), 0
+    for _ in range(20):
+        places = desk.state_dict()["places"]
+        assert bool((places[:, 1:] > places[:, :-1]).all())
+        seen.update(map(tuple, places.tolist()))
+        step = desk.step(torch.full((150, 1), 0.3))
+        assert not bool(step.terminals.any())
+        if step.truncated is not None and bool(step.truncated.any()):
+            assert step.last is not None
+            ended += int(step.truncated.sum())
+            over = step.truncated.view(30, 5)
+            assert bool((over.all(1) == over.any(1)).all())
+            assert bool((desk.cash_usd[over[:, 0]] == 100_000.0).all())
+    assert len(seen) > 60
+    assert ended >= 150 * 3
+    # rows of one symbol are seen alike, in whatever account they are
+    assert torch.equal(desk.observe()[:, 0], desk.observe()[:, 1] - 1.0)
+
+
+def test_a_market_goes_on_from_its_state_to_the_bit() -> None:
+    table = walk(40, seed=2)
+    rules = trading("50000")
+    made = [
+        ForecastMarket(table, outlook(table), 3, 39, rules, count=6, portfolio=8, seed=s, episode=9) for s in (4, 5)
+    ]
+    generator = torch.Generator().manual_seed(3)
+    actions = [torch.rand(48, 1, generator=generator) * 2 - 1 for _ in range(60)]
+    for action in actions[:30]:
+        made[0].step(action)
+    made[1].load_state_dict(made[0].state_dict())
+    for action in actions[30:]:
+        first, second = made[0].step(action), made[1].step(action)
+        assert torch.equal(first.rewards, second.rewards)
+        assert torch.equal(made[0].observe(), made[1].observe())
+
+
+def test_a_row_without_a_forecast_of_its_own_is_refused() -> None:
+    table = walk(12, seed=1)
+    given = outlook(table)
+    given.probabilities[5, 7] = np.nan
+    with pytest.raises(ValueError, match=f"1 rows have no forecast.*{table.symbols[7]} after {table.dates[5]}"):
+        whole(table, 4, trading("50000"), outlook=given)
+    assert whole(table, 7, trading("50000"), outlook=given).rows == 50
+    with pytest.raises(ValueError, match="forecasts have the shape"):
+        whole(table, 4, trading("50000"), outlook=replace(given, probabilities=given.probabilities[1:]))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_device_plays_the_same_to_the_bit() -> None:
+    table, rules = walk(40, seed=2, missing=0.05), trading("50000")
+    made = [
+        ForecastMarket(table, outlook(table), 3, 39, rules, count=16, portfolio=9, seed=4, device=d)
+        for d in ("cpu", "cuda")
+    ]
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(60):
+        action = torch.rand(144, 1, generator=generator) * 2 - 1
+        first, second = made[0].step(action), made[1].step(action.cuda())
+        assert torch.equal(first.rewards, second.rewards.cpu())
+        assert torch.equal(made[0].observe(), made[1].observe().cpu())

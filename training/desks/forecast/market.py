@@ -1,0 +1,319 @@
+"""Many portfolios of symbols drawn at random, stepped together as tensors: what the agents of `forecast_ensemble` see.
+
+One step is one session. Each symbol of each account is a row: one actor serves them all, and the rows of an account
+share its cash and the rule of the sum. What an answer comes to is the strategy's rule (`strategies.forecast_ensemble`)
+with the fills of the paper broker, to the cent. The forecasts are given, and have to be out of sample.
+
+Reward of a row, in parts of what one symbol may weigh at most: `action x market return - cost + alpha x confidence x
+bonus if the prediction was right`. The action is the one in force: what is held before the trade earns the night, what
+is held after it the day, so the rows of an account sum up to its change of value. Costs are fees, and what buys that
+wait pay above the open. A prediction is right where its class is the sign of the next close-to-close return beyond the
+cost of a trade, HOLD where the return is within it. No action changes the bonus: it moves values, not choices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from strategies.kit.contract import Float32Array
+from training.desks.daily.market_state import packed, unpack
+from training.desks.daily.share_accounts import MICRO, MICRO_A_TICK, ShareAccounts, check_span, price_rows
+from training.desks.daily.table import TICKS, BoolArray, DailyTable
+from training.rl.draws import uniform
+from training.rl.protocols import Step
+
+HOLD, BUY, SELL = range(3)
+ACCOUNT = 5  # columns of a row behind the forecast: weight, unrealised return, age, cash share, drawdown
+BONUS = 1e-3
+WEIGHT_MAX = 0.10
+GAIN_MIN, GAIN_MAX = -1.0, 3.0  # an unrealised return beyond is clipped
+AGE_UNIT, AGE_MAX = 20.0, 5.0  # sessions; in units
+_CHANGING = ("_cash", "_held", "_value", "_peak", "_basis", "_ages", "_places", "_day", "_age", "_episode")
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What the forecaster says of each symbol after each session's close, and what the agents see of the market."""
+
+    probabilities: Float32Array  # (d, n, 3): HOLD, BUY, SELL, out of sample; NaN where there is no forecast
+    confidence: Float32Array  # (d, n)
+    features: Float32Array  # (d, n, f): the stated subset of the newest row
+
+    @property
+    def width(self) -> int:
+        """Columns of an agent's observation."""
+        return int(self.features.shape[2]) + 3 + 1 + ACCOUNT
+
+
+class Terms(NamedTuple):
+    """The parts of the last rewards, float32 (rows,): their sum is the reward."""
+
+    gain: Tensor
+    cost: Tensor  # 0 or below
+    bonus: Tensor
+
+
+class ForecastMarket(ShareAccounts):
+    """`count` accounts of `portfolio` symbols each; rows are accounts x symbols. See `training.rl.protocols`.
+
+    An episode begins before a session and with symbols drawn from `seed`, the account and the number of its episodes
+    alone, with the trading rules' paper cash and no shares; it ends after session `last` or `episode` sessions, which
+    is a time limit.
+    """
+
+    def __init__(
+        self,
+        table: DailyTable,
+        outlook: Outlook,
+        first: int,
+        last: int,
+        trading: Trading,
+        *,
+        count: int,
+        portfolio: int | None = None,
+        seed: int = 0,
+        alpha: float = 1.0,
+        trusting: bool = False,
+        weight_max: float = WEIGHT_MAX,
+        device: torch.device | str = "cpu",
+        fill: str = "next_open",
+        episode: int | None = None,
+        draws: bool = True,
+    ) -> None:
+        """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
+
+        Args:
+            portfolio: symbols of an account; None, or without `draws`, all of the table in their order.
+            alpha: of the bonus.
+            trusting: leave out what confidence takes from an action, for a comparison.
+            draws: False begins every episode at `first`.
+
+        Raises:
+            ValueError: the span is not one of the table with a session before it, or a symbol that may be traded has
+                no forecast of its own on a session of it.
+        """
+        check_span(table, first, last)
+        _check_forecasts(table, outlook, first, last)
+        n = len(table.symbols)
+        super().__init__(trading, count, n if portfolio is None or not draws else min(portfolio, n), device)
+        self._first, self._last, self._seed, self._draws = first, last, seed, draws
+        self._n, self._episode_max, self._trusting = n, episode, trusting
+        self._band, self._weight_max = trading.basket.band, weight_max
+        self._tables(table, outlook, trading, fill, alpha)
+        self._begin_everywhere()
+
+    def _tables(self, table: DailyTable, outlook: Outlook, trading: Trading, fill: str, alpha: float) -> None:
+        """What is gathered from, a row for each decision and symbol: what is seen, and prices, flag, credit."""
+        first, last = self._first, self._last
+        seen = slice(first - 1, last + 1)  # one more: what is seen when the span is over
+        tradable = table.tradable[seen] > 0
+        forecast = np.concatenate([outlook.probabilities[seen], outlook.confidence[seen, :, None]], axis=2)
+        rows = np.concatenate([outlook.features[seen], forecast], axis=2)
+        self._seen = self._table(np.where(tradable[:, :, None], np.nan_to_num(rows), 0.0).astype(np.float32))
+        prices = price_rows(table, first, last, trading, fill)
+        credit = alpha * BONUS * outlook.confidence[first - 1 : last] * right(table, outlook, trading)[first - 1 : last]
+        credit = np.where(tradable[:-1], np.nan_to_num(credit), 0.0)
+        each = np.concatenate([prices, tradable[:-1, None], credit[:, None]], axis=1)
+        self._prices = self._table(each.transpose(0, 2, 1).astype(np.float64))  # (sessions, symbols, 8)
+        self._marks = self._table(table.close_ticks[seen] / TICKS)
+
+    def _begin_everywhere(self) -> None:
+        self._open_accounts()
+        self._peak = self._value
+        self._basis = torch.zeros_like(self._held)  # USD a share at the decisions that bought it
+        self._ages = torch.zeros_like(self._held)  # sessions that each symbol was held
+        self._age = torch.zeros_like(self._everyone)  # sessions of this episode so far
+        self._episode = torch.zeros_like(self._everyone)
+        self._day = self._starts()  # row of the tables
+        self._places = self._drawn()  # symbols of each account, ascending, int64 (n, k)
+        zeros = torch.zeros(self._held.numel(), device=self.device)
+        self._terms = Terms(zeros, zeros, zeros)
+
+    @property
+    def terms(self) -> Terms:
+        """What the last step's rewards were made of."""
+        return self._terms
+
+    @property
+    def rows(self) -> int:
+        """Accounts x symbols."""
+        return self._held.numel()
+
+    @property
+    def day(self) -> Tensor:
+        """The session (index into the table) before whose open each account decides, int64 (n,)."""
+        found: Tensor = self._day + self._first
+        return found
+
+    def observe(self) -> Tensor:
+        """What the agents see, a new tensor of float32 (rows, columns)."""
+        seen = self._seen.flatten(0, 1).index_select(0, self._flat())
+        return torch.cat([seen, self._account().to(torch.float32).flatten(0, 1)], dim=1)
+
+    def _flat(self) -> Tensor:
+        """The places of all rows in a table of (sessions x symbols)."""
+        return (self._day.unsqueeze(1) * self._n + self._places).flatten()
+
+    def _account(self) -> Tensor:
+        """Weight, unrealised return, age, cash share and drawdown, float64 (n, k, 5)."""
+        marks = self._marks.flatten().index_select(0, self._flat()).view(self._held.shape)
+        equity = (self._value / MICRO).unsqueeze(1)
+        gain = (marks / self._basis - 1.0).clamp(GAIN_MIN, GAIN_MAX)
+        gain = torch.where(self._basis > 0.0, gain, 0.0)
+        age = (self._ages / AGE_UNIT).clamp(max=AGE_MAX)
+        cash = (self._cash / MICRO).unsqueeze(1) / equity
+        drawdown = 1.0 - equity / (self._peak / MICRO).unsqueeze(1)
+        shared = (cash.expand_as(gain), drawdown.expand_as(gain))
+        return torch.stack([self._held * marks / equity, gain, age, *shared], dim=2)
+
+    def final_of(self, actions: Tensor) -> Tensor:
+        """What confidence leaves of actions (rows, 1), float32 (n, k)."""
+        wish = actions.to(torch.float32).view(self._held.shape).clamp(-1.0, 1.0)
+        if self._trusting:
+            return wish
+        columns = self._seen.flatten(0, 1)[:, -1]
+        confidence = columns.index_select(0, self._flat()).view(self._held.shape)
+        return wish * (2.0 * confidence).clamp(max=1.0)
+
+    def step(self, actions: Tensor) -> Step:
+        """Trade the agents' actions, float (rows, 1) within [-1, 1]; see `trade`."""
+        return self.trade(self.final_of(actions))
+
+    @torch.no_grad()
+    def trade(self, final: Tensor) -> Step:
+        """Trade final actions, float32 (n, k), in the next session; rewards float32 (rows,), who ran out of time."""
+        each = self._prices.flatten(0, 1).index_select(0, self._flat()).view(*self._held.shape, -1)
+        allowed, known, sold, paid, limit, closes, flags, credit = each.unbind(2)
+        held, before = self._held, self._value.unsqueeze(1)
+        goal = self._goals(final, flags, known)
+        change = (goal - held) * allowed
+        self._sell(-change.clamp(max=0.0), sold)
+        self._buy(change.clamp(min=0.0), final.clamp(0.0, 1.0), paid, limit)
+        scale = 1.0 / (before * self._weight_max)
+        known = torch.where(known < inf, known, 0.0)
+        moved = self._held * closes - held * (known * TICKS) + (self._sales - self._bought) * sold
+        waited = self._bought * (paid - sold) * MICRO_A_TICK
+        terms = moved * MICRO_A_TICK * scale, -(self._cost_each + waited) * scale, credit
+        self._terms = Terms(*(term.to(torch.float32).flatten() for term in terms))
+        self._remember(held, known)
+        self._mark(closes)
+        self._peak = torch.maximum(self._peak, self._value)
+        self._day, self._age = self._day + 1, self._age + 1
+        return self._stepped(sum(terms[1:], terms[0]).to(torch.float32).flatten())
+
+    def _goals(self, final: Tensor, flags: Tensor, known: Tensor) -> Tensor:
+        """Whole shares that the strategy wants to hold, float64 (n, k); of a symbol that stays, what is held."""
+        equity = (self._value / MICRO).unsqueeze(1)
+        present = torch.where(known < inf, self._held * known / equity, 0.0)
+        weights = final.double().clamp(min=0.0) * self._weight_max * flags
+        room = (1.0 - _in_sequence(present * (1.0 - flags))).clamp(min=0.0)
+        total = _in_sequence(weights)
+        weights = torch.where((total > room).unsqueeze(1), weights * (room / total).unsqueeze(1), weights)
+        stays = (flags == 0) | (((weights - present).abs() < self._band) & (weights > 0.0))
+        return torch.where(stays, self._held, (weights * equity / known).trunc())
+
+    def _remember(self, held: Tensor, known: Tensor) -> None:
+        """At what prices the shares were wanted, and for how many sessions they have been held."""
+        now = self._held
+        paid = (held * self._basis + (now - held) * known) / now
+        basis = torch.where(now > held, paid, self._basis)
+        self._basis = torch.where(now > 0.0, basis, 0.0)
+        self._ages = torch.where(now > 0.0, self._ages + 1.0, 0.0)
+
+    def _stepped(self, rewards: Tensor) -> Step:
+        over = self._day > self._last - self._first
+        if self._episode_max is not None:
+            over |= self._age >= self._episode_max
+        terminals = torch.zeros_like(rewards, dtype=torch.bool)
+        if self._looks and not bool(over.any()):
+            return Step(rewards, terminals)
+        last = self.observe()
+        self._begin_again(over)
+        return Step(rewards, terminals, over.repeat_interleave(self._symbols), last)
+
+    def _begin_again(self, over: Tensor) -> None:
+        """Start anew where `over`; the other accounts stay as they are."""
+        self._episode = self._episode + over
+        self._age = self._age.masked_fill(over, 0)
+        self._open_again(over)
+        self._peak = self._peak.masked_fill(over, self._capital)
+        rows = over.unsqueeze(1)
+        self._basis, self._ages = self._basis.masked_fill(rows, 0.0), self._ages.masked_fill(rows, 0.0)
+        self._day = torch.where(over, self._starts(), self._day)
+        self._places = torch.where(rows, self._drawn(), self._places)
+
+    def _starts(self) -> Tensor:
+        """The row at which each account's present episode begins, int64 (n,)."""
+        if not self._draws:
+            return torch.zeros_like(self._episode)
+        rows = self._last - self._first + 1
+        return (uniform(self._seed, 0, self._everyone, self._episode) * rows).floor().to(torch.int64)
+
+    def _drawn(self) -> Tensor:
+        """The symbols of each account's present episode, ascending, int64 (n, k)."""
+        everything = torch.arange(self._n, device=self.device)
+        if self._symbols == self._n:
+            return everything.expand(self._count, self._n)
+        places = self._everyone.unsqueeze(1) * self._n + everything
+        numbers = uniform(self._seed, 1, places, self._episode.unsqueeze(1).expand_as(places))
+        return numbers.argsort(1)[:, : self._symbols].sort(1).values
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
+        return packed(vars(self), _CHANGING)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict` of a market with the same arguments, on whatever device.
+
+        Raises:
+            ValueError: the state is of another number of accounts or another span.
+        """
+        unpack(vars(self), _CHANGING, state)
+
+
+def right(table: DailyTable, outlook: Outlook, trading: Trading) -> BoolArray:
+    """Where the class predicted after a session's close comes true in the next session, bool (d, n).
+
+    BUY and SELL: the close-to-close return is beyond the cost of one trade in that direction; HOLD: it is within it.
+    Nothing is right on the last session.
+    """
+    closes, cost = table.close_ticks, float(trading.paper.share_cost_rate)
+    following = np.zeros(closes.shape)
+    np.divide(closes[1:] - closes[:-1], closes[:-1], out=following[:-1], where=closes[:-1] > 0)
+    outcome = np.where(following > cost, BUY, np.where(following < -cost, SELL, HOLD))
+    outcome[-1] = -1
+    found: BoolArray = np.nan_to_num(outlook.probabilities, nan=-1.0).argmax(axis=2) == outcome
+    return found
+
+
+def _in_sequence(values: Tensor) -> Tensor:
+    """The sum of each row, one after the other, as plain Python adds; float64 (n,)."""
+    total = values.new_zeros(len(values))
+    for column in values.unbind(1):
+        total = total + column
+    return total
+
+
+def _check_forecasts(table: DailyTable, outlook: Outlook, first: int, last: int) -> None:
+    """Raise where a symbol that may be traded in the span has no forecast."""
+    wanted = (len(table.sessions), len(table.symbols), 3)
+    if outlook.probabilities.shape != wanted:
+        raise ValueError(
+            f"forecasts have the shape {outlook.probabilities.shape}; expected {wanted}, sessions and symbols of "
+            f"{table.file}: forecast the same file"
+        )
+    needed = table.tradable[first - 1 : last] > 0
+    missing = needed & ~np.isfinite(outlook.probabilities[first - 1 : last]).all(axis=2)
+    if missing.any():
+        day, place = (int(index[0]) for index in np.nonzero(missing))
+        raise ValueError(
+            f"{int(missing.sum())} rows have no forecast that is out of sample, the first one {table.symbols[place]} "
+            f"after {table.dates[first - 1 + day]}: begin after the forecaster's first fold"
+        )
