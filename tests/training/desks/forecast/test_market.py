@@ -243,7 +243,8 @@ def test_portfolios_are_drawn_anew_for_each_episode_and_every_account() -> None:
     rules = trading("100000")
     desk = ForecastMarket(table, outlook(table), 3, 39, rules, count=30, portfolio=5, seed=4, episode=6)
     assert desk.rows == 150
-    seen, ended = set(), 0
+    seen: set[tuple[int, ...]] = set()
+    ended = 0
     for _ in range(20):
         places = desk.state_dict()["places"]
         assert bool((places[:, 1:] > places[:, :-1]).all())
