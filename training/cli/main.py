@@ -20,6 +20,7 @@ from daemon.tapes.files import TapeError
 from strategies.kit.manifest import MANIFEST_FILE
 from training.desks.kind import TrainingKind
 from training.desks.registry import KINDS, kind
+from training.desks.trial import Diverged
 from training.export.export import ExportError
 from training.export.import_sb3 import ACTIVATIONS, ImportSb3Error
 from training.report.report import write_report
@@ -30,7 +31,6 @@ from training.runs.ledger import LedgerError
 from training.runs.promotion import PromotionError, promote
 from training.runs.run import Outcome, import_and_export, train_and_export
 from training.runs.settings import Settings, requests_of, settings_for
-from training.runs.trial import Diverged
 from training.search.coefficients_file import read_coefficients
 from training.study.folds import HistoryError
 from training.study.study import decode
@@ -105,7 +105,9 @@ def parser() -> argparse.ArgumentParser:
     )
     what = found.add_argument_group("what to train on")
     what.add_argument("--strategy", required=True, metavar="NAME", help=f"one of {', '.join(KINDS)}")
-    what.add_argument("--bars", required=True, type=Path, metavar="FILE", help="CSV, CSV.gz or Parquet file of bars")
+    bars = "CSV, CSV.gz or Parquet file of bars; several times for a strategy with an open universe"
+    what.add_argument("--bars", required=True, type=Path, action="append", metavar="FILE", help=bars)
+    what.add_argument("--symbols", metavar="A,B,...", help="the universe, where the strategy leaves it open (its own)")
     what.add_argument("--out", required=True, type=Path, metavar="STORE", help="model store, such as onnx_models")
     what.add_argument("--feed", default=defaults.feed, help="the feed the bars come from (%(default)s)")
     how = found.add_argument_group("how to train")
@@ -117,6 +119,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--reward", metavar="NAME", help="or size of an action: see below")
     how.add_argument("--coefficients", type=Path, metavar="FILE", help="of PPO, as `search` writes them (the preset's)")
     how.add_argument("--ablation", action="store_true", help="train on the other rewards as well, to compare")
+    members = "networks of a deep ensemble, of a strategy that has one (the preset's)"
+    how.add_argument("--members", type=int, metavar="N", help=members)
     early = "stop early after so many looks at the validation sessions without a better one (never)"
     how.add_argument("--patience", type=int, default=defaults.patience, metavar="LOOKS", help=early)
     how.add_argument("--precision", choices=("float32", "bf16"), default=defaults.precision, help="(%(default)s)")
@@ -124,8 +128,8 @@ def parser() -> argparse.ArgumentParser:
     share = "of one thread each: they share the trials, or the one trial's environments (%(default)s)"
     how.add_argument("--processes", type=int, default=defaults.processes, help=share)
     test = found.add_argument_group("how to evaluate")
-    folds = "walk-forward folds; 1 splits by the strategy's own years, or 60/20/20 (%(default)s)"
-    test.add_argument("--folds", type=int, default=defaults.folds, help=folds)
+    folds = "walk-forward folds (the strategy's own years, else one fold of 60/20/20)"
+    test.add_argument("--folds", type=int, help=folds)
     test.add_argument("--train-sessions", type=int, help="of the first fold (48 %% of all)")
     test.add_argument("--validate-sessions", type=int, default=defaults.validate_sessions, help="(%(default)s)")
     test.add_argument("--test-sessions", type=int, default=defaults.test_sessions, help="(%(default)s)")
@@ -157,7 +161,7 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         OSError, ValueError: the file of coefficients cannot be read; the text names file, field and cure. Or the
             strategy is unknown.
     """
-    usual = settings_for(chosen.strategy, chosen.bars, chosen.out, preset=chosen.preset)
+    usual = settings_for(chosen.strategy, chosen.bars[0], chosen.out, preset=chosen.preset)
     first = chosen.reward or usual.rewards[0]
     others = [name for name in kind(chosen.strategy).variants if chosen.ablation and name != first]
     return replace(
@@ -169,12 +173,15 @@ def settings_from(chosen: argparse.Namespace) -> Settings:
         precision=chosen.precision,
         device=chosen.device,
         feed=chosen.feed,
-        folds=chosen.folds,
+        folds=chosen.folds or usual.folds,
         train_sessions=chosen.train_sessions,
         validate_sessions=chosen.validate_sessions,
         test_sessions=chosen.test_sessions,
         patience=chosen.patience,
         coefficients=read_coefficients(chosen.coefficients) if chosen.coefficients else usual.coefficients,
+        plan=usual.plan and replace(usual.plan, members=chosen.members or usual.plan.members),
+        more_bars=tuple(chosen.bars[1:]),
+        symbols=tuple((chosen.symbols or "").split(",")) if chosen.symbols else (),
         processes=chosen.processes,
         checkpoint_s=chosen.checkpoint_s,
         run_folder=chosen.run_dir,
@@ -192,7 +199,7 @@ def _train(arguments: Sequence[str]) -> int:
     except ValueError as error:
         return _wrong(error)
     for name, least in (
-        ("steps", 1), ("seed", 0), ("seeds", 1), ("folds", 1), ("processes", 1), ("patience", 0),
+        ("steps", 1), ("seed", 0), ("seeds", 1), ("folds", 1), ("processes", 1), ("patience", 0), ("members", 1),
         ("validate_sessions", 1), ("test_sessions", 1), ("checkpoint_s", 0),
     ):  # fmt: skip
         if getattr(chosen, name) is not None and getattr(chosen, name) < least:
@@ -240,7 +247,13 @@ def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser,
         return f"--seed is {chosen.seed}: expected seeds below {SEED_MAX}"
     if chosen.train_sessions is not None and chosen.train_sessions < 1:
         return f"--train-sessions is {chosen.train_sessions}: expected at least 1"
-    if chosen.folds == 1 and chosen.train_sessions is None:
+    if known.procedure is not None:
+        for name in ("folds", "train_sessions", "coefficients"):
+            if getattr(chosen, name) is not None:
+                return f"--{name.replace('_', '-')} is not for {chosen.strategy}: it walks by years, as its preset says"
+    elif chosen.members is not None:
+        return f"--members is not for {chosen.strategy}: it is one network"
+    if chosen.folds in (None, 1) and chosen.train_sessions is None:
         split = "60/20/20" if known.split is None else "by years"
         for name in ("validate_sessions", "test_sessions"):
             if getattr(chosen, name) != options.get_default(name):
@@ -251,7 +264,7 @@ def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser,
         for name in ("activation", "golden"):
             if getattr(chosen, name) is not None:
                 return f"--{name} needs --import-sb3: it says something of a model that was trained elsewhere"
-    if chosen.import_sb3 is not None and (chosen.folds, chosen.seeds, chosen.ablation) != (1, 1, False):
+    if chosen.import_sb3 is not None and (chosen.folds or 1, chosen.seeds, chosen.ablation) != (1, 1, False):
         return "--import-sb3 brings in one policy: it goes with neither --folds, --seeds nor --ablation"
     return ""
 

@@ -16,9 +16,10 @@ from torch import nn
 from daemon.core.limits import Trading
 from strategies.kit.contract import Float32Array
 from strategies.kit.manifest import Training
+from training.desks.trial import Control, Listener, Request, Trained
 from training.evidence.claims import Reference
 from training.export.reference import Input, Watched
-from training.rl.presets import Preset
+from training.rl.presets import Plan, Preset
 from training.rl.protocols import CarryingNetwork, Environment, Network
 from training.study.evaluation import Figures, SessionResult
 from training.study.folds import Split
@@ -122,6 +123,63 @@ class TaskData(Protocol):
         """What a policy sees and answers on these sessions, in the order of time, on the CPU."""
 
 
+class Keeper(Protocol):
+    """The files of one piece of work: what is kept belongs to these settings and this code."""
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+
+    def save(self, checkpoint: Mapping[str, Any], /) -> None:
+        """Replace the checkpoint: tensors and plain values only."""
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The checkpoint to go on from; None without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What a strategy with an open universe is trained on, beside the first bars file."""
+
+    files: tuple[Path, ...] = ()  # further ones, of the same adjustment
+    symbols: tuple[str, ...] = ()  # the universe; none: the strategy's own
+
+
+class Procedure(Protocol):
+    """How a strategy is trained that is not one network under PPO; its preset has a `Plan`.
+
+    `control` is asked after every piece of work: on a stop, save and raise `Stopped`. The same call goes on, and ends
+    in the same bytes.
+    """
+
+    def load(self, path: Path, trading: Trading, sources: Sources, plan: Plan, /) -> Any:
+        """The bars made ready, a `TaskData`."""
+
+    def folds(self, dates: Sequence[str], plan: Plan, /) -> tuple[Fold, ...]:
+        """The folds of a run. Raises HistoryError when the sessions do not suffice."""
+
+    def count(self, plan: Plan, /) -> int:
+        """How many folds these are."""
+
+    def stages(self, data: Any, plan: Plan, /) -> Mapping[str, Sequence[str]]:
+        """What all trials need first: the names of the tasks of each stage, in order; those of one run in any order."""
+
+    def prior(self, task: str, request: Request, data: Any, keeper: Keeper, control: Control, listen: Listener) -> None:
+        """Do one task of a stage, or go on with it; its result stays in the checkpoint."""
+
+    def trial(
+        self,
+        request: Request,
+        data: Any,
+        fold: Fold,
+        keeper: Keeper,
+        done: Callable[[str], Mapping[str, Any]],
+        control: Control,
+        listen: Listener,
+    ) -> Trained:
+        """Train one trial. `done` gives the checkpoint of a stage's task. The trading rules are those of the data."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingKind:
     """What a strategy brings to training. The first of `networks`, `variants` and `presets` is the default."""
@@ -140,6 +198,7 @@ class TrainingKind:
     rules: Callable[[Span], Mapping[str, str]] = lambda _: {}  # what the daemon must be configured with: see Manifest
     imports: bool = False  # whether a policy that was trained elsewhere can be brought in
     reference: Reference | None = None  # what others claim for it, for the report
+    procedure: Procedure | None = None  # of its own; None: `load`, one network, and PPO
 
     def preset(self, name: str) -> Preset:
         """The preset of this name. Raises `ValueError` for an unknown one."""

@@ -1,10 +1,17 @@
-"""Named settings of PPO: how many steps, and which coefficients."""
+"""Named settings: how many steps, and which coefficients of PPO, or the plan of a procedure that is not PPO's."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from training.rl.coefficients import Coefficients
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a procedure of its own is asked for: a strategy's class adds the fields, plain values only."""
+
+    members: int = 1  # of a deep ensemble
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,4 +20,5 @@ class Preset:
 
     why: str
     steps: int  # transitions of each trial
-    coefficients: Coefficients
+    coefficients: Coefficients = field(default_factory=Coefficients)
+    plan: Plan | None = None  # of a strategy with a procedure of its own, instead of coefficients

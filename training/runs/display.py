@@ -14,7 +14,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from training.runs.trial import News, trial_name
+from training.desks.trial import News, Stage, trial_name
 from training.study.evaluation import SessionResult
 from training.study.study import Trial
 
@@ -32,6 +32,7 @@ class Display:
             console=self._console,
             disable=not self._console.is_terminal,
         )
+        self._title = "training"
         self._trials = trials
         self._totals: dict[str, int] = {}
         self._steps: dict[str, int] = {}
@@ -48,14 +49,26 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def __call__(self, news: News | Trial | str) -> None:
+    def __call__(self, news: News | Stage | Trial | str) -> None:
         """Show one piece of news."""
         if isinstance(news, str):
             self._print(news)
         elif isinstance(news, Trial):
             self._trial(news)
+        elif isinstance(news, Stage):
+            self._stage(news)
         else:
             self._news(news)
+
+    def _stage(self, stage: Stage) -> None:
+        """Begin to count anew: the steps of one stage are not those of another."""
+        self._print(f"{stage.name}: {stage.tasks}")
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._trials, self._given, self._task, self._began_s, self._done = stage.tasks, stage.steps, None, 0.0, 0
+        self._title = stage.name
+        for counted in (self._totals, self._steps, self._earlier):
+            counted.clear()
 
     def _news(self, news: News) -> None:
         if news.began and news.name not in self._earlier:
@@ -91,7 +104,7 @@ class Display:
         """Bring the bar up to date with one trial."""
         self._steps[name], self._totals[name] = steps, total
         if self._task is None:
-            self._task = self._bar.add_task("training", speed="")
+            self._task = self._bar.add_task(self._title, speed="")
         speed = self.speed
         left = f"{timedelta(seconds=round((self.total - self.done) / speed))} left" if speed else ""
         self._bar.update(
@@ -108,8 +121,10 @@ class Display:
 
     @property
     def total(self) -> int:
-        """Steps that the run will have, as far as one knows."""
-        return sum(self._totals.values()) + self._given * (self._trials - len(self._totals))
+        """Steps that the run will have, as far as one knows; tasks of unknown size count as those that are known."""
+        known = sum(self._totals.values())
+        each = self._given or (known // len(self._totals) if self._totals else 0)
+        return known + each * (self._trials - len(self._totals))
 
     @property
     def speed(self) -> float:

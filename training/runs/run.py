@@ -25,6 +25,7 @@ from daemon.host.whole_files import write_whole
 from training.desks.kind import Compared, described
 from training.desks.registry import kind
 from training.desks.scalper.network import parameter_count
+from training.desks.trial import News, Request, Stage
 from training.evidence.findings import Findings
 from training.evidence.wording import counted
 from training.export.export import Release, export
@@ -42,10 +43,11 @@ from training.runs.tasks import (
     compare,
     prepare,
     prepare_same,
+    prior_one,
     run_member,
     train_one,
 )
-from training.runs.trial import News, Request, check_shares
+from training.runs.trial import check_shares
 from training.study.evaluation import SessionResult, as_metrics
 from training.study.study import Baseline, Fold, Study, Trial, encode
 
@@ -63,7 +65,7 @@ class Outcome:
     findings: Findings
 
 
-Listener = Callable[[News | Trial | str], None]
+Listener = Callable[[News | Stage | Trial | str], None]
 """Told of the stages of a run in words, of every update and look of its trials, and of finished trials."""
 
 
@@ -151,6 +153,7 @@ class _Run:
         p, requests = self._prepared, requests_of(self._settings)
         self._listen(f"{counted(len(requests), 'trial')} of {self._settings.steps:,} steps; run folder {p.folder}")
         self._ledger.record(*self._openings())
+        self._prior()
         trials = self._trained(requests)
         chosen = choose(trials, self._settings)
         policies = [p.policy(requests[i], p.trial_folder(requests[i]).weights()) for i in chosen]
@@ -186,14 +189,24 @@ class _Run:
         self._listen("writing the report and exporting")
         return self._exported(study, policies[-1])
 
-    def _listen(self, news: News | Trial | str) -> None:
+    def _listen(self, news: News | Stage | Trial | str) -> None:
         """Pass it on; a finished trial has seen the test sessions, so it is on record from then on."""
         if isinstance(news, Trial):
             self._ledger.record(self._line(news))
         self._told_of(news)
 
+    def _prior(self) -> None:
+        """What a strategy's own procedure needs before its trials, stage by stage."""
+        p = self._prepared
+        if p.kind.procedure is None or p.settings.plan is None:
+            return
+        for stage, tasks in p.kind.procedure.stages(p.data, p.settings.plan).items():
+            self._listen(Stage(stage, len(tasks)))
+            self._through(prior_one, tasks)
+        self._listen(Stage("trials", len(requests_of(p.settings)), p.settings.steps))
+
     def _trained(self, requests: list[Request]) -> tuple[Trial, ...]:
-        if len(requests) > 1:
+        if len(requests) > 1 or self._settings.plan is not None:
             return tuple(self._through(train_one, requests))
 
         if self._settings.processes > 1:

@@ -6,14 +6,15 @@ Invariant: two runs with the same `identity` give the same weights (CPU).
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from training.desks.kind import TaskData
+from training.desks.kind import TaskData, TrainingKind
 from training.desks.registry import kind
+from training.desks.trial import Request
 from training.rl.coefficients import Coefficients
-from training.runs.trial import Request
+from training.rl.presets import Plan
 from training.study.folds import by_years, expanding, single
 from training.study.study import Fold
 
@@ -41,6 +42,9 @@ class Settings:
     test_sessions: int = 20
     patience: int = 0
     coefficients: Coefficients = field(default_factory=Coefficients)
+    plan: Plan | None = None  # of a strategy with a procedure of its own, which nothing asks for coefficients
+    more_bars: tuple[Path, ...] = ()  # further files, for an open universe
+    symbols: tuple[str, ...] = ()  # the universe, where it is open; none: the strategy's own
     processes: int = PROCESSES
     checkpoint_s: float = 300.0
     run_folder: Path | None = None
@@ -50,13 +54,23 @@ class Settings:
     def preset(self) -> str | None:
         """The preset that has these coefficients; None when they are no preset's."""
         presets = kind(self.strategy).presets
-        return next((name for name, preset in presets.items() if preset.coefficients == self.coefficients), None)
+        plan = self.plan
+        for name, preset in presets.items():
+            own = preset.plan and replace(preset.plan, members=plan.members if plan is not None else 1)
+            if (preset.coefficients, own) == (self.coefficients, plan):
+                return name
+        return None
 
     def identity(self, bars_sha256: str) -> dict[str, Any]:
         """What decides the result, as JSON."""
         kept = asdict(self)
         for name in ("out", "checkpoint_s", "run_folder", "restart", "processes"):
             del kept[name]
+        del kept["plan" if self.plan is None else "coefficients"]
+        for name in ("more_bars", "symbols"):
+            if not kept[name]:
+                del kept[name]
+        kept |= {"more_bars": [path.name for path in self.more_bars]} if self.more_bars else {}
         trials = self.folds * len(self.seeds) * len(self.rewards)
         found = {
             **kept,
@@ -79,6 +93,8 @@ class Settings:
             "reward": self.rewards[0] if self.rewards[0] != default.rewards[0] else None,
             "ablation": "" if len(self.rewards) > 1 else None,
             "coefficients": "coefficients.json" if preset is None else None,
+            "members": self.plan.members if self.plan != default.plan and self.plan is not None else None,
+            "symbols": ",".join(self.symbols) or None,
         }
         for name in (
             "network", "precision", "device", "feed", "folds", "train_sessions", "validate_sessions", "test_sessions",
@@ -104,15 +120,22 @@ def settings_for(strategy: str, bars: Path, out: Path, *, preset: str | None = N
     chosen = known.preset(preset or next(iter(known.presets)))
     return Settings(
         strategy, bars, out, steps=chosen.steps, rewards=known.variants[:1], network=known.networks[0],
-        coefficients=chosen.coefficients,
+        coefficients=chosen.coefficients, plan=chosen.plan, folds=_folds_of_plan(known, chosen.plan),
     )  # fmt: skip
+
+
+def _folds_of_plan(known: TrainingKind, plan: Plan | None) -> int:
+    """How many folds a run has that is not asked for another number."""
+    return known.procedure.count(plan) if known.procedure is not None and plan is not None else 1
 
 
 def folds_of(settings: Settings, data: TaskData) -> tuple[Fold, ...]:
     """The folds that were asked for. Raises HistoryError when the sessions do not suffice."""
     dates = tuple(data.days)
+    known = kind(settings.strategy)
+    if known.procedure is not None and settings.plan is not None:
+        return known.procedure.folds(dates, settings.plan)
     if settings.folds == 1 and settings.train_sessions is None:
-        known = kind(settings.strategy)
         own = by_years(dates, known.split) if known.split is not None else None
         return (own,) if own is not None else single(dates, known.before)
     return expanding(
@@ -142,7 +165,7 @@ def requests_of(settings: Settings) -> list[Request]:
     return [
         Request(
             fold, seed, reward, settings.network, settings.steps, settings.precision, settings.device,
-            settings.patience, settings.coefficients,
+            settings.patience, settings.coefficients, settings.plan,
         )
         for fold in range(settings.folds)
         for reward in settings.rewards

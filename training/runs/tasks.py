@@ -21,15 +21,16 @@ from daemon.core.limits import Trading
 from daemon.core.strategy_rules import trading_for
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as registered
-from training.desks.kind import Compared, Span, TaskData, TrainingKind
+from training.desks.kind import Compared, Sources, Span, TaskData, TrainingKind
 from training.desks.registry import kind
+from training.desks.trial import Request, Trained
 from training.rl.kernels import use_fast_float32
 from training.rl.pool import Flag, Stopped, Tell
 from training.rl.ppo import make_deterministic
 from training.rl.process_group import ProcessGroup
 from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
-from training.runs.settings import Settings, folds_of
-from training.runs.trial import Request, Trained, run_trial
+from training.runs.settings import Settings, folds_of, requests_of
+from training.runs.trial import run_trial
 from training.study.study import Fold, PlayResult, Trial
 
 
@@ -56,9 +57,21 @@ class Prepared:
 
     def trial_folder(self, request: Request) -> TrialFolder:
         """The files of this trial."""
+        return self.task_folder(request.name)
+
+    def task_folder(self, name: str) -> TrialFolder:
+        """The files of a trial, or of a task that comes before all trials."""
         settings = self.settings.identity(self.data.info.sha256)
-        identity = json.dumps([settings, request.name, self.version], sort_keys=True)
-        return TrialFolder(self.folder / TRIALS_FOLDER / request.name, hashlib.sha256(identity.encode()).hexdigest())
+        identity = json.dumps([settings, name, self.version], sort_keys=True)
+        return TrialFolder(self.folder / TRIALS_FOLDER / name, hashlib.sha256(identity.encode()).hexdigest())
+
+    def done(self, task: str) -> dict[str, Any]:
+        """What a task before the trials ended with. Raises RunFolderError where its file is gone."""
+        folder = self.task_folder(task)
+        found = folder.checkpoint()
+        if found is None:
+            raise RunFolderError(f"{folder.path} holds no result of {task}: give the same command again")
+        return found
 
 
 def check_device(name: str) -> None:
@@ -81,8 +94,19 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     known = kind(settings.strategy)
     known.check(settings.rewards, settings.network)
     strategy, trading = registered(settings.strategy), trading_for(settings.strategy)
-    data = known.load(settings.bars, trading)
+    data = _loaded(known, settings, trading)
     return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
+
+
+def _loaded(known: TrainingKind, settings: Settings, trading: Trading) -> TaskData:
+    """The bars made ready. Raises `ValueError` for what only a strategy with an open universe is asked."""
+    if known.procedure is not None and settings.plan is not None:
+        sources = Sources(settings.more_bars, settings.symbols)
+        found: TaskData = known.procedure.load(settings.bars, trading, sources, settings.plan)
+        return found
+    if settings.more_bars or settings.symbols:
+        raise ValueError(f"{settings.strategy} has its own symbols, all in one file: give --bars once and no --symbols")
+    return known.load(settings.bars, trading)
 
 
 def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared:
@@ -101,6 +125,15 @@ def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared
     return prepared
 
 
+def prior_one(prepared: Prepared, task: str, flag: Flag, tell: Tell) -> None:
+    """Do a task that comes before all trials, or go on with it."""
+    own = prepared.kind.procedure
+    assert own is not None, f"{prepared.kind.strategy} has no procedure of its own"
+    request = requests_of(prepared.settings)[0]
+    control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
+    own.prior(task, request, prepared.data, prepared.task_folder(task), control, tell)
+
+
 def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, group: ProcessGroup | None = None) -> Trial:
     """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
     folder = prepared.trial_folder(request)
@@ -114,7 +147,11 @@ def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, grou
         tell(f"{request.name} begins anew: what is there was made by other code")
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
     fold = prepared.folds[request.fold]
-    trained = run_trial(group, request, prepared.data, fold, prepared.trading, folder, control, tell)
+    own = prepared.kind.procedure
+    if own is None:
+        trained = run_trial(group, request, prepared.data, fold, prepared.trading, folder, control, tell)
+    else:
+        trained = own.trial(request, prepared.data, fold, folder, prepared.done, control, tell)
     if group.rank:
         return _trial(request, trained, PlayResult(()))
     folder.save_weights(trained.weights)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from dataclasses import asdict, replace
+from typing import Any
 
 import msgspec
 from torch.utils.tensorboard import SummaryWriter
 
 from daemon.core.limits import Trading
 from training.desks.kind import EnvSettings, Evaluator, Learner, Span, TaskData
+from training.desks.trial import Control, Diverged, Listener, News, Request, Trained
 from training.rl.coefficients import Coefficients, NotFiniteError, Progress
 from training.rl.pool import Stopped
 from training.rl.ppo import Trainer
@@ -28,73 +28,6 @@ from training.study.study import Fold, Point
 CHECKS = 40  # at most about as many looks at the validation sessions
 CHECK_UPDATES = 2  # at least as many updates between two of them
 GO, SAVE, STOP = 0, 1, 2
-
-
-class Diverged(Exception):
-    """A loss or a gradient was not finite. The text names trial, step, update, minibatch and last checkpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a trial is asked for."""
-
-    fold: int
-    seed: int
-    reward: str
-    network: str
-    steps: int
-    precision: str
-    device: str
-    patience: int  # looks at the validation sessions without a better one, after which it stops; 0 never
-    coefficients: Coefficients
-
-    @property
-    def name(self) -> str:
-        """Its folder's name."""
-        return trial_name(self.fold, self.reward, self.seed)
-
-
-def trial_name(fold: int, reward: str, seed: int) -> str:
-    """The name of one trial among those of its run; `fold` counts from 0, the name from 1."""
-    return f"fold{fold + 1}-{reward}-seed{seed}"
-
-
-@dataclass(frozen=True, slots=True)
-class News:
-    """How far a trial is: after every update, and with `point` after a look at the validation sessions."""
-
-    name: str
-    steps: int
-    total: int
-    point: Point | None = None
-    best: bool = False
-    began: int = 0  # steps that an earlier run of it had done
-
-
-class Control(Protocol):
-    """Asked after every update, in the first process of the group."""
-
-    def stop(self) -> bool:
-        """True once the run shall end at its next checkpoint, which is now."""
-
-    def checkpoint_due(self) -> bool:
-        """True when it is time for a checkpoint; true once for each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a trial ended with. `weights` are those of the chosen checkpoint."""
-
-    weights: dict[str, Any]
-    validate: tuple[SessionResult, ...]
-    chosen_steps: int
-    steps: int
-    seconds: float
-    stopped: str
-    curve: tuple[Point, ...]
-
-
-Listener = Callable[[News], None]
 
 
 def run_trial(

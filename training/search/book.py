@@ -17,6 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import BaseTrial, TrialState
 
+from training.desks.trial import Request
 from training.evidence.statistics import sharpe
 from training.rl.coefficients import SCHEDULES, Coefficients
 from training.rl.pool import Flag
@@ -24,7 +25,7 @@ from training.rl.process_group import ProcessGroup
 from training.runs.ledger import Ledger, Line, ledger_path, settings_digest, utc_now
 from training.runs.settings import Settings
 from training.runs.tasks import CheckpointTimer, Prepared, prepare
-from training.runs.trial import Request, run_trial
+from training.runs.trial import run_trial
 from training.search.coefficients_file import differences
 from training.study.folds import HistoryError
 from training.study.study import Fold

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from training.desks.trial import Diverged
 from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
-from training.runs.trial import Diverged
 from training.search.book import Book, Found, Ready, Search, Training, make_ready, trainings_of
 
 if TYPE_CHECKING:

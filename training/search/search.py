@@ -27,6 +27,7 @@ from daemon.host.time.calendar import CalendarError
 from daemon.host.whole_files import write_whole
 from daemon.tapes.files import TapeError
 from training.desks.registry import KINDS, kind
+from training.desks.trial import Diverged
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
 from training.rl.coefficients import Coefficients
@@ -34,7 +35,6 @@ from training.rl.pool import Flag, Stopped, Tell, stop_on_signals, work_through
 from training.runs.folder import RunFolderError, code_version, machine, open_run
 from training.runs.ledger import LedgerError
 from training.runs.settings import Settings, settings_for, split_note
-from training.runs.trial import Diverged
 from training.search.book import (
     STUDY_LOG,
     Book,

@@ -14,9 +14,9 @@ import torch
 
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.training.made_up import sessions, write_csv
+from training.desks.trial import News
 from training.rl.coefficients import Coefficients
 from training.runs.settings import Settings
-from training.runs.trial import News
 from training.study.study import Trial
 
 SMALL = Coefficients(environments=16, rollout_steps=16, batch=128, epochs=2)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from training.desks.trial import News
 from training.runs.display import Display
-from training.runs.trial import News
 from training.study.study import PlayResult, Trial
 
 

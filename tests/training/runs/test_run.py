@@ -20,13 +20,13 @@ from strategies.kit.manifest import decode
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.training.made_up import sessions, write_csv
 from tests.support.training.small_runs import TRIAL, UPDATE, StopAfter, Train, quiet, same, timeless, weights
+from training.desks.trial import Diverged, News
 from training.rl.pool import Stopped
 from training.runs.folder import RunFolderError, held
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.run import Outcome, train_and_export
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import Prepared, prepare_same, train_one
-from training.runs.trial import Diverged, News
 from training.study.study import Study, Trial
 
 

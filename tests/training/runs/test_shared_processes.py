@@ -13,6 +13,7 @@ import pytest
 from strategies.kit.synthetic import synthetic_sessions
 from tests.support.training.made_up import sessions, write_csv
 from tests.support.training.small_runs import UPDATE, StopAfter, quiet, same, weights
+from training.desks.trial import News
 from training.evidence.findings import Findings
 from training.rl.pool import Flag, Stopped
 from training.rl.process_group import ProcessGroup, run_group
@@ -21,7 +22,6 @@ from training.runs.ledger import Ledger, ledger_path
 from training.runs.run import train_and_export
 from training.runs.settings import Settings, requests_of
 from training.runs.tasks import Prepared, prepare, prepare_same, run_member, train_one
-from training.runs.trial import News
 from training.study.study import Study, Trial
 
 

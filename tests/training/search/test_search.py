@@ -21,13 +21,13 @@ from daemon.core.events import BarClosed
 from strategies.kit.contract import Bar
 from tests.support.training.made_up import drifting, write_csv
 from training.cli import main as cli
+from training.desks.trial import Diverged
 from training.evidence.overfitting import expected_maximum
 from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
 from training.runs.folder import RunFolderError
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings
-from training.runs.trial import Diverged
 from training.search.book import (
     SPACE,
     Book,

@@ -23,13 +23,13 @@ from strategies.registry import strategy as registered
 from tests.support.training.made_files import days, write_days
 from training.cli.main import main
 from training.desks.daily import baselines
+from training.desks.trial import News
 from training.rl.coefficients import Coefficients
 from training.rl.pool import Flag, Stopped
 from training.runs.folder import code_version
 from training.runs.ledger import Ledger, ledger_path
 from training.runs.settings import Settings, requests_of, settings_for
 from training.runs.tasks import prepare, train_one
-from training.runs.trial import News
 from training.search.coefficients_file import write_coefficients
 from training.study.study import Study, Trial
 

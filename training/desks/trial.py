@@ -1,0 +1,89 @@
+"""A trial as data: what it is asked for, what it tells on its way, how it is asked to stop, and what it ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from training.rl.coefficients import Coefficients
+from training.rl.presets import Plan
+from training.study.evaluation import SessionResult
+from training.study.study import Point
+
+
+class Diverged(Exception):
+    """A loss or a gradient was not finite. The text names trial, step, update, minibatch and last checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a trial is asked for."""
+
+    fold: int
+    seed: int
+    reward: str
+    network: str
+    steps: int
+    precision: str
+    device: str
+    patience: int  # looks at the validation sessions without a better one, after which it stops; 0 never
+    coefficients: Coefficients
+    plan: Plan | None = None  # of a strategy with a procedure of its own: then nothing asks the coefficients
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return trial_name(self.fold, self.reward, self.seed)
+
+
+def trial_name(fold: int, reward: str, seed: int) -> str:
+    """The name of one trial among those of its run; `fold` counts from 0, the name from 1."""
+    return f"fold{fold + 1}-{reward}-seed{seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """How far a trial is: after every update, and with `point` after a look at the validation sessions."""
+
+    name: str
+    steps: int
+    total: int
+    point: Point | None = None
+    best: bool = False
+    began: int = 0  # steps that an earlier run of it had done
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What the news are of from now on: `tasks` pieces of work of about `steps` steps each, 0 where nobody knows."""
+
+    name: str
+    tasks: int
+    steps: int = 0
+
+
+class Control(Protocol):
+    """Asked after every update, in the first process of the group."""
+
+    def stop(self) -> bool:
+        """True once the run shall end at its next checkpoint, which is now."""
+
+    def checkpoint_due(self) -> bool:
+        """True when it is time for a checkpoint; true once for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a trial ended with. `weights` are those of the chosen checkpoint."""
+
+    weights: dict[str, Any]
+    validate: tuple[SessionResult, ...]
+    chosen_steps: int
+    steps: int
+    seconds: float
+    stopped: str
+    curve: tuple[Point, ...]
+
+
+Listener = Callable[[News], None]
