@@ -140,7 +140,7 @@ def stages(tape: Path) -> dict[str, Any]:
     from daemon.core.machine import Machine
     from daemon.core.paper.paper import PaperBroker
     from daemon.core.step import Core
-    from daemon.journal.rows import Chain
+    from daemon.journal.rows import HashChain
     from daemon.models.runtime import OnnxPolicy
     from strategies.option_scalper import OptionScalper
 
@@ -151,7 +151,7 @@ def stages(tape: Path) -> dict[str, Any]:
         (PaperBroker, "step", "paper_market"),
         (Core, "step", "step"),
         (Machine, "apply", "machine"),
-        (Chain, "entry", "journal"),
+        (HashChain, "entry", "journal"),
     ]
     originals = [(owner, name, getattr(owner, name)) for owner, name, _ in patched]
     try:

@@ -1,7 +1,7 @@
 """`daily_rebalancer`: the closes and indicators of 50 stocks in, a basket of whole shares out, once a session.
 
-It says what to hold, never how to order it; no I/O, clock or random number. Invariant: every result is a function of
-the arguments alone; there is no cache.
+It decides what to hold, never how to order it; no I/O, clock or random number. Invariant: every result depends on the
+arguments only; there is no cache.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from strategies.kit.daily import (
     weekday_of,
 )
 from strategies.kit.daily_features import INDICATOR_COUNT, PERIODS, indicators, rebalancer_table
-from strategies.kit.entry import BoolArray, Columns, Entry, Float64Array, defaults_of_days
+from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 
 SYMBOLS = (
     "AAPL", "ADBE", "AMD", "AMGN", "AMZN", "AVGO", "BA", "BAC", "BKNG", "BMY",
@@ -100,11 +100,11 @@ DECLARATION: dict[str, object] = {
     "basket": "a < 0 sells int(held x -a); a > 0 buys int(a x shares_per_unit), or int(a x notional_per_unit / price) "
     "where that is not 0; flag 0 changes nothing; sells first, buys by the largest action, ties by symbol",
 }
-"""All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
+"""The declared meaning of observations and answers; with `SPEC` the input of the contract hash."""
 
 
 class RebalancerState(msgspec.Struct, frozen=True, gc=False):
-    """All that later results depend on."""
+    """The state on which later results depend."""
 
     series: Series  # each symbol's newest bars, at most `HISTORY_BARS`
     tradable: tuple[bool, ...]  # the flags of the last observation, in the spec's order
@@ -119,10 +119,10 @@ def vector(
     shares: npt.ArrayLike,
     weekday: npt.ArrayLike,
 ) -> Float32Array:
-    """The observation, float32 (..., 803), of market columns (..., 700), flags (..., 50) and the portfolio's numbers.
+    """Return the observation, float32 (..., 803), of market columns (..., 700), flags (..., 50) and the portfolio.
 
     `market` is a row of `strategies.kit.daily_features.rebalancer_table`; `cash` and `value` in USD, `shares` (...,
-    50), `weekday` 0 to 4 of the session that is decided for. One function for live and training.
+    50), `weekday` 0 to 4 of the session to decide for. Shared by live and training.
     """
     columns = np.asarray(market)
     out = np.empty((*columns.shape[:-1], WIDTH), dtype=np.float32)
@@ -141,7 +141,7 @@ def basket_of(
     portfolio: Portfolio,
     symbols: Sequence[str] = SYMBOLS,
 ) -> Basket:
-    """What the actions want to hold. One rule for live and training's tests; all sequences in the order of `symbols`.
+    """Return the actions as a basket. One rule for live and training; all sequences in the order of `symbols`.
 
     Actions are float64, clipped to [-1, 1]. a < 0 sells int(held x -a) shares; a > 0 buys int(a x shares_per_unit), or
     int(a x notional_per_unit / price) where that is not 0, and nothing without a price; int truncates. A flag of 0
@@ -166,7 +166,7 @@ def basket_of(
 
 
 def _bought(action: float, price: float, portfolio: Portfolio) -> int:
-    """Whole shares that a positive action buys at `price` USD; 0 without a price."""
+    """Return the whole shares that a positive action buys at `price` USD; 0 without a price."""
     if not 0.0 < price < inf:
         return 0
     if portfolio.notional_per_unit:
@@ -177,9 +177,9 @@ def _bought(action: float, price: float, portfolio: Portfolio) -> int:
 class DailyRebalancer:
     """The strategy over `RebalancerState`; see `strategies.kit.contract.DailyStrategy`.
 
-    The masking rule: a symbol is tradable (flag 1) when it has a bar of the newest session that any symbol has a bar
-    of, and `HISTORY_BARS` bars; a bar without finite prices above 0 counts as none (`strategies.kit.daily.usable`). Of
-    a symbol that is not, the last known close and the indicators of its own last bars are shown, 0 where there is none,
+    The masking rule: a symbol is tradable (flag 1) when it has a bar of the newest session of any symbol, and
+    `HISTORY_BARS` bars; a bar without finite prices above 0 does not count (`strategies.kit.daily.usable`). For an
+    untradable symbol the observation has the last known close and the indicators of its own last bars, 0 without any,
     and `decide` leaves it alone.
     """
 
@@ -187,12 +187,12 @@ class DailyRebalancer:
 
     @property
     def spec(self) -> DailySpec:
-        """The strategy in numbers."""
+        """The strategy's spec."""
         return SPEC
 
     @property
     def keeps_memory(self) -> bool:
-        """No: it has none."""
+        """False: it has no memory."""
         return False
 
     @property
@@ -201,7 +201,7 @@ class DailyRebalancer:
         return RebalancerState
 
     def start(self) -> RebalancerState:
-        """The state before any bar."""
+        """Return the state before any bar."""
         return RebalancerState(no_bars(SPEC), (False,) * STOCKS)
 
     def remember(self, state: RebalancerState, bars: tuple[Bar, ...]) -> RebalancerState:
@@ -213,13 +213,13 @@ class DailyRebalancer:
         return RebalancerState(readjusted(SPEC, state.series, symbol, bars), state.tradable)
 
     def known(self, state: RebalancerState) -> Mapping[str, tuple[Bar, ...]]:
-        """The bars that the state keeps, by symbol, oldest first."""
+        """Return the bars in the state, by symbol, oldest first."""
         return known_bars(SPEC, state.series)
 
     def observe(
         self, state: RebalancerState, bars: tuple[Bar, ...], view: View
     ) -> tuple[RebalancerState, Observation | None]:
-        """The 803 numbers; None, and the state as it was, until one symbol has `HISTORY_BARS` bars.
+        """Return the 803 numbers; None, with the state unchanged, until one symbol has `HISTORY_BARS` bars.
 
         `bars` of the running session count as each symbol's newest and are not kept. `ValueError` without a portfolio.
         """
@@ -240,13 +240,13 @@ class DailyRebalancer:
         return RebalancerState(state.series, tradable), Observation(data.tobytes(), SPEC.observation_shape)
 
     def decide(self, state: RebalancerState, answer: Answer, view: View) -> tuple[RebalancerState, Rebalance]:
-        """The actions as a basket, by `basket_of`; state unchanged."""
+        """Return the actions as a basket, by `basket_of`; state unchanged."""
         basket = basket_of(answer.logits, state.tradable, portfolio_of(SPEC, view))
         return state, Rebalance(None, "rebalance" if basket.legs else "hold", basket)
 
 
 def market_columns(series: Series) -> Float32Array:
-    """The closes and indicators of each of n symbols' bars, float32 (14 n,); zeros where it has none."""
+    """Return closes and indicators of each of n symbols' bars, float32 (14 n,); zeros without bars."""
     n = len(series)
     out = np.zeros(n * (1 + INDICATOR_COUNT))
     for stock, rows in enumerate(series):
@@ -259,7 +259,7 @@ def market_columns(series: Series) -> Float32Array:
 
 
 def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
-    """See `strategies.kit.entry.Entry.columns`; one symbol with `window` bars is enough."""
+    """See `strategies.kit.entry.StrategyEntry.columns`; one symbol with `window` bars is enough."""
     found = rebalancer_table(bars[0], bars[1], bars[2], bars[3], present, window=window)
     warm: BoolArray = np.logical_or.reduce(np.cumsum(present, axis=0) >= window, axis=1)
     return Columns(found.market, found.tradable, warm)
@@ -268,7 +268,7 @@ def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
 def feature_table(
     open_: Float64Array, high: Float64Array, low: Float64Array, close: Float64Array, present: BoolArray
 ) -> Float64Array:
-    """The observation's columns after each session, float64 (days, 803); those of the account are 0."""
+    """Return the observation's columns after each session, float64 (days, 803); those of the account are 0."""
     found = rebalancer_table(open_, high, low, close, present)
     columns = np.zeros((len(found.market), WIDTH))
     columns[:, : found.market.shape[1]] = found.market
@@ -276,7 +276,7 @@ def feature_table(
     return columns
 
 
-STRATEGY = Entry(
+STRATEGY = StrategyEntry(
     DailyRebalancer,
     DECLARATION,
     desk="rebalancer",

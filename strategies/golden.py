@@ -1,7 +1,7 @@
-"""The golden tapes and the contract hash: how a model proves that it means what this code means.
+"""The golden tapes and the contract hash: they prove that a model was made for this code.
 
-Reads only the minutes committed beside this file; the days are made anew. Invariant: the hash is taken over declared
-words and numbers, never over source code, so it changes exactly when the meaning of an observation or an answer does.
+Reads only the minutes committed next to this file; the days are generated. Invariant: the hash covers declared words
+and numbers, never source code, so it changes exactly when the meaning of an observation or an answer does.
 """
 
 from __future__ import annotations
@@ -39,36 +39,37 @@ GOLDEN_SESSIONS = (
     Session("2024-07-03", 1720013400_000000000, 1720026000_000000000),  # a half day
     Session("2024-07-05", 1720186200_000000000, 1720209600_000000000),
 )
-"""The hours of real sessions; the tape's prices are made up (`strategies.kit.synthetic`)."""
+"""The hours of real sessions; the tape's prices are synthetic (`strategies.kit.synthetic`)."""
 
 GOLDEN_POINTS = ((1, 19), (1, 59), (1, 109), (1, 209), (2, 19), (2, 90), (2, 389))
 """(session, bar) of the golden observations: flat, call, put, put at the early close, flat, call turned put, flat."""
 
 GOLDEN_FIRST_DAY = date(2021, 1, 4)
 GOLDEN_DECISIONS = 6
-"""The days begin on a Monday, and every weekday is a session; decisions are made for the newest sessions, in turn."""
+"""The days begin on a Monday, and every weekday is a session; decisions are for the newest sessions, in turn."""
 
 GOLDEN_SYMBOLS = ("GOLD", "OLDEN", "TAPE")
-"""Made-up symbols of the golden days of a strategy that serves any: few, because each has a row in the manifest."""
+"""Synthetic symbols of the golden days of a strategy that serves any: few, because each has a row in the manifest."""
 
 TAPE = Path(__file__).with_name("golden_tape.csv")
 HEADER = "start_ns,open,high,low,close,volume"
 
 
 def tape_text(bars: Iterable[Bar]) -> str:
-    """The bars as the tape's CSV: a header, then one line for each, prices in cents' precision, whole shares."""
+    """Return the bars as the tape's CSV: a header, then one line for each, prices in cents, whole shares."""
     lines = (f"{b.start_ns},{b.open:.2f},{b.high:.2f},{b.low:.2f},{b.close:.2f},{b.volume:.0f}" for b in bars)
     return "\n".join((HEADER, *lines, ""))
 
 
 def golden_bars(symbol: str = "SPY") -> tuple[Bar, ...]:
-    """The tape's bars, oldest first."""
+    """Return the tape's bars, oldest first."""
     lines = TAPE.read_text(encoding="ascii").splitlines()[1:]
     return tuple(Bar(symbol, int(start), *map(float, rest)) for start, *rest in (line.split(",") for line in lines))
 
 
 def golden_view(session: Session, bar: int) -> View:
-    """The desk at the close of the session's bar of this index: 40 bars flat, 40 long calls, 40 long puts, ...."""
+    """Return the desk's view at the close of the session's bar of this index: 40 bars flat, 40 long calls, 40 long
+    puts, ...."""
     since = bar % 40
     side = (0, +1, -1)[bar // 40 % 3]
     now_ns = session.open_ns + (bar + 1) * BAR_NS
@@ -78,7 +79,7 @@ def golden_view(session: Session, bar: int) -> View:
 
 
 def golden_days(spec: DailySpec) -> tuple[tuple[Session, tuple[Bar, ...]], ...]:
-    """Sessions and their bars: W with all symbols, then one for each golden decision, where one symbol is missing.
+    """Return sessions and bars: W with all symbols, then one for each golden decision, with one symbol missing.
 
     The hours are those of New York's winter all year.
     """
@@ -98,7 +99,7 @@ def golden_days(spec: DailySpec) -> tuple[tuple[Session, tuple[Bar, ...]], ...]:
 
 
 def golden_portfolio(spec: DailySpec, prices: Mapping[str, float], decision: int) -> Portfolio:
-    """The portfolio at a golden decision: cash alone at the first, then some shares, other ones each time."""
+    """Return the portfolio at a golden decision: cash only at the first, then other shares each time."""
     cents = [round(prices[symbol] * 100) for symbol in spec.symbols]
     shares = tuple(decision * (17 * place + 5) % 31 for place in range(len(spec.symbols)))
     cash = spec.capital_usd * 100 - 1_234_567 * decision
@@ -107,11 +108,11 @@ def golden_portfolio(spec: DailySpec, prices: Mapping[str, float], decision: int
 
 
 def golden_observations(strategy: Strategy | DailyStrategy) -> tuple[Observation, ...]:
-    """The strategy's observations on its golden tape: a model's golden inputs.
+    """Return the strategy's observations on its golden tape: a model's golden inputs.
 
     Of minutes: at `GOLDEN_POINTS` under `golden_view`. Of days: at `GOLDEN_DECISIONS` sessions in turn, before their
-    open, under `golden_portfolio`. A recurrent policy answers them as one sequence from a zero memory, carried by who
-    runs it: no observation here holds any. A strategy that serves any symbols is asked about `GOLDEN_SYMBOLS`.
+    open, under `golden_portfolio`. A recurrent policy answers them as one sequence from a zero memory, which the
+    caller carries: no observation here holds any. A strategy that serves any symbols is asked about `GOLDEN_SYMBOLS`.
     `ValueError` when the strategy is not warm at one of them.
     """
     if strategy.spec.rows_are_symbols and strategy.spec.symbols != GOLDEN_SYMBOLS:
@@ -160,7 +161,7 @@ def _minute_observations(strategy: Strategy) -> tuple[Observation, ...]:
 
 
 def contract_digest(spec: Spec, declared: Mapping[str, object]) -> str:
-    """SHA-256 (hex) over the canonical JSON of the spec and of what is declared beside it.
+    """Return SHA-256 (hex) over the canonical JSON of the spec and of its declaration.
 
     Heads and rows count where there are any; the symbols do not where a configuration may name others.
     """
@@ -168,12 +169,12 @@ def contract_digest(spec: Spec, declared: Mapping[str, object]) -> str:
     if not spec.heads:
         del fields["heads"]
     del fields["symbols" if spec.rows_are_symbols else "rows_are_symbols"]
-    told = msgspec.Raw(msgspec.json.encode(fields))  # its fields keep their order
-    return sha256(msgspec.json.encode({"spec": told, "declared": declared}, order="deterministic")).hexdigest()
+    numbers = msgspec.Raw(msgspec.json.encode(fields))  # its fields keep their order
+    return sha256(msgspec.json.encode({"spec": numbers, "declared": declared}, order="deterministic")).hexdigest()
 
 
 def contract_hash(strategy: Strategy | DailyStrategy) -> str:
-    """The digest a model's manifest must carry to be loaded for this strategy (hex SHA-256).
+    """Return the digest that a model's manifest must carry to be loaded for this strategy (hex SHA-256).
 
     `ValueError` when the strategy is not registered.
     """

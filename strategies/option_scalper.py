@@ -1,7 +1,7 @@
 """`option_scalper`: 20 one-minute rows of SPY in, hold calls, puts or nothing out.
 
-It says what to hold, never how to order it; no I/O, clock or random number. Invariant: every result is a function of
-the arguments alone. The indicator handles are a cache of the last state seen, reopened from any other state's bars.
+It decides what to hold, never how to order it; no I/O, clock or random number. Invariant: every result depends on the
+arguments only. The indicator handles are a cache of the last state seen, reopened from any other state's bars.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 import msgspec
 
 from strategies.kit.contract import Answer, Bar, Decision, Observation, Session, Spec, Target, View
-from strategies.kit.entry import Entry
+from strategies.kit.entry import StrategyEntry
 from strategies.kit.features import FEATURES, HISTORY_BARS, PERIODS, SessionStream, feature_table, position_features
 from strategies.kit.sampling import SAMPLING, choose
 
@@ -39,10 +39,10 @@ RESOLUTION: dict[int, tuple[int, int, int, int, int, int]] = {
     +1: (HOLD, HOLD, EXIT, TRIM_50, TRIM_70, EXIT),
     -1: (HOLD, EXIT, HOLD, TRIM_50, TRIM_70, EXIT),
 }
-"""Side held (+1 calls, -1 puts, 0 flat) -> what each action, by its index, means then."""
+"""Side held (+1 calls, -1 puts, 0 flat) -> meaning of each action, by its index."""
 
 KEPT_PERCENT = {TRIM_50: 50, TRIM_70: 30}
-"""What a trim keeps of the present holding, in percent."""
+"""Percent of the present holding that a trim keeps."""
 
 DECLARATION: dict[str, object] = {
     "features": FEATURES,
@@ -52,11 +52,11 @@ DECLARATION: dict[str, object] = {
     "resolution": [(side, [ACTIONS[action] for action in meant]) for side, meant in RESOLUTION.items()],
     "kept_percent": [(ACTIONS[action], percent) for action, percent in KEPT_PERCENT.items()],
 }
-"""All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
+"""The declared meaning of observations and answers; with `SPEC` the input of the contract hash."""
 
 
 class ScalperState(msgspec.Struct, frozen=True, gc=False):
-    """All that later results depend on. `session` None before the first bar."""
+    """The state on which later results depend. `session` None before the first bar."""
 
     session: Session | None = None
     history: tuple[Bar, ...] = ()  # regular bars before this session's open, at most `HISTORY_BARS`, oldest first
@@ -65,7 +65,7 @@ class ScalperState(msgspec.Struct, frozen=True, gc=False):
 
 
 def resolve(action: int, side: int) -> int:
-    """What `action` (index into `ACTIONS`) means while holding `side`. One function for training and live."""
+    """Resolve `action` (index into `ACTIONS`) while holding `side`. Shared by training and live."""
     return RESOLUTION[side][action]
 
 
@@ -80,7 +80,7 @@ class OptionScalper:
 
     @property
     def spec(self) -> Spec:
-        """The strategy in numbers."""
+        """The strategy's spec."""
         return SPEC
 
     @property
@@ -89,7 +89,7 @@ class OptionScalper:
         return ScalperState
 
     def start(self) -> ScalperState:
-        """The state before any bar."""
+        """Return the state before any bar."""
         return ScalperState()
 
     def observe(
@@ -97,8 +97,8 @@ class OptionScalper:
     ) -> tuple[ScalperState, Observation | None]:
         """Append the bars of SPY within `view.session`; a session date other than the state's opens a new session.
 
-        Bars outside of the session's hours and of other symbols are left out. Bars come in time order, each once. A
-        row is emitted when `HISTORY_BARS` bars precede the open; the observation (20, 23) exists from 20 rows on.
+        Bars outside of the session's hours and of other symbols are left out. Bars come in time order, each once. A row
+        is emitted when `HISTORY_BARS` bars precede the open; the observation (20, 23) exists from 20 rows on.
         """
         session = state.session
         if session is None or session.date != view.session.date:
@@ -117,7 +117,7 @@ class OptionScalper:
         return msgspec.structs.replace(state, history=_corrected(state.history, bar), bars=_corrected(state.bars, bar))
 
     def decide(self, state: ScalperState, answer: Answer, view: View) -> tuple[ScalperState, Decision]:
-        """Sample at the spec's temperature, resolve against the side held, and say what to hold. State unchanged."""
+        """Sample at the spec's temperature and resolve against the side held. State unchanged."""
         choice = choose(answer.logits, SPEC.temperature)
         resolved = resolve(choice.action, view.side)
         return state, Decision(choice=choice, resolved=resolved, target=_target(resolved, view.side))
@@ -130,7 +130,7 @@ class OptionScalper:
             stream = SessionStream(state.history, session)
             for earlier in state.bars:
                 stream.update(earlier)
-        self._cached = None  # should the next line raise, the stream is no state's any more
+        self._cached = None  # if the next line raises, the stream matches no state
         market = stream.update(bar)
         row = ROW.pack(*market, *position_features(view.side, view.position_return, view.position_age_min))
         state = ScalperState(session, state.history, state.bars + (bar,), (*state.rows[1 - WINDOW :], row))
@@ -154,4 +154,4 @@ def _target(resolved: int, side: int) -> Target:
             return Target(side=+1 if resolved == BUY_CALL else -1, percent=100)
 
 
-STRATEGY = Entry(OptionScalper, DECLARATION, desk="scalper", table=feature_table)
+STRATEGY = StrategyEntry(OptionScalper, DECLARATION, desk="scalper", table=feature_table)

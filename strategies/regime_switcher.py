@@ -1,7 +1,7 @@
-"""`regime_switcher`: 64 numbers on three ETFs in, one of 16 portfolios out, once a session, by a policy with a memory.
+"""`regime_switcher`: 64 numbers on three ETFs in, one of 16 portfolios out, once a session, by a recurrent policy.
 
-It says what to hold, never how to order it; no I/O, clock or random number. Invariant: every result is a function of
-the arguments alone; there is no cache.
+It decides what to hold, never how to order it; no I/O, clock or random number. Invariant: every result depends on the
+arguments only; there is no cache.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from strategies.kit.contract import (
 )
 from strategies.kit.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
 from strategies.kit.daily_features import fund_features, regime_table
-from strategies.kit.entry import BoolArray, Columns, Entry, Float64Array, defaults_of_days
+from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 from strategies.kit.sampling import SAMPLING, choose
 
 SYMBOLS = ("SPY", "QQQ", "IWM")
@@ -52,14 +52,14 @@ REGIMES: tuple[tuple[str, tuple[float, float, float] | None], ...] = (
     ("HALF_CASH", (0.25, 0.15, 0.10)),
     ("CASH_HEAVY", (0.10, 0.05, 0.05)),
 )
-"""Each action's name and the weights of SPY, QQQ and IWM, what is left is cash; None leaves all as it is."""
+"""Each action's name and the weights of SPY, QQQ and IWM, the rest is cash; None leaves all as it is."""
 
 PRICES, RETURNS, VOLATILITIES, WEIGHTS = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 13)
 PORTFOLIO_RETURN, DRAWDOWN = 13, 14
 WIDTH = 64  # [15:64] is reserved and 0
 HIDDEN = 128
 HISTORY_BARS = 252  # W
-EPISODE = 256  # sessions over which return and drawdown of the portfolio are told
+EPISODE = 256  # sessions of the portfolio's return and drawdown
 
 SPEC = DailySpec(
     name="regime_switcher",
@@ -101,11 +101,11 @@ DECLARATION: dict[str, object] = {
     "without a price; sells, then buys in the order of symbols",
     "hidden": "float32 (128,), empty for zeros; the newest answer's",
 }
-"""All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
+"""The declared meaning of observations and answers; with `SPEC` the input of the contract hash."""
 
 
 class RegimeState(msgspec.Struct, frozen=True, gc=False):
-    """All that later results depend on."""
+    """The state on which later results depend."""
 
     series: Series  # each symbol's newest bars, at most `HISTORY_BARS`
     equities: tuple[float, ...] = ()  # USD, of the last `EPISODE` + 1 decisions, oldest first
@@ -115,9 +115,10 @@ class RegimeState(msgspec.Struct, frozen=True, gc=False):
 def vector(
     market: npt.ArrayLike, weights: npt.ArrayLike, portfolio_return: npt.ArrayLike, drawdown: npt.ArrayLike
 ) -> Float32Array:
-    """The observation, float32 (..., 64), of market columns (..., 9), weights of `ASSETS` (..., 4) and two fractions.
+    """Return the observation, float32 (..., 64), of market columns (..., 9), weights of `ASSETS` (..., 4), two
+    fractions.
 
-    `market` is a row of `strategies.kit.daily_features.regime_table`. One function for live and training.
+    `market` is a row of `strategies.kit.daily_features.regime_table`. Shared by live and training.
     """
     columns = np.asarray(market)
     out = np.zeros((*columns.shape[:-1], WIDTH), dtype=np.float32)
@@ -129,7 +130,7 @@ def vector(
 
 
 def weights_of(portfolio: Portfolio) -> tuple[float, ...]:
-    """The weights of `ASSETS` at the portfolio's prices; all 0 while its equity is not above 0."""
+    """Return the weights of `ASSETS` at the portfolio's prices; all 0 while its equity is not above 0."""
     if not portfolio.equity > 0.0:
         return (0.0,) * len(ASSETS)
     values = (held * price for held, price in zip(portfolio.shares, portfolio.prices, strict=True))
@@ -137,7 +138,7 @@ def weights_of(portfolio: Portfolio) -> tuple[float, ...]:
 
 
 def performance(equities: Sequence[float]) -> tuple[float, float]:
-    """Return from the first of these equities to the last, and the last's drawdown from the highest (0 or above).
+    """Return the return over these equities, and the last one's drawdown from the highest (0 or above).
 
     Fractions; 0 where the first is not above 0.
     """
@@ -148,7 +149,7 @@ def performance(equities: Sequence[float]) -> tuple[float, float]:
 
 
 def basket_of(regime: int, portfolio: Portfolio) -> Basket:
-    """What the regime (index into `REGIMES`) wants to hold: no legs for HOLD, nor while the equity is not above 0.
+    """Return the basket of a regime (index into `REGIMES`): no legs for HOLD, or while the equity is not above 0.
 
     A symbol's goal is int(weight x equity / price) shares, float64, truncated; a weight that would change by less than
     `portfolio.band` stays, and so does a symbol without a price. Sells come first, each kind in the order of `SYMBOLS`.
@@ -175,12 +176,12 @@ class RegimeSwitcher:
 
     @property
     def spec(self) -> DailySpec:
-        """The strategy in numbers."""
+        """The strategy's spec."""
         return SPEC
 
     @property
     def keeps_memory(self) -> bool:
-        """No: what one version's GRU remembers means nothing to other weights."""
+        """False: the memory of one version's GRU means nothing to other weights."""
         return False
 
     @property
@@ -189,7 +190,7 @@ class RegimeSwitcher:
         return RegimeState
 
     def start(self) -> RegimeState:
-        """The state before any bar: no equity, the policy's memory zero."""
+        """Return the state before any bar: no equity, the policy's memory zero."""
         return RegimeState(no_bars(SPEC))
 
     def remember(self, state: RegimeState, bars: tuple[Bar, ...]) -> RegimeState:
@@ -201,11 +202,12 @@ class RegimeSwitcher:
         return msgspec.structs.replace(state, series=readjusted(SPEC, state.series, symbol, bars))
 
     def known(self, state: RegimeState) -> Mapping[str, tuple[Bar, ...]]:
-        """The bars that the state keeps, by symbol, oldest first."""
+        """Return the bars in the state, by symbol, oldest first."""
         return known_bars(SPEC, state.series)
 
     def observe(self, state: RegimeState, bars: tuple[Bar, ...], view: View) -> tuple[RegimeState, Observation | None]:
-        """The 64 numbers, with the policy's memory; None, and the state as it was, until all have `HISTORY_BARS` bars.
+        """Return the 64 numbers, with the policy's memory; None, with the state unchanged, until all have
+        `HISTORY_BARS` bars.
 
         The portfolio's equity joins the state. `bars` of the running session count as each symbol's newest and are not
         kept. A symbol without a bar of the newest session shows its own last bars. `ValueError` without a portfolio.
@@ -223,7 +225,7 @@ class RegimeSwitcher:
         )
 
     def decide(self, state: RegimeState, answer: Answer, view: View) -> tuple[RegimeState, Rebalance]:
-        """The most probable regime as a basket, by `basket_of`; the policy's new memory joins the state."""
+        """Return the most probable regime as a basket, by `basket_of`; the policy's new memory joins the state."""
         choice = choose(answer.logits, SPEC.temperature)
         basket = basket_of(choice.action, portfolio_of(SPEC, view))
         name = REGIMES[choice.action][0]
@@ -231,17 +233,17 @@ class RegimeSwitcher:
 
 
 def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
-    """See `strategies.kit.entry.Entry.columns`; all symbols need `window` bars."""
+    """See `strategies.kit.entry.StrategyEntry.columns`; all symbols need `window` bars."""
     warm: BoolArray = np.logical_and.reduce(np.cumsum(present, axis=0) >= window, axis=1)
     return Columns(regime_table(bars[3], present), present.astype(np.float32), warm)
 
 
 def feature_table(*prices: Float64Array, present: BoolArray) -> Float64Array:
-    """The market columns after each session, float64 (days, 9), of open, high, low and close."""
+    """Return the market columns after each session, float64 (days, 9), of open, high, low and close."""
     return regime_table(prices[3], present).astype(np.float64)
 
 
-STRATEGY = Entry(
+STRATEGY = StrategyEntry(
     RegimeSwitcher,
     DECLARATION,
     desk="regime",

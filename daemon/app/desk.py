@@ -11,7 +11,7 @@ from daemon.core.events import Event, ModelVerified, RunStarted
 from daemon.core.limits import Trading
 from daemon.core.state import Identity
 from daemon.core.step import Step
-from daemon.engine.engine import Beside, Engine, Outside, Policy, Source
+from daemon.engine.engine import Engine, Outside, Policy, Shadow, Source
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import libraries
 from daemon.journal.writer import JournalWriter
@@ -80,12 +80,12 @@ def assemble(
     snapshot_events: int,
     observe: Callable[[Event, Step], None] = _unobserved,
     outside: Outside | None = None,
-    beside: Beside | None = None,
+    shadow: Shadow | None = None,
     boundary: Callable[[str], None] | None = None,
 ) -> AssembledDesk:
     """Wire one engine. The caller owns `writer` and closes it.
 
-    `outside` is a real broker (None: a paper broker, or none), `beside` a candidate model, `boundary` a hook of
+    `outside` is a real broker (None: a paper broker, or none), `shadow` a candidate model, `boundary` a hook of
     crash tests.
     """
     engine = Engine(
@@ -98,7 +98,7 @@ def assemble(
         snapshot_events=snapshot_events,
         observe=observe,
         outside=outside,
-        beside=beside,
+        shadow=shadow,
         boundary=boundary,
     )
     return AssembledDesk(engine, start)

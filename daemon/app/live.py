@@ -118,7 +118,7 @@ class LiveDesk:
             snapshot_events=settings.journal.snapshot_events,
             observe=self._observe,
             outside=self.link,
-            beside=models,
+            shadow=models,
         )
         self.engine = self.desk.engine
         self.operator = OperatorSide(

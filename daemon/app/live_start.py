@@ -30,7 +30,7 @@ from daemon.engine.segments import standing
 from daemon.engine.state_dir import StateDir, open_state_dir, peek, wait_until_free
 from daemon.host.account_lock import AccountLock, Holder, lock_folder
 from daemon.host.own_files import StateDirError
-from daemon.host.passing import MayPass, patiently
+from daemon.host.passing import MayPass, retry_while_busy
 from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from daemon.host.time.clock_watch import LeapWatch
@@ -137,7 +137,7 @@ def open_live(live: Live, log: Callable[..., None]) -> tuple[AccountLock, StateD
 
 def _recovered(live: Live, state_dir: StateDir) -> Recovered:
     reader = state_dir.journal.reader()
-    return patiently(lambda: recovered_desk(reader, live.settings.trading()))
+    return retry_while_busy(lambda: recovered_desk(reader, live.settings.trading()))
 
 
 def account_lock(live: Live) -> AccountLock:
@@ -178,7 +178,7 @@ def _answered_last(settings: Settings) -> _Answered | None:
     speak of that. Raises MayPass where it cannot be read at the moment.
     """
     try:
-        payload = patiently(lambda: _newest_answer(settings))
+        payload = retry_while_busy(lambda: _newest_answer(settings))
         event = decode_event(payload) if payload else None
     except MayPass:
         raise

@@ -26,9 +26,9 @@ from daemon.engine.segments import Rotation
 from daemon.engine.state_dir import StateDir, locked_by, open_state_dir, peek
 from daemon.host.own_files import StateDirError
 from daemon.host.panic_marker import clear, noticed
-from daemon.host.passing import patiently
+from daemon.host.passing import retry_while_busy
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, Chain, JournalError, decode_event, encode_effects
+from daemon.journal.rows import Batch, HashChain, JournalError, decode_event, encode_effects
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def stopped_desk(path: Path) -> Iterator[tuple[StateDir, Recovered]]:
     state_dir = open_state_dir(path, meta, meta["epoch"])
     try:
         reader = state_dir.journal.reader()
-        yield state_dir, patiently(lambda: recovered_desk(reader))
+        yield state_dir, retry_while_busy(lambda: recovered_desk(reader))
     finally:
         state_dir.journal.close()
         state_dir.close()
@@ -61,7 +61,7 @@ def command_offline(path: Path, event: Callable[[int], Event]) -> State[Any]:
             raise StateDirError(f"{path}: the desk has not run yet, so there is nothing to command: start it once")
         machine, journal = recovered.machine, state_dir.journal
         before = taken_over(recovered, journal.reader())
-        batch, chain = Batch(), Chain(recovered.last_id + 1, recovered.head)
+        batch, chain = Batch(), HashChain(recovered.last_id + 1, recovered.head)
         panicked = _panicked(path, machine)
         for stepped in (*before, *panicked, event(machine.state.now_ns)):
             _into(batch, chain, machine, stepped)
@@ -110,7 +110,7 @@ def _panicked(path: Path, machine: Machine) -> list[PanicNoticed]:
     return [PanicNoticed(machine.state.now_ns, who)] if who and machine.market is None else []
 
 
-def _into(batch: Batch, chain: Chain, machine: Machine, event: Event) -> None:
+def _into(batch: Batch, chain: HashChain, machine: Machine, event: Event) -> None:
     """Step an event and put what it came to into the batch."""
     step = machine.apply(event)
     adopt_trading(machine)

@@ -152,10 +152,10 @@ class OperatorSide:
         )
 
     def _drift(self, settings: Settings, journal: Path, tell: Callable[..., None]) -> Work:
-        from daemon.models.drift import DriftWatch, Limits
+        from daemon.models.drift import DriftLimits, DriftWatch
 
         table = settings.drift
-        limits = Limits(table.window, table.least, table.feature_psi_max, table.action_psi_max)
+        limits = DriftLimits(table.window, table.least, table.feature_psi_max, table.action_psi_max)
 
         def told(name: str, **fields: Any) -> None:
             if name == "drift_measured" and self.metrics is not None:
@@ -170,7 +170,7 @@ class OperatorSide:
             lambda: self._models.running.manifest,
             limits,
             every_min=table.every_min,
-            tell=told,
+            log=told,
             pause=pause if table.pause else None,
         )
         return watch.run

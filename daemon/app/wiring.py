@@ -35,7 +35,7 @@ from daemon.engine.recovery import (
 )
 from daemon.engine.replay import ReplaySource
 from daemon.engine.state_dir import StateDir, open_state_dir
-from daemon.host.passing import patiently
+from daemon.host.passing import retry_while_busy
 from daemon.host.time.calendar import SessionCalendar
 from daemon.journal.reader import JournalReader
 from daemon.journal.writer import JournalWriter
@@ -135,7 +135,7 @@ def open_replay(replay: Replay, log: Log, speed: float | None) -> tuple[StateDir
     try:
         trading = settings.trading()
         reader = state_dir.journal.reader()
-        recovered = patiently(lambda: recovered_desk(reader, trading))
+        recovered = retry_while_busy(lambda: recovered_desk(reader, trading))
         machine = recovered.machine
         tape = replay.source(recovered.fed)
         source = ReplaySource(iter(tape), speed)
@@ -160,7 +160,7 @@ def open_replay(replay: Replay, log: Log, speed: float | None) -> tuple[StateDir
         group_events=settings.journal.group_events,
         snapshot_events=settings.journal.snapshot_events,
         observe=observe,
-        beside=models,
+        shadow=models,
     )
     operator = OperatorSide(
         settings,

@@ -1,11 +1,11 @@
-"""What the daemon asks of a broker: a market feed, trading, and an admin side, behind one connection.
+"""The broker interface: a market feed, trading, and an admin side, behind one connection.
 
-A broker is a folder beside this file that implements these protocols, and one line of `registry.py`; `daemon/app` and
+A broker is a folder next to this file that implements these protocols, and one line of `registry.py`; `daemon/app` and
 `daemon/cli` know nothing else of it. `docs/ADD_A_BROKER.md` is the guide.
 
-For every method: it runs on the event loop and never blocks it. Times are nanoseconds UTC of the desk's clock, money
-is USD, durations are real seconds. What an outage, a limit or a bad answer means is decided by the step, from events;
-the words in those events are those of `daemon.core.orders` (orders) and `daemon.core.broker.ledger` (ledger lines).
+Every method runs on the event loop and never blocks it. Times are nanoseconds UTC of the desk's clock, money is USD,
+durations are real seconds. The step decides what an outage, a limit or a bad answer means, from events; the words in
+those events are those of `daemon.core.orders` (orders) and `daemon.core.broker.ledger` (ledger lines).
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from daemon.host.time.calendar import SessionCalendar
 from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session, Strategy
 
-# --- what can go wrong --------------------------------------------------------------------------------------------
+# --- failures -----------------------------------------------------------------------------------------------------
 
 
 class BrokerError(Exception):
-    """The broker did not do, or did not confirm, what it was asked. The text names no key and no secret."""
+    """The broker did not do, or did not confirm, a request. The text names no key and no secret."""
 
 
 class BrokerRefused(BrokerError):
-    """A definite no. `of_keys` is true where the keys themselves are refused."""
+    """A definite refusal. `of_keys` is true where the keys themselves are refused."""
 
     of_keys = False
 
 
 class BrokerUnreadable(BrokerError, ValueError):
-    """An answer came, and what it says cannot be read."""
+    """The broker's answer cannot be read."""
 
 
-# --- what a desk hands over ---------------------------------------------------------------------------------------
+# --- what a desk provides -----------------------------------------------------------------------------------------
 
 Put = Callable[[Event], None]
 """Puts an event into the desk's intake: at once, in the order of the calls. Raises IntakeFull, which ends the desk."""
@@ -56,17 +56,17 @@ class LogEvent(Protocol):
 
 
 class ClockComparison(Protocol):
-    """Compares this host's clock with the broker's; a report brings what it last found."""
+    """Compares this host's clock with the broker's; a report carries its last result."""
 
     market_open: bool | None
     next_open_ns: int
 
     async def measure(self) -> None:
-        """Ask the broker's clock once and judge the difference. Raises BrokerError."""
+        """Read the broker's clock once and judge the difference. Raises BrokerError."""
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What the recovered state knows of the market. `session_date` "" is a fresh journal."""
+    """The recovered state's knowledge of the market. `session_date` "" is a fresh journal."""
 
     session_date: str
     ended: bool
@@ -75,7 +75,7 @@ class Known(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class FeedDesk:
-    """What a feed may look at of its desk. `settled` returns when all that was put has been stepped."""
+    """The desk as its feed sees it. `settled` returns when all queued events have been stepped."""
 
     strategy: Strategy
     calendar: SessionCalendar
@@ -86,7 +86,7 @@ class FeedDesk:
 
 @dataclass(frozen=True, slots=True)
 class TradingDesk:
-    """What the trading side may look at of its desk. Its events go out by this `put`, not by the connection's."""
+    """The desk as the trading side sees it. Its events go to this `put`, not to the connection's."""
 
     identity: Identity
     broker: Callable[[], BrokerState]
@@ -103,86 +103,88 @@ class MarketFeed(Protocol):
     Order: a session's bars follow its `SessionScheduled` and ascend without holes; `SessionEnded` follows the last one.
     For a desk that decides at each bar, each `BarClosed` is followed at once by the `QuotesReceived` that closes it.
     For a desk that decides once a session, every bar that a decision may use comes before its `RebalanceDue`.
-    Idempotency: no event is put twice; a bar that the state has already is never put again.
+    Idempotency: no event is emitted twice, and no bar that the state already has.
     """
 
     close_grace_s: int
     """Seconds of the clock after a session's close when its last bars are final and `end` is due."""
 
     async def catch_up(self, known: Known, *, exposed: bool = False) -> Session:
-        """Put what the recovered state lacks, then the running session so far, or the next one's schedule.
+        """Emit what the recovered state lacks, then the running session so far, or the next one's schedule.
 
-        Called once, before all others. Returns the session that was put last. It waits for the broker until it answers;
-        where the desk is `exposed` (holds or orders something) it must come back in time for the open without it, and
-        puts a halt for the hole. Raises CalendarError.
+        Called once, before all others. Returns the last scheduled session. It retries until the broker answers; where
+        the desk is `exposed` (holds or orders something) it must return in time for the open without an answer, and
+        emits a halt for the hole. Raises CalendarError.
         """
 
     async def run(self) -> None:
-        """Stream until cancelled, and reconnect for ever with a back-off. Raises only what is a bug."""
+        """Stream until cancelled, and reconnect for ever with a back-off. Raises only on a bug."""
 
     async def schedule(self, session: Session) -> None:
-        """Warm up: put the session's schedule, unless it was put, and what a desk needs before its open.
+        """Warm up: emit the session's schedule once, and what a desk needs before its open.
 
         Due some minutes before each open. It may return late; called again for the same session it does nothing.
         """
 
     async def decide(self, session: Session) -> None:
-        """Put `RebalanceDue` once for the session, in time and after all that it needs; an alarm where that fails.
+        """Emit `RebalanceDue` once for the session, in time and after all that it needs; an alarm where that fails.
 
         Called only for a desk that decides once a session.
         """
 
     async def end(self, session: Session) -> None:
-        """Put `SessionEnded` once, after the session's last bars where they can be had. Due `close_grace_s` late."""
+        """Emit `SessionEnded` once, after the session's last bars if available. Due `close_grace_s` late."""
 
     def watch(self, symbols: tuple[str, ...]) -> None:
-        """Quote exactly these option contracts from now on, beside what is attended. Each call replaces the last."""
+        """Quote exactly these option contracts from now on, plus the attended ones. Each call replaces the last."""
 
     def attend(self, symbols: frozenset[str]) -> None:
-        """These are held or worked on: quote them between bars too. Called after every step: the same set is free."""
+        """Quote these held or worked symbols between bars too. Called after every step: the same set is free."""
 
 
 class Trading(Protocol):
-    """The account's orders: carries out effects, and puts what became of them. The only side that sends orders.
+    """The account's orders: executes effects, and emits their results. The only side that sends orders.
 
-    Promises: no order is sent by its own will. A release of one `SubmitOrder` sends that order at most once, and never
-    a second time on a timeout: what is not known is put as `OrderUnknown`, and the step decides. A client order id is
-    used as it is, so the broker itself refuses a repeated one. Order: what one name's submissions, cancels and look-ups
-    come to is put in the order in which the broker decided it; no report is put that is older than news that was lost.
+    Promises: no order is sent without an effect. A release of one `SubmitOrder` sends that order at most once, and
+    never again on a timeout: an unknown result is emitted as `OrderUnknown`, and the step decides. A client order id is
+    used as it is, so the broker itself refuses a repeated one. Order: results of one name's submissions, cancels and
+    look-ups are emitted in the order in which the broker decided them; no report is older than lost news.
     """
 
     async def release(self, effects: Sequence[AnyEffect]) -> None:
-        """Carry out the `SubmitOrder` and `CancelOrder` of a durable step, in their order; returns when queued.
+        """Execute the `SubmitOrder` and `CancelOrder` of a durable step, in their order; returns when queued.
 
         Each submission ends in one of OrderAccepted, OrderFound, OrderRejected, OrderExpired (it was not sent) or
-        OrderUnknown. A cancel is a request: the news of its order tells what came of it, or CancelRejected. An order
-        that opens is not sent after its `valid_until_ns`; one that leaves a position waits for its turn for ever.
+        OrderUnknown. A cancel is a request: its result comes as news of its order, or CancelRejected. An opening order
+        is not sent after its `valid_until_ns`; an exit waits for its turn without limit.
         """
 
     def ask(self, effects: Sequence[AnyEffect]) -> None:
-        """Carry out the `LookUpOrder` and `AskBroker` of a step: they change nothing there and wait for no disk.
+        """Execute the `LookUpOrder` and `AskBroker` of a step: they change nothing there and need no durability.
 
         A look-up ends in OrderFound, or in OrderMissing after the broker denied the name several times; it is repeated
         until the broker answers. One look-up for a name at a time: a repeated one is the same.
         """
 
     def stepped(self, event: Event) -> None:
-        """A step has taken this event: a name that was called missing may be looked up again."""
+        """Handle an event that a step has taken: a missing name may be looked up again."""
 
     def follow(self, order_ids: Mapping[str, str], closings: Mapping[str, str]) -> None:
-        """Orders of earlier runs, client order id -> the broker's id: those that may be open, and those that
-        `SubmitOrder.closing` made, open or not. Called once, before `run`.
+        """Add orders of earlier runs, client order id -> the broker's id. Called once, before `run`.
+
+        `order_ids` may be open; `closings` were made by `SubmitOrder.closing`, open or not.
         """
 
     async def run(self) -> None:
-        """Put news of orders as it comes, a `BrokerReported` after each connect, regularly and when asked, and
-        `BrokerLost` where news may be missing. Runs until cancelled; raises only what is a bug.
+        """Emit news of orders, reports, and `BrokerLost` where news may be missing, until cancelled.
+
+        A `BrokerReported` follows each connect, comes regularly and on request. Raises only on a bug.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The account as an operator reads it. Figures are the broker's own text."""
+    """The account for an operator. Figures are the broker's own text."""
 
     number: str
     blocked: str  # why it may not trade, "" when it may
@@ -193,7 +195,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class ShortSales:
-    """Whether the broker itself refuses a sale of shares that are not there, by which setting, and how it is set."""
+    """Whether the broker refuses short sales of shares, by which setting, and the setting's value."""
 
     refused: bool
     setting: str
@@ -202,7 +204,7 @@ class ShortSales:
 
 @dataclass(frozen=True, slots=True)
 class BrokerClock:
-    """The broker's time, and its market. `next_open_ns` is 0 where it does not tell."""
+    """The broker's time, and its market. `next_open_ns` is 0 when unknown."""
 
     now_ns: int
     is_open: bool | None
@@ -211,51 +213,51 @@ class BrokerClock:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What became of a request about everything: how many orders or positions, and the refusals, a line each."""
+    """Result of a request about everything: the number of orders or positions, and the refusals, a line each."""
 
     count: int
     refused: tuple[str, ...]
 
 
 class Admin(Protocol):
-    """The account from outside of a desk: `--check`, the clock, and the panic. Every method raises BrokerError.
+    """The account outside of a desk: `--check`, the clock, and the panic. Every method raises BrokerError.
 
-    Reads may be repeated at will. The two that send need no journal, and are repeated until `left` is empty.
+    Reads may be repeated. The two that send need no journal, and are repeated until `left` is empty.
     """
 
     async def account(self) -> Account:
-        """The account of these keys. Raises BrokerRefused for keys that are not this service's."""
+        """Return the account of these keys. Raises BrokerRefused for keys of another service."""
 
     async def short_sales(self) -> ShortSales:
-        """Whether the account may sell short."""
+        """Return whether the account may sell short."""
 
     async def clock(self) -> BrokerClock:
-        """The broker's clock now: between the call and the return of this method."""
+        """Return the broker's clock at a time between the call and the return of this method."""
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        """Symbol -> the newest bid (0 where it has none); symbols without a quote are absent."""
+        """Return symbol -> newest bid (0 without one); symbols without a quote are absent."""
 
     async def bars(self, symbol: str, start_ns: int, end_ns: int) -> int:
-        """How many minute bars of the configured feed begin between the two times."""
+        """Return the number of minute bars of the configured feed that begin between the two times."""
 
     async def day_bars(self, symbols: Sequence[str], start_ns: int, end_ns: int) -> Mapping[str, int]:
-        """Symbol -> how many daily bars begin between the two times; symbols without one are absent."""
+        """Return symbol -> number of daily bars that begin between the two times; symbols without one are absent."""
 
     async def contracts(self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]) -> int:
-        """How many option contracts with a quote expire and strike between the two, both included."""
+        """Return the number of quoted option contracts between two expiries and two strikes, both included."""
 
     async def cancel_all(self) -> Asked:
-        """Ask for a cancel of every order of the account."""
+        """Request a cancel of every order of the account."""
 
     async def close_all(self) -> Asked:
-        """Ask for every position of the account to be closed at the market, orders in its way cancelled."""
+        """Request to close every position at the market, cancelling orders in its way."""
 
     async def left(self) -> tuple[str, ...]:
-        """What is open still, a line for each order and position; empty when the account is flat."""
+        """Return a line for each open order and position; empty when the account is flat."""
 
 
 class Connection(Protocol):
-    """One desk's way to a broker. Making one asks, sends and opens nothing."""
+    """One desk's connection to a broker. Making one sends and opens nothing."""
 
     start_wait_s: float
     """How long a start waits for a first answer before it goes on without."""
@@ -264,39 +266,39 @@ class Connection(Protocol):
 
     @property
     def admin(self) -> Admin:
-        """The account from outside of the desk."""
+        """Return the account outside of the desk."""
 
     def market_feed(self, desk: FeedDesk) -> MarketFeed:
-        """The desk's feed; asked for once. Raises ValueError for a strategy that this broker's feed cannot serve."""
+        """Return the desk's feed; called once. Raises ValueError for a strategy that the feed cannot serve."""
 
     def trading(self, desk: TradingDesk) -> Trading:
-        """The desk's trading side; asked for once, and never by a dry run."""
+        """Return the desk's trading side; called once, and never by a dry run."""
 
     async def close(self) -> None:
-        """End threads and connections; what waits for its turn is not sent."""
+        """End threads and connections; waiting requests are not sent."""
 
 
 class Broker(Protocol):
-    """What `registry.py` names: how this broker is reached under the given settings. Nothing here asks or sends."""
+    """An entry of `registry.py`: access to this broker under the given settings. Nothing here sends."""
 
     def service(self, settings: Settings) -> str:
-        """The address that takes the orders: with the key it names the account in locks and messages."""
+        """Return the address that takes the orders: with the key it names the account in locks and messages."""
 
     def services(self, settings: Settings) -> tuple[str, ...]:
-        """All addresses, as `--check` shows them; simulated time is only for those of this machine."""
+        """Return all addresses, for `--check`; simulated time is allowed only on this machine."""
 
     def connect(self, settings: Settings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> Connection:
-        """A connection for one desk; `put` takes the feed's events."""
+        """Return a connection for one desk; `put` takes the feed's events."""
 
 
 def alone(broker: Broker, settings: Settings, keys: Credentials, clock: Clock) -> Connection:
-    """A connection for its admin side alone: no desk takes its events, and nothing is logged."""
+    """Return a connection for its admin side only: its events and log lines are dropped."""
     return broker.connect(settings, keys, clock, _ignore, _unlogged)
 
 
 def _ignore(_event: Event) -> None:
-    """Take an event that no desk waits for."""
+    """Drop an event."""
 
 
 def _unlogged(_name: str, /, **_fields: object) -> None:
-    """Log nothing: the caller prints what went wrong."""
+    """Log nothing: the caller prints errors."""

@@ -1,7 +1,7 @@
-"""This host's clock against the broker's: measured with each report, at the start, and whenever a leap was held back.
+"""Compares this host's clock with the broker's: with each report, at the start, and after a held-back leap.
 
-It settles which of host and monotonic clock is right (`clock_watch.py`); it sets no time that neither of them has, but
-at a start, when nothing else can be asked.
+It settles which of host and monotonic clock is right (`clock_watch.py`). It sets no time that neither of them has,
+except at a start without other evidence.
 """
 
 from __future__ import annotations
@@ -20,70 +20,71 @@ from strategies.kit.units import SECOND_NS
 if TYPE_CHECKING:
     from daemon.host.time.clock import Clock
 
-START_NS = 60 * SECOND_NS  # a start with a clock that is further off goes by the broker's; less is told alone
+# a start with a clock that is further off uses the broker's; a smaller difference is logged only
+START_NS = 60 * SECOND_NS
 LOOK_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
 
 class ClockCheck:
-    """`ask` brings the broker's clock, `journal_ns` the time of the newest event, 0 for none."""
+    """`ask` returns the broker's clock, `journal_ns` the time of the newest event, 0 for none."""
 
     def __init__(
         self,
         ask: Callable[[], Awaitable[BrokerClock]],
         clock: Clock,
-        tell: LogEvent,
+        log: LogEvent,
         limit_s: float,
         journal_ns: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._ask, self._clock, self._tell = ask, clock, tell
+        self._ask, self._clock, self._log = ask, clock, log
         self._limit_s, self._journal_ns = limit_s, journal_ns
-        self._agrees = False  # the broker's clock with ours, when it was last asked
-        self._unsettled = True  # nothing has told yet which clock is right
+        self._agrees = False  # whether the broker's clock agreed with ours at the last check
+        self._unsettled = True  # not yet known which clock is right
         self._leaps = 0
-        self._ahead_told = False
-        self.market_open: bool | None = None  # by the broker's clock, when it was last asked
+        self._ahead_logged = False
+        self.market_open: bool | None = None  # by the broker's clock, at the last check
         self.next_open_ns = 0
 
     def fault(self) -> str:
-        """Why the desk's time is not known to be right; "" where the broker's clock agreed when it was last asked."""
+        """Return why the desk's time may be wrong; "" when the broker's clock agreed at the last check."""
         self._look_at_watch()
         if self._unsettled:
             return "the broker's clock could not be asked yet, or the host's leapt since: try again when it answers"
         return "" if self._agrees else "the broker's clock differs from this host's: mend the host's clock first"
 
     async def measure(self) -> None:
-        """Compare once, tell a difference above the limit, settle what is unsettled. Raises BrokerError."""
+        """Compare once, log a difference above the limit, settle an open leap. Raises BrokerError."""
         ahead_ns, doubt_ns = await self._asked()
         if abs(ahead_ns) - doubt_ns > self._limit_s * SECOND_NS:
             skew_s, doubt_s = round(ahead_ns / SECOND_NS, 3), round(doubt_ns / SECOND_NS, 3)
-            self._tell("clock_skew", skew_s=skew_s, doubt_s=doubt_s, limit_s=self._limit_s)
+            self._log("clock_skew", skew_s=skew_s, doubt_s=doubt_s, limit_s=self._limit_s)
         self._look_at_watch()
         self._agrees = abs(ahead_ns) - doubt_ns <= LEAP_NS
         far_ns = LEAP_NS if self._leaps else START_NS
         if self._unsettled and abs(ahead_ns) - doubt_ns > far_ns and self._clock.watch is not None:
             self._clock.correct(ahead_ns)
-            self._agrees = ahead_ns > 0  # back it goes slowly
-            self._tell("clock_corrected", by_s=round(ahead_ns / SECOND_NS, 1))
+            self._agrees = ahead_ns > 0  # time goes back slowly
+            self._log("clock_corrected", by_s=round(ahead_ns / SECOND_NS, 1))
         self._unsettled = False
 
     async def at_start(self, within_s: float) -> None:
-        """Before the first event: where the host's clock is far off, go by the broker's. Without an answer go on."""
+        """Before the first event: if the host's clock is far off, use the broker's. Without an answer go on."""
         try:
             async with asyncio.timeout(within_s):
                 ahead_ns, doubt_ns = await self._asked()
         except (BrokerError, TimeoutError) as error:
-            self._tell("clock_unverified", problem=str(error) or f"no answer within {within_s:g} s")
+            self._log("clock_unverified", problem=str(error) or f"no answer within {within_s:g} s")
             return
         self._unsettled = False
         self._agrees = abs(ahead_ns) - doubt_ns <= LEAP_NS
         if abs(ahead_ns) - doubt_ns > START_NS and self._clock.watch is not None:
             self._clock.correct(ahead_ns, at_once=True)
             self._agrees = True
-            self._tell("clock_wrong", by_s=round(-ahead_ns / SECOND_NS, 1))
+            self._log("clock_wrong", by_s=round(-ahead_ns / SECOND_NS, 1))
 
     async def run(self) -> None:
-        """Tell leaps and a journal that is ahead, and ask the broker's clock until they are settled; for ever."""
+        """Log leaps and a journal that is ahead, and read the broker's clock until they are settled; for ever."""
         failures, pause_s = 0, 0.0
         while True:
             self._look_at_watch()
@@ -95,14 +96,14 @@ class ClockCheck:
                     failures += 1
                     pause_s = back_off_s(failures, 2.0, LONGEST_PAUSE_S)
             ahead_ns = self._journal_ns() - self._clock.now_ns()
-            if ahead_ns > LEAP_NS and self._agrees and not self._unsettled and not self._ahead_told:
-                self._tell("clock_ahead", by_s=round(ahead_ns / SECOND_NS, 1))
-            self._ahead_told = ahead_ns > LEAP_NS
+            if ahead_ns > LEAP_NS and self._agrees and not self._unsettled and not self._ahead_logged:
+                self._log("clock_ahead", by_s=round(ahead_ns / SECOND_NS, 1))
+            self._ahead_logged = ahead_ns > LEAP_NS
             await asyncio.sleep(look_s(LOOK_S))
             pause_s -= look_s(LOOK_S)
 
     async def _asked(self) -> tuple[int, int]:
-        """How far the broker's clock is ahead of ours, and the doubt: half of the time that the answer took."""
+        """Return how far the broker's clock is ahead of ours, and the doubt: half of the request's duration."""
         asked_ns = self._clock.now_ns()
         theirs = await self._ask()
         answered_ns = self._clock.now_ns()
@@ -115,4 +116,4 @@ class ClockCheck:
         watch = self._clock.watch
         if watch is not None and watch.leaps > self._leaps:
             self._leaps, self._unsettled = watch.leaps, True
-            self._tell("clock_leap", by_s=round(watch.leap_ns / SECOND_NS, 1))
+            self._log("clock_leap", by_s=round(watch.leap_ns / SECOND_NS, 1))

@@ -1,4 +1,4 @@
-"""The brokers by name, one line each. A broker's folder is imported when a desk first uses it, never in a replay."""
+"""The brokers by name, one line each. A broker's folder is imported on a desk's first use, never in a replay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BROKERS: dict[str, str] = {
 
 
 def broker_of(settings: Settings) -> Broker:
-    """The desk's broker. Raises ConfigError for an unknown one, and for simulated time at one that is not simulated."""
+    """Return the desk's broker. Raises ConfigError for an unknown one, and for simulated time at a real one."""
     name, clock = settings.desk.broker, settings.clock
     if name not in BROKERS:
         raise ConfigError(f"desk.broker is {name!r}: expected one of {', '.join(BROKERS)}")

@@ -1,4 +1,4 @@
-"""Which sessions a recovered desk lacks: for the catch-up of any broker's feed."""
+"""Sessions that a recovered desk lacks: for the catch-up of any broker's feed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from strategies.kit.contract import Session
 
 
 def open_session(known: Known, calendar: SessionCalendar, now_ns: int) -> Session | None:
-    """The session that the state has open although its hours are over: it has to be finished first."""
+    """Return the session that the state has open after its hours: it must be finished first."""
     if not known.session_date or known.ended:
         return None
     found = (s for s in calendar.sessions if s.date == known.session_date and s.close_ns <= now_ns)
@@ -16,6 +16,6 @@ def open_session(known: Known, calendar: SessionCalendar, now_ns: int) -> Sessio
 
 
 def sessions_before(known: Known, calendar: SessionCalendar, now_ns: int) -> list[Session]:
-    """Sessions that ended before now, the newest first, back to where the state has all of it already."""
+    """Return the sessions before now that the state lacks, newest first."""
     past = [s for s in calendar.sessions if s.close_ns <= now_ns and s.date > known.session_date]
     return past[::-1]

@@ -20,7 +20,7 @@ from daemon.config.tables import Drift as Settings
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
-from daemon.models.drift import Drift, Found, Limits, measure
+from daemon.models.drift import DriftLimits, DriftResult, QuantityDrift, measure
 from strategies.kit import manifest as manifests
 from strategies.kit.manifest import MANIFEST_FILE, Manifest
 
@@ -86,8 +86,8 @@ def _manifest(journal: Path, models_dir: Path) -> Manifest:
         raise NotFound(f"{path} cannot be read: {error}") from error
 
 
-def _table(drift: Drift) -> Table:
-    limits = Limits(USUAL.window, USUAL.least, USUAL.feature_psi_max, USUAL.action_psi_max)
+def _table(drift: DriftResult) -> Table:
+    limits = DriftLimits(USUAL.window, USUAL.least, USUAL.feature_psi_max, USUAL.action_psi_max)
     table = Table("feature", "index", "by chance", "in training", "verdict")
     for found in drift.features:
         table.add_row(*_line(found, limits.feature_psi_max))
@@ -96,7 +96,7 @@ def _table(drift: Drift) -> Table:
     return table
 
 
-def _line(found: Found, limit: float) -> tuple[str, str, str, str, str]:
+def _line(found: QuantityDrift, limit: float) -> tuple[str, str, str, str, str]:
     if found.of_the_desk:
         word = "of the desk: never alarmed"
     elif found.beyond(limit):

@@ -1,6 +1,6 @@
-"""What single keys cannot say: keys that cannot stand beside one another, addresses, the simulated clock.
+"""Checks across keys: contradictions, addresses, the simulated clock.
 
-Pure: each check gives the key, its value, and what is expected instead. No file, environment or network is looked at.
+Pure: each check gives the key, its value, and the expected value. Reads no file, environment or network.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ADDRESSES = {
     "trade_stream_url": ("wss", "ws"),
     "option_stream_url": ("wss", "ws"),
 }
-"""The keys of `[alpaca]` that are addresses, with their schemes: over the network, and on this machine alone."""
+"""The keys of `[alpaca]` that are addresses, with their schemes: over the network, and on this machine only."""
 ALPACA = "alpaca"  # the broker that `[alpaca]` belongs to
 LIVE_HOST = "api.alpaca.markets"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,7 +35,7 @@ Problem = tuple[str, object, str]  # the dotted key, its value, what is expected
 
 
 def contradictions(settings: Settings) -> Iterator[Problem]:
-    """Keys that cannot stand beside one another, or whose text means nothing."""
+    """Yield keys that contradict one another, or whose text is invalid."""
     for section in Settings.model_fields:
         for key, value in values(getattr(settings, section)).items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -54,7 +54,7 @@ def contradictions(settings: Settings) -> Iterator[Problem]:
 
 
 def _wrong_trading(settings: Settings) -> Iterator[Problem]:
-    """Rules of trading that exclude one another, and a strategy that there is not."""
+    """Yield trading rules that exclude one another, and an unknown strategy."""
     if settings.desk.strategy not in STRATEGIES:
         nearest = get_close_matches(settings.desk.strategy, STRATEGIES, n=1, cutoff=0.0)[0]
         yield "desk.strategy", settings.desk.strategy, f"one of {', '.join(STRATEGIES)} (nearest: {nearest})"
@@ -80,7 +80,7 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
 
 
 def _wrong_operator(settings: Settings) -> Iterator[Problem]:
-    """What would send passwords or commands in the clear, or could never be carried out."""
+    """Yield settings that would send passwords or commands in the clear, or can never work."""
     mqtt, drift, command = settings.mqtt, settings.drift, settings.alarms.command
     if not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", mqtt.host, re.ASCII):
         yield "mqtt.host", mqtt.host, "a host name or an address alone, such as broker.example.net"
@@ -95,7 +95,7 @@ def _wrong_operator(settings: Settings) -> Iterator[Problem]:
 
 
 def _wrong_addresses(settings: Settings) -> Iterator[Problem]:
-    """Addresses that are none, would carry the keys in the clear, or belong to another account."""
+    """Yield addresses that are invalid, would carry the keys in the clear, or belong to another account."""
     for name, (secure, plain) in ADDRESSES.items():
         key, text = f"alpaca.{name}", settings.address(name)
         parts = _split(text)
@@ -112,7 +112,7 @@ def _wrong_addresses(settings: Settings) -> Iterator[Problem]:
 
 
 def _wrong_clock(settings: Settings) -> Iterator[Problem]:
-    """A simulated clock that is not allowed, or not told completely."""
+    """Yield a simulated clock that is not allowed, or incomplete."""
     clock, standing = settings.clock, Clock()
     names = ("sim_start", "anchor_unix_s", "rate", "socket")
     changed = next((name for name in names if _differs(clock, standing, name)), None)
@@ -137,7 +137,7 @@ def _wrong_clock(settings: Settings) -> Iterator[Problem]:
 
 
 def sim_start_ns(clock: Clock) -> int | None:
-    """`sim_start` as nanoseconds UTC; None for what is neither a time with a zone nor seconds since 1970."""
+    """Return `sim_start` as nanoseconds UTC; None when neither a time with a zone nor seconds since 1970."""
     if re.fullmatch(r"\d{1,10}(\.\d{1,9})?", clock.sim_start, re.ASCII):
         return int(Decimal(clock.sim_start) * 1_000_000_000)
     try:
@@ -154,12 +154,12 @@ def _differs(clock: Clock, standing: Clock, name: str) -> bool:
 
 
 def values(section: Any) -> dict[str, object]:
-    """The keys of one table with their values."""
+    """Return the keys of one table with their values."""
     return {item.name: getattr(section, item.name) for item in dataclasses.fields(section)}
 
 
 def _split(text: str) -> SplitResult | None:
-    """The parts of an address; None for what cannot be one, such as a port above 65535."""
+    """Return the parts of an address; None for an invalid one, such as a port above 65535."""
     try:
         parts = urlsplit(text)
         _ = parts.port
@@ -169,12 +169,12 @@ def _split(text: str) -> SplitResult | None:
 
 
 def _host(parts: SplitResult | None) -> str:
-    """The host in small letters without the dot that names may end with; "" where there is none."""
+    """Return the host in small letters without a final dot; "" without one."""
     return "" if parts is None else (parts.hostname or "").rstrip(".")
 
 
 def _has_more(parts: SplitResult) -> bool:
-    """Something stands in the address that is none, and may be a secret."""
+    """Return True when the address carries extra parts, which may be secret."""
     return "@" in parts.netloc or bool(parts.query) or bool(parts.fragment)
 
 

@@ -1,6 +1,6 @@
-"""The limits in force at a desk and where each comes from: a default, a file, a variable, the command line.
+"""The limits in force at a desk and the source of each: a default, a file, a variable, the command line.
 
-Pure but for one look at the journal's newest start. `rltraderd --check` and `rltraderctl status` show them.
+Pure except for reading the journal's newest start. `rltraderd --check` and `rltraderctl status` show them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ OF_SHARES = frozenset(
         "reject_rate_orders",
     )
 )
-"""The keys of `[risk]` by which a daily desk decides; the others are about options and minutes."""
+"""The keys of `[risk]` by which a daily desk decides; the others concern options and minutes."""
 WEIGHTS = ("price_collar", "order_weight_max", "position_weight_max", "gross_weight_max", "turnover_max")
 
 
 def keys_of(strategy: str) -> tuple[str, ...]:
-    """The dotted keys of the limits that a desk of this strategy decides by."""
+    """Return the dotted keys of the limits by which a desk of this strategy decides."""
     risk = [field.name for field in dataclasses.fields(Risk)]
     if strategy_named(strategy).spec.holds == "option":
         sizing = [field.name for field in dataclasses.fields(Trading().sizing)]
@@ -44,7 +44,7 @@ def keys_of(strategy: str) -> tuple[str, ...]:
 
 
 def origins_of(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Source -> the limits that it gave, as a start journals them; common defaults are left out."""
+    """Return source -> its limits, as a start journals them; common defaults are left out."""
     found: dict[str, list[str]] = {}
     for key in keys_of(settings.desk.strategy):
         if (origin := settings.origin(key)) != DEFAULT:
@@ -53,7 +53,7 @@ def origins_of(settings: Settings) -> dict[str, tuple[str, ...]]:
 
 
 def limits_of(strategy: str, trading: Trading, origins: dict[str, tuple[str, ...]]) -> tuple[Limit, ...]:
-    """The limits of a desk of this strategy with their values and sources."""
+    """Return the limits of a desk of this strategy with their values and sources."""
     came_from = {key: origin for origin, keys in origins.items() for key in keys}
     limits = []
     for key in keys_of(strategy):
@@ -65,7 +65,7 @@ def limits_of(strategy: str, trading: Trading, origins: dict[str, tuple[str, ...
 
 
 def journaled_origins(reader: JournalReader) -> dict[str, tuple[str, ...]]:
-    """What the newest start of this journal said of its sources; empty before the first one, or where it is damaged."""
+    """Return the sources in the newest start of this journal; empty without one, or if damaged."""
     payload = reader.newest_of(RunStarted.__name__)
     try:
         event = decode_event(payload) if payload else None
@@ -75,7 +75,7 @@ def journaled_origins(reader: JournalReader) -> dict[str, tuple[str, ...]]:
 
 
 def by_origin(limits: Iterable[Limit]) -> list[tuple[str, str]]:
-    """(source, its limits on one line), in the order in which the sources first come."""
+    """Return (source, its limits on one line), in order of first appearance."""
     found: dict[str, list[str]] = {}
     for limit in limits:
         found.setdefault(limit.origin, []).append(f"{limit.key} {limit.value}")
@@ -83,6 +83,6 @@ def by_origin(limits: Iterable[Limit]) -> list[tuple[str, str]]:
 
 
 def in_force(settings: Settings) -> str:
-    """The limits that these settings put in force and their sources, as one line."""
+    """Return the limits in force and their sources, as one line."""
     limits = limits_of(settings.desk.strategy, settings.trading(), origins_of(settings))
     return "; ".join(f"from {origin}: {shown}" for origin, shown in by_origin(limits))

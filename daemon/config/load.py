@@ -1,7 +1,7 @@
 """The settings: config.toml, then RLTRADER_SECTION__KEY from the environment, then the command line; later ones win.
 
-Every problem is a `ConfigError` that names key, value, source, expectation and cure; nothing unknown is ignored.
-Secrets come from the environment or systemd's credentials alone and are never shown, not even in an error.
+Every problem is a `ConfigError` that names key, value, source, expectation and cure; unknown keys are errors. Secrets
+come from the environment or systemd's credentials only and are never shown, not even in an error.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ OTHER_VARIABLES = ("RLTRADER_DATA",)  # not settings: where the tests find recor
 EXIT_CODE = 2
 DEFAULT_CONFIG = Path("config.toml")
 
-STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # who wins, the last one first
+STRATEGY_DEFAULT, FILE, ENVIRONMENT, COMMAND_LINE = range(4)  # precedence, highest last
 NOT_OF_A_STRATEGY = frozenset(
     ("desk", "paths", "alpaca", "clock", "service", "log", "journal", "control", "mqtt", "metrics", "alarms")
 )
@@ -51,18 +51,16 @@ RETIRED = {
     "risk.day_trades_max": "the rule of day trades ended in June 2026: remove the key; risk.intraday_exposure_max "
     "limits what is held and ordered to what the equity carries"
 }
-"""Keys of older files, and what to do about one that limits something. One that limits nothing is passed over."""
+"""Keys of older files, and what to do about one that limits something. Others are ignored."""
 KEYS = ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY")
 OPERATOR_SECRETS = ("MQTT_PASSWORD", "MQTT_COMMAND_KEYS")
 KEY_LEAST = 8  # letters: anything shorter is no key and may be part of a word
 _SECRET = re.compile(r"apca|secret|password|token|api_?key", re.IGNORECASE)
-_KEY = re.compile(
-    r"[!-~]+"
-)  # what a header can carry: text with a line break or a quotation mark of a web page is none
+_KEY = re.compile(r"[!-~]+")  # text that a header can carry: no line break, no quotation mark
 
 
 class ConfigError(Exception):
-    """The operator erred: the daemon refuses to start, with exit code `EXIT_CODE`. One line for each problem."""
+    """A mistake of the operator: the daemon refuses to start, with exit code `EXIT_CODE`. One line for each problem."""
 
 
 class Credentials(BaseSettings):
@@ -75,22 +73,22 @@ class Credentials(BaseSettings):
 
     @property
     def complete(self) -> bool:
-        """Both keys are there."""
+        """True when both keys are there."""
         return bool(self.key and self.secret)
 
     @property
     def key(self) -> str:
-        """The key id in clear, "" where unset."""
+        """Return the key id in clear, "" where unset."""
         return self.api_key_id.get_secret_value() if self.api_key_id is not None else ""
 
     @property
     def secret(self) -> str:
-        """The secret key in clear, "" where unset."""
+        """Return the secret key in clear, "" where unset."""
         return self.api_secret_key.get_secret_value() if self.api_secret_key is not None else ""
 
 
 def credentials() -> Credentials:
-    """The keys from systemd's credentials (files in $CREDENTIALS_DIRECTORY), else from the environment.
+    """Read the keys from systemd's credentials (files in $CREDENTIALS_DIRECTORY), else from the environment.
 
     Raises ConfigError for a credential that cannot be read or cannot be a key, without its content.
     """
@@ -108,14 +106,14 @@ def credentials() -> Credentials:
 
 
 class OperatorSecrets(NamedTuple):
-    """The password at the MQTT broker and the keys that sign commands, as text; None where unset. Never printed."""
+    """The MQTT broker's password and the keys that sign commands, as text; None where unset. Never printed."""
 
     mqtt_password: SecretStr | None
     mqtt_command_keys: SecretStr | None
 
 
 def operator_secrets() -> OperatorSecrets:
-    """From systemd's credentials, else from the environment. Raises ConfigError, without their content."""
+    """Read them from systemd's credentials, else from the environment. Raises ConfigError, without their content."""
     found = []
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     for name in OPERATOR_SECRETS:
@@ -126,7 +124,7 @@ def operator_secrets() -> OperatorSecrets:
 
 
 def _credential(path: Path) -> str | None:
-    """The text of a credential's file; None where there is none."""
+    """Return the text of a credential's file; None without one."""
     try:
         return path.read_text(encoding="ascii")
     except FileNotFoundError:
@@ -137,18 +135,18 @@ def _credential(path: Path) -> str | None:
 
 
 def defaults() -> dict[str, dict[str, object]]:
-    """Every key with its default, by section: what config.toml must show."""
+    """Return every key with its default, by section: what config.toml must show."""
     settings = Settings()
     return {section: values(getattr(settings, section)) for section in Settings.model_fields}
 
 
 def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
-    """The settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
+    """Load the settings from `config_file` (None: defaults), the environment and `overrides`, in rising precedence.
 
-    What the strategy's file changes in the defaults lies below the file. The file's tables for
-    that strategy (`[daily_rebalancer.risk]`) stand beside its other tables: a key that both write, with two values, is
-    an error. `overrides` maps dotted keys (`paths.state_dir`) to what the command line gave; None means not given.
-    Raises ConfigError with one line for each problem found.
+    The strategy's own defaults rank below the file. The file's tables for that strategy (`[daily_rebalancer.risk]`)
+    rank with its other tables: a key in both with two values is an error. `overrides` maps dotted keys
+    (`paths.state_dir`) to command line values; None means not given. Raises ConfigError with one line for each problem
+    found.
     """
     merged = _Merged(defaults())
     if config_file is not None:
@@ -172,7 +170,7 @@ def load(config_file: Path | None, overrides: Mapping[str, object]) -> Settings:
 
 
 class _Merged:
-    """The sources laid over one another: the values, where each came from, and what is wrong already."""
+    """The merged sources: values, their origins, and problems so far."""
 
     def __init__(self, known: Mapping[str, Mapping[str, object]]) -> None:
         self.tables: dict[str, dict[str, object]] = {}
@@ -181,8 +179,8 @@ class _Merged:
         self._sections = tuple(known)
         self.origins: dict[str, str] = {}
         self._ranks: dict[str, int] = {}
-        self._common: dict[str, object] = {}  # what the file's tables for all strategies write, by dotted key
-        self._of_strategies: dict[str, dict[str, object]] = {}  # what its tables for one strategy write
+        self._common: dict[str, object] = {}  # keys of the file's tables for all strategies, by dotted key
+        self._of_strategies: dict[str, dict[str, object]] = {}  # keys of its tables for one strategy
         self._file = ""
 
     def add_file(self, path: Path) -> None:
@@ -207,7 +205,7 @@ class _Merged:
                     self._refuse(f"{section}.{key}" if key else section, str(path), (*self._sections, *STRATEGIES))
 
     def _add_table_of(self, strategy: str, tables: Mapping[str, object], path: str) -> None:
-        """The file's tables for one strategy; they count when it is the desk's."""
+        """Add the file's tables for one strategy; they count when it is the desk's."""
         self._file, found = path, self._of_strategies.setdefault(strategy, {})
         for table, keys in tables.items():
             if not isinstance(keys, dict):
@@ -223,7 +221,7 @@ class _Merged:
                     found[name] = value
 
     def add_strategy(self) -> None:
-        """What the desk's strategy changes, once it is known which that is."""
+        """Add the defaults of the desk's strategy, once its name is known."""
         name = self.tables.get("desk", {}).get("strategy", self._defaults["desk.strategy"])
         if not isinstance(name, str):
             return
@@ -235,7 +233,7 @@ class _Merged:
             self._put_of_strategy(name, key, value)
 
     def _put_of_strategy(self, strategy: str, key: str, value: object) -> None:
-        """A key of the file's table for the desk's strategy. The common table may not say something else."""
+        """Add a key of the file's table for the desk's strategy. The common table may not contradict it."""
         table, _, word = key.partition(".")
         common = self._common.get(key, value)
         if common != value:
@@ -262,7 +260,7 @@ class _Merged:
                 self._refuse(name, "the environment", (*known, *OTHER_VARIABLES))
 
     def put(self, key: str, value: object, origin: str, rank: int) -> None:
-        """One value; refused here when the key is unknown or the kind is one that pydantic would bend into shape.
+        """Add one value; refuse an unknown key, or a type that pydantic would convert.
 
         A value of a higher rank stays.
         """
@@ -299,7 +297,7 @@ class _Merged:
 
 
 def _explained(detail: Mapping[str, Any]) -> tuple[str, object, str]:
-    """What pydantic says of one value as (dotted key, value, what is expected)."""
+    """Return pydantic's error of one value as (dotted key, value, expected)."""
     key = ".".join(str(part) for part in detail["loc"][:2])
     expected = re.sub(r"^(Input|Value|String) should ", "a value that should ", detail["msg"])
     expected = expected.removeprefix("a value that should be ").replace("a value that should ", "text that should ")
@@ -307,7 +305,7 @@ def _explained(detail: Mapping[str, Any]) -> tuple[str, object, str]:
 
 
 def _refusal(problems: Iterable[str]) -> ConfigError:
-    """All problems, a line each; a key of this process's environment that stands in one of them is not repeated."""
+    """Join all problems, a line each; mask this process's environment keys in them."""
     text = "\n".join(problems)
     for name in (*KEYS, *OPERATOR_SECRETS):
         key = os.environ.get(name, "").strip()
@@ -320,7 +318,7 @@ def _variable(key: str) -> str:
 
 
 def _listed(text: str) -> object:
-    """A list from the environment: JSON (`["09:30-09:45"]`) or words with commas between them."""
+    """Parse a list from the environment: JSON (`["09:30-09:45"]`) or words with commas between them."""
     if text.lstrip().startswith("["):
         try:
             return json.loads(text)
@@ -334,6 +332,6 @@ def _shown(value: object) -> str:
 
 
 def _public(address: str) -> str:
-    """An address without what may be secret in it: user and password, and all behind a question mark or number sign."""
+    """Return an address without secrets: no user, password, query or fragment."""
     _, at, behind = address.rpartition("@")
     return ('"[hidden]@' if at else "") + re.sub(r"[?#].*", '[hidden]"', behind, flags=re.DOTALL)

@@ -1,6 +1,6 @@
-"""The tables of config.toml as types: every key with its default and its bounds, checked one by one by pydantic.
+"""The tables of config.toml as types: every key with its default and its bounds, checked by pydantic.
 
-What keys must be beside one another is `config_checks.py`'s subject, where values come from is `config.py`'s.
+Checks across keys are in `checks`, the sources of values in `load`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from daemon.core.limits import Basket, Broker, Contracts, Execution, Paper, Risk
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
 _Positive = Annotated[int, Ge(1)]
-_Moment = Annotated[str, BeforeValidator(lambda told: str(told) if isinstance(told, datetime | int | float) else told)]
+_Moment = Annotated[str, BeforeValidator(lambda raw: str(raw) if isinstance(raw, datetime | int | float) else raw)]
 _Seconds = Annotated[float, Gt(0), Le(3600)]
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Who trades what, where."""
+    """Account, strategy and mode of the desk."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     name: _Name = "paper-1"
@@ -45,7 +45,7 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which model runs, and on what."""
+    """Which model runs, and on which device."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     version: _Name = "current"
@@ -58,7 +58,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """How often the journal snapshots, how much it commits at once, what it keeps for a full disk, when it rotates."""
+    """Snapshots, group size of commits, reserve for a full disk, and rotation of the journal."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     snapshot_events: _Positive = 5000
@@ -69,7 +69,7 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Where live bars come from."""
+    """Source of live bars."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     name: Literal["sip", "iex"] = "sip"
@@ -81,7 +81,7 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Alpaca:
-    """Where Alpaca's services are, and how long their answers may take."""
+    """Addresses and timeouts of Alpaca's services."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     trading_url: str = "https://paper-api.alpaca.markets"
@@ -100,7 +100,7 @@ class Alpaca:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Simulated time, against a server on this machine alone. Without `sim_start` and `socket` it is the real clock."""
+    """Simulated time, against a server on this machine only. Without `sim_start` and `socket` it is the real clock."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     anchor_unix_s: Annotated[float, Ge(0)] = 0.0
@@ -111,7 +111,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """How the daemon lives as a service."""
+    """Behaviour as a systemd service."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     stop_deadline_s: _Seconds = 30.0
@@ -155,7 +155,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """What is run for each alarm, and how often at most."""
+    """Command to run for each alarm, and its rate limit."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     command: tuple[str, ...] = ()
@@ -166,7 +166,7 @@ class Alarms:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far live features and actions may be from those of the training."""
+    """Limits on the drift of live features and actions from training."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     every_min: Annotated[int, Ge(0)] = 60
@@ -179,7 +179,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What is logged, and how it looks."""
+    """What is logged, and in which format."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -215,23 +215,23 @@ class Settings(BaseModel):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def __eq__(self, other: object) -> bool:
-        """Equal values, wherever they came from."""
+        """Compare values, whatever their sources."""
         return isinstance(other, Settings) and dict(self) == dict(other)
 
     def __hash__(self) -> int:
         return hash(tuple(dict(self).values()))
 
     def came_from(self, origins: Mapping[str, str]) -> Self:
-        """These settings, which remember the source of each dotted key that is no common default."""
+        """Return these settings with the source of each dotted key that is no common default."""
         self._origins = dict(origins)
         return self
 
     def origin(self, key: str) -> str:
-        """Where the value of a dotted key comes from: file, variable, command line, or which default it is."""
+        """Return the source of a dotted key's value: file, variable, command line, or a default."""
         return self._origins.get(key, "default")
 
     def trading(self) -> Trading:
-        """The tables that the step decides by, as the journal records them."""
+        """Return the tables that the step decides by, as the journal records them."""
         return Trading(
             sizing=self.sizing,
             contracts=self.contracts,
@@ -243,6 +243,6 @@ class Settings(BaseModel):
         )
 
     def address(self, name: str) -> str:
-        """An address of `[alpaca]` by its key, the feed's name filled in."""
+        """Return an address of `[alpaca]` by its key, with the feed's name filled in."""
         text: str = getattr(self.alpaca, name)
         return text.replace("{feed}", self.feed.name).replace("{options}", self.feed.options).rstrip("/")

@@ -1,1 +1,1 @@
-"""The pure middle: state and event in, state and effects out. No clock, no files, no network."""
+"""The pure core: takes a state and an event, returns a state and effects. No clock, no files, no network."""

@@ -1,7 +1,7 @@
-"""Cash, positions and equity: every change of money in one place, in Decimal.
+"""Cash, positions and equity: all money changes here, in Decimal.
 
-A fill sets the order's figures from its cumulative quantity, cost and fees and books the difference, so the same
-fill twice changes nothing. Cash + positions at cost = start + transfers + realised, always.
+A fill sets the order's figures from its cumulative quantity, cost and fees and books the difference, so a duplicate
+fill changes nothing. Invariant: cash + positions at cost = start + transfers + realised.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COST_GRID = Decimal("0.0001")  # of a partial sale's share of the cost: whole ce
 
 
 class Booked:
-    """What a fill did: the new book and order, the newly filled quantity, and the position's end if it closed."""
+    """The effect of a fill: the new book and order, the newly filled quantity, and the position that it closed."""
 
     __slots__ = ("book", "closed", "order", "quantity")
 
@@ -33,21 +33,21 @@ class Booked:
 
 
 def is_news(order: Order, fill: OrderFilled) -> bool:
-    """False for a duplicate: its (correction, cumulative quantity) is not above what the order knows."""
+    """Return False for a duplicate: the order knows this (correction, cumulative quantity) or a higher one."""
     return (fill.correction, fill.cumulative_quantity) > (order.correction, order.filled)
 
 
 def quantity_after(book: Book, order: Order, fill: OrderFilled) -> int:
-    """What the book would hold of the fill's symbol after it; negative when the fill sells what is not held."""
+    """Return the quantity of the fill's symbol after the fill; negative when it sells more than is held."""
     held = book.positions.get(fill.symbol)
     return (held.quantity if held else 0) + fill.side * (fill.cumulative_quantity - order.filled)
 
 
 def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | None) -> Booked:
-    """Book the part of `fill` that is news to `order`; a correction may change the price alone or take contracts back.
+    """Book the part of `fill` that is new to `order`; a correction may change the price alone or take contracts back.
 
-    `contract` describes the option, None for shares. A duplicate books nothing. Raises ValueError when the fill
-    would leave a negative position: the caller asks `quantity_after` first.
+    `contract` describes the option, None for shares. A duplicate books nothing. Raises ValueError when the fill would
+    leave a negative position: check `quantity_after` first.
     """
     if not is_news(order, fill):
         return Booked(book, order, 0, None)
@@ -95,13 +95,13 @@ def book_fill(book: Book, order: Order, fill: OrderFilled, contract: Contract | 
 
 
 def _opened(fill: OrderFilled, contract: Contract | None, multiplier: int) -> Position:
-    """A position before its first contract."""
+    """Return a position that holds no contract yet."""
     right, expiry = (contract.right, contract.expiry) if contract is not None else (0, "")
     return Position(fill.symbol, right, 0, ZERO, multiplier, fill.filled_ns, expiry)
 
 
 def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | None]:
-    """Settle an expired option: its cost is realised; an exercise moves shares and strike x shares of cash.
+    """Settle an expired option: realise its cost; an exercise moves shares and strike x shares of cash.
 
     Returns the book and the position that ended, None when it was not held.
     """
@@ -119,7 +119,7 @@ def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | 
             shares = Position(expired.underlying, 0, 0, ZERO, 1, expired.time_ns, "")
         shares = replace(shares, quantity=shares.quantity + expired.shares, cost=shares.cost + amount)
         positions[expired.underlying] = shares
-        if shares.quantity == 0:  # a call's and a put's shares cancel out: what is left of their cost is realised
+        if shares.quantity == 0:  # a call's and a put's shares cancel out: realise the rest of their cost
             gain -= shares.cost
             del positions[expired.underlying]
     ended = replace(held, quantity=0, cost=ZERO, pnl=held.pnl - loss)
@@ -127,26 +127,26 @@ def book_expiry(book: Book, expired: ContractExpired) -> tuple[Book, Position | 
 
 
 def begin_session(book: Book) -> Book:
-    """The book from whose equity a session's loss is counted."""
+    """Set the equity from which the session's loss is counted."""
     return replace(book, session_start_equity=book.equity, session_base=book.equity, transfers=ZERO)
 
 
 def session_loss(book: Book) -> float | None:
-    """The part of the equity that the session lost; None where its start is unknown. Transfers change nothing of it."""
+    """Return the part of the equity that the session lost; None when its start is unknown. Transfers do not count."""
     base = book.session_base or book.session_start_equity
     return float((base - book.equity) / base) if base > 0 else None
 
 
 def carried(book: Book, before: Decimal, moved: Decimal) -> Book:
-    """The book after `moved` USD came (or went) that are no gain and no loss; its equity was `before` without them.
+    """Book a transfer of `moved` USD; the equity was `before` without it.
 
-    What losses are measured against moves by the same ratio as the equity: drawdown and session loss stand still.
+    The reference equities scale with the equity, so drawdown and session loss do not change.
     """
     return replace(rescaled(book, before, moved), transfers=book.transfers + moved, equity=before + moved)
 
 
 def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
-    """The book whose losses are measured against what `moved` USD, no gain and no loss, left of an equity `before`."""
+    """Scale the reference equities of drawdown and loss by a transfer of `moved` USD into an equity of `before`."""
     after = before + moved
 
     def scaled(reference: Decimal) -> Decimal:
@@ -157,18 +157,18 @@ def rescaled(book: Book, before: Decimal, moved: Decimal) -> Book:
 
 
 def mid(quote: Quote) -> Decimal:
-    """The mark: (bid + ask) / 2 in USD a share; half a cent is kept."""
+    """Return the mark, (bid + ask) / 2 in USD a share; half a cent is kept."""
     return (quote.bid + quote.ask) / 2
 
 
 def paid(book: Book, symbol: str) -> Decimal | None:
-    """The average price paid for what is held, USD: its price before any is known. None where nothing is held."""
+    """Return the average price paid for a position, USD: its price before any quote. None when nothing is held."""
     position = book.positions.get(symbol)
     return position.cost / position.quantity if position is not None and position.quantity else None
 
 
 def mark(book: Book, prices: dict[str, Decimal], spot: float, *, fine: bool = False) -> Book:
-    """The book with its equity, peak and drawdown at these prices; a position without one counts at cost.
+    """Mark the book: equity, peak and drawdown at these prices. A position without a price counts at cost.
 
     Shares from an exercise count at the underlying's last price `spot`. `fine`: a share desk's equity, on its grid.
     """

@@ -1,6 +1,6 @@
-"""The draft in which a step prepares the next state, with the few things that every rule does to it.
+"""The draft of the next state within one step, with the operations that all rules share.
 
-A draft lives only inside one step and is thrown away when the step raises, so a failed step changes nothing.
+It is thrown away when the step raises, so a failed step changes nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 ENTRY, EXIT = "entry", "exit"  # purposes of works and orders
 LEAVING = frozenset(("daily_loss", "blind", "disk_full", "flatten"))  # the halts that also leave every position
 URGENCY = {"cash_difference": -1, "daily_loss": 1, "blind": 1, "disk_full": 2, "flatten": 2, "panic": 3}  # 0 of others
-CASES_MAX = 20  # cases of one alarm a session, however many wordings there are
+CASES_MAX = 20  # cases of one alarm a session, whatever their wording
 CASE_LETTERS = 200
 _FIGURES = re.compile(r"\d+(\.\d+)?")
-CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is asked for again only after this
-CANCEL_STUCK_NS = 2 * CANCEL_AGAIN_NS  # and is an alarm when it was asked for so long without an end
+CANCEL_AGAIN_NS = 30 * SECOND_NS  # a refused or unanswered cancel is repeated only after this
+CANCEL_STUCK_NS = 2 * CANCEL_AGAIN_NS  # and raises an alarm when unanswered for this long
 
 
 class Draft:
-    """The next state in the making: one attribute for each field of `State`, beside effects and read-model rows."""
+    """The next state in the making: one attribute for each field of `State`, plus effects and read-model rows."""
 
     __slots__ = (
         "ask",
@@ -102,7 +102,8 @@ class Draft:
         self.leaps = state.leaps
         self.wanted = state.wanted
         self.doubted = state.doubted
-        self.facts: tuple[AnyEffect, ...] | None = None  # what left the process, where other code's journal says it
+        # effects that left the process, when taken over from other code's journal
+        self.facts: tuple[AnyEffect, ...] | None = None
         self.effects: list[AnyEffect] = []
         self.records: list[Row] = []
 
@@ -140,41 +141,41 @@ class Draft:
 
     @property
     def holding(self) -> Position | None:
-        """The one option position of a single-position desk, or None."""
+        """Return the position of a desk with one option position, or None."""
         return held_option(self.book)
 
     def find_order(self, client_order_id: str) -> Order | None:
-        """The order, working or ended in this session; None when it is not ours or older."""
+        """Return the order, working or ended in this session; None when unknown or older."""
         return self.orders.get(client_order_id) or self.closed.get(client_order_id)
 
     def working(self, symbol: str, side: int) -> int:
-        """Contracts of `symbol` that working orders on this side may still fill."""
+        """Return the quantity of `symbol` that working orders on this side may still fill."""
         return sum(o.remaining for o in self.orders.values() if o.symbol == symbol and o.side == side)
 
     def alarm(self, name: str, detail: str, *, once: bool = False, about: str = "") -> bool:
-        """Raise an alarm; with `once` one for each case a session: `about` is what makes another case of the same name.
+        """Raise an alarm; with `once` one for each case a session, where `about` tells cases of a name apart.
 
         There are `CASES_MAX` cases of a name at most; `case_over` ends them. Returns whether it was raised.
         """
         if once:
             case = f"{name} {about}" if about else name
-            if case in self.risk.alarms or sum(_is_of(told, name) for told in self.risk.alarms) >= CASES_MAX:
+            if case in self.risk.alarms or sum(_is_of(case_, name) for case_ in self.risk.alarms) >= CASES_MAX:
                 return False
             self.risk = replace(self.risk, alarms=(*self.risk.alarms, case))
         self.effects.append(RaiseAlarm(name, detail))
         return True
 
     def case_over(self, *names: str) -> None:
-        """What these alarms report is over: when it comes again it is another case."""
-        kept = tuple(told for told in self.risk.alarms if not any(_is_of(told, name) for name in names))
+        """End the cases of these alarms: the next one is a new case."""
+        kept = tuple(case_ for case_ in self.risk.alarms if not any(_is_of(case_, name) for name in names))
         if len(kept) != len(self.risk.alarms):
             self.risk = replace(self.risk, alarms=kept)
 
     def halt(self, reason: str, detail: str) -> None:
-        """Take no new risk until resumed: the state is set, what the policy began ends, the operator is told.
+        """Take no new risk until resumed: set the state, end what the policy began, notify the operator.
 
-        The first reason stays, unless a later one is more urgent: then it takes over and names the first. One that does
-        not is an alarm, once for each case.
+        The first reason stays unless a later one is more urgent, which then takes over and names the first. A less
+        urgent one is an alarm, once for each case.
         """
         former = self.risk.halt
         if former is not None and URGENCY.get(reason, 0) > URGENCY.get(former.reason, 0):
@@ -195,17 +196,17 @@ class Draft:
         return halted.reason in LEAVING
 
     def first_time(self, name: str) -> bool:
-        """Remember `name`; True when it was not judged before. Reports repeat it each minute, or after every start."""
+        """Return True once for each `name`. Reports repeat their news each minute, or after every start."""
         if name in self.broker.seen:
             return False
         self.broker = replace(self.broker, seen=(*self.broker.seen, name)[-SEEN_MAX:])
         return True
 
     def end_trading(self, *, leaving: bool = False) -> None:
-        """Give up what the policy began and ask for the cancel of its orders: entries, and a basket of shares whole.
+        """Give up what the policy began and cancel its orders: entries, and a basket of shares as a whole.
 
-        A basket's sales without its buys would leave the account in cash. Where all is `leaving` anyway they go on, and
-        the exits by a rule take them over; those go on in any case.
+        A basket's sales without its buys would leave the account in cash. With `leaving` they go on, and exits by a
+        rule take them over. Exits by a rule always go on.
         """
         holds = self.desk.holds
         basket = holds.by_basket and not leaving
@@ -221,13 +222,13 @@ class Draft:
         self.works = {key: work for key, work in self.works.items() if key not in ended}
 
     def cancel_entries(self) -> None:
-        """Ask for the cancel of every working entry order."""
+        """Cancel every working entry order."""
         for name, order in self.orders.items():
             if order.purpose == "entry":
                 self.cancel(name)
 
     def cancel(self, client_order_id: str) -> None:
-        """Ask for the cancel of a working order, and again only after `CANCEL_AGAIN_NS`: a broker may refuse it.
+        """Cancel a working order, and again only after `CANCEL_AGAIN_NS`: a broker may refuse it.
 
         An unknown order cannot be cancelled until the broker knows it.
         """
@@ -246,11 +247,11 @@ class Draft:
             self.alarm("cancel_stuck", why, once=True, about=client_order_id)
 
     def leaves(self, effect: AnyEffect) -> bool:
-        """Whether an effect leaves the process: always, but where other code's journal is taken as it happened."""
+        """Return whether an effect leaves the process: always, except when replaying other code's journal."""
         return self.facts is None or effect in self.facts
 
     def put_order(self, order: Order) -> None:
-        """Store an order, among the working or the ended ones, and its read-model row."""
+        """Store an order as working or ended, with its read-model row."""
         name = order.client_order_id
         former = self.find_order(name)
         if former is None or former.status != order.status:
@@ -265,13 +266,13 @@ class Draft:
         self.records.append(order_row(order, self.now_ns))
 
     def note_moved(self, symbol: str) -> None:
-        """Remember that an order in `symbol` changed now: what a report that was asked for earlier has of it is old."""
+        """Remember that an order in `symbol` changed now: a report requested earlier is old."""
         broker = self.broker
         available = {other: count for other, count in broker.available.items() if other != symbol}
         self.broker = replace(broker, available=available, moved={**broker.moved, symbol: self.now_ns})
 
     def look_up(self, order: Order) -> None:
-        """Ask what became of an order; asked again only after `look_up_s`."""
+        """Look up an order; repeated only after `look_up_s`."""
         self.put_order(replace(order, looked_up_ns=self.now_ns))
         self.effects.append(LookUpOrder(order.client_order_id))
 
@@ -283,27 +284,27 @@ class Draft:
         self.stats = replace(self.stats, denials=counts)
 
     def count_sent(self) -> None:
-        """Count an order that leaves now for the limits on orders."""
+        """Count an order that leaves now against the order limits."""
         risk = self.risk
         recent = tuple(t for t in risk.order_times if self.now_ns - t < MINUTE_NS)
         self.risk = replace(risk, order_times=(*recent, self.now_ns), orders_today=risk.orders_today + 1)
         self.stats = replace(self.stats, orders=self.stats.orders + 1)
 
     def held(self, symbol: str) -> int:
-        """Contracts or shares in the book, negative when short."""
+        """Return the quantity in the book, negative when short."""
         position = self.book.positions.get(symbol)
         return position.quantity if position else 0
 
     def contract_of(self, symbol: str) -> Contract | None:
-        """The contract of an OCC symbol: as it was listed, else as the symbol says; None for shares."""
+        """Return the contract of an OCC symbol, from the chain or parsed from the symbol; None for shares."""
         known = self.contracts.get(symbol)
         if known is not None:
             return known
-        told = parse_occ(symbol)
-        return None if told is None else Contract(symbol, told.expiry, told.right, told.strike, 0)
+        terms = parse_occ(symbol)
+        return None if terms is None else Contract(symbol, terms.expiry, terms.right, terms.strike, 0)
 
     def fresh(self, quote: Quote | None) -> Quote | None:
-        """The quote when it is young enough to act on, else None."""
+        """Return the quote when it is young enough to act on, else None."""
         if quote is None or self.now_ns - quote.quoted_ns > self.trading.risk.quote_age_max_s * SECOND_NS:
             return None
         return quote
@@ -316,29 +317,29 @@ class Draft:
         return None
 
     def newest_attempt(self, work: Work) -> Order:
-        """The work's newest attempt, which is kept for as long as the work."""
+        """Return the work's newest attempt, which is kept as long as the work."""
         order = self.find_order(work.order_id)
         if order is None:
             raise ValueError(f"order {work.order_id} of work {work.key} is forgotten; the last attempt is kept")
         return order
 
     def close_work(self, work: Work) -> None:
-        """The work is done or given up."""
+        """Close a work that is done or given up."""
         self.works = {key: other for key, other in self.works.items() if key != work.key}
 
     def count_rejected(self, reason: str, symbol: str) -> None:
-        """Count a bar that is not taken, and tell it once a session."""
+        """Count a refused bar, and report it once a session."""
         self.stats = replace(self.stats, bars_rejected=self.stats.bars_rejected + 1)
         self.alarm("bar_rejected", f"{symbol}: {reason}", once=True, about=f"{symbol} {reason}")
 
     def record_equity(self) -> None:
-        """Put a row of the equity as it is marked now."""
+        """Add a row of the marked equity."""
         book = self.book
         row = EquityRow(self.now_ns, str(book.equity), str(book.cash), str(book.realized), book.max_drawdown)
         self.records.append(row)
 
     def end_unanswered(self, ask: Ask, outcome: str) -> None:
-        """End the open question without an answer (`expired` or `failed`): one decision row, and nothing to act on."""
+        """End the open question without an answer (`expired` or `failed`): one decision row, no action."""
         self.ask = None
         self.stats = replace(self.stats, decisions=self.stats.decisions + 1)
         self.records.append(
@@ -354,9 +355,9 @@ class Draft:
 
 
 def wording(detail: str) -> str:
-    """What a text is about: its words without its figures, which may change from one look to the next."""
+    """Return a text without its figures, which may change between calls."""
     return _FIGURES.sub("#", detail)[:CASE_LETTERS]
 
 
-def _is_of(told: str, name: str) -> bool:
-    return told == name or told.startswith(f"{name} ")
+def _is_of(case: str, name: str) -> bool:
+    return case == name or case.startswith(f"{name} ")

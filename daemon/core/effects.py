@@ -1,7 +1,7 @@
-"""Everything the step can ask of the shell, in the imperative. Frozen; journaled with the event that caused it.
+"""All requests of the step to the shell, in the imperative. Frozen; journaled with the event that caused them.
 
-The shell carries effects out after the event is journaled; an effect that leaves the process (an order, a cancel)
-waits for durability first.
+The shell executes effects after the event is journaled; an effect that leaves the process (an order, a cancel) waits
+for durability first.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class WatchContracts(Effect, frozen=True, tag=True):
 
 
 class SubmitOrder(Effect, frozen=True, tag=True):
-    """Send one day order. `limit_price` None is a market order; `intent` is a word of the core.
+    """Send one day order. `limit_price` None is a market order; `intent` is the core's name for it.
 
-    The same name may be asked for again after the broker said that it does not know it: it is the same order.
+    The same name may be submitted again after the broker reported it as unknown: it is the same order.
     """
 
     client_order_id: str
@@ -53,19 +53,19 @@ class CancelOrder(Effect, frozen=True, tag=True):
 
 
 class LookUpOrder(Effect, frozen=True, tag=True):
-    """Ask the broker for the order of this name, until it answers; nothing else is done about the order before."""
+    """Look up the order of this name until the broker answers; nothing else is done about the order before."""
 
     client_order_id: str
 
 
 class AskBroker(Effect, frozen=True, tag=True):
-    """Ask the broker for a whole report now instead of at the next minute."""
+    """Request a full broker report now instead of at the next minute."""
 
     why: str
 
 
 class RaiseAlarm(Effect, frozen=True, tag=True):
-    """Tell the operator. `name` has a heading in docs/OPERATIONS.md."""
+    """Notify the operator. `name` has a heading in docs/OPERATIONS.md."""
 
     name: str
     detail: str

@@ -1,7 +1,7 @@
-"""What other code left in the journal, taken as it happened: the orders and cancels that left the process then.
+"""Apply another code's journal as recorded: the orders and cancels that left the process then.
 
-A step that takes facts decides as ever, but what it sends is what the journal says was sent, no more and no less. So
-the book stays true to the broker where this code would have traded otherwise.
+A step with facts decides as usual, but its effects are exactly those in the journal. So the book agrees with the broker
+even where this code would have traded otherwise.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from daemon.core.orders import CANCELING, SUBMITTED, Order, advance
 
 
 def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
-    """Let what left the process be the desk's own where this code did not send it by itself."""
+    """Take recorded effects over as the desk's own where this code did not produce them."""
     for effect in facts:
         if isinstance(effect, SubmitOrder) and draft.find_order(effect.client_order_id) is None:
             _take_order(draft, effect)
@@ -27,7 +27,7 @@ def take_facts(draft: Draft, facts: Iterable[AnyEffect]) -> None:
 
 
 def _take_order(draft: Draft, sent: SubmitOrder) -> None:
-    """An order without a work: an entry is cancelled as soon as this code decides, an exit goes on to its end."""
+    """Take over an order without a work: an entry is cancelled at this code's first decision, an exit goes on."""
     decision, leg = map(int, sent.client_order_id.rsplit("-", 3)[1:3])
     opens = sent.intent.endswith("_to_open") or (not sent.intent and sent.side > 0)
     order = Order(
@@ -47,6 +47,6 @@ def _take_order(draft: Draft, sent: SubmitOrder) -> None:
     )
     draft.put_order(order)
     goal = draft.held(sent.symbol) + sent.side * sent.quantity
-    draft.wanted = {**draft.wanted, sent.symbol: goal}  # what was sent was wanted: its fill is no excess
+    draft.wanted = {**draft.wanted, sent.symbol: goal}  # it was wanted when it was sent: its fill is no excess
     draft.count_sent()
-    draft.decision = max(draft.decision, decision)  # no later order may bear its name
+    draft.decision = max(draft.decision, decision)  # no later order may use its name

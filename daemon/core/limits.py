@@ -1,8 +1,7 @@
 """The trading rules' numbers: one frozen dataclass for each table of the configuration, with bounds and defaults.
 
 Defined here because the step decides by them and the journal records them; `daemon.config.load` validates them (bounds
-are `annotated_types`, unknown keys are refused). Units stand in the names: `_s` seconds, `_min` minutes, `_usd`
-dollars.
+are `annotated_types`, unknown keys are refused). Units are in the names: `_s` seconds, `_min` minutes, `_usd` dollars.
 """
 
 from __future__ import annotations
@@ -101,13 +100,13 @@ class Risk:
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """What to do about what the broker says and the book does not know, and while the broker or the feed is silent."""
+    """Rules for differences between broker and book, and for a silent broker or feed."""
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     foreign_orders: Literal["halt", "ignore", "adopt"] = "halt"  # orders and positions that are not the desk's own
     exercised_shares: Literal["close", "hold"] = "close"  # shares that an exercise or assignment left
     cash_tolerance_usd: Usd = Decimal("1.00")  # an unexplained difference of cash up to this is booked as a fee
-    cash_halt_min: Annotated[int, Ge(1)] = 30  # one beyond it that stands so long in a session halts
+    cash_halt_min: Annotated[int, Ge(1)] = 30  # a cash difference above it halts after this long in a session
     on_blind: Literal["flatten", "hold", "alarm"] = "flatten"  # bars, quotes or reconciliation lost with a position
     blind_min: Annotated[int, Ge(1)] = 5  # after this many minutes
     look_up_s: Annotated[int, Ge(1)] = 5  # an order of unknown fate is looked up after this, and again
@@ -175,7 +174,7 @@ class Trading:
 
 
 class Limit(msgspec.Struct, frozen=True):
-    """One limit that holds: its dotted key, its value as text, and where the value comes from."""
+    """One effective limit: its dotted key, its value as text, and the source of the value."""
 
     key: str
     value: str

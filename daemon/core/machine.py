@@ -1,7 +1,7 @@
-"""The deterministic machine: core, paper market and the queue of what an event caused, advanced one event at a time.
+"""The deterministic machine: core, paper broker and the queue of caused events, advanced one event at a time.
 
-Live replay, recovery, verify and training's evaluation all drive this one class, so they cannot differ. The queue
-holds events of the market and open questions to the policy in the order in which they were caused.
+Live replay, recovery, verify and training's evaluation all drive this one class, so they cannot differ. The queue holds
+events of the paper broker and open questions to the policy, in the order in which they were caused.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ANSWERS = (PolicyAnswered, PolicyFailed)
 
 
 class Divergence(ValueError):
-    """A journaled event is not the one that the events before it cause."""
+    """A journaled event differs from the one that the events before it cause."""
 
 
 class Machine:
-    """One desk in memory: `state`, the paper broker's own (None with a real broker), and what is still to come."""
+    """One desk in memory: `state`, the paper broker's own (None with a real broker), and the queue."""
 
     __slots__ = ("core", "market", "market_state", "queue", "state")
 
@@ -36,13 +36,13 @@ class Machine:
         self.core = core
         self.state = state
         self.market = market
-        self.market_state: Any = market_state  # what the market's `start` and `step` return
+        self.market_state: Any = market_state  # returned by the market's `start` and `step`
         self.queue: deque[Caused] = deque()
 
     @property
     def caused(self) -> tuple[type[Event], ...]:
         """The kinds of event that follow from earlier ones; all others come from outside."""
-        return ANSWERS if self.market is None else (*self.market.SAYS, *ANSWERS)
+        return ANSWERS if self.market is None else (*self.market.EMITS, *ANSWERS)
 
     def apply(self, event: Event) -> Step:
         """Step one event and queue what it causes. When it raises, nothing has changed."""
@@ -50,11 +50,11 @@ class Machine:
         return self._moved(event, step, step.effects)
 
     def _moved(self, event: Event, step: Step, left: tuple[AnyEffect, ...]) -> Step:
-        """Go on to where a step led, the market too, to which `left` came."""
+        """Move to the result of a step, and step the market with the effects that `left`."""
         if self.market is not None and self.market_state is not None:
-            market_state, said = self.market.step(self.market_state, event, left)
+            market_state, news = self.market.step(self.market_state, event, left)
             self.market_state = market_state
-            self.queue.extend(said)
+            self.queue.extend(news)
         self.state = step.state
         for effect in step.effects:
             if type(effect) is AskPolicy:
@@ -62,10 +62,10 @@ class Machine:
         return step
 
     def reapply(self, event: Event) -> Step:
-        """Apply a journaled event: what was caused before must come in its order.
+        """Apply a journaled event: caused events must come in their order.
 
         With a real broker only the answers to questions are caused. Raises Divergence when the journal holds another
-        event than the market said, or an answer nobody asked for.
+        event than the paper broker emitted, or an answer without a question.
         """
         if isinstance(event, self.caused):
             expected = self.queue.popleft() if self.queue else None
@@ -77,10 +77,10 @@ class Machine:
     def take(self, event: Event, left: tuple[AnyEffect, ...]) -> Step:
         """Apply a journaled event as other code stepped it: `left` is what left the process then.
 
-        What this code expected in its place is no longer waited for. When it raises, nothing but the queue has changed.
+        Expected events that did not come are dropped. When it raises, nothing but the queue has changed.
         """
         if isinstance(event, FEED_EVENTS):
-            self.queue.clear()  # an engine asks its source only when all that was caused is done
+            self.queue.clear()  # an engine reads its source only when the queue is empty
         elif isinstance(event, self.caused):
             while self.queue and not _follows(self.queue.popleft(), event):
                 pass
@@ -93,7 +93,7 @@ class Machine:
         answer: Callable[[AskPolicy, int], PolicyEvent],
         watch: Callable[[Event, Step], None] | None = None,
     ) -> State[Any]:
-        """Step a whole feed in memory; the next event enters when all that the last one caused has been stepped.
+        """Step a whole feed in memory; the next event enters when the queue of caused events is empty.
 
         `answer(question, now_ns)` is the policy. Returns the last state.
         """
@@ -111,7 +111,7 @@ class Machine:
 
 
 def _follows(expected: Caused, event: Event) -> bool:
-    """Whether `event` is what was expected: that very event, or an answer to that question."""
+    """Return whether `event` is what was expected: that very event, or an answer to that question."""
     if isinstance(expected, AskPolicy):
         return isinstance(event, ANSWERS) and event.decision == expected.decision
     return event == expected

@@ -1,7 +1,7 @@
 """The life of an order, as one table. Quantities are set from cumulative figures, never added.
 
 `LIFE` maps (status, what happened) to the next status; a pair that is not in it changes nothing (late, duplicate or
-reordered news). The one invariant: a terminal status is left only by a fill that the broker reports late.
+reordered news). Invariant: a terminal status is left only by a fill that the broker reports late.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import msgspec
 
-SUBMITTED = "submitted"  # this process has it in hand: it waits for its turn, or for the broker's answer
+SUBMITTED = "submitted"  # this process has it in hand: it waits in the queue, or for the broker's answer
 UNKNOWN = "unknown"  # the broker did not answer in time: counts as exposure until looked up
 ACCEPTED = "accepted"
 PARTIAL = "partially_filled"
@@ -63,7 +63,7 @@ LIFE: dict[tuple[str, str], str] = {
     (CANCELING, "cancel_rejected"): ACCEPTED,
     (CANCELING, "partial"): CANCELING,
     (CANCELING, "filled"): FILLED,
-    # a fill wins over what we believed before it
+    # a fill overrides the former status
     (CANCELED, "filled"): FILLED,
     (CANCELED, "partial"): CANCELED,
     (EXPIRED, "filled"): FILLED,
@@ -93,8 +93,8 @@ BROKER_STATUS: dict[str, str] = {
     "expired": "expired",
     "rejected": "rejected",
 }
-"""The statuses that a `BrokerOrder` may bear -> the word of `LIFE`. A broker's folder maps its own to these; they are
-journaled. An unknown one moves figures and no status.
+"""Status of a `BrokerOrder` -> key of `LIFE`. A broker's adapter maps its own to these; they are journaled. An unknown
+one changes figures, but no status.
 
 `suspended` and `calculated` may still fill; `replaced` ends this order, its successor is an order that is not ours.
 """
@@ -117,17 +117,17 @@ class Order(msgspec.Struct, frozen=True, gc=False):
     cost: Decimal = Decimal(0)
     fees: Decimal = Decimal(0)
     correction: int = 0
-    cancel_asked_ns: int = 0  # when its cancel was last asked for
+    cancel_asked_ns: int = 0  # when its cancel was last requested
     valid_until_ns: int = 0  # it is not sent, nor sent again, after this
-    order_id: str = ""  # the broker's own name for it, "" before it told
-    executions: tuple[int, ...] = ()  # cumulative quantities of the executions told so far, of this correction
+    order_id: str = ""  # the broker's own id, "" while unknown
+    executions: tuple[int, ...] = ()  # cumulative quantities of the executions so far, of this correction
     corrected_by: tuple[str, ...] = ()  # execution ids of the corrections
     news_ns: int = 0  # when its status last changed
     looked_up_ns: int = 0  # when it was last looked up
-    missing_ns: int = 0  # when the broker last said that it knows no such order; 0 once it was sent again
+    missing_ns: int = 0  # when the broker last reported it as unknown; 0 once it was sent again
     auction: bool = False  # sent into the opening auction
-    cancel_since_ns: int = 0  # when its cancel was first asked for
-    closing: bool = False  # sent by the broker's own call to close a position, which gives it a name of its own
+    cancel_since_ns: int = 0  # when its cancel was first requested
+    closing: bool = False  # sent by the broker's own call to close a position, under another name
 
     @property
     def working(self) -> bool:
@@ -136,27 +136,27 @@ class Order(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def known(self) -> bool:
-        """True when the broker once showed that it has the order, so that it can never be sent again."""
+        """Return True when the broker has shown the order, so that it can never be sent again."""
         return bool(self.order_id or self.filled) or self.status in (ACCEPTED, PARTIAL)
 
     @property
     def in_hand(self) -> bool:
-        """True while this process posts it: it waits in our own queue, or for the broker's answer, which ends that."""
+        """Return True while this process posts it: it waits in our own queue, or for the broker's answer."""
         return self.status == SUBMITTED or (self.status == CANCELING and not self.known)
 
     @property
     def absent(self) -> bool:
-        """True for an order that the broker said it does not have: it counts as exposure and holds up no exit."""
+        """Return True for an order that the broker reported as unknown: it counts as exposure and blocks no exit."""
         return self.status == UNKNOWN and self.missing_ns > 0
 
     @property
     def remaining(self) -> int:
-        """Contracts that may still fill; 0 once terminal."""
+        """Return the contracts that may still fill; 0 once terminal."""
         return self.quantity - self.filled if self.working else 0
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
-    """What an entry or exit wants to reach, over as many attempts (orders, one at a time) as its rules allow.
+    """An entry or exit with its goal, reached by attempts (orders, one at a time) as its rules allow.
 
     `goal` is the quantity to hold in the end. `order_id` is the newest attempt's, empty before the first.
     """
@@ -175,17 +175,17 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 
 
 def client_order_id(epoch: str, strategy: str, decision: int, leg: int, attempt: int) -> str:
-    """The order's name at the broker, unique for ever: at most 128 characters of [A-Za-z0-9_-]."""
+    """Return the order's name at the broker, unique for ever: at most 128 characters of [A-Za-z0-9_-]."""
     return f"{name_prefix(epoch, strategy)}{decision}-{leg}-{attempt}"
 
 
 def name_prefix(epoch: str, strategy: str) -> str:
-    """What every name that a journal's desk makes begins with, and no other name."""
+    """Return the prefix of all order names of a journal's desk, and of no other name."""
     return f"{epoch}-{strategy}-"
 
 
 def advance(order: Order, happened: str) -> Order:
-    """The order after `happened` (a word of `LIFE`); unchanged when the table does not know the pair."""
+    """Return the order after `happened` (a key of `LIFE`); unchanged when the table does not know the pair."""
     status = LIFE.get((order.status, happened))
     if status is None or status == order.status:
         return order

@@ -1,4 +1,4 @@
-"""The read models' rows: what the journal keeps beside the events so that anyone can ask in plain SQL.
+"""Rows of the read models: tables in the journal for plain SQL queries.
 
 One frozen struct for each table; fields are the columns in their order, the first `KEY` of them the primary key. Rows
 follow from events alone, so verify rebuilds and compares them. Money is text (exact decimals), times nanoseconds UTC.
@@ -29,15 +29,15 @@ class DecisionRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     probabilities: str | None = None  # JSON array
     logits: str | None = None  # JSON array
     target: str | None = None  # JSON
-    gates: str | None = None  # JSON: gate -> "" passed, text denied, null not put
-    work: str | None = None  # orders.work of what followed
+    gates: str | None = None  # JSON: gate -> "" passed, text denied, null not asked
+    work: str | None = None  # orders.work that it started
     outcome: str  # hold, ordered, exit, denied, expired, failed
     model: str | None = None
     row: bytes | None = None  # the newest feature row, float32 little endian
 
 
 class HeadRow(msgspec.Struct, frozen=True, gc=False):
-    """What the heads of a policy said of one symbol at a decision, and what the decision wants to make of its weight.
+    """A policy's heads for one symbol at a decision, and the weight that the decision wants.
 
     One row without a symbol where the policy answers for all at once.
     """
@@ -109,7 +109,7 @@ class EquityRow(msgspec.Struct, frozen=True, gc=False):
 
 
 class ShadowRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a candidate answered to a decision's observation, read as the live answer is; nothing was ordered."""
+    """A candidate's answer to a decision's observation, read as the live answer is; no order follows."""
 
     TABLE: ClassVar[str] = "shadows"
     KEY: ClassVar[int] = 2
@@ -131,7 +131,7 @@ ROW_TYPES: tuple[type[Row], ...] = (DecisionRow, OrderRow, FillRow, EquityRow, S
 
 
 def order_row(order: Order, now_ns: int) -> OrderRow:
-    """The row of an order as it is at `now_ns`."""
+    """Return the row of an order as it is at `now_ns`."""
     return OrderRow(
         client_order_id=order.client_order_id,
         work=order.work,

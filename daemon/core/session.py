@@ -18,24 +18,24 @@ _WINDOW = re.compile(r"(\d\d):([0-5]\d)-(\d\d):([0-5]\d)", re.ASCII)
 
 
 def minutes_to(deadline_ns: int, now_ns: int) -> float:
-    """Minutes from now to the deadline, negative when it has passed."""
+    """Return the minutes from now to the deadline, negative when it has passed."""
     return (deadline_ns - now_ns) / MINUTE_NS
 
 
 def new_york_minute(now_ns: int) -> int:
-    """Minute of the New York day, 0 to 1439."""
+    """Return the minute of the New York day, 0 to 1439."""
     local = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC).astimezone(NEW_YORK)
     return local.hour * 60 + local.minute
 
 
 def new_york_text(time_ns: int) -> str:
-    """The New York wall time, to the second."""
+    """Return the New York wall time, to the second."""
     local = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).astimezone(NEW_YORK)
     return local.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def parse_window(window: str) -> tuple[int, int]:
-    """`"HH:MM-HH:MM"` as minutes of the day, start before end, at most 24:00. Raises ValueError otherwise."""
+    """Parse `"HH:MM-HH:MM"` as minutes of the day, start before end, at most 24:00. Raises ValueError otherwise."""
     found = _WINDOW.fullmatch(window)
     if found is not None:
         hour, minute, last_hour, last_minute = map(int, found.groups())
@@ -46,18 +46,18 @@ def parse_window(window: str) -> tuple[int, int]:
 
 
 def in_window(minute: int, window: str) -> bool:
-    """True when the minute of the day lies in [start, end) of the window."""
+    """Return True when the minute of the day lies in [start, end) of the window."""
     first, last = parse_window(window)
     return first <= minute < last
 
 
 def flatten_from_ns(session: Session, expiry: str, execution: Execution) -> int:
-    """When the exit for the flat-before-close rule is sent: earlier for contracts that expire today."""
+    """Return when the exit for the flat-before-close rule is sent: earlier for contracts that expire today."""
     before = execution.expiry_day_flat_min if expiry <= session.date else execution.flat_before_close_min
     return session.close_ns - (before + execution.flatten_lead_min) * MINUTE_NS
 
 
 def flat_by_ns(session: Session, expiry: str, execution: Execution) -> int:
-    """When every position of this expiry must be flat."""
+    """Return when every position of this expiry must be flat."""
     before = execution.expiry_day_flat_min if expiry <= session.date else execution.flat_before_close_min
     return session.close_ns - before * MINUTE_NS

@@ -1,7 +1,7 @@
-"""All that the daemon knows, as one frozen value.
+"""The daemon's whole state, as one frozen value.
 
-Nothing here decides. `State` is what snapshots hold and what the state digest is taken of; a step prepares the next one
-in a `daemon.core.draft.Draft`.
+Nothing here decides. Snapshots hold `State`, and the state digest is computed from it; a step prepares the next one in
+a `daemon.core.draft.Draft`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from strategies.kit.contract import Bar, Leg, Session
 
 S = TypeVar("S")
 ZERO = Decimal(0)
-BROKER_MODES = frozenset(("paper", "live"))  # in which a real broker holds what is held
+BROKER_MODES = frozenset(("paper", "live"))  # modes with a real broker
 SEEN_MAX = 2000  # names kept in `BrokerState.seen`; a report repeats at most two days
 
 
 class Identity(msgspec.Struct, frozen=True, gc=False):
-    """Whose journal this is. A journal opened with another identity is refused."""
+    """The identity of a journal. A journal opened with another identity is refused."""
 
     mode: str
     account: str
@@ -80,7 +80,7 @@ class Book(msgspec.Struct, frozen=True, gc=False):
 
 
 def held_option(book: Book) -> Position | None:
-    """The option position that was opened first; None when there is none."""
+    """Return the option position that was opened first; None when there is none."""
     for position in book.positions.values():
         if position.right:
             return position
@@ -134,38 +134,38 @@ class Suspicion(msgspec.Struct, frozen=True, gc=False):
 
 
 class BrokerState(msgspec.Struct, frozen=True, gc=False):
-    """What the real broker's reports left to remember. Untouched where the paper broker plays."""
+    """Memory of the real broker's reports. Unused with a paper broker."""
 
     account: str = ""  # the account's number, from the first report on
     expected: str = ""  # the number that the configuration names, "" where it names none
     blocked: str = ""  # why the account may not trade by the last report, "" when it may
     funds: Funds | None = None  # by the last report
     closed: bool = False  # its market is closed in a session of our calendar, by the last report
-    wrong: bool = False  # the keys opened another account when last asked: nothing is sent there
+    wrong: bool = False  # the keys opened another account at the last report: nothing is sent there
     started_ns: int = 0  # when this process took the journal over
     reported_ns: int = 0  # when the last report of the right account came
-    began_ns: int = 0  # what the ledger holds from before the first report is not ours
+    began_ns: int = 0  # ledger lines from before the first report are not ours
     agreed_ns: int = 0  # when book and broker last agreed
-    lost_ns: int = 0  # when news was last lost: what agreed before may not hold
+    lost_ns: int = 0  # when news was last lost: an earlier agreement may not hold
     suspicion: Suspicion | None = None
-    seen: tuple[str, ...] = ()  # ids of the ledger's lines, and what was refused with what it filled, judged before
-    asked_ns: int = 0  # when the last report of the right account was asked for: what was heard later is not in it
+    seen: tuple[str, ...] = ()  # ids of ledger lines, and refused orders with their fills, judged before
+    asked_ns: int = 0  # when the last report of the right account was requested: later news are not in it
     available: dict[str, int] = {}  # what the broker would let us sell, where nothing moved since that report
-    moved: dict[str, int] = {}  # symbols whose orders changed since that report was asked for, and when they last did
-    filled: dict[str, int] = {}  # the same of booked fills
-    touched: dict[str, int] = {}  # the same of symbols in which somebody else traded
-    doubtful: tuple[str, ...] = ()  # symbols of which that report had another quantity than the book
+    moved: dict[str, int] = {}  # symbols whose orders changed since that report was requested, and when they last did
+    filled: dict[str, int] = {}  # the same for booked fills
+    touched: dict[str, int] = {}  # the same for symbols in which another party traded
+    doubtful: tuple[str, ...] = ()  # symbols with another quantity in that report than in the book
     sighted_ns: int = 0  # when positions and orders last agreed, whatever the cash was
     cash_since_ns: int = 0  # since when the cash differs by more than a fee, 0 where it does not
-    accept_ns: int = 0  # when a person accepted what the next report says, 0 where nobody did
-    stood_down: bool = False  # a panic was run: nothing is sent until the broker's word was accepted
-    foreign: dict[str, Order] = {}  # orders of others that are ignored, with what they filled
-    foreign_held: dict[str, int] = {}  # what is held beside the desk's own
-    settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before the ledger told: (symbol, shares)
+    accept_ns: int = 0  # when a person accepted the next report, 0 if not
+    stood_down: bool = False  # a panic was run: nothing is sent until the broker's report is accepted
+    foreign: dict[str, Order] = {}  # foreign orders that are ignored, with their fills
+    foreign_held: dict[str, int] = {}  # foreign quantities by symbol
+    settled: tuple[tuple[str, int], ...] = ()  # shares booked from positions before their ledger line: (symbol, shares)
 
 
 class Leaver(msgspec.Struct, frozen=True, gc=False):
-    """Shares that a corporate action took away under one symbol, until it tells what came in their place."""
+    """Shares that a corporate action took away under one symbol, until their replacement is known."""
 
     kind: str  # of the ledger's line
     symbol: str
@@ -173,7 +173,7 @@ class Leaver(msgspec.Struct, frozen=True, gc=False):
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """A basket that is asked for again until `until_ns`, the row of its decision, and what its buys may pay at most."""
+    """A basket that waits until `until_ns`, the row of its decision, and the highest prices of its buys."""
 
     legs: tuple[Leg, ...]
     row: DecisionRow
@@ -182,33 +182,33 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
 
 
 class BasketState(msgspec.Struct, frozen=True, gc=False):
-    """The last basket of a desk of shares; what it still has to sell and buy are works."""
+    """The last basket of a desk of shares; its remaining sales and buys are works."""
 
-    date: str = ""  # of the last session in which a basket was due: no other one of it, or of an earlier one, counts
-    decision: int = 0  # of the last basket that was let pass
-    given_up: dict[str, int] = {}  # what it did not come to before its end: shares, negative where they are not sold
+    date: str = ""  # of the last session in which a basket was due: no other basket of it, or of an earlier one, counts
+    decision: int = 0  # of the last basket that passed the gates
+    given_up: dict[str, int] = {}  # what it did not reach before its end: shares, negative where they were not sold
     leavers: tuple[Leaver, ...] = ()
-    fills: int = 0  # executions told when the equity was last recorded
-    splits: tuple[str, ...] = ()  # held symbols whose history tells a split that the ledger has not told yet
-    sure: tuple[str, ...] = ()  # of these, at a ratio that leaves no doubt: the ledger is waited for, however long
-    apart: tuple[str, ...] = ()  # held symbols of which the broker's last report has another quantity
-    to_come: tuple[str, ...] = ()  # of these, split by what the broker holds
+    fills: int = 0  # executions so far when the equity was last recorded
+    splits: tuple[str, ...] = ()  # held symbols with a split in their history that has no ledger line yet
+    sure: tuple[str, ...] = ()  # of these, at a ratio that leaves no doubt: wait for the ledger without limit
+    apart: tuple[str, ...] = ()  # held symbols with another quantity in the broker's last report
+    to_come: tuple[str, ...] = ()  # of these, split by the broker's positions
     unadjusted: tuple[str, ...] = ()  # symbols whose split is booked, and whose bars are still of the old shares
     leapt: dict[str, int] = {}  # held symbols at a price that a split would explain, and when that was first seen
-    newest: dict[str, int] = {}  # start of the newest bar that the strategy keeps of each symbol, as far as told here
+    newest: dict[str, int] = {}  # start of the newest bar that the strategy keeps of each symbol, as far as known here
     waiting: Waiting | None = None  # the basket that a gate denies for a passing cause
     memory_of: str = ""  # version of the model whose answer a recurrent policy's memory is, "" for none
 
 
 class ShadowState(msgspec.Struct, frozen=True, gc=False):
-    """The memory of the recurrent candidate that answers beside the live model."""
+    """The memory of the recurrent candidate."""
 
     model: str = ""  # version whose memory it is, "" for none
     hidden: bytes = b""
 
 
 class Ask(msgspec.Struct, frozen=True, gc=False):
-    """The question that is open at the policy.
+    """The open question to the policy.
 
     `row` is its newest feature row, or one for each symbol where rows are symbols, as float32 bytes.
     """
@@ -267,19 +267,19 @@ class State(msgspec.Struct, Generic[S], frozen=True, gc=False):
     marks: dict[str, Decimal] = {}  # last confirmed price, USD: of a desk's shares, of the options held
     basket: BasketState = BasketState()
     shadow: ShadowState = ShadowState()
-    leaps: dict[str, Leap] = {}  # prices that are not believed yet
-    wanted: dict[str, int] = {}  # what the desk last decided to hold of a symbol that it entered or left
+    leaps: dict[str, Leap] = {}  # prices that are not accepted yet
+    wanted: dict[str, int] = {}  # the quantity that the desk last decided to hold of a symbol that it entered or left
     doubted: Bar | None = None  # a bar whose prices leap, until quotes or the next bar decide
 
 
-_ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state: it decides what comes first
+_ENCODER = msgspec.json.Encoder()  # dicts keep their order, which is part of the state
 
 
 def encode_state(state: State[Any]) -> bytes:
-    """Canonical JSON of a state: equal states give equal bytes."""
+    """Return the canonical JSON of a state: equal states give equal bytes."""
     return _ENCODER.encode(state)
 
 
 def digest(state: State[Any]) -> str:
-    """SHA-256 of the canonical JSON, as 64 hex digits."""
+    """Return the SHA-256 of the canonical JSON, as 64 hex digits."""
     return hashlib.sha256(encode_state(state)).hexdigest()

@@ -1,4 +1,4 @@
-"""The step: (state, event) -> (state, effects, read-model rows). Pure; it raises on a bug alone, changing nothing.
+"""The step: (state, event) -> (state, effects, read-model rows). Pure; it raises only on a bug, changing nothing.
 
 Each event kind has one handler; after it come the rules that any event past their time triggers: the open question's
 deadline, the flatten before the close, the works' next attempts.
@@ -38,7 +38,7 @@ from daemon.core.handlers.shadow import on_shadow_answered, on_shadow_failed
 from daemon.core.handover import take_facts
 from daemon.core.limits import Trading
 from daemon.core.records import Row
-from daemon.core.risk.guards import chase
+from daemon.core.risk.guards import look_up_overdue
 from daemon.core.state import Identity, State
 from strategies.kit.contract import AnyStrategy
 
@@ -79,7 +79,7 @@ HANDLERS: Mapping[type[ev.Event], Handler] = {
     **dict.fromkeys(HAPPENED, on_order_news),
     **dict.fromkeys((ev.ContractsListed, ev.PricesPrinted, ev.RebalanceDue, ev.HistoryAdjusted), operator.on_nothing),
 }
-"""Of every desk; those of bars, quotes and the end of a session are the desk's own."""
+"""Handlers of every desk; those of bars, quotes and the end of a session belong to the desk."""
 
 _STARTUP = frozenset(ev.STARTUP_EVENTS)
 _FEED = frozenset(ev.FEED_EVENTS)
@@ -89,7 +89,7 @@ candidate may move nothing at all."""
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
-    """What one event came to."""
+    """The result of one event."""
 
     state: State[Any]
     effects: tuple[AnyEffect, ...]
@@ -97,7 +97,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
 
 
 class Core:
-    """The pure middle for one strategy. Two cores of the same strategy give equal steps for equal arguments."""
+    """The pure core for one strategy. Two cores of the same strategy give equal steps for equal arguments."""
 
     __slots__ = ("_drive", "_quiet", "desk", "handlers", "strategy")
 
@@ -110,7 +110,7 @@ class Core:
         self._drive = holds.drive
 
     def start(self, identity: Identity, trading: Trading) -> State[Any]:
-        """The state before any event."""
+        """Return the state before any event."""
         return State(self.strategy.start(), identity, trading)
 
     def step(self, state: State[Any], event: ev.Event) -> Step:
@@ -141,12 +141,12 @@ class Core:
                 flatten_when_due(draft)
             self._drive(draft)
             if draft.orders:
-                chase(draft)
+                look_up_overdue(draft)
         if draft.facts is not None:
             take_facts(draft, draft.facts)
         return Step(draft.freeze(), tuple(draft.effects), tuple(draft.records))
 
     def decoder(self) -> msgspec.json.Decoder[State[Any]]:
-        """Reads back what `daemon.core.state.encode_state` wrote."""
+        """Return a decoder of what `daemon.core.state.encode_state` wrote."""
         generic: Any = State  # its parameter is known only here, at run time
         return msgspec.json.Decoder(generic[self.strategy.state_type])

@@ -1,4 +1,4 @@
-"""The trading rules that a strategy starts with: the defaults of all, and what the strategy's file changes in them."""
+"""Default trading rules of a strategy: the common defaults with the changes of the strategy's file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from strategies.registry import entry
 
 
 def trading_for(strategy: str) -> Trading:
-    """The trading rules that a strategy starts with. `ValueError` for an unknown name."""
+    """Return the default trading rules of a strategy. `ValueError` for an unknown name."""
     rules = Trading()
     for table, keys in entry(strategy).defaults.items():
-        if hasattr(rules, table):  # of the step; others are the shell's
+        if hasattr(rules, table):  # of the step; other tables belong to the shell
             changed: dict[str, Any] = {table: replace(getattr(rules, table), **keys)}
             rules = replace(rules, **changed)
     return rules

@@ -1,8 +1,8 @@
-"""The engine: takes events, steps them, journals them, then releases what they ask for. It decides nothing.
+"""The engine: steps events, journals them, then executes their effects. It decides nothing.
 
-One loop for live, dry run and replay. What a step causes inside the process (paper broker, policy) queues behind it;
-an effect that leaves the process waits until the journal is durable. When a step raises, the event is committed
-alone, marked, and the engine ends; the same event raising again after the restart is quarantined.
+One loop for live, dry run and replay. Events caused inside the process (paper broker, policy) queue behind their cause;
+an effect that leaves the process waits until the journal is durable. When a step raises, the event is committed alone,
+marked, and the engine ends; if the same event raises again after the restart, it is quarantined.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from daemon.core.step import Step
 from daemon.engine.recover import Recovered
 from daemon.engine.recovery import adopt_trading, leave_out, snapshot_of
 from daemon.host.latency import Latency
-from daemon.journal.rows import Batch, Chain, Entry, decode_event, encode_effects
+from daemon.journal.rows import Batch, Entry, HashChain, decode_event, encode_effects
 from daemon.journal.writer import JournalWriter
 
 DIGEST_EVERY = 1000  # chained events
 YIELD_EVERY = 16  # events between two turns of the event loop
-PATIENCE = 2  # so many times `snapshot_events` a busy session may be without a snapshot; a quiet moment has one sooner
+SNAPSHOT_DELAY = 2  # a busy session has a snapshot after this many `snapshot_events`; a quiet moment has one sooner
 
 
 class Policy(Protocol):
@@ -49,24 +49,24 @@ class Policy(Protocol):
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed: ...
 
 
-class Beside(Protocol):
-    """Answers beside the policy, for the record alone; None while no candidate is there. Never raises."""
+class Shadow(Protocol):
+    """Answers as a candidate, for the record only; None without a candidate. Never raises."""
 
-    def beside(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed | None: ...
+    def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed | None: ...
 
 
 class Source(Protocol):
-    """Where events from outside come from, one at a time."""
+    """Source of events from outside, one at a time."""
 
     def poll(self) -> Event | None:
-        """The next event if it is there already, else None."""
+        """Return the next event if it is there already, else None."""
 
     async def next(self) -> Event | None:
-        """The next event, waited for; None when there will be no more."""
+        """Wait for the next event; None when there will be no more."""
 
 
 class Outside(Protocol):
-    """The broker's side: carries out effects that leave the process. Called only when they are durable."""
+    """The broker: executes effects that leave the process. Called only when they are durable."""
 
     async def release(self, effects: Sequence[AnyEffect]) -> None: ...
 
@@ -76,7 +76,7 @@ class StepFailed(Exception):
 
 
 class Engine:
-    """Drives one machine. `observe` is called after every step with the event and what it came to."""
+    """Drives one machine. `observe` is called after every step with the event and its result."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Engine:
         snapshot_events: int,
         observe: Callable[[Event, Step], None],
         outside: Outside | None = None,
-        beside: Beside | None = None,
+        shadow: Shadow | None = None,
         boundary: Callable[[str], None] | None = None,
     ) -> None:
         self.machine: Machine = recovered.machine
@@ -103,14 +103,14 @@ class Engine:
         self._source = source
         self._outside = outside
         self._observe = observe
-        self._beside = beside
+        self._shadow = shadow
         self._boundary = boundary
         self._raised: tuple[Event, Exception] | None = None
         self._leaving: tuple[Event, Step] | None = None
         self._code = code
         self._group_events = group_events
         self._snapshot_events = snapshot_events
-        self._chain = Chain(recovered.last_id + 1, recovered.head)
+        self._chain = HashChain(recovered.last_id + 1, recovered.head)
         self._batch = Batch()
         self._snapshot_seq = self.machine.state.seq - recovered.replayed
         self._snapshot_row = -1
@@ -119,26 +119,26 @@ class Engine:
         self._session_over = False
         self._bar_clock = 0
         self._turn = 0
-        self._handed = 0  # the newest row that the writer was given
+        self._handed = 0  # the newest row that the writer received
         self._handed_over = asyncio.Event()
         self._ending = ""
         self.started = asyncio.Event()
 
     async def run(self, startup: Sequence[RunStarted | ModelVerified]) -> None:
-        """Finish what the last run left under way, reconcile, then step the source until it ends or `stop`.
+        """Finish the last run's work, reconcile, then step the source until it ends or `stop`.
 
         Raises StepFailed for a bug and WriteFailed when the journal cannot be written any more.
         """
         live = self._outside is not None or self.machine.state.identity.mode != "replay"
         own = self._recovered.own(self._code, _libraries_of(startup))
-        if own and not live:  # before any rule of the new start looks at time: as if there had been no restart
+        if own and not live:  # before any rule of the new start checks the time: as if there had been no restart
             await self._finish()
         for started in startup:
             await self._step(started)
             adopt_trading(self.machine)
-        if self._recovered.handover is not None:  # first of all: what is asked from here on finds a halted desk
+        if self._recovered.handover is not None:  # first: all later requests find a halted desk
             await self._step(replace(self._recovered.handover, time_ns=self.machine.state.now_ns))
-        if not own or live:  # what follows is this code's, and time went on outside: the journal says so first
+        if not own or live:  # what follows is this code's, and time went on outside: journal that first
             await self._finish()
         if self._recovered.code and not (own and self._recovered.anchored):
             self._snapshot(kept=True)  # verify with this code starts here
@@ -150,7 +150,7 @@ class Engine:
             event = self._source.poll()
             if event is None:
                 self._snapshot_when_due(1)
-                await self._commit()  # nothing waits: what was gathered becomes durable while we do
+                await self._commit()  # idle: make the batch durable meanwhile
                 event = await self._source.next()
             if event is None:
                 break
@@ -168,7 +168,7 @@ class Engine:
         await self._writer.durable()
 
     def stop(self, reason: str) -> None:
-        """End after the event that is being stepped."""
+        """End after the current event."""
         self.stopping = True
         self.stopped_by = reason
 
@@ -178,23 +178,23 @@ class Engine:
 
     @property
     def last_row(self) -> int:
-        """The journal's row of the event that was stepped last."""
+        """The journal's row of the last stepped event."""
         return self._chain.next_id - 1
 
     @property
     def chain_head(self) -> str:
-        """Hash of the last chained row, hex: what everything before it stands or falls with."""
+        """Hash of the last chained row, hex: it covers everything before it."""
         return self._chain.head.hex()
 
     async def kept(self, row: int) -> None:
-        """Return when this row is durable. Raises WriteFailed."""
+        """Wait until this row is durable. Raises WriteFailed."""
         while self._handed < row:
             self._handed_over.clear()
             await self._handed_over.wait()
         await self._writer.beat()
 
     async def snapshotted(self, after: int) -> tuple[int, str]:
-        """Row and chain's head of the newest snapshot above row `after`, waited for; it may not be durable yet."""
+        """Wait for a snapshot above row `after`; return its row and chain head. It may not be durable yet."""
         while self._snapshot_row <= after:
             self._snapshotted.clear()
             await self._snapshotted.wait()
@@ -211,7 +211,7 @@ class Engine:
             await self._settle()
 
     def _take(self, event: Event) -> bool:
-        """Step one event and gather what it came to; True when `_settle` is due. No await: most events need none."""
+        """Step one event into the batch; True when `_settle` is due. No await: most events need none."""
         if self._boundary is not None:
             self._boundary("before step")
         try:
@@ -239,7 +239,7 @@ class Engine:
         return len(batch.entries) >= self._group_events
 
     async def _settle(self) -> None:
-        """Commit; release what leaves the process once that is durable. Raises StepFailed for what `_take` caught."""
+        """Commit; then execute effects that leave the process. Raises StepFailed for what `_take` caught."""
         if self._raised is not None:
             event, error = self._raised
             await self._mark_raised(event, error)
@@ -261,7 +261,7 @@ class Engine:
         await self._drain()
 
     async def _drain(self) -> None:
-        """Step all that was caused, in the order in which it was caused."""
+        """Step the queue of caused events in their order."""
         queue, take = self.machine.queue, self._take
         while queue:
             caused = queue.popleft()
@@ -269,22 +269,22 @@ class Engine:
                 due = take(self._policy.answer(caused, self.machine.state.now_ns))
                 if self._bar_clock:
                     self.latency.add(time.perf_counter_ns() - self._bar_clock)
-                if self._beside is not None:
+                if self._shadow is not None:
                     if self._leaving is not None or self._raised is not None:
-                        await self._settle()  # what the answer asked for leaves first
+                        await self._settle()  # effects of the answer leave first
                         due = False  # else both answers go into one commit: a crash takes neither alone
-                    said = self._beside.beside(caused, self.machine.state)
-                    due |= said is not None and take(said)
+                    answered = self._shadow.shadow_answer(caused, self.machine.state)
+                    due |= answered is not None and take(answered)
             else:
                 due = take(caused)
             if due:
                 await self._settle()
 
     async def _rest(self) -> None:
-        """Between two events from outside: snapshots where due, and a turn for the other tasks."""
-        self._snapshot_when_due(1 if self._session_over else PATIENCE)
+        """Between two events from outside: write due snapshots and yield to other tasks."""
+        self._snapshot_when_due(1 if self._session_over else SNAPSHOT_DELAY)
         if self._session_over:
-            gc.collect(1)  # the step makes no cycles; what others made goes between sessions, not in the middle of one
+            gc.collect(1)  # the step makes no cycles; collect those of others between sessions
         self._session_over = False
         if self._writer.pressed:
             await self._disk_full()
@@ -293,14 +293,14 @@ class Engine:
             await asyncio.sleep(0)
 
     async def _disk_full(self) -> None:
-        """The ballast is spent: halt, leave every position as far as the reserve carries, then end."""
+        """Halt when the ballast is spent: leave every position as far as the reserve lasts, then end."""
         self._writer.pressed = False
         now = self.machine.state.now_ns
         await self._step(HaltRequested(now, "disk_full", "the journal's disk is full", "engine"))
         await self._drain()
         if self._outside is None:
             self.stop("disk_full")
-        self._ending = "disk_full"  # with a real broker the exits need their answers: go on until nothing is held
+        self._ending = "disk_full"  # with a real broker the exits need their answers: go on until flat
 
     # --- the journal ----------------------------------------------------------------------------------------------
 
@@ -318,12 +318,12 @@ class Engine:
             self._boundary("after commit")
 
     def _snapshot_when_due(self, times: int) -> None:
-        """Put a snapshot where `times` as many events as configured came since the last one; nothing is under way."""
+        """Write a snapshot when `times` the configured number of events came since the last one; the queue is empty."""
         if self.machine.state.seq - self._snapshot_seq >= times * self._snapshot_events:
             self._snapshot()
 
     def _snapshot(self, *, kept: bool = False) -> None:
-        """Put a snapshot of now behind the events of the batch."""
+        """Write a snapshot of now after the events of the batch."""
         row = self._chain.next_id - 1
         if row == self._snapshot_row:  # nothing happened since
             return
@@ -333,7 +333,7 @@ class Engine:
         self._snapshot_seq = self.machine.state.seq
 
     async def _mark_raised(self, event: Event, error: Exception) -> None:
-        """Commit what came before, then the event alone, marked with what it raised."""
+        """Commit earlier events, then the event alone, marked with the error."""
         await self._commit()
         mark = msgspec.json.encode({"raised": f"{type(error).__name__}: {error}"}).decode()
         self._batch.entries.append(self._chain.entry(None, event, mark))
@@ -341,7 +341,7 @@ class Engine:
         await self._writer.durable()
 
     async def _try_again(self, entry: Entry) -> None:
-        """An event crashed the last run. Step it once more; if it raises again, halt and leave it out for good.
+        """Step the event that crashed the last run once more; if it raises again, halt and quarantine it.
 
         The halt is journaled first: a crash between the two leads here again.
         """

@@ -1,7 +1,7 @@
-"""A journal followed from outside: the exact state after its newest event, stepped again row by row, nothing written.
+"""Follow a journal from outside: step its new rows again to the exact newest state, writing nothing.
 
-The first look restores the newest snapshot; each later one steps what was added, in one short read. A journal that
-cannot be followed (other code wrote it, damaged, locked, gone) is said by `problem`; what was known stays known.
+The first look restores the newest snapshot; each later one steps the new rows, in one short read. `problem` reports a
+journal that cannot be followed (other code wrote it, damaged, locked, gone); the last state stays.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, JournalError, chain_start, decode_event, encode_effects, row_hash
 
 ROWS_AT_ONCE = 2000
-BUSY_MS = 500  # so long a look waits for a locked journal
+BUSY_MS = 500  # how long a look waits for a locked journal
 
 Followed = tuple[Entry, Step | None]
 
 
 class _Astray(Exception):
-    """A row that this code cannot step as it was stepped."""
+    """A row that this code cannot step with the same result."""
 
 
 class Follower:
     """Follows the journal in `path` (a state directory, or the journal's file). Used by one thread at a time.
 
     `problem` is "" while all is well; else why the state may be old. `state` is None before a first look succeeded.
-    `caught_up` says that the last look ended at the journal's newest row. `generation` counts the journals that stood
-    in this place: when it changes, what was gathered from `advance` belongs to another one.
+    `caught_up`: the last look ended at the journal's newest row. `generation` counts the journals in this place: when
+    it changes, earlier results of `advance` belong to another journal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,17 +59,17 @@ class Follower:
         self._head = b""  # hash of the last chained row
         self._code = code_digest()
         self._run_code = ""
-        self._lost = False  # astray since `last_id`: only a newer snapshot of this code helps
+        self._lost = False  # `last_id` is astray: only a newer snapshot of this code helps
 
     @property
     def state(self) -> State[Any] | None:
-        """The desk after the event of row `last_id`: frozen, so that any thread may look at it."""
+        """The desk after the event of row `last_id`: frozen, so any thread may read it."""
         return self._machine.state if self._machine is not None else None
 
     def advance(self, limit_rows: int = ROWS_AT_ONCE) -> list[Followed]:
-        """Step at most so many new rows; returns each with what it came to (None for a row that was not stepped).
+        """Step up to `limit_rows` new rows; return each with its step (None for a row that was not stepped).
 
-        Never raises for the journal's sake: `problem` says what is wrong, and the next look tries again.
+        Journal faults never raise: `problem` names them, and the next look tries again.
         """
         self.caught_up = False
         try:
@@ -84,21 +84,21 @@ class Follower:
             self.problem = f"{self.path}: cannot be read at the moment: {error}"
         except (JournalError, sqlite3.Error, OSError, ValueError, KeyError) as error:
             self._close()
-            told = str(error) if isinstance(error, JournalError) else f"{self.path}: {type(error).__name__}: {error}"
-            self.problem = told
+            text = str(error) if isinstance(error, JournalError) else f"{self.path}: {type(error).__name__}: {error}"
+            self.problem = text
         else:
             return done
         return []
 
     def close(self) -> None:
-        """Let the journal go. The state stays."""
+        """Close the journal. The state stays."""
         self._close()
         self.problem = "closed"
 
     # --- which journal --------------------------------------------------------------------------------------------
 
     def _opened(self) -> JournalReader:
-        """The reader of the journal that stands here now; a new one where another file took its place."""
+        """Return the reader of the current journal; a new one when another file took its place."""
         try:
             found = self.path.stat()
         except FileNotFoundError:
@@ -122,7 +122,7 @@ class Follower:
         return reader
 
     def _begin(self, reader: JournalReader, meta: dict[str, str]) -> None:
-        """Start anew with the journal that stands here: at its newest snapshot, or before its first row."""
+        """Start afresh with the current journal: at its newest snapshot, or before its first row."""
         machine = machine_of(reader)
         self.meta, self._machine, self._lost = meta, machine, False
         self.last_id, self._row, self._head, self._run_code = 0, None, chain_start(meta), ""
@@ -130,14 +130,14 @@ class Follower:
         self._restored(reader)
 
     def _restored(self, reader: JournalReader) -> bool:
-        """Go to the newest snapshot beyond `last_id` that this code can read; False when there is none."""
+        """Restore the newest readable snapshot beyond `last_id`; False when there is none."""
         machine = self._machine
         newest = reader.query("SELECT max(event_id) AS id FROM snapshots")[0]["id"] or 0
         if machine is None or newest <= self.last_id:
             return False
         for snapshot in reversed(reader.snapshots()):
             if snapshot.event_id <= self.last_id or not snapshot.whole or (self._lost and snapshot.code != self._code):
-                continue  # from an older one, or from the first row, the same state is reached
+                continue  # an older one, or the first row, leads to the same state
             try:
                 restore(machine, snapshot)
             except msgspec.ValidationError:
@@ -155,7 +155,7 @@ class Follower:
     # --- its rows -------------------------------------------------------------------------------------------------
 
     def _stepped(self, reader: JournalReader, limit_rows: int) -> list[Followed]:
-        """Read the newest known row again and what follows it: a journal written over in its place is noticed."""
+        """Read the newest known row again and those after it, to detect a journal that was overwritten."""
         before = max(self.last_id - 1, 0)
         rows = list(islice(reader.entries(before, page=limit_rows + 1), limit_rows + 1))
         if self.last_id:
@@ -180,13 +180,13 @@ class Follower:
         return done
 
     def _step(self, entry: Entry) -> Step | None:
-        """Step one row again. Raises _Astray, with nothing of it kept, where it does not follow."""
+        """Step one row again. Raises _Astray, changing nothing, when it does not follow."""
         machine = self._machine
         if machine is None:
             raise _Astray(self.problem)
         if entry.id != self.last_id + 1 or row_hash(self._head, *entry[:6]) != entry.hash:
             raise _Astray(f"{self.path}: damaged at event row {entry.id} ({entry.kind}); run rltraderctl verify")
-        if entry.kind == "CodeChanged":  # a row that we stepped while it was whole may be damaged since, and left out
+        if entry.kind == "CodeChanged":  # a row may have been damaged after we stepped it, and left out
             raise _Astray(self._other_code(entry, "the desk went on from a state of its own, its snapshot is awaited"))
         step: Step | None = None
         try:
@@ -209,7 +209,7 @@ class Follower:
         return step
 
     def _other_code(self, entry: Entry, detail: str) -> str:
-        """Why this row cannot be stepped again, and what helps."""
+        """Return why this row cannot be stepped again, and the cure."""
         at = f"{self.path}: cannot be followed beyond event row {entry.id} ({entry.kind}): {detail[:300]}"
         if self._run_code and self._run_code != self._code:
             return f"{at}; other code ({self._run_code}) wrote it, this is {self._code}: use the daemon's version"

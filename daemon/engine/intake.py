@@ -1,7 +1,7 @@
-"""The one door for events of a live desk: feed, broker, clock and operator put them in, the engine takes them out.
+"""The single queue of outside events of a live desk: from feed, broker, clock and operator to the engine.
 
-Bounded. Ticks and quotes between bars are all that may be dropped, the oldest first, because more of them follow; when
-there is none to drop, `IntakeFull` ends the process, which then recovers: nothing is lost in silence.
+Bounded. Only ticks and quotes between bars may be dropped, oldest first, because more of them follow. When there is
+none to drop, `IntakeFull` ends the process, which then recovers: nothing is lost silently.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class IntakeFull(Exception):
 
 
 class Intake:
-    """A `Source` of the engine. Used on the event loop's thread alone. `dropped` counts ticks and quotes let go."""
+    """A `Source` of the engine. Used on the event loop's thread only. `dropped` counts dropped ticks and quotes."""
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
@@ -32,9 +32,9 @@ class Intake:
         return len(self._waiting)
 
     def put(self, event: Event) -> None:
-        """Let an event in, for a full intake in place of the oldest that may be dropped. Raises IntakeFull.
+        """Queue an event; a full intake drops the oldest droppable one. Raises IntakeFull.
 
-        After `end` nothing comes in: what happens at the broker from then on is told by the next start's report.
+        After `end` events are ignored: the next start's broker report covers them.
         """
         if self._ended:
             return
@@ -55,16 +55,16 @@ class Intake:
         )
 
     def end(self) -> None:
-        """Let nothing more in; the engine takes what waits and then ends."""
+        """Accept no more events; the engine takes the rest and then ends."""
         self._ended = True
         self._arrived.set()
 
     def poll(self) -> Event | None:
-        """The next event if one waits."""
+        """Return the next event if one waits."""
         return self._waiting.popleft() if self._waiting else None
 
     async def next(self) -> Event | None:
-        """The next event, waited for; None after `end` when nothing waits any more."""
+        """Wait for the next event; None after `end` when the queue is empty."""
         while not self._waiting:
             if self._ended:
                 return None

@@ -1,8 +1,8 @@
-"""Start-up is recovery, always: newest whole snapshot, then the journal after it, through the very step that wrote it.
+"""Every start is a recovery: the newest whole snapshot, then the journal after it, through the same step.
 
-Hashes are checked on the way. The result is the machine as it was after the last durable event, with what was then
-still to come in its queue; nothing is written here. Rows that do not follow, because other code or other libraries
-wrote them, are taken as they happened; rows that are damaged are left out. The result says so.
+Hashes are checked on the way. The result is the machine after the last durable event, with its queue; nothing is
+written here. Rows that do not follow, because other code or other libraries wrote them, are applied as recorded;
+damaged rows are left out. The result reports both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from daemon.engine.recovery import REPLAY, adopt_trading, code_digest, libraries
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
 
-_LEFT = (SubmitOrder, CancelOrder, WatchContracts)  # what a journaled effect has to say to the market outside
+_LEFT = (SubmitOrder, CancelOrder, WatchContracts)  # journaled effects that matter outside
 _LEFT_NAMES = frozenset(kind.__name__ for kind in _LEFT)
 _left_decoder: msgspec.json.Decoder[SubmitOrder | CancelOrder | WatchContracts] = msgspec.json.Decoder(
     SubmitOrder | CancelOrder | WatchContracts
@@ -30,7 +30,7 @@ _parts_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class _Kind(msgspec.Struct):
-    """As much of an effect as it takes to see what it is."""
+    """The part of an effect that names its kind."""
 
     type: str
     decision: int = 0
@@ -40,7 +40,7 @@ _kind_decoder = msgspec.json.Decoder(_Kind)
 
 
 class Recovered(NamedTuple):
-    """The machine as the journal left it, and where the journal stands."""
+    """The machine as the journal left it, and the journal's position."""
 
     machine: Machine
     last_id: int
@@ -48,14 +48,14 @@ class Recovered(NamedTuple):
     code: str  # of the last run, "" on a fresh journal
     raised: Entry | None  # the last event before the start-up rows, when its step raised
     anchored: bool  # the code of the last run has a snapshot of its own, or wrote the journal from its first row
-    fed: int  # feed events that the source must not give again
+    fed: int  # feed events that the source must skip
     replayed: int  # events stepped after the snapshot
     passed_over: tuple[str, ...] = ()  # snapshots that could not be used, newest first, and why
-    libraries: str = ""  # that the last run computed with, "" where it did not note them
-    handover: CodeChanged | None = None  # what the next run has to journal first, at the time of the last event
+    libraries: str = ""  # that the last run computed with, "" when not noted
+    handover: CodeChanged | None = None  # to be journaled first by the next run, at the time of the last event
 
     def own(self, code: str, versions: str) -> bool:
-        """True when the last run decided by this very code and these libraries, and all of it follows again."""
+        """Return True when the last run used this very code and these libraries, and all of it follows again."""
         return (self.code, self.libraries) == (code, versions) and self.handover is None
 
 
@@ -63,7 +63,7 @@ def recover(reader: JournalReader, machine: Machine, code: str, versions: str | 
     """Bring the machine to the journal's end.
 
     `code` and `versions` are this code's digest and its libraries (None: those that are loaded). Raises JournalError
-    for a file that cannot be read, and for a replay's whose rows are damaged; JournalBusy for what may pass.
+    for an unreadable file, and for damaged rows of a replay; JournalBusy for a passing fault.
     """
     with reading(reader.path):
         recovery = _Recovery(reader, machine, code, libraries() if versions is None else versions)
@@ -74,12 +74,12 @@ def recover(reader: JournalReader, machine: Machine, code: str, versions: str | 
 
 
 def recovered_desk(reader: JournalReader, otherwise: Trading | None = None) -> Recovered:
-    """A journal's own desk at its end, by this code; `otherwise` are its rules where it never ran. Raises as above."""
+    """Recover a journal's own desk by this code; `otherwise` are its rules if it never ran. Raises as `recover`."""
     return recover(reader, machine_of(reader, otherwise), code_digest())
 
 
 class _Recovery:
-    """One way from a snapshot to the journal's end."""
+    """One recovery from a snapshot to the journal's end."""
 
     def __init__(self, reader: JournalReader, machine: Machine, code: str, versions: str) -> None:
         self.last_id = 0
@@ -100,7 +100,7 @@ class _Recovery:
         self._damaged = False  # a row was
 
     def restore(self) -> None:
-        """Go to the newest snapshot that is whole and that this code can read; without one, to the first row."""
+        """Restore the newest snapshot that is whole and readable; without one, start at the first row."""
         for snapshot in self._reader.newest_snapshots():
             if isinstance(snapshot, int):
                 self._passed_over.append(f"row {snapshot}: it cannot be read")
@@ -135,13 +135,13 @@ class _Recovery:
             "SELECT payload FROM events WHERE kind = 'RunStarted' AND id <= ? ORDER BY id DESC LIMIT 1", (self.last_id,)
         )
         started = rows[0]["payload"] if rows else self._base.started if self._base is not None else ""
-        with contextlib.suppress(msgspec.DecodeError):  # damaged, and before the snapshot: nothing hangs on it
+        with contextlib.suppress(msgspec.DecodeError):  # damaged, before the snapshot: not needed
             event = decode_event(started)
             return event.libraries if isinstance(event, RunStarted) else ""
         return ""
 
     def go_on(self, entry: Entry) -> None:
-        """Check one row's hash and step it; leave it out where that does not match. Raises JournalError in a replay."""
+        """Check one row's hash and step it; leave it out on a mismatch. Raises JournalError in a replay."""
         gap = entry.id - self.last_id - 1
         if gap or not self._whole(entry):
             self._leave_out(entry, gap)
@@ -159,21 +159,22 @@ class _Recovery:
         self.last_id = entry.id
 
     def _whole(self, entry: Entry) -> bool:
-        """Whether the row is what was written."""
+        """Return whether the row is as it was written."""
         try:
             return row_hash(self._head, *entry[:6]) == entry.hash
         except (AttributeError, TypeError):  # a column of another type
             return False
 
     def _leave_out(self, entry: Entry, gap: int) -> None:
-        """Go on behind a damaged row. A tape would be fed from the wrong place: nothing is at stake there."""
+        """Go on after a damaged row. A replay raises: its tape would go on from the wrong place."""
         where = f"row {self.last_id + 1}"
         if self._machine.state.identity.mode == REPLAY:
             raise JournalError(f"{self._reader.path}: damaged at event {_named(entry)}; run rltraderctl verify")
         missing = f", {gap} rows are missing" if gap else ""
         self._damaged = True
         self._note(where, f"damaged, left out{missing}")
-        with contextlib.suppress(ValueError, TypeError, AttributeError):  # what left then left, whatever caused it
+        # recorded effects left the process, whatever caused them
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
             if left := left_of(entry.effects):
                 self._machine.take(ClockTicked(self._machine.state.now_ns), left)
                 self._count(self._machine.state.seq - 1)
@@ -181,7 +182,7 @@ class _Recovery:
             self._count(self._machine.state.seq + 1)
 
     def _count(self, seq: int) -> None:
-        """Let the next event have the number after `seq`."""
+        """Number the next event after `seq`."""
         if self._machine.state.seq != seq:
             self._machine.state = replace(self._machine.state, seq=seq)
 
@@ -209,7 +210,7 @@ class _Recovery:
             adopt_trading(self._machine)
 
     def _again(self, entry: Entry) -> str:
-        """Step the row as if this code had written it; why it does not follow, "" where it does."""
+        """Step the row as if this code had written it; return why it does not follow, or ""."""
         machine = self._machine
         before = machine.state, machine.market_state, tuple(machine.queue)
         try:
@@ -224,7 +225,7 @@ class _Recovery:
         return why
 
     def _take(self, entry: Entry, event: Event) -> None:
-        """Take the row as it happened. What this code cannot take at all is left out: the broker's report decides."""
+        """Apply the row as recorded. If this code cannot, leave it out: the broker's report decides."""
         try:
             self._machine.take(event, left_of(entry.effects))
         except (ValueError, TypeError) as error:
@@ -236,11 +237,11 @@ class _Recovery:
         self._differences += 1
 
     def result(self) -> Recovered:
-        """Where all of this led."""
+        """Return the result of the recovery."""
         machine = self._machine
         fed = machine.state.fed + left_out(self._reader)
         if self._raised is not None and isinstance(decode_event(self._raised.payload), FEED_EVENTS):
-            fed += 1  # the engine tries it again by itself
+            fed += 1  # the engine retries it by itself
         return Recovered(
             machine,
             self.last_id,
@@ -256,7 +257,7 @@ class _Recovery:
         )
 
     def _handover(self) -> CodeChanged | None:
-        """What was not proven: events of other code, or differences. None where every row follows from this code."""
+        """Return what could not be reproduced: events of other code, or differences; None when all rows follow."""
         if not self._taken and not self._differences:
             return None
         if self._damaged:
@@ -280,7 +281,7 @@ def _named(entry: Entry) -> str:
 
 
 def left_of(effects: str) -> tuple[AnyEffect, ...]:
-    """The journaled effects that mean something outside of the desk."""
+    """Return the journaled effects that matter outside of the desk."""
     if not effects.startswith("[{"):
         return ()
     return tuple(
@@ -291,7 +292,7 @@ def left_of(effects: str) -> tuple[AnyEffect, ...]:
 
 
 def left_out(reader: JournalReader) -> int:
-    """Feed events that were quarantined: the source gave them, the state never counted them."""
+    """Count quarantined feed events: the source gave them, the state never counted them."""
     base = base_of(reader.meta())
     kinds = [kind.__name__ for kind in FEED_EVENTS]
     sql = f"SELECT count(*) AS n FROM events WHERE seq IS NULL AND kind IN ({','.join('?' * len(kinds))})"

@@ -1,4 +1,4 @@
-"""What recovery and verify are made of: the machine of a journal, its snapshots, one row stepped again."""
+"""Shared parts of recovery and verify: a journal's machine, its snapshots, stepping a row again."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _share_market_decoder = msgspec.json.Decoder(SharePaperState)
 
 
 def code_digest() -> str:
-    """12 hex digits over the sources of `strategies` and `daemon.core`: what decides. Equal code, equal digest.
+    """Return 12 hex digits over the sources of `strategies` and `daemon.core`, the deciding code.
 
-    Files count with all folders below, each by its path within its package.
+    Files of all subfolders count, each by its path within its package.
     """
     found = hashlib.sha256()
     for package in (strategies, daemon.core):
@@ -47,12 +47,12 @@ def code_digest() -> str:
 
 @cache
 def libraries() -> str:
-    """Versions of the libraries that the deciding code computes with: other ones may come to other figures."""
+    """Return the versions of the libraries that the deciding code computes with: others may round differently."""
     return ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "TA-Lib", "msgspec"))
 
 
 def identity_of(meta: dict[str, str]) -> Identity:
-    """Whose journal it is, from what it was made with. Raises JournalError where a part of that is missing."""
+    """Return the journal's identity from its meta. Raises JournalError when a part is missing."""
     missing = [key for key in Identity.__struct_fields__ if key not in meta]
     if missing:
         raise JournalError(f"the journal's table meta is damaged, {missing[0]} is missing: restore it from a copy")
@@ -60,15 +60,15 @@ def identity_of(meta: dict[str, str]) -> Identity:
 
 
 def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Trading:
-    """The trading rules that a journal's first run started with; `otherwise`, or the defaults, when it never ran.
+    """Return the trading rules of a journal's first run; `otherwise`, or the defaults, when it never ran.
 
-    A machine that replays a journal from its first row begins with these: the paper broker's cash is among them.
-    A row that is no event is passed over: a snapshot after it has its own rules, and recovery speaks of it. Raises
-    JournalError where the journal cannot be read.
+    A machine that replays a journal from its first row begins with these: the paper broker's cash is among them. A
+    damaged row is skipped: a snapshot after it has its own rules, and recovery reports it. Raises JournalError where
+    the journal cannot be read.
     """
     with reading(reader.path):
         for entry in reader.entries(page=4):
-            with contextlib.suppress(msgspec.DecodeError):  # a damaged row: recovery speaks of it
+            with contextlib.suppress(msgspec.DecodeError):  # a damaged row: recovery reports it
                 event = decode_event(entry.payload)
                 if isinstance(event, RunStarted):
                     return event.trading
@@ -79,7 +79,7 @@ def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Tr
 
 
 def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> Machine:
-    """A machine before any event; with the paper broker that suits the mode, or none where a real one is outside."""
+    """Return a machine before any event; with the mode's paper broker, or none with a real broker."""
     core = Core(strategy)
     state = core.start(identity, trading)
     market = core.desk.paper(trading, identity.mode)
@@ -87,9 +87,9 @@ def fresh_machine(strategy: Strategy, identity: Identity, trading: Trading) -> M
 
 
 def machine_of(reader: JournalReader, otherwise: Trading | None = None) -> Machine:
-    """The machine of a journal before its first event; `otherwise` are its rules where it never ran.
+    """Return the machine of a journal before its first event; `otherwise` are its rules if it never ran.
 
-    Raises JournalError where it cannot be known any more.
+    Raises JournalError where its rules are unknown.
     """
     with reading(reader.path):
         identity = identity_of(reader.meta())
@@ -101,7 +101,7 @@ def machine_of(reader: JournalReader, otherwise: Trading | None = None) -> Machi
 
 
 def restore(machine: Machine, snapshot: Snapshot) -> None:
-    """Put a snapshot's state into the machine. Raises msgspec.ValidationError when this code has other states."""
+    """Put a snapshot's state into the machine. Raises msgspec.ValidationError when this code's state differs."""
     state: State[Any] = machine.core.decoder().decode(snapshot.state)
     decoder = _share_market_decoder if isinstance(machine.market, SharePaperBroker) else _market_decoder
     market_state = decoder.decode(snapshot.market) if snapshot.market else None
@@ -111,7 +111,7 @@ def restore(machine: Machine, snapshot: Snapshot) -> None:
 
 
 def snapshot_of(machine: Machine, event_id: int, code: str, *, kept: bool = False) -> Snapshot:
-    """The machine as a snapshot. Its queue must be empty: what is under way is not part of a state."""
+    """Return the machine as a snapshot. Its queue must be empty: it is not part of a state."""
     if machine.queue:
         raise ValueError(f"{len(machine.queue)} caused events are still to come; a snapshot waits for them")
     state = encode_state(machine.state)
@@ -121,10 +121,10 @@ def snapshot_of(machine: Machine, event_id: int, code: str, *, kept: bool = Fals
 
 
 def reapply(machine: Machine, entry: Entry, rows: list[Row]) -> str:
-    """Step a journaled row again and gather its read-model rows; returns the effects' JSON.
+    """Step a journaled row again and gather its read-model rows; return the effects' JSON.
 
-    A row whose step raised is passed over, a quarantined one too: it is no longer waited for. Raises Divergence when
-    the row does not follow from those before it.
+    Rows that raised or were quarantined are skipped and no longer expected. Raises Divergence when the row does not
+    follow from those before it.
     """
     if entry.raised:
         return entry.effects
@@ -140,12 +140,12 @@ def reapply(machine: Machine, entry: Entry, rows: list[Row]) -> str:
 
 
 def leave_out(machine: Machine, event: Event) -> None:
-    """Wait no longer for an event that was caused, or for the answer to the open question: it comes first."""
+    """Drop an expected event or answer; it must come first."""
     if isinstance(event, machine.caused) and machine.queue:
         machine.queue.popleft()
 
 
 def adopt_trading(machine: Machine) -> None:
-    """The paper broker lives by the same trading rules as the state."""
+    """Give the paper broker the state's trading rules."""
     if machine.market is not None:
         machine.market = machine.core.desk.paper(machine.state.trading, machine.state.identity.mode)

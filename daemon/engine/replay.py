@@ -1,4 +1,4 @@
-"""A tape as the engine's source: its events one after another, as fast as asked for or at N times real time."""
+"""A tape as the engine's source: as fast as possible or at N times real time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from daemon.core.events import Event
 
 
 class ReplaySource:
-    """Gives the tape's events. With `speed` N an event waits until its time has come, N times as fast as it happened.
+    """Emits the tape's events. With `speed` N an event waits until its time, N times as fast as recorded.
 
-    What an operator puts in comes before the tape's next event. `stop` ends the waiting and the source.
+    Events of an operator come before the tape's next event. `stop` ends the waiting and the source.
     """
 
     def __init__(self, events: Iterator[Event], speed: float | None) -> None:
@@ -24,15 +24,15 @@ class ReplaySource:
         self._woken = asyncio.Event()
         self._put: deque[Event] = deque()
         self._origin: tuple[int, float] | None = None
-        self._held: Event | None = None  # read, and its time has not come
+        self._held: Event | None = None  # read, but not due yet
 
     def put(self, event: Event) -> None:
-        """Let an event of the operator in. Used on the event loop's thread alone."""
+        """Queue an event of the operator. Used on the event loop's thread only."""
         self._put.append(event)
         self._woken.set()
 
     def poll(self) -> Event | None:
-        """The next event if its time has come, else None; without a speed every event's has."""
+        """Return the next event if it is due, else None; without a speed every event is due."""
         if self._put:
             return self._put.popleft()
         if self._stopped and self._speed is not None:
@@ -44,7 +44,7 @@ class ReplaySource:
         return None
 
     async def next(self) -> Event | None:
-        """The next event, waited for; None at the tape's end or after `stop`."""
+        """Wait for the next event; None at the tape's end or after `stop`."""
         while True:
             event = self.poll()
             if event is not None or self._held is None or self._speed is None or self._stopped:
@@ -61,6 +61,6 @@ class ReplaySource:
         return began + (event.time_ns - first_ns) / 1e9 / speed - now
 
     def stop(self) -> None:
-        """Give nothing more."""
+        """Emit nothing more."""
         self._stopped = True
         self._woken.set()

@@ -1,7 +1,6 @@
-"""A journal rotated: by command while its desk is stopped, or by the daemon at a start, before it trades.
+"""Rotate a journal: by command while its desk is stopped, or by the daemon at a start, before it trades.
 
-Both hold the directory's lock and have recovered the desk. A start that cannot rotate goes on with the journal as it
-is.
+Both hold the directory's lock and have recovered the desk. A start that cannot rotate keeps the journal as it is.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ class NotAtRest(JournalError):
 
 
 def rotate_recovered(state_dir: StateDir, recovered: Recovered) -> Rotation:
-    """Rotate; the journal is closed then, whatever comes of it.
+    """Rotate; the journal is closed afterwards, even on an error.
 
-    Raises NotAtRest, JournalError, WriteFailed, OSError: the journal is as it was.
+    Raises NotAtRest, JournalError, WriteFailed, OSError: the journal is unchanged.
     """
     machine, code, journal = recovered.machine, code_digest(), state_dir.journal
     try:
@@ -50,10 +49,10 @@ def rotate_recovered(state_dir: StateDir, recovered: Recovered) -> Rotation:
 
 
 def rotate_when_due(state_dir: StateDir, recovered: Recovered, mib: int, log: Callable[..., None]) -> bool:
-    """Rotate a journal that grew by `mib` or more (0: never) since its file began; log what came of it.
+    """Rotate a journal that grew by `mib` or more (0: never) since its file began; log the result.
 
-    True where the journal was opened anew: the caller recovers again. The file that holds a session's beginning holds
-    its end too: not before the last session has its report. Raises JournalError where the journal cannot be opened.
+    Returns True when the journal was opened anew: the caller recovers again. A session's beginning and end stay in one
+    file, so it waits for the last session's report. Raises JournalError where the journal cannot be opened.
     """
     journal = state_dir.path / FILE
     if not mib or grown(journal) < mib * MIB:

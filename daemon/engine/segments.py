@@ -1,7 +1,7 @@
-"""A journal cut in two: the rows from a snapshot on become a file of their own, which goes on with the same chain.
+"""Cut a journal in two: the rows from a snapshot on become a file of their own on the same chain.
 
 An archive is such a file with the rows since the last one; a rotation puts one in the journal's place. Invariant: the
-journal's own file is only read, and what takes its place is durable and whole before it does.
+journal's own file is only read, and its replacement is durable and whole first.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Base, Entry, JournalError, Snapshot, base_of, chain_start
 
 ROTATED, ROTATING = "rotated", ".rotating"
-_SINCE = {  # the column by which a read model's rows are old or new
+_SINCE = {  # the column that dates a read model's rows
     "decisions": "time_ns", "orders": "updated_ns", "fills": "time_ns", "equity": "time_ns", "shadows": "time_ns",
     "heads": "time_ns",
 }  # fmt: skip
 
 
 class Rotation(NamedTuple):
-    """What a rotation made: the file that was, the row that both begin and end with, and the chain's head there."""
+    """Result of a rotation: the former file, the row that both share, and the chain head there."""
 
     old: Path
     row: int
@@ -38,10 +38,10 @@ class Rotation(NamedTuple):
 
 
 def cut(journal: Path, to: Path, first: int, begin: Snapshot | None = None) -> None:
-    """Write the journal's rows from id `first` on to the new file `to`, with what it takes to go on from there.
+    """Write the journal's rows from id `first` on to the new file `to`, with all that it needs to go on.
 
-    `first` is 1, or a row at which a snapshot stands. With `begin`, the snapshot at that row which the journal may no
-    longer have, the read models come from its time on; else whole. Raises JournalError, sqlite3.Error.
+    `first` is 1, or a row with a snapshot. With `begin`, the snapshot at that row (the journal may no longer have it),
+    the read models start at its time; else they are whole. Raises JournalError, sqlite3.Error.
     """
     with closing(JournalReader(journal)) as reader, reading(journal):
         meta = reader.meta()
@@ -69,7 +69,7 @@ def cut(journal: Path, to: Path, first: int, begin: Snapshot | None = None) -> N
 
 
 def _base(reader: JournalReader, meta: dict[str, str], first: int) -> Base | None:
-    """What the rows from `first` on go on from; None from the first row of the desk on."""
+    """Return the base of the rows from `first` on; None from the desk's first row."""
     known = base_of(meta)
     if first == 1 or (known is not None and first == known.row + 1):
         return known
@@ -97,19 +97,19 @@ def _copy(made: sqlite3.Connection, first: int, seq: int, since_ns: int) -> None
 
 
 def newest_whole(reader: JournalReader) -> Snapshot | None:
-    """The newest whole snapshot; None where there is none."""
+    """Return the newest whole snapshot; None without one."""
     found = (snapshot for snapshot in reader.newest_snapshots() if not isinstance(snapshot, int) and snapshot.whole)
     return next(found, None)
 
 
 def rotate(state_dir: Path) -> Rotation:
-    """Put the end of a stopped desk's journal in its place; the file that was goes to `rotated`, unchanged.
+    """Put the end of a stopped desk's journal in its place; the former file goes to `rotated`, unchanged.
 
     The caller holds the directory's lock, and the newest snapshot stands at the last row. Raises JournalError, OSError.
     """
     journal = state_dir / FILE
     log = journal.with_name(f"{journal.name}-wal")
-    if log.exists():  # also an empty one: who closes last would put what is written next into the old file
+    if log.exists():  # even an empty one: the last to close would put later rows into the old file
         raise JournalError(
             f"{log}: another process still has the journal open (status --watch, a sqlite3 shell?): end it, then rotate"
         )
@@ -140,22 +140,23 @@ def rotate(state_dir: Path) -> Rotation:
         raise
     old = folder / f"{first:012}-{row:012}.sqlite"
     journal.rename(old)
-    sync(folder, state_dir)  # the old file has its new name on the disk before another takes its place
-    finish(state_dir)  # a start does it where this process ends here
+    sync(folder, state_dir)  # the old file's new name is durable before another takes its place
+    finish(state_dir)  # a start does it if this process ends here
     return Rotation(old, row, head.hex(), before.st_size, journal.stat().st_size)
 
 
 def standing(state_dir: Path) -> Path:
-    """The journal's file; where a rotation was killed between its last two steps, the one that will take its place."""
+    """Return the journal's file; after a killed rotation, the one that will take its place."""
     journal = state_dir / FILE
     part = journal.with_suffix(ROTATING)
     return part if part.exists() and not journal.exists() else journal
 
 
 def finish(state_dir: Path) -> None:
-    """End a rotation that was killed: between its last two steps the new file takes its place, before them it goes.
+    """Complete or undo a killed rotation.
 
-    Called with the directory's lock held. Raises JournalError where the new file follows none of the rotated ones.
+    Between its last two steps the new file takes its place, before them it is removed. Called with the directory's lock
+    held. Raises JournalError where the new file follows none of the rotated ones.
     """
     journal = state_dir / FILE
     part = journal.with_suffix(ROTATING)
@@ -171,12 +172,12 @@ def finish(state_dir: Path) -> None:
 
 
 def parts_of(journal: Path) -> list[Path]:
-    """The files of a journal that are still there, oldest first; its own is the last."""
+    """Return the existing files of a journal, oldest first; its own is the last."""
     return [*sorted((journal.parent / ROTATED).glob("*.sqlite")), journal]
 
 
 def part_of(journal: Path, time_ns: int) -> Path:
-    """The file with the events of this time: the newest that begins before; where none does, the oldest."""
+    """Return the file with the events of this time: the newest that begins before, or else the oldest."""
     parts = parts_of(journal)
     for path in reversed(parts[1:]):
         with closing(JournalReader(path)) as reader, reading(path):
@@ -187,14 +188,14 @@ def part_of(journal: Path, time_ns: int) -> Path:
 
 
 def grown(journal: Path) -> int:
-    """Bytes by which the file grew since it began: for a rotated one what came along does not count."""
+    """Return the bytes by which the file grew since it began, without what a rotation copied."""
     with closing(JournalReader(journal)) as reader, reading(journal):
         base = base_of(reader.meta())
     return journal.stat().st_size - (base.size if base is not None else 0)
 
 
 def where_before(reader: JournalReader) -> str:
-    """Where the rows before this file's first are, as the end of a message; "" where there are none."""
+    """Return the place of the rows before this file's first, as the end of a message; "" without any."""
     base = base_of(reader.meta())
     if base is None:
         return ""
@@ -205,13 +206,13 @@ def where_before(reader: JournalReader) -> str:
 
 
 def _remove(part: Path) -> None:
-    """Remove an unfinished file with what SQLite put beside it."""
+    """Remove an unfinished file with SQLite's side files."""
     for leftover in (part, part.with_name(f"{part.name}-journal"), part.with_name(f"{part.name}-wal")):
         leftover.unlink(missing_ok=True)
 
 
 def check_follows(old: Path, new: Path) -> None:
-    """The last row of `old` must be the first of `new`, by id and hash. Raises JournalError."""
+    """Check that the last row of `old` is the first of `new`, by id and hash. Raises JournalError."""
     ends = []
     for path, order in ((old, "DESC"), (new, "ASC")):
         with closing(JournalReader(path)) as reader, reading(path):

@@ -1,6 +1,6 @@
-"""The state directory: one daemon, one account, one strategy, one journal. Locked while in use, refused when foreign.
+"""The state directory: one daemon, one account, one strategy, one journal. Locked while in use.
 
-Nothing is created before everything was checked; a new journal appears whole or not at all.
+Everything is checked before anything is created; a new journal appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import IO
 
 from daemon.engine.segments import finish, standing
 from daemon.host.own_files import NotOwnError, StateDirError, become_owner, open_own, open_own_folder, open_plain
-from daemon.host.passing import MayPass, may_pass, patiently
+from daemon.host.passing import MayPass, may_pass, retry_while_busy
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader, reading
 from strategies.kit.contract import Session
 
 LOCK_FILE = "lock"
 REPORTS = "reports"
-PID_DIGITS = 10  # of a process id, generously
+PID_DIGITS = 10  # of a process id, at most
 _CURES = {
     "mode": "use the mode it was made in, or another --state-dir",
     "account": "use the account it was made for, or another --state-dir",
@@ -33,11 +33,11 @@ _CURES = {
 
 
 class StateDirBusy(MayPass, StateDirError):
-    """The state directory cannot be used at the moment: held by another process, or its disk fails. Exit code 1."""
+    """The state directory is not usable now: another process holds it, or its disk fails. Exit code 1."""
 
 
 class StateDir:
-    """An open state directory. `meta` is what the journal was made with. Close it to let the lock go."""
+    """An open, locked state directory. `meta` is the journal's meta. `close` releases the lock."""
 
     def __init__(self, path: Path, lock: IO[str], journal: Journal, meta: dict[str, str], *, fresh: bool) -> None:
         self.path = path
@@ -47,12 +47,12 @@ class StateDir:
         self._lock = lock
 
     def reopen(self) -> None:
-        """Open the journal that stands here now, after a rotation; the lock is held on. Raises JournalError."""
+        """Open the current journal after a rotation; the lock stays. Raises JournalError."""
         finish(self.path)
         self.journal = Journal(self.path / FILE)
 
     def close(self) -> None:
-        """Let the lock go. The journal is closed by its writer."""
+        """Release the lock. The journal is closed by its writer."""
         self._lock.close()
 
 
@@ -60,19 +60,19 @@ def open_state_dir(path: Path, wanted: dict[str, str], epoch: str) -> StateDir:
     """Lock `path` and open its journal, or make one with `wanted` and `epoch`.
 
     `wanted` holds mode, account, strategy, feed and, for a replay, the tape's name and digest. Raises StateDirError
-    when the directory is not writable or was made for something else; JournalError and WriteFailed as they say. What
-    may pass is a MayPass too; for a directory or a journal that another process holds it waits a while first.
+    when the directory is not writable or belongs to another identity; JournalError and WriteFailed. Passing faults are
+    MayPass too; for a directory or a journal held by another process it waits a while first.
     """
-    lock = patiently(lambda: _locked(path))
+    lock = retry_while_busy(lambda: _locked(path))
     try:
-        return patiently(lambda: _opened(path, lock, wanted, epoch))
+        return retry_while_busy(lambda: _opened(path, lock, wanted, epoch))
     except BaseException:
         lock.close()
         raise
 
 
 def _locked(path: Path) -> IO[str]:
-    """The directory's lock, made with the directory where there is none."""
+    """Return the directory's lock file; makes it, with the directory, if missing."""
     try:
         folder = open_own_folder(path, make_mode=0o750)
         try:
@@ -118,7 +118,7 @@ def check_identity(path: Path, meta: dict[str, str], wanted: dict[str, str]) -> 
 
 
 def peek(path: Path) -> dict[str, str] | None:
-    """What the journal in `path` was made with, None when there is none. Takes no lock and writes nothing."""
+    """Return the meta of the journal in `path`, None without one. Takes no lock and writes nothing."""
     file = standing(path)
     if not file.exists():
         return None
@@ -127,9 +127,9 @@ def peek(path: Path) -> dict[str, str] | None:
 
 
 def enter(path: Path) -> None:
-    """As root by hand: go on as the owner of the state directory, before anything in it is touched.
+    """As root by hand: switch to the owner of the state directory before anything in it is touched.
 
-    Raises StateDirError where that cannot be.
+    Raises StateDirError where that is impossible.
     """
     try:
         become_owner(path)
@@ -138,7 +138,7 @@ def enter(path: Path) -> None:
 
 
 def locked_by(path: Path) -> str:
-    """Process id of the daemon that holds the directory, "" when none does. Raises StateDirError for a link."""
+    """Return the process id of the daemon that holds the directory, "" without one. Raises StateDirError for a link."""
     with _lock_file(path) as lock:
         if lock is None:
             return ""
@@ -150,7 +150,7 @@ def locked_by(path: Path) -> str:
 
 
 def last_locked_by(path: Path) -> str:
-    """Process id of the daemon that held the directory last, running or not, "" for none. Tries no lock.
+    """Return the process id of the daemon that held the directory last, running or not, or "". Tries no lock.
 
     Raises StateDirError for a link, OSError.
     """
@@ -160,7 +160,7 @@ def last_locked_by(path: Path) -> str:
 
 @contextlib.contextmanager
 def _lock_file(path: Path) -> Iterator[IO[bytes] | None]:
-    """The lock's file to look at, guarded; None where there is none."""
+    """Open the lock's file for reading, guarded; None without one."""
     if not (path / LOCK_FILE).exists():
         yield None
         return
@@ -176,14 +176,14 @@ def _lock_file(path: Path) -> Iterator[IO[bytes] | None]:
 
 
 def _process(lock: IO[bytes]) -> str:
-    """The process id that stands in a lock's file, "" where there is none."""
+    """Return the process id in a lock's file, or ""."""
     text = lock.read(PID_DIGITS + 1).decode("ascii", "replace").strip()
     return text if text.isdecimal() and len(text) <= PID_DIGITS else ""
 
 
 def wait_until_free(path: Path) -> None:
-    """Return when no process holds the directory. Raises StateDirBusy where one still does after a while."""
-    patiently(lambda: _refuse_held(path, locked_by(path)))
+    """Wait until no process holds the directory. Raises StateDirBusy after a while."""
+    retry_while_busy(lambda: _refuse_held(path, locked_by(path)))
 
 
 def _refuse_held(path: Path, holder: str) -> None:
@@ -209,5 +209,5 @@ def _lock(path: Path, lock: IO[str]) -> None:
 
 
 def report_path(journal: Path, session: Session) -> Path:
-    """`reports/<date>.json` beside the journal."""
+    """Return the path of `reports/<date>.json` next to the journal."""
     return journal.parent / REPORTS / f"{session.date}.json"

@@ -1,7 +1,7 @@
-"""Proof that a journal is what its events make of it: hashes, effects, digests, snapshots and read models, no weights.
+"""Verify a journal against its events: hashes, effects, digests, snapshots and read models; no weights.
 
 Every row is hashed again; every event is stepped again with its own code version; the first difference is named.
-Segments that other code wrote are checked by their hashes alone, and the report says so.
+Segments of other code are checked by their hashes alone, and reported as such.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Base, Batch, Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
 from strategies.kit.contract import Strategy
 
-ATTEMPTS = 3  # where somebody begins to write the file of a stopped desk
+ATTEMPTS = 3  # when a daemon starts to write the file of a stopped desk
 
 
 class Verified(msgspec.Struct):
@@ -35,9 +35,9 @@ class Verified(msgspec.Struct):
     digests: int = 0
     snapshots: int = 0
     read_model_rows: int = 0
-    before: int = 0  # rows that are in the files before this one
+    before: int = 0  # rows in earlier files
     other_code: dict[str, int] = {}  # code version -> rows checked by hash alone
-    other_libraries: dict[str, int] = {}  # versions that wrote them -> rows checked by hash alone for their sake
+    other_libraries: dict[str, int] = {}  # versions that wrote them -> rows checked by hash alone for that reason
     difference: str = ""
 
 
@@ -50,8 +50,8 @@ def verify(
 ) -> Verified:
     """Check the journal file at `path` against this code. `tick` is called with the number of rows done.
 
-    Raises JournalError when the file is no journal. A difference is reported, not raised. Where a daemon starts on a
-    stopped desk's file meanwhile it begins again, and then sees the file as it was at that moment.
+    Raises JournalError when the file is no journal. A difference is reported, not raised. If a daemon starts on a
+    stopped desk's file meanwhile, the check begins again on the file as it is then.
     """
     for _ in range(ATTEMPTS):
         report, moved = _attempt(path, code, strategy_named, tick or _quiet)
@@ -63,7 +63,7 @@ def verify(
 def _attempt(
     path: Path, code: str, strategy_named: Callable[[str], Strategy], tick: Callable[[int], None]
 ) -> tuple[Verified, bool]:
-    """The report, and whether somebody wrote meanwhile, so that it says nothing."""
+    """Return the report, and whether another process wrote meanwhile, which voids it."""
     reader = JournalReader(path)
     report, moved = Verified(), False
     try:
@@ -104,12 +104,12 @@ class _Verification:
         self._tick = tick
         self._batch = Batch()
         self._machine: Machine | None = None
-        self._based = False  # the first snapshot, at the first row, is where this file goes on from another
+        self._based = False  # the first snapshot, at the first row, is where this file continues another
         self._own = False  # the machine is at this row, stepped by its own code
         self._whole = True  # no row was left unstepped
-        self._handovers: list[int] = []  # where other code took over: what was in flux there it may have written over
+        self._handovers: list[int] = []  # rows at which other code took over: pending items may be overwritten there
         self._run_code = self._run_libraries = ""
-        self._unlike = False  # the libraries that are loaded here came to something else than those of this run
+        self._unlike = False  # the loaded libraries gave another result than those of this run
         self._turned = False  # other code took over and has no snapshot yet: its first one is kept
         self._again = False  # a later run has no snapshot yet: kept too, where it passed over a damaged one that was
         self._digests = reader.digests()
@@ -146,7 +146,7 @@ class _Verification:
         self._check_read_models()
 
     def _go_on_from(self, base: Base, identity: Identity) -> None:
-        """What is before this file was proven there: its first snapshot is taken as it is."""
+        """Take the first snapshot as it is: the rows before it were verified in the earlier file."""
         started = msgspec.json.decode(base.started, type=RunStarted)
         self._report.before = base.row
         self._run_code, self._run_libraries = started.code, started.libraries
@@ -172,7 +172,7 @@ class _Verification:
             self._turned = True
 
     def _begin_run(self, event: RunStarted, identity: Identity) -> None:
-        """From here on this run's code and libraries wrote the rows."""
+        """Begin a run: its code and libraries wrote the rows from here on."""
         made_with = (event.code, event.libraries)
         turned = self._run_code != "" and made_with != (self._run_code, self._run_libraries)
         self._turned |= turned
@@ -186,13 +186,13 @@ class _Verification:
             self._leave()
 
     def _leave(self) -> None:
-        """The rows from here on are not stepped, until a snapshot of this code."""
+        """Stop stepping rows until a snapshot of this code."""
         if self._own and self._machine is not None:
             self._handovers.append(self._machine.state.now_ns)
         self._own = False
 
     def _identity(self, event: RunStarted, where: str) -> Identity:
-        """Whose journal it is: its first page and each run must agree."""
+        """Check that the meta and each run name the same identity."""
         meta = self._reader.meta()
         for key in Identity.__struct_fields__:
             if meta.get(key) != getattr(event, key):
@@ -285,21 +285,21 @@ class _Verification:
     def _check_read_models(self) -> None:
         there = {row["name"] for row in self._reader.query("SELECT name FROM main.sqlite_schema WHERE type = 'table'")}
         for name, table in READ_MODELS.items():
-            if name not in there:  # made before there was such a table, and not written since
+            if name not in there:  # made before this table existed, and not written since
                 continue
             ways = [("other", "main", "is missing or differs", self._settled(name))]
             if self._whole:
                 ways.append(("main", "other", "does not follow from the events", "1"))
-            for here, beside, what, where in ways:
+            for here, other, what, where in ways:
                 rows = self._reader.query(
-                    f"SELECT * FROM {here}.{name} WHERE {where} EXCEPT SELECT * FROM {beside}.{name} LIMIT 1"
+                    f"SELECT * FROM {here}.{name} WHERE {where} EXCEPT SELECT * FROM {other}.{name} LIMIT 1"
                 )
                 if rows:
                     raise _Different(f"read model {name}: the row with {table.columns[0]} {rows[0][0]} {what}")
             self._report.read_model_rows += self._reader.query(f"SELECT count(*) FROM other.{name}")[0][0]
 
     def _settled(self, name: str) -> str:
-        """Which rebuilt rows must stand in the journal: all, but for those that other code went on with."""
+        """Return which rebuilt rows must stand in the journal: all but those that other code continued."""
         if not self._handovers:
             return "1"
         done = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
@@ -308,4 +308,4 @@ class _Verification:
 
 
 def _quiet(_: int) -> None:
-    """Nobody watches."""
+    """Do nothing."""

@@ -1,1 +1,1 @@
-"""What the machine gives: clock, calendar, files, locks, keys, the service manager."""
+"""Services of the machine: clock, calendar, files, locks, keys, the service manager."""

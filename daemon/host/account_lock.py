@@ -1,7 +1,7 @@
-"""One desk for one account on this host: locks that all desks share, held for as long as the process lives.
+"""One desk for one account on this host: locks that all desks share, held until the process ends.
 
-An account is locked by the key that opens it before anything is sent, and by its number when the broker has told it, so
-that two key pairs of one account meet too. File names are digests; the text in a file says who holds it, no secret.
+An account is locked by its key before any request, and by its number once the broker has reported it, so that two key
+pairs of one account conflict too. File names are digests; the text in a file names the holder, no secret.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DIGITS = 32  # of a digest
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds an account: its desk's name, state directory and process."""
+    """The holder of an account: its desk's name, state directory and process."""
 
     desk: str
     state_dir: str
@@ -37,9 +37,9 @@ class AccountTakenError(StateDirError):
 
 
 def lock_folder(environment: Mapping[str, str] = os.environ, shared: Path = SHARED) -> Path:
-    """Where the locks are: systemd's $RUNTIME_DIRECTORY, `shared` where it is, else a folder in this user's home.
+    """Return the folder of the locks: systemd's $RUNTIME_DIRECTORY, `shared` if it exists, else in this user's home.
 
-    None of them can be made by another user beforehand, and a user's desks find the same one from any login.
+    No other user can create any of them beforehand, and a user's desks find the same one from any login.
     """
     given = environment.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     if given:
@@ -48,7 +48,7 @@ def lock_folder(environment: Mapping[str, str] = os.environ, shared: Path = SHAR
 
 
 def _home() -> Path:
-    """This user's home as the host's user database has it; the root folder, which only root can use, without one."""
+    """Return this user's home from the host's user database; without one the root folder, which only root can use."""
     try:
         return Path(pwd.getpwuid(os.geteuid()).pw_dir)
     except KeyError:
@@ -57,12 +57,12 @@ def _home() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    what: str  # as a person reads it
+    what: str  # for display
     name: str  # of the file
 
 
 class AccountLock:
-    """The locks of one desk. `claim` takes one, `close` lets all go; the end of the process does too."""
+    """The locks of one desk. `claim_*` takes one, `close` releases all; so does the end of the process."""
 
     def __init__(self, folder: Path, holder: Holder, service: str) -> None:
         """`service` is the trading service's address: the same key elsewhere is another account."""
@@ -72,15 +72,15 @@ class AccountLock:
         self._held: dict[str, IO[str]] = {}
 
     def claim_key(self, key: str) -> None:
-        """Lock the account that this key opens. Raises AccountTakenError, StateDirError where no lock can be made."""
+        """Lock the account of this key. Raises AccountTakenError, StateDirError where no lock can be made."""
         self._claim(_Claim(f"the account of these keys at {self._service}", self._digest("key", key)))
 
     def claim_number(self, number: str) -> None:
-        """Lock the account of this number; does nothing when it is held already. Raises as `claim_key`."""
+        """Lock the account of this number; does nothing if held already. Raises as `claim_key`."""
         self._claim(_Claim(f"account {number} at {self._service}", self._digest("number", number)))
 
     def taken(self, key: str) -> str:
-        """Who else holds the account that this key opens, as a refusal would say it; "" for nobody. Writes nothing."""
+        """Return another holder of this key's account, as a refusal names it; "" for none. Writes nothing."""
         name = f"{self._digest('key', key)}.account"
         path = self._folder / name
         if not path.exists():
@@ -98,14 +98,14 @@ class AccountLock:
         return ""
 
     def close(self) -> None:
-        """Let all locks go. The files stay: who locks a file that is gone locks nothing."""
+        """Release all locks. The files stay: a lock on a removed file would lock nothing."""
         for lock in self._held.values():
             lock.close()
         self._held.clear()
 
     def _digest(self, kind: str, secret: str) -> str:
-        told = f"rltrader|{self._service}|{kind}|{secret}"
-        return hashlib.sha256(told.encode()).hexdigest()[:DIGITS]
+        text = f"rltrader|{self._service}|{kind}|{secret}"
+        return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
     def _claim(self, claim: _Claim) -> None:
         if claim.name in self._held:
@@ -148,12 +148,12 @@ def _in_folder(path: Path) -> Iterator[int]:
 
 def _refusal(what: str, text: str) -> str:
     return (
-        f"{what} is traded by another desk of this host ({_told(text)}): one account has one desk: stop that one, or "
-        f"give this one an account and keys of its own"
+        f"{what} is traded by another desk of this host ({_describe(text)}): one account has one desk: stop that one, "
+        f"or give this one an account and keys of its own"
     )
 
 
-def _told(text: str) -> str:
+def _describe(text: str) -> str:
     try:
         holder = msgspec.json.decode(text, type=Holder)
     except msgspec.DecodeError:

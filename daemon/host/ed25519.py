@@ -1,6 +1,6 @@
 """Ed25519 keys and signatures (RFC 8032): of model versions, and of heads of a journal's chain.
 
-Invariant: a private key is written for its owner alone, and its value is in no output, exception or log.
+Invariant: a private key is readable by its owner only, and its value is in no output, exception or log.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ KEY_BYTES_MAX = 4096
 
 
 class KeyProblem(ValueError):
-    """A key file that cannot be used; the text says why and the cure, never what stands in the file."""
+    """An unusable key file; the text has the reason and the cure, never the file's content."""
 
 
 def keygen(path: Path) -> str:
-    """Write a new private key (PEM, PKCS 8) to `path`, for its owner alone; returns the public one in base64.
+    """Write a new private key (PEM, PKCS 8) to `path`, for its owner only; return the public one in base64.
 
     Raises:
         KeyProblem: there is a file already, or it cannot be written.
     """
-    from cryptography.hazmat.primitives import serialization  # 40 ms that a desk without signatures need not spend
+    from cryptography.hazmat.primitives import serialization  # 40 ms, loaded only when signatures are used
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     key = Ed25519PrivateKey.generate()
@@ -43,7 +43,7 @@ def keygen(path: Path) -> str:
 
 
 def signature_of(data: bytes, key_file: Path) -> tuple[str, str]:
-    """The signature of these bytes with the private key in `key_file`, and the public key, both in base64.
+    """Return the signature of these bytes with the private key in `key_file`, and the public key, both in base64.
 
     Raises:
         KeyProblem: the file is no Ed25519 private key, or others than its owner may read it.
@@ -70,10 +70,10 @@ def signature_of(data: bytes, key_file: Path) -> tuple[str, str]:
 
 
 def is_signature(data: bytes, signature: bytes, public_key: str) -> bool:
-    """Whether this is the signature (base64) of these bytes by the public key (base64, 32 bytes).
+    """Return whether the public key (base64, 32 bytes) made this signature (base64) of these bytes.
 
     Raises:
-        ValueError: the public key is none.
+        ValueError: the public key is invalid.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -1,6 +1,6 @@
-"""Durations counted in bounded memory: `Latency` for percentiles within 1.6 %, `Buckets` with bounds chosen beforehand.
+"""Durations counted in bounded memory: `Latency` for percentiles within 1.6 %, `Buckets` with given bounds.
 
-One thread adds, any other may look: what it sees is at most an addition behind.
+One thread adds, any other may read: it is at most one addition behind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class Latency:
         self.total_ns += duration_ns
 
     def percentile(self, share: float) -> int:
-        """The smallest bucket in microseconds that `share` (0 to 1) of the durations do not exceed; 0 without any."""
+        """Return the smallest bucket in microseconds that `share` (0 to 1) of the durations do not exceed; 0 without
+        any."""
         wanted, seen = share * self.count, 0
         for us in sorted(self._counts):
             seen += self._counts[us]
@@ -43,7 +44,7 @@ class Latency:
         return 0
 
     def cumulative(self, bounds_s: Sequence[float]) -> list[int]:
-        """How many durations did not exceed each bound in seconds, within the bucket that a bound lies in; then all."""
+        """Return how many durations did not exceed each bound in seconds, to bucket precision; then all."""
         counts = Buckets(bounds_s)
         for us, count in dict(self._counts).items():  # a copy in one piece: the loop's thread goes on adding
             counts.add(us / 1e6, count)
@@ -66,5 +67,5 @@ class Buckets:
         self.total_s += duration_s * times
 
     def cumulative(self) -> list[int]:
-        """How many durations did not exceed each bound, then all of them: `len(bounds_s) + 1` numbers."""
+        """Return how many durations did not exceed each bound, then all of them: `len(bounds_s) + 1` numbers."""
         return list(accumulate(self._counts))

@@ -1,6 +1,6 @@
-"""The file that a panic leaves in a desk's folder: a daemon that runs there, or starts, reads it and stands down.
+"""The file that a panic leaves in a desk's folder: a daemon that runs or starts there stands down.
 
-The panic needs no journal, so it puts no event there; the daemon does, and takes the file away once that is durable.
+The panic needs no journal and writes no event; the daemon does, and removes the file once that is durable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LOOK_S = 0.25
 
 
 def leave(folder: Path, who: str) -> None:
-    """Write the file, for the desk's user to read. One that is there already says the same. Raises OSError."""
+    """Write the file, readable by the desk's user; an existing one is enough. Raises OSError."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         file = os.open(folder / MARKER, flags, 0o644)
@@ -32,7 +32,7 @@ def leave(folder: Path, who: str) -> None:
 
 
 def noticed(folder: Path) -> str:
-    """Who ran the panic, "" where none was run. What stands in the file is shown and never believed."""
+    """Return who ran the panic, "" for none. The file's content is shown, never trusted."""
     place = folder / MARKER
     if not os.path.lexists(place):
         return ""
@@ -41,28 +41,28 @@ def noticed(folder: Path) -> str:
     except OSError as error:
         return f"somebody (the file panic: {error.strerror})"
     try:
-        told = os.read(file, LETTERS_MOST).decode("utf-8", "replace")
+        text = os.read(file, LETTERS_MOST).decode("utf-8", "replace")
     except OSError:  # a folder
-        told = ""
+        text = ""
     finally:
         os.close(file)
-    return "".join(filter(str.isprintable, told)) or "somebody"
+    return "".join(filter(str.isprintable, text)) or "somebody"
 
 
 async def obey(folder: Path, stand_down: Callable[[str], None], durable: Callable[[], Awaitable[None]]) -> None:
-    """Look for the file until cancelled: stand down first, and when that is durable take the file away."""
-    told = ""
+    """Poll for the file until cancelled: stand down first, and remove the file when that is durable."""
+    handled = ""
     while True:
         who = noticed(folder)
-        if who and who != told:
+        if who and who != handled:
             stand_down(who)
             await durable()
             clear(folder)
-        told = noticed(folder)  # what cannot be taken away is told once
+        handled = noticed(folder)  # a file that cannot be removed is reported once
         await asyncio.sleep(look_s(LOOK_S))
 
 
 def clear(folder: Path) -> None:
-    """Take the file away; what is no file stays, and is noticed again at the next start."""
+    """Remove the file; a folder stays, and is noticed again at the next start."""
     with contextlib.suppress(OSError):
         (folder / MARKER).unlink()

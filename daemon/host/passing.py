@@ -1,6 +1,6 @@
-"""What stops a start now and may be gone a minute later: another's lock, a disk that is full, failing or read-only.
+"""Faults that stop a start now and may pass: another's lock, a disk that is full, failing or read-only.
 
-Such a start ends with exit code 1, and systemd tries again. What only a person can mend stays exit code 2.
+Such a start ends with exit code 1, and systemd retries. Faults that need a person end with exit code 2.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-LOCKED_S = 30.0  # so long another process may hold journal or state directory before that ends a start
+LOCKED_S = 30.0  # how long a start waits for another process's lock on journal or state directory
 LOOK_S = 0.1  # between two attempts
 _SYSTEM = frozenset(
     (
@@ -32,23 +32,23 @@ T = TypeVar("T")
 
 
 class MayPass(Exception):
-    """The start cannot go on now; the same start may succeed in a minute. The message names file and finding."""
+    """The start cannot go on now; a retry may succeed. The message names file and finding."""
 
 
 def busy(error: BaseException | None) -> bool:
-    """Whether what was refused is another's lock: it ends with its holder, and says nothing about the disk."""
+    """Return whether the cause is another's lock: it ends with its holder and does not concern the disk."""
     return isinstance(error, BlockingIOError) or _code(error) == sqlite3.SQLITE_BUSY
 
 
 def may_pass(error: BaseException, path: Path) -> bool:
-    """Whether what befell the file or folder `path` may be gone without a person: locks, disks, no permissions."""
+    """Return whether the fault at `path` may pass without a person: locks and disks, not permissions."""
     if isinstance(error, OSError):
         return error.errno in _SYSTEM
     return _code(error) in _SQLITE or (_code(error) in _OPENING and _cannot_be_written_now(path))
 
 
-def patiently(attempt: Callable[[], T]) -> T:
-    """What `attempt` returns; tried again while another process holds what it needs, for LOCKED_S at most."""
+def retry_while_busy(attempt: Callable[[], T]) -> T:
+    """Return the result of `attempt`; retry while another process holds its resource, for LOCKED_S at most."""
     until = time.monotonic() + LOCKED_S
     while True:
         try:
@@ -64,7 +64,7 @@ def _code(error: BaseException | None) -> int:
 
 
 def _cannot_be_written_now(path: Path) -> bool:
-    """SQLite names no cause where it cannot open a file: the system does."""
+    """Return whether the system refuses writes: SQLite names no cause where it cannot open a file."""
     try:
         if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
             return True

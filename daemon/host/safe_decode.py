@@ -1,7 +1,7 @@
-"""What comes over a wire, decoded: whatever somebody sends, it is a value of bounded nesting or `Unreadable`.
+"""Decode wire data: the result is a value of bounded nesting, or `Unreadable`.
 
-Decoders raise RecursionError for what is nested deeply, and what is nested a little less deeply makes the next reader
-of the value raise it. Neither may end a feed.
+Decoders raise RecursionError for deep nesting, and slightly less deep nesting makes the next reader of the value raise
+it. Neither may end a feed.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import msgspec
 T = TypeVar("T")
 MANY = 100_000  # parts of one array or map of msgpack; a frame of Alpaca's has some hundred messages
 _CONTAINERS = (dict, list, tuple)
-LEVELS_MOST = 64  # of arrays and objects in one another; the deepest message of Alpaca has five
+LEVELS_MOST = 64  # levels of nesting; the deepest message of Alpaca has five
 
 
 class Unreadable(ValueError):
-    """It cannot be decoded, or is nested too deeply. The text shows nothing of it."""
+    """The data cannot be decoded, or is nested too deeply. The text shows none of it."""
 
 
 def typed(decode: Callable[[bytes], T], data: bytes) -> T:
-    """`decode(data)` of a typed decoder, whose type bounds the nesting. Raises Unreadable."""
+    """Decode by a typed decoder, whose type bounds the nesting. Raises Unreadable."""
     return _guarded(lambda: decode(data), len(data))
 
 
 def json_value(data: bytes | str) -> object:
-    """Any JSON value. Raises Unreadable."""
+    """Decode any JSON value. Raises Unreadable."""
     return bounded(_guarded(lambda: msgspec.json.decode(data), len(data)))
 
 
 def msgpack_value(data: bytes) -> object:
-    """Any msgpack value; times are `msgpack.Timestamp`. Raises Unreadable."""
+    """Decode any msgpack value; times are `msgpack.Timestamp`. Raises Unreadable."""
 
     def unpack() -> object:
         return msgpack.unpackb(
@@ -44,7 +44,7 @@ def msgpack_value(data: bytes) -> object:
 
 
 def writable(value: T) -> T:
-    """The value itself, bounded. Raises Unreadable where no journal could write it: half a surrogate pair in a text."""
+    """Return the value, bounded. Raises Unreadable for half a surrogate pair in a text, which no journal can write."""
     try:
         msgspec.json.encode(bounded(value))
     except (UnicodeEncodeError, TypeError):
@@ -53,7 +53,7 @@ def writable(value: T) -> T:
 
 
 def bounded(value: T) -> T:
-    """The value itself. Raises Unreadable where arrays and objects lie in one another too deeply."""
+    """Return the value. Raises Unreadable for too many levels of arrays and objects."""
     level: list[object] = [value]
     for _ in range(LEVELS_MOST):
         level = [inner for outer in level for inner in _inside(outer)]
@@ -63,7 +63,7 @@ def bounded(value: T) -> T:
 
 
 def _inside(value: object) -> list[object]:
-    """The arrays and objects that stand directly in a value."""
+    """Return the arrays and objects directly in a value."""
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     return [each for each in inner if isinstance(each, _CONTAINERS) and each]  # an empty one has nothing inside
 

@@ -1,6 +1,6 @@
-"""What the daemon tells systemd: ready, stopping, one line of status, and that it still makes progress.
+"""Notifications to systemd: ready, stopping, a status line, and the watchdog.
 
-The watchdog is fed for progress, not for life. Invariant: no feeding without a probe that came back since the last one.
+The watchdog is fed on progress. Invariant: no feeding without a probe that returned since the last one.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from sdnotify import SystemdNotifier
 
 
 class Service:
-    """The process as systemd sees it (`sd_notify(3)`). Without NOTIFY_SOCKET in the environment all of it does nothing.
+    """The process as systemd sees it (`sd_notify(3)`). Does nothing without NOTIFY_SOCKET in the environment.
 
-    No message waits for systemd: one that its socket does not take is dropped, except that the process is ready or
-    stops, which goes with the next message.
+    No message waits for systemd: a refused one is dropped, except ready and stopping, which go with the next message.
     `interval_s` is half of the watchdog's time, as `sd_watchdog_enabled(3)` advises; None when systemd watches nothing
     or another process.
     """
@@ -29,15 +28,15 @@ class Service:
         self.interval_s = None if self._notifier is None else _interval_s()
 
     def ready(self) -> None:
-        """The start is complete: units ordered after this one may start."""
+        """Report that the start is complete: units ordered after this one may start."""
         self._notify("READY=1", must=True)
 
     def status(self, text: str) -> None:
-        """What `systemctl status` shows. Line breaks become blanks, for each line would be a message of its own."""
+        """Set the status of `systemctl status`. Line breaks become blanks: each line would be a message of its own."""
         self._notify(f"STATUS={' '.join(text.split())}")
 
     def stopping(self) -> None:
-        """The stop has begun."""
+        """Report that the stop has begun."""
         self._notify("STOPPING=1", must=True)
 
     def watchdog(self) -> None:
@@ -45,16 +44,16 @@ class Service:
         self._notify("WATCHDOG=1")
 
     def close(self) -> None:
-        """Let go of the socket; afterwards nothing more is told."""
+        """Close the socket; later messages are dropped."""
         if self._notifier is not None:
             self._notifier.socket.close()
             self._notifier = None
 
     async def guard(self, probe: Callable[[], Awaitable[None]], every_s: float, deadline_s: float) -> None:
-        """Feed the watchdog each time `probe` has come back within `deadline_s`; return at once when nothing watches.
+        """Feed the watchdog each time `probe` returned within `deadline_s`; return at once without a watchdog.
 
-        The probe is made every `every_s` seconds, more often where the watchdog's time asks for it. One that is late is
-        cancelled and feeds nothing, and the next one follows; one that raises ends the guard with its exception.
+        The probe runs every `every_s` seconds, more often where the watchdog requires it. A late one is cancelled and
+        feeds nothing, and the next one follows; one that raises ends the guard with its exception.
         """
         if self.interval_s is None:
             return
@@ -71,20 +70,20 @@ class Service:
             await asyncio.sleep(max(0.0, due - loop.time()))
 
     def _notify(self, state: str, *, must: bool = False) -> None:
-        """Send the message, with those that systemd must still learn, in one datagram or not at all."""
+        """Send the message with unsent required ones, in one datagram or not at all."""
         if self._notifier is None:
             return
         lines = "\n".join((*self._owed, state))
         try:
             self._notifier.notify(lines.encode().decode("latin-1"))  # the library writes latin-1; the bytes are UTF-8
-        except OSError:  # BlockingIOError: nobody reads there at the moment; systemd that starts anew refuses
+        except OSError:  # BlockingIOError: no reader now; a restarting systemd refuses
             self._owed += (state,) if must else ()
         else:
             self._owed = ()
 
 
 def _connected() -> SystemdNotifier | None:
-    """The library's socket, made non-blocking: the event loop sends. None where nothing listens."""
+    """Return the library's socket, non-blocking: the event loop sends. None without a listener."""
     try:
         notifier = SystemdNotifier(debug=True)
     except OSError:
@@ -94,7 +93,7 @@ def _connected() -> SystemdNotifier | None:
 
 
 def _interval_s() -> float | None:
-    """Half of WATCHDOG_USEC in seconds, None when it is missing, zero, no number, or meant for another process."""
+    """Return half of WATCHDOG_USEC in seconds; None when missing, zero, no number, or for another process."""
     text, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
     if not text.isdecimal() or int(text) == 0 or (pid and pid != str(os.getpid())):
         return None

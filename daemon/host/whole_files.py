@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Atomic file writes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Put `data` at `path` by one rename, durable; on an error what was there stays and no part is left.
+    """Put `data` at `path` by one rename, durable; on an error the old file stays and no part is left.
 
     Raises:
-        OSError: the disk is full or may not be written; `filename` is `path`.
+        OSError: the disk is full or not writable; `filename` is `path`.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -23,7 +23,7 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a write does not say of which file
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a write error has no file name
     except BaseException:
         part.unlink(missing_ok=True)
         raise

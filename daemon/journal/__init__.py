@@ -1,1 +1,1 @@
-"""The journal on disk: its rows and their hash chain, writer, readers, rotation into several files."""
+"""The journal on disk: rows and their hash chain, writer, readers, several files after rotation."""

@@ -2,7 +2,7 @@
 
 A row's hash covers sequence, time, kind, payload and effects and the chained row before it. Start-up rows and rows
 whose step raised have no sequence: they hash onto the chain but the chain does not run through them. Commits happen on
-one writer thread, grouped; what was handed over first is durable first, so the file always holds a prefix.
+one writer thread, grouped and in order, so the file always holds a prefix.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from daemon.journal.rows import Batch, Entry, WriteFailed
 
 FILE = "journal.sqlite"
 SNAPSHOTS_KEPT = 3
-SWITCH_S = 1.0  # so long a change of the form waits for readers to go
+SWITCH_S = 1.0  # how long a change of the journal mode waits for readers
 _SQL_TYPES = {"int": "INTEGER", "str": "TEXT", "float": "REAL", "bytes": "BLOB"}
 
 
@@ -34,9 +34,9 @@ class _Table(NamedTuple):
     create: str
 
     def insert(self, rows: int) -> str:
-        """One statement for many rows: the interpreter lock is let go once, not once a row."""
+        """Return one statement for many rows: it releases the interpreter lock once, not once a row."""
         one = f"({','.join('?' * len(self.columns))})"
-        verb = "INSERT" if self is _EVENTS else "INSERT OR REPLACE"  # what happened is never written over
+        verb = "INSERT" if self is _EVENTS else "INSERT OR REPLACE"  # events are never overwritten
         return f"{verb} INTO {self.name} VALUES {','.join([one] * rows)}"
 
 
@@ -74,8 +74,8 @@ _SCHEMA = (
     "CREATE INDEX decisions_by_bar ON decisions (bar_ns)",
     "CREATE INDEX orders_by_work ON orders (work)",
 )
-INDEXED = ("RunStarted", "ModelVerified", "ModelPromoted", "SessionEnded")  # kinds that are asked for by name
-_INDEXES = (  # journals that were made before get them with their first commit
+INDEXED = ("RunStarted", "ModelVerified", "ModelPromoted", "SessionEnded")  # kinds that are queried by name
+_INDEXES = (  # older journals get them with their first commit
     f"CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind) WHERE {' OR '.join(f'kind = {k!r}' for k in INDEXED)}",
     "CREATE INDEX IF NOT EXISTS events_unchained ON events (kind) WHERE seq IS NULL",
     "CREATE INDEX IF NOT EXISTS decisions_by_time ON decisions (time_ns)",
@@ -86,7 +86,7 @@ _INDEXES = (  # journals that were made before get them with their first commit
     "CREATE INDEX IF NOT EXISTS shadows_by_time ON shadows (time_ns)",
 )
 SCHEMA = (*_SCHEMA, *_INDEXES)
-_OLD_SNAPSHOTS = (  # the one that a rotated file begins with stays: the file is proven from there
+_OLD_SNAPSHOTS = (  # a rotated file keeps its first one: verify starts there
     "DELETE FROM snapshots WHERE kept = 0 "
     "AND event_id NOT IN (SELECT event_id FROM snapshots ORDER BY event_id DESC LIMIT ?) "
     "AND NOT (event_id = (SELECT min(id) FROM events) AND EXISTS (SELECT 1 FROM meta WHERE key = 'base'))"
@@ -104,7 +104,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, meta: dict[str, str]) -> Journal:
-        """Make a new journal whole or not at all: it is written beside its place and renamed into it."""
+        """Make a new journal whole or not at all: write it under another name and rename it."""
         fresh = path.with_suffix(".new")
         for leftover in (fresh, fresh.with_name(fresh.name + "-wal"), fresh.with_name(fresh.name + "-shm")):
             leftover.unlink(missing_ok=True)
@@ -124,9 +124,9 @@ class Journal:
         return cls(path)
 
     def commit(self, batch: Batch) -> None:
-        """Write the batch in one transaction, durable when this returns. Whatever it raises, it wrote nothing.
+        """Write the batch in one transaction, durable when this returns; on an exception nothing is written.
 
-        Raises WriteFailed for what SQLite refuses.
+        Raises WriteFailed for SQLite's errors.
         """
         db = self._db
         try:
@@ -149,17 +149,17 @@ class Journal:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             if busy(error):
-                told = "another process holds the file: end it (a sqlite3 shell, or what reads without an end)"
-                raise WriteFailed(f"{self.path}: {error}: {told}") from error
+                cure = "another process holds the file: end it (a sqlite3 shell, or what reads without an end)"
+                raise WriteFailed(f"{self.path}: {error}: {cure}") from error
             if isinstance(error, sqlite3.Error):
                 raise WriteFailed(f"{self.path}: {error}") from error
             raise
 
     def _begin(self) -> None:
-        """With the first commit begins the write-ahead log, and read models that came after this journal was made.
+        """Start the write-ahead log and add missing read models, with the first commit.
 
-        Until then the file stays as it was found. While somebody reads the plain file the log cannot begin: then this
-        commit goes without one, and the next tries again.
+        Until then the file is unchanged. While another process reads the plain file the log cannot start: this commit
+        goes without it, and the next tries again.
         """
         for table in READ_MODELS.values():
             self._db.execute(table.create.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1))
@@ -168,7 +168,7 @@ class Journal:
         self._begun = self._switch("WAL")
 
     def _switch(self, mode: str) -> bool:
-        """Change the journal mode, which takes that nobody else uses the file this moment; False after SWITCH_S."""
+        """Change the journal mode, which needs exclusive access; False after SWITCH_S."""
         until = time.monotonic() + SWITCH_S
         while True:
             try:
@@ -187,24 +187,24 @@ class Journal:
                 flat = list(itertools.chain.from_iterable(rows[at : at + size]))
                 try:
                     self._db.execute(table.insert(size), flat)
-                except OverflowError:  # a time of another age, as a broker may give it; the event has it as it came
+                except OverflowError:  # a time out of range from a broker; the event keeps it
                     self._db.execute(table.insert(size), list(map(_in_64_bits, flat)))
                 at += size
 
     def append_only(self) -> None:
-        """From now on commits only lengthen the log: on a full disk, folding it would take the room that is left."""
+        """From now on only lengthen the log: on a full disk, folding it would take the remaining room."""
         self._db.execute("PRAGMA wal_autocheckpoint = 0")
 
     def fold(self) -> None:
-        """Fold the write-ahead log into the file. What cannot be folded now stays in the log, nothing is lost."""
+        """Fold the write-ahead log into the file. The rest stays in the log, nothing is lost."""
         with contextlib.suppress(sqlite3.Error):
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Fold and close, and leave one plain file: whoever may only read cannot open a log's form without the log.
+        """Fold and close, leaving one plain file: a read-only user cannot open a file with a log.
 
-        Where another reader stays longer than SWITCH_S log and index are left beside the file: readable as well, and
-        the next opening goes on from there. Nothing is lost wherever this ends.
+        If another reader stays longer than SWITCH_S, log and index stay next to the file: readable as well, and the
+        next opening goes on from there.
         """
         self.fold()
         with contextlib.suppress(sqlite3.Error):
@@ -213,17 +213,17 @@ class Journal:
         self._db.close()
 
     def reader(self) -> JournalReader:
-        """A reader on this very connection, for recovery before the writer starts."""
+        """Return a reader on this very connection, for recovery before the writer starts."""
         return JournalReader(self.path, self._db)
 
 
 def _in_64_bits(value: Any) -> Any:
-    """An integer as near as SQLite can hold it; all else as it is."""
+    """Clamp an integer to SQLite's range; return other values unchanged."""
     return min(max(value, -(2**63)), 2**63 - 1) if isinstance(value, int) else value
 
 
 def _by_table(rows: Sequence[Row]) -> dict[str, list[tuple[Any, ...]]]:
-    """Rows by table, of each key only the last: a batch writes an order once, as it ended."""
+    """Group rows by table, keeping the last of each key: a batch writes an order once, as it ended."""
     tables: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]] = {}
     for row in rows:
         values = msgspec.structs.astuple(row)

@@ -1,8 +1,8 @@
-"""Heads of the journal's chain that were published where its writer cannot reach, compared with the journal as it is.
+"""Compare published heads of the hash chain with the journal as it is.
 
-A head stands in the daemon's log (`chain_head`), in the day's report (`chain`), or as `ROW:HEAD`. Whoever can write the
-file can forge a whole journal whose hashes agree; its head at a row that was published before is another one. A signed
-head is a line of its own in a file that the journal's writer cannot write, with an Ed25519 signature.
+A head is published in the daemon's log (`chain_head`), in the day's report (`chain`), or as `ROW:HEAD`. Write access to
+the file is enough to forge a whole journal with matching hashes; but its head at a published row differs. A signed head
+is a line in a file that the journal's writer cannot write, with an Ed25519 signature.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from daemon.host.own_files import open_own, open_own_folder
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import JournalError, base_of
 
-SIGNED_MODE = 0o644  # the desk's user reads it, and cannot write
+SIGNED_MODE = 0o644  # the desk's user may read it, but not write
 
 _PATTERNS = (
     re.compile(r'"row":\s*(?P<row>\d+),\s*"head":\s*"(?P<head>[0-9a-f]{64})"'),
@@ -32,7 +32,7 @@ _PATTERNS = (
 
 
 class Compared(NamedTuple):
-    """How many published heads the file has, how many are of other files of the journal, the first that it has not."""
+    """Counts of published heads in this file and in the journal's other files, and the first that is missing."""
 
     agree: int
     elsewhere: int
@@ -40,7 +40,7 @@ class Compared(NamedTuple):
 
 
 def heads_in(text: str) -> list[tuple[int, str]]:
-    """(event row, head) of every head in a log, a report or a list, in their order."""
+    """Return (event row, head) of every head in a log, a report or a list, in their order."""
     found = [(match.start(), match) for pattern in _PATTERNS for match in pattern.finditer(text)]
     return [(int(match["row"]), match["head"]) for _, match in sorted(found, key=lambda place: place[0])]
 
@@ -53,17 +53,17 @@ class SignedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: str  # base64
 
     def is_by(self, public_key: str) -> bool:
-        """Whether this key signed it. Raises ValueError for what is no key."""
+        """Return whether this key signed it. Raises ValueError for an invalid key."""
         return is_signature(_signed_text(self.row, self.head), self.signature.encode(), public_key)
 
 
 def _signed_text(row: int, head: str) -> bytes:
-    """What is signed; a manifest never reads like it."""
+    """Return the signed text; no manifest has this form."""
     return f"rltrader chain head {row}:{head}\n".encode()
 
 
 def sign_head(row: int, head: str, key_file: Path, to: Path) -> str:
-    """Append the signed head to the file `to`, durable; returns the public key in base64.
+    """Append the signed head to the file `to`, durable; return the public key in base64.
 
     Raises KeyProblem; OSError where the file or its folder is not this user's own, or cannot be written.
     """
@@ -81,11 +81,11 @@ def sign_head(row: int, head: str, key_file: Path, to: Path) -> str:
     return public_key
 
 
-def check_signed(told: str, public_key_file: Path) -> None:
-    """Every line of the file `told` must be a head that the key in `public_key_file` signed. Raises JournalError."""
+def check_signed(file: str, public_key_file: Path) -> None:
+    """Check that the key in `public_key_file` signed every line of `file`. Raises JournalError."""
     try:
         found = re.search(r"[A-Za-z0-9+/]{43}=", public_key_file.read_text(errors="replace"))
-        lines = Path(told).read_text(errors="replace").splitlines()
+        lines = Path(file).read_text(errors="replace").splitlines()
     except OSError as error:
         raise JournalError(
             f"{error.filename}: cannot be read: {error.strerror}; --public-key needs two files"
@@ -95,26 +95,28 @@ def check_signed(told: str, public_key_file: Path) -> None:
     for number, line in enumerate(lines, 1):
         try:
             good = msgspec.json.decode(line, type=SignedHead).is_by(found[0])
-        except ValueError:  # no such line; msgspec's own errors are ValueErrors
+        except ValueError:  # not a signed head; msgspec's own errors are ValueErrors
             good = False
         if not good:
-            raise JournalError(f"{told}: line {number} is no head signed by {found[0]}: take the file that root signs")
+            raise JournalError(f"{file}: line {number} is no head signed by {found[0]}: take the file that root signs")
 
 
-def compare(journal: Path, told: str, *, newest: bool = True) -> Compared:
-    """Compare the journal's file with `ROW:HEAD`, or with every head in the file `told`.
+def compare(journal: Path, heads_or_file: str, *, newest: bool = True) -> Compared:
+    """Compare the journal's file with `ROW:HEAD`, or with every head in the file `heads_or_file`.
 
-    Other files follow one that is not the `newest`, so heads may lie beyond its end. Raises JournalError for a file
-    without a head, or that cannot be read.
+    If other files follow (not the `newest`), heads may lie beyond its end. Raises JournalError for a file without a
+    head, or that cannot be read.
     """
-    heads = heads_in(told)
+    heads = heads_in(heads_or_file)
     if not heads:
         try:
-            heads = heads_in(Path(told).read_text(errors="replace"))
+            heads = heads_in(Path(heads_or_file).read_text(errors="replace"))
         except OSError as error:
-            raise JournalError(f"{told}: no ROW:HEAD, and no file to read: {error.strerror}") from error
+            raise JournalError(f"{heads_or_file}: no ROW:HEAD, and no file to read: {error.strerror}") from error
     if not heads:
-        raise JournalError(f"{told}: no head stands there; expected the log's chain_head, a day's report, or ROW:HEAD")
+        raise JournalError(
+            f"{heads_or_file}: no head stands there; expected the log's chain_head, a day's report, or ROW:HEAD"
+        )
     with closing(JournalReader(journal)) as reader, reading(journal):
         return _compared(reader, heads, newest=newest)
 

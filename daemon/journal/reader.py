@@ -1,4 +1,4 @@
-"""Reading a journal: beside a running daemon too, in short transactions."""
+"""Reading a journal, even while a daemon runs, in short transactions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class JournalReader:
         self._version = 0  # of the data at `hold`
 
     def meta(self) -> dict[str, str]:
-        """What the journal was made with, and its head. Raises JournalError where that is no text."""
+        """Return the journal's meta and its head. Raises JournalError when it is no text."""
         found = dict(self._db.execute("SELECT key, value FROM meta"))
         try:
             msgspec.json.encode(found)
@@ -36,7 +36,7 @@ class JournalReader:
         return found
 
     def entries(self, after_id: int = 0, page: int = 2000) -> Iterator[Entry]:
-        """Rows with an id above `after_id`; each page is a transaction of its own."""
+        """Yield rows with an id above `after_id`; each page is a transaction of its own."""
         while True:
             rows = self._db.execute(
                 "SELECT id, seq, time_ns, kind, payload, effects, hash FROM events WHERE id > ? ORDER BY id LIMIT ?",
@@ -54,7 +54,7 @@ class JournalReader:
         return Entry._make(row) if row else None
 
     def chain_head(self, row_id: int | None = None) -> bytes:
-        """Hash of the last chained row (up to event row `row_id`), the chain's start before the first one."""
+        """Return the hash of the last chained row (up to event row `row_id`); before the first, the chain's start."""
         upto = NEWEST if row_id is None else row_id
         row = self._db.execute(
             "SELECT hash FROM events WHERE seq IS NOT NULL AND id <= ? ORDER BY id DESC LIMIT 1", (upto,)
@@ -62,12 +62,12 @@ class JournalReader:
         return bytes(row[0]) if row else chain_start(self.meta())
 
     def snapshots(self) -> list[Snapshot]:
-        """All snapshots, oldest first."""
+        """Return all snapshots, oldest first."""
         columns = ", ".join(Snapshot._fields)
         return [Snapshot._make(row) for row in self._db.execute(f"SELECT {columns} FROM snapshots ORDER BY event_id")]
 
     def newest_snapshots(self) -> Iterator[Snapshot | int]:
-        """The snapshots, newest first; of one that cannot be read at all its event row's id."""
+        """Yield the snapshots, newest first; of an unreadable one its event row's id."""
         for (event_id,) in self._db.execute("SELECT event_id FROM snapshots ORDER BY event_id DESC").fetchall():
             columns = ", ".join(Snapshot._fields)
             try:
@@ -82,13 +82,13 @@ class JournalReader:
         return dict(self._db.execute("SELECT seq, digest FROM digests"))
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
-        """Rows of any SELECT, addressable by column name."""
+        """Return the rows of any SELECT, addressable by column name."""
         cursor = self._db.cursor()
         cursor.row_factory = sqlite3.Row
         return cursor.execute(sql, parameters).fetchall()
 
     def newest_of(self, *kinds: str) -> str | None:
-        """Payload of the newest event among these kinds of `INDEXED`, also one from before a rotation."""
+        """Return the newest event's payload among these kinds of `INDEXED`, even from before a rotation."""
         found = [
             row
             for kind in kinds
@@ -103,10 +103,10 @@ class JournalReader:
         return before or None
 
     def hold(self, other: Path) -> None:
-        """See the journal as it is now until `close`, whoever writes; the file `other` stands beside it as `other`.
+        """Read the journal as it is now until `close`, despite writers; attach the file `other` as `other`.
 
-        The one long read: while it lasts the write-ahead log only grows. The plain file of a stopped desk is not held,
-        for no daemon could begin to write it: `moved` tells whether one did.
+        The one long read: while it lasts the write-ahead log only grows. A stopped desk's plain file is not locked,
+        which would keep a daemon from writing it: `moved` reports whether one did.
         """
         self._db.execute("ATTACH ? AS other", (f"{other.resolve().as_uri()}?mode=ro",))
         self._version = self._data_version()
@@ -116,14 +116,14 @@ class JournalReader:
             self._version = self._data_version()
 
     def moved(self) -> bool:
-        """Whether somebody wrote since `hold`; never where that holds."""
+        """Return whether another process wrote since `hold`; never True while the hold locks."""
         return self._data_version() != self._version
 
     def _data_version(self) -> int:
         return int(self._db.execute("PRAGMA main.data_version").fetchone()[0])
 
     def count(self) -> int:
-        """Chained events."""
+        """Count the chained events."""
         return int(self._db.execute("SELECT count(*) FROM events WHERE seq IS NOT NULL").fetchone()[0])
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class JournalReader:
 
 
 def unreadable(path: Path, error: Exception) -> JournalError:
-    """What a refusal to read the journal means: something that may pass, a permission, or damage.
+    """Return the error for a refused read: a passing fault, a permission, or damage.
 
     Where SQLite's own message quotes damaged bytes the refusal is a UnicodeDecodeError.
     """
@@ -146,7 +146,7 @@ def unreadable(path: Path, error: Exception) -> JournalError:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What SQLite refuses while the journal is read is a JournalError, a JournalBusy where it may pass."""
+    """Turn SQLite's errors while reading into JournalError, or JournalBusy where they may pass."""
     try:
         yield
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -154,7 +154,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _damaged_too(text: bytes) -> str:
-    """Any bytes as text: a damaged row is to be named, not to end the reading."""
+    """Decode any bytes as text: a damaged row is reported, without ending the reading."""
     return text.decode(errors="surrogateescape")
 
 

@@ -30,7 +30,7 @@ class JournalBusy(MayPass, JournalError):
 
 
 class WriteFailed(Exception):
-    """A commit did not reach the disk (full, read-only, broken). What was committed before is intact."""
+    """A commit did not reach the disk (full, read-only, broken). Earlier commits are intact."""
 
 
 class Entry(NamedTuple):
@@ -74,19 +74,19 @@ class Snapshot(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """True when both parts are what was written."""
+        """Return True when both parts are as they were written."""
         parts = ((self.state, self.digest), (self.market, self.market_digest))
         return all(hashlib.sha256(part).hexdigest() == digest for part, digest in parts)
 
 
 def genesis(meta: Mapping[str, str]) -> bytes:
-    """Where the hash chain starts: SHA-256 over what the journal was made with, so that none of it can be changed."""
+    """Return the start of the hash chain: SHA-256 over the meta, so that none of it can be changed."""
     made_with = sorted((key, value) for key, value in meta.items() if key not in ("head", "base"))
     return hashlib.sha256(msgspec.json.encode(made_with)).digest()
 
 
 class Base(msgspec.Struct, frozen=True):
-    """Where a journal goes on that does not begin at the first event: the chain is that of the file before it."""
+    """Where a journal continues an earlier file: the chain goes on from that file."""
 
     row: int  # id of the last row before
     seq: int  # the last sequence before
@@ -98,7 +98,7 @@ class Base(msgspec.Struct, frozen=True):
 
 
 def base_of(meta: Mapping[str, str]) -> Base | None:
-    """What the journal goes on from; None for one that begins at its desk's first event. Raises JournalError."""
+    """Return the base on which the journal continues; None from a desk's first event. Raises JournalError."""
     try:
         return msgspec.json.decode(meta["base"], type=Base) if "base" in meta else None
     except msgspec.DecodeError as error:
@@ -106,13 +106,13 @@ def base_of(meta: Mapping[str, str]) -> Base | None:
 
 
 def chain_start(meta: Mapping[str, str]) -> bytes:
-    """What the journal's first row is hashed onto."""
+    """Return the hash before the journal's first row."""
     base = base_of(meta)
     return genesis(meta) if base is None else bytes.fromhex(base.head)
 
 
 class Batch:
-    """What one commit writes: rows gathered since the last one."""
+    """The rows of one commit, gathered since the last one."""
 
     __slots__ = ("digests", "entries", "rows", "snapshots")
 
@@ -139,12 +139,12 @@ _event_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(AnyEvent)
 
 
 def encode_event(event: Event) -> str:
-    """The event as JSON with its kind as `type`."""
+    """Return the event as JSON with its kind as `type`."""
     return _event_encoder.encode(event).decode()
 
 
 def decode_event(payload: str) -> Event:
-    """Read an event back. Raises `msgspec.DecodeError` for what is no event of this version."""
+    """Decode an event. Raises `msgspec.DecodeError` for what is no event of this version."""
     try:
         return _event_decoder.decode(payload)
     except UnicodeEncodeError:  # a damaged row's bytes, see `_damaged_too`
@@ -152,21 +152,21 @@ def decode_event(payload: str) -> Event:
 
 
 def encode_effects(effects: Sequence[AnyEffect]) -> str:
-    """The effects as a JSON array; an observation stands as 16 hex digits of its SHA-256."""
+    """Return the effects as a JSON array; an observation stands as 16 hex digits of its SHA-256."""
     return _effect_encoder.encode(effects).decode() if effects else "[]"
 
 
 def row_hash(previous: bytes, row: int, seq: int | None, time_ns: int, kind: str, payload: str, effects: str) -> bytes:
-    """SHA-256 over the chained row before this one and all of this one's columns.
+    """Return the SHA-256 over the chained row before this one and all of this one's columns.
 
-    A chained row has its sequence as its place, so that restarts leave the chain as it is; others have their `row` id.
+    A chained row has its sequence as its place, so that restarts do not change the chain; others have their `row` id.
     """
     place = f"row {row}" if seq is None else str(seq)
-    told = f"{place}|{time_ns}|{kind}|{payload}|{effects}"
-    return hashlib.sha256(previous + told.encode(errors="surrogateescape")).digest()
+    text = f"{place}|{time_ns}|{kind}|{payload}|{effects}"
+    return hashlib.sha256(previous + text.encode(errors="surrogateescape")).digest()
 
 
-class Chain:
+class HashChain:
     """Turns events into entries: numbers them and carries the hash on."""
 
     __slots__ = ("head", "next_id")
@@ -176,7 +176,7 @@ class Chain:
         self.head = head
 
     def entry(self, seq: int | None, event: Event, effects: str) -> Entry:
-        """The next row. A start-up event or a raised one gets no sequence and leaves the chain where it was."""
+        """Return the next row. A start-up event or a raised one gets no sequence and does not move the chain."""
         if type(event) in _STARTUP:
             seq = None
         kind = type(event).__name__

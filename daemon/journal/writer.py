@@ -1,7 +1,7 @@
-"""The journal's writer thread: commits batches in the order given, off the event loop, a bounded number in flight.
+"""The journal's writer thread: commits batches in order, off the event loop, a bounded number in flight.
 
-`durable()` returns only when everything handed over before is on the disk: effects that leave the process wait for it.
-A ballast file is given up at the first full disk, so that cancel, flatten and halt can still be journaled.
+`durable()` returns once all earlier batches are on the disk: effects that leave the process wait for it. A ballast file
+is released at the first full disk, so that cancel, flatten and halt can still be journaled.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class JournalWriter:
             _make_ballast(self._ballast, ballast_mib)
 
     async def write(self, batch: Batch) -> None:
-        """Hand a batch over; waits while too many are in flight. Raises WriteFailed of an earlier one."""
+        """Queue a batch; waits while too many are in flight. Raises WriteFailed of an earlier one."""
         self._raise_finished()
         while len(self._pending) >= IN_FLIGHT:
             await asyncio.wrap_future(self._pending[0])
@@ -46,12 +46,12 @@ class JournalWriter:
         time_waits_for(self._pool)
 
     async def durable(self) -> None:
-        """Wait until all that was handed over is on the disk. Raises WriteFailed."""
+        """Wait until all queued batches are on the disk. Raises WriteFailed."""
         while self._pending:
             await asyncio.wrap_future(self._pending.popleft())
 
     async def beat(self) -> None:
-        """Return when the thread has done all that it was given before: it lives. Raises WriteFailed when it broke."""
+        """Wait until the thread has done its earlier work: a liveness check. Raises WriteFailed when it broke."""
         beaten = asyncio.wrap_future(self._pool.submit(int))
         time_waits_for(self._pool)
         await beaten
@@ -59,7 +59,7 @@ class JournalWriter:
             raise self._broken
 
     def close(self) -> None:
-        """End the thread and close the file. What failed was raised before."""
+        """End the thread and close the file. Failures were raised before."""
         self._pool.shutdown(wait=True)
         self.journal.close()
 
@@ -68,14 +68,14 @@ class JournalWriter:
             self._pending.popleft().result()
 
     def _commit(self, batch: Batch) -> None:
-        if self._broken is not None:  # nothing may follow a hole
+        if self._broken is not None:  # no row may follow a missing one
             raise self._broken
         try:
             self._commit_pressed(batch)
         except WriteFailed as error:
             self._broken = error
             raise
-        except Exception as error:  # not SQLite's, but a hole all the same
+        except Exception as error:  # not SQLite's error, but rows are missing all the same
             self._broken = WriteFailed(f"{self.journal.path}: {type(error).__name__}: {error}")
             raise self._broken from error
 
@@ -91,7 +91,7 @@ class JournalWriter:
             self.journal.commit(batch)
 
     def _commit_unlocked(self, batch: Batch) -> None:
-        """Commit, again and again for as long as another process may hold the file: a lock is no full disk."""
+        """Commit, retrying while another process may hold the file: a lock is no full disk."""
         until = time.monotonic() + LOCKED_S
         while True:
             try:
@@ -102,7 +102,7 @@ class JournalWriter:
 
 
 def _make_ballast(path: Path, mib: int) -> None:
-    """Reserve `mib` MiB beside the journal. Raises JournalError without it: a halt could not be journaled.
+    """Reserve `mib` MiB next to the journal. Raises JournalError without it: a halt could not be journaled.
 
     It is a JournalBusy where room, or the disk, may come back.
     """

@@ -1,1 +1,1 @@
-"""Policies: store, pointers, signatures, trial, runtime, promotion, drift."""
+"""Models of a policy: store, pointers, signatures, trial, runtime, promotion, drift."""

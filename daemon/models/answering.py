@@ -1,7 +1,7 @@
-"""The policies that answer: the live one, the one staged to follow it, and the candidate beside it.
+"""The loaded policies: the live one, the one staged to replace it, and the candidate.
 
-On the event loop's thread alone. It is the engine's `policy` and its `beside`. Invariant: the live policy changes when
-the engine has stepped the `ModelPromoted` that says so, and never in the middle of a bar.
+Used on the event loop's thread only, as the engine's `policy` and `shadow`. Invariant: the live policy changes only
+when the engine has stepped its `ModelPromoted`, never in the middle of a bar.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from daemon.models.runtime import OnnxPolicy
 from daemon.models.store import LoadedModel
 from strategies.kit.contract import Observation
 
-SLOW_NS = 20_000_000  # longer an answer beside the live one may not keep the trading loop
-SLOW_ROW_NS = 2_000_000  # longer for each symbol of one that answers row by row
-STRIKES = 3  # answers in a row that fail or are slow: then the candidate is switched off
+SLOW_NS = 20_000_000  # a candidate may not hold the trading loop longer than this
+SLOW_ROW_NS = 2_000_000  # the same for each symbol of one that answers row by row
+STRIKES = 3  # failed or slow answers in a row that switch the candidate off
 _FAILURES: tuple[type[Exception], ...] = (Exception,)
 
 
 class Models:
-    """Made with the policy that answers from the start. `clock_ns` measures how long a candidate takes.
+    """Made with the policy that is live from the start. `clock_ns` measures a candidate's answers.
 
     `on_shadow_off(version, reason)` is called when the candidate is switched off; it must not raise.
     """
@@ -40,64 +40,64 @@ class Models:
         self.on_shadow_off: Callable[[str, str], None] = lambda _version, _reason: None
         self._policy = policy
         self._staged: tuple[OnnxPolicy, LoadedModel] | None = None
-        self._beside: OnnxPolicy | None = None
+        self._candidate: OnnxPolicy | None = None
         self._strikes = 0
         self._clock_ns = clock_ns
 
     # --- the engine's side ----------------------------------------------------------------------------------------
 
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed:
-        """The live policy's answer, under its version's name. Never raises."""
+        """Return the live policy's answer, under its version's name. Never raises."""
         return self._policy.answer(question, now_ns)
 
-    def beside(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed | None:
-        """The candidate's answer to the same question, from its own memory; None without one. Never raises.
+    def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed | None:
+        """Return the candidate's answer to the same question; None without a candidate. Never raises.
 
-        Its memory is the state's as long as that is this version's, else it begins with zeros. One that fails, or takes
-        more than 20 ms (2 ms a symbol where rows are symbols and that is more), three times in a row, is switched off.
+        It uses the state's memory if that is of this version, else zeros. A candidate that fails, or takes more than 20
+        ms (2 ms a symbol where rows are symbols and that is more), three times in a row, is switched off.
         """
-        policy, loaded = self._beside, self.shadow
+        policy, loaded = self._candidate, self.shadow
         if policy is None or loaded is None:
             return None
         began = self._clock_ns()
         try:
-            said = _asked(policy, question, state)
-        except _FAILURES as error:  # whatever it is, the desk trades on
-            said = ShadowFailed(state.now_ns, question.decision, _problem(error), loaded.version)
+            answer = _asked(policy, question, state)
+        except _FAILURES as error:  # whatever is raised, the desk trades on
+            answer = ShadowFailed(state.now_ns, question.decision, _problem(error), loaded.version)
         took_ns = self._clock_ns() - began
-        self._judge(loaded.version, said, took_ns, max(SLOW_NS, SLOW_ROW_NS * policy.rows))
-        return said
+        self._judge(loaded.version, answer, took_ns, max(SLOW_NS, SLOW_ROW_NS * policy.rows))
+        return answer
 
     def observe(self, event: Event, _: Step) -> None:
-        """Every step goes by here: from a `ModelPromoted` on, the staged policy answers.
+        """Called after every step: from a `ModelPromoted` on, the staged policy is live.
 
-        Raises RuntimeError when nothing was staged that the event could mean: a bug.
+        Raises RuntimeError when no staged policy matches the event: a bug.
         """
         if type(event) is not ModelPromoted:
             return
         staged = self._staged
         if staged is not None and _is(staged[1], event):
             (self._policy, self.running), self._staged = staged, None
-        elif not _is(self.running, event):  # after a crash the event may come again for what runs already
+        elif not _is(self.running, event):  # after a crash the event may come again for the running policy
             raise RuntimeError(f"ModelPromoted names {event.version} ({event.digest[:8]}), and no such one was staged")
 
     # --- the lifecycle's side -------------------------------------------------------------------------------------
 
     def stage(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
-        """Hold a verified policy ready for the `ModelPromoted` that names it; what was staged before is dropped."""
+        """Hold a verified policy ready for the `ModelPromoted` that names it, replacing an earlier one."""
         self._staged = (policy, loaded)
 
-    def put_beside(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
-        """Let a verified policy answer beside the live one from the next question on."""
-        self._beside, self.shadow, self._strikes = policy, loaded, 0
+    def set_candidate(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
+        """Make a verified policy the candidate, from the next question on."""
+        self._candidate, self.shadow, self._strikes = policy, loaded, 0
 
-    def end_beside(self) -> None:
-        """Let nothing answer beside the live policy."""
-        self._beside = self.shadow = None
+    def drop_candidate(self) -> None:
+        """Remove the candidate."""
+        self._candidate = self.shadow = None
 
-    def _judge(self, version: str, said: ShadowAnswered | ShadowFailed, took_ns: int, most_ns: int) -> None:
-        if isinstance(said, ShadowFailed):
-            problem = f"no answer: {said.reason}"
+    def _judge(self, version: str, answer: ShadowAnswered | ShadowFailed, took_ns: int, most_ns: int) -> None:
+        if isinstance(answer, ShadowFailed):
+            problem = f"no answer: {answer.reason}"
         elif took_ns > most_ns:
             problem = f"{took_ns / 1e6:.0f} ms for an answer, expected at most {most_ns / 1e6:.0f}"
         else:
@@ -105,12 +105,12 @@ class Models:
             return
         self._strikes += 1
         if self._strikes >= STRIKES:
-            self.end_beside()
+            self.drop_candidate()
             self.on_shadow_off(version, f"switched off after {STRIKES} in a row: {problem}")
 
 
 def _asked(policy: OnnxPolicy, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
-    """The policy's answer to the question's observation with its own memory."""
+    """Return the policy's answer to the question's observation with its own memory."""
     live = question.observation
     memory = state.shadow.hidden if state.shadow.model == policy.version else b""
     own = msgspec.structs.replace(question, observation=Observation(live.data, live.shape, memory))

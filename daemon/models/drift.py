@@ -1,8 +1,7 @@
-"""Drift: the newest live features and actions against those of the model's training, looked at now and then.
+"""Drift: recent live features and actions compared with those of the model's training.
 
-Reads the journal's table `decisions` on a connection and a thread of its own. It never acts on trading but by a pause
-that goes in as an event, where configured. What is no further off than chance, or than parts of the training were from
-the whole of it, is no alarm.
+Reads the journal's table `decisions` on a connection and a thread of its own. Its only effect on trading is a pause
+event, where configured. A difference within chance, or within the spread of the training data itself, is no alarm.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ _NEWEST = (
 )
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """What is looked at, and from which index on it is an alarm; see `[drift]`."""
+class DriftLimits(msgspec.Struct, frozen=True):
+    """The window of a measurement and the alarm limits; see `[drift]`."""
 
     window: int  # newest decisions
-    least: int  # decisions without which nothing is said
+    least: int  # fewer decisions give no result
     feature_psi_max: float
     action_psi_max: float
 
 
-class Found(msgspec.Struct, frozen=True):
-    """One quantity's index, and the two that it must exceed to say anything (`strategies.kit.reference`)."""
+class QuantityDrift(msgspec.Struct, frozen=True):
+    """The drift index of one quantity, with two thresholds from chance and training (`strategies.kit.reference`)."""
 
     name: str
     psi: float
@@ -51,23 +50,23 @@ class Found(msgspec.Struct, frozen=True):
     found: tuple[float, ...]
 
     def beyond(self, limit: float) -> bool:
-        """Whether it is an alarm under this limit."""
+        """Return whether it is an alarm under this limit."""
         return not self.of_the_desk and self.psi > max(limit, self.by_chance, self.in_training)
 
 
-class Drift(msgspec.Struct, frozen=True):
-    """One look. `features` are sorted, the largest index first."""
+class DriftResult(msgspec.Struct, frozen=True):
+    """One measurement. `features` are sorted, the largest index first."""
 
     model: str
     decisions: int
     first_ns: int  # start of the oldest decision's bar
     last_ns: int
-    features: tuple[Found, ...]
-    actions: Found
+    features: tuple[QuantityDrift, ...]
+    actions: QuantityDrift
 
 
-def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift | None:
-    """The newest `window` decisions of the manifest's model against its reference.
+def measure(journal: Path, manifest: Manifest, window: int, least: int) -> DriftResult | None:
+    """Compare the newest `window` decisions of the manifest's model with its reference.
 
     None where the manifest holds no reference, or there are fewer than `least` decisions. Raises JournalError for a
     file that is no journal, ValueError for rows of another strategy.
@@ -86,7 +85,7 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
         _found(known, rows[:, :, list(known.columns)].reshape(len(rows), -1), reference.samples)
         for known in reference.features
     ]
-    return Drift(
+    return DriftResult(
         model=manifest.version,
         decisions=len(decisions),
         first_ns=decisions[-1]["bar_ns"],
@@ -96,66 +95,66 @@ def measure(journal: Path, manifest: Manifest, window: int, least: int) -> Drift
     )
 
 
-def breaches(drift: Drift, limits: Limits) -> tuple[str, ...]:
-    """What is beyond its limit, largest first, in words; () where nothing is."""
+def breaches(drift: DriftResult, limits: DriftLimits) -> tuple[str, ...]:
+    """Return texts of what exceeds its limit, largest first; () if nothing does."""
     far = [found for found in drift.features if found.beyond(limits.feature_psi_max)]
-    said = [f"{found.name} {found.psi:.2f}" for found in far[:NAMED]]
+    texts = [f"{found.name} {found.psi:.2f}" for found in far[:NAMED]]
     if len(far) > NAMED:
-        said.append(f"{len(far) - NAMED} more features")
+        texts.append(f"{len(far) - NAMED} more features")
     if drift.actions.beyond(limits.action_psi_max):
-        said.append(f"actions {drift.actions.psi:.2f}")
-    return tuple(said)
+        texts.append(f"actions {drift.actions.psi:.2f}")
+    return tuple(texts)
 
 
 class DriftWatch:
-    """Looks every `every_min` minutes of real time, first at once. For the event loop on which `tell` may be called.
+    """Measures every `every_min` minutes of real time, first at once. Runs on the event loop.
 
-    `running()` gives the manifest of the model that answers now, None while there is none. `tell(name, **fields)` logs
-    a declared event, and raises an alarm where it is one. `pause(reason)`, where given, pauses the desk.
+    `running()` gives the manifest of the live model, None without one. `log(name, **fields)` logs a declared event, and
+    raises an alarm where it is one. `pause(reason)`, where given, pauses the desk.
     """
 
     def __init__(
         self,
         journal: Path,
         running: Callable[[], Manifest | None],
-        limits: Limits,
+        limits: DriftLimits,
         *,
         every_min: float,
-        tell: Callable[..., None],
+        log: Callable[..., None],
         pause: Callable[[str], Awaitable[object]] | None = None,
     ) -> None:
-        self.last: Drift | None = None  # the newest look, for whoever shows it
+        self.last: DriftResult | None = None  # the newest measurement, for display
         self._journal = journal
         self._running = running
         self._limits = limits
         self._every_s = every_min * 60.0
-        self._tell = tell
+        self._log = log
         self._pause = pause
-        self._unknown: set[str] = set()  # versions without a reference, said once
+        self._unknown: set[str] = set()  # versions without a reference, reported once
         self._paused: set[tuple[str, str]] = set()  # version and date for which the desk was paused
 
     async def run(self) -> None:
-        """Look for ever; returns at once where it never looks. Raises what `measure` does."""
+        """Measure for ever; returns at once when switched off. Raises what `measure` does."""
         while self._every_s > 0.0:
             await self.look()
             await asyncio.sleep(self._every_s)
 
     async def look(self) -> None:
-        """One look, its log line, and what follows from it."""
+        """Measure once, log the result, and raise alarms."""
         manifest, limits = self._running(), self._limits
         if manifest is None:
             return
         if manifest.reference is None:
             if manifest.version not in self._unknown:
                 self._unknown.add(manifest.version)
-                self._tell("drift_unmeasured", model=manifest.version, reason="its manifest holds no reference")
+                self._log("drift_unmeasured", model=manifest.version, reason="its manifest holds no reference")
             return
         drift = await asyncio.to_thread(measure, self._journal, manifest, limits.window, limits.least)
         if drift is None:
             return
         self.last = drift
         largest = next((found for found in drift.features if not found.of_the_desk), drift.actions)
-        self._tell(
+        self._log(
             "drift_measured",
             model=drift.model,
             decisions=drift.decisions,
@@ -166,10 +165,10 @@ class DriftWatch:
         if far := breaches(drift, limits):
             await self._alarm(drift, ", ".join(far))
 
-    async def _alarm(self, drift: Drift, far: str) -> None:
-        """Tell it; pause once for each model and day."""
+    async def _alarm(self, drift: DriftResult, far: str) -> None:
+        """Raise the alarm; pause once for each model and day."""
         detail = f"index over {drift.decisions} decisions: {far}"
-        self._tell("drift", model=drift.model, detail=detail)
+        self._log("drift", model=drift.model, detail=detail)
         key = (drift.model, new_york_text(drift.last_ns)[:10])
         if self._pause is not None and key not in self._paused:
             self._paused.add(key)
@@ -177,8 +176,9 @@ class DriftWatch:
 
 
 def _arrays(decisions: list[sqlite3.Row], spec: Spec, manifest: Manifest) -> tuple[Float64Array, Float64Array]:
-    """The recorded rows and raw answers of decisions, oldest first, each with an axis of the symbols, of one symbol
-    where rows are none. Raises ValueError where they are not alike.
+    """Return the recorded rows and raw answers of decisions, oldest first. ValueError when sizes differ.
+
+    Each has an axis of the symbols, of length 1 where rows are no symbols.
     """
     data = [bytes(decision["row"]) for decision in reversed(decisions)]
     answers = [msgspec.json.decode(decision["logits"]) for decision in reversed(decisions)]
@@ -194,11 +194,11 @@ def _arrays(decisions: list[sqlite3.Row], spec: Spec, manifest: Manifest) -> tup
     return rows.astype(np.float64), np.asarray(answers, dtype=np.float64).reshape(len(data), count, -1)
 
 
-def _found(known: Histogram, values: Float64Array, samples: int) -> Found:
-    """One quantity, (decisions, pooled): pooled values of one decision go together, so they count as one."""
+def _found(known: Histogram, values: Float64Array, samples: int) -> QuantityDrift:
+    """Measure one quantity, (decisions, pooled): pooled values of one decision correlate and count as one."""
     shares = shares_of(values, known.edges)
     filled = sum(expected > 0.0 or found > 0.0 for expected, found in zip(known.shares, shares, strict=True))
-    return Found(
+    return QuantityDrift(
         name=known.name,
         psi=float(psi(known.shares, shares)),
         by_chance=chance_level(filled, len(values), samples),

@@ -1,7 +1,7 @@
-"""May this ONNX graph run here? Asked in a process of its own, before onnxruntime sees a byte of it.
+"""Check an ONNX graph in a separate process, before onnxruntime reads a byte of it.
 
-The only file of the daemon that imports onnx. An allow-list: what is not named is refused. Invariant: a graph that
-passes has every weight inside, no control flow, and no tensor of more than `ELEMENTS_MAX` elements at batch size 1.
+The only file of the daemon that imports onnx. An allow-list: everything else is refused. Invariant: a graph that passes
+has every weight inside, no control flow, and no tensor of more than `ELEMENTS_MAX` elements at batch size 1.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from onnx import AttributeProto, TensorProto
 from daemon.models.pointer import ModelError
 
 BYTES_MAX = 64 * 2**20
-BYTES_BESIDE_MAX = 2 * 2**20  # of all that is no weight: nodes, names, texts, what no reader knows
+BYTES_OTHER_MAX = 2 * 2**20  # of everything but weights: nodes, names, texts, unknown fields
 ELEMENTS_MAX = 16 * 2**20  # of one tensor
 ELEMENTS_SUM_MAX = 64 * 2**20  # of all tensors together
-GROWN_MAX = 2**20  # of a tensor that an operator makes out of little
+GROWN_MAX = 2**20  # of a tensor that an operator expands
 NODES_MAX = 2_000
 NAMES_MAX = 10_000  # inputs and outputs of all nodes together
 LIST_MAX = 4_096  # numbers in one attribute
@@ -75,7 +75,7 @@ _TEXT = {AttributeProto.STRING, AttributeProto.STRINGS}
 
 
 def check_graph(data: bytes) -> None:
-    """Refuse what is no policy's graph.
+    """Refuse anything but a policy's graph.
 
     Raises:
         ModelError: its `check` is "graph size", "graph format", "graph version", "graph domain", "graph parts", "graph
@@ -86,7 +86,7 @@ def check_graph(data: bytes) -> None:
     _check_parts(model)
     weights = {tensor.name: _check_tensor(tensor) for tensor in model.graph.initializer}
     held = sum(weights[tensor.name] * ITEM_BYTES[tensor.data_type] for tensor in model.graph.initializer)
-    if len(data) > 2 * held + BYTES_BESIDE_MAX:
+    if len(data) > 2 * held + BYTES_OTHER_MAX:
         raise _refused("size", f"the model has {len(data)} bytes and only {held} of weights: something else fills it")
     _check_nodes(model.graph.node)
     ports = {port.name: _check_port(port) for port in (*model.graph.input, *model.graph.output)}
@@ -123,7 +123,7 @@ def _check_versions(model: onnx.ModelProto) -> None:
 
 
 def _check_parts(model: onnx.ModelProto) -> None:
-    """Nothing beside one graph of nodes and dense weights, and not too many of these."""
+    """Require a single graph of nodes and dense weights, and limit their number."""
     graph = model.graph
     for what, count in (
         ("functions", len(model.functions)),
@@ -149,7 +149,7 @@ def _check_parts(model: onnx.ModelProto) -> None:
 
 
 def _check_tensor(tensor: onnx.TensorProto) -> int:
-    """A weight: whole, dense, finite and inside of the model. Returns its number of elements."""
+    """Require a whole, dense, finite weight inside of the model; return its number of elements."""
     name = _short(tensor.name)
     if tensor.external_data or tensor.data_location != TensorProto.DEFAULT:
         raise _refused("weights", f"{name} keeps its values outside of the model, expected all weights inside")
@@ -167,7 +167,7 @@ def _check_tensor(tensor: onnx.TensorProto) -> int:
 
 
 def _typed(tensor: onnx.TensorProto) -> int:
-    """Elements in the tensor's typed field."""
+    """Return the elements in the tensor's typed field."""
     match tensor.data_type:
         case TensorProto.FLOAT:
             return len(tensor.float_data)
@@ -208,7 +208,7 @@ def _check_attribute(operator: str, attribute: onnx.AttributeProto) -> None:
 
 
 def _check_port(port: onnx.ValueInfoProto) -> int:
-    """An input or output of the graph: float32, its first dimension the batch. Returns its elements at batch size 1."""
+    """Check an input or output: float32, the batch as first dimension; return its elements at batch size 1."""
     name, tensor = _short(port.name), port.type.tensor_type
     if port.type.WhichOneof("value") != "tensor_type" or tensor.elem_type != TensorProto.FLOAT:
         raise _refused("structure", f"{name} is no tensor of float32")
@@ -221,24 +221,24 @@ def _check_port(port: onnx.ValueInfoProto) -> int:
 
 
 def _check_sizes(model: onnx.ModelProto, known: dict[str, int]) -> None:
-    """Every tensor that a run would make has a size that can be told before, and is small. Changes `model`."""
+    """Require that every tensor of a run has a known, small size. Changes `model`."""
     graph = model.graph
-    del graph.value_info[:]  # the model's own word on the sizes of its insides
+    del graph.value_info[:]  # the model's own claims on inner sizes
     for port in graph.input:
         port.type.tensor_type.shape.dim[0].dim_value = 1
     declared = {port.name for port in graph.output}
     for port in graph.output:
-        port.type.tensor_type.ClearField("shape")  # nor on its outputs: they are told like any other tensor
+        port.type.tensor_type.ClearField("shape")  # nor on its outputs: infer them like any other tensor
     try:
         inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise _refused("shapes", f"sizes cannot be told ({_short(error)})") from None
-    told = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
+    types = {value.name: value.type.tensor_type for value in (*inferred.graph.value_info, *inferred.graph.output)}
     sizes = {name: size for name, size in known.items() if name not in declared}
     for node in graph.node:
         for output in filter(None, node.output):
             if output not in sizes:
-                sizes[output] = _made(node, output, told.get(output), sizes)
+                sizes[output] = _made(node, output, types.get(output), sizes)
             if node.op_type in GROWING and sizes[output] > GROWN_MAX:
                 found = f"{node.op_type} makes {sizes[output]} elements"
                 raise _refused("shapes", f"{found}, expected at most {GROWN_MAX}")
@@ -246,9 +246,9 @@ def _check_sizes(model: onnx.ModelProto, known: dict[str, int]) -> None:
         raise _refused("shapes", f"all tensors have {total} elements, expected at most {ELEMENTS_SUM_MAX}")
 
 
-def _made(node: onnx.NodeProto, output: str, told: Any, sizes: dict[str, int]) -> int:
-    """Elements, at most, of a tensor that the node makes."""
-    dims = None if told is None or not told.HasField("shape") else told.shape.dim
+def _made(node: onnx.NodeProto, output: str, tensor_type: Any, sizes: dict[str, int]) -> int:
+    """Return the elements, at most, of a tensor that the node makes."""
+    dims = None if tensor_type is None or not tensor_type.HasField("shape") else tensor_type.shape.dim
     if dims is not None and all(dim.HasField("dim_value") for dim in dims):
         return _elements([dim.dim_value for dim in dims], _short(output))
     if node.op_type in KEEPS_COUNT and node.input and node.input[0] in sizes:
@@ -259,7 +259,7 @@ def _made(node: onnx.NodeProto, output: str, told: Any, sizes: dict[str, int]) -
 
 
 def _elements(dims: Sequence[int], what: str) -> int:
-    """The product of positive dimensions, 1 of none."""
+    """Return the product of positive dimensions, 1 of none."""
     if len(dims) > RANK_MAX or any(dim < 1 for dim in dims):
         raise _refused(
             "shapes", f"{what} has dimensions {_short(list(dims[:RANK_MAX]))}, expected up to 8 positive ones"
@@ -271,7 +271,7 @@ def _elements(dims: Sequence[int], what: str) -> int:
 
 
 def _short(found: object) -> str:
-    """What was found, in one line that no graph can make long."""
+    """Return a text for the finding in one line of limited length, whatever the graph holds."""
     text = repr(found) if isinstance(found, str) else " ".join(str(found).split())
     return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}…"
 

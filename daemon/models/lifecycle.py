@@ -1,7 +1,7 @@
-"""Notices which version the store names, proves it off the trading loop, and lets it answer by one journaled event.
+"""Watch the store's pointers, verify new versions off the trading loop, and promote them by one journaled event.
 
-Nothing here makes an order or touches the live policy: a version is verified, staged and told. Invariant: what fails a
-check changes nothing but the journal, where it is told once, and one version is verified at a time.
+Nothing here makes an order or touches the live policy: a version is verified, staged and announced. Invariant: a
+version that fails a check changes nothing but the journal, which records it once; one version is verified at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FAILURES: tuple[type[Exception], ...] = (Exception,)
 Role = Literal["live", "shadow"]
 
 
-class Tell(Protocol):
+class WriteLog(Protocol):
     """Writes one declared event of the log."""
 
     def __call__(self, name: str, /, **fields: object) -> None: ...
@@ -40,17 +40,17 @@ class Tell(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Missing:
-    """The store names no version there, and why."""
+    """The store names no version there, with the reason."""
 
     version: str
     problem: str
 
 
 class Lifecycle:
-    """`run` on the event loop; `observe` must see every step.
+    """Run `run` on the event loop; `observe` must see every step.
 
-    `version` and `shadow` are what the configuration asks for: a version's name, or `current` and `candidate` for what
-    the store's pointers name; `shadow` "" for none. With `poll_s` 0 only `ReloadRequested` makes it look again.
+    `version` and `shadow` are the configured ones: a version's name, or `current` and `candidate` for the store's
+    pointers; `shadow` "" for none. With `poll_s` 0 only `ReloadRequested` starts a check.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Lifecycle:
         trading: Trading,
         door: Door,
         models: Models,
-        log: Tell,
+        log: WriteLog,
         trial_s: float = 60.0,
     ) -> None:
         self._models_dir, self._strategy = models_dir, strategy
@@ -82,12 +82,12 @@ class Lifecycle:
         models.on_shadow_off = self._shadow_off
 
     async def prepare(self) -> None:
-        """Let the candidate stand ready before the engine starts, so that a replay asks it from the first bar on."""
+        """Load the candidate before the engine starts, so that a replay asks it from the first bar on."""
         while await self._settle("shadow"):
             pass
 
     async def run(self) -> None:
-        """Look at once, then each `poll_s` seconds and whenever a reload is asked for, until cancelled."""
+        """Check now, then each `poll_s` seconds and on every reload request, until cancelled."""
         while True:
             self._wake.clear()
             await self.look()
@@ -96,19 +96,19 @@ class Lifecycle:
                     await self._wake.wait()
 
     def observe(self, event: Event, _: Step) -> None:
-        """A reload that was asked for makes it look at once, also at what was refused before."""
+        """Check now on a reload request, even what was refused before."""
         if type(event) is ReloadRequested:
             self._refused.clear()
             self._settled = {"live": None, "shadow": None}
             self._wake.set()
 
     async def look(self) -> None:
-        """One look at the store, until what it names is what runs or was refused."""
+        """Check the store until each named version runs or was refused."""
         while await self._settle("live") or await self._settle("shadow"):
             pass
 
     async def _settle(self, role: Role) -> bool:
-        """Follow one name; True when the store changed meanwhile, so that there is more to do."""
+        """Follow one name; True when the store changed meanwhile and must be checked again."""
         if not self._wanted[role]:
             return False
         seen = await asyncio.to_thread(self._sight, role)
@@ -132,24 +132,24 @@ class Lifecycle:
             return True  # the newest name wins
         self._settled[role] = now
         if role == "shadow":
-            self._models.put_beside(policy, loaded)
+            self._models.set_candidate(policy, loaded)
             self._log("candidate_ready", version=loaded.version)
         else:
             await self._promote(policy, loaded)
         return False
 
     def _nothing_to_do(self, role: Role, seen: Sight | _Missing) -> bool:
-        """Whether what the store names runs already, was refused before, or need not run at all."""
+        """Return whether the named version runs already, was refused before, or is not needed."""
         running = self._models.running
         if role == "shadow" and isinstance(seen, _Missing) and not seen.version:  # no candidate
-            self._models.end_beside()
+            self._models.drop_candidate()
             return True
         if isinstance(seen, Sight):
             if role == "shadow" and seen.version == running.version:
-                self._models.end_beside()
+                self._models.drop_candidate()
                 return True
-            beside = self._models.shadow
-            known = running if role == "live" else beside
+            candidate = self._models.shadow
+            known = running if role == "live" else candidate
             if known is not None and (known.version, known.manifest_digest) == (seen.version, seen.manifest_digest):
                 return True
         return (role, seen) in self._refused
@@ -159,13 +159,14 @@ class Lifecycle:
         try:
             return sight(self._models_dir, self._strategy.spec.name, wanted)
         except ModelError as error:
-            none = role == "shadow" and wanted == CANDIDATE and not (shelf / wanted).exists()  # nobody named one yet
+            # no candidate was named yet
+            none = role == "shadow" and wanted == CANDIDATE and not (shelf / wanted).exists()
             return _Missing("" if none else wanted, str(error))
 
-    # --- what is proved ---------------------------------------------------------------------------------------------
+    # --- checks -------------------------------------------------------------------------------------------------------
 
     async def _verified(self, role: Role, version: str) -> tuple[OnnxPolicy, LoadedModel]:
-        """The version's policy after all checks. Raises ModelError."""
+        """Return the version's policy after all checks. Raises ModelError."""
         trial = Trial(self._trial_s)
         try:
             loaded = await asyncio.to_thread(self._loaded, version)
@@ -173,7 +174,7 @@ class Lifecycle:
             await asyncio.to_thread(trial.run, loaded, configured(self._strategy.spec))
             return await asyncio.to_thread(self._open, loaded), loaded
         finally:
-            trial.kill()  # where this was cancelled, its thread ends with it
+            trial.kill()  # if this was cancelled, its thread ends with it
 
     def _loaded(self, version: str) -> LoadedModel:
         loaded = load(self._models_dir, self._strategy, version, self._public_key)
@@ -181,7 +182,7 @@ class Lifecycle:
         return loaded
 
     def _check_promoted(self, role: Role, loaded: LoadedModel) -> None:
-        """With real money a version that may not open positions takes no place of one that may."""
+        """With real money, refuse to replace a version that may open positions by one that may not."""
         running, real = self._models.running, self._door.state.identity.account == "live"
         if role == "live" and real and running.manifest.promoted and not loaded.manifest.promoted:
             raise ModelError(
@@ -190,31 +191,32 @@ class Lifecycle:
                 f"entry; promote it by its report (train-and-export promote), or name another",
             )
 
-    # --- what comes of it -------------------------------------------------------------------------------------------
+    # --- results ------------------------------------------------------------------------------------------------------
 
     async def _promote(self, policy: OnnxPolicy, loaded: LoadedModel) -> None:
-        """Stage it and let the event in; returns when it was stepped."""
+        """Stage it and submit the event; returns when it was stepped."""
         self._models.stage(policy, loaded)
         previous, manifest = self._models.running.version, loaded.manifest
         await self._door.submit(
             lambda now_ns: ModelPromoted(
                 now_ns, loaded.version, loaded.digest, manifest.promoted, manifest.training.feed, previous
             ),
-            deadline_s=None,  # however busy the engine is: staging another one now would leave this event none
+            # however busy the engine is: staging another one now would leave this event without a policy
+            deadline_s=None,
         )
 
     def _refuse(self, role: Role, seen: Sight | _Missing, error: Exception) -> None:
         self._refused.add((role, seen))
-        told = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
-        self._tell_refused(seen.version, told)
+        text = str(error) if isinstance(error, ModelError) else f"{type(error).__name__}: {error}"
+        self._report_refused(seen.version, text)
 
     def _shadow_off(self, version: str, reason: str) -> None:
         settled = self._settled["shadow"]
         if settled is not None:
             self._refused.add(("shadow", settled[0]))
-        with contextlib.suppress(IntakeFull):  # whoever trades meets it too, and ends the process
-            self._tell_refused(version, reason)
+        with contextlib.suppress(IntakeFull):  # trading meets a full intake too, and ends the process
+            self._report_refused(version, reason)
 
-    def _tell_refused(self, version: str, reason: str) -> None:
-        told = printable(" ".join(reason.split()), REASON_MOST)
-        self._door.put(CandidateRefused(self._door.now_ns(), version, told))
+    def _report_refused(self, version: str, reason: str) -> None:
+        text = printable(" ".join(reason.split()), REASON_MOST)
+        self._door.put(CandidateRefused(self._door.now_ns(), version, text))

@@ -1,7 +1,7 @@
-"""Which version a name means: the pointer files `current` and `candidate` of a strategy's shelf, and their history.
+"""Model names: the pointer files `current` and `candidate` of a strategy's shelf, and their history.
 
-The pointers are the single truth, `promotions.jsonl` tells how they came to be. Invariant: a change is written down
-before it is made and made by one rename, so that a reader sees the old name or the new one, and rollback knows both.
+The pointers are the single truth, `promotions.jsonl` is their history. Invariant: a change is recorded before it is
+made and made by one rename, so a reader sees the old name or the new one, and rollback knows both.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from daemon.host.printable import printable
 from daemon.host.whole_files import sync, write_whole
 
 CURRENT = "current"
-"""The pointer to the version that answers; as a version it means the one that this pointer names."""
+"""The pointer to the live version; used as a version it means the one that this pointer names."""
 CANDIDATE = "candidate"
-"""The pointer to the version that answers beside it."""
+"""The pointer to the candidate."""
 POINTERS = (CURRENT, CANDIDATE)
 PROMOTIONS_FILE = "promotions.jsonl"
 
@@ -35,9 +35,9 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class ModelError(Exception):
-    """The model is refused; nothing runs with it. `check` names the check that failed, `text` says the rest.
+    """The model is refused; nothing runs with it. `check` names the failed check, `text` has the rest.
 
-    The text says which file, what was found, what was expected, and the cure; what a file says in it is made printable.
+    The text names the file, the finding, the expected and the cure; quoted file content is made printable.
     """
 
     def __init__(self, check: str, text: str) -> None:
@@ -59,7 +59,7 @@ class PointerChange(msgspec.Struct, frozen=True, rename={"before": "from", "afte
 
 
 def checked_name(version: str, origin: str) -> str:
-    """The name when it is a version's plain name. Raises ModelError; `origin` says where the name stands."""
+    """Return the name when it is a version's plain name. Raises ModelError; `origin` names the name's place."""
     if _VERSION.fullmatch(version) is None or ".." in version or version in POINTERS:
         raise ModelError(
             "version name",
@@ -70,12 +70,12 @@ def checked_name(version: str, origin: str) -> str:
 
 
 def is_name(version: str) -> bool:
-    """Whether a version may be called so."""
+    """Return whether a version may have this name."""
     return _VERSION.fullmatch(version) is not None and ".." not in version and version not in POINTERS
 
 
 def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
-    """All bytes of a plain file that lies, links followed, within `root` and has at most `limit` bytes.
+    """Read a plain file that lies, links followed, within `root` and has at most `limit` bytes.
 
     Raises:
         ModelError: it is missing, no plain file, outside of the store or too large.
@@ -104,16 +104,16 @@ def read_plain(path: Path, root: Path, limit: int, cure: str) -> bytes:
 
 
 def pointed(shelf: Path, pointer: str, cure: str = "rltraderctl models promote names one") -> str:
-    """The version that the shelf's pointer names. Raises ModelError where it is missing or names none."""
+    """Return the version that the shelf's pointer names. Raises ModelError where it is missing or invalid."""
     path = shelf / pointer
     data = read_plain(path, shelf.parent.resolve(), NAME_BYTES_MAX, cure)
     return checked_name(data.decode("utf-8", errors="replace").strip(), str(path))
 
 
 def named(shelf: Path, pointer: str) -> str:
-    """The text of the pointer as it stands there, "" where there is none; for people and for the history.
+    """Return the pointer's text, "" without one; for display and for the history.
 
-    Of a file within the store alone: who may read more than others must not copy it into the history.
+    Only files within the store: a privileged user must not copy other files into the history.
     """
     try:
         data = read_plain(shelf / pointer, shelf.parent.resolve(), NAME_BYTES_MAX, "")
@@ -123,11 +123,11 @@ def named(shelf: Path, pointer: str) -> str:
 
 
 class _NoFile(OSError):
-    """What is there is no plain file."""
+    """Not a plain file."""
 
 
 def _plain(path: Path, flags: int) -> BinaryIO:
-    """A plain file, opened without waiting: what is judged is what was opened, whatever the name leads to by now."""
+    """Open a plain file without waiting; the opened file itself is checked, not its name."""
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, 0o644)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -136,7 +136,7 @@ def _plain(path: Path, flags: int) -> BinaryIO:
 
 
 def _history(path: Path) -> BinaryIO:
-    """The history to append to; never what a link leads to, for who promotes may write more than who put it there."""
+    """Open the history to append to; never through a link, whose maker may have fewer rights than this user."""
     try:
         return _plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
@@ -146,11 +146,11 @@ def _history(path: Path) -> BinaryIO:
 def point(
     shelf: Path, pointer: str, version: str, *, who: str, why: str, now_ns: int, rollback: bool = False
 ) -> PointerChange:
-    """Let the pointer name `version` ("" takes the pointer away) and write down who did it, when and why.
+    """Set the pointer to `version` ("" removes the pointer) and record who did it, when and why.
 
     Raises:
         ModelError: the version is no plain name or has no folder.
-        OSError: the store cannot be written; the pointer is as it was.
+        OSError: the store cannot be written; the pointer is unchanged.
     """
     if version and not (shelf / checked_name(version, "the version")).is_dir():
         raise ModelError("missing version", f"{shelf / version} is no folder: choose one of the shelf's versions")
@@ -171,7 +171,7 @@ def point(
 
 
 def changes(shelf: Path) -> tuple[PointerChange, ...]:
-    """The history of the shelf's pointers, oldest first. A line that cannot be read is left out: it was torn."""
+    """Return the history of the shelf's pointers, oldest first. Unreadable (torn) lines are skipped."""
     if not (shelf / PROMOTIONS_FILE).exists():
         return ()
     data = read_plain(shelf / PROMOTIONS_FILE, shelf.parent.resolve(), PROMOTIONS_BYTES_MAX, "move it aside")
@@ -179,10 +179,10 @@ def changes(shelf: Path) -> tuple[PointerChange, ...]:
 
 
 def before(shelf: Path) -> str:
-    """The version to roll back to: the one that `current` named before. A second rollback goes one further back.
+    """Return the version to roll back to: the former `current`. A second rollback goes one further back.
 
     Raises:
-        ModelError: the history does not tell, or `current` was written by hand since.
+        ModelError: the history is incomplete, or `current` was written by hand since.
     """
     stack: list[str] = []
     for change in changes(shelf):
@@ -192,7 +192,7 @@ def before(shelf: Path) -> str:
             stack.pop()
             continue
         if len(stack) > 1 and stack[-2] == change.before != stack[-1]:
-            stack.pop()  # the last change was written down and not made, or undone by hand
+            stack.pop()  # the last change was recorded and not made, or undone by hand
         if change.before and (not stack or stack[-1] != change.before):
             stack.append(change.before)
         if not stack or stack[-1] != change.after:
@@ -216,7 +216,7 @@ def _lines(data: bytes) -> Iterator[PointerChange]:
 
 @contextmanager
 def _alone(shelf: Path) -> Iterator[None]:
-    """No other process changes a pointer of the shelf while this lasts."""
+    """Lock the shelf's pointers against other processes."""
     descriptor = os.open(shelf, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

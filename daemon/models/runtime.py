@@ -1,7 +1,7 @@
-"""The policy runtime: one ONNX session that answers `AskPolicy`. The only file of the daemon that imports onnxruntime.
+"""The policy runtime: one ONNX session that answers `AskPolicy`. The only daemon file that imports onnxruntime.
 
-It is frozen and decides nothing: raw logits out, or a failure that says why. Invariant: `open` hands out only a policy
-that gave its golden answers here, on this machine and provider; `answer` never raises.
+The model is frozen: it returns raw logits, or a failure with its reason. Invariant: `open` returns only a policy that
+gave its golden answers here, on this machine and provider; `answer` never raises.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INPUT_TOLERANCE = 1e-6  # largest difference of a golden observation's value
 LOGIT_TOLERANCE = 1e-4  # largest difference of a golden logit
 ACTION_MOST = 1.0 + 1e-6  # of a continuous policy, whose last operation may round
 
-_FATAL = 4  # onnxruntime's log severity: a run that fails says so by its exception, not on standard error
+_FATAL = 4  # onnxruntime's log severity: a failed run raises; keep standard error quiet
 _FAILURES: tuple[type[Exception], ...] = (Exception,)  # onnxruntime's exceptions share no other base
 
 
@@ -87,10 +87,10 @@ class OnnxPolicy:
 
     @classmethod
     def open(cls, model: LoadedModel, strategy: Strategy, provider: Provider = "auto", threads: int = 1) -> OnnxPolicy:
-        """A policy that runs `model` and has given its golden answers.
+        """Return a policy that runs `model` and has given its golden answers.
 
         Args:
-            provider: `cuda` insists on the GPU, `auto` takes it where onnxruntime offers it, `cpu` never does.
+            provider: `cuda` requires the GPU, `auto` takes it where onnxruntime offers it, `cpu` never does.
             threads: for the arithmetic of one answer.
 
         Raises:
@@ -109,11 +109,11 @@ class OnnxPolicy:
         return cls(session, spec, model.version, model.digest)
 
     def answer(self, question: AskPolicy, now_ns: int) -> PolicyAnswered | PolicyFailed:
-        """The raw answer to the question's observation, as an event at `now_ns`; a failure is an event too.
+        """Return the raw answer to the question's observation, as an event at `now_ns`; a failure is an event too.
 
         A recurrent policy starts from the zero state where the observation brings no hidden state. Failures: an
         observation or hidden state of another size or not finite, logits, heads or a next hidden state that are not
-        finite, actions of a continuous policy beyond [-1, 1], and whatever onnxruntime raises.
+        finite, actions of a continuous policy beyond [-1, 1], and any exception of onnxruntime.
         """
         try:
             answer = self._infer(question.observation)
@@ -122,7 +122,7 @@ class OnnxPolicy:
         return PolicyAnswered(now_ns, question.decision, answer.logits, answer.hidden, self.version, answer.heads)
 
     def cost_s(self, observation: Observation) -> float:
-        """Processor seconds of one answer to this observation. Raises what a failure of the answer raises."""
+        """Return the processor seconds of one answer to this observation. Raises as a failed answer does."""
         began = time.process_time()
         self._infer(observation)
         return time.process_time() - began
@@ -135,7 +135,7 @@ class OnnxPolicy:
         return buffer
 
     def _infer(self, observation: Observation) -> Answer:
-        """The answer. ValueError for what is not finite or of another size."""
+        """Return the answer. ValueError when not finite or of another size."""
         if observation.shape != self._shape:
             raise ValueError(f"observation of shape {observation.shape}, expected {self._shape}")
         _fill(self._observation, observation.data, "observation")
@@ -162,7 +162,7 @@ class OnnxPolicy:
         return Answer(tuple(logits), after.values.tobytes(), heads)
 
     def _check_golden(self, model: LoadedModel, observations: tuple[Observation, ...]) -> None:
-        """The strategy's observations must be the manifest's, and the answers to them too."""
+        """Check the strategy's observations and the answers to them against the manifest."""
         golden = model.manifest.golden
         for check, found in (("golden input", golden.observations), ("golden output", golden.logits)):
             if len(found) != len(observations):
@@ -177,7 +177,7 @@ class OnnxPolicy:
         self._check_answers(model, observations)
 
     def _check_answers(self, model: LoadedModel, observations: tuple[Observation, ...]) -> None:
-        """Each golden answer again. A recurrent policy answers them as one sequence that begins at the zero state."""
+        """Compare each golden answer. A recurrent policy answers them as one sequence from the zero state."""
         golden, hidden = model.manifest.golden, b""
         if (found := len(golden.hidden)) != (expected := len(observations) if self._hidden is not None else 0):
             raise _differs(model, "golden output", f"there are {found} hidden states, expected {expected}")
@@ -203,7 +203,7 @@ class OnnxPolicy:
 
 
 def _finite(name: str, head: _Buffer) -> tuple[float, ...]:
-    """A head's values. ValueError where one is not finite."""
+    """Return a head's values. ValueError where one is not finite."""
     values = head.values.tolist()
     if not isfinite(sum(values)):
         raise ValueError(f"{name} holds NaN or infinity, expected finite values: the model is broken for this one")
@@ -211,7 +211,7 @@ def _finite(name: str, head: _Buffer) -> tuple[float, ...]:
 
 
 def _numbers(data: bytes) -> list[float]:
-    """Float32 bytes as numbers; none where they are no whole numbers of four bytes."""
+    """Return float32 bytes as numbers; none where they are no multiple of four bytes."""
     return [] if len(data) % 4 else np.frombuffer(data, dtype="<f4").tolist()
 
 
@@ -220,7 +220,7 @@ def _fill(buffer: _Buffer, data: bytes, what: str) -> None:
     if len(data) != buffer.size:
         raise ValueError(f"{what} of {len(data)} bytes, expected {buffer.size}: the strategy's spec says otherwise")
     buffer.bytes[:] = data
-    if not isfinite(buffer.values.dot(buffer.values)):  # a ReLU may turn NaN into 0, unseen
+    if not isfinite(buffer.values.dot(buffer.values)):  # a ReLU would hide a NaN as 0
         raise ValueError(
             f"{what} holds NaN, infinity or values beyond 1e17, expected finite features: look at the bars"
         )
@@ -232,7 +232,7 @@ def _differs(model: LoadedModel, check: str, difference: str) -> ModelError:
 
 
 def _first_difference(found: Sequence[float], expected: Sequence[float], tolerance: float) -> str | None:
-    """Where two rows of numbers are further apart than `tolerance` (or not numbers), in words; None when nowhere."""
+    """Describe where two rows of numbers differ by more than `tolerance` (or are no numbers); None when nowhere."""
     if len(found) != len(expected):
         return f"found {len(found)} values, expected {len(expected)}"
     for index, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
@@ -242,7 +242,7 @@ def _first_difference(found: Sequence[float], expected: Sequence[float], toleran
 
 
 def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
-    """An `onnxruntime.InferenceSession` over the verified bytes on the provider asked for."""
+    """Return an `onnxruntime.InferenceSession` over the verified bytes on the requested provider."""
     cuda = provider != "cpu" and CUDA in onnxruntime.get_available_providers()
     cure = "install the extra gpu (onnxruntime-gpu) and its CUDA libraries, or set policy.provider to auto or cpu"
     if provider == "cuda" and not cuda:
@@ -253,7 +253,7 @@ def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _FATAL
-    # Weights outside of the graph would escape its digest: look for them where no file can ever be.
+    # Weights outside of the graph would escape its digest: point their folder to a place where no file can be.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(model.path.resolve() / POLICY_FILE / "none")
     )
@@ -273,7 +273,7 @@ def _session(model: LoadedModel, provider: Provider, threads: int) -> Any:
 
 
 def _check_signature(session: Any, model: LoadedModel, spec: Spec) -> None:
-    """Names, types and shapes of inputs and outputs, and the order of the outputs of a policy with heads.
+    """Check names, types and shapes of inputs and outputs, and the order of the outputs of a policy with heads.
 
     The first dimension is the batch: free, or 1 where rows are no symbols.
     """

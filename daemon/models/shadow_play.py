@@ -1,7 +1,7 @@
-"""What a model's answers would have come to by one simple rule, the same for any two models: a hypothetical player.
+"""Profit of a model's answers under one simple rule, the same for any two models: a hypothetical player.
 
-It looks at states of the desk as they were at the decisions, and changes nothing. Its money is its own: comparable with
-another player's over the same decisions, never with the desk's, which has sizes, stops, gates and fills.
+It reads the desk's states at the decisions and changes nothing. Its profit compares with another player's over the same
+decisions, never with the desk's, which has sizes, stops, gates and fills.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ SHARE_RULE = (
 
 
 class Play(Protocol):
-    """A player: told each decision, and the state in which a session or the journal ends."""
+    """A player: receives each decision, and the state in which a session or the journal ends."""
 
     @property
     def trades(self) -> int:
-        """How often it bought or sold."""
+        """Number of buys and sales."""
 
     @property
     def modelled(self) -> int:
-        """How many of its prices are not the journal's own."""
+        """Number of its prices that are modelled, not the journal's own."""
 
     @property
     def pnl_usd(self) -> Mapping[str, float]:
-        """What each session came to, by its New York date."""
+        """Profit of each session, by its New York date."""
 
     def decide(self, state: State[Any], answer: Answer) -> None:
-        """The model answered the question that is open in this state."""
+        """Handle the model's answer to the open question of this state."""
 
     def end(self, state: State[Any]) -> None:
-        """This state is the last one of its session."""
+        """Handle the last state of a session."""
 
 
 class _Held(msgspec.Struct, frozen=True):
-    """A contract and what it cost in USD, fees included."""
+    """A contract and its cost in USD, fees included."""
 
     symbol: str
     right: int
@@ -129,7 +129,7 @@ class ContractPlay:
 
 
 def modelled_bid(state: State[Any], symbol: str) -> Decimal | None:
-    """The bid in USD a share of a contract without a quote, from a quoted one of its expiry; None without such a one.
+    """Return the bid in USD a share of an unquoted contract from a quoted one of its expiry; None without one.
 
     The neighbour of the same right first: by put-call parity (r = q = 0) one of the other right implies the same
     volatility at the same strike.
@@ -144,7 +144,7 @@ def modelled_bid(state: State[Any], symbol: str) -> Decimal | None:
 
 
 def _implied(state: State[Any], quote: Quote, expiry: str) -> tuple[float | None, float]:
-    """The volatility that a quote's mid implies, and its years to expiry; None where it is none of this expiry."""
+    """Return the volatility implied by a quote's mid, and its years to expiry; None for another expiry."""
     strike, right, known = option_terms(quote.symbol)
     session, spot = state.session.session, state.session.spot
     if known != expiry or session is None or spot <= 0 or quote.bid <= 0 or quote.ask <= 0:
@@ -161,7 +161,7 @@ def _implied(state: State[Any], quote: Quote, expiry: str) -> tuple[float | None
 
 
 class SharePlay:
-    """The player of a daily desk; see `SHARE_RULE`. A decision settles what the one before it asked for."""
+    """The player of a daily desk; see `SHARE_RULE`. A decision settles the orders of the one before."""
 
     def __init__(self, strategy: DailyStrategy, cash_usd: float) -> None:
         self.trades = 0
@@ -171,10 +171,10 @@ class SharePlay:
         self._cash = cash_usd
         self._shares: dict[str, float] = {}
         self._marks: dict[str, Bar] = {}  # the newest known bar of each symbol at the last decision
-        self._date = ""  # of the session that the last decision was for, "" where nothing is to settle
+        self._date = ""  # of the last decision's session, "" where nothing is to settle
         self._open_ns = 0  # of that session
         self._legs: tuple[Leg, ...] = ()
-        self._counted = ""  # the session to which gains belong
+        self._counted = ""  # the session that gets the gains
 
     def decide(self, state: State[Any], answer: Answer) -> None:
         """See `Play`."""
@@ -214,12 +214,12 @@ class SharePlay:
             self._trade(state, traded)
             self._counted, self._date, self._legs = self._date, "", ()
         self._marks = newest
-        if self._counted:  # what is held without a new decision is the last one's
+        if self._counted:  # without a new decision, holdings belong to the last one
             gain = self._equity(_closes(newest)) - before
             self.pnl_usd[self._counted] = self.pnl_usd.get(self._counted, 0.0) + gain
 
     def _adjust(self, known: Mapping[str, tuple[Bar, ...]]) -> None:
-        """Shares, goals and marks as splits and dividends since the last decision make them: their value stays."""
+        """Adjust shares, goals and marks for splits and dividends since the last decision: their value stays."""
         for symbol, old in tuple(self._marks.items()):
             new = next((bar for bar in reversed(known.get(symbol, ())) if bar.start_ns <= old.start_ns), None)
             if new is None or new.start_ns != old.start_ns or new.close == old.close or new.close <= 0.0:
@@ -232,7 +232,7 @@ class SharePlay:
             self._marks[symbol] = new
 
     def _trade(self, state: State[Any], bars: Mapping[str, Bar]) -> None:
-        """Sells, then buys in the order of the legs while the cash lasts."""
+        """Sell, then buy in the order of the legs while the cash lasts."""
         rate = float(state.trading.paper.share_cost_rate)
         at_close = state.trading.basket.decide == "before_close"
         changes: list[tuple[str, float]] = []
@@ -260,7 +260,7 @@ def _closes(bars: Mapping[str, Bar]) -> dict[str, float]:
 
 
 def _of_session(bars: tuple[Bar, ...], open_ns: int) -> Bar | None:
-    """The daily bar of the session that opens then: it starts at the midnight before."""
+    """Return the daily bar of the session with this open: it starts at the midnight before."""
     for bar in reversed(bars):
         if bar.start_ns <= open_ns:
             return bar if bar.start_ns > open_ns - DAY_NS else None

@@ -1,4 +1,4 @@
-"""Who vouches for a version: an Ed25519 signature over the exact bytes of its manifest.
+"""Ed25519 signature of a version, over the exact bytes of its manifest.
 
 The manifest holds the digests of the version's files, so one signature covers them all.
 """
@@ -28,10 +28,10 @@ def sign(folder: Path, manifest: bytes, key_file: Path) -> str:
 
 
 def check_signature(path: Path, manifest: bytes, signature: bytes, public_key: str) -> None:
-    """The signature (base64) must be the public key's (base64, 32 bytes) over these bytes of a manifest.
+    """Check the signature (base64) with the public key (base64, 32 bytes) over a manifest's bytes.
 
     Raises:
-        ModelError: it is not, or key or signature are no such thing; check "signature".
+        ModelError: it is wrong, or key or signature are malformed; check "signature".
     """
     try:
         good = is_signature(manifest, signature, public_key)

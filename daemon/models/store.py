@@ -1,7 +1,7 @@
-"""The model store: finds a version of a strategy's policy and proves that its files are the ones it was exported with.
+"""The model store: finds a version of a strategy's policy and checks its files against its manifest.
 
-Reads files, runs nothing: onnxruntime is not imported here. Invariant: the bytes handed on are the bytes whose digest
-was compared, so what runs is what was checked; a model that fails any check is refused with the check's name.
+Reads files, runs nothing: onnxruntime is not imported here. Invariant: the returned bytes are those whose digest was
+compared; a model that fails any check is refused with the check's name.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A version that passed all checks of the store; `daemon.models.runtime` still has to see it answer.
+    """A version that passed all checks of the store; `daemon.models.runtime` checks its answers next.
 
     `digest` is the SHA-256 (hex) of `policy`, the ONNX graph's bytes, `manifest_digest` that of the manifest's; `path`
     is the version's folder.
@@ -61,10 +61,10 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a look at the store shows of a version without reading its policy: enough to notice that it changed."""
+    """A cheap look at a version without reading its policy: enough to notice a change."""
 
     version: str
-    manifest_digest: str  # "" where there is no manifest that can be read
+    manifest_digest: str  # "" without a readable manifest
     others: tuple[tuple[int, int, int], ...]  # inode, size and time of change of policy and signature
 
 
@@ -122,14 +122,14 @@ def load(models_dir: Path, strategy: Strategy, version: str = CURRENT, public_ke
 
 
 def sight(models_dir: Path, strategy: str, version: str) -> Sight:
-    """What stands in the store for a version or a pointer. Raises ModelError where the pointer names none."""
+    """Look at a version or a pointer in the store. Raises ModelError where the pointer names none."""
     shelf = models_dir / strategy
     name = pointed(shelf, version) if version in POINTERS else checked_name(version, "policy.version")
     folder = shelf / name
     try:
         data = read_plain(folder / MANIFEST_FILE, models_dir.resolve(), MANIFEST_BYTES_MAX, AGAIN)
     except ModelError:
-        data = b""  # `load` says what is wrong with it
+        data = b""  # `load` reports the fault
     return Sight(
         name,
         sha256(data).hexdigest() if data else "",
@@ -139,25 +139,25 @@ def sight(models_dir: Path, strategy: str, version: str) -> Sight:
 
 def _touched(path: Path) -> tuple[int, int, int]:
     try:
-        told = path.stat()
+        info = path.stat()
     except OSError:
         return (0, 0, 0)
-    return (told.st_ino, told.st_size, told.st_mtime_ns)
+    return (info.st_ino, info.st_size, info.st_mtime_ns)
 
 
 def check_rules(model: LoadedModel, strategy: Strategy, trading: Trading) -> None:
-    """The trading rules must be those without which the model's answers mean something else.
+    """Check that the trading rules match those of the model's training.
 
     Raises:
         ModelError: a rule differs from the manifest's, or the manifest of a continuous policy names none.
     """
-    told, spec = model.manifest.rules, strategy.spec
-    if spec.continuous and not told:
+    rules, spec = model.manifest.rules, strategy.spec
+    if spec.continuous and not rules:
         raise ModelError(
             "rules",
             f"{model.path / MANIFEST_FILE} does not say what one unit of its actions is: export the model again",
         )
-    for key, expected in told.items():
+    for key, expected in rules.items():
         table, _, name = key.partition(".")
         found = getattr(getattr(trading, table, None), name, None)
         if found is None or not _same(str(found), expected):
@@ -174,7 +174,7 @@ def _same(found: str, expected: str) -> bool:
 
 
 def versions(models_dir: Path, strategy: str) -> tuple[str, ...]:
-    """The names of the strategy's versions (folders with a manifest) in alphabetical order; () when there are none."""
+    """Return the names of the strategy's versions (folders with a manifest) in alphabetical order; () without any."""
     shelf = models_dir / strategy
     if not _is_folder(shelf):
         return ()
@@ -189,7 +189,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _known(shelf: Path) -> str:
-    """What the error says of the versions there are."""
+    """Return the existing versions as text for an error."""
     known = ", ".join(versions(shelf.parent, shelf.name))
     return (
         f"expected one of: {known}: choose one of these"
@@ -210,7 +210,7 @@ def _signature(path: Path, root: Path, cure: str) -> bytes:
 
 
 def _check_files(folder: Path, root: Path, manifest: Manifest) -> None:
-    """The files that the manifest vouches for must be those."""
+    """Check the files against the manifest's digests."""
     if len(manifest.files) > FILES_MAX:
         raise ModelError(
             "file digest", f"{folder / MANIFEST_FILE} names {len(manifest.files)} files, expected at most {FILES_MAX}"
@@ -230,7 +230,7 @@ def _check_files(folder: Path, root: Path, manifest: Manifest) -> None:
 
 
 def _manifest(path: Path, data: bytes) -> Manifest:
-    """The manifest. Its format is read first, so that a newer one is called newer and not broken."""
+    """Decode the manifest. Its format is checked first, so that a newer one is reported as newer, not broken."""
     try:
         found = msgspec.json.decode(data, type=_Format).format
         if found != FORMAT:

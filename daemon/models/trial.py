@@ -1,7 +1,7 @@
-"""The trial of a model: its graph is looked through and run in a process of its own before this one touches it.
+"""Trial of a model: check its graph and run it in a child process before this one loads it.
 
-The child has no key, no file to write, little memory, little time, and gets the very bytes whose digests were compared
-over its standard input. Invariant: whatever these bytes do to the child, the parent waits at most the deadline.
+The child has no key, no file to write, little memory, little time, and gets the bytes whose digests were compared over
+its standard input. Invariant: whatever these bytes do to the child, the parent waits at most the deadline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MEMORY_MORE_MIB = 1024  # beyond what the libraries took, for the model
 FILES_OPEN = 64
 ANSWER_CPU_S = 0.25  # processor time of the fastest golden answer: the trading loop waits for each
 ROW_CPU_S = 0.002  # the same for each symbol of a policy that answers row by row, where that is more
-TOLD_MAX = 8192  # bytes of the child's verdict
+VERDICT_MAX = 8192  # bytes of the child's verdict
 
 _HEAD = struct.Struct(">II")  # bytes of manifest and policy
 _HERE = str(Path(__file__).resolve().parents[2])
@@ -40,19 +40,19 @@ _FAILURES: tuple[type[Exception], ...] = (Exception,)  # of onnx and onnxruntime
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the child says: `check` "" for a model that passed."""
+    """The child's verdict: `check` "" for a model that passed."""
 
     check: str = ""
     text: str = ""
 
 
 def try_model(model: LoadedModel, deadline_s: float = DEADLINE_S, symbols: tuple[str, ...] = ()) -> None:
-    """Check the graph of a loaded model and let it give its golden answers, on the CPU, in a child. Blocks.
+    """Check the graph of a loaded model and run its golden answers, on the CPU, in a child. Blocks.
 
     Where rows are symbols, an answer about all `symbols` of the desk (none: the strategy's own) is timed.
 
     Raises:
-        ModelError: a check failed there; "trial" when the child was ended by a limit or by the deadline.
+        ModelError: a check failed there; "trial" when a limit or the deadline ended the child.
     """
     Trial(deadline_s).run(model, symbols)
 
@@ -78,15 +78,15 @@ class Trial:
         timer.daemon = True
         timer.start()
         try:
-            told = _exchange(child, model)
+            output = _exchange(child, model)
         finally:
             timer.cancel()
             self.kill("")
             status = child.wait()
-        self._judge(model, told, status)
+        self._judge(model, output, status)
 
     def kill(self, reason: str = "the trial was given up") -> None:
-        """End the child and all that it started; from any thread, as often as wanted."""
+        """End the child and its processes; from any thread, any number of times."""
         with self._lock:
             self._killed = self._killed or reason
             child = self._child
@@ -94,9 +94,9 @@ class Trial:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(child.pid, signal.SIGKILL)  # a child that was not waited for keeps its number
 
-    def _judge(self, model: LoadedModel, told: bytes, status: int) -> None:
+    def _judge(self, model: LoadedModel, output: bytes, status: int) -> None:
         try:
-            verdict = msgspec.json.decode(told, type=Verdict)
+            verdict = msgspec.json.decode(output, type=Verdict)
         except (msgspec.DecodeError, UnicodeDecodeError):
             verdict = None
         if verdict is None:
@@ -107,7 +107,7 @@ class Trial:
             )
             raise ModelError("trial", problem)
         if verdict.check:
-            raise ModelError(verdict.check[:100], verdict.text[:TOLD_MAX])
+            raise ModelError(verdict.check[:100], verdict.text[:VERDICT_MAX])
 
 
 def _started(model: LoadedModel, symbols: tuple[str, ...], answer_cpu_s: float) -> subprocess.Popen[bytes]:
@@ -127,13 +127,13 @@ def _started(model: LoadedModel, symbols: tuple[str, ...], answer_cpu_s: float) 
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of this process's environment: no key, no setting; one thread for each library."""
+    """Return an environment without keys or settings of this process; one thread for each library."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/nonexistent", **threads}
 
 
 def _exchange(child: subprocess.Popen[bytes], model: LoadedModel) -> bytes:
-    """Give the child its bytes, take its verdict. What it does not read or say ends with it."""
+    """Send the child its bytes, return its verdict. Unread or unsent data ends with it."""
     assert child.stdin is not None
     assert child.stdout is not None
     manifest = encode(model.manifest)
@@ -142,7 +142,7 @@ def _exchange(child: subprocess.Popen[bytes], model: LoadedModel) -> bytes:
             into.write(_HEAD.pack(len(manifest), len(model.policy)))
             into.write(manifest)
             into.write(model.policy)
-        return child.stdout.read(TOLD_MAX)
+        return child.stdout.read(VERDICT_MAX)
     return b""
 
 
@@ -150,13 +150,13 @@ def _exchange(child: subprocess.Popen[bytes], model: LoadedModel) -> bytes:
 
 
 def main() -> None:
-    """The child: limits, libraries, tighter limits, then the bytes. Prints one verdict."""
+    """Run the child: limits, libraries, tighter limits, then the bytes. Prints one verdict."""
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CPU, CPU_S)
     _limit(resource.RLIMIT_AS, MEMORY_MIB * 2**20)
     _limit(resource.RLIMIT_NOFILE, FILES_OPEN)
-    out, sys.stdout = sys.stdout, sys.stderr  # only the verdict goes there
+    out, sys.stdout = sys.stdout, sys.stderr  # standard output carries only the verdict
     try:
         symbols = tuple(sys.argv[4].split(",")) if sys.argv[4] else ()
         _try(sys.stdin.buffer, sys.argv[1], symbols, Path(sys.argv[2]), float(sys.argv[3]))
@@ -169,7 +169,7 @@ def main() -> None:
         verdict = Verdict("trial", f"{sys.argv[2]} cannot be tried: {type(error).__name__}: {error}"[:1000])
     out.buffer.write(msgspec.json.encode(Verdict(verdict.check, verdict.text[:2000])))
     out.flush()
-    os._exit(0)  # nothing that the model left behind runs any more
+    os._exit(0)  # skip all exit handlers of the model
 
 
 def _try(given: IO[bytes], name: str, symbols: tuple[str, ...], path: Path, answer_cpu_s: float) -> None:
@@ -221,7 +221,7 @@ def _limit(kind: int, most: int) -> None:
 
 
 def _address_space() -> int:
-    """Bytes of address space that this process has mapped."""
+    """Return the bytes of address space that this process has mapped."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     return pages * resource.getpagesize()
 

@@ -1,6 +1,6 @@
-"""What makes a bar bad, in one place: recorded and live bars are judged by the same rules before anything sees them.
+"""Faults of a bar, in one place: recorded and live bars pass the same checks before use.
 
-Values are judged alone; whether a bar is a duplicate or out of order depends on what came before and is its source's.
+Values are checked alone; duplicates and order depend on earlier bars, and the source checks those.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ FAULTS = ("", "not_finite", "not_positive", "high_below_low", "negative_volume",
 
 
 def faults(prices: npt.NDArray[np.float64], off_grid: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(n,) index into FAULTS of each bar's first fault, 0 for a good one.
+    """Return (n,) index into FAULTS of each bar's first fault, 0 for a good one.
 
-    `prices` is (5, n): open, high, low, close in USD and volume in shares; `off_grid` (n,) is how far each start lies
-    behind a start on the session's grid of bars, in nanoseconds.
+    `prices` is (5, n): open, high, low, close in USD and volume in shares; `off_grid` (n,) is the distance in
+    nanoseconds of each start behind the session's grid of bars.
     """
     opened, high, low, close, volume = prices
     return np.select(
@@ -33,8 +33,8 @@ def faults(prices: npt.NDArray[np.float64], off_grid: npt.NDArray[np.int64]) -> 
     )
 
 
-def faults_told(rows: Sequence[Sequence[float]]) -> list[str]:
-    """The name of each bar's first fault, "" for a good one, of bars on the grid; rows are as in `fault`."""
+def fault_names(rows: Sequence[Sequence[float]]) -> list[str]:
+    """Return the name of each bar's first fault, "" for a good one, of bars on the grid; rows are as in `fault`."""
     if not rows:
         return []
     found = faults(np.array(rows, dtype=np.float64).T, np.zeros(len(rows), dtype=np.int64))
@@ -42,12 +42,12 @@ def faults_told(rows: Sequence[Sequence[float]]) -> list[str]:
 
 
 def fault(prices: Sequence[float], off_grid_ns: int) -> str:
-    """The name of one bar's first fault, "" for a good one. `prices`: open, high, low, close, volume."""
+    """Return the name of one bar's first fault, "" for a good one. `prices`: open, high, low, close, volume."""
     found = faults(np.array(prices, dtype=np.float64).reshape(5, 1), np.array([off_grid_ns], dtype=np.int64))
     return FAULTS[int(found[0])]
 
 
-def values_told(prices: Sequence[float]) -> str:
-    """Open, high, low, close, volume as a person reads them in a refusal."""
+def values_text(prices: Sequence[float]) -> str:
+    """Format open, high, low, close, volume for a refusal."""
     opened, high, low, close, volume = prices
     return f"open={opened} high={high} low={low} close={close} volume={volume}"

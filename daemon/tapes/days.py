@@ -1,7 +1,7 @@
-"""Recorded bars as the feed events of a daily desk: daily bars, or the minutes of shares put together to days.
+"""Recorded bars as the feed events of a daily desk: daily bars, or minutes of shares merged into days.
 
-The file is read whole and sorted, so it may be sorted by symbol. The order of events depends on file, calendar,
-symbols and the rules `basket` alone. No event tells a price before its time, and times never go backwards.
+The file is read whole and sorted, so it may be sorted by symbol. The order of events depends on file, calendar, symbols
+and the rules `basket` only. No event has a price before its time, and times never go backwards.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from daemon.core.events import (
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
-from daemon.tapes.bar_check import FAULTS, faults, values_told
+from daemon.tapes.bar_check import FAULTS, faults, values_text
 from daemon.tapes.files import TapeError, TapeFile
 from daemon.tapes.minutes import (
     DAY_S,
@@ -37,13 +37,13 @@ from daemon.tapes.minutes import (
     new_york_days,
     of_others,
     resumed,
-    utc_told,
+    utc_text,
 )
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 MINUTE_S = 60
-SCHEDULED_BEFORE_NS = 30 * MINUTE_NS  # the open, when a session is told
+SCHEDULED_BEFORE_NS = 30 * MINUTE_NS  # the open, when a session is announced
 _SECOND_PRINT_NS = MINUTE_NS  # after the open, on a daily tape: where the buys that waited trade
 
 
@@ -58,9 +58,9 @@ class _Columns:
 
 
 def scan_daily(path: Path, symbols: tuple[str, ...]) -> TapeInfo:
-    """Read the whole tape and say what it holds; `interval_s` is a day or a minute, as found.
+    """Read the whole tape and describe it; `interval_s` is a day or a minute, as found.
 
-    Raises TapeError, whose message names the file, the thing found, the thing expected and the cure.
+    Raises TapeError, whose message names the file, the finding, the expected and the cure.
     """
     file = TapeFile(path, symbols, adjust=True)
     with path.open("rb") as stream:
@@ -87,7 +87,7 @@ def scan_daily(path: Path, symbols: tuple[str, ...]) -> TapeInfo:
 
 
 def check_rule(path: Path, info: TapeInfo, basket: Basket) -> None:
-    """Raise TapeError when the desk decides before the close and the tape does not know the day before its close."""
+    """Raise TapeError when the desk decides before the close and the tape has only daily bars."""
     if basket.decide == "before_close" and info.interval_s == DAY_S:
         raise TapeError(
             f'{path}: basket.decide is "before_close" and the tape has daily bars, which are known at the close; '
@@ -96,7 +96,7 @@ def check_rule(path: Path, info: TapeInfo, basket: Basket) -> None:
 
 
 def _interval_s(path: Path, starts: npt.NDArray[np.int64]) -> int:
-    """A day or a minute: the commonest distance of starts that follow one another."""
+    """Return a day or a minute: the commonest distance of consecutive starts."""
     steps = np.diff(starts) // SECOND_NS
     values, counts = np.unique(steps[steps > 0], return_counts=True)
     commonest = int(values[np.argmax(counts)]) if values.size else DAY_S
@@ -131,13 +131,13 @@ def _read(file: TapeFile, symbols: tuple[str, ...]) -> _Columns:
 class DailyTapeSource:
     """The tape as an iterator of feed events, in the order in which they happened.
 
-    Of each session with a row: `SessionScheduled`; `RebalanceDue` before the open or, on minutes, before the close;
-    `PricesPrinted` at the open and later; `BarRejected` for bad rows; at the close `BarClosed` for each symbol that
-    has a bar, in the strategy's order, and `SessionEnded`. A day of minutes is first open, highest high, lowest low,
-    last close and summed volume of its good minutes.
+    For each session with a row: `SessionScheduled`; `RebalanceDue` before the open or, on minutes, before the close;
+    `PricesPrinted` at the open and later; `BarRejected` for bad rows; at the close `BarClosed` for each symbol with a
+    bar, in the strategy's order, and `SessionEnded`. A day of minutes is first open, highest high, lowest low, last
+    close and summed volume of its good minutes.
 
-    `skip` is the number of feed events that were journaled before; these are not given again. Raises TapeError when
-    the tape has fewer, the calendar does not span it or `basket.decide` cannot be had from it.
+    `skip` is the number of feed events in the journal; they are skipped. Raises TapeError when the tape has fewer, the
+    calendar does not span it or it cannot support `basket.decide`.
     """
 
     def __init__(self, path: Path, info: TapeInfo, calendar: SessionCalendar, basket: Basket, skip: int = 0) -> None:
@@ -158,7 +158,7 @@ class DailyTapeSource:
         self._closes = np.array([session.close_ns for session in self._sessions], dtype=np.int64)
 
     def __iter__(self) -> Iterator[Event]:
-        """Feed events from the first that was not journaled. Each call reads the file anew."""
+        """Yield feed events from the first that was not journaled. Each call reads the file anew."""
         self.counts = TapeCounts()
         yield from resumed(self._path, self._events(), self._skip)
 
@@ -187,7 +187,7 @@ class DailyTapeSource:
         found: Sequence[int],
         prices: npt.NDArray[np.float64],
     ) -> Iterator[Event]:
-        """The events of one session, from its rows in the order of time."""
+        """Yield the events of one session, from its rows in time order."""
         session, upcoming, previous = self._calendar.around(self._sessions[index].date)
         first_ns = SCHEDULED_BEFORE_NS if self._before_close else max(SCHEDULED_BEFORE_NS, self._before_open_ns)
         yield SessionScheduled(session.open_ns - first_ns, session, upcoming, previous)
@@ -202,8 +202,8 @@ class DailyTapeSource:
             if reason:
                 self.counts.rejected[reason] += 1
                 end_ns = session.close_ns if self._daily else min(start + MINUTE_NS, session.close_ns)
-                told = f"{values_told(row)}; start {utc_told(start)}"
-                refused.append(BarRejected(end_ns, symbol, start, reason, told))
+                detail = f"{values_text(row)}; start {utc_text(start)}"
+                refused.append(BarRejected(end_ns, symbol, start, reason, detail))
             else:
                 taken = (start, place)
                 good.setdefault(start, []).append(Bar(symbol, start, *row))
@@ -224,15 +224,15 @@ class DailyTapeSource:
     def _minutes(
         self, session: Session, good: dict[int, list[Bar]], refused: list[BarRejected], day: _Day
     ) -> Iterator[Event]:
-        """What is told between open and close, and the minutes put into the `day`.
+        """Yield the events between open and close, and add the minutes to `day`.
 
-        At one moment: what was refused of the minute that ended, the prices of the one that begins, then the question.
+        At one moment: rejected bars of the minute that ended, the prices of the one that begins, then the question.
         """
         due_ns = session.close_ns - self._before_close_ns if self._before_close else -1
         refusals: dict[int, list[BarRejected]] = {}
         for refusal in refused:
             refusals.setdefault(refusal.time_ns, []).append(refusal)
-        running: list[Bar] = []  # of the minute that is not over
+        running: list[Bar] = []  # of the current minute
         for now in sorted({session.open_ns, *good, *refusals, *((due_ns,) if self._before_close else ())}):
             if running and running[0].start_ns + MINUTE_NS <= now:
                 day.add(running)
@@ -248,7 +248,7 @@ class DailyTapeSource:
 
 
 class _Day:
-    """One session's bars in the making."""
+    """One session's bars, built from minutes."""
 
     def __init__(self, date: str, symbols: tuple[str, ...]) -> None:
         self._start_ns = midnight_ns(date)
@@ -256,7 +256,7 @@ class _Day:
         self._bars: dict[str, Bar] = {}
 
     def add(self, minutes: Sequence[Bar]) -> None:
-        """Bars that closed, later than those before."""
+        """Add bars that closed, later than those before."""
         for bar in minutes:
             so_far = self._bars.get(bar.symbol)
             self._bars[bar.symbol] = (
@@ -274,7 +274,7 @@ class _Day:
             )
 
     def bars(self) -> tuple[Bar, ...]:
-        """The day's bars so far, in the strategy's order of symbols."""
+        """Return the day's bars so far, in the strategy's order of symbols."""
         return tuple(self._bars[symbol] for symbol in self._symbols if symbol in self._bars)
 
 

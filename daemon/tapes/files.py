@@ -1,8 +1,8 @@
 """Bar files as numpy columns, a batch at a time: the one place that knows CSV, gzip and Parquet.
 
 Columns symbol (may be absent for a strategy of one symbol), timestamp (with a zone, or integer epoch nanoseconds),
-open, high, low, close, volume, and adj_close where a reader adjusts by it; others are ignored. What cannot be read
-raises `TapeError`; values are not judged here.
+open, high, low, close, volume, and adj_close where a reader adjusts by it; others are ignored. Unreadable data raises
+`TapeError`; values are not checked here.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _INSTANT = pa.timestamp("ns", "UTC")
 
 
 class TapeError(Exception):
-    """A tape that cannot be used: the operator's trouble (exit code 2). The message names file, fault and cure."""
+    """An unusable tape: the operator's mistake (exit code 2). The message names file, fault and cure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A batch of n rows in file order, values as they are."""
+    """A batch of n rows in file order, values unchanged."""
 
     names: tuple[str, ...]  # the symbols of this batch
     codes: npt.NDArray[np.int64]  # (n,) index into `names`
@@ -47,15 +47,15 @@ class Rows:
 
 
 def adjusted(prices: npt.NDArray[np.float64], adj_close: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(5, n) open, high, low and close times adj_close / close, volume as it is; NaN or infinite where they are bad."""
+    """Return (5, n) open, high, low and close times adj_close / close; volume unchanged. NaN or infinite where bad."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.concatenate((prices[:4] * (adj_close / prices[3]), prices[4:]))
 
 
 class TapeFile:
-    """A bar file whose columns were checked. Raises TapeError for what it cannot be or must not be.
+    """A bar file with checked columns. Raises TapeError for an unusable file.
 
-    With `adjust`, prices are adjusted by the column adj_close where the file has it: `adjusts` says so.
+    With `adjust`, prices are adjusted by the column adj_close where the file has it: `adjusts` tells which.
     """
 
     def __init__(self, path: Path, symbols: tuple[str, ...], *, adjust: bool = False) -> None:
@@ -97,7 +97,7 @@ class TapeFile:
             self._check_timestamps()
 
     def batches(self) -> Iterator[Rows]:
-        """All rows in file order. Raises TapeError where the file breaks off or a value is of the wrong kind."""
+        """Yield all rows in file order. Raises TapeError for a truncated file or a value of the wrong kind."""
         with _reading(self.path):
             seen = 0
             for batch in self._parquet_batches() if self._parquet else self._csv_batches():
@@ -141,7 +141,7 @@ class TapeFile:
         elif self._sample and not self._epoch:
             try:
                 zone = datetime.fromisoformat(self._sample).tzinfo
-            except ValueError:  # not a time: reading it will say so, with its row
+            except ValueError:  # not a time: reading reports it with its row
                 return
             if zone is None:
                 raise TapeError(naive.format(f"such as {self._sample!r}"))
@@ -198,7 +198,7 @@ _ZONE_CURE = "write them as 2024-03-26T13:30:00Z, as tz-aware Parquet timestamps
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What the readers raise, as a TapeError that names the file."""
+    """Turn the readers' exceptions into a TapeError that names the file."""
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:

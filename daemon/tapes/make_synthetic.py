@@ -1,6 +1,6 @@
-"""Writes the bundled tapes: `python -m daemon.tapes.make_synthetic`. Made-up bars, and they say so on line one.
+"""Writes the bundled tapes: `python -m daemon.tapes.make_synthetic`. Synthetic bars, labelled on line one.
 
-The same seed and sessions give the same bytes everywhere (gzip's time stamp is 0), which a test holds them to.
+The same seed and sessions give the same bytes everywhere (gzip's time stamp is 0); a test checks that.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ DAILY_SYMBOLS = tuple(
 
 
 def tape_bytes() -> bytes:
-    """One-minute bars as CSV.gz: a comment line, a header, and a row a minute; prices in USD, volume in shares."""
+    """Return one-minute bars as CSV.gz: a comment, a header, and a row a minute; prices in USD, volume in shares."""
     calendar = SessionCalendar.load(FIRST_DATE, LAST_DATE)
     sessions = [session for session in calendar.sessions if FIRST_DATE <= session.date <= LAST_DATE]
     return _written(FIRST_DATE, LAST_DATE, synthetic_sessions(SEED, sessions, symbol=SYMBOL))
 
 
 def daily_tape_bytes() -> bytes:
-    """One-day bars of all symbols of the daily desks as CSV.gz, like the above; a row's start is midnight New York."""
+    """Return one-day bars of all daily symbols as CSV.gz, like `tape_bytes`; a row starts at midnight New York."""
     calendar = SessionCalendar.load(FIRST_DAY, LAST_DAY)
     starts = [midnight_ns(session.date) for session in calendar.sessions if FIRST_DAY <= session.date <= LAST_DAY]
     return _written(FIRST_DAY, LAST_DAY, synthetic_days(SEED, DAILY_SYMBOLS, starts))

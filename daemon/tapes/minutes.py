@@ -1,6 +1,6 @@
 """Recorded bars as feed events: CSV, CSV.gz or Parquet in, `SessionScheduled`, `BarClosed`, `SessionEnded` out.
 
-The order of events depends on the file, the calendar and the strategy's symbols alone, never on batch sizes or the
+The order of events depends on the file, the calendar and the strategy's symbols only, never on batch sizes or the
 clock, so a replay resumes by skipping a count. A bad row becomes `BarRejected`, an unreadable file a `TapeError`.
 """
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from daemon.core.events import BarClosed, BarRejected, Event, SessionEnded, SessionScheduled
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
-from daemon.tapes.bar_check import FAULTS, faults, values_told
+from daemon.tapes.bar_check import FAULTS, faults, values_text
 from daemon.tapes.files import Rows, TapeError, TapeFile
 from strategies.kit.contract import Bar
 from strategies.kit.units import SECOND_NS
@@ -30,11 +30,11 @@ __all__ = ["REJECT_REASONS", "TapeCounts", "TapeError", "TapeInfo", "TapeSource"
 DAY_S = 86_400
 STEPS_TO_JUDGE = 20
 REJECT_REASONS = (*FAULTS[1:], "duplicate", "out_of_order")
-"""Why a row is refused. `high_below_low` also stands for an open or close outside of [low, high]."""
+"""Reasons of a rejected row. `high_below_low` also covers an open or close outside of [low, high]."""
 
 
 class TapeInfo(msgspec.Struct, frozen=True):
-    """What a first pass over a tape found. Times are bar starts in nanoseconds UTC, of the strategy's rows."""
+    """Result of a first pass over a tape. Times are bar starts in nanoseconds UTC, of the strategy's rows."""
 
     sha256: str  # of the file's bytes
     rows: int  # of all symbols
@@ -60,10 +60,10 @@ class TapeInfo(msgspec.Struct, frozen=True):
 
 
 def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
-    """Read the whole tape once, in batches, and say what it holds.
+    """Read the whole tape once, in batches, and describe it.
 
-    `symbols` and `interval_s` are the strategy's (`Spec`). Raises TapeError, whose message names the file, the thing
-    found, the thing expected and the cure.
+    `symbols` and `interval_s` are the strategy's (`Spec`). Raises TapeError, whose message names the file, the finding,
+    the expected and the cure.
     """
     file = TapeFile(path, symbols)
     with path.open("rb") as stream:
@@ -115,7 +115,7 @@ def scan(path: Path, symbols: tuple[str, ...], interval_s: int) -> TapeInfo:
 
 
 class _Steps:
-    """How far apart bars are: tells a tape of another interval from one with holes."""
+    """Distances of bars: tell a tape of another interval from one with holes."""
 
     def __init__(self, interval_s: int) -> None:
         self._interval_s = interval_s
@@ -130,14 +130,14 @@ class _Steps:
         return self._counts.most_common(1)[0][0]
 
     def wrong(self) -> bool:
-        """Enough steps to judge, and fewer than a quarter of them are the interval. Days apart never are."""
+        """Return True with enough steps, fewer than a quarter of them the interval. Gaps of days do not count."""
         total = self._counts.total()
         return self._interval_s < DAY_S and total >= STEPS_TO_JUDGE and 4 * self._counts[self._interval_s] < total
 
 
 @dataclass(slots=True)
 class TapeCounts:
-    """What a `TapeSource` has read so far, in rows."""
+    """Counts of rows that a `TapeSource` has read so far."""
 
     bars: int = 0
     outside_hours: int = 0  # extended hours and days without a session: left out
@@ -153,8 +153,8 @@ class TapeSource:
     symbols. A row is a duplicate when the tape is still at its start and has a good row of its symbol, out of order
     when the tape is past its start. Times never go backwards. Sessions without a row are left out.
 
-    `skip` is the number of feed events that were journaled before; these are not given again. Raises TapeError when
-    the tape has fewer or the calendar does not span it, CalendarError when it lacks what surrounds a session.
+    `skip` is the number of feed events in the journal; they are skipped. Raises TapeError when the tape has fewer or
+    the calendar does not span it, CalendarError when it lacks the days around a session.
     """
 
     def __init__(self, path: Path, info: TapeInfo, calendar: SessionCalendar, skip: int = 0) -> None:
@@ -171,13 +171,13 @@ class TapeSource:
         self._closes = np.array([session.close_ns for session in self._sessions], dtype=np.int64)
 
     def __iter__(self) -> Iterator[Event]:
-        """Feed events from the first that was not journaled. Each call reads the file anew."""
+        """Yield feed events from the first that was not journaled. Each call reads the file anew."""
         self.counts = TapeCounts()
         yield from resumed(self._path, self._events(), self._skip)
 
     def _events(self) -> Iterator[Event]:
         symbols, counts, step_ns = self._info.symbols, self.counts, self._info.interval_s * SECOND_NS
-        now, end_ns, index = -1, 0, -1  # start of the bars now gathered, their end, their session
+        now, end_ns, index = -1, 0, -1  # start of the current bars, their end, their session
         gathered: dict[int, Bar] = {}  # by the symbol's place in the strategy's order
         for batch in TapeFile(self._path, symbols).batches():
             for start, slot, at, place, fault, *prices in self._classified(batch):
@@ -214,7 +214,7 @@ class TapeSource:
         return SessionScheduled(session.open_ns, session, upcoming, previous)
 
     def _classified(self, rows: Rows) -> Iterator[tuple[int, ...]]:
-        """The regular-session rows of the strategy's symbols: (start, slot, session, place, fault, prices…).
+        """Yield the regular-session rows of the strategy's symbols: (start, slot, session, place, fault, prices…).
 
         `slot` is the start of the bar on the session's grid that holds `start`; `fault` an index into FAULTS.
         """
@@ -232,12 +232,12 @@ class TapeSource:
 
 
 def _places(rows: Rows, symbols: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """(n,) each row's place in the strategy's order of symbols, -1 for the symbols of others."""
+    """Return (n,) each row's place in the strategy's order of symbols, -1 for other symbols."""
     return np.array([symbols.index(name) if name in symbols else -1 for name in rows.names])[rows.codes]
 
 
 def _detail(start_ns: int, now_ns: int, prices: Sequence[float]) -> str:
-    return f"{values_told(prices)}; start {utc_told(start_ns)}, the tape is at {utc_told(now_ns)}"
+    return f"{values_text(prices)}; start {utc_text(start_ns)}, the tape is at {utc_text(now_ns)}"
 
 
 def check_calendar(path: Path, info: TapeInfo, calendar: SessionCalendar) -> None:
@@ -250,14 +250,14 @@ def check_calendar(path: Path, info: TapeInfo, calendar: SessionCalendar) -> Non
 
 
 def of_others(path: Path, counts: Iterable[str], symbols: tuple[str, ...]) -> TapeError:
-    """The error of a tape that has rows, and none of the strategy's symbols."""
+    """Return the error of a tape that has rows, but none of the strategy's symbols."""
     found, more = ", ".join(sorted(counts)[:8]), ", …" if len(symbols) > 8 else ""
     wanted = f"{', '.join(symbols[:8])}{more}"
     return TapeError(f"{path}: no row of {wanted}; found {found}: pass a tape of the strategy's symbols")
 
 
 def resumed(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:
-    """The events after the first `skip`, which were journaled. Raises TapeError when there are fewer."""
+    """Yield the events after the first `skip`, which were journaled. Raises TapeError when there are fewer."""
     skipped = sum(1 for _ in islice(events, skip))
     if skipped < skip:
         raise TapeError(
@@ -267,11 +267,12 @@ def resumed(path: Path, events: Iterator[Event], skip: int) -> Iterator[Event]:
     yield from events
 
 
-def utc_told(time_ns: int) -> str:
-    """A time as a refusal tells it, to the second."""
+def utc_text(time_ns: int) -> str:
+    """Format a time for a refusal, to the second."""
     return f"{np.datetime64(time_ns, 'ns').astype('datetime64[s]')}Z"
 
 
 def new_york_days(start_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
-    """New York dates of bar starts. New York is four or five hours behind UTC; no bar starts from 23:00 to midnight."""
+    """Return New York dates of bar starts. New York is four or five hours behind UTC; no bar starts from 23:00 to
+    midnight."""
     return (start_ns - 4 * 3600 * SECOND_NS).astype("datetime64[ns]").astype("datetime64[D]")

@@ -1,1 +1,1 @@
-"""What strategies are made of: the contract, features, sampling, manifests."""
+"""Parts of strategies: the contract, features, sampling, manifests."""

@@ -1,7 +1,7 @@
-"""The contract between a strategy and everything that runs it: live, replay and training.
+"""The contract between a strategy and all that run it: live, replay and training.
 
-A strategy sees bars and a `View`, emits observations, and turns the policy's raw answer into a
-`Target`: what to hold, never how to order it. It does no I/O, reads no clock and draws no random number.
+A strategy sees bars and a `View`, emits observations, and turns the policy's raw answer into a `Target`: what to hold,
+never how to order it. It does no I/O, reads no clock and draws no random number.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Session(msgspec.Struct, frozen=True, gc=False):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """One more output of a policy, beside its answer: journaled and shown, and what it means is part of the contract.
+    """One more output of a policy after its answer: journaled and shown; its meaning is part of the contract.
 
     `shape` leaves the first axis (the batch) out: `()` is one number for each row. A `wish` is an action that a part of
     the policy alone would take: it is shown with what the answer took from it.
@@ -50,9 +50,9 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """What a strategy is, in numbers. Part of the contract hash, so any change makes older models refused.
+    """A strategy's fixed numbers. Part of the contract hash, so any change refuses older models.
 
-    Two words of the class name its desk: when it decides (`bar`, or once a `session`), and what it holds (one `option`
+    Two class attributes name its desk: when it decides (`bar`, or once a `session`), and what it holds (one `option`
     position, or `shares`).
     """
 
@@ -71,7 +71,7 @@ class Spec(msgspec.Struct, frozen=True):
     actions: tuple[str, ...]
     temperature: float  # the live softmax divides the logits by it
     recurrent_shape: tuple[int, ...] | None = None  # hidden state carried between decisions
-    heads: tuple[Head, ...] = ()  # the policy's outputs beside its answer, in their order
+    heads: tuple[Head, ...] = ()  # the policy's outputs after its answer, in their order
     rows_are_symbols: bool = False
     """Each symbol is a row of the batch, so one policy serves any symbols, and `symbols` may be configured.
 
@@ -86,7 +86,7 @@ class Spec(msgspec.Struct, frozen=True):
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """What each number of an answer is about: an action, or a symbol."""
+        """The subject of each number of an answer: an action, or a symbol."""
         return self.symbols if self.rows_are_symbols else self.actions
 
     @property
@@ -98,15 +98,15 @@ class Spec(msgspec.Struct, frozen=True):
 class DailySpec(Spec, frozen=True):
     """A strategy that decides once a session on daily bars and holds whole shares of `symbols`, by baskets.
 
-    `history_bars` is W: the newest W bars of a symbol are all that an observation may depend on. A `continuous` policy
-    answers with one action in [-1, 1] for each of `actions`, any other with one logit for each.
+    `history_bars` is W: an observation depends on the newest W bars of a symbol only. A `continuous` policy answers
+    with one action in [-1, 1] for each of `actions`, any other with one logit for each.
     """
 
     decides: ClassVar[str] = "session"
     holds: ClassVar[str] = "shares"
 
     continuous: bool = False
-    capital_usd: int = 100_000  # what dry run and training start with
+    capital_usd: int = 100_000  # starting cash of dry run and training
 
 
 class Portfolio(msgspec.Struct, frozen=True, gc=False):
@@ -127,7 +127,7 @@ class Portfolio(msgspec.Struct, frozen=True, gc=False):
 
 
 class View(msgspec.Struct, frozen=True, gc=False):
-    """What a strategy may know of the desk at a bar's close, or at a daily decision."""
+    """The strategy's view of the desk at a bar's close, or at a daily decision."""
 
     now_ns: int
     session: Session
@@ -150,7 +150,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
-    """What sampling made of the logits: probabilities, the chosen action's index, and its probability as confidence."""
+    """The sampled logits: probabilities, the chosen action's index, and its probability as confidence."""
 
     probabilities: tuple[float, ...]
     action: int
@@ -158,7 +158,7 @@ class Choice(msgspec.Struct, frozen=True, gc=False):
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
-    """What to hold. `side` +1 calls, -1 puts, 0 flat.
+    """The position to hold. `side` +1 calls, -1 puts, 0 flat.
 
     `percent` of the full size (the sizing rule's) when flat now, of the present holding when holding now: so
     `Target(side=+1, percent=100)` opens calls when flat and keeps them when already held; `percent=50` keeps half.
@@ -171,7 +171,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
-    """A strategy's decision: how it read the answer, the action after resolution, and the target."""
+    """A strategy's decision: the sampled answer, the action after resolution, and the target."""
 
     choice: Choice
     resolved: int  # index of the action after resolution against the position held
@@ -186,19 +186,18 @@ class Leg(msgspec.Struct, frozen=True, gc=False):
 
 
 class Basket(msgspec.Struct, frozen=True, gc=False):
-    """What a daily strategy wants to hold: one leg for each symbol that shall change, none where all stays as it is.
+    """A daily strategy's goals: one leg for each symbol to change, none when all stays.
 
-    Sells come before buys. Buys come in the order of the legs and for as long as the cash lasts: who goes short of cash
-    is the last one.
+    Sells come before buys. Buys come in the order of the legs while the cash lasts: the last one runs short.
     """
 
     legs: tuple[Leg, ...] = ()
 
 
 class Rebalance(msgspec.Struct, frozen=True, gc=False):
-    """A daily strategy's decision. `choice` None for a continuous policy; `name` says what it comes to in one word.
+    """A daily strategy's decision. `choice` None for a continuous policy; `name` sums it up in one word.
 
-    `notes` say of symbols why they are left alone; they are shown with the heads.
+    `notes` give the reasons why symbols are left alone; they are shown with the heads.
     """
 
     choice: Choice | None
@@ -208,9 +207,9 @@ class Rebalance(msgspec.Struct, frozen=True, gc=False):
 
 
 class Observation:
-    """One observation at the policy's door: `data` holds `shape` values of float32, little endian, in C order.
+    """One observation for the policy: `data` holds `shape` values of float32, little endian, in C order.
 
-    `hidden` is the recurrent state to feed beside it, empty for policies without one.
+    `hidden` is the recurrent state to feed with it, empty for policies without one.
     """
 
     __slots__ = ("data", "hidden", "shape")
@@ -221,11 +220,11 @@ class Observation:
         self.hidden = hidden
 
     def array(self) -> Float32Array:
-        """The observation as a read-only float32 array of `shape`; no copy."""
+        """Return the observation as a read-only float32 array of `shape`; no copy."""
         return np.frombuffer(self.data, dtype="<f4").reshape(self.shape)
 
     def newest(self, spec: Spec) -> bytes:
-        """The numbers that the spec's features name: the last ones, of each symbol where rows are symbols."""
+        """Return the spec's features: the last numbers, of each symbol where rows are symbols."""
         size = 4 * len(spec.features)
         if not spec.rows_are_symbols:
             return self.data[-size:]
@@ -236,9 +235,8 @@ class Observation:
 class BarStrategy(Protocol):
     """A strategy that decides at each bar: pure functions over a state that the caller keeps.
 
-    `state` is a frozen msgspec.Struct of `state_type`.
-
-    A strategy object may hold caches (indicator handles), but every result depends on the arguments alone.
+    `state` is a frozen msgspec.Struct of `state_type`. A strategy object may hold caches (indicator handles), but every
+    result depends on the arguments only.
     """
 
     @property
@@ -248,7 +246,7 @@ class BarStrategy(Protocol):
     def state_type(self) -> type[Any]: ...
 
     def start(self) -> Any:
-        """The state before any bar."""
+        """Return the state before any bar."""
 
     def observe(self, state: Any, bars: tuple[Bar, ...], view: View) -> tuple[Any, Observation | None]:
         """Append the bars that closed together at `view.now_ns` (one for each symbol that traded).
@@ -257,7 +255,7 @@ class BarStrategy(Protocol):
         """
 
     def correct(self, state: Any, bar: Bar) -> Any:
-        """Replace an earlier bar by its late correction: it counts for rows to come, emitted rows stand."""
+        """Replace an earlier bar by its late correction: it counts for later rows, emitted rows stand."""
 
 
 class Strategy(BarStrategy, Protocol):
@@ -268,7 +266,7 @@ class Strategy(BarStrategy, Protocol):
 
 
 class ShareStrategy(BarStrategy, Protocol):
-    """A strategy that decides at each bar and holds whole shares: the class of its spec says so (`Spec.holds`)."""
+    """A strategy that decides at each bar and holds whole shares: `Spec.holds` of its spec."""
 
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
         """Turn the policy's answer into a basket; a recurrent policy's `answer.hidden` goes into the state here."""
@@ -291,22 +289,22 @@ class DailyStrategy(Protocol):
     def state_type(self) -> type[Any]: ...
 
     def start(self) -> Any:
-        """The state before any bar."""
+        """Return the state before any bar."""
 
     def remember(self, state: Any, bars: tuple[Bar, ...]) -> Any:
-        """Keep the final bars of one session or several, in the order of time; one of a known start replaces it."""
+        """Keep final bars of one or more sessions, in order of time; one of a known start replaces it."""
 
     def readjust(self, state: Any, symbol: str, bars: tuple[Bar, ...]) -> Any:
         """Replace all bars of `symbol` by newly adjusted ones, oldest first."""
 
     def known(self, state: Any) -> Mapping[str, tuple[Bar, ...]]:
-        """The bars that the state keeps, by symbol, oldest first, at most W of each; symbols without any are absent."""
+        """Return the bars in the state, by symbol, oldest first, at most W of each; symbols without any are absent."""
 
     def observe(self, state: Any, bars: tuple[Bar, ...], view: View) -> tuple[Any, Observation | None]:
-        """The observation of a decision at `view.now_ns`, None while not warm. Called once for each decision.
+        """Return the observation of a decision at `view.now_ns`, None while not warm. Called once for each decision.
 
-        `bars` are the running session's so far, or none; they are looked at and not kept. What the strategy remembers
-        of its own decisions (the equity of each) goes into the state here.
+        `bars` are the running session's so far, or none; they are not kept. The strategy's memory of its own decisions
+        (the equity of each) goes into the state here.
         """
 
     def decide(self, state: Any, answer: Answer, view: View) -> tuple[Any, Rebalance]:
@@ -314,7 +312,7 @@ class DailyStrategy(Protocol):
 
 
 def configured(spec: Spec) -> tuple[str, ...]:
-    """The symbols that a configuration could have named; () where they are the strategy's own."""
+    """Return the symbols that a configuration may name; () where they are the strategy's own."""
     return spec.symbols if spec.rows_are_symbols else ()
 
 
@@ -322,5 +320,5 @@ AnyStrategy = Strategy | DailyStrategy | ShareStrategy
 
 
 def once_a_session(strategy: AnyStrategy) -> TypeGuard[DailyStrategy]:
-    """Whether the strategy decides once a session, on daily bars."""
+    """Return whether the strategy decides once a session, on daily bars."""
     return strategy.spec.decides == "session"

@@ -1,7 +1,7 @@
-"""What the daily strategies share: the bars of each symbol, kept as rows of bytes, and the desk's portfolio, checked.
+"""Shared by the daily strategies: each symbol's bars as rows of bytes, and the checked portfolio.
 
-No I/O, no clock. Invariant: a symbol's rows are in the order of time, one for each session, at most W, and every price
-among them is finite and above 0 (`usable`).
+No I/O, no clock. Invariant: a symbol's rows are in order of time, one for each session, at most W, and every price in
+them is finite and above 0 (`usable`).
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from strategies.kit.contract import Bar, DailySpec, Portfolio, View
 
 Float64Array = npt.NDArray[np.float64]
 Series = tuple[bytes, ...]
-"""Each symbol's bars in the spec's order: its rows one after the other, oldest first, `b""` where none is known."""
+"""Each symbol's bars in the spec's order: its rows one after the other, oldest first, `b""` without any."""
 
-PRICE_MIN, PRICE_MAX = 1e-6, 1e9  # USD; so much is a price, and all that is made of it is a finite float32
+PRICE_MIN, PRICE_MAX = 1e-6, 1e9  # USD: valid prices; all figures computed from them are finite float32
 ROW = Struct("<q5d")  # start_ns; open, high, low, close in USD; volume in shares
 
 
 def usable(bar: Bar) -> bool:
-    """Whether all four prices are numbers from `PRICE_MIN` to `PRICE_MAX`; a bar that is not counts as none at all."""
+    """Return whether all four prices are numbers from `PRICE_MIN` to `PRICE_MAX`; other bars do not count."""
     return all(PRICE_MIN <= price <= PRICE_MAX for price in (bar.open, bar.high, bar.low, bar.close))
 
 
 def no_bars(spec: DailySpec) -> Series:
-    """No bar of any symbol."""
+    """Return an empty series for each symbol."""
     return (b"",) * len(spec.symbols)
 
 
 def remembered(spec: DailySpec, series: Series, bars: Iterable[Bar]) -> Series:
-    """`series` with `bars`, each at its place in time; one of a known start replaces it; the newest W stay.
+    """Return `series` with `bars` in order of time; one of a known start replaces it; the newest W stay.
 
-    Bars of other symbols and those that are not `usable` are left out.
+    Bars of other symbols and unusable ones are left out.
     """
     fresh: dict[str, list[Bar]] = {}
     for bar in bars:
@@ -53,13 +53,13 @@ def remembered(spec: DailySpec, series: Series, bars: Iterable[Bar]) -> Series:
 
 
 def readjusted(spec: DailySpec, series: Series, symbol: str, bars: Iterable[Bar]) -> Series:
-    """`series` with all bars of `symbol` replaced by `bars`; another symbol than the spec's changes nothing."""
+    """Return `series` with all bars of `symbol` replaced by `bars`; unknown symbols change nothing."""
     emptied = tuple(b"" if name == symbol else rows for name, rows in zip(spec.symbols, series, strict=True))
     return remembered(spec, emptied, (bar for bar in bars if bar.symbol == symbol))
 
 
 def known_bars(spec: DailySpec, series: Series) -> Mapping[str, tuple[Bar, ...]]:
-    """The bars by symbol, oldest first; symbols without any are absent."""
+    """Return the bars by symbol, oldest first; symbols without any are absent."""
     return {
         symbol: tuple(Bar(symbol, *row) for row in ROW.iter_unpack(rows))
         for symbol, rows in zip(spec.symbols, series, strict=True)
@@ -68,22 +68,22 @@ def known_bars(spec: DailySpec, series: Series) -> Mapping[str, tuple[Bar, ...]]
 
 
 def count(rows: bytes) -> int:
-    """How many bars these are."""
+    """Return the number of bars."""
     return len(rows) // ROW.size
 
 
 def newest_start_ns(rows: bytes) -> int:
-    """The newest bar's start in nanoseconds UTC, -1 where there is none."""
+    """Return the newest bar's start in nanoseconds UTC, -1 without any."""
     return int(ROW.unpack_from(rows, len(rows) - ROW.size)[0]) if rows else -1
 
 
 def prices(rows: bytes) -> Float64Array:
-    """Open, high, low and close of a symbol's bars: float64 (4, n), USD, oldest first, each row contiguous."""
+    """Return open, high, low and close of a symbol's bars: float64 (4, n), USD, oldest first, each row contiguous."""
     return np.ascontiguousarray(np.frombuffer(rows, dtype="<f8").reshape(-1, 6)[:, 1:5].T, dtype=np.float64)
 
 
 def portfolio_of(spec: DailySpec, view: View) -> Portfolio:
-    """The view's portfolio. `ValueError` when it is missing or is not of the spec's symbols."""
+    """Return the view's portfolio. `ValueError` when it is missing or has other symbols than the spec."""
     portfolio = view.portfolio
     if portfolio is None:
         raise ValueError(f"view of {view.session.date} has no portfolio, {spec.name} expects one: set View.portfolio")
@@ -97,12 +97,12 @@ def portfolio_of(spec: DailySpec, view: View) -> Portfolio:
 
 
 def weekday_of(view: View) -> int:
-    """The weekday of the session that is decided for: 0 Monday to 4 Friday."""
+    """Return the weekday of the session to decide for: 0 Monday to 4 Friday."""
     return date.fromisoformat(view.session.date).weekday()
 
 
 def _merged(rows: bytes, bars: list[Bar]) -> bytes:
-    """`rows` and `bars` in the order of time, the later of one start instead of the earlier."""
+    """Merge `rows` and `bars` in order of time; of one start the later wins."""
     new = [(b.start_ns, ROW.pack(b.start_ns, b.open, b.high, b.low, b.close, b.volume)) for b in bars]
     if newest_start_ns(rows) < new[0][0] and all(a < b for (a, _), (b, _) in pairwise(new)):
         return rows + b"".join([row for _, row in new])

@@ -1,4 +1,4 @@
-"""The market columns of the daily strategies: of one window as the live path asks, of a whole history for training.
+"""Market columns of the daily strategies: for one window (live) and for a whole history (training).
 
 No I/O, no clock, no strategy. Invariant: both ways give the same bits, because a value at a bar is a function of the
 window of the symbol's newest bars up to it, and TA-Lib's function API is run from that window's first bar.
@@ -20,8 +20,8 @@ Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 
-class Periods(msgspec.Struct, frozen=True):
-    """Periods in bars, and the Bollinger deviations. Part of `daily_rebalancer`'s contract hash."""
+class DailyPeriods(msgspec.Struct, frozen=True):
+    """DailyPeriods in bars, and the Bollinger deviations. Part of `daily_rebalancer`'s contract hash."""
 
     macd_fast: int = 12
     macd_slow: int = 26
@@ -40,16 +40,16 @@ class Periods(msgspec.Struct, frozen=True):
     stochastic_d: int = 3  # %D is no column; its period is fixed because TA-Lib asks for one
 
 
-PERIODS = Periods()
+PERIODS = DailyPeriods()
 INDICATOR_COUNT = 13
-STOCK_WINDOW = 400  # bars that a stock's indicators are computed on: W of `daily_rebalancer`
+STOCK_WINDOW = 400  # bars for a stock's indicators: W of `daily_rebalancer`
 FUND_WINDOW = 252  # bars of the mean price: W of `regime_switcher`
 VOLATILITY_RETURNS = 20
 SCALE = 10.0  # of `regime_switcher`'s returns and volatilities
 
 
 def indicators(high: Float64Array, low: Float64Array, close: Float64Array) -> Float64Array:
-    """The 13 indicators at the last of n >= 1 bars, float64 (13,): all given bars are used, TA-Lib's function API.
+    """Return the 13 indicators at the last of n >= 1 bars, float64 (13,), from all given bars by TA-Lib's function API.
 
     MACD line, RSI, CCI, DX, SMA 20, 50, 200, Bollinger upper, middle, lower, ATR, Williams %R, fast %K; 0 where TA-Lib
     has no finite value (too few bars).
@@ -77,10 +77,10 @@ def indicators(high: Float64Array, low: Float64Array, close: Float64Array) -> Fl
 def indicator_history(
     high: Float64Array, low: Float64Array, close: Float64Array, window: int = STOCK_WINDOW
 ) -> Float64Array:
-    """`indicators` at each of n bars, on the newest `window` bars up to it: float64 (n, 13), the same bits.
+    """Return `indicators` at each of n bars, on the newest `window` bars up to it: float64 (n, 13), the same bits.
 
-    Up to bar `window` one pass is enough, every function being causal. From there on what remembers no more than its
-    period (CCI, Williams %R, %K) still runs over the whole, the rest window by window.
+    Up to bar `window` one pass is enough, every function being causal. After that, functions that depend on their
+    period only (CCI, Williams %R, %K) still run over the whole, the others window by window.
     """
     p = PERIODS
     n = len(close)
@@ -115,7 +115,7 @@ def indicator_history(
 
 
 def fund_features(windows: Float64Array) -> Float64Array:
-    """Price, return and volatility of funds at the last of `FUND_WINDOW` closes each: (k, 252) to (k, 3), float64.
+    """Return price, return and volatility of funds at the last of `FUND_WINDOW` closes: (k, 252) to (k, 3), float64.
 
     Price: close / mean of the 252 closes - 1. Return: (close / previous close - 1) x 10. Volatility: the sample
     standard deviation (n - 1) of the last 20 such simple returns, not annualised, x 10.
@@ -132,7 +132,7 @@ def fund_features(windows: Float64Array) -> Float64Array:
 
 
 class RebalancerTable(NamedTuple):
-    """`daily_rebalancer`'s market columns at the end of each session: n stocks, their order is the caller's.
+    """`daily_rebalancer`'s market columns at the end of each session, for n stocks in the caller's order.
 
     `market` float32 (days, 14 n): n closes in USD, then the 13 indicators of the first stock, of the second, ....
     `tradable` float32 (days, n): 1 or 0, by the strategy's masking rule.
@@ -151,11 +151,10 @@ def rebalancer_table(
     *,
     window: int = STOCK_WINDOW,
 ) -> RebalancerTable:
-    """The columns over a whole history of adjusted prices in USD, (days, n) each: bit for bit the live path's.
+    """Return the columns over a whole history of adjusted prices in USD, (days, n) each, bit-equal to live.
 
-    `present` bool (days, n), None for all: false where a stock has no bar. A price that is NaN or not from
-    `PRICE_MIN` to `PRICE_MAX` counts as no bar. A row is what is known after the session's close:
-    it decides about the next one.
+    `present` bool (days, n), None for all: false where a stock has no bar. A price that is NaN or not from `PRICE_MIN`
+    to `PRICE_MAX` counts as no bar. A row holds what is known after the session's close and decides about the next one.
     """
     o, h, low_, c = (np.asarray(x, dtype=np.float64) for x in (open_, high, low, close))
     good = np.logical_and.reduce([_usable(x) for x in (o, h, low_, c)])
@@ -170,13 +169,13 @@ def rebalancer_table(
         shown[:, stock] = _last_known(indicator_history(hh, ll, cc, window), own)
     flags = good & (np.cumsum(good, axis=0) >= window)
     market = np.concatenate((closes, shown.reshape(days, n * INDICATOR_COUNT)), axis=1)
-    some = np.asarray(good.any(axis=1))  # a day without any bar is no session: the flags of the one before stand
+    some = np.asarray(good.any(axis=1))  # a day without any bar is no session: the flags of the last one stand
     tradable = _last_known(flags[some].astype(np.float64), some)
     return RebalancerTable(market.astype(np.float32), tradable.astype(np.float32))
 
 
 def regime_table(close: npt.ArrayLike, present: npt.ArrayLike | None = None) -> Float32Array:
-    """`regime_switcher`'s columns 0-8 at the end of each session, float32 (days, 9): bit for bit the live path's.
+    """Return `regime_switcher`'s columns 0-8 at the end of each session, float32 (days, 9), bit-equal to live.
 
     `close` (days, 3): adjusted closes in USD of SPY, QQQ and IWM; `present` as in `rebalancer_table`. Rows hold 0 until
     all three have `FUND_WINDOW` bars.
@@ -199,12 +198,12 @@ def regime_table(close: npt.ArrayLike, present: npt.ArrayLike | None = None) -> 
 
 
 def _usable(prices: Float64Array) -> BoolArray:
-    """As `strategies.kit.daily.usable`, price by price."""
+    """Return `strategies.kit.daily.usable`, price by price."""
     return (prices >= PRICE_MIN) & (prices <= PRICE_MAX)
 
 
 def _pass(high: Float64Array, low: Float64Array, close: Float64Array) -> Float64Array:
-    """The 13 indicators at each bar, all from the first bar on: (n, 13), NaN where there are too few bars."""
+    """Return the 13 indicators at each bar, all from the first bar on: (n, 13), NaN with too few bars."""
     p = PERIODS
     bands = talib.BBANDS(close, p.bollinger, p.bollinger_deviations, p.bollinger_deviations)
     columns = (
@@ -222,7 +221,7 @@ def _pass(high: Float64Array, low: Float64Array, close: Float64Array) -> Float64
 
 
 def _cci(high: Float64Array, low: Float64Array, close: Float64Array, window: int) -> Float64Array:
-    """CCI at each bar as the window that ends there has it: (n,).
+    """Return CCI at each bar from the window that ends there: (n,).
 
     TA-Lib sums its ring of `period` prices in the ring's order, so the bits depend on a bar's index modulo the period;
     one run for each of these phases has every window's.
@@ -236,10 +235,10 @@ def _cci(high: Float64Array, low: Float64Array, close: Float64Array, window: int
 
 
 def _last_known(values: Float64Array, own: BoolArray) -> Float64Array:
-    """`values` of the days where `own` is true, spread over all days: each day has the last, 0 before the first."""
+    """Carry `values` of days where `own` is true forward to all days; 0 before the first."""
     return np.concatenate((np.zeros((1, *values.shape[1:])), values))[np.cumsum(own)]
 
 
 def _finite(values: Float64Array) -> Float64Array:
-    """0 in the place of what is not finite."""
+    """Replace non-finite values by 0."""
     return np.where(np.isfinite(values), values, 0.0)

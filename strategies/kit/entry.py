@@ -1,4 +1,4 @@
-"""What a strategy's file gives to the registry: how to make it, what its contract hash covers, and its defaults."""
+"""A strategy's entry in the registry: how to make it, what its contract hash covers, and its defaults."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ Defaults = Mapping[str, Mapping[str, object]]
 
 
 class Columns(NamedTuple):
-    """What a strategy sees of n symbols after the close of each of d sessions, without the account."""
+    """The market columns of n symbols after the close of each of d sessions, without the account."""
 
     market: Float32Array  # (d, columns)
     tradable: Float32Array  # (d, n): 1, or 0 where the strategy leaves a symbol alone
-    warm: BoolArray  # (d,): there is an observation
+    warm: BoolArray  # (d,): an observation exists
 
 
-class Entry(NamedTuple):
-    """A strategy as the registry knows it: the name `STRATEGY` of its module."""
+class StrategyEntry(NamedTuple):
+    """A strategy in the registry: the name `STRATEGY` of its module."""
 
     make: Callable[[], AnyStrategy]  # a new object with empty caches
     declaration: Mapping[str, object]  # see `strategies.golden.contract_hash`
     desk: str  # a short name for its desk and its account, where several run on one host
-    defaults: Defaults = MappingProxyType({})  # what differs from the defaults of all strategies
+    defaults: Defaults = MappingProxyType({})  # changes to the defaults of all strategies
     table: Callable[..., Any] | None = None
     """Its features over a whole history, to be analysed. Called like `strategies.kit.features.feature_table`; of days
     with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n); gives
     a row for each session."""
     with_symbols: Callable[[tuple[str, ...]], AnyStrategy] | None = None
-    """Makes it for these symbols, where its spec says that rows are symbols; None where the symbols are its own."""
+    """Makes it for these symbols where rows are symbols (`Spec.rows_are_symbols`), else None."""
     columns: Callable[[Float64Array, BoolArray, int], Columns] | None = None
     """Of a strategy that decides once a session, for training: of bars (5, d, n): open, high, low, close in USD and
     volume, NaN where there is none; of `present`, bool (d, n); and of W, the bars that an observation depends on."""
 
 
 def defaults_of_days(capital_usd: int) -> Defaults:
-    """Defaults of a strategy that decides once a session and is meant to be invested.
+    """Return the defaults of a strategy that decides once a session and stays invested.
 
-    The US stock market stops for the day after a fall of 20 %, and fell by 55 % from 2007 to 2009: a desk that is meant
-    to be invested halts beyond that, and not within. Drift is measured over a year of decisions.
+    The US stock market stops for the day after a fall of 20 %, and fell by 55 % from 2007 to 2009: an invested desk
+    halts beyond that, and not within. Drift is measured over a year of decisions.
 
     Args:
         capital_usd: paper cash at the start.

@@ -1,4 +1,4 @@
-"""The 23 feature columns of `option_scalper`: one set of definitions, a streaming path and a table path over it.
+"""The 23 feature columns of `option_scalper`: one set of definitions, with a streaming and a table path.
 
 No I/O, no clock. Invariant: both paths give the same float64 bits, because a row at bar t is a pure function of the
 `HISTORY_BARS` bars before its session's open and of the session's bars up to t, and both do the same arithmetic.
@@ -85,7 +85,7 @@ MARKET_FEATURES = 20  # columns 0-19 come from bars, 20-22 from the desk's own p
 
 
 def position_features(side: int, position_return: float, age_min: float) -> tuple[float, float, float]:
-    """Columns 20-22 as the position was at the row's close; `position_return` a fraction, `age_min` minutes."""
+    """Return columns 20-22 for the position at the row's close; `position_return` a fraction, `age_min` minutes."""
     if side == 0:
         return (0.0, 0.0, 0.0)
     return (float(side), min(max(position_return, -1.0), 3.0), min(max(age_min / 60.0, 0.0), 2.0))
@@ -94,8 +94,8 @@ def position_features(side: int, position_return: float, age_min: float) -> tupl
 class SessionStream:
     """The 20 market features of one session, bar by bar, from TA-Lib stream handles (O(1) a bar).
 
-    Opened with exactly `HISTORY_BARS` bars before the session's open, oldest first; `ValueError` otherwise. Prices
-    must be positive and finite, volumes finite and >= 0: then no NaN and no infinity leaves.
+    Opened with exactly `HISTORY_BARS` bars before the session's open, oldest first; `ValueError` otherwise. Prices must
+    be positive and finite, volumes finite and >= 0: then all features are finite.
     """
 
     def __init__(self, history: Sequence[Bar], session: Session) -> None:
@@ -135,7 +135,7 @@ class SessionStream:
         self._volume_sum = 0.0
 
     def update(self, bar: Bar) -> tuple[float, ...]:
-        """Columns 0-19 at this bar's close, float64. Bars come in time order, each once."""
+        """Return columns 0-19 at this bar's close, float64. Bars come in time order, each once."""
         high, low, close, volume = bar.high, bar.low, bar.close, bar.volume
         closes = self._closes
         gap = self._gap
@@ -176,7 +176,7 @@ class SessionStream:
 class FeatureTable(NamedTuple):
     """Market features of a whole history: `values` float64 (n, 20), and `warm` bool (n,).
 
-    A row is warm when `HISTORY_BARS` bars precede its session's open; the others hold zeros and mean nothing.
+    A row is warm when `HISTORY_BARS` bars precede its session's open; other rows are zeros without meaning.
     """
 
     values: Float64Array
@@ -194,7 +194,7 @@ def feature_table(
     session_minutes: npt.ArrayLike,
     elapsed_minutes: npt.ArrayLike | None = None,
 ) -> FeatureTable:
-    """Columns 0-19 over n bars of s sessions, bit for bit what `SessionStream` gives.
+    """Return columns 0-19 over n bars of s sessions, bit-equal to `SessionStream`.
 
     `session_starts` (s,) int: index of each session's first row, ascending, the first 0. `session_minutes` (s,): length
     of each session (390, or 210 on a half day). `elapsed_minutes` (n,): minutes from the open to each bar's end; None
@@ -256,7 +256,7 @@ def feature_table(
 
 
 def _session_ends(starts: IntArray, rows: int) -> IntArray:
-    """The row after each session's last; `ValueError` when `starts` is not 0 followed by ascending rows < `rows`."""
+    """Return the row after each session's last; `ValueError` unless `starts` is 0, then ascending rows < `rows`."""
     ends = np.append(starts[1:], rows)
     if len(starts) == 0 or starts[0] != 0 or bool(np.any(ends <= starts)):
         raise ValueError(
@@ -266,9 +266,9 @@ def _session_ends(starts: IntArray, rows: int) -> IntArray:
 
 
 def _indicators(columns: Float64Array, starts: IntArray, ends: IntArray) -> Float64Array:
-    """(14, n) from H, L, C, V (4, n): TA-Lib's outputs and the session VWAP (0 while no volume).
+    """Compute (14, n) from H, L, C, V (4, n): TA-Lib's outputs and the session VWAP (0 while no volume).
 
-    Each session is computed on its own, with the `HISTORY_BARS` rows before it; rows of no given session hold 0.
+    Each session is computed on its own, with the `HISTORY_BARS` rows before it; rows of other sessions hold 0.
     """
     h, low, c, v = columns
     p = PERIODS
@@ -304,12 +304,12 @@ def _indicators(columns: Float64Array, starts: IntArray, ends: IntArray) -> Floa
 
 
 def _quotient(numerator: Float64Array, denominator: Float64Array, otherwise: float) -> Float64Array:
-    """`numerator / denominator`, and `otherwise` where the denominator is 0."""
+    """Return `numerator / denominator`, and `otherwise` where the denominator is 0."""
     out = np.full(len(numerator), otherwise)
     np.divide(numerator, denominator, out=out, where=denominator != 0.0)
     return out
 
 
 def _log(x: Float64Array) -> list[float]:
-    """`math.log` of each element: `np.log` may differ from it in the last bit, and the stream calls `math.log`."""
+    """Return `math.log` of each element, as the stream does: `np.log` may differ in the last bit."""
     return list(map(log, x.tolist()))

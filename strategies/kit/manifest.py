@@ -1,4 +1,4 @@
-"""The manifest beside every exported policy: what it is, what it was trained on, and how to prove it is that one.
+"""The manifest of an exported policy: its identity, its training, and the means to verify it.
 
 Written by the export, read by the model store. `policy.onnx` has one input `observation` (float32, batch x observation
 shape) and one output (float32, batch x actions): `logits`, or `actions` of a continuous policy. Recurrent policies add
@@ -21,7 +21,7 @@ MANIFEST_FILE = "manifest.json"
 
 
 class Golden(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Observations of the strategy's golden tape (float32 bytes, row-major) and the logits torch gave for them.
+    """Observations of the strategy's golden tape (float32 bytes, row-major) and torch's logits for them.
 
     A recurrent policy answered them as one sequence from the zero state; `hidden` is its state after each. `heads` are
     the heads of each answer, by name.
@@ -34,7 +34,7 @@ class Golden(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Training(msgspec.Struct, frozen=True):
-    """What the policy was trained on. Dates are New York sessions; `synthetic` is true for made-up bars."""
+    """The policy's training data. Dates are New York sessions; `synthetic` is true for synthetic bars."""
 
     file: str  # base name only
     file_sha256: str
@@ -47,23 +47,23 @@ class Training(msgspec.Struct, frozen=True):
 
 
 class Histogram(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How one quantity was distributed in training: a value x is in bin i when edges[i-1] < x <= edges[i].
+    """Distribution of one quantity in training: a value x is in bin i when edges[i-1] < x <= edges[i].
 
     First and last bin are open, so there is one share more than edges. `columns` are the places in the recorded row
-    (the newest row of features, or a daily desk's observation) whose values are pooled here. `within` says how far
-    parts of the training itself are from the whole: (consecutive rows, 99 % quantile of their index), ascending.
+    (the newest row of features, or a daily desk's observation) whose values are pooled here. `within` is how far parts
+    of the training itself are from the whole: (consecutive rows, 99 % quantile of their index), ascending.
     """
 
     name: str
     edges: tuple[float, ...]
     shares: tuple[float, ...]
     columns: tuple[int, ...] = ()  # empty for the actions
-    of_the_desk: bool = False  # depends on what the policy did, so it is compared but never alarmed
+    of_the_desk: bool = False  # depends on the policy's own actions: compared, but never alarmed
     within: tuple[tuple[int, float], ...] = ()
 
 
 class Reference(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Distributions of the training sessions that live ones are compared with; made by `training.export.reference`."""
+    """Distributions of the training sessions, for comparison with live ones; made by `training.export.reference`."""
 
     samples: int  # observations
     features: tuple[Histogram, ...]
@@ -86,16 +86,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     metrics: dict[str, Any]
     promoted: bool
     note: str = ""
-    rules: dict[
-        str, str
-    ] = {}  # keys of the configuration without which its answers mean something else -> their values
+    rules: dict[str, str] = {}  # configuration keys on which the meaning of its answers depends -> their values
     reference: Reference | None = None
     symbols: tuple[str, ...] = ()  # that it was trained on, where a configuration may name others
     files: dict[str, str] = {}  # the version's other files by name -> SHA-256; the policy's stands above
 
 
 def answer_name(spec: Spec) -> str:
-    """The name of the graph's first output."""
+    """Return the name of the graph's first output."""
     return "actions" if spec.continuous else "logits"
 
 
@@ -108,10 +106,10 @@ def output_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest as indented JSON with a newline at the end; golden observations are base64."""
+    """Return the manifest as indented JSON with a newline at the end; golden observations are base64."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
 def decode(data: bytes) -> Manifest:
-    """Read a manifest. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the field that is wrong."""
+    """Decode a manifest. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the wrong field."""
     return msgspec.json.decode(data, type=Manifest)

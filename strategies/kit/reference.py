@@ -1,6 +1,6 @@
-"""How far one sample of a quantity is from another: bins, shares and the population stability index, in numpy alone.
+"""Distance between two samples of a quantity: bins, shares and the population stability index, in numpy only.
 
-Pure functions of float64 arrays. Training makes a `Histogram` with them, the daemon holds live values against it.
+Pure functions of float64 arrays. Training makes a `Histogram` with them, the daemon compares live values with it.
 Invariant: the same values give the same bins and the same index, wherever they are computed.
 """
 
@@ -18,17 +18,17 @@ Float64Array = npt.NDArray[np.float64]
 BINS = 10  # deciles
 FLOOR = 1e-4
 """The least share of a bin: an empty one would make the index infinite."""
-WINDOWS = (60, 125, 250, 500, 1000, 2000, 4000)  # consecutive rows of the training that are held against all of it
-DISJOINT = 4  # of a window there must be so many side by side
+WINDOWS = (60, 125, 250, 500, 1000, 2000, 4000)  # lengths of consecutive training rows that are compared with all of it
+DISJOINT = 4  # number of disjoint windows required
 QUANTILE = 0.99
 _NORMAL_99 = 2.3263478740408408  # the standard normal's quantile
 
 
 def edges_of(values: npt.ArrayLike, most: int = BINS) -> tuple[float, ...]:
-    """Inner edges, ascending, of at most `most` bins with about equal shares of the values.
+    """Return the inner edges, ascending, of at most `most` bins with about equal shares of the values.
 
-    At most `most` distinct values get a bin each, parted half way; one alone gets a bin of its own between two open
-    ones. Otherwise the edges are quantiles that are values themselves, each once, none of them the largest.
+    At most `most` distinct values get a bin each, parted half way; a single one gets a bin between two open ones.
+    Otherwise the edges are quantiles that are values themselves, each once, none of them the largest.
     """
     distinct = np.unique(np.asarray(values, dtype=np.float64))
     if len(distinct) == 1:
@@ -42,9 +42,9 @@ def edges_of(values: npt.ArrayLike, most: int = BINS) -> tuple[float, ...]:
 
 
 def shares_of(values: npt.ArrayLike, edges: Sequence[float]) -> Float64Array:
-    """The share of the values in each bin, float64 (edges + 1,): a value x is in bin i when edges[i-1] < x <= edges[i].
+    """Return the share of the values in each bin, float64 (edges + 1,): x is in bin i when edges[i-1] < x <= edges[i].
 
-    A value that is no number belongs to the last bin. Raises ValueError without a value.
+    A NaN belongs to the last bin. Raises ValueError without a value.
     """
     flat = np.asarray(values, dtype=np.float64).ravel()
     if not len(flat):
@@ -54,10 +54,10 @@ def shares_of(values: npt.ArrayLike, edges: Sequence[float]) -> Float64Array:
 
 
 def psi(expected: npt.ArrayLike, found: npt.ArrayLike) -> Float64Array:
-    """The population stability index of shares, float64 (...), over their last axis, which is the bins'.
+    """Return the population stability index of shares, float64 (...), over their last axis, which is the bins'.
 
-    Sum of (found - expected) x ln(found / expected), each share at least `FLOOR` (Siddiqi 2006, Credit Risk
-    Scorecards, chapter 10, where below 0.1 is no change, 0.1 to 0.25 a small one and above 0.25 a shift).
+    Sum of (found - expected) x ln(found / expected), each share at least `FLOOR` (Siddiqi 2006, Credit Risk Scorecards,
+    chapter 10, where below 0.1 is no change, 0.1 to 0.25 a small one and above 0.25 a shift).
     """
     one = np.maximum(np.asarray(expected, dtype=np.float64), FLOOR)
     other = np.maximum(np.asarray(found, dtype=np.float64), FLOOR)
@@ -65,7 +65,7 @@ def psi(expected: npt.ArrayLike, found: npt.ArrayLike) -> Float64Array:
 
 
 def chance_level(bins: int, found: int, expected: int) -> float:
-    """The index that two samples of one distribution exceed once in a hundred, drawn one by one; `bins` are not empty.
+    """Return the index that two samples of one distribution exceed once in a hundred; `bins` are not empty.
 
     Without drift the index divided by 1/found + 1/expected is about chi-square with bins - 1 degrees of freedom
     (Yurdakul 2018, Statistical Properties of Population Stability Index, section 3.3), whose 99 % quantile is taken
@@ -80,9 +80,9 @@ def chance_level(bins: int, found: int, expected: int) -> float:
 
 
 def usual_level(within: Sequence[tuple[int, float]], rows: int) -> float:
-    """What parts of the training as long as `rows` came to (`Histogram.within`): of the longest one not above it.
+    """Return the level of training parts of `rows` (`Histogram.within`): of the longest one not above it.
 
-    0 where the training was too short to tell.
+    0 when the training was too short.
     """
     return max(((length, level) for length, level in within if length <= rows), default=(0, 0.0))[1]
 
@@ -113,7 +113,7 @@ def histogram(
 
 
 def _within(rows: Float64Array, edges: Sequence[float], shares: Float64Array) -> tuple[tuple[int, float], ...]:
-    """For each length of `WINDOWS`, windows that overlap by half: the 99 % quantile of their index against all rows."""
+    """For each length of `WINDOWS`, return the 99 % quantile of the index of half-overlapping windows."""
     where = np.searchsorted(np.asarray(edges), rows, side="left")
     counts = np.zeros((len(rows) + 1, len(shares)))
     np.add.at(counts, (np.repeat(np.arange(1, len(rows) + 1), rows.shape[1]), where.ravel()), 1.0)

@@ -1,4 +1,4 @@
-"""From logits to a choice: softmax at a temperature, then argmax. The live path and evaluation call this one.
+"""From logits to a choice: softmax at a temperature, then argmax. Shared by live and evaluation.
 
 Pure Python float64, nothing random. Invariant: the probabilities sum to 1, and a tie goes to the lowest index.
 """
@@ -15,7 +15,7 @@ SAMPLING = "probabilities = softmax(logits / temperature); action = argmax, ties
 
 
 def softmax(logits: Sequence[float], temperature: float) -> tuple[float, ...]:
-    """exp(x / T) / sum exp(x / T) for each logit x, shifted by the largest so that nothing overflows.
+    """Return exp(x / T) / sum exp(x / T) for each logit x, shifted by the largest so that nothing overflows.
 
     `ValueError` when there is no logit or the temperature is not positive.
     """
@@ -30,7 +30,7 @@ def softmax(logits: Sequence[float], temperature: float) -> tuple[float, ...]:
 
 
 def choose(logits: Sequence[float], temperature: float) -> Choice:
-    """The most probable action, its probability as confidence, and all probabilities. Errors as `softmax`."""
+    """Return the most probable action, its probability as confidence, and all probabilities. Errors as `softmax`."""
     probabilities = softmax(logits, temperature)
     action = logits.index(max(logits))  # the first of equals
     return Choice(probabilities=probabilities, action=action, confidence=probabilities[action])

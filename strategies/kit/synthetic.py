@@ -1,8 +1,8 @@
-"""Made-up bars for the golden tapes, simulations and speed tests: minutes that look like SPY's, and plain days.
+"""Synthetic bars for the golden tapes, simulations and speed tests: minutes like SPY's, and plain days.
 
 The only file here that draws random numbers, always from a seed. Invariant: the same seed gives the same bars on every
 platform and numpy release, so only raw PCG64 bits, + - * / and rounding to cents are used (no exp, log or Gaussian),
-for days integers alone.
+for days integers only.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def synthetic_sessions(
 
 
 def synthetic_days(seed: int, symbols: Sequence[str], starts_ns: Iterable[int]) -> Iterator[Bar]:
-    """A bar for each of `symbols` at each of `starts_ns`, in this order: driftless walks of whole cents.
+    """Yield a bar for each of `symbols` at each of `starts_ns`, in this order: driftless walks of whole cents.
 
-    A symbol's bars depend on the seed and its place among the symbols alone. Integer arithmetic throughout (Knuth's
+    A symbol's bars depend only on the seed and its place among the symbols. Integer arithmetic throughout (Knuth's
     64-bit congruential generator, MMIX), so the prices are the same everywhere; volumes are whole shares.
     """
     draws = [(seed + 1) * 2**32 + place for place in range(len(symbols))]
@@ -84,12 +84,12 @@ def synthetic_days(seed: int, symbols: Sequence[str], starts_ns: Iterable[int]) 
 
 
 def _uniform(bits: PCG64) -> float:
-    """A number in [0, 1) from the 53 highest bits of the next draw."""
+    """Return a number in [0, 1) from the 53 highest bits of the next draw."""
     return (bits.random_raw() >> 11) * 2.0**-53
 
 
 def _bell(bits: PCG64) -> float:
-    """Mean 0, deviation 1: the sum of twelve uniform numbers less 6 (Irwin-Hall), exact to the bit everywhere."""
+    """Return a number of mean 0, deviation 1: twelve uniform numbers less 6 (Irwin-Hall), exact everywhere."""
     total = -6.0
     for _ in range(12):
         total += _uniform(bits)
@@ -97,7 +97,7 @@ def _bell(bits: PCG64) -> float:
 
 
 def _u_shape(minute: int, minutes: int) -> float:
-    """2 at the open, 0.8 in the middle, 1.5 at the close."""
+    """Return 2 at the open, 0.8 in the middle, 1.5 at the close."""
     x = 2.0 * minute / minutes - 1.0  # from -1 at the open to +1 at the close
     return 0.8 + (1.2 if x < 0.0 else 0.7) * x * x
 

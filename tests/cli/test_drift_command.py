@@ -20,7 +20,7 @@ from daemon.core.events import ShadowAnswered
 from daemon.core.records import DecisionRow
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import Batch, JournalError
-from daemon.models.drift import Drift
+from daemon.models.drift import DriftResult
 from daemon.reports.shadow import ShadowReport
 from strategies.kit.manifest import Histogram, Reference, encode
 from strategies.registry import strategy
@@ -90,7 +90,7 @@ def test_the_table_says_what_is_beyond_what_training_saw_and_what_is_not(state: 
 
 def test_json_holds_the_shares_of_every_bin(state: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert drift("--state-dir", state, "--models-dir", state / "models", "--window", 50, "--json") == ""
-    told = msgspec.json.decode(capfdbinary.readouterr().out, type=Drift)
+    told = msgspec.json.decode(capfdbinary.readouterr().out, type=DriftResult)
     assert (told.decisions, told.features[0].expected, told.features[0].found) == (50, (0.5, 0.5), (0.0, 1.0))
 
 
@@ -125,11 +125,11 @@ def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Desk(write_tape(folder / "tape.csv", tape_rows(1, 60)))
 
     class Same:
-        def beside(self, question: Any, state: Any) -> ShadowAnswered:
+        def shadow_answer(self, question: Any, state: Any) -> ShadowAnswered:
             said: Any = run.replay.policy.answer(question, state.now_ns)
             return ShadowAnswered(state.now_ns, question.decision, said.logits, b"", "v2<b>")
 
-    assert run.run(folder / "state", engine_made=lambda engine: setattr(engine, "_beside", Same())).failure is None
+    assert run.run(folder / "state", engine_made=lambda engine: setattr(engine, "_shadow", Same())).failure is None
     return folder / "state"
 
 

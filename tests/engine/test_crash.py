@@ -117,10 +117,10 @@ def test_a_candidate_s_answer_is_lost_in_no_crash_of_a_replay(tmp_path: Path) ->
 
     def candidate() -> Models:
         models = Models(desk.replay.policy, desk.replay.model)
-        models.put_beside(OnnxPolicy.open(desk.replay.model, desk.replay.strategy, "cpu", 1), desk.replay.model)
+        models.set_candidate(OnnxPolicy.open(desk.replay.model, desk.replay.strategy, "cpu", 1), desk.replay.model)
         return models
 
-    expected = desk.run(tmp_path / "undisturbed", beside=candidate())
+    expected = desk.run(tmp_path / "undisturbed", shadow=candidate())
     answers, shadows = (table(tmp_path / "undisturbed", name) for name in ("decisions", "shadows"))
     assert len(shadows) == sum(row[1] == "policy" for row in answers) > 20
     draw, seen = random.Random(20261121), Counter[str]()
@@ -130,7 +130,7 @@ def test_a_candidate_s_answer_is_lost_in_no_crash_of_a_replay(tmp_path: Path) ->
             name = draw.choice(BOUNDARIES[:-1])
             commits = name in ("before commit", "after commit")
             hook = crash_at(name, draw.randint(5, 120 // group if commits else 120), seen)
-            recorded = desk.run(path, group_events=group, boundary=hook, beside=candidate())
+            recorded = desk.run(path, group_events=group, boundary=hook, shadow=candidate())
             if recorded.failure is None:
                 break
             assert isinstance(recorded.failure, Crash), repr(recorded.failure)

@@ -360,7 +360,7 @@ class Watching:
         self.asked: list[tuple[int, int, bool]] = []  # decision, orders that had left, is the question closed
         self.silent = False
 
-    def beside(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | None:
+    def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | None:
         self.asked.append((question.decision, len(self.broker.released), state.ask is None))
         if self.silent:
             return None
@@ -374,7 +374,7 @@ def test_a_candidate_is_asked_when_the_live_answer_was_stepped_and_its_orders_ha
     watching = Watching(broker)
 
     def candidate(engine: Engine) -> None:
-        engine._beside = watching
+        engine._shadow = watching
 
     assert desk.run(tmp_path, outside=broker, engine_made=candidate, group_events=100_000).failure is None
     left, expected = 0, []
@@ -397,7 +397,7 @@ def test_a_candidate_that_says_nothing_leaves_the_journal_as_it_is_without_one(
     watching.silent = True
 
     def candidate(engine: Engine) -> None:
-        engine._beside = watching
+        engine._shadow = watching
 
     assert desk.run(tmp_path, engine_made=candidate).failure is None
     assert chained(tmp_path) == chained(undisturbed)

@@ -15,7 +15,7 @@ from daemon.core.state import Identity, digest
 from daemon.engine.follow import Follower
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Chain, row_hash
+from daemon.journal.rows import HashChain, row_hash
 from strategies.kit.contract import Bar
 from tests.support.desks.desk_run import Desk, execute, table, tape_rows, write_tape
 
@@ -218,7 +218,7 @@ def test_a_row_whose_step_raised_is_passed_over_and_a_quarantined_one_left_out(d
     follower = Follower(state)
     follower.advance()
     known, last = follower.state, follower.last_id
-    chain = Chain(last + 1, head_of(state))
+    chain = HashChain(last + 1, head_of(state))
     add(state, [tuple(chain.entry(None, bar, mark)) for mark in ('{"raised":"x"}', '{"quarantined":"x"}')])
     assert [(entry.id, step) for entry, step in follower.advance()] == [(last + 1, None), (last + 2, None)]
     assert (follower.problem, follower.state) == ("", known)

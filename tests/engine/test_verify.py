@@ -25,7 +25,7 @@ from daemon.engine.recovery import code_digest
 from daemon.engine.verify import Verified, verify
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, Chain, JournalError, genesis, row_hash
+from daemon.journal.rows import Batch, HashChain, JournalError, genesis, row_hash
 from strategies.option_scalper import SPEC
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import (
@@ -188,7 +188,7 @@ def test_an_appended_event_is_named_even_with_the_right_hash(state: Path) -> Non
     last = reader.last_entry()
     assert last is not None
     count = reader.count()
-    entry = Chain(last.id + 1, reader.chain_head()).entry(count + 1, ClockTicked(last.time_ns), "[]")
+    entry = HashChain(last.id + 1, reader.chain_head()).entry(count + 1, ClockTicked(last.time_ns), "[]")
     reader.close()
     execute(state, "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", *entry)
     assert verified(state).difference == f"the journal's end is row {last.id}, found {last.id + 1}"
@@ -198,7 +198,7 @@ def test_an_appended_event_with_another_sequence_is_named(state: Path) -> None:
     reader = JournalReader(state / FILE)
     last = reader.last_entry()
     assert last is not None
-    entry = Chain(last.id + 1, reader.chain_head()).entry(9999, ClockTicked(last.time_ns), "[]")
+    entry = HashChain(last.id + 1, reader.chain_head()).entry(9999, ClockTicked(last.time_ns), "[]")
     expected = reader.count() + 1
     reader.close()
     execute(state, "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", *entry)
@@ -399,7 +399,7 @@ def test_a_row_before_the_first_start_is_named(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path / FILE, {})
     start = journal.reader().chain_head()
     journal.close()
-    entry = Chain(1, start).entry(1, ClockTicked(5), "[]")
+    entry = HashChain(1, start).entry(1, ClockTicked(5), "[]")
     execute(tmp_path, "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", *entry)
     assert verified(tmp_path).difference == "row 1 (ClockTicked) precedes the first RunStarted"
 
@@ -414,7 +414,7 @@ def test_the_report_is_plain_data() -> None:
 class Doubter:
     """A candidate that always points at the last action, and fails on every fifth question."""
 
-    def beside(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
+    def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
         if question.decision % 5 == 0:
             return ShadowFailed(state.now_ns, question.decision, "planted", "v9")
         width = len(SPEC.actions)
@@ -427,7 +427,7 @@ def shadowed(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shadowed") / "state"
 
     def with_a_candidate(engine: Engine) -> None:
-        engine._beside = Doubter()
+        engine._shadow = Doubter()
 
     assert desk.run(path, engine_made=with_a_candidate).failure is None
     return path
@@ -477,7 +477,7 @@ def test_a_daemon_that_starts_while_a_stopped_desk_is_verified_is_not_held_up(st
             journal = Journal(state / FILE)
             journal._db.execute("PRAGMA busy_timeout = 10")
             batch = Batch()
-            batch.entries.append(Chain(last[0] + 1, last[6]).entry(last[1] + 1, ClockTicked(last[2]), "[]"))
+            batch.entries.append(HashChain(last[0] + 1, last[6]).entry(last[1] + 1, ClockTicked(last[2]), "[]"))
             journal.commit(batch)
             started.append(journal)
         return strategy_named(name)

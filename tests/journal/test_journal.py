@@ -34,7 +34,7 @@ from daemon.journal.journal import FILE, SNAPSHOTS_KEPT, Journal
 from daemon.journal.reader import SCHEMA_VERSION, JournalReader
 from daemon.journal.rows import (
     Batch,
-    Chain,
+    HashChain,
     JournalError,
     Snapshot,
     WriteFailed,
@@ -70,7 +70,7 @@ def journal(tmp_path: Path) -> Journal:
     return Journal.create(tmp_path / FILE, {"mode": "replay"})
 
 
-def ticks(chain: Chain, first: int, count: int) -> Batch:
+def ticks(chain: HashChain, first: int, count: int) -> Batch:
     batch = Batch()
     batch.entries = [chain.entry(seq, ClockTicked(seq * 10), "[]") for seq in range(first, first + count)]
     return batch
@@ -91,7 +91,7 @@ def test_an_event_is_always_read_back_as_it_was_written(event: Event) -> None:
 
 
 def test_a_row_is_hashed_over_the_chained_row_before_it_and_its_own_columns() -> None:
-    chain = Chain(1, bytes(32))
+    chain = HashChain(1, bytes(32))
     first = chain.entry(1, ClockTicked(7), "[]")
     assert (first.id, first.seq, first.kind, first.payload) == (
         1,
@@ -107,7 +107,7 @@ def test_a_row_is_hashed_over_the_chained_row_before_it_and_its_own_columns() ->
 
 
 def test_the_chain_does_not_run_through_start_up_rows_but_they_hash_onto_it() -> None:
-    plain, restarted = Chain(), Chain()
+    plain, restarted = HashChain(), HashChain()
     one = plain.entry(1, ClockTicked(1), "[]")
     two = plain.entry(2, ClockTicked(2), "[]")
     assert restarted.entry(1, ClockTicked(1), "[]") == one
@@ -132,7 +132,7 @@ def test_an_observation_is_journaled_as_sixteen_digits_of_its_hash() -> None:
 
 
 def test_what_is_committed_is_read_back_in_order(journal: Journal, tmp_path: Path) -> None:
-    chain = Chain()
+    chain = HashChain()
     batch = ticks(chain, 1, 700)  # more than one statement holds
     batch.digests = [(500, "d" * 64)]
     batch.snapshots = [snapshot(700)]
@@ -161,7 +161,7 @@ def test_an_empty_journal_has_no_rows_and_the_first_head(journal: Journal) -> No
 
 
 def test_a_batch_writes_an_order_once_as_it_ended(journal: Journal) -> None:
-    batch = ticks(Chain(), 1, 1)
+    batch = ticks(HashChain(), 1, 1)
     batch.rows = [order("new", 0), order("partially_filled", 2), order("filled", 5)]
     journal.commit(batch)
     assert [(r["status"], r["filled"]) for r in journal.reader().query("SELECT * FROM orders")] == [("filled", 5)]
@@ -176,9 +176,9 @@ def test_a_time_of_another_age_is_written_as_near_as_sqlite_can_hold_it(journal:
 
 
 def test_a_batch_that_fails_leaves_nothing_of_itself(journal: Journal) -> None:
-    chain = Chain()
+    chain = HashChain()
     journal.commit(ticks(chain, 1, 3))
-    doubled = ticks(Chain(), 3, 2)  # its rows have ids 1 and 2 again
+    doubled = ticks(HashChain(), 3, 2)  # its rows have ids 1 and 2 again
     doubled.rows = [order("new", 0)]
     with pytest.raises(WriteFailed, match="UNIQUE constraint"):
         journal.commit(doubled)
@@ -189,7 +189,7 @@ def test_a_batch_that_fails_leaves_nothing_of_itself(journal: Journal) -> None:
 
 
 def test_old_snapshots_go_and_kept_ones_stay(journal: Journal) -> None:
-    chain = Chain()
+    chain = HashChain()
     for number in range(1, 9):
         batch = ticks(chain, number, 1)
         batch.snapshots = [snapshot(number, kept=number == 2)]
@@ -199,7 +199,7 @@ def test_old_snapshots_go_and_kept_ones_stay(journal: Journal) -> None:
 
 
 def test_a_reader_sees_only_whole_commits_and_holds_nothing_up(journal: Journal, tmp_path: Path) -> None:
-    chain = Chain()
+    chain = HashChain()
     journal.commit(ticks(chain, 1, 10))
     reader = JournalReader(tmp_path / FILE)
     walking = reader.entries(page=4)
@@ -286,7 +286,7 @@ def test_a_journal_made_before_there_were_shadows_gets_their_table_when_it_is_op
     again = Journal(path)
     row = ShadowRow(decision=1, model="v2", bar_ns=2, time_ns=3, action="HOLD")
     batch = Batch()
-    batch.entries.append(Chain().entry(1, ClockTicked(3), "[]"))
+    batch.entries.append(HashChain().entry(1, ClockTicked(3), "[]"))
     batch.rows += [row, row]
     again.commit(batch)
     assert [tuple(found) for found in again.reader().query("SELECT * FROM shadows")] == [
@@ -308,7 +308,7 @@ def beside(path: Path) -> set[str]:
 def test_a_closed_journal_is_one_plain_file_and_the_next_writer_begins_a_log_again(
     journal: Journal, tmp_path: Path
 ) -> None:
-    file, chain = tmp_path / FILE, Chain()
+    file, chain = tmp_path / FILE, HashChain()
     journal.commit(ticks(chain, 1, 3))
     assert (form_of(file), beside(file)) == ("log", {"-wal", "-shm"})
     journal.close()
@@ -325,7 +325,7 @@ def test_a_reader_that_outlasts_the_closing_loses_nothing_and_may_go_on(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("daemon.journal.journal.SWITCH_S", 0.05)
-    file, chain = tmp_path / FILE, Chain()
+    file, chain = tmp_path / FILE, HashChain()
     journal.commit(ticks(chain, 1, 3))
     reader = JournalReader(file)
     assert reader.count() == 3
@@ -341,7 +341,7 @@ def test_a_reader_that_outlasts_the_closing_loses_nothing_and_may_go_on(
 
 
 def test_a_process_that_dies_between_folding_and_the_plain_form_loses_nothing(journal: Journal, tmp_path: Path) -> None:
-    file, chain = tmp_path / FILE, Chain()
+    file, chain = tmp_path / FILE, HashChain()
     journal.commit(ticks(chain, 1, 5))
     program = (
         "import os, signal, sys; from pathlib import Path\n"
@@ -362,7 +362,7 @@ def test_a_process_that_dies_between_folding_and_the_plain_form_loses_nothing(jo
 
 
 def test_a_writer_opens_beside_many_readers_and_they_see_what_it_writes(journal: Journal, tmp_path: Path) -> None:
-    file, chain = tmp_path / FILE, Chain()
+    file, chain = tmp_path / FILE, HashChain()
     journal.commit(ticks(chain, 1, 3))
     journal.close()
     readers = [JournalReader(file) for _ in range(20)]
@@ -388,7 +388,7 @@ def test_log_and_index_may_be_read_by_whom_the_file_may_be(tmp_path: Path) -> No
     try:
         journal = Journal.create(tmp_path / FILE, {"mode": "replay"})
         os.umask(0o077)  # SQLite gives them the file's mode, whatever this is by then
-        journal.commit(ticks(Chain(), 1, 1))
+        journal.commit(ticks(HashChain(), 1, 1))
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
         assert modes == {FILE: 0o640, f"{FILE}-wal": 0o640, f"{FILE}-shm": 0o640}
         journal.close()

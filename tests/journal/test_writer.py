@@ -13,7 +13,7 @@ import pytest
 from daemon.core.events import ClockTicked
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, Chain, JournalError, WriteFailed
+from daemon.journal.rows import Batch, HashChain, JournalError, WriteFailed
 from daemon.journal.writer import BALLAST_FILE, IN_FLIGHT, JournalWriter
 
 
@@ -30,7 +30,7 @@ def writer(journal: Journal) -> Iterator[JournalWriter]:
 
 
 def batches(count: int, size: int = 3) -> list[Batch]:
-    chain, made = Chain(), []
+    chain, made = HashChain(), []
     for number in range(count):
         batch = Batch()
         first = number * size + 1
@@ -121,7 +121,7 @@ async def test_nothing_follows_a_batch_that_failed_for_a_reason_that_is_not_sqli
     journal: Journal, tmp_path: Path
 ) -> None:
     first, second, third = batches(3)
-    entry = Chain(first.entries[-1].id + 1).entry(9, ClockTicked(1), "[]")
+    entry = HashChain(first.entries[-1].id + 1).entry(9, ClockTicked(1), "[]")
     first.entries.append(entry._replace(payload="\ud800"))  # half a surrogate pair is no text
     writer = JournalWriter(journal, ballast_mib=1)
     await hand_over(writer, [first, second, third])

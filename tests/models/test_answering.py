@@ -92,14 +92,14 @@ def test_the_event_of_what_runs_already_changes_nothing(opened: dict[str, Opened
 
 def test_nothing_answers_beside_where_there_is_no_candidate(opened: dict[str, Opened], state: State[Any]) -> None:
     models = Models(*opened["a"])
-    assert models.beside(QUESTION, state) is None
-    models.put_beside(*opened["b"])
-    said = models.beside(QUESTION, state)
+    assert models.shadow_answer(QUESTION, state) is None
+    models.set_candidate(*opened["b"])
+    said = models.shadow_answer(QUESTION, state)
     assert isinstance(said, ShadowAnswered)
     assert (said.decision, said.model, said.time_ns) == (1, "b", state.now_ns)
     assert said.logits == pytest.approx(forward(weights(seed=1), SEEN.array()), abs=1e-4)
-    models.end_beside()
-    assert models.beside(QUESTION, state) is None
+    models.drop_candidate()
+    assert models.shadow_answer(QUESTION, state) is None
 
 
 def ticking(steps: Iterator[int]) -> Callable[[], int]:
@@ -122,13 +122,13 @@ def test_a_candidate_that_is_slow_three_times_in_a_row_is_switched_off(
     models = Models(*opened["a"], clock_ns=ticking(iter([slow, slow, quick, slow, slow, slow])))
     off: list[tuple[str, str]] = []
     models.on_shadow_off = lambda version, reason: off.append((version, reason))
-    models.put_beside(*opened["b"])
+    models.set_candidate(*opened["b"])
     for _ in range(5):
-        assert models.beside(QUESTION, state) is not None
+        assert models.shadow_answer(QUESTION, state) is not None
         assert off == []
-    assert models.beside(QUESTION, state) is not None
+    assert models.shadow_answer(QUESTION, state) is not None
     assert off == [("b", f"switched off after {STRIKES} in a row: 20 ms for an answer, expected at most 20")]
-    assert models.beside(QUESTION, state) is None
+    assert models.shadow_answer(QUESTION, state) is None
 
 
 def test_a_candidate_that_fails_three_times_in_a_row_is_switched_off_and_the_live_one_answers_on(
@@ -137,19 +137,19 @@ def test_a_candidate_that_fails_three_times_in_a_row_is_switched_off_and_the_liv
     models = Models(*opened["a"])
     off: list[str] = []
     models.on_shadow_off = lambda version, _reason: off.append(version)
-    models.put_beside(*opened["b"])
+    models.set_candidate(*opened["b"])
     broken = AskPolicy(2, 10, Observation(b"\xff" * len(SEEN.data), SEEN.shape))  # NaN
     for _ in range(STRIKES):
-        assert isinstance(models.beside(broken, state), ShadowFailed)
+        assert isinstance(models.shadow_answer(broken, state), ShadowFailed)
     assert off == ["b"]
     assert isinstance(models.answer(QUESTION, 0), PolicyAnswered)
 
 
 def test_whatever_a_candidate_raises_is_an_event(opened: dict[str, Opened], state: State[Any]) -> None:
     models = Models(*opened["a"])
-    models.put_beside(*opened["b"])
+    models.set_candidate(*opened["b"])
     unusable: Any = "no bytes"
-    said = models.beside(AskPolicy(3, 10, Observation(unusable, SEEN.shape)), state)
+    said = models.shadow_answer(AskPolicy(3, 10, Observation(unusable, SEEN.shape)), state)
     assert isinstance(said, ShadowFailed)
     assert (said.decision, said.model) == (3, "b")
 
@@ -159,14 +159,14 @@ def test_a_memory_of_another_version_is_not_the_candidates(tmp_path: Path) -> No
     model = load(put_models(tmp_path), switcher, VERSION)
     policy = OnnxPolicy.open(model, switcher, "cpu", 1)
     models = Models(policy, model)
-    models.put_beside(policy, model)
+    models.set_candidate(policy, model)
     seen = golden_observations(switcher)[0]
     identity = Identity("replay", "paper", "regime_switcher", "0" * 10, "sip")
     fresh = Core(switcher).start(identity, Trading())
     memory = bytes.fromhex("0000003f") * 128  # 0.5 in each place
 
     def asked(shadow: ShadowState) -> ShadowAnswered:
-        said = models.beside(AskPolicy(1, 10, seen), msgspec.structs.replace(fresh, shadow=shadow))
+        said = models.shadow_answer(AskPolicy(1, 10, seen), msgspec.structs.replace(fresh, shadow=shadow))
         assert isinstance(said, ShadowAnswered)
         return said
 

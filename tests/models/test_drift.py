@@ -12,13 +12,13 @@ import pytest
 from daemon.core.records import DecisionRow
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import Batch
-from daemon.models.drift import DriftWatch, Limits, breaches, measure
+from daemon.models.drift import DriftLimits, DriftWatch, breaches, measure
 from strategies.kit.manifest import Histogram, Manifest, Reference
 from strategies.registry import strategy
 from tests.support.core.desk import DAY, MONDAY
 from tests.support.models.tiny_models import manifest_of
 
-LIMITS = Limits(window=2000, least=100, feature_psi_max=0.25, action_psi_max=0.25)
+LIMITS = DriftLimits(window=2000, least=100, feature_psi_max=0.25, action_psi_max=0.25)
 HALVES = (0.5, 0.5)
 EVEN = Histogram("even", (0.5,), HALVES, columns=(0,))
 DESK = Histogram("position_side", (0.5,), HALVES, columns=(20,), of_the_desk=True)
@@ -171,9 +171,7 @@ class Heard:
 
 
 def watch(path: Path, running: Manifest | None, heard: Heard, *, pause: bool = False) -> DriftWatch:
-    return DriftWatch(
-        path, lambda: running, LIMITS, every_min=60, tell=heard.tell, pause=heard.pause if pause else None
-    )
+    return DriftWatch(path, lambda: running, LIMITS, every_min=60, log=heard.tell, pause=heard.pause if pause else None)
 
 
 async def test_a_look_without_drift_is_one_line_of_the_log(tmp_path: Path) -> None:
@@ -222,5 +220,5 @@ async def test_before_there_is_a_model_or_enough_of_it_nothing_is_said(tmp_path:
 
 async def test_a_watch_that_never_looks_ends_at_once(tmp_path: Path) -> None:
     heard = Heard()
-    await DriftWatch(tmp_path, lambda: None, LIMITS, every_min=0, tell=heard.tell).run()
+    await DriftWatch(tmp_path, lambda: None, LIMITS, every_min=0, log=heard.tell).run()
     assert heard.told == []

@@ -153,7 +153,7 @@ def test_the_live_version_is_not_asked_twice_and_takes_its_place_back_when_it_no
 def test_a_candidate_that_was_switched_off_stays_off_until_it_changes(desk: Desk, store: Path, tmp_path: Path) -> None:
     async def play(run: Running) -> None:
         await run.lifecycle.look()
-        run.models.end_beside()
+        run.models.drop_candidate()
         run.models.on_shadow_off("v1", "switched off")
         await run.lifecycle.look()
         assert beside(run) == ""

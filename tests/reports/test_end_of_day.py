@@ -28,7 +28,7 @@ from daemon.core.events import ClockTicked, SessionEnded
 from daemon.core.records import DecisionRow, EquityRow, OrderRow
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.reader import JournalReader
-from daemon.journal.rows import Batch, Chain, JournalError, encode_effects
+from daemon.journal.rows import Batch, HashChain, JournalError, encode_effects
 from daemon.reports.end_of_day import archive, day_report, disk_is_low, write_report
 from daemon.reports.gather import read_day
 from daemon.reports.page import day_page
@@ -83,7 +83,7 @@ def journal(tmp_path: Path) -> Path:
         EquityRow(CLOSE, "10012.37", "10012.37", "12.37", 0.003),
         EquityRow(CLOSE + 2 * 3600 * 10**9, "1.00", "1.00", "1.00", 0.9),  # of a later day
     ]
-    chain = Chain()
+    chain = HashChain()
     told = [
         (OPEN - 1, (RaiseAlarm("quarantine", "before"),)),
         (
@@ -289,7 +289,7 @@ def test_the_copy_passes_verify_and_has_the_same_rows(
 
 
 def test_a_copy_made_while_a_writer_writes_holds_a_prefix_and_every_commit_whole(journal: Path) -> None:
-    writer, chain, stop, begun = Journal(journal), Chain(7), threading.Event(), threading.Event()
+    writer, chain, stop, begun = Journal(journal), HashChain(7), threading.Event(), threading.Event()
 
     def write() -> None:
         seq = 5

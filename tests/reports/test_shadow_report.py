@@ -307,7 +307,7 @@ class Candidate:
         self._script = script
         self._fails = fails
 
-    def beside(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
+    def shadow_answer(self, question: AskPolicy, state: State[Any]) -> ShadowAnswered | ShadowFailed:
         now, number = state.now_ns, question.decision
         if number in self._fails:
             return ShadowFailed(now, number, "out of order", "candidate")
@@ -324,7 +324,7 @@ def replayed(folder: Path, *, sessions: int = 2, **given: Any) -> Path:
     run = Run(write_tape(folder / "tape.csv", tape_rows(sessions, 60)))
 
     def made(engine: Engine) -> None:
-        engine._beside = Candidate(run, **given)
+        engine._shadow = Candidate(run, **given)
 
     ended = run.run(folder / "state", engine_made=made)
     assert ended.failure is None

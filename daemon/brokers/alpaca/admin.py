@@ -1,4 +1,4 @@
-"""Alpaca's account from outside of a desk: the checks before a start, its clock, and the two requests of the panic."""
+"""Alpaca's account outside of a desk: checks before a start, its clock, and the two requests of the panic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORTING_CURE = (
 
 
 class AlpacaAdmin:
-    """The account's reads, prices for `--check`, and, made when it is first needed, a client that can send."""
+    """The account's reads, prices for `--check`, and a client that can send, made on first use."""
 
     def __init__(
         self,
@@ -54,21 +54,21 @@ class AlpacaAdmin:
         return broker_clock(await self._reads.clock())
 
     async def quotes(self, symbols: Sequence[str]) -> Mapping[str, Decimal]:
-        """Symbol -> the newest bid; one that cannot be read is 0."""
+        """Return symbol -> newest bid; 0 for an unreadable one."""
         rows = await self._market().latest_quotes(tuple(symbols), self._feed.name)
         return {symbol: _bid(row) for symbol, row in rows.items()}
 
     async def bars(self, symbol: str, start_ns: int, end_ns: int) -> int:
-        """How many minute bars the feed has."""
+        """Return the feed's number of minute bars."""
         return len(await self._market().bars(symbol, start_ns, end_ns, self._feed.name))
 
     async def day_bars(self, symbols: Sequence[str], start_ns: int, end_ns: int) -> Mapping[str, int]:
-        """Symbol -> how many daily bars the feed has."""
+        """Return symbol -> the feed's number of daily bars."""
         rows = await self._market().day_bars(tuple(symbols), start_ns, end_ns, self._feed.name)
         return {symbol: len(bars) for symbol, bars in rows.items() if bars}
 
     async def contracts(self, symbol: str, dates: tuple[str, str], strikes: tuple[Decimal, Decimal]) -> int:
-        """How many contracts the option chain shows."""
+        """Return the number of contracts in the option chain."""
         return len(await self._market().option_chain(symbol, *dates, *strikes, self._feed.options))
 
     async def cancel_all(self) -> Asked:
@@ -80,7 +80,7 @@ class AlpacaAdmin:
         return _asked(await self._orders().close_all())
 
     async def left(self) -> tuple[str, ...]:
-        """Open orders, then positions."""
+        """Return open orders, then positions."""
         open_orders = await self._reads.open_orders()
         positions = await self._reads.positions()
         return (
@@ -90,7 +90,7 @@ class AlpacaAdmin:
 
 
 def broker_clock(raw: Raw) -> BrokerClock:
-    """The answer of GET /v2/clock. Raises Malformed."""
+    """Parse the answer of GET /v2/clock. Raises Malformed."""
     is_open, next_open_ns = raw.get("is_open"), 0
     with contextlib.suppress(wire.Malformed):
         next_open_ns = wire.time_ns(raw.get("next_open"), "next_open")
@@ -106,7 +106,7 @@ def _bid(row: Raw) -> Decimal:
 
 
 def _asked(rows: list[Raw]) -> Asked:
-    """A row for each order or position: {symbol or id, status, body}."""
+    """Parse a row for each order or position: {symbol or id, status, body}."""
     refused = []
     for row in rows:
         if str(row.get("status")) not in DONE:

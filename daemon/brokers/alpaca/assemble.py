@@ -1,4 +1,4 @@
-"""Alpaca as a broker of the registry: its parts made from the settings, with addresses, keys, deadlines and waits.
+"""Assemble Alpaca as a broker of the registry: addresses, keys, deadlines and waits from the settings.
 
 All waits scale with `alpaca.backoff_max_s`; nothing here runs. One read client serves feed and broker.
 """
@@ -10,21 +10,19 @@ from functools import cached_property
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.admin import AlpacaAdmin
-from daemon.brokers.alpaca.market.chain import Chain
-from daemon.brokers.alpaca.market.daily_feed import DailyFeed
-from daemon.brokers.alpaca.market.daily_feed import Desk as DailyDesk
+from daemon.brokers.alpaca.market.chain import ChainReader
+from daemon.brokers.alpaca.market.daily_feed import DailyFeed, OwnDesk
 from daemon.brokers.alpaca.market.daily_history import DailyHistory
 from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
-from daemon.brokers.alpaca.market.history import History
+from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
-from daemon.brokers.alpaca.market.socket import BackOff, Endpoint
-from daemon.brokers.alpaca.market.socket import Deadlines as SocketDeadlines
+from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.client import Access, Deadlines
-from daemon.brokers.alpaca.rest.lanes import account_lanes, listing_lane, market_lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.rest.queues import account_queues, listing_queue, market_queue
 from daemon.brokers.alpaca.trading.closing import Closings
 from daemon.brokers.alpaca.trading.link import BrokerLink
-from daemon.brokers.alpaca.trading.own_orders import Patience
+from daemon.brokers.alpaca.trading.own_orders import Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import StreamDeadlines, TradeStream
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
@@ -35,17 +33,17 @@ from daemon.host.time.clock import Clock
 from strategies.kit.contract import DailyStrategy, once_a_session
 from strategies.kit.units import SECOND_NS
 
-VIRTUAL_S = 300.0  # real seconds for an answer where time is virtual and passes as fast as it can
-USUAL_BACKOFF_S = 30.0  # the waits of streams and look-ups are made for this longest one, and scale with it
+VIRTUAL_S = 300.0  # real seconds for an answer where time is virtual and passes at full speed
+USUAL_BACKOFF_S = 30.0  # the default longest back-off; the waits of streams and look-ups scale with it
 
 
 def accesses(settings: Settings, credentials: Credentials) -> tuple[Access, Access, Access]:
-    """How orders, trading reads and market data are reached."""
+    """Return the access for orders, trading reads and market data."""
     keys = (credentials.key, credentials.secret)
     alpaca = settings.alpaca
 
     def deadlines(read_s: float) -> Deadlines:
-        if settings.clock.socket:  # the server ends a call that hangs, at its virtual time
+        if settings.clock.socket:  # the server ends a hanging call at its virtual time
             return Deadlines(VIRTUAL_S, VIRTUAL_S, VIRTUAL_S, read_s * 2.5, max(60.0, read_s))
         return Deadlines(min(3.0, read_s), read_s, read_s * 1.5, read_s * 2.5, max(60.0, read_s))
 
@@ -61,15 +59,15 @@ class Alpaca:
     """The registry's entry: addresses, and a connection made from `[alpaca]` and `[feed]`."""
 
     def service(self, settings: Settings) -> str:
-        """`alpaca.trading_url`."""
+        """Return `alpaca.trading_url`."""
         return settings.address("trading_url")
 
     def services(self, settings: Settings) -> tuple[str, ...]:
-        """All addresses of `[alpaca]`."""
+        """Return all addresses of `[alpaca]`."""
         return tuple(settings.address(name) for name in ADDRESSES)
 
     def connect(self, settings: Settings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> AlpacaConnection:
-        """A connection for one desk."""
+        """Return a connection for one desk."""
         return AlpacaConnection(settings, keys, clock, put, log)
 
 
@@ -77,58 +75,58 @@ BROKER = Alpaca()
 
 
 class AlpacaConnection:
-    """Clients, feed and link of one desk; clients are made when first needed. `put` takes the feed's events."""
+    """Clients, feed and link of one desk; clients are made on first use. `put` takes the feed's events."""
 
     def __init__(self, settings: Settings, keys: Credentials, clock: Clock, put: Put, log: LogEvent) -> None:
         self._settings, self._keys, self._clock = settings, keys, clock
-        self._put, self._tell = put, log
+        self._put, self._log = put, log
         self.start_wait_s = settings.alpaca.handshake_timeout_s
         self.clock_skew_max_s = settings.alpaca.clock_skew_max_s
         self._order_access, self._read_access, self._data_access = accesses(settings, keys)
-        self._order_lane, self._read_lane = account_lanes(clock)
-        self._data_lane, self._list_lane = market_lane(clock), listing_lane(clock)
+        self._order_queue, self._read_queue = account_queues(clock)
+        self._data_queue, self._list_queue = market_queue(clock), listing_queue(clock)
         self._scale = settings.alpaca.backoff_max_s / USUAL_BACKOFF_S
 
     @cached_property
     def _reads(self) -> TradingReads:
-        return TradingReads(self._read_access, self._read_lane)
+        return TradingReads(self._read_access, self._read_queue)
 
     @cached_property
     def _market(self) -> MarketData:
-        return MarketData(self._data_access, self._data_lane)
+        return MarketData(self._data_access, self._data_queue)
 
     @cached_property
     def _orders(self) -> TradingOrders:
-        return TradingOrders(self._order_access, self._order_lane)
+        return TradingOrders(self._order_access, self._order_queue)
 
     @cached_property
     def admin(self) -> AlpacaAdmin:
-        """The account from outside of the desk."""
+        """Return the account outside of the desk."""
         return AlpacaAdmin(self._reads, lambda: self._market, lambda: self._orders, self._settings.feed)
 
     async def close(self) -> None:
-        """End the lanes' threads."""
-        for lane in (self._order_lane, self._read_lane, self._list_lane, self._data_lane):
-            await lane.close()
+        """End the threads of the request queues."""
+        for queue in (self._order_queue, self._read_queue, self._list_queue, self._data_queue):
+            await queue.close()
 
     def market_feed(self, desk: FeedDesk) -> LiveFeed | DailyFeed:
-        """The feed that fits how the strategy decides: at each bar, or once a session."""
+        """Return the feed for the strategy's decisions: at each bar, or once a session."""
         strategy = desk.strategy
         return self._daily_feed(desk, strategy) if once_a_session(strategy) else self._bar_feed(desk)
 
     def _bar_feed(self, desk: FeedDesk) -> LiveFeed:
-        """Streams, history and chain of the strategy's symbol."""
+        """Return streams, history and chain of the strategy's symbol."""
         settings, spec = self._settings, desk.strategy.spec
         options = settings.feed.options
-        listings = TradingReads(self._read_access, self._list_lane)
+        listings = TradingReads(self._read_access, self._list_queue)
         return LiveFeed(
             self._clock,
             desk.calendar,
             spec,
             self._put,
-            self._tell,
-            history=History(self._market, desk.cache_dir, settings.feed.name, spec.bar_interval_s, self._tell),
-            chain=Chain(listings, self._market, spec.symbols[0], settings.contracts, options, self._tell),
+            self._log,
+            history=BarHistory(self._market, desk.cache_dir, settings.feed.name, spec.bar_interval_s, self._log),
+            chain=ChainReader(listings, self._market, spec.symbols[0], settings.contracts, options, self._log),
             quotes=self._market,
             option_feed=options,
             stock=self._endpoint("stream_url"),
@@ -137,7 +135,7 @@ class AlpacaConnection:
         )
 
     def _daily_feed(self, desk: FeedDesk, strategy: DailyStrategy) -> DailyFeed:
-        """History and quotes of a daily strategy's symbols."""
+        """Return history and quotes of a daily strategy's symbols."""
         name, symbols = self._settings.feed.name, strategy.spec.symbols
 
         def wanted() -> tuple[frozenset[str], frozenset[str]]:
@@ -148,11 +146,11 @@ class AlpacaConnection:
         return DailyFeed(
             self._clock,
             desk.calendar,
-            DailyDesk(strategy, self._settings.basket, desk.state, desk.settled),
+            OwnDesk(strategy, self._settings.basket, desk.state, desk.settled),
             self._put,
-            self._tell,
-            history=DailyHistory(self._market, name, symbols, self._tell),
-            quotes=ShareQuotes(self._market, name, self._clock, desk.calendar, self._put, self._tell, wanted),
+            self._log,
+            history=DailyHistory(self._market, name, symbols, self._log),
+            quotes=ShareQuotes(self._market, name, self._clock, desk.calendar, self._put, self._log, wanted),
             timing=self._timing(),
         )
 
@@ -167,27 +165,27 @@ class AlpacaConnection:
         )
 
     def trading(self, desk: TradingDesk) -> BrokerLink:
-        """The account's orders; its client is the only one that can send while the desk runs."""
+        """Return the link for the account's orders; its client is the only one that can send while the desk runs."""
         settings, scale = self._settings, self._scale
         ours, closings = wire.is_ours(desk.identity.epoch, desk.identity.strategy), Closings()
         return BrokerLink(
             self._clock,
             desk.put,
-            self._tell,
+            self._log,
             self._orders,
             self._reads,
             Reporter(
                 self._reads,
                 self._clock,
                 ours,
-                self._tell,
+                self._log,
                 desk.clocks,
                 agreed_ns=lambda: desk.broker().agreed_ns,
                 named=closings.named,
             ),
             self._trade_stream,
             ours,
-            Patience(
+            Timeouts(
                 report_every_s=settings.alpaca.report_every_s,
                 missing_gap_s=scale,
                 first_pause_s=0.5 * scale,
@@ -220,4 +218,4 @@ class AlpacaConnection:
             unauthorized_s=60 * scale,
         )
         url = self._settings.address("trade_stream_url")
-        return TradeStream(url, self._keys.key, self._keys.secret, on_update, on_state, deadlines, self._tell)
+        return TradeStream(url, self._keys.key, self._keys.secret, on_update, on_state, deadlines, self._log)

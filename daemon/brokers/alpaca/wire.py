@@ -1,7 +1,7 @@
-"""Alpaca's JSON and our structs: pure translation, no I/O, no clock, no decision.
+"""Translate Alpaca's JSON into our structs: pure, no I/O, no clock, no decision.
 
-Every documented trade event and order status has exactly one outcome in `EVENT_TABLE` and `STATUS_TABLE`; a word that
-is in neither is `FOUND`: the order itself is told. What cannot be read is `Malformed`, which names the key.
+Every documented trade event and order status has exactly one outcome in `EVENT_TABLE` and `STATUS_TABLE`; any other is
+`FOUND`: the order itself is emitted. Unreadable data is `Malformed`, which names the key.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ EXPIRED = "expired"  # OrderExpired
 REJECTED = "rejected"  # OrderRejected
 CANCEL_REJECTED = "cancel_rejected"  # CancelRejected
 CORRECTED = "corrected"  # TradeCorrected
-FOUND = "found"  # OrderFound: the order's own status and figures say it
+FOUND = "found"  # OrderFound: the order's own status and figures count
 IGNORED = "ignored"  # changes nothing about the order
 
 EVENT_TABLE: dict[str, str] = {
@@ -54,10 +54,10 @@ EVENT_TABLE: dict[str, str] = {
     "partial_fill": FILLED,
     "fill": FILLED,
     "canceled": CANCELED,
-    "replaced": CANCELED,  # ends under this name; `replaced_by`, told before it, names the order that took over
+    "replaced": CANCELED,  # ends under this name; `replaced_by`, emitted before it, names the new order
     "expired": EXPIRED,
     "rejected": REJECTED,
-    "done_for_day": FOUND,  # Alpaca does not count it among the ends: what follows says how it ended
+    "done_for_day": FOUND,  # Alpaca does not count it among the ends: a later event shows how it ended
     "calculated": FOUND,
     "suspended": FOUND,
     "restated": FOUND,
@@ -92,24 +92,24 @@ STATUS_TABLE: dict[str, str] = {
     "pending_cancel": FOUND,
     "pending_replace": FOUND,
 }
-"""Order status -> what the reply to a submission with it means: `ACCEPTED` nothing but that, else the order is told."""
+"""Order status -> meaning of a submission's reply with it: `ACCEPTED`, or else the order itself is emitted."""
 
 ENDED = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
 """Statuses that never change again (Alpaca, order lifecycle); every other one, unknown ones too, may still fill."""
 
 
 class Malformed(BrokerUnreadable):
-    """Something of the broker's cannot be read; the text names the key and what stood there."""
+    """Unreadable broker data; the text names the key and the value."""
 
 
 def is_ours(epoch: str, strategy: str) -> Callable[[str], bool]:
-    """Whether a client order id is of this journal and strategy: `{epoch}-{strategy}-…`."""
+    """Return a test whether a client order id is of this journal and strategy: `{epoch}-{strategy}-…`."""
     prefix = name_prefix(epoch, strategy)
     return lambda name: name.startswith(prefix)
 
 
 def is_option(symbol: str) -> bool:
-    """Whether `symbol` has the form of an OCC option symbol (root, YYMMDD, C or P, strike x 1000 in 8 digits)."""
+    """Return whether `symbol` looks like an OCC symbol (root, YYMMDD, C or P, strike x 1000 in 8 digits)."""
     return _OCC.fullmatch(symbol) is not None
 
 
@@ -117,7 +117,7 @@ def is_option(symbol: str) -> bool:
 
 
 def time_ns(value: object, key: str = "timestamp") -> int:
-    """RFC 3339 text (`Z` or an offset; digits beyond the ninth are cut) -> nanoseconds UTC. Raises Malformed."""
+    """Parse RFC 3339 text (`Z` or an offset; digits beyond the ninth are cut) as nanoseconds UTC. Raises Malformed."""
     match = _RFC3339.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise Malformed(f"{key} is {shown(value)}: expected RFC 3339 text such as 2026-11-20T14:30:00.5Z")
@@ -134,20 +134,20 @@ def time_ns(value: object, key: str = "timestamp") -> int:
 
 
 def time_text(ns: int) -> str:
-    """Nanoseconds UTC -> RFC 3339 with `Z`, up to nine digits, trailing zeros dropped."""
+    """Format nanoseconds UTC as RFC 3339 with `Z`, up to nine digits, trailing zeros dropped."""
     seconds, rest = divmod(ns, SECOND_NS)
     fraction = f".{rest:09d}".rstrip("0") if rest else ""
     return f"{(_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()}{fraction}Z"
 
 
 def day_start_ns(ns: int) -> int:
-    """The New York midnight at or before `ns`."""
+    """Return the New York midnight at or before `ns`."""
     local = datetime.fromtimestamp(ns // SECOND_NS, NEW_YORK)
     return int(local.replace(hour=0, minute=0, second=0).timestamp()) * SECOND_NS
 
 
 def decimal(value: object, key: str) -> Decimal:
-    """Text or a JSON number -> a Decimal below 10^12 (a float by its shortest text). Raises Malformed."""
+    """Parse text or a JSON number as a Decimal below 10^12 (a float by its shortest text). Raises Malformed."""
     if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
         with contextlib.suppress(InvalidOperation, ValueError):
             number = Decimal(str(value))
@@ -157,24 +157,24 @@ def decimal(value: object, key: str) -> Decimal:
 
 
 def text(value: object) -> str:
-    """The text itself; `""` for null, a missing key and anything else."""
+    """Return a text; `""` for null, a missing key and anything else."""
     return value if isinstance(value, str) else ""
 
 
 def mapping(value: object, key: str) -> Mapping[str, object]:
-    """A JSON object. Raises Malformed."""
+    """Require a JSON object. Raises Malformed."""
     if not isinstance(value, dict):
         raise Malformed(f"{key} is {shown(value)}: expected a JSON object")
     return value
 
 
 def shown(value: object) -> str:
-    """A value as an error text shows it: numbers and containers by their type, anything else in 60 characters."""
+    """Format a value for an error: numbers and containers by their type, anything else in 60 characters."""
     return f"a {type(value).__name__}" if isinstance(value, int | dict | list) else repr(value)[:60]
 
 
 def required_text(raw: Mapping[str, object], key: str) -> str:
-    """The text under `key`. Raises Malformed where there is none."""
+    """Return the text under `key`. Raises Malformed without one."""
     found = text(raw.get(key))
     if not found:
         raise Malformed(f"{key} is {shown(raw.get(key))}: expected text")
@@ -182,13 +182,13 @@ def required_text(raw: Mapping[str, object], key: str) -> str:
 
 
 def optional_decimal(raw: Mapping[str, object], key: str) -> Decimal | None:
-    """The number under `key`; None for null, a missing key and no text. Raises Malformed."""
+    """Return the number under `key`; None for null, a missing key and no text. Raises Malformed."""
     value = raw.get(key)
     return None if value is None or value == "" else decimal(value, key)
 
 
 def side_of(value: object) -> int:
-    """+1 for buy, -1 for sell and sell_short, 0 where the broker does not say (the parent of a multi-leg order)."""
+    """Return +1 for buy, -1 for sell and sell_short, 0 when absent (the parent of a multi-leg order)."""
     word = text(value)
     return 1 if word.startswith("buy") else -1 if word.startswith("sell") else 0
 
@@ -197,10 +197,9 @@ def side_of(value: object) -> int:
 
 
 def order(value: object) -> BrokerOrder:
-    """An order object (legs of a multi-leg order are left out; its own side is 0, its symbol `""`).
+    """Parse an order object (legs of a multi-leg order are left out; its own side is 0, its symbol `""`).
 
-    Nulls, unknown words and further keys are taken as they come. Raises Malformed for a missing id or a figure that
-    is no number.
+    Nulls, unknown words and further keys are accepted. Raises Malformed for a missing id or a figure that is no number.
     """
     raw = mapping(value, "order")
     submitted = raw.get("submitted_at") or raw.get("created_at")
@@ -221,7 +220,7 @@ def order(value: object) -> BrokerOrder:
 
 
 def position(value: object) -> BrokerPosition:
-    """A position; short ones are negative whether the quantity says so or the side. Raises Malformed."""
+    """Parse a position; short ones are negative whether by quantity or by side. Raises Malformed."""
     raw = mapping(value, "position")
     sign = -1 if raw.get("side") == "short" else 1
     quantity = decimal(raw.get("qty"), "qty")
@@ -235,17 +234,17 @@ def position(value: object) -> BrokerPosition:
 
 
 def cost(symbol: str, quantity: Decimal, average_price: Decimal | None) -> Decimal:
-    """Sum of price x quantity from an order's average price, in USD a share times contracts.
+    """Return the sum of price x quantity from an order's average price, in USD a share times contracts.
 
-    Options trade in whole cents, so their sum is one too and rounding to it takes away what the average lost (exact
-    while quantity x the average's rounding stays below half a cent). Shares are rounded to 0.0001 USD.
+    Options trade in whole cents, so their sum is one too and rounding to it restores what the average lost (exact while
+    quantity x the average's rounding stays below half a cent). Shares are rounded to 0.0001 USD.
     """
     total = quantity * (average_price or Decimal(0))
     return total.quantize(Decimal("0.01") if is_option(symbol) else Decimal("0.0001"))
 
 
 def whole_number(value: Decimal, key: str) -> int:
-    """A whole number. Raises Malformed."""
+    """Require a whole number. Raises Malformed."""
     if value != value.to_integral_value():
         raise Malformed(f"{key} is {value}: expected a whole number")
     return int(value)
@@ -255,10 +254,10 @@ def whole_number(value: Decimal, key: str) -> int:
 
 
 def trade_update(value: object, ours: Callable[[str], bool], now_ns: int) -> tuple[Event, ...]:
-    """The `data` of a trade update -> events, by `EVENT_TABLE`; an order that is not ours is told as found.
+    """Translate the `data` of a trade update into events, by `EVENT_TABLE`; a foreign order is emitted as found.
 
-    An end that came after fills, or by a replacement, is preceded by the order itself, because the end's event cannot
-    carry those figures. Raises Malformed (null data, missing keys).
+    An end after fills, or by a replacement, is preceded by the order itself, because the end's event cannot carry those
+    figures. Raises Malformed (null data, missing keys).
     """
     raw = mapping(value, "data")
     word = required_text(raw, "event")

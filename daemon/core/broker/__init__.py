@@ -1,1 +1,1 @@
-"""What a broker says and what the desk makes of it: orders, fills, reports, ledger, the book."""
+"""Broker news and its effect on the desk: orders, fills, reports, ledger, the book."""

@@ -1,4 +1,4 @@
-"""What an entry bought beyond the desk's goal or limit is sold again: a cancelled order may fill late."""
+"""Sell what an entry bought beyond the desk's goal or limit: a cancelled order may fill late."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from daemon.core.orders import Order
 
 
 def reduce_excess(draft: Draft, order: Order, quantity: int) -> None:
-    """Sell what the newly filled `quantity` of an entry order exceeds the goal or the limit by, and report it.
+    """Sell what the entry's new fill of `quantity` exceeds the goal or the limit by, and report it.
 
-    What came by other ways (adopted, assigned, split) is not in question.
+    Adopted, assigned or split contracts are not counted.
     """
     if order.purpose != ENTRY or order.side < 0 or quantity <= 0:
         return

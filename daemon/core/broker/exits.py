@@ -1,4 +1,4 @@
-"""Positions left by a rule: asked for once, recorded as a decision of its own, for every kind of desk."""
+"""Exits by a rule: requested once, recorded as a decision of their own, for every kind of desk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ EXIT_LEG = 1  # an exit's leg; entries have leg 0
 
 
 def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: str) -> bool:
-    """Hold at most `goal` of `symbol`. Entries into it end, an exit under way takes the lower goal.
+    """Request to hold at most `goal` of `symbol`: entries end, an exit under way takes the lower goal.
 
-    A rule takes a basket's sale over even for the same goal: what leaves by a rule waits for no quote.
+    A rule takes over a basket's sale even for the same goal, because an exit by a rule does not wait for a quote.
 
-    Returns True when this asked for something new.
+    Returns True when this requested something new.
     """
     work = draft.exit_of(symbol)
     if work is not None:
@@ -35,7 +35,7 @@ def request_exit(draft: Draft, decision: int, symbol: str, goal: int, reason: st
 
 
 def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: int = 0) -> None:
-    """Leave the position, down to `goal`, for a reason that is not the policy's; recorded as a decision of its own."""
+    """Reduce the position to `goal` for a reason other than the policy; recorded as a decision of its own."""
     number = draft.decision + 1
     if request_exit(draft, number, symbol, goal, reason):
         draft.decision = number
@@ -55,10 +55,10 @@ def exit_by_rule(draft: Draft, symbol: str, reason: str, goal: int = 0) -> None:
 
 
 def flatten_when_due(draft: Draft) -> None:
-    """On any event past its time: leave what must not be held any longer.
+    """Leave positions whose time is over; called after every event.
 
-    A halt for the daily loss (where configured) or to flatten, and a stop that leaves positions, leave them at once,
-    also what still fills after it.
+    A flatten halt, a daily-loss halt (where configured) and a stop that leaves positions leave them at once, including
+    late fills.
     """
     session = draft.session.session
     if session is None or draft.session.ended:

@@ -1,7 +1,7 @@
-"""What an option order costs beside its price. One formula over the order's cumulative figures, in Decimal.
+"""Fees of an option order: one formula over its cumulative figures, in Decimal.
 
-Rounding happens once, up to the cent, on the cumulative sum: partial fills never round several times. Rates and their
-sources are in docs/PAPER.md and `daemon.core.limits.Paper`.
+The cumulative sum is rounded up to the cent once, so partial fills do not add rounding. Rates and their sources are in
+docs/PAPER.md and `daemon.core.limits.Paper`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ CENT = Decimal("0.01")
 
 
 def fees(quantity: int, proceeds: Decimal, side: int, paper: Paper) -> Decimal:
-    """All fees of one order so far in USD, rounded up to the cent.
+    """Return all fees of one order so far in USD, rounded up to the cent.
 
     `quantity` is the order's cumulative contracts, `proceeds` its cumulative value in USD (price x 100 x contracts),
-    `side` +1 a buy, -1 a sale. Commission, options regulatory fee and clearing fee are a contract on both sides; the
-    trading activity fee is a contract sold, the Section 31 fee a part of the proceeds of sales.
+    `side` +1 a buy, -1 a sale. Commission, options regulatory fee and clearing fee are per contract on both sides; the
+    trading activity fee is per contract sold, the Section 31 fee a part of the proceeds of sales.
     """
     total = (paper.commission_usd + paper.orf_usd + paper.occ_usd) * quantity
     if side < 0:

@@ -1,7 +1,7 @@
-"""What a fill does: the order's figures are set from totals and the book moves by the difference, in the same step.
+"""Book fills: set the order's totals and move the book by the difference, in the same step.
 
-An execution is told once, by its identity (order, correction, cumulative quantity); totals may come earlier, from a
-look-up, and the executions they consist of later.
+An execution is recorded once, by its identity (order, correction, cumulative quantity). A look-up may bring the totals
+earlier than the executions they consist of.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core.book import CENT, Booked, book_fill, carried, is_news, quantity_after
 from daemon.core.broker.excess import reduce_excess
-from daemon.core.broker.heard import note_filled, note_touched
+from daemon.core.broker.news import note_filled, note_touched
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerOrder, OrderFilled
@@ -26,32 +26,32 @@ COST_GRID = Decimal("0.0001")  # of a share's total cost; an option's is whole c
 
 
 def on_order_filled(draft: Draft, event: OrderFilled) -> None:
-    """The book changes in the same step as the fill, before any strategy looks."""
+    """Change the book in the same step as the fill, before any strategy runs."""
     order = draft.find_order(event.client_order_id)
     if order is None:
-        stranger(draft, event.client_order_id, event.symbol)
+        on_unknown_order(draft, event.client_order_id, event.symbol)
         return
     same = (event.symbol, event.side) == (order.symbol, order.side) and event.cumulative_quantity <= order.quantity
     if not same:
         mismatch(draft, order, event)
         return
-    if order.correction > event.correction:  # once corrected, an order's totals come from look-ups alone
+    if order.correction > event.correction:  # once an order is corrected, its totals come from look-ups alone
         if event.cumulative_quantity > order.filled:
             draft.look_up(order)
         return
-    if event.correction > order.correction:  # told by the ledger: what it changes depends on what was heard before
+    if event.correction > order.correction:  # from the ledger: what it changes depends on earlier news
         event = replace(event, quantity=event.cumulative_quantity - order.filled)
     news = is_news(order, event)
-    told = event.correction == order.correction and event.cumulative_quantity in order.executions
+    known = event.correction == order.correction and event.cumulative_quantity in order.executions
     fees = event.cumulative_fees - order.fees if news else ZERO
     if news and not book_totals(draft, order, event):
         return
-    if news or not told:
+    if news or not known:
         record_execution(draft, event, fees)
 
 
 def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:
-    """Remember the execution by its identity and put its row."""
+    """Record the execution by its identity, with its row."""
     order = draft.find_order(event.client_order_id)
     assert order is not None
     executions = (*order.executions, event.cumulative_quantity)
@@ -76,7 +76,7 @@ def record_execution(draft: Draft, event: OrderFilled, fees: Decimal) -> None:
 
 
 def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
-    """Book what is news in the totals; False when the book cannot hold it, which halts and is never booked later."""
+    """Book what is new in the totals; False when the book cannot hold it: that halts and is never booked later."""
     if was_refused(draft, event.client_order_id, event.correction, event.cumulative_quantity):
         return False
     if quantity_after(draft.book, order, event) >= 0:
@@ -101,7 +101,7 @@ def book_totals(draft: Draft, order: Order, event: OrderFilled) -> bool:
 
 
 def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> Booked:
-    """Book a part of what is owed: its cost joins the position's, and the gain is known once all is bought back."""
+    """Book a part of a buy-back: its cost joins the position's; the gain is known once all is bought back."""
     owed = draft.book.positions[event.symbol]
     quantity, cost = event.cumulative_quantity - order.filled, event.cumulative_cost - order.cost
     fees = event.cumulative_fees - order.fees
@@ -124,7 +124,7 @@ def _buy_back(draft: Draft, order: Order, event: OrderFilled) -> Booked:
 
 
 def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
-    """The broker holds what the book cannot say: halt, once for each fill however often it is told."""
+    """Halt on a fill that the book cannot represent, once for each fill."""
     if not draft.first_time(_refused(event.client_order_id, event.correction, event.cumulative_quantity)):
         return
     draft.risk = replace(draft.risk, reconciled=False)
@@ -136,20 +136,19 @@ def mismatch(draft: Draft, order: Order, event: OrderFilled) -> None:
 
 
 def _refused(client_order_id: str, correction: int, cumulative: int) -> str:
-    """The name under which a fill that was not booked is remembered: its identity."""
+    """Return the name under which a refused fill is remembered: its identity."""
     return f"{client_order_id} {correction} {cumulative} not booked"
 
 
 def was_refused(draft: Draft, client_order_id: str, correction: int, cumulative: int) -> bool:
-    """True for a fill that the book could not hold when it was told first."""
+    """Return True for a fill that the book refused before."""
     return _refused(client_order_id, correction, cumulative) in draft.broker.seen
 
 
 def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:
-    """Book the found totals where they go beyond ours; False when they lie behind ours (an old answer), tell no price
-    yet, or cannot be booked.
+    """Book the totals found where they exceed ours; False when they are older, have no price yet, or cannot be booked.
 
-    The single executions are told by the stream or the ledger. Once an order was corrected its totals are set as found.
+    Single executions come from the stream or the ledger. Totals of a corrected order are set as found.
     """
     filled = int(found.filled)
     if filled and found.average_price is None:
@@ -179,22 +178,22 @@ def set_totals(draft: Draft, order: Order, found: BrokerOrder) -> bool:
 
 
 def total_cost(draft: Draft, found: BrokerOrder) -> Decimal:
-    """Sum of price x quantity: the average is rounded, the sum lies on a grid (options whole cents, shares finer)."""
+    """Return the sum of price x quantity, on its grid (options whole cents, shares finer): the average is rounded."""
     grid = CENT if draft.contract_of(found.symbol) is not None else COST_GRID
     return ((found.average_price or ZERO) * found.filled).quantize(grid)
 
 
 def transfer(draft: Draft, amount: Decimal) -> None:
-    """Book a transfer of cash, which is no gain and no loss."""
+    """Book a transfer of cash, neither gain nor loss."""
     book = draft.book
     draft.book = carried(replace(book, cash=book.cash + amount), book.equity, amount)
     revalue(draft)
 
 
 def without_gain(draft: Draft, before: Book) -> None:
-    """What was taken over since `before` is no gain and no loss: the change of the equity is a transfer.
+    """Book what was taken over since `before` as a transfer: neither gain nor loss.
 
-    What the positions gained up to now is realised by it, so that cash and positions at cost still add up.
+    This realises the unrealised gain of the positions, so that cash and positions at cost still add up.
     """
     before, book = mark_book(draft, before), mark_book(draft, draft.book)
     moved = book.equity - before.equity
@@ -205,19 +204,19 @@ def without_gain(draft: Draft, before: Book) -> None:
 
 
 def at_cost(book: Book) -> Decimal:
-    """Cash and positions at what they cost, USD."""
+    """Return cash and positions at cost, USD."""
     return book.cash + sum((p.cost * p.multiplier for p in book.positions.values()), ZERO)
 
 
 def is_ours(draft: Draft, client_order_id: str) -> bool:
-    """True for a name that this journal's desk makes."""
+    """Return True for a client order id that this journal's desk makes."""
     return client_order_id.startswith(name_prefix(draft.identity.epoch, draft.identity.strategy))
 
 
-def stranger(draft: Draft, client_order_id: str, symbol: str = "") -> None:
-    """News about an order that the state does not hold: late news of an earlier session, or somebody else's.
+def on_unknown_order(draft: Draft, client_order_id: str, symbol: str = "") -> None:
+    """Handle news about an order that is not in the state: from an earlier session, or a foreign one.
 
-    A fill names its `symbol`: what is there of it is not known until the next report.
+    A fill names its `symbol`: the quantity held of it is unknown until the next report.
     """
     if symbol:
         note_touched(draft, symbol, f"a fill of an order that this journal does not know: {client_order_id}")

@@ -1,7 +1,7 @@
-"""Orders and positions that are not the desk's own: made by a person, by the broker, or by another program.
+"""Orders and positions that the desk did not make: from a person, the broker, or another program.
 
-`foreign_orders` says what they mean: `halt` (default), `ignore` (they are counted beside the desk's own, their cash is
-a transfer) or `adopt` (they become the desk's). Never: a sale of what the desk holds goes unnoticed.
+`foreign_orders` selects the rule: `halt` (default), `ignore` (count them apart, book their cash as a transfer) or
+`adopt` (book them as the desk's own). A foreign sale of what the desk holds is always noticed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from daemon.core.book import OPTION_MULTIPLIER
 from daemon.core.broker.fills import is_ours, set_totals, total_cost, without_gain
-from daemon.core.broker.heard import note_touched
+from daemon.core.broker.news import note_touched
 from daemon.core.draft import Draft
 from daemon.core.events import BrokerOrder
 from daemon.core.orders import ACCEPTED, BROKER_STATUS, CANCELED, Order, advance
@@ -24,20 +24,20 @@ GRID = Decimal("0.0001")  # of a share of a cost
 
 
 def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
-    """What an order that the desk did not send means; `known` is it as it was adopted before."""
+    """Apply the rule to an order that the desk did not send; `known` is the order as adopted before."""
     rule, ignored = draft.trading.broker.foreign_orders, found.client_order_id in draft.broker.foreign
     if known is None and not ignored:
         if found.submitted_ns < draft.broker.began_ns and found.status in ENDED:
             return  # from before this journal
         if is_ours(draft, found.client_order_id):
-            if found.status not in ENDED:  # one of an earlier session is closed and forgotten
-                _hear(draft, found)
+            if found.status not in ENDED:  # an order of an earlier session is closed and forgotten
+                _doubt(draft, found)
                 _refuse(draft, found, "bears this desk's name, and its journal does not know it")
             return
     touches = _touches(draft, found, new=known is None and not ignored)
     if touches:
-        _hear(draft, found)
-    if ignored or (known is None and is_fraction(draft, found)):  # what was ignored once is so to its end
+        _doubt(draft, found)
+    if ignored or (known is None and is_fraction(draft, found)):  # an ignored order stays ignored
         _ignore(draft, found)
     elif known is not None or rule == "adopt":
         _adopt(draft, found, known)
@@ -51,7 +51,7 @@ def on_foreign_order(draft: Draft, found: BrokerOrder, known: Order | None) -> N
 
 
 def _touches(draft: Draft, found: BrokerOrder, *, new: bool) -> bool:
-    """True for an order in what the desk held or worked on when it heard of it first."""
+    """Return True for an order in a symbol that the desk held or worked on at the order's first news."""
     mark = f"{found.client_order_id} touches"
     if new and _concerns(draft, found.symbol):
         draft.first_time(mark)
@@ -63,14 +63,14 @@ def _concerns(draft: Draft, symbol: str) -> bool:
     return bool(draft.held(symbol)) or at_work or any(work.symbol == symbol for work in draft.works.values())
 
 
-def _hear(draft: Draft, found: BrokerOrder) -> None:
-    """Let what is held of the symbol be unknown until the next report, once for each news of the order."""
+def _doubt(draft: Draft, found: BrokerOrder) -> None:
+    """Mark the held quantity of the symbol as unknown until the next report, once for each news of the order."""
     if draft.first_time(f"{found.client_order_id} {found.status} {found.filled}"):
-        note_touched(draft, found.symbol, f"somebody else's order {found.client_order_id} ({_told(found)})")
+        note_touched(draft, found.symbol, f"somebody else's order {found.client_order_id} ({_describe(found)})")
 
 
 def is_fraction(draft: Draft, found: BrokerOrder) -> bool:
-    """True for less than one share, such as a reinvested dividend buys: it lies beside what any desk holds."""
+    """Return True for less than one share (a reinvested dividend): no desk holds fractions."""
     if draft.contract_of(found.symbol) is not None:
         return False
     wanted = found.quantity or (found.filled if found.status in ENDED else ZERO)  # ordered in USD: no quantity
@@ -78,9 +78,9 @@ def is_fraction(draft: Draft, found: BrokerOrder) -> bool:
 
 
 def on_cancel_by_others(draft: Draft, order: Order) -> None:
-    """Halt when somebody else, or the broker, cancelled an order of the desk's that it wanted to go on working.
+    """Halt when another party or the broker cancelled an order of the desk that was still wanted.
 
-    What the close or the end of an auction cancels was over.
+    Orders cancelled by the close or the end of an auction were over.
     """
     session = draft.session.session
     if draft.identity.mode not in BROKER_MODES or order.purpose == FOREIGN or order.cancel_asked_ns:
@@ -95,29 +95,29 @@ def on_cancel_by_others(draft: Draft, order: Order) -> None:
 
 
 def _refuse(draft: Draft, found: BrokerOrder, why: str) -> None:
-    """Halt, once for as much as it filled: reports repeat it after every start. One that never filled means nothing."""
+    """Halt, once for each filled quantity: reports repeat the order after every start. No fill, no halt."""
     mark = f"{found.client_order_id} {found.filled} {why}"
     if (not found.filled and found.status in ENDED) or not draft.first_time(mark):
         return
     draft.risk = replace(draft.risk, reconciled=False)
-    draft.halt("foreign_order", f"order {found.client_order_id} ({_told(found)}) {why}")
+    draft.halt("foreign_order", f"order {found.client_order_id} ({_describe(found)}) {why}")
 
 
-def _told(found: BrokerOrder) -> str:
+def _describe(found: BrokerOrder) -> str:
     return f"{found.side:+d} {found.quantity} {found.symbol}, {found.status}, filled {found.filled}"
 
 
 def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
-    """Book its fills as the desk's own; the order itself is left to whoever sent it."""
+    """Book its fills as the desk's own; the sender keeps control of the order."""
     if known is None:
         if not found.side or found.quantity != int(found.quantity) or not can_hold(draft, found.symbol):
             _refuse(draft, found, "is of a kind that this desk cannot hold")
             return
-        draft.alarm("foreign_order", f"adopted: {found.client_order_id} ({_told(found)})")
+        draft.alarm("foreign_order", f"adopted: {found.client_order_id} ({_describe(found)})")
         known = _as_order(found)
         draft.put_order(known)
     if found.side < 0 and draft.held(found.symbol) < found.filled - known.filled:
-        draft.risk = replace(draft.risk, reconciled=False)  # its purchase was not told yet, or it is short:
+        draft.risk = replace(draft.risk, reconciled=False)  # its purchase did not arrive yet, or it is short:
         return  # the next report has all orders and the positions
     if set_totals(draft, known, found):
         now = draft.find_order(found.client_order_id)
@@ -129,12 +129,12 @@ def _adopt(draft: Draft, found: BrokerOrder, known: Order | None) -> None:
 
 
 def can_hold(draft: Draft, symbol: str) -> bool:
-    """True for an option and for shares of the desk's own underlying: what else there is has no mark here."""
+    """Return True for an option and for shares of the desk's own underlying: nothing else has a mark here."""
     return draft.contract_of(symbol) is not None or symbol in draft.spec.symbols
 
 
 def _as_order(found: BrokerOrder) -> Order:
-    """An order of somebody else before its first fill."""
+    """Return a foreign order before its first fill."""
     return Order(
         client_order_id=found.client_order_id,
         work="",
@@ -151,10 +151,10 @@ def _as_order(found: BrokerOrder) -> Order:
 
 
 def met_at_begin(draft: Draft, found: BrokerOrder) -> None:
-    """An open order that a new journal meets: what it filled is in cash and positions already."""
+    """Handle an open order that exists when a journal begins: its fills are in cash and positions already."""
     adopts = draft.trading.broker.foreign_orders == "adopt" and not is_fraction(draft, found)
     rule = "adopted" if adopts else "ignored"
-    draft.alarm("foreign_order", f"{rule}: {found.client_order_id} ({_told(found)})")
+    draft.alarm("foreign_order", f"{rule}: {found.client_order_id} ({_describe(found)})")
     known = replace(_as_order(found), filled=int(found.filled), cost=total_cost(draft, found))
     if rule == "adopted":
         draft.put_order(known)
@@ -163,23 +163,23 @@ def met_at_begin(draft: Draft, found: BrokerOrder) -> None:
 
 
 def _ignore(draft: Draft, found: BrokerOrder) -> None:
-    """Count what it filled beside the desk's own, and its cash as a transfer."""
+    """Count its fills as foreign and book its cash as a transfer."""
     broker, before = draft.broker, draft.book
     known = broker.foreign.get(found.client_order_id)
     if known is None:
-        draft.alarm("foreign_order", f"ignored: {found.client_order_id} ({_told(found)})")
+        draft.alarm("foreign_order", f"ignored: {found.client_order_id} ({_describe(found)})")
         known = _as_order(found)
     filled, cost, ended = int(found.filled), total_cost(draft, found), found.status in ENDED
     came_late = filled < known.filled or (not ended and (known.status == CANCELED or cost < known.cost))
     if came_late or (filled and found.average_price is None):
-        return  # an old answer, also of less than a share, or one in the middle of a change
+        return  # an old answer, a fraction of a share, or one in the middle of a change
     moved = replace(known, filled=filled, cost=cost, status=CANCELED if ended else ACCEPTED)
     draft.broker = replace(broker, foreign={**broker.foreign, found.client_order_id: moved})
     if (filled, cost) == (known.filled, known.cost):
         return
     paid = -found.side * (cost - known.cost) * (OPTION_MULTIPLIER if draft.contract_of(found.symbol) else 1)
     draft.book = replace(before, cash=before.cash + paid)
-    hold_beside(draft, found.symbol, found.side * (filled - known.filled))
+    hold_foreign(draft, found.symbol, found.side * (filled - known.filled))
     gave_up = _give_up_sold(draft, found.symbol)
     without_gain(draft, before)
     if gave_up:
@@ -187,18 +187,18 @@ def _ignore(draft: Draft, found: BrokerOrder) -> None:
 
 
 def _give_up_sold(draft: Draft, symbol: str) -> int:
-    """Give up what others sold of the desk's own; returns how many."""
-    beside, own = draft.broker.foreign_held.get(symbol, 0), draft.held(symbol)
-    if not beside < 0 < own:
+    """Give up the part of the desk's position that others sold; returns how many."""
+    foreign, own = draft.broker.foreign_held.get(symbol, 0), draft.held(symbol)
+    if not foreign < 0 < own:
         return 0
-    sold = min(own, -beside)
-    hold_beside(draft, symbol, sold)
+    sold = min(own, -foreign)
+    hold_foreign(draft, symbol, sold)
     keep_own(draft, symbol, own - sold)
     return sold
 
 
 def give_up_sold(draft: Draft) -> None:
-    """Give up what others sold of the desk's own before its purchase was told."""
+    """Give up what others sold of the desk's own before its purchase was reported."""
     for symbol in tuple(draft.broker.foreign_held):
         before = draft.book
         if sold := _give_up_sold(draft, symbol):
@@ -208,7 +208,7 @@ def give_up_sold(draft: Draft) -> None:
 
 
 def keep_own(draft: Draft, symbol: str, quantity: int) -> None:
-    """Leave `quantity` of what the desk holds of `symbol`, at its share of the cost: somebody else sold the rest."""
+    """Keep `quantity` of the desk's position, at its share of the cost: another party sold the rest."""
     known = draft.book.positions[symbol]
     positions = {other: p for other, p in draft.book.positions.items() if other != symbol}
     if quantity:
@@ -217,8 +217,8 @@ def keep_own(draft: Draft, symbol: str, quantity: int) -> None:
     draft.book = replace(draft.book, positions=positions)
 
 
-def hold_beside(draft: Draft, symbol: str, quantity: int) -> None:
-    """Change what is held beside the desk's own by `quantity`."""
-    beside = dict(draft.broker.foreign_held)
-    beside[symbol] = beside.get(symbol, 0) + quantity
-    draft.broker = replace(draft.broker, foreign_held={s: q for s, q in beside.items() if q})
+def hold_foreign(draft: Draft, symbol: str, quantity: int) -> None:
+    """Change the foreign quantity of `symbol` by `quantity`."""
+    foreign = dict(draft.broker.foreign_held)
+    foreign[symbol] = foreign.get(symbol, 0) + quantity
+    draft.broker = replace(draft.broker, foreign_held={s: q for s, q in foreign.items() if q})

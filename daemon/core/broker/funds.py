@@ -1,8 +1,7 @@
-"""What the broker says that the account may spend, and whether it can carry what it holds.
+"""Spending limits from the broker's last report, and whether the account can carry its positions.
 
-The broker's figures are of its last report. A cash account's proceeds pay only once they settle, which the book's cash
-does not know; a margin account may be in a deficit, which is computed after the fact. Unknown figures limit nothing:
-the book's own cash does.
+In a cash account proceeds count only once they settle, which the book's cash does not know. A margin account may be in
+a deficit, which the broker computes later. Unknown figures limit nothing: the book's cash still does.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ ASK_AGAIN_NS = 10 * SECOND_NS
 
 
 def is_cash_account(funds: Funds | None) -> bool:
-    """True where nothing is lent, and what was sold pays only when it has settled."""
+    """Return True for an account without credit, in which proceeds must settle before they pay."""
     return funds is not None and funds.multiplier is not None and funds.multiplier <= 1
 
 
 def spendable(draft: Draft) -> Decimal | None:
-    """USD that new buys may cost by the broker's last report and the buys since; None where it does not say.
+    """Return USD that new buys may cost, by the last report less the buys since; None when the broker gives no figure.
 
-    What was sold since the report pays too, but not in a cash account: there the figure stays until the next report.
+    Sales since the report add to it, but not in a cash account: there the figure stays until the next report.
     """
     funds = draft.broker.funds
     if funds is None or draft.identity.mode not in BROKER_MODES:
@@ -41,18 +40,18 @@ def spendable(draft: Draft) -> Decimal | None:
 
 
 def _is_newer(draft: Draft, order: Order) -> bool:
-    """True for a buy of ours that the report cannot know."""
+    """Return True for a buy of ours that the report cannot include."""
     return order.side > 0 and order.purpose != "foreign" and order.submitted_ns >= draft.broker.asked_ns
 
 
 def _spent(draft: Draft, order: Order) -> Decimal:
-    """What the buy cost and may still cost."""
+    """Return what the buy cost and may still cost."""
     left = (order.limit_price or ZERO) * order.remaining if order.working else ZERO
     return (order.cost + left) * draft.desk.holds.multiplier
 
 
 def proceeds_awaited(draft: Draft) -> bool:
-    """True while a newer report may let a cash account spend more; it is asked for."""
+    """Return True while a newer report may let a cash account spend more; it is requested."""
     broker = draft.broker
     if not (broker.filled and is_cash_account(broker.funds)):
         return False
@@ -62,7 +61,7 @@ def proceeds_awaited(draft: Draft) -> bool:
 
 
 def deficit(funds: Funds | None) -> Decimal:
-    """USD by which the equity is below the margin that the broker asks for what is held; 0 where it is not."""
+    """Return USD by which the equity is below the broker's margin requirement; 0 otherwise."""
     if funds is None or funds.equity is None or funds.maintenance is None:
         return ZERO
     return max(funds.maintenance - funds.equity, ZERO)

@@ -1,7 +1,7 @@
-"""Orders that hang: a cancel that nobody answers, a sale that neither fills nor ends. One rule for both desks' exits.
+"""Hanging orders: unanswered cancels, and sales that neither fill nor end. One rule for the exits of all desks.
 
-What a hanging order does not cover, another one may sell, and also what the broker's report shows as free beside it.
-Every order that hangs is reported once.
+Another order may sell what a hanging order does not cover, and what the broker's report shows as free. Each hanging
+order is reported once.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from daemon.core.orders import UNKNOWN, Order
 from strategies.kit.units import SECOND_NS
 
 EXIT = "exit"
-HANGS_NS = CANCEL_AGAIN_NS  # a cancel that is not answered by now is asked for again
-GIVEN_UP_NS = 2 * CANCEL_STUCK_NS  # and after this the broker is asked to close the position by its own call
+HANGS_NS = CANCEL_AGAIN_NS  # an unanswered cancel is repeated after this
+GIVEN_UP_NS = 2 * CANCEL_STUCK_NS  # and after this the position is closed by the broker's own call
 
 
 def worked_ns(draft: Draft, order: Order) -> int:
-    """For how long the order could trade: one for the auction does so from the open on."""
+    """Return how long the order could trade; an auction order trades from the open on."""
     session = draft.session.session
     since_ns = max(order.submitted_ns, session.open_ns) if session is not None else order.submitted_ns
     return draft.now_ns - since_ns
 
 
 def reprice_ns(draft: Draft) -> int:
-    """For how long an exit order works before it is priced anew."""
+    """Return how long an exit order works before it is repriced."""
     return draft.desk.holds.exit_reprice_s(draft.trading) * SECOND_NS
 
 
 def hangs(draft: Draft, order: Order) -> bool:
-    """True for a working order that should have ended: its cancel is unanswered, or it is old and cannot be cancelled.
+    """Return True for a working order that should have ended: an unanswered cancel, or old and not cancellable.
 
-    One at the market should have filled within a re-price interval. One that the broker does not have hangs nowhere.
+    A market order should fill within one re-price interval. An order that the broker does not have cannot hang.
     """
     if not order.working or order.absent:
         return False
@@ -43,7 +43,7 @@ def hangs(draft: Draft, order: Order) -> bool:
 
 
 def tend_exits(draft: Draft, symbol: str, side: int, surplus: int) -> tuple[list[Order], list[Order]]:
-    """Cancel the exit orders of `symbol` that are too old or too large; returns those that work well and the others."""
+    """Cancel the exit orders of `symbol` that are too old or too large; returns the good ones and the others."""
     mine = [o for o in draft.orders.values() if (o.symbol, o.side, o.purpose) == (symbol, side, EXIT)]
     hanging = [order for order in mine if hangs(draft, order)]
     well = [order for order in mine if order not in hanging]
@@ -59,9 +59,9 @@ def tend_exits(draft: Draft, symbol: str, side: int, surplus: int) -> tuple[list
 
 
 def held_up(draft: Draft, symbol: str, side: int) -> bool:
-    """Cancel what works against an exit; True while it holds the exit up (a wash trade), which is not for ever.
+    """Cancel working orders opposite to an exit (a wash trade); True while they hold the exit up, for a limited time.
 
-    After a cancel was unanswered for `HANGS_NS`, what the desk holds by fills is sold all the same: the broker decides.
+    `HANGS_NS` after an unanswered cancel the desk sells what it holds by fills: the broker decides.
     """
     against = [o for o in draft.orders.values() if (o.symbol, o.side) == (symbol, -side) and not o.absent]
     for order in against:
@@ -72,14 +72,15 @@ def held_up(draft: Draft, symbol: str, side: int) -> bool:
 
 
 def may_be_free(hanging: Sequence[Order]) -> int:
-    """Contracts or shares of these orders that the broker's report may show as free; never those of an order that the
-    broker did not show yet: one that is still on its way, maybe in our own queue, holds nothing back.
+    """Return the quantity of these orders that the broker's report may show as free.
+
+    Orders that the broker did not show yet are left out: they may still be in our own queue and hold nothing back.
     """
     return sum(order.remaining for order in hanging if _is_shown(order))
 
 
 def on_its_way(draft: Draft, symbol: str, side: int) -> int:
-    """Contracts or shares of working orders that the broker did not show yet: its report has them as free."""
+    """Return the quantity of working orders that the broker did not show yet: its report counts them as free."""
     mine = [order for order in draft.orders.values() if (order.symbol, order.side) == (symbol, side)]
     return sum(order.remaining for order in mine if not _is_shown(order))
 
@@ -89,9 +90,9 @@ def _is_shown(order: Order) -> bool:
 
 
 def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:
-    """True when cancels of all these orders were asked for in vain for too long.
+    """Return True when the cancels of all these orders stay unanswered for too long.
 
-    Never with one among them that the broker did not show: it may still be on its way.
+    False with an order among them that the broker did not show: it may still be on its way.
     """
     shown = [order for order in hanging if order.known and order.status != UNKNOWN and order.cancel_since_ns]
     since_ns = max((order.cancel_since_ns for order in shown), default=draft.now_ns)
@@ -99,14 +100,14 @@ def given_up(draft: Draft, hanging: Sequence[Order]) -> bool:
 
 
 def note_held_up(draft: Draft, symbol: str, surplus: int, hanging: Sequence[Order]) -> None:
-    """Report that nothing is free to be sold, unless the orders that hang were reported for it."""
+    """Report that nothing is free to be sold, unless the hanging orders were reported already."""
     if not hanging:
         why = f"{symbol}: {surplus} to leave; others' orders hold them, or the broker lists none"
         draft.alarm("exit_held_up", why, once=True, about=symbol)
 
 
 def in_the_way(draft: Draft) -> dict[str, Order]:
-    """The orders that may keep an exit from leaving: neither those that the broker lacks nor those that hang."""
+    """Return the orders that may block an exit: known to the broker and not hanging."""
     return {name: o for name, o in draft.orders.items() if not (o.absent or hangs(draft, o))}
 
 

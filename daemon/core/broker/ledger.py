@@ -1,7 +1,7 @@
-"""The lines of the broker's ledger that are no fills: each kind has one meaning, an unknown one is told and not booked.
+"""Lines of the broker's ledger other than fills: each kind has one meaning; unknown kinds are reported, not booked.
 
-A line books exactly its own change. Invariant: each id once. The kinds below are the core's words, and journaled; a
-broker's folder maps its own to them, with these signs of quantity and amount.
+A line books exactly its own change. Invariant: each id once. The kinds below belong to the core and are journaled; a
+broker's adapter maps its own kinds to them, with these signs of quantity and amount.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AMENDED = frozenset(("correct", "canceled"))  # statuses of a line that changes 
 
 
 def arrives(line: Activity) -> bool:
-    """True for shares that a split or a reorganisation brings: what leaves for them, in any order, is booked before."""
+    """Return True for shares that a split or reorganisation delivers: the shares they replace are booked first."""
     return line.quantity > 0 and (line.kind in SPLITS or line.kind in REORGANISED)
 
 
@@ -41,7 +41,7 @@ def book_activity(draft: Draft, line: Activity) -> None:
     elif line.kind in FEES or line.kind in INCOME:
         book = draft.book
         fees = book.fees - line.amount if line.kind in FEES else book.fees
-        if line.kind == CASH_IN_LIEU:  # its share counted no more, and that was no loss
+        if line.kind == CASH_IN_LIEU:  # its share was no longer counted, which was no loss
             book = rescaled(book, book.equity, line.amount)
         draft.book = replace(book, cash=book.cash + line.amount, realized=book.realized + line.amount, fees=fees)
         revalue(draft)
@@ -60,7 +60,7 @@ def book_activity(draft: Draft, line: Activity) -> None:
 
 
 def _end_contract(draft: Draft, line: Activity) -> None:
-    """Contracts ended: as many as the line says, else all of them. Shares come as a line of their own."""
+    """End contracts: as many as the line has, or all of them. Shares come as a line of their own."""
     quantity = draft.held(line.symbol)
     contract = parse_occ(line.symbol)
     if not quantity or contract is None:
@@ -76,7 +76,7 @@ def _end_contract(draft: Draft, line: Activity) -> None:
 
 
 def _end_some(draft: Draft, symbol: str, ended: int) -> None:
-    """Some of the contracts ended: their share of the cost is realised."""
+    """End some of the contracts and realise their share of the cost."""
     book, known = draft.book, draft.book.positions[symbol]
     quantity = abs(known.quantity)
     gone = (known.cost * ended / quantity).quantize(COST_GRID)
@@ -88,7 +88,7 @@ def _end_some(draft: Draft, symbol: str, ended: int) -> None:
 
 
 def _move_shares(draft: Draft, line: Activity) -> None:
-    """The share leg of an exercise or assignment; one that was booked from the positions already is passed over."""
+    """Book the share leg of an exercise or assignment, unless it was booked from the positions already."""
     shares = int(line.quantity)
     if (line.symbol, shares) in draft.broker.settled:
         left = list(draft.broker.settled)
@@ -110,9 +110,9 @@ def _move_shares(draft: Draft, line: Activity) -> None:
 
 
 def settle_without_ledger(draft: Draft, theirs: dict[str, int]) -> bool:
-    """Settle expired options that the broker holds no more although its ledger says nothing yet (paper: a day later).
+    """Settle expired options that the broker no longer holds although its ledger has no line yet (paper: a day later).
 
-    Shares that the broker holds beyond the book, as many as the contracts stand for, show an exercise. True when
+    Shares at the broker beyond the book, as many as the contracts stand for, show an exercise. Returns True when
     something was settled.
     """
     session = draft.session.session
@@ -125,8 +125,8 @@ def settle_without_ledger(draft: Draft, theirs: dict[str, int]) -> bool:
         if not over:
             continue
         whole = contract.right * SHARES_OF_CONTRACT * position.quantity
-        own_and_beside = draft.held(contract.root) + draft.broker.foreign_held.get(contract.root, 0)
-        beyond = theirs.get(contract.root, 0) - own_and_beside
+        own_and_foreign = draft.held(contract.root) + draft.broker.foreign_held.get(contract.root, 0)
+        beyond = theirs.get(contract.root, 0) - own_and_foreign
         shares = whole if beyond == whole else 0
         if shares:
             draft.broker = replace(draft.broker, settled=(*draft.broker.settled, (contract.root, shares)))

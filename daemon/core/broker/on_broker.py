@@ -1,7 +1,7 @@
-"""What the broker's news does to the draft: order life, fills, look-ups, expiries, transfers.
+"""Handlers of broker news: order life, fills, look-ups, expiries, transfers.
 
-What a fill books is `daemon.core.broker.fills`'; orders that are not ours are `daemon.core.broker.foreign`'s; the
-comparison of book and broker is `daemon.core.broker.reconcile`'s.
+Booking of fills is in `daemon.core.broker.fills`, foreign orders in `daemon.core.broker.foreign`, the comparison of
+book and broker in `daemon.core.broker.reconcile`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from daemon.core.book import book_expiry
-from daemon.core.broker.fills import book_totals, record_execution, set_totals, stranger, transfer, was_refused
+from daemon.core.broker.fills import book_totals, on_unknown_order, record_execution, set_totals, transfer, was_refused
 from daemon.core.broker.foreign import ENDED, on_cancel_by_others, on_foreign_order
 from daemon.core.broker.sellable import confirmed, sellable
 from daemon.core.broker.sending import may_enter_auction, may_send, submission_of
@@ -45,14 +45,14 @@ HAPPENED: dict[type[OrderNews], str] = {
     OrderUnknown: "unknown",
     CancelRejected: "cancel_rejected",
 }
-SENT_EARLY_NS = 10 * MINUTE_NS  # an order found with an earlier time than this before ours was sent is another one
+SENT_EARLY_NS = 10 * MINUTE_NS  # an order created this long before ours was sent is another order
 
 
 def on_order_news(draft: Draft, event: OrderNews) -> None:
     order = draft.find_order(event.client_order_id)
     if order is None:
-        if not isinstance(event, CancelRejected):  # which is no news, and to ask again would be a loop
-            stranger(draft, event.client_order_id)
+        if not isinstance(event, CancelRejected):  # that is no news, and another request would loop
+            on_unknown_order(draft, event.client_order_id)
         return
     moved = advance(order, HAPPENED[type(event)])
     if isinstance(event, OrderAccepted) and event.order_id and event.order_id != moved.order_id:
@@ -64,7 +64,7 @@ def on_order_news(draft: Draft, event: OrderNews) -> None:
         on_cancel_by_others(draft, order)
     if isinstance(event, OrderRejected):
         draft.alarm("order_rejected", f"{event.client_order_id}: {event.reason}")
-        if order.side * draft.held(order.symbol) < 0:  # a refused exit: perhaps the broker holds something else
+        if order.side * draft.held(order.symbol) < 0:  # a refused exit: perhaps the broker holds another quantity
             draft.effects.append(AskBroker("an exit was rejected"))
     elif isinstance(event, OrderUnknown):
         draft.look_up(draft.orders[order.client_order_id])
@@ -79,12 +79,12 @@ def on_order_found(draft: Draft, event: OrderFound) -> None:
 
 
 def absorb(draft: Draft, found: BrokerOrder) -> None:
-    """Take over what the broker says of one order: ours when it matches what was sent, else somebody else's."""
+    """Take over the broker's state of one order: ours when it matches what was sent, else foreign."""
     order = draft.find_order(found.client_order_id)
     if order is None or order.purpose == "foreign":
         on_foreign_order(draft, found, order)
         return
-    if order.closing and found.quantity != order.quantity:  # the broker's own call counts itself what is there
+    if order.closing and found.quantity != order.quantity:  # the broker's own call chooses the quantity
         order = replace(order, quantity=int(found.quantity))
         draft.put_order(order)
     if not _matches(draft, order, found):
@@ -100,7 +100,7 @@ def absorb(draft: Draft, found: BrokerOrder) -> None:
 
 
 def _mismatch(draft: Draft, order: Order, found: BrokerOrder) -> None:
-    """Another order bears our name: halt, once for as much as it filled. Ours ends with it, or never arrived."""
+    """Halt on another order under our name, once for each filled quantity. Ours ends with it, or never arrived."""
     if draft.first_time(f"{found.client_order_id} {found.filled} does not match"):
         draft.risk = replace(draft.risk, reconciled=False)
         draft.halt(
@@ -113,13 +113,13 @@ def _mismatch(draft: Draft, order: Order, found: BrokerOrder) -> None:
 
 
 def _end(draft: Draft, order: Order) -> None:
-    """Nothing more comes of it."""
+    """End the order."""
     if order.working:
         draft.put_order(advance(order, "expired"))
 
 
 def _matches(draft: Draft, order: Order, found: BrokerOrder) -> bool:
-    """Symbol, side, quantity, intent (where one is sent) and time agree: it is what was sent."""
+    """Return True when symbol, side, quantity, intent (where sent) and time agree with what was sent."""
     intent = draft.desk.holds.intent(order.side, order.purpose)
     return (
         (found.symbol, found.side) == (order.symbol, order.side)
@@ -131,7 +131,7 @@ def _matches(draft: Draft, order: Order, found: BrokerOrder) -> bool:
 
 
 def _follow(draft: Draft, found: BrokerOrder) -> None:
-    """Let the order's status follow the broker's."""
+    """Update the order's status from the broker's."""
     word = BROKER_STATUS.get(found.status)
     order = draft.find_order(found.client_order_id)
     assert order is not None
@@ -140,7 +140,7 @@ def _follow(draft: Draft, found: BrokerOrder) -> None:
         draft.alarm("unknown_status", detail, once=True, about=found.status)
         return
     if word == "filled" and order.filled < order.quantity:
-        return  # said filled, with other figures: an answer in the middle of a change
+        return  # reported as filled with other figures: an answer in the middle of a change
     moved = advance(order, word)
     if moved is order:
         return
@@ -153,13 +153,13 @@ def _follow(draft: Draft, found: BrokerOrder) -> None:
 
 
 def on_order_missing(draft: Draft, event: OrderMissing) -> None:
-    """The broker knows no such order. Within its validity it is sent again under its own name, the same order.
+    """Handle an order that the broker does not know: within its validity, send it again under its own name.
 
-    An entry past that stays unknown, counts as exposure and is looked up until its session is over; then it lapsed. An
-    exit has no such limit: while all of it is needed it is sent again, and else given up for one that is smaller.
+    Past that an entry stays unknown, counts as exposure and is looked up until its session is over; then it lapses. An
+    exit has no such limit: it is sent again while all of it is needed, else replaced by a smaller one.
     """
     order = draft.orders.get(event.client_order_id)
-    if order is None or draft.broker.wrong:  # what another account does not know says nothing
+    if order is None or draft.broker.wrong:  # a wrong account knows none of our orders
         return
     if order.known:
         young = draft.now_ns - order.news_ns < draft.trading.broker.look_up_s * SECOND_NS
@@ -168,7 +168,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
             return
         draft.alarm("order_lost", f"{order.client_order_id}: accepted once, unknown to the broker now")
         draft.put_order(advance(order, "expired"))
-        if order.purpose == "entry":  # no other is sent in its place: it may have filled
+        if order.purpose == "entry":  # not replaced: it may have filled
             draft.works = {key: work for key, work in draft.works.items() if key != order.work}
         draft.effects.append(AskBroker(f"an order is lost: {order.client_order_id}"))
         return
@@ -176,7 +176,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
     session = draft.session.session
     over = session is None or draft.session.ended or order.submitted_ns < session.open_ns
     if (not may_enter_auction(draft)) if order.auction else over:
-        draft.put_order(advance(order, "expired"))  # an order that never arrived can arrive no more
+        draft.put_order(advance(order, "expired"))  # it never arrived and cannot arrive any more
         return
     needed = _needed(draft, order)
     if order.purpose == "exit" and needed is not None and _gives_way(draft, order, needed):
@@ -191,7 +191,7 @@ def on_order_missing(draft: Draft, event: OrderMissing) -> None:
 
 
 def _needed(draft: Draft, order: Order) -> int | None:
-    """What the order's work still has to buy or to leave; None when it was given up, or the market is closed."""
+    """Return the quantity that the order's work still needs; None when it was given up or the market is closed."""
     work = draft.works.get(order.work)
     if work is None or not (order.auction or may_send(draft)):
         return None
@@ -200,9 +200,9 @@ def _needed(draft: Draft, order: Order) -> int | None:
 
 
 def _gives_way(draft: Draft, order: Order, needed: int) -> bool:
-    """True for an exit that is given up for another one: less is needed or there, or it must be the broker's own call.
+    """Return True for an exit to be replaced: less is needed or there, or the broker's own call must close it.
 
-    That call has no name of ours: what it did shows in the positions.
+    That call has no name of ours: its effect shows in the positions.
     """
     if needed < order.quantity or order.closing:
         return True
@@ -211,11 +211,11 @@ def _gives_way(draft: Draft, order: Order, needed: int) -> bool:
 
 
 def _allowed(draft: Draft, order: Order) -> bool:
-    """True when an order that the broker does not know may be sent again: an exit as soon as the broker's word is
-    newer than what others did, an entry within its time.
+    """Return True when an order that the broker does not know may be sent again.
 
-    After a start or a loss of news such an order is what keeps the desk unreconciled: enough is a report since then in
-    which all else agreed. It is the same order under the same name, so it cannot be there twice.
+    An exit may as soon as a report is newer than foreign news, an entry within its time. After a start or lost news
+    such an order itself keeps the desk unreconciled; a later report in which all else agreed is enough. It keeps its
+    name, so the broker cannot hold it twice.
     """
     if order.purpose == "exit":
         return confirmed(draft, order.symbol)
@@ -226,10 +226,10 @@ def _allowed(draft: Draft, order: Order) -> bool:
 
 
 def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
-    """A bust or a correction: the totals that stand after it are booked as a correction of their own."""
+    """Book a bust or correction: the totals after it become a correction of their own."""
     order = draft.find_order(event.client_order_id)
     if order is None:
-        stranger(draft, event.client_order_id)
+        on_unknown_order(draft, event.client_order_id)
         return
     if event.execution_id in order.corrected_by:
         return
@@ -255,17 +255,17 @@ def on_trade_corrected(draft: Draft, event: TradeCorrected) -> None:
 
 
 def on_broker_lost(draft: Draft, event: BrokerLost) -> None:
-    """Order news may be missing: no new risk until a report agrees again."""
+    """Take no new risk until a report agrees again: order news may be missing."""
     draft.risk = replace(draft.risk, reconciled=False)
     draft.broker = replace(draft.broker, lost_ns=draft.now_ns)
     draft.alarm("broker_lost", event.detail, once=True)
 
 
-# --- what is no order ---------------------------------------------------------------------------------------------
+# --- other than orders -----------------------------------------------------------------------------------------------
 
 
 def on_contract_expired(draft: Draft, event: ContractExpired) -> None:
-    """An expiry is booked; shares that an exercise left halt new risk until a person looked at them."""
+    """Book an expiry; shares that an exercise left halt new risk until a person has looked at them."""
     draft.book, ended = book_expiry(draft.book, event)
     if ended is not None:
         trade_closed(draft, ended)

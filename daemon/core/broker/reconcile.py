@@ -1,8 +1,8 @@
-"""Book against broker: a pure, idempotent comparison, and one written verdict for each kind of difference.
+"""Compare book and broker: pure and idempotent, with one written verdict for each kind of difference.
 
-Orders and fills are taken over first (they explain most), then the ledger, then what still differs. A difference is
-judged only when it stood for `SETTLE_NS`: the report's parts are asked one after another, and the broker's own books
-need a moment. Until book and broker agree there is no new risk. Verdicts: docs/OPERATIONS.md, "Reconciliation".
+Orders and fills are taken over first (they explain most), then the ledger, then the remaining differences. A difference
+is judged only after it stood for `SETTLE_NS`: the parts of a report are requested one after another, and the broker's
+own books lag. Until book and broker agree there is no new risk. Verdicts: docs/OPERATIONS.md, "Reconciliation".
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from daemon.core.book import begin_session
 from daemon.core.broker.fills import is_ours, on_order_filled, transfer, without_gain
 from daemon.core.broker.foreign import can_hold, give_up_sold, is_fraction, met_at_begin
 from daemon.core.broker.funds import deficit
-from daemon.core.broker.heard import take_available
 from daemon.core.broker.ledger import AMENDED, arrives, book_activity, settle_without_ledger
+from daemon.core.broker.news import take_available
 from daemon.core.broker.on_broker import absorb
 from daemon.core.broker.takeover import accept, accepts, take_over, whole_shares
 from daemon.core.draft import Draft
@@ -32,19 +32,19 @@ from daemon.core.state import ZERO, Suspicion
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 SETTLE_NS = 10 * SECOND_NS
-CLOCK_NS = 10 * SECOND_NS  # around open and close the broker's clock and ours may say different things
+CLOCK_NS = 10 * SECOND_NS  # around open and close the broker's clock and ours may differ
 CLOSED = frozenset(
     f"status {word}" for word in ("ACCOUNT_CLOSED", "DISABLED", "INACTIVE", "REJECTED", "SUBMISSION_FAILED")
 )
-"""What the broker calls an account that does not come back by itself."""
+"""The broker's statuses of an account that does not recover by itself."""
 
 
 def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
-    """The paper broker's word at a start: a journal without history adopts its cash, a difference halts and is named.
+    """Reconcile with the paper broker at a start: a journal without history adopts its cash, a difference halts.
 
     Paper broker and book come from the same journal, so a difference is a bug and there is nothing to settle.
     """
-    if draft.identity.mode != "replay":  # whose state is the same however often it was restarted
+    if draft.identity.mode != "replay":  # its state must not depend on the number of restarts
         draft.broker = replace(draft.broker, reported_ns=draft.now_ns)
     if draft.seq == 0 and not draft.orders and draft.book.cash == 0:
         if event.positions or event.open_orders:
@@ -61,9 +61,9 @@ def on_broker_snapshot(draft: Draft, event: BrokerSnapshot) -> None:
 
 
 def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
-    """Take the broker's word over as far as it explains itself, then compare; differences that stay are judged.
+    """Take over what the report explains, then compare; remaining differences are judged.
 
-    Of one that was asked for before a newer one that is known, the lines alone count: the rest is old.
+    Of a report requested before a newer one that is known, only the ledger's lines count: the rest is old.
     """
     if not _account_is_right(draft, event):
         return
@@ -93,7 +93,7 @@ def on_broker_reported(draft: Draft, event: BrokerReported) -> None:
 
 
 def _note_status(draft: Draft, blocked: str) -> None:
-    """An account that may not trade takes no new risk while that lasts; one that is closed halts."""
+    """Take no new risk while the account may not trade; a closed account halts."""
     former = draft.broker.blocked
     draft.broker = replace(draft.broker, blocked=blocked)
     if CLOSED & set(blocked.split(", ")):
@@ -106,7 +106,7 @@ def _note_status(draft: Draft, blocked: str) -> None:
 
 
 def _note_market(draft: Draft, event: BrokerReported) -> None:
-    """The broker's market is closed where our calendar has a session: nothing new is begun until it opens."""
+    """Begin nothing new while the broker's market is closed during a session of our calendar."""
     session, asked_ns = draft.session.session, event.asked_ns
     closed = False
     if session is not None and event.market_open is not None and not draft.session.ended:
@@ -122,14 +122,14 @@ def _note_market(draft: Draft, event: BrokerReported) -> None:
 
 
 def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
-    """Orders first, then their executions, then the ledger's other lines, each line once."""
-    heard = draft.broker  # what the orders tell now was read before positions and cash: these know it
+    """Take over orders first, then their executions, then the ledger's other lines, each line once."""
+    noted = draft.broker  # these orders were read before positions and cash, which include them
     for order in (*event.ended_orders, *event.open_orders):
         absorb(draft, order)
-    touched = {s: at_ns for s, at_ns in draft.broker.touched.items() if heard.filled.get(s, -1) >= event.asked_ns}
+    touched = {s: at_ns for s, at_ns in draft.broker.touched.items() if noted.filled.get(s, -1) >= event.asked_ns}
     draft.broker = replace(
-        draft.broker, moved=heard.moved, filled=heard.filled, touched={**touched, **heard.touched}
-    )  # but of what a fill overtook they say nothing, and what others did there waits for the next report
+        draft.broker, moved=noted.moved, filled=noted.filled, touched={**touched, **noted.touched}
+    )  # but not where a fill came later; foreign trades wait for the next report
     for fill in event.fills:
         if is_ours(draft, fill.client_order_id) and draft.find_order(fill.client_order_id) is not None:
             on_order_filled(draft, fill)
@@ -140,12 +140,12 @@ def _take_over_lines(draft: Draft, event: BrokerReported) -> None:
 
 
 def _mark_seen(draft: Draft, line: Activity) -> bool:
-    """True when this line of the ledger, with this status, was not seen before. A line is amended under its own id."""
+    """Return True when this line and status is new. A line is amended under its own id."""
     return draft.first_time(f"{line.id} {line.status}" if line.status in AMENDED else line.id)
 
 
 def _account_is_right(draft: Draft, event: BrokerReported) -> bool:
-    """The account is the one that this journal belongs to, and the one that the configuration names."""
+    """Check that the account belongs to this journal and is the one configured."""
     broker = draft.broker
     others = [number for number in (broker.account, broker.expected) if number and number != event.account]
     draft.broker = replace(broker, account=broker.account or ("" if others else event.account), wrong=bool(others))
@@ -157,11 +157,11 @@ def _account_is_right(draft: Draft, event: BrokerReported) -> bool:
 
 
 def _begin(draft: Draft, event: BrokerReported) -> bool:
-    """The first report of a journal: its cash is the start, what the account did before is not ours.
+    """Take over a journal's first report: its cash is the start; earlier activity is not ours.
 
-    Positions and open orders of others are judged as foreign: False while they keep the desk from beginning.
+    Foreign positions and open orders are judged by the rule: False while they block the begin.
     """
-    for line in event.activities:  # told once: a later report does not repeat them
+    for line in event.activities:  # seen once: a later report does not repeat them
         if line.status != "pending":
             _mark_seen(draft, line)
     foreign = [order for order in event.open_orders if not is_ours(draft, order.client_order_id)]
@@ -189,7 +189,7 @@ def _adopt_cash(draft: Draft, cash: Decimal) -> None:
 
 
 def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
-    """Our working orders that the broker does not list: each is looked up by its name before anything is said."""
+    """Look up by name each working order of ours that the broker does not list, before any verdict."""
     listed = {order.client_order_id for order in (*event.open_orders, *event.ended_orders)}
     for order in tuple(draft.orders.values()):
         due = order.submitted_ns < event.asked_ns and order.looked_up_ns < event.asked_ns
@@ -201,14 +201,14 @@ def _ask_for_the_missing(draft: Draft, event: BrokerReported) -> None:
 
 
 def _compare(draft: Draft, event: BrokerReported) -> None:
-    """Judge by what the desk knew when the report was asked for: one that a fill overtook says nothing about it."""
-    _tell_shorts(draft, event)
+    """Compare with what the desk knew when the report was requested; a fill since then makes it void."""
+    _halt_on_shorts(draft, event)
     found = tuple(_all_differences(draft, event))
-    if found and draft.broker.filled:  # fills that came after it was asked for
+    if found and draft.broker.filled:  # fills since the request
         draft.effects.append(AskBroker(f"filled since the report was asked for: {', '.join(draft.broker.filled)}"))
         return
     suspicion = draft.broker.suspicion
-    if only_splits_differ(draft.basket, found):  # the ledger's line explains them: nothing is judged before it
+    if only_splits_differ(draft.basket, found):  # the ledger's line explains them: no verdict before it arrives
         draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
         draft.risk = replace(draft.risk, reconciled=False)
         return
@@ -228,12 +228,12 @@ def _compare(draft: Draft, event: BrokerReported) -> None:
     draft.risk = replace(draft.risk, reconciled=False)
     if not stood:
         draft.broker = replace(draft.broker, suspicion=Suspicion(found, event.asked_ns))
-    if suspicion is None:  # one that changes waits for the next minute's report: no loop
+    if suspicion is None:  # a difference that changes waits for the next minute's report: no loop
         draft.effects.append(AskBroker("; ".join(found)))
 
 
 def _agree(draft: Draft) -> None:
-    """Book and broker say the same. A halt for cash alone ends with its cause, and no other halt does."""
+    """Note that book and broker agree. This ends a halt for cash alone, and no other halt."""
     draft.broker = replace(draft.broker, suspicion=None, agreed_ns=draft.now_ns)
     settled = not any(order.status in (SUBMITTED, UNKNOWN) for order in draft.orders.values())
     if settled or draft.risk.reconciled:
@@ -246,7 +246,7 @@ def _agree(draft: Draft) -> None:
 
 
 def _sight(draft: Draft, event: BrokerReported) -> None:
-    """Note when what is held agreed last, and since when the cash differs by more than a fee."""
+    """Note when the positions last agreed, and since when cash differs by more than a fee."""
     broker, cash = draft.broker, abs(event.cash - draft.book.cash)
     beyond = cash > draft.trading.broker.cash_tolerance_usd
     since_ns = (broker.cash_since_ns or event.asked_ns) if beyond else 0
@@ -255,7 +255,7 @@ def _sight(draft: Draft, event: BrokerReported) -> None:
 
 
 def _let_stand(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
-    """Wait for cash alone: its line may come minutes late, or in the night. In a session not for ever."""
+    """Wait where only cash differs: its line may come minutes late, or at night. In a session the wait is limited."""
     session, since_ns = draft.session.session, draft.broker.cash_since_ns
     if len(found) > 1 or not since_ns or _positions(draft, event.positions):
         draft.halt("reconciliation", "; ".join(found))
@@ -263,15 +263,15 @@ def _let_stand(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> N
     draft.alarm("cash_unexplained", found[0], once=True)
     if session is None or draft.session.ended or not session.open_ns <= draft.now_ns < session.close_ns:
         return
-    patience_ns = draft.trading.broker.cash_halt_min * MINUTE_NS
-    if draft.now_ns - max(since_ns, session.open_ns) >= patience_ns:
-        draft.halt("cash_difference", f"{found[0]}, for {patience_ns // MINUTE_NS} minutes of the session")
+    limit_ns = draft.trading.broker.cash_halt_min * MINUTE_NS
+    if draft.now_ns - max(since_ns, session.open_ns) >= limit_ns:
+        draft.halt("cash_difference", f"{found[0]}, for {limit_ns // MINUTE_NS} minutes of the session")
 
 
-def _tell_shorts(draft: Draft, event: BrokerReported) -> None:
-    """Halt at once for less than nothing that the book does not know of: more was sold than there was.
+def _halt_on_shorts(draft: Draft, event: BrokerReported) -> None:
+    """Halt at once on a short position that is not in the book: more was sold than was held.
 
-    Shares that a held option may have delivered are judged with all else.
+    Shares that a held option may have delivered are judged with the other differences.
     """
     roots = {contract.root for symbol in draft.book.positions if (contract := parse_occ(symbol)) is not None}
     for position in event.positions:
@@ -298,13 +298,13 @@ def _cash_and_positions(draft: Draft, cash: Decimal, positions: tuple[BrokerPosi
 
 def _positions(draft: Draft, positions: tuple[BrokerPosition, ...]) -> list[str]:
     found: list[str] = []
-    book, beside = draft.book, draft.broker.foreign_held
+    book, foreign = draft.book, draft.broker.foreign_held
     theirs = {p.symbol: p.quantity for p in positions}
     ours = {symbol: Decimal(p.quantity) for symbol, p in book.positions.items()}
-    for symbol in sorted(theirs.keys() | ours.keys() | beside.keys()):
-        expected = ours.get(symbol, ZERO) + beside.get(symbol, 0)
+    for symbol in sorted(theirs.keys() | ours.keys() | foreign.keys()):
+        expected = ours.get(symbol, ZERO) + foreign.get(symbol, 0)
         if theirs.get(symbol, ZERO) != expected:
-            with_foreign = f" and {beside[symbol]} beside it" if symbol in beside else ""
+            with_foreign = f" and {foreign[symbol]} beside it" if symbol in foreign else ""
             found.append(f"{symbol}: broker {theirs.get(symbol, 0)}, book {ours.get(symbol, 0)}{with_foreign}")
     return found
 
@@ -320,21 +320,23 @@ def _orders(draft: Draft, open_orders: frozenset[str]) -> list[str]:
 
 
 def _judge(draft: Draft, event: BrokerReported, found: tuple[str, ...]) -> None:
-    """The written verdicts, in order: what expired is settled, what is foreign is treated as configured, a little
-    cash is a fee. What none of them explains stays a difference, and halts.
+    """Apply the written verdicts in order: settle expiries, treat foreign positions as configured, book small cash as a
+    fee.
+
+    A difference that none of them explains stays, and halts.
     """
     for order in event.open_orders:
         if is_ours(draft, order.client_order_id) and order.client_order_id not in draft.orders:
-            draft.effects.append(CancelOrder(order.client_order_id))  # nobody here would ever end it
+            draft.effects.append(CancelOrder(order.client_order_id))  # nothing here would ever end it
     theirs = {p.symbol: p for p in event.positions}
     if settle_without_ledger(draft, {symbol: int(p.quantity) for symbol, p in theirs.items()}):
         draft.alarm("settled_without_ledger", "; ".join(found))
-    book, beside = draft.book, draft.broker.foreign_held
-    symbols = sorted(theirs.keys() | book.positions.keys() | beside.keys())
+    book, foreign = draft.book, draft.broker.foreign_held
+    symbols = sorted(theirs.keys() | book.positions.keys() | foreign.keys())
     differing = [
         symbol
         for symbol in symbols
-        if (theirs[symbol].quantity if symbol in theirs else ZERO) != draft.held(symbol) + beside.get(symbol, 0)
+        if (theirs[symbol].quantity if symbol in theirs else ZERO) != draft.held(symbol) + foreign.get(symbol, 0)
     ]
     rule = draft.trading.broker.foreign_orders
     if differing and rule != "halt":

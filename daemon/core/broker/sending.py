@@ -1,4 +1,4 @@
-"""Orders on their way out: when one may be sent, and one attempt of a work as an order.
+"""Submission of orders: when an order may be sent, and one attempt of a work as an order.
 
 A new attempt's client order id derives from (epoch, strategy, decision, leg, attempt), so no order can go out twice.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from daemon.core.broker.sellable import tell_closing
+from daemon.core.broker.sellable import report_closing
 from daemon.core.draft import Draft
 from daemon.core.effects import SubmitOrder
 from daemon.core.orders import SUBMITTED, Order, Work, client_order_id
@@ -16,34 +16,34 @@ from daemon.core.state import BROKER_MODES
 from strategies.kit.units import SECOND_NS
 
 AUCTION_ENDS_NS = 120 * SECOND_NS  # before the open; US auctions close to new orders at 9:28 New York
-HEAR_FIRST_NS = 60 * SECOND_NS  # an outage at a start holds exits up no longer
+FIRST_REPORT_NS = 60 * SECOND_NS  # an outage at a start delays exits no longer than this
 
 
 def may_send(draft: Draft) -> bool:
-    """True within the regular hours of the session that runs, unless the keys open another account.
+    """Return True within the regular hours of the running session, unless the keys open another account.
 
-    After a start a real broker is heard first, for as long as that may take at most.
+    After a start, wait for a first report of a real broker, up to a limit.
     """
     session = draft.session.session
-    return session is not None and _broker_hears(draft) and session.open_ns <= draft.now_ns < session.close_ns
+    return session is not None and _broker_reported(draft) and session.open_ns <= draft.now_ns < session.close_ns
 
 
 def may_enter_auction(draft: Draft) -> bool:
-    """True while the broker takes orders for the opening auction of the session that comes, as `may_send` else."""
+    """Return True while the opening auction of the next session takes orders; otherwise as `may_send`."""
     session = draft.session.session
-    return session is not None and _broker_hears(draft) and draft.now_ns < session.open_ns - AUCTION_ENDS_NS
+    return session is not None and _broker_reported(draft) and draft.now_ns < session.open_ns - AUCTION_ENDS_NS
 
 
-def _broker_hears(draft: Draft) -> bool:
+def _broker_reported(draft: Draft) -> bool:
     broker = draft.broker
     if draft.session.ended or broker.wrong or broker.stood_down:
         return False
-    unheard = broker.reported_ns < broker.started_ns and draft.identity.mode in BROKER_MODES
-    return not unheard or draft.now_ns - broker.started_ns >= HEAR_FIRST_NS
+    unreported = broker.reported_ns < broker.started_ns and draft.identity.mode in BROKER_MODES
+    return not unreported or draft.now_ns - broker.started_ns >= FIRST_REPORT_NS
 
 
 def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
-    """Send the work's next attempt, which is not sent again after `valid_s`."""
+    """Submit the work's next attempt; it is not sent again after `valid_s`."""
     attempt = work.attempt + 1
     leg = int(work.key.rpartition(".")[2])
     identity = draft.identity
@@ -70,7 +70,7 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
         return
     draft.put_order(order)
     if intent.closing:
-        tell_closing(draft, intent.symbol, intent.quantity)
+        report_closing(draft, intent.symbol, intent.quantity)
     if intent.contract is not None:
         draft.contracts = {**draft.contracts, intent.symbol: intent.contract}
     on_its_way = replace(work, attempt=attempt, order_id=name, auction=work.auction or intent.auction)
@@ -80,7 +80,7 @@ def submit(draft: Draft, work: Work, intent: Intent, valid_s: int) -> None:
 
 
 def submission_of(draft: Draft, order: Order) -> SubmitOrder:
-    """What asks the shell to send the order, the first time or again."""
+    """Return the effect that submits the order, the first time or again."""
     return SubmitOrder(
         client_order_id=order.client_order_id,
         symbol=order.symbol,

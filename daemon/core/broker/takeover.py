@@ -1,6 +1,6 @@
-"""The book takes over what the broker says: of one symbol as `foreign_orders` says, of all when a person accepts it.
+"""Take over the broker's positions: one symbol by `foreign_orders`, all when a person accepts them.
 
-Nothing that is taken over is a gain or a loss: it is a transfer.
+A takeover is neither gain nor loss: it is a transfer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from daemon.core.book import CENT, OPTION_MULTIPLIER
 from daemon.core.broker.fills import without_gain
-from daemon.core.broker.foreign import can_hold, hold_beside, keep_own
+from daemon.core.broker.foreign import can_hold, hold_foreign, keep_own
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import AcceptBrokerRequested, BrokerPosition, BrokerReported
@@ -21,13 +21,13 @@ from daemon.core.state import BROKER_MODES, Position
 
 
 def whole_shares(positions: tuple[BrokerPosition, ...]) -> tuple[BrokerPosition, ...]:
-    """The positions in whole shares: a fraction, of a reinvested dividend or a split, lies beside the desk's own."""
+    """Drop fractions of shares (a reinvested dividend, a split): they do not belong to the desk."""
     whole = (replace(position, quantity=Decimal(int(position.quantity))) for position in positions)
     return tuple(position for position in whole if position.quantity)
 
 
 def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: str) -> bool:
-    """Let book (`adopt`) or what is held beside it (`ignore`) hold what the broker holds of one symbol.
+    """Take over the broker's quantity of one symbol: into the book (`adopt`) or as foreign (`ignore`).
 
     False for what the desk cannot hold, another underlying's shares: it stays a difference.
     """
@@ -35,13 +35,13 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     if rule == "ignore":
         own = draft.held(symbol)
         left = min(own, max(quantity, 0)) if own > 0 else max(own, min(quantity, 0))
-        hold_beside(draft, symbol, quantity - left - draft.broker.foreign_held.get(symbol, 0))
+        hold_foreign(draft, symbol, quantity - left - draft.broker.foreign_held.get(symbol, 0))
         if left != own:
             keep_own(draft, symbol, left)
         return True
     if position is not None and not can_hold(draft, symbol):
         return False
-    hold_beside(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # the desk's own from now on
+    hold_foreign(draft, symbol, -draft.broker.foreign_held.get(symbol, 0))  # the desk's own from now on
     if position is None:
         draft.book = replace(draft.book, positions={s: p for s, p in draft.book.positions.items() if s != symbol})
         return True
@@ -57,11 +57,11 @@ def take_over(draft: Draft, symbol: str, position: BrokerPosition | None, rule: 
     return True
 
 
-# --- a person's word ----------------------------------------------------------------------------------------------
+# --- accepted by a person ---------------------------------------------------------------------------------------------
 
 
 def on_accept_broker(draft: Draft, event: AcceptBrokerRequested) -> None:
-    """Halt, and let the next report that is asked for from now on say what the book holds."""
+    """Halt, and let the next report requested from now on set the book."""
     if draft.identity.mode not in BROKER_MODES:
         draft.alarm("command_refused", f"accept-broker (by {event.who}): no broker outside reports to this desk")
         return
@@ -72,14 +72,14 @@ def on_accept_broker(draft: Draft, event: AcceptBrokerRequested) -> None:
 
 
 def accepts(draft: Draft, event: BrokerReported) -> bool:
-    """True for a report that a person accepted beforehand; one that a fill overtook waits for the next."""
+    """Return True for a report that a person accepted beforehand; if a fill came later, the next one counts."""
     asked_ns = draft.broker.accept_ns
     overtaken = any(at_ns >= event.asked_ns for at_ns in draft.broker.filled.values())
     return bool(asked_ns) and event.asked_ns > asked_ns and not overtaken
 
 
 def accept(draft: Draft, event: BrokerReported) -> None:
-    """Take over positions and cash; our orders end or are cancelled. The desk stays halted, and stands down no more."""
+    """Take over positions and cash; our orders end or are cancelled. The desk stays halted and may send again."""
     before, broker = draft.book, draft.broker
     _end_orders(draft, event)
     theirs = {position.symbol: position for position in event.positions}
@@ -96,7 +96,7 @@ def accept(draft: Draft, event: BrokerReported) -> None:
 
 
 def _end_orders(draft: Draft, event: BrokerReported) -> None:
-    """What was wanted is given up: an order that works there is cancelled, one that the broker does not list ended."""
+    """Give up all works: cancel orders that work at the broker, end those that it does not list."""
     draft.works = {}
     listed = {order.client_order_id for order in event.open_orders}
     for name, order in tuple(draft.orders.items()):

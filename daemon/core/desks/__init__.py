@@ -1,1 +1,1 @@
-"""What differs from desk to desk: when it decides (bars, sessions) and what it holds (options, shares)."""
+"""Desks: when they decide (bars, sessions) and what they hold (options, shares)."""

@@ -1,7 +1,7 @@
-"""A desk that decides at each bar: bars are taken in their order, and only where they can be.
+"""A desk that decides at each bar: bars are taken in their order.
 
-A bar that is late, twice or out of order changes nothing; it is counted. One whose prices leap away from the last bar's
-waits: it counts when the quotes that close it, or the next bar, say the same, and is refused otherwise. Bars are
+A bar that is late, duplicate or out of order changes nothing; it is counted. A bar whose prices leap away from the last
+close waits: it counts when the quotes that close it, or the next bar, confirm it, and is refused otherwise. Bars are
 observed when their quotes arrive. Rows once emitted are never rebuilt.
 """
 
@@ -24,7 +24,7 @@ from strategies.kit.units import SECOND_NS
 
 
 class AtEachBar:
-    """The policy is asked at each bar. For the meaning of each member see `desks.kind.Decides`."""
+    """Ask the policy at each bar. See `desks.kind.Decides` for each member."""
 
     quiet: ClassVar[frozenset[type[Event]]] = frozenset()
 
@@ -49,7 +49,7 @@ class AtEachBar:
         return ask.valid_until_ns
 
     def begin(self, draft: Draft) -> None:
-        """What the last bar's basket did not come to is given up for the new one."""
+        """Give up what remains of the last bar's basket."""
         draft.works = {key: work for key, work in draft.works.items() if work.reason != "policy"}
 
     # --- bars ---------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class AtEachBar:
             draft.desk.holds.watch(draft)
 
     def _take(self, draft: Draft, bar: Bar) -> None:
-        """Let the bar wait for its quotes; an earlier one whose quotes never came is observed first."""
+        """Hold the bar until its quotes arrive; an earlier one without quotes is observed first."""
         if bar.start_ns != draft.session.last_bar_ns:
             if draft.pending_bars:
                 self._observe(draft)
@@ -85,7 +85,7 @@ class AtEachBar:
         draft.stats = replace(draft.stats, bars=draft.stats.bars + 1)
 
     def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
-        """A correction counts for rows to come. One that meets the bar before it was observed replaces it there."""
+        """Apply a correction to later rows. If the bar was not observed yet, it is replaced there."""
         bar, doubted = event.bar, draft.doubted
         if doubted is not None and doubted.start_ns == bar.start_ns:
             draft.doubted = None
@@ -101,10 +101,9 @@ class AtEachBar:
         draft.strategy = self._strategy.correct(draft.strategy, bar)
 
     def _judge(self, draft: Draft, doubted: Bar, later: Bar) -> None:
-        """The next bar decides: beyond the same side of the last close it confirms the doubted one, else that is
-        refused.
+        """Judge a doubted bar by the next: beyond the same side of the last close confirms it, else it is refused.
 
-        A confirmed bar is seen by the strategy, and no question is asked: it is a bar old.
+        The strategy sees a confirmed bar, but no question is asked: it is a bar old.
         """
         spot, draft.doubted = draft.session.spot, None
         same = (doubted.close - spot) * (later.close - spot) > 0
@@ -117,9 +116,9 @@ class AtEachBar:
     # --- quotes -------------------------------------------------------------------------------------------------------
 
     def on_quotes(self, draft: Draft, event: QuotesReceived) -> None:
-        """Marks, stops, the loss limits; then the bar that these quotes close is observed.
+        """Update marks, stops and loss limits; then observe the bar that these quotes close.
 
-        Quotes that close a doubted bar are asked first whether they support it.
+        A doubted bar is first checked against the quotes that close it.
         """
         doubted, holds = draft.doubted, draft.desk.holds
         if doubted is not None and event.closes_bar_ns == doubted.start_ns and _supported(draft, doubted, event):
@@ -137,7 +136,7 @@ class AtEachBar:
     # --- the question -------------------------------------------------------------------------------------------------
 
     def _observe(self, draft: Draft, *, ask: bool = True) -> None:
-        """Let the strategy see the pending bars; ask the policy when it is warm, in session and the bar young enough.
+        """Pass the pending bars to the strategy; ask the policy when warm, in session and the bar young enough.
 
         Without `ask` the strategy only sees them.
         """
@@ -162,7 +161,7 @@ class AtEachBar:
         draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
 
     def on_session_ended(self, draft: Draft, event: SessionEnded) -> None:
-        """The running session is over; the end of another one changes nothing."""
+        """End the running session; the end of another session changes nothing."""
         if draft.session.session is None or draft.session.session.date != event.date:
             return
         if draft.pending_bars:
@@ -181,7 +180,7 @@ class AtEachBar:
 
 
 def _is_known(draft: Draft, bar: Bar) -> bool:
-    """True for a bar that was told before."""
+    """Return True for a bar that arrived before."""
     if draft.doubted is not None and draft.doubted.start_ns == bar.start_ns:
         return True
     pending = [b.symbol for b in draft.pending_bars]
@@ -193,14 +192,14 @@ def _far(draft: Draft, price: float, known: float) -> bool:
 
 
 def _leaps(draft: Draft, bar: Bar) -> bool:
-    """True for a bar with a price far from the last bar's close. A desk of several symbols has no one price."""
+    """Return True for a bar with a price far from the last close. A desk of several symbols has no one price."""
     spot = draft.session.spot
     known = spot > 0 and tuple(draft.spec.symbols) == (bar.symbol,)
     return known and any(_far(draft, price, spot) for price in (bar.open, bar.high, bar.low, bar.close))
 
 
 def _supported(draft: Draft, bar: Bar, event: QuotesReceived) -> bool:
-    """True when what was quoted since the bar began implies a price near all of the bar's."""
+    """Return True when the quotes since the bar began imply prices near all of the bar's."""
     implied = draft.desk.holds.implied_price(draft, bar, event)
     prices = (bar.open, bar.high, bar.low, bar.close)
     return implied is not None and not any(_far(draft, price, implied) for price in prices)

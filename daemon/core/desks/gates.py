@@ -1,7 +1,7 @@
-"""The table of the gates: each once, with the desks that ask it. A desk asks its own in the order of this table.
+"""The table of gates: each once, with the desks that use it. A desk asks its gates in the order of this table.
 
-What each means, and what to do about it, stands under its name in docs/OPERATIONS.md. A policy's confidence is no gate
-where shares are held: the largest of 16 probabilities is low by its nature, and actions have none.
+The meaning and cure of each gate stand under its name in docs/OPERATIONS.md. A policy's confidence is no gate for
+shares: the largest of 16 probabilities is always low, and actions have none.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ GATES: tuple[Gate, ...] = (
 
 
 def gates_of(spec: type[Spec] | Spec) -> tuple[Gate, ...]:
-    """The gates of a desk that decides and holds as the class of this spec says."""
+    """Return the gates of a desk that decides and holds as this spec's class declares."""
     return tuple(gate for gate in GATES if gate.decides in ("", spec.decides) and gate.holds in ("", spec.holds))
 
 

@@ -1,4 +1,4 @@
-"""What the heads of a policy said at a decision, as rows of the read model: one for each symbol, or one for all."""
+"""Read-model rows of a policy's heads at a decision: one for each symbol, or one for all."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def head_rows(draft: Draft, decision: int, answer: Answer, decided: Rebalance | 
     spec, now_ns = draft.spec, draft.now_ns
     portfolio = draft.desk.holds.view(draft, now_ns).portfolio
     if not spec.rows_are_symbols or portfolio is None or decided is None:
-        told = {head.name: _numbers(answer.heads[head.name], head.shape, 0) for head in spec.heads}
-        yield HeadRow(decision, "", now_ns, _encode(answer.logits).decode(), _encode(told).decode(), None, None, "")
+        numbers = {head.name: _numbers(answer.heads[head.name], head.shape, 0) for head in spec.heads}
+        yield HeadRow(decision, "", now_ns, _encode(answer.logits).decode(), _encode(numbers).decode(), None, None, "")
         return
     goals = {leg.symbol: leg.goal for leg in decided.basket.legs}
     for place, symbol in enumerate(spec.symbols):
-        told = {head.name: _numbers(answer.heads[head.name], head.shape, place) for head in spec.heads}
+        numbers = {head.name: _numbers(answer.heads[head.name], head.shape, place) for head in spec.heads}
         held, price = portfolio.shares[place], portfolio.prices[place]
         yield HeadRow(
             decision=decision,
             symbol=symbol,
             time_ns=now_ns,
             answer=_encode(answer.logits[place]).decode(),
-            heads=_encode(told).decode(),
+            heads=_encode(numbers).decode(),
             weight_before=_weight(held, price, portfolio.equity),
             weight_after=_weight(goals.get(symbol, held), price, portfolio.equity),
             note=decided.notes.get(symbol, ""),

@@ -1,7 +1,7 @@
-"""A kind of desk, on two axes: when it decides, and what it holds. A desk is one of each, composed for one strategy.
+"""A kind of desk on two axes: when it decides and what it holds. A desk composes one object of each.
 
-The rest of the core asks these objects and never which kind it is. A new kind is a new object on one axis, or another
-pair of those there are.
+The rest of the core calls these objects and never asks which kind it is. A new kind is a new object on one axis, or a
+new pair.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from daemon.core.orders import Work
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
 from daemon.core.paper.shares import SharePaperBroker
-from daemon.core.risk.marks import Guard
+from daemon.core.risk.marks import QuoteGuard
 from daemon.core.risk.risk import Gate
 from daemon.core.state import Ask, Book
 from strategies.kit.contract import Answer, Bar, Choice, Session, Spec, View
@@ -26,8 +26,8 @@ Handler = Callable[[Draft, Any], None]
 PaperMarket = PaperBroker | QuotePaperBroker | SharePaperBroker
 
 
-class Shown(NamedTuple):
-    """A decision as it is shown: the action's name, how the answer was read, and the target as JSON."""
+class ShownDecision(NamedTuple):
+    """A decision for display: the action's name, how the answer was read, and the target as JSON."""
 
     action: str
     choice: Choice | None
@@ -39,7 +39,7 @@ class Decides(Protocol):
 
     @property
     def handlers(self) -> Mapping[type[Event], Handler]:
-        """What these events do; for all others the common handlers hold."""
+        """Handlers of these events; the common handlers cover all others."""
 
     @property
     def quiet(self) -> frozenset[type[Event]]:
@@ -49,13 +49,13 @@ class Decides(Protocol):
         """The adjusted bars that the strategy keeps, by symbol, oldest first; empty where it keeps none."""
 
     def newest(self, draft: Draft, /) -> Mapping[str, int]:
-        """Start of the newest adjusted bar of each symbol, where bars are told in whole sessions."""
+        """Start of the newest adjusted bar of each symbol, where bars arrive in whole sessions."""
 
     def waits_until_ns(self, draft: Draft, ask: Ask, /) -> int:
-        """Until when a basket that a passing cause denies may still begin."""
+        """Time until which a basket denied by a passing cause may still begin."""
 
     def begin(self, draft: Draft, /) -> None:
-        """A new basket begins: what happens to works of an earlier one."""
+        """Begin a new basket: handle the works of an earlier one."""
 
 
 class Holds(Protocol):
@@ -63,80 +63,82 @@ class Holds(Protocol):
 
     @property
     def by_basket(self) -> bool:
-        """True where the policy trades several symbols as one: its sales end with its buys, exits by a rule take a
-        sale over, and many closed positions are no losses in a row. The broker may split what is held.
+        """True where the policy trades several symbols as one basket.
+
+        Its sales end with its buys, exits by a rule take over a sale, and many closed positions are no losses in a row.
+        The broker may split what is held.
         """
 
     @property
     def guards_replays(self) -> bool:
-        """True where a replay's quotes may be wrong too: they are printed prices, not worked out from bars."""
+        """True where a replay's quotes may be wrong too: printed prices, not derived from bars."""
 
     @property
     def marks_held_only(self) -> bool:
-        """True where a price is kept only while it is held; else all prices are, to count a basket with."""
+        """True where a price is kept only while held; else all prices are kept, to count a basket with."""
 
     @property
     def multiplier(self) -> int:
-        """Shares that one unit of an order stands for."""
+        """Shares per unit of an order."""
 
     @property
     def handlers(self) -> Mapping[type[Event], Handler]:
-        """What these events do; for all others the common handlers hold."""
+        """Handlers of these events; the common handlers cover all others."""
 
     @property
     def quiet(self) -> frozenset[type[Event]]:
         """Events after which orders do not move, beyond those of every desk."""
 
     def view(self, draft: Draft, now_ns: int, /) -> View:
-        """What the strategy may know at `now_ns`. Raises ValueError without a session."""
+        """Return what the strategy may know at `now_ns`. Raises ValueError without a session."""
 
     def act(self, draft: Draft, ask: Ask, answer: Answer, model: str, /) -> None:
         """Let the strategy decide on the policy's answer, ask the gates, start works; one decision row."""
 
-    def shown(self, draft: Draft, answer: Answer, /) -> Shown:
-        """What the strategy would decide on a candidate's answer. Nothing changes."""
+    def shown(self, draft: Draft, answer: Answer, /) -> ShownDecision:
+        """Return what the strategy would decide on a candidate's answer. Nothing changes."""
 
     def watch(self, draft: Draft, /) -> None:
         """Keep subscribed what may be bought now."""
 
     def quoted(self, draft: Draft, quotes: tuple[Quote, ...], bar_ns: int, /) -> None:
-        """Look at new quotes, after they marked the book; `bar_ns` is the start of the bar they close, 0 for none."""
+        """Handle new quotes, after they marked the book; `bar_ns` is the start of the bar they close, 0 for none."""
 
     def implied_price(self, draft: Draft, bar: Bar, event: QuotesReceived, /) -> float | None:
-        """The price of the bar's symbol that quotes since the bar began say; None where they say none."""
+        """Return the price of the bar's symbol implied by quotes since the bar began; None where they imply none."""
 
     def mark_bars(self, draft: Draft, bars: tuple[Bar, ...], /) -> None:
-        """Take over the closes of bars as marks, where they are prices of what is held."""
+        """Mark held positions at the closes of bars, where those are their prices."""
 
-    def guard(self, trading: Trading, /) -> Guard:
-        """What is believed of a quote at once."""
+    def guard(self, trading: Trading, /) -> QuoteGuard:
+        """Return the checks that a quote must pass at once."""
 
     def mark_book(self, draft: Draft, book: Book, /) -> Book:
-        """The book with equity, peak and drawdown at the marks."""
+        """Return the book with equity, peak and drawdown at the marks."""
 
     def drive(self, draft: Draft, /) -> None:
-        """Move every work on."""
+        """Advance every work."""
 
     def intent(self, side: int, purpose: str, /) -> str:
-        """The intent that an order is sent with, "" where none is."""
+        """Return the intent that an order is sent with, "" where none is."""
 
     def exit_reprice_s(self, trading: Trading, /) -> int:
-        """Seconds for which an exit order works before it is priced anew."""
+        """Seconds for which an exit order works before it is repriced."""
 
     def spendable(self, funds: Funds, /) -> Decimal | None:
-        """USD that the broker lets new buys cost, None where it does not say."""
+        """Return USD that new buys may cost by the broker, None when unknown."""
 
     def beyond_limit(self, draft: Draft, /) -> int:
-        """By how much all that is held exceeds the limit of the desk; 0 or less within it, or without one."""
+        """Return by how much all positions exceed the desk's limit; 0 or less within it, or without one."""
 
     def note_ended(self, draft: Draft, works: tuple[Work, ...], /) -> None:
-        """Note works of the policy that were given up. Their orders were asked to be cancelled."""
+        """Note works of the policy that were given up. The cancel of their orders was requested."""
 
     def session_over(self, draft: Draft, /) -> None:
-        """The session is over and the book marked."""
+        """Handle the session's end, after the book is marked."""
 
     def risked(self, draft: Draft, /) -> list[str]:
-        """The symbols that the desk leaves when it leaves all."""
+        """Return the symbols that the desk leaves when it leaves all."""
 
     def flatten(self, draft: Draft, session: Session, /) -> None:
         """Leave what must not be held at this time of the session."""
@@ -148,10 +150,10 @@ class Holds(Protocol):
         """Book the ledger's line about new names, mergers or spin-offs; False where the desk books none."""
 
     def note_positions(self, draft: Draft, positions: Iterable[BrokerPosition], /) -> None:
-        """Look for splits in what the broker holds."""
+        """Look for splits in the broker's positions."""
 
     def paper(self, trading: Trading, spec: Spec, mode: str, /) -> PaperMarket:
-        """The paper broker of a replay, or of a dry run on a live feed."""
+        """Return the paper broker of a replay, or of a dry run on a live feed."""
 
 
 PAPER_MODES = frozenset(("replay", "dry_run"))
@@ -169,7 +171,7 @@ class DeskKind:
         self.gates = gates
 
     def paper(self, trading: Trading, mode: str) -> PaperMarket | None:
-        """The paper broker that suits the desk; None in a mode in which a real one is outside."""
+        """Return the desk's paper broker; None in a mode with a real broker."""
         if mode not in PAPER_MODES:
             return None
         return self.holds.paper(trading, self.spec, mode)

@@ -1,4 +1,4 @@
-"""The desk of a strategy: its spec names an object on each axis. The one place that knows them all."""
+"""Compose the desk of a strategy from its spec. The one place that knows all kinds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ HOLDS: Mapping[str, Callable[[Any], Holds]] = {"option": OneOption, "shares": Sh
 
 
 def desk_of(strategy: AnyStrategy) -> DeskKind:
-    """The desk that runs this strategy: `Spec.decides` and `Spec.holds` say which."""
+    """Return the desk that runs this strategy, by `Spec.decides` and `Spec.holds`."""
     spec = strategy.spec
     return DeskKind(spec, DECIDES[spec.decides](strategy), HOLDS[spec.holds](strategy), gates_of(spec))

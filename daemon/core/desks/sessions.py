@@ -1,6 +1,6 @@
-"""A desk that decides once a session: bars are gathered and remembered whole sessions at a time, then it is asked.
+"""A desk that decides once a session: it gathers whole sessions of bars, then asks the policy.
 
-One question for each date, whatever is told how often.
+One question for each date, however often it is due.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 
 class OnceASession:
-    """The policy is asked when it is due. For the meaning of each member see `desks.kind.Decides`."""
+    """Ask the policy when it is due. See `desks.kind.Decides` for each member."""
 
     quiet: ClassVar[frozenset[type[Event]]] = frozenset((PricesPrinted, RebalanceDue))
 
@@ -65,12 +65,12 @@ class OnceASession:
         return session.close_ns - rules.end_before_close_min * MINUTE_NS
 
     def begin(self, draft: Draft) -> None:
-        """The last session's basket ended with its session."""
+        """Do nothing: the last session's basket ended with its session."""
 
     # --- bars ---------------------------------------------------------------------------------------------------------
 
     def on_bar_closed(self, draft: Draft, event: BarClosed) -> None:
-        """Keep a session's final bar until the session is over, or one of a later session comes."""
+        """Keep a session's final bar until the session is over or a later bar comes."""
         bar = event.bar
         if bar.symbol not in draft.spec.symbols:
             draft.count_rejected("unknown_symbol", bar.symbol)
@@ -88,12 +88,12 @@ class OnceASession:
         if bar.start_ns >= draft.session.last_bar_ns:
             draft.session = replace(draft.session, last_bar_ns=bar.start_ns)
             session = draft.session.session
-            told_late = session is not None and date_of(bar) != session.date
-            if not (told_late and bar.symbol in draft.book.positions and bar.symbol in draft.marks):  # known since then
+            late = session is not None and date_of(bar) != session.date
+            if not (late and bar.symbol in draft.book.positions and bar.symbol in draft.marks):  # known since then
                 draft.desk.holds.mark_bars(draft, (bar,))
 
     def on_bar_corrected(self, draft: Draft, event: BarCorrected) -> None:
-        """A correction replaces the bar where the strategy keeps it, or where it still waits."""
+        """Replace the bar where the strategy keeps it, or where it still waits."""
         bar, same = event.bar, (event.bar.symbol, event.bar.start_ns)
         if same in [(b.symbol, b.start_ns) for b in draft.pending_bars]:
             draft.pending_bars = tuple(bar if (b.symbol, b.start_ns) == same else b for b in draft.pending_bars)
@@ -101,7 +101,7 @@ class OnceASession:
             draft.strategy = self._strategy.remember(draft.strategy, (bar,))
 
     def _remember_pending(self, draft: Draft) -> None:
-        """Let the strategy keep the gathered bars, oldest first."""
+        """Pass the gathered bars to the strategy, oldest first."""
         if draft.pending_bars:
             bars = tuple(sorted(draft.pending_bars, key=lambda bar: bar.start_ns))
             draft.pending_bars = ()
@@ -109,9 +109,9 @@ class OnceASession:
             _note_newest(draft, bars)
 
     def on_history_adjusted(self, draft: Draft, event: HistoryAdjusted) -> None:
-        """A split or dividend. The mark of what is held stays: the ledger's line about the shares changes it with them.
+        """Replace a history after a split or dividend. The mark of a position changes with the ledger's line.
 
-        Where that line is still to come, no price of the new shares marks the old ones.
+        Until that line comes, no price of the new shares marks the old ones.
         """
         if event.symbol not in draft.spec.symbols:
             return
@@ -123,7 +123,7 @@ class OnceASession:
         _note_newest(draft, event.bars)
 
     def on_session_ended(self, draft: Draft, event: SessionEnded) -> None:
-        """The session's bars are complete, as far as they came: the strategy keeps them, the book counts at them."""
+        """Pass the session's bars to the strategy and mark the book with them."""
         session = draft.session.session
         if session is None or session.date != event.date:
             return
@@ -138,7 +138,7 @@ class OnceASession:
     # --- the question -------------------------------------------------------------------------------------------------
 
     def on_rebalance_due(self, draft: Draft, event: RebalanceDue) -> None:
-        """Ask the policy, once for each date. What is due for another session than the scheduled one is refused."""
+        """Ask the policy, once for each date, for the scheduled session only."""
         why = _not_due(draft, event)
         if why:
             draft.alarm("rebalance_refused", f"due for {event.date}: {why}", once=True, about=wording(why))
@@ -160,7 +160,7 @@ class OnceASession:
         draft.ask = Ask(draft.decision, draft.session.last_bar_ns, valid_until, observation.newest(draft.spec))
         foreign = draft.model is not None and draft.basket.memory_of not in ("", draft.model.version)
         if foreign and not self._strategy.keeps_memory:
-            observation = Observation(observation.data, observation.shape)  # other weights' memory means nothing here
+            observation = Observation(observation.data, observation.shape)  # memory of other weights is not usable
         draft.effects.append(AskPolicy(draft.decision, valid_until, observation))
 
 
@@ -172,7 +172,7 @@ def _note_newest(draft: Draft, bars: tuple[Bar, ...]) -> None:
 
 
 def _not_due(draft: Draft, event: RebalanceDue) -> str:
-    """Why nothing is decided, "" where it is."""
+    """Return why nothing is decided, "" to decide."""
     session, last = draft.session.session, draft.basket.date
     if session is None or draft.session.ended or event.date != session.date:
         return f"the session is {'unknown' if session is None else 'over' if draft.session.ended else session.date}"
@@ -185,5 +185,5 @@ def _not_due(draft: Draft, event: RebalanceDue) -> str:
 
 
 def date_of(bar: Bar) -> str:
-    """The New York date of a daily bar."""
+    """Return the New York date of a daily bar."""
     return new_york_text(bar.start_ns)[:10]

@@ -1,4 +1,4 @@
-"""What the gates may see of a draft: the same for every kind of desk."""
+"""The gates' view of a draft, for every kind of desk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from strategies.kit.units import SECOND_NS
 
 
 def risk_view(draft: Draft) -> RiskView:
-    """What the gates may see of the draft."""
+    """Return the gates' view of the draft."""
     return RiskView(
         now_ns=draft.now_ns,
         identity=draft.identity,
@@ -38,5 +38,5 @@ def risk_view(draft: Draft) -> RiskView:
 
 
 def cost_rate(draft: Draft) -> Decimal:
-    """What a share desk's cash keeps back beside the price of a buy: the paper broker's rate, 0 at a real broker."""
+    """Return the cost rate added to the price of a buy: the paper broker's rate, 0 at a real broker."""
     return ZERO if draft.identity.mode in BROKER_MODES else draft.trading.paper.share_cost_rate

@@ -14,7 +14,7 @@ class BrokerPosition(msgspec.Struct, frozen=True):
     symbol: str
     quantity: Decimal  # contracts or shares, negative when short
     average_price: Decimal  # USD for one share
-    available: Decimal | None = None  # not held back for working orders; None where the broker does not say
+    available: Decimal | None = None  # not held back for working orders; None when unknown
 
 
 class Activity(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class Activity(msgspec.Struct, frozen=True):
 
 
 class BrokerSnapshot(Event, frozen=True, tag=True):
-    """What the broker says it holds: the answer to start-up's question, reconciled by the step."""
+    """The paper broker's positions at a start, reconciled by the step."""
 
     cash: Decimal
     positions: tuple[BrokerPosition, ...]
@@ -39,27 +39,27 @@ class BrokerSnapshot(Event, frozen=True, tag=True):
 
 
 class BrokerLost(Event, frozen=True, tag=True):
-    """Order news may be missing from here on: a stream ended, or the broker cannot be asked."""
+    """Order news may be missing from here on: a stream ended, or the broker does not respond."""
 
     detail: str
 
 
 class Funds(msgspec.Struct, frozen=True, gc=False):
-    """What the account may spend and carry by the broker, in USD; None where it does not say."""
+    """Funds and margin of the account at the broker, in USD; None when unknown."""
 
     multiplier: Decimal | None = None  # of the buying power: 1 is a cash account
     buying_power: Decimal | None = None
     non_marginable: Decimal | None = None  # buying power without credit
     options: Decimal | None = None  # buying power for options
     equity: Decimal | None = None
-    maintenance: Decimal | None = None  # margin that what is held asks for
+    maintenance: Decimal | None = None  # margin requirement of the positions
 
 
 class BrokerReported(Event, frozen=True, tag=True):
-    """The broker's whole word at `asked_ns` and a little later: reconciled by the step.
+    """Full broker snapshot, requested at `asked_ns`: account, positions, orders, fills, activities.
 
-    `orders` are the open ones and those that ended since the last report, `fills` and `activities` what the broker's
-    ledger holds beyond the last report (all of the day after a start); both may repeat what is known.
+    `orders` are the open ones and those that ended since the last report; `fills` and `activities` are the ledger's
+    lines since the last report (all of the day after a start). Both may repeat known ones.
     """
 
     asked_ns: int
@@ -87,6 +87,6 @@ class ContractExpired(Event, frozen=True, tag=True):
 
 
 class CashTransferred(Event, frozen=True, tag=True):
-    """Money came (positive) or went by transfer: no gain, no loss."""
+    """Money came (positive) or went by transfer: neither gain nor loss."""
 
     amount: Decimal

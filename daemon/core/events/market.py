@@ -1,4 +1,4 @@
-"""Sessions, bars, quotes and prices: what the calendar and the market data say."""
+"""Sessions, bars, quotes and prices, from the calendar and the market data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from strategies.kit.contract import Bar, Session
 
 
 class SessionScheduled(Event, frozen=True, tag=True):
-    """The calendar's word on the session that comes or runs, and on those after it (for expiries)."""
+    """The running or next session, with those after it (for expiries)."""
 
     session: Session
     upcoming: tuple[Session, ...]
@@ -99,7 +99,7 @@ class PricesPrinted(Event, frozen=True, tag=True):
 
 
 class RebalanceDue(Event, frozen=True, tag=True):
-    """A daily desk decides now; all that it may know has been told before. The first one of a `date` counts.
+    """A daily desk decides now; all events that it may know came before. The first one of a `date` counts.
 
     `running` are the running session's bars so far where the desk decides before the close, none where it decides on
     complete bars before the open.
@@ -117,7 +117,7 @@ class HistoryAdjusted(Event, frozen=True, tag=True):
 
 
 class ClockTicked(Event, frozen=True, tag=True):
-    """Time passed; every rule that waits for a time is looked at."""
+    """Time passed; every rule with a deadline is checked."""
 
 
 class SessionEnded(Event, frozen=True, tag=True):

@@ -1,4 +1,4 @@
-"""Commands of a person, and what the process noticed about itself."""
+"""Commands of a person, and findings of the process about itself."""
 
 from __future__ import annotations
 
@@ -29,69 +29,69 @@ class FlattenRequested(Event, frozen=True, tag=True):
 
 
 class AcceptBrokerRequested(Event, frozen=True, tag=True):
-    """The book shall take over what the broker's next report says: positions, cash, no order of ours. Halts."""
+    """Take over the broker's next report into the book: positions, cash, no order of ours. Halts."""
 
     reason: str
     who: str
 
 
 class PanicNoticed(Event, frozen=True, tag=True):
-    """Somebody ran the panic, which flattens the account without this journal: stand down, halted."""
+    """A panic was run, which flattens the account without this journal: stand down, halted."""
 
     detail: str
 
 
 class StopRequested(Event, frozen=True, tag=True):
-    """The daemon shall end cleanly: no new risk, working entries are cancelled, positions kept or left."""
+    """End the daemon cleanly: no new risk, working entries are cancelled, positions kept or left."""
 
     reason: str
     flatten: bool
 
 
 class ClockReset(Event, frozen=True, tag=True):
-    """The desk's time is led back to `time_ns`, which the broker's clock verified: the one event that can do so."""
+    """The desk's time goes back to `time_ns`, verified by the broker's clock: the only event that can do so."""
 
     reason: str
     who: str
 
 
 class ReloadRequested(Event, frozen=True, tag=True):
-    """Look at the model store now. What comes of it is `ModelPromoted`, `CandidateRefused` or nothing."""
+    """Check the model store now. The result is `ModelPromoted`, `CandidateRefused` or nothing."""
 
     reason: str
     who: str
 
 
 class StatusRequested(Event, frozen=True, tag=True):
-    """Somebody asked over the network what the desk is; it changes nothing."""
+    """A status request came over the network; it changes nothing."""
 
     reason: str
     who: str
 
 
 class CommandRefused(Event, frozen=True, tag=True):
-    """A command came that is not signed, not in time, repeated or unreadable. It was not carried out."""
+    """A command was refused: not signed, not in time, repeated or unreadable."""
 
     channel: str  # where it came from
     reason: str
 
 
 class CodeChanged(Event, frozen=True, tag=True):
-    """This run's code took over events that it could not prove: other code or libraries wrote them, it decides
-    otherwise, or the journal is damaged. They were taken as they happened, damaged ones left out; what left the process
-    then is what the desk sent.
+    """This run's code took over events that it could not reproduce: other code wrote them, or the journal is damaged.
+
+    They were applied as recorded, without the damaged ones; the effects that left the process then count as the desk's.
     """
 
     former: str  # digest of the code that wrote them
     events: int  # taken over
-    differences: int  # among them where this code would have done something else
+    differences: int  # among them where this code would have decided otherwise
     detail: str
-    decision: int  # the highest number of a decision in the journal: none is given again
-    damaged: bool = False  # rows of the journal were, and were left out
+    decision: int  # the highest decision number in the journal: none is used again
+    damaged: bool = False  # rows of the journal were damaged and left out
 
 
 class TroubleNoticed(Event, frozen=True, tag=True):
-    """The shell noticed something that a person must know. `name` has a heading in docs/OPERATIONS.md."""
+    """The shell noticed a problem that a person must know. `name` has a heading in docs/OPERATIONS.md."""
 
     name: str
     detail: str

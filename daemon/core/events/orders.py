@@ -10,7 +10,7 @@ from daemon.core.events.base import Event
 
 
 class BrokerOrder(msgspec.Struct, frozen=True):
-    """An order as the broker describes it. `status` is the broker's word; `average_price` None before a fill."""
+    """An order as the broker describes it. `status` is a key of `LIFE`'s map; `average_price` None before a fill."""
 
     client_order_id: str
     order_id: str
@@ -18,7 +18,7 @@ class BrokerOrder(msgspec.Struct, frozen=True):
     side: int  # +1 buy, -1 sell
     quantity: Decimal
     limit_price: Decimal | None
-    intent: str  # buy_to_open, ...; "" where the broker does not say
+    intent: str  # buy_to_open, ...; "" when unknown
     status: str
     filled: Decimal
     average_price: Decimal | None  # USD a share
@@ -28,7 +28,7 @@ class BrokerOrder(msgspec.Struct, frozen=True):
 
 class OrderAccepted(Event, frozen=True, tag=True):
     client_order_id: str
-    order_id: str = ""  # the broker's own name for it, "" where it has none
+    order_id: str = ""  # the broker's own id, "" where it has none
 
 
 class OrderRejected(Event, frozen=True, tag=True):
@@ -69,13 +69,13 @@ class CancelRejected(Event, frozen=True, tag=True):
 
 
 class OrderUnknown(Event, frozen=True, tag=True):
-    """The broker gave no answer in time: the order may or may not live, and counts as exposure until settled."""
+    """The broker did not answer in time: the order may live, and counts as exposure until settled."""
 
     client_order_id: str
 
 
 class OrderFound(Event, frozen=True, tag=True):
-    """What the broker says an order is: the answer to a look-up, or news about an order that is not ours."""
+    """The broker's state of an order: the answer to a look-up, or news about a foreign order."""
 
     order: BrokerOrder
 
@@ -87,7 +87,7 @@ class OrderMissing(Event, frozen=True, tag=True):
 
 
 class TradeCorrected(Event, frozen=True, tag=True):
-    """The broker amended or took back an execution. The totals are what stands after it; `execution_id` names it."""
+    """The broker amended or took back an execution. The totals are those after it; `execution_id` names it."""
 
     client_order_id: str
     execution_id: str

@@ -1,4 +1,4 @@
-"""What the models answered, and which of them answers."""
+"""Answers of the models, and which model is live."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class PolicyAnswered(Event, frozen=True, tag=True, omit_defaults=True):
 
 
 class PolicyFailed(Event, frozen=True, tag=True):
-    """The policy gave no usable answer: an exception, a NaN, a wrong shape."""
+    """The policy failed to answer: an exception, a NaN, a wrong shape."""
 
     decision: int
     reason: str
 
 
 class ModelPromoted(Event, frozen=True, tag=True):
-    """A verified version answers from here on, in the place of `previous`. Promoted or not says the model itself."""
+    """A verified version is live from here on, in place of `previous`. The model file says whether it is promoted."""
 
     version: str
     digest: str
@@ -35,14 +35,14 @@ class ModelPromoted(Event, frozen=True, tag=True):
 
 
 class CandidateRefused(Event, frozen=True, tag=True):
-    """A version that was to run, or to answer beside, failed a check; what ran before goes on."""
+    """A version that was to run, live or as a candidate, failed a check; the former one goes on."""
 
     version: str
     reason: str
 
 
 class ShadowAnswered(Event, frozen=True, tag=True, omit_defaults=True):
-    """What a candidate answered to the question of `decision`, beside the live model. Nothing is ordered for it."""
+    """A candidate's answer to the question of `decision`. No order follows."""
 
     decision: int
     logits: tuple[float, ...]
@@ -52,7 +52,7 @@ class ShadowAnswered(Event, frozen=True, tag=True, omit_defaults=True):
 
 
 class ShadowFailed(Event, frozen=True, tag=True):
-    """A candidate gave no usable answer to the question of `decision`."""
+    """A candidate failed to answer the question of `decision`."""
 
     decision: int
     reason: str

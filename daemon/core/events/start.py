@@ -1,4 +1,4 @@
-"""What a process says of itself when it takes a journal over. It stays outside of the hash chain."""
+"""Facts about a process that takes a journal over. They stay outside of the hash chain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunStarted(Event, frozen=True, tag=True):
     account_number: str = ""  # as configured; "" where it is not
     # source -> dotted keys of `trading` that it gave; others are defaults
     origins: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
-    libraries: str = ""  # versions of those that the deciding code computes with; "" where they were not noted
+    libraries: str = ""  # versions of the libraries that the deciding code computes with; "" when not noted
 
 
 class ModelVerified(Event, frozen=True, tag=True):

@@ -1,1 +1,1 @@
-"""What events do that mean the same at every desk: sessions, answers, commands, the clock."""
+"""Event handlers that all desks share: sessions, answers, commands, the clock."""

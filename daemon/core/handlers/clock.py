@@ -1,7 +1,7 @@
-"""The desk's time led back after a clock that was ahead: what happened in a time that is still to come, happened now.
+"""Set the desk's time back after a clock that was ahead: times in the future become now.
 
-Without it every rule that waits for a time waits until the true one has caught up: exits are priced no more, the
-session counts as over.
+Otherwise every rule with a deadline waits until the true time has caught up: exits are not repriced, the session counts
+as over.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from daemon.core.broker.heard import lead_back
+from daemon.core.broker.news import clamp_times
 from daemon.core.draft import Draft
 from daemon.core.effects import AskBroker
 from daemon.core.events import ClockReset
@@ -23,7 +23,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def on_clock_reset(draft: Draft, event: ClockReset) -> None:
-    """Take `event.time_ns` as now. Orders, works and halts stay; no new risk until the broker was heard."""
+    """Take `event.time_ns` as now. Orders, works and halts stay; no new risk until the next broker report."""
     ahead_ns = draft.now_ns - event.time_ns
     draft.alarm("clock_reset", f"by {ahead_ns / SECOND_NS:.1f} s: {event.reason} (by {event.who})")
     if not ahead_ns:
@@ -41,19 +41,19 @@ def on_clock_reset(draft: Draft, event: ClockReset) -> None:
     draft.broker = _past(
         replace(draft.broker, suspicion=None if suspicion is None else _past(suspicion, now_ns)), now_ns
     )
-    lead_back(draft)
-    _lead_back_session(draft)
+    clamp_times(draft)
+    _reopen_session(draft)
     draft.effects.append(AskBroker("the desk's time was led back"))
 
 
 def _past(value: T, now_ns: int) -> T:
-    """The struct with no time of its own after now."""
+    """Return the struct with every time after now set to now."""
     times = {field: min(getattr(value, field), now_ns) for field in value.__struct_fields__ if field.endswith("_ns")}
     return replace(value, **times)
 
 
 def _by_time_alone(work: Work) -> bool:
-    """True for an exit that the wrong time asked for and that was not sent: it is asked for again when it is due."""
+    """Return True for an exit requested because of the wrong time and not sent: it is requested again when due."""
     return work.reason == "flat_before_close" and not work.order_id
 
 
@@ -76,8 +76,8 @@ def _lead_back_risk(draft: Draft) -> None:
     )
 
 
-def _lead_back_session(draft: Draft) -> None:
-    """A session that ended by the wrong time goes on; bars of a time to come never were."""
+def _reopen_session(draft: Draft) -> None:
+    """Reopen a session that ended by the wrong time; drop bars from the future."""
     state, session = draft.session, draft.session.session
     state = replace(_past(state, draft.now_ns), starts=tuple(start for start in state.starts if start <= draft.now_ns))
     if session is not None and draft.now_ns < session.close_ns:

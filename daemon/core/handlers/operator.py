@@ -1,4 +1,4 @@
-"""Commands of a person, starts and stops, and what the process noticed about itself."""
+"""Handlers of commands, starts and stops, and of findings of the process about itself."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def on_run_started(draft: Draft, event: ev.RunStarted) -> None:
     draft.trading = event.trading
     draft.risk = replace(draft.risk, stopping="", stop_flat=False)
     draft.broker = replace(draft.broker, expected=event.account_number)
-    if event.mode != "replay":  # a broker outside may have moved on; the replay's market lives in this journal
+    if event.mode != "replay":  # a real broker may have moved on; the replay's market lives in this journal
         draft.broker = replace(draft.broker, started_ns=draft.now_ns)
         draft.risk = replace(draft.risk, reconciled=False)
     if event.mode in BROKER_MODES:
         for order in tuple(draft.orders.values()):
-            if order.in_hand:  # the process that had it is gone: whether it left is unknown
+            if order.in_hand:  # its process is gone: whether the order left is unknown
                 draft.put_order(advance(order, "unknown"))
 
 
 def on_code_changed(draft: Draft, event: ev.CodeChanged) -> None:
-    """This code took over what other code left: exits go on, new risk waits for a person."""
+    """Take over what other code left: exits go on, new risk waits for a person."""
     draft.decision = max(draft.decision, event.decision)
     if event.damaged:
         draft.halt("journal_damaged", event.detail)
@@ -48,7 +48,7 @@ def on_model_refused(draft: Draft, event: ev.ModelRefused) -> None:
 
 
 def on_clock_ticked(draft: Draft, _: ev.ClockTicked) -> None:
-    """Time itself only shows what did not come: the rules after every handler do the rest."""
+    """Do nothing: the rules after every handler check the deadlines."""
     check_blind(draft)
 
 
@@ -57,7 +57,7 @@ def on_halt(draft: Draft, event: ev.HaltRequested) -> None:
 
 
 def on_resume(draft: Draft, event: ev.ResumeRequested) -> None:
-    """Ends halt and pause. The drawdown guard starts again from the equity of now, or it would halt at once."""
+    """End halt and pause. The drawdown guard restarts from the current equity, or it would halt at once."""
     if not event.reason.strip():
         draft.alarm("resume_refused", "a resume must state its reason")
         return
@@ -81,9 +81,9 @@ def on_flatten(draft: Draft, event: ev.FlattenRequested) -> None:
 
 
 def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
-    """Send nothing more, exits neither: the account is being flattened by other hands, and the book is old.
+    """Send nothing more, not even exits: the panic flattens the account, and the book is old.
 
-    What a person accepted before is no word about the account that the panic leaves.
+    An earlier acceptance of the broker's report does not hold after the panic.
     """
     draft.halt("panic", event.detail)
     draft.works = {}
@@ -94,7 +94,7 @@ def on_panic(draft: Draft, event: ev.PanicNoticed) -> None:
 
 
 def on_stop(draft: Draft, event: ev.StopRequested) -> None:
-    """The daemon ends: no new risk until its next start; positions are left where that is asked for."""
+    """Stop: no new risk until the next start; positions are left if requested."""
     draft.risk = replace(draft.risk, stopping=event.reason, stop_flat=event.flatten)
     draft.end_trading(leaving=event.flatten)
 
@@ -112,7 +112,7 @@ def on_command_refused(draft: Draft, event: ev.CommandRefused) -> None:
 
 
 def on_trouble(draft: Draft, event: ev.TroubleNoticed) -> None:
-    """Raise it once an hour for each case: nothing here notices when it is over, and it may come again."""
+    """Raise it once an hour for each case: nothing here notices its end, and it may come again."""
     draft.alarm(event.name, event.detail, once=True, about=f"{draft.now_ns // HOUR_NS} {wording(event.detail)}")
 
 
@@ -121,4 +121,4 @@ def on_bar_rejected(draft: Draft, event: ev.BarRejected) -> None:
 
 
 def on_nothing(_: Draft, __: ev.Event) -> None:
-    """What means something to the other kind of desk alone, or to the shell."""
+    """Do nothing: for events that concern another kind of desk or the shell only."""

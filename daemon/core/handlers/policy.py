@@ -1,6 +1,6 @@
-"""What the policy's answer does. Every answer leaves one decision record.
+"""Handlers of the policy's answers. Every answer leaves one decision record.
 
-A question whose answer came too late or never is recorded as such; an answer to no open question changes nothing.
+A question with a late or missing answer is recorded as such; an answer to no open question changes nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def on_policy_failed(draft: Draft, event: PolicyFailed) -> None:
 
 
 def expire_ask(draft: Draft) -> None:
-    """The open question's deadline passed: it ends here, recorded, and a later answer meets no question."""
+    """End the open question at its deadline, recorded; a later answer finds no question."""
     ask = draft.ask
     if ask is not None and draft.now_ns > ask.valid_until_ns:
         draft.alarm("policy_late", f"no answer to decision {ask.decision} in time", once=True)

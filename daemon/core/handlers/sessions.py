@@ -1,4 +1,4 @@
-"""A session of the calendar begins: its limits start afresh, and what only the last one needed is forgotten."""
+"""A session of the calendar begins: reset its limits and drop what only the last one needed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from daemon.core.draft import Draft
 from daemon.core.events import SessionScheduled
 from strategies.kit.units import DAY_NS
 
-FOREIGN_DAYS_NS = 4 * DAY_NS  # orders of others are reported again for two days after a start: remember longer
+FOREIGN_DAYS_NS = 4 * DAY_NS  # foreign orders are reported again for two days after a start: remember longer
 
 
 def on_session_scheduled(draft: Draft, event: SessionScheduled) -> None:
-    """A new session: its limits start afresh. The same session again (after a restart) only refreshes the calendar."""
+    """Begin a new session with fresh limits. The same session again (after a restart) only refreshes the calendar."""
     known = draft.session.session
     if known is not None and known.date == event.session.date:
         draft.session = replace(draft.session, session=event.session, upcoming=event.upcoming)

@@ -1,6 +1,6 @@
-"""What a candidate's answer does: one row, read as the live answer is, and its memory. It never reaches an order.
+"""Handlers of a candidate's answer: one row, and its memory. It never reaches an order.
 
-The strategy's decision about it is looked at and thrown away: its state, the book and the works stay as they are.
+The strategy's decision about it is recorded and dropped: its state, the book and the works do not change.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _encode = msgspec.json.encode
 
 
 def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
-    """Record what the candidate would have chosen in the desk's place; an answer to no question says nothing.
+    """Record what the candidate would have chosen; an answer to no question is ignored.
 
-    A rule's own decision, such as the flatten before the close, may have followed the question meanwhile.
+    A rule's own decision, such as the flatten before the close, may have come after the question.
     """
     if not 0 < event.decision <= draft.decision or draft.session.session is None:
         return
@@ -44,7 +44,7 @@ def on_shadow_answered(draft: Draft, event: ShadowAnswered) -> None:
 
 
 def on_shadow_failed(draft: Draft, event: ShadowFailed) -> None:
-    """Record that there is no answer; its memory begins anew."""
+    """Record that there is no answer; its memory starts afresh."""
     if not 0 < event.decision <= draft.decision:
         return
     draft.shadow = ShadowState()

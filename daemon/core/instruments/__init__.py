@@ -1,1 +1,1 @@
-"""What can be traded, as arithmetic: option symbols, prices and chains."""
+"""Instruments as arithmetic: option symbols, prices and chains."""

@@ -1,4 +1,4 @@
-"""Which option contract a desk would trade now: nearest expiry within the limits, strike by rule. Pure look-ups."""
+"""Choice of the option contract: nearest expiry within the limits, strike by rule. Pure look-ups."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ COARSE_FROM = Decimal(3)  # USD
 
 
 def implied_spot(symbol: str, quotes: Mapping[str, Quote]) -> float | None:
-    """The underlying's price in USD that a contract and its counterpart of the same strike imply, by put-call parity.
+    """Return the underlying's price in USD implied by a contract and its counterpart, by put-call parity.
 
-    None where one of them has no two-sided quote. Rates and dividends are left out: within days they are cents.
+    None when one of them has no two-sided quote. Rates and dividends are left out: within days they are cents.
     """
-    told = parse_occ(symbol)
-    if told is None:
+    terms = parse_occ(symbol)
+    if terms is None:
         return None
-    other = f"{symbol[:-9]}{'P' if told.right > 0 else 'C'}{symbol[-8:]}"
+    other = f"{symbol[:-9]}{'P' if terms.right > 0 else 'C'}{symbol[-8:]}"
     pair = [quotes.get(symbol), quotes.get(other)]
     mids = [float(quote.bid + quote.ask) / 2 for quote in pair if quote is not None and 0 < quote.bid <= quote.ask]
-    return float(told.strike) + told.right * (mids[0] - mids[1]) if len(mids) == 2 else None
+    return float(terms.strike) + terms.right * (mids[0] - mids[1]) if len(mids) == 2 else None
 
 
 def price_step(symbol: str, price: Decimal) -> Decimal:
-    """The step on which an option's orders are priced, in USD; a cent for what is no option.
+    """Return the price step of an option's orders in USD; a cent for other instruments.
 
-    A cent for the three roots above; for others 0.05 below 3 USD and 0.10 from there, which is valid whether or not
-    the class takes part in the penny programme (options exchanges' minimum increments, e.g. Cboe rule 5.4).
+    A cent for the three roots above; for others 0.05 below 3 USD and 0.10 from there, valid for any class in or out of
+    the penny programme (options exchanges' minimum increments, e.g. Cboe rule 5.4).
     """
     contract = parse_occ(symbol)
     if contract is None or contract.root in PENNY_ROOTS:
@@ -43,7 +43,7 @@ def price_step(symbol: str, price: Decimal) -> Decimal:
 
 
 def choose_expiry(listed: ContractsListed, session: Session, upcoming: tuple[Session, ...], rule: Contracts) -> Chain:
-    """The chain of the nearest expiry within `rule.min_days` to `rule.max_days` trading days that has both rights.
+    """Return the chain of the nearest expiry within the rule's trading days that has calls and puts.
 
     The result has no strikes when nothing fits.
     """
@@ -68,7 +68,7 @@ def choose_expiry(listed: ContractsListed, session: Session, upcoming: tuple[Ses
 
 
 def nearest(strikes: tuple[float, ...], level: float) -> int:
-    """Index of the strike nearest to `level`, the lower one on a tie. `strikes` ascend and are not empty."""
+    """Return the index of the strike nearest to `level`, the lower one on a tie. `strikes` ascend and are not empty."""
     i = bisect_left(strikes, level)
     if i == 0:
         return 0
@@ -78,10 +78,10 @@ def nearest(strikes: tuple[float, ...], level: float) -> int:
 
 
 def candidates(chain: Chain, state: SessionState, now_ns: int, rule: Contracts) -> tuple[Contract, ...]:
-    """The call and the put that an entry would buy at the present spot; empty when there is none.
+    """Return the call and the put that an entry would buy at the present spot; empty when there is none.
 
-    `strike = "nearest"`: nearest the money. `"delta"`: the strike whose Black-Scholes delta at the chain's
-    volatility is nearest to the target; none while that volatility is unknown.
+    `strike = "nearest"`: nearest the money. `"delta"`: the strike whose Black-Scholes delta at the chain's volatility
+    is nearest to the target; none while that volatility is unknown.
     """
     if not chain.strikes or state.spot <= 0 or state.session is None:
         return ()

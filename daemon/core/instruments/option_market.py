@@ -1,4 +1,4 @@
-"""The option market's arithmetic: Black-Scholes with r = q = 0, spreads in whole cents, time in sessions, OCC symbols.
+"""Option market arithmetic: Black-Scholes with r = q = 0, spreads in cents, time in sessions, OCC symbols.
 
 Pure float64; each `_array` twin gives the same bits as its scalar, because both take the same operations in the same
 order and call `math.log` and `math.erf` for each element. One volatility holds for one session, fixed before it.
@@ -38,7 +38,7 @@ _OCC = re.compile(r"([A-Z]{1,6})(\d{2})(\d{2})(\d{2})([CP])(\d{8})")
 
 
 class OccContract(msgspec.Struct, frozen=True, gc=False):
-    """What an OCC symbol says. `expiry` is `YYYY-MM-DD`, `right` +1 call, -1 put, `strike` in USD."""
+    """A parsed OCC symbol. `expiry` is `YYYY-MM-DD`, `right` +1 call, -1 put, `strike` in USD."""
 
     root: str
     expiry: str
@@ -47,7 +47,7 @@ class OccContract(msgspec.Struct, frozen=True, gc=False):
 
 
 class Expiry(msgspec.Struct, frozen=True, gc=False):
-    """An expiry that has a price: `later_ns` of regular trading and `nights` lie between this session and its close."""
+    """An expiry with a price: `later_ns` of regular trading and `nights` until its close, after this session."""
 
     date: str
     later_ns: int
@@ -63,31 +63,31 @@ class SessionMarket(msgspec.Struct, frozen=True):
     centre: int  # whole dollars
 
     def cents(self, symbol: str, spot: float, at_ns: int, paper: Paper) -> tuple[int, int] | None:
-        """Bid and ask in cents at `spot` USD and time `at_ns`; None for a symbol that this market cannot price."""
+        """Return bid and ask in cents at `spot` USD and time `at_ns`; None for a symbol without a price."""
         strike, right, expiry = option_terms(symbol)
         years = self.years(expiry, at_ns)
         return None if years is None else bid_ask_cents(price(spot, strike, years, self.volatility, right), paper)
 
     def years(self, expiry: str, at_ns: int) -> float | None:
-        """Years from `at_ns` in this session to the close of `expiry`; None for a date that is no known session."""
+        """Return the years from `at_ns` in this session to the close of `expiry`; None when it is no known session."""
         for known in self.expiries:
             if known.date == expiry:
                 return years_left(open_time_left_ns(at_ns, self.session) + known.later_ns, known.nights)
         return None
 
     def listed_expiries(self, min_days: int, max_days: int) -> tuple[str, ...]:
-        """The dates from `min_days` to `max_days` trading days away, as far as the calendar is known."""
+        """Return the dates from `min_days` to `max_days` trading days away, as far as the calendar is known."""
         return tuple(known.date for known in self.expiries if min_days <= known.nights <= max_days)
 
     def listed_strikes(self, each_side: int) -> range:
-        """The listed strikes in whole dollars: `each_side` below and above the middle, none below 1."""
+        """Return the listed strikes in whole dollars: `each_side` below and above the middle, none below 1."""
         return range(max(self.centre - each_side, 1), self.centre + each_side + 1)
 
 
 def session_market(
     session: Session, upcoming: Sequence[Session], closes: Sequence[float], paper: Paper
 ) -> SessionMarket | None:
-    """The market of `session` from the last closes of the sessions before it; None while those are too few."""
+    """Return the market of `session` from earlier sessions' closes; None while those are too few."""
     volatility = session_volatility(closes, paper)
     if volatility is None:
         return None
@@ -98,7 +98,7 @@ def session_market(
 
 
 def price(spot: float, strike: float, years: float, volatility: float, right: int) -> float:
-    """Black-Scholes value in USD a share of a European option with r = q = 0 (Black, Scholes 1973, eq. 13).
+    """Return the Black-Scholes value in USD a share of a European option, r = q = 0 (Black, Scholes 1973, eq. 13).
 
     `right` +1 call, -1 put; `volatility` annualised, at least 0. Without either, the intrinsic value.
     """
@@ -132,7 +132,7 @@ def price_array(
 
 
 def bid_ask_cents(mid: float, paper: Paper) -> tuple[int, int]:
-    """Bid and ask in whole cents around `mid` (USD a share): bid rounded down and at least 0, ask rounded up.
+    """Return bid and ask in whole cents around `mid` (USD a share): bid rounded down, at least 0, ask rounded up.
 
     The half-spread is max(`half_spread_min_usd`, `half_spread` x mid).
     """
@@ -150,27 +150,28 @@ def bid_ask_cents_array(mid: Float64Array, paper: Paper) -> tuple[Int64Array, In
 
 
 def years_left(open_time_ns: int, nights: int) -> float:
-    """Years of variance time: `open_time_ns` of regular session plus `nights` between sessions."""
+    """Return the years of variance time: `open_time_ns` of regular session plus `nights` between sessions."""
     return (open_time_ns / MINUTE_NS * MINUTE_SHARE + nights * NIGHT_SHARE) / SESSIONS_PER_YEAR
 
 
 def years_to_expiry(now_ns: int, session: Session, sessions_after: Sequence[Session]) -> float:
-    """Years from `now_ns` within `session` to the close of the expiry's session, the last of `sessions_after`.
+    """Return the years from `now_ns` within `session` to the close of the expiry's session, the last of
+    `sessions_after`.
 
-    `sessions_after` is empty for what expires today. Before the open the whole session counts, after the close nothing
-    of it. Minutes count by what is there, so half days weigh less.
+    `sessions_after` is empty for an expiry today. Before the open the whole session counts, after the close nothing.
+    Half days weigh less, because each open minute counts the same.
     """
     later = sum(after.close_ns - after.open_ns for after in sessions_after)
     return years_left(open_time_left_ns(now_ns, session) + later, len(sessions_after))
 
 
 def open_time_left_ns(now_ns: int, session: Session) -> int:
-    """Nanoseconds of regular trading that `session` still has at `now_ns`."""
+    """Return the nanoseconds of regular trading that `session` still has at `now_ns`."""
     return max(session.close_ns - max(now_ns, session.open_ns), 0)
 
 
 def session_volatility(closes: Sequence[float], paper: Paper) -> float | None:
-    """The volatility of a session, annualised, from the last closes of the sessions before it, oldest first.
+    """Return a session's annualised volatility from the closes of the sessions before it, oldest first.
 
     Standard deviation (ddof 1) of the last `volatility_sessions` log returns x sqrt(252) x `volatility_premium`, at
     least `volatility_floor`. None with fewer than `volatility_sessions` + 1 closes.
@@ -186,7 +187,7 @@ def session_volatility(closes: Sequence[float], paper: Paper) -> float | None:
 
 
 def delta(spot: float, strike: float, years: float, volatility: float, right: int) -> float:
-    """Change of the option's value for one dollar of the underlying: 0 to 1 for calls, -1 to 0 for puts."""
+    """Return the option's delta: 0 to 1 for calls, -1 to 0 for puts."""
     deviation = volatility * math.sqrt(max(years, 0.0))
     if deviation < CERTAIN:
         return float(right) if right * (spot - strike) > 0.0 else 0.0
@@ -195,7 +196,7 @@ def delta(spot: float, strike: float, years: float, volatility: float, right: in
 
 
 def strike_for_delta(spot: float, years: float, volatility: float, right: int, target: float) -> float:
-    """The strike (not rounded) at which the absolute delta is `target`, 0 < target < 1.
+    """Return the strike (not rounded) at which the absolute delta is `target`, 0 < target < 1.
 
     Raises ValueError for another target, and where `years` or `volatility` is not above 0.
     """
@@ -207,10 +208,10 @@ def strike_for_delta(spot: float, years: float, volatility: float, right: int, t
 
 
 def occ_symbol(root: str, expiry: str, right: int, strike: Decimal) -> str:
-    """The OCC symbol, such as `SPY240816C00530000` for `("SPY", "2024-08-16", +1, Decimal(530))`.
+    """Return the OCC symbol, such as `SPY240816C00530000` for `("SPY", "2024-08-16", +1, Decimal(530))`.
 
-    Raises ValueError for what the format cannot hold: a strike that is no positive multiple of 0.001 below 100,000,
-    an expiry that is no date, a root that is not 1 to 6 capital letters.
+    Raises ValueError for what the format cannot hold: a strike that is no positive multiple of 0.001 below 100,000, an
+    expiry that is no date, a root that is not 1 to 6 capital letters.
     """
     thousandths = strike * 1000
     whole = int(thousandths)
@@ -223,7 +224,7 @@ def occ_symbol(root: str, expiry: str, right: int, strike: Decimal) -> str:
 
 @lru_cache(maxsize=8192)
 def parse_occ(symbol: str) -> OccContract | None:
-    """What an OCC symbol says, or None for anything odd: a share, an adjusted root with a digit, no real date."""
+    """Parse an OCC symbol; None for anything else: a share, an adjusted root with a digit, no real date."""
     found = _OCC.fullmatch(symbol)
     if found is None:
         return None
@@ -240,7 +241,7 @@ def parse_occ(symbol: str) -> OccContract | None:
 
 @lru_cache(maxsize=8192)
 def option_terms(symbol: str) -> tuple[float, int, str]:
-    """(strike in USD, right, expiry) of an OCC symbol, for pricing; expiry "" for what is no option."""
+    """Return (strike in USD, right, expiry) of an OCC symbol, for pricing; expiry "" for other symbols."""
     contract = parse_occ(symbol)
     return (0.0, 0, "") if contract is None else (float(contract.strike), contract.right, contract.expiry)
 

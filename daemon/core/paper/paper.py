@@ -1,7 +1,7 @@
-"""The paper broker: what a broker and an option market would say, as a pure function of journaled events and effects.
+"""The paper broker: simulates a broker and an option market, as a pure function of journaled events and effects.
 
 It lists contracts, quotes them after each bar, matches orders and settles expiries. It reads no clock and draws no
-number, so replaying the journal rebuilds it exactly. Rules for users: docs/PAPER.md.
+random number, so replaying the journal rebuilds it exactly. Rules for users: docs/PAPER.md.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ ORDER_NEWS: tuple[type[Event], ...] = (
     CancelRejected,
     ContractExpired,
 )
-"""What every paper broker says about orders and holdings."""
+"""The news of every paper broker about orders and holdings."""
 
-_MOVING = frozenset((BarClosed, SessionScheduled, SessionEnded))  # what moves the market by itself
+_MOVING = frozenset((BarClosed, SessionScheduled, SessionEnded))  # events that move the market
 
 
 class PaperBroker:
@@ -76,7 +76,7 @@ class PaperBroker:
 
     __slots__ = ("_contracts", "_paper", "_trading", "_underlying")
 
-    SAYS: ClassVar[tuple[type[Event], ...]] = (ContractsListed, QuotesReceived, *ORDER_NEWS)  # what it may emit
+    EMITS: ClassVar[tuple[type[Event], ...]] = (ContractsListed, QuotesReceived, *ORDER_NEWS)  # what it may emit
 
     def __init__(self, trading: Trading, underlying: str) -> None:
         self._trading = trading
@@ -85,53 +85,53 @@ class PaperBroker:
         self._underlying = underlying
 
     def start(self) -> PaperState:
-        """The state before any event: the configured cash and nothing else."""
+        """Return the state before any event: the configured cash and nothing else."""
         return PaperState(cash=self._paper.cash_usd)
 
     def step(
         self, state: PaperState, event: Event, effects: Sequence[Effect] = ()
     ) -> tuple[PaperState, tuple[Event, ...]]:
-        """The state after `event` and the `effects` that the core's step returned for it, and what the broker says.
+        """Return the state after `event` and the core's `effects` for it, and the broker's news.
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
         if not effects and type(event) not in _MOVING:
             return state, ()
-        said: list[Event] = []
+        news: list[Event] = []
         bar: Bar | None = None
         match event:
             case BarClosed():
                 if self._is_regular(state, event.bar):
                     bar = event.bar
-                    state = self._trade(state, bar, event.time_ns, said)
+                    state = self._trade(state, bar, event.time_ns, news)
                 else:
                     state = self._remember(state, event.bar)
             case SessionScheduled():
-                state = self._schedule(state, event, said)
+                state = self._schedule(state, event, news)
             case SessionEnded():
                 if state.session is not None and state.session.date == event.date:
-                    state = self._end(state, state.session, event.time_ns, said)
+                    state = self._end(state, state.session, event.time_ns, news)
         for effect in effects:
-            state = self._carry_out(state, effect, event.time_ns, said)
+            state = self._carry_out(state, effect, event.time_ns, news)
         if bar is not None:
-            said.append(QuotesReceived(event.time_ns, bar.start_ns, self._quotes(state, bar, event.time_ns)))
-        return state, tuple(said)
+            news.append(QuotesReceived(event.time_ns, bar.start_ns, self._quotes(state, bar, event.time_ns)))
+        return state, tuple(news)
 
     # --- the session ----------------------------------------------------------------------------------------------
 
-    def _schedule(self, state: PaperState, event: SessionScheduled, said: list[Event]) -> PaperState:
-        """Begin a session, first ending a forgotten one and settling what expired on missed days.
+    def _schedule(self, state: PaperState, event: SessionScheduled, news: list[Event]) -> PaperState:
+        """Begin a session, first ending an unfinished one and settling what expired on missed days.
 
-        Of the running session only the contracts are said again.
+        For the running session only the contracts are listed again.
         """
         session = event.session
         if state.session is not None and state.session.date >= session.date:
-            self._list(state.market, event.time_ns, said)
+            self._list(state.market, event.time_ns, news)
             return state
         if state.session is not None:
-            state = self._end(state, state.session, event.time_ns, said)
+            state = self._end(state, state.session, event.time_ns, news)
         missed = [(held, contract) for held, contract in options_held(state) if contract.expiry < session.date]
-        state = settle(state, missed, self._underlying, event.time_ns, said)
+        state = settle(state, missed, self._underlying, event.time_ns, news)
         state = replace(
             state,
             session=session,
@@ -139,16 +139,16 @@ class PaperBroker:
             previous=event.previous,
             seen=tuple(order.client_order_id for order in state.orders),
         )
-        return self._open_market(state, session, event.time_ns, said)
+        return self._open_market(state, session, event.time_ns, news)
 
-    def _open_market(self, state: PaperState, session: Session, time_ns: int, said: list[Event]) -> PaperState:
-        """Fix the session's volatility and strikes from earlier closes, if there are enough, and say the chain."""
+    def _open_market(self, state: PaperState, session: Session, time_ns: int, news: list[Event]) -> PaperState:
+        """Fix the session's volatility and strikes from earlier closes, if there are enough, and list the chain."""
         closes = [known.close for known in state.closes if known.date < session.date]
         market = session_market(session, state.upcoming, closes, self._paper)
-        self._list(market, time_ns, said)
+        self._list(market, time_ns, news)
         return replace(state, market=market)
 
-    def _list(self, market: SessionMarket | None, time_ns: int, said: list[Event]) -> None:
+    def _list(self, market: SessionMarket | None, time_ns: int, news: list[Event]) -> None:
         if market is None:
             return
         interest = self._paper.open_interest
@@ -158,7 +158,7 @@ class PaperBroker:
             for strike in market.listed_strikes(self._paper.strikes_each_side)
             for right in (1, -1)
         )
-        said.append(ContractsListed(time_ns, market.session.date, contracts, market.volatility))
+        news.append(ContractsListed(time_ns, market.session.date, contracts, market.volatility))
 
     def _is_regular(self, state: PaperState, bar: Bar) -> bool:
         session = state.session
@@ -180,46 +180,46 @@ class PaperBroker:
         ordered = sorted([*others, SessionClose(date, close)], key=lambda known: known.date)
         return tuple(ordered[-self._paper.volatility_sessions - 1 :])
 
-    def _end(self, state: PaperState, session: Session, time_ns: int, said: list[Event]) -> PaperState:
+    def _end(self, state: PaperState, session: Session, time_ns: int, news: list[Event]) -> PaperState:
         """Lapse the working orders, remember the close, and settle at it what expires with this session."""
-        said.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
+        news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
         closes = state.closes
         if state.last_bar is not None:
             closes = self._with_close(closes, session.date, state.last_bar.close)
         state = replace(state, orders=(), closes=closes, session=None, market=None, last_bar=None)
         due = [(held, contract) for held, contract in options_held(state) if contract.expiry <= session.date]
-        return settle(state, due, self._underlying, time_ns, said)
+        return settle(state, due, self._underlying, time_ns, news)
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, state: PaperState, effect: Effect, time_ns: int, said: list[Event]) -> PaperState:
+    def _carry_out(self, state: PaperState, effect: Effect, time_ns: int, news: list[Event]) -> PaperState:
         match effect:
             case WatchContracts():
                 return replace(state, watched=effect.symbols)
             case SubmitOrder():
-                return self._submit(state, effect, time_ns, said)
+                return self._submit(state, effect, time_ns, news)
             case CancelOrder():
-                return cancel(state, effect.client_order_id, time_ns, said)
+                return cancel(state, effect.client_order_id, time_ns, news)
         return state
 
-    def _submit(self, state: PaperState, order: SubmitOrder, time_ns: int, said: list[Event]) -> PaperState:
-        return submit(state, order, refusal(state, order, time_ns, self._trading, self._underlying), time_ns, said)
+    def _submit(self, state: PaperState, order: SubmitOrder, time_ns: int, news: list[Event]) -> PaperState:
+        return submit(state, order, refusal(state, order, time_ns, self._trading, self._underlying), time_ns, news)
 
     # --- matching and quotes --------------------------------------------------------------------------------------
 
-    def _trade(self, state: PaperState, bar: Bar, time_ns: int, said: list[Event]) -> PaperState:
-        """Fill the orders sent before the bar began, in the order they came; the bar becomes the last one."""
+    def _trade(self, state: PaperState, bar: Bar, time_ns: int, news: list[Event]) -> PaperState:
+        """Fill the orders sent before the bar began, first come first; the bar becomes the last one."""
         if state.market is None and state.last_bar is None and state.session is not None:
-            state = self._open_market(state, state.session, time_ns, said)
+            state = self._open_market(state, state.session, time_ns, news)
         state = replace(state, last_bar=bar)
         for order in state.orders:
             fill = self._fill(state, order, bar)
             if fill is not None:
-                state = filled(state, order, fill, self._paper, time_ns, said)
+                state = filled(state, order, fill, self._paper, time_ns, news)
         return state
 
     def _fill(self, state: PaperState, order: WorkingOrder, bar: Bar) -> tuple[Decimal, int] | None:
-        """The price and the time at which the order trades within `bar`, None when it does not.
+        """Return the price and the time at which the order trades within `bar`, None when it does not.
 
         At the open if it is marketable there; else at its own limit if the bar's best price for it touches that.
         """
@@ -243,9 +243,9 @@ class PaperBroker:
         return None
 
     def _quotes(self, state: PaperState, bar: Bar, time_ns: int) -> tuple[Quote, ...]:
-        """Quotes of the watched and the held contracts at the bar's close; what has no price has no quote.
+        """Return quotes of the watched and the held contracts at the bar's close; without a price, no quote.
 
-        The bar's extreme mids are worked out for what is held alone: nothing else has a stop to be touched.
+        The bar's extreme mids are computed for held contracts only: nothing else has a stop.
         """
         market, paper, symbols = state.market, self._paper, state.watched
         if market is None:
@@ -277,9 +277,9 @@ def settle(
     due: Sequence[tuple[Holding, OccContract]],
     underlying: str,
     time_ns: int,
-    said: list[Event],
+    news: list[Event],
 ) -> PaperState:
-    """Exercise or write off at the last known close what has expired. At least one close must be known."""
+    """Exercise or write off expired options at the last known close. At least one close must be known."""
     for held, contract in due:
         strike, right = contract.strike, contract.right
         exercised = right * (Decimal(repr(state.closes[-1].close)) - strike) >= CENT
@@ -287,12 +287,12 @@ def settle(
         holdings = with_trade(state.holdings, held.symbol, -held.quantity, ZERO)
         holdings = with_trade(holdings, underlying, shares, strike)
         state = replace(state, cash=state.cash - shares * strike, holdings=holdings)
-        said.append(ContractExpired(time_ns, held.symbol, held.quantity, underlying, shares, strike))
+        news.append(ContractExpired(time_ns, held.symbol, held.quantity, underlying, shares, strike))
     return state
 
 
-def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, said: list[Event]) -> PaperState:
-    """Take the order, or refuse it where there is a `reason` to.
+def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, news: list[Event]) -> PaperState:
+    """Accept the order, or reject it when `reason` is not empty.
 
     Raises ValueError when its client order id was submitted before.
     """
@@ -301,33 +301,33 @@ def submit(state: PaperState, order: SubmitOrder, reason: str, time_ns: int, sai
         raise ValueError(f"client order id {name!r} was submitted twice; expected a new id for every submission")
     state = replace(state, seen=(*state.seen, name))
     if reason:
-        said.append(OrderRejected(time_ns, name, reason))
+        news.append(OrderRejected(time_ns, name, reason))
         return state
     working = WorkingOrder(name, order.symbol, order.side, order.quantity, order.limit_price, time_ns)
-    said.append(OrderAccepted(time_ns, name))
+    news.append(OrderAccepted(time_ns, name))
     return replace(state, orders=(*state.orders, working))
 
 
-def cancel(state: PaperState, name: str, time_ns: int, said: list[Event]) -> PaperState:
-    """Cancel a working order, or say why it cannot be."""
+def cancel(state: PaperState, name: str, time_ns: int, news: list[Event]) -> PaperState:
+    """Cancel a working order, or reject the cancel with a reason."""
     rest = tuple(order for order in state.orders if order.client_order_id != name)
     if len(rest) < len(state.orders):
-        said.append(OrderCanceled(time_ns, name))
+        news.append(OrderCanceled(time_ns, name))
         return replace(state, orders=rest)
-    said.append(CancelRejected(time_ns, name, "order is not cancelable" if name in state.seen else "order not found"))
+    news.append(CancelRejected(time_ns, name, "order is not cancelable" if name in state.seen else "order not found"))
     return state
 
 
 def filled(
-    state: PaperState, order: WorkingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, said: list[Event]
+    state: PaperState, order: WorkingOrder, fill: tuple[Decimal, int], paper: Paper, time_ns: int, news: list[Event]
 ) -> PaperState:
-    """The books after an execution, at (price, time), of what one bar or quote can take of the order."""
+    """Return the books after an execution at (price, time), of what one bar or quote can take of the order."""
     fill_price, filled_ns = fill
     quantity = min(order.quantity - order.filled, paper.contracts_per_minute)
     so_far, cost = order.filled + quantity, order.cost + fill_price * quantity
     paid = fees(so_far, cost * SHARES, order.side, paper)
     name, symbol, side = order.client_order_id, order.symbol, order.side
-    said.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, so_far, cost, paid, quantity))
+    news.append(OrderFilled(time_ns, name, symbol, side, fill_price, filled_ns, so_far, cost, paid, quantity))
     rest = () if so_far == order.quantity else (replace(order, filled=so_far, cost=cost, fees=paid),)
     at = state.orders.index(order)
     return replace(
@@ -340,12 +340,12 @@ def filled(
 
 @lru_cache(maxsize=8192)
 def _contract(underlying: str, expiry: str, right: int, strike: int, open_interest: int) -> Contract:
-    """A listed contract at a whole-dollar strike; most of a session's were listed the session before."""
+    """Return a listed contract at a whole-dollar strike; most of a session's were listed the session before."""
     dollars = Decimal(strike)
     return Contract(occ_symbol(underlying, expiry, right, dollars), expiry, right, dollars, open_interest)
 
 
 @lru_cache(maxsize=65536)
 def _mid_usd(bid_and_ask: int) -> Decimal:
-    """The mid in USD of a bid and an ask whose sum in cents is given: exact to the half cent."""
+    """Return the mid in USD from the sum in cents of bid and ask: exact to the half cent."""
     return usd(bid_and_ask // 2) if bid_and_ask % 2 == 0 else Decimal(bid_and_ask * 5).scaleb(-3)

@@ -1,7 +1,7 @@
-"""The paper broker of a dry run on the live feed: orders fill against quotes that come from outside, as events.
+"""The paper broker of a dry run on the live feed: orders fill against real quotes, which come as events.
 
 It lists nothing and quotes nothing itself; like `daemon.core.paper.paper` it is a pure function of journaled events and
-effects. Invariant: no order fills at a quote that was given before the order, and no quote fills one order twice.
+effects. Invariant: no order fills at a quote from before the order, and no quote fills one order twice.
 """
 
 from __future__ import annotations
@@ -38,53 +38,53 @@ class QuotePaperBroker:
 
     __slots__ = ("_paper", "_underlying")
 
-    SAYS: ClassVar[tuple[type[Event], ...]] = ORDER_NEWS  # what it may emit
+    EMITS: ClassVar[tuple[type[Event], ...]] = ORDER_NEWS  # what it may emit
 
     def __init__(self, trading: Trading, underlying: str) -> None:
         self._paper = trading.paper
         self._underlying = underlying
 
     def start(self) -> PaperState:
-        """The state before any event: the configured cash and nothing else."""
+        """Return the state before any event: the configured cash and nothing else."""
         return PaperState(cash=self._paper.cash_usd)
 
     def step(
         self, state: PaperState, event: Event, effects: Sequence[Effect] = ()
     ) -> tuple[PaperState, tuple[Event, ...]]:
-        """The state after `event` and the `effects` that the core's step returned for it, and what the broker says.
+        """Return the state after `event` and the core's `effects` for it, and the broker's news.
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
         if not effects and type(event) not in _MOVING:
             return state, ()
-        said: list[Event] = []
+        news: list[Event] = []
         match event:
             case BarClosed():
                 state = self._remember(state, event.bar)
             case ContractsListed():
                 state = replace(state, listed=tuple(contract.symbol for contract in event.contracts))
             case QuotesReceived():
-                state = self._trade(state, event, said)
+                state = self._trade(state, event, news)
             case SessionScheduled():
-                state = self._schedule(state, event, said)
+                state = self._schedule(state, event, news)
             case SessionEnded():
                 if state.session is not None and state.session.date == event.date:
-                    state = self._end(state, state.session.date, event.time_ns, said)
+                    state = self._end(state, state.session.date, event.time_ns, news)
         for effect in effects:
-            state = self._carry_out(state, effect, event.time_ns, said)
-        return state, tuple(said)
+            state = self._carry_out(state, effect, event.time_ns, news)
+        return state, tuple(news)
 
     # --- the session ----------------------------------------------------------------------------------------------
 
-    def _schedule(self, state: PaperState, event: SessionScheduled, said: list[Event]) -> PaperState:
-        """Begin a session, first ending a forgotten one and settling what expired on missed days."""
+    def _schedule(self, state: PaperState, event: SessionScheduled, news: list[Event]) -> PaperState:
+        """Begin a session, first ending an unfinished one and settling what expired on missed days."""
         session = event.session
         if state.session is not None:
             if state.session.date >= session.date:
                 return state
-            state = self._end(state, state.session.date, event.time_ns, said)
+            state = self._end(state, state.session.date, event.time_ns, news)
         return replace(
-            self._settle(state, session.date, event.time_ns, said, today=False),
+            self._settle(state, session.date, event.time_ns, news, today=False),
             session=session,
             upcoming=event.upcoming,
             previous=event.previous,
@@ -99,49 +99,49 @@ class QuotePaperBroker:
             return state
         return state if last is not None and bar.start_ns < last.start_ns else replace(state, last_bar=bar)
 
-    def _end(self, state: PaperState, date: str, time_ns: int, said: list[Event]) -> PaperState:
+    def _end(self, state: PaperState, date: str, time_ns: int, news: list[Event]) -> PaperState:
         """Lapse the working orders, remember the close, and settle at it what expires with this session."""
-        said.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
+        news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
         closes = state.closes if state.last_bar is None else (SessionClose(date, state.last_bar.close),)
         state = replace(state, orders=(), quotes=(), closes=closes, session=None, last_bar=None)
-        return self._settle(state, date, time_ns, said, today=True)
+        return self._settle(state, date, time_ns, news, today=True)
 
-    def _settle(self, state: PaperState, date: str, time_ns: int, said: list[Event], *, today: bool) -> PaperState:
+    def _settle(self, state: PaperState, date: str, time_ns: int, news: list[Event], *, today: bool) -> PaperState:
         """Settle at the last known close what expired before `date`, and `today` what expires on it."""
-        if not state.closes:  # nothing to settle at yet: it waits for the first session with a bar
+        if not state.closes:  # no close yet: wait for the first session with a bar
             return state
         due = [held for held in options_held(state) if held[1].expiry < date or (today and held[1].expiry == date)]
-        return settle(state, due, self._underlying, time_ns, said)
+        return settle(state, due, self._underlying, time_ns, news)
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
-    def _carry_out(self, state: PaperState, effect: Effect, time_ns: int, said: list[Event]) -> PaperState:
+    def _carry_out(self, state: PaperState, effect: Effect, time_ns: int, news: list[Event]) -> PaperState:
         match effect:
             case WatchContracts():
                 return _watch(state, effect.symbols)
             case SubmitOrder():
                 known = effect.symbol in state.listed or quantity_held(state, effect.symbol) > 0
                 reason = refusal_given(state, effect, time_ns, self._paper, known, lambda s: _last_ask(state, s))
-                return submit(state, effect, reason, time_ns, said)
+                return submit(state, effect, reason, time_ns, news)
             case CancelOrder():
-                return cancel(state, effect.client_order_id, time_ns, said)
+                return cancel(state, effect.client_order_id, time_ns, news)
         return state
 
-    def _trade(self, state: PaperState, event: QuotesReceived, said: list[Event]) -> PaperState:
-        """Fill the working orders, in the order they came, at those quotes that are newer than any known before."""
+    def _trade(self, state: PaperState, event: QuotesReceived, news: list[Event]) -> PaperState:
+        """Fill the working orders, first come first, at those quotes that are newer than any before."""
         fresh = _fresh(state, event.quotes)
         for order in state.orders:
             quote = fresh.get(order.symbol)
             at = None if quote is None else _fill(order, quote)
             if quote is not None and at is not None:
                 when_ns = min(quote.quoted_ns, event.time_ns)
-                state = filled(state, order, (at, when_ns), self._paper, event.time_ns, said)
+                state = filled(state, order, (at, when_ns), self._paper, event.time_ns, news)
         kept = tuple(quote for quote in state.quotes if quote.symbol not in fresh)
         return replace(state, quotes=(*kept, *fresh.values()))
 
 
 def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
-    """By symbol, the quotes given within the running session and after the last one known of their contract."""
+    """Return by symbol the quotes of the running session that are newer than the last one of their contract."""
     session = state.session
     if session is None:
         return {}
@@ -154,7 +154,7 @@ def _fresh(state: PaperState, quotes: Sequence[Quote]) -> dict[str, Quote]:
 
 
 def _fill(order: WorkingOrder, quote: Quote) -> Decimal | None:
-    """The price at which the order trades at this quote, None when it does not: too old, no such side, or too dear."""
+    """Return the price at which the order trades at this quote; None when too old, one-sided or too dear."""
     price = quote.ask if order.side > 0 else quote.bid  # 0 is no side
     if not price or quote.quoted_ns <= order.submitted_ns:
         return None
@@ -163,11 +163,11 @@ def _fill(order: WorkingOrder, quote: Quote) -> Decimal | None:
 
 
 def _watch(state: PaperState, symbols: tuple[str, ...]) -> PaperState:
-    """Watch exactly these, and forget the quotes of what is neither watched, nor held, nor worked for."""
+    """Watch exactly these, and drop the quotes of all but watched, held and worked contracts."""
     used = {*symbols, *(held.symbol for held in state.holdings), *(order.symbol for order in state.orders)}
     return replace(state, watched=symbols, quotes=tuple(quote for quote in state.quotes if quote.symbol in used))
 
 
 def _last_ask(state: PaperState, symbol: str) -> Decimal | None:
-    """The last known ask of this session, None where there is no offer."""
+    """Return the last known ask of this session, None without one."""
     return next((quote.ask for quote in state.quotes if quote.symbol == symbol), None) or None

@@ -1,4 +1,4 @@
-"""Why the paper broker refuses an order: what is wrong with it, or what the account lacks, in usual words.
+"""Rejections of the paper broker: faults of the order, or a shortfall of the account, in usual words.
 
 Pure look-ups over `PaperState`. Invariant: what is accepted can be paid for, and no sale exceeds what is held and free.
 """
@@ -22,7 +22,7 @@ LastAsk = Callable[[str], Decimal | None]  # symbol -> the last known ask in USD
 
 
 def refusal(state: PaperState, order: SubmitOrder, time_ns: int, trading: Trading, underlying: str) -> str:
-    """The reason for which the order is rejected at `time_ns` in the modelled option market, or an empty string."""
+    """Return why the order is rejected at `time_ns` in the modelled option market, or an empty string."""
     known = _is_known(state, order.symbol, trading, underlying)
     return refusal_given(state, order, time_ns, trading.paper, known, lambda symbol: _last_ask(state, symbol, trading))
 
@@ -30,12 +30,12 @@ def refusal(state: PaperState, order: SubmitOrder, time_ns: int, trading: Tradin
 def refusal_given(
     state: PaperState, order: SubmitOrder, time_ns: int, paper: Paper, known: bool, last_ask: LastAsk
 ) -> str:
-    """The same for any market: `known` says whether the contract is listed or held, `last_ask` what it costs."""
+    """As `refusal` for any market: `known` says whether the contract is listed or held, `last_ask` its price."""
     return _fault(state, order, time_ns, known) or _shortfall(state, order, paper, last_ask)
 
 
 def _fault(state: PaperState, order: SubmitOrder, time_ns: int, known: bool) -> str:
-    """What is wrong with the order itself, in a broker's usual words, or an empty string."""
+    """Return what is wrong with the order itself, in a broker's usual words, or an empty string."""
     if order.quantity <= 0:
         return f"qty must be > 0 (requested: {order.quantity})"
     if not known:
@@ -53,7 +53,7 @@ def _fault(state: PaperState, order: SubmitOrder, time_ns: int, known: bool) -> 
 
 
 def _shortfall(state: PaperState, order: SubmitOrder, paper: Paper, last_ask: LastAsk) -> str:
-    """What the account lacks for the order, in a broker's usual words, or an empty string."""
+    """Return what the account lacks for the order, in a broker's usual words, or an empty string."""
     if order.side < 0:
         working = sum(o.quantity - o.filled for o in state.orders if o.symbol == order.symbol and o.side < 0)
         held = quantity_held(state, order.symbol)
@@ -82,7 +82,7 @@ def _is_known(state: PaperState, symbol: str, trading: Trading, underlying: str)
 
 
 def _buying_power(state: PaperState, paper: Paper, last_ask: LastAsk) -> Decimal:
-    """Cash less what the working buys may still cost."""
+    """Return cash less what the working buys may still cost."""
     available = state.cash
     for order in state.orders:
         if order.side > 0:
@@ -93,7 +93,7 @@ def _buying_power(state: PaperState, paper: Paper, last_ask: LastAsk) -> Decimal
 
 
 def _last_ask(state: PaperState, symbol: str, trading: Trading) -> Decimal | None:
-    """The ask at the close of the session's last bar, None without one."""
+    """Return the ask at the close of the session's last bar, None without one."""
     bar, market = state.last_bar, state.market
     if bar is None or market is None:
         return None

@@ -1,7 +1,7 @@
-"""The paper broker of shares: what a broker and an exchange would say to a desk of shares, as a pure function.
+"""The paper broker of shares: simulates a broker and an exchange for a desk of shares, as a pure function.
 
-It fills at prices that are printed after an order came (or, on a live feed, at quotes given after it), never at a
-known one. It reads no clock and draws no number. Invariant: the cash never falls below 0. Rules: docs/PAPER.md.
+It fills at prices printed after an order came (or, on a live feed, at later quotes), never at a known price. It reads
+no clock and draws no random number. Invariant: the cash never falls below 0. Rules: docs/PAPER.md.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from strategies.kit.units import MINUTE_NS
 GRID = Decimal("0.0001")  # USD: the finest price
 COST_GRID = Decimal("0.000001")  # USD: the finest cost
 AUCTION_CLOSES_NS = 2 * MINUTE_NS  # before the open: later orders for the opening auction are refused
-AUCTION_WAITS_NS = 2 * MINUTE_NS  # after the open, on a live feed: what has no quote by then is canceled
+AUCTION_WAITS_NS = 2 * MINUTE_NS  # after the open, on a live feed: orders without a quote by then are canceled
 
 _NEWS: tuple[type[Event], ...] = (
     OrderAccepted,
@@ -49,11 +49,11 @@ _NEWS: tuple[type[Event], ...] = (
 )
 _MOVING = frozenset(
     (BarClosed, ClockTicked, PricesPrinted, QuotesReceived, SessionScheduled, SessionEnded)
-)  # what moves it by itself
+)  # events that move it
 
 
 class Offer(NamedTuple):
-    """At what a symbol trades now, USD a share on the grid; 0 is no side. Auction orders trade at `auction_*`."""
+    """Current prices of a symbol, USD a share on the grid; 0 is no side. Auction orders trade at `auction_*`."""
 
     bid: Decimal
     ask: Decimal
@@ -63,7 +63,7 @@ class Offer(NamedTuple):
 
 
 def on_grid(price: float) -> Decimal:
-    """A price in USD on the grid of 1e-4: the nearest to its shortest text, ties to even."""
+    """Return a price in USD on the grid of 1e-4: the nearest to its shortest text, ties to even."""
     return Decimal(repr(price)).quantize(GRID, ROUND_HALF_EVEN)
 
 
@@ -75,70 +75,68 @@ class SharePaperBroker:
     closed by quotes around its close.
     """
 
-    __slots__ = ("SAYS", "_by_bar", "_live", "_paper", "_symbols")
+    __slots__ = ("EMITS", "_by_bar", "_live", "_paper", "_symbols")
 
     def __init__(self, trading: Trading, symbols: Sequence[str], *, live: bool = False, by_bar: bool = False) -> None:
         self._paper = trading.paper
         self._symbols = frozenset(symbols)
         self._live = live
         self._by_bar = by_bar and not live
-        self.SAYS: tuple[type[Event], ...] = _NEWS if live else (QuotesReceived, *_NEWS)  # what it may emit
+        self.EMITS: tuple[type[Event], ...] = _NEWS if live else (QuotesReceived, *_NEWS)  # what it may emit
 
     def start(self) -> SharePaperState:
-        """The state before any event: the configured cash and nothing else."""
+        """Return the state before any event: the configured cash and nothing else."""
         return SharePaperState(cash=self._paper.cash_usd)
 
     def step(
         self, state: SharePaperState, event: Event, effects: Sequence[Effect] = ()
     ) -> tuple[SharePaperState, tuple[Event, ...]]:
-        """The state after `event` and the `effects` that the core's step returned for it, and what the broker says.
+        """Return the state after `event` and the core's `effects` for it, and the broker's news.
 
         Raises ValueError when a client order id is submitted twice, a broken invariant of the caller.
         """
         if not effects and type(event) not in _MOVING:
             return state, ()
-        said: list[Event] = []
+        news: list[Event] = []
         quotes: QuotesReceived | None = None
         match event:
             case BarClosed() if self._by_bar:
-                state, quotes = self._trade(state, event.bar, event.time_ns, said)
+                state, quotes = self._trade(state, event.bar, event.time_ns, news)
             case PricesPrinted() if not self._live:
-                state, quotes = self._print(state, event, said)
+                state, quotes = self._print(state, event, news)
             case QuotesReceived() if self._live:
-                state = self._quoted(state, event.quotes, event.time_ns, said)
+                state = self._quoted(state, event.quotes, event.time_ns, news)
             case ClockTicked() if self._live and state.orders:
-                state = self._quoted(state, (), event.time_ns, said)
+                state = self._quoted(state, (), event.time_ns, news)
             case SessionScheduled():
                 if state.session is None or state.session.date < event.session.date:
-                    state = replace(_end(state, event.time_ns, said), session=event.session, seen=())
+                    state = replace(_end(state, event.time_ns, news), session=event.session, seen=())
             case SessionEnded():
                 if state.session is not None and state.session.date == event.date:
-                    state = _end(state, event.time_ns, said)
+                    state = _end(state, event.time_ns, news)
         for effect in effects:
             match effect:
                 case SubmitOrder():
-                    state = self._submit(state, effect, event.time_ns, said)
+                    state = self._submit(state, effect, event.time_ns, news)
                 case CancelOrder():
-                    state = _cancel(state, effect.client_order_id, event.time_ns, said)
+                    state = _cancel(state, effect.client_order_id, event.time_ns, news)
         if quotes is not None:
-            said.append(quotes)
-        return state, tuple(said)
+            news.append(quotes)
+        return state, tuple(news)
 
     # --- the market -----------------------------------------------------------------------------------------------
 
     def _trade(
-        self, state: SharePaperState, bar: Bar, now_ns: int, said: list[Event]
+        self, state: SharePaperState, bar: Bar, now_ns: int, news: list[Event]
     ) -> tuple[SharePaperState, QuotesReceived | None]:
-        """Fill at the bar's open what came before it began. Then what is quoted at its close."""
+        """Fill earlier orders at the bar's open. Then return the quotes at its close."""
         session = state.session
         if session is None or bar.symbol not in self._symbols or not session.open_ns <= bar.start_ns < session.close_ns:
             return state, None
         if state.orders:
             at_open = on_grid(bar.open)
-            offer = Offer(
-                at_open, at_open, at_open, at_open, bar.start_ns + 1
-            )  # what came at its very start is in time
-            state = self._match(state, {bar.symbol: offer}, now_ns, said, auction=True, auction_ends=True)
+            offer = Offer(at_open, at_open, at_open, at_open, bar.start_ns + 1)  # an order at its very start is in time
+            state = self._match(state, {bar.symbol: offer}, now_ns, news, auction=True, auction_ends=True)
         price = on_grid(bar.close)
         ask = up(price * (1 + self._paper.share_wait_rate))
         state = replace(state, asks={**state.asks, bar.symbol: ask})
@@ -146,9 +144,9 @@ class SharePaperBroker:
         return state, QuotesReceived(now_ns, bar.start_ns, (Quote(bar.symbol, price, ask, middle, middle, now_ns),))
 
     def _print(
-        self, state: SharePaperState, event: PricesPrinted, said: list[Event]
+        self, state: SharePaperState, event: PricesPrinted, news: list[Event]
     ) -> tuple[SharePaperState, QuotesReceived | None]:
-        """Fill what came before this print; the opening one ends the auction. Then what is quoted."""
+        """Fill earlier orders at this print; the opening one ends the auction. Then return the quotes."""
         if state.session is None or state.session.date != event.date:
             return state, None
         now, dearer = event.time_ns, 1 + self._paper.share_wait_rate
@@ -161,13 +159,13 @@ class SharePaperBroker:
             quotes.append(Quote(known.symbol, bid, ask, middle, middle, now))
         state = replace(state, asks={**state.asks, **{symbol: offer.ask for symbol, offer in offers.items()}})
         if state.orders:
-            state = self._match(state, offers, now, said, auction=event.opening, auction_ends=event.opening)
+            state = self._match(state, offers, now, news, auction=event.opening, auction_ends=event.opening)
         return state, QuotesReceived(now, 0, tuple(quotes))
 
     def _quoted(
-        self, state: SharePaperState, quotes: Sequence[Quote], now_ns: int, said: list[Event]
+        self, state: SharePaperState, quotes: Sequence[Quote], now_ns: int, news: list[Event]
     ) -> SharePaperState:
-        """Fill what came before these quotes of the running session; the first ones after its open are the auction."""
+        """Fill earlier orders at quotes of the running session; the first ones after its open are the auction."""
         session = state.session
         if session is None:
             return state
@@ -180,19 +178,19 @@ class SharePaperBroker:
         over = now_ns >= session.open_ns + AUCTION_WAITS_NS
         if not state.orders or not (offers or over):
             return state
-        return self._match(state, offers, now_ns, said, auction=True, auction_ends=over)
+        return self._match(state, offers, now_ns, news, auction=True, auction_ends=over)
 
     def _match(
         self,
         state: SharePaperState,
         offers: Mapping[str, Offer],
         now_ns: int,
-        said: list[Event],
+        news: list[Event],
         *,
         auction: bool,
         auction_ends: bool,
     ) -> SharePaperState:
-        """Trade the working orders, in the order they came; cancel what the auction or the cash does not carry."""
+        """Trade the working orders, first come first; cancel those that the auction or the cash cannot fill."""
         cash, costs, reserved = state.cash, state.costs, state.reserved
         holdings, left = dict(state.holdings), []
         for order in state.orders:
@@ -201,7 +199,7 @@ class SharePaperBroker:
             if offer is None or price is None:
                 if order.auction and auction_ends:
                     reserved -= order.reserved
-                    said.append(OrderCanceled(now_ns, order.client_order_id))
+                    news.append(OrderCanceled(now_ns, order.client_order_id))
                 else:
                     left.append(order)
                 continue
@@ -209,24 +207,24 @@ class SharePaperBroker:
             traded = price * order.quantity
             cost = self.cost(traded)
             after = cash - order.side * traded - cost
-            if after < 0:  # a market buy that became dearer than what there is
-                said.append(OrderCanceled(now_ns, order.client_order_id))
+            if after < 0:  # a market buy that became dearer than the cash
+                news.append(OrderCanceled(now_ns, order.client_order_id))
                 continue
             cash, costs = after, costs + cost
             _hold(holdings, order, price)
             name, symbol, side, quantity = order.client_order_id, order.symbol, order.side, order.quantity
             filled_ns = min(offer.at_ns, now_ns)
-            said.append(OrderFilled(now_ns, name, symbol, side, price, filled_ns, quantity, traded, cost, quantity))
+            news.append(OrderFilled(now_ns, name, symbol, side, price, filled_ns, quantity, traded, cost, quantity))
         return replace(state, cash=cash, costs=costs, reserved=reserved, holdings=holdings, orders=tuple(left))
 
     def cost(self, traded: Decimal) -> Decimal:
-        """What trading this value costs, in USD on the grid of 1e-6, ties to even."""
+        """Return the cost of trading this value, in USD on the grid of 1e-6, ties to even."""
         return (traded * self._paper.share_cost_rate).quantize(COST_GRID, ROUND_HALF_EVEN)
 
     # --- orders ---------------------------------------------------------------------------------------------------
 
-    def _submit(self, state: SharePaperState, order: SubmitOrder, time_ns: int, said: list[Event]) -> SharePaperState:
-        """Take the order, or refuse it as a broker would."""
+    def _submit(self, state: SharePaperState, order: SubmitOrder, time_ns: int, news: list[Event]) -> SharePaperState:
+        """Accept the order, or reject it as a broker would."""
         name = order.client_order_id
         if name in state.seen:
             raise ValueError(f"client order id {name!r} was submitted twice; expected a new id for every submission")
@@ -234,16 +232,16 @@ class SharePaperBroker:
         reserved = self._reserved(state, order)
         reason = self._fault(state, order, time_ns) or _shortfall(state, order, reserved)
         if reason or reserved is None:
-            said.append(OrderRejected(time_ns, name, reason))
+            news.append(OrderRejected(time_ns, name, reason))
             return state
         working = ShareOrder(
             name, order.symbol, order.side, order.quantity, order.limit_price, time_ns, order.auction, reserved
         )
-        said.append(OrderAccepted(time_ns, name))
+        news.append(OrderAccepted(time_ns, name))
         return replace(state, orders=(*state.orders, working), reserved=state.reserved + reserved)
 
     def _reserved(self, state: SharePaperState, order: SubmitOrder) -> Decimal | None:
-        """The USD that an order may cost: 0 of a sale; None of a market buy that has no price yet."""
+        """Return the USD that an order may cost: 0 for a sale; None for a market buy without a price yet."""
         if order.side < 0:
             return ZERO
         worst = state.asks.get(order.symbol) if order.limit_price is None else order.limit_price
@@ -253,7 +251,7 @@ class SharePaperBroker:
         return traded + self.cost(traded)
 
     def _fault(self, state: SharePaperState, order: SubmitOrder, time_ns: int) -> str:
-        """What is wrong with the order itself, in a broker's usual words, or an empty string."""
+        """Return what is wrong with the order itself, in a broker's usual words, or an empty string."""
         if order.quantity <= 0:
             return f"qty must be > 0 (requested: {order.quantity})"
         if order.symbol not in self._symbols and order.symbol not in state.holdings:
@@ -270,17 +268,17 @@ class SharePaperBroker:
 
 
 def down(price: Decimal) -> Decimal:
-    """The highest price on the grid that is not above `price`."""
+    """Return the highest price on the grid that is not above `price`."""
     return price.quantize(GRID, ROUND_FLOOR)
 
 
 def up(price: Decimal) -> Decimal:
-    """The lowest price on the grid that is not below `price`."""
+    """Return the lowest price on the grid that is not below `price`."""
     return price.quantize(GRID, ROUND_CEILING)
 
 
 def _shortfall(state: SharePaperState, order: SubmitOrder, reserved: Decimal | None) -> str:
-    """What the account lacks for the order, in a broker's usual words, or an empty string."""
+    """Return what the account lacks for the order, in a broker's usual words, or an empty string."""
     if reserved is None:
         return "market order without a quote"
     if order.side > 0:
@@ -295,7 +293,7 @@ def _shortfall(state: SharePaperState, order: SubmitOrder, reserved: Decimal | N
 
 
 def _price(order: ShareOrder, offer: Offer, *, auction: bool) -> Decimal | None:
-    """At what the order trades on this offer; None when it does not: too early, no such side, or beyond its limit."""
+    """Return the price at which the order trades on this offer; None when too early, one-sided or beyond its limit."""
     if order.submitted_ns >= offer.at_ns or (order.auction and not auction):
         return None
     bid, ask = (offer.auction_bid, offer.auction_ask) if order.auction else (offer.bid, offer.ask)
@@ -306,7 +304,7 @@ def _price(order: ShareOrder, offer: Offer, *, auction: bool) -> Decimal | None:
 
 
 def _hold(holdings: dict[str, Holding], order: ShareOrder, price: Decimal) -> None:
-    """Put a trade into the holdings."""
+    """Add a trade to the holdings."""
     old = holdings.get(order.symbol, Holding(order.symbol, 0, ZERO))
     new = grown(old, order.side * order.quantity, price)
     if new.quantity:
@@ -315,19 +313,19 @@ def _hold(holdings: dict[str, Holding], order: ShareOrder, price: Decimal) -> No
         del holdings[order.symbol]
 
 
-def _cancel(state: SharePaperState, name: str, time_ns: int, said: list[Event]) -> SharePaperState:
-    """Cancel a working order, or say why it cannot be."""
+def _cancel(state: SharePaperState, name: str, time_ns: int, news: list[Event]) -> SharePaperState:
+    """Cancel a working order, or reject the cancel with a reason."""
     found = next((order for order in state.orders if order.client_order_id == name), None)
     if found is None:
         reason = "order is not cancelable" if name in state.seen else "order not found"
-        said.append(CancelRejected(time_ns, name, reason))
+        news.append(CancelRejected(time_ns, name, reason))
         return state
-    said.append(OrderCanceled(time_ns, name))
+    news.append(OrderCanceled(time_ns, name))
     rest = tuple(order for order in state.orders if order is not found)
     return replace(state, orders=rest, reserved=state.reserved - found.reserved)
 
 
-def _end(state: SharePaperState, time_ns: int, said: list[Event]) -> SharePaperState:
-    """The session's end: what works expires, its prices are forgotten."""
-    said.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
+def _end(state: SharePaperState, time_ns: int, news: list[Event]) -> SharePaperState:
+    """End the session: working orders expire, prices are dropped."""
+    news.extend(OrderExpired(time_ns, order.client_order_id) for order in state.orders)
     return replace(state, orders=(), reserved=ZERO, session=None, asks={})

@@ -48,7 +48,7 @@ class SessionClose(msgspec.Struct, frozen=True):
 
 
 class PaperState(msgspec.Struct, frozen=True):
-    """All the paper broker knows. JSON-encodable; a decoded copy continues exactly like the original."""
+    """The paper broker's whole state. JSON-encodable; a decoded copy continues exactly like the original."""
 
     cash: Decimal
     holdings: tuple[Holding, ...] = ()
@@ -61,7 +61,7 @@ class PaperState(msgspec.Struct, frozen=True):
     last_bar: Bar | None = None  # of this session
     watched: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled, or still working then
-    listed: tuple[str, ...] = ()  # contracts that came from outside, where the market is a real one
+    listed: tuple[str, ...] = ()  # contracts from outside, where the market is a real one
     quotes: tuple[Quote, ...] = ()  # their last quotes of this session
 
 
@@ -79,7 +79,7 @@ class ShareOrder(msgspec.Struct, frozen=True):
 
 
 class SharePaperState(msgspec.Struct, frozen=True):
-    """All the paper broker of shares knows. JSON-encodable; a decoded copy continues exactly like the original."""
+    """The share paper broker's whole state. JSON-encodable; a decoded copy continues exactly like the original."""
 
     cash: Decimal
     costs: Decimal = ZERO  # of all trades so far, in USD
@@ -87,12 +87,12 @@ class SharePaperState(msgspec.Struct, frozen=True):
     holdings: dict[str, Holding] = {}  # by symbol; none of quantity 0
     orders: tuple[ShareOrder, ...] = ()  # working, in the order they came
     session: Session | None = None  # None before the first and between sessions
-    asks: dict[str, Decimal] = {}  # the last known of this session: what a market buy has to be paid with
+    asks: dict[str, Decimal] = {}  # the last known of this session: a market buy is checked against them
     seen: tuple[str, ...] = ()  # client order ids submitted since the session was scheduled
 
 
 def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> BrokerSnapshot:
-    """What the paper broker answers to the question for cash, positions (by symbol, of shares) and open orders."""
+    """Return the paper broker's snapshot: cash, positions (by symbol, of shares) and open orders."""
     held = state.holdings
     if isinstance(held, dict):
         held = tuple(held[symbol] for symbol in sorted(held))
@@ -101,7 +101,7 @@ def broker_snapshot(state: PaperState | SharePaperState, time_ns: int) -> Broker
 
 
 def options_held(state: PaperState) -> list[tuple[Holding, OccContract]]:
-    """The held options with what their symbols say; shares are left out."""
+    """Return the held options with their parsed symbols; shares are left out."""
     return [(held, contract) for held in state.holdings if (contract := parse_occ(held.symbol)) is not None]
 
 
@@ -110,7 +110,7 @@ def quantity_held(state: PaperState, symbol: str) -> int:
 
 
 def with_trade(holdings: tuple[Holding, ...], symbol: str, quantity: int, at: Decimal) -> tuple[Holding, ...]:
-    """Holdings after a trade of signed `quantity`, by the rule of `grown`; what comes to 0 is gone."""
+    """Return the holdings after a trade of signed `quantity`, by the rule of `grown`; zero quantities are dropped."""
     kept = tuple(holding for holding in holdings if holding.symbol != symbol)
     old = next((holding for holding in holdings if holding.symbol == symbol), Holding(symbol, 0, ZERO))
     new = grown(old, quantity, at)
@@ -118,7 +118,7 @@ def with_trade(holdings: tuple[Holding, ...], symbol: str, quantity: int, at: De
 
 
 def grown(old: Holding, quantity: int, at: Decimal) -> Holding:
-    """A holding after a trade of signed `quantity`: growing averages its price, shrinking keeps, turning takes it."""
+    """Return a holding after a trade: growing averages its price, shrinking keeps it, turning takes the new one."""
     total, average = old.quantity + quantity, at
     if total and old.quantity * quantity >= 0:
         average = (old.average_price * old.quantity + at * quantity) / total
@@ -129,5 +129,5 @@ def grown(old: Holding, quantity: int, at: Decimal) -> Holding:
 
 @lru_cache(maxsize=65536)
 def usd(cents: int) -> Decimal:
-    """Whole cents as USD with two decimals."""
+    """Return whole cents as USD with two decimals."""
     return Decimal(cents).scaleb(-2)

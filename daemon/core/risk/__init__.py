@@ -1,1 +1,1 @@
-"""Gates before every order, guards after every event, and the prices that both believe."""
+"""Gates before every order, guards after every event, and the checks of quotes that both rely on."""

@@ -1,7 +1,7 @@
-"""The gates of every desk that ask whether it may take new risk now: state, session, bars, model, pace and losses.
+"""Gates on new risk for every desk: state, session, bars, model, pace and losses.
 
 Each is a function (view, intent) -> reason or None that ignores which order it is. `daemon.core.desks.gates` names and
-asks them; what each means, and what to do about it, stands under its name in docs/OPERATIONS.md.
+orders them; meaning and cure stand under each name in docs/OPERATIONS.md.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def reject_rate_high(view: RiskView, _: Intent) -> str | None:
 
 
 def reject_rate(risk: RiskState, limits: Risk) -> float | None:
-    """Share of rejected orders among the last `reject_rate_orders`; None before there are as many."""
+    """Return the share of rejected orders among the last `reject_rate_orders`; None before there are as many."""
     recent = risk.outcomes[-limits.reject_rate_orders :]
     return sum(recent) / len(recent) if len(recent) == limits.reject_rate_orders else None
 
@@ -191,8 +191,9 @@ def shares_held(view: RiskView, _: Intent) -> str | None:
 
 
 def intraday_margin(view: RiskView, intent: Intent) -> str | None:
-    """Nothing is added to a deficit of margin, nor beyond what the equity carries: the broker computes that afterwards,
-    and an account that is short of it again and again may only close positions.
+    """Deny when the order adds to a margin deficit, or exceeds what the equity carries.
+
+    The broker computes that afterwards, and an account with repeated deficits may only close positions.
     """
     if view.deficit > 0:
         return f"the broker's margin is {view.deficit} USD above the equity: a deficit"
@@ -204,13 +205,13 @@ def intraday_margin(view: RiskView, intent: Intent) -> str | None:
 
 
 def _worth(view: RiskView, position: Position) -> Decimal:
-    """What a position stands for, owed or owned: shares at their price, options at their mark."""
+    """Return the value of a position, long or short: shares at their price, options at their mark."""
     price = view.marks.get(position.symbol, abs(position.cost / position.quantity))
     return abs(position.quantity) * position.multiplier * price
 
 
 def _cost(view: RiskView, intent: Intent) -> Decimal:
-    """What the order, and the buys that work, may cost."""
+    """Return what the order and the working buys may cost."""
     shares = OPTION_SHARES if intent.contract is not None else 1
     cost = (intent.limit_price or Decimal(0)) * intent.quantity * shares
     for order in view.orders.values():

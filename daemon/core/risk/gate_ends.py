@@ -1,4 +1,4 @@
-"""When a gate that denies now lets through by itself, in nanoseconds; 0 where it does not, or where nobody knows."""
+"""When a denying gate ends by itself, in nanoseconds; 0 when it does not, or when unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guards: rules on marks and outcomes that halt or pause the desk, whoever wants to trade.
+"""The guards: rules on marks and outcomes that halt or pause the desk, for every kind of desk.
 
 A halt is state: it cancels working entries, survives a restart and ends only by a command that states a reason.
 """
@@ -17,13 +17,13 @@ from daemon.core.risk.marks import mark_book
 from daemon.core.state import Pause, Position
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-TOUCH_USD = 1e-9  # a price that is met exactly counts, whatever the last bit of a product says
+TOUCH_USD = 1e-9  # an exact touch counts, despite rounding of a product
 _AWAITED = frozenset((UNKNOWN, CANCELING))
-UNRECONCILED_NS = 5 * MINUTE_NS  # so long the comparison may take to agree before the operator is told
+UNRECONCILED_NS = 5 * MINUTE_NS  # unreconciled for this long: notify the operator
 
 
 def revalue(draft: Draft) -> None:
-    """Mark the book at the last known mids and let the loss limits look at it."""
+    """Mark the book at the last known mids and check the loss limits."""
     book = draft.book = mark_book(draft, draft.book)
     limits = draft.trading.risk
     loss, halted = session_loss(book), draft.risk.halt
@@ -41,10 +41,10 @@ def revalue(draft: Draft) -> None:
 
 
 def trade_closed(draft: Draft, position: Position) -> None:
-    """A position ended with `position.pnl` after fees: cooldowns, losses in a row."""
+    """Handle the end of a position with `position.pnl` after fees: cooldowns, losses in a row."""
     risk, limits, stats = draft.risk, draft.trading.risk, draft.stats
     lost = position.pnl < 0
-    if draft.desk.holds.by_basket:  # a basket closes many at once: these are no trades in a row
+    if draft.desk.holds.by_basket:  # a basket closes many at once: these do not count as losses in a row
         draft.stats = replace(stats, trades=stats.trades + 1, wins=stats.wins + (position.pnl > 0))
         return
     losses = risk.consecutive_losses + 1 if lost else 0
@@ -64,10 +64,10 @@ def trade_closed(draft: Draft, position: Position) -> None:
 
 
 def note_fate(draft: Draft, before: Order) -> None:
-    """Count what became of an order, once: at its first fill or its end. Too many rejections among the last ones halt.
+    """Count an order's outcome once, at its first fill or its end; too many rejections halt.
 
-    An acceptance is no fate: the venue may still reject the order. A refused call to close what other orders hold says
-    nothing of the desk's orders. `before` is it as it was before the news.
+    An acceptance is no outcome: the venue may still reject the order. A refused close call for what other orders hold
+    does not count. `before` is the order before the news.
     """
     order = draft.find_order(before.client_order_id)
     assert order is not None
@@ -84,43 +84,44 @@ def _has_fate(order: Order) -> bool:
     return order.filled > 0 or not order.working
 
 
-def chase(draft: Draft) -> None:
+def look_up_overdue(draft: Draft) -> None:
     """Look up every order that waits for news too long: unknown, or its cancel unanswered. Never one in hand.
 
-    One that the broker said it does not know is asked for once a minute: the answer hardly changes.
+    An order that the broker reported as unknown is looked up once a minute: the answer hardly changes.
     """
     look_up_ns = draft.trading.broker.look_up_s * SECOND_NS
     for order in tuple(draft.orders.values()):
-        patience_ns = max(look_up_ns, MINUTE_NS) if order.absent else look_up_ns
+        limit_ns = max(look_up_ns, MINUTE_NS) if order.absent else look_up_ns
         awaited = order.status in _AWAITED and not order.in_hand
-        if awaited and draft.now_ns - max(order.news_ns, order.looked_up_ns) >= patience_ns:
+        if awaited and draft.now_ns - max(order.news_ns, order.looked_up_ns) >= limit_ns:
             draft.look_up(order)
 
 
 def check_blind(draft: Draft) -> None:
-    """In a session: a desk that stays unreconciled is told; and with a position open, bars, quotes or reconciliation
-    lost for too long are answered as `on_blind` says.
+    """Check in a session for lost data: report a desk that stays unreconciled, and apply `on_blind`.
+
+    `on_blind` applies with a position open and bars, quotes or reconciliation lost for too long.
     """
     session, rules = draft.session.session, draft.trading.broker
     if draft.identity.mode == "replay" or session is None or draft.session.ended:
         return  # a tape is never lost
     if not session.open_ns <= draft.now_ns < session.close_ns:
         return
-    since_ns = max(session.open_ns, draft.broker.started_ns)  # what a start has to find first takes its time
-    _tell_unreconciled(draft, since_ns)
+    since_ns = max(session.open_ns, draft.broker.started_ns)  # a start needs some time
+    _report_unreconciled(draft, since_ns)
     held = [position for position in draft.book.positions.values() if position.right]
     if not held:
         return
-    patience_ns = rules.blind_min * MINUTE_NS
+    limit_ns = rules.blind_min * MINUTE_NS
     bar_end_ns = max(draft.session.last_bar_ns + draft.spec.bar_interval_s * SECOND_NS, since_ns)
     quoted_ns = min(_seen_ns(draft, position) for position in held)
     lost = []
-    if draft.now_ns - bar_end_ns >= patience_ns:
+    if draft.now_ns - bar_end_ns >= limit_ns:
         lost.append("bars")
-    if draft.now_ns - max(quoted_ns, since_ns) >= patience_ns:
+    if draft.now_ns - max(quoted_ns, since_ns) >= limit_ns:
         lost.append("quotes")
-    agreed_ns = max(draft.broker.agreed_ns, draft.broker.sighted_ns)  # what is held is known, whatever the cash is
-    if draft.broker.account and draft.now_ns - max(agreed_ns, since_ns) >= patience_ns:
+    agreed_ns = max(draft.broker.agreed_ns, draft.broker.sighted_ns)  # positions are known, whatever the cash is
+    if draft.broker.account and draft.now_ns - max(agreed_ns, since_ns) >= limit_ns:
         lost.append("reconciliation")
     if not lost:
         return
@@ -135,13 +136,13 @@ def check_blind(draft: Draft) -> None:
 
 
 def _seen_ns(draft: Draft, position: Position) -> int:
-    """When the position was last quoted; what was never quoted is missed from its opening on (or taking over)."""
+    """Return when the position was last quoted; without a quote, its opening (or takeover)."""
     quote = draft.quotes.get(position.symbol)
     return max(quote.quoted_ns if quote is not None else 0, position.opened_ns)
 
 
-def _tell_unreconciled(draft: Draft, from_ns: int) -> None:
-    """Tell once a session that no new risk is taken because book and broker do not agree, or orders stay unknown."""
+def _report_unreconciled(draft: Draft, from_ns: int) -> None:
+    """Report once a session that no new risk is taken: book and broker differ, or orders stay unknown."""
     if draft.risk.reconciled:
         return
     unsettled = {name: order for name, order in draft.orders.items() if order.status in (SUBMITTED, UNKNOWN)}
@@ -154,7 +155,7 @@ def _tell_unreconciled(draft: Draft, from_ns: int) -> None:
 
 
 def stop_reached(position: Position, quote: Quote, stop_loss: float, take_profit: float) -> str:
-    """`stop_loss`, `take_profit` or "": the quote's range against the average price; when both, the stop counts."""
+    """Return `stop_loss`, `take_profit` or "" by the quote's range; when both are reached, the stop counts."""
     average = float(position.cost) / position.quantity
     if float(quote.low) <= average * (1.0 - stop_loss) + TOUCH_USD:
         return "stop_loss"

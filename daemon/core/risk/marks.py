@@ -1,8 +1,8 @@
-"""Which quotes count as prices: one guard for both desks. Equity, peak, stops and loss limits see its prices alone.
+"""Which quotes count as prices: one guard for all desks. Equity, peak, stops and loss limits use these prices alone.
 
-A quote that is none changes nothing. A narrow one is a price at its mid; a wide or one-sided one only bounds the price.
-A price that leaps away from the last mark counts when a later quote confirms it. The market of an option desk's replay
-is worked out from its bars, so its quotes need no guard.
+An invalid quote changes nothing. A narrow one is a price at its mid; a wide or one-sided one only bounds the price. A
+price that leaps away from the last mark counts when a later quote confirms it. Quotes in an option desk's replay are
+computed from its bars and need no guard.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from daemon.core.risk.splits import believed, stands
 from daemon.core.state import ZERO, Book, Leap
 from strategies.kit.units import SECOND_NS
 
-FUTURE_NS = 2 * SECOND_NS  # a quote stamped further ahead would make each later one old, and be fresh itself for long
+FUTURE_NS = 2 * SECOND_NS  # a quote stamped further ahead would make each later one old and stay fresh too long
 CONFIRM_NS = SECOND_NS // 2  # quotes of one burst do not confirm each other; conflated ones are a second apart
 NARROW_USD = Decimal("0.10")  # an option's quote is never too wide below this: cheap ones trade in steps of 5 cents
 STEP_USD = Decimal("0.02")  # an option's price never leaps by less
-PRICE_MAX = Decimal(10) ** 9  # USD; what is dearer is no price of anything, and too long to be counted with
+PRICE_MAX = Decimal(10) ** 9  # USD; anything above is no valid price, and too long to compute with
 
 
-class Guard(NamedTuple):
-    """What a desk believes at once: parts of the price, and the USD below which they say nothing."""
+class QuoteGuard(NamedTuple):
+    """The limits within which a quote is accepted at once: parts of the price, and USD amounts below which they do not
+    apply."""
 
     width: Decimal  # (ask - bid) / mid
     leap: Decimal
@@ -36,24 +37,24 @@ class Guard(NamedTuple):
     step_usd: Decimal
 
 
-def share_guard(rules: Basket) -> Guard:
-    """A share desk's: its collar on either side of the mid, and between two prices."""
+def share_guard(rules: Basket) -> QuoteGuard:
+    """Return the guard of a share desk: its collar on either side of the mid, and between two prices."""
     collar = Decimal(str(rules.price_collar))
-    return Guard(2 * collar, collar, ZERO, ZERO)
+    return QuoteGuard(2 * collar, collar, ZERO, ZERO)
 
 
-def option_guard(limits: Risk) -> Guard:
-    """An option desk's: its limits on the width of a quote and on a leap."""
-    return Guard(Decimal(str(limits.mark_width_max)), Decimal(str(limits.mark_leap_max)), NARROW_USD, STEP_USD)
+def option_guard(limits: Risk) -> QuoteGuard:
+    """Return the guard of an option desk: its limits on the width of a quote and on a leap."""
+    return QuoteGuard(Decimal(str(limits.mark_width_max)), Decimal(str(limits.mark_leap_max)), NARROW_USD, STEP_USD)
 
 
 def guarded(draft: Draft) -> bool:
-    """False for the market of an option desk's replay, which cannot be wrong where its bars are right."""
+    """Return False for the market of an option desk's replay, whose quotes follow from its bars."""
     return draft.desk.holds.guards_replays or draft.identity.mode != "replay"
 
 
 def is_quote(quote: Quote, now_ns: int) -> bool:
-    """False for what no market says: no side at all, a negative, crossed or endless price, a time in the future."""
+    """Return False for an invalid quote: no side, a negative, crossed or infinite price, a time in the future."""
     bid, ask = quote.bid, quote.ask
     if not (bid.is_finite() and ask.is_finite()) or min(bid, ask) < 0 or bid == ask == 0 or bid > ask > 0:
         return False
@@ -62,22 +63,22 @@ def is_quote(quote: Quote, now_ns: int) -> bool:
     return quote.quoted_ns <= now_ns + FUTURE_NS
 
 
-def middle_of(quote: Quote, guard: Guard) -> Decimal | None:
-    """The mid of a quote as a price in USD; None where a side is missing or both lie too far apart."""
+def middle_of(quote: Quote, guard: QuoteGuard) -> Decimal | None:
+    """Return the mid of a quote in USD; None when a side is missing or both lie too far apart."""
     middle = (quote.bid + quote.ask) / 2
     narrow = quote.ask - quote.bid <= max(guard.width * middle, guard.narrow_usd)
     return middle if ZERO < quote.bid <= quote.ask and narrow else None
 
 
-def is_leap(price: Decimal, known: Decimal | None, guard: Guard) -> bool:
-    """True for a price so far from the last known one that one quote alone is not believed."""
+def is_leap(price: Decimal, known: Decimal | None, guard: QuoteGuard) -> bool:
+    """Return True for a price too far from the last known one to be accepted from one quote alone."""
     return known is not None and abs(price - known) > max(guard.leap * max(price, known), guard.step_usd)
 
 
-def price_of(quote: Quote, known: Decimal | None, guard: Guard) -> Decimal | None:
-    """What a quote says of the price, in USD; None where it says nothing that is not known.
+def price_of(quote: Quote, known: Decimal | None, guard: QuoteGuard) -> Decimal | None:
+    """Return the price in USD that a quote implies; None when it adds nothing to the known one.
 
-    A wide or one-sided quote says that the price lies between its sides: at most the ask, at least the bid.
+    A wide or one-sided quote bounds the price: at most the ask, at least the bid.
     """
     middle = middle_of(quote, guard)
     if middle is not None or known is None:
@@ -87,9 +88,9 @@ def price_of(quote: Quote, known: Decimal | None, guard: Guard) -> Decimal | Non
 
 
 def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
-    """Keep what is a quote, mark what the desk holds (a share desk: all) with it; returns the quotes that were kept.
+    """Keep valid quotes and mark what the desk holds (a share desk: all) with them; returns the kept quotes.
 
-    One that is older than the newest of its symbol came late: it says what was, and changes nothing.
+    A quote older than the newest of its symbol came late and changes nothing.
     """
     newest = draft.quotes
     kept = tuple(
@@ -108,7 +109,7 @@ def take_quotes(draft: Draft, quotes: tuple[Quote, ...]) -> tuple[Quote, ...]:
 
 
 def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
-    """Move the marks; those of an option desk are forgotten with the position."""
+    """Move the marks; an option desk drops them with the position."""
     marks, leaps, guard = dict(draft.marks), dict(draft.leaps), draft.desk.holds.guard(draft.trading)
     held_only = draft.desk.holds.marks_held_only
     if held_only:
@@ -117,7 +118,7 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
     for quote in quotes:
         symbol = quote.symbol
         if stands(draft.basket, symbol) or (held_only and symbol not in draft.book.positions):
-            continue  # other shares than the book's; or a contract that nothing depends on yet
+            continue  # other shares than the book's; or a contract that is not in use
         known = marks.get(symbol, paid(draft.book, symbol))
         price = price_of(quote, known, guard)
         if price is None:
@@ -133,11 +134,11 @@ def _mark(draft: Draft, quotes: tuple[Quote, ...]) -> None:
 
 
 def _judge(
-    price: Decimal, quoted_ns: int, known: Decimal | None, doubt: Leap | None, guard: Guard
+    price: Decimal, quoted_ns: int, known: Decimal | None, doubt: Leap | None, guard: QuoteGuard
 ) -> tuple[Decimal | None, Leap | None]:
-    """The price that is believed now (None: the mark stays) and the leap that waits for confirmation.
+    """Return the accepted price (None: the mark stays) and the leap that waits for confirmation.
 
-    Two quotes beyond the same side of the mark confirm as much of the leap as both support: a fall that goes on is
+    Two quotes beyond the same side of the mark confirm as much of the leap as both support: a continuing fall is
     followed one quote behind.
     """
     if known is None or not is_leap(price, known, guard):
@@ -147,15 +148,15 @@ def _judge(
         return None, new
     if quoted_ns < doubt.quoted_ns + CONFIRM_NS:
         return None, doubt
-    both = min(price, doubt.price, key=lambda said: abs(said - known))
+    both = min(price, doubt.price, key=lambda price: abs(price - known))
     return (both, new) if is_leap(price, both, guard) else (price, None)
 
 
-# --- what they are used for ---------------------------------------------------------------------------------------
+# --- their uses -------------------------------------------------------------------------------------------------------
 
 
 def marked(draft: Draft, symbol: str) -> Decimal | None:
-    """The price in USD at which a position counts; None where none is known, or none that was confirmed."""
+    """Return the price in USD at which a position counts; None when none is known or confirmed."""
     if guarded(draft):
         return draft.marks.get(symbol)
     quote = draft.quotes.get(symbol)
@@ -163,22 +164,22 @@ def marked(draft: Draft, symbol: str) -> Decimal | None:
 
 
 def measure(draft: Draft, symbol: str) -> Decimal | None:
-    """What a price is measured by: the mark, and before there is one what was paid; None for what is not held."""
+    """Return the reference price: the mark, or before there is one the price paid; None when not held."""
     known = marked(draft, symbol)
     return paid(draft.book, symbol) if known is None and guarded(draft) else known
 
 
 def leaps(draft: Draft, quote: Quote) -> bool:
-    """True for a quote that says another price than the mark, and that no other one has confirmed yet."""
+    """Return True for a quote with another price than the mark, not yet confirmed by a second one."""
     known, guard = measure(draft, quote.symbol), draft.desk.holds.guard(draft.trading)
     price = price_of(quote, known, guard)
     return price is not None and is_leap(price, known, guard)
 
 
 def for_stop(draft: Draft, quote: Quote) -> Quote | None:
-    """The quote as a stop may look at it: its range is the confirmed mark alone. None before there is one.
+    """Return the quote as a stop sees it: its range is the confirmed mark alone. None before there is one.
 
-    A range within a second is one quote's word; only that of a replay's market is what its bar says.
+    A range within a second comes from one quote; only a replay's market derives it from its bar.
     """
     if not guarded(draft):
         return quote
@@ -187,16 +188,16 @@ def for_stop(draft: Draft, quote: Quote) -> Quote | None:
 
 
 def mark_book(draft: Draft, book: Book) -> Book:
-    """The book with equity, peak and drawdown at the marks."""
+    """Return the book with equity, peak and drawdown at the marks."""
     return draft.desk.holds.mark_book(draft, book)
 
 
 def mark_options(draft: Draft, book: Book) -> Book:
-    """The book at the confirmed marks; what has none counts at cost."""
+    """Return the book at the confirmed marks; positions without one count at cost."""
     known = {symbol: price for symbol in book.positions if (price := marked(draft, symbol)) is not None}
     return mark(book, known, draft.session.spot)
 
 
 def mark_shares(draft: Draft, book: Book) -> Book:
-    """The book at the marks, on the fine grid of a desk of shares."""
+    """Return the book at the marks, on the fine grid of a desk of shares."""
     return mark(book, draft.marks, draft.session.spot, fine=bool(draft.marks))

@@ -1,6 +1,6 @@
-"""The gates about one order that are the same for every desk: the answer behind it, its quote, and the other orders.
+"""Gates on one order that all desks share: the answer behind it, its quote, and the other orders.
 
-Each is a function (view, intent) -> reason or None, and what is unknown is a reason.
+Each is a function (view, intent) -> reason or None; unknown is a reason to deny.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def opposite_order(view: RiskView, intent: Intent) -> str | None:
 
 
 def oversell(view: RiskView, intent: Intent) -> str | None:
-    """A sale never exceeds what is held and free, a closing buy never what is owed."""
+    """Deny a sale above what is held and free, and a closing buy above what is short."""
     if intent.side > 0 and intent.purpose != "exit":
         return None
     held = view.book.positions.get(intent.symbol)

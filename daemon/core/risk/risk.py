@@ -1,8 +1,7 @@
-"""The risk gates: small functions (view, intent) -> reason or None in one ordered tuple, all asked, all reasons kept.
+"""The risk gates: functions (view, intent) -> reason or None in one ordered tuple, all asked, all reasons kept.
 
-Their table is `daemon.core.desks.gates`.
-
-Unknown is denial, a gate that raises is a denial, and orders that only reduce risk skip the gates that limit new risk.
+Their table is `daemon.core.desks.gates`. Unknown is a denial, a gate that raises is a denial, and orders
+that only reduce risk skip the gates that limit new risk.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Denial(msgspec.Struct, frozen=True, gc=False):
 
 
 class Applies(Enum):
-    """To which intents a gate is put."""
+    """The intents to which a gate applies."""
 
     NEW_RISK = "new_risk"  # entries, and baskets as a whole
     EVERY_ORDER = "every_order"
@@ -38,7 +37,7 @@ _PUT: dict[str, frozenset[Applies]] = {
 
 
 class Gate(NamedTuple):
-    """A gate with what others need of it: where it applies, whether it looks at the order, when it ends by itself."""
+    """A gate with its facts: where it applies, whether it depends on the order, when it ends by itself."""
 
     name: str
     check: Callable[[RiskView, Intent], str | None]
@@ -46,18 +45,18 @@ class Gate(NamedTuple):
     decides: str = ""  # asked at desks that decide so (`Spec.decides`), "" at all
     holds: str = ""  # asked at desks that hold this (`Spec.holds`), "" at all
     needs_order: bool = False  # its answer differs from order to order
-    ends_ns: Callable[[RiskView], int] | None = None  # when it lets through by itself, 0 where nobody knows
+    ends_ns: Callable[[RiskView], int] | None = None  # when it ends by itself, 0 when unknown
 
 
 class Verdicts(msgspec.Struct, frozen=True, gc=False):
-    """What every gate said, by name: "" passed, a text denied, None was not put to this intent."""
+    """The verdict of every gate, by name: "" passed, a text denied, None was not asked for this intent."""
 
     by_gate: dict[str, str | None]
     denials: tuple[Denial, ...]
 
 
 def ask_gates(view: RiskView, intent: Intent, gates: tuple[Gate, ...]) -> Verdicts:
-    """Put every gate that applies to the intent; an exit skips those that limit new risk. A raising gate denies."""
+    """Ask every gate that applies to the intent; an exit skips those that limit new risk. A raising gate denies."""
     put = _PUT[intent.purpose]
     by_gate: dict[str, str | None] = {}
     denials: list[Denial] = []
@@ -67,7 +66,7 @@ def ask_gates(view: RiskView, intent: Intent, gates: tuple[Gate, ...]) -> Verdic
             continue
         try:
             reason = gate.check(view, intent)
-        except Exception as error:  # whatever it is, the order is not sent
+        except Exception as error:  # whatever is raised, the order is not sent
             reason = f"the gate failed: {type(error).__name__}: {error}"
         by_gate[gate.name] = reason or ""
         if reason:

@@ -1,7 +1,7 @@
-"""A split is told in parts: by the broker's positions, its ledger, adjusted bars and prices, in any order.
+"""Splits arrive in parts: the broker's positions, its ledger, adjusted bars and prices, in any order.
 
-Until the parts agree the mark of the shares stays, so that no loss counts that only half of a split made, and nothing
-is decided on bars of other shares than those held. What is waited for stands in `BasketState`.
+Until the parts agree the mark of the shares stays, so that half a split counts as no loss, and nothing is decided on
+bars of other shares than those held. What is missing stands in `BasketState`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daemon.core.effects import AskBroker
 from daemon.core.events import BrokerPosition, HistoryAdjusted
 from daemon.core.state import BROKER_MODES, ZERO, BasketState, Position
 
-SPLIT_RATIO = 1.2  # by which prices or shares differ, at least, to be a split; the smallest common one is 5 for 4
+SPLIT_RATIO = 1.2  # lowest ratio of prices or shares in a split; the smallest common one is 5 for 4
 WHOLE_MAX, PARTS_MAX = 100, 10  # n for 1 and 1 for n up to the first, a for b up to the second
 RATIOS = frozenset(
     [float(n) for n in range(2, WHOLE_MAX + 1)]
@@ -31,7 +31,7 @@ COST_NEAR = Decimal("0.01")  # of the cost: the broker rounds its average price
 
 
 def factor(one: float, other: float) -> float:
-    """How many times the greater of two prices is the smaller one."""
+    """Return the ratio of the greater price to the smaller one."""
     return max(one / other, other / one)
 
 
@@ -39,7 +39,7 @@ def factor(one: float, other: float) -> float:
 
 
 def note_history(draft: Draft, event: HistoryAdjusted) -> None:
-    """Adjusted bars came: they wait for the ledger's line where they tell a split of what is held, or end its wait."""
+    """Note adjusted bars: after a split they wait for the ledger's line, or they end its wait."""
     basket, symbol = draft.basket, event.symbol
     change = _changed_by(draft, event)
     if symbol in basket.unadjusted:
@@ -59,19 +59,19 @@ def note_history(draft: Draft, event: HistoryAdjusted) -> None:
 
 
 def _changed_by(draft: Draft, event: HistoryAdjusted) -> tuple[float, float] | None:
-    """The newest close that both the known and the adjusted bars have, as each has it; None where there is none."""
+    """Return the newest close that known and adjusted bars share, in both versions; None without one."""
     old = {bar.start_ns: bar.close for bar in draft.desk.decides.known(draft).get(event.symbol, ())}
     both = [(old[bar.start_ns], bar.close) for bar in event.bars if bar.start_ns in old]
     return both[-1] if both and min(both[-1]) > 0 else None
 
 
 def _is_common(ratio: float) -> bool:
-    """True near a ratio at which companies split their shares; a spin-off or a large dividend is seldom near one."""
+    """Return True near a common split ratio; spin-offs and large dividends are seldom near one."""
     return any(abs(ratio / known - 1.0) <= NEAR for known in COMMON)
 
 
 def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
-    """The ledger's line was booked: the wait for it is over; bars that are still of the old shares are waited for."""
+    """End the wait for the ledger's line, which is booked; wait for bars that are still of the old shares."""
     basket = draft.basket
     draft.basket = basket = replace(
         basket,
@@ -91,9 +91,9 @@ def note_booked(draft: Draft, symbol: str, old_mark: Decimal | None) -> None:
 
 
 def note_accepted(draft: Draft, before: Mapping[str, Position]) -> None:
-    """The book took over what the broker holds: a split that was waited for is among it. Its mark follows the shares.
+    """End all waits after the book took over the broker's positions: an awaited split is included.
 
-    `before` are the book's positions until then. Nothing is waited for any more.
+    `before` are the book's positions until then. The marks follow the shares.
     """
     for symbol in draft.basket.to_come:
         old, new, mark = before.get(symbol), draft.book.positions.get(symbol), draft.marks.get(symbol)
@@ -103,20 +103,20 @@ def note_accepted(draft: Draft, before: Mapping[str, Position]) -> None:
 
 
 def note_positions(draft: Draft, positions: Iterable[BrokerPosition]) -> dict[str, str]:
-    """Compare what the broker holds with the book: whose quantity differs keeps its mark until both agree.
+    """Compare the broker's positions with the book: a symbol whose quantity differs keeps its mark until both agree.
 
-    A quantity at a small-integer ratio for the same cost is a split that the ledger is still to tell; returns these
-    symbols, each with what a person must know.
+    A quantity at a small-integer ratio for the same cost is a split without its ledger line yet; returns these symbols,
+    each with a text for the operator.
     """
     theirs = {position.symbol: position for position in positions}
-    ours, beside, basket = draft.book.positions, draft.broker.foreign_held, draft.basket
+    ours, foreign, basket = draft.book.positions, draft.broker.foreign_held, draft.basket
     apart = tuple(
         symbol
         for symbol in ours
         if symbol not in draft.broker.filled  # the report is older than a fill
-        and _whole(theirs.get(symbol)) != ours[symbol].quantity + beside.get(symbol, 0)
+        and _whole(theirs.get(symbol)) != ours[symbol].quantity + foreign.get(symbol, 0)
     )
-    splits = tuple(symbol for symbol in basket.splits if symbol in ours)  # what was sold waits for nothing
+    splits = tuple(symbol for symbol in basket.splits if symbol in ours)  # a sold position waits for nothing
     sure = tuple(symbol for symbol in basket.sure if symbol in ours)
     to_come = tuple(symbol for symbol in apart if symbol in splits or _is_split(draft, symbol, theirs.get(symbol)))
     draft.basket = replace(basket, apart=apart, to_come=to_come, splits=splits, sure=sure)
@@ -131,7 +131,7 @@ def _whole(position: BrokerPosition | None) -> int:
 
 
 def _is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> bool:
-    """True when the broker's shares are ours at a split's ratio, and cost what ours cost."""
+    """Return True when the broker's shares are ours at a split's ratio, and cost what ours cost."""
     ours = draft.book.positions[symbol]
     if position is None or position.quantity <= 0 or ours.quantity <= 0:
         return False
@@ -141,29 +141,29 @@ def _is_split(draft: Draft, symbol: str, position: BrokerPosition | None) -> boo
 
 
 def on_session_over(draft: Draft) -> None:
-    """A history that changed like a split is believed to be one no longer than a session in which the broker was heard.
+    """End the wait for a split's ledger line after one session with broker reports.
 
     Not where its ratio leaves no doubt, nor while the broker's quantity differs.
     """
     basket, broker = draft.basket, draft.broker
-    if broker.reported_ns < broker.started_ns:  # its ledger could not tell yet, however many sessions
+    if broker.reported_ns < broker.started_ns:  # its ledger could not report yet, however many sessions
         return
     kept = tuple(symbol for symbol in basket.splits if symbol in basket.sure or symbol in basket.apart)
     draft.basket = replace(basket, splits=kept)
 
 
-# --- what follows -------------------------------------------------------------------------------------------------
+# --- consequences -----------------------------------------------------------------------------------------------------
 
 
 def stands(basket: BasketState, symbol: str) -> bool:
-    """True while no price may mark the shares in the book: it may be of other shares."""
+    """Return True while no price may mark the shares in the book: it may be of other shares."""
     return symbol in basket.splits or symbol in basket.apart
 
 
 def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
-    """False for a price of held shares that a split would explain, until the broker was asked for its quantity since.
+    """Return False for a price that a split would explain, until a later report has the quantity.
 
-    Then a quantity that agrees says that the shares are the same: it is a gain or a loss.
+    If that quantity agrees, the shares are the same: the price is a gain or a loss.
     """
     known, leapt = draft.marks.get(symbol) or paid(draft.book, symbol) or ZERO, draft.basket.leapt
     real = draft.desk.holds.by_basket and draft.identity.mode in BROKER_MODES
@@ -179,7 +179,7 @@ def believed(draft: Draft, symbol: str, price: Decimal) -> bool:
 
 
 def undecidable(basket: BasketState) -> str:
-    """Why nothing can be decided now, "" where it can: bars and shares of a split are not the same yet."""
+    """Return why nothing can be decided now, "" if it can: bars and shares of a split do not match yet."""
     late = sorted({*basket.splits, *basket.to_come})
     if late:
         return f"the broker's ledger does not tell the split of {', '.join(late)} yet"
@@ -189,7 +189,7 @@ def undecidable(basket: BasketState) -> str:
 
 
 def only_splits_differ(basket: BasketState, found: Iterable[str]) -> bool:
-    """True when all differences of a report are of splits that are still to be told, or the cash of a fraction."""
+    """Return True when all differences of a report are pending splits, or the cash of a fraction."""
     return bool(basket.to_come) and {text.partition(":")[0] for text in found} <= {*basket.to_come, "cash"}
 
 

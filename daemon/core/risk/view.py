@@ -1,6 +1,6 @@
-"""What the risk gates look at: the order that the desk would like to send, and the desk as it is at that moment.
+"""The gates' input: the intended order and the desk at that moment.
 
-Values only, nothing here decides. Invariant: a gate sees these two and nothing else.
+Values only, no decisions. Invariant: a gate sees these two and nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
     limit_price: Decimal | None  # None: a market order
     confidence: float = 1.0
     logits: tuple[float, ...] = ()
-    legs: tuple[Leg, ...] = ()  # of a basket, whose symbol, side and quantity say nothing
+    legs: tuple[Leg, ...] = ()  # of a basket, whose symbol, side and quantity are empty
     auction: bool = False  # into the opening auction
     closing: bool = False  # by the broker's own call
 
@@ -40,7 +40,7 @@ class Intent(msgspec.Struct, frozen=True, gc=False):
 
 
 class RiskView(msgspec.Struct, frozen=True, gc=False):
-    """What the gates may look at: the state as it is when the intent is asked."""
+    """The state that gates may read, at the time when they are asked."""
 
     now_ns: int
     identity: Identity
@@ -53,13 +53,13 @@ class RiskView(msgspec.Struct, frozen=True, gc=False):
     book: Book
     orders: dict[str, Order]  # working
     quotes: dict[str, Quote]
-    basket: Basket = Basket()  # from here on: of desks of shares alone
+    basket: Basket = Basket()  # from here on: desks of shares only
     symbols: tuple[str, ...] = ()  # that the desk trades
     marks: dict[str, Decimal] = {}  # USD a share
-    newest_bar: str = ""  # date of the newest daily bar, told to a basket alone
+    newest_bar: str = ""  # date of the newest daily bar, for baskets only
     splits: tuple[str, ...] = ()  # held symbols whose split is not booked yet
-    blocked: str = ""  # why the broker lets the account not trade
+    blocked: str = ""  # why the account may not trade, from the broker
     closed: bool = False  # the broker's market, in a session of our calendar
-    spendable: Decimal | None = None  # USD, by the broker's last report; None where it does not say
+    spendable: Decimal | None = None  # USD, by the broker's last report; None when unknown
     deficit: Decimal = ZERO  # of margin, USD, by the broker's last report
     cost_rate: Decimal = ZERO  # of the traded value, leaves the cash with each fill

@@ -1,8 +1,8 @@
-"""New York sessions as integers: the one place that asks exchange_calendars anything.
+"""New York sessions as integers: the one place that uses exchange_calendars.
 
-Holidays, half days and daylight saving are in the sessions; nothing else computes them. What lies past the calendar's
-horizon is unknown and therefore refused, never guessed. The library is asked in a process of its own (this module run
-as a program), once for each first year: it brings pandas, 90 MB that the daemon would hold for ever.
+Holidays, half days and daylight saving are in the sessions; nothing else computes them. Dates past the calendar's
+horizon are unknown and refused. The library runs in a process of its own (this module as a program), once for each
+first year: it loads pandas, 90 MB that the daemon would hold for ever.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import msgspec
 from strategies.kit.contract import Session
 
 NEW_YORK = ZoneInfo("America/New_York")
-SESSIONS_AROUND = 8  # how many sessions before and after one come with it
+SESSIONS_AROUND = 8  # sessions before and after one that come with it
 ANSWER_S = 60  # the library needs 0.5 s
 _MARGIN_DAYS = 30  # calendar days that surely hold SESSIONS_AROUND sessions
 
 
 class CalendarError(Exception):
-    """The calendar does not know, or there was no session. The message names the date and the calendar's span."""
+    """The calendar does not cover the date, or there was no session. The message names the date and the calendar's
+    span."""
 
 
 class SessionCalendar:
@@ -40,7 +41,7 @@ class SessionCalendar:
 
     @classmethod
     def load(cls, start_date: str, end_date: str) -> SessionCalendar:
-        """The sessions from `start_date` to `end_date` (`YYYY-MM-DD`) and a margin for `around` at both ends.
+        """Load the sessions from `start_date` to `end_date` (`YYYY-MM-DD`) with a margin for `around` at both ends.
 
         Raises CalendarError when a date is malformed, or `end_date` lies past the horizon (about a year from now).
         """
@@ -55,15 +56,16 @@ class SessionCalendar:
 
     @classmethod
     def to_horizon(cls, start_date: str) -> SessionCalendar:
-        """All known sessions from a margin before `start_date` on. Raises CalendarError for a malformed date."""
+        """Load all known sessions from a margin before `start_date`. Raises CalendarError for a malformed date."""
         begin = (_date(start_date) - timedelta(days=_MARGIN_DAYS)).isoformat()
         return cls(tuple(s for s in _sessions_since(int(begin[:4])) if s.date >= begin))
 
     def around(self, day: str) -> tuple[Session, tuple[Session, ...], tuple[Session, ...]]:
-        """The session of `day` (`YYYY-MM-DD`), the next SESSIONS_AROUND, and the SESSIONS_AROUND before it, in order.
+        """Return the session of `day` (`YYYY-MM-DD`), the next SESSIONS_AROUND, and the SESSIONS_AROUND before it, in
+        order.
 
-        Raises CalendarError when `day` is no session, or the calendar ends before the sessions after it: what is not
-        known is not traded. Before the calendar's first session there is nothing, so fewer may come before.
+        Raises CalendarError when `day` is no session, or the calendar ends before the sessions after it: unknown dates
+        are not traded. Before the calendar's first session there may be fewer.
         """
         index = self._index(day)
         upcoming = self.sessions[index + 1 : index + 1 + SESSIONS_AROUND]
@@ -75,7 +77,7 @@ class SessionCalendar:
         return self.sessions[index], upcoming, self.sessions[max(0, index - SESSIONS_AROUND) : index]
 
     def at(self, now_ns: int) -> Session | None:
-        """The session whose regular hours (open included, close excluded) hold `now_ns`; None outside of them.
+        """Return the session whose regular hours (open included, close excluded) hold `now_ns`; else None.
 
         Raises CalendarError before the first and after the last known session.
         """
@@ -86,7 +88,7 @@ class SessionCalendar:
         return session if now_ns < session.close_ns else None
 
     def next_after(self, now_ns: int) -> Session:
-        """The first session that opens after `now_ns`. Raises CalendarError past the last known session."""
+        """Return the first session that opens after `now_ns`. Raises CalendarError past the last known session."""
         index = bisect_right(self._opens, now_ns)
         if index == len(self.sessions):
             raise CalendarError(f"no session is known after {self._dates[-1]}: {_CURE}")
@@ -108,7 +110,7 @@ _CURE = "load a span that holds it, or update exchange_calendars"
 
 
 def _moment(now_ns: int) -> str:
-    """The time as a person reads it; nanoseconds where it is none of the years 1 to 9999."""
+    """Format a time; nanoseconds when outside of the years 1 to 9999."""
     try:
         return datetime.fromtimestamp(now_ns / 1e9, UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):
@@ -116,7 +118,7 @@ def _moment(now_ns: int) -> str:
 
 
 def midnight_ns(day: str) -> int:
-    """Midnight New York that begins `day` (`YYYY-MM-DD`), in integer nanoseconds UTC: the label of a one-day bar."""
+    """Return midnight New York that begins `day` (`YYYY-MM-DD`), in nanoseconds UTC: the start of a one-day bar."""
     return int(datetime.combine(_date(day), datetime.min.time(), NEW_YORK).timestamp()) * 1_000_000_000
 
 
@@ -129,17 +131,17 @@ def _date(text: str) -> date:
 
 @lru_cache(maxsize=8)
 def _sessions_since(year: int) -> tuple[Session, ...]:
-    """All sessions that are known from the beginning of `year` on. Raises CalendarError."""
+    """Return all known sessions from the beginning of `year`. Raises CalendarError."""
     program = [sys.executable, "-m", "daemon.host.time.calendar", f"{year}-01-01"]
     asked = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
     if asked.returncode != 0:
-        told = asked.stderr.strip().splitlines() or ["no reason given"]
-        raise CalendarError(f"no session is known from {year}-01-01 on ({told[-1]}): {_CURE}")
+        lines = asked.stderr.strip().splitlines() or ["no reason given"]
+        raise CalendarError(f"no session is known from {year}-01-01 on ({lines[-1]}): {_CURE}")
     return msgspec.json.decode(asked.stdout, type=tuple[Session, ...])
 
 
 def main() -> None:
-    """Print all sessions from the date given on as JSON, in order."""
+    """Print all sessions from the given date on as JSON, in order."""
     import exchange_calendars
 
     schedule = exchange_calendars.get_calendar("XNYS", start=sys.argv[1]).schedule

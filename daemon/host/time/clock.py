@@ -1,7 +1,7 @@
-"""The one place of the live daemon that reads the wall clock: time as integer nanoseconds UTC, real or simulated.
+"""The daemon's clock, the only reader of the wall clock: nanoseconds UTC, real or simulated.
 
-Nothing here decides. Invariant: `now_ns` never decreases within a process, whatever the host's clock does, but where
-the broker's clock set it right before the first event (`correct` with `at_once`).
+Invariant: `now_ns` never decreases within a process, whatever the host's clock does, except for a correction by the
+broker's clock before the first event (`correct` with `at_once`).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from daemon.host.time.clock_watch import LeapWatch
 from daemon.host.time.virtual_time import Participant
 from strategies.kit.units import SECOND_NS
 
-NAP_VIRTUAL_S = 60.0  # each nap is a step of the virtual clock, which is set by tests alone
-NAP_S = 5.0  # longest sleep before the clock is read again: a step of it, or a suspended host, delays by no more
+NAP_VIRTUAL_S = 60.0  # each nap is a step of the virtual clock, which tests alone use
+NAP_S = 5.0  # longest sleep between readings of the clock: bounds the delay after a step or suspend
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def wall_ns() -> int:
-    """The host's wall clock."""
+    """Return the host's wall clock."""
     return time.time_ns()
 
 
 def steady_ns() -> int:
-    """The host's clock that is never set."""
+    """Return the host's clock that is never set."""
     return time.monotonic_ns()
 
 
@@ -87,7 +87,7 @@ class Clock:
         steady: Callable[[], int] = steady_ns,
         watch: LeapWatch | None = None,
     ) -> Self:
-        """The host's clock."""
+        """Return the host's clock."""
         return cls(source, steady=steady, watch=watch)
 
     @classmethod
@@ -99,7 +99,7 @@ class Clock:
         source: Callable[[], int] = wall_ns,
         watch: LeapWatch | None = None,
     ) -> Self:
-        """A clock that showed `sim_start_ns` at the real time `anchor_unix_s` and runs `rate` times as fast.
+        """Return a clock that shows `sim_start_ns` at the real time `anchor_unix_s` and runs `rate` times as fast.
 
         Raises ValueError when the rate is not a finite number above 0.
         """
@@ -107,17 +107,17 @@ class Clock:
 
     @classmethod
     def virtual(cls, participant: Participant) -> Self:
-        """The time of the clock that `participant` has joined. The event loop must be its `VirtualLoop`."""
+        """Return the time of the clock that `participant` has joined. The event loop must be its `VirtualLoop`."""
         made = cls(partial(virtual_time.wall_ns, participant), 0, 0, 1.0, participant.now_ns, LeapWatch())
         made.participant = participant
         return made
 
     def now_ns(self) -> int:
-        """The time now. Two calls never go back."""
+        """Return the time now. It never goes back."""
         return self._simulate(self.host_ns())
 
     def host_ns(self) -> int:
-        """The real time now, as far as the host's clock is believed. Two calls never go back."""
+        """Return the real time now, without leaps of the host's clock. It never goes back."""
         real_ns, steady_ns = self._read()
         if real_ns < self._newest_ns:
             self.stepped_back_ns = max(self.stepped_back_ns, self._newest_ns - real_ns)
@@ -126,9 +126,9 @@ class Clock:
         return real_ns
 
     def correct(self, ahead_ns: int, *, at_once: bool = False) -> None:
-        """Go by a clock that is `ahead_ns` of this one; needs a watch. Back it goes at half speed, or `at_once`.
+        """Follow a clock that is `ahead_ns` of this one; needs a watch. Back it goes at half speed, or `at_once`.
 
-        `at_once` breaks the promise that time never decreases: for a clock that no event was stamped with.
+        `at_once` lets time decrease: only before any event was stamped.
         """
         assert self.watch is not None
         self.watch.go_on_by(ahead_ns * self._passed // self._gained)
@@ -136,20 +136,20 @@ class Clock:
             self._newest_ns, self._newest_steady_ns = self._read()
 
     def real_s(self, sim_ns: int) -> float:
-        """Real seconds that a simulated duration takes."""
+        """Return the real seconds of a simulated duration."""
         return sim_ns * self._passed / self._gained / SECOND_NS
 
     def to_real_datetime(self, sim_ns: int) -> datetime:
-        """The real moment (UTC) at which this clock shows `sim_ns`, rounded up to the microsecond: never before it."""
+        """Return the real moment (UTC) at which this clock shows `sim_ns`, rounded up to the microsecond."""
         return _EPOCH + timedelta(microseconds=-(-self._real_ns(sim_ns) // 1000))
 
     async def sleep_until(self, sim_ns: int, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Return when this clock shows `sim_ns` or later, at once when it does so now."""
+        """Sleep until this clock shows `sim_ns` or later."""
         while (left_ns := self._real_ns(sim_ns) - self.host_ns()) > 0:
             await sleep(min(left_ns / SECOND_NS, NAP_VIRTUAL_S if self.participant else NAP_S))
 
     def _read(self) -> tuple[int, int]:
-        """Both clocks, the host's as the watch lets it pass."""
+        """Read both clocks, the host's through the watch."""
         real_ns, steady_ns = self._source(), self._steady()
         return (real_ns if self.watch is None else self.watch.taken(real_ns, steady_ns)), steady_ns
 
@@ -159,16 +159,16 @@ class Clock:
         return self._sim_start_ns + (real_ns - self._anchor_ns) * self._gained // self._passed
 
     def _real_ns(self, sim_ns: int) -> int:
-        """The first real nanosecond at which `sim_ns` is shown."""
+        """Return the first real nanosecond at which `sim_ns` is shown."""
         if not self.is_simulated:
             return sim_ns
         return self._anchor_ns - (self._sim_start_ns - sim_ns) * self._passed // self._gained
 
 
 def skew_ns(broker_ns: int, asked_ns: int, answered_ns: int) -> int:
-    """How far the broker's clock is ahead of ours, negative when it is behind.
+    """Return how far the broker's clock is ahead of ours, negative when behind.
 
-    What it says is compared with our time at the middle of the request (Cristian 1989), so the error is at most half
-    of the time between asking and the answer.
+    Its time is compared with ours at the middle of the request (Cristian 1989), so the error is at most half of the
+    request's duration.
     """
     return broker_ns - (asked_ns + answered_ns) // 2

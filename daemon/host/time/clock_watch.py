@@ -1,22 +1,22 @@
-"""What is believed of the host's wall clock: a leap that the monotonic clock does not know is held back. Pure, no I/O.
+"""Holds back leaps of the host's wall clock that the monotonic clock does not show. Pure, no I/O.
 
-Time then goes on as if the leap had not been, until the broker's clock says which of both is right (`Clock.correct`).
+Time then goes on as if without the leap, until the broker's clock decides which one is right (`Clock.correct`).
 """
 
 from __future__ import annotations
 
 import threading
 
-LEAP_NS = 5_000_000_000  # a larger change between two readings is no correction of a clock in step
-SLEW_PARTS = 1000  # a slewed clock gains or loses at most one part in so many; Linux' own limit is half of that
+LEAP_NS = 5_000_000_000  # a larger change between two readings is a leap, not a correction
+SLEW_PARTS = 1000  # a slewed clock gains or loses at most one part in this many; Linux' own limit is half of that
 
 
 class LeapWatch:
     """Compares both clocks at every reading, in either direction.
 
     `lead_ns` is how far the host's clock is ahead of the time taken, `leaps` counts what was held back, `leap_ns` is
-    the newest of them. Gains and losses below `LEAP_NS` pass, but together no more than a slewed clock has. For any
-    thread.
+    the newest of them. Gains and losses below `LEAP_NS` pass, but together no more than a slewed clock has.
+    Thread-safe.
     """
 
     __slots__ = ("_host_ns", "_lock", "_slack_ns", "_steady_ns", "lead_ns", "leap_ns", "leaps")
@@ -31,7 +31,7 @@ class LeapWatch:
         self._lock = threading.Lock()
 
     def taken(self, host_ns: int, steady_ns: int) -> int:
-        """The time to go by, from a reading of the host's clock and of one that is never set (nanoseconds)."""
+        """Return the time to use, from a reading of the host's clock and of the steady clock (nanoseconds)."""
         with self._lock:
             if self._host_ns is not None:
                 passed_ns = steady_ns - self._steady_ns
@@ -49,7 +49,7 @@ class LeapWatch:
             self._slack_ns -= abs(gained_ns)
 
     def go_on_by(self, ahead_ns: int) -> None:
-        """Take the time to be later by so much, earlier where negative; a rest below `LEAP_NS` follows the host."""
+        """Shift the time by `ahead_ns` (may be negative); a rest below `LEAP_NS` follows the host."""
         self.lead_ns -= ahead_ns
         if abs(self.lead_ns) <= LEAP_NS:
             self.lead_ns = 0

@@ -1,6 +1,6 @@
-"""The times of a trading day, and the scheduler that wakes the daemon at them. A job only wakes: the step decides.
+"""The times of a trading day, and the scheduler that wakes the daemon at them. The step decides, not the jobs.
 
-`plan` is pure. Invariant: what was scheduled runs once, however late, and a job that raises ends nothing but itself.
+`plan` is pure. Invariant: a scheduled job runs once, however late, and a job that raises ends only itself.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from daemon.host.time.clock import Clock
 from strategies.kit.contract import Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-LOOK_S = 5.0  # the scheduler looks at the wall clock at least so often, whatever it was told to wait for
-LOOK_VIRTUAL_S = 86_400.0  # there it waits for nothing: it is given what is due
+LOOK_S = 5.0  # the scheduler checks the wall clock at least this often
+LOOK_VIRTUAL_S = 86_400.0  # in virtual time jobs come when due
 LATER = "9999-12-31"  # an expiry after any session
 
 WARM_UP = "warm_up"
@@ -34,26 +34,26 @@ GIVE_UP = "give_up"
 CLOSE = "close"
 END_OF_DAY = "end_of_day"
 
-logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # `log_problem` tells what it would print
+logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # `log_problem` reports what it would print
 
 
 @dataclass(frozen=True, slots=True)
 class DayTimes:
     """When a session's jobs are due. `execution` holds the flatten's minutes before the close.
 
-    A daily desk has a `basket`, whose decision and end are its jobs instead of the flatten's.
+    A daily desk has a `basket`, whose decision and end replace the flatten's jobs.
     """
 
     execution: Execution
     warm_up_min: int = 30  # before the open
-    close_grace_s: int = 10  # after the close: the last bar comes a second or so after its minute
+    close_grace_s: int = 10  # after the close: the last bar comes about a second after its minute
     end_of_day_min: int = 30  # after the close
     basket: Basket | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One thing due at `at_ns` (nanoseconds UTC) of the session of `date`. `kind` is one of this module's constants."""
+    """One job, due at `at_ns` (nanoseconds UTC) of the session of `date`. `kind` is one of this module's constants."""
 
     kind: str
     date: str
@@ -66,7 +66,7 @@ class Job:
 
 
 def plan(session: Session, times: DayTimes) -> tuple[Job, ...]:
-    """The jobs of one session in the order of their times: a half day's follow its own close."""
+    """Return the jobs of one session in order of time: a half day's follow its own close."""
     moments = {
         WARM_UP: session.open_ns - times.warm_up_min * MINUTE_NS,
         OPEN: session.open_ns,
@@ -79,14 +79,14 @@ def plan(session: Session, times: DayTimes) -> tuple[Job, ...]:
 
 
 def decision_ns(session: Session, basket: Basket) -> int:
-    """When a daily desk decides for this session (nanoseconds UTC)."""
+    """Return when a daily desk decides for this session (nanoseconds UTC)."""
     if basket.decide == "before_close":
         return session.close_ns - basket.before_close_min * MINUTE_NS
     return session.open_ns - basket.before_open_min * MINUTE_NS
 
 
 def _leaving(session: Session, times: DayTimes) -> dict[str, int]:
-    """The moments in which positions are made or left by the clock."""
+    """Return the moments in which the clock opens or closes positions."""
     if times.basket is None:
         return {
             FLATTEN_EXPIRY_DAY: flatten_from_ns(session, session.date, times.execution),
@@ -99,10 +99,10 @@ def _leaving(session: Session, times: DayTimes) -> dict[str, int]:
 
 
 class Schedule:
-    """Runs jobs at times of `clock`. `log_problem(name, problem)` hears of every job that raised or was left out.
+    """Runs jobs at times of `clock`. `log_problem(name, problem)` reports jobs that raised or were skipped.
 
-    Jobs run on the event loop, in the order of their times; one that awaits does not hold up those after it. To be
-    used on the loop that `start` was called on.
+    Jobs run on the event loop, in order of time; one that awaits does not delay those after it. Used on the loop on
+    which `start` was called.
     """
 
     __slots__ = ("_clock", "_held", "_log_problem", "_look", "_scheduler")
@@ -119,7 +119,7 @@ class Schedule:
         self._scheduler.add_listener(self._left_out, EVENT_JOB_MAX_INSTANCES)
 
     def at(self, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
-        """Run `job` once at `sim_ns` of the clock, at once when that has passed. A waiting job of this name goes."""
+        """Run `job` once at `sim_ns` of the clock, at once if that has passed. Replaces a waiting job of this name."""
         if self._clock.participant is None:
             self._add(self._clock.to_real_datetime(sim_ns), sim_ns, name, job)
             return
@@ -129,7 +129,7 @@ class Schedule:
         self._held[name] = sim_ns, loop.call_at(loop.time() + left_s, self._due, sim_ns, name, job)
 
     def _due(self, sim_ns: int, name: str, job: Callable[[], Awaitable[None]]) -> None:
-        """Virtual time has come: the library, which knows the wall clock alone, gets a job that is due now."""
+        """Hand a job that is due in virtual time to the library, which knows the wall clock only."""
         del self._held[name]
         self._add(datetime.now(UTC), sim_ns, name, job)
 
@@ -149,7 +149,7 @@ class Schedule:
         self._look_again()
 
     def stop(self) -> None:
-        """Run no more jobs; one that is running is cancelled. Does nothing when not started."""
+        """Run no more jobs and cancel a running one. Does nothing when not started."""
         if self._look is None:
             return
         self._look.cancel()
@@ -159,13 +159,13 @@ class Schedule:
         self._scheduler.shutdown(wait=False)
 
     def pending(self) -> tuple[tuple[str, int], ...]:
-        """(name, nanoseconds UTC of the clock) of what waits, in the order of time."""
+        """Return (name, nanoseconds UTC of the clock) of waiting jobs, in order of time."""
         waiting = {name: sim_ns for name, (sim_ns, _) in self._held.items()}
         waiting |= {job.id: int(job.args[0]) for job in self._scheduler.get_jobs()}
         return tuple(sorted(waiting.items(), key=lambda item: item[1]))
 
     def _look_again(self) -> None:
-        """The library goes by the host's wall clock; what is due by the desk's own runs, in its order, all the same."""
+        """Run due jobs by the desk's clock, in order: the library follows the host's wall clock."""
         now_ns, earliest = self._clock.now_ns(), datetime.now(UTC)
         waiting = [job for job in self._scheduler.get_jobs() if job.args[0] <= now_ns and job.next_run_time > earliest]
         for place, job in enumerate(sorted(waiting, key=lambda job: int(job.args[0]))):
@@ -175,7 +175,7 @@ class Schedule:
         self._look = asyncio.get_running_loop().call_later(every_s, self._look_again)
 
     async def _run(self, sim_ns: int, job: Callable[[], Awaitable[None]]) -> None:
-        await self._clock.sleep_until(sim_ns)  # the host's wall clock may have leapt there
+        await self._clock.sleep_until(sim_ns)  # the host's wall clock may have leapt
         await job()
 
     def _raised(self, event: JobExecutionEvent) -> None:

@@ -1,7 +1,7 @@
-"""Virtual time: a clock that moves on only when every process that joined it has done all that it was given.
+"""Virtual time: a clock that advances only when every joined process has finished its work.
 
-For a server on this machine alone (`[clock] socket`). Who serves the clock is not known here: a participant joins over
-a Unix socket, reads the time from shared memory, and says until when it has nothing to do. Nothing here decides.
+For a server on this machine only (`[clock] socket`). A participant joins over a Unix socket, reads the time from shared
+memory, and reports until when it is idle. Nothing here decides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from strategies.kit.units import SECOND_NS
 
 NEVER_NS = 2**63 - 1
-QUIET = struct.Struct("<qqq")  # participant to clock: turn, until when it is quiet (nanoseconds), work outside
+QUIET = struct.Struct("<qqq")  # participant to clock: turn, idle until (nanoseconds), work outside
 GO = struct.Struct("<q")  # clock to participant: the turn that is over
 SEAT = struct.Struct("<qq")  # clock to participant when it joins: its word and the number of words; one descriptor
 WORD = 8
@@ -42,7 +42,7 @@ class Participant:
     """
 
     def __init__(self, path: str, name: str) -> None:
-        """Join the clock at `path`. Raises OSError where there is none."""
+        """Join the clock at `path`. Raises OSError without one."""
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self.socket.connect(path)
@@ -56,19 +56,19 @@ class Participant:
         os.close(descriptors[0])
         self._words = memoryview(self._memory).cast("q")
         self._turn = 0
-        self.outside = 0  # work of threads that time waits for; less than 0: what others wait for here until a time
+        self.outside = 0  # work of threads that time waits for; below 0: what others await here until a time
 
     def now_ns(self) -> int:
-        """The time now, in nanoseconds UTC."""
+        """Return the time now, in nanoseconds UTC."""
         return self._words[0]
 
     def watch(self, selector: selectors.EpollSelector) -> None:
-        """Let the clock see whether something waits for this participant that `quiet` did not know of yet."""
+        """Let the clock see input that waits for this participant."""
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [selector.fileno()]))
         self.socket.sendmsg([b"epoll"], [rights])
 
     def quiet(self, until_ns: int) -> None:
-        """Nothing is to be done before `until_ns`, unless something comes in."""
+        """Report that nothing is to be done before `until_ns`, unless input comes."""
         self._turn += 1
         self._words[self._word] = self._turn
         try:
@@ -77,7 +77,7 @@ class Participant:
             raise ClockGone("the process that serves virtual time has ended") from error
 
     def wake(self) -> None:
-        """There is something to do: time stands still. To be called before anything that came in is read."""
+        """Report work: time stands still. Call this before reading any input."""
         self._words[self._word] = 0
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -85,37 +85,38 @@ class Participant:
                     raise ClockGone("the process that serves virtual time has ended")
 
     def sleep_until(self, time_ns: int, limit_s: float | None = None) -> bool:
-        """Let time pass until `time_ns`, on a thread without a loop; False when it has not come in `limit_s` real
-        seconds: time stands still again all the same.
+        """Let time pass until `time_ns`, on a thread without a loop; False after `limit_s` real seconds.
+
+        Time stands still again in both cases.
         """
         if time_ns <= self.now_ns():
             return True
         self.quiet(time_ns)
         self.socket.settimeout(limit_s)
         try:
-            while (told := self.socket.recv(64)) and GO.unpack(told)[0] != self._turn:
+            while (data := self.socket.recv(64)) and GO.unpack(data)[0] != self._turn:
                 pass
         except TimeoutError:
             return False
         finally:
             self.socket.settimeout(None)
             self._words[self._word] = 0
-        if not told:
+        if not data:
             raise ClockGone("the process that serves virtual time has ended")
         return True
 
     def leave(self) -> None:
-        """Virtual time does not wait for this one any more."""
+        """Leave virtual time: it no longer waits for this participant."""
         self.socket.close()
 
 
 def wall_ns(joined: Participant) -> int:
-    """What the host's wall clock shows in virtual time: the time, unless somebody sets it."""
+    """Return the host's wall clock in virtual time: the time, unless it is set."""
     return joined.now_ns()
 
 
 class _Selector(selectors.EpollSelector):
-    """Waits for files as any other; waits for time by saying so to the clock."""
+    """Waits for files like any selector; waits for time through the clock."""
 
     def __init__(self, participant: Participant) -> None:
         super().__init__()
@@ -124,7 +125,7 @@ class _Selector(selectors.EpollSelector):
         participant.watch(self)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """What is ready; with nothing ready now, once something is or virtual time is `timeout` seconds later."""
+        """Return what is ready now, else wait for input or until virtual time is `timeout` seconds later."""
         ready = self._ready(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
@@ -141,7 +142,7 @@ class _Selector(selectors.EpollSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time is virtual: every sleep, timeout and timer on it. Time waits for its threads' work."""
+    """An event loop on virtual time: sleeps, timeouts and timers. Time waits for the work of its threads."""
 
     def __init__(self, participant: Participant) -> None:
         self._participant = participant
@@ -151,18 +152,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.set_default_executor(self._threads)
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Return virtual seconds since the loop was made."""
         return (self._participant.now_ns() - self._began_ns) / SECOND_NS
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args) -> asyncio.Future[T]:
-        """As any loop's; time waits for it."""
+        """Run as any loop does; time waits for it."""
         work = (executor or self._threads).submit(func, *args)
         answer = asyncio.wrap_future(work, loop=self)
         self._count(work)  # after the answer's own callback: the answer is there before time may pass
         return answer
 
     def wait_for(self, pool: ThreadPoolExecutor) -> None:
-        """Let time wait until the one thread of `pool` has done what it was given so far, and whoever waits knows."""
+        """Let time wait until the one thread of `pool` has done its work and its waiters are notified."""
         self._count(pool.submit(int))
 
     def _count(self, work: Future[Any]) -> None:
@@ -179,12 +180,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def look_s(real_s: float) -> float:
-    """Seconds between two looks at what lies outside: in virtual time fewer of them, for each stops the clock."""
+    """Return the seconds between two polls: longer in virtual time, because each stops the clock."""
     return max(real_s, LOOK_S) if isinstance(asyncio.get_running_loop(), VirtualLoop) else real_s
 
 
 def time_waits_for(pool: ThreadPoolExecutor) -> None:
-    """Let virtual time, where the running loop has it, wait until the one thread of `pool` has done all so far."""
+    """Let virtual time, if the running loop has it, wait until the one thread of `pool` has done its work."""
     loop = asyncio.get_running_loop()
     if isinstance(loop, VirtualLoop):
         loop.wait_for(pool)

@@ -350,8 +350,8 @@ def test_a_session_without_a_bar_keeps_the_close_before_it() -> None:
 
 def test_each_broker_says_only_what_it_names() -> None:
     news = {OrderAccepted, OrderRejected, OrderFilled, OrderCanceled, OrderExpired, CancelRejected, ContractExpired}
-    assert set(QuotePaperBroker.SAYS) == news
-    assert set(PaperBroker.SAYS) == news | {ContractsListed, QuotesReceived}
+    assert set(QuotePaperBroker.EMITS) == news
+    assert set(PaperBroker.EMITS) == news | {ContractsListed, QuotesReceived}
 
 
 CENTS = st.integers(0, 500).map(lambda cents: str(Decimal(cents) / 100))
@@ -379,7 +379,7 @@ def test_never_is_more_sold_than_held_and_a_copy_from_json_always_goes_on_alike(
         state, said = BROKER.step(state, event, effects)
         twin, told = BROKER.step(twin, event, effects)
         assert (state, said) == (twin, told)
-        assert {type(news) for news in said} <= set(QuotePaperBroker.SAYS)
+        assert {type(news) for news in said} <= set(QuotePaperBroker.EMITS)
         assert all(holding.quantity > 0 for holding in state.holdings)
         for news in said:
             if isinstance(news, OrderFilled):

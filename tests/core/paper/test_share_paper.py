@@ -345,8 +345,8 @@ def test_the_broker_tells_what_it_holds_by_symbol() -> None:
 
 
 def test_on_a_live_feed_quotes_from_outside_are_the_market_and_nothing_is_quoted() -> None:
-    assert ev.QuotesReceived not in LIVE.SAYS
-    assert ev.QuotesReceived in BROKER.SAYS
+    assert ev.QuotesReceived not in LIVE.EMITS
+    assert ev.QuotesReceived in BROKER.EMITS
     state = monday({"AAA": 5, "CCC": 5}, cash="1000")
     state, said = play(
         state,

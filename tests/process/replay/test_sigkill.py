@@ -37,7 +37,7 @@ SEED = 20261120
 
 
 @dataclass(slots=True)
-class Lane:
+class RequestQueue:
     """State directories of one lane, one after another: each is killed and resumed until its tape is at its end."""
 
     folder: Path
@@ -73,7 +73,7 @@ def run_once(tape: Path, state_dir: Path, env: Mapping[str, str], delay_s: float
     return out[-1] if code == 0 else ""
 
 
-def work(lane: Lane, tape: Path, env: Mapping[str, str], draw: random.Random) -> Lane:
+def work(lane: RequestQueue, tape: Path, env: Mapping[str, str], draw: random.Random) -> RequestQueue:
     while lane.kills < KILLS // LANES:
         state_dir = lane.folder / f"state{len(lane.ends)}"
         last_line = ""
@@ -101,7 +101,7 @@ def test_fifty_kills_lose_no_fill_and_send_no_order_twice(tmp_path: Path) -> Non
     assert expected["fills"] == len(table(undisturbed, "fills")) > 0
     assert expected["partial_fills"] > 0
 
-    lanes = [Lane(tmp_path / f"lane{number}") for number in range(LANES)]
+    lanes = [RequestQueue(tmp_path / f"lane{number}") for number in range(LANES)]
     with ThreadPoolExecutor(LANES) as pool:
         runs = [pool.submit(work, lane, tape, env, random.Random(SEED + n)) for n, lane in enumerate(lanes)]
         kills = sum(run.result().kills for run in runs)

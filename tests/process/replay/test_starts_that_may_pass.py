@@ -18,7 +18,7 @@ from daemon.engine.recover import recovered_desk
 from daemon.engine.state_dir import open_state_dir, peek
 from daemon.host import passing
 from daemon.host.own_files import StateDirError
-from daemon.host.passing import MayPass, busy, may_pass, patiently
+from daemon.host.passing import MayPass, busy, may_pass, retry_while_busy
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalBusy, JournalError
@@ -101,7 +101,7 @@ def test_a_lock_that_comes_while_rows_are_read_is_waited_for_and_may_pass(state:
     ending = threading.Timer(0.5, holder.rollback)
     ending.start()
     try:
-        assert patiently(lambda: recovered_desk(reader)).handover is None
+        assert retry_while_busy(lambda: recovered_desk(reader)).handover is None
     finally:
         ending.join()
         holder.close()
@@ -196,7 +196,7 @@ def test_only_a_lock_is_waited_for() -> None:
         raise JournalBusy("x") from OSError(errno.EIO, "x")
 
     with pytest.raises(MayPass):
-        patiently(broken)
+        retry_while_busy(broken)
     assert attempts == [1]
     assert issubclass(JournalBusy, JournalError)
     assert not issubclass(MayPass, StateDirError)

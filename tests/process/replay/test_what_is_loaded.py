@@ -28,13 +28,13 @@ from daemon.host.lean import without_pandas
 without_pandas()
 from daemon.app.live import prepare_live
 from daemon.brokers.alpaca.rest.client import Access
-from daemon.brokers.alpaca.rest.lanes import account_lanes, market_lane
+from daemon.brokers.alpaca.rest.queues import account_queues, market_queue
 from daemon.brokers.alpaca.rest.market_data import MarketData
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.host.time.clock import Clock
 clock, access = Clock.real(), Access("http://127.0.0.1:9", "a-key-id", "a-secret-key")
-orders, reads = account_lanes(clock)
-TradingOrders(access, orders), TradingReads(access, reads), MarketData(access, market_lane(clock))
+orders, reads = account_queues(clock)
+TradingOrders(access, orders), TradingReads(access, reads), MarketData(access, market_queue(clock))
 {TELL}
 """
 

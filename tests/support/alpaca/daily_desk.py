@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from daemon.brokers.alpaca.market.daily_feed import DailyFeed, Desk
+from daemon.brokers.alpaca.market.daily_feed import DailyFeed, OwnDesk
 from daemon.brokers.alpaca.market.daily_history import DailyHistory
 from daemon.brokers.alpaca.market.live_bars import Timing
 from daemon.brokers.alpaca.market.share_quotes import ShareQuotes
@@ -124,7 +124,7 @@ class Played:
         self.feed = DailyFeed(
             clock,
             calendar(),
-            Desk(self.strategy, rules or Basket(), lambda: self.state, self.settled),
+            OwnDesk(self.strategy, rules or Basket(), lambda: self.state, self.settled),
             self.put,
             self.tell,
             history=DailyHistory(self.source, "iex", SYMBOLS, self.tell),

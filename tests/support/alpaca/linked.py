@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from daemon.brokers.alpaca.trading.closing import Closings
 from daemon.brokers.alpaca.trading.link import BrokerLink
-from daemon.brokers.alpaca.trading.own_orders import Patience
+from daemon.brokers.alpaca.trading.own_orders import Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.brokers.alpaca.wire import is_ours
@@ -31,7 +31,7 @@ E = TypeVar("E", bound=Event)
 OURS = is_ours("e1", "scalper")
 
 
-QUICKLY = Patience(report_gap_s=0.01, missing_gap_s=0.05, first_pause_s=0.01, longest_pause_s=0.05)
+QUICKLY = Timeouts(report_gap_s=0.01, missing_gap_s=0.05, first_pause_s=0.01, longest_pause_s=0.05)
 
 
 BY_NAME = "/v2/orders:by_client_order_id"
@@ -68,7 +68,7 @@ class Linked:
 
 @contextlib.asynccontextmanager
 async def linked(
-    patience: Patience = QUICKLY, rate: float = 1.0, rules: Rules = WHOLE, *, stepped: bool = True
+    timeouts: Timeouts = QUICKLY, rate: float = 1.0, rules: Rules = WHOLE, *, stepped: bool = True
 ) -> AsyncIterator[Linked]:
     """A desk whose link listens and has reported once. What it puts in is `stepped` at once, or when the test says."""
     async with desk(rate=rate, rules=rules) as it:
@@ -84,10 +84,10 @@ async def linked(
                 link.stepped(event)
 
         url = it.server.trade_stream_url
-        open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=tell)
+        open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, log=tell)
         closings = Closings()
         reporter = Reporter(it.reads, it.clock, OURS, tell, clock_check(it.reads, it.clock, tell), named=closings.named)
-        parts = (it.orders, it.reads, reporter, open_stream, OURS, patience, closings)
+        parts = (it.orders, it.reads, reporter, open_stream, OURS, timeouts, closings)
         link = BrokerLink(it.clock, put, tell, *parts)
         task = asyncio.create_task(link.run())
         one = Linked(it, link, events, told)

@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 
-from daemon.brokers.alpaca.market.chain import Chain
+from daemon.brokers.alpaca.market.chain import ChainReader
 from daemon.brokers.alpaca.market.feed import LiveFeed, Timing
-from daemon.brokers.alpaca.market.history import History
-from daemon.brokers.alpaca.market.socket import BackOff, Deadlines, Endpoint
+from daemon.brokers.alpaca.market.history import BarHistory
+from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, SocketDeadlines
 from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.rest.client import Deadlines as RestDeadlines
-from daemon.brokers.alpaca.rest.lanes import market_lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.rest.queues import market_queue
 from daemon.brokers.alpaca.trading.trading import TradingReads
 from daemon.core.events import BarClosed, Event
 from daemon.core.limits import Contracts
@@ -38,7 +38,7 @@ SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 PATIENCE_S = 40.0  # of the loop
 REST_PATIENCE = RestDeadlines(connect_s=60.0, read_s=60.0, whole_s=60.0)  # of the host
-DEADLINES = Deadlines(open_s=5.0, reply_s=2.0, ping_every_s=0.3, pong_s=0.5, close_s=0.3)
+DEADLINES = SocketDeadlines(open_s=5.0, reply_s=2.0, ping_every_s=0.3, pong_s=0.5, close_s=0.3)
 BACK_OFF = BackOff(first_s=0.05, most_s=0.3, busy_s=0.2, auth_s=0.2, steady_s=5.0)
 TIMING = Timing(repair_s=5.0, retry_first_s=0.05, retry_most_s=0.3, stagger_s=0.0, breath_s=0.05)
 
@@ -97,11 +97,11 @@ class MarketDesk:
         self.events: list[Event] = []
         self.told = Told()
         access = Access(server.data_url, DEFAULT_KEY, DEFAULT_SECRET, REST_PATIENCE)
-        self.lane = market_lane(clock)
+        self.lane = market_queue(clock)
         self.market = MarketData(access, self.lane)
         self.reads = TradingReads(access, self.lane)
-        self.history = History(self.market, folder, "sip", 60, self.told)
-        self.chain = Chain(self.reads, self.market, "SPY", Contracts(), "indicative", self.told)
+        self.history = BarHistory(self.market, folder, "sip", 60, self.told)
+        self.chain = ChainReader(self.reads, self.market, "SPY", Contracts(), "indicative", self.told)
         self.feed = LiveFeed(
             clock,
             calendar(),

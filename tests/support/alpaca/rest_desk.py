@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 from daemon.brokers.alpaca.rest.client import Access, Deadlines
-from daemon.brokers.alpaca.rest.lanes import Lane
 from daemon.brokers.alpaca.rest.market_data import MarketData
+from daemon.brokers.alpaca.rest.queues import RequestQueue
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
@@ -63,7 +63,7 @@ class Desk:
     orders: TradingOrders
     reads: TradingReads
     data: MarketData
-    lanes: tuple[Lane, ...]
+    lanes: tuple[RequestQueue, ...]
 
     def posts(self) -> int:
         """How many submissions reached the server."""
@@ -80,7 +80,7 @@ async def desk(*, rate: float = 1.0, rules: Rules | None = None, deadlines: Dead
     async with AlpacaServer(market(), sim, rules=rules) as server:
         clock = Clock.simulated(sim.anchor_unix_s, sim.sim_start_ns, rate, sim.real_ns)
         lanes = tuple(
-            Lane(name, TokenBucket(clock.now_ns, 6000, 1000), clock) for name in ("orders", "reads", "market")
+            RequestQueue(name, TokenBucket(clock.now_ns, 6000, 1000), clock) for name in ("orders", "reads", "market")
         )
         access = Access(server.trading_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines)
         orders, reads = TradingOrders(access, lanes[0]), TradingReads(access, lanes[1])

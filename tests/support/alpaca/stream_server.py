@@ -12,7 +12,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from daemon.brokers.alpaca.market.socket import BackOff, Deadlines
+from daemon.brokers.alpaca.market.socket import BackOff, SocketDeadlines
 
 KEY, SECRET = "PKKEYKEYKEY", "s3cr3t-s3cr3t-s3cr3t"
 
@@ -20,7 +20,7 @@ KEY, SECRET = "PKKEYKEYKEY", "s3cr3t-s3cr3t-s3cr3t"
 PATIENCE_S = 20.0
 
 
-QUICK = Deadlines(open_s=5.0, reply_s=0.15, ping_every_s=0.1, pong_s=0.1, close_s=0.2)
+QUICK = SocketDeadlines(open_s=5.0, reply_s=0.15, ping_every_s=0.1, pong_s=0.1, close_s=0.2)
 
 
 SOON = BackOff(first_s=0.02, most_s=0.05, busy_s=0.02, auth_s=0.02)

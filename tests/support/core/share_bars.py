@@ -13,7 +13,7 @@ import numpy as np
 from daemon.core.effects import AskPolicy
 from daemon.core.events import PolicyAnswered
 from strategies.kit.contract import Answer, Bar, Basket, Choice, Leg, Observation, Rebalance, Spec, View
-from strategies.kit.entry import Entry
+from strategies.kit.entry import StrategyEntry
 
 FLAT, LONG = "FLAT", "LONG"
 WINDOW = 3
@@ -79,7 +79,7 @@ class ShareBars:
         return state, Rebalance(choice, self.spec.actions[action], Basket(legs))
 
 
-STRATEGY = Entry(ShareBars, {}, desk="toy")
+STRATEGY = StrategyEntry(ShareBars, {}, desk="toy")
 
 
 class EveryThird:

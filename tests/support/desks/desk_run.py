@@ -29,7 +29,7 @@ from daemon.core.events import Event
 from daemon.core.session import NEW_YORK
 from daemon.core.state import digest
 from daemon.core.step import Core, Step
-from daemon.engine.engine import Beside, Engine, Outside, Source
+from daemon.engine.engine import Engine, Outside, Shadow, Source
 from daemon.engine.recover import Recovered, recover, recovered_desk
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of
 from daemon.engine.state_dir import StateDir, open_state_dir
@@ -125,7 +125,7 @@ class Desk:
         snapshot_events: int = 100,
         boundary: Callable[[str], None] | None = None,
         outside: Outside | None = None,
-        beside: Beside | None = None,
+        shadow: Shadow | None = None,
         observe: Callable[[Event, Step], None] | None = None,
         source: Callable[[Source], Source] | None = None,
         engine_made: Callable[[Engine], None] | None = None,
@@ -157,7 +157,7 @@ class Desk:
                 snapshot_events=snapshot_events,
                 observe=observe or _unobserved,
                 outside=outside,
-                beside=beside,
+                shadow=shadow,
                 boundary=boundary,
             )
             recorded.engine = assembled.engine

@@ -148,7 +148,7 @@ async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str =
         group_events=64,
         snapshot_events=2_000,
         observe=observe,
-        beside=models,
+        shadow=models,
     )
     engine = assembled.engine
     door = Door(engine, intake.put, lambda: engine.machine.state.now_ns)

@@ -24,7 +24,7 @@ from strategies.kit.contract import (
     View,
 )
 from strategies.kit.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
-from strategies.kit.entry import Entry, defaults_of_days
+from strategies.kit.entry import StrategyEntry, defaults_of_days
 
 HISTORY_BARS = 4
 WINDOW = 3
@@ -141,6 +141,6 @@ def goal_of(final: float, portfolio: Portfolio, place: int) -> int | None:
     return None if abs(weight - now) < portfolio.band else int(weight * portfolio.equity / price)
 
 
-STRATEGY = Entry(
+STRATEGY = StrategyEntry(
     ToyCrowd, DECLARATION, desk="crowd", defaults=defaults_of_days(SPEC.capital_usd), with_symbols=ToyCrowd
 )

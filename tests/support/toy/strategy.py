@@ -9,7 +9,7 @@ import numpy as np
 
 from strategies.kit.contract import Answer, Bar, Basket, DailySpec, Float32Array, Leg, Observation, Rebalance, View
 from strategies.kit.daily import Series, count, known_bars, no_bars, portfolio_of, prices, readjusted, remembered
-from strategies.kit.entry import BoolArray, Columns, Entry, Float64Array, defaults_of_days
+from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
 from strategies.kit.sampling import SAMPLING, choose
 
 HISTORY_BARS = 6
@@ -105,9 +105,11 @@ class ToyKeeper:
 
 
 def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
-    """See `strategies.kit.entry.Entry.columns`; every session of SPY has a bar."""
+    """See `strategies.kit.entry.StrategyEntry.columns`; every session of SPY has a bar."""
     warm: BoolArray = np.cumsum(present[:, 0]) >= window
     return Columns(returns(bars[3, :, 0]), present.astype(np.float32), warm)
 
 
-STRATEGY = Entry(ToyKeeper, DECLARATION, desk="toy", defaults=defaults_of_days(SPEC.capital_usd), columns=columns_of)
+STRATEGY = StrategyEntry(
+    ToyKeeper, DECLARATION, desk="toy", defaults=defaults_of_days(SPEC.capital_usd), columns=columns_of
+)

@@ -1,7 +1,7 @@
-"""Which option contracts are listed near the money, over REST: raw contracts and snapshots in, `ContractsListed` out.
+"""Listed option contracts near the money, over REST: raw contracts and snapshots in, `ContractsListed` out.
 
-A contract that is malformed, adjusted or not tradable is left out and told; the volatility is the median implied one of
-the nearest usable expiry near the money, None when it cannot be known. Which contract is traded is not decided here.
+Malformed, adjusted or untradable contracts are left out and reported. The volatility is the median implied one of the
+nearest usable expiry near the money, None when unknown. Which contract is traded is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from daemon.core.events import Contract, ContractsListed, SessionScheduled
 from daemon.core.instruments.option_market import parse_occ
 from daemon.core.limits import Contracts
 
-LISTED_SPAN = Decimal("0.06")  # of the spot, on each side: where strikes are listed
-MONEY_SPAN = Decimal("0.02")  # of the spot, on each side: whose implied volatility counts
+LISTED_SPAN = Decimal("0.06")  # of the spot, on each side: range of listed strikes
+MONEY_SPAN = Decimal("0.02")  # of the spot, on each side: range for the implied volatility
 SIDE_STRIKES = 2  # neighbours that are streamed on each side of a contract
 DIGITS_MOST = 12  # of an open interest
-SHARES = 100  # of an ordinary contract; others are adjusted ones
+SHARES = 100  # of an ordinary contract; others are adjusted
 
 
 class ContractReads(Protocol):
@@ -47,25 +47,25 @@ class ChainReads(Protocol):
     ) -> dict[str, dict[str, Any]]: ...
 
 
-class Chain:
-    """Reads the chain of one underlying as the trading rules want it."""
+class ChainReader:
+    """Reads the chain of one underlying by the trading rules."""
 
     def __init__(
-        self, contracts: ContractReads, market: ChainReads, underlying: str, rule: Contracts, feed: str, tell: LogEvent
+        self, contracts: ContractReads, market: ChainReads, underlying: str, rule: Contracts, feed: str, log: LogEvent
     ) -> None:
         self._contracts = contracts
         self._market = market
         self._underlying = underlying
         self._rule = rule
         self._feed = feed
-        self._tell = tell
+        self._log = log
 
     async def listed(
         self, scheduled: SessionScheduled, spot: float, now_ns: Callable[[], int]
     ) -> ContractsListed | None:
-        """The contracts for a session around `spot` (USD); None when there are none. Raises RestError.
+        """Return the contracts for a session around `spot` (USD); None without any. Raises RestError.
 
-        `now_ns` is asked when all is read: the event happens then.
+        `now_ns` is called when all is read: that is the event's time.
         """
         days = (scheduled.session, *scheduled.upcoming)[self._rule.min_days : self._rule.max_days + 1]
         expiries = [session.date for session in days]
@@ -75,7 +75,7 @@ class Chain:
         raw = await self._contracts.option_contracts(self._underlying, expiries[0], expiries[-1], low, high)
         contracts, odd = read_contracts(raw, self._underlying, expiries)
         if odd:
-            self._tell("contracts_left_out", underlying=self._underlying, count=len(odd), first=odd[:5])
+            self._log("contracts_left_out", underlying=self._underlying, count=len(odd), first=odd[:5])
         expiry = nearest_expiry(contracts)
         if expiry is None:
             return None
@@ -87,17 +87,17 @@ class Chain:
         try:
             snapshots = await self._market.option_chain(self._underlying, expiry, expiry, low, high, self._feed)
         except RestError as error:
-            self._tell("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=str(error))
+            self._log("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=str(error))
             return None
         found = implied_volatility(snapshots)
         if found is None:
             problem = f"none of {len(snapshots)} snapshots has one"
-            self._tell("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=problem)
+            self._log("volatility_unknown", underlying=self._underlying, expiry=expiry, problem=problem)
         return found
 
 
 def strikes_around(spot: float, span: Decimal) -> tuple[Decimal, Decimal]:
-    """Whole dollars that hold `span` of the spot on each side."""
+    """Return whole dollars that hold `span` of the spot on each side."""
     middle = Decimal(repr(spot))
     low = (middle * (1 - span)).to_integral_value(ROUND_FLOOR)
     return low, (middle * (1 + span)).to_integral_value(ROUND_CEILING)
@@ -106,7 +106,7 @@ def strikes_around(spot: float, span: Decimal) -> tuple[Decimal, Decimal]:
 def read_contracts(
     raw: Iterable[object], underlying: str, expiries: Collection[str]
 ) -> tuple[tuple[Contract, ...], list[str]]:
-    """The ordinary, tradable contracts of these expiries, by expiry, strike, right; and what was left out, by name."""
+    """Return the ordinary, tradable contracts by expiry, strike, right; and the names of those left out."""
     good: dict[str, Contract] = {}
     odd: list[str] = []
     for item in raw:
@@ -136,7 +136,7 @@ def _contract(item: object, underlying: str) -> Contract | None:
 
 
 def nearest_expiry(contracts: Iterable[Contract]) -> str | None:
-    """The first expiry that has a strike with both rights."""
+    """Return the first expiry that has a strike with both rights."""
     seen: dict[tuple[str, Decimal], set[int]] = {}
     for contract in contracts:
         seen.setdefault((contract.expiry, contract.strike), set()).add(contract.right)
@@ -144,16 +144,16 @@ def nearest_expiry(contracts: Iterable[Contract]) -> str | None:
 
 
 def implied_volatility(snapshots: Mapping[str, Any]) -> float | None:
-    """The median implied volatility (annualised) of those that have a sane one; None when none has."""
+    """Return the median of sane implied volatilities (annualised); None without any."""
     found = [item.get("impliedVolatility") for item in snapshots.values() if isinstance(item, Mapping)]
     numbers = [float(v) for v in found if isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 10]
     return median(numbers) if numbers else None
 
 
 def with_neighbours(contracts: Iterable[Contract], symbols: Collection[str]) -> frozenset[str]:
-    """These contracts and, of the same expiry, both rights of the SIDE_STRIKES strikes on each side of each.
+    """Return these contracts with both rights of SIDE_STRIKES strikes on each side, of the same expiry.
 
-    A contract that is not in the listing stays alone.
+    A contract that is not in the listing has no neighbours.
     """
     strikes: dict[str, dict[Decimal, list[str]]] = {}
     place: dict[str, Contract] = {}

@@ -1,8 +1,8 @@
-"""The live market of a daily desk: sessions, final daily bars, the moment of a decision, quotes of what it works on.
+"""The live market of a daily desk: sessions, final daily bars, decision times, quotes of traded symbols.
 
-Every bar that a decision may use is told before its `RebalanceDue`, and none is due when the history is incomplete:
-then an alarm names why. Market rules follow the daemon's clock, waits for the network real seconds. It decides nothing
-about trading.
+Every bar that a decision may use is emitted before its `RebalanceDue`. With an incomplete history none is due, and an
+alarm names the cause. Market rules follow the daemon's clock, network timeouts real seconds. It decides nothing about
+trading.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from daemon.host.time.schedule import decision_ns
 from strategies.kit.contract import Bar, DailyStrategy, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-MISSING_MAX = 0.2  # of the symbols: when more of them have no bar of the last session, nothing is decided
-SESSIONS_BACK = 10  # missed sessions that are told one by one; what is older comes as history
-MARGIN = 10  # sessions asked for beyond those that the strategy keeps
-GRACE_NS = 2 * MINUTE_NS  # the day's bars may come so late after they should be final
-LAST_ASK_NS = MINUTE_NS  # before the deadline, from when on a decision waits for the broker no longer
+MISSING_MAX = 0.2  # of the symbols: with more of them missing the last session's bar, nothing is decided
+SESSIONS_BACK = 10  # missed sessions that are emitted one by one; older ones come as history
+MARGIN = 10  # sessions requested beyond those that the strategy keeps
+GRACE_NS = 2 * MINUTE_NS  # how late the day's bars may come after they should be final
+LAST_ASK_NS = MINUTE_NS  # before the deadline: a decision waits for the broker until then
 
 
 def _deadline_ns(session: Session, basket: Basket) -> int:
-    """From when on nothing is decided for this session any more."""
+    """Return the time after which nothing is decided for this session."""
     if basket.decide == "before_close":
         end_ns = session.close_ns - basket.end_before_close_min * MINUTE_NS
         return max(end_ns, decision_ns(session, basket) + MINUTE_NS)
@@ -54,8 +54,8 @@ def _deadline_ns(session: Session, basket: Basket) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """What the feed looks at of its own desk: its strategy, its state, and a wait until what was put is stepped."""
+class OwnDesk:
+    """The desk as its feed sees it: strategy, state, and a wait until events are stepped."""
 
     strategy: DailyStrategy
     basket: Basket
@@ -64,18 +64,18 @@ class Desk:
 
 
 class DailyFeed:
-    """History and quotes of a daily desk behind one door: events go out by `put`, problems by `tell`.
+    """History and quotes of a daily desk: events go to `put`, problems to `log`.
 
-    `catch_up` comes first, then `run` beside `schedule`, `decide` and `end` for each session.
+    Call `catch_up` first, then run `run` together with `schedule`, `decide` and `end` for each session.
     """
 
     def __init__(
         self,
         clock: Clock,
         calendar: SessionCalendar,
-        desk: Desk,
+        desk: OwnDesk,
         put: Callable[[Event], None],
-        tell: LogEvent,
+        log: LogEvent,
         *,
         history: DailyHistory,
         quotes: ShareQuotes,
@@ -89,26 +89,26 @@ class DailyFeed:
         self._symbols = desk.strategy.spec.symbols
         self._keep = desk.strategy.spec.history_bars
         self._put = put
-        self._tell = tell
+        self._log = log
         self._history = history
         self._quotes = quotes
         self._timing = timing or Timing()
         self._rng = rng or random.SystemRandom()
-        self._one = asyncio.Lock()  # of a fetch and what is told of it: none is compared with an older state
+        self._one = asyncio.Lock()  # serialises fetch and emission: none is compared with an older state
         self._scheduled: SessionScheduled | None = None
-        self._complete_to = ""  # date of the newest session whose bars were fetched and told
+        self._complete_to = ""  # date of the newest session whose bars were fetched and emitted
         self._missing: frozenset[str] = frozenset()  # symbols without a bar of that session
-        self._named: frozenset[str] = frozenset()  # of these, what an alarm has named
+        self._named: frozenset[str] = frozenset()  # those of them that an alarm has named
         self._ended: set[str] = set()
         self._counts = {"bars": 0, "adjusted": 0, "missed": 0}
 
     # --- sessions -------------------------------------------------------------------------------------------------
 
     async def catch_up(self, known: Known, *, exposed: bool = False) -> Session:
-        """Put what the recovered state lacks, then the running session's schedule, or the next one's; returns that one.
+        """Emit what the recovered state lacks, then the running or next session's schedule; return that session.
 
-        Sessions that were missed are told one by one with their bars, as far as REST gives them within `repair_s` real
-        seconds; what it does not give then comes before the next decision. What is held waits for nothing here.
+        Missed sessions are emitted one by one with their bars, as far as REST gives them within `repair_s` real
+        seconds; the rest comes before the next decision. Positions wait for nothing here.
         """
         del exposed  # a basket's orders rest at the broker, and nothing here waits long
         unfinished = open_session(known, self._calendar, self._clock.now_ns())
@@ -121,7 +121,7 @@ class DailyFeed:
         if past:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.repair_s):
-                    await self._fetched_until_told(past)
+                    await self._fetch_until_emitted(past)
             for session in past:
                 if session.date not in self._ended:
                     self._announce(session)
@@ -129,15 +129,15 @@ class DailyFeed:
         now_ns = self._clock.now_ns()
         return self._announce(self._calendar.at(now_ns) or self._calendar.next_after(now_ns)).session
 
-    async def _fetched_until_told(self, past: Sequence[Session]) -> None:
-        """Ask for the bars of missed sessions until they are told."""
+    async def _fetch_until_emitted(self, past: Sequence[Session]) -> None:
+        """Fetch the bars of missed sessions until they are emitted."""
         tries = 0
         while not await self._update(past[-1], past):
             await self._pause(tries)
             tries += 1
 
     async def schedule(self, session: Session) -> None:
-        """Put the session's schedule, and all bars before it: again until every symbol has the last one, or it is due.
+        """Emit the session's schedule and all bars before it; retry until every symbol has the last one, or it is due.
 
         Returns when that is done; the decision does not rely on it.
         """
@@ -151,7 +151,7 @@ class DailyFeed:
             tries += 1
 
     async def decide(self, session: Session) -> None:
-        """Put `RebalanceDue` in time and after all that it needs; an alarm where that cannot be."""
+        """Emit `RebalanceDue` in time and after all that it needs; else raise an alarm."""
         if self._desk.state().basket.date >= session.date:
             return  # an earlier run of this journal decided
         self._announce(session)
@@ -172,14 +172,14 @@ class DailyFeed:
         alarm(self._notice, "basket_missed", detail)
 
     def _broker_may_agree(self, deadline_ns: int) -> bool:
-        """True while a basket would be denied because a report is awaited, and there is time for one.
+        """Return True while a basket would be denied only because a report is pending, and there is time for one.
 
-        At last the question is put all the same: the gates deny what it comes to, and the policy's memory goes on.
+        At last the question is asked all the same: the gates deny it, and the policy's memory goes on.
         """
         return not self._desk.state().risk.reconciled and self._clock.now_ns() < deadline_ns - LAST_ASK_NS
 
     async def end(self, session: Session) -> None:
-        """Put the session's end, after its bars where these come in time, else they come before the next decision."""
+        """Emit the session's end, after its bars if they come in time; else they come before the next decision."""
         if session.date in self._ended:
             return
         until_ns = max(session.close_ns + SETTLED_NS + GRACE_NS, self._clock.now_ns())
@@ -191,14 +191,14 @@ class DailyFeed:
             await self._pause(tries)
             tries += 1
         self._end(session)
-        self._tell("feed_counts", date=session.date, counts=self._counts | self._quotes.counts)
+        self._log("feed_counts", date=session.date, counts=self._counts | self._quotes.counts)
 
     def _end(self, session: Session) -> None:
         self._ended.add(session.date)
         self._put(SessionEnded(self._clock.now_ns(), session.date))
 
     def _announce(self, session: Session) -> SessionScheduled:
-        """Put `SessionScheduled` once for each session."""
+        """Emit `SessionScheduled` once for each session."""
         if self._scheduled is None or self._scheduled.session != session:
             self._scheduled = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
             self._put(self._scheduled)
@@ -213,7 +213,7 @@ class DailyFeed:
         return self._calendar.around(session.date)[2][-1]
 
     async def _all_that_is_needed(self, session: Session, *, again: bool) -> tuple[Bars, str]:
-        """The running bars where the desk decides on them, and what stands against a decision ("" nothing)."""
+        """Return the running bars where the desk decides on them, and what blocks a decision ("" for nothing)."""
         before = self._before(session)
         if (again or self._complete_to < before.date) and not await self._update(before):
             return (), f"the daily bars up to {before.date} could not be fetched"
@@ -233,14 +233,14 @@ class DailyFeed:
         return tuple(running.values()), ""
 
     def _name_missing(self, session: Session) -> None:
-        """An alarm for each set of symbols without a bar; one that has bars again is told anew when they end."""
+        """Raise an alarm for each set of symbols without a bar; a symbol that recovered may alarm again."""
         if self._missing - self._named:
             names = ", ".join(sorted(self._missing))
             alarm(self._notice, "symbols_missing", f"no bar of {session.date}: {names}: halted, delisted or not given")
         self._named = self._missing
 
     async def _update(self, newest: Session, past: Sequence[Session] = ()) -> bool:
-        """Fetch the bars up to this session's and tell what is new; False where they could not be had."""
+        """Fetch the bars up to this session's and emit new ones; False when unavailable."""
         async with self._one:
             sessions = [s for s in self._final(self._clock.now_ns()) if s.date <= newest.date]
             sessions = sessions[-(self._keep + MARGIN) :]
@@ -250,37 +250,37 @@ class DailyFeed:
                 fetched = await self._history.fetched(sessions)
             except RestError as error:
                 many = f"{len(self._symbols)} symbols"
-                self._tell("history_unavailable", symbol=many, date=newest.date, problem=str(error), wait_s=0.0)
+                self._log("history_unavailable", symbol=many, date=newest.date, problem=str(error), wait_s=0.0)
                 return False
             await self._desk.settled()
-            self._tell_news(sessions, fetched, past)
+            self._emit_news(sessions, fetched, past)
             last_ns = midnight_ns(newest.date)
             have = {symbol for symbol, bars in fetched.items() if bars[-1].start_ns == last_ns}
             self._missing = frozenset(self._symbols) - have
             self._complete_to = newest.date
         return True
 
-    def _tell_news(self, sessions: Sequence[Session], fetched: dict[str, Bars], past: Sequence[Session]) -> None:
-        """Changed histories first, then new bars in the order of time, each of the `past` sessions around its own."""
+    def _emit_news(self, sessions: Sequence[Session], fetched: dict[str, Bars], past: Sequence[Session]) -> None:
+        """Emit changed histories first, then new bars in order of time, each of the `past` sessions around its own."""
         known = known_bars(self._desk.strategy, self._desk.state())
         since = sessions[-SESSIONS_BACK:] if known else sessions[-1:]
         found = news(known, fetched, self._keep, midnight_ns(since[0].date))
         for symbol, bars in found.adjusted.items():
             self._put(HistoryAdjusted(self._clock.now_ns(), symbol, bars))
             reason = "adjusted" if symbol in known else "history"
-            self._tell("repaired", symbol=symbol, reason=reason, fetched=len(fetched[symbol]), given=len(bars))
+            self._log("repaired", symbol=symbol, reason=reason, fetched=len(fetched[symbol]), given=len(bars))
         self._counts["adjusted"] += len(found.adjusted)
         self._counts["bars"] += len(found.closed)
         left = list(found.closed)
         for session in past:
             start_ns = midnight_ns(session.date)
             self._announce(session)
-            self._tell_bars(bar for bar in left if bar.start_ns <= start_ns)
+            self._emit_bars(bar for bar in left if bar.start_ns <= start_ns)
             self._end(session)
             left = [bar for bar in left if bar.start_ns > start_ns]
-        self._tell_bars(left)
+        self._emit_bars(left)
 
-    def _tell_bars(self, bars: Iterable[Bar]) -> None:
+    def _emit_bars(self, bars: Iterable[Bar]) -> None:
         for bar in bars:
             self._put(BarClosed(self._clock.now_ns(), bar))
 
@@ -293,14 +293,14 @@ class DailyFeed:
     # --- quotes and the run ---------------------------------------------------------------------------------------
 
     def watch(self, symbols: tuple[str, ...]) -> None:
-        """Nothing: what is quoted follows from what the desk holds and works on."""
+        """Do nothing: quotes follow from holdings and works."""
 
     def attend(self, symbols: frozenset[str]) -> None:
-        """The desk began or ended to hold or work on these: it is looked at now."""
+        """Poll quotes now: the set of held or worked symbols changed."""
         self._quotes.attend(symbols)
 
     async def run(self) -> None:
-        """Ask for the quotes of what is worked on or held, until cancelled."""
+        """Poll quotes of worked and held symbols until cancelled."""
         await self._quotes.run()
 
 
@@ -310,7 +310,7 @@ def alarm(notice: Callable[[str, str], None], name: str, detail: str) -> None:
 
 
 def known_bars(strategy: DailyStrategy, state: State[Any]) -> dict[str, Bars]:
-    """All bars that the desk knows, those of the session under way too: by symbol, oldest first."""
+    """Return all bars that the desk knows, with the running session's: by symbol, oldest first."""
     known = {symbol: tuple(bars) for symbol, bars in strategy.known(state.strategy).items() if bars}
     for pending in state.pending_bars:
         old = tuple(bar for bar in known.get(pending.symbol, ()) if bar.start_ns < pending.start_ns)

@@ -1,7 +1,7 @@
-"""Daily bars of many symbols over REST: adjusted as of today, judged, and compared with what a strategy knows.
+"""Daily bars of many symbols over REST: adjusted as of today, checked, and compared with known ones.
 
-No events here. Only bars of sessions that are asked for come back; what an adjustment changed is found by comparing
-every bar that both sides have, because no message tells of a split or a dividend.
+No events here. Only bars of requested sessions come back. Adjustments are found by comparing every bar that both sides
+have, because no message reports a split or a dividend.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from daemon.brokers.alpaca.rest.rest import Raw
 from daemon.brokers.alpaca.wire import Malformed, time_ns
 from daemon.brokers.api import LogEvent
 from daemon.host.time.calendar import midnight_ns
-from daemon.tapes.bar_check import faults_told, values_told
+from daemon.tapes.bar_check import fault_names, values_text
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
 
-SETTLED_NS = 5 * MINUTE_NS  # after the close: the closing auction is in the day's bar; what changes later is compared
-STALE_NS = 15 * MINUTE_NS  # a symbol that has not traded for so long has no running bar: it may be halted
+# after the close: the closing auction is in the day's bar; later changes are found by comparison
+SETTLED_NS = 5 * MINUTE_NS
+STALE_NS = 15 * MINUTE_NS  # a symbol without trades for this long has no running bar: it may be halted
 MARGIN = 10  # sessions fetched beyond those that a strategy keeps: holes in a symbol's history
-GRID = 1.000001e-4  # USD: the source rounds, so differences up to this are none
+GRID = 1.000001e-4  # USD: the source rounds; differences up to this do not count
 
 Bars = tuple[Bar, ...]
 
 
 class DayReads(Protocol):
-    """Where daily bars, snapshots and quotes come from. Every method raises RestError."""
+    """Source of daily bars, snapshots and quotes. Every method raises RestError."""
 
     async def day_bars(
         self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str
@@ -39,21 +40,21 @@ class DayReads(Protocol):
 
 
 def is_final(session: Session, now_ns: int) -> bool:
-    """Whether the session's daily bars are what they will be."""
+    """Return whether the session's daily bars are final."""
     return now_ns >= session.close_ns + SETTLED_NS
 
 
 class DailyHistory:
-    """Daily bars of one feed's symbols. Raises RestError (from the reads) when they cannot be had."""
+    """Daily bars of one feed's symbols. Raises RestError (from the reads)."""
 
-    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], tell: LogEvent) -> None:
+    def __init__(self, reads: DayReads, feed: str, symbols: tuple[str, ...], log: LogEvent) -> None:
         self._reads = reads
         self._feed = feed
         self._symbols = symbols
-        self._tell = tell
+        self._log = log
 
     async def fetched(self, sessions: Sequence[Session]) -> dict[str, Bars]:
-        """Symbol -> its good bars of these sessions (oldest first, all final); a symbol without any is absent."""
+        """Return symbol -> its good bars of these sessions (oldest first, all final), without empty symbols."""
         starts = {midnight_ns(session.date): session for session in sessions}
         first, last = min(starts), max(starts)
         raw = await self._reads.day_bars(self._symbols, first, last, self._feed)
@@ -66,7 +67,7 @@ class DailyHistory:
         return found
 
     async def running(self, session: Session, now_ns: int) -> dict[str, Bar]:
-        """Symbol -> the bar of the session so far; absent where there is none, or where nothing traded of late."""
+        """Return symbol -> the bar of the session so far; absent without one, or without recent trades."""
         start_ns = midnight_ns(session.date)
         raw = await self._reads.snapshots(self._symbols, self._feed)
         found: dict[str, Bar] = {}
@@ -85,33 +86,33 @@ class DailyHistory:
         return found
 
     def _judged(self, rows: Sequence[Raw], symbol: str) -> list[Bar]:
-        """The good bars, in the order of rows; each bad one is reported in that order. All are checked in one call."""
+        """Return the good bars, in the order of rows; report each bad one. All are checked in one call."""
         read = [_read(row) for row in rows]
-        reasons = iter(faults_told([it.prices for it in read if isinstance(it, _Row)]))
+        reasons = iter(fault_names([it.prices for it in read if isinstance(it, _Row)]))
         good: list[Bar] = []
         for row, it in zip(rows, read, strict=True):
             if isinstance(it, str):
                 self._refuse(symbol, "", it)
             elif reason := next(reasons):
-                self._refuse(symbol, str(row.get("t")), f"{reason}: {values_told(it.prices)}")
+                self._refuse(symbol, str(row.get("t")), f"{reason}: {values_text(it.prices)}")
             else:
                 good.append(Bar(symbol, it.start_ns, *it.prices))
         return good
 
     def _refuse(self, symbol: str, date: str, problem: str) -> None:
-        self._tell("history_bar_bad", symbol=symbol, date=date, problem=problem)
+        self._log("history_bar_bad", symbol=symbol, date=date, problem=problem)
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row as read: open, high, low, close and volume."""
+    """A parsed row: open, high, low, close and volume."""
 
     start_ns: int
     prices: list[float]
 
 
 def _read(row: Raw) -> _Row | str:
-    """The numbers of a row, or what is wrong with it."""
+    """Parse a row, or return its fault."""
     try:
         return _Row(time_ns(row.get("t"), "t"), [_number(row[name]) for name in "ohlcv"])
     except (LookupError, TypeError, ValueError, OverflowError) as error:
@@ -125,18 +126,18 @@ def _number(value: object) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """What the fetched bars say beyond what is known."""
+class NewBars:
+    """Differences between fetched and known bars."""
 
-    adjusted: dict[str, Bars]  # whole histories that changed, or were not known at all
+    adjusted: dict[str, Bars]  # whole histories that changed, or were unknown
     closed: Bars  # bars of later sessions, by start, then in the order of symbols
 
 
-def news(known: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, closing_from_ns: int) -> News:
+def news(known: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, closing_from_ns: int) -> NewBars:
     """Compare by symbol. `keep` is how many bars the strategy keeps (W).
 
-    Bars that begin after the newest known one are `closed`, unless they begin before `closing_from_ns`: that far back
-    they are history, and like a changed history replace all that is known. Known bars older than all fetched are left.
+    Bars that begin after the newest known one are `closed`, unless they begin before `closing_from_ns`: then they are
+    history, and like a changed history replace all known bars. Known bars older than all fetched ones stay.
     """
     adjusted: dict[str, Bars] = {}
     closed: list[Bar] = []
@@ -147,11 +148,11 @@ def news(known: Mapping[str, Bars], fetched: Mapping[str, Bars], keep: int, clos
         if past and not _same(tuple(bar for bar in old if bar.start_ns >= past[0].start_ns), past):
             adjusted[symbol] = past
         closed += (bar for bar in bars if bar.start_ns > newest)
-    return News(adjusted, tuple(sorted(closed, key=lambda bar: bar.start_ns)))
+    return NewBars(adjusted, tuple(sorted(closed, key=lambda bar: bar.start_ns)))
 
 
 def _same(old: Bars, new: Bars) -> bool:
-    """Whether both hold the same sessions at the same prices, but for the source's rounding."""
+    """Return whether both hold the same sessions at the same prices, but for the source's rounding."""
     return len(old) == len(new) and all(map(_alike, old, new))
 
 

@@ -1,8 +1,8 @@
-"""The live market of one desk: puts sessions, bars, quotes and contracts into the intake, in order and without holes.
+"""The live market of one desk: emits sessions, bars, quotes and contracts, in order and without holes.
 
 Each session's bars follow its `SessionScheduled`, each `BarClosed` is followed at once by the `QuotesReceived` that
-closes it, and a hole is filled over REST before later bars go on. Market rules follow the daemon's clock, waits for the
-network real seconds. It decides nothing about trading: how old a quote or a bar may be is judged by the step.
+closes it, and a hole is filled over REST before later bars go on. Market rules follow the daemon's clock, network
+timeouts real seconds. It decides nothing about trading: the step judges the age of quotes and bars.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from daemon.brokers.alpaca.market.chain import Chain
-from daemon.brokers.alpaca.market.history import History
+from daemon.brokers.alpaca.market.chain import ChainReader
+from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.live_bars import LiveBars, Timing
 from daemon.brokers.alpaca.market.option_stream import LiveQuotes, QuoteReads
 from daemon.brokers.alpaca.market.socket import Endpoint
@@ -28,15 +28,15 @@ from strategies.kit.contract import Bar, Session, Spec
 
 __all__ = ["LiveFeed", "Timing"]
 
-CLOSE_GRACE_S = 10  # after the close: the last bar comes a second or so after its minute
-MOST_SESSIONS_BACK = 10  # further back a feed that has no bars is not asked
+CLOSE_GRACE_S = 10  # after the close: the last bar comes about a second after its minute
+MOST_SESSIONS_BACK = 10  # how far back missing bars are requested
 
 
 class LiveFeed:
-    """Both streams, history and chain behind one door: events go out by `put`, problems by `tell`.
+    """Both streams, history and chain of one desk: events go to `put`, problems to `log`.
 
-    `catch_up` comes first, then `run` beside `schedule` and `end` for each session. Raises ValueError for a strategy of
-    several symbols or of other than minute bars, which this feed cannot serve.
+    Call `catch_up` first, then run `run` together with `schedule` and `end` for each session. Raises ValueError for a
+    strategy of several symbols or of other than minute bars, which this feed cannot serve.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class LiveFeed:
         calendar: SessionCalendar,
         spec: Spec,
         put: Callable[[Event], None],
-        tell: LogEvent,
+        log: LogEvent,
         *,
-        history: History,
-        chain: Chain,
+        history: BarHistory,
+        chain: ChainReader,
         quotes: QuoteReads,
         option_feed: str,
         stock: Endpoint,
@@ -67,7 +67,7 @@ class LiveFeed:
         self._symbol = spec.symbols[0]
         self._history_bars = spec.history_bars
         self._put = put
-        self._tell = tell
+        self._log = log
         self._chain = chain
         self._timing = timing or Timing()
         self._rng = rng or random.SystemRandom()
@@ -77,7 +77,7 @@ class LiveFeed:
             quotes,
             option_feed,
             put,
-            tell,
+            log,
             clock=clock,
             in_session=self._in_session,
             conflate_ns=self._timing.conflate_ns,
@@ -89,7 +89,7 @@ class LiveFeed:
             calendar,
             self._symbol,
             put,
-            tell,
+            log,
             history=history,
             endpoint=stock,
             timing=self._timing,
@@ -104,15 +104,14 @@ class LiveFeed:
     # --- sessions -------------------------------------------------------------------------------------------------
 
     async def catch_up(self, known: Known, *, exposed: bool = False) -> Session:
-        """Put what the recovered state lacks, then the running session so far, or the next one's schedule.
+        """Emit what the recovered state lacks, then the running session so far, or the next one's schedule.
 
-        Returns the session that was put last; it may be over by then, and is to be ended. REST is asked until it
-        answers; where the desk is `exposed` only until the open, or for `repair_s` within a session, because what it
-        holds can be left in no session but the running one: it begins without the bars that could not be had, and a
-        halt keeps new risk off features with a hole. Raises CalendarError when the calendar does not hold what is
-        needed.
+        Returns the last scheduled session; if it is over by then, the caller ends it. REST is retried until it answers.
+        If the desk is `exposed`, only until the open, or for `repair_s` within a session, because positions can be left
+        only in a running session: it begins without the missing bars, and a halt keeps new risk off incomplete
+        features. Raises CalendarError when the calendar is too short.
         """
-        until_s = asyncio.get_running_loop().time() + self._patience_s() if exposed else None
+        until_s = asyncio.get_running_loop().time() + self._catch_up_s() if exposed else None
         while True:
             now_ns = self._clock.now_ns()
             known = await self._catch_up_past(known, now_ns, until_s)
@@ -133,15 +132,15 @@ class LiveFeed:
             self._put(HaltRequested(self._clock.now_ns(), "history_missing", detail, "feed"))
         return scheduled.session
 
-    def _patience_s(self) -> float:
-        """Real seconds that the past may take while something is held: until the open, at least `repair_s`."""
+    def _catch_up_s(self) -> float:
+        """Return real seconds to wait for past bars while exposed: until the open, at least `repair_s`."""
         now_ns = self._clock.now_ns()
         running = self._calendar.at(now_ns) is not None
         until_open_s = 0.0 if running else self._clock.real_s(self._calendar.next_after(now_ns).open_ns - now_ns)
         return max(until_open_s, self._timing.repair_s)
 
     async def _catch_up_past(self, known: Known, now_ns: int, until_s: float | None) -> Known:
-        """Finish the session the state has open, then the latest ones that a warm strategy needs, oldest first."""
+        """Finish the state's open session, then the latest ones that a warm strategy needs, oldest first."""
         unfinished = open_session(known, self._calendar, now_ns)
         missed = sessions_before(known, self._calendar, now_ns)
         needed: list[tuple[Session, tuple[Bar, ...]]] = []
@@ -154,7 +153,7 @@ class LiveFeed:
             count += len(bars)
         else:
             if not known.session_date and count < self._history_bars:
-                self._tell("history_short", symbol=self._symbol, bars=count, expected=self._history_bars)
+                self._log("history_short", symbol=self._symbol, bars=count, expected=self._history_bars)
         if unfinished is not None:
             needed.append((unfinished, await self._bars.fetched(unfinished, until_s)))
         for session, bars in reversed(needed):
@@ -165,7 +164,7 @@ class LiveFeed:
         return known if newest is None else replace(known, session_date=newest.date, ended=True)
 
     async def schedule(self, session: Session) -> None:
-        """Put the session's schedule, unless it was put, and its contracts as soon as they are listed."""
+        """Emit the session's schedule once, and its contracts as soon as they are listed."""
         scheduled = self._announce(session)
         tries = 0
         while self._clock.now_ns() < session.close_ns and self._scheduled is scheduled:
@@ -180,21 +179,21 @@ class LiveFeed:
                 return
             wait_s = self._timing.retry_s(tries, self._rng.random())
             tries += 1
-            self._tell("chain_unlisted", date=session.date, problem=problem, wait_s=round(wait_s, 2))
+            self._log("chain_unlisted", date=session.date, problem=problem, wait_s=round(wait_s, 2))
             await asyncio.sleep(wait_s)
 
     async def decide(self, session: Session) -> None:
-        """Nothing: this desk decides at each bar."""
+        """Do nothing: this desk decides at each bar."""
 
     async def end(self, session: Session) -> None:
-        """Put the session's end, after its last bar where that can be had."""
+        """Emit the session's end, after its last bar if available."""
         await self._bars.finish(session)
         self._put(SessionEnded(self._clock.now_ns(), session.date))
         dropped = {f"quote_{reason}": count for reason, count in self._quotes.book.counts.items()}
-        self._tell("feed_counts", date=session.date, counts=dict(self._bars.counts) | dropped)
+        self._log("feed_counts", date=session.date, counts=dict(self._bars.counts) | dropped)
 
     def _announce(self, session: Session) -> SessionScheduled:
-        """Put `SessionScheduled` once for each session and begin its sequence of bars."""
+        """Emit `SessionScheduled` once for each session and begin its sequence of bars."""
         if self._scheduled is not None and self._scheduled.session == session:
             return self._scheduled
         self._scheduled = SessionScheduled(self._clock.now_ns(), *self._calendar.around(session.date))
@@ -206,22 +205,22 @@ class LiveFeed:
     # --- quotes ---------------------------------------------------------------------------------------------------
 
     def watch(self, symbols: tuple[str, ...]) -> None:
-        """Stream quotes of these option contracts and their neighbours, and of no others beside the attended ones."""
+        """Stream quotes of these option contracts, their neighbours and the attended ones; of no others."""
         self._quotes.watch(symbols)
 
     def attend(self, symbols: frozenset[str]) -> None:
-        """Contracts held or worked on: their quotes go out between bars too, at most once a second of the clock."""
+        """Emit quotes of these held or worked contracts between bars too, at most once a second of the clock."""
         self._quotes.attend(symbols)
 
     # --- the run --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Stream until cancelled; then both sockets are closed with a close frame."""
+        """Stream until cancelled; then close both sockets with a close frame."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._bars.run(), name="bars")
             tasks.create_task(self._run_option_stream(), name="option stream")
             tasks.create_task(self._quotes.run(), name="option quotes")
 
     async def _run_option_stream(self) -> None:
-        await asyncio.sleep(self._timing.stagger_s)  # connects at once would be refused with 429
+        await asyncio.sleep(self._timing.stagger_s)  # simultaneous connects would be refused with 429
         await self._quotes.stream.socket.run()

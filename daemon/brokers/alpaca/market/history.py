@@ -1,7 +1,7 @@
-"""Minute bars of the past over REST: whole sessions with a disk cache, the session so far without one. No events here.
+"""Past minute bars over REST: whole sessions with a disk cache, the running session without. No events here.
 
 Only sessions that ended a while ago are cached, one file for each symbol, feed and date, written whole or not at all; a
-file whose digest is wrong is fetched again. What is returned is checked, ascending, and of regular hours alone.
+file with a wrong digest is fetched again. The bars returned are checked, ascending, and of regular hours only.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from daemon.core.events import BarRejected
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS
 
-SETTLED_NS = 30 * MINUTE_NS  # after the close: late trades have been booked, the session's bars are final
+SETTLED_NS = 30 * MINUTE_NS  # after the close: late trades are booked, the session's bars are final
 CACHE_VERSION = 1
 
 
 class BarReads(Protocol):
-    """Where raw bars come from: ascending or not, all pages. `end_ns` is the start of the last bar wanted."""
+    """Source of raw bars: in any order, all pages. `end_ns` is the start of the last bar wanted."""
 
     async def bars(self, symbol: str, start_ns: int, end_ns: int, feed: str) -> list[dict[str, Any]]: ...
 
@@ -43,18 +43,18 @@ class _Head(msgspec.Struct, frozen=True):
     sha256: str  # of the lines after it
 
 
-class History:
-    """Bars of one feed. Raises RestError (from the reads) when they cannot be had."""
+class BarHistory:
+    """Bars of one feed. Raises RestError (from the reads)."""
 
-    def __init__(self, reads: BarReads, cache_dir: Path, feed: str, interval_s: int, tell: LogEvent) -> None:
+    def __init__(self, reads: BarReads, cache_dir: Path, feed: str, interval_s: int, log: LogEvent) -> None:
         self._reads = reads
         self._cache_dir = cache_dir
         self._feed = feed
         self._interval_s = interval_s
-        self._tell = tell
+        self._log = log
 
     async def session(self, symbol: str, session: Session, now_ns: int) -> tuple[Bar, ...]:
-        """All bars of a session that is over."""
+        """Return all bars of a session that is over."""
         final = now_ns >= session.close_ns + SETTLED_NS
         if final:
             cached = await asyncio.to_thread(self._load, symbol, session)
@@ -66,7 +66,7 @@ class History:
         return bars
 
     async def so_far(self, symbol: str, session: Session, from_ns: int, now_ns: int) -> tuple[Bar, ...]:
-        """The session's complete bars that start at `from_ns` or later: the end lies in the past, never in a bar."""
+        """Return the session's complete bars that start at `from_ns` or later."""
         interval_ns = self._interval_s * 1_000_000_000
         begin = max(from_ns, session.open_ns)
         complete = (min(now_ns, session.close_ns) - session.open_ns) // interval_ns  # bars since the open
@@ -90,14 +90,14 @@ class History:
                     if begin <= bar.start_ns <= last:
                         good[bar.start_ns] = bar
                     continue
-                problem = _told(bar)
-            self._tell("history_bar_bad", symbol=symbol, date=session.date, problem=problem)
+                problem = _problem_of(bar)
+            self._log("history_bar_bad", symbol=symbol, date=session.date, problem=problem)
         return tuple(good[start] for start in sorted(good))
 
     # --- the cache ------------------------------------------------------------------------------------------------
 
     def cache_file(self, symbol: str, date: str) -> Path:
-        """Where a session's bars are kept."""
+        """Return the cache file of a session's bars."""
         return self._cache_dir / f"{symbol}-{self._feed}-{date}.jsonl"
 
     def _load(self, symbol: str, session: Session) -> tuple[Bar, ...] | None:
@@ -107,38 +107,38 @@ class History:
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._tell("history_cache_bad", file=str(path), problem=str(error))
+            self._log("history_cache_bad", file=str(path), problem=str(error))
             return None
         try:
             head = msgspec.json.decode(head_line, type=_Head)
             bars = tuple(msgspec.json.decode(line, type=Bar) for line in body.splitlines())
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self._tell("history_cache_bad", file=str(path), problem=f"{error}; it is fetched again")
+            self._log("history_cache_bad", file=str(path), problem=f"{error}; it is fetched again")
             return None
         if head != self._head(symbol, session, bars, body):
-            self._tell("history_cache_bad", file=str(path), problem="head and content differ; it is fetched again")
+            self._log("history_cache_bad", file=str(path), problem="head and content differ; it is fetched again")
             return None
         return bars
 
     def _store(self, symbol: str, session: Session, bars: tuple[Bar, ...]) -> None:
-        """Write beside, flush, move into place: a crash leaves the old file or the new one."""
+        """Write a temporary file, flush, rename: a crash leaves the old file or the new one."""
         path = self.cache_file(symbol, session.date)
         body = b"".join(msgspec.json.encode(bar) + b"\n" for bar in bars)
         head = msgspec.json.encode(self._head(symbol, session, bars, body))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as beside:
-                beside.write(head + b"\n" + body)
-                beside.flush()
-                os.fsync(beside.fileno())
-            Path(beside.name).replace(path)
-        except OSError as error:  # the bars are here all the same
-            self._tell("history_cache_bad", file=str(path), problem=f"cannot be written: {error}")
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as part:
+                part.write(head + b"\n" + body)
+                part.flush()
+                os.fsync(part.fileno())
+            Path(part.name).replace(path)
+        except OSError as error:  # the bars are in memory all the same
+            self._log("history_cache_bad", file=str(path), problem=f"cannot be written: {error}")
 
     def _head(self, symbol: str, session: Session, bars: tuple[Bar, ...], body: bytes) -> _Head:
         digest = hashlib.sha256(body).hexdigest()
         return _Head(CACHE_VERSION, symbol, self._feed, session.date, len(bars), digest)
 
 
-def _told(bar: BarRejected) -> str:
+def _problem_of(bar: BarRejected) -> str:
     return f"{bar.reason}: {bar.detail} at {bar.start_ns}"

@@ -1,7 +1,7 @@
-"""Bars of the running session: streamed, merged with REST's where some are missing, never silent unnoticed.
+"""Bars of the running session: streamed, merged with REST's where some are missing, with a silence watch.
 
-A bar goes out once, in order, followed at once by the quotes that close it; what the stream left out is read over REST
-before later bars go on. Which session runs is said by `begin` and `finish`.
+A bar goes out once, in order, followed at once by the quotes that close it; bars missing from the stream are read over
+REST before later bars go on. `begin` and `finish` set the running session.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from daemon.brokers.alpaca.market.history import History
+from daemon.brokers.alpaca.market.history import BarHistory
 from daemon.brokers.alpaca.market.merge import BarMerge, Given
 from daemon.brokers.alpaca.market.silence import Silence
 from daemon.brokers.alpaca.market.socket import Endpoint, State
@@ -27,15 +27,15 @@ from strategies.kit.contract import Bar, Session
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
 LATE_NS = 10 * SECOND_NS  # a bar comes about a second after its minute's end; one empty minute is no silence
-EARLY_NS = MINUTE_NS  # a bar whose minute ends later than this ahead of our clock is none: it would bar all that follow
+EARLY_NS = MINUTE_NS  # a bar whose minute ends later than this ahead of our clock is refused: none could follow it
 NOT_FOUND = frozenset((400, 404, 422))
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """When the feed loses its patience. `_s` are real seconds, `_ns` the clock's nanoseconds."""
+    """Timeouts of the feed. `_s` are real seconds, `_ns` the clock's nanoseconds."""
 
-    silence_ns: int = 2 * MINUTE_NS  # after the newest bar's end or the open, and LATE_NS more: two bars are missing
+    silence_ns: int = 2 * MINUTE_NS  # after the newest bar's end or the open, plus LATE_NS: two bars are missing
     conflate_ns: int = SECOND_NS  # between two quotes of a contract that is held
     repair_s: float = 15.0  # then streamed bars go on without REST's
     retry_first_s: float = 0.5
@@ -44,12 +44,12 @@ class Timing:
     breath_s: float = 0.2  # at least, between two repairs or rounds of the silence watch, however fast the clock runs
 
     def retry_s(self, tries: int, random_unit: float) -> float:
-        """The wait after so many tries (from 0), drawn with `random_unit` in [0, 1)."""
+        """Return the wait after this many tries (from 0), drawn with `random_unit` in [0, 1)."""
         return back_off_s(tries + 1, self.retry_first_s, self.retry_most_s, random_unit)
 
 
 class LiveBars:
-    """One symbol's minute bars. `announce` is called when a bar of a later session comes than the one begun.
+    """One symbol's minute bars. `announce` is called when a bar of a later session comes than the running one.
 
     `take_quotes` gives the quotes that close a bar. `counts`: bars, corrected, rejected, repairs, silences, late.
     """
@@ -60,9 +60,9 @@ class LiveBars:
         calendar: SessionCalendar,
         symbol: str,
         put: Callable[[Event], None],
-        tell: LogEvent,
+        log: LogEvent,
         *,
-        history: History,
+        history: BarHistory,
         endpoint: Endpoint,
         timing: Timing,
         rng: random.Random,
@@ -71,11 +71,11 @@ class LiveBars:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.spot = 0.0  # the last close known, 0 for none
-        self.abandoned: list[str] = []  # dates of sessions whose bars could not be had in time
+        self.abandoned: list[str] = []  # dates of sessions whose bars did not come in time
         self._clock = clock
         self._symbol = symbol
         self._put = put
-        self._tell = tell
+        self._log = log
         self._history = history
         self._timing = timing
         self._rng = rng
@@ -84,7 +84,7 @@ class LiveBars:
         self._session: Session | None = None
         self._over = False  # the session was ended
         self._merge = BarMerge(0)
-        self._heard_ns = 0  # end of the newest streamed bar
+        self._streamed_ns = 0  # end of the newest streamed bar
         self._repair_asked = asyncio.Event()
         self._repair_reason = ""
         self._repairing = asyncio.Lock()
@@ -98,30 +98,30 @@ class LiveBars:
             on_rejected=self._on_rejected,
             on_status=self._on_status,
             on_state=self._on_state,
-            tell=tell,
+            log=log,
         )
 
     @property
     def in_session(self) -> bool:
-        """Whether the session that was begun runs now."""
+        """Return whether the begun session is running now."""
         session = self._session
         return session is not None and not self._over and session.open_ns <= self._clock.now_ns() < session.close_ns
 
     def begin(self, session: Session) -> None:
-        """From now on bars of this session are given out."""
+        """Emit bars of this session from now on."""
         self._session = session
         self._over = False
         self._merge = BarMerge(session.open_ns - MINUTE_NS)
 
     async def finish(self, session: Session) -> None:
-        """No bar of the session is given after this; first its last one is fetched where it is missing."""
+        """Emit no bar of the session after this; first fetch its last one if missing."""
         if self._session == session:
             if self._merge.holding or self._merge.last_ns < session.close_ns - MINUTE_NS:
                 await self._repair("end of session")
             self._over = True
 
     def put_past(self, bars: tuple[Bar, ...], last_ns: int) -> int:
-        """Put those after `last_ns`, with no quotes because nobody can say what they were; the last bar's start."""
+        """Emit bars after `last_ns`, without quotes, which are unknown; return the last bar's start."""
         now_ns = self._clock.now_ns()
         for bar in bars:
             self.spot = bar.close
@@ -133,10 +133,10 @@ class LiveBars:
         return last_ns
 
     async def fetched(self, session: Session, until_s: float | None = None) -> tuple[Bar, ...]:
-        """All bars of a session up to now, asked for until REST answers, or the loop's time is `until_s`: then none."""
+        """Fetch all bars of a session up to now; retry until REST answers, or until loop time `until_s`: then none."""
         try:
             async with asyncio.timeout_at(until_s):
-                return await self._patiently(
+                return await self._retry(
                     session, lambda: self._history.session(self._symbol, session, self._clock.now_ns())
                 )
         except TimeoutError:
@@ -153,19 +153,19 @@ class LiveBars:
     # --- streamed -----------------------------------------------------------------------------------------------------
 
     def _on_bar(self, bar: Bar, session: Session) -> None:
-        """A streamed bar, first or updated, of regular hours; one from the future is refused: none could follow."""
+        """Handle a streamed bar, first or updated, of regular hours; one from the future is refused."""
         now_ns = self._clock.now_ns()
         if self._early(bar.start_ns):
             detail = f"its minute begins at {bar.start_ns}, now is {now_ns}"
             self._give([BarRejected(now_ns, bar.symbol, bar.start_ns, "early", detail)])
             return
-        self._heard_ns = max(self._heard_ns, bar.start_ns + MINUTE_NS)
+        self._streamed_ns = max(self._streamed_ns, bar.start_ns + MINUTE_NS)
         current = self._session
         if current is None or session.date > current.date:  # the schedule's job did not run
             try:
                 self._announce(session)
             except CalendarError as error:
-                raise ValueError(str(error)) from error  # counted and told by the socket
+                raise ValueError(str(error)) from error  # counted and reported by the socket
         elif session.date < current.date:
             self.counts["late"] += 1
             return
@@ -176,18 +176,18 @@ class LiveBars:
         self._give(merge.add(bar, now_ns))
 
     def _early(self, start_ns: int) -> bool:
-        """True for a bar of a time to come: nothing is known of now by it, and none could follow it."""
+        """Return True for a bar from the future: it is not current, and none could follow it."""
         return start_ns + MINUTE_NS > self._clock.now_ns() + EARLY_NS
 
     def _on_rejected(self, rejected: BarRejected) -> None:
         if rejected.reason != "wrong_symbol" and not self._early(rejected.start_ns):
-            self._heard_ns = max(self._heard_ns, rejected.start_ns)
+            self._streamed_ns = max(self._streamed_ns, rejected.start_ns)
             if rejected.start_ns > self._merge.last_ns:
                 self._ask_repair("a bar was refused")
         self._give([rejected])
 
     def _on_status(self, status: TradingStatus) -> None:
-        self._tell(
+        self._log(
             "trading_status",
             symbol=status.symbol,
             code=status.code,
@@ -197,7 +197,7 @@ class LiveBars:
         )
 
     def _on_state(self, state: State) -> None:
-        """After every connect bars may be missing: new ones wait until REST was asked."""
+        """Handle a connect: bars may be missing, so new ones wait until REST was read."""
         if state == "up":
             self._merge.hold()
             self._ask_repair("connected")
@@ -207,7 +207,7 @@ class LiveBars:
             match event:
                 case BarClosed() if self._over:
                     self.counts["late"] += 1  # its session was ended without it
-                    self._tell("bar_late", symbol=event.bar.symbol, start_ns=event.bar.start_ns)
+                    self._log("bar_late", symbol=event.bar.symbol, start_ns=event.bar.start_ns)
                 case BarClosed():
                     self.counts["bars"] += 1
                     self.spot = event.bar.close
@@ -227,7 +227,7 @@ class LiveBars:
         self._repair_asked.set()
 
     async def _repair(self, reason: str) -> None:
-        """Fill from REST what lies between the last bar given and now, then let held bars go on."""
+        """Fill the gap between the last emitted bar and now from REST, then release held bars."""
         async with self._repairing:
             merge, session = self._merge, self._session
             if session is None or self._over:
@@ -237,21 +237,21 @@ class LiveBars:
             before = self.counts["bars"]
             try:
                 async with asyncio.timeout(self._timing.repair_s):
-                    bars = await self._patiently(session, lambda: self._so_far(session, merge.last_ns))
+                    bars = await self._retry(session, lambda: self._so_far(session, merge.last_ns))
             except TimeoutError:
-                self._tell("repair_abandoned", symbol=self._symbol, reason=reason, after_s=self._timing.repair_s)
+                self._log("repair_abandoned", symbol=self._symbol, reason=reason, after_s=self._timing.repair_s)
             if merge is not self._merge:
                 return  # the next session began meanwhile
             self._give(merge.repaired(bars, self._clock.now_ns()))
             self.counts["repairs"] += 1
             given = self.counts["bars"] - before
             if given:
-                self._tell("repaired", symbol=self._symbol, reason=reason, fetched=len(bars), given=given)
+                self._log("repaired", symbol=self._symbol, reason=reason, fetched=len(bars), given=given)
 
     async def _so_far(self, session: Session, from_ns: int) -> tuple[Bar, ...]:
         return await self._history.so_far(self._symbol, session, from_ns, self._clock.now_ns())
 
-    async def _patiently(self, session: Session, read: Callable[[], Awaitable[tuple[Bar, ...]]]) -> tuple[Bar, ...]:
+    async def _retry(self, session: Session, read: Callable[[], Awaitable[tuple[Bar, ...]]]) -> tuple[Bar, ...]:
         tries = 0
         while True:
             try:
@@ -259,15 +259,15 @@ class LiveBars:
             except RestError as error:
                 wait_s = self._timing.retry_s(tries, self._rng.random())
                 tries += 1
-                self._tell_unanswered(error, session, wait_s)
+                self._log_unanswered(error, session, wait_s)
             await asyncio.sleep(wait_s)
 
-    def _tell_unanswered(self, error: RestError, session: Session, wait_s: float) -> None:
+    def _log_unanswered(self, error: RestError, session: Session, wait_s: float) -> None:
         if isinstance(error, Refused) and error.status in NOT_FOUND:
-            self._tell("symbol_refused", symbol=self._symbol, problem=str(error))
+            self._log("symbol_refused", symbol=self._symbol, problem=str(error))
             return
         problem, wait_s = str(error), round(wait_s, 2)
-        self._tell("history_unavailable", symbol=self._symbol, date=session.date, problem=problem, wait_s=wait_s)
+        self._log("history_unavailable", symbol=self._symbol, date=session.date, problem=problem, wait_s=wait_s)
 
     async def _repair_when_asked(self) -> None:
         while True:
@@ -277,20 +277,21 @@ class LiveBars:
             await asyncio.sleep(self._timing.breath_s)
 
     async def _watch_silence(self) -> None:
-        """No streamed bar for two minutes in session: tell, reconnect (ever more seldom) and read REST each minute."""
+        """After two minutes without a streamed bar in session: log, reconnect (less and less often), read REST each
+        minute."""
         silence = Silence(self._timing.silence_ns + LATE_NS, self._clock.now_ns())
         while True:
             session = self._session
-            newest_ns = max(session.open_ns, self._heard_ns) if session is not None and self.in_session else None
+            newest_ns = max(session.open_ns, self._streamed_ns) if session is not None and self.in_session else None
             silent = silence.looks
             again_ns = silence.look(self._clock.now_ns(), newest_ns)
             if silence.looks:
                 self.counts["silences"] += 1
                 self._ask_repair("silence")
             elif silent and newest_ns is not None:
-                self._tell("feed_heard_again", symbol=self._symbol, minutes=silent)
+                self._log("feed_heard_again", symbol=self._symbol, minutes=silent)
             if silence.loud:
-                self._tell("feed_silent", symbol=self._symbol, quiet_s=silence.quiet_ns // SECOND_NS)
+                self._log("feed_silent", symbol=self._symbol, quiet_s=silence.quiet_ns // SECOND_NS)
                 self._stream.socket.force_reconnect("no bar came although its minute is over")
             await asyncio.sleep(self._timing.breath_s)
             await self._clock.sleep_until(again_ns)

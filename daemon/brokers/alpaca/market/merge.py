@@ -1,8 +1,8 @@
-"""Streamed and REST bars of one symbol and session as one sequence: ascending, each minute at most once. Pure.
+"""Merge streamed and REST bars of one symbol and session: ascending, each minute at most once. Pure.
 
-The rule: a bar is known by its start. Newer than the last one given, it is given; while a repair is under way it is
-held instead, until the REST bars have gone out before it. Given before with the same values, it is dropped; with other
-values it is a correction. Older than the last one given and never given, it comes too late and is refused.
+A bar is identified by its start. A bar newer than the last emitted one is emitted; during a repair it is held until the
+REST bars have gone out before it. A repeat with the same values is dropped; with other values it is a correction. An
+older bar that was never emitted is too late and refused.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Given = BarClosed | BarCorrected | BarRejected
 
 
 class BarMerge:
-    """Bars in, events out. `last_ns` is the start of the last bar given out, or the place before the first one.
+    """Bars in, events out. `last_ns` is the start of the last emitted bar, or the place before the first one.
 
-    `now_ns` of each call becomes the events' time. Whatever the order and number of bars that come in, `BarClosed`
-    goes out in strictly ascending order of start.
+    `now_ns` of each call becomes the events' time. Whatever the order and number of incoming bars, `BarClosed` goes out
+    in strictly ascending order of start.
     """
 
     def __init__(self, last_ns: int, most_held: int = MOST_HELD) -> None:
@@ -30,21 +30,21 @@ class BarMerge:
         self.holding = False
         self.counts: Counter[str] = Counter()  # duplicate, overflow
         self._most_held = most_held
-        self._given: dict[int, Bar] = {}  # the session's, so that a repeat is told from a correction
+        self._given: dict[int, Bar] = {}  # the session's, to distinguish a repeat from a correction
         self._held: dict[int, Bar] = {}
 
     def know(self, bars: Iterable[Bar], last_ns: int = 0) -> None:
-        """Bars that were given out before this merge began; none up to `last_ns` is given out any more."""
+        """Note bars emitted before this merge began; none up to `last_ns` is emitted again."""
         for bar in bars:
             self._given[bar.start_ns] = bar
         self.last_ns = max(self.last_ns, last_ns, *self._given)
 
     def hold(self) -> None:
-        """A repair begins: keep new bars back until `repaired` or `release`."""
+        """Begin a repair: hold new bars until `repaired` or `release`."""
         self.holding = True
 
     def add(self, bar: Bar, now_ns: int) -> list[Given]:
-        """A streamed bar, first or updated: both say what the minute was, so both are treated alike."""
+        """Add a streamed bar, first or updated: both are treated alike."""
         if bar.start_ns <= self.last_ns:
             return self._again(bar, now_ns)
         if not self.holding:
@@ -56,7 +56,7 @@ class BarMerge:
         return []
 
     def repaired(self, bars: Sequence[Bar], now_ns: int) -> list[Given]:
-        """REST's bars, in any order: they go out with the held ones, of which the streamed version wins; then go on."""
+        """Emit REST's bars, in any order, with the held ones, of which the streamed version wins; then go on."""
         late = [bar for bar in bars if bar.start_ns <= self.last_ns]
         newer = {bar.start_ns: bar for bar in bars if bar.start_ns > self.last_ns} | self._held
         events = [event for bar in late if bar.start_ns in self._given for event in self._again(bar, now_ns)]

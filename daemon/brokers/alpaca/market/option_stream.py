@@ -1,7 +1,7 @@
-"""Option quotes from the stream, conflated: the newest of each contract, with the extremes of its mids in between.
+"""Option quotes from the stream, conflated: the newest of each contract, with the extremes of its mids since.
 
-`QuoteBook` keeps what was quoted, `OptionStream` feeds it, `LiveQuotes` says which contracts and gives them out. One
-that is crossed, negative, early or no number is counted and dropped; how old a quote may be is not judged here.
+`QuoteBook` keeps the quotes, `OptionStream` feeds it, `LiveQuotes` selects contracts and emits quotes. A quote that is
+crossed, negative, early or no number is counted and dropped; the step judges its age.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _HIGHEST = Decimal(1_000_000)
 
 
 class QuoteBook:
-    """The newest quote of each contract. `take` gives quotes out and begins their range of mids anew."""
+    """The newest quote of each contract. `take` returns quotes and resets their range of mids."""
 
     def __init__(self, now_ns: Callable[[], int] | None = None) -> None:
-        """With `now_ns` a quote from the future is dropped: each one after it would be older, and it fresh for ever."""
+        """With `now_ns`, drop quotes from the future: one would stay fresh and make all later ones older."""
         self.counts: Counter[str] = Counter()  # dropped quotes by reason (see `_judge`)
         self._now_ns = now_ns
         self._quotes: dict[str, Quote] = {}
-        self._news: set[str] = set()  # quoted since it was last given
+        self._news: set[str] = set()  # quoted since the last `take`
 
     def __contains__(self, symbol: str) -> bool:
         return symbol in self._quotes
 
     def add(self, symbol: str, bid: object, ask: object, quoted_ns: int) -> str:
-        """Note a quote (USD a share, 0 no such side); the reason when it is dropped, else ""."""
+        """Add a quote (USD a share, 0 no such side); return the reason when it is dropped, else ""."""
         prices = _price(bid), _price(ask)
         reason = self._judge(symbol, prices, quoted_ns)
         if reason:
@@ -76,7 +76,7 @@ class QuoteBook:
         return "older" if known is not None and quoted_ns < known.quoted_ns else ""
 
     def take(self, symbols: Iterable[str] | None = None) -> tuple[Quote, ...]:
-        """The newest quotes of these contracts (None: all), in order of symbol; their ranges begin anew."""
+        """Return the newest quotes of these contracts (None: all), by symbol, and reset their ranges."""
         chosen = sorted(self._quotes if symbols is None else self._quotes.keys() & set(symbols))
         given = tuple([self._quotes[symbol] for symbol in chosen])
         for quote in given:
@@ -86,18 +86,18 @@ class QuoteBook:
         return given
 
     def news(self, symbols: Collection[str]) -> set[str]:
-        """Those of these contracts that were quoted since they were last given."""
+        """Return those of these contracts that were quoted since the last `take`."""
         return self._news & set(symbols)
 
     def keep_only(self, symbols: Collection[str]) -> None:
-        """Forget contracts that are no longer watched."""
+        """Drop contracts that are no longer watched."""
         for gone in self._quotes.keys() - set(symbols):
             del self._quotes[gone]
             self._news.discard(gone)
 
 
 def _price(value: object) -> Decimal | None:
-    """Whole cents of a price on the wire (a number, by its shortest text); None for what is no finite number."""
+    """Return whole cents of a price on the wire (a number, by its shortest text); None when it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     number = Decimal(repr(value))
@@ -107,7 +107,7 @@ def _price(value: object) -> Decimal | None:
 
 
 class OptionStream:
-    """The socket of the option stream: keeps a set of contracts subscribed and notes their quotes in `book`."""
+    """The socket of the option stream: keeps a set of contracts subscribed and adds their quotes to `book`."""
 
     def __init__(
         self,
@@ -116,15 +116,15 @@ class OptionStream:
         book: QuoteBook,
         on_quote: Callable[[str], None],
         on_state: Callable[[State], None],
-        tell: LogEvent,
+        log: LogEvent,
     ) -> None:
         self.watched: frozenset[str] = frozenset()
         self._book = book
         self._on_quote = on_quote
-        self.socket = MarketSocket(endpoint, on_message=self._take, on_state=on_state, tell=tell)
+        self.socket = MarketSocket(endpoint, on_message=self._take, on_state=on_state, log=log)
 
     def watch(self, symbols: frozenset[str]) -> frozenset[str]:
-        """Stream exactly these contracts; the ones that are new."""
+        """Stream exactly these contracts; return the new ones."""
         new, gone = symbols - self.watched, self.watched - symbols
         self.watched = symbols
         if new:
@@ -145,13 +145,13 @@ class OptionStream:
 
 
 class QuoteReads(Protocol):
-    """The newest quotes over REST, by OCC symbol; contracts without one are absent. Raises RestError."""
+    """Source of the newest quotes over REST, by OCC symbol; contracts without one are absent. Raises RestError."""
 
     async def latest_option_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, dict[str, Any]]: ...
 
 
 class LiveQuotes:
-    """Which contracts are streamed, and the quotes that go out between bars. `run` belongs beside the socket's run."""
+    """Selects streamed contracts, and emits quotes between bars. `run` together with the socket's run."""
 
     def __init__(
         self,
@@ -159,7 +159,7 @@ class LiveQuotes:
         reads: QuoteReads,
         feed: str,
         put: Callable[[Event], None],
-        tell: LogEvent,
+        log: LogEvent,
         *,
         clock: Clock,
         in_session: Callable[[], bool],
@@ -169,18 +169,18 @@ class LiveQuotes:
     ) -> None:
         self.book = QuoteBook(clock.now_ns)
         self.stream = OptionStream(
-            endpoint, book=self.book, on_quote=self._on_streamed, on_state=lambda _state: None, tell=tell
+            endpoint, book=self.book, on_quote=self._on_streamed, on_state=lambda _state: None, log=log
         )
         self._reads = reads
         self._feed = feed
         self._put = put
-        self._tell = tell
+        self._log = log
         self._clock = clock
         self._in_session = in_session
         self._conflate_ns = conflate_ns
         self._silence_ns = silence_ns
         self._breath_s = breath_s
-        self._heard_ns = 0  # when the newest streamed quote came
+        self._streamed_ns = 0  # when the newest streamed quote came
         self._contracts: tuple[Contract, ...] = ()
         self._watched: tuple[str, ...] = ()
         self._attended: frozenset[str] = frozenset()
@@ -189,7 +189,7 @@ class LiveQuotes:
         self._asked = asyncio.Event()
 
     def note_listed(self, contracts: tuple[Contract, ...]) -> None:
-        """What is listed from now on: neighbours come from it."""
+        """Set the listing, from which neighbours come."""
         self._contracts = contracts
         self._restream()
 
@@ -200,16 +200,16 @@ class LiveQuotes:
             self._restream()
 
     def attend(self, symbols: frozenset[str]) -> None:
-        """Stream these too, and give their quotes out between bars."""
+        """Stream these too, and emit their quotes between bars."""
         if symbols == self._attended:
-            return  # asked at every step
+            return  # called at every step
         self._attended = symbols
         self._restream()
         if self.book.news(symbols):
             self._quote_came.set()
 
     async def run(self) -> None:
-        """Give out what is attended and ask for first quotes, until cancelled."""
+        """Emit attended quotes and request first quotes, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._conflate(), name="quote conflater")
             tasks.create_task(self._ask_unquoted(), name="first quotes")
@@ -225,7 +225,7 @@ class LiveQuotes:
             self._asked.set()
 
     def _on_streamed(self, symbol: str) -> None:
-        self._heard_ns = self._clock.now_ns()
+        self._streamed_ns = self._clock.now_ns()
         self._on_quote(symbol)
 
     def _on_quote(self, symbol: str) -> None:
@@ -243,22 +243,22 @@ class LiveQuotes:
                 await self._clock.sleep_until(now_ns + self._conflate_ns)
 
     async def _watch_silence(self) -> None:
-        """No streamed quote for a while in a session: tell, reconnect (ever more seldom) and ask REST each minute."""
+        """After a silence in session: log, reconnect (less and less often) and read REST each minute."""
         silence = Silence(self._silence_ns, self._clock.now_ns())
         while True:
             expected = self.stream.watched and self._in_session()
-            again_ns = silence.look(self._clock.now_ns(), self._heard_ns if expected else None)
+            again_ns = silence.look(self._clock.now_ns(), self._streamed_ns if expected else None)
             if silence.looks:
                 self._ask_for(self.stream.watched)
             if silence.loud:
                 quiet_s = silence.quiet_ns // SECOND_NS
-                self._tell("quotes_silent", contracts=len(self.stream.watched), quiet_s=quiet_s)
+                self._log("quotes_silent", contracts=len(self.stream.watched), quiet_s=quiet_s)
                 self.stream.socket.force_reconnect("no quote came")
             await asyncio.sleep(self._breath_s)
             await self._clock.sleep_until(again_ns)
 
     async def _ask_unquoted(self) -> None:
-        """A newly watched contract without a quote is asked for once over REST, all are while the stream is silent."""
+        """Request a first quote over REST for newly watched contracts; for all while the stream is silent."""
         while True:
             await self._asked.wait()
             self._asked.clear()
@@ -269,14 +269,14 @@ class LiveQuotes:
             try:
                 answer = await self._reads.latest_option_quotes(asked, self._feed)
             except RestError as error:
-                self._tell("quotes_unavailable", symbols=asked, problem=str(error))
+                self._log("quotes_unavailable", symbols=asked, problem=str(error))
                 continue
             odd = [symbol for symbol in asked if symbol in answer and not self._note(symbol, answer[symbol])]
             if odd:
-                self._tell("quotes_unavailable", symbols=odd, problem="the answer has no bid, ask or time for them")
+                self._log("quotes_unavailable", symbols=odd, problem="the answer has no bid, ask or time for them")
 
     def _note(self, symbol: str, raw: dict[str, Any]) -> bool:
-        """Note REST's quote unless the stream's is newer; False when it cannot be read."""
+        """Add REST's quote unless the stream's is newer; False when it cannot be read."""
         if symbol not in self.stream.watched:
             return True
         try:

@@ -1,7 +1,7 @@
-"""Latest quotes of shares over REST: of what works every few seconds, of what is held each minute, of all when asked.
+"""Latest quotes of shares over REST: worked symbols every few seconds, held ones each minute, all on request.
 
-Only in regular hours, and by the market-data budget alone: orders never wait for a quote's request. How old a quote may
-be is judged by the step.
+Only in regular hours, and on the market-data budget: orders never wait for a quote request. The step judges a quote's
+age.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Wanted = Callable[[], tuple[frozenset[str], frozenset[str]]]
 
 
 class ShareQuotes:
-    """Puts `QuotesReceived` between bars. `wanted` gives the symbols at work and those held. `counts`: quotes, bad."""
+    """Puts `QuotesReceived` between bars. `wanted` returns the worked and the held symbols. `counts`: quotes, bad."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class ShareQuotes:
         clock: Clock,
         calendar: SessionCalendar,
         put: Callable[[Event], None],
-        tell: LogEvent,
+        log: LogEvent,
         wanted: Wanted,
     ) -> None:
         self._reads = reads
@@ -47,7 +47,7 @@ class ShareQuotes:
         self._clock = clock
         self._calendar = calendar
         self._put = put
-        self._tell = tell
+        self._log = log
         self._wanted = wanted
         self._attended: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
@@ -55,13 +55,13 @@ class ShareQuotes:
         self.counts = {"quotes": 0, "quotes_bad": 0}
 
     def attend(self, symbols: frozenset[str]) -> None:
-        """What is held or worked on may have changed: look now where it has."""
+        """Poll now if the set of held or worked symbols changed."""
         if symbols != self._attended:
             self._attended = symbols
             self._changed.set()
 
     async def ask(self, symbols: Iterable[str]) -> None:
-        """Ask for the newest quotes of these and put what came. Raises RestError."""
+        """Request the newest quotes of these symbols and emit them. Raises RestError."""
         asked = tuple(symbols)
         raw: dict[str, Raw] = {}
         for first in range(0, len(asked), SYMBOLS_MAX):
@@ -72,7 +72,7 @@ class ShareQuotes:
             self._put(QuotesReceived(self._clock.now_ns(), 0, tuple(quotes)))
 
     def _read(self, symbol: str, row: Raw | None) -> Quote | None:
-        """A usable quote; None for none, one that cannot be read, one without a side, a crossed one."""
+        """Return a usable quote; None for a missing, unreadable, one-sided or crossed one."""
         if row is None:
             return None
         try:
@@ -88,32 +88,32 @@ class ShareQuotes:
         return Quote(symbol, bid, ask, middle, middle, quoted_ns)
 
     async def run(self) -> None:
-        """Ask in time until cancelled."""
+        """Poll quotes until cancelled."""
         held_due_ns = 0
         while True:
-            self._changed.clear()  # what changes from here on is looked at after the nap
+            self._changed.clear()  # later changes are seen after the nap
             now_ns = self._clock.now_ns()
             working, held = self._wanted()
             symbols = working | held if now_ns >= held_due_ns else working
             if symbols and self._calendar.at(now_ns) is not None:
-                await self._told_or_failed(sorted(symbols))
+                await self._ask_or_log(sorted(symbols))
                 if now_ns >= held_due_ns:
                     held_due_ns = now_ns + HELD_NS
             await self._rest(now_ns, WORKING_NS if working else HELD_NS)
 
-    async def _told_or_failed(self, symbols: list[str]) -> None:
-        """An outage is told once."""
+    async def _ask_or_log(self, symbols: list[str]) -> None:
+        """Request quotes; log an outage once."""
         try:
             await self.ask(symbols)
         except RestError as error:
             if not self._failing:
-                self._tell("quotes_unavailable", symbols=symbols, problem=str(error))
+                self._log("quotes_unavailable", symbols=symbols, problem=str(error))
             self._failing = True
         else:
             self._failing = False
 
     async def _rest(self, since_ns: int, every_ns: int) -> None:
-        """Until the next look is due, the open where the market is closed, or what is wanted changes."""
+        """Wait until the next poll is due, the market opens, or the wanted symbols change."""
         now_ns = self._clock.now_ns()
         due_ns = since_ns + every_ns
         if self._calendar.at(now_ns) is None:

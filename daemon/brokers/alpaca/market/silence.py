@@ -1,7 +1,7 @@
-"""When quiet is silence: a stream that should speak and has not for too long. Pure; its caller looks and acts.
+"""Detects silence: a stream without news for too long. Pure; its caller polls and acts.
 
-The first look past the limit is silence, and so is each later one, a minute apart, until news came. To act loudly is
-due at the 1st, 2nd, 4th, 8th … look, so that a stream that stays silent is reconnected ever more seldom.
+The first poll past the limit is silent, and so is each later one, a minute apart, until news comes. Loud action is due
+at the 1st, 2nd, 4th, 8th … silent poll, so that a silent stream is reconnected less and less often.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from strategies.kit.units import MINUTE_NS
 
 
 class Silence:
-    """Counts silent looks. `limit_ns` is how long quiet may last."""
+    """Counts silent polls. `limit_ns` is how long quiet may last."""
 
     def __init__(self, limit_ns: int, now_ns: int) -> None:
         self.looks = 0  # silent ones in a row
-        self.quiet_ns = 0  # how long it was quiet at the last look
+        self.quiet_ns = 0  # how long it was quiet at the last poll
         self._limit_ns = limit_ns
         self._since_ns = now_ns  # nothing was expected before
 
     @property
     def loud(self) -> bool:
-        """Whether this silent look is one to act loudly on."""
+        """Return whether this silent poll calls for loud action."""
         return self.looks > 0 and self.looks & (self.looks - 1) == 0
 
     def look(self, now_ns: int, newest_ns: int | None) -> int:
-        """Judge; returns when to look again. `newest_ns` is the time of the newest news, None when none is expected."""
+        """Poll; return when to poll again. `newest_ns` is the time of the newest news, None when none is expected."""
         if newest_ns is None:
             self.looks, self.quiet_ns, self._since_ns = 0, 0, now_ns
             return now_ns + MINUTE_NS

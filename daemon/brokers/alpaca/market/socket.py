@@ -1,7 +1,7 @@
-"""One connection to a market-data stream, kept for ever: handshake, subscriptions, keep-alive, back-off. Knows no bars.
+"""One persistent connection to a market-data stream: handshake, subscriptions, keep-alive, back-off. Knows no bars.
 
-What is wanted is a set of (channel, symbol); after every connect and every change it is made so, and the server's
-acknowledgement is compared with it. Each wait has a deadline in real seconds; keys stay inside and are never told.
+The wanted set of (channel, symbol) is subscribed after every connect and every change, and compared with the server's
+acknowledgement. Each wait has a deadline in real seconds; keys stay inside and are never logged.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from daemon.pacing.back_off import back_off_s
 Pair = tuple[str, str]  # channel, symbol
 State = Literal["up", "down"]
 
-MAX_FRAME_BYTES = 4 * 1024 * 1024  # what is decoded holds up the loop
-MAX_FRAMES = 1024  # that wait unread
+MAX_FRAME_BYTES = 4 * 1024 * 1024  # decoding holds up the loop
+MAX_FRAMES = 1024  # unread ones
 _SILENT = logging.getLogger(__name__)
 _SILENT.disabled = True  # the library's debug lines would show the keys
 
 
 @dataclass(frozen=True, slots=True)
-class Deadlines:
-    """Real seconds until a wait is given up."""
+class SocketDeadlines:
+    """Timeouts in real seconds."""
 
     open_s: float = 10.0
     reply_s: float = 10.0  # welcome, authentication and subscription each
@@ -53,19 +53,19 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class BackOff:
-    """How long to wait before the next connect, in real seconds; the wait is drawn at random up to what `most` says.
+    """Waits before the next connect, in real seconds, drawn at random up to a growing limit.
 
-    The server keeps a dead session for about 90 s and answers 406 meanwhile: `busy_s` asks seldom until it is gone.
+    The server keeps a dead session for about 90 s and answers 406 meanwhile: `busy_s` retries seldom until it is gone.
     """
 
     first_s: float = 0.5
     most_s: float = 30.0
     busy_s: float = 20.0  # 406, or 429 and 503 on the upgrade
     auth_s: float = 60.0
-    steady_s: float = 30.0  # a connection that stood so long was good: the count of failures starts again
+    steady_s: float = 30.0  # after a connection of this length the count of failures starts again
 
     def wait_s(self, trouble: Trouble, failures: int, random_unit: float) -> float:
-        """The wait after the `failures`-th failure in a row (from 1). `random_unit` lies in [0, 1)."""
+        """Return the wait after the `failures`-th failure in a row (from 1). `random_unit` lies in [0, 1)."""
         if trouble == "auth":
             return self.auth_s * (0.75 + 0.5 * random_unit)
         if trouble == "busy":
@@ -75,21 +75,21 @@ class BackOff:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a stream is and how to enter."""
+    """Address of a stream and its credentials."""
 
     url: str
     key: str = field(repr=False)
     secret: str = field(repr=False)
-    deadlines: Deadlines = Deadlines()
+    deadlines: SocketDeadlines = SocketDeadlines()
     back_off: BackOff = BackOff()
 
 
 class MarketSocket:
     """Runs one stream. `on_message` gets each data message as a dict whose `t` is a `msgpack.Timestamp`.
 
-    `on_message` may raise KeyError, TypeError, ValueError, AttributeError or ArithmeticError for a message it cannot
-    read: that message is counted and told, the rest of its batch goes on. `on_state` hears `up` when everything wanted
-    was subscribed or refused, and `down` when the connection is gone.
+    `on_message` may raise KeyError, TypeError, ValueError, AttributeError or ArithmeticError for an unreadable message:
+    it is counted and logged, the rest of its batch goes on. `on_state` gets `up` when everything wanted was subscribed
+    or refused, and `down` when the connection is gone.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class MarketSocket:
         *,
         on_message: Callable[[dict[str, Any]], None],
         on_state: Callable[[State], None],
-        tell: LogEvent,
+        log: LogEvent,
         rng: random.Random | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -108,7 +108,7 @@ class MarketSocket:
         self._endpoint = endpoint
         self._on_message = on_message
         self._on_state = on_state
-        self._tell = tell
+        self._log = log
         self._rng = rng or random.SystemRandom()
         self._sleep = sleep
         self._wanted: set[Pair] = set()
@@ -118,29 +118,29 @@ class MarketSocket:
         self._reply: asyncio.Future[dict[str, Any]] | None = None
 
     def subscribe(self, channel: str, symbols: Iterable[str]) -> None:
-        """Want these too, now and after every reconnect; what was refused before is asked for again."""
+        """Add these to the wanted set; refused ones are requested again."""
         pairs = {(channel, symbol) for symbol in symbols}
         self._wanted |= pairs
         self.refused -= pairs
         self._changed.set()
 
     def unsubscribe(self, channel: str, symbols: Iterable[str]) -> None:
-        """Want these no longer."""
+        """Remove these from the wanted set."""
         self._wanted -= {(channel, symbol) for symbol in symbols}
         self._changed.set()
 
     @property
     def granted(self) -> frozenset[Pair]:
-        """What the server last said is subscribed."""
+        """The subscriptions that the server last acknowledged."""
         return frozenset(self._granted)
 
     def force_reconnect(self, reason: str) -> None:
-        """Give the present connection up, if there is one past its handshake, and connect anew."""
+        """Drop the present connection, if it is past its handshake, and reconnect."""
         if self._leave is not None and not self._leave.done():
             self._leave.set_result(reason)
 
     async def run(self) -> None:
-        """Keep the stream until cancelled; then the socket is closed with a close frame."""
+        """Keep the stream until cancelled; then close the socket with a close frame."""
         loop, failures = asyncio.get_running_loop(), 0
         while True:
             began = loop.time()
@@ -148,13 +148,13 @@ class MarketSocket:
             failures = 1 if loop.time() - began >= self._endpoint.back_off.steady_s else failures + 1
             wait_s = self._endpoint.back_off.wait_s(trouble, failures, self._rng.random())
             name = {"lost": "stream_lost", "busy": "stream_busy", "auth": "stream_refused"}[trouble]
-            self._tell(name, url=self._endpoint.url, reason=reason, wait_s=round(wait_s, 2))
+            self._log(name, url=self._endpoint.url, reason=reason, wait_s=round(wait_s, 2))
             await self._sleep(wait_s)
 
     # --- one connection -------------------------------------------------------------------------------------------
 
     async def _once(self) -> tuple[Trouble, str]:
-        """Connect and stay until something ends it; what ended it."""
+        """Connect and stay until the connection ends; return the cause."""
         limits = self._endpoint.deadlines
         self.counts["connects"] += 1
         try:
@@ -193,7 +193,7 @@ class MarketSocket:
                 self._on_state("down")
 
     async def _enter(self, socket: ClientConnection) -> None:
-        """Welcome and authentication. Raises StreamError."""
+        """Wait for the welcome and authenticate. Raises StreamError."""
         await self._expect(socket, "connected", "the welcome")
         entry = {"action": "auth", "key": self._endpoint.key, "secret": self._endpoint.secret}
         await socket.send(msgpack.packb(entry))
@@ -239,9 +239,9 @@ class MarketSocket:
                 self._take(message)
 
     def _unpack(self, frame: str | bytes) -> list[dict[str, Any]]:
-        """A frame's messages; those that are no maps, or a frame that is no array, are counted and told.
+        """Unpack a frame's messages; count and log those that are no maps, or a frame that is no array.
 
-        msgpack is asked for; JSON, which a server that knows nothing else sends, begins like no array of msgpack.
+        msgpack is requested; JSON, from a server without it, begins unlike any array of msgpack.
         """
         try:
             if isinstance(frame, str) or frame[:1] in (b"[", b"{"):
@@ -261,7 +261,7 @@ class MarketSocket:
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message.get("T")
-        if kind in ("subscription", "error"):  # a tuple, because a kind that cannot be hashed must not raise
+        if kind in ("subscription", "error"):  # a tuple, because an unhashable kind must not raise
             self._control(message)
             return
         if kind == "success":
@@ -276,7 +276,7 @@ class MarketSocket:
         before = self.counts["bad"]
         self.counts["bad"] = count = before + more
         if count.bit_length() > before.bit_length():  # at the 1st, 2nd, 4th, 8th …: a flood stays readable
-            self._tell("message_unreadable", url=self._endpoint.url, what=what, count=count)
+            self._log("message_unreadable", url=self._endpoint.url, what=what, count=count)
 
     def _control(self, message: dict[str, Any]) -> None:
         if message.get("T") == "error" and code_of(message) not in REQUEST_CODES:
@@ -284,7 +284,7 @@ class MarketSocket:
         if self._reply is not None and not self._reply.done():
             self._reply.set_result(message)
         elif message.get("T") == "error":
-            self._tell("stream_error", url=self._endpoint.url, code=code_of(message), text=str(message.get("msg")))
+            self._log("stream_error", url=self._endpoint.url, code=code_of(message), text=str(message.get("msg")))
 
     # --- subscriptions --------------------------------------------------------------------------------------------
 
@@ -299,13 +299,13 @@ class MarketSocket:
                 await self._drop(socket, spare)
             if not self.up:
                 self.up = True
-                self._tell("stream_up", url=self._endpoint.url, subscribed=len(self._granted))
+                self._log("stream_up", url=self._endpoint.url, subscribed=len(self._granted))
                 self._on_state("up")
             if not self._changed.is_set():
                 await self._changed.wait()
 
     async def _ask_for(self, socket: ClientConnection, pairs: list[Pair]) -> None:
-        """Subscribe. A refused request was dropped as a whole: halve it until the guilty pair stands alone."""
+        """Subscribe. A refused request was dropped as a whole: halve it until the refused pair stands alone."""
         waiting = [pairs]
         while waiting:
             part = waiting.pop()
@@ -330,7 +330,7 @@ class MarketSocket:
                 waiting = [] if full else waiting
 
     async def _drop(self, socket: ClientConnection, pairs: Iterable[Pair]) -> None:
-        """Unsubscribe. What the server keeps all the same is tolerated: its messages are not wanted and do no harm."""
+        """Unsubscribe. Messages of pairs that the server keeps are harmless."""
         pairs = sorted(pairs)
         await self._request(socket, "unsubscribe", pairs)
         self._granted -= set(pairs)
@@ -350,7 +350,7 @@ class MarketSocket:
             raise StreamError(f"the reply to {action} did not come within {limit_s:g} s") from error
         finally:
             self._reply = None
-        if reply.get("T") == "subscription":  # the whole set, with channels that were never asked for
+        if reply.get("T") == "subscription":  # the whole set, with unrequested channels
             ours = self._granted.union(pairs)
             listed = [(channel, symbols) for channel, symbols in reply.items() if isinstance(symbols, list)]
             self._granted = {
@@ -361,4 +361,4 @@ class MarketSocket:
     def _refuse(self, pairs: list[Pair], code: int, text: str) -> None:
         self.refused |= set(pairs)
         symbols = [f"{channel}:{symbol}" for channel, symbol in pairs]
-        self._tell("subscription_refused", url=self._endpoint.url, symbols=symbols, code=code, text=text)
+        self._log("subscription_refused", url=self._endpoint.url, symbols=symbols, code=code, text=text)

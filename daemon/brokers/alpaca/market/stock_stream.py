@@ -1,7 +1,7 @@
-"""Minute bars of one symbol from the stock stream: raw messages in, checked bars out. Merges and repairs nothing.
+"""Minute bars of one symbol from the stock stream: raw messages in, checked bars out. No merging, no repair.
 
-A message that lacks a field or has a wrong type raises and is the socket's to count; a bar whose values are bad, or
-that is of another symbol, is a `BarRejected`. Bars outside of regular hours are left out.
+A message that lacks a field or has a wrong type raises, and the socket counts it; a bar with bad values, or of another
+symbol, is a `BarRejected`. Bars outside of regular hours are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from daemon.brokers.alpaca.wire import time_ns
 from daemon.brokers.api import LogEvent
 from daemon.core.events import BarRejected
 from daemon.host.time.calendar import CalendarError, SessionCalendar
-from daemon.tapes.bar_check import fault, values_told
+from daemon.tapes.bar_check import fault, values_text
 from strategies.kit.contract import Bar, Session
 from strategies.kit.units import SECOND_NS
 
@@ -29,7 +29,7 @@ RESUMED = frozenset(("T", "3"))
 
 @dataclass(frozen=True, slots=True)
 class TradingStatus:
-    """A change of a symbol's trading status. `halted` None where it says neither halt nor resumption."""
+    """A change of a symbol's trading status. `halted` None for other changes than halt and resumption."""
 
     symbol: str
     code: str
@@ -39,32 +39,32 @@ class TradingStatus:
 
 
 def instant_ns(value: object) -> int:
-    """Nanoseconds UTC of a `msgpack.Timestamp` or an RFC 3339 text of up to nine digits. Raises ValueError."""
+    """Return nanoseconds UTC of a `msgpack.Timestamp` or an RFC 3339 text of up to nine digits. Raises ValueError."""
     if isinstance(value, msgpack.Timestamp):
         return int(value.to_unix_nano())
     return time_ns(value, "t")
 
 
 def read_bar(message: dict[str, Any], symbol: str, session: Session, interval_s: int, now_ns: int) -> Bar | BarRejected:
-    """A raw bar (stream or REST; `t o h l c v`) of `symbol` within `session`, judged.
+    """Parse and check a raw bar (stream or REST; `t o h l c v`) of `symbol` within `session`.
 
-    Raises KeyError, TypeError or ValueError for what has no start or no numbers.
+    Raises KeyError, TypeError or ValueError without a start or numbers.
     """
     start_ns = instant_ns(message["t"])
     prices = [_number(message[name]) for name in "ohlcv"]
     found = str(message.get("S", symbol))
     if found != symbol:
-        detail = f"{values_told(prices)}; the bar is of {found}, expected {symbol}"
+        detail = f"{values_text(prices)}; the bar is of {found}, expected {symbol}"
         return BarRejected(now_ns, found, start_ns, "wrong_symbol", detail)
     reason = fault(prices, (start_ns - session.open_ns) % (interval_s * SECOND_NS))
     if reason:
-        return BarRejected(now_ns, symbol, start_ns, reason, values_told(prices))
+        return BarRejected(now_ns, symbol, start_ns, reason, values_text(prices))
     return Bar(symbol, start_ns, *prices)
 
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan  # judged as not finite
+        return math.nan  # rejected as not finite
     try:
         return float(value)
     except OverflowError:
@@ -72,7 +72,7 @@ def _number(value: object) -> float:
 
 
 class StockStream:
-    """The socket of the stock stream and what its messages mean."""
+    """The socket of the stock stream, with handlers of its messages."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class StockStream:
         on_rejected: Callable[[BarRejected], None],
         on_status: Callable[[TradingStatus], None],
         on_state: Callable[[State], None],
-        tell: LogEvent,
+        log: LogEvent,
     ) -> None:
         self._symbol = symbol
         self._interval_s = interval_s
@@ -95,7 +95,7 @@ class StockStream:
         self._on_bar = on_bar
         self._on_rejected = on_rejected
         self._on_status = on_status
-        self.socket = MarketSocket(endpoint, on_message=self._take, on_state=on_state, tell=tell)
+        self.socket = MarketSocket(endpoint, on_message=self._take, on_state=on_state, log=log)
         for channel in CHANNELS:
             self.socket.subscribe(channel, (symbol,))
 
@@ -113,17 +113,17 @@ class StockStream:
             case "s":
                 self._on_status(read_status(message))
             case _:
-                pass  # types that nobody asked for, today's or tomorrow's
+                pass  # types that were not requested
 
     def _session_at(self, start_ns: int) -> Session | None:
         try:
             return self._calendar.at(start_ns)
-        except CalendarError as error:  # a time of another age is a bad message, not a bad calendar
+        except CalendarError as error:  # a time out of range is a bad message, not a bad calendar
             raise ValueError(str(error)) from error
 
 
 def read_status(message: dict[str, Any]) -> TradingStatus:
-    """A raw trading status (`sc sm rc rm`). Raises KeyError without symbol or code."""
+    """Parse a raw trading status (`sc sm rc rm`). Raises KeyError without symbol or code."""
     code = str(message["sc"])
     halted = True if code in HALTED else False if code in RESUMED else None
     reason = f"{message.get('rc', '')} {message.get('rm', '')}".strip()

@@ -1,1 +1,1 @@
-"""Alpaca's REST: request queues with rate limits, clock check, quotes of the moment."""
+"""Alpaca's REST: request queues with rate limits, clients, market data."""

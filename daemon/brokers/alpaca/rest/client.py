@@ -1,7 +1,7 @@
-"""alpaca-py's REST client in one bounded session: each request leaves once, for some methods only.
+"""alpaca-py's REST client in one bounded session: each request is sent once, for some methods only.
 
-Of the library its common client alone is loaded: its trading and data packages bring pandas, 84 MB and a second of
-start-up, for models that are not used here.
+Only the library's common client is loaded: its trading and data packages bring pandas, 84 MB and a second of start-up,
+for models that are not used here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from alpaca.common.rest import RESTClient
 from requests.adapters import HTTPAdapter
 
 from daemon.brokers.alpaca.rest.errors import MethodRefused
-from daemon.brokers.alpaca.rest.lanes import Lane
+from daemon.brokers.alpaca.rest.queues import RequestQueue
 
 V2, V1BETA1 = "v2", "v1beta1"  # of options' market data
 BODY_MAX = 64 * 1024 * 1024  # bytes of one answer
@@ -30,12 +30,12 @@ class Deadlines:
     read_s: float = 5.0
     whole_s: float = 8.0
     call_s: float = 12.0
-    pages_s: float = 60.0  # a call of a history or a chain, where the lane may have to wait for its rate
+    pages_s: float = 60.0  # a call of a history or a chain, whose queue may wait for its rate
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Access:
-    """Where and as whom to ask. Its repr shows no key."""
+    """Address and credentials. Its repr shows no key."""
 
     url: str
     key: str
@@ -57,13 +57,13 @@ class StatusError(Exception):
 class BoundClient(RESTClient):
     """The library's client for some methods only, without its retries, its redirects and its models."""
 
-    def __init__(self, access: Access, lane: Lane, methods: frozenset[str], version: str = V2) -> None:
+    def __init__(self, access: Access, queue: RequestQueue, methods: frozenset[str], version: str = V2) -> None:
         super().__init__(access.url, access.key, access.secret, api_version=version, raw_data=True)
-        self._bound = BoundSession(methods, access.deadlines, lane)
+        self._bound = BoundSession(methods, access.deadlines, queue)
 
     def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
-        """Send once, whatever `retry` is; None for an empty body. Raises StatusError, and what the session raises."""
-        del retry  # what may be sent twice is not for a library to decide
+        """Send once, whatever `retry` is; None for an empty body. Raises StatusError, and the session's errors."""
+        del retry  # the library must not decide on resending
         response = self._bound.request(method, url, **opts)
         if response.status_code >= 400:
             raise StatusError(response)
@@ -73,17 +73,17 @@ class BoundClient(RESTClient):
 class BoundSession(requests.Session):
     """A session for some methods only, with deadlines, without redirects and without settings of the environment."""
 
-    def __init__(self, methods: frozenset[str], deadlines: Deadlines, lane: Lane) -> None:
+    def __init__(self, methods: frozenset[str], deadlines: Deadlines, queue: RequestQueue) -> None:
         super().__init__()
         self.trust_env = False  # no .netrc in place of our keys
         self._methods = methods
         self._deadlines = deadlines
-        self._lane = lane
+        self._queue = queue
         for scheme in ("http://", "https://"):
             self.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=2, max_retries=0))
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send once. Raises MethodRefused, and what requests and urllib3 raise."""
+        """Send once. Raises MethodRefused, and errors of requests and urllib3."""
         if request.method not in self._methods:
             allowed = ", ".join(sorted(self._methods))
             raise MethodRefused(f"{request.method} through a client for {allowed} only: nothing was sent")
@@ -94,7 +94,7 @@ class BoundSession(requests.Session):
             "stream": True,
         }
         response = super().send(request, **kwargs)
-        self._lane.observe(response.status_code, response.headers)
+        self._queue.observe(response.status_code, response.headers)
         response.raw = io.BytesIO(_whole_body(response, until_s))
         if 300 <= response.status_code < 400:
             raise requests.TooManyRedirects(f"{response.status_code} instead of an answer; redirects are not followed")
@@ -102,7 +102,7 @@ class BoundSession(requests.Session):
 
 
 def _whole_body(response: requests.Response, until_s: float) -> bytes:
-    """The body, read part by part so that one that trickles in ends too."""
+    """Read the body part by part, so that a slow one meets the deadline too."""
     body = bytearray()
     while part := response.raw.read1(65_536, decode_content=True):
         body += part

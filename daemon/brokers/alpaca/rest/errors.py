@@ -1,4 +1,4 @@
-"""What an exchange with Alpaca over REST can come to, where it is no answer."""
+"""Failures of a REST exchange with Alpaca."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from daemon.brokers.api import BrokerError, BrokerRefused
 
 
 class RestError(BrokerError):
-    """The broker did not do, or did not say that it did, what it was asked."""
+    """The broker did not do, or did not confirm, a request."""
 
 
 class Refused(RestError, BrokerRefused):
-    """A definite no (HTTP 4xx). `code` is Alpaca's, None where the body has none; `extra` are the body's other keys."""
+    """A definite refusal (HTTP 4xx). `code` is Alpaca's, None where the body has none; `extra` are the body's other
+    keys."""
 
     def __init__(self, status: int, code: int | None, message: str, extra: Mapping[str, object]) -> None:
         super().__init__(f"{status} {'-' if code is None else code} {message}")
@@ -24,7 +25,7 @@ class Refused(RestError, BrokerRefused):
 
 
 class Throttled(RestError):
-    """429: the rate limit. `retry_after_s` is the broker's word, None where it has none."""
+    """429: the rate limit. `retry_after_s` is from the header, None without one."""
 
     def __init__(self, retry_after_s: float | None) -> None:
         super().__init__(f"429 rate limit exceeded, retry after {retry_after_s} s")
@@ -32,11 +33,11 @@ class Throttled(RestError):
 
 
 class Unanswered(RestError):
-    """No usable answer (timeout, reset, 5xx, redirect, a body that cannot be read): it may or may not have happened."""
+    """No usable answer (timeout, reset, 5xx, redirect, unreadable body): it may or may not have happened."""
 
 
 class NotSent(RestError):
-    """It never left the process: its turn did not come in time, or its lane was full or closed."""
+    """It never left the process: its turn did not come in time, or its queue was full or closed."""
 
 
 class Lapsed(NotSent):
@@ -44,4 +45,4 @@ class Lapsed(NotSent):
 
 
 class MethodRefused(NotSent):
-    """A client made for other methods was used: a bug. Nothing was sent."""
+    """A client for other methods was used: a bug. Nothing was sent."""

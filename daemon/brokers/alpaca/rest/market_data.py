@@ -1,25 +1,25 @@
 """Market data over REST: bars, latest quotes and the option chain, page by page.
 
-GET only by construction; what a bar or a quote means is the feed's subject.
+GET only by construction; the feed interprets bars and quotes.
 """
 
 from __future__ import annotations
 
 from daemon.brokers.alpaca.rest.client import V1BETA1, Access
-from daemon.brokers.alpaca.rest.lanes import Lane
-from daemon.brokers.alpaca.rest.rest import READING, Door, Raw, a_list, an_object
+from daemon.brokers.alpaca.rest.queues import RequestQueue
+from daemon.brokers.alpaca.rest.rest import READING, QueuedClient, Raw, a_list, an_object
 from daemon.brokers.alpaca.wire import time_text
 
 
 class MarketData:
     """Prices over REST: GET only by construction. Every method raises RestError. Numbers are JSON's."""
 
-    def __init__(self, access: Access, lane: Lane) -> None:
-        self._stocks = Door(access, lane, READING)
-        self._options = Door(access, lane, READING, V1BETA1)
+    def __init__(self, access: Access, queue: RequestQueue) -> None:
+        self._stocks = QueuedClient(access, queue, READING)
+        self._options = QueuedClient(access, queue, READING, V1BETA1)
 
     async def bars(self, symbol: str, start_ns: int, end_ns: int, feed: str) -> list[Raw]:
-        """Unadjusted minute bars {t, o, h, l, c, v, n, vw} that start between the two times, oldest first."""
+        """Return unadjusted minute bars {t, o, h, l, c, v, n, vw} that start between the two times, oldest first."""
         query = {
             "symbols": symbol,
             "timeframe": "1Min",
@@ -34,7 +34,7 @@ class MarketData:
         return [bar for page in pages for bar in a_list(an_object(page or {}, "bars").get(symbol) or [], "bars")]
 
     async def day_bars(self, symbols: tuple[str, ...], start_ns: int, end_ns: int, feed: str) -> dict[str, list[Raw]]:
-        """Symbol -> day bars {t, o, h, l, c, v, n, vw}, oldest first, adjusted for splits and dividends as of today.
+        """Return symbol -> day bars {t, o, h, l, c, v, n, vw}, oldest first, adjusted as of today.
 
         Both times are included: `end_ns` is the last bar's midnight. Symbols without a bar are absent.
         """
@@ -55,25 +55,25 @@ class MarketData:
         return found
 
     async def snapshots(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
-        """Symbol -> {latestTrade, latestQuote, minuteBar, dailyBar, prevDailyBar}; unknown symbols are absent."""
+        """Return symbol -> {latestTrade, latestQuote, minuteBar, dailyBar, prevDailyBar}, without unknown symbols."""
         query = {"symbols": ",".join(symbols), "feed": feed}
         answer = an_object(await self._stocks.get("/stocks/snapshots", query), "snapshots")
         return {symbol: an_object(row, "snapshot") for symbol, row in answer.items() if row}
 
     async def latest_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
-        """Symbol -> the newest quote {t, bp, bs, ap, as, ...} of each stock; those without one are absent."""
+        """Return symbol -> the newest quote {t, bp, bs, ap, as, ...} of each stock; those without one are absent."""
         answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": ",".join(symbols), "feed": feed})
         quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
         return {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
 
     async def latest_quote(self, symbol: str, feed: str) -> Raw | None:
-        """The newest quote {t, bp, bs, ap, as, ...} of a stock; None where there is none."""
+        """Return the newest quote {t, bp, bs, ap, as, ...} of a stock; None without one."""
         answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": symbol, "feed": feed})
         quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
         return an_object(quotes[symbol], "quote") if quotes.get(symbol) else None
 
     async def latest_option_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
-        """Symbol -> newest quote; contracts without one are absent. 100 symbols a request."""
+        """Return symbol -> newest quote; contracts without one are absent. 100 symbols a request."""
         found: dict[str, Raw] = {}
         for first in range(0, len(symbols), 100):
             query = {"symbols": ",".join(symbols[first : first + 100]), "feed": feed}
@@ -84,7 +84,7 @@ class MarketData:
     async def option_chain(
         self, underlying: str, expiry_from: str, expiry_to: str, strike_from: object, strike_to: object, feed: str
     ) -> dict[str, Raw]:
-        """Symbol -> snapshot of the contracts between two New York dates and two strikes in USD, all included."""
+        """Return symbol -> snapshot of contracts between two New York dates and two strikes in USD, inclusive."""
         query = {
             "feed": feed,
             "limit": 1000,

@@ -1,7 +1,7 @@
-"""One exchange with Alpaca over REST: asked once, bounded in time, every failure translated.
+"""One REST exchange with Alpaca: sent once, bounded in time, every failure translated.
 
-Nothing is ever sent twice from here: no retry, no redirect. A client made for reading refuses every other method in the
-process. What is asked is the subject of `trading.py` and `market_data.py`.
+Nothing is ever sent twice from here: no retry, no redirect. A read client refuses every other method in the process.
+The requests are in `trading.py` and `market_data.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import urllib3
 
 from daemon.brokers.alpaca.rest.client import V2, Access, BoundClient, StatusError
 from daemon.brokers.alpaca.rest.errors import NotSent, Refused, RestError, Throttled, Unanswered
-from daemon.brokers.alpaca.rest.lanes import Lane, NotStarted, StillRunning, Urgency
+from daemon.brokers.alpaca.rest.queues import NotStarted, RequestQueue, StillRunning, Urgency
 from daemon.brokers.alpaca.wire import text
 from daemon.host.safe_decode import Unreadable, json_value, writable
 
@@ -28,7 +28,7 @@ PAGES_MAX = 1000
 
 
 def _exchange(work: Callable[[], object], hide: Callable[[str], str]) -> object:
-    """Runs in the lane's thread. The failure is raised outside of the handler: it keeps no request with its headers."""
+    """Run in the queue's thread. Raises outside of the handler, so that the error keeps no request with its headers."""
     try:
         return writable(work())
     except StatusError as error:
@@ -43,7 +43,7 @@ def _exchange(work: Callable[[], object], hide: Callable[[str], str]) -> object:
 
 
 def _innermost(error: BaseException) -> str:
-    """What a library's wrapped error is about, in its last words."""
+    """Return the last message of a library's wrapped error."""
     inner = next((part for part in error.args if isinstance(part, BaseException)), getattr(error, "reason", None))
     if isinstance(inner, BaseException) and inner is not error:
         return _innermost(inner)
@@ -58,38 +58,38 @@ def _failure(response: requests.Response, hide: Callable[[str], str]) -> RestErr
     if not 400 <= status < 500 or status == 408:
         return Unanswered(f"HTTP {status}")
     try:
-        told = json_value(body)
+        decoded = json_value(body)
     except Unreadable:
-        told = None
-    if not isinstance(told, dict):
+        decoded = None
+    if not isinstance(decoded, dict):
         return Refused(status, None, hide(f"no JSON object but {body[:80]!r}"), {})
-    code = told.get("code")
-    extra = {key: value for key, value in told.items() if key not in ("code", "message")}
-    message = hide(text(told.get("message"))[:500])
+    code = decoded.get("code")
+    extra = {key: value for key, value in decoded.items() if key not in ("code", "message")}
+    message = hide(text(decoded.get("message"))[:500])
     return Refused(status, code if isinstance(code, int) else None, message, extra)
 
 
-class Door:
-    """A client on a lane: asks in the lane's thread, and translates every failure."""
+class QueuedClient:
+    """A client on a request queue: calls in the queue's thread, and translates every failure."""
 
-    def __init__(self, access: Access, lane: Lane, methods: frozenset[str], version: str = V2) -> None:
-        self.client = BoundClient(access, lane, methods, version)
-        self.lane = lane
+    def __init__(self, access: Access, queue: RequestQueue, methods: frozenset[str], version: str = V2) -> None:
+        self.client = BoundClient(access, queue, methods, version)
+        self.queue = queue
         self._deadlines = access.deadlines
         self._secrets = tuple(secret for secret in (access.key, access.secret) if secret)
 
-    def _hide(self, said: str) -> str:
+    def _hide(self, shown: str) -> str:
         for secret in self._secrets:
-            said = said.replace(secret, "[hidden]")
-        return said
+            shown = shown.replace(secret, "[hidden]")
+        return shown
 
     async def ask(
-        self, work: Callable[[], object], urgency: Urgency, *, many: bool = False, patience_s: float | None = None
+        self, work: Callable[[], object], urgency: Urgency, *, many: bool = False, wait_s: float | None = None
     ) -> object:
-        """The raw answer, None where the body was empty; `patience_s` as the lane's. Raises RestError."""
+        """Return the raw answer, None for an empty body; `wait_s` as the queue's. Raises RestError."""
         deadline_s = self._deadlines.pages_s if many else self._deadlines.call_s
         try:
-            return await self.lane.call(partial(_exchange, work, self._hide), urgency, deadline_s, patience_s)
+            return await self.queue.call(partial(_exchange, work, self._hide), urgency, deadline_s, wait_s)
         except NotStarted as error:
             failure: RestError = NotSent(str(error))
         except StillRunning as error:
@@ -109,7 +109,7 @@ class Door:
         return await self.ask(partial(self.client.get, path, sent), urgency, many=many)
 
     async def pages(self, path: str, query: Mapping[str, object], key: str) -> list[object]:
-        """What stands under `key` on every page, one entry a page."""
+        """Return the value of `key` on every page, one entry a page."""
         found: list[object] = []
         token: str | None = None
         for _ in range(PAGES_MAX):
@@ -125,14 +125,14 @@ class Door:
 
 
 def an_object(answer: object, asked: str) -> Raw:
-    """A JSON object. Raises Unanswered for anything else."""
+    """Require a JSON object. Raises Unanswered for anything else."""
     if not isinstance(answer, dict):
         raise Unanswered(f"{asked}: the answer is {_kind(answer)}, expected an object")
     return answer
 
 
 def a_list(answer: object, asked: str) -> list[Raw]:
-    """A JSON array of objects. Raises Unanswered for anything else."""
+    """Require a JSON array of objects. Raises Unanswered for anything else."""
     if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
         raise Unanswered(f"{asked}: the answer is {_kind(answer)}, expected an array of objects")
     return answer

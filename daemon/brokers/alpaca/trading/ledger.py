@@ -1,6 +1,6 @@
-"""Lines of the account's ledger and our structs: fills, and what is no fill, by the rules of `wire.py`.
+"""Translate lines of the account's ledger into our structs: fills and other lines, by the rules of `wire.py`.
 
-Pure translation; the executions of one order are summed here, and nothing is decided.
+Pure; it sums the executions of one order and decides nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from strategies.kit.units import SECOND_NS
 
 
 def activity(value: object) -> Activity:
-    """A ledger line that is no fill; its time is its own or its New York date's midnight. Raises Malformed."""
+    """Parse a ledger line other than a fill; its time is its own or its New York date's midnight. Raises Malformed."""
     raw = mapping(value, "activity")
     moment = raw.get("transaction_time") or raw.get("created_at")
     return Activity(
@@ -69,7 +69,7 @@ class LedgerFill(msgspec.Struct, frozen=True):
 
 
 def ledger_fill(value: object) -> LedgerFill:
-    """A FILL activity. Raises Malformed."""
+    """Parse a FILL activity. Raises Malformed."""
     raw = mapping(value, "activity")
     return LedgerFill(
         id=required_text(raw, "id"),
@@ -84,18 +84,18 @@ def ledger_fill(value: object) -> LedgerFill:
 
 
 def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) -> tuple[OrderFilled, ...]:
-    """All fills of one order, with its cost summed over them, in the order of their cumulative quantity.
+    """Return all fills of one order, with its cost summed over them, by cumulative quantity.
 
-    Within one millisecond the ledger is unordered, so the cumulative quantity decides. Raises Malformed when the
-    fills do not add up to it: one is missing, or quantities are not whole.
+    Within one millisecond the ledger is unordered, so the cumulative quantity decides. Raises Malformed when the fills
+    do not add up to it: one is missing, or quantities are not whole.
     """
-    told, total, spent = [], 0, Decimal(0)
+    found, total, spent = [], 0, Decimal(0)
     for fill in sorted({fill.id: fill for fill in fills}.values(), key=lambda fill: fill.cumulative):
         quantity = whole_number(fill.quantity, "qty")
         total, spent = total + quantity, spent + fill.price * quantity
         if total != fill.cumulative:
             raise Malformed(f"cum_qty of fill {fill.id} is {fill.cumulative}: expected {total}, the sum of its order's")
-        told.append(
+        found.append(
             OrderFilled(
                 now_ns,
                 client_order_id=client_order_id,
@@ -109,4 +109,4 @@ def order_fills(fills: Iterable[LedgerFill], client_order_id: str, now_ns: int) 
                 quantity=quantity,
             )
         )
-    return tuple(told)
+    return tuple(found)

@@ -1,7 +1,7 @@
-"""The daemon's link to Alpaca's trading side: carries out what the step asks of the broker and puts what it reports.
+"""The daemon's link to Alpaca's trading side: executes the step's effects and emits the broker's news.
 
-It decides nothing, and no order is posted by its own will: `own_orders.py` sends what a durable step released. Here are
-the stream of order updates and the regular reports, of which none hides a hole in the other.
+It decides nothing: `own_orders.py` sends only orders that a durable step released. Here are the stream of order updates
+and the regular reports, of which neither hides a hole in the other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.trading.closing import Closings
-from daemon.brokers.alpaca.trading.own_orders import OwnOrders, Patience
+from daemon.brokers.alpaca.trading.own_orders import OwnOrders, Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads
 from daemon.brokers.alpaca.wire import Malformed
@@ -35,38 +35,38 @@ class OpenStream(Protocol):
 
 
 class BrokerLink:
-    """Alpaca's `Trading`. All of it runs on the event loop; `run` is its heart and its supervisor."""
+    """Alpaca's `Trading`. Runs on the event loop; `run` is its main loop and supervisor."""
 
     def __init__(
         self,
         clock: Clock,
         put: Put,
-        tell: LogEvent,
+        log: LogEvent,
         orders: TradingOrders,
         reads: TradingReads,
         reporter: Reporter,
         open_stream: OpenStream,
         is_ours: Callable[[str], bool],
-        patience: Patience | None = None,
+        timeouts: Timeouts | None = None,
         closings: Closings | None = None,
     ) -> None:
         self._clock = clock
         self._put = put
-        self._tell = tell
+        self._log = log
         self._reporter = reporter
         self._is_ours = is_ours
-        self._patience = patience or Patience()
+        self._timeouts = timeouts or Timeouts()
         self._closings = closings or Closings()
-        self._own = OwnOrders(clock, put, tell, orders, reads, is_ours, self._patience, self._closings, self._on_update)
+        self._own = OwnOrders(clock, put, log, orders, reads, is_ours, self._timeouts, self._closings, self._on_update)
         self._stream = open_stream(on_update=self._on_update, on_state=self._on_state)
         self._listening = asyncio.Event()
-        self._connection = 0  # counts the times that the stream was lost
+        self._connection = 0  # counts losses of the stream
         self._asked = asyncio.Event()
 
     # --- the engine's side ----------------------------------------------------------------------------------------
 
     async def release(self, effects: Sequence[AnyEffect]) -> None:
-        """Carry out the submissions and cancels of a durable step; returns when they are queued."""
+        """Execute the submissions and cancels of a durable step; returns when they are queued."""
         for effect in effects:
             match effect:
                 case SubmitOrder():
@@ -77,7 +77,7 @@ class BrokerLink:
                     pass
 
     def ask(self, effects: Sequence[AnyEffect]) -> None:
-        """Carry out the questions of a step: they change nothing at the broker and wait for no disk."""
+        """Execute the queries of a step: they change nothing at the broker and need no durability."""
         for effect in effects:
             match effect:
                 case LookUpOrder(client_order_id=name):
@@ -88,11 +88,11 @@ class BrokerLink:
                     pass
 
     def stepped(self, event: Event) -> None:
-        """The step has taken an event."""
+        """Handle an event that the step has taken."""
         self._own.stepped(event)
 
     def follow(self, order_ids: Mapping[str, str], closings: Mapping[str, str] | None = None) -> None:
-        """Orders of an earlier run that may be open: client order id -> the broker's id. Before `run`.
+        """Add orders of an earlier run that may be open: client order id -> the broker's id. Before `run`.
 
         `closings` are those that the broker's own call made, open or not.
         """
@@ -100,7 +100,7 @@ class BrokerLink:
         self._closings.follow(closings or {})
 
     async def run(self) -> None:
-        """Keep the stream and the reports going until cancelled. Raises (in a group) only what is a bug."""
+        """Run the stream and the reports until cancelled. Raises (in a group) only on a bug."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._stream.run(), name="trade stream")
@@ -112,7 +112,7 @@ class BrokerLink:
     # --- the stream -----------------------------------------------------------------------------------------------
 
     def _on_update(self, data: object) -> None:
-        """Put in what an update says; one that cannot be read is news that only a report can bring."""
+        """Emit an update's events; after an unreadable one, only a report can bring the news."""
         if isinstance(data, dict):
             if self._closings.holds_back(data):
                 return
@@ -139,40 +139,41 @@ class BrokerLink:
     # --- reports --------------------------------------------------------------------------------------------------
 
     async def _report_on(self) -> None:
-        """A report after each connect, each minute and when asked; only while the stream listens: none hides a hole."""
-        failures, told_in = 0, -1
+        """Report after each connect, each minute and on request; only while the stream listens, to hide no hole."""
+        failures, reported_in = 0, -1
         while True:
             await self._until_listening()
             connection, closings = self._connection, self._closings.begun
-            if told_in != connection:
+            if reported_in != connection:
                 self._reporter.forget()
             self._asked.clear()
             try:
                 report = await self._reporter.report()
             except BrokerError as error:
                 failures += 1
-                told_in = -1  # everything again
+                reported_in = -1  # report everything again
                 if failures == 1:
                     self._put(BrokerLost(self._clock.now_ns(), f"report: {error}"))
-                self._tell("report_failed", problem=str(error), failures=failures)
-                await asyncio.sleep(self._patience.pause_s(failures))
+                self._log("report_failed", problem=str(error), failures=failures)
+                await asyncio.sleep(self._timeouts.pause_s(failures))
                 continue
             if connection != self._connection:
                 continue  # the stream was lost meanwhile: this report would hide the hole
             if self._closings.under_way or closings != self._closings.begun:
-                told_in = -1  # it may have an order of ours under the broker's name
-                await asyncio.sleep(self._patience.pause_s(1))
+                reported_in = -1  # it may have an order of ours under the broker's name
+                await asyncio.sleep(self._timeouts.pause_s(1))
                 continue
-            failures, told_in = 0, connection
+            failures, reported_in = 0, connection
             self._take_report(report)
             await self._next_report()
 
     async def _until_listening(self) -> None:
-        """Return when the stream listens. As often as a report is due without it, each order that may be open is looked
-        up: what became of it must not wait for the stream, and a look-up calls nothing reconciled.
+        """Wait until the stream listens; meanwhile look up orders that may be open, as often as reports are due.
+
+        Their news must not wait for the stream, and a look-up reconciles nothing.
         """
         while not self._listening.is_set():
-            due = self._clock.sleep_until(self._clock.now_ns() + round(self._patience.report_every_s * SECOND_NS))
+            due = self._clock.sleep_until(self._clock.now_ns() + round(self._timeouts.report_every_s * SECOND_NS))
             await _first(self._listening.wait(), due)
             if not self._listening.is_set():
                 self._own.look_up_all()
@@ -183,15 +184,15 @@ class BrokerLink:
         self._put(report)
 
     async def _next_report(self) -> None:
-        """Wait until the next report is due: a minute, a question, or another state of the stream."""
+        """Wait until the next report is due: a minute, a request, or a change of the stream's state."""
         given_ns = self._clock.now_ns()
-        await self._clock.sleep_until(given_ns + round(self._patience.report_gap_s * SECOND_NS))
-        minute = self._clock.sleep_until(given_ns + round(self._patience.report_every_s * SECOND_NS))
+        await self._clock.sleep_until(given_ns + round(self._timeouts.report_gap_s * SECOND_NS))
+        minute = self._clock.sleep_until(given_ns + round(self._timeouts.report_every_s * SECOND_NS))
         await _first(self._asked.wait(), minute)
 
 
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Return when the first of them does; the others are cancelled."""
+    """Wait for the first to finish; cancel the others."""
     tasks = {asyncio.create_task(wait) for wait in waits}
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,8 @@
 """The desk's own orders at Alpaca: submissions, cancels and look-ups, each a task that ends in one event.
 
-It decides nothing: a submission leaves once, and what is not known is put as not known. Invariant: a name's posts and
-look-ups go one after another: none is called missing by an answer from before its post, nor twice before the step has
-taken it.
+It decides nothing: a submission leaves once, and an unknown result is emitted as unknown. Invariant: posts and look-ups
+of a name run one after another, so an answer from before a post never reports it as missing, nor twice before the step
+has taken it.
 """
 
 from __future__ import annotations
@@ -42,47 +42,47 @@ _JITTER = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long the link keeps at something. The two for reports follow the clock, all others are real seconds."""
+class Timeouts:
+    """Timeouts of the link. The two for reports follow the clock, all others are real seconds."""
 
     report_every_s: float = 60.0
-    report_gap_s: float = 2.0  # least pause between two reports, however often they are asked for
-    missing_answers: int = 3  # 404s before an order is called missing
+    report_gap_s: float = 2.0  # least pause between two reports, however often they are requested
+    missing_answers: int = 3  # 404s before an order is reported as missing
     missing_gap_s: float = 1.0  # between two of them
     first_pause_s: float = 0.5  # after a failure; doubles up to the longest, with jitter
     longest_pause_s: float = 30.0
 
     def pause_s(self, failures: int) -> float:
-        """The pause after the `failures`-th failure in a row (from 1)."""
+        """Return the pause after the `failures`-th failure in a row (from 1)."""
         return back_off_s(failures, self.first_pause_s, self.longest_pause_s, _JITTER.random())
 
 
 class OwnOrders:
-    """What the desk asked for, by client order id. `on_update` takes updates that waited for a closing's answer."""
+    """The desk's orders, by client order id. `on_update` takes updates that waited for a closing's answer."""
 
     def __init__(
         self,
         clock: Clock,
         put: Put,
-        tell: LogEvent,
+        log: LogEvent,
         orders: TradingOrders,
         reads: TradingReads,
         is_ours: Callable[[str], bool],
-        patience: Patience,
+        timeouts: Timeouts,
         closings: Closings,
         on_update: Callable[[object], None],
     ) -> None:
-        self._clock, self._put, self._tell = clock, put, tell
+        self._clock, self._put, self._log = clock, put, log
         self._orders, self._reads = orders, reads
         self._is_ours = is_ours
-        self._patience = patience
+        self._timeouts = timeouts
         self._closings = closings
         self._on_update = on_update
-        self._order_ids: dict[str, str] = {}  # client order id -> the broker's, for orders of ours that may be open
+        self._order_ids: dict[str, str] = {}  # client order id -> the broker's id, for orders of ours that may be open
         self._posting: dict[str, asyncio.Task[Event]] = {}
-        self._posted: Counter[str] = Counter()  # how often each name was handed over to be posted
+        self._posted: Counter[str] = Counter()  # how often each name was queued to be posted
         self._withdrawn: set[str] = set()  # cancelled before their post has left our queue
-        self._missing: dict[str, OrderMissing] = {}  # what the step has not taken yet
+        self._missing: dict[str, OrderMissing] = {}  # events that the step has not taken yet
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._cancelling: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -90,16 +90,16 @@ class OwnOrders:
         self._broken = asyncio.Event()
 
     def follow(self, order_ids: Mapping[str, str]) -> None:
-        """Orders of an earlier run that may be open: client order id -> the broker's id."""
+        """Add orders of an earlier run that may be open: client order id -> the broker's id."""
         self._order_ids.update(order_ids)
 
     def stepped(self, event: Event) -> None:
-        """The step has taken an event: a name that was called missing may be looked up again."""
+        """Handle an event that the step has taken: a missing name may be looked up again."""
         if isinstance(event, OrderMissing) and self._missing.get(event.client_order_id) is event:
             del self._missing[event.client_order_id]
 
     async def bug(self) -> None:
-        """Raise the first thing that a task raised and that is none of the broker's failures."""
+        """Raise the first exception of a task that is no broker failure."""
         await self._broken.wait()
         raise self._bugs[0]
 
@@ -130,7 +130,7 @@ class OwnOrders:
         self._posting[name] = self._spawn(self._submit(order, self._posting.get(name)), f"submit {name}")
 
     async def _submit(self, order: SubmitOrder, earlier: asyncio.Task[Event] | None) -> Event:
-        """Post once; every outcome is one event. What a post that is still under way settles is not posted again."""
+        """Post once; every outcome is one event. An order settled by an earlier post is not posted again."""
         name = order.client_order_id
         if earlier is not None:
             await asyncio.wait({earlier})
@@ -147,19 +147,19 @@ class OwnOrders:
         return event
 
     async def _post(self, order: SubmitOrder) -> Event:
-        """What became of one post. One that never left our queue has lapsed, which is no doubt."""
+        """Return the outcome of one post. An order that never left our queue has lapsed, without doubt."""
         name = order.client_order_id
         if order.closing:
             self._closings.begin(name, order.symbol)
         try:
             return self._reply(order, await self._orders.submit(order, lambda: name in self._withdrawn))
         except NotSent as kept:
-            self._tell("order_not_sent", client_order_id=name, reason=str(kept))
+            self._log("order_not_sent", client_order_id=name, reason=str(kept))
             return OrderExpired(self._clock.now_ns(), name)
         except Refused as refused:
             return self._refusal(name, refused)
         except (RestError, Malformed) as error:
-            self._tell("order_unanswered", client_order_id=name, problem=str(error))
+            self._log("order_unanswered", client_order_id=name, problem=str(error))
             return OrderUnknown(self._clock.now_ns(), name)
 
     def _reply(self, asked: SubmitOrder, raw: object) -> Event:
@@ -176,21 +176,21 @@ class OwnOrders:
         return OrderFound(self._clock.now_ns(), order)
 
     def _refusal(self, name: str, refused: Refused) -> Event:
-        """A refusal is definite, except that the name is taken: then the order may be there already."""
+        """Return the event of a refusal: definite, unless the name is taken, because the order may be there already."""
         if refused.status in (409, 422) and ("must be unique" in refused.message or refused.status == 409):
             self.look_up_soon(name)
             return OrderUnknown(self._clock.now_ns(), name)
         return OrderRejected(self._clock.now_ns(), name, str(refused))
 
     def cancel_soon(self, name: str) -> None:
-        """One cancel at a time for each name: orders whose news is late never fill the lanes with cancels."""
+        """Cancel, one at a time for each name: late news never fills the queue with cancels."""
         if name in self._posting:
             self._withdrawn.add(name)
         if name not in self._cancelling:
             self._cancelling[name] = self._spawn(self._cancel(name), f"cancel {name}")
 
     async def _cancel(self, name: str) -> None:
-        """Ask for a cancel by the broker's id; what came of it is the stream's or a look-up's to say."""
+        """Request a cancel by the broker's id; the result comes from the stream or a look-up."""
         try:
             if (posting := self._posting.get(name)) is not None:
                 await asyncio.wait({posting})
@@ -205,13 +205,13 @@ class OwnOrders:
             self._put(CancelRejected(self._clock.now_ns(), name, str(refused)))
             self.look_up_soon(name)
         except (RestError, Malformed) as error:
-            self._tell("cancel_unanswered", client_order_id=name, problem=str(error))
+            self._log("cancel_unanswered", client_order_id=name, problem=str(error))
             self.look_up_soon(name)
         finally:
             del self._cancelling[name]
 
     async def _order_id(self, name: str) -> str:
-        """The broker's id of an order that may be open; `""` where the broker knows none or it has ended."""
+        """Return the broker's id of an order that may be open; `""` when unknown or ended."""
         if name in self._order_ids:
             return self._order_ids[name]
         order = await self._read(name)
@@ -237,45 +237,45 @@ class OwnOrders:
             self.look_up_soon(name)
 
     def look_up_soon(self, name: str) -> None:
-        """One look-up at a time for each name."""
+        """Look up, one at a time for each name."""
         running = self._looking.get(name)
         if name not in self._missing and (running is None or running.done()):
             self._looking[name] = self._spawn(self._look_up(name), f"look up {name}")
 
     async def _look_up(self, name: str) -> None:
-        """Ask until the broker answers: with the order, or several times over that it knows none."""
+        """Look up until the broker answers: with the order, or several times that it is missing."""
         missing, failures, posts = 0, 0, self._posted[name]
         while True:
             if (posting := self._posting.get(name)) is not None:
                 await asyncio.wait({posting})
-                if type(posting.result()) is not OrderUnknown:  # it is known what became of it: nothing to ask
+                if type(posting.result()) is not OrderUnknown:  # its outcome is known
                     del self._looking[name]
                     return
-                continue  # another post may wait behind it
+                continue  # another post may wait after it
             if self._posted[name] != posts:
-                missing, posts = 0, self._posted[name]  # what was missing before a post says nothing
+                missing, posts = 0, self._posted[name]  # an answer from before a post does not count
             try:
                 order = await self._read(name)
             except (RestError, Malformed) as error:
                 failures += 1
                 if failures == 1:
-                    self._tell("look_up_unanswered", client_order_id=name, problem=str(error))
-                await asyncio.sleep(self._patience.pause_s(failures))
+                    self._log("look_up_unanswered", client_order_id=name, problem=str(error))
+                await asyncio.sleep(self._timeouts.pause_s(failures))
                 continue
             if order is not None:
                 self.remember(order)
                 event: Event = OrderFound(self._clock.now_ns(), order)
                 break
             missing += 1
-            if self._posted[name] == posts and missing >= self._patience.missing_answers:
+            if self._posted[name] == posts and missing >= self._timeouts.missing_answers:
                 event = self._missing[name] = OrderMissing(self._clock.now_ns(), name)
                 break
-            await asyncio.sleep(self._patience.missing_gap_s)
+            await asyncio.sleep(self._timeouts.missing_gap_s)
         del self._looking[name]
         self._put(event)
 
     async def _read(self, name: str) -> BrokerOrder | None:
-        """The order of this name; None where the broker knows none."""
+        """Return the order of this name; None when the broker knows none."""
         if order_id := self._closings.id_of(name):
             return self._closings.named(wire.order(await self._reads.order_by_id(order_id)))
         raw = await self._reads.order_by_client_id(name)

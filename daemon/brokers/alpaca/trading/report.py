@@ -1,7 +1,7 @@
-"""One whole word of the broker: account, positions, orders, fills and ledger lines, read so that they belong together.
+"""Full broker report: account, positions, orders, fills and ledger lines, read consistently.
 
-It asks and assembles, it judges nothing. Positions, orders and cash that cannot be read fail the report, because a
-missing one would look like none; ledger lines that cannot be read are told and left out.
+It reads and assembles, without judging. Unreadable positions, orders and cash fail the report, because a missing one
+would look like none; unreadable ledger lines are logged and left out.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ T = TypeVar("T")
 
 AMENDING = ("canceled", "correct")  # statuses of a ledger line that takes back or changes an earlier one
 GRID = Decimal("0.0001")  # of a cost: the average price is rounded
-READS_MAX = 3  # times a report is read again because one of our orders filled meanwhile
+READS_MAX = 3  # attempts to read a report when one of our orders filled meanwhile
 
 
 class Reporter:
-    """Makes reports. It remembers in this process what it gave, so that later ones carry only what is new."""
+    """Makes reports. It remembers what it reported in this process, so that later ones carry only news."""
 
     def __init__(
         self,
         reads: TradingReads,
         clock: Clock,
         is_ours: Callable[[str], bool],
-        tell: Callable[..., None],
+        log: Callable[..., None],
         check: ClockComparison,
         *,
         agreed_ns: Callable[[], int] = lambda: 0,
@@ -47,12 +47,12 @@ class Reporter:
     ) -> None:
         """`check` compares the clocks before each; `agreed_ns` is when book and broker last agreed, 0 for never.
 
-        `named` gives an order that the broker's own call made the journal's name.
+        `named` gives an order of the broker's own call the journal's name.
         """
         self._reads = reads
         self._clock = clock
         self._is_ours = is_ours
-        self._tell = tell
+        self._log = log
         self._check = check
         self._agreed_ns = agreed_ns
         self._named = named
@@ -60,16 +60,16 @@ class Reporter:
         self._given_orders: set[BrokerOrder] = set()
         self._given_fills: set[tuple[str, int]] = set()  # order id, cumulative quantity
         self._given_lines: set[tuple[str, str]] = set()  # id, status
-        self._amended: dict[str, int] = {}  # order id -> how many lines of the last ledger amend its fills
-        self._unreadable: set[str] = set()  # lines told already
+        self._amended: dict[str, int] = {}  # order id -> number of lines of the last ledger that amend its fills
+        self._unreadable: set[str] = set()  # lines logged already
 
     def forget(self) -> None:
-        """The next report carries everything again, from the New York day before today or before the last agreement."""
+        """Make the next report full again, from the New York day before today or before the last agreement."""
         self._given_orders, self._given_fills, self._given_lines = set(), set(), set()
         self._unreadable = set()
 
     async def report(self) -> BrokerReported:
-        """The broker's whole word now. Raises RestError, Malformed."""
+        """Read a report now. Raises RestError, Malformed."""
         await self._check.measure()
         for _ in range(READS_MAX):
             asked_ns = self._clock.now_ns()
@@ -85,12 +85,12 @@ class Reporter:
     # --- reading --------------------------------------------------------------------------------------------------
 
     def _since_ns(self, asked_ns: int) -> int:
-        """A day before the last agreement's, at least yesterday: a weekend or a week without the daemon is no hole."""
+        """Return a day before the last agreement, at least yesterday: covers any time without the daemon."""
         agreed_ns = self._agreed_ns() or asked_ns
         return wire.day_start_ns(min(asked_ns, agreed_ns)) - DAY_NS
 
     async def _orders(self, since_ns: int) -> dict[str, BrokerOrder]:
-        """Order id -> order: all that are open, and all submitted since. What is read later holds."""
+        """Return order id -> order: all that are open, and all submitted since. The later read wins."""
         rows = await self._reads.open_orders()
         rows += await self._reads.orders_since(since_ns)
         found = {order.order_id: order for order in map(self._named, map(wire.order, rows))}
@@ -100,9 +100,9 @@ class Reporter:
     async def _ledger(
         self, lines: list[Raw], orders: dict[str, BrokerOrder]
     ) -> tuple[dict[str, list[LedgerFill]], list[Activity]]:
-        """Our fills by order id, and the lines that are no fills.
+        """Return our fills by order id, and the other lines.
 
-        An order with an amended fill has none of them: what stands of it are its own figures, told as one correction.
+        An order with an amended fill has none of them: its own figures stand, reported as one correction.
         """
         rows = [row for row in lines if row.get("activity_type") == "FILL"]
         rest = [row for row in lines if row.get("activity_type") != "FILL"]
@@ -116,7 +116,7 @@ class Reporter:
         return {order_id: fills[order_id] for order_id in ours}, self._readable(rest, activity)
 
     async def _name(self, order_id: str) -> str:
-        """The client order id; fills do not carry it, and an order queued days ago is not in the listing."""
+        """Return the client order id; fills do not carry it, and an order queued days ago is not in the listing."""
         if order_id in self._names:
             return self._names[order_id]
         try:
@@ -132,15 +132,15 @@ class Reporter:
             try:
                 found.append(parse(row))
             except Malformed as odd:
-                self._tell_unreadable(str(row.get("id"))[:80], odd)
+                self._log_unreadable(str(row.get("id"))[:80], odd)
         return found
 
-    def _tell_unreadable(self, line: str, odd: Malformed) -> None:
+    def _log_unreadable(self, line: str, odd: Malformed) -> None:
         if line not in self._unreadable:
             self._unreadable.add(line)
-            self._tell("ledger_line_unreadable", line=line, problem=str(odd))
+            self._log("ledger_line_unreadable", line=line, problem=str(odd))
 
-    # --- what is new ----------------------------------------------------------------------------------------------
+    # --- news ---------------------------------------------------------------------------------------------------------
 
     def _assemble(
         self,
@@ -156,9 +156,9 @@ class Reporter:
         if not number:
             raise Malformed("account_number is missing: expected the account's number")
         ended = {order for order in orders.values() if order.status in ENDED}
-        told_fills = self._new_fills(fills, now_ns) + self._corrections(orders, now_ns)
-        told_lines = [line for line in lines if (line.id, line.status) not in self._given_lines]
-        told_ended = ended - self._given_orders
+        new_fills = self._new_fills(fills, now_ns) + self._corrections(orders, now_ns)
+        new_lines = [line for line in lines if (line.id, line.status) not in self._given_lines]
+        new_ended = ended - self._given_orders
         cash = wire.decimal(account.get("cash"), "cash")
         self._given_orders = ended
         self._given_lines = {(line.id, line.status) for line in lines}
@@ -170,41 +170,41 @@ class Reporter:
             blocked=blocked(account),
             positions=positions,
             open_orders=tuple(sorted((o for o in orders.values() if o.status not in ENDED), key=_submitted)),
-            ended_orders=tuple(sorted(told_ended, key=_submitted)),
-            fills=told_fills,
-            activities=tuple(told_lines),
+            ended_orders=tuple(sorted(new_ended, key=_submitted)),
+            fills=new_fills,
+            activities=tuple(new_lines),
             funds=funds_of(account),
             market_open=self._check.market_open,
             next_open_ns=self._check.next_open_ns,
         )
 
     def _new_fills(self, fills: dict[str, list[LedgerFill]], now_ns: int) -> tuple[OrderFilled, ...]:
-        """Fills not given yet, with costs summed over all of their order, sorted by time and cumulative quantity.
+        """Return new fills, with costs summed over all of their order, sorted by time and cumulative quantity.
 
-        An order whose fills do not add up is told and left out whole: its own figures stand among the orders.
+        An order whose fills do not add up is logged and left out: its own figures are among the orders.
         """
-        told: list[OrderFilled] = []
+        found: list[OrderFilled] = []
         given: set[tuple[str, int]] = set()
         for order_id, of_order in fills.items():
             try:
                 summed = order_fills(of_order, self._names[order_id], now_ns)
             except Malformed as odd:
-                self._tell_unreadable(self._names[order_id], odd)
+                self._log_unreadable(self._names[order_id], odd)
                 continue
             keys = [(order_id, fill.cumulative_quantity) for fill in summed]
-            told += [fill for key, fill in zip(keys, summed, strict=True) if key not in self._given_fills]
+            found += [fill for key, fill in zip(keys, summed, strict=True) if key not in self._given_fills]
             given |= set(keys)
         self._given_fills = given
-        return tuple(sorted(told, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
+        return tuple(sorted(found, key=lambda fill: (fill.filled_ns, fill.cumulative_quantity)))
 
     def _corrections(self, orders: dict[str, BrokerOrder], now_ns: int) -> tuple[OrderFilled, ...]:
-        """What stands of each amended order of ours, for the case that the stream was not heard; told each time."""
-        told = []
+        """Return the figures of each amended order of ours, in case the stream missed it; in every report."""
+        found = []
         for order_id, count in sorted(self._amended.items()):
             order = orders[order_id]
             if self._is_ours(order.client_order_id) and (order.average_price is not None or not order.filled):
                 price = order.average_price or Decimal(0)
-                told.append(
+                found.append(
                     OrderFilled(
                         now_ns,
                         client_order_id=order.client_order_id,
@@ -219,7 +219,7 @@ class Reporter:
                         correction=count,
                     )
                 )
-        return tuple(told)
+        return tuple(found)
 
 
 def _submitted(order: BrokerOrder) -> tuple[int, str]:
@@ -227,7 +227,7 @@ def _submitted(order: BrokerOrder) -> tuple[int, str]:
 
 
 def _belong_together(orders: dict[str, BrokerOrder], fills: dict[str, list[LedgerFill]]) -> bool:
-    """False when the ledger, read last, has fills that the orders, read first, did not have: read all again."""
+    """Return False when the ledger, read last, has fills that the orders, read first, lack: read all again."""
     return all(
         max(fill.cumulative for fill in of_order) <= orders[order_id].filled
         for order_id, of_order in fills.items()
@@ -236,7 +236,7 @@ def _belong_together(orders: dict[str, BrokerOrder], fills: dict[str, list[Ledge
 
 
 def funds_of(account: Raw) -> Funds:
-    """What the account may spend and carry; a figure that cannot be read is None."""
+    """Return the account's funds and margin; an unreadable figure is None."""
 
     def figure(key: str) -> Decimal | None:
         try:
@@ -255,7 +255,7 @@ def funds_of(account: Raw) -> Funds:
 
 
 def blocked(account: Raw) -> str:
-    """Why the account may not trade, from its status and its three flags; `""` when it may."""
+    """Return why the account may not trade, from its status and its three flags; `""` when it may."""
     reasons = [] if account.get("status") == "ACTIVE" else [f"status {str(account.get('status'))[:40]}"]
     flags = ("trading_blocked", "account_blocked", "trade_suspended_by_user")
     return ", ".join(reasons + [flag for flag in flags if account.get(flag) not in (False, None)])

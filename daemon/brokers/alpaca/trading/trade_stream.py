@@ -1,7 +1,7 @@
-"""The socket of Alpaca's trade updates: connects, authenticates, listens, hands each update over, and comes back.
+"""The socket of Alpaca's trade updates: connects, authenticates, listens, emits each update, and reconnects.
 
-It has no memory and no cursor: whatever happened while it was down is lost to it, so both edges are told. One bad
-message is told and costs neither the connection nor the next message. Deadlines are real seconds.
+It has no memory and no cursor: updates during an outage are lost, so both edges are reported. One bad message is logged
+and costs neither the connection nor the next message. Deadlines are real seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from daemon.host.safe_decode import Unreadable, json_value
 from daemon.pacing.back_off import back_off_s
 
 STREAM = "trade_updates"
-FRAME_MAX = 4 * 1024 * 1024  # bytes: an update that is too long for the library's 1 MiB costs no connection
+FRAME_MAX = 4 * 1024 * 1024  # bytes: an update beyond the library's 1 MiB costs no connection
 _JITTER = random.SystemRandom()
 _SILENT = logging.getLogger("daemon.brokers.alpaca.trading.trade_stream.frames")
 _SILENT.disabled = True  # at debug level the library logs frames, and one of them holds the secret
@@ -43,17 +43,17 @@ class StreamDeadlines:
 
 
 class Unauthorized(Exception):
-    """The broker refused the keys, or the wish to listen with them."""
+    """The broker refused the keys, or to listen with them."""
 
 
 class NotListening(Exception):
-    """The broker answered the handshake with something else than expected."""
+    """The broker sent an unexpected answer to the handshake."""
 
 
 class TradeStream:
     """`on_update` gets the `data` of each trade update, `on_state` (listening, why) at both edges of listening.
 
-    `on_update` may raise Malformed: it is told. Keys are in no text that this class makes.
+    `on_update` may raise Malformed: it is logged. No text of this class contains the keys.
     """
 
     def __init__(
@@ -64,18 +64,18 @@ class TradeStream:
         on_update: Callable[[object], None],
         on_state: Callable[[bool, str], None],
         deadlines: StreamDeadlines,
-        tell: Callable[..., None],
+        log: Callable[..., None],
     ) -> None:
         self._url = url
         self._keys = (key, secret)
         self._on_update = on_update
         self._on_state = on_state
         self._deadlines = deadlines
-        self._tell = tell
+        self._log = log
         self._listening = False
 
     async def run(self) -> None:
-        """Keep listening until cancelled; the socket is closed then."""
+        """Listen until cancelled; then close the socket."""
         failures = 0
         now_s = asyncio.get_running_loop().time
         while True:
@@ -87,16 +87,16 @@ class TradeStream:
                 self._listening = False
                 self._on_state(False, detail)
             pause_s = self._pause_s(failures, least_s)
-            self._tell("trade_stream_lost", detail=detail, retry_s=round(pause_s, 1))
+            self._log("trade_stream_lost", detail=detail, retry_s=round(pause_s, 1))
             await asyncio.sleep(pause_s)
 
     def _pause_s(self, failures: int, least_s: float) -> float:
-        """Doubling, half of it random, so that many daemons do not come back at once."""
+        """Return a doubling pause, half of it random, so that many daemons do not reconnect at once."""
         waits = self._deadlines
         return max(least_s, back_off_s(failures, waits.first_pause_s, waits.longest_pause_s, _JITTER.random()))
 
     async def _visit(self) -> tuple[str, float]:
-        """One connection to its end. Returns why it ended and the least pause before the next."""
+        """Run one connection to its end. Return the cause and the least pause before the next."""
         waits = self._deadlines
         try:
             async with connect(
@@ -111,13 +111,13 @@ class TradeStream:
             ) as socket:
                 await self._shake_hands(socket)
                 self._listening = True
-                self._tell("trade_stream_listening", url=self._url)
+                self._log("trade_stream_listening", url=self._url)
                 self._on_state(True, "")
                 async for frame in socket:
                     self._taken(frame)
                 return f"closed by the broker with code {socket.close_code}", 0.0
         except Unauthorized as refused:
-            self._tell("trade_stream_unauthorized", detail=str(refused))
+            self._log("trade_stream_unauthorized", detail=str(refused))
             return str(refused), waits.unauthorized_s
         except InvalidStatus as refused:
             status = refused.response.status_code
@@ -132,7 +132,8 @@ class TradeStream:
     async def _shake_hands(self, socket: ClientConnection) -> None:
         """Authenticate, then listen. Raises Unauthorized, NotListening."""
         key_id, secret_key = self._keys
-        login = {"action": "authenticate", "data": {"key_id": key_id, "secret_key": secret_key}}  # as alpaca-py says it
+        # the order that alpaca-py sends
+        login = {"action": "authenticate", "data": {"key_id": key_id, "secret_key": secret_key}}
         await socket.send(msgspec.json.encode(login).decode())
         answer = await self._reply(socket, "authorization")
         if text(answer.get("status")) != "authorized":
@@ -144,7 +145,7 @@ class TradeStream:
             raise NotListening(f"asked to listen to {STREAM}, the broker lists {str(streams)[:100]}")
 
     async def _reply(self, socket: ClientConnection, stream: str) -> Mapping[str, object]:
-        """The data of the next message of `stream`; whatever comes before it is taken as at any other time."""
+        """Return the data of the next message of `stream`; earlier messages are handled as usual."""
         try:
             async with asyncio.timeout(self._deadlines.reply_s):
                 while True:
@@ -159,27 +160,27 @@ class TradeStream:
     # --- messages -------------------------------------------------------------------------------------------------
 
     def _taken(self, frame: str | bytes) -> Mapping[str, object]:
-        """The message of a frame, text or binary, after its update was handed over; empty where it was unreadable."""
+        """Handle the update of a frame, text or binary; return its message, empty when unreadable."""
         try:
             message = _message(frame)
             if message.get("stream") == STREAM:
                 self._on_update(message.get("data"))
             elif message.get("action") == "error":
                 problem = f"the broker sent an error: {self._hide(str(message.get('data')))[:200]}"
-                self._tell("trade_update_malformed", problem=problem)
+                self._log("trade_update_malformed", problem=problem)
         except Malformed as odd:
-            self._tell("trade_update_malformed", problem=str(odd))
+            self._log("trade_update_malformed", problem=str(odd))
             return {}
         return message
 
-    def _hide(self, said: str) -> str:
+    def _hide(self, shown: str) -> str:
         for secret in self._keys:
-            said = said.replace(secret, "[hidden]")
-        return said
+            shown = shown.replace(secret, "[hidden]")
+        return shown
 
 
 def _message(frame: str | bytes) -> Mapping[str, object]:
-    """A frame's JSON object. Raises Malformed."""
+    """Return a frame's JSON object. Raises Malformed."""
     try:
         return mapping(json_value(frame), "message")
     except Unreadable as error:

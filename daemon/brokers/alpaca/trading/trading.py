@@ -1,6 +1,6 @@
 """The account over REST: reads that can only read, and orders that leave once.
 
-What an answer means is the subject of `wire.py`, `report.py` and `link.py`; nothing is decided here.
+`wire.py`, `report.py` and `link.py` interpret the answers; nothing is decided here.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from functools import partial
 
 from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.rest.errors import Lapsed, NotSent, Refused, Unanswered
-from daemon.brokers.alpaca.rest.lanes import Lane, Urgency
-from daemon.brokers.alpaca.rest.rest import PAGES_MAX, READING, TRADING, Door, Raw, a_list, an_object
+from daemon.brokers.alpaca.rest.queues import RequestQueue, Urgency
+from daemon.brokers.alpaca.rest.rest import PAGES_MAX, READING, TRADING, QueuedClient, Raw, a_list, an_object
 from daemon.brokers.alpaca.wire import is_option, text, time_ns, time_text
 from daemon.core.effects import SubmitOrder
 
@@ -25,48 +25,49 @@ MILLISECOND_NS = 1_000_000
 class TradingReads:
     """The account's reading side: GET only by construction. Every method raises RestError."""
 
-    def __init__(self, access: Access, lane: Lane) -> None:
-        self._door = Door(access, lane, READING)
+    def __init__(self, access: Access, queue: RequestQueue) -> None:
+        self._client = QueuedClient(access, queue, READING)
 
     async def account(self) -> Raw:
         """GET /v2/account."""
-        return an_object(await self._door.get("/account"), "account")
+        return an_object(await self._client.get("/account"), "account")
 
     async def configurations(self) -> Raw:
         """GET /v2/account/configurations."""
-        return an_object(await self._door.get("/account/configurations"), "configurations")
+        return an_object(await self._client.get("/account/configurations"), "configurations")
 
     async def clock(self) -> Raw:
         """GET /v2/clock."""
-        return an_object(await self._door.get("/clock"), "clock")
+        return an_object(await self._client.get("/clock"), "clock")
 
     async def calendar(self, first: str, last: str) -> list[Raw]:
         """GET /v2/calendar for New York dates `YYYY-MM-DD`, both included."""
-        return a_list(await self._door.get("/calendar", {"start": first, "end": last}), "calendar")
+        return a_list(await self._client.get("/calendar", {"start": first, "end": last}), "calendar")
 
     async def asset(self, symbol: str) -> Raw:
         """GET /v2/assets/{symbol}."""
-        return an_object(await self._door.get(f"/assets/{symbol}"), "asset")
+        return an_object(await self._client.get(f"/assets/{symbol}"), "asset")
 
     async def positions(self) -> list[Raw]:
         """GET /v2/positions."""
-        return a_list(await self._door.get("/positions"), "positions")
+        return a_list(await self._client.get("/positions"), "positions")
 
     async def open_orders(self) -> list[Raw]:
-        """All orders that Alpaca counts as open, oldest first."""
+        """Return all orders that Alpaca counts as open, oldest first."""
         return await self._orders("open", None)
 
     async def orders_since(self, since_ns: int) -> list[Raw]:
-        """All orders submitted at `since_ns` or later, whatever became of them, oldest first."""
+        """Return all orders submitted at `since_ns` or later, open or ended, oldest first."""
         return await self._orders("all", since_ns)
 
     async def _orders(self, status: str, since_ns: int | None) -> list[Raw]:
-        """`after` is exclusive, so a page starts a millisecond before the last one's end and repeats are dropped."""
+        """Read page by page. `after` is exclusive: a page starts a millisecond before the last one's end, without
+        repeats."""
         found: dict[str, Raw] = {}
         after = None if since_ns is None else time_text(since_ns - 1)
         for _ in range(PAGES_MAX):
             query = {"status": status, "limit": 500, "direction": "asc", "nested": "false", "after": after}
-            page = a_list(await self._door.get("/orders", query), "orders")
+            page = a_list(await self._client.get("/orders", query), "orders")
             new = {text(row.get("id")): row for row in page if text(row.get("id")) not in found}
             found |= new
             if len(page) < 500:
@@ -79,13 +80,13 @@ class TradingReads:
 
     async def order_by_id(self, order_id: str) -> Raw:
         """GET /v2/orders/{id}."""
-        return an_object(await self._door.get(f"/orders/{order_id}"), "order")
+        return an_object(await self._client.get(f"/orders/{order_id}"), "order")
 
     async def order_by_client_id(self, client_order_id: str) -> Raw | None:
-        """The order of this name; None when the broker says 404 because it knows none. Goes before other reads."""
+        """Return the order of this name; None on the broker's 404. Goes before other reads."""
         query = {"client_order_id": client_order_id}
         try:
-            answer = await self._door.get("/orders:by_client_order_id", query, urgency=Urgency.EXIT)
+            answer = await self._client.get("/orders:by_client_order_id", query, urgency=Urgency.EXIT)
             found = an_object(answer, "order")
         except Refused as error:
             unknown = error.status == 404 and "endpoint" not in error.message
@@ -97,12 +98,12 @@ class TradingReads:
         return found
 
     async def activities(self, after_ns: int) -> list[Raw]:
-        """The ledger's lines after `after_ns` (exclusive), oldest first, each once."""
+        """Return the ledger's lines after `after_ns` (exclusive), oldest first, each once."""
         found: dict[str, Raw] = {}
         token: str | None = None
         for _ in range(PAGES_MAX):
             query = {"after": time_text(after_ns), "direction": "asc", "page_size": 100, "page_token": token}
-            page = a_list(await self._door.get("/account/activities", query), "activities")
+            page = a_list(await self._client.get("/account/activities", query), "activities")
             new = {text(row.get("id")): row for row in page if text(row.get("id")) not in found}
             found |= new
             if len(page) < 100:
@@ -115,7 +116,7 @@ class TradingReads:
     async def option_contracts(
         self, underlying: str, expiry_from: str, expiry_to: str, strike_from: object, strike_to: object
     ) -> list[Raw]:
-        """Active contracts between two New York dates and two strikes in USD, all included."""
+        """Return active contracts between two New York dates and two strikes in USD, all included."""
         query = {
             "underlying_symbols": underlying,
             "status": "active",
@@ -125,7 +126,7 @@ class TradingReads:
             "strike_price_lte": str(strike_to),
             "limit": 10_000,
         }
-        pages = await self._door.pages("/options/contracts", query, "option_contracts")
+        pages = await self._client.pages("/options/contracts", query, "option_contracts")
         return [row for page in pages for row in a_list(page or [], "option_contracts")]
 
 
@@ -135,68 +136,67 @@ class TradingReads:
 class TradingOrders:
     """The account's writing side: POST and DELETE only by construction. Every method raises RestError."""
 
-    def __init__(self, access: Access, lane: Lane) -> None:
-        self._door = Door(access, lane, TRADING)
+    def __init__(self, access: Access, queue: RequestQueue) -> None:
+        self._client = QueuedClient(access, queue, TRADING)
 
     async def submit(self, order: SubmitOrder, withdrawn: Callable[[], bool] = lambda: False) -> Raw:
-        """POST /v2/orders once, or close the position where the order says so.
+        """POST /v2/orders once, or close the position where the order requires it.
 
-        An order that opens, or is for an auction, raises NotSent when its validity passed.
-
-        An exit waits for its turn for as long as that takes: what stands in our own queue is not lost. `withdrawn` is
-        asked in the lane's thread when its turn has come: True keeps the order here (NotSent).
+        An opening or auction order raises NotSent when its validity passed. An exit waits for its turn without limit:
+        nothing in our own queue is lost. `withdrawn` is called in the queue's thread at its turn: True keeps the order
+        here (NotSent).
         """
-        patience_s = math.inf
+        wait_s = math.inf
         if opens(order) or order.auction:
-            clock = self._door.lane.clock
-            patience_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
+            clock = self._client.queue.clock
+            wait_s = max(0.0, clock.real_s(order.valid_until_ns - clock.now_ns()))
         urgency = Urgency.ENTRY if opens(order) else Urgency.EXIT
         send = self._close if order.closing else self._post
-        answer = await self._door.ask(partial(send, order, withdrawn), urgency, patience_s=patience_s)
+        answer = await self._client.ask(partial(send, order, withdrawn), urgency, wait_s=wait_s)
         return an_object(answer, f"order {order.client_order_id}")
 
     def _post(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
         if withdrawn():
             raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
-        now = self._door.lane.clock.now_ns()
+        now = self._client.queue.clock.now_ns()
         if (opens(order) or order.auction) and now > order.valid_until_ns:
             raise Lapsed(
                 f"order {order.client_order_id} was valid until {order.valid_until_ns}, now is {now}: not sent"
             )
-        return self._door.client.post("/orders", submission(order))
+        return self._client.client.post("/orders", submission(order))
 
     def _close(self, order: SubmitOrder, withdrawn: Callable[[], bool]) -> object:
-        """DELETE /v2/positions/{symbol}: the broker's order against all that is there, under a name of its own."""
+        """DELETE /v2/positions/{symbol}: the broker's order against the whole position, under a name of its own."""
         if withdrawn():
             raise NotSent(f"order {order.client_order_id} was cancelled while it waited for its turn: not sent")
-        return self._door.client.delete(f"/positions/{order.symbol}")
+        return self._client.client.delete(f"/positions/{order.symbol}")
 
     async def cancel(self, order_id: str) -> None:
-        """DELETE /v2/orders/{id}: a request only, the trade stream says what came of it."""
-        delete = partial(self._door.client.delete, f"/orders/{order_id}")
-        await self._door.ask(delete, Urgency.EXIT, patience_s=math.inf)
+        """DELETE /v2/orders/{id}: a request only; the trade stream brings the result."""
+        delete = partial(self._client.client.delete, f"/orders/{order_id}")
+        await self._client.ask(delete, Urgency.EXIT, wait_s=math.inf)
 
     async def cancel_all(self) -> list[Raw]:
         """DELETE /v2/orders: for each open order {id, status}."""
-        answer = await self._door.ask(partial(self._door.client.delete, "/orders"), Urgency.EXIT)
+        answer = await self._client.ask(partial(self._client.client.delete, "/orders"), Urgency.EXIT)
         return a_list(answer, "cancel all")
 
     async def close_all(self) -> list[Raw]:
         """DELETE /v2/positions with its orders: for each position {symbol, status, body}: an order or an error."""
         query = {"cancel_orders": "true"}
-        answer = await self._door.ask(partial(self._door.client.delete, "/positions", query), Urgency.EXIT)
+        answer = await self._client.ask(partial(self._client.client.delete, "/positions", query), Urgency.EXIT)
         return a_list(answer, "close all")
 
 
 def opens(order: SubmitOrder) -> bool:
-    """Whether the order adds to what is held: contracts bought to open, shares bought that are not owed."""
+    """Return whether the order adds to the position: contracts bought to open, shares bought beyond a short."""
     return order.side > 0 and order.intent != "buy_to_close"
 
 
 def submission(order: SubmitOrder) -> Raw:
-    """The body of POST /v2/orders: for the day or the opening auction, in whole contracts or shares.
+    """Return the body of POST /v2/orders: for the day or the opening auction, in whole contracts or shares.
 
-    The price is exact text; options alone have an intent.
+    The price is exact text; only options have an intent.
     """
     body: Raw = {
         "symbol": order.symbol,

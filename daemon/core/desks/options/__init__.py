@@ -1,1 +1,1 @@
-"""What a desk of one option position does: decide, order, be flat in time."""
+"""A desk of one option position: decide, order, be flat in time."""

@@ -1,4 +1,4 @@
-"""What the policy's answer does at an option desk: target, contract, size, gates, order. One decision row each."""
+"""Act on the policy's answer at an option desk: target, contract, size, gates, order. One decision row each."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def act(draft: Draft, ask: Ask, decision: Decision, answer: Answer, model: str) 
             confidence=choice.confidence,
             probabilities=_encode(choice.probabilities).decode(),
             logits=_encode(answer.logits).decode(),
-            target=_told(decision.target),
+            target=_as_json(decision.target),
             gates=_encode(done.verdicts.by_gate).decode() if done.verdicts else None,
             work=done.work or None,
             outcome=done.outcome,
@@ -64,7 +64,7 @@ def act(draft: Draft, ask: Ask, decision: Decision, answer: Answer, model: str) 
 
 
 def _is_held(target: Target, position: Position | None) -> bool:
-    """True when the target asks for no change of what is held."""
+    """Return True when the target asks for no change of the position."""
     if target.keep:
         return True
     if position is None:
@@ -73,13 +73,13 @@ def _is_held(target: Target, position: Position | None) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _told(target: Target) -> str:
-    """The target as JSON; there are few different ones."""
+def _as_json(target: Target) -> str:
+    """Return the target as JSON, cached: there are few different ones."""
     return _encode(target).decode()
 
 
 class Done(NamedTuple):
-    """What became of a target: the outcome's name, what the gates said, the key of the work it started."""
+    """The outcome of a target: its name, the gates' verdicts, the key of the work it started."""
 
     outcome: str
     verdicts: Verdicts | None = None
@@ -87,7 +87,7 @@ class Done(NamedTuple):
 
 
 def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]) -> Done:
-    """Open the side that the target names with the candidate contract."""
+    """Open the target's side with the candidate contract."""
     contract = _candidate(draft, target.side)
     quote = draft.quotes.get(contract.symbol) if contract is not None else None
     if contract is None or quote is None or quote.ask <= 0 or quote.bid <= 0:
@@ -107,9 +107,9 @@ def _enter(draft: Draft, decision: int, target: Target, choice: Choice, logits: 
 def _reduce(
     draft: Draft, position: Position, decision: int, target: Target, choice: Choice, logits: tuple[float, ...]
 ) -> Done:
-    """Sell down to what the target keeps; what is owed (adopted, short) is bought back whole.
+    """Sell down to what the target keeps; buy back a short (adopted) position whole.
 
-    A trim beside an exit under way is denied, a full exit takes it over.
+    A trim during an exit under way is denied; a full exit takes it over.
     """
     keep = target.percent if target.side == position.right and position.quantity > 0 else 0
     goal = max(position.quantity - sold_by_trim(position.quantity, keep), 0)

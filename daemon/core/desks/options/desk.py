@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 
 from daemon.core.book import OPTION_MULTIPLIER
-from daemon.core.desks.kind import Handler, Shown
+from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.options.decide import act
 from daemon.core.desks.options.execution import drive
 from daemon.core.desks.options.position import (
@@ -28,7 +28,7 @@ from daemon.core.limits import Trading
 from daemon.core.orders import Work
 from daemon.core.paper.paper import PaperBroker
 from daemon.core.paper.quotes import QuotePaperBroker
-from daemon.core.risk.marks import Guard, is_quote, mark_options, option_guard
+from daemon.core.risk.marks import QuoteGuard, is_quote, mark_options, option_guard
 from daemon.core.state import Ask, Book
 from strategies.kit.contract import Answer, Bar, Session, Spec, Strategy, View
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class OneOption:
-    """What is held is one option position at a time. For the meaning of each member see `desks.kind.Holds`."""
+    """Hold one option position at a time. See `desks.kind.Holds` for each member."""
 
     by_basket: ClassVar[bool] = False
     guards_replays: ClassVar[bool] = False
@@ -60,10 +60,10 @@ class OneOption:
         draft.strategy, decision = self._strategy.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
         act(draft, ask, decision, answer, model)
 
-    def shown(self, draft: Draft, answer: Answer) -> Shown:
+    def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
         _, decision = self._strategy.decide(draft.strategy, answer, view_at(draft, draft.now_ns))
         choice = decision.choice
-        return Shown(draft.spec.actions[choice.action], choice, msgspec.json.encode(decision.target))
+        return ShownDecision(draft.spec.actions[choice.action], choice, msgspec.json.encode(decision.target))
 
     # --- bars and quotes ----------------------------------------------------------------------------------------------
 
@@ -84,9 +84,9 @@ class OneOption:
         return next((price for symbol in fresh if (price := implied_spot(symbol, fresh)) is not None), None)
 
     def mark_bars(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
-        """A bar of the underlying marks no option."""
+        """Ignore bars: a bar of the underlying marks no option."""
 
-    def guard(self, trading: Trading) -> Guard:
+    def guard(self, trading: Trading) -> QuoteGuard:
         return option_guard(trading.risk)
 
     def mark_book(self, draft: Draft, book: Book) -> Book:
@@ -116,10 +116,10 @@ class OneOption:
     # --- ends ---------------------------------------------------------------------------------------------------------
 
     def note_ended(self, draft: Draft, works: tuple[Work, ...]) -> None:
-        """An entry that ends leaves nothing to note."""
+        """Do nothing: an ended entry leaves nothing to note."""
 
     def session_over(self, draft: Draft) -> None:
-        """Options are flat by then, or were reported."""
+        """Do nothing: options are flat by then, or were reported."""
 
     def risked(self, draft: Draft) -> list[str]:
         return option_symbols(draft)
@@ -136,7 +136,7 @@ class OneOption:
         return False
 
     def note_positions(self, draft: Draft, positions: Iterable[BrokerPosition]) -> None:
-        """A contract has no splits that the ledger reports late."""
+        """Do nothing: contracts have no splits that the ledger reports late."""
 
     def paper(self, trading: Trading, spec: Spec, mode: str) -> PaperBroker | QuotePaperBroker:
         kind = PaperBroker if mode == "replay" else QuotePaperBroker

@@ -1,7 +1,7 @@
 """From targets to orders: works that reach a goal by one attempt at a time.
 
-A work is an entry or an exit with a quantity to end at. A new attempt needs the former one terminal; its client order
-id derives from (epoch, strategy, decision, leg, attempt), so no order can go out twice.
+A work is an entry or an exit with a final quantity. A new attempt needs a terminal former one; its client order id
+derives from (epoch, strategy, decision, leg, attempt), so no order can go out twice.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from daemon.core.risk.risk import ask_gates
 from daemon.core.risk.view import Intent
 from strategies.kit.units import SECOND_NS
 
-QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits this long for one before it goes to the market
+QUOTE_WAIT_NS = 5 * SECOND_NS  # an exit without a quote waits this long before a market order
 
 
 def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
-    """Contracts that `premium_fraction` of the equity buys at the limit, capped; 0 below `min_contracts`."""
+    """Return the contracts that `premium_fraction` of the equity buys at the limit, capped; 0 below `min_contracts`."""
     if limit_price <= 0 or equity <= 0:
         return 0
     budget = equity * Decimal(str(sizing.premium_fraction))
@@ -38,7 +38,7 @@ def contracts_for(equity: Decimal, limit_price: Decimal, sizing: Sizing) -> int:
 
 
 def entry_limit(quote: Quote, slack: float, bound: Decimal | None) -> Decimal:
-    """Limit of a marketable buy: ask x (1 + slack), never above the bound, rounded down to the contract's step."""
+    """Return the limit of a marketable buy: ask x (1 + slack), at most the bound, rounded down to the price step."""
     limit = quote.ask * (1 + Decimal(str(slack)))
     if bound is not None:
         limit = min(limit, bound)
@@ -46,23 +46,23 @@ def entry_limit(quote: Quote, slack: float, bound: Decimal | None) -> Decimal:
 
 
 def _on_grid(price: Decimal, symbol: str, rounding: str) -> Decimal:
-    """The price on the grid on which the contract trades."""
+    """Round the price to the contract's grid."""
     step = price_step(symbol, price)
     return ((price / step).quantize(Decimal(1), rounding=rounding) * step).quantize(CENT)
 
 
 def entry_bound(quote: Quote, collar: float) -> Decimal:
-    """What no attempt of an entry may pay more than: the decision's mid x (1 + collar)."""
+    """Return the highest price of any attempt of an entry: the decision's mid x (1 + collar)."""
     return (mid(quote) * (1 + Decimal(str(collar)))).quantize(CENT, rounding=ROUND_FLOOR)
 
 
 def sold_by_trim(quantity: int, keep_percent: int) -> int:
-    """Contracts that a trim to `keep_percent` sells: rounded down, at least one."""
+    """Return the contracts that a trim to `keep_percent` sells: rounded down, at least one."""
     return max(1, quantity * (100 - keep_percent) // 100)
 
 
 def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
-    """Start an entry work that the gates let pass; returns the work's key."""
+    """Start an entry work that passed the gates; returns the work's key."""
     quote = draft.quotes[intent.symbol]
     bound = entry_bound(quote, draft.trading.risk.price_collar)
     goal = draft.held(intent.symbol) + intent.quantity
@@ -73,9 +73,9 @@ def open_entry(draft: Draft, decision: int, intent: Intent) -> str:
 
 
 def drive(draft: Draft) -> None:
-    """Move every work on: cancel what is too old, send the next attempt where the last one ended, close what is done.
+    """Advance every work: cancel old attempts, send the next one after the last ended, close finished works.
 
-    An entry order whose work was given up (a halt, an exit) never stays: it is cancelled, also when it was unknown.
+    An entry order whose work was given up (a halt, an exit) is cancelled, even after its state was unknown.
     """
     for name, order in draft.orders.items():
         if order.purpose == ENTRY and order.work not in draft.works:
@@ -114,7 +114,7 @@ def _drive_entry(draft: Draft, work: Work) -> None:
 def _drive_exit(draft: Draft, work: Work) -> None:
     rules = draft.trading.execution
     holding = draft.held(work.symbol)
-    side = 1 if holding < 0 else -1  # shares owed are bought back
+    side = 1 if holding < 0 else -1  # short shares are bought back
     surplus = abs(holding) - work.goal
     order = draft.newest_attempt(work) if work.order_id else None
     well, hanging = tend_exits(draft, work.symbol, side, surplus)
@@ -127,12 +127,13 @@ def _drive_exit(draft: Draft, work: Work) -> None:
     if not may_send(draft) or held_up(draft, work.symbol, side):
         return
     if order is not None and order.status == REJECTED and worked_ns(draft, order) < reprice_ns(draft):
-        return  # not sent again at once: the next look is a re-price interval later
+        return  # retried one re-price interval later
     leave = sellable(draft, work.symbol, side, surplus, hanging)
     quantity = leave.quantity
     if quantity <= 0:
         return
-    quote = draft.fresh(draft.quotes.get(work.symbol)) if side < 0 else None  # what is owed is bought at the market
+    # a short position is bought back at the market
+    quote = draft.fresh(draft.quotes.get(work.symbol)) if side < 0 else None
     if quote is not None and quote.bid <= 0:
         why = f"{work.symbol}: {quantity} contracts cannot be sold, nobody bids"
         draft.alarm("no_bid", why, once=True, about=work.symbol)
@@ -147,8 +148,9 @@ def _drive_exit(draft: Draft, work: Work) -> None:
 
 
 def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
-    """True in the first seconds of an exit from an option without a quote to act on: not quoted since the daemon's
-    start or the open, or only with a price that no later quote confirmed yet.
+    """Return True in the first seconds of an exit from an option without a usable quote.
+
+    Usable: quoted since the daemon's start and the open, with a price that a later quote confirmed.
     """
     session, known = draft.session.session, draft.quotes.get(work.symbol)
     if not guarded(draft) or session is None or draft.contract_of(work.symbol) is None:
@@ -161,10 +163,11 @@ def _quote_may_come(draft: Draft, work: Work, quote: Quote | None) -> bool:
 
 
 def _exit_limit(quote: Quote | None, attempt: int, draft: Draft) -> Decimal | None:
-    """The attempt's limit: the mid first where configured, then below the bid, then None (market, also unquoted).
+    """Return the attempt's limit: first the mid where configured, then below the bid, then None (market, also
+    unquoted).
 
-    Never further below the confirmed mark (before there is one, what was paid) than the collar, and never above it,
-    whatever the quote's bid; the walk to the market ends that.
+    At most the collar below the confirmed mark (or the price paid, before there is one), and never above it, whatever
+    the bid; the walk to the market ends that.
     """
     rules = draft.trading.execution
     if quote is None or attempt >= rules.exit_limit_attempts:

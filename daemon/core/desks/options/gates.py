@@ -1,7 +1,7 @@
-"""The gates that ask whether this very order may go out: the answer behind it, size, money, price and other orders.
+"""Gates of one option order: the answer behind it, size, money, price and other orders.
 
-Each is a function (view, intent) -> reason or None, and what is unknown is a reason. `daemon.core.desks.gates` names
-and asks them; what each means, and what to do about it, stands under its name in docs/OPERATIONS.md.
+Each is a function (view, intent) -> reason or None; unknown is a reason to deny. `daemon.core.desks.gates` names and
+orders them; meaning and cure stand under each name in docs/OPERATIONS.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from daemon.core.risk.view import OPTION_SHARES, Intent, RiskView
 from daemon.core.session import minutes_to
 from strategies.kit.units import SECOND_NS
 
-TIME_VALUE_MAX = 0.05  # of the underlying: a week at the money is worth that at a volatility of 90 %
+TIME_VALUE_MAX = 0.05  # of the underlying: one week at the money at a volatility of 90 %
 
 
 def low_confidence(view: RiskView, intent: Intent) -> str | None:
@@ -67,7 +67,7 @@ def buying_power(view: RiskView, intent: Intent) -> str | None:
 
 
 def _reserved(view: RiskView) -> Decimal:
-    """Premium that working buys may still spend."""
+    """Return the premium that working buys may still spend."""
     return sum(
         ((o.limit_price or Decimal(0)) * o.remaining * OPTION_SHARES for o in view.orders.values() if o.side > 0),
         Decimal(0),
@@ -100,9 +100,9 @@ def wide_spread(view: RiskView, intent: Intent) -> str | None:
 
 
 def spot_unsupported(view: RiskView, intent: Intent) -> str | None:
-    """The strike was chosen by the last bar's close: the contract's quotes have to imply the same price.
+    """Deny when the contract's quotes do not imply the bar's close by which the strike was chosen.
 
-    Where its counterpart is not quoted, its time value has to be that of a contract near the money.
+    When its counterpart is not quoted, the time value must be that of a contract near the money.
     """
     quote, contract, spot = view.quotes.get(intent.symbol), intent.contract, view.session.spot
     if quote is None or quote.bid <= 0 or contract is None:
@@ -139,7 +139,7 @@ def expires_today(view: RiskView, intent: Intent) -> str | None:
 
 def duplicate_intent(view: RiskView, intent: Intent) -> str | None:
     for order in view.orders.values():
-        theirs = order.purpose == "foreign" and intent.purpose == "exit"  # what it sells is left out of the exit
+        theirs = order.purpose == "foreign" and intent.purpose == "exit"  # its quantity is left out of the exit
         if order.symbol == intent.symbol and order.side == intent.side and not theirs:
             return f"order {order.client_order_id} already works on this side of {intent.symbol}"
         if intent.purpose == "entry" and order.purpose == "entry":

@@ -1,6 +1,6 @@
-"""The one option position of a desk: what the strategy sees of it, its stops, and when it must be flat.
+"""The option position of a desk: the strategy's view of it, its stops, and when it must be flat.
 
-Chains and quotes come by the broker; the candidate contracts and what is held are kept subscribed.
+Chains and quotes come from the broker; the candidate contracts and held ones stay subscribed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def on_contracts_listed(draft: Draft, event: ContractsListed) -> None:
 
 
 def watch(draft: Draft) -> None:
-    """Keep the candidate call and put, and what is held or worked on, subscribed; of all ordered, the description."""
+    """Keep candidates, held and worked contracts subscribed, and the descriptions of all ordered ones."""
     chosen = candidates(draft.chain, draft.session, draft.now_ns, draft.trading.contracts) if draft.chain else ()
     symbols = tuple([contract.symbol for contract in chosen])
     if draft.book.positions or draft.orders or draft.works:
@@ -47,7 +47,7 @@ def watch(draft: Draft) -> None:
 
 
 def view_at(draft: Draft, now_ns: int) -> View:
-    """What the strategy may know at `now_ns`: side, return and age of the one option position."""
+    """Return the strategy's view at `now_ns`: side, return and age of the one option position."""
     session = draft.session.session
     if session is None:
         raise ValueError("a view needs a session; SessionScheduled precedes every bar")
@@ -64,7 +64,7 @@ def check_stop(draft: Draft, position: Position | None, quote: Quote, bar_ns: in
     seen = for_stop(draft, quote)
     if position is None or not position.right or seen is None:
         return
-    if position.opened_ns > bar_ns > 0 and not guarded(draft):  # opened within this bar: its range was partly before
+    if position.opened_ns > bar_ns > 0 and not guarded(draft):  # opened within this bar: part of its range was before
         seen = replace(seen, low=mid(quote), high=mid(quote))
     sizing = draft.trading.sizing
     reason = stop_reached(position, seen, sizing.stop_loss, sizing.take_profit)
@@ -73,12 +73,12 @@ def check_stop(draft: Draft, position: Position | None, quote: Quote, bar_ns: in
 
 
 def option_symbols(draft: Draft) -> list[str]:
-    """The options held."""
+    """Return the options held."""
     return [symbol for symbol, position in draft.book.positions.items() if position.right]
 
 
 def flatten(draft: Draft, session: Session) -> None:
-    """Leave every option position before the close; late ones raise an alarm."""
+    """Leave every option position before the close; a late one raises an alarm."""
     rules = draft.trading.execution
     for symbol, position in tuple(draft.book.positions.items()):
         if not position.right:
@@ -94,7 +94,7 @@ def flatten(draft: Draft, session: Session) -> None:
 
 
 def split_exercised(draft: Draft, line: Activity) -> None:
-    """Book a split of shares that came from an exercise: they multiply or merge, their cost stays."""
+    """Book a split of shares from an exercise: their number changes, their cost stays."""
     known = draft.book.positions.get(line.symbol)
     if known is not None:
         moved = replace(known, quantity=known.quantity + int(line.quantity))

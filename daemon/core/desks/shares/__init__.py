@@ -1,1 +1,1 @@
-"""What a desk of shares does: baskets, their orders, corporate actions."""
+"""A desk of shares: baskets, their orders, corporate actions."""

@@ -1,6 +1,6 @@
-"""A basket of shares as arithmetic: its works, the limits of its orders, what a buy keeps back and what cash affords.
+"""Arithmetic of a basket of shares: works, limits of orders, cash reserved for buys.
 
-Nothing here looks at the desk. Invariant: what is kept back for an order is at least what its fills take from the cash.
+Independent of the desk. Invariant: the cash reserved for an order is at least what its fills cost.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def works_of(
     now_ns: int,
     bounds: Mapping[str, Decimal] | None = None,
 ) -> tuple[Work, ...]:
-    """One work for each leg that changes what is held: sells first, then buys, each in the order of the legs.
+    """Return one work for each leg that changes a position: sells first, then buys, each in the order of the legs.
 
     `bounds` are the highest prices of buys in USD, where they have one.
     """
@@ -44,19 +44,19 @@ def works_of(
 
 
 def price_step(price: Decimal, *, fine: bool) -> Decimal:
-    """The step of a share's price: cents, below a dollar 0.0001 USD (SEC rule 612); `fine` for a replay's grid."""
+    """Return the price step: cents, below a dollar 0.0001 USD (SEC rule 612); `fine` for a replay's grid."""
     return FINE if fine or price < 1 else CENT
 
 
 def buy_limit(quote: Quote, mark: Decimal, rules: Basket, *, fine: bool) -> Decimal:
-    """Limit of a buy: ask x (1 + slack), rounded up, but never beyond the collar around the mark."""
+    """Return the limit of a buy: ask x (1 + slack), rounded up, but never beyond the collar around the mark."""
     limit = quote.ask * (1 + Decimal(str(rules.price_slack)))
     bound = mark * (1 + Decimal(str(rules.price_collar)))
     return min(_rounded(limit, ROUND_CEILING, fine=fine), _rounded(bound, ROUND_FLOOR, fine=fine))
 
 
 def sell_limit(quote: Quote, mark: Decimal, rules: Basket, *, fine: bool) -> Decimal:
-    """Limit of a sale: bid x (1 - slack), rounded down, but never beyond the collar around the mark."""
+    """Return the limit of a sale: bid x (1 - slack), rounded down, but never beyond the collar around the mark."""
     limit = quote.bid * (1 - Decimal(str(rules.price_slack)))
     bound = mark * (1 - Decimal(str(rules.price_collar)))
     return max(_rounded(limit, ROUND_FLOOR, fine=fine), _rounded(bound, ROUND_CEILING, fine=fine))
@@ -67,13 +67,13 @@ def _rounded(price: Decimal, rounding: str, *, fine: bool) -> Decimal:
 
 
 def reserved(limit: Decimal, quantity: int, cost_rate: Decimal) -> Decimal:
-    """The cash in USD that a buy of `quantity` shares keeps back: its limit and its cost, rounded up."""
+    """Return the cash in USD reserved for a buy: its limit and its cost, rounded up."""
     traded = limit * quantity
     return traded + (traded * cost_rate).quantize(COST_GRID, rounding=ROUND_CEILING)
 
 
 def affordable(cash: Decimal, limit: Decimal, cost_rate: Decimal) -> int:
-    """Whole shares that `cash` pays at the limit, cost included: floor(cash / (limit x (1 + cost)))."""
+    """Return the whole shares that `cash` pays for at the limit, cost included: floor(cash / (limit x (1 + cost)))."""
     if cash <= 0:
         return 0
     quantity = int(cash / (limit * (1 + cost_rate)))
@@ -81,7 +81,7 @@ def affordable(cash: Decimal, limit: Decimal, cost_rate: Decimal) -> int:
 
 
 def free_cash(cash: Decimal, orders: Mapping[str, Order], marks: Mapping[str, Decimal], cost_rate: Decimal) -> Decimal:
-    """The cash in USD that working buys leave: each at its limit, one without a limit at the mark."""
+    """Return the cash in USD that working buys leave: each at its limit, one without a limit at the mark."""
     for order in orders.values():
         if order.side > 0:
             price = marks.get(order.symbol, ZERO) if order.limit_price is None else order.limit_price

@@ -1,7 +1,7 @@
-"""Corporate actions in a desk's shares: splits, new names, mergers, spin-offs, as the broker's ledger tells them.
+"""Corporate actions in a desk's shares: splits, new names, mergers, spin-offs, from the broker's ledger.
 
-Old shares leave by one line and new ones come by another (two NC lines, quantity negative, then positive).
-Invariant: equity stands still, unless cash comes; a fraction of a share is never held.
+Old shares leave by one line and new ones come by another (two NC lines, quantity negative, then positive). Invariant:
+equity does not change, unless cash comes; no fraction of a share is held.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from daemon.core.state import ZERO, Leaver, Position
 
 
 def split_shares(draft: Draft, line: Activity) -> None:
-    """Shares multiply or merge: quantity and mark by the same ratio; the cost stays, a fraction comes as cash."""
+    """Multiply or merge shares: quantity and mark by the same ratio; the cost stays, a fraction comes as cash."""
     before, mark = draft.held(line.symbol), draft.marks.get(line.symbol)
     _split(draft, line)
-    if draft.held(line.symbol) != before:  # a line of shares that leave is followed by one of those that come
+    if draft.held(line.symbol) != before:  # a line of leaving shares is followed by one of arriving shares
         note_booked(draft, line.symbol, mark)
 
 
@@ -33,7 +33,7 @@ def _split(draft: Draft, line: Activity) -> None:
     if not before:
         return
     left = any((leaver.kind, leaver.symbol) == (line.kind, line.symbol) for leaver in draft.basket.leavers)
-    if after <= 0 or left:  # told as two lines: all leave, then all come
+    if after <= 0 or left:  # two lines: all leave, then all come
         reorganise(draft, line)
         return
     _stop_trading(draft, line.symbol)
@@ -49,7 +49,7 @@ def _split(draft: Draft, line: Activity) -> None:
 
 
 def reorganise(draft: Draft, line: Activity) -> None:
-    """One line about shares that leave or come. Cash that comes for shares sells them; cash alone is income."""
+    """Book one line about shares that leave or come. Cash for shares sells them; cash alone is income."""
     if line.quantity < 0:
         _leave(draft, line, min(-int(line.quantity), max(draft.held(line.symbol), 0)))
     elif line.quantity > 0:
@@ -60,7 +60,7 @@ def reorganise(draft: Draft, line: Activity) -> None:
 
 
 def _leave(draft: Draft, line: Activity, count: int) -> None:
-    """Paid for, they are sold; else they are held under their old name until what replaces them is told."""
+    """Book leaving shares: sold if paid for, else held under the old name until their replacement arrives."""
     _stop_trading(draft, line.symbol)
     if count and line.amount > 0:
         known = draft.book.positions[line.symbol]
@@ -84,9 +84,9 @@ def _leave(draft: Draft, line: Activity, count: int) -> None:
 
 
 def _arrive(draft: Draft, line: Activity, count: int) -> None:
-    """New shares take over cost and value of those that left by a line of the same kind; else they cost nothing.
+    """Give new shares the cost and value of those that left by a line of the same kind, else no cost.
 
-    Less than one share is none: what left for it is gone, and its worth comes as cash.
+    Less than one share is dropped: its worth comes as cash.
     """
     leaver = _leaver_for(draft, line)
     known = draft.book.positions.get(line.symbol) or Position(line.symbol, 0, 0, ZERO, 1, draft.now_ns, "")
@@ -108,7 +108,7 @@ def _arrive(draft: Draft, line: Activity, count: int) -> None:
         draft.marks = {**draft.marks, line.symbol: mark or ZERO}
     moved = replace(known, quantity=known.quantity + count, cost=known.cost + cost)
     draft.book = replace(draft.book, positions={**draft.book.positions, line.symbol: moved})
-    if not moved.quantity:  # they came for shares that were owed
+    if not moved.quantity:  # they covered a short position
         _end(draft, line.symbol)
     if leaver is None or leaver.symbol != line.symbol:
         origin = f"{leaver.quantity} {leaver.symbol} became" if leaver is not None else "a corporate action brought"
@@ -133,7 +133,7 @@ def _take_out(draft: Draft, leaver: Leaver) -> tuple[Decimal, Decimal]:
 
 
 def _leaver_for(draft: Draft, line: Activity) -> Leaver | None:
-    """The shares in whose place the line's come: of its kind, and of its symbol, then of its number, before others."""
+    """Find the shares that the line's replace: same kind, preferring the same symbol, then the same number."""
     fitting = [leaver for leaver in draft.basket.leavers if leaver.kind == line.kind]
     same = [leaver for leaver in fitting if leaver.symbol == line.symbol]
     as_many = [leaver for leaver in fitting if leaver.quantity == line.quantity]
@@ -141,7 +141,7 @@ def _leaver_for(draft: Draft, line: Activity) -> Leaver | None:
 
 
 def _end(draft: Draft, symbol: str) -> None:
-    """A position is over; what is left of its cost is realised."""
+    """End a position and realise the rest of its cost."""
     book = draft.book
     ended = book.positions[symbol]
     positions = {s: p for s, p in book.positions.items() if s != symbol}
@@ -150,7 +150,7 @@ def _end(draft: Draft, symbol: str) -> None:
 
 
 def _leave_out(draft: Draft, value: Decimal) -> None:
-    """A fraction is held no more, and its worth of `value` USD comes as cash: until then that is no loss."""
+    """Drop a fraction of `value` USD; it comes as cash, so until then it counts as no loss."""
     if value:
         draft.book = rescaled(draft.book, draft.book.equity, -value)
 
@@ -161,7 +161,7 @@ def _income(draft: Draft, amount: Decimal) -> None:
 
 
 def _stop_trading(draft: Draft, symbol: str) -> None:
-    """What was wanted of the symbol was counted in other shares: its orders end, its quote is old."""
+    """Stop trading a symbol whose shares changed: its orders end, its quote is old."""
     draft.works = {key: work for key, work in draft.works.items() if work.symbol != symbol}
     draft.wanted = {s: goal for s, goal in draft.wanted.items() if s != symbol}
     draft.quotes = {s: quote for s, quote in draft.quotes.items() if s != symbol}

@@ -11,7 +11,7 @@ import msgspec
 from daemon.core.book import mid
 from daemon.core.broker.funds import is_cash_account
 from daemon.core.broker.on_broker import HAPPENED
-from daemon.core.desks.kind import Handler, Shown
+from daemon.core.desks.kind import Handler, ShownDecision
 from daemon.core.desks.shares.corporate_actions import reorganise, split_shares
 from daemon.core.desks.shares.orders import drive_shares, note_ended
 from daemon.core.desks.shares.prices import mark_bars, on_prices_printed, on_share_quotes, record_traded, share_view
@@ -31,13 +31,13 @@ from daemon.core.limits import Trading
 from daemon.core.orders import Work
 from daemon.core.paper.shares import SharePaperBroker
 from daemon.core.risk import splits
-from daemon.core.risk.marks import Guard, is_quote, mark_shares, middle_of, share_guard
+from daemon.core.risk.marks import QuoteGuard, is_quote, mark_shares, middle_of, share_guard
 from daemon.core.state import Ask, Book
 from strategies.kit.contract import Answer, Bar, DailyStrategy, Session, ShareStrategy, Spec, View
 
 
 class Shares:
-    """What is held are whole shares of the spec's symbols. For the meaning of each member see `desks.kind.Holds`."""
+    """Hold whole shares of the spec's symbols. See `desks.kind.Holds` for each member."""
 
     by_basket: ClassVar[bool] = True
     guards_replays: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class Shares:
         QuotesReceived: on_share_quotes,
     }
     quiet: ClassVar[frozenset[type[Event]]] = frozenset((OrderFilled, *HAPPENED))
-    """One print fills many orders, and what these are asked to do next takes the news of all of them."""
+    """One print fills many orders; the next requests need the news of all of them."""
 
     __slots__ = ("_strategy",)
 
@@ -64,14 +64,14 @@ class Shares:
         draft.strategy, decided = self._strategy.decide(draft.strategy, answer, share_view(draft, draft.now_ns))
         rebalance(draft, ask, decided, answer, model)
 
-    def shown(self, draft: Draft, answer: Answer) -> Shown:
+    def shown(self, draft: Draft, answer: Answer) -> ShownDecision:
         _, decided = self._strategy.decide(draft.strategy, answer, share_view(draft, draft.now_ns))
-        return Shown(decided.name, decided.choice, msgspec.json.encode(decided.basket.legs))
+        return ShownDecision(decided.name, decided.choice, msgspec.json.encode(decided.basket.legs))
 
     # --- bars and quotes ----------------------------------------------------------------------------------------------
 
     def watch(self, draft: Draft) -> None:
-        """Shares are quoted by the symbols of the spec: nothing changes with the price."""
+        """Do nothing: shares are quoted by the spec's symbols, whatever the price."""
 
     def quoted(self, draft: Draft, _: tuple[Quote, ...], __: int) -> None:
         record_traded(draft)
@@ -88,7 +88,7 @@ class Shares:
     def mark_bars(self, draft: Draft, bars: tuple[Bar, ...]) -> None:
         mark_bars(draft, bars)
 
-    def guard(self, trading: Trading) -> Guard:
+    def guard(self, trading: Trading) -> QuoteGuard:
         return share_guard(trading.basket)
 
     def mark_book(self, draft: Draft, book: Book) -> Book:
@@ -129,7 +129,7 @@ class Shares:
         return [s for s, position in draft.book.positions.items() if position.quantity > 0 and s in symbols]
 
     def flatten(self, draft: Draft, session: Session) -> None:
-        """Shares stay overnight."""
+        """Do nothing: shares stay overnight."""
 
     # --- the broker ---------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
-"""The gates of a desk of shares: about a basket as a whole, before its first order, and about each order of shares.
+"""Gates of a desk of shares: for a basket before its first order, and for each order.
 
-Each is a function (view, intent) -> reason or None, and what is unknown is a reason. `daemon.core.desks.gates` names
-and asks them; what each means, and what to do about it, stands under its name in docs/OPERATIONS.md.
+Each is a function (view, intent) -> reason or None; unknown is a reason to deny. `daemon.core.desks.gates` names and
+orders them; meaning and cure stand under each name in docs/OPERATIONS.md.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from daemon.core.risk.view import Intent, RiskView
 from daemon.core.state import ZERO
 from strategies.kit.units import MINUTE_NS
 
-A_MINUTE, A_DAY = 2, 20  # orders for each symbol of the desk: a sale and a buy; twenty prices for each of them
+A_MINUTE, A_DAY = 2, 20  # orders for each symbol: a sale and a buy; twenty prices for each of them
 PASSING = frozenset(("not_reconciled", "account_blocked", "market_closed", "basket_under_way"))
-"""Gates that deny for a cause of minutes that does not touch what the policy saw: a basket they alone deny waits."""
+"""Gates with a cause of minutes that does not touch what the policy saw: a basket denied by them alone waits."""
 
 # --- the basket ---------------------------------------------------------------------------------------------------
 
 
 def stale_history(view: RiskView, _: Intent) -> str | None:
-    """The newest bar is that of the session before this one, neither older nor newer."""
+    """Deny unless the newest bar is that of the session before this one."""
     expected, found = view.session.previous, view.newest_bar
     if not expected:
         return "the session before this one is unknown"
@@ -30,7 +30,7 @@ def stale_history(view: RiskView, _: Intent) -> str | None:
 
 
 def basket_legs(view: RiskView, intent: Intent) -> str | None:
-    """Each leg is another one of the desk's symbols, asks for shares that can be held, and has a price."""
+    """Deny unless each leg is a different symbol of the desk, with an allowed quantity and a price."""
     seen: set[str] = set()
     for leg in intent.legs:
         if leg.symbol in seen or leg.symbol not in view.symbols:
@@ -53,7 +53,7 @@ def basket_under_way(view: RiskView, _: Intent) -> str | None:
 
 
 def turnover(view: RiskView, intent: Intent) -> str | None:
-    """What the basket sells, and what it buys as far as the cash may reach, are parts of the equity."""
+    """Deny when sales, or buys as far as the cash may reach, exceed their parts of the equity."""
     sold = bought = ZERO
     for leg in intent.legs:
         value = (leg.goal - _held(view, leg.symbol)) * view.marks[leg.symbol]
@@ -127,7 +127,7 @@ def buying_power(view: RiskView, intent: Intent) -> str | None:
 
 
 def price_collar(view: RiskView, intent: Intent) -> str | None:
-    """A limit lies near the last known price; an order without one is a sale that has to leave."""
+    """Deny a limit far from the last known price; an order without a limit is an exit that must leave."""
     limit, mark = intent.limit_price, view.marks.get(intent.symbol, ZERO)
     if limit is None:
         return None
@@ -143,7 +143,7 @@ def stale_quote(view: RiskView, intent: Intent) -> str | None:
 
 def duplicate_order(view: RiskView, intent: Intent) -> str | None:
     for order in view.orders.values():
-        theirs = order.purpose == "foreign" and intent.purpose == "exit"  # what it sells is left out of the exit
+        theirs = order.purpose == "foreign" and intent.purpose == "exit"  # its quantity is left out of the exit
         if order.symbol == intent.symbol and order.side == intent.side and not theirs:
             return f"order {order.client_order_id} already works on this side of {intent.symbol}"
     return None

@@ -1,7 +1,7 @@
-"""A basket's works moved on: sales first, buys in their order as the cash comes in, what is left given up in time.
+"""Advance a basket's works: sales first, then buys in order as cash comes in; unfinished ones are given up in time.
 
-Sales may go into the opening auction, all else goes as limit orders in regular hours. Invariant: a buy is sent for
-free cash alone, and one that the cash does not cover is cut only once no sale works any more.
+Sales may go into the opening auction; all else goes as limit orders in regular hours. Invariant: a buy is sent for free
+cash alone, and is cut to fit the cash only once no sale works any more.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from daemon.core.risk.view import Intent
 from daemon.core.state import ZERO
 from strategies.kit.units import MINUTE_NS, SECOND_NS
 
-PATIENCE = 2  # re-price intervals: a sale that neither fills nor ends meanwhile (a halt, a lost cancel) holds no buy up
+SALE_INTERVALS = 2  # re-price intervals: a sale that hangs longer (a halt, a lost cancel) delays no buy
 
 
 def drive_shares(draft: Draft) -> None:
-    """Move every work on. An order whose work was given up (a halt, a pause, an exit) never stays."""
+    """Advance every work. An order whose work was given up (a halt, a pause, an exit) is cancelled."""
     if draft.session.ended:  # day orders lapse by themselves
         _give_up(draft)
         return
@@ -65,7 +65,7 @@ def _basket_is_over(draft: Draft) -> bool:
 
 
 def _give_up(draft: Draft) -> None:
-    """End what the last basket did not come to: its orders are cancelled, what is missing is told and noted."""
+    """End what remains of the last basket: cancel its orders, report and note what is missing."""
     left = [work for work in draft.works.values() if work.reason == POLICY]
     note_given_up(draft, left)
     for work in left:
@@ -76,7 +76,7 @@ def _give_up(draft: Draft) -> None:
 
 
 def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
-    """Note and report what these works of a basket did not come to; they are not begun again that day."""
+    """Note and report what these works did not reach; they are not begun again that day."""
     missing: dict[str, int] = {}
     for work in works:
         position = draft.book.positions.get(work.symbol)
@@ -85,18 +85,18 @@ def note_given_up(draft: Draft, works: Sequence[Work]) -> None:
             missing[work.symbol] = change
     if missing:
         draft.basket = replace(draft.basket, given_up={**draft.basket.given_up, **missing})
-        told = ", ".join(f"{change:+d} {symbol}" for symbol, change in missing.items())
-        draft.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {told}"))
+        text = ", ".join(f"{change:+d} {symbol}" for symbol, change in missing.items())
+        draft.effects.append(RaiseAlarm("basket_unfinished", f"not traded today: {text}"))
 
 
 def note_ended(draft: Draft, works: tuple[Work, ...]) -> None:
-    """Note works of the policy that were given up, and the basket that waits for the gates with them."""
+    """Note works of the policy that were given up, and with them the basket that waits for the gates."""
     note_given_up(draft, [*works, *_waiting_works(draft)])
     draft.basket = replace(draft.basket, waiting=None)
 
 
 def _waiting_works(draft: Draft) -> tuple[Work, ...]:
-    """The works that the basket would have that waits for the gates."""
+    """Return the works of the basket that waits for the gates."""
     waiting, positions = draft.basket.waiting, draft.book.positions
     if waiting is None:
         return ()
@@ -108,11 +108,11 @@ def _waiting_works(draft: Draft) -> tuple[Work, ...]:
 
 
 def _drive_sale(draft: Draft, work: Work) -> bool:
-    """Move one sale on; True while cash may soon come of it: an order works, or the next one only waits its turn."""
+    """Advance one sale; True while it may soon bring cash: an order works, or the next one waits its turn."""
     surplus = draft.held(work.symbol) - work.goal
     order = draft.newest_attempt(work) if work.order_id else None
     well, hanging = tend_exits(draft, work.symbol, -1, surplus)
-    soon = any(not _old(draft, working, PATIENCE) for working in (*well, *hanging))
+    soon = any(not _old(draft, working, SALE_INTERVALS) for working in (*well, *hanging))
     if well:
         return soon
     if surplus <= 0:
@@ -124,26 +124,26 @@ def _drive_sale(draft: Draft, work: Work) -> bool:
     if not may_send(draft):
         return False
     if order is not None and order.status == REJECTED and not _old(draft, order):
-        return True  # not sent again at once: the next look is a re-price interval later
+        return True  # retried one re-price interval later
     return held_up(draft, work.symbol, -1) or _sell_now(draft, work, surplus) or soon
 
 
 def _old(draft: Draft, order: Order, times: int = 1) -> bool:
-    """True for an order that worked long enough, `times` over."""
+    """Return True for an order that worked longer than `times` re-price intervals."""
     return worked_ns(draft, order) >= times * reprice_ns(draft)
 
 
 def _into_auction(draft: Draft, work: Work) -> bool:
-    """True for the first attempt of a basket that is decided before the open, while the auction takes orders."""
+    """Return True for the first attempt of a basket decided before the open, while the auction takes orders."""
     rules = draft.trading.basket
     wanted = rules.auction and rules.decide == "after_close" and work.reason == POLICY and work.attempt < 0
     return wanted and may_enter_auction(draft)
 
 
 def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
-    """A limit order near the bid, and after some of them one at the market; what leaves by a rule goes there at once.
+    """Send a limit order near the bid, then a market order after some attempts; an exit by a rule goes to the market.
 
-    A basket's sale waits for a quote: nobody bids, or the symbol is halted.
+    A basket's sale waits for a quote: there is no bid, or the symbol is halted.
     """
     limit: Decimal | None = None
     if work.reason == POLICY:
@@ -151,17 +151,17 @@ def _sell_now(draft: Draft, work: Work, surplus: int) -> bool:
         if quote is None or quote.bid <= 0 or mark is None:
             return False
         if leaps(draft, quote):
-            return True  # the next quote tells whether it is one
+            return True  # the next quote decides whether it is one
         if work.attempt + 1 - work.auction < draft.trading.execution.exit_limit_attempts:
             limit = sell_limit(quote, mark, draft.trading.basket, fine=_fine(draft))
     return _sell(draft, work, surplus, limit, auction=False)
 
 
 def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auction: bool) -> bool:
-    """Send one attempt of a sale; False where nothing is free to be sold, or a gate denies it."""
+    """Send one attempt of a sale; False when nothing is free to be sold, or a gate denies it."""
     hanging = [o for o in draft.orders.values() if (o.symbol, o.side) == (work.symbol, -1) and hangs(draft, o)]
     quantity, closing, waits = sellable(draft, work.symbol, -1, surplus, hanging)
-    if quantity <= 0 or (closing and work.reason == POLICY):  # what leaves by a rule alone leaves unconfirmed
+    if quantity <= 0 or (closing and work.reason == POLICY):  # only an exit by a rule leaves unconfirmed
         return waits
     intent = Intent(EXIT, None, work.symbol, -1, quantity, limit, auction=auction, closing=closing)
     if _denied(draft, intent, in_the_way(draft)):
@@ -174,8 +174,10 @@ def _sell(draft: Draft, work: Work, surplus: int, limit: Decimal | None, *, auct
 
 
 def _drive_buys(draft: Draft, *, selling: bool) -> None:
-    """Each buy in its order: as soon as free cash covers it whole; the first that it does not cover waits for the
-    sales and holds up those after it, and is cut to whole shares when no sale is to come.
+    """Send each buy in order, as soon as free cash covers it whole.
+
+    The first that it does not cover waits for the sales, with those after it, and is cut to whole shares when no sale
+    is to come.
     """
     free = free_cash(draft.book.cash, draft.orders, draft.marks, cost_rate(draft))
     granted = spendable(draft)
@@ -187,13 +189,13 @@ def _drive_buys(draft: Draft, *, selling: bool) -> None:
 
 
 def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool) -> Decimal:
-    """Send one buy where that may be; returns the cash that is free for those after it.
+    """Send one buy where allowed; returns the cash left for those after it.
 
-    What the broker lets the desk spend may be `short` of its cash: what that does not pay for is reported.
+    The broker's limit may be `short` of the cash: what it does not pay for is reported.
     """
     limit, rate = _affordable_limit(draft, work), cost_rate(draft)
     if limit is None:
-        return free  # no quote, or a price beyond the collar or the bound: it holds nobody up
+        return free  # no quote, or a price beyond the collar or the bound: it delays no other
     holding = draft.held(work.symbol)
     missing = work.goal - holding
     if reserved(limit, missing, rate) > free:
@@ -210,12 +212,12 @@ def _buy(draft: Draft, work: Work, free: Decimal, *, selling: bool, short: bool)
         return free
     goal = holding + missing
     submit(draft, replace(work, goal=goal), intent, draft.trading.basket.reprice_s)
-    draft.wanted = {**draft.wanted, work.symbol: goal}  # what the cash does not cover is wanted no more
+    draft.wanted = {**draft.wanted, work.symbol: goal}  # what the cash does not cover is given up
     return free - reserved(limit, missing, rate)
 
 
 def _wants(draft: Draft, work: Work) -> bool:
-    """True when the buy needs another order. One that works is cancelled when it is too old, a done one is closed."""
+    """Return True when the buy needs another order. Old orders are cancelled, finished works closed."""
     missing = work.goal - draft.held(work.symbol)
     order = draft.newest_attempt(work) if work.order_id else None
     if order is not None and order.working:
@@ -229,7 +231,7 @@ def _wants(draft: Draft, work: Work) -> bool:
 
 
 def _affordable_limit(draft: Draft, work: Work) -> Decimal | None:
-    """The limit of a buy now; None without a fresh offer, or where it lies beyond the collar or the work's bound."""
+    """Return the limit of a buy now; None without a fresh ask, or beyond the collar or the work's bound."""
     quote, mark = _offer(draft, work.symbol)
     if quote is None or quote.ask <= 0 or mark is None or leaps(draft, quote):
         return None
@@ -250,16 +252,16 @@ def _fine(draft: Draft) -> bool:
 
 
 def _auction_valid_s(draft: Draft) -> int:
-    """Seconds for which an order for the auction may still leave."""
+    """Return the seconds for which an order for the auction may still leave."""
     session = draft.session.session
     assert session is not None
     return (session.open_ns - AUCTION_ENDS_NS - draft.now_ns) // SECOND_NS
 
 
 def _denied(draft: Draft, intent: Intent, orders: dict[str, Order]) -> bool:
-    """Ask the gates for one order; a denial is counted once for each order and its gates, and asked again at each look.
+    """Ask the gates for one order; a denial is counted once for each order and gate, and asked again later.
 
-    To wait for the broker's report is no news: it is told where it takes long.
+    Waiting for the broker's report is not reported unless it takes long.
     """
     denials = ask_gates(replace(risk_view(draft), orders=orders), intent, draft.desk.gates).denials
     waits = [denial.gate for denial in denials] == ["not_reconciled"]

@@ -1,4 +1,4 @@
-"""What shares cost: marks from printed prices, bars and quotes, and what the strategy sees of them."""
+"""Prices of shares: marks from printed prices, bars and quotes, and the strategy's view of them."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from strategies.kit.daily import usable
 
 
 def on_prices_printed(draft: Draft, event: PricesPrinted) -> None:
-    """Marks alone: what these prices filled is told next, and orders move on with the quotes after it."""
+    """Update marks only: fills at these prices come next, and orders move on with the quotes after them."""
     _mark(draft, {known.symbol: known.price for known in event.prices if known.price > 0})
     if draft.book.positions:
         revalue(draft)
 
 
 def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
-    """Quotes and marks; the equity is recorded where something was traded since it was last."""
+    """Update quotes and marks; record the equity if something was traded since the last record."""
     take_quotes(draft, event.quotes)
     if draft.book.positions:
         revalue(draft)
@@ -35,19 +35,19 @@ def on_share_quotes(draft: Draft, event: QuotesReceived) -> None:
 
 
 def record_traded(draft: Draft) -> None:
-    """Record the equity where something was traded since it was last."""
+    """Record the equity if something was traded since the last record."""
     if draft.stats.fills > draft.basket.fills:
         draft.basket = replace(draft.basket, fills=draft.stats.fills)
         draft.record_equity()
 
 
 def mark_bars(draft: Draft, bars: tuple[Bar, ...]) -> None:
-    """Take over the closes of bars as marks."""
+    """Mark positions at the closes of bars."""
     _mark(draft, {bar.symbol: on_grid(bar.close) for bar in bars if usable(bar)})
 
 
 def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
-    """Take over what the shares cost now; a price of shares that are being split may be of other shares."""
+    """Update prices; a price of shares in a split may be of other shares."""
     taken = {
         symbol: price
         for symbol, price in prices.items()
@@ -57,7 +57,7 @@ def _mark(draft: Draft, prices: dict[str, Decimal]) -> None:
 
 
 def share_view(draft: Draft, now_ns: int) -> View:
-    """What a strategy may know now: the cash that no buy keeps back, its shares, and the last known prices."""
+    """Return what a strategy may know now: unreserved cash, its shares, and the last known prices."""
     session = draft.session.session
     if session is None:
         raise ValueError("a view needs a session; SessionScheduled precedes every decision")

@@ -1,6 +1,6 @@
-"""What the policy's answer does at a desk of shares: a basket, the gates, works. One decision row each.
+"""Act on the policy's answer at a desk of shares: a basket, the gates, works. One decision row each.
 
-A basket that only passing causes deny waits, and is put to the gates again.
+A basket denied by passing causes alone waits, and the gates are asked again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from daemon.core.state import ZERO, Ask, Waiting
 from strategies.kit.contract import Answer, Leg, Rebalance
 
 _encode = msgspec.json.encode
-BOUND = Decimal(str(splits.SPLIT_RATIO))  # times the price of the decision: what is dearer was counted at a wrong one
+BOUND = Decimal(str(splits.SPLIT_RATIO))  # times the decision's price: a dearer share was counted at a wrong price
 
 
 def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model: str) -> None:
@@ -66,7 +66,7 @@ def rebalance(draft: Draft, ask: Ask, decided: Rebalance, answer: Answer, model:
 
 
 def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds: Mapping[str, Decimal]) -> DecisionRow:
-    """Start the works of a basket that all gates let pass; returns its row."""
+    """Start the works of a basket that passed all gates; returns its row."""
     draft.desk.decides.begin(draft)
     held_now = {leg.symbol: draft.held(leg.symbol) for leg in legs}
     works = works_of(row.decision, legs, held_now, draft.now_ns, bounds)
@@ -77,7 +77,7 @@ def _begin_basket(draft: Draft, legs: tuple[Leg, ...], row: DecisionRow, bounds:
 
 
 def _bounds(draft: Draft, legs: tuple[Leg, ...]) -> dict[str, Decimal]:
-    """What a buy may pay at most: its shares were counted at the prices of now. None where a replay's tape says all."""
+    """Return the highest price of each buy: its shares were counted at current prices. None for a replay's tape."""
     if draft.identity.mode == "replay":
         return {}
     known = {leg.symbol: draft.marks.get(leg.symbol, ZERO) for leg in legs}
@@ -89,7 +89,7 @@ def _only_passing(verdicts: Verdicts) -> bool:
 
 
 def ask_again(draft: Draft) -> None:
-    """Put the basket that waits to the gates again; it ends with its deadline, or with a cause that does not pass."""
+    """Ask the gates again about the waiting basket; it ends at its deadline, or with a lasting cause."""
     waiting = draft.basket.waiting
     if waiting is None:
         return
@@ -107,13 +107,13 @@ def ask_again(draft: Draft) -> None:
 
 
 def _ask_for_basket(draft: Draft, decided: Rebalance, legs: tuple[Leg, ...], answer: Answer) -> Verdicts:
-    """What the gates say of the basket as a whole; symbols without the newest bar are told."""
+    """Ask the gates about the whole basket; report symbols without the newest bar."""
     newest = draft.desk.decides.newest(draft)
     last_ns = max(newest.values(), default=0)
     masked = [symbol for symbol in draft.spec.symbols if newest.get(symbol, 0) < last_ns]
     if masked:
-        told = f"{len(masked)} of {len(draft.spec.symbols)} without a bar of the newest session: {', '.join(masked)}"
-        draft.alarm("symbols_masked", told, once=True, about=", ".join(masked))
+        text = f"{len(masked)} of {len(draft.spec.symbols)} without a bar of the newest session: {', '.join(masked)}"
+        draft.alarm("symbols_masked", text, once=True, about=", ".join(masked))
     date = _date_of_ns(last_ns)
     confidence = decided.choice.confidence if decided.choice is not None else 1.0
     intent = Intent("basket", None, "", 0, 0, None, confidence, answer.logits, legs)
@@ -134,5 +134,5 @@ def _count(draft: Draft, decided: Rebalance) -> None:
 
 
 def _date_of_ns(start_ns: int) -> str:
-    """The New York date of a daily bar's start, "" for 0."""
+    """Return the New York date of a daily bar's start, "" for 0."""
     return new_york_text(start_ns)[:10] if start_ns else ""

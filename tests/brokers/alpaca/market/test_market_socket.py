@@ -16,7 +16,7 @@ from typing import Any, Self
 import msgpack
 import pytest
 
-from daemon.brokers.alpaca.market.socket import BackOff, Deadlines, Endpoint, MarketSocket, State
+from daemon.brokers.alpaca.market.socket import BackOff, Endpoint, MarketSocket, SocketDeadlines, State
 from daemon.brokers.alpaca.market.stock_stream import instant_ns
 from daemon.operator.log_events import LOG_EVENTS
 from tests.support.alpaca.stream_server import KEY, PATIENCE_S, QUICK, SECRET, SOON, StreamServer, until
@@ -34,7 +34,7 @@ class Client:
     """A socket under test and all that it said."""
 
     def __init__(
-        self, url: str, deadlines: Deadlines = QUICK, back_off: BackOff = SOON, *, sleep: Any = asyncio.sleep
+        self, url: str, deadlines: SocketDeadlines = QUICK, back_off: BackOff = SOON, *, sleep: Any = asyncio.sleep
     ) -> None:
         self.messages: list[dict[str, Any]] = []
         self.states: list[State] = []
@@ -44,7 +44,7 @@ class Client:
             Endpoint(url, KEY, SECRET, deadlines, back_off),
             on_message=self._take,
             on_state=self.states.append,
-            tell=self._tell,
+            log=self._tell,
             rng=random.Random(7),
             sleep=sleep,
         )

@@ -114,7 +114,7 @@ async def test_the_stream_gives_bars_updates_and_statuses_of_regular_hours_and_s
             on_rejected=lambda rejected: found.append(rejected.reason),
             on_status=lambda status: found.append(status.halted),
             on_state=lambda _state: None,
-            tell=lambda _name, /, **_fields: None,
+            log=lambda _name, /, **_fields: None,
         )
         running = asyncio.create_task(stream.socket.run())
         await until(lambda: stream.socket.up)

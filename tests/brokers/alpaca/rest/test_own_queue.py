@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from daemon.brokers.alpaca.rest.client import Access
-from daemon.brokers.alpaca.rest.lanes import account_lanes
+from daemon.brokers.alpaca.rest.queues import account_queues
 from daemon.brokers.alpaca.trading.link import BrokerLink
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
@@ -61,10 +61,10 @@ async def limited(it: Desk) -> AsyncIterator[Linked]:
     def tell(event: str, /, **fields: Any) -> None:
         told.append((event, fields))
 
-    lanes = account_lanes(it.clock)
+    lanes = account_queues(it.clock)
     access = Access(it.server.trading_url, DEFAULT_KEY, DEFAULT_SECRET, SOON)
     orders, reads = TradingOrders(access, lanes[0]), TradingReads(access, lanes[1])
-    stream = partial(TradeStream, it.server.trade_stream_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=tell)
+    stream = partial(TradeStream, it.server.trade_stream_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, log=tell)
     reporter = Reporter(reads, it.clock, OURS, tell, clock_check(reads, it.clock, tell))
     link = BrokerLink(it.clock, events.append, tell, orders, reads, reporter, stream, OURS, QUICKLY)
     task = asyncio.create_task(link.run())

@@ -17,7 +17,7 @@ import requests
 
 from daemon.brokers.alpaca.rest.client import Access, Deadlines
 from daemon.brokers.alpaca.rest.errors import Lapsed, MethodRefused, NotSent, Refused, RestError, Throttled, Unanswered
-from daemon.brokers.alpaca.rest.lanes import Lane
+from daemon.brokers.alpaca.rest.queues import RequestQueue
 from daemon.brokers.alpaca.trading.trading import TradingOrders, TradingReads, submission
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
@@ -187,7 +187,7 @@ async def bare(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     clock = Clock.real()
-    lanes = tuple(Lane(name, TokenBucket(clock.now_ns, 6000, 100), clock) for name in ("reads", "orders"))
+    lanes = tuple(RequestQueue(name, TokenBucket(clock.now_ns, 6000, 100), clock) for name in ("reads", "orders"))
     access = Access(f"http://127.0.0.1:{port}", DEFAULT_KEY, DEFAULT_SECRET, deadlines)
     try:
         yield TradingReads(access, lanes[0]), TradingOrders(access, lanes[1]), asked
@@ -275,13 +275,13 @@ async def test_pages_that_never_end_are_given_up() -> None:
 
 async def test_a_client_for_reading_refuses_every_other_method_in_the_process() -> None:
     async with desk() as it:
-        doors = (it.reads._door, it.data._stocks, it.data._options)
+        doors = (it.reads._client, it.data._stocks, it.data._options)
         for door in doors:
             for act in (door.client.post, door.client.put, door.client.patch, door.client.delete):
                 with pytest.raises(MethodRefused, match="for GET only"):
                     act("/orders", {})
         with pytest.raises(MethodRefused):
-            it.orders._door.client.patch("/orders/x", {})
+            it.orders._client.client.patch("/orders/x", {})
         assert it.server.requests == []
 
 
@@ -323,7 +323,7 @@ async def test_no_key_is_in_any_error_or_repr() -> None:
             async with bare(answer) as (reads, orders, _):
                 with pytest.raises(RestError) as caught:
                     await call(reads, orders)
-                said = everything_said(caught.value) + repr(reads) + repr(orders) + repr(reads._door)
+                said = everything_said(caught.value) + repr(reads) + repr(orders) + repr(reads._client)
                 assert DEFAULT_KEY not in said
                 assert DEFAULT_SECRET not in said
                 assert not isinstance(caught.value.__context__, requests.RequestException)

@@ -9,7 +9,7 @@ import pytest
 from daemon.brokers.alpaca import wire
 from daemon.brokers.alpaca.rest.client import Access
 from daemon.brokers.alpaca.rest.errors import Lapsed
-from daemon.brokers.alpaca.rest.lanes import account_lanes
+from daemon.brokers.alpaca.rest.queues import account_queues
 from daemon.brokers.alpaca.trading.trading import TradingOrders, opens, submission
 from daemon.core.effects import SubmitOrder
 from daemon.host.time.clock import Clock
@@ -68,7 +68,7 @@ def test_fractions_of_shares_are_read_exactly() -> None:
 
 async def test_an_order_for_an_auction_that_is_over_never_leaves() -> None:
     clock = Clock.real(lambda: 1_001)
-    lanes = account_lanes(clock)
+    lanes = account_queues(clock)
     orders = TradingOrders(Access("http://127.0.0.1:9", "key", "secret"), lanes[0])
     with pytest.raises(Lapsed, match="was valid until 1000, now is 1001: not sent"):
         await orders.submit(order(-1, auction=True))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from daemon.brokers.alpaca.trading.link import BrokerLink
-from daemon.brokers.alpaca.trading.own_orders import Patience
+from daemon.brokers.alpaca.trading.own_orders import Timeouts
 from daemon.brokers.alpaca.trading.report import Reporter
 from daemon.brokers.alpaca.trading.trade_stream import TradeStream
 from daemon.core.effects import AskBroker, CancelOrder, LookUpOrder, SubmitOrder
@@ -318,7 +318,7 @@ async def test_an_intake_that_is_full_ends_the_link_instead_of_losing_an_event()
     async with desk(rules=WHOLE) as it:
         intake = Intake(capacity=1)
         url = it.server.trade_stream_url
-        open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=unheard)
+        open_stream = partial(TradeStream, url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, log=unheard)
         reporter = Reporter(it.reads, it.clock, OURS, unheard, clock_check(it.reads, it.clock, unheard))
         link = BrokerLink(it.clock, intake.put, unheard, it.orders, it.reads, reporter, open_stream, OURS, QUICKLY)
         running = asyncio.create_task(link.run())
@@ -348,7 +348,7 @@ async def test_no_key_is_in_any_event_or_log() -> None:
 
 
 async def test_without_the_stream_an_order_that_may_be_open_is_looked_up_as_often_as_a_report_is_due() -> None:
-    seldom = Patience(report_every_s=60.0, report_gap_s=0.01, missing_gap_s=0.05, first_pause_s=0.01)
+    seldom = Timeouts(report_every_s=60.0, report_gap_s=0.01, missing_gap_s=0.05, first_pause_s=0.01)
     async with linked(seldom, rate=120.0) as it:
         it.desk.server.faults.add("upgrade_refused", times=10_000, where={"stream": "trade"})
         it.desk.server.faults.add("socket_drop", where={"stream": "trade"})
@@ -375,7 +375,7 @@ async def test_an_order_of_an_earlier_run_is_followed_from_the_start() -> None:
             pass
 
         open_stream = partial(
-            TradeStream, it.server.trade_stream_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, tell=unheard
+            TradeStream, it.server.trade_stream_url, DEFAULT_KEY, DEFAULT_SECRET, deadlines=QUICK, log=unheard
         )
         reporter = Reporter(it.reads, it.clock, OURS, unheard, clock_check(it.reads, it.clock, unheard))
         link = BrokerLink(it.clock, events.append, unheard, it.orders, it.reads, reporter, open_stream, OURS)

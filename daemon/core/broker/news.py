@@ -1,4 +1,4 @@
-"""What the desk heard since the broker's last report was asked for, symbol by symbol: such news make the report old."""
+"""News since the broker's last report was requested, by symbol: such news make the report old."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from daemon.core.events import BrokerReported
 
 
 def note_filled(draft: Draft, symbol: str) -> None:
-    """Remember that a fill in `symbol` was booked now: an earlier report has another position and another cash."""
+    """Remember that a fill in `symbol` was booked now: earlier reports have another position and cash."""
     draft.broker = replace(draft.broker, filled=_at_now(draft, draft.broker.filled, symbol))
 
 
 def note_touched(draft: Draft, symbol: str, why: str) -> None:
-    """Remember that somebody else may have traded in `symbol`: what is held of it is not known until a new report."""
+    """Remember that another party may have traded in `symbol`: its quantity is unknown until a new report."""
     broker = draft.broker
     draft.broker = replace(
         broker, available=_without(broker.available, symbol), touched=_at_now(draft, broker.touched, symbol)
@@ -26,9 +26,10 @@ def note_touched(draft: Draft, symbol: str, why: str) -> None:
 
 
 def take_available(draft: Draft, event: BrokerReported) -> None:
-    """Take over what the broker would let go of each symbol, where nothing was heard of it since it was asked.
+    """Take over the available quantity of each symbol without news since the report was requested.
 
-    What the broker does not list is not there to be sold. What a fill overtook says nothing new: a doubt stays.
+    A symbol that the broker does not list has nothing to sell. Where a fill came later, the report is ignored and a
+    doubt stays.
     """
     broker, asked_ns = draft.broker, event.asked_ns
     filled = _since(broker.filled, asked_ns)
@@ -52,8 +53,8 @@ def take_available(draft: Draft, event: BrokerReported) -> None:
     )
 
 
-def lead_back(draft: Draft) -> None:
-    """After the desk's time was led back: what was heard in a future that never came was heard now."""
+def clamp_times(draft: Draft) -> None:
+    """Move times in the future back to now, after the desk's clock was set back."""
     broker, now_ns = draft.broker, draft.now_ns
     moved, filled, touched = (
         {symbol: min(at_ns, now_ns) for symbol, at_ns in times.items()}

@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from daemon.brokers.alpaca.rest.lanes import (
-    Lane,
+from daemon.brokers.alpaca.rest.queues import (
     NotStarted,
+    RequestQueue,
     StillRunning,
     Urgency,
-    account_lanes,
-    listing_lane,
-    market_lane,
+    account_queues,
+    listing_queue,
+    market_queue,
 )
 from daemon.host.time.clock import Clock
 from daemon.pacing.token_bucket import TokenBucket
@@ -46,9 +46,9 @@ def hands() -> Hands:
 
 
 @pytest.fixture
-async def lane(hands: Hands) -> AsyncIterator[Lane]:
+async def lane(hands: Hands) -> AsyncIterator[RequestQueue]:
     """Six calls a minute, five at once, two of them for exits alone; pauses at three remaining."""
-    lane = Lane("test", TokenBucket(hands.clock.now_ns, 6, 5), hands.clock, reserve=2, floor=3)
+    lane = RequestQueue("test", TokenBucket(hands.clock.now_ns, 6, 5), hands.clock, reserve=2, floor=3)
     yield lane
     await lane.close()
 
@@ -57,7 +57,7 @@ def nothing() -> None:
     """A call that costs a token."""
 
 
-async def go(lane: Lane, urgency: Urgency = Urgency.EXIT, deadline_s: float = 5.0) -> None:
+async def go(lane: RequestQueue, urgency: Urgency = Urgency.EXIT, deadline_s: float = 5.0) -> None:
     await lane.call(nothing, urgency, deadline_s)
 
 
@@ -76,7 +76,7 @@ def test_a_bucket_never_allows_more_than_its_rate_and_its_burst(hands: Hands) ->
 
 
 def test_the_lanes_of_an_account_together_stay_below_its_limit(hands: Hands) -> None:
-    async def most(lane: Lane) -> int:
+    async def most(lane: RequestQueue) -> int:
         bucket, sent = lane._bucket, 0
         for _ in range(60_000):
             if bucket.wait_ns() == 0:
@@ -86,7 +86,7 @@ def test_the_lanes_of_an_account_together_stay_below_its_limit(hands: Hands) -> 
         return sent
 
     async def all_of_them() -> list[int]:
-        lanes = (*account_lanes(hands.clock), listing_lane(hands.clock), market_lane(hands.clock))
+        lanes = (*account_queues(hands.clock), listing_queue(hands.clock), market_queue(hands.clock))
         return [await most(lane) for lane in lanes]
 
     orders, reads, lists, market = asyncio.run(all_of_them())
@@ -96,7 +96,7 @@ def test_the_lanes_of_an_account_together_stay_below_its_limit(hands: Hands) -> 
 
 def test_fifty_positions_can_be_left_with_a_cancel_and_a_sale_each_within_the_minute(hands: Hands) -> None:
     async def bucket_of_orders() -> TokenBucket:
-        return account_lanes(hands.clock)[0]._bucket
+        return account_queues(hands.clock)[0]._bucket
 
     bucket, begin = asyncio.run(bucket_of_orders()), hands.now
     for _ in range(100):
@@ -105,7 +105,9 @@ def test_fifty_positions_can_be_left_with_a_cancel_and_a_sale_each_within_the_mi
     assert hands.now - begin <= 20.1 * SECOND_NS  # eighty at once, twenty at one a second
 
 
-async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_in_a_full_queue(lane: Lane) -> None:
+async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_in_a_full_queue(
+    lane: RequestQueue,
+) -> None:
     gate = Gate()
     running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     await asyncio.sleep(0.01)
@@ -122,7 +124,7 @@ async def test_a_call_with_patience_waits_for_its_turn_beyond_its_deadline_and_i
     await asyncio.wait([running, *crowd])
 
 
-async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(lane: Lane) -> None:
+async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(lane: RequestQueue) -> None:
     gate, done = Gate(), list[str]()
     first = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     await asyncio.sleep(0)
@@ -140,7 +142,7 @@ async def test_exits_go_before_entries_before_reads_and_equals_in_their_order(la
 
 
 async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) -> None:
-    _, reads = account_lanes(hands.clock)
+    _, reads = account_queues(hands.clock)
     gate, done = Gate(), list[str]()
 
     def note(name: str) -> Callable[[], None]:
@@ -160,7 +162,7 @@ async def test_however_many_look_ups_wait_a_report_has_its_turn(hands: Hands) ->
     assert done[2:] == [f"look-up {n}" for n in range(1, 10)]
 
 
-async def test_the_reserve_is_for_exits_alone(lane: Lane) -> None:
+async def test_the_reserve_is_for_exits_alone(lane: RequestQueue) -> None:
     for _ in range(3):
         await go(lane, Urgency.ENTRY)
     with pytest.raises(NotStarted, match="its turn did not come"):
@@ -171,7 +173,7 @@ async def test_the_reserve_is_for_exits_alone(lane: Lane) -> None:
         await go(lane, deadline_s=0.05)
 
 
-async def test_a_minute_of_the_desks_clock_fills_the_bucket_again(lane: Lane, hands: Hands) -> None:
+async def test_a_minute_of_the_desks_clock_fills_the_bucket_again(lane: RequestQueue, hands: Hands) -> None:
     for _ in range(5):
         await go(lane)
     hands.pass_s(10)  # six a minute: one
@@ -180,7 +182,7 @@ async def test_a_minute_of_the_desks_clock_fills_the_bucket_again(lane: Lane, ha
         await go(lane, deadline_s=0.05)
 
 
-async def test_a_call_that_waits_in_vain_never_runs(lane: Lane) -> None:
+async def test_a_call_that_waits_in_vain_never_runs(lane: RequestQueue) -> None:
     gate, ran = Gate(), list[int]()
     blocking = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     await asyncio.sleep(0)
@@ -195,7 +197,7 @@ async def test_a_call_that_waits_in_vain_never_runs(lane: Lane) -> None:
     assert ran == []
 
 
-async def test_a_call_that_runs_too_long_may_have_happened_and_the_loop_goes_on(lane: Lane) -> None:
+async def test_a_call_that_runs_too_long_may_have_happened_and_the_loop_goes_on(lane: RequestQueue) -> None:
     gate = Gate()
     with pytest.raises(StillRunning, match="no answer within"):
         await lane.call(gate.wait, Urgency.EXIT, 0.05)
@@ -203,7 +205,7 @@ async def test_a_call_that_runs_too_long_may_have_happened_and_the_loop_goes_on(
     await go(lane)
 
 
-async def test_what_the_call_raises_reaches_the_caller(lane: Lane) -> None:
+async def test_what_the_call_raises_reaches_the_caller(lane: RequestQueue) -> None:
     def fail() -> None:
         raise ZeroDivisionError("by hand")
 
@@ -212,7 +214,7 @@ async def test_what_the_call_raises_reaches_the_caller(lane: Lane) -> None:
     await go(lane)
 
 
-async def test_a_full_queue_refuses_and_forgets_what_nobody_waits_for(lane: Lane) -> None:
+async def test_a_full_queue_refuses_and_forgets_what_nobody_waits_for(lane: RequestQueue) -> None:
     gate = Gate()
     running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     await asyncio.sleep(0.01)
@@ -229,10 +231,10 @@ async def test_a_full_queue_refuses_and_forgets_what_nobody_waits_for(lane: Lane
     await go(lane)
 
 
-async def test_closing_refuses_what_waits_and_joins_the_thread(lane: Lane) -> None:
+async def test_closing_refuses_what_waits_and_joins_the_thread(lane: RequestQueue) -> None:
     names = {thread.name for thread in threading.enumerate()}
     await go(lane)
-    assert {thread.name for thread in threading.enumerate()} - names == {"lane-test_0"}
+    assert {thread.name for thread in threading.enumerate()} - names == {"queue-test_0"}
     gate = Gate()
     running = asyncio.create_task(lane.call(gate.wait, Urgency.EXIT, 5))
     waiting = asyncio.create_task(lane.call(nothing, Urgency.EXIT, 5))
@@ -244,7 +246,7 @@ async def test_closing_refuses_what_waits_and_joins_the_thread(lane: Lane) -> No
         await waiting
     with pytest.raises(NotStarted, match="is closed"):
         await go(lane)
-    assert "lane-test_0" not in {thread.name for thread in threading.enumerate()}
+    assert "queue-test_0" not in {thread.name for thread in threading.enumerate()}
 
 
 # --- the broker's own word about the rate -------------------------------------------------------------------------
@@ -272,7 +274,7 @@ RESET = str(START_NS // SECOND_NS + 30)
     ],
 )
 async def test_the_lane_pauses_as_the_broker_says(
-    lane: Lane, hands: Hands, status: int, headers: dict[str, str], paused_s: int
+    lane: RequestQueue, hands: Hands, status: int, headers: dict[str, str], paused_s: int
 ) -> None:
     lane.observe(status, headers)
     if paused_s:

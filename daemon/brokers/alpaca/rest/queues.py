@@ -1,7 +1,7 @@
-"""Lanes for blocking REST calls: one worker thread each, exits before entries before reads, a share of the rate limit.
+"""Request queues for blocking REST calls: one worker thread each, exits first, a share of the rate limit.
 
 The queue lives on the event loop and is bounded; only the call itself runs in the thread, so nothing blocks the loop.
-Rate limits follow the desk's clock, deadlines are real seconds and include the waiting, unless a call has patience.
+Rate limits follow the desk's clock; deadlines are real seconds and include the waiting, unless a call sets `wait_s`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PAUSE_MAX_S = 60  # the broker counts in windows of a minute: no word of its keeps a lane longer
-PAUSE_UNTOLD_S = 5  # after a refusal for the rate that names no time
+PAUSE_MAX_S = 60  # cap on Retry-After: the broker counts in windows of a minute
+PAUSE_DEFAULT_S = 5  # after a refusal for the rate that names no time
 
 
 class Urgency(IntEnum):
-    """Which call goes first; the lowest wins, equal ones in the order they came."""
+    """Priority of a call; the lowest goes first, equal ones first come first."""
 
     EXIT = 0  # exits and cancels
     ENTRY = 1
@@ -38,7 +38,7 @@ class Urgency(IntEnum):
 
 
 class NotStarted(Exception):
-    """The call never left: the queue was full, its deadline passed while it waited, or the lane was closed."""
+    """The call never left: the queue was full or closed, or its deadline passed while it waited."""
 
 
 class StillRunning(Exception):
@@ -53,10 +53,10 @@ class _Call:
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Lane:
-    """One thread and its queue. `reserve` tokens are kept for exits; at `floor` remaining calls the lane pauses.
+class RequestQueue:
+    """One thread and its queue. `reserve` tokens are kept for exits; at `floor` remaining calls the queue pauses.
 
-    With `oldest_each` every so many-th call is the one that has waited longest: the urgent ones starve no other.
+    With `oldest_each` every n-th call is the one that has waited longest, so that no call starves.
     """
 
     def __init__(
@@ -74,30 +74,28 @@ class Lane:
         self._number = itertools.count()
         self._wake = asyncio.Event()
         self._paused_until_ns = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"lane-{name}")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"queue-{name}")
         self._dispatcher: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def call(
-        self, work: Callable[[], T], urgency: Urgency, deadline_s: float, patience_s: float | None = None
-    ) -> T:
-        """Run `work` in the lane's thread when its turn comes. Raises NotStarted, StillRunning, and what `work` raises.
+    async def call(self, work: Callable[[], T], urgency: Urgency, deadline_s: float, wait_s: float | None = None) -> T:
+        """Run `work` in the queue's thread at its turn. Raises NotStarted, StillRunning, and errors of `work`.
 
-        With `patience_s` it waits so long for its turn, however full the queue is, and the deadline begins with its
-        turn. A caller that is cancelled takes its call out of the queue; one that runs already runs to its end unheard.
+        With `wait_s` it waits that long for its turn, however full the queue is, and the deadline begins with its turn.
+        A cancelled caller leaves the queue; a running call ends without a receiver.
         """
-        self._admit(full_too=patience_s is not None)
+        self._admit(full_too=wait_s is not None)
         call = _Call(work, urgency, asyncio.get_running_loop().create_future())
         heapq.heappush(self._queue, (urgency, next(self._number), call))
         self._wake.set()
         if self._dispatcher is None:
-            self._dispatcher = asyncio.create_task(self._dispatch(), name=f"lane-{self.name}")
+            self._dispatcher = asyncio.create_task(self._dispatch(), name=f"queue-{self.name}")
         waited_s = deadline_s
         try:
-            if patience_s is not None:
-                waited_s = patience_s
-                await _turn(call, patience_s)
-            if patience_s is None or call.started.is_set():
+            if wait_s is not None:
+                waited_s = wait_s
+                await _turn(call, wait_s)
+            if wait_s is None or call.started.is_set():
                 await asyncio.wait({call.answer}, timeout=deadline_s)
             if call.answer.done():
                 answer: T = call.answer.result()
@@ -109,18 +107,18 @@ class Lane:
         raise NotStarted(f"lane {self.name}: its turn did not come within {waited_s:g} s; nothing was sent")
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
-        """Heed the broker's rate headers: pause until Reset, or for Retry-After, at most a minute. From the thread."""
+        """Apply the broker's rate headers: pause until Reset, or for Retry-After, at most a minute. From the thread."""
         now = self.clock.now_ns()
         pause_s = _number(headers.get("Retry-After"))
         remaining, reset_s = _number(headers.get("X-Ratelimit-Remaining")), _number(headers.get("X-Ratelimit-Reset"))
         if pause_s is None and (status == 429 or (remaining is not None and remaining <= self._floor)):
-            untold = PAUSE_UNTOLD_S if status == 429 else None
-            pause_s = untold if reset_s is None else reset_s - now / SECOND_NS
+            default_s = PAUSE_DEFAULT_S if status == 429 else None
+            pause_s = default_s if reset_s is None else reset_s - now / SECOND_NS
         if pause_s is not None and pause_s > 0:
             self._paused_until_ns = now + round(min(pause_s, PAUSE_MAX_S) * SECOND_NS)
 
     async def close(self) -> None:
-        """Refuse what waits and join the thread: a call that runs is bounded by its socket's deadlines."""
+        """Refuse waiting calls and join the thread: a running call is bounded by its socket's deadlines."""
         self._closed = True
         for _, _, call in self._queue:
             if not call.answer.done():
@@ -151,14 +149,14 @@ class Lane:
             await asyncio.wait({running})
             error = running.exception()
             if call.answer.done():
-                continue  # nobody waits any more
+                continue  # cancelled meanwhile
             if error is not None:
                 call.answer.set_exception(error)
             else:
                 call.answer.set_result(running.result())
 
     async def _next(self) -> _Call | None:
-        """The first call of the queue, once the rate allows it; None when the lane was closed."""
+        """Return the first call of the queue, once the rate allows it; None after `close`."""
         while not self._closed:
             while self._queue and self._queue[0][2].answer.done():
                 heapq.heappop(self._queue)
@@ -175,7 +173,7 @@ class Lane:
         return None
 
     def _first(self) -> _Call:
-        """Take the call whose turn it is out of the queue, which holds one that is waited for at its head."""
+        """Take the next call out of the queue, which has an awaited one at its head."""
         self._taken += 1
         if not self._oldest_each or self._taken % self._oldest_each:
             return heapq.heappop(self._queue)[2]
@@ -190,18 +188,18 @@ class Lane:
         return max(self._paused_until_ns - self.clock.now_ns(), self._bucket.wait_ns(kept))
 
 
-async def _turn(call: _Call, patience_s: float) -> None:
-    """Return when the call's turn came, its lane was closed, or so long has passed (`math.inf`: for ever)."""
+async def _turn(call: _Call, wait_s: float) -> None:
+    """Wait until the call's turn comes, its queue is closed, or `wait_s` has passed (`math.inf`: for ever)."""
     turn = asyncio.ensure_future(call.started.wait())
     try:
-        timeout_s = None if patience_s == math.inf else patience_s
+        timeout_s = None if wait_s == math.inf else wait_s
         await asyncio.wait({turn, call.answer}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
         turn.cancel()
 
 
 def _number(value: str | None) -> float | None:
-    """A header's number of seconds or calls; None where there is none (a date, a word, nothing)."""
+    """Parse a header's number of seconds or calls; None for anything else."""
     try:
         number = float(value) if value is not None else None
     except ValueError:
@@ -209,24 +207,24 @@ def _number(value: str | None) -> float | None:
     return number if number is not None and 0 <= number < 1e12 else None
 
 
-def account_lanes(clock: Clock) -> tuple[Lane, Lane]:
-    """The lanes for orders and for reads of one account: with `listing_lane` at most its 200 calls in any minute.
+def account_queues(clock: Clock) -> tuple[RequestQueue, RequestQueue]:
+    """Return the queues for orders and for reads of one account: with `listing_queue` at most 200 calls a minute.
 
-    Orders have 60 a minute and 80 at once, of which 40 are for exits and cancels alone: fifty positions can be left
-    with a cancel and a sale each in twenty seconds. Reads have 36 and 16 at once, and pause when the broker says that
-    20 calls or fewer are left. Look-ups go before reports, but every third call is the one that has waited longest: a
-    report, which settles all orders at once, comes however many of them are looked up.
+    Orders have 60 a minute and 80 at once, of which 40 are for exits and cancels only: fifty positions can be left with
+    a cancel and a sale each in twenty seconds. Reads have 36 and 16 at once, and pause when the broker has 20 calls or
+    fewer left. Look-ups go before reports, but every third call is the one that has waited longest: a report, which
+    settles all orders at once, comes however many of them are looked up.
     """
-    orders = Lane("orders", TokenBucket(clock.now_ns, 60, 80), clock, reserve=40)
-    reads = Lane("reads", TokenBucket(clock.now_ns, 36, 16), clock, floor=20, oldest_each=3)
+    orders = RequestQueue("orders", TokenBucket(clock.now_ns, 60, 80), clock, reserve=40)
+    reads = RequestQueue("reads", TokenBucket(clock.now_ns, 36, 16), clock, floor=20, oldest_each=3)
     return orders, reads
 
 
-def listing_lane(clock: Clock) -> Lane:
-    """The lane for the lists of contracts: large, slow to read, and urgent to nobody. 4 a minute and 4 at once."""
-    return Lane("listing", TokenBucket(clock.now_ns, 4, 4), clock, floor=20)
+def listing_queue(clock: Clock) -> RequestQueue:
+    """Return the queue for the lists of contracts: large, slow, never urgent. 4 a minute and 4 at once."""
+    return RequestQueue("listing", TokenBucket(clock.now_ns, 4, 4), clock, floor=20)
 
 
-def market_lane(clock: Clock) -> Lane:
-    """The lane for market data: a budget of its own, 200 calls a minute."""
-    return Lane("market", TokenBucket(clock.now_ns, 150, 50), clock)
+def market_queue(clock: Clock) -> RequestQueue:
+    """Return the queue for market data: a budget of its own, 200 calls a minute."""
+    return RequestQueue("market", TokenBucket(clock.now_ns, 150, 50), clock)
