@@ -1,4 +1,7 @@
-"""Set before anything of this package loads onnxruntime, which would else tell its maker what runs here."""
+"""Training of the strategies' policies: PPO, walk-forward studies, reports, export to ONNX.
+
+It first switches off the telemetry of onnxruntime, which has to happen before anything imports that library.
+"""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The door of `train-and-export`: says what is missing before it imports what needs it, then hands over to `cli`."""
+"""The entry point of `train-and-export`: it checks that the training extras are installed, then calls `cli`."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Step:
 
 
 def moments_of(path: Path, spec: Spec) -> tuple[Moment, ...]:
-    """The file's regular-session bars of the strategy's symbols, as the daemon would be told of them."""
+    """The file's regular-session bars of the strategy's symbols, as the daemon would receive them."""
     if spec.decides == "session":
         return _days_of(path, spec)
     info = scan(path, spec.symbols, spec.bar_interval_s)
@@ -150,11 +150,11 @@ def played(subject: Subject, moments: Sequence[Moment], bars: tuple[Bar, ...], p
     for moment in moments:
         view = scripted_view(moment)
         state, observation = strategy.observe(state, moment.bars, view)
-        told: tuple[object, ...] | None = None
+        decided: tuple[object, ...] | None = None
         if observation is not None:
             state, decision = strategy.decide(state, policy.answer(observation), view)
-            told = (decision.choice.action, decision.resolved, decision.target)
-        steps.append(Step(observation, told))
+            decided = (decision.choice.action, decision.resolved, decision.target)
+        steps.append(Step(observation, decided))
     return steps
 
 
@@ -164,11 +164,11 @@ def _played_daily(strategy: DailyStrategy, moments: Sequence[Moment], policy: Po
     for moment in moments:
         view = _asked(strategy.spec, moment)
         state, observation = strategy.observe(strategy.remember(state, moment.bars), (), view)
-        told: tuple[object, ...] | None = None
+        decided: tuple[object, ...] | None = None
         if observation is not None and policy is not None:
             state, decision = strategy.decide(state, policy.answer(observation), view)
-            told = (decision.choice.action if decision.choice else None, decision.name, decision.basket)
-        steps.append(Step(observation, told))
+            decided = (decision.choice.action if decision.choice else None, decision.name, decision.basket)
+        steps.append(Step(observation, decided))
     return steps
 
 
@@ -189,7 +189,7 @@ def bars_of(moments: Sequence[Moment]) -> tuple[Bar, ...]:
 
 
 def wild(moments: Sequence[Moment]) -> tuple[Moment, ...]:
-    """Every price and volume two or three times as large, in turns: still bars, but nobody's continuation."""
+    """Every price and volume two or three times as large, in turns: valid bars, but no plausible continuation."""
     found = []
     for place, moment in enumerate(moments):
         bars = tuple(_times(bar, 2.0 + place % 2) for bar in moment.bars)

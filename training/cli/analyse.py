@@ -1,4 +1,4 @@
-"""`train-and-export analyse`: does a strategy see the future (lookahead), or more of the past than it says (warmup)?
+"""`train-and-export analyse`: does a strategy see the future (lookahead) or more history than its spec states (warmup)?
 
 The strategy runs over a file, then over the same file changed where it must not look; all bytes and decisions must be
 the same. Nothing is written.
@@ -111,7 +111,7 @@ SENTENCES = {
 }
 
 
-def told(report: Report) -> str:
+def report_text(report: Report) -> str:
     """The report as a table and a sentence for a person."""
     counts = f"{report.compared:,} observations and rows of tables, {report.decisions:,} decisions compared"
     lines = [f"{report.analysis} of {report.strategy}: {report.samples} {report.sampled} sampled, {counts}"]
@@ -145,7 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Run the parsed command; returns 0 when nothing changes, 1 when something does, 2 when it cannot be said."""
+    """Run the parsed command; returns 0 when nothing changes, 1 when something does, 2 when it cannot be decided."""
     if chosen.samples < 1 or chosen.seed < 0:
         sys.stderr.write(
             f"analyse: --samples is {chosen.samples}, --seed {chosen.seed}: expected at least 1 and at least 0\n"
@@ -165,12 +165,12 @@ def run(chosen: argparse.Namespace) -> int:
     except (AnalyseError, TapeError, CalendarError) as error:
         sys.stderr.write(f"analyse: {error}\n")
         return USAGE_ERROR
-    sys.stdout.write(f"{told(report)}\n")
+    sys.stdout.write(f"{report_text(report)}\n")
     return CLEAN if report.clean else CHANGES
 
 
 def _spec_of(subject: Subject) -> Spec:
-    """The spec says which bars are read, so a strategy that wants bars at its start is made of the golden tape's."""
+    """The spec names the bars that are read, so a strategy that needs bars at its start gets the golden tape's."""
     return made(subject, golden_bars()).spec
 
 

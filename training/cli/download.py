@@ -1,6 +1,6 @@
 """`train-and-export download`: Alpaca's recorded bars in one Parquet file that training, dry run and replay read.
 
-The order of things, and the command. Finished chunks (one symbol's month) are kept beside the output, so a broken
+The order of things, and the command. Finished chunks (one symbol's month) are kept next to the output, so a broken
 download goes on where it broke. Invariant: nothing is at --out before every bar was checked (`bars_check`).
 """
 
@@ -74,7 +74,7 @@ def download(request: DownloadRequest, keys: Keys, listen: Listen, clock: Clock 
     return summary
 
 
-def told(request: DownloadRequest, summary: DownloadSummary) -> str:
+def summary_text(request: DownloadRequest, summary: DownloadSummary) -> str:
     """The summary as lines for a person."""
     hours = "regular and extended hours" if request.include_extended else "regular hours"
     bars = ", ".join(f"{count:,} bars of {symbol}" for symbol, count in summary.bars.items())
@@ -167,7 +167,7 @@ def run(chosen: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _say("interrupted; what is finished is kept: give the same command again")
         return INTERRUPTED
-    sys.stdout.write(f"{told(request, summary)}\n")
+    sys.stdout.write(f"{summary_text(request, summary)}\n")
     return 0
 
 

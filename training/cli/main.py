@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     other = found.add_argument_group("a policy that was trained elsewhere")
     bring = "bring the PPO model in this Stable-Baselines3 zip into the store, with the same checks"
     other.add_argument("--import-sb3", type=Path, metavar="FILE", help=bring)
-    layers = "of that model's layers, which its file does not say readably (tanh, unless the file says another)"
+    layers = "of that model's layers, which its file does not state readably (tanh, unless the file names another)"
     other.add_argument("--activation", choices=sorted(ACTIVATIONS), help=layers)
     proof = "outputs of the original that the imported policy must give again; see training/export/import_sb3.py"
     other.add_argument("--golden", type=Path, metavar="NPZ", help=proof)
@@ -223,7 +223,7 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _mistyped(arguments: Sequence[str], options: argparse.ArgumentParser) -> str:
-    """The first option that there is none of, with the nearest one; said before one that is missing for it."""
+    """The first option that there is none of, with the nearest one; reported before one that it would need."""
     known = sorted(set(re.findall(r"--[a-z][a-z0-9-]*", options.format_help())))
     for name in (argument.partition("=")[0] for argument in arguments if argument.startswith("--")):
         if not any(option.startswith(name) for option in known):  # argparse takes what is short for one
@@ -259,18 +259,18 @@ def _contradiction(chosen: argparse.Namespace, options: argparse.ArgumentParser,
             if getattr(chosen, name) != options.get_default(name):
                 return f"--{name.replace('_', '-')} needs --folds or --train-sessions: one fold is split {split}"
     if chosen.preset is not None and chosen.coefficients is not None:
-        return "--preset and --coefficients are two ways to say the same: give one of them"
+        return "--preset and --coefficients are two ways to set the same: give one of them"
     if chosen.import_sb3 is None:
         for name in ("activation", "golden"):
             if getattr(chosen, name) is not None:
-                return f"--{name} needs --import-sb3: it says something of a model that was trained elsewhere"
+                return f"--{name} needs --import-sb3: it describes a model that was trained elsewhere"
     if chosen.import_sb3 is not None and (chosen.folds or 1, chosen.seeds, chosen.ablation) != (1, 1, False):
         return "--import-sb3 brings in one policy: it goes with neither --folds, --seeds nor --ablation"
     return ""
 
 
 def _told(outcome: Outcome, *, promote_it: bool) -> int:
-    """Say what came of it, and promote it when that was asked for."""
+    """Print the result, and promote it when that was asked for."""
     sys.stderr.write(f"\n{outcome.findings.verdict}\nreport: {outcome.version / 'report.html'}\n")
     sys.stdout.write(f"{outcome.version}\n")
     return _promoted(outcome.version) if promote_it else DONE
@@ -323,7 +323,7 @@ def _reference(arguments: Sequence[str]) -> int:
 
 
 def _wrong(error: BaseException) -> int:
-    text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever a library says
+    text = " ".join(str(error).split()) or type(error).__name__  # one line, whatever a library raised
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

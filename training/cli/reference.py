@@ -50,9 +50,9 @@ def add_reference(folder: Path, bars: Path) -> Manifest:
     span = Span(_train_dates(loaded, manifest), manifest.hyperparameters["rewards"][0], trading)
     watched = loaded.watch(Exported(folder / POLICY_FILE).eval(), span)
     reference = reference_of(known.inputs, watched, strategy(manifest.strategy).spec)
-    told = msgspec.structs.replace(manifest, reference=reference)
-    write_whole(folder / MANIFEST_FILE, manifests.encode(told))
-    return told
+    updated = msgspec.structs.replace(manifest, reference=reference)
+    write_whole(folder / MANIFEST_FILE, manifests.encode(updated))
+    return updated
 
 
 def _train_dates(data: TaskData, manifest: Manifest) -> list[str]:
@@ -72,10 +72,10 @@ def main(arguments: Sequence[str]) -> int:
     options.add_argument("--out", type=Path, default=Path("onnx_models"), metavar="STORE", help="(%(default)s)")
     chosen = options.parse_args(arguments)
     folder = chosen.out / chosen.strategy / chosen.version
-    told = add_reference(folder, chosen.bars)
-    assert told.reference is not None
+    updated = add_reference(folder, chosen.bars)
+    assert updated.reference is not None
     sys.stderr.write(
-        f"{told.version}: {len(told.reference.features)} features over {told.reference.samples:,} observations of the "
+        f"{updated.version}: {len(updated.reference.features)} features over {updated.reference.samples:,} observations of the "
         "training sessions\n"
     )
     sys.stdout.write(f"{folder / MANIFEST_FILE}\n")

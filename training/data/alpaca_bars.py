@@ -41,11 +41,11 @@ class Keys:
     def __repr__(self) -> str:
         return "Keys([hidden])"
 
-    def hide(self, said: str) -> str:
-        """`said` without the keys."""
+    def hide(self, text: str) -> str:
+        """`text` without the keys."""
         for secret in (self.secret, self.key):
-            said = said.replace(secret, "[hidden]") if secret else said
-        return said
+            text = text.replace(secret, "[hidden]") if secret else text
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class BarsDoor:
 
 
 def _refusal(status: int, body: str) -> str:
-    """Why Alpaca said no, and the cure."""
+    """Why Alpaca refused, and the cure."""
     try:
         message = str(msgspec.json.decode(body)["message"])[:300]
     except (msgspec.DecodeError, LookupError, TypeError):

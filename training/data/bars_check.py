@@ -1,4 +1,4 @@
-"""Is it what it should be? Alpaca's rows as bars, each checked; and what the exchange calendar expects beside them.
+"""Checks of downloaded bars: each row of Alpaca, and all of them against the exchange calendar.
 
 Pure. Invariant: bars that leave here are in order, of the wanted hours and on the grid of their timeframe, with finite
 prices above 0 that lie within low and high.
@@ -23,7 +23,7 @@ from training.data.bars_request import Chunk, DownloadError, DownloadRequest, sp
 Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_BAD_BAR_CURE = "give the same command again; if it stays, tell Alpaca or leave the day out"
+_BAD_BAR_CURE = "give the same command again; if it stays, report it to Alpaca or leave the day out"
 
 
 @dataclass(frozen=True, slots=True)

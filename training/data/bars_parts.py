@@ -45,21 +45,21 @@ class DownloadSummary(msgspec.Struct, frozen=True):
 
 def already(request: DownloadRequest, identity: Mapping[str, Any], left_out: tuple[str, ...]) -> DownloadSummary:
     """The summary of a finished file of the same request; every other file at --out is left alone."""
-    told = "another file stands there"
+    difference = "another file stands there"
     with contextlib.suppress(pa.ArrowException, OSError, msgspec.DecodeError, KeyError, TypeError):
         metadata = pa.parquet.read_schema(request.out).metadata or {}
         held = msgspec.json.decode(metadata[METADATA_KEY])
         summary = msgspec.convert(held["summary"], DownloadSummary)
-        told = differences(held["request"] | {"as_of": ""}, {**identity, "as_of": ""})
-        if not told and summary.left_out == left_out:
+        difference = differences(held["request"] | {"as_of": ""}, {**identity, "as_of": ""})
+        if not difference and summary.left_out == left_out:
             return summary
-        told = told or f"it left out {', '.join(summary.left_out)}, which can be had now"
-    raise DownloadError(f"--out {request.out} exists already ({told}): move it away or choose another name")
+        difference = difference or f"it left out {', '.join(summary.left_out)}, which can be had now"
+    raise DownloadError(f"--out {request.out} exists already ({difference}): move it away or choose another name")
 
 
 @contextlib.contextmanager
 def writing(request: DownloadRequest) -> Iterator[None]:
-    """What the file system says, as a DownloadError."""
+    """An error of the file system, as a DownloadError."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
@@ -90,8 +90,8 @@ def claim(request: DownloadRequest, identity: Mapping[str, Any]) -> None:
 
 def store(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk, part: Part) -> None:
     """Keep a finished chunk."""
-    told = msgspec.json.encode({"request": identity, "part": chunk.name, "pages": part.pages, "outside": part.outside})
-    table = _table([(chunk.symbol, part)]).replace_schema_metadata({METADATA_KEY: told})
+    noted = msgspec.json.encode({"request": identity, "part": chunk.name, "pages": part.pages, "outside": part.outside})
+    table = _table([(chunk.symbol, part)]).replace_schema_metadata({METADATA_KEY: noted})
     sink = pa.BufferOutputStream()
     pa.parquet.write_table(table, sink, compression="zstd", write_page_checksum=True)
     write_whole(request.parts / chunk.name, sink.getvalue().to_pybytes())
@@ -104,12 +104,12 @@ def stored(request: DownloadRequest, identity: Mapping[str, Any], chunk: Chunk) 
         return None
     try:
         table = pa.parquet.read_table(path, page_checksum_verification=True)
-        told = msgspec.json.decode((table.schema.metadata or {})[METADATA_KEY], type=dict[str, Any])
-        if told["request"] != identity or told["part"] != chunk.name:
+        noted = msgspec.json.decode((table.schema.metadata or {})[METADATA_KEY], type=dict[str, Any])
+        if noted["request"] != identity or noted["part"] != chunk.name:
             return None
         starts = table.column("timestamp").cast(pa.int64()).to_numpy()
         prices = np.stack([table.column(name).to_numpy() for name in PRICES])
-        return Part(starts, prices, int(told["pages"]), int(told["outside"]))
+        return Part(starts, prices, int(noted["pages"]), int(noted["outside"]))
     except (pa.ArrowException, OSError, LookupError, ValueError):
         return None
 
@@ -127,7 +127,7 @@ def _table(parts: Sequence[tuple[str, Part]]) -> Any:
 def assemble(
     request: DownloadRequest, identity: Mapping[str, Any], periods: list[list[Chunk]], left_out: tuple[str, ...]
 ) -> DownloadSummary:
-    """All parts as one file: written beside, read back, renamed. One period's bars are in memory at a time.
+    """All parts as one file: written next to it, read back, renamed. One period's bars are in memory at a time.
 
     Raises DownloadError for a symbol without a bar, a damaged part, or a file that reads back otherwise.
     """
@@ -145,18 +145,18 @@ def assemble(
             METADATA_KEY: msgspec.json.encode({"request": identity, "summary": summary}),
         }
     )
-    beside = request.parts / "whole.parquet"
-    with beside.open("wb") as file:
+    whole = request.parts / "whole.parquet"
+    with whole.open("wb") as file:
         with pa.parquet.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
             for period in periods:
                 parts = [(chunk.symbol, _whole(request, identity, chunk)) for chunk in period]
                 writer.write_table(_table(parts).cast(schema))
         file.flush()
         os.fsync(file.fileno())
-    read_back = sum(rows.start_ns.size for rows in TapeFile(beside, request.symbols).batches())
+    read_back = sum(rows.start_ns.size for rows in TapeFile(whole, request.symbols).batches())
     if read_back != tally.bars.total():
-        raise DownloadError(f"{beside} reads as {read_back} bars, {tally.bars.total()} were written: check the disk")
-    beside.replace(request.out)
+        raise DownloadError(f"{whole} reads as {read_back} bars, {tally.bars.total()} were written: check the disk")
+    whole.replace(request.out)
     return summary
 
 

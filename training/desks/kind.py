@@ -54,7 +54,7 @@ class CarryingLearner(CarryingNetwork, Protocol):
 
 Learner = FlatLearner | CarryingLearner
 Evaluator = Callable[[nn.Module], tuple[SessionResult, ...]]
-"""Plays the sessions of one span with a policy as it is now, on the live path, and says what each session earned."""
+"""Plays the sessions of one span with a policy as it is now, on the live path; returns each session's result."""
 
 
 @dataclass(frozen=True, slots=True)

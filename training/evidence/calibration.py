@@ -1,4 +1,4 @@
-"""Whether a policy's confidence says how often its trades earn: bins, Brier score, calibration error.
+"""Whether a policy's confidence predicts how often its trades earn: bins, Brier score, calibration error.
 
 Pure functions over the trades that were entered. Confidence is the probability of an action and was never trained to
 be that of a win.
@@ -28,7 +28,7 @@ class Bin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """Confidence beside the fraction of trades that won. None without a trade."""
+    """Confidence against the fraction of trades that won. None without a trade."""
 
     trades: int
     bins: tuple[Bin, ...]

@@ -1,4 +1,4 @@
-"""What a strategy's reference claims, beside what a study found, and what to beware of in comparing the two."""
+"""What a strategy's reference claims, what a study found, and the caveats of comparing the two."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def _lead(findings: Findings) -> float | None:
 
 
 def _lower_bound(findings: Findings) -> float | None:
-    """Of the mean session return's interval; None where sessions are too few or all alike, so that it says nothing.
+    """Of the mean session return's interval; None where sessions are too few or all alike, so that it shows nothing.
 
     Of a desk of shares, which the market alone may lift above 0, the lowest of this and its leads over the baselines.
     """
@@ -54,7 +54,7 @@ def _lower_bound(findings: Findings) -> float | None:
 
 
 def _deflated(findings: Findings) -> float | None:
-    """None for an imported policy: nobody knows among how many it was chosen."""
+    """None for an imported policy: the number of its trials is unknown."""
     return None if findings.imported else findings.deflated.deflated
 
 

@@ -21,7 +21,7 @@ LOGIT_BINS = 12  # even, so that zero is an edge
 
 
 class Overfitting(msgspec.Struct, frozen=True, kw_only=True):
-    """Cross-validated choosing. All None, with the reason in `note`, where it cannot be told."""
+    """Cross-validated choosing. All None, with the reason in `note`, where it is undefined."""
 
     trials: int
     sessions: int

@@ -41,7 +41,7 @@ def probabilistic_sharpe(
 ) -> float:
     """PSR: the probability that the true Sharpe ratio is above `threshold`, both per session; `kurt` is raw.
 
-    Bailey & López de Prado 2012, J. Risk 15(2), equation 11. One session gives 0.5: it says nothing.
+    Bailey & López de Prado 2012, J. Risk 15(2), equation 11. One session gives 0.5: no evidence.
     """
     spread = math.sqrt(max(_spread(session_sharpe, skew, kurt), NOTHING))
     return _NORMAL.cdf((session_sharpe - threshold) * math.sqrt(max(sessions - 1, 0)) / spread)
@@ -98,7 +98,7 @@ def deflated_sharpe(
 
     `trial_sharpes` are those of all trials per session, the chosen one and those of earlier studies (the ledger's)
     included; N is their number, or `trials` where more were made than have a ratio of a comparable span. `effective` is
-    an effective number of trials, earlier ones included, to be reported beside it. With one trial it is PSR(0).
+    an effective number of trials, earlier ones included, to be reported with it. With one trial it is PSR(0).
 
     Raises:
         ValueError: `trials` is below the number of ratios, or a return or ratio is not finite.

@@ -1,7 +1,7 @@
 """How far a figure can be trusted: stationary-bootstrap intervals over sessions, stratified ones over seeds.
 
-Pure functions of float64 arrays and a seed: the same seed gives the same interval. An interval over sessions says
-nothing of other seeds, and one over seeds nothing of other sessions.
+Pure functions of float64 arrays and a seed: the same seed gives the same interval. An interval over sessions
+does not cover other seeds, nor one over seeds other sessions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from training.evidence.statistics import Series, checked, deviations, sharpes
 LEVEL = 0.95
 DRAWS = 10_000
 FEW_SESSIONS = 30  # below, percentile intervals are known to be too narrow
-FEWEST = 16  # sessions, below which an interval tells nothing apart and nothing about choosing is told
+FEWEST = 16  # sessions, below which neither an interval nor a figure on choosing is reported
 FEW_SEEDS = 10  # Henderson et al. 2018, Agarwal et al. 2021
 AT_ONCE = 2_000_000  # resampled numbers held in memory together
 
@@ -97,7 +97,11 @@ def paired_difference(returns: Series, baseline: Series, statistic: str = "mean"
 def _resampled(series: list[Series], blocks_of: Series, of: Callable[[list[Series]], Series], seed: int) -> Interval:
     estimate, count = float(of(series)), len(blocks_of)
     if all(float(deviations(values)) <= 0.0 for values in series):
-        note = "one session says nothing of others" if count == 1 else "all sessions are the same: nothing to resample"
+        note = (
+            "one session is no evidence about others"
+            if count == 1
+            else "all sessions are the same: nothing to resample"
+        )
         return Interval(estimate=estimate, low=estimate, high=estimate, note=note)
     random, block, found = np.random.default_rng(seed), block_length(blocks_of), []
     for rows in np.array_split(np.arange(DRAWS), -(-DRAWS * count // AT_ONCE)):
@@ -168,7 +172,7 @@ def _wins(ours: Series, theirs: Series) -> Series:
 def _few_seeds(parts: Sequence[Series]) -> str:
     fewest = min(len(part) for part in parts)
     if fewest == 1:
-        return f"1 seed says nothing of others; at least {FEW_SEEDS} are advised"
+        return f"1 seed is no evidence about others; at least {FEW_SEEDS} are advised"
     return f"{fewest} seeds are few: the true interval is wider; at least {FEW_SEEDS} are advised" * (
         fewest < FEW_SEEDS
     )

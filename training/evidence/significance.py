@@ -1,6 +1,6 @@
-"""Whether a result can be told from luck: data snooping, random traders, and the edge that so few sessions could show.
+"""Result or luck: data snooping, random traders, and the smallest edge that so few sessions could show.
 
-Pure functions over float64 arrays of returns per session. What too few sessions cannot tell is None, never a figure.
+Pure functions over float64 arrays of returns per session. With too few sessions a result is None, never a figure.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def detectable(sessions: int, deviation: float, *, power: float = 0.8, level: fl
     """The smallest mean that a one-sided t-test against 0 finds with probability `power`, for independent sessions.
 
     mean / deviation = (z(1 - level) + z(power)) / sqrt(sessions - z(1 - level)² / 2): Guenther 1981, The American
-    Statistician 35(4); the power is right within 0.01 from 10 sessions on, and not told for fewer. `deviation`
+    Statistician 35(4); the power is right within 0.01 from 10 sessions on, and not given for fewer. `deviation`
     is that of a session's return.
     """
     quantile = _NORMAL.inv_cdf

@@ -1,8 +1,8 @@
-"""What a series of session returns says: returns of a study's sessions, ratios, moments, and all figures of a player.
+"""Figures of a series of session returns: returns of a study's sessions, ratios, moments, and all figures of a player.
 
 Pure functions over float64 arrays of returns per session, as fractions of the capital with which the session begins. On
 the same capital every session nothing compounds; on one account through all of them (`compounds`) everything does.
-Always a defined answer: where a figure has no meaning it is 0 and a note says why.
+Always a defined answer: where a figure has no meaning it is 0 and a note gives the reason.
 """
 
 from __future__ import annotations

@@ -19,14 +19,14 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
     ahead = [line for line in findings.baselines if line.figures.net_return >= own.net_return]
     over = f"over {counted(own.sessions, 'test session')}{' of made-up bars' if findings.synthetic else ''}"
     ratio = "not known, as it was trained elsewhere" if findings.imported else number(findings.deflated.deflated)
-    earned, said = f"{percent(own.net_return)} after costs {over}", f"deflated Sharpe {ratio}"
+    earned, deflated = f"{percent(own.net_return)} after costs {over}", f"deflated Sharpe {ratio}"
     if own.trades == 0:
         return f"Never traded, so it equals always flat: it earned nothing {over}."
     if ahead:
         names = listed([f"{line.name} ({percent(line.figures.net_return)})" for line in ahead], "or")
-        return f"Does not beat {names} after costs: {percent(own.net_return)} {over}; {said}."
+        return f"Does not beat {names} after costs: {percent(own.net_return)} {over}; {deflated}."
     if own.net_return <= 0.0:
-        return f"Loses money after costs: {percent(own.net_return)} {over}; {said}."
+        return f"Loses money after costs: {percent(own.net_return)} {over}; {deflated}."
     failed = [judged.name for judged in criteria if not judged.passes]
     judged_so = (
         f"fails {len(failed)} of {len(criteria)} criteria for real money ({listed(failed)})"
@@ -34,12 +34,12 @@ def verdict(findings: Findings, criteria: Sequence[Judged]) -> str:
         else f"passes all {len(criteria)} criteria for real money"
     )
     if not findings.baselines:
-        return f"Earned {earned}, with no baseline to compare with; {said}; {judged_so}."
+        return f"Earned {earned}, with no baseline to compare with; {deflated}; {judged_so}."
     unsure = [name for name, gap in findings.over_baselines.items() if not told_apart(gap, own.sessions)]
     if unsure:
         lead = f"more than every baseline but not surely more than {listed(unsure, 'or')}"
-        return f"Earned {earned}, {lead}; {said}; {judged_so}."
-    return f"Beats every baseline with {earned}; {said}; {judged_so}."
+        return f"Earned {earned}, {lead}; {deflated}; {judged_so}."
+    return f"Beats every baseline with {earned}; {deflated}; {judged_so}."
 
 
 def abstract(f: Findings, study: Study, known_today: str = "") -> tuple[str, ...]:

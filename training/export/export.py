@@ -60,7 +60,7 @@ class ExportError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What is known of a policy beside its weights. `version` None names it by its last session and its digest.
+    """What is known of a policy apart from its weights. `version` None names it by its last session and its digest.
 
     `report(folder, digest)` writes the report's files into the version's folder for the policy of that digest.
     """
@@ -218,9 +218,9 @@ def _write(
         rules=dict(release.rules),
         reference=release.reference,
         files={
-            beside.name: hashlib.sha256(beside.read_bytes()).hexdigest()
-            for beside in sorted(folder.iterdir())
-            if beside.name != POLICY_FILE
+            extra.name: hashlib.sha256(extra.read_bytes()).hexdigest()
+            for extra in sorted(folder.iterdir())
+            if extra.name != POLICY_FILE
         },
     )
     write_whole(folder / MANIFEST_FILE, encode(manifest))
@@ -229,7 +229,7 @@ def _write(
 
 
 def _check_answers(spec: Spec, answers: Float32Array, count: int) -> None:
-    """Raises ExportError where `count` answers are not what the strategy's spec says."""
+    """Raises ExportError where `count` answers do not match the strategy's spec."""
     name, finite = answer_name(spec), bool(np.isfinite(answers).all())
     if answers.shape != (count, len(spec.actions)) or not finite:
         raise ExportError(

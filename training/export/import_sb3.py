@@ -1,7 +1,7 @@
 """A policy trained by Stable-Baselines3 (`model.save("model.zip")`), read as a module that this package exports.
 
 The file is read by `sb3_file`, the module is built by `sb3_network`. Invariant: what is not understood in full is
-refused, with the reason and the cure, and golden outputs of the original prove what the file cannot say.
+refused, with the reason and the cure, and golden outputs of the original prove what the file does not contain.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOLERANCE = 1e-5  # of a log-probability, between the golden outputs and the mod
 
 @dataclass(frozen=True, slots=True)
 class ImportedPolicy:
-    """A policy from elsewhere: raw observations to logits, as `training.export.export` takes it, and what it says."""
+    """A policy from elsewhere: raw observations to logits, as `training.export.export` takes it, and facts about it."""
 
     module: FlatPolicy | LstmPolicy
     hyperparameters: dict[str, float | int | bool | None]  # those of `HYPERPARAMETERS` that are plain numbers
@@ -60,8 +60,8 @@ def import_sb3(
 def read_sb3(path: Path, strategy: Strategy, *, activation: str | None = None) -> ImportedPolicy:
     """Read the policy of a PPO or A2C `MlpPolicy`, or of a RecurrentPPO `MlpLstmPolicy`, for `strategy`.
 
-    The value network is dropped. The weights do not tell the activation; it is the `activation` given, else the name
-    that the file states in plain beside its `policy_kwargs`, else Tanh, the default of Stable-Baselines3. That name is
+    The value network is dropped. The weights do not show the activation; it is the `activation` given, else the name
+    that the file has as plain text in its `policy_kwargs`, else Tanh, the default of Stable-Baselines3. That name is
     only a text in the file, so prove the import on outputs of the original, see `check_golden`.
 
     Raises:

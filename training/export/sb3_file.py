@@ -68,7 +68,7 @@ def members_of(path: Path) -> dict[str, bytes]:
 
 
 def plain_of(path: Path, data: bytes) -> dict[str, Any]:
-    """The JSON of a model. Its ":serialized:" fields stay base64 text that nobody decodes. Raises ImportSb3Error."""
+    """The JSON of a model. Its ":serialized:" fields stay base64 text and are never decoded. Raises ImportSb3Error."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -82,13 +82,13 @@ def plain_of(path: Path, data: bytes) -> dict[str, Any]:
 
 def _needs_normalisation(path: Path, where: str) -> ImportSb3Error:
     return ImportSb3Error(
-        f"{path.name}: {where} says that VecNormalize scaled the observations; expected a policy that reads raw ones, "
+        f"{path.name}: {where} shows that VecNormalize scaled the observations; expected a policy that reads raw ones, "
         "because those statistics live in a pickle that is never opened: train with the scaling inside of the policy"
     )
 
 
 def refuse_normalised(path: Path, plain: dict[str, Any]) -> None:
-    """VecNormalize keeps no trace in `data` that is sure, so a mention there or its file beside the zip counts.
+    """VecNormalize leaves no certain trace in `data`, so a mention there or its file next to the zip counts.
 
     Raises ImportSb3Error.
     """
@@ -96,9 +96,9 @@ def refuse_normalised(path: Path, plain: dict[str, Any]) -> None:
         texts = [name, value, *value.values()] if isinstance(value, dict) else [name, value]
         if any(isinstance(text, str) and re.search("vec_?normalize", text, re.IGNORECASE) for text in texts):
             raise _needs_normalisation(path, f"`{name}` in its data")
-    for beside in sorted(path.parent.glob("*.pkl")):
-        if re.search("vec_?normalize", beside.name, re.IGNORECASE):
-            raise _needs_normalisation(path, f"the file {beside.name} beside it")
+    for sibling in sorted(path.parent.glob("*.pkl")):
+        if re.search("vec_?normalize", sibling.name, re.IGNORECASE):
+            raise _needs_normalisation(path, f"the file {sibling.name} next to it")
 
 
 def weights_of(path: Path, data: bytes) -> dict[str, Tensor]:

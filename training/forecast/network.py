@@ -1,7 +1,7 @@
 """The forecaster: Conv1d → Conv1d → LSTM → additive attention → HOLD, BUY, SELL; and members averaged in one module.
 
 Everything that changes an answer is inside: scaling, correction of the classes' weights, temperature. Raw sequences go
-in, so an exported graph needs nothing beside it. Sources: Bahdanau et al. 2015 (additive attention, 1409.0473);
+in, so an exported graph needs nothing else. Sources: Bahdanau et al. 2015 (additive attention, 1409.0473);
 Lakshminarayanan et al. 2017 (deep ensembles, 1612.01474); Guo et al. 2017 (temperature, 1706.04599).
 """
 
@@ -21,7 +21,7 @@ from training.forecast.labels import CLASSES
 from training.rl.recurrent.lstm import Lstm
 
 CONFIDENCES = ("calibrated", "entropy")
-CLIP = 8.0  # deviations, beyond which a scaled feature says nothing more
+CLIP = 8.0  # deviations, at which a scaled feature is clipped
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

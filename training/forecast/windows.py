@@ -1,4 +1,4 @@
-"""Sequences out of a panel without copies of it: an index says where each window ends, and a batch is gathered.
+"""Sequences out of a panel without copies of it: an index holds where each window ends, and a batch is gathered.
 
 A panel of 3,272 sessions × 90 symbols × 78 features is 92 MB; its windows of 60 rows would be 5.5 GB.
 """

@@ -122,7 +122,7 @@ class OptionScalperEnv(gymnasium.Env[Float32Array, np.int64]):
 
         Raises:
             ValueError: the split is unknown.
-            TapeError, CalendarError, HistoryError, OSError: the file cannot be trained on; the text says why.
+            TapeError, CalendarError, HistoryError, OSError: the file cannot be trained on; the text gives the reason.
         """
         self.observation_space = OBSERVATIONS
         self.action_space = ACTIONS

@@ -239,7 +239,7 @@ def stocks_env(
 
     Raises:
         ValueError: the split or the variant is unknown.
-        TapeError, CalendarError, HistoryError, OSError: the file cannot be trained on; the text says why.
+        TapeError, CalendarError, HistoryError, OSError: the file cannot be trained on; the text gives the reason.
     """
     return DailyEnv(STOCKS, Ground(STOCKS, bars, split, variant), render_mode)
 

@@ -43,11 +43,11 @@ def sharpe(line: Line) -> str:
 
 
 def difference(gap: Interval, sessions: int) -> str:
-    """Whether a difference can be told from zero."""
+    """Whether a difference is distinguishable from zero."""
     if sessions < FEWEST:
-        return "too few sessions to tell"
+        return "too few sessions to decide"
     if not told_apart(gap, sessions):
-        return "zero is inside: not told apart"
+        return "zero is inside: no difference shown"
     return "above zero" if gap.low > 0.0 else "below zero"
 
 

@@ -48,17 +48,17 @@ def _runs(f: Findings) -> list[Run]:
 def choice_words(f: Findings) -> str:
     """Whether validation chooses well."""
     if f.rank_correlation is None:
-        return "Too few runs to say."
+        return "Too few runs to decide."
     found = f"Rank correlation within folds: {number(f.rank_correlation)} over {len(_runs(f))} runs. "
     if f.rank_chance is None or f.rank_correlation <= f.rank_chance:
         return found + (
             f"By chance alone one in twenty is above {number(f.rank_chance)}, so nothing shows that the validation "
-            "return tells which seed does well on test."
+            "return predicts which seed does well on test."
         )
     strength = "weakly" if f.rank_correlation < 0.3 else "somewhat" if f.rank_correlation < 0.6 else "clearly"
     return found + (
         f"By chance alone only one in twenty is above {number(f.rank_chance)}, so the validation return {strength} "
-        "tells which seed does well on test."
+        "predicts which seed does well on test."
     )
 
 

@@ -168,8 +168,8 @@ def random_ranges(study: Study) -> tuple[tuple[float, float], ...]:
 def rank_correlation(study: Study) -> tuple[float | None, float | None]:
     """Spearman's, of validation and test return over the seeds of a fold; the mean over folds that have three runs.
 
-    Beside it what one in twenty such means is above without any link: one of n runs has variance 1 / (n - 1) then
-    (Kendall & Gibbons 1990, chapter 4), and the mean is taken as normal.
+    The second value is what one in twenty such means exceeds without any link: the variance of one of n runs is then
+    1 / (n - 1) (Kendall & Gibbons 1990, chapter 4), and the mean is taken as normal.
     """
     found, variances = [], []
     for fold in range(len(study.folds)):

@@ -1,6 +1,6 @@
-"""The report on a study: one page and one file of figures, of which the first sentence says what the policy is worth.
+"""The report on a study: one page and one file of figures; its first sentence is the verdict on the policy.
 
-The study is the only input, and what is not in it is said to be unknown. Same study, same bytes.
+The study is the only input; what is not in it is reported as unknown. Same study, same bytes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def write_report(study: Study, folder: Path) -> Findings:
     """Write `report.html` and `report.json` into an existing folder, each by one rename; returns the figures.
 
     Raises:
-        ValueError: the study cannot be reported on; the text says what it lacks.
+        ValueError: the study cannot be reported on; the text names what is missing.
         OSError: the folder is missing or the disk is full.
     """
     findings = find(study)

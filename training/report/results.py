@@ -1,6 +1,6 @@
-"""Tables and plots on what was earned: beside the baselines, over time, by fold, at higher costs and later.
+"""Tables and plots of the results: against the baselines, over time, by fold, at higher costs and with a delay.
 
-Every figure comes from the findings, every curve from the study. What is missing is said.
+Every figure comes from the findings, every curve from the study. Missing values are named.
 """
 
 from __future__ import annotations

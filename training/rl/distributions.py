@@ -1,6 +1,6 @@
 """How actions are drawn from what a network answers, and how probable they are: a choice of one, or real numbers.
 
-No network and no loss here. Which of both it is, the logarithms of the standard deviations say: None for a choice.
+No network and no loss here. The logarithms of the standard deviations are None for a discrete action.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Random numbers that follow from what they are for alone, so that the CPU and every device draw the same ones.
+"""Counter-based random numbers, the same on the CPU and on every device.
 
-No generator is kept: whoever knows the seed, the place and the count has the number. Invariant: int64 arithmetic alone
-until the last step, which is exact.
+No generator state is kept: a number follows from seed, place and count. Invariant: int64 arithmetic alone until the
+last step, which is exact.
 
 Source: Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators" (SplitMix64); int64 products wrap.
 """
@@ -17,7 +17,7 @@ GAMMA = 0x9E3779B97F4A7C15
 def uniform(seed: int, stream: int, place: Tensor, count: Tensor) -> Tensor:
     """Numbers in [0, 1), float64 (n,), for the `count`-th time at each `place`, both int64 (n,).
 
-    `stream`, 0 to 3, tells apart what the numbers are for.
+    `stream`, 0 to 3, separates the uses of the numbers.
     """
     offset = _signed((seed * 4 + stream) * GAMMA)
     bits = place * _signed(0xD1B54A32D192ED03) + count * _signed(0x8CB92BA72F3D8DD7) + offset

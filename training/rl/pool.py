@@ -1,7 +1,7 @@
-"""Independent tasks over several processes, one thread each, with news on the way and a stop that all hear.
+"""Independent tasks over several processes, one thread each, with progress messages and a common stop flag.
 
 A task that was asked to stop raises `Stopped`; all others are asked too, and the pool raises it once they have ended.
-A process whose parent died ends at once, so that nobody writes into a folder that was taken over.
+A process whose parent died ends at once, so that it never writes into a folder that another run took over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 POLL_S = 0.2
 TERMINATED = 128 + signal.SIGTERM
-HEARD = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 ENDED = (
     "a training process ended by itself, perhaps for lack of memory; what it had kept is there: give the same command "
     "again, with fewer --processes"
@@ -28,20 +28,20 @@ ENDED = (
 
 
 class Stopped(Exception):
-    """The work was asked to stop, and did so where it can be gone on from."""
+    """The work stopped as asked, at a point from which it can continue."""
 
 
 class Flag(Protocol):
-    """Set once the work shall stop."""
+    """True once the work shall stop."""
 
     def is_set(self) -> bool: ...
 
     def set(self) -> None: ...
 
 
-Tell = Callable[[Any], None]
-Work = Callable[[Any, Any, Flag, Tell], T]
-"""(what was prepared, the task, when to stop, whom to tell) -> result; a function of a module, as all it is given."""
+Emit = Callable[[Any], None]
+Work = Callable[[Any, Any, Flag, Emit], T]
+"""(what was prepared, the task, the stop flag, the callback for messages) -> result; all of it picklable."""
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def stop_on_signals(flag: Flag) -> Iterator[None]:
     def asked(_number: int, _frame: object) -> None:
         flag.set()
 
-    before = {number: signal.signal(number, asked) for number in HEARD}
+    before = {number: signal.signal(number, asked) for number in STOP_SIGNALS}
     try:
         yield
     finally:
@@ -63,18 +63,18 @@ def stop_on_signals(flag: Flag) -> Iterator[None]:
 
 
 @contextmanager
-def children_born_deaf() -> Iterator[None]:
-    """Processes started while this lasts hear no SIGINT and SIGTERM before `hear`: they would die of them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+def stop_signals_blocked() -> Iterator[None]:
+    """Processes started while this lasts get SIGINT and SIGTERM only after `unblock_stop_signals`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def hear() -> None:
-    """End what `children_born_deaf` began, in the child: its handlers are in place."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+def unblock_stop_signals() -> None:
+    """Undo `stop_signals_blocked` in the child, once its handlers are set."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def work_through(
@@ -85,7 +85,7 @@ def work_through(
     argument: Any,
     processes: int,
     flag: Flag,
-    tell: Tell,
+    emit: Emit,
 ) -> list[T]:
     """The results of `work` on each task, in their order. `prepare(argument)` runs once in every process.
 
@@ -98,17 +98,17 @@ def work_through(
     """
     if processes == 1 or len(tasks) <= 1:
         prepared = prepare(argument)
-        return [_alone(work, prepared, task, flag, tell) for task in tasks]
+        return [_alone(work, prepared, task, flag, emit) for task in tasks]
     context = multiprocessing.get_context("spawn")
     news: multiprocessing.Queue[Any] = context.Queue()
     shared = SharedFlag()
     with ProcessPoolExecutor(
         min(processes, len(tasks)), context, initializer=_begin, initargs=(prepare, argument, news, shared)
     ) as pool:
-        with children_born_deaf():
+        with stop_signals_blocked():
             futures = [pool.submit(_carry_out, work, task) for task in tasks]
         try:
-            _listen(futures, news, flag, shared, tell)
+            _listen(futures, news, flag, shared, emit)
         except BaseException:
             shared.set()
             pool.shutdown(cancel_futures=True)
@@ -124,14 +124,14 @@ def work_through(
     return [future.result() for future in futures]
 
 
-def _alone(work: Work[T], prepared: Any, task: Any, flag: Flag, tell: Tell) -> T:
+def _alone(work: Work[T], prepared: Any, task: Any, flag: Flag, emit: Emit) -> T:
     if flag.is_set():
         raise Stopped("before it began")
-    return work(prepared, task, flag, tell)
+    return work(prepared, task, flag, emit)
 
 
 class SharedFlag:
-    """A flag that several processes see. One byte without a lock: who is killed while looking blocks nobody."""
+    """A flag that several processes see. One byte without a lock: a process killed while reading blocks no other."""
 
     def __init__(self) -> None:
         self._byte = multiprocessing.get_context("spawn").RawValue("b", 0)
@@ -159,14 +159,14 @@ def end_with_parent() -> None:
 
 
 def _listen(
-    futures: Sequence[Future[Any]], news: multiprocessing.Queue[Any], flag: Flag, shared: Flag, tell: Tell
+    futures: Sequence[Future[Any]], news: multiprocessing.Queue[Any], flag: Flag, shared: Flag, emit: Emit
 ) -> None:
     """Pass news on until all tasks are done; after a stop or a failure those that have not begun never do."""
     while True:
         done = all(future.done() for future in futures)
         try:
             while True:
-                tell(news.get(timeout=POLL_S))
+                emit(news.get(timeout=POLL_S))
         except queue.Empty:
             pass
         if done:
@@ -189,7 +189,7 @@ _PROCESS: dict[str, Any] = {}  # what this worker process was begun with
 
 def _begin(prepare: Callable[[Any], Any], argument: Any, news: multiprocessing.Queue[Any], flag: Flag) -> None:
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and says so by the flag
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles it and sets the flag
     _PROCESS.update(news=news, flag=flag, prepare=prepare, argument=argument, at_work=False, terminated=False)
 
     def terminated(_number: int, _frame: object) -> None:
@@ -199,7 +199,7 @@ def _begin(prepare: Callable[[Any], Any], argument: Any, news: multiprocessing.Q
         flag.set()
 
     signal.signal(signal.SIGTERM, terminated)
-    hear()
+    unblock_stop_signals()
 
 
 def _carry_out(work: Work[T], task: Any) -> T:
@@ -212,5 +212,5 @@ def _carry_out(work: Work[T], task: Any) -> T:
         return work(_PROCESS["prepared"], task, _PROCESS["flag"], _PROCESS["news"].put)
     finally:
         _PROCESS["at_work"] = False
-        if _PROCESS["terminated"]:  # nobody may be left to take the result
+        if _PROCESS["terminated"]:  # the parent may be gone
             os._exit(TERMINATED)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from training.rl.collectives import Collectives, MemberLeftError
-from training.rl.pool import ENDED, HEARD, Stopped, children_born_deaf, end_with_parent, hear
+from training.rl.pool import ENDED, STOP_SIGNALS, Stopped, end_with_parent, stop_signals_blocked, unblock_stop_signals
 
 T = TypeVar("T")
 LEAVING_S = 10.0
@@ -72,7 +72,7 @@ def run_group(size: int, first: Callable[[ProcessGroup], T], others: Callable[..
     where = MEMORY if MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="rltrader-group-", dir=where) as folder:
         pool = ProcessPoolExecutor(size - 1, context, initializer=_begin)
-        with children_born_deaf():
+        with stop_signals_blocked():
             members = [pool.submit(_member, Path(folder), rank, size, others, arguments) for rank in range(1, size)]
         started = set(multiprocessing.active_children()) - before
         collectives = Collectives(Path(folder), 0, size, gone=lambda: any(member.done() for member in members))
@@ -102,9 +102,9 @@ def _reason(members: Sequence[Future[Any]], error: BaseException) -> BaseExcepti
 
 def _begin() -> None:
     end_with_parent()
-    for number in HEARD:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # rank 0 handles it and decides
-    hear()
+    unblock_stop_signals()
 
 
 def _member(folder: Path, rank: int, size: int, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

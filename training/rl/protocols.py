@@ -79,7 +79,7 @@ class Batch:
     """Transitions of a rollout or a minibatch. `log_probabilities` and `values` are those at the time of acting.
 
     A rollout's rows are steps x environments, flattened. With a carried state a minibatch's rows are steps x segments,
-    flattened; `hidden` is each segment's state before its first step, `starts` says where an episode began.
+    flattened; `hidden` is each segment's state before its first step, `starts` is true where an episode began.
     """
 
     observations: Tensor  # prepared, float32 or bfloat16 (rows, *prepared)

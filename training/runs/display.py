@@ -75,7 +75,7 @@ class Display:
             self._print(f"{news.name} goes on after {news.began:,} steps")
         if not self._began_s:
             self._began_s = time.monotonic()
-            self._earlier[news.name] = news.steps  # nobody saw how long its first update took
+            self._earlier[news.name] = news.steps  # the duration of its first update is unknown
         self._earlier.setdefault(news.name, news.began)
         self._counted(news.name, news.steps, news.total)
         point = news.point
@@ -116,7 +116,7 @@ class Display:
 
     @property
     def done(self) -> int:
-        """Steps of all trials, whoever did them when."""
+        """Steps of all trials, those of earlier starts included."""
         return sum(self._steps.values())
 
     @property

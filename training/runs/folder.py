@@ -89,7 +89,7 @@ def _reached(root: Path, start: AbstractSet[Path]) -> set[Path]:
 
 
 def machine(device: str, processes: int) -> dict[str, str]:
-    """What the numbers may depend on beside code and data."""
+    """What the numbers may depend on apart from code and data."""
     return {
         "torch": str(torch.__version__),
         "python": platform.python_version(),
@@ -122,7 +122,7 @@ def held(folder: Path) -> Iterator[None]:
 def open_run(folder: Path, identity: Mapping[str, Any], made_with: Mapping[str, str], *, restart: bool = False) -> None:
     """Make the folder, or go on in it when it was made for the same `identity` (JSON).
 
-    `made_with` (versions, device) is kept beside it as of the first start; another machine may go on.
+    `made_with` (versions, device) is kept with it as of the first start; another machine may go on.
 
     Raises:
         RunFolderError: it belongs to another run, or `restart` would remove what no run has written.

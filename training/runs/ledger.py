@@ -34,7 +34,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """One trial, or one opening of a span of test sessions (New York dates, both ends included).
 
     Raises:
-        ValueError: a field is not what its comment says.
+        ValueError: a field does not match its comment.
     """
 
     after_torn: bool = False  # the line before this one was cut off by a crash; set by `append`, first in the JSON
@@ -51,7 +51,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def same(self) -> tuple[str, str, str, float | None]:
-        """Equal for two lines that tell of one thing: a trial made again to the same result, or the same opening."""
+        """Equal for two lines about one thing: a trial repeated with the same result, or the same opening."""
         return self.kind, self.study, self.note, self.sharpe
 
     def __post_init__(self) -> None:
@@ -167,7 +167,7 @@ class Ledger:
         return sharpes, sum(line.kind == "opening" for line in met)
 
     def _parsed(self, data: bytes) -> Contents:
-        """A broken line is torn when it is the unfinished last one, or when the line after it says so."""
+        """A broken line is torn when it is the unfinished last one, or when the line after it marks it so."""
         *texts, unfinished = data.split(b"\n")
         if unfinished:
             texts.append(unfinished)
@@ -186,7 +186,7 @@ class Ledger:
     def _corrupt(self, number: int, error: Exception) -> LedgerError:
         return LedgerError(
             f"line {number} of {self.path} is corrupt: {error}; expected one trial or opening as JSON. Restore the "
-            "file from a copy or correct that line by hand; without it nobody knows how many trials there were"
+            "file from a copy or correct that line by hand; without it the number of trials is unknown"
         )
 
 

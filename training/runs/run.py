@@ -58,7 +58,7 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run made: the version in the store, the run's folder, and what the report says."""
+    """What a run made: the version in the store, the run's folder, and the report's findings."""
 
     version: Path
     run_folder: Path
@@ -66,7 +66,7 @@ class Outcome:
 
 
 Listener = Callable[[News | Stage | Trial | str], None]
-"""Told of the stages of a run in words, of every update and look of its trials, and of finished trials."""
+"""Called with the stages of a run, every update and validation of its trials, and finished trials."""
 
 
 def train_and_export(settings: Settings, listen: Listener, flag: Flag | None = None) -> Outcome:
@@ -91,7 +91,7 @@ def import_and_export(
     """Bring a policy that Stable-Baselines3 trained into the store, tested and reported like one trained here.
 
     Raises:
-        ImportSb3Error: the file cannot be imported; the text says why and what helps.
+        ImportSb3Error: the file cannot be imported; the text gives reason and cure.
         ValueError and others: as `train_and_export`.
     """
     if not kind(settings.strategy).imports:
@@ -226,7 +226,7 @@ class _Run:
             argument=self._prepare_again,
             processes=self._settings.processes,
             flag=self._flag,
-            tell=self._listen,
+            emit=self._listen,
         )
 
     def _openings(self) -> list[Line]:
@@ -288,11 +288,11 @@ class _Run:
         )
 
     def _exported(self, study: Study, policy: nn.Module) -> Outcome:
-        """The last fold's chosen policy as a version of the store, with the report on all folds beside it."""
+        """The last fold's chosen policy as a version of the store, with the report on all folds next to it."""
         settings, p = self._settings, self._prepared
         findings = write_report(study, p.folder)
 
-        def beside(folder: Path, digest: str) -> None:
+        def write_files(folder: Path, digest: str) -> None:
             for name, data in files(study, findings, policy_sha256=digest).items():
                 write_whole(folder / name, data)
 
@@ -306,7 +306,7 @@ class _Run:
                 "test_denials": dict(trial.test.denials),
                 "validate": self._metrics(trial.validate),
             },
-            report=beside,
+            report=write_files,
             note=findings.verdict,
             rules=p.kind.rules(p.span(p.folds[-1].test)),
             reference=reference_of(p.kind.inputs, watched, p.machine.spec),

@@ -35,7 +35,7 @@ class Settings:
     network: str = "mlp"
     precision: str = "float32"
     device: str = "cpu"
-    feed: str = "sip"  # whose bars the file holds; the manifest says it
+    feed: str = "sip"  # whose bars the file holds; it goes into the manifest
     folds: int = 1  # 1: the strategy's own years, or 60/20/20
     train_sessions: int | None = None  # of the first fold
     validate_sessions: int = 10

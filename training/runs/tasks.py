@@ -25,7 +25,7 @@ from training.desks.kind import Compared, Sources, Span, TaskData, TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import Request, Trained
 from training.rl.kernels import use_fast_float32
-from training.rl.pool import Flag, Stopped, Tell
+from training.rl.pool import Emit, Flag, Stopped
 from training.rl.ppo import make_deterministic
 from training.rl.process_group import ProcessGroup
 from training.runs.folder import TRIALS_FOLDER, RunFolderError, TrialFolder
@@ -125,40 +125,40 @@ def prepare_same(arguments: tuple[Settings, Path, str], sha256: str) -> Prepared
     return prepared
 
 
-def prior_one(prepared: Prepared, task: str, flag: Flag, tell: Tell) -> None:
+def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:
     """Do a task that comes before all trials, or go on with it."""
     own = prepared.kind.procedure
     assert own is not None, f"{prepared.kind.strategy} has no procedure of its own"
     request = requests_of(prepared.settings)[0]
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
-    own.prior(task, request, prepared.data, prepared.task_folder(task), control, tell)
+    own.prior(task, request, prepared.data, prepared.task_folder(task), control, emit)
 
 
-def train_one(prepared: Prepared, request: Request, flag: Flag, tell: Tell, group: ProcessGroup | None = None) -> Trial:
+def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, group: ProcessGroup | None = None) -> Trial:
     """Train one trial and let its chosen checkpoint play the fold's test sessions; a finished one is read again."""
     folder = prepared.trial_folder(request)
     group = group or ProcessGroup()
     done = folder.finished()
     if done is not None:
         if not group.rank:
-            tell(done)
+            emit(done)
         return done
     if folder.outdated and not group.rank:
-        tell(f"{request.name} begins anew: what is there was made by other code")
+        emit(f"{request.name} begins anew: what is there was made by other code")
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
     fold = prepared.folds[request.fold]
     own = prepared.kind.procedure
     if own is None:
-        trained = run_trial(group, request, prepared.data, fold, prepared.trading, folder, control, tell)
+        trained = run_trial(group, request, prepared.data, fold, prepared.trading, folder, control, emit)
     else:
-        trained = own.trial(request, prepared.data, fold, folder, prepared.done, control, tell)
+        trained = own.trial(request, prepared.data, fold, folder, prepared.done, control, emit)
     if group.rank:
         return _trial(request, trained, PlayResult(()))
     folder.save_weights(trained.weights)
     policy, tested = prepared.policy(request, trained.weights), prepared.span(fold.test, request.reward)
     trial = _trial(request, trained, prepared.data.test(policy, tested))
     folder.finish(trial)
-    tell(trial)
+    emit(trial)
     return trial
 
 
@@ -192,7 +192,7 @@ class Chosen:
     played: PlayResult
 
 
-def compare(prepared: Prepared, chosen: Chosen, flag: Flag, tell: Tell) -> Compared:
+def compare(prepared: Prepared, chosen: Chosen, flag: Flag, emit: Emit) -> Compared:
     """The baselines, the random traders and the scenarios of one fold. Raises `Stopped` when `flag` is set."""
 
     def check_stop() -> None:
@@ -202,7 +202,7 @@ def compare(prepared: Prepared, chosen: Chosen, flag: Flag, tell: Tell) -> Compa
     check_stop()
     tested = prepared.span(prepared.folds[chosen.fold].test)
     found = prepared.data.compare(chosen.policy, chosen.played, tested, chosen.seed, check_stop)
-    tell(f"compared fold {chosen.fold + 1}")
+    emit(f"compared fold {chosen.fold + 1}")
     return found
 
 

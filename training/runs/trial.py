@@ -85,7 +85,7 @@ def run_trial(
 
 
 class _Best:
-    """The best checkpoint so far and the way there; what a checkpoint keeps beside the trainer's own state."""
+    """The best checkpoint so far and the curve to it: what a checkpoint keeps apart from the trainer's own state."""
 
     def __init__(self) -> None:
         self.weights: dict[str, Any] = {}

@@ -108,7 +108,7 @@ def _around(dimension: Dimension, start: Coefficients) -> Dimension:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What a search is asked for. `run` says what one training is; its coefficients are those of the first trial."""
+    """The settings of a search. `run` describes one training; its coefficients are those of the first trial."""
 
     run: Settings  # `run_folder` is the study's folder, `processes` share the trials
     trials: int = 50

@@ -60,7 +60,7 @@ def search_through_ray(
 
     Raises:
         Stopped: `stop` was set; what was under way is taken up by the next search.
-        RuntimeError: Ray is not installed, no cluster answers, or a trial failed; the text says what.
+        RuntimeError: Ray is not installed, no cluster answers, or a trial failed; the text names it.
     """
     asking = Asking(book, iter(positions), listen, stop)
     with _ray(book.search) as tune:
@@ -123,8 +123,8 @@ def train_in_ray(config: dict[str, Any], *, search: Search, version: str) -> Non
             tune.report({"worth": -1.0, "trainings": len(done) + 1, "reason": f"diverged: {error}"})
             return
         done.append(training.net_return)
-        told = msgspec.json.encode(training).decode()
-        tune.report({"worth": sum(done) / len(done), "trainings": len(done), "training": told})
+        encoded = msgspec.json.encode(training).decode()
+        tune.report({"worth": sum(done) / len(done), "trainings": len(done), "training": encoded})
 
 
 @functools.lru_cache(maxsize=1)
@@ -244,7 +244,7 @@ def _reach(address: str) -> None:
     """See that somebody answers there: Ray itself asks for minutes, and hears no stop meanwhile.
 
     Raises:
-        RuntimeError: `address` is no host:port, or nobody answers within five seconds.
+        RuntimeError: `address` is no host:port, or has no answer within five seconds.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:

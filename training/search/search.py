@@ -31,7 +31,7 @@ from training.desks.trial import Diverged
 from training.evidence.overfitting import expected_maximum
 from training.evidence.statistics import annual
 from training.rl.coefficients import Coefficients
-from training.rl.pool import Flag, Stopped, Tell, stop_on_signals, work_through
+from training.rl.pool import Emit, Flag, Stopped, stop_on_signals, work_through
 from training.runs.folder import RunFolderError, code_version, machine, open_run
 from training.runs.ledger import LedgerError
 from training.runs.settings import Settings, settings_for, split_note
@@ -57,7 +57,7 @@ RUNS = Path("runs")
 SHOWN = 10  # trials in the table
 DONE, USAGE_ERROR, STOPPED = 0, 2, 130
 ERRORS = (TapeError, CalendarError, HistoryError, RunFolderError, LedgerError, OSError, ValueError, RuntimeError)
-TELLING = 10  # complete trials, below which importances say nothing
+FEWEST_FOR_IMPORTANCE = 10  # complete trials; with fewer, importances mean nothing
 STEPS, UPDATES = 150_000, 4  # of a training where nothing else is asked for: so many, or so many rollouts
 FOLDS = 3  # where a strategy has no years of its own
 
@@ -78,7 +78,7 @@ def make_desk(arguments: tuple[Search, Path, str]) -> Desk:
     return Desk(ready, open_book(search, folder, ready), ready.train)
 
 
-def one_trial(desk: Desk, position: int, flag: Flag, tell: Tell) -> Found:
+def one_trial(desk: Desk, position: int, flag: Flag, emit: Emit) -> Found:
     """Ask for a trial, train it to its end or until it is worse than the median, and close it.
 
     Raises:
@@ -98,7 +98,7 @@ def one_trial(desk: Desk, position: int, flag: Flag, tell: Tell) -> Found:
             reason = "pruned: worse than the median"
             break
     found = desk.book.close(trial, coefficients, reason)
-    tell(found)
+    emit(found)
     return found
 
 
@@ -156,13 +156,13 @@ def _go_on(
         argument=(search, folder, desk.ready.prepared.version),
         processes=search.run.processes,
         flag=stop,
-        tell=listen,
+        emit=listen,
     )
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else searches in this folder while this lasts; a line that a full disk cut off is taken away."""
+    """Lock the folder against other searches; remove a line that a full disk cut off."""
     with (folder / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,7 +180,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def results_of(ready: Ready, book: Book, folder: Path) -> Results:
-    """What the trials say so far."""
+    """A summary of the trials so far."""
     trials = book.finished()
     deviation = statistics.stdev(found.sharpe for found in trials) if len(trials) > 1 else 0.0
     luck = expected_maximum(deviation, len(trials))
@@ -188,8 +188,8 @@ def results_of(ready: Ready, book: Book, folder: Path) -> Results:
     caution = (
         f"The best of {len(trials)} trials flatters: of as many without any skill, whose Sharpe ratios scatter as "
         f"these do, the best would have {luck:+.3f} a session ({annual(luck):+.1f} a year); this one has {best:+.3f} "
-        f"({annual(best):+.1f}). Only test sessions tell, from {ready.prepared.folds[0].test[0]} on; the ledger counts "
-        "all trials against them."
+        f"({annual(best):+.1f}). Only test sessions decide, from {ready.prepared.folds[0].test[0]} on; the ledger "
+        "counts all trials against them."
     )
     return Results(
         study=book.line.study,
@@ -208,7 +208,7 @@ def results_of(ready: Ready, book: Book, folder: Path) -> Results:
 def _importances(study: optuna.Study) -> dict[str, float]:
     """Which coefficients decided, as shares (PED-ANOVA, Watanabe et al. 2023); empty for few trials or a flat field."""
     complete: list[FrozenTrial] = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(complete) < TELLING or len({trial.value for trial in complete}) == 1:
+    if len(complete) < FEWEST_FOR_IMPORTANCE or len({trial.value for trial in complete}) == 1:
         return {}
     return {name: round(share, 3) for name, share in optuna.importance.get_param_importances(study).items()}
 

@@ -23,7 +23,7 @@ class HistoryError(Exception):
 def single(dates: Sequence[str], before: str = "that warm the desk up") -> tuple[Fold, ...]:
     """One fold: the first 60 % train, the next 20 % validate, the last 20 % test.
 
-    `before` says in an error which sessions cannot be used.
+    `before` names in an error the sessions that cannot be used.
 
     Raises:
         HistoryError: fewer than five sessions.
@@ -68,7 +68,7 @@ def expanding(
     Tests follow one another without a hole. `train` sessions in the first fold, 48 % of all when None.
 
     Raises:
-        HistoryError: the sessions do not suffice; the text says how many are needed.
+        HistoryError: too few sessions; the text names how many are needed.
     """
     if train is not None and train < 1:
         raise HistoryError(f"the first fold trains on {train} sessions: expected at least 1")

@@ -1,4 +1,4 @@
-"""What a study found, as data: folds, trials, baselines. Written by the runs, read by statistics, report and promotion.
+"""The results of a study as data: folds, trials, baselines. Runs write it; statistics, report and promotion read it.
 
 Computes nothing. Money in USD, returns per session on the capital with which that session begins. A study is one JSON
 file, so a report can be made again without training again.
@@ -77,7 +77,7 @@ class Baseline(msgspec.Struct, frozen=True):
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the report says comes from here.
+    """All data that the report is made of.
 
     The headline series is what the procedure itself would have earned: in each fold the trial of `reward` with the best
     net validation return (`chosen`), on that fold's test sessions, joined in the order of time.

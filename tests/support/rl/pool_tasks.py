@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training.rl.pool import Flag, Stopped, Tell
+from training.rl.pool import Emit, Flag, Stopped
 
 
 def nothing(argument: Any) -> Any:
@@ -16,10 +16,10 @@ def nothing(argument: Any) -> Any:
     return argument
 
 
-def carry_out(argument: Path, task: str, flag: Flag, tell: Tell) -> str:
+def carry_out(argument: Path, task: str, flag: Flag, emit: Emit) -> str:
     """A task that does what its name says; `argument` is a folder where it signs for having begun."""
     (argument / f"{task}-{os.getpid()}").touch()
-    tell(task)
+    emit(task)
     if task.startswith("wait"):
         while not flag.is_set():
             time.sleep(0.01)

@@ -163,8 +163,8 @@ def test_the_table_of_stocks_has_its_columns_where_the_observation_has_them(tmp_
     subject = subject_named(spec.name)
     rows = tabled(subject, moments, spec)
     seen = observed(subject.make(golden_bars()), moments)[-1].array()
-    told = {"cash", "portfolio_value", "weekday", *(f"shares {symbol}" for symbol in spec.symbols)}
-    account = np.array([name in told for name in spec.features])
+    report_text = {"cash", "portfolio_value", "weekday", *(f"shares {symbol}" for symbol in spec.symbols)}
+    account = np.array([name in report_text for name in spec.features])
     assert np.array_equal(rows.values[-1][~account], seen[~account].astype(np.float64))
     assert subject_named(regime_switcher.SPEC.name).table is not None
 

@@ -142,7 +142,7 @@ def test_a_missing_session_and_missing_minutes_are_named(tmp_path: Path) -> None
     gone = {SESSIONS[1].open_ns + minute * MINUTE_NS for minute in (3, 4, 389)}
     with alpaca([bar for bar in spy(skip=["2024-07-02"]) if bar.start_ns not in gone]) as server:
         summary = fetch(server, tmp_path / "bars.parquet")
-        said = command.told(request_to(server, tmp_path / "bars.parquet"), summary)
+        said = command.summary_text(request_to(server, tmp_path / "bars.parquet"), summary)
     assert summary.missing_sessions == {"SPY": ("2024-07-02",)}
     assert summary.missing_bars == {"SPY": 3}
     assert summary.missing_examples["SPY"][:2] == ("2024-06-28T13:33:00Z", "2024-06-28T13:34:00Z")

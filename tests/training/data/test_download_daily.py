@@ -70,16 +70,16 @@ def test_adjusted_days_of_several_symbols_are_what_a_daily_tape_reads(server: Se
     assert closes["CCC"] == [10] * 4
     assert summary.missing_sessions == {"CCC": ("2024-06-06", "2024-06-10")}
     assert (summary.missing_bars, summary.outside_hours, summary.sessions) == ({}, 0, 6)
-    said = command.told(request_to(server, out, symbols=THREE, **DAILY), summary)
+    said = command.summary_text(request_to(server, out, symbols=THREE, **DAILY), summary)
     assert "CCC: 2 missing sessions: 2024-06-06, 2024-06-10" in said
     info = scan_daily(out, ("AAA", "BBB", "CCC"))
     assert (info.interval_s, info.rows_by_symbol) == (86_400, {"AAA": 6, "BBB": 6, "CCC": 4})
-    told = DailyTapeSource(out, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
-    bars = [event.bar for event in told if isinstance(event, BarClosed)]
+    summary_text = DailyTapeSource(out, info, SessionCalendar.load(info.first_date, info.last_date), Basket())
+    bars = [event.bar for event in summary_text if isinstance(event, BarClosed)]
     assert sorted(bars, key=lambda bar: (bar.start_ns, bar.symbol)) == sorted(
         found, key=lambda bar: (bar.start_ns, bar.symbol)
     )
-    assert not told.counts.rejected
+    assert not summary_text.counts.rejected
 
 
 def test_days_go_on_where_they_broke(server: Serving, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_an_outlier_among_the_seeds_does_not_move_the_interquartile_mean() -> No
     assert seeds_interval(folds).note == ""
     few = seeds_interval([np.array([0.1, 0.3]), np.array([0.2])])
     assert few.low <= few.estimate <= few.high
-    assert "1 seed says nothing of others" in few.note
+    assert "1 seed is no evidence about others" in few.note
 
 
 def test_the_probability_of_improvement_counts_pairs_and_half_of_ties() -> None:

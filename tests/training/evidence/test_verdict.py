@@ -106,7 +106,7 @@ def test_a_lead_that_may_be_luck_is_not_called_beating() -> None:
         "than buy and hold; deflated Sharpe "
     )
     words = page_words(files(hand_study(), found)["report.html"].decode())
-    assert "(too few sessions to tell)" in words
+    assert "(too few sessions to decide)" in words
     sure = find(example_study(edge_usd=160.0))
     assert sure.verdict.startswith("Beats every baseline with ")
     assert sure.verdict.endswith("passes all 13 criteria for real money.")
@@ -146,7 +146,7 @@ def test_one_seed_for_each_reward_has_no_interval_and_one_trade_is_no_plural() -
     words = page_words(files(study, found)["report.html"].decode())
     assert found.abstract[1] == "The policy earned +0.05 % of its capital in sum with 1 trade."
     assert "1 trade, of which 100.0 % earned." in words
-    assert "1 seed says nothing of others; at least 10 are advised." in words
+    assert "1 seed is no evidence about others; at least 10 are advised." in words
     assert "100.0 % to 100.0 %" not in words
     assert not re.search(r"\b1 (sessions|trades|seeds|folds|times)\b", words)
 

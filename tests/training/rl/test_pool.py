@@ -32,7 +32,7 @@ def through(folder: Path, tasks: list[str], flag: Flag | None = None, **other: A
 
 def test_results_are_in_the_order_of_the_tasks_and_all_news_arrives(tmp_path: Path) -> None:
     heard: list[str] = []
-    assert through(tmp_path, ["a", "b", "c"], tell=heard.append) == ["A", "B", "C"]
+    assert through(tmp_path, ["a", "b", "c"], emit=heard.append) == ["A", "B", "C"]
     assert sorted(heard) == ["a", "b", "c"]
 
 
@@ -57,7 +57,7 @@ def test_a_process_that_is_killed_ends_the_work_with_a_cure_though_another_is_id
 def test_a_stop_ends_what_is_under_way_and_begins_nothing_more(tmp_path: Path) -> None:
     flag = threading.Event()
     with pytest.raises(Stopped):
-        through(tmp_path, ["wait 1", "wait 2", "wait 3", "wait 4", "wait 5"], flag, tell=lambda _: flag.set())
+        through(tmp_path, ["wait 1", "wait 2", "wait 3", "wait 4", "wait 5"], flag, emit=lambda _: flag.set())
     assert not list(tmp_path.glob("wait 5*"))
 
 
@@ -88,7 +88,7 @@ if __name__ == "__main__":
         print("begun", flush=True)
         try:
             work_through(carry_out, ["wait 1", "wait 2", "wait 3"], prepare=nothing, argument=Path(sys.argv[1]),
-                         processes=2, flag=flag, tell=lambda _: None)
+                         processes=2, flag=flag, emit=lambda _: None)
         except Stopped:
             sys.exit(130)
 """

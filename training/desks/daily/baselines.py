@@ -41,7 +41,7 @@ from training.study.evaluation import SessionResult
 from training.study.study import PlayResult
 
 ETF_FILE = "etf_daily_2010_2022.parquet"
-"""Looked for beside the file of stocks: SPY as a baseline comes from there."""
+"""Expected next to the file of stocks; the baseline SPY comes from there."""
 FLAT, HOLD_ALL, MONTHLY, SPY, RANDOM = "always flat", "buy and hold", "equal weight monthly", "SPY", "random"
 ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT, HOLD = "ALL_SPY", "ALL_QQQ", "ALL_IWM", "EQUAL_WEIGHT", "HOLD"
 NO_COSTS, COSTS_THRICE = "no costs", "costs x 3"
@@ -58,7 +58,7 @@ REBALANCER_BASELINES: Mapping[str, str] = {
     FLAT: "Never trades.",
     HOLD_ALL: f"Buys all 50 stocks for equal money at a fold's first tested open and keeps them. {_FRACTIONS}",
     MONTHLY: f"Holds all 50 stocks with equal weights, set again at each month's first open. {_FRACTIONS}",
-    SPY: f"Buys SPY at a fold's first tested open; left out where no file of ETFs lies beside the bars. {_FRACTIONS}",
+    SPY: f"Buys SPY at a fold's first tested open; left out without a file of ETFs next to the bars. {_FRACTIONS}",
     RANDOM: "Wants as much as the chosen policy at the same times, but of other stocks: its actions with the stocks "
     f"dealt out anew, once for all sessions. {_RANDOM}",
 }
@@ -108,7 +108,7 @@ def regime_baselines(desk: Desk, check_stop: Callable[[], None] = _never_stop) -
 
 
 def funds_beside(path: Path, cache: Path | None = None) -> DailyTable | None:
-    """SPY, QQQ and IWM from the file of ETFs that lies beside a file of stocks; None where there is none."""
+    """SPY, QQQ and IWM from the file of ETFs next to a file of stocks; None where there is none."""
     etfs = path.with_name(ETF_FILE)
     return read_table(etfs, RegimeSwitcher(), cache) if etfs.is_file() else None
 
@@ -183,7 +183,7 @@ def random_rebalancers(
     """Random traders with the decisions of `policy`: one through the dry run, and the totals of `draws`.
 
     Each gives the actions of every session to the stocks in an order of its own: as much is wanted at the same times,
-    but of other stocks. So it is choosing that they tell from luck, and no one looks good for being invested. The one
+    but of other stocks. So they separate choice from luck, and being invested alone earns no credit. The one
     is the median of a few by net P&L; totals are net P&L in USD over all of the desk's sessions.
     """
     table, rules, variant = desk.table, desk.trading, variant_of(desk.trading)
@@ -281,7 +281,7 @@ def scenarios(policy: Policy, desk: Desk, check_stop: Callable[[], None] = _neve
     """The same policy without costs, at twice and three times the costs, one session late, and filled where it decided.
 
     A recurrent policy also with its hidden state zero again every 256 decisions. All but the fill at the close of the
-    decision go through the dry run; that one nobody can trade, so it is played on the tensor market.
+    decision go through the dry run; that one cannot be traded, so it is played on the tensor market.
     """
     recurrent = desk.strategy.spec.recurrent_shape is not None
     found: dict[str, PlayResult] = {}

@@ -1,4 +1,4 @@
-"""What the references of the daily strategies claim. Every figure beside a claim comes from study and findings."""
+"""What the references of the daily strategies claim. Every figure set against a claim comes from study and findings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ REBALANCER = Reference(
         Claim("annual return", "17.32 %", _annual),
         Claim("Sharpe ratio", "0.51", _sharpe),
         Claim("largest drawdown", "20.66 %", _drawdown),
-        Claim("win rate (of what is not said)", "58.3 %", _days_won),
+        Claim("win rate (of what is not stated)", "58.3 %", _days_won),
         Claim("explained variance at the end of training", "0.893", _of_training(lambda p: p.explained_variance)),
         Claim("clip fraction at the end of training", "0.087", _of_training(lambda p: p.clip_fraction)),
         Claim("training", "50 minutes on an A100 (167 steps/s)", _speed),
@@ -72,14 +72,14 @@ REBALANCER = Reference(
     ),
     differs=(
         (
-            "The reference's data are of 2020 to 2024, and on which days its figures were taken is not said. "
+            "The reference's data are of 2020 to 2024, the days of its figures are not stated. "
             "Which sessions trained, chose and tested here stands fold by fold."
         ),
         (
-            "At which prices the reference fills its orders is not said. Here they trade at the next open; what "
+            "The reference does not state its fill prices. Here they trade at the next open; what "
             "trading at the very close of the decision would flatter stands under the other times."
         ),
-        "Which 50 stocks the reference trades is not said.",
+        "The reference does not list its 50 stocks.",
     ),
     survivorship=(
         "The 50 stocks were chosen from a list of companies that are large today, by a full history up to 2022 "
@@ -92,7 +92,7 @@ REGIME = Reference(
     claims=(
         Claim("Sharpe ratio", "target: above 1", _sharpe),
         Claim("largest drawdown", "target: below 15 %", _drawdown),
-        Claim("turnover (of what time is not said)", "target: below 10 %", _turnover),
+        Claim("turnover (over what time is not stated)", "target: below 10 %", _turnover),
         Claim("better than SPY after risk", "target: yes", _over_spy),
         Claim("training", "1,000 steps/s on a CPU, 15,000 on an RTX 3090, 40,000 on an H100", _speed),
     ),

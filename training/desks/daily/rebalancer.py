@@ -70,7 +70,7 @@ class RebalancerTaskData(DailyTaskData):
     def compare(
         self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
     ) -> Compared:
-        """See `TaskData`; SPY comes from the file of ETFs beside the bars, where there is one."""
+        """See `TaskData`; SPY comes from the ETF file next to the bars, where there is one."""
         desk = self.desk(span)
         found = baselines.rebalancer_baselines(desk, baselines.funds_beside(self.path, table_cache()), check_stop)
         found[baselines.RANDOM], totals = baselines.random_rebalancers(policy, desk, RANDOM_DRAWS, seed, check_stop)
@@ -140,7 +140,7 @@ PRESETS: Mapping[str, Preset] = {
     ),
 }
 """FinRL: learning rate 3e-4 constant, 10 epochs, discount 0.99, lambda 0.95, clip 0.2, entropy 0, value 0.5, gradient
-norm 0.5, of which only the constant rate differs from our defaults. It does not say how many environments share 2,048
+norm 0.5, of which only the constant rate differs from our defaults. It leaves open how many environments share 2,048
 steps; eight take the same 320 minibatches of an update, and a rollout of each is a year long. `wide` earned more on the
 validation sessions of 2020 with 4 epochs than with 10, at this rate as at 1e-4 (two seeds each)."""
 

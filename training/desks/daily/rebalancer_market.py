@@ -52,7 +52,7 @@ class RebalancerMarket(ShareAccounts):
     ) -> None:
         """Make the tables and begin everywhere. `first` and `last` are the sessions (indices) that may be traded.
 
-        `fill` "same_close" trades at the close on which the decision is made, which nobody can: for a comparison.
+        `fill` "same_close" trades at the very close of the decision, which is impossible: for comparison only.
         Without `draws` every episode begins at `first`.
 
         Raises:
@@ -143,7 +143,7 @@ class RebalancerMarket(ShareAccounts):
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
+        """All state that the next steps depend on, apart from the arguments of the constructor; tensors are copies."""
         return packed(vars(self), _CHANGING)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

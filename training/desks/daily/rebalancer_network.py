@@ -28,7 +28,7 @@ from strategies.daily_rebalancer import (
 HIDDEN = 64
 LOG_STD = -0.5
 """Where the logarithms of the standard deviations start: 0.61, so that a tenth of the samples around 0 is clipped to
-[-1, 1]; at Stable-Baselines3's 0 (a deviation of 1) a third of them is, and the action drawn says less."""
+[-1, 1]; at Stable-Baselines3's 0 (a deviation of 1) a third of them is, and actions carry less information."""
 CLIP = 5.0
 """Scaled market inputs are clipped to [-CLIP, CLIP] deviations."""
 EQUAL_SHARE = 1.0 / STOCKS  # a holding of this share of the portfolio counts as 1
@@ -76,7 +76,7 @@ def fit_scaling(observations: Tensor) -> Scaling:
     mean = torch.where(known, market, 0.0).sum(dim=0) / count.clamp_min(1)
     squares = torch.where(known, (market - mean).square(), 0.0).sum(dim=0)
     scale = (squares / (count - 1).clamp_min(1)).sqrt()
-    scale = torch.where(scale < 1e-8, 1.0, scale)  # what never changed tells nothing
+    scale = torch.where(scale < 1e-8, 1.0, scale)  # a column that never changed
     means, scales, clips = [0.0] * WIDTH, [1.0] * WIDTH, [1e9] * WIDTH
     means[_MARKET], scales[_MARKET], clips[_MARKET] = mean.tolist(), scale.tolist(), [CLIP] * len(mean)
     scales[HOLDINGS] = [EQUAL_SHARE] * STOCKS
@@ -142,7 +142,7 @@ class Policy(nn.Module):
 
 
 class RebalancerActorCritic(nn.Module):
-    """The policy, a critic 803 -> 64 -> 64 -> 1 beside it, 114,547 parameters, and the 50 logarithms of deviations."""
+    """The policy, a critic 803 -> 64 -> 64 -> 1, 114,547 parameters, and the 50 logarithms of deviations."""
 
     def __init__(self, scaling: Scaling, seed: int, log_std: float = LOG_STD) -> None:
         """Orthogonal weights drawn from `seed`, gains sqrt(2), 0.01 (means), 1 (value); biases 0.

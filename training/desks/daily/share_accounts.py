@@ -25,7 +25,7 @@ _INDEX_BITS = 12  # of a symbol's place in a sorting key: up to 4,096 symbols
 class ShareAccounts:
     """`count` accounts with the trading rules' paper cash, and what they hold of `symbols` symbols each.
 
-    A market is one of these with sessions: it says what each account wants and marks it at the close.
+    A market is one of these with sessions: it computes what each account wants and values it at the close.
     """
 
     def __init__(self, trading: Trading, count: int, symbols: int, device: torch.device | str) -> None:
@@ -189,9 +189,7 @@ def _in_order(wanted: Tensor, up: Tensor, reserve: Tensor, free: Tensor) -> Tens
     """
     order = _sorted(_keys(up))
     goals = wanted.gather(1, order)
-    if (
-        wanted.device.type == "cpu"
-    ):  # those whom nobody buys come last: looking at how many there are costs nothing here
+    if wanted.device.type == "cpu":  # stocks that no account buys come last; counting them is cheap on a CPU
         used = int((goals > 0).any(0).nonzero().max()) + 1
         order, goals = order[:, :used], goals[:, :used]
     prices, goals = reserve.gather(1, order).T.contiguous(), goals.T.contiguous()

@@ -27,7 +27,7 @@ from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies.golden import contract_hash
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
 from strategies.registry import entry
-from training.rl.pool import children_born_deaf
+from training.rl.pool import stop_signals_blocked
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -103,7 +103,7 @@ def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -
     table = None if kept is None else _restored(kept, path.name, info.sha256, spec)
     if table is not None:
         return table
-    with children_born_deaf():  # the calendar asks a process of its own, which Ctrl-C would end
+    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
         calendar = SessionCalendar.load(info.first_date, info.last_date)
     bars, sessions = _told(DailyTapeSource(path, info, calendar, Basket()), spec)
     table = _assembled(bars, sessions, spec, path.name, info.sha256, info.synthetic)

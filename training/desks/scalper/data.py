@@ -17,7 +17,7 @@ from daemon.tapes.minutes import TapeInfo, TapeSource, scan
 from strategies.kit.contract import Float32Array, Strategy
 from training.desks.scalper.history import History, TradingDay, read_history
 from training.desks.scalper.prices import PriceTable, price_table
-from training.rl.pool import children_born_deaf
+from training.rl.pool import stop_signals_blocked
 from training.study.study import Fold
 
 
@@ -45,11 +45,11 @@ def load(path: Path, machine: Strategy, trading: Trading) -> Data:
     """Read a bars file.
 
     Raises:
-        TapeError, CalendarError, HistoryError: the file cannot be trained on; the text says why and what helps.
+        TapeError, CalendarError, HistoryError: the file cannot be trained on; the text gives reason and cure.
     """
     spec = machine.spec
     info = scan(path, spec.symbols, spec.bar_interval_s)
-    with children_born_deaf():  # the calendar asks a process of its own, which Ctrl-C would end
+    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
         calendar = SessionCalendar.load(info.first_date, info.last_date)
     source = TapeSource(path, info, calendar)
     history = read_history(source, spec, trading)

@@ -1,7 +1,7 @@
 """The networks with an LSTM: `option_scalper`'s recurrent variant, and one that carries its state from step to step.
 
 `LstmPolicy` is exactly what is exported: it starts from a zero state at every decision, so its graph needs the window
-alone. `CarryingLstm` remembers across steps and is for environments whose observation does not tell all.
+alone. `CarryingLstm` keeps its state from step to step, for environments that are only partly observed.
 """
 
 from __future__ import annotations

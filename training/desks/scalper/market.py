@@ -47,7 +47,7 @@ class Market:
 
     With `auto_reset` a finished environment begins another session at once, which follows from `seed`, its place and
     the number of its episodes alone, so the CPU and every device play the same ones; without, it stands still, and
-    `begin` says which session each one plays.
+    `begin` chooses the session that each one plays.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class Market:
         return pnl
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
+        """All state that the next steps depend on, apart from the arguments of the constructor; tensors are copies."""
         state: dict[str, Any] = {name.strip("_"): getattr(self, name).clone() for name in _CHANGING}
         return state | {"seed": self._seed, "days": len(self._first_decision), "rows": len(self._features)}
 

@@ -27,7 +27,7 @@ CERTAIN = 50.0  # a logit that leaves the other actions nothing
 def live_actions(logits: Tensor, flat: Tensor, confidence_min: float) -> Tensor:
     """Actions of the live path, int64 (n,): argmax at the spec's temperature; an entry below the threshold holds.
 
-    `flat` bool (n,) says where nothing is held: only there a buy is an entry (elsewhere it holds or leaves).
+    `flat` bool (n,) is true where nothing is held: only there a buy is an entry (elsewhere it holds or leaves).
     """
     confidence, action = torch.softmax(logits.double() / SPEC.temperature, dim=1).max(dim=1)
     unsure = flat & ((action == BUY_CALL) | (action == BUY_PUT)) & (confidence < confidence_min)
