@@ -1,4 +1,7 @@
-"""An LSTM of one or two layers that trains faster on a CPU than `torch.nn.LSTM`, and has its parameters and results.
+"""An LSTM of one or two layers that trains faster on a CPU than `torch.nn.LSTM`, with its parameters and results.
+
+Whole PPO updates of the recurrent `option_scalper` network (rollout and 10 epochs, one thread) run 1.6 times as fast:
+the median of eight alternating pairs of runs with the hand-written loops and with torch's own.
 
 Knows no policy and no optimizer, and computes nothing itself: on a CPU the loops are those of `lstm_kernel`, on other
 devices and in an exported graph torch's own.

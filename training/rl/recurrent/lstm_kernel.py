@@ -27,7 +27,7 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
 class Call(NamedTuple):
-    """What a run over a sequence is, beside its tensors that have gradients."""
+    """The settings of one run over a sequence: all but the tensors that have gradients."""
 
     every: bool  # outputs at all steps, not the last alone
     products: torch.dtype
