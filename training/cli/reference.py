@@ -75,8 +75,8 @@ def main(arguments: Sequence[str]) -> int:
     updated = add_reference(folder, chosen.bars)
     assert updated.reference is not None
     sys.stderr.write(
-        f"{updated.version}: {len(updated.reference.features)} features over {updated.reference.samples:,} observations "
-        "of the training sessions\n"
+        f"{updated.version}: {len(updated.reference.features)} features over "
+        f"{updated.reference.samples:,} observations of the training sessions\n"
     )
     sys.stdout.write(f"{folder / MANIFEST_FILE}\n")
     return 0

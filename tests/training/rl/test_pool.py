@@ -26,7 +26,7 @@ def refuse(argument: Any) -> Any:
 
 def through(folder: Path, tasks: list[str], flag: Flag | None = None, **other: Any) -> list[str]:
     """The tasks in two processes."""
-    given = {"prepare": nothing, "tell": lambda _: None, **other}
+    given = {"prepare": nothing, "emit": lambda _: None, **other}
     return work_through(carry_out, tasks, argument=folder, processes=2, flag=flag or threading.Event(), **given)
 
 
