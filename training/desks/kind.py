@@ -139,7 +139,7 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What a strategy with an open universe is trained on, beside the first bars file."""
+    """What a strategy with an open universe is trained on, apart from the first bars file."""
 
     files: tuple[Path, ...] = ()  # further ones, of the same adjustment
     symbols: tuple[str, ...] = ()  # the universe; none: the strategy's own

@@ -56,7 +56,7 @@ class News:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What the news are of from now on: `tasks` pieces of work of about `steps` steps each, 0 where nobody knows."""
+    """The work that later news are about: `tasks` pieces of about `steps` steps each, 0 where unknown."""
 
     name: str
     tasks: int

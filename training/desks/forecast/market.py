@@ -266,7 +266,7 @@ class ForecastMarket(ShareAccounts):
         return numbers.argsort(1)[:, : self._symbols].sort(1).values
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next steps depend on beside the arguments of the constructor; tensors are copies."""
+        """All state that the next steps depend on, apart from the arguments of the constructor; tensors are copies."""
         return packed(vars(self), _CHANGING)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
