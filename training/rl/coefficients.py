@@ -5,6 +5,7 @@ Sources: the numbers in the comments are those of `training.rl.ppo`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 SCHEDULES = ("linear", "cosine", "constant")
@@ -52,6 +53,17 @@ class Progress:
     gradient_norm: float  # before clipping
     learning_rate: float
     epochs: int  # begun: fewer than asked for where `target_kl` ended the update
+
+
+def rate_at(rate: float, schedule: str, share: float) -> float:
+    """The learning rate after `share` of a run that began with `rate`."""
+    match schedule:
+        case "linear":
+            return rate * (1.0 - share)
+        case "cosine":
+            return rate * 0.5 * (1.0 + math.cos(math.pi * share))
+        case _:
+            return rate
 
 
 class NotFiniteError(ArithmeticError):

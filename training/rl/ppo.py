@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.rl.coefficients import FIGURES, Coefficients, NotFiniteError, Progress, check_coefficients
+from training.rl.coefficients import FIGURES, Coefficients, NotFiniteError, Progress, check_coefficients, rate_at
 from training.rl.distributions import evaluate, log_deviations, room_for_actions, sample, within_bounds
 from training.rl.kernels import keep_freed_memory
 from training.rl.protocols import Batch, CarryingNetwork, Environment, Network, Step
@@ -155,14 +155,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """The rate of the next update."""
-        share, rate = self.updates / self.total_updates, self.coefficients.learning_rate
-        match self.coefficients.schedule:
-            case "linear":
-                return rate * (1.0 - share)
-            case "cosine":
-                return rate * 0.5 * (1.0 + math.cos(math.pi * share))
-            case _:
-                return rate
+        return rate_at(self.coefficients.learning_rate, self.coefficients.schedule, self.updates / self.total_updates)
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of all that the next updates depend on: tensors and plain values."""

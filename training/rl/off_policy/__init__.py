@@ -1,0 +1,1 @@
+"""Off-policy agents with continuous actions: SAC, TD3, their replay, their presets, an ensemble of both."""
