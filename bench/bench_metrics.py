@@ -15,7 +15,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from daemon.app.wiring import prepare_replay
+from daemon.app.replay_start import prepare_replay
 from daemon.config.load import load
 from daemon.core.events import Event
 from daemon.core.state import Identity

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.tapes import recorded_minutes, synthetic_minutes
-from daemon.app.wiring import Replay, prepare_replay, run_replay
+from daemon.app.replay import run_replay
+from daemon.app.replay_start import Replay, prepare_replay
 from daemon.config.load import load
 from daemon.core.effects import AskPolicy
 from daemon.journal.journal import FILE, Journal

@@ -51,8 +51,7 @@ def desk_of(path: Path) -> DeskStatus:
         with closing(JournalReader(path / FILE)) as reader:
             state = recovered_desk(reader).machine.state
             meta = reader.meta()
-            origins = journaled_origins(reader)
-        limits = limits_of(meta["strategy"], state.trading, origins)
+            limits = limits_of(meta["strategy"], state.trading, journaled_origins(reader))
         return replace(
             status_of(state, meta.get("desk", "")), state_dir=str(path), process=locked_by(path), limits=limits
         )

@@ -10,16 +10,14 @@ import argparse
 import getpass
 import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from daemon.cli.explain import NotFound
+from daemon.cli.journal.explain import NotFound
 from daemon.config.load import DEFAULT_CONFIG, ConfigError, Credentials, Settings, credentials, load
-from daemon.core.events import Event
 from daemon.engine.state_dir import locked_by, peek
 from daemon.host.own_files import StateDirError
 from daemon.host.printable import printable
@@ -148,20 +146,18 @@ def _offline(options: argparse.Namespace) -> Answer:
     command = Command(options.command, options.reason, f"offline/{said} (uid {os.getuid()})")
     try:
         event_at = event_of(command)
-        if options.command == RESET_CLOCK:
-            from daemon.cli.broker_clock import broker_now_ns
-
-            now_ns = broker_now_ns(*_with_keys(options))
-            event_at = partial(_at, event_at, now_ns)
-        state = command_offline(options.state_dir, event_at)
+        broker_ns = _broker_ns(options) if options.command == RESET_CLOCK else None
+        state = command_offline(options.state_dir, lambda now_ns: event_at(now_ns if broker_ns is None else broker_ns))
     except CommandError as error:
         raise NotFound(str(error)) from None
     desk = (peek(options.state_dir) or {}).get("desk", "")
     return Answer(ok=True, seq=state.seq, status=status_of(state, desk))
 
 
-def _at(event_at: Callable[[int], Event], now_ns: int, _journal_ns: int) -> Event:
-    return event_at(now_ns)
+def _broker_ns(options: argparse.Namespace) -> int:
+    from daemon.cli.broker_clock import broker_now_ns
+
+    return broker_now_ns(*_with_keys(options))
 
 
 def _user() -> str:

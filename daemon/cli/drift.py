@@ -15,7 +15,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.explain import NotFound
+from daemon.cli.journal.explain import NotFound
 from daemon.config.tables import Drift as Settings
 from daemon.core.session import new_york_text
 from daemon.journal.journal import FILE

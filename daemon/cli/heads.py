@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from daemon.cli.explain import NotFound
+from daemon.cli.journal.explain import NotFound
 from daemon.host.ed25519 import KeyProblem
 from daemon.journal.journal import FILE
 from daemon.journal.published import heads_in, sign_head

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from daemon.cli.explain import NotFound
+from daemon.cli.journal.explain import NotFound
 from daemon.engine.state_dir import REPORTS
 from daemon.journal.journal import FILE
 from daemon.reports.csv_tables import COLUMNS, orders_csv

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import daemon.reports
-from daemon.cli.explain import NotFound
+from daemon.cli.journal.explain import NotFound
 from daemon.journal.journal import FILE
 from daemon.page_kit.render import render
 from daemon.reports.shadow import ShadowReport, shadow_reports

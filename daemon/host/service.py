@@ -13,7 +13,7 @@ from sdnotify import SystemdNotifier
 
 
 class Service:
-    """The process as systemd sees it (`sd_notify(3)`). Does nothing without NOTIFY_SOCKET in the environment.
+    """The process as systemd sees it (`sd_send(3)`). Does nothing without NOTIFY_SOCKET in the environment.
 
     No message waits for systemd: a refused one is dropped, except ready and stopping, which go with the next message.
     `interval_s` is half of the watchdog's time, as `sd_watchdog_enabled(3)` advises; None when systemd watches nothing
@@ -29,19 +29,19 @@ class Service:
 
     def ready(self) -> None:
         """Report that the start is complete: units ordered after this one may start."""
-        self._notify("READY=1", must=True)
+        self._send("READY=1", must=True)
 
     def status(self, text: str) -> None:
         """Set the status of `systemctl status`. Line breaks become blanks: each line would be a message of its own."""
-        self._notify(f"STATUS={' '.join(text.split())}")
+        self._send(f"STATUS={' '.join(text.split())}")
 
     def stopping(self) -> None:
         """Report that the stop has begun."""
-        self._notify("STOPPING=1", must=True)
+        self._send("STOPPING=1", must=True)
 
     def watchdog(self) -> None:
         """Feed the watchdog now."""
-        self._notify("WATCHDOG=1")
+        self._send("WATCHDOG=1")
 
     def close(self) -> None:
         """Close the socket; later messages are dropped."""
@@ -69,7 +69,7 @@ class Service:
                 self.watchdog()
             await asyncio.sleep(max(0.0, due - loop.time()))
 
-    def _notify(self, state: str, *, must: bool = False) -> None:
+    def _send(self, state: str, *, must: bool = False) -> None:
         """Send the message with unsent required ones, in one datagram or not at all."""
         if self._notifier is None:
             return

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from daemon.cli import drift as drift_command
 from daemon.cli import shadow as shadow_command
-from daemon.cli.explain import NotFound
+from daemon.cli.journal.explain import NotFound
 from daemon.core.events import ShadowAnswered
 from daemon.core.records import DecisionRow
 from daemon.journal.journal import FILE, Journal

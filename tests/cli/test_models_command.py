@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from daemon.cli import ctl
-from daemon.cli.models import REFUSED
+from daemon.cli.models.command import REFUSED
 from daemon.config.load import EXIT_CODE
 from daemon.models.pointer import PROMOTIONS_FILE
 from daemon.models.signature import SIGNATURE_FILE

@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from daemon.cli import report as report_command
-from daemon.cli.explain import NotFound
+from daemon.cli.journal.explain import NotFound
 from daemon.engine.state_dir import open_state_dir
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader

@@ -14,13 +14,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from daemon.app.live import LiveDesk, prepare_live
-from daemon.app.operator_side import BrokerKeys
+from daemon.app.live.desk import LiveDesk
+from daemon.app.live.start import prepare_live
+from daemon.app.opening import open_desk
+from daemon.app.telemetry import BrokerKeys
 from daemon.config.load import Credentials, load
-from daemon.engine.recover import recover
-from daemon.engine.recovery import code_digest, fresh_machine, identity_of
-from daemon.engine.state_dir import open_state_dir
-from daemon.journal.writer import JournalWriter
 from daemon.operator.log import Log
 from tests.support.paths import FIXTURE_MODELS
 
@@ -38,11 +36,9 @@ async def desk(folder: Path) -> AsyncIterator[LiveDesk]:
     settings = load(None, {"paths.state_dir": folder, "paths.models_dir": MODELS, **NOWHERE})
     keys = Credentials(api_key_id=SecretStr("a-key-id"), api_secret_key=SecretStr("a-secret-key"))
     live = prepare_live(settings, keys, dry_run=False)
-    state_dir = open_state_dir(folder, live.meta(), "epoch00001")
-    machine = fresh_machine(live.strategy, identity_of(state_dir.meta), settings.trading())
-    recovered = recover(state_dir.journal.reader(), machine, code_digest())
-    writer = JournalWriter(state_dir.journal)
-    made = LiveDesk(live, Log("error", "json", io.StringIO()), state_dir, recovered, writer, BrokerKeys(None, {}))
+    log = Log("error", "json", io.StringIO())
+    opened = open_desk(live, live.meta(), "epoch00001", log)
+    made = LiveDesk(live, opened, log, BrokerKeys(None, {}))
     running = asyncio.create_task(made.engine.run([]))
     try:
         yield made
@@ -50,19 +46,18 @@ async def desk(folder: Path) -> AsyncIterator[LiveDesk]:
         await running
     finally:
         running.cancel()
-        writer.close()
-        state_dir.close()
+        opened.close()
 
 
 async def test_two_probes_at_once_both_return(tmp_path: Path) -> None:
     async with desk(tmp_path) as it, asyncio.timeout(180):
-        await asyncio.gather(it.probe(), it.probe())
+        await asyncio.gather(it.ticks.probe(), it.ticks.probe())
 
 
 async def test_a_probe_that_was_given_up_disturbs_no_later_one(tmp_path: Path) -> None:
     async with desk(tmp_path) as it, asyncio.timeout(180):
-        late = asyncio.create_task(it.probe())
+        late = asyncio.create_task(it.ticks.probe())
         await asyncio.sleep(0)
         late.cancel()
-        await it.probe()
+        await it.ticks.probe()
         assert late.cancelled()

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from daemon.app.desk import Start, assemble
-from daemon.app.wiring import Replay, prepare_replay
+from daemon.app.replay_start import Replay, prepare_replay
 from daemon.config.load import Settings, load
 from daemon.core.effects import AnyEffect
 from daemon.core.events import Event

@@ -10,12 +10,15 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
+from daemon.cli.arguments import add_command, add_limit
 from daemon.core.session import NEW_YORK, new_york_text
+from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from strategies.kit.contract import Spec
 from strategies.registry import strategy as strategy_named
@@ -30,8 +33,17 @@ class NotFound(Exception):
     """Nothing to show; the message says what was looked for."""
 
 
-def decisions(reader: JournalReader, options: argparse.Namespace, console: Console) -> int:
-    """The list, or with `options.bar` one decision. Raises NotFound."""
+def add_to(commands: Any) -> None:
+    """Add `decisions` to rltraderctl's command line."""
+    made = add_command(commands, "decisions", "the decisions, newest last; --bar explains one completely")
+    made.add_argument("--bar", metavar="TIME", help="the bar's start: ISO 8601 with zone, New York without one, or ns")
+    made.add_argument("--outcome", choices=OUTCOMES, metavar="NAME", help=f"only one of {', '.join(OUTCOMES)}")
+    add_limit(made)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print the list, or with `options.bar` one decision; returns 0. Raises NotFound."""
+    reader = JournalReader(options.state_dir / FILE)
     if options.bar:
         return _explain(reader, options, console)
     where, values = ("WHERE outcome = ?", (options.outcome,)) if options.outcome else ("", ())

@@ -1,4 +1,4 @@
-"""What the wiring makes of a journal for the end of a run."""
+"""The figures of a finished run, read from its journal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.app.wiring import CURVE_POINTS, equity_curve
+from daemon.app.replay_figures import CURVE_POINTS, equity_curve
 from daemon.core.records import EquityRow
 from daemon.journal.journal import FILE, Journal
 from daemon.journal.rows import Batch

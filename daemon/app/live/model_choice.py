@@ -1,0 +1,87 @@
+"""Choose the model that a live desk starts with: the configured one, or the last one that answered."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import NamedTuple
+
+import msgspec
+
+from daemon.config.load import Settings
+from daemon.core.events import ModelPromoted, ModelVerified
+from daemon.engine.segments import standing
+from daemon.engine.state_dir import peek
+from daemon.host.own_files import StateDirError
+from daemon.host.passing import MayPass, retry_while_busy
+from daemon.journal.reader import JournalReader, reading
+from daemon.journal.rows import JournalError, decode_event
+from daemon.models.runtime import OnnxPolicy
+from daemon.models.store import LoadedModel, ModelError, check_rules, load
+from daemon.models.trial import try_model
+from strategies.kit.contract import Strategy, configured
+
+
+def choose_model(settings: Settings, strategy: Strategy, *, dry_run: bool) -> tuple[LoadedModel, OnnxPolicy, str]:
+    """The model, its policy, and why the configured version was refused ("" if it was not). Raises ModelError."""
+    last = None if dry_run else _answered_last(settings)
+    refused = ""
+    try:
+        model, policy = _verified(settings, strategy, settings.policy.version, last)
+    except ModelError as error:
+        if last is None:
+            raise
+        try:
+            model, policy = _verified(settings, strategy, last.version, last)
+        except ModelError:
+            raise error from None
+        if model.digest != last.digest:  # the same name, another policy
+            raise
+        refused = str(error)
+    return model, policy, refused
+
+
+class _Answered(NamedTuple):
+    """The version that answered last by the journal."""
+
+    version: str
+    digest: str
+
+
+def _verified(
+    settings: Settings, strategy: Strategy, version: str, last: _Answered | None
+) -> tuple[LoadedModel, OnnxPolicy]:
+    """Load a version after all checks. Raises ModelError.
+
+    A version that is new to this journal is tried in a child process first, unless the desk is fresh and trades on
+    paper: then no position can be left unwatched.
+    """
+    chosen = settings.policy
+    model = load(settings.paths.models_dir, strategy, version, chosen.public_key)
+    check_rules(model, strategy, settings.trading())
+    if (last is not None or settings.desk.account == "live") and (model.version, model.digest) != last:
+        try_model(model, symbols=configured(strategy.spec))
+    return model, OnnxPolicy.open(model, strategy, chosen.provider, chosen.threads)
+
+
+def _answered_last(settings: Settings) -> _Answered | None:
+    """Read it from the desk's journal; None if there is none or it is unreadable, which later checks report.
+
+    Raises MayPass when it cannot be read at the moment.
+    """
+    try:
+        payload = retry_while_busy(lambda: _newest_answer(settings))
+        event = decode_event(payload) if payload else None
+    except MayPass:
+        raise
+    except (StateDirError, JournalError, OSError, msgspec.DecodeError):
+        return None
+    return _Answered(event.version, event.digest) if isinstance(event, ModelVerified | ModelPromoted) else None
+
+
+def _newest_answer(settings: Settings) -> str | None:
+    path, desk = settings.paths.state_dir, settings.desk
+    meta = peek(path)
+    if meta is None or (meta.get("mode"), meta.get("strategy")) != (desk.account, desk.strategy):
+        return None
+    with closing(JournalReader(standing(path))) as reader, reading(reader.path):
+        return reader.newest_of(ModelVerified.__name__, ModelPromoted.__name__)

@@ -1,0 +1,108 @@
+"""Check a live desk before anything is written (strategy, calendar, model), then open it.
+
+Nothing is sent and no stream is opened. An outage of the broker does not stop the start. Nor does a pointer to a broken
+model where positions may be open: the version that answered last goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from daemon.app.live.model_choice import choose_model
+from daemon.app.opening import CheckedDesk, OpenDesk, open_desk
+from daemon.brokers.api import Broker
+from daemon.brokers.registry import broker_of
+from daemon.config.load import Credentials, Settings, sim_start_ns
+from daemon.engine.state_dir import wait_until_free
+from daemon.host.account_lock import AccountLock, Holder, lock_folder
+from daemon.host.time.calendar import SessionCalendar
+from daemon.host.time.clock import Clock
+from daemon.host.time.clock_watch import LeapWatch
+from daemon.host.time.virtual_time import Participant
+from daemon.operator.log import Log
+from strategies.kit.contract import Strategy
+from strategies.kit.units import SECOND_NS
+from strategies.registry import strategy as strategy_named
+
+DRY_RUN = "dry_run"
+DAYS_A_SESSION = 1.5  # of the calendar, at most, over many sessions
+DAYS_MORE = 60  # days before those that a strategy's history needs
+
+
+@dataclass(slots=True)
+class Live(CheckedDesk):
+    """A live desk that passed its checks."""
+
+    credentials: Credentials
+    dry_run: bool
+    broker: Broker
+    clock: Clock
+    refused: str = ""  # why the configured version was refused and the last one answers instead, "" if it was not
+
+    @property
+    def mode(self) -> str:
+        """`dry_run`, `paper` or `live`."""
+        return DRY_RUN if self.dry_run else self.settings.desk.account
+
+    def meta(self) -> dict[str, str]:
+        """The journal's meta rows, without the epoch."""
+        return self.identity(self.mode, self.settings.desk.account)
+
+
+def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool) -> Live:
+    """Check broker, model and calendar. Raises CalendarError, ConfigError, ModelError: nothing was written yet.
+
+    If the configured model is refused, the last model in this desk's journal is used, unless it changed or fails a
+    check; `refused` is the reason. A fresh desk and a dry run raise.
+    """
+    strategy, broker = strategy_named(settings.desk.strategy), broker_of(settings)
+    clock = clock_of(settings)
+    calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
+    calendar.next_after(clock.now_ns())
+    model, policy, refused = choose_model(settings, strategy, dry_run=dry_run)
+    return Live(settings, strategy, calendar, model, policy, credentials, dry_run, broker, clock, refused)
+
+
+def open_live(live: Live, log: Log) -> tuple[AccountLock, OpenDesk]:
+    """Lock account and directory, recover the desk. Raises as `account_lock` and `open_desk` do."""
+    account = account_lock(live)
+    try:
+        rotate_mib = live.settings.journal.rotate_mib
+        return account, open_desk(live, live.meta(), secrets.token_hex(5), log, rotate_mib=rotate_mib)
+    except BaseException:
+        account.close()
+        raise
+
+
+def account_lock(live: Live) -> AccountLock:
+    """The desk's locks: its account by the key, unless it sends nothing. Raises StateDirError."""
+    settings = live.settings
+    holder = Holder(settings.desk.name, str(settings.paths.state_dir.absolute()), os.getpid())
+    lock = AccountLock(lock_folder(), holder, live.broker.service(settings))
+    with contextlib.suppress(OSError):  # the directory's own refusal says more, here and where it is locked
+        wait_until_free(settings.paths.state_dir)
+    if not live.dry_run:
+        lock.claim_key(live.credentials.key)
+    return lock
+
+
+def clock_of(settings: Settings) -> Clock:
+    """The daemon's clock: real, simulated, or virtual: then an OSError is raised where nothing serves it."""
+    if settings.clock.socket:
+        return Clock.virtual(Participant(settings.clock.socket, settings.desk.name))
+    start_ns = sim_start_ns(settings.clock)
+    if start_ns is None:
+        return Clock.real(watch=LeapWatch())
+    return Clock.simulated(settings.clock.anchor_unix_s, start_ns, settings.clock.rate, watch=LeapWatch())
+
+
+def _first_date(strategy: Strategy, now_ns: int) -> str:
+    """From when on the calendar is needed: a daily desk's history reaches back by years."""
+    today = datetime.fromtimestamp(now_ns / SECOND_NS, UTC).date()
+    if strategy.spec.decides == "bar":
+        return today.isoformat()
+    return (today - timedelta(days=DAYS_A_SESSION * strategy.spec.history_bars + DAYS_MORE)).isoformat()

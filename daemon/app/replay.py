@@ -1,0 +1,111 @@
+"""Run a replay: the tape through the engine, its progress, and the summary at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+from daemon.app.desk import prepare_interpreter
+from daemon.app.replay_figures import equity_curve, session_ends
+from daemon.app.replay_start import Replay, ReplayRun, open_replay
+from daemon.core.state import State
+from daemon.engine.engine import Engine
+from daemon.engine.replay import ReplaySource
+from daemon.operator.log import Log
+from daemon.operator.side_thread import supervised
+from daemon.operator.summary import Summary, daily_figures, summarise
+
+
+async def run_replay(
+    replay: Replay,
+    log: Log,
+    speed: float | None,
+    progress: Callable[[State[Any]], None] | None = None,
+) -> tuple[Summary, list[Decimal]]:
+    """Run the tape to its end or to a signal; the summary and the equity curve come from the journal."""
+    run = open_replay(replay, log, speed)
+    engine = run.desk.engine
+    prepare_interpreter()
+    began = time.perf_counter()
+    try:
+        _on_signals(engine, run.source, log)
+        await _root(run, log, progress)
+        wall_s = time.perf_counter() - began
+        state = engine.machine.state
+        reader = run.opened.writer.journal.reader()
+        curve = equity_curve(reader)
+        daily = daily_figures(session_ends(reader)) if replay.strategy.spec.decides == "session" else None
+        counts = run.tape.counts
+        log(
+            "rows_left_out",
+            outside_hours=counts.outside_hours,
+            other_symbols=counts.other_symbols,
+            rejected=dict(counts.rejected),
+        )
+        state_digest = engine.state_digest()
+        log("chain_head", row=engine.last_row, head=engine.chain_head)
+        log("run_ended", events=state.seq, state_digest=state_digest, stopped_by=engine.stopped_by)
+    finally:
+        run.opened.close()
+    spec = replay.strategy.spec
+    summary = summarise(
+        state,
+        () if spec.continuous else spec.actions,
+        meta=run.opened.state_dir.meta,
+        wall_s=wall_s,
+        bars_run=state.stats.bars - run.bars_before,
+        latency=engine.latency,
+        state_digest=state_digest,
+        stopped_by=engine.stopped_by,
+        daily=daily,
+    )
+    return summary, curve
+
+
+async def _root(
+    run: ReplayRun,
+    log: Log,
+    progress: Callable[[State[Any]], None] | None,
+) -> None:
+    """The root task group: the engine may bring it down, what only watches may not."""
+    desk, operator = run.desk, run.operator
+    await operator.prepare()
+    operator.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            watching = [
+                group.create_task(supervised(name, work, operator.failed), name=name) for name, work in operator.works
+            ]
+            if progress is not None:
+                watching.append(group.create_task(_watch(desk.engine, log, progress), name="progress"))
+            await group.create_task(desk.run(), name="engine")
+            for task in watching:
+                task.cancel()
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+    finally:
+        await operator.close()
+
+
+async def _watch(engine: Engine, log: Log, progress: Callable[[State[Any]], None]) -> None:
+    try:
+        while True:
+            progress(engine.machine.state)
+            await asyncio.sleep(0.2)
+    except Exception as error:  # it ends alone: in the task group it would end the engine too
+        log("progress_failed", problem=f"{type(error).__name__}: {error}")
+
+
+def _on_signals(engine: Engine, source: ReplaySource, log: Log) -> None:
+    def stop(name: str) -> None:
+        log("stopping", reason=name)
+        source.stop()
+        engine.stop(name)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number.name)

@@ -1,0 +1,36 @@
+"""Figures of a finished run, read from its journal."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from decimal import Decimal
+
+from daemon.core.session import new_york_text
+from daemon.journal.reader import JournalReader
+
+CURVE_POINTS = 600  # of the end summary's equity curve
+
+
+def equity_curve(reader: JournalReader) -> list[Decimal]:
+    """The equity along the journal, at most `CURVE_POINTS` values evenly among the rows, the last one among them."""
+    rows = int(reader.query("SELECT count(*) AS rows FROM equity")[0]["rows"])
+    every = max(1, -(-rows // CURVE_POINTS))
+    picked = reader.query(
+        "SELECT equity_usd FROM (SELECT equity_usd, row_number() OVER (ORDER BY time_ns DESC) AS place, time_ns "
+        "FROM equity) WHERE (place - 1) % ? = 0 ORDER BY time_ns",
+        (every,),
+    )
+    return [Decimal(row["equity_usd"]) for row in picked]
+
+
+def session_ends(reader: JournalReader) -> list[tuple[str, float]]:
+    """New York date and equity in USD at the end of each session, from the last one before the first decision on."""
+    first = reader.query("SELECT min(time_ns) AS first_ns FROM decisions")[0]["first_ns"]
+    if first is None:
+        return []
+    ends = {
+        new_york_text(row["time_ns"])[:10]: float(row["equity_usd"])
+        for row in reader.query("SELECT time_ns, equity_usd FROM equity ORDER BY time_ns")
+    }
+    decided, dates = new_york_text(first)[:10], sorted(ends)
+    return [(date, ends[date]) for date in dates[max(bisect_left(dates, decided) - 1, 0) :]]

@@ -1,0 +1,124 @@
+"""Check a recorded tape and the desk that will replay it, then open it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from daemon.app.desk import AssembledDesk
+from daemon.app.opening import CheckedDesk, OpenDesk, announce, open_desk
+from daemon.app.operator_side import DeskPorts, OperatorSide
+from daemon.app.telemetry import BrokerKeys, broker_keys
+from daemon.config.load import Settings
+from daemon.core.events import Event
+from daemon.core.step import Step
+from daemon.engine.replay import ReplaySource
+from daemon.host.time.calendar import SessionCalendar
+from daemon.models.runtime import OnnxPolicy
+from daemon.models.store import check_rules, load
+from daemon.operator.log import Log
+from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
+from daemon.tapes.minutes import TapeInfo, TapeSource, scan
+from strategies.registry import strategy as strategy_named
+
+REPLAY = "replay"
+PAPER_ACCOUNT = "paper"
+
+
+@dataclass(slots=True)
+class Replay(CheckedDesk):
+    """A checked tape and its desk."""
+
+    tape: Path
+    info: TapeInfo
+
+    def meta(self) -> dict[str, str]:
+        """The journal's meta rows, without the epoch."""
+        return self.identity(REPLAY, PAPER_ACCOUNT) | {
+            "tape": self.tape.name,
+            "tape_sha256": self.info.sha256,
+            "synthetic": self.info.synthetic,
+        }
+
+    def source(self, skip: int = 0) -> TapeSource | DailyTapeSource:
+        """The tape's feed events after the first `skip`, which are journaled already."""
+        if self.strategy.spec.decides == "session":
+            return DailyTapeSource(self.tape, self.info, self.calendar, self.settings.trading().basket, skip)
+        return TapeSource(self.tape, self.info, self.calendar, skip)
+
+    @property
+    def bars(self) -> int:
+        """About how many bars the desk will see: the total of its progress bar."""
+        spec = self.strategy.spec
+        if self.info.interval_s < spec.bar_interval_s:
+            return self.info.dates * len(spec.symbols)
+        return sum(self.info.rows_by_symbol.get(symbol, 0) for symbol in spec.symbols)
+
+    def epoch(self) -> str:
+        """Derived from tape, configuration and strategy, so that two replays give the same order ids."""
+        seed = f"{self.info.sha256}|{self.strategy.spec.name}|".encode() + msgspec.json.encode(self.settings.trading())
+        return hashlib.sha256(seed).hexdigest()[:10]
+
+
+def prepare_replay(settings: Settings, tape: Path) -> Replay:
+    """Check tape and model; nothing is written. Raises TapeError, CalendarError, ModelError."""
+    strategy = strategy_named(settings.desk.strategy)
+    spec = strategy.spec
+    if spec.decides == "session":
+        info = scan_daily(tape, spec.symbols)
+        check_rule(tape, info, settings.trading().basket)
+    else:
+        info = scan(tape, spec.symbols, spec.bar_interval_s)
+    calendar = SessionCalendar.load(info.first_date, info.last_date)
+    model = load(settings.paths.models_dir, strategy, settings.policy.version, settings.policy.public_key)
+    check_rules(model, strategy, settings.trading())
+    policy = OnnxPolicy.open(model, strategy, settings.policy.provider, settings.policy.threads)
+    return Replay(settings, strategy, calendar, model, policy, tape, info)
+
+
+@dataclass(slots=True)
+class ReplayRun:
+    """A replay under way: its desk, its tape and its operator's side."""
+
+    opened: OpenDesk
+    desk: AssembledDesk
+    source: ReplaySource
+    tape: TapeSource | DailyTapeSource
+    bars_before: int  # bars in the journal when it began
+    operator: OperatorSide
+
+
+def open_replay(replay: Replay, log: Log, speed: float | None) -> ReplayRun:
+    """Open the state directory, recover and wire the desk. The caller closes `opened`."""
+    keys = broker_keys(replay.settings)
+    opened = open_desk(replay, replay.meta(), replay.epoch(), log)
+    try:
+        return _wired(replay, opened, log, speed, keys)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _wired(replay: Replay, opened: OpenDesk, log: Log, speed: float | None, keys: BrokerKeys) -> ReplayRun:
+    machine = opened.recovered.machine
+    tape = replay.source(opened.recovered.fed)
+    source = ReplaySource(iter(tape), speed)
+
+    def observe(event: Event, step: Step) -> None:
+        log.step(event, step)
+        operator.observe(event, step)
+
+    desk = opened.assemble(source, observe)
+    ports = DeskPorts(source.put, lambda: machine.state.now_ns)
+    operator = OperatorSide(opened, desk.engine, keys, ports, log, log)
+    announce(opened, log)
+    for snapshot in opened.recovered.passed_over:
+        log("snapshot_passed_over", snapshot=snapshot)
+    if replay.info.symbol_assumed:
+        log("symbol_assumed", tape=replay.tape.name, symbol=replay.strategy.spec.symbols[0])
+    if replay.info.adjusted:
+        log("prices_adjusted", tape=replay.tape.name)
+    return ReplayRun(opened, desk, source, tape, machine.state.stats.bars, operator)

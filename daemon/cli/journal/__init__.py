@@ -1,0 +1,1 @@
+"""The commands that read or prove a journal: verify, rotate, events, decisions."""

@@ -1,0 +1,95 @@
+"""`rltraderctl events`: the events of a journal, newest last."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import sys
+from contextlib import closing
+from difflib import get_close_matches
+from typing import Any, get_args
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.arguments import add_command, add_limit
+from daemon.cli.journal.explain import NotFound
+from daemon.core.events import AnyEvent
+from daemon.core.session import new_york_text
+from daemon.engine.segments import parts_of, where_before
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.journal.rows import base_of
+
+NAMES = ("client_order_id", "order_id")
+_KINDS = tuple(kind.__name__ for kind in get_args(AnyEvent))
+
+
+def add_to(commands: Any) -> None:
+    """Add `events` to rltraderctl's command line."""
+    made = add_command(commands, "events", "the events, newest last")
+    made.add_argument("--after", type=int, default=None, metavar="SEQ", help="only events after this sequence")
+    made.add_argument("--kind", metavar="NAME", help="only this kind, such as OrderFilled")
+    add_limit(made)
+    made.add_argument("--json", action="store_true", help="one JSON object a line, nothing cut")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print the events asked for; returns 0. Raises NotFound, JournalError."""
+    where, values = ["1 = 1"], []
+    if options.kind:
+        if options.kind not in _KINDS:
+            nearest = get_close_matches(options.kind, _KINDS, n=1, cutoff=0.0)[0]
+            raise NotFound(f"--kind {options.kind!r} is no kind of event: did you mean {nearest}?")
+        where.append("kind = ?")
+        values.append(options.kind)
+    if options.after is not None:
+        where.append("seq > ?")
+        values.append(options.after)
+    rows = _matching(options, " AND ".join(where), values)
+    if not rows:
+        raise NotFound(f"no event in {options.state_dir} matches")
+    if options.json:
+        for row in rows:
+            line = {"seq": row["seq"], "event": json.loads(row["payload"]), "effects": json.loads(row["effects"])}
+            sys.stdout.write(json.dumps(line) + "\n")
+        return 0
+    table = Table("seq", "New York time", "event", "what", "effects")
+    for row in rows:
+        payload = {k: v for k, v in json.loads(row["payload"]).items() if k not in ("type", "time_ns")}
+        effects = json.loads(row["effects"])
+        marks = effects.items() if isinstance(effects, dict) else ()
+        names = ", ".join([f"{mark}: {what}" for mark, what in marks] or [effect["type"] for effect in effects])
+        seq = "start-up" if row["seq"] is None else f"{row['seq']:,}"
+        table.add_row(seq, new_york_text(row["time_ns"]), row["kind"], _short(payload), names)
+    console.print(table)
+    return 0
+
+
+def _matching(options: argparse.Namespace, where: str, values: list[Any]) -> list[sqlite3.Row]:
+    """The events asked for, oldest first, out of all files of the journal that are still there."""
+    forward = options.after is not None
+    parts, found = parts_of(options.state_dir / FILE), dict[int, sqlite3.Row]()
+    for path in parts if forward else reversed(parts):
+        with closing(JournalReader(path)) as reader:
+            if forward and path == parts[0] and (before := base_of(reader.meta())) and options.after < before.seq:
+                sys.stderr.write(f"rltraderctl: {path}: it begins after event {before.seq:,}{where_before(reader)}\n")
+            rows = reader.query(
+                f"SELECT id, seq, time_ns, kind, payload, effects FROM events WHERE {where} "
+                f"ORDER BY id {'ASC' if forward else 'DESC'} LIMIT ?",
+                (*values, options.limit),
+            )
+        found |= {row["id"]: row for row in rows}  # a file begins with the row that the one before ends with
+        if len(found) >= options.limit:
+            break
+    ids = sorted(found)
+    return [found[row] for row in (ids[: options.limit] if forward else ids[-options.limit :])]
+
+
+def _short(payload: dict[str, Any]) -> str:
+    """A payload on one line; names are long and last, so that figures are seen."""
+    shown = {key: value for key, value in payload.items() if key not in NAMES}
+    text = msgspec.json.encode(shown | {key: payload[key] for key in NAMES if key in payload}).decode()
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,85 @@
+"""`rltraderctl verify`: replay the journal without weights and compare everything."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from daemon.cli.arguments import add_command
+from daemon.cli.journal.explain import NotFound
+from daemon.engine.recovery import code_digest, libraries
+from daemon.engine.segments import check_follows, parts_of
+from daemon.engine.verify import verify
+from daemon.journal.journal import FILE
+from daemon.journal.published import check_signed, compare
+from daemon.journal.reader import JournalReader
+from strategies.registry import strategy as strategy_named
+
+DIFFERENT = 1
+
+
+def add_to(commands: Any) -> None:
+    """Add `verify` to rltraderctl's command line."""
+    made = add_command(commands, "verify", "replay the journal without weights and compare everything, event by event")
+    made.add_argument("--file", type=Path, metavar="FILE", help="another journal file: a rotated or archived one")
+    made.add_argument(
+        "--against", metavar="FILE|ROW:HEAD", help="compare with heads that were published: a log, a day's report"
+    )
+    made.add_argument(
+        "--public-key", type=Path, metavar="FILE", help="with --against FILE: refuse a head that this key did not sign"
+    )
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Verify and print what was found; returns 0, or 1 for a difference. Raises NotFound, JournalError."""
+    path = options.file or options.state_dir / FILE
+    if options.public_key is not None:
+        if options.against is None:
+            raise NotFound("--public-key without --against: name the file of signed heads too")
+        check_signed(options.against, options.public_key)
+    total = JournalReader(path).query("SELECT count(*) AS n FROM events")[0]["n"]
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task("verify", total=total)
+        report = verify(path, code_digest(), strategy_named, lambda done: bar.update(task, completed=done))
+    if report.before:
+        console.print(f"rows up to {report.before:,} are in the file before this one (folder rotated): verify that too")
+    for code, rows in report.other_code.items():
+        by = "other code" if code != code_digest() else "this code before its first snapshot"
+        console.print(f"{rows:,} rows were written by {by} ({code}): their hashes were checked, not stepped again")
+    for versions, rows in report.other_libraries.items():
+        console.print(
+            f"{rows:,} rows were written with other libraries ({versions}; here {libraries()}) and come to something "
+            f"else with these: their hashes were checked; verify them with those versions",
+        )
+    if report.difference:
+        console.print(f"DIFFERENT: {report.difference}")
+        return DIFFERENT
+    newest = options.file is None
+    if options.against is not None and not _against(path, options.against, console, newest=newest):
+        return DIFFERENT
+    if newest:
+        for old, new in pairwise(parts_of(path)):
+            check_follows(old, new)
+    word = "identical" if not (report.other_code or report.other_libraries or report.before) else "no difference found"
+    console.print(
+        f"{word}: {report.events:,} events, {report.stepped:,} stepped again, {report.digests:,} state digests, "
+        f"{report.snapshots} snapshots, {report.read_model_rows:,} read-model rows",
+    )
+    return 0
+
+
+def _against(path: Path, published: str, console: Console, *, newest: bool) -> bool:
+    """Compare with published heads; False where one differs."""
+    found = compare(path, published, newest=newest)
+    if found.difference:
+        console.print(f"DIFFERENT: {found.difference}")
+        return False
+    more = f", {found.elsewhere} are of other files of this journal: verify those too" if found.elsewhere else ""
+    console.print(f"published heads: {found.agree} agree{more}")
+    return True

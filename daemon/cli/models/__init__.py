@@ -1,0 +1,1 @@
+"""`rltraderctl models`: the model store, its versions and its pointers."""

@@ -1,0 +1,217 @@
+"""`rltraderctl models`: what the store holds, which version answers, and who decided that.
+
+Files alone: a running daemon notices a changed pointer by itself. Invariant: a pointer is set to nothing that did not
+pass every check of the store and its trial, and every change is written down with who and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from daemon.cli.models.shown import show_all, show_one
+from daemon.cli.models.store import ModelStore, NotPossible, store_of
+from daemon.config.load import EXIT_CODE
+from daemon.host.ed25519 import KeyProblem, keygen
+from daemon.host.time.clock import Clock
+from daemon.models.pointer import (
+    CANDIDATE,
+    CURRENT,
+    TEXT_MOST,
+    ModelError,
+    before,
+    checked_name,
+    named,
+    point,
+)
+from daemon.models.signature import SIGNATURE_FILE, sign
+from daemon.models.store import LoadedModel
+from daemon.models.store import load as load_model
+from strategies.kit.manifest import MANIFEST_FILE
+
+REFUSED = 1
+
+WORDS = {
+    "list": "the versions of a strategy, and which of them the pointers name",
+    "show": "one version: what it is, what it was trained on, how it came to answer",
+    "check": "all checks that a version must pass before it may answer",
+    "promote": "check a version, then let `current` name it",
+    "candidate": "check a version, then let `candidate` name it: it answers beside the live one (policy.shadow)",
+    "rollback": "check the version that `current` named before, then name it again",
+    "sign": "vouch for a version with a private key (Ed25519)",
+    "keygen": "make such a key; prints the public one for policy.public_key",
+}
+_OF_A_VERSION = frozenset({"show", "check", "promote", "sign"})
+_CHANGES = frozenset({"promote", "candidate", "rollback"})
+
+
+def add_to(commands: Any) -> None:
+    """Add `models` to rltraderctl's command line: `commands` is what `add_subparsers` returned."""
+    text = "the model store: list, check, promote, roll back, sign"
+    made = commands.add_parser("models", help=text, description=text)
+    words = made.add_subparsers(dest="word", required=True, metavar="COMMAND")
+    for word, said in WORDS.items():
+        made = words.add_parser(word, help=said, description=said)
+        if word == "keygen":
+            made.add_argument("file", type=Path, metavar="FILE", help="where the private key goes; must not exist")
+            continue
+        if word in _OF_A_VERSION:
+            made.add_argument("version", metavar="VERSION", help="its name, or current, or candidate")
+        if word == "candidate":
+            made.add_argument("version", metavar="VERSION", nargs="?", default="", help="its name")
+            made.add_argument("--clear", action="store_true", help="name none")
+        made.add_argument("--models-dir", type=Path, metavar="DIR", help="the store (default: paths.models_dir)")
+        made.add_argument("--strategy", metavar="NAME", help="whose versions (default: desk.strategy)")
+        made.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: ./config.toml if there)")
+        if word in _CHANGES:
+            made.add_argument("--reason", required=True, help="why; it is written down")
+            made.add_argument("--who", default="", help="who says so (default: this user); it is written down")
+        if word == "sign":
+            made.add_argument("--key", type=Path, required=True, metavar="FILE", help="the private key")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Carry out one of `WORDS`: 0, 1 where a version was refused, 2 where it cannot be done. Raises ConfigError."""
+    try:
+        if options.word == "keygen":
+            console.print(f'public_key = "{keygen(options.file)}"', soft_wrap=True, highlight=False)
+            return 0
+        store = store_of(options)
+        return _DO[options.word](store, options, console)
+    except ModelError as error:
+        sys.stderr.write(f"rltraderctl: {error}\n")
+        return REFUSED
+    except (KeyProblem, NotPossible) as error:
+        sys.stderr.write(f"rltraderctl: {error}\n")
+    except OSError as error:
+        sys.stderr.write(f"rltraderctl: the model store cannot be read or written: {error}\n")
+    return EXIT_CODE
+
+
+def _check(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
+    model = store.proved(options.version)
+    told = "signature, " if store.settings.policy.public_key else ""
+    console.print(
+        f"{model.version}: {told}digests, contract hash, rules, graph, trial and golden answers are right",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+# --- changing -----------------------------------------------------------------------------------------------------
+
+
+def _promote(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
+    return _name(store, CURRENT, options.version, options, console)
+
+
+def _candidate(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
+    if bool(options.version) == options.clear:
+        raise NotPossible("candidate: expected a version, or --clear for none")
+    return _name(store, CANDIDATE, options.version, options, console)
+
+
+def _rollback(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
+    return _name(store, CURRENT, before(store.shelf), options, console, rollback=True)
+
+
+def _name(
+    store: ModelStore,
+    pointer: str,
+    version: str,
+    options: argparse.Namespace,
+    console: Console,
+    *,
+    rollback: bool = False,
+) -> int:
+    """Prove the version, then let the pointer name it."""
+    why, who = _said("--reason", options.reason), _said("--who", options.who.strip() or _user())
+    if version:
+        model = store.proved(version)
+        if pointer == CURRENT:
+            _check_promoted(store, model)
+        version = model.version
+    change = point(store.shelf, pointer, version, who=who, why=why, now_ns=Clock.real().now_ns(), rollback=rollback)
+    told = f"{pointer}: {change.before or 'none'} -> {change.after or 'none'}"
+    if change.before == change.after:
+        told += ", as before"
+    elif pointer == CANDIDATE and version == named(store.shelf, CURRENT):
+        told += "; it answers as current already, and is not asked twice"
+    elif pointer == CANDIDATE and version and store.settings.policy.shadow != CANDIDATE:
+        told += '; a desk asks it where its configuration says policy.shadow = "candidate"'
+    else:
+        told += (
+            f"; a running daemon follows within policy.poll_s ({store.settings.policy.poll_s} s), or at once by "
+            "rltraderctl reload"
+        )
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _check_promoted(store: ModelStore, model: LoadedModel) -> None:
+    """With real money a version that may not open positions takes no place of one that may."""
+    if store.settings.desk.account != "live" or model.manifest.promoted:
+        return
+    try:
+        running = load_model(store.models_dir, store.strategy, CURRENT)
+    except ModelError:
+        return  # there is none whose place it takes
+    if running.manifest.promoted:
+        raise ModelError(
+            "not promoted",
+            f"{model.version} is not promoted and {running.version} is: on a live account it would deny every entry; "
+            f"promote it by its report (train-and-export promote), or name another",
+        )
+
+
+def _sign(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
+    model = load_model(store.models_dir, store.strategy, options.version)  # what is signed is whole
+    folder = store.shelf / checked_name(model.version, "the version")
+    manifest = (folder / MANIFEST_FILE).read_bytes()
+    if sha256(manifest).hexdigest() != model.manifest_digest:
+        raise NotPossible(f"{folder / MANIFEST_FILE} changed while it was looked at: sign it again")
+    public = sign(folder, manifest, options.key)
+    console.print(
+        f'{folder / SIGNATURE_FILE} is written; it is good for\npublic_key = "{public}"',
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _said(what: str, text: str) -> str:
+    text = text.strip()
+    if not text or len(text) > TEXT_MOST or not text.isprintable():
+        raise NotPossible(f"{what} has {len(text)} letters: expected 1 to {TEXT_MOST} printable ones")
+    return text
+
+
+def _user() -> str:
+    """This user's name and number."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "nobody"
+    return f"{name} (uid {os.getuid()})"
+
+
+_DO: dict[str, Callable[[ModelStore, argparse.Namespace, Console], int]] = {
+    "list": show_all,
+    "show": show_one,
+    "check": _check,
+    "promote": _promote,
+    "candidate": _candidate,
+    "rollback": _rollback,
+    "sign": _sign,
+}

@@ -1,0 +1,108 @@
+"""What `rltraderctl models list` and `show` print."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.models.store import ModelStore, NotPossible
+from daemon.core.session import new_york_text
+from daemon.host.printable import printable
+from daemon.models.pointer import POINTERS, ModelError, changes, named
+from daemon.models.signature import SIGNATURE_FILE
+from daemon.models.store import load as load_model
+from daemon.models.store import versions
+
+HISTORY_SHOWN = 10
+SHOW_FIGURES = 12  # of the manifest's metrics
+
+
+def show_all(store: ModelStore, _options: argparse.Namespace, console: Console) -> int:
+    pointers = {pointer: named(store.shelf, pointer) for pointer in POINTERS}
+    table = Table(box=None, pad_edge=False)
+    for title in ("version", "named by", "promoted", "trained until", "feed", "signed", "note"):
+        table.add_column(title, overflow="fold")
+    known = versions(store.models_dir, store.strategy.spec.name)
+    for version in known:
+        marks = ", ".join(pointer for pointer, name in pointers.items() if name == version)
+        with _as_row(table, version, marks) as row:
+            model = load_model(store.models_dir, store.strategy, version)
+            manifest = model.manifest
+            row += [
+                "yes" if manifest.promoted else "no",
+                manifest.training.last_session,
+                manifest.training.feed,
+                _signed(store, version),
+                manifest.note,
+            ]
+    if not known:
+        raise NotPossible(f"{store.shelf} holds no version: train and export a model, or correct --models-dir")
+    console.print(table)
+    for pointer, name in pointers.items():
+        if name and name not in known:
+            console.print(f"{pointer} names {name!r}, and there is no such version", highlight=False, markup=False)
+    return 0
+
+
+@contextmanager
+def _as_row(table: Table, *cells: str) -> Iterator[list[str]]:
+    """Gather the row's other cells; what is refused meanwhile stands in the last one."""
+    more: list[str] = []
+    try:
+        yield more
+    except ModelError as error:
+        more = ["", "", "", "", f"refused, {error.check}"]
+    table.add_row(*cells, *map(printable, more))
+
+
+def _signed(store: ModelStore, version: str) -> str:
+    """Whether there is a signature, and with policy.public_key whether it is that key's."""
+    key = store.settings.policy.public_key
+    if not (store.shelf / version / SIGNATURE_FILE).exists():
+        return "no"
+    if not key:
+        return "not checked"
+    try:
+        load_model(store.models_dir, store.strategy, version, key)
+    except ModelError as error:
+        return "wrong" if error.check == "signature" else "no"
+    return "yes"
+
+
+def show_one(store: ModelStore, options: argparse.Namespace, console: Console) -> int:
+    model = load_model(store.models_dir, store.strategy, options.version)
+    manifest, trained = model.manifest, model.manifest.training
+    lines: list[tuple[str, object]] = [
+        ("version", model.version),
+        ("named by", ", ".join(p for p in POINTERS if named(store.shelf, p) == model.version) or "no pointer"),
+        ("promoted", "yes" if manifest.promoted else "no: on a live account it would deny every entry"),
+        ("policy", f"{len(model.policy):,} bytes, SHA-256 {model.digest}"),
+        ("contract hash", manifest.contract_hash),
+        ("signed", _signed(store, model.version)),
+        (
+            "trained on",
+            f"{trained.file}, {trained.sessions} sessions {trained.first_session} to {trained.last_session}",
+        ),
+        ("feed", f"{trained.feed}{', synthetic bars' if trained.synthetic else ''}"),
+        ("files", ", ".join(manifest.files) or "none vouched for"),
+        ("note", manifest.note),
+    ]
+    lines += [(f"rule {key}", value) for key, value in manifest.rules.items()]
+    lines += [(name, value) for name, value in list(manifest.metrics.items())[:SHOW_FIGURES] if _plain(value)]
+    for title, value in lines:
+        console.print(f"{printable(title):<18} {printable(str(value))}", highlight=False, markup=False, soft_wrap=True)
+    history = [change for change in changes(store.shelf) if model.version in (change.before, change.after)]
+    for change in history[-HISTORY_SHOWN:]:
+        line = (
+            f"{new_york_text(change.time_ns)}  {change.pointer}: {change.before or 'none'} -> {change.after or 'none'}"
+        )
+        console.print(printable(f"{line}, {change.who}: {change.why}"), highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, str | int | float)

@@ -1,0 +1,56 @@
+"""The model store that a command works on, and the rules its models must meet."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.config.load import DEFAULT_CONFIG, Settings, load
+from daemon.models.runtime import OnnxPolicy
+from daemon.models.store import LoadedModel, check_rules
+from daemon.models.store import load as load_model
+from daemon.models.trial import try_model
+from strategies.kit.contract import Strategy
+from strategies.registry import STRATEGIES
+from strategies.registry import strategy as strategy_named
+
+
+class NotPossible(ValueError):
+    """Something was asked that cannot be done; the text says the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStore:
+    """One strategy's models, and the rules they must meet."""
+
+    settings: Settings
+    models_dir: Path
+    strategy: Strategy
+
+    @property
+    def shelf(self) -> Path:
+        return self.models_dir / self.strategy.spec.name
+
+    def load(self, version: str) -> LoadedModel:
+        """Load a version as the daemon does, with signature and rules. Raises ModelError."""
+        model = load_model(self.models_dir, self.strategy, version, self.settings.policy.public_key)
+        check_rules(model, self.strategy, self.settings.trading())
+        return model
+
+    def proved(self, version: str) -> LoadedModel:
+        """Load a version and check all that a daemon checks before it answers. Raises ModelError."""
+        model = self.load(version)
+        try_model(model)
+        OnnxPolicy.open(model, self.strategy, "cpu", 1)
+        return model
+
+
+def store_of(options: argparse.Namespace) -> ModelStore:
+    """The store that the options name. Raises NotPossible, ConfigError."""
+    config = options.config or (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else None)
+    given = {"desk.strategy": options.strategy} if options.strategy else {}
+    if options.strategy and options.strategy not in STRATEGIES:
+        raise NotPossible(f"--strategy is {options.strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    settings = load(config, given)
+    return ModelStore(settings, options.models_dir or settings.paths.models_dir, strategy_named(settings.desk.strategy))

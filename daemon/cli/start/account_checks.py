@@ -1,0 +1,143 @@
+"""What `rltraderd --check` asks the broker: keys, account, clock, and whether the keys may read the feeds."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefused, BrokerUnreadable
+from daemon.cli.start.finding import FAIL, OK, WARN, Finding
+from daemon.config.load import Settings
+from daemon.host.time.clock import Clock, skew_ns
+from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
+from strategies.registry import strategy
+
+OPTIONS_LEVEL = 2  # long calls and puts
+
+
+def trades_shares(settings: Settings) -> bool:
+    return strategy(settings.desk.strategy).spec.holds == "shares"
+
+
+async def account_findings(
+    settings: Settings, broker: Broker, admin: Admin, *, dry_run: bool, shares: bool
+) -> list[Finding]:
+    """Keys of the right environment, the account's number, status and, for a desk of options, their level."""
+    try:
+        account = await admin.account()
+    except BrokerRefused as refused:
+        where = broker.service(settings).split("/")[2]
+        return [Finding("keys", FAIL, f"{where} refuses them ({refused}): use the keys made for this environment")]
+    except BrokerError as error:
+        return [Finding("keys", FAIL, f"the trading service cannot be asked ({error}): check network and address")]
+    number, expected = account.number, settings.desk.account_number
+    found = [Finding("keys", OK, f"accepted for the {settings.desk.account} account {number}")]
+    if expected and number != expected:
+        text = f"the keys open {number}, desk.account_number is {expected}: give the right keys or number"
+        found.append(Finding("account number", FAIL, text))
+    if account.blocked:
+        found.append(Finding("account", FAIL, f"it may not trade: {account.blocked}: see its page at the broker"))
+    else:
+        found.append(Finding("account", OK, f"ACTIVE, {account.cash} USD of cash, equity {account.equity} USD"))
+    if not shares:
+        found.append(_options_level(account, dry_run=dry_run))
+    return [*found, await _shorting(admin)]
+
+
+async def _shorting(admin: Admin) -> Finding:
+    """Whether the broker itself refuses a sale of shares that are not there: the last guard of all."""
+    try:
+        short = await admin.short_sales()
+    except BrokerError as error:
+        return Finding("shorting", WARN, f"the account's configuration cannot be asked: {error}")
+    if short.refused:
+        return Finding("shorting", OK, f"the account refuses short sales ({short.setting})")
+    return Finding("shorting", WARN, f"the account may sell shares that it does not hold: {short.cure}")
+
+
+def _options_level(account: Account, *, dry_run: bool) -> Finding:
+    level = account.options_level
+    if level is not None and level >= OPTIONS_LEVEL:
+        return Finding("options level", OK, f"{level}: long calls and puts may be bought")
+    cure = f"{level}: {OPTIONS_LEVEL} is needed to buy calls and puts: apply for it at the broker"
+    return Finding("options level", WARN if dry_run else FAIL, cure)
+
+
+async def clock_finding(limit_s: float, admin: Admin, clock: Clock) -> Finding:
+    asked_ns = clock.now_ns()
+    try:
+        broker_ns = (await admin.clock()).now_ns
+    except BrokerError as error:
+        return Finding("clock", WARN, f"the broker's clock cannot be asked: {error}")
+    answered_ns = clock.now_ns()
+    skew_s = skew_ns(broker_ns, asked_ns, answered_ns) / SECOND_NS
+    doubt_s = (answered_ns - asked_ns) / 2 / SECOND_NS
+    text = f"{skew_s:+.3f} s from the broker's, give or take {doubt_s:.3f} s"
+    if abs(skew_s) - doubt_s <= limit_s:
+        return Finding("clock", OK, text)
+    return Finding("clock", FAIL, f"{text}, limit {limit_s:g} s: mend time synchronisation (chrony)")
+
+
+async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
+    """Whether the keys may read the configured feeds: a quote of the underlying, and recent bars."""
+    if trades_shares(settings):
+        return await _share_feeds(settings, admin, clock)
+    symbol = strategy(settings.desk.strategy).spec.symbols[0]
+    now_ns = clock.now_ns()
+
+    async def quote() -> str:
+        return "a quote" if symbol in await admin.quotes((symbol,)) else "no quote yet"
+
+    async def bars() -> str:
+        return f"{await admin.bars(symbol, now_ns - 96 * HOUR_NS, now_ns - 60 * SECOND_NS)} bars of the last days"
+
+    async def options() -> str:
+        spot = (await admin.quotes((symbol,))).get(symbol)
+        if not spot:
+            raise BrokerUnreadable(f"{symbol} has no bid")
+        days = (datetime.fromtimestamp(ns / SECOND_NS, UTC).date() for ns in (now_ns, now_ns + 7 * DAY_NS))
+        today, week = (day.isoformat() for day in days)
+        near = (spot * Decimal("0.99"), spot * Decimal("1.01"))
+        return f"{await admin.contracts(symbol, (today, week), near)} contracts near the money this week"
+
+    cure = "subscribe to it, or set feed.name"
+    return [
+        await _entitled(f"feed {settings.feed.name}", quote, cure),
+        await _entitled("history", bars, cure),
+        await _entitled(f"options {settings.feed.options}", options, "subscribe to it, or set feed.options"),
+    ]
+
+
+async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
+    """The same for all shares of a daily desk: a quote and a daily bar of the last days of each."""
+    symbols, feed = strategy(settings.desk.strategy).spec.symbols, settings.feed.name
+    now_ns = clock.now_ns()
+
+    async def quotes() -> str:
+        return f"quotes of {len(await admin.quotes(symbols))} of {len(symbols)} symbols"
+
+    cure = "subscribe to it, or set feed.name"
+    found = [await _entitled(f"feed {feed}", quotes, cure)]
+    bars: dict[str, int] = {}
+
+    async def days() -> str:
+        bars.update(await admin.day_bars(symbols, now_ns - 7 * DAY_NS, now_ns - DAY_NS))
+        return f"daily bars of {len(bars)} of {len(symbols)} symbols in the last days"
+
+    history = await _entitled("history", days, cure)
+    if history.verdict == OK and (missing := [symbol for symbol in symbols if not bars.get(symbol)]):
+        text = f"{history.text}: none of {', '.join(missing)}: halted, delisted or renamed; they are left alone"
+        history = Finding("history", WARN, text)
+    return [*found, history]
+
+
+async def _entitled(subject: str, ask: Callable[[], Awaitable[str]], cure: str) -> Finding:
+    try:
+        return Finding(subject, OK, await ask())
+    except BrokerRefused as refused:
+        return Finding(subject, FAIL, f"{refused}: {cure}")
+    except BrokerUnreadable as problem:
+        return Finding(subject, WARN, f"not checked, there is no quote of the underlying now: {problem}")
+    except BrokerError as error:
+        return Finding(subject, FAIL, f"the market-data service cannot be asked ({error}): check network and address")

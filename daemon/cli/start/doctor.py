@@ -1,0 +1,104 @@
+"""`rltraderd --check` of a live desk: one line for each thing that a trading host gets wrong, exit code 0 or 2.
+
+It reads only: nothing is written, no order is sent, no stream is opened. A line is `ok`, `warn` (it would run) or
+`FAIL` with the cure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from daemon.app.live.start import DRY_RUN, Live, clock_of, prepare_live
+from daemon.app.telemetry import broker_keys
+from daemon.brokers.api import Broker, alone
+from daemon.brokers.registry import broker_of
+from daemon.cli.start.account_checks import account_findings, clock_finding, feeds_findings, trades_shares
+from daemon.cli.start.finding import FAIL, OK, WARN, Finding
+from daemon.cli.start.host_checks import calendar_finding, other_desk_findings, state_dir_findings
+from daemon.config.limits_shown import in_force
+from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
+from daemon.host.time.calendar import CalendarError
+from daemon.models.store import ModelError
+
+
+def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
+    """Print all findings; returns 0, or 2 when one failed."""
+    findings = asyncio.run(findings_of(settings, keys, dry_run=dry_run))
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        sys.stdout.write(f"{finding.subject:<{width}}  {finding.verdict:<4}  {finding.text}\n")
+    failed = [finding.subject for finding in findings if finding.verdict == FAIL]
+    sys.stdout.write(json.dumps({"check": "failed" if failed else "ok", "failed": failed}) + "\n")
+    return EXIT_CODE if failed else 0
+
+
+async def findings_of(settings: Settings, keys: Credentials, *, dry_run: bool) -> list[Finding]:
+    """All findings, in the order in which they are shown."""
+    clock, broker = clock_of(settings), broker_of(settings)
+    mode = DRY_RUN if dry_run else settings.desk.account
+    sends = "orders are filled on paper here, nothing is sent" if dry_run else f"orders go to the {mode} account"
+    found = [Finding("configuration", OK, f"desk {settings.desk.name}, mode {mode}: {sends}")]
+    found += [Finding("limits", OK, in_force(settings)), _addresses(settings, broker), *_operator(settings)]
+    live, model = _model(settings, keys, dry_run=dry_run)
+    found += [model, calendar_finding(clock), *state_dir_findings(settings, live)]
+    if not dry_run:
+        found += other_desk_findings(settings, broker, keys)
+    connection = alone(broker, settings, keys, clock)
+    try:
+        admin = connection.admin
+        account = await account_findings(settings, broker, admin, dry_run=dry_run, shares=trades_shares(settings))
+        found += account
+        if account[0].verdict != FAIL:
+            found.append(await clock_finding(connection.clock_skew_max_s, admin, clock))
+        found += await feeds_findings(settings, admin, clock)
+    finally:
+        await connection.close()
+    return found
+
+
+def _addresses(settings: Settings, broker: Broker) -> Finding:
+    shown = ", ".join(dict.fromkeys(address.split("/")[2] for address in broker.services(settings)))
+    text = f"{shown}; simulated clock at {settings.clock.rate:g} times real time" if settings.clock.sim_start else shown
+    return Finding("addresses", OK, text)
+
+
+def _operator(settings: Settings) -> list[Finding]:
+    """What commands, telemetry and alarms need on this host. No broker is asked: one that is down stops no trading."""
+    found, mqtt, command = [], settings.mqtt, settings.alarms.command
+    if mqtt.enabled:
+        try:
+            keys = broker_keys(settings)
+            taken = f"commands signed by {', '.join(sorted(keys.commands))}" if mqtt.commands else "no commands taken"
+            missing = bool(mqtt.ca_file) and not Path(mqtt.ca_file).is_file()
+            text = f"; mqtt.ca_file {mqtt.ca_file} is no file: the broker cannot be trusted" if missing else ""
+            found.append(Finding("mqtt", WARN if missing else OK, f"{mqtt.host}:{mqtt.port}, {taken}{text}"))
+        except ConfigError as error:
+            found.append(Finding("mqtt", FAIL, str(error)))
+    if command and not os.access(command[0], os.X_OK):
+        found.append(Finding("alarms", WARN, f"alarms.command {command[0]} cannot be run: mend its path or its mode"))
+    return found
+
+
+def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Live | None, Finding]:
+    try:
+        live = prepare_live(settings, keys, dry_run=dry_run)
+    except (ModelError, CalendarError) as error:
+        return None, Finding("model", FAIL, str(error))
+    manifest = live.model.manifest
+    text = f"{live.model.version} on {live.policy.provider}, hash and golden answers verified"
+    problems = []
+    if not manifest.promoted:
+        problems.append("it is not promoted")
+    if manifest.training.feed != settings.feed.name:
+        problems.append(f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}")
+    if problems:
+        real = live.mode == "live"
+        cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
+        return live, Finding("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
+    if live.refused:
+        return live, Finding("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")
+    return live, Finding("model", OK, text)

@@ -1,0 +1,43 @@
+"""Exit codes of `rltraderd`, and the log line of each failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from daemon.config.load import EXIT_CODE, ConfigError
+from daemon.host.own_files import StateDirError
+from daemon.host.passing import MayPass
+from daemon.host.time.calendar import CalendarError
+from daemon.journal.rows import JournalError, WriteFailed
+from daemon.models.store import ModelError
+from daemon.operator.log import Log
+from daemon.tapes.minutes import TapeError
+
+TROUBLE = 1
+MEND = "what was committed is intact; make room or mend the disk, then start again"
+REFUSALS = (ConfigError, TapeError, CalendarError, ModelError, StateDirError, JournalError)
+
+
+def exit_code(log: Log, work: Callable[[], int]) -> int:
+    """Do the work and return its exit code; log a known failure and return the failure's code."""
+    from daemon.engine.engine import StepFailed
+    from daemon.engine.intake import IntakeFull
+
+    try:
+        return work()
+    except MayPass as error:  # systemd starts the daemon again
+        log("start_failed", problem=str(error))
+    except REFUSALS as error:
+        return refuse(log, str(error))
+    except WriteFailed as error:
+        log("journal_failed", problem=f"{error}; {MEND}")
+    except (StepFailed, IntakeFull) as error:
+        log("step_failed", problem=str(error))
+    return TROUBLE
+
+
+def refuse(log: Log, problem: str) -> int:
+    """Log why nothing starts, line by line."""
+    for line in problem.splitlines():
+        log("refused", problem=line)
+    return EXIT_CODE

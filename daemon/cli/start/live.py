@@ -1,0 +1,37 @@
+"""Run a live desk as a process: event loop, log, exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import sys
+from functools import partial
+
+import uvloop
+
+from daemon.app.live.run import run_live
+from daemon.app.live.start import prepare_live
+from daemon.cli.start.exits import TROUBLE, exit_code
+from daemon.config.load import Credentials, Settings
+from daemon.host.time.virtual_time import VirtualLoop
+from daemon.operator.log import Log
+from daemon.operator.log_stream import LossyStream
+
+
+def run(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
+    """Run until the desk stops; returns the exit code."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # keys in memory never reach a file
+    stream = LossyStream(sys.stderr)  # a reader who stalls stalls no trading
+    log = Log(settings.log.level, settings.log.format, stream)
+
+    def work() -> int:
+        live = prepare_live(settings, keys, dry_run=dry_run)
+        joined = live.clock.participant
+        with asyncio.Runner(loop_factory=partial(VirtualLoop, joined) if joined else uvloop.new_event_loop) as runner:
+            stopped_by = runner.run(run_live(live, log))
+        return TROUBLE if stopped_by == "disk_full" else 0
+
+    try:
+        return exit_code(log, work)
+    finally:
+        stream.finish()

@@ -1,0 +1,128 @@
+"""Run or check a replay as a process: progress bar, log, summary, exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import uvloop
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from daemon.app.replay import run_replay
+from daemon.app.replay_start import prepare_replay
+from daemon.cli.start.exits import REFUSALS, TROUBLE, exit_code, refuse
+from daemon.config.limits_shown import in_force
+from daemon.config.load import Settings
+from daemon.core.state import State
+from daemon.engine.state_dir import check_identity, locked_by, peek
+from daemon.host.own_files import StateDirError
+from daemon.operator.log import Log
+from daemon.operator.summary import Summary, show
+
+
+def run(settings: Settings, tape: Path, speed: float | None) -> int:
+    """Run the tape and print the summary; returns the exit code."""
+    screen = Console(stderr=True)
+    with _progress(screen) as bar:  # the log is made while the bar owns standard error: its lines stand above the bar
+        log = Log(settings.log.level if not screen.is_terminal else _quieter(settings.log.level), settings.log.format)
+        ended: list[tuple[Summary, list[Decimal]]] = []
+
+        def work() -> int:
+            replay = prepare_replay(settings, tape)
+            task = bar.add_task(escape(replay.tape.name), total=replay.bars, equity="")
+
+            def shown(state: State[object]) -> None:
+                bar.update(
+                    task, completed=state.stats.bars + state.stats.bars_rejected, equity=f"{state.book.equity:,.2f} USD"
+                )
+
+            summary, curve = uvloop.run(run_replay(replay, log, speed, shown if screen.is_terminal else None))
+            bar.refresh()  # a short run ends before the bar is drawn by its own thread
+            bar.remove_task(task)
+            if not summary.bars + summary.bars_rejected:
+                log("no_bars", tape=summary.tape, cure="pass bars labelled by their start, with the right zone")
+            ended.append((summary, curve))
+            return TROUBLE if summary.stopped_by == "disk_full" else 0
+
+        code = exit_code(log, work)
+    for summary, curve in ended:
+        _print(summary, curve)
+    return code
+
+
+def _print(summary: Summary, curve: list[Decimal]) -> None:
+    screen = Console()
+    if screen.is_terminal:
+        show(screen, summary, curve)
+    try:
+        sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader is gone; the journal has it all
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _quieter(level: str) -> str:
+    """The log level on a terminal with a progress bar: warnings, unless debug was asked for."""
+    return level if level == "debug" else max(level, "warning", key=("info", "warning", "error").index)
+
+
+def _progress(screen: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("bars"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[equity]}"),
+    )
+    return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
+
+
+def check(settings: Settings, tape: Path) -> int:
+    """Check configuration, tape, model and state directory; print what would run."""
+    try:
+        replay = prepare_replay(settings, tape)
+        _check_folder(settings.paths.state_dir)
+        meta = peek(settings.paths.state_dir)
+        if meta is not None:
+            check_identity(settings.paths.state_dir, meta, replay.meta())
+        holder = locked_by(settings.paths.state_dir)
+        if holder:
+            raise StateDirError(f"{settings.paths.state_dir}: in use by process {holder}; stop it or choose another")
+    except REFUSALS as error:
+        return refuse(Log(), str(error))
+    found = {
+        "configuration": "ok",
+        "desk": settings.desk.name,
+        "mode": "replay (dry run)",
+        "strategy": replay.strategy.spec.name,
+        "tape": f"{replay.tape.name}, {replay.info.rows} rows, {replay.info.first_date} to {replay.info.last_date}",
+        "synthetic": bool(replay.info.synthetic),
+        "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
+        + ("promoted" if replay.model.manifest.promoted else "not promoted: allowed in a dry run only"),
+        "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
+        "limits": in_force(settings),
+    }
+    width = max(map(len, found))
+    for key, value in found.items():
+        sys.stdout.write(f"{key:<{width}}  {value}\n")
+    sys.stdout.write(json.dumps({"check": "ok"}) + "\n")
+    return 0
+
+
+def _check_folder(path: Path) -> None:
+    """Raise StateDirError when the daemon could neither use nor make `path`. Writes nothing."""
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise StateDirError(f"{path}: cannot be a state directory: {error.strerror}; choose another") from error
+    if not there.is_dir():
+        raise StateDirError(f"{path}: cannot be a state directory: {there} is no folder; choose another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StateDirError(f"{path}: cannot be a state directory: {there} is not writable; check its owner and mode")

@@ -1,0 +1,66 @@
+"""`rltraderctl status`: one desk as a table, all desks, or one followed live. Reads journals only."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from daemon.app import desks
+from daemon.app.desks import ROOT
+from daemon.cli.journal.explain import NotFound
+from daemon.cli.status_table import journaled_limits, table
+from daemon.cli.watch import watch
+from daemon.engine.recover import recovered_desk
+from daemon.engine.state_dir import locked_by
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+
+EVERY_S = 1.0
+EVERY_LEAST_S = 0.1
+
+
+def add_to(commands: Any) -> None:
+    """Add `status` to rltraderctl's command line: `commands` is what `add_subparsers` returned."""
+    text = "what the desk is, holds and has earned; without --state-dir all desks"
+    made = commands.add_parser("status", help=text, description=text)
+    made.add_argument("--state-dir", type=Path, metavar="DIR", help="folder of the journal")
+    made.add_argument("--desks", type=Path, default=ROOT, metavar="DIR", help=f"parent of state dirs (default {ROOT})")
+    made.add_argument("--json", action="store_true", help="one JSON object a desk")
+    made.add_argument("--watch", action="store_true", help="follow one desk until Ctrl-C")
+    made.add_argument(
+        "--every", type=_seconds, default=EVERY_S, metavar="S", help=f"seconds between two looks (default {EVERY_S:g})"
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not EVERY_LEAST_S <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; expected {EVERY_LEAST_S:g} to 3600 seconds")
+    return seconds
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Show one desk, all desks, or follow one. Raises NotFound, StateDirError, JournalError."""
+    path: Path | None = options.state_dir
+    if options.watch:
+        if path is None:
+            raise NotFound("--watch follows one desk: name it with --state-dir")
+        return watch(path, console, options.every, as_json=options.json or not console.is_terminal)
+    if path is None:
+        return desks.show(options.desks, console, as_json=options.json)
+    if options.json:
+        return desks.show_one(path)
+    reader = JournalReader(path / FILE)
+    found = recovered_desk(reader)
+    state = found.machine.state
+    console.print(table(reader.meta(), state, locked_by(path), journaled_limits(path, state)))
+    if (took := found.handover) is not None and not locked_by(path):
+        reason = "journal_damaged" if took.damaged else "code_changed"
+        console.print(f"it did not stop cleanly: its next start is halted ({reason}): {took.detail}")
+    return 0

@@ -1,0 +1,91 @@
+"""One desk as a table, for `rltraderctl status`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from daemon.config.limits_shown import by_origin, journaled_origins, limits_of
+from daemon.core.limits import Limit
+from daemon.core.session import new_york_text
+from daemon.core.state import State
+from daemon.journal.journal import FILE
+from daemon.journal.reader import JournalReader
+from daemon.operator.status import differences_of, way_out
+
+
+def table(meta: dict[str, str], state: State[Any], holder: str, limits: Sequence[Limit] = ()) -> Table:
+    """A desk as its journal says; `holder` is the process that runs on it, "" for none."""
+    shown = Table(show_header=False, title=f"{meta.get('desk', '')} · {meta['strategy']}", title_justify="left")
+    shown.add_column(style="cyan")
+    shown.add_column()
+    shown.add_row("daemon", f"runs as process {holder}" if holder else "not running")
+    tape = f", tape {meta['tape']}" + (" (synthetic)" if meta.get("synthetic") else "") if meta.get("tape") else ""
+    shown.add_row("mode", f"{meta['mode']}, account {meta['account']}{tape}")
+    shown.add_row("last event", f"{state.seq:,} at {new_york_text(state.now_ns)}" if state.seq else "none")
+    _trading_rows(shown, state)
+    _money_rows(shown, state)
+    stats = state.stats
+    shown.add_row("bars", f"{stats.bars:,} ({stats.bars_rejected:,} rejected)")
+    shown.add_row("decisions", f"{stats.decisions:,}")
+    shown.add_row("orders, fills", f"{stats.orders:,}, {stats.fills:,} ({stats.partial_fills:,} partial)")
+    shown.add_row("trades", f"{stats.trades:,}, {stats.wins:,} won")
+    denials = ", ".join(f"{gate} {count:,}" for gate, count in sorted(stats.denials.items(), key=lambda d: -d[1]))
+    shown.add_row("denials", denials or "none")
+    for origin, text in by_origin(limits):
+        shown.add_row("limits", f"from {origin}: {text}")
+    return shown
+
+
+def _trading_rows(shown: Table, state: State[Any]) -> None:
+    """Whether it may trade, and with which model."""
+    halt, pause, model = state.risk.halt, state.risk.pause, state.model
+    shown.add_row(
+        "halt",
+        Text.assemble((halt.reason, "red"), f": {halt.detail}, since {new_york_text(halt.since_ns)}") if halt else "no",
+    )
+    if pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns):
+        shown.add_row("pause", pause.reason + (f", until {new_york_text(pause.until_ns)}" if pause.until_ns else ""))
+    differences, then = differences_of(state), way_out(state)
+    shown.add_row("reconciled", "yes" if state.risk.reconciled else f"no: {differences}" if differences else "no")
+    if then:
+        shown.add_row("way out", then)
+    shown.add_row("model", model.version + ("" if model.promoted else " (not promoted)") if model else "none")
+
+
+def _money_rows(shown: Table, state: State[Any]) -> None:
+    """What it has, holds, and has sent."""
+    book = state.book
+    shown.add_row(
+        "equity",
+        f"{book.equity:,.2f} USD, cash {book.cash:,.2f}, realised {book.realized:+,.2f}, fees {book.fees:,.2f}",
+    )
+    for position in sorted(book.positions.values(), key=lambda held: held.symbol):
+        average, mark = position.cost / position.quantity, state.marks.get(position.symbol)
+        now = "" if mark is None else f", now {mark:.4f}"
+        shown.add_row(
+            "position",
+            f"{position.quantity} {position.symbol} at {average:.4f}{now}, since {new_york_text(position.opened_ns)}",
+        )
+    if state.basket.date:
+        given_up = ", ".join(f"{shares:+,} {symbol}" for symbol, shares in state.basket.given_up.items())
+        shown.add_row("last basket", f"due {state.basket.date}, given up: {given_up or 'nothing'}")
+    for order in state.orders.values():
+        if order.working:
+            limit = "market" if order.limit_price is None else order.limit_price
+            shown.add_row(
+                "order",
+                f"{order.client_order_id}: {order.side:+d} x {order.quantity} {order.symbol} at {limit}, "
+                f"{order.status}",
+            )
+
+
+def journaled_limits(path: Path, state: State[Any]) -> tuple[Limit, ...]:
+    """The limits in force, with the sources that the newest start in this folder journaled."""
+    with closing(JournalReader(path / FILE)) as reader:
+        return limits_of(state.identity.strategy, state.trading, journaled_origins(reader))
