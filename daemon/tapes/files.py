@@ -25,6 +25,7 @@ import pyarrow.parquet
 
 PRICES = ("open", "high", "low", "close", "volume")
 ADJUSTED = "adj_close"
+ADJUSTMENT_KEY = b"adjustment"  # of a Parquet file's metadata: raw, split, dividend or all
 SYNTHETIC_KEY = b"synthetic"  # of a Parquet file's metadata; in CSV the comment line `# synthetic …` comes first
 _BATCH_ROWS = 16_384
 pa.set_memory_pool(pa.system_memory_pool())  # pyarrow's own pool keeps 10 MB more of what it once used
@@ -61,6 +62,7 @@ class TapeFile:
     def __init__(self, path: Path, symbols: tuple[str, ...], *, adjust: bool = False) -> None:
         self.path = path
         self.synthetic = ""
+        self.adjustment = ""  # what the metadata say; empty where they say nothing
         self._comments = 0  # lines before the header
         self._epoch = False  # integer timestamps in a CSV file
         self._sample = ""  # its first timestamp
@@ -90,7 +92,8 @@ class TapeFile:
             )
         self._assumed = symbols[0]
         self._columns = list(required) if self.symbol_assumed else ["symbol", *required]
-        self.adjusts = adjust and ADJUSTED in columns
+        self.adjustable = ADJUSTED in columns
+        self.adjusts = adjust and self.adjustable
         if self.adjusts:
             self._columns.append(ADJUSTED)
         with _reading(path):
@@ -109,6 +112,7 @@ class TapeFile:
         with pa.parquet.ParquetFile(self.path) as file:
             metadata = file.schema_arrow.metadata or {}
             self.synthetic = metadata.get(SYNTHETIC_KEY, b"").decode()
+            self.adjustment = metadata.get(ADJUSTMENT_KEY, b"").decode()
             self._kind = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True)).get("timestamp")
             return list(file.schema_arrow.names)
 

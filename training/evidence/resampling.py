@@ -94,6 +94,35 @@ def paired_difference(returns: Series, baseline: Series, statistic: str = "mean"
     return _resampled([ours, theirs], ours - theirs, lambda parts: of(parts[0]) - of(parts[1]), seed)
 
 
+def pooled_intervals(
+    parts: Series, of: Sequence[Callable[[Series], Series]], *, blocks_of: Series, seed: int = 0
+) -> list[Interval]:
+    """Stationary-bootstrap percentile intervals, 95 %, of what is counted over all rows of the drawn sessions.
+
+    What belongs to one session, such as the rows of all its symbols, is drawn together, and all figures are of the same
+    draws, so a difference of two is paired.
+
+    Args:
+        parts: float64 (sessions, k), sums over the rows of each session.
+        of: each maps sums over sessions, (draws, k), to a figure, (draws,).
+        blocks_of: float64 (sessions,), the series whose autocorrelation sets the block length.
+    """
+    values = np.asarray(parts, dtype=np.float64)
+    count, estimates = len(values), [float(each(values.sum(axis=0, keepdims=True))[0]) for each in of]
+    if count < 2 or not (values != values[:1]).any():
+        note = "all sessions are the same, or there is one alone: nothing to resample"
+        return [Interval(estimate=estimate, low=estimate, high=estimate, note=note) for estimate in estimates]
+    random, block = np.random.default_rng(seed), block_length(blocks_of)
+    found: list[Series] = []
+    for rows in np.array_split(np.arange(DRAWS), -(-DRAWS * count // AT_ONCE)):
+        index = resamples(count, block, len(rows), random)
+        flat = (index + np.arange(len(rows))[:, None] * count).ravel()
+        times = np.bincount(flat, minlength=len(rows) * count).reshape(len(rows), count)
+        found.append(times.astype(np.float64) @ values)
+    sums, note = np.concatenate(found), _few_sessions(count)
+    return [_percentiles(estimate, each(sums), block, note) for estimate, each in zip(estimates, of, strict=True)]
+
+
 def _resampled(series: list[Series], blocks_of: Series, of: Callable[[list[Series]], Series], seed: int) -> Interval:
     estimate, count = float(of(series)), len(blocks_of)
     if all(float(deviations(values)) <= 0.0 for values in series):
@@ -107,8 +136,11 @@ def _resampled(series: list[Series], blocks_of: Series, of: Callable[[list[Serie
     for rows in np.array_split(np.arange(DRAWS), -(-DRAWS * count // AT_ONCE)):
         index = resamples(count, block, len(rows), random)
         found.append(of([values[index] for values in series]))
-    note = f"{count} sessions are few: the true interval is wider" if count < FEW_SESSIONS else ""
-    return _percentiles(estimate, np.concatenate(found), block, note)
+    return _percentiles(estimate, np.concatenate(found), block, _few_sessions(count))
+
+
+def _few_sessions(count: int) -> str:
+    return f"{count} sessions are few: the true interval is wider" if count < FEW_SESSIONS else ""
 
 
 def _percentiles(estimate: float, found: Series, block: float, note: str) -> Interval:

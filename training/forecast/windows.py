@@ -5,6 +5,9 @@ A panel of 3,272 sessions × 90 symbols × 78 features is 92 MB; its windows of 
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +25,17 @@ class Windows:
         self.days = days
         self.rows = torch.from_numpy(np.ascontiguousarray(rows)).view(symbols * days, width).to(device)
         self._steps = torch.arange(1 - length, 1, device=device)
+
+    @torch.no_grad()
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Windows:
+        """The same windows over changed rows."""
+        windows = copy.copy(self)
+        windows.rows = change(self.rows)
+        return windows
+
+    def cast(self, kind: torch.dtype) -> Windows:
+        """The same windows over rows of another type."""
+        return self.mapped(lambda rows: rows.to(kind))
 
     def places(self, rows: NDArray[np.int64]) -> Tensor:
         """Where the windows of rows (k, 2) of session and symbol end, int64 (k,).

@@ -16,6 +16,7 @@ from training.evidence.resampling import (
     interquartile_mean,
     interval,
     paired_difference,
+    pooled_intervals,
     resamples,
     seeds_interval,
 )
@@ -132,3 +133,29 @@ def test_the_probability_of_improvement_counts_pairs_and_half_of_ties() -> None:
     assert (better.estimate, better.low, better.high, better.note) == (1.0, 1.0, 1.0, "")
     with pytest.raises(ValueError, match="1 folds against 2"):
         improvement_probability(ours[:1], theirs)
+
+
+def test_a_pooled_figure_is_over_all_rows_and_not_the_mean_of_sessions() -> None:
+    parts = np.array([[9.0, 9.0], [0.0, 1.0]] * 20)  # right ones and rows: 9 of 9 in one session, 0 of 1 in the next
+    (found,) = pooled_intervals(parts, [lambda sums: sums[:, 0] / sums[:, 1]], blocks_of=parts[:, 0])
+    assert found.estimate == pytest.approx(0.9)
+    assert 0.8 < found.low < 0.9 < found.high < 1.0
+
+
+def test_a_pooled_interval_covers_the_truth_about_as_often_as_it_claims() -> None:
+    """Ten rows of a session are copies of one draw: who takes them for independent covers a third as often."""
+    covered = 0
+    for seed in range(40):
+        hits = np.where(np.random.default_rng(seed).random(100) < 0.5, 10.0, 0.0)
+        parts = np.stack([hits, np.full(100, 10.0)], axis=1)
+        (found,) = pooled_intervals(parts, [lambda sums: sums[:, 0] / sums[:, 1]], blocks_of=hits)
+        covered += found.low <= 0.5 <= found.high
+    assert covered >= 33  # at 95 % fewer have a probability of 0.3 %
+
+
+def test_a_pooled_figure_of_one_session_has_no_interval() -> None:
+    (found,) = pooled_intervals(
+        np.array([[3.0, 4.0]]), [lambda sums: sums[:, 0] / sums[:, 1]], blocks_of=np.array([1.0])
+    )
+    assert (found.low, found.estimate, found.high) == (0.75, 0.75, 0.75)
+    assert "there is one alone" in found.note

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from math import isfinite
@@ -19,7 +19,6 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from daemon.core.events import BarClosed, Event, SessionScheduled
 from daemon.core.limits import Basket
 from daemon.core.paper.shares import on_grid
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
@@ -27,6 +26,7 @@ from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies.golden import contract_hash
 from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
 from strategies.registry import entry
+from training.data.daily_bars import days_of
 from training.rl.pool import stop_signals_blocked
 
 Float64Array = npt.NDArray[np.float64]
@@ -105,7 +105,7 @@ def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -
         return table
     with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
         calendar = SessionCalendar.load(info.first_date, info.last_date)
-    bars, sessions = _told(DailyTapeSource(path, info, calendar, Basket()), spec)
+    bars, sessions, _ = days_of(DailyTapeSource(path, info, calendar, Basket()), spec.symbols)
     table = _assembled(bars, sessions, spec, path.name, info.sha256, info.synthetic)
     if kept is not None:
         _keep(kept, table)
@@ -124,21 +124,6 @@ def ticks(prices: Float64Array) -> Float64Array:
     """Prices in USD as whole ticks, rounded as the paper broker's grid has it; what is not finite becomes 0."""
     flat = [float(on_grid(price).scaleb(4)) if isfinite(price) else 0.0 for price in prices.ravel().tolist()]
     return np.array(flat, dtype=np.float64).reshape(prices.shape)
-
-
-def _told(feed: Iterable[Event], spec: DailySpec) -> tuple[Float64Array, tuple[Session, ...]]:
-    """The bars (5, d, n) and the sessions of a daily feed."""
-    place = {symbol: index for index, symbol in enumerate(spec.symbols)}
-    sessions: list[Session] = []
-    days: list[Float64Array] = []
-    for event in feed:
-        if isinstance(event, SessionScheduled):
-            sessions.append(event.session)
-            days.append(np.full((5, len(place)), np.nan))
-        elif isinstance(event, BarClosed):
-            bar = event.bar
-            days[-1][:, place[bar.symbol]] = bar.open, bar.high, bar.low, bar.close, bar.volume
-    return np.stack(days, axis=1), tuple(sessions)
 
 
 def _assembled(

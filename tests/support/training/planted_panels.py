@@ -1,0 +1,43 @@
+"""Panels made up for tests of the forecaster: features that tell the next class, and noise.
+
+The truth is drawn first: the probabilities of the classes are a softmax of `STRENGTH` × three of the features, so the
+best possible accuracy, Bayes's, is the mean of the largest probability.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from training.forecast.labels import Barriers, Labels
+from training.forecast.network import Sizes
+from training.forecast.recipe import Recipe
+from training.forecast.stage import Material, Plan
+from training.forecast.windows import Windows
+
+STRENGTH = 2.0
+FEATURES = 6
+SMALL = Sizes(features=FEATURES, window=8, channels=(8, 12), hidden=16, attention=8)
+PLAN = Plan(
+    sizes=SMALL,
+    recipe=Recipe(epochs=12, batch=128, learning_rate=4e-3, stride=2, patience=4),
+    embargo=2,
+    first_year=2013,
+    last_year=2013,
+)
+
+
+def panel(seed: int, *, symbols: int = 8, planted: bool = True) -> tuple[Material, NDArray[np.float64]]:
+    """Four years from 2010, and the true probabilities (d, n, 3). A label ends one session after its row."""
+    random = np.random.default_rng(seed)
+    dates = tuple(str(date.date()) for date in pd.bdate_range("2010-01-04", "2013-12-31"))
+    features = random.normal(size=(len(dates), symbols, FEATURES)).astype(np.float32)
+    logits = STRENGTH * features[:, :, :3].astype(np.float64) * planted
+    truth = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
+    drawn = (random.random((*truth.shape[:2], 1)) > truth.cumsum(axis=2)).sum(axis=2)
+    end = np.arange(len(dates))[:, None] + np.ones((1, symbols), dtype=np.int64)
+    labels = Labels(Barriers(), drawn.astype(np.int8), end.astype(np.int32), np.full(truth.shape[:2], 0.01))
+    valid = np.ones(truth.shape[:2], dtype=np.bool_)
+    valid[: SMALL.window - 1] = False
+    return Material(dates, Windows(features * 3.0 + 5.0, SMALL.window), labels, valid), truth

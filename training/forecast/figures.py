@@ -1,0 +1,126 @@
+"""What the report draws of a forecaster, as plain data: reliability, confusion, coverage curves.
+
+Coverage is the share of rows that are acted on when only the most confident are (Chalkidis & Savani 2021, 2110.14914).
+Rows of equal confidence are taken together, so a point never depends on the order of the file.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evidence.calibration import wilson
+from training.forecast.labels import BUY, CLASSES, SELL, Float64Array
+from training.forecast.scores import BINS
+
+POINTS = 20  # of a coverage curve
+
+
+class ReliabilityBin(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of similar confidence; `low` and `high` are the Wilson interval of `right`, as if rows were independent."""
+
+    begin: float  # of the bin, (begin, end]
+    end: float
+    rows: int
+    confidence: float  # mean
+    right: float  # share of rows whose predicted class came
+    low: float
+    high: float
+
+
+class CoveragePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What the most confident rows are worth."""
+
+    coverage: float  # share of rows
+    confidence: float  # the least one among them
+    accuracy: float
+    trades: int  # rows that are acted on
+    pnl: float  # sum of the returns of the rows acted on, net of cost
+    pnl_a_trade: float  # 0 without a trade
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is drawn of one forecaster on one span."""
+
+    reliability: tuple[ReliabilityBin, ...]
+    confusion: tuple[tuple[int, ...], ...]  # rows true HOLD, BUY, SELL; columns predicted
+    coverage: tuple[CoveragePoint, ...]
+
+
+def figures(
+    probabilities: Float64Array,
+    confidence: Float64Array,
+    classes: NDArray[np.int64],
+    returns: Float64Array,
+    *,
+    cost: float,
+    allow_short: bool = False,
+) -> Figures:
+    """Figures of rows with probabilities (n, 3), confidence (n,), true classes (n,) and next returns (n,).
+
+    Args:
+        cost: of one trade there and back, as a fraction of its value.
+        allow_short: whether a predicted SELL sells short; without it only a predicted BUY is acted on.
+    """
+    predicted = probabilities.argmax(axis=1)
+    side = np.where(predicted == BUY, 1.0, np.where((predicted == SELL) & allow_short, -1.0, 0.0))
+    right = predicted == classes
+    return Figures(
+        reliability=reliability(probabilities.max(axis=1), right),
+        confusion=confusion(predicted, classes),
+        coverage=coverage(confidence, right, np.where(side != 0.0, side * returns - cost, 0.0), side != 0.0),
+    )
+
+
+def reliability(confidence: Float64Array, right: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+    """Bins of equal width that hold a row, of the calibrated probability of the predicted class."""
+    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    found = []
+    for index in np.unique(place).tolist():
+        ours = place == index
+        rows, hits = int(ours.sum()), int(right[ours].sum())
+        low, high = wilson(hits, rows)
+        found.append(
+            ReliabilityBin(
+                begin=index / BINS,
+                end=(index + 1) / BINS,
+                rows=rows,
+                confidence=float(confidence[ours].mean()),
+                right=hits / rows,
+                low=low,
+                high=high,
+            )
+        )
+    return tuple(found)
+
+
+def confusion(predicted: NDArray[np.int64], classes: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    """Counts: a row for each true class, a column for each predicted one."""
+    width = len(CLASSES)
+    counts = np.bincount(classes * width + predicted, minlength=width * width).reshape(width, width)
+    return tuple(tuple(row) for row in counts.tolist())
+
+
+def coverage(
+    confidence: Float64Array, right: NDArray[np.bool_], pnl: Float64Array, acted: NDArray[np.bool_]
+) -> tuple[CoveragePoint, ...]:
+    """Accuracy and profit of the most confident rows: from a twentieth of them to all."""
+    order = np.argsort(-confidence, kind="stable")
+    sure = confidence[order]
+    hits, money, trades = (np.cumsum(values[order]) for values in (right.astype(np.float64), pnl, acted))
+    wanted = [math.ceil(len(sure) * point / POINTS) for point in range(1, POINTS + 1)] if len(sure) else []
+    lasts = sorted({int(np.searchsorted(-sure, -sure[count - 1], side="right")) - 1 for count in wanted})
+    return tuple(
+        CoveragePoint(
+            coverage=(last + 1) / len(sure),
+            confidence=float(sure[last]),
+            accuracy=float(hits[last]) / (last + 1),
+            trades=int(trades[last]),
+            pnl=float(money[last]),
+            pnl_a_trade=float(money[last]) / max(1, int(trades[last])),
+        )
+        for last in lasts
+    )

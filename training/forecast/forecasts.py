@@ -1,0 +1,92 @@
+"""Out-of-sample forecasts put together from folds. A forecast that its own fold could have learnt is refused.
+
+Agents learn on these alone: trained on in-sample confidence, an agent learns to trust a forecaster that does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.forecast.labels import BoolArray, Labels
+
+NO_FOLD = 0
+
+
+class LeakError(Exception):
+    """A forecast is of a row that its fold learnt from. The text names fold, rows and sessions."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldForecasts:
+    """What one fold's forecaster says, and what it knew.
+
+    `known_until` is the last session of which it has seen anything: the ends of all labels that trained, chose or
+    calibrated it (`last_known`), so it comes from the rows that were used and not from what was planned.
+    """
+
+    year: int
+    known_until: int
+    rows: NDArray[np.int64]  # (k, 2) session and symbol
+    probabilities: NDArray[np.float32]  # (k, 3), after the temperature
+    confidence: NDArray[np.float32]  # (k,)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """Out-of-sample forecasts of d sessions by n symbols."""
+
+    probabilities: NDArray[np.float32]  # (d, n, 3) HOLD, BUY, SELL; NaN where there is none
+    confidence: NDArray[np.float32]  # (d, n); NaN where there is none
+    fold: NDArray[np.int16]  # (d, n) the predicted year of the fold; NO_FOLD where there is no forecast
+    known_until: NDArray[np.int32]  # (d, n) the last session that the row's fold knew; -1 where there is no forecast
+
+    @property
+    def known(self) -> BoolArray:
+        """Where there is a forecast, bool (d, n)."""
+        found: BoolArray = self.fold != NO_FOLD
+        return found
+
+
+def last_known(labels: Labels, *rows: NDArray[np.int64]) -> int:
+    """The last session whose bar decided one of the labels of these rows (k, 2), or that is such a row; -1 of none."""
+    every = np.concatenate(rows)
+    ends = labels.end[every[:, 0], every[:, 1]]
+    return int(max(every[:, 0].max(initial=-1), ends.max(initial=-1)))
+
+
+def assemble(days: int, symbols: int, folds: Sequence[FoldForecasts]) -> Forecasts:
+    """Put folds together.
+
+    Raises:
+        LeakError: a row is not after all that its fold knew, or two folds forecast the same row.
+    """
+    found = Forecasts(
+        probabilities=np.full((days, symbols, 3), np.nan, dtype=np.float32),
+        confidence=np.full((days, symbols), np.nan, dtype=np.float32),
+        fold=np.full((days, symbols), NO_FOLD, dtype=np.int16),
+        known_until=np.full((days, symbols), -1, dtype=np.int32),
+    )
+    for fold in folds:
+        day, place = fold.rows.T
+        inside = day <= fold.known_until
+        if inside.any():
+            raise LeakError(
+                f"the fold that predicts {fold.year} learnt from sessions up to row {fold.known_until}, and "
+                f"{int(inside.sum())} of its {len(day)} forecasts are of rows up to there, from {int(day.min())} on: "
+                "predict rows after its training and calibration spans alone"
+            )
+        twice = found.fold[day, place] != NO_FOLD
+        if twice.any():
+            raise LeakError(
+                f"the folds {int(found.fold[day, place][twice][0])} and {fold.year} forecast the same "
+                f"{int(twice.sum())} rows: give each row one fold"
+            )
+        found.probabilities[day, place] = fold.probabilities
+        found.confidence[day, place] = fold.confidence
+        found.fold[day, place] = fold.year
+        found.known_until[day, place] = fold.known_until
+    return found

@@ -1,0 +1,196 @@
+"""Daily bars files as one panel: sessions by symbols, features of each close, and which rows can be forecast.
+
+Files are read as a replay is fed from them, so the panel and the desk see the same bars. All prices of a panel are
+adjusted in one way: a return over a dividend means something else in each of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.core.limits import Basket
+from daemon.host.time.calendar import SessionCalendar
+from daemon.tapes.days import DailyTapeSource, scan_daily
+from daemon.tapes.files import TapeError, TapeFile
+from training.data.daily_bars import days_of
+from training.forecast.labels import BoolArray, Float64Array
+from training.forecast.masks import GOOD, jumps, reasons
+from training.rl.pool import stop_signals_blocked
+
+Features = Callable[
+    [Float64Array, Float64Array, Float64Array, Float64Array, Float64Array, NDArray[np.datetime64]],
+    NDArray[np.float32],
+]
+"""Open, high, low, close, volume and dates of a symbol's own bars, (n,) each, to float32 (n, f): NaN until settled."""
+
+ADJUSTMENTS = {
+    "raw": "raw",
+    "split": "splits only",
+    "dividend": "dividends only",
+    "all": "splits and dividends",
+    "column": "raw with adj_close",
+}
+ON_CENTS = 0.5
+"""Share of closes on whole cents above which a file holds prices as they were traded, or divided by splits alone.
+
+Of our files: 93 % where dividends are not adjusted for (a split may leave the cents), 2 to 5 % where they are.
+"""
+WINDOW = 60
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One bars file."""
+
+    file: str
+    sha256: str
+    symbols: tuple[str, ...]
+    adjustment: str  # a value of `ADJUSTMENTS`
+    synthetic: str  # the label of made-up bars, empty for recorded ones
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """d sessions, n symbols in the order of the files and then of their names."""
+
+    dates: tuple[str, ...]  # (d,) New York, ascending; those on which a symbol has a bar
+    symbols: tuple[str, ...]
+    bars: Float64Array  # (5, d, n) open, high, low, close in USD and volume; NaN where there is no good bar
+    features: NDArray[np.float32]  # (d, n, f); NaN where they have not settled or there is no bar
+    reasons: NDArray[np.uint8]  # (d, n) why a row is masked, a code of `masks.REASONS`
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def valid(self) -> BoolArray:
+        """Where there is a whole sequence to forecast from, bool (d, n)."""
+        found: BoolArray = self.reasons == GOOD
+        return found
+
+    @property
+    def broken(self) -> BoolArray:
+        """Where a price cannot be compared with the one before it, bool (d, n); see `labels.triple_barrier`."""
+        return jumps(self.bars)
+
+    @property
+    def sha256(self) -> str:
+        """A digest of the bytes of all files, in order."""
+        return hashlib.sha256("".join(source.sha256 for source in self.sources).encode()).hexdigest()
+
+    @classmethod
+    def load(
+        cls, paths: Sequence[Path], features: Features, *, symbols: Sequence[str] = (), window: int = WINDOW
+    ) -> Panel:
+        """Read files, all their symbols or these.
+
+        Raises:
+            TapeError: a file cannot be read or has no column `symbol`; two files are adjusted in different ways or
+                hold the same symbol; none holds one of `symbols`.
+            CalendarError: the dates of a file are not known.
+        """
+        sources = _checked([_source(path, symbols) for path in paths], symbols)
+        read = [_read(path, source) for path, source in zip(paths, sources, strict=True) if source.symbols]
+        dates = tuple(sorted({date for part in read for date in part[1]}))
+        place = {date: row for row, date in enumerate(dates)}
+        bars = [_spread(part[0], [place[date] for date in part[1]], len(dates), np.nan) for part in read]
+        refused = [_spread(part[2][None], [place[date] for date in part[1]], len(dates), 0) for part in read]
+        names = tuple(symbol for source in sources for symbol in source.symbols)
+        return cls.of(
+            dates, names, np.concatenate(bars, axis=2), features, np.concatenate(refused, axis=2)[0], sources, window
+        )
+
+    @classmethod
+    def of(
+        cls,
+        dates: Sequence[str],
+        symbols: Sequence[str],
+        bars: Float64Array,
+        features: Features,
+        refused: BoolArray | None = None,
+        sources: tuple[Source, ...] = (),
+        window: int = WINDOW,
+    ) -> Panel:
+        """A panel of bars that are at hand, float64 (5, d, n) with NaN where there is none."""
+        found = _features(np.array(dates, dtype="datetime64[D]"), bars, features)
+        no = np.zeros(bars.shape[1:], dtype=np.bool_) if refused is None else refused
+        return cls(tuple(dates), tuple(symbols), bars, found, reasons(bars, no, found, window), sources)
+
+
+def _source(path: Path, symbols: Sequence[str]) -> Source:
+    """What a file is, by one look at all of its rows."""
+    file = TapeFile(path, ("",))
+    if file.symbol_assumed:
+        raise TapeError(f"{path}: there is no column symbol: add it, so that each bar says whose it is")
+    names: dict[str, None] = {}
+    rows = on_cents = 0
+    for batch in file.batches():
+        names |= dict.fromkeys(batch.names)
+        cents = batch.prices[3] * 100.0
+        rows += len(cents)
+        on_cents += int(np.count_nonzero(np.abs(cents - np.round(cents)) < 1e-6))
+    kind = "column" if file.adjustable else file.adjustment
+    if kind not in ADJUSTMENTS:
+        kind = "split" if on_cents > ON_CENTS * rows else "all"
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    wanted = tuple(symbol for symbol in sorted(names) if not symbols or symbol in symbols)
+    return Source(path.name, digest, wanted, ADJUSTMENTS[kind], file.synthetic)
+
+
+def _checked(sources: list[Source], symbols: Sequence[str]) -> tuple[Source, ...]:
+    """Raises TapeError where the files do not go together."""
+    holder: dict[str, str] = {}
+    for source in sources:
+        if source.adjustment != sources[0].adjustment:
+            raise TapeError(
+                f"{sources[0].file} holds prices adjusted by {sources[0].adjustment}, {source.file} by "
+                f"{source.adjustment}; expected one way: give files of one adjustment, or write the key `adjustment` "
+                "(raw, split, dividend or all) into the Parquet metadata of the file that was judged wrongly"
+            )
+        for symbol in source.symbols:
+            if symbol in holder:
+                raise TapeError(f"{holder[symbol]} and {source.file} both hold {symbol}: leave one of them out")
+            holder[symbol] = source.file
+    missing = [symbol for symbol in symbols if symbol not in holder]
+    if missing or not holder:
+        files = ", ".join(source.file for source in sources) or "no file"
+        raise TapeError(f"{files}: no row of {', '.join(missing) or 'any symbol'}: give the file that holds them")
+    return tuple(sources)
+
+
+def _read(path: Path, source: Source) -> tuple[Float64Array, tuple[str, ...], BoolArray]:
+    """Bars (5, d, n), dates and what was refused, of the file's own sessions."""
+    info = scan_daily(path, source.symbols)
+    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
+        calendar = SessionCalendar.load(info.first_date, info.last_date)
+    bars, sessions, refused = days_of(DailyTapeSource(path, info, calendar, Basket()), source.symbols)
+    return bars, tuple(session.date for session in sessions), refused
+
+
+def _spread(values: NDArray[T], rows: list[int], days: int, fill: float) -> NDArray[T]:
+    """(k, sessions of a file, n) as (k, `days`, n)."""
+    found = np.full((len(values), days, values.shape[2]), fill, dtype=values.dtype)
+    found[:, rows] = values
+    return found
+
+
+def _features(dates: NDArray[np.datetime64], bars: Float64Array, features: Features) -> NDArray[np.float32]:
+    """Each symbol's features, of its own bars one behind the other, at the sessions of these bars."""
+    present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
+    found: NDArray[np.float32] | None = None
+    for place in range(bars.shape[2]):
+        rows = np.flatnonzero(present[:, place])
+        opened, high, low, close, volume = bars[:, rows, place]
+        table = features(opened, high, low, close, volume, dates[rows])
+        if found is None:
+            found = np.full((len(dates), bars.shape[2], table.shape[1]), np.nan, dtype=np.float32)
+        found[rows, place] = table
+    assert found is not None, "a panel has a symbol"
+    return found

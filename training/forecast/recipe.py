@@ -1,0 +1,72 @@
+"""What the training of a forecaster is asked for, and what it reports while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from training.rl.coefficients import PRECISIONS
+
+_FAST_BF16 = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a member is trained. The rows of an epoch are those of every `stride`-th session, in turns.
+
+    Labels that overlap say much the same, so a stride of about their horizon loses little. The session that an epoch
+    begins with moves on by one each time: all rows are seen in `stride` epochs.
+    """
+
+    epochs: int = 30  # at most
+    batch: int = 512
+    learning_rate: float = 1e-3  # of Adam
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    patience: int = 5  # epochs without a better log loss on validation, after which it stops; 0 never
+    stride: int = 5  # sessions
+    precision: str = "float32"  # or "bf16" for products; weights, cells, moments and all scores stay float32
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "stride", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
+
+
+def fast_precision(processor: Path = Path("/proc/cpuinfo")) -> str:
+    """The faster precision of this machine: "bf16" where the processor multiplies bfloat16, else "float32".
+
+    It is a default to be recorded with a run. A run keeps the precision that it began with.
+    """
+    try:
+        words = processor.read_text().split()
+    except OSError:  # another system than Linux
+        return "float32"
+    return "float32" if _FAST_BF16.isdisjoint(words) else "bf16"
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """One epoch of the training curve."""
+
+    epoch: int  # from 1
+    train_loss: float  # mean cross-entropy with the classes' weights, nats
+    log_loss: float  # on validation, without weights, nats
+    accuracy: float  # on validation
+    best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a member is: after every batch, and with `epoch` after a look at the validation rows."""
+
+    batches: int  # done, of all epochs
+    total: int  # if no epoch is spared by early stopping
+    seconds_left: float  # at most, at the pace so far
+    epoch: Epoch | None = None
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss or a gradient was not finite. The text names epoch, batch and cure."""

@@ -1,0 +1,138 @@
+"""How good probabilities are: log loss, Brier score, expected calibration error, accuracy; with intervals.
+
+Rows of one session are drawn together by the block bootstrap, because symbols move together. Sources: Brier 1950;
+Naeini et al. 2015 and Guo et al. 2017 (calibration error over bins of equal width). The intervals speak of other
+sessions of the same kind, not of other seeds; markets change, so they are a lower bound of what is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evidence.resampling import Interval, pooled_intervals
+from training.forecast.labels import CLASSES, Float64Array
+
+BINS = 15
+SMALLEST = 1e-15  # below it a probability counts as this, so that one row is not the whole log loss
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures over all rows, each with its interval."""
+
+    rows: int
+    sessions: int
+    log_loss: Interval  # nats
+    brier: Interval  # sum over the three classes, 0 to 2
+    expected_calibration_error: Interval  # of the predicted class
+    accuracy: Interval
+    base_rate: Interval  # share of the commonest class of the rows
+
+
+class Calibrated(msgspec.Struct, frozen=True, kw_only=True):
+    """Scores before and after the temperature, and what it changed (after - before) on the same drawn sessions."""
+
+    temperature: float
+    before: Scores
+    after: Scores
+    log_loss: Interval
+    brier: Interval
+    expected_calibration_error: Interval
+
+
+def scores(
+    probabilities: Float64Array, classes: NDArray[np.int64], sessions: NDArray[np.int64], *, seed: int = 0
+) -> Scores:
+    """Scores of probabilities (n, 3) of rows whose true classes (n,) came in these sessions (n,)."""
+    parts = _parts(probabilities, classes, sessions)
+    found = pooled_intervals(parts, list(_FIGURES.values()), blocks_of=parts[:, 1] / parts[:, 0], seed=seed)
+    return _scores(len(classes), len(parts), found)
+
+
+def compared(
+    before: Float64Array,
+    after: Float64Array,
+    classes: NDArray[np.int64],
+    sessions: NDArray[np.int64],
+    temperature: float,
+    *,
+    seed: int = 0,
+) -> Calibrated:
+    """Scores before and after, and their differences; all intervals are of the same draws."""
+    parts = _parts(before, classes, sessions)
+    width, blocks_of = parts.shape[1], parts[:, 1] / parts[:, 0]
+    parts = np.concatenate([parts, _parts(after, classes, sessions)], axis=1)
+
+    def first(of: _Figure) -> _Figure:
+        return lambda sums: of(sums[:, :width])
+
+    def second(of: _Figure) -> _Figure:
+        return lambda sums: of(sums[:, width:])
+
+    def change(of: _Figure) -> _Figure:
+        return lambda sums: of(sums[:, width:]) - of(sums[:, :width])
+
+    names, figures = ("log_loss", "brier", "expected_calibration_error"), list(_FIGURES.values())
+    asked = [*map(first, figures), *map(second, figures), *(change(_FIGURES[name]) for name in names)]
+    found = pooled_intervals(parts, asked, blocks_of=blocks_of, seed=seed)
+    count, rows, days = len(figures), len(classes), len(parts)
+    return Calibrated(
+        temperature=temperature,
+        before=_scores(rows, days, found[:count]),
+        after=_scores(rows, days, found[count : 2 * count]),
+        **dict(zip(names, found[2 * count :], strict=True)),
+    )
+
+
+def _scores(rows: int, sessions: int, found: list[Interval]) -> Scores:
+    return Scores(rows=rows, sessions=sessions, **dict(zip(_FIGURES, found, strict=True)))
+
+
+_Figure = Callable[[Float64Array], Float64Array]
+
+
+def _mean(column: int) -> _Figure:
+    return lambda sums: sums[:, column] / sums[:, 0]
+
+
+def _calibration_error(sums: Float64Array) -> Float64Array:
+    found: Float64Array = np.abs(sums[:, _BINNED:]).sum(axis=1) / sums[:, 0]
+    return found
+
+
+_BINNED = 5  # the first column of the bins
+_FIGURES: dict[str, _Figure] = {
+    "log_loss": _mean(1),
+    "brier": _mean(2),
+    "accuracy": _mean(3),
+    "base_rate": _mean(4),
+    "expected_calibration_error": _calibration_error,
+}
+"""Figures by the sums that `_parts` has for each session."""
+
+
+def _parts(probabilities: Float64Array, classes: NDArray[np.int64], sessions: NDArray[np.int64]) -> Float64Array:
+    """Sums over the rows of each session, float64 (sessions, 5 + BINS).
+
+    Rows, losses, squares, rows predicted rightly, rows of the commonest class, and by bin of equal width the confidence
+    less the rows predicted rightly.
+    """
+    if not len(classes):
+        raise ValueError("no row to score: expected labelled rows with a forecast")
+    exact = probabilities.astype(np.float64)
+    found, at = np.unique(sessions, return_inverse=True)
+    taken, sure = exact[np.arange(len(classes)), classes], exact.max(axis=1)
+    right = (exact.argmax(axis=1) == classes).astype(np.float64)
+    values = (
+        np.ones(len(classes)),
+        -np.log(np.maximum(taken, SMALLEST)),
+        np.square(exact - np.eye(len(CLASSES))[classes]).sum(axis=1),
+        right,
+        (classes == np.bincount(classes, minlength=len(CLASSES)).argmax()).astype(np.float64),
+    )
+    place = at * BINS + np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+    bins = np.bincount(place, sure - right, len(found) * BINS).reshape(-1, BINS)
+    return np.concatenate([np.stack([np.bincount(at, each, len(found)) for each in values], axis=1), bins], axis=1)

@@ -1,0 +1,198 @@
+"""A fold from rows to forecasts: members trained, averaged, calibrated on the validation year; all folds joined.
+
+A member is a task of its own (`train_member`), so members and folds can run in as many processes as there are; what a
+fold ends with does not depend on who trained them. Same settings, same data and one CPU type: the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from training.forecast.folds import FIRST_YEAR, LAST_YEAR, FoldRows, YearFold, by_years, rows_of
+from training.forecast.forecasts import FoldForecasts, Forecasts, assemble, last_known
+from training.forecast.labels import Barriers, BoolArray, Labels, class_weights
+from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes, confidence_of
+from training.forecast.recipe import Progress, Recipe
+from training.forecast.scores import Calibrated, compared
+from training.forecast.temperature import best_temperature
+from training.forecast.trainer import Fitted, Samples, Trainer, answers, fit, identity_of
+from training.forecast.windows import Windows
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of the forecaster; recorded in the manifest."""
+
+    barriers: Barriers = Barriers()
+    sizes: Sizes = Sizes()
+    recipe: Recipe = Recipe()
+    embargo: int = 5  # sessions between a label's end and the next span
+    members: int = 1
+    confidence: str = "calibrated"  # or "entropy"
+    weighted: bool = True  # the classes in the loss
+    first_year: int = FIRST_YEAR
+    last_year: int = LAST_YEAR
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What folds are cut from. `valid` bool (d, n): where there is a sequence."""
+
+    dates: tuple[str, ...]
+    windows: Windows  # of raw features
+    labels: Labels
+    valid: BoolArray
+
+    def samples(self, rows: NDArray[np.int64]) -> Samples:
+        """Rows (k, 2) with their classes."""
+        return Samples(rows, self.labels.classes[rows[:, 0], rows[:, 1]])
+
+
+@dataclass(frozen=True, slots=True)
+class FoldResult:
+    """What a fold ends with."""
+
+    fold: YearFold
+    forecaster: Forecaster
+    forecasts: FoldForecasts
+    validated: Calibrated  # on the validation year, on which the temperature was found
+    tested: Calibrated | None  # on the predicted year; None without a label there
+    purged: int
+
+
+Tell = Callable[[int, int, Progress], object]
+"""Hears the predicted year, the member from 0, and how far it is."""
+
+
+def frozen_of(material: Material, rows: FoldRows, plan: Plan) -> Frozen:
+    """Scaling and class weights, of the training rows alone."""
+    places = material.windows.places(rows.train)
+    scaling = Scaling.of(material.windows.rows[places].cpu().numpy())
+    classes = material.samples(rows.train).classes
+    return Frozen(scaling, class_weights(classes)) if plan.weighted else Frozen(scaling)
+
+
+def train_member(
+    material: Material,
+    plan: Plan,
+    fold: YearFold,
+    member: int,
+    *,
+    folder: Path | None = None,
+    pause: Callable[[], bool] = lambda: False,
+    tell: Tell = lambda *_: None,
+) -> Fitted:
+    """Train one member of a fold, or go on with it. Raises what `fit` raises."""
+    rows = _rows(material, plan, fold)
+    train, validate = material.samples(rows.train), material.samples(rows.validate)
+    seed = _seed(plan, fold, member)
+    network = ForecastNet(plan.sizes, frozen_of(material, rows, plan), seed)
+    trainer = Trainer(network, material.windows, train, validate, plan.recipe, seed)
+    checkpoint = None if folder is None else folder / f"forecaster-{fold.year}-{member + 1}.pt"
+    identity = "" if folder is None else identity_of(trainer, material.windows, train, validate, seed)
+    fitted = fit(
+        trainer,
+        checkpoint=checkpoint,
+        identity=identity,
+        pause=pause,
+        tell=lambda progress: tell(fold.year, member, progress),
+    )
+    return replace(fitted, known_until=last_known(material.labels, rows.train, rows.validate))
+
+
+def finish_fold(material: Material, plan: Plan, fold: YearFold, members: Sequence[Fitted]) -> FoldResult:
+    """Average the members, find the temperature on the validation year, forecast the predicted year."""
+    rows = _rows(material, plan, fold)
+    frozen = frozen_of(material, rows, plan)
+    networks = []
+    for number, fitted in enumerate(members):
+        network = ForecastNet(plan.sizes, frozen, _seed(plan, fold, number))
+        network.load_state_dict(fitted.weights)
+        networks.append(network.to(material.windows.rows.device))
+    forecaster = Forecaster(networks, plan.confidence).to(material.windows.rows.device).eval()
+    validate, classes = _logits(forecaster, material, rows.validate), material.samples(rows.validate).classes
+    temperature = best_temperature(validate, classes.astype(np.int64))
+    forecaster.temperature.fill_(temperature)
+    probabilities, confidence = _answers(forecaster, material, rows.predict)
+    known = max(last_known(material.labels, rows.validate), *(fitted.known_until for fitted in members))
+    return FoldResult(
+        fold=fold,
+        forecaster=forecaster,
+        forecasts=FoldForecasts(fold.year, known, rows.predict, probabilities, confidence),
+        validated=_compared(validate, material, rows.validate, temperature, plan.seed),
+        tested=_tested(forecaster, material, rows.predict, temperature, plan.seed),
+        purged=rows.purged,
+    )
+
+
+def walk_forward(
+    material: Material,
+    plan: Plan,
+    *,
+    folder: Path | None = None,
+    pause: Callable[[], bool] = lambda: False,
+    tell: Tell = lambda *_: None,
+) -> tuple[Forecasts, tuple[FoldResult, ...]]:
+    """Every fold of the plan, one after the other in this process, and their forecasts joined."""
+    results = []
+    for fold in by_years(material.dates, plan.first_year, plan.last_year):
+        members = [
+            train_member(material, plan, fold, number, folder=folder, pause=pause, tell=tell)
+            for number in range(plan.members)
+        ]
+        results.append(finish_fold(material, plan, fold, members))
+    days, symbols = material.valid.shape
+    return assemble(days, symbols, [result.forecasts for result in results]), tuple(results)
+
+
+def _rows(material: Material, plan: Plan, fold: YearFold) -> FoldRows:
+    return rows_of(fold, material.labels, material.valid, plan.embargo)
+
+
+def _seed(plan: Plan, fold: YearFold, member: int) -> int:
+    """Of its own for each seed, fold and member."""
+    return int(np.random.SeedSequence((plan.seed, fold.year, member)).generate_state(1)[0])
+
+
+def _logits(forecaster: Forecaster, material: Material, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    found = answers(forecaster.logits, material.windows, material.windows.places(rows))
+    exact: NDArray[np.float64] = found.double().cpu().numpy()
+    return exact
+
+
+def _answers(
+    forecaster: Forecaster, material: Material, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    logits = answers(forecaster.logits, material.windows, material.windows.places(rows))
+    probabilities = (logits / forecaster.temperature).softmax(dim=-1)
+    confidence = confidence_of(probabilities, forecaster.confidence)
+    return probabilities.cpu().numpy(), confidence.cpu().numpy()
+
+
+def _compared(
+    logits: NDArray[np.float64], material: Material, rows: NDArray[np.int64], temperature: float, seed: int
+) -> Calibrated:
+    classes = material.samples(rows).classes.astype(np.int64)
+    before, after = _softmax(logits), _softmax(logits / temperature)
+    return compared(before, after, classes, rows[:, 0], temperature, seed=seed)
+
+
+def _tested(
+    forecaster: Forecaster, material: Material, rows: NDArray[np.int64], temperature: float, seed: int
+) -> Calibrated | None:
+    labelled = rows[material.labels.known[rows[:, 0], rows[:, 1]]]
+    if not len(labelled):
+        return None
+    return _compared(_logits(forecaster, material, labelled), material, labelled, temperature, seed)
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    grown = np.exp(logits - logits.max(axis=1, keepdims=True))
+    found: NDArray[np.float64] = grown / grown.sum(axis=1, keepdims=True)
+    return found
