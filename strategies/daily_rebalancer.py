@@ -258,7 +258,7 @@ def market_columns(series: Series) -> Float32Array:
     return out.astype(np.float32)
 
 
-def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
+def columns_of(bars: Float64Array, present: BoolArray, window: int, _dates: Sequence[str]) -> Columns:
     """See `strategies.kit.entry.StrategyEntry.columns`; one symbol with `window` bars is enough."""
     found = rebalancer_table(bars[0], bars[1], bars[2], bars[3], present, window=window)
     warm: BoolArray = np.logical_or.reduce(np.cumsum(present, axis=0) >= window, axis=1)

@@ -81,6 +81,7 @@ def golden_view(session: Session, bar: int) -> View:
 def golden_days(spec: DailySpec) -> tuple[tuple[Session, tuple[Bar, ...]], ...]:
     """Return sessions and bars: W with all symbols, then one for each golden decision, with one symbol missing.
 
+    Where rows are symbols it is always the last one, as a strategy may leave a symbol with a hole alone for long.
     The hours are those of New York's winter all year.
     """
     days = (GOLDEN_FIRST_DAY + timedelta(days=n) for n in range(2 * spec.history_bars + 20))
@@ -93,7 +94,8 @@ def golden_days(spec: DailySpec) -> tuple[tuple[Session, tuple[Bar, ...]], ...]:
     for number, (start, bars) in enumerate(tape):
         session = Session(midnights[start], start + 19 * HOUR_NS // 2, start + 16 * HOUR_NS)
         after = number - spec.history_bars  # sessions since all symbols had W bars
-        absent = spec.symbols[after * 7 % len(spec.symbols)] if after >= 0 else None
+        place = -1 if spec.rows_are_symbols else after * 7 % len(spec.symbols)
+        absent = spec.symbols[place] if after >= 0 else None
         found.append((session, tuple(bar for bar in bars if bar.symbol != absent)))
     return tuple(found)
 

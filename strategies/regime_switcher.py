@@ -232,7 +232,7 @@ class RegimeSwitcher:
         return msgspec.structs.replace(state, hidden=answer.hidden), Rebalance(choice, name, basket)
 
 
-def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
+def columns_of(bars: Float64Array, present: BoolArray, window: int, _dates: Sequence[str]) -> Columns:
     """See `strategies.kit.entry.StrategyEntry.columns`; all symbols need `window` bars."""
     warm: BoolArray = np.logical_and.reduce(np.cumsum(present, axis=0) >= window, axis=1)
     return Columns(regime_table(bars[3], present), present.astype(np.float32), warm)

@@ -17,6 +17,7 @@ STRATEGIES: dict[str, str] = {
     "option_scalper": "strategies.option_scalper",
     "daily_rebalancer": "strategies.daily_rebalancer",
     "regime_switcher": "strategies.regime_switcher",
+    "forecast_ensemble": "strategies.forecast_ensemble",
 }
 """Name -> module, whose `STRATEGY` is the entry (`strategies.kit.entry.StrategyEntry`)."""
 

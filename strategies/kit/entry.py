@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -35,13 +35,14 @@ class StrategyEntry(NamedTuple):
     defaults: Defaults = MappingProxyType({})  # changes to the defaults of all strategies
     table: Callable[..., Any] | None = None
     """Its features over a whole history, to be analysed. Called like `strategies.kit.features.feature_table`; of days
-    with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n); gives
-    a row for each session."""
+    with open, high, low and close, float64 (d, n) in USD, NaN where there is no bar, and `present`, bool (d, n), and
+    where it names them `volume`, float64 (d, n), and `dates`, New York dates (d,); gives a row for each session."""
     with_symbols: Callable[[tuple[str, ...]], AnyStrategy] | None = None
     """Makes it for these symbols where rows are symbols (`Spec.rows_are_symbols`), else None."""
-    columns: Callable[[Float64Array, BoolArray, int], Columns] | None = None
+    columns: Callable[[Float64Array, BoolArray, int, Sequence[str]], Columns] | None = None
     """Of a strategy that decides once a session, for training: of bars (5, d, n): open, high, low, close in USD and
-    volume, NaN where there is none; of `present`, bool (d, n); and of W, the bars that an observation depends on."""
+    volume, NaN where there is none; of `present`, bool (d, n); of W, the bars that an observation depends on; and of
+    the sessions' New York dates (d,)."""
 
 
 def defaults_of_days(capital_usd: int) -> Defaults:

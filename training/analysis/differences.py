@@ -81,10 +81,20 @@ class Findings:
         for row in np.nonzero(expected.warm != found.warm)[0].tolist():
             self._note("(no row)", run, expected.start_ns[row], math.inf, math.inf)
         left, right = expected.values, found.values
-        names = (*self._spec.features, *(f"column {place}" for place in range(left.shape[1])))[: left.shape[1]]
+        names = self._columns(left.shape[1])
         unequal = ((left != right) & ~(np.isnan(left) & np.isnan(right))).any(axis=1) & expected.warm & found.warm
         for row in np.nonzero(unequal)[0].tolist():
             self._values(run, expected.start_ns[row], names, left[row : row + 1], right[row : row + 1])
+
+    def _columns(self, count: int) -> Sequence[str]:
+        """The names of a table's columns: the spec's features, of each symbol in turn where rows are symbols."""
+        spec, each = self._spec, count // self._spec.rows
+        names = (
+            spec.features
+            if not spec.rows_are_symbols
+            else [f"{feature} {symbol}" for symbol in spec.symbols for feature in spec.features[:each]]
+        )
+        return (*names, *(f"column {place}" for place in range(count)))[:count]
 
     def _observations(self, run: str, start_ns: int, left: Float32Array, right: Float32Array) -> None:
         """The features are the last axis of an observation, or all its values in C order, or have no names."""

@@ -6,6 +6,7 @@ daily strategy remembers a session's bars and then decides for the session after
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from daemon.core.events import BarClosed, SessionEnded, SessionScheduled
 from daemon.core.limits import Basket
+from daemon.core.session import new_york_text
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.minutes import TapeSource, scan
@@ -237,12 +239,16 @@ def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
 
 def _of_days(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
     assert subject.table is not None
-    prices = np.full((4, len(moments), len(spec.symbols)), np.nan)
+    bars = np.full((5, len(moments), len(spec.symbols)), np.nan)
     place = {symbol: index for index, symbol in enumerate(spec.symbols)}
     for row, moment in enumerate(moments):
         for bar in moment.bars:
-            prices[:, row, place[bar.symbol]] = bar.open, bar.high, bar.low, bar.close
-    found = subject.table(*prices, present=np.isfinite(prices).all(axis=0))
+            bars[:, row, place[bar.symbol]] = bar.open, bar.high, bar.low, bar.close, bar.volume
+    more = {"volume": bars[4], "dates": [new_york_text(moment.bars[0].start_ns)[:10] for moment in moments]}
+    asked = inspect.signature(subject.table).parameters
+    found = subject.table(
+        *bars[:4], present=np.isfinite(bars).all(axis=0), **{name: more[name] for name in more if name in asked}
+    )
     return _rows(subject, found, [moment.bars[0].start_ns for moment in moments], "sessions")
 
 

@@ -147,8 +147,10 @@ def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) ->
     """A random linear policy over standardised observations: it has learned nothing, but decides something else often.
 
     Mean and deviation of each value are those of `observations` and stay fixed. Continuous actions pass through tanh.
+    Where rows are symbols, each row is answered alone.
     """
-    values = np.stack([observation.array() for observation in observations]).reshape(len(observations), -1)
+    shape = (-1, math.prod(spec.observation_shape))
+    values = np.concatenate([observation.array().reshape(shape) for observation in observations])
     mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
     weights = np.random.default_rng(seed).normal(size=(values.shape[1], len(spec.actions)))
     weights *= (np.where(deviation > 0.0, 1.0 / np.maximum(deviation, 1e-12), 0.0) / math.sqrt(values.shape[1]))[
@@ -156,8 +158,8 @@ def linear_policy(spec: Spec, observations: Sequence[Observation], seed: int) ->
     ]
 
     def batch(some: Float32Array) -> Float64Array:
-        logits: Float64Array = (some.reshape(len(some), -1).astype(np.float64) - mean) @ weights
-        return np.tanh(logits) if spec.continuous else logits
+        logits: Float64Array = (some.reshape(shape).astype(np.float64) - mean) @ weights
+        return (np.tanh(logits) if spec.continuous else logits).reshape(len(some), len(spec.answers))
 
     return Policy("a random linear policy (no model)", batch)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -104,7 +104,7 @@ class ToyKeeper:
         return state, Rebalance(choice, SPEC.actions[choice.action], Basket(() if keeps else (Leg("SPY", goal),)))
 
 
-def columns_of(bars: Float64Array, present: BoolArray, window: int) -> Columns:
+def columns_of(bars: Float64Array, present: BoolArray, window: int, _dates: Sequence[str]) -> Columns:
     """See `strategies.kit.entry.StrategyEntry.columns`; every session of SPY has a bar."""
     warm: BoolArray = np.cumsum(present[:, 0]) >= window
     return Columns(returns(bars[3, :, 0]), present.astype(np.float32), warm)

@@ -135,7 +135,7 @@ def _assembled(
         close[day] = np.where(present[day], close[day], close[day - 1])
     columns = entry(spec.name).columns
     assert columns is not None, f"{spec.name} has no `columns` in its entry: it cannot be trained on a daily table"
-    seen = columns(bars, present, spec.history_bars)
+    seen = columns(bars, present, spec.history_bars, [session.date for session in sessions])
     return DailyTable(
         file=file,
         sha256=digest,

@@ -1,0 +1,366 @@
+"""`forecast_ensemble`: 60 days of 78 features of each stock in, how much of it to hold out, once a session.
+
+It says what to hold, never how to order it; no I/O, clock or random number. Each symbol is a row of the batch, so one
+policy serves any symbols. Invariant: every result is a function of the arguments alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from strategies.kit.contract import (
+    Answer,
+    Bar,
+    Basket,
+    DailySpec,
+    Float32Array,
+    Head,
+    Leg,
+    Observation,
+    Portfolio,
+    Rebalance,
+    View,
+)
+from strategies.kit.daily import ROW, Series, known_bars, no_bars, portfolio_of, readjusted, remembered
+from strategies.kit.entry import BoolArray, Columns, Float64Array, StrategyEntry, defaults_of_days
+from strategies.kit.forecast_calls import ANCHORED
+from strategies.kit.forecast_features import (
+    BLOCK,
+    COUNT,
+    FEATURES,
+    HISTORY_BARS,
+    NAMES,
+    WINDOW,
+    newest,
+    table,
+    together,
+)
+from strategies.kit.forecast_masks import GOOD, MASKING, REASONS, reasons
+from strategies.kit.units import DAY_NS
+
+SYMBOLS = (
+    "AAPL", "AMD", "AMZN", "BA", "BAC", "BRK.B", "CRM", "CSCO", "DIS", "GOOGL",
+    "JNJ", "JPM", "MA", "MSFT", "MU", "NVDA", "QCOM", "UNH", "V", "WFC",
+)  # fmt: skip
+"""The 20 stocks with a full history from 2010-01-04 on and the highest dollar volume of 2019, by name."""
+
+ACCOUNT = ("weight", "unrealised_return", "age", "cash_share", "drawdown", "tradable")
+SEQUENCE = WINDOW * COUNT
+WIDTH = SEQUENCE + len(ACCOUNT)
+NO_PRICE = "no price"
+CLASSES = ("HOLD", "BUY", "SELL")
+
+SPEC = DailySpec(
+    name="forecast_ensemble",
+    revision=1,
+    symbols=SYMBOLS,
+    bar_interval_s=86_400,
+    history_bars=HISTORY_BARS,
+    window=WINDOW,
+    observation_shape=(WIDTH,),
+    dtype="float32",
+    features=(*NAMES, *ACCOUNT),
+    actions=("final",),
+    temperature=1.0,
+    continuous=True,
+    capital_usd=100_000,
+    rows_are_symbols=True,
+    heads=(
+        Head("probabilities", (len(CLASSES),), "calibrated probabilities of HOLD, BUY and SELL, averaged over members"),
+        Head("confidence", (), "the calibrated probability of the predicted class, or 1 - entropy / ln 3"),
+        Head("sac", (), "the action of SAC alone, before confidence", wish=True),
+        Head("td3", (), "the action of TD3 alone, before confidence", wish=True),
+        Head("final", (), "the weighted mean of both times min(2 x confidence, 1): the answer"),
+    ),
+)
+
+DECLARATION: dict[str, object] = {
+    "bars": "adjusted as of the newest; a bar without usable prices (1e-6 to 1e9 USD) counts as none",
+    "warm": "one symbol at least is tradable",
+    "row": "the last 60 rows of features, oldest first, then the account's numbers",
+    "features": tuple(tuple(feature) for feature in FEATURES),
+    "anchors": (
+        "a function starts so many bars before the first bar of two calendar years, the first even",
+        tuple((lead, tuple(name for call in calls for name in call.names)) for lead, calls in ANCHORED),
+        BLOCK,
+    ),
+    "account": (
+        "shares x price / equity",
+        "price / average price of what is held - 1 within [-1, 3]; bought at the prices of the decision before",
+        "decisions in a row that found it held / 20, at most 5",
+        "cash / equity",
+        "1 - equity / the highest equity of all decisions",
+        "1, or 0 for a masked symbol, whose features are 0",
+    ),
+    "masked": MASKING,
+    "labels": CLASSES,
+    "basket": "weight = max(final, 0) x weight_max of tradable symbols, scaled down to what masked ones leave of 1; a "
+    "weight that would change by less than the band stays, but for 0; masked symbols stay; shares = int(weight x "
+    "equity / price); sells in the order of symbols, then buys by the largest weight",
+}
+"""All that gives an observation or an answer its meaning, beside `SPEC`, in words and numbers: the contract hash."""
+
+
+class ForecastState(msgspec.Struct, frozen=True, gc=False):
+    """All that later results depend on; tuples in the spec's order of symbols, empty before the first decision."""
+
+    series: Series  # each symbol's newest bars, at most `HISTORY_BARS`
+    masked: tuple[str, ...] = ()  # why the last observation left each alone, "" for a tradable one
+    held: tuple[int, ...] = ()  # shares at the last decision
+    prices: tuple[float, ...] = ()  # USD, at the last decision
+    basis: tuple[float, ...] = ()  # USD, average price paid for what was held then
+    ages: tuple[int, ...] = ()  # decisions in a row that found the symbol held
+    peak: float = 0.0  # USD, the highest equity of all decisions
+
+
+def market_of(series: Series) -> tuple[Float32Array, npt.NDArray[np.uint8]]:
+    """Each symbol's last 60 rows, float32 (S, 60, 78), zeros where it is masked, and why it is, codes of `REASONS`.
+
+    Sessions are those on which one of the symbols has a bar.
+    """
+    bars = newest_bars(series)
+    features = np.full((*bars.shape[1:], COUNT), np.nan, dtype=np.float32)
+    if len(features) >= WINDOW:
+        whole = np.flatnonzero(np.isfinite(bars[:, -WINDOW:]).all(axis=(0, 1))).tolist()
+        histories = [(*_columns(series[place]), _dates(_starts(series[place]))) for place in whole]
+        for place, rows in zip(whole, together(newest, histories), strict=True):
+            features[-WINDOW:, place] = rows
+    codes = reasons(bars, np.zeros(bars.shape[1:], dtype=np.bool_), features, WINDOW)[-1]
+    sequences = np.zeros((len(series), WINDOW, COUNT), dtype=np.float32)
+    for place in np.flatnonzero(codes == GOOD).tolist():
+        sequences[place] = features[-WINDOW:, place]
+    return sequences, codes
+
+
+def newest_bars(series: Series) -> Float64Array:
+    """The bars of the newest 61 sessions, float64 (5, sessions, S), NaN where there is none.
+
+    At least one session, even if no symbol has a bar.
+    """
+    starts = [_starts(rows)[-WINDOW - 1 :] for rows in series]
+    sessions = np.unique(np.concatenate([*starts, np.zeros(1, dtype=np.int64)]))[-WINDOW - 1 :]
+    bars = np.full((5, len(sessions), len(series)), np.nan)
+    for place, mine in enumerate(starts):
+        known = mine[mine >= sessions[0]]
+        bars[:, np.searchsorted(sessions, known), place] = _columns(series[place][-len(known) * ROW.size :])
+    return bars
+
+
+def _starts(rows: bytes) -> npt.NDArray[np.int64]:
+    """When a symbol's bars begin, in nanoseconds UTC."""
+    return np.frombuffer(rows, dtype="<i8")[:: ROW.size // 8]
+
+
+def _columns(rows: bytes) -> Float64Array:
+    """Open, high, low, close and volume of a symbol's bars, float64 (5, n)."""
+    return np.frombuffer(rows, dtype="<f8").reshape(-1, 6)[:, 1:].T
+
+
+def _dates(starts_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64]:
+    """The dates of bars that begin at midnight in New York, which is 04:00 or 05:00 UTC."""
+    return (starts_ns // DAY_NS).astype("datetime64[D]")
+
+
+def account_of(state: ForecastState, portfolio: Portfolio) -> tuple[ForecastState, Float64Array]:
+    """The state at this decision, and the account's first five numbers of each symbol, float64 (S, 5).
+
+    What is held more than at the decision before was bought at that decision's prices, as far as they were known.
+    """
+    count = len(portfolio.shares)
+    before = state.held or (0,) * count
+    paid = zip(before, portfolio.shares, state.basis or (0.0,) * count, state.prices or portfolio.prices, strict=True)
+    basis = tuple(
+        basis_of(had, held, old, price or now)
+        for (had, held, old, price), now in zip(paid, portfolio.prices, strict=True)
+    )
+    ages = tuple(age + 1 if held else 0 for age, held in zip(state.ages or (0,) * count, portfolio.shares, strict=True))
+    peak = max(state.peak, portfolio.equity)
+    out = np.zeros((count, len(ACCOUNT) - 1))
+    out[:, 0] = weights_of(portfolio)
+    out[:, 1] = [
+        min(max(price / cost - 1.0, -1.0), 3.0) if held and cost > 0.0 else 0.0
+        for held, price, cost in zip(portfolio.shares, portfolio.prices, basis, strict=True)
+    ]
+    out[:, 2] = [min(age / 20.0, 5.0) for age in ages]
+    out[:, 3] = portfolio.cash / portfolio.equity if portfolio.equity > 0.0 else 0.0
+    out[:, 4] = 1.0 - portfolio.equity / peak if peak > 0.0 else 0.0
+    after = msgspec.structs.replace(
+        state, held=portfolio.shares, prices=portfolio.prices, basis=basis, ages=ages, peak=peak
+    )
+    return after, out
+
+
+def basis_of(had: int, held: int, basis: float, price: float) -> float:
+    """The average price of `held` shares in USD, where `had` of them cost `basis` and any more `price`; 0 for none."""
+    if not held:
+        return 0.0
+    return (had * basis + (held - had) * price) / held if held > had else basis
+
+
+def weights_of(portfolio: Portfolio) -> tuple[float, ...]:
+    """Each symbol's part of the equity; all 0 while the equity is not above 0."""
+    if not portfolio.equity > 0.0:
+        return (0.0,) * len(portfolio.shares)
+    return tuple(
+        held * price / portfolio.equity for held, price in zip(portfolio.shares, portfolio.prices, strict=True)
+    )
+
+
+def wanted_weights(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool]) -> tuple[float, ...]:
+    """The weight that each free symbol shall have, 0 for the others, which keep theirs and the room that it takes."""
+    wanted = [
+        max(action, 0.0) * portfolio.weight_max if mine else 0.0 for action, mine in zip(final, free, strict=True)
+    ]
+    kept = sum(weight for weight, mine in zip(weights_of(portfolio), free, strict=True) if not mine)
+    room, total = max(1.0 - kept, 0.0), sum(wanted)
+    return tuple(weight * (room / total) for weight in wanted) if total > room else tuple(wanted)
+
+
+def basket_of(final: Sequence[float], portfolio: Portfolio, free: Sequence[bool], symbols: Sequence[str]) -> Basket:
+    """What the final actions, each in [-1, 1], want to hold; `free` false leaves a symbol as it is.
+
+    A weight that would change by less than the band stays, but a weight of 0 always sells all. No legs while the equity
+    is not above 0.
+    """
+    if not portfolio.equity > 0.0:
+        return Basket()
+    wanted = wanted_weights(final, portfolio, free)
+    sells: list[Leg] = []
+    buys: list[tuple[float, Leg]] = []
+    each = zip(symbols, wanted, weights_of(portfolio), portfolio.shares, portfolio.prices, free, strict=True)
+    for symbol, weight, present, held, price, mine in each:
+        if not mine or (weight != 0.0 and abs(weight - present) < portfolio.band):
+            continue
+        goal = int(weight * portfolio.equity / price)
+        if goal < held:
+            sells.append(Leg(symbol, goal))
+        elif goal > held:
+            buys.append((weight, Leg(symbol, goal)))
+    buys.sort(key=lambda buy: -buy[0])  # stable: equal weights stay in the order of symbols
+    return Basket((*sells, *(leg for _, leg in buys)))
+
+
+class ForecastEnsemble:
+    """The strategy over `ForecastState`; see `strategies.kit.contract.DailyStrategy`."""
+
+    __slots__ = ("spec",)
+
+    def __init__(self, symbols: tuple[str, ...] = SYMBOLS) -> None:
+        """The strategy of these symbols."""
+        self.spec = msgspec.structs.replace(SPEC, symbols=symbols)
+
+    @property
+    def keeps_memory(self) -> bool:
+        """No: the policy has none."""
+        return False
+
+    @property
+    def state_type(self) -> type[ForecastState]:
+        """The type to decode a journaled state with."""
+        return ForecastState
+
+    def start(self) -> ForecastState:
+        """The state before any bar and any decision."""
+        return ForecastState(no_bars(self.spec))
+
+    def remember(self, state: ForecastState, bars: tuple[Bar, ...]) -> ForecastState:
+        """Keep final bars; one of a known start replaces it, others take their place in time."""
+        return msgspec.structs.replace(state, series=remembered(self.spec, state.series, bars))
+
+    def readjust(self, state: ForecastState, symbol: str, bars: tuple[Bar, ...]) -> ForecastState:
+        """Replace all bars of `symbol`."""
+        return msgspec.structs.replace(state, series=readjusted(self.spec, state.series, symbol, bars))
+
+    def known(self, state: ForecastState) -> Mapping[str, tuple[Bar, ...]]:
+        """The bars that the state keeps, by symbol, oldest first."""
+        return known_bars(self.spec, state.series)
+
+    def observe(
+        self, state: ForecastState, bars: tuple[Bar, ...], view: View
+    ) -> tuple[ForecastState, Observation | None]:
+        """A row of 4,686 numbers for each symbol; None, and the state as it was, while all are masked.
+
+        `bars` of the running session count as the newest and are not kept. Which symbols are masked, and what the
+        account was, joins the state. `ValueError` without a portfolio.
+        """
+        portfolio = portfolio_of(self.spec, view)
+        sequences, codes = market_of(remembered(self.spec, state.series, bars))
+        if not (codes == GOOD).any():
+            return state, None
+        state, account = account_of(state, portfolio)
+        out = np.empty((len(codes), WIDTH), dtype="<f4")
+        out[:, :SEQUENCE] = sequences.reshape(len(codes), SEQUENCE)
+        out[:, SEQUENCE:-1] = account
+        out[:, -1] = codes == GOOD
+        masked = tuple(REASONS[code] for code in codes.tolist())
+        return msgspec.structs.replace(state, masked=masked), Observation(out.tobytes(), out.shape)
+
+    def decide(self, state: ForecastState, answer: Answer, view: View) -> tuple[ForecastState, Rebalance]:
+        """The final actions as a basket, by `basket_of`, and why symbols are left alone."""
+        portfolio = portfolio_of(self.spec, view)
+        reasons_ = state.masked or (REASONS[GOOD],) * len(portfolio.prices)
+        notes = {
+            symbol: reason or NO_PRICE
+            for symbol, reason, price in zip(self.spec.symbols, reasons_, portfolio.prices, strict=True)
+            if reason or not 0.0 < price < inf
+        }
+        free = [symbol not in notes for symbol in self.spec.symbols]
+        basket = basket_of(answer.logits, portfolio, free, self.spec.symbols)
+        return state, Rebalance(None, "rebalance" if basket.legs else "hold", basket, notes)
+
+
+def columns_of(bars: Float64Array, present: BoolArray, window: int, dates: Sequence[str]) -> Columns:
+    """See `strategies.kit.entry.StrategyEntry.columns`; `market` has each symbol's newest features, 0 where masked."""
+    assert window == HISTORY_BARS, f"the features are defined for {HISTORY_BARS} bars"
+    shown = np.where(present, bars, np.nan)
+    features = history_features(shown, dates)
+    tradable = reasons(shown, np.zeros(present.shape, dtype=np.bool_), features, WINDOW) == GOOD
+    market = np.where(tradable[:, :, None], features, np.float32(0.0)).reshape(len(present), -1)
+    return Columns(market, tradable.astype(np.float32), tradable.any(axis=1))
+
+
+def history_features(bars: Float64Array, dates: Sequence[str]) -> Float32Array:
+    """The feature rows of n symbols' own bars at the sessions of these, float32 (d, n, 78), NaN where there is none.
+
+    `bars` (5, d, n): open, high, low, close in USD and volume, NaN where there is no bar.
+    """
+    days = np.asarray(dates, dtype="datetime64[D]")
+    present: BoolArray = np.logical_and.reduce(np.isfinite(bars), axis=0)
+    own = [np.flatnonzero(column) for column in present.T]
+    found = np.full((*present.shape, COUNT), np.nan, dtype=np.float32)
+    histories = [(*bars[:, rows, place], days[rows]) for place, rows in enumerate(own)]
+    for place, values in enumerate(together(table, histories)):
+        found[own[place], place] = values
+    return found
+
+
+def feature_table(
+    open_: Float64Array,
+    high: Float64Array,
+    low: Float64Array,
+    close: Float64Array,
+    *,
+    present: BoolArray,
+    volume: Float64Array,
+    dates: Sequence[str],
+) -> Float64Array:
+    """The newest feature rows after each session, float64 (days, 78 of the first symbol, of the second, ...)."""
+    return columns_of(np.stack((open_, high, low, close, volume)), present, HISTORY_BARS, dates).market.astype(
+        np.float64
+    )
+
+
+STRATEGY = StrategyEntry(
+    ForecastEnsemble,
+    DECLARATION,
+    desk="forecast",
+    defaults=defaults_of_days(SPEC.capital_usd),
+    table=feature_table,
+    with_symbols=ForecastEnsemble,
+    columns=columns_of,
+)
