@@ -1,4 +1,4 @@
-"""How two runs of a strategy differ, byte by byte: by feature, by kind of run, since which bar, and by how much.
+"""Differences between two runs of a strategy: feature, kind of run, first bar and size.
 
 Pure, and knows nothing of what was changed between the runs.
 """

@@ -1,4 +1,4 @@
-"""A strategy run over a file's bars, or over what is left or made of them, and training's table of the same bars.
+"""Runs of a strategy over a file's bars, whole, cut or distorted, and training's feature table of the same bars.
 
 The desk is scripted by the clock and the policy is given, so that two runs which differ do so by the strategy alone. A
 daily strategy remembers a session's bars and then decides for the session after it.

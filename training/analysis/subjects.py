@@ -1,4 +1,4 @@
-"""What is analysed: a strategy of the registry or of the user's own, and a policy that decides for it.
+"""The subject of an analysis: a registered strategy or the user's own, and a policy for it.
 
 Nothing is run here. Invariant: a strategy or a policy that leaves here fits the contract; what does not is refused with
 the cure.

@@ -1,4 +1,4 @@
-"""Alpaca's recorded bars, asked for page by page: paced, bounded in time and size, and asked again where that may help.
+"""Client for Alpaca's recorded bars: page by page, rate-limited, bounded in time and size, with retries.
 
 Decides nothing about bars. Invariant: GET alone, one call at a time, never more in a minute than the request allows; no
 key stands in a text that leaves here.

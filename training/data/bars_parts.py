@@ -1,4 +1,4 @@
-"""Bars on disk: a folder of finished chunks from which a broken download goes on, and the file that is made of them.
+"""Bars on disk: a folder of finished chunks, from which a download resumes, and the file made of them.
 
 Invariant: every file appears by one rename after it was flushed, so a crash leaves the old one or the new one; --out
 appears after it was read back.

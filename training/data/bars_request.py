@@ -1,4 +1,4 @@
-"""What a download asks for: the request, its sessions and chunks, and what makes two requests the same.
+"""A download request: its sessions, its chunks, and when two requests are equal.
 
 Pure but for the exchange calendar: no network, no file, no clock. Invariant: a request that exists is one that Alpaca
 and the file's readers know.

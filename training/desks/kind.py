@@ -1,4 +1,4 @@
-"""All that differs between strategies when one is trained: `TrainingKind` before a bars file is read, `TaskData` after.
+"""The interface of a trainable strategy: `TrainingKind` before a bars file is read, `TaskData` after.
 
 The pipeline (settings, trials, runs, export) knows these two alone, and no strategy. `kind` is the one place that knows
 them all.

@@ -1,4 +1,4 @@
-"""A trial as data: what it is asked for, what it tells on its way, how it is asked to stop, and what it ends with."""
+"""A trial as data: its request, its progress messages, its stop signal and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold before a policy may trade real money: one table, each line a function of the findings.
+"""The criteria for trading real money: one table, each line a function of the findings.
 
 The only such list; report and promotion both read it. A figure that is not known fails.
 """

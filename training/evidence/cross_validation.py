@@ -1,4 +1,4 @@
-"""The probability of backtest overfitting: is the trial that is best in one half of the sessions good in the other?
+"""The probability of backtest overfitting, by combinatorially symmetric cross-validation.
 
 Combinatorially symmetric cross-validation over a float64 (sessions, N) matrix of returns, a column for each trial.
 Every Sharpe ratio here is per session.

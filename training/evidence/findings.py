@@ -1,4 +1,4 @@
-"""What a report has found, as data: `report.json` is one `Findings`, made from a study by `training.report.report`.
+"""The figures of a report as data: `report.json` is one `Findings`, made by `training.report.report`.
 
 Computes nothing but whether an interval leaves zero out. Returns are fractions of the capital with which a session
 begins: added up over sessions, or compounded where one account goes through all of them.

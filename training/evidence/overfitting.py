@@ -1,4 +1,4 @@
-"""What a Sharpe ratio is worth after choosing among many trials: probabilistic and deflated ratio, minimum record.
+"""Sharpe ratios after a choice among many trials: probabilistic and deflated ratio, minimum track record.
 
 Pure functions over float64 arrays of returns per session. Invariant: every Sharpe ratio here is per session, never
 annualised, and every kurtosis raw (3 for a normal distribution).

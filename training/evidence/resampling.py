@@ -1,4 +1,4 @@
-"""How far a figure can be trusted: stationary-bootstrap intervals over sessions, stratified ones over seeds.
+"""Confidence intervals: stationary bootstrap over sessions, stratified bootstrap over seeds.
 
 Pure functions of float64 arrays and a seed: the same seed gives the same interval. An interval over sessions
 does not cover other seeds, nor one over seeds other sessions.

@@ -1,4 +1,4 @@
-"""The first sentences of a report: what the policy is worth, and what was tested, in plain words.
+"""The verdict of a report: its first sentences, on the policy and on what was tested.
 
 Words only, from findings that are already there; never more than the figures show.
 """

@@ -1,4 +1,4 @@
-"""What a policy saw and answered on its training sessions, as the distributions that live ones are compared with.
+"""Reference distributions: the inputs and answers of a policy on its training sessions.
 
 Every number comes from one play of the training sessions by the policy itself. The strategy
 chooses which inputs are compared (`training.desks.kind.TrainingKind.inputs`): not raw prices and money, whose level

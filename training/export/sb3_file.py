@@ -1,4 +1,4 @@
-"""The zip that Stable-Baselines3's `model.save` writes, read in distrust: sizes, names, plain JSON and tensors.
+"""Reader of the zip that Stable-Baselines3's `model.save` writes; it checks sizes and names and never unpickles.
 
 Nothing is unpickled: weights pass torch's weights-only reader, of the JSON only what is written in plain is read, never
 its base64 fields. Invariant: a member is checked before it is unpacked, and what is not expected is refused.

@@ -1,4 +1,4 @@
-"""Walk-forward folds by years: which rows train, which calibrate, which are predicted. Labels that reach over go.
+"""Walk-forward folds by years: rows to train, calibrate and predict. Labels that overlap the next span are dropped.
 
 A row is (session, symbol). Purging is by each label's own interval: the bars after its row up to and with its `end`
 (López de Prado 2018, section 7.4.1). An embargo of further sessions widens the hole. Pure functions of arrays.

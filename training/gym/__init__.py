@@ -44,7 +44,7 @@ _SINGLE: dict[str, Any] = {"render_modes": []}
 _VECTOR: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
 
 
-class Seats:
+class SplitAccounts:
     """`count` accounts on sessions of one split, each with a generator of its own that draws its next session.
 
     So seat i of a vector that was seeded with s plays what a single environment seeded with s + i plays.
@@ -127,7 +127,7 @@ class OptionScalperEnv(gymnasium.Env[Float32Array, np.int64]):
         self.observation_space = OBSERVATIONS
         self.action_space = ACTIONS
         self.render_mode = render_mode
-        self._seats = Seats(bars, split, 1, reward, discount)
+        self._seats = SplitAccounts(bars, split, 1, reward, discount)
         self._over = True
 
     @property
@@ -184,7 +184,7 @@ class OptionScalperVectorEnv(VectorEnv[Float32Array, Int64Array, npt.NDArray[Any
         self.observation_space = batch_space(OBSERVATIONS, num_envs)
         self.action_space = batch_space(ACTIONS, num_envs)
         self.render_mode = render_mode
-        self._seats = Seats(bars, split, num_envs, reward, discount)
+        self._seats = SplitAccounts(bars, split, num_envs, reward, discount)
 
     @property
     def sessions(self) -> tuple[str, ...]:

@@ -36,21 +36,21 @@ from training.study.folds import by_years, single
 from training.study.study import Fold
 
 Float32Array = npt.NDArray[np.float32]
-Market = RebalancerMarket | RegimeMarket
+DailyMarket = RebalancerMarket | RegimeMarket
 SEEDS = 2**31
 _SINGLE: dict[str, Any] = {"render_modes": []}
 _VECTOR: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class EnvDefinition:
     """What a daily strategy's environments have in common."""
 
     spec: DailySpec
     bound: float  # of every observed value: far beyond what real bars come to
     actions: spaces.Space[Any]
     action_type: npt.DTypeLike
-    market: Callable[..., Market]  # table, first, last, trading, and `count`, `seed`, `draws` by name
+    market: Callable[..., DailyMarket]  # table, first, last, trading, and `count`, `seed`, `draws` by name
     episode: int | None  # sessions; None: to the end of the span
 
     @property
@@ -59,7 +59,7 @@ class Course:
         return spaces.Box(-self.bound, self.bound, self.spec.observation_shape, np.float32)
 
 
-STOCKS = Course(
+STOCKS = EnvDefinition(
     daily_rebalancer.SPEC,
     1e12,
     spaces.Box(-1.0, 1.0, (len(daily_rebalancer.SPEC.actions),), np.float32),
@@ -67,7 +67,7 @@ STOCKS = Course(
     RebalancerMarket,
     None,
 )
-FUNDS = Course(
+FUNDS = EnvDefinition(
     regime_switcher.SPEC,
     1e6,
     spaces.Discrete(len(regime_switcher.SPEC.actions)),
@@ -77,37 +77,39 @@ FUNDS = Course(
 )
 
 
-class Ground:
+class SplitMarkets:
     """A bars file and the sessions of one of its splits; makes markets on them."""
 
-    def __init__(self, course: Course, bars: Path | str, split: str, variant: str) -> None:
-        names, known = Fold.__struct_fields__, kind(course.spec.name)
+    def __init__(self, definition: EnvDefinition, bars: Path | str, split: str, variant: str) -> None:
+        names, known = Fold.__struct_fields__, kind(definition.spec.name)
         if split not in names:
             raise ValueError(f"split is {split!r}, expected one of {', '.join(names)}: choose one of these")
         known.check((variant,) if variant else (), known.networks[0])
         path = Path(bars)
-        self._course = course
-        self._table = _read(path, path.stat().st_mtime_ns, course.spec.name)
-        self._trading: Trading = trading_for(course.spec.name)
-        self._variant = {"variant": variant or known.variants[0]} if course.spec.continuous else {}
+        self._definition = definition
+        self._table = _read(path, path.stat().st_mtime_ns, definition.spec.name)
+        self._trading: Trading = trading_for(definition.spec.name)
+        self._variant = {"variant": variant or known.variants[0]} if definition.spec.continuous else {}
         days = tuple(self._table.dates[self._table.first_decision :])
         fold = by_years(days, known.split) if known.split is not None else None
         self.dates: tuple[str, ...] = getattr(fold or single(days, known.before)[0], split)
         self.first, self.last = self._table.span(self.dates)
 
-    def market(self, count: int, seed: int) -> Market:
+    def market(self, count: int, seed: int) -> DailyMarket:
         """`count` accounts whose episodes begin before sessions that are drawn."""
-        return self._course.market(
+        return self._definition.market(
             self._table, self.first, self.last, self._trading, count=count, seed=seed, **self._variant
         )
 
-    def market_from(self, begin: int) -> Market:
+    def market_from(self, begin: int) -> DailyMarket:
         """One account whose episode begins before this session (index into the table)."""
-        return self._course.market(self._table, begin, self.last, self._trading, count=1, draws=False, **self._variant)
+        return self._definition.market(
+            self._table, begin, self.last, self._trading, count=1, draws=False, **self._variant
+        )
 
     def begin(self, random: np.random.Generator) -> int:
         """A session to begin with, drawn as the markets draw: episodes of a fixed length are whole if they can be."""
-        whole = (self._course.episode or 1) - 1
+        whole = (self._definition.episode or 1) - 1
         return self.first + int(random.integers(max(self.last - self.first + 1 - whole, 1)))
 
     def index(self, date: str) -> int:
@@ -132,26 +134,26 @@ class DailyEnv(gymnasium.Env[Float32Array, Any]):
 
     metadata = _SINGLE
 
-    def __init__(self, course: Course, ground: Ground, render_mode: str | None = None) -> None:
-        self.observation_space, self.action_space = course.observations, course.actions
+    def __init__(self, definition: EnvDefinition, markets: SplitMarkets, render_mode: str | None = None) -> None:
+        self.observation_space, self.action_space = definition.observations, definition.actions
         self.render_mode = render_mode
-        self._type, self._ground = course.action_type, ground
-        self._market: Market | None = None
+        self._type, self._markets = definition.action_type, markets
+        self._market: DailyMarket | None = None
 
     @property
     def sessions(self) -> tuple[str, ...]:
         """The dates of the split, ascending."""
-        return self._ground.dates
+        return self._markets.dates
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Float32Array, dict[str, Any]]:
         """The first observation of an episode from a session that is drawn, or from `options["session"]`."""
         super().reset(seed=seed)
-        wanted, ground = (options or {}).get("session"), self._ground
-        begin = ground.begin(self.np_random) if wanted is None else ground.index(wanted)
-        market = self._market = ground.market_from(begin)
-        info = {"equity_usd": float(market.equity_usd[0]), "session": ground.date(begin)}
+        wanted, markets = (options or {}).get("session"), self._markets
+        begin = markets.begin(self.np_random) if wanted is None else markets.index(wanted)
+        market = self._market = markets.market_from(begin)
+        info = {"equity_usd": float(market.equity_usd[0]), "session": markets.date(begin)}
         return market.observe()[0].numpy(), info
 
     def step(self, action: Any) -> tuple[Float32Array, float, bool, bool, dict[str, Any]]:
@@ -167,7 +169,7 @@ class DailyEnv(gymnasium.Env[Float32Array, Any]):
         step = market.step(torch.from_numpy(np.array([action], dtype=self._type)))
         over = step.truncated is not None
         seen = market.observe() if step.last is None else step.last
-        info = {"equity_usd": float(market.closing_usd[0][0]), "session": self._ground.date(day + 1)}
+        info = {"equity_usd": float(market.closing_usd[0][0]), "session": self._markets.date(day + 1)}
         self._market = None if over else market
         return seen[0].numpy(), float(step.rewards[0]), False, over, info
 
@@ -181,19 +183,21 @@ class DailyVectorEnv(VectorEnv[Float32Array, npt.NDArray[Any], npt.NDArray[Any]]
 
     metadata = _VECTOR
 
-    def __init__(self, num_envs: int, course: Course, ground: Ground, render_mode: str | None = None) -> None:
+    def __init__(
+        self, num_envs: int, definition: EnvDefinition, markets: SplitMarkets, render_mode: str | None = None
+    ) -> None:
         self.num_envs = num_envs
-        self.single_observation_space, self.single_action_space = course.observations, course.actions
-        self.observation_space = batch_space(course.observations, num_envs)
-        self.action_space = batch_space(course.actions, num_envs)
+        self.single_observation_space, self.single_action_space = definition.observations, definition.actions
+        self.observation_space = batch_space(definition.observations, num_envs)
+        self.action_space = batch_space(definition.actions, num_envs)
         self.render_mode = render_mode
-        self._type, self._ground = course.action_type, ground
-        self._market = ground.market(num_envs, 0)
+        self._type, self._markets = definition.action_type, markets
+        self._market = markets.market(num_envs, 0)
 
     @property
     def sessions(self) -> tuple[str, ...]:
         """The dates of the split, ascending."""
-        return self._ground.dates
+        return self._markets.dates
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -202,7 +206,7 @@ class DailyVectorEnv(VectorEnv[Float32Array, npt.NDArray[Any], npt.NDArray[Any]]
         super().reset(seed=seed)
         if options:
             raise ValueError(f"options are {options!r}, expected none: choose a session in a single environment")
-        self._market = self._ground.market(self.num_envs, int(self.np_random.integers(SEEDS)))
+        self._market = self._markets.market(self.num_envs, int(self.np_random.integers(SEEDS)))
         return self._market.observe().numpy(), self._infos()
 
     def step(
@@ -217,14 +221,14 @@ class DailyVectorEnv(VectorEnv[Float32Array, npt.NDArray[Any], npt.NDArray[Any]]
         if step.truncated is not None and step.last is not None:
             last, closing = step.last.numpy(), market.closing_usd[0].numpy()
             for seat in np.flatnonzero(step.truncated.numpy()).tolist():
-                final = {"equity_usd": float(closing[seat]), "session": self._ground.date(int(days[seat]))}
+                final = {"equity_usd": float(closing[seat]), "session": self._markets.date(int(days[seat]))}
                 ended = self._add_info(ended, {"final_obs": last[seat], "final_info": final}, seat)
         truncated = never if step.truncated is None else step.truncated.numpy()
         return market.observe().numpy(), step.rewards.numpy(), never, truncated, self._infos() | ended
 
     def _infos(self) -> dict[str, Any]:
         every = np.ones(self.num_envs, dtype=np.bool_)
-        sessions = np.array([self._ground.date(day) for day in self._market.day.tolist()], dtype=object)
+        sessions = np.array([self._markets.date(day) for day in self._market.day.tolist()], dtype=object)
         equity = self._market.equity_usd.numpy()
         return {"equity_usd": equity, "_equity_usd": every, "session": sessions, "_session": every.copy()}
 
@@ -241,14 +245,14 @@ def stocks_env(
         ValueError: the split or the variant is unknown.
         TapeError, CalendarError, HistoryError, OSError: the file cannot be trained on; the text gives the reason.
     """
-    return DailyEnv(STOCKS, Ground(STOCKS, bars, split, variant), render_mode)
+    return DailyEnv(STOCKS, SplitMarkets(STOCKS, bars, split, variant), render_mode)
 
 
 def stocks_vector_env(
     num_envs: int, bars: Path | str, split: str = "train", *, variant: str = "", render_mode: str | None = None
 ) -> DailyVectorEnv:
     """See `stocks_env`."""
-    return DailyVectorEnv(num_envs, STOCKS, Ground(STOCKS, bars, split, variant), render_mode)
+    return DailyVectorEnv(num_envs, STOCKS, SplitMarkets(STOCKS, bars, split, variant), render_mode)
 
 
 def funds_env(bars: Path | str, split: str = "train", *, render_mode: str | None = None) -> DailyEnv:
@@ -256,14 +260,14 @@ def funds_env(bars: Path | str, split: str = "train", *, render_mode: str | None
 
     Raises as `stocks_env`.
     """
-    return DailyEnv(FUNDS, Ground(FUNDS, bars, split, ""), render_mode)
+    return DailyEnv(FUNDS, SplitMarkets(FUNDS, bars, split, ""), render_mode)
 
 
 def funds_vector_env(
     num_envs: int, bars: Path | str, split: str = "train", *, render_mode: str | None = None
 ) -> DailyVectorEnv:
     """See `funds_env`."""
-    return DailyVectorEnv(num_envs, FUNDS, Ground(FUNDS, bars, split, ""), render_mode)
+    return DailyVectorEnv(num_envs, FUNDS, SplitMarkets(FUNDS, bars, split, ""), render_mode)
 
 
 @lru_cache(maxsize=2)

@@ -1,4 +1,4 @@
-"""Tables and plots on what the result is worth: seeds, rewards, luck, confidence, and how training went.
+"""Tables and plots on the strength of the result: seeds, rewards, luck, confidence, and the training itself.
 
 Every figure comes from the findings, every curve from the study.
 """

@@ -1,4 +1,4 @@
-"""What PPO is asked for and what it reports: coefficients, progress, the error of a loss that is not finite.
+"""Settings and reports of PPO: coefficients, progress, the error of a loss that is not finite.
 
 Sources: the numbers in the comments are those of `training.rl.ppo`.
 """

@@ -1,4 +1,4 @@
-"""How actions are drawn from what a network answers, and how probable they are: a choice of one, or real numbers.
+"""Action distributions over the outputs of a network: categorical, or normal for real numbers.
 
 No network and no loss here. The logarithms of the standard deviations are None for a discrete action.
 """

@@ -1,4 +1,4 @@
-"""What makes a CPU faster without changing what is computed: who multiplies, and where memory goes between tensors.
+"""CPU settings that make training faster with equal results: the matrix library and the memory allocator.
 
 A way to multiply is chosen by measuring its rounding, never by a processor's name.
 """

@@ -1,4 +1,4 @@
-"""What Proximal Policy Optimisation asks of an environment and of a network, and the transitions that it learns from.
+"""The interfaces of PPO: environment, network, and the transitions that it learns from.
 
 Shapes and types only; nothing here computes.
 """

@@ -1,4 +1,4 @@
-"""Memory that a hand-written layer works in, made once for each shape and used again by later runs.
+"""A pool of work buffers, allocated once for each shape and reused by later runs.
 
 Nothing is computed here. Invariant: a workspace belongs to one run until that run gives it back.
 """

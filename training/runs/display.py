@@ -1,4 +1,4 @@
-"""What a run shows on standard error: a bar with steps a second and the time left, and a line for what was found.
+"""Progress of a run on standard error: a bar with steps a second and the time left, and lines of results.
 
 Shows, and decides nothing. The bar is for terminals; elsewhere the lines stand alone.
 """

@@ -1,4 +1,4 @@
-"""A run's folder: what was asked for, how far it is, what it found. Each file appears whole or not at all.
+"""The folder of a run: settings, checkpoints, results. Each file appears whole or not at all.
 
 run.json            settings, digest of the bars, versions; the same command finds its folder again by it
 trials/<name>/      checkpoint.pt (goes on from here), best.pt (weights chosen so far), metrics.jsonl,

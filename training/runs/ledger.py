@@ -1,4 +1,4 @@
-"""Every trial and every opening of test sessions, on record for good: `<store>/<strategy>/ledger.jsonl`.
+"""The permanent record of all trials and openings of test sessions: `<store>/<strategy>/ledger.jsonl`.
 
 Append-only JSON lines; nothing here deletes or rewrites one. It fails closed: a ledger that cannot be read is an error,
 never a ledger without trials, because the number of trials is what a deflated Sharpe ratio is deflated by.

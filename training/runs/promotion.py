@@ -1,4 +1,4 @@
-"""Setting a version free for real money: its report, judged again from its figures, must pass every criterion.
+"""Promotion of a version for real money: its report, judged again from its figures, must pass every criterion.
 
 Nothing but `promote` writes, and it writes one thing: the manifest of the version.
 """

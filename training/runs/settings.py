@@ -1,4 +1,4 @@
-"""What a run is asked for, and the folds and trials that follow from it. Pure.
+"""The settings of a run, and the folds and trials that follow from them. Pure.
 
 Invariant: two runs with the same `identity` give the same weights (CPU).
 """

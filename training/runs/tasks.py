@@ -1,4 +1,4 @@
-"""What a process does for a run: train one trial and test it, or compare a fold's chosen policy with others.
+"""The tasks of a run's processes: train and test one trial, or compare a fold's chosen policy with baselines.
 
 Every function takes what `prepare` made, so that it works alike in this process and in a worker.
 """

@@ -52,7 +52,7 @@ def run_trial(
         OSError: a checkpoint could not be written; the one before it stays.
     """
     began = time.monotonic()
-    run = _Course(group, request, data, fold, trading, folder)
+    run = _TrialRun(group, request, data, fold, trading, folder)
     earlier, stopped = run.best.seconds, ""
     try:
         while not run.trainer.done:
@@ -114,7 +114,7 @@ class _Best:
         )
 
 
-class _Course:
+class _TrialRun:
     """One trial under way in one process of a group."""
 
     def __init__(
@@ -141,7 +141,9 @@ class _Course:
         self._every = max(CHECK_UPDATES, self.trainer.total_updates // CHECKS)
         looked_at = Span(fold.validate, request.reward, trading)
         self._evaluator = None if group.rank else data.evaluator(looked_at, request.device)
-        self._journal = None if group.rank or folder is None else _Journal(folder, self.trainer.updates, self.steps)
+        self._metrics = (
+            None if group.rank or folder is None else _MetricsWriter(folder, self.trainer.updates, self.steps)
+        )
 
     @property
     def steps(self) -> int:
@@ -161,8 +163,8 @@ class _Course:
         self.best.rewards.append(progress.reward)
         looked = trainer.updates % self._every == 0 or trainer.done
         point = self._look(progress, self._evaluator) if looked else None
-        if self._journal is not None:
-            self._journal.write(progress, point)
+        if self._metrics is not None:
+            self._metrics.write(progress, point)
         total = trainer.total_updates * (self.steps // trainer.updates)
         best = point is not None and self.best.without == 0
         return News(self._request.name, self.steps, total, point, best, self._began)
@@ -175,8 +177,8 @@ class _Course:
 
     def close(self) -> None:
         """Close the metrics."""
-        if self._journal is not None:
-            self._journal.close()
+        if self._metrics is not None:
+            self._metrics.close()
 
     def _look(self, progress: Progress, evaluator: Evaluator) -> Point:
         """Play the validation sessions with the weights as they are now, on the live path."""
@@ -234,7 +236,7 @@ def _trainer(group: ProcessGroup, request: Request, data: TaskData, span: Span, 
     )
 
 
-class _Journal:
+class _MetricsWriter:
     """metrics.jsonl and TensorBoard, both rewound to the checkpoint the run goes on from."""
 
     def __init__(self, folder: TrialFolder, updates: int, steps: int) -> None:

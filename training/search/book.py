@@ -1,4 +1,4 @@
-"""What a search tries and what it found: the space, the trials, and the book that Optuna keeps of them."""
+"""The search space, the trials of a search, and their Optuna storage."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a study is: folds, trials, sessions and their results."""
+"""The data of a study: folds, trials, sessions and their results."""

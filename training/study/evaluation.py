@@ -1,4 +1,4 @@
-"""What a player earned: results session by session, and the figures over them.
+"""Results of a policy or baseline, session by session, and the figures over them.
 
 Pure arithmetic; it knows no market and no strategy.
 """

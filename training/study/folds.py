@@ -1,4 +1,4 @@
-"""Which sessions train, which choose and which test. Pure; knows dates only.
+"""Splits of sessions into training, validation and test. Pure; works on dates only.
 
 Invariant: in the order of time, no session in two spans. Walk-forward folds leave `gap` sessions out between spans
 (purge and embargo, López de Prado 2018, chapter 7), although nothing here is carried through a night.

@@ -199,7 +199,7 @@ class Rememberer(nn.Module):
         return after[:, :16], after
 
 
-class Forgetful(nn.Module):
+class MemoryResetSwitcher(nn.Module):
     """Remembers in torch, and forgets in the graph."""
 
     def forward(self, observation: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,4 +239,4 @@ def test_a_policy_with_a_memory_is_proven_over_a_sequence_from_the_zero_state(tm
     assert np.abs(np.cumsum(seen) - [state[0] for state in told]).max() <= 1e-5
     assert np.abs(np.cumsum(seen) - [logits[0] for logits in golden.logits]).max() <= 1e-5
     with pytest.raises(ExportError, match=r"torch and onnxruntime differ by"):
-        export(Forgetful(), switcher, RELEASE, out=tmp_path, probes=probes)
+        export(MemoryResetSwitcher(), switcher, RELEASE, out=tmp_path, probes=probes)

@@ -1,4 +1,4 @@
-"""Those that a daily policy has to beat on the same sessions, and the same policy under other conditions.
+"""Baselines of the daily strategies on the same sessions, and the policy under other conditions.
 
 What a desk can decide plays through the dry run, under the gates and in whole shares; what only owns stocks is an
 account of fractions at the same opens and costs, paid once. Random traders play on the tensor markets.
@@ -21,11 +21,11 @@ from strategies.regime_switcher import EPISODE, REGIMES, RegimeSwitcher
 from training.desks.daily.dry_run import Desk, Policy, dry_run, under
 from training.desks.daily.play import (
     SESSION_MIN,
-    Forgetful,
-    LateRebalancer,
-    LateSwitcher,
+    DelayedRebalancer,
+    DelayedSwitcher,
+    MemoryResetSwitcher,
     Rebalancer,
-    Starting,
+    StartingRegime,
     Switcher,
     always,
     certain,
@@ -104,7 +104,7 @@ def regime_baselines(desk: Desk, check_stop: Callable[[], None] = _never_stop) -
     for name in (ALL_SPY, ALL_QQQ, ALL_IWM, EQUAL_WEIGHT):
         found[name] = dry_run(always(_REGIME[name]), desk)
         check_stop()
-    return found | {HOLD: dry_run(Starting(_REGIME[EQUAL_WEIGHT]), desk)}
+    return found | {HOLD: dry_run(StartingRegime(_REGIME[EQUAL_WEIGHT]), desk)}
 
 
 def funds_beside(path: Path, cache: Path | None = None) -> DailyTable | None:
@@ -288,12 +288,12 @@ def scenarios(policy: Policy, desk: Desk, check_stop: Callable[[], None] = _neve
     for name, times in ((NO_COSTS, 0), (COSTS_TWICE, 2), (COSTS_THRICE, 3)):
         found[name] = dry_run(policy, under(desk, with_costs(desk.trading, times)))
         check_stop()
-    found[ONE_BAR_LATE] = dry_run(LateSwitcher(policy) if recurrent else LateRebalancer(policy), desk)
+    found[ONE_BAR_LATE] = dry_run(DelayedSwitcher(policy) if recurrent else DelayedRebalancer(policy), desk)
     check_stop()
     table, dates, rules = desk.table, _dates(desk), desk.trading
     if recurrent:
         found[SAME_CLOSE] = PlayResult(play_regime(policy, table, dates, rules, fill="same_close"))
-        found[RESET] = dry_run(Forgetful(policy, EPISODE), desk)
+        found[RESET] = dry_run(MemoryResetSwitcher(policy, EPISODE), desk)
     else:
         variant = variant_of(rules)
         found[SAME_CLOSE] = PlayResult(play_rebalancer(policy, table, dates, rules, variant=variant, fill="same_close"))

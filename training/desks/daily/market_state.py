@@ -1,4 +1,4 @@
-"""What the next steps of a daily market depend on, as plain tensors and numbers, and back into a market.
+"""Save and restore the state of a daily market as plain tensors and numbers.
 
 A market is its attributes here: those named `changing` are tensors, a row for each environment. Nothing is computed.
 """

@@ -1,4 +1,4 @@
-"""What a policy earns on the tensor markets, session by session: the quick look while training goes on.
+"""Play a policy on the tensor markets, session by session: the quick validation during training.
 
 One account goes through all sessions. Deterministic: the mean action of `daily_rebalancer`, the likeliest regime of
 `regime_switcher`, whose hidden state is carried. The figures of a report come from `training.desks.daily.dry_run`.
@@ -64,7 +64,7 @@ def play_regime(
     """As `play_rebalancer`, in weights; the hidden state becomes zero again every `reset_every` decisions."""
     first, last = table.span(dates)
     market = RegimeMarket(table, first, last, trading, count=1, fill=fill, episode=None, draws=False)
-    asked = policy if reset_every is None else Forgetful(policy, reset_every)
+    asked = policy if reset_every is None else MemoryResetSwitcher(policy, reset_every)
     hidden = torch.zeros(1, HIDDEN)
     results: list[SessionResult] = []
     for day in range(first, last + 1):
@@ -84,7 +84,7 @@ def always(regime: int) -> Switcher:
     return policy
 
 
-class Starting:
+class StartingRegime:
     """A switcher that takes a regime at its first decision and holds from then on. For one account."""
 
     def __init__(self, regime: int) -> None:
@@ -129,7 +129,7 @@ class RandomSwitcher:
         return certain(torch.where(moves, regime, HOLD)), hidden
 
 
-class LateRebalancer:
+class DelayedRebalancer:
     """One session late: acts as the other would have acted on the observation before; at first not at all."""
 
     def __init__(self, policy: Rebalancer) -> None:
@@ -142,7 +142,7 @@ class LateRebalancer:
         return flat(observations) if before is None else self._policy(before)
 
 
-class LateSwitcher:
+class DelayedSwitcher:
     """One session late: acts as the other would have acted on the observation before; at first it holds."""
 
     def __init__(self, policy: Switcher) -> None:
@@ -155,7 +155,7 @@ class LateSwitcher:
         return always(HOLD)(observations, hidden) if before is None else self._policy(before, hidden)
 
 
-class Forgetful:
+class MemoryResetSwitcher:
     """A switcher whose hidden state is zero again at every `every`-th decision."""
 
     def __init__(self, policy: Switcher, every: int) -> None:

@@ -1,4 +1,4 @@
-"""The network of `daily_rebalancer`: raw prices and money made comparable, an actor for 50 numbers, a separate critic.
+"""The network of `daily_rebalancer`: input scaling, an actor for 50 numbers, a separate critic.
 
 `Policy` is exactly what is exported; whatever it needs (the scaling too) is a buffer or a parameter of it.
 """

@@ -1,4 +1,4 @@
-"""Those that a policy has to beat on the same test sessions, and the same policy under worse conditions.
+"""Baselines of `option_scalper` on the same test sessions, and the policy under worse conditions.
 
 All but buy and hold play through the dry-run engine with all gates; buy and hold owns shares, not options.
 """
@@ -16,7 +16,15 @@ from strategies.kit.contract import Strategy
 from training.desks.scalper.data import Data
 from training.desks.scalper.dry_run import Desk, desks, dry_run
 from training.desks.scalper.market import Market
-from training.desks.scalper.play import Late, Player, RandomTrader, always_hold, moving_averages, play, random_like
+from training.desks.scalper.play import (
+    DelayedPlayer,
+    Player,
+    RandomTrader,
+    always_hold,
+    moving_averages,
+    play,
+    random_like,
+)
 from training.study.evaluation import SessionResult
 from training.study.study import PlayResult
 
@@ -138,7 +146,7 @@ def scenarios(
     for name, times in (("no costs", 0), ("costs x 2", 2), ("costs x 3", 3)):
         other = with_costs(trading, times)
         found[name] = dry_run(player, desks(data.source, machine, other, dates), machine, other)
-    found["one bar late"] = dry_run(Late(player), ready, machine, trading)
+    found["one bar late"] = dry_run(DelayedPlayer(player), ready, machine, trading)
     return found
 
 

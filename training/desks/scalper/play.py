@@ -1,4 +1,4 @@
-"""Players of `option_scalper` on the tensor market, for the quick look and for comparison, and how they are played.
+"""Play policies and random traders of `option_scalper` on the tensor market.
 
 A player maps observations to logits; the live path (temperature, argmax, confidence threshold) turns them into actions.
 The figures of a report come from `training.desks.scalper.dry_run`.
@@ -98,7 +98,7 @@ def random_like(
     return RandomTrader(enter, leave, seed)
 
 
-class Late:
+class DelayedPlayer:
     """A player that is one bar late: it answers each observation as the other would have answered the one before.
 
     The first observation of a session is held on. For one desk at a time (observations of batch 1).

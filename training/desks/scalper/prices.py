@@ -1,4 +1,4 @@
-"""The tensor market's prices: integer cents for every session, right, strike and bar, made once by the option market.
+"""Option prices of the tensor market: integer cents for every session, right, strike and bar, computed once.
 
 The same functions price the paper broker, so both agree to the cent. Nothing is priced while an episode runs.
 """

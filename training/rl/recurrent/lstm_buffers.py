@@ -1,4 +1,4 @@
-"""The memory of an LSTM's run over a chunk of samples, made once for each shape and used again.
+"""Work buffers of the LSTM loops, allocated once for each shape and reused.
 
 Nothing is computed here. Samples lie along the last axis, so that each gate is one contiguous block of rows, and what a
 product reads lies together.

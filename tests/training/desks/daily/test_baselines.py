@@ -36,8 +36,8 @@ from training.desks.daily.baselines import (
 )
 from training.desks.daily.dry_run import Desk, desk_before, dry_run, rules_for
 from training.desks.daily.play import (
-    LateRebalancer,
-    LateSwitcher,
+    DelayedRebalancer,
+    DelayedSwitcher,
     RandomRebalancer,
     always,
     certain,
@@ -232,10 +232,10 @@ def test_a_recurrent_policy_is_also_played_with_its_memory_taken_away() -> None:
 
 def test_late_policies_answer_what_they_saw_one_session_before() -> None:
     first, second = torch.full((1, 803), 0.25), torch.full((1, 803), 0.75)
-    late = LateRebalancer(lambda observations: observations[:, :50])
+    late = DelayedRebalancer(lambda observations: observations[:, :50])
     assert torch.equal(late(first), flat(first))
     assert torch.equal(late(second), first[:, :50])
-    switcher = LateSwitcher(lambda observations, hidden: (observations[:, :16], hidden + 1.0))
+    switcher = DelayedSwitcher(lambda observations, hidden: (observations[:, :16], hidden + 1.0))
     hidden = torch.zeros(1, HIDDEN)
     logits, hidden = switcher(torch.full((1, 64), 2.0), hidden)
     assert int(logits.argmax()) == 0

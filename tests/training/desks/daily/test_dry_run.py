@@ -23,7 +23,7 @@ from strategies.daily_rebalancer import CASH, HOLDINGS, TRADABLE, VALUE, DailyRe
 from strategies.regime_switcher import HIDDEN, RegimeSwitcher
 from tests.support.training.made_up_days import walk
 from training.desks.daily.dry_run import desk_before, dry_run, rules_for, under
-from training.desks.daily.play import RandomSwitcher, Starting, always, flat, play_rebalancer, play_regime
+from training.desks.daily.play import RandomSwitcher, StartingRegime, always, flat, play_rebalancer, play_regime
 from training.desks.daily.table import DailyTable, read_table
 from training.study.evaluation import SessionResult
 from training.study.study import PlayResult
@@ -122,8 +122,8 @@ def test_holding_funds_whole_shares_stay_close_to_weights_over_real_years(funds:
     """What one purchase loses: 2 bp of waiting, and up to 0.3 % of the money that is reserved and stays cash."""
     dates = [date for date in funds.dates if date >= "2020-01-01"]
     rules = rules_for(trading_for("regime_switcher"), regime_switcher.SPEC)
-    desk = dry_run(Starting(ALL_SPY), desk_before(funds, dates, RegimeSwitcher(), rules))
-    weights = play_regime(Starting(ALL_SPY), funds, dates, rules)
+    desk = dry_run(StartingRegime(ALL_SPY), desk_before(funds, dates, RegimeSwitcher(), rules))
+    weights = play_regime(StartingRegime(ALL_SPY), funds, dates, rules)
     assert desk.denials == {}
     assert ends(desk.sessions) == pytest.approx(ends(weights), rel=4e-3)
     assert ends(weights)[-1] > 110_000.0

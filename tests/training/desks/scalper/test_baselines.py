@@ -19,7 +19,7 @@ from tests.support.training.made_up import sessions, write_csv
 from training.desks.scalper import baselines
 from training.desks.scalper.data import Data, load
 from training.desks.scalper.dry_run import desks, dry_run
-from training.desks.scalper.play import Late, always_hold, moving_averages
+from training.desks.scalper.play import DelayedPlayer, always_hold, moving_averages
 
 TRADING = Trading()
 MACHINE = strategy(SPEC.name)
@@ -93,7 +93,7 @@ def test_who_is_one_bar_late_answers_what_was_seen_before_and_holds_first_in_eve
         observation[0, -1, 0] = mark
         return observation
 
-    late = Late(lambda observation: observation[:, -1, :1].repeat(1, 6))
+    late = DelayedPlayer(lambda observation: observation[:, -1, :1].repeat(1, 6))
     assert torch.equal(late(seen(0.1, 7.0)), always_hold(seen(0.1, 7.0)))
     assert late(seen(0.2, 8.0))[0, 0] == 7.0
     assert late(seen(0.3, 9.0))[0, 0] == 8.0
