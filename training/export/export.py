@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from torch import nn
 from daemon.host.whole_files import sync, write_whole
 from daemon.models.pointer import CURRENT, point
 from strategies.golden import contract_hash, golden_observations
-from strategies.kit.contract import DailyStrategy, Spec, Strategy
+from strategies.kit.contract import DailyStrategy, Observation, Spec, Strategy
 from strategies.kit.manifest import (
     FORMAT,
     MANIFEST_FILE,
@@ -38,6 +38,7 @@ from strategies.kit.manifest import (
     Training,
     answer_name,
     encode,
+    output_shapes,
 )
 from training.rl.kernels import plain_float32
 
@@ -48,10 +49,15 @@ TOLERANCE = 1e-5  # largest difference of a logit, an action or a hidden state b
 
 
 class Answered(NamedTuple):
-    """Answers, float32 (n, actions), and of a policy with a memory its states after each, float32 (n, *hidden)."""
+    """Answers, float32 (n, actions), and of a policy with a memory its states after each, float32 (n, *hidden).
+
+    `heads` are those of the spec in their order, float32 (n, *shape of the head). Where rows are symbols, n counts rows
+    and the answers have the shape (n,).
+    """
 
     answers: Float32Array
     states: Float32Array | None = None
+    heads: tuple[Float32Array, ...] = ()
 
 
 class ExportError(Exception):
@@ -73,6 +79,7 @@ class Release:
     promoted: bool = False
     note: str = ""
     rules: Mapping[str, str] = field(default_factory=dict)  # see `strategies.kit.manifest.Manifest`
+    symbols: tuple[str, ...] = ()  # the same; trained on, where a configuration may name others
     reference: Reference | None = None  # what live features and actions are compared with
 
 
@@ -84,7 +91,8 @@ def export(
     Args:
         policy: raw observations, float32 (batch, *observation shape), to logits, float32 (batch, actions); of a
             continuous policy to actions in [-1, 1]. One with a memory takes the state, float32 (batch, *hidden), too
-            and answers with the next one as well.
+            and answers with the next one as well. The heads of the spec follow, each float32 (batch, *shape). Where
+            rows are symbols, an observation is a row, and the answer has the shape (batch,).
         out: the model store. A version of the same name is replaced.
         probes: float32 (n, *observation shape), real observations on which torch and onnxruntime must agree; a policy
             with a memory sees them as one sequence.
@@ -136,9 +144,9 @@ def run_onnx_sequence(path: Path, observations: Float32Array, hidden: tuple[int,
     """What onnxruntime gives to one sequence of observations that begins at the zero state, on one thread."""
     session = _session(path)
 
-    def step(observation: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:
-        answer, after = session.run(None, {"observation": observation, "hidden": state})
-        return answer, after
+    def step(observation: Float32Array, state: Float32Array) -> Sequence[Float32Array]:
+        answers: Sequence[Float32Array] = session.run(None, {"observation": observation, "hidden": state})
+        return answers
 
     return _in_sequence(step, observations, hidden)
 
@@ -150,17 +158,17 @@ def _session(path: Path) -> Any:
 
 
 def _in_sequence(
-    step: Callable[[Float32Array, Float32Array], tuple[Float32Array, Float32Array]],
+    step: Callable[[Float32Array, Float32Array], Sequence[Float32Array]],
     observations: Float32Array,
     hidden: tuple[int, ...],
 ) -> Answered:
-    answers, states = [], []
+    found = []
     state = np.zeros((1, *hidden), dtype=np.float32)
     for index in range(len(observations)):
-        answer, state = step(observations[index : index + 1], state)
-        answers.append(answer)
-        states.append(state)
-    return Answered(np.concatenate(answers), np.concatenate(states))
+        found.append(step(observations[index : index + 1], state))
+        state = found[-1][1]
+    answers, states, *heads = (np.concatenate(output) for output in zip(*found, strict=True))
+    return Answered(answers, states, tuple(heads))
 
 
 def _put(folder: Path, final: Path, aside: Path) -> None:
@@ -182,11 +190,11 @@ def _write(
     """Everything of one version into `folder`, checked by reading it back."""
     spec = strategy.spec
     golden = golden_observations(strategy)
-    golden_array = np.stack([observation.array() for observation in golden])
+    golden_array = np.stack([observation.array() for observation in golden]).reshape(-1, *spec.observation_shape)
     answered = _torch_answers(policy, spec, golden_array)
-    _check_answers(spec, answered.answers, len(golden))
+    _check_answers(spec, answered, len(golden_array))
     path = folder / POLICY_FILE
-    write_whole(path, _onnx_bytes(policy, golden_array, spec.recurrent_shape, answer_name(spec)))
+    write_whole(path, _onnx_bytes(policy, golden_array, spec))
     for name, observations in (("golden", golden_array), ("real", probes), ("single", probes[:1])):
         difference = _difference(_torch_answers(policy, spec, observations), _onnx_answers(path, spec, observations))
         if not difference <= TOLERANCE:
@@ -205,17 +213,14 @@ def _write(
         policy_sha256=digest,
         observation_shape=spec.observation_shape,
         actions=spec.actions,
-        golden=Golden(
-            observations=tuple(observation.data for observation in golden),
-            logits=tuple(tuple(row) for row in answered.answers.tolist()),
-            hidden=() if answered.states is None else tuple(row.astype("<f4").tobytes() for row in answered.states),
-        ),
+        golden=_golden(spec, golden, answered),
         training=release.training,
         hyperparameters=release.hyperparameters,
         metrics=release.metrics,
         promoted=release.promoted,
         note=release.note,
         rules=dict(release.rules),
+        symbols=release.symbols,
         reference=release.reference,
         files={
             extra.name: hashlib.sha256(extra.read_bytes()).hexdigest()
@@ -228,23 +233,43 @@ def _write(
     return manifest
 
 
-def _check_answers(spec: Spec, answers: Float32Array, count: int) -> None:
+def _golden(spec: Spec, observations: Sequence[Observation], answered: Answered) -> Golden:
+    """The golden answers, one for each observation."""
+    n = len(observations)
+    names = [head.name for head in spec.heads]
+    each = zip(*(head.reshape(n, -1).tolist() for head in answered.heads), strict=True)
+    return Golden(
+        observations=tuple(observation.data for observation in observations),
+        logits=tuple(map(tuple, answered.answers.reshape(n, -1).tolist())),
+        hidden=() if answered.states is None else tuple(row.astype("<f4").tobytes() for row in answered.states),
+        heads=tuple(dict(zip(names, map(tuple, heads), strict=True)) for heads in each),
+    )
+
+
+def _check_answers(spec: Spec, answered: Answered, count: int) -> None:
     """Raises ExportError where `count` answers do not match the strategy's spec."""
-    name, finite = answer_name(spec), bool(np.isfinite(answers).all())
-    if answers.shape != (count, len(spec.actions)) or not finite:
+    answers = answered.answers
+    shapes = {name: shape for name, shape in output_shapes(spec).items() if name != "next_hidden"}
+    if len(answered.heads) != len(spec.heads):
         raise ExportError(
-            f"the policy gives {name} of shape {answers.shape}, finite: {finite}; expected finite ones of shape "
-            f"{(count, len(spec.actions))}: check the module and its training"
+            f"the policy gives {len(answered.heads)} heads; expected {', '.join(shapes)}: return one tensor for each"
         )
-    if name == "actions" and float(np.abs(answers).max()) > 1.0:
+    for (name, shape), found in zip(shapes.items(), (answers, *answered.heads), strict=True):
+        finite = bool(np.isfinite(found).all())
+        if found.shape != (count, *shape) or not finite:
+            raise ExportError(
+                f"the policy gives {name} of shape {found.shape}, finite: {finite}; expected finite ones of shape "
+                f"{(count, *shape)}: check the module and its training"
+            )
+    if answer_name(spec) == "actions" and float(np.abs(answers).max()) > 1.0:
         raise ExportError(
             f"the policy gives actions from {answers.min()} to {answers.max()}; expected -1 to 1: end it with tanh"
         )
 
 
 def _difference(one: Answered, other: Answered) -> float:
-    """The largest difference between answers, and between states where there are any."""
-    pairs = [(one.answers, other.answers)]
+    """The largest difference between answers, and between states and heads where there are any."""
+    pairs = [(one.answers, other.answers), *zip(one.heads, other.heads, strict=True)]
     if one.states is not None and other.states is not None:
         pairs.append((one.states, other.states))
     return max(float(np.abs(mine - theirs).max()) for mine, theirs in pairs)
@@ -252,19 +277,18 @@ def _difference(one: Answered, other: Answered) -> float:
 
 def _onnx_answers(path: Path, spec: Spec, observations: Float32Array) -> Answered:
     if spec.recurrent_shape is None:
-        return Answered(run_onnx(path, observations))
+        answers, *heads = _session(path).run(None, {"observation": observations})
+        return Answered(answers, None, tuple(heads))
     return run_onnx_sequence(path, observations, spec.recurrent_shape)
 
 
-def _onnx_bytes(
-    policy: nn.Module, example: Float32Array, hidden: tuple[int, ...] | None = None, answer: str = "logits"
-) -> bytes:
+def _onnx_bytes(policy: nn.Module, example: Float32Array, spec: Spec) -> bytes:
     """The policy as a serialised ONNX model with a dynamic batch, without traces of where it was exported."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here uses
-    inputs, outputs, given = ["observation"], [answer], [torch.from_numpy(example)]
-    if hidden is not None:
-        inputs, outputs = [*inputs, "hidden"], [*outputs, "next_hidden"]
-        given.append(torch.zeros(len(example), *hidden))
+    inputs, outputs, given = ["observation"], [*output_shapes(spec)], [torch.from_numpy(example)]
+    if spec.recurrent_shape is not None:
+        inputs = [*inputs, "hidden"]
+        given.append(torch.zeros(len(example), *spec.recurrent_shape))
     batch = torch.export.Dim("batch", min=1, max=1 << 20)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
@@ -297,11 +321,12 @@ def _onnx_bytes(
 
 @torch.no_grad()
 def _torch_answers(policy: nn.Module, spec: Spec, observations: Float32Array) -> Answered:
-    def step(observation: Float32Array, state: Float32Array) -> tuple[Float32Array, Float32Array]:
-        answer, after = policy(torch.from_numpy(observation), torch.from_numpy(state))
-        return answer.numpy(), after.numpy()
+    def step(observation: Float32Array, state: Float32Array) -> Sequence[Float32Array]:
+        return [output.numpy() for output in policy(torch.from_numpy(observation), torch.from_numpy(state))]
 
     with plain_float32():
         if spec.recurrent_shape is not None:
             return _in_sequence(step, observations, spec.recurrent_shape)
-        return Answered(policy(torch.from_numpy(observations)).numpy())
+        found = policy(torch.from_numpy(observations))
+        answers, *heads = found if isinstance(found, tuple) else (found,)
+        return Answered(answers.numpy(), None, tuple(head.numpy() for head in heads))

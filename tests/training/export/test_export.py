@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from strategies.kit.manifest import Manifest, Training, decode
 from strategies.option_scalper import SPEC
 from strategies.registry import daily_strategy, strategy
 from tests.support.paths import REPOSITORY
+from tests.support.toy.registered import registered
 from training.desks.scalper.data import load, observations
 from training.desks.scalper.network import CLIP, ActorCritic, Policy, Scaling
 from training.export.export import ExportError, Float32Array, Release, export, run_onnx, run_onnx_sequence
@@ -223,13 +225,53 @@ def test_a_continuous_policy_answers_with_actions(tmp_path: Path) -> None:
         export(Bold(1.5), rebalancer, RELEASE, out=tmp_path, probes=probes)
 
 
+class Crowd(nn.Module):
+    """A row's return as its answer, with the heads of `toy_crowd` but for those `left_out`."""
+
+    def __init__(self, left_out: int = 0) -> None:
+        super().__init__()
+        self.left_out = left_out
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, ...]:
+        probabilities = torch.softmax(observation[:, :3] * 50.0, dim=1)
+        confidence, wish = probabilities.amax(dim=1), torch.tanh(observation[:, 4])
+        heads = (probabilities, confidence, wish, wish * confidence)
+        return (wish * confidence, *heads[: 4 - self.left_out])
+
+
+def test_a_policy_with_heads_answers_row_by_row_and_its_golden_heads_are_in_the_manifest(tmp_path: Path) -> None:
+    probes = np.random.default_rng(5).normal(size=(10, 8)).astype(np.float32)
+    release = replace(RELEASE, symbols=("SPY", "QQQ"))
+    with registered(toy_crowd="tests.support.toy.crowd"):
+        crowd = daily_strategy("toy_crowd")
+        made = export(Crowd(), crowd, release, out=tmp_path, probes=probes)
+        with pytest.raises(ExportError, match="gives 3 heads; expected actions, probabilities, confidence, b"):
+            export(Crowd(left_out=1), crowd, release, out=tmp_path, probes=probes)
+    outputs = {
+        output.name: [d.dim_value or d.dim_param for d in output.type.tensor_type.shape.dim]
+        for output in onnx.load(made / "policy.onnx").graph.output
+    }
+    assert list(outputs) == ["actions", "probabilities", "confidence", "bold", "final"]
+    assert [shape[1:] for shape in outputs.values()] == [[], [3], [], [], []]
+    manifest = _manifest(made)
+    assert (manifest.symbols, manifest.observation_shape, manifest.actions) == (("SPY", "QQQ"), (8,), ("final",))
+    for data, logits, heads in zip(
+        manifest.golden.observations, manifest.golden.logits, manifest.golden.heads, strict=True
+    ):
+        seen = np.frombuffer(data, dtype="<f4").reshape(3, 8)
+        shares = np.exp(seen[:, :3] * 50.0)
+        shares /= shares.sum(axis=1, keepdims=True)
+        assert heads["probabilities"] == pytest.approx(shares.reshape(-1), abs=1e-5)
+        assert logits == heads["final"] == pytest.approx(np.tanh(seen[:, 4]) * shares.max(axis=1), abs=1e-5)
+
+
 def test_a_policy_with_a_memory_is_proven_over_a_sequence_from_the_zero_state(tmp_path: Path) -> None:
     probes = np.ones((5, 64), dtype=np.float32)
     switcher = daily_strategy("regime_switcher")
     made = export(Rememberer(), switcher, RELEASE, out=tmp_path, probes=probes)
     graph = onnx.load(made / "policy.onnx").graph
     assert [item.name for item in (*graph.input, *graph.output)] == ["observation", "hidden", "logits", "next_hidden"]
-    answers, states = run_onnx_sequence(made / "policy.onnx", probes, (128,))
+    answers, states, _ = run_onnx_sequence(made / "policy.onnx", probes, (128,))
     assert states is not None
     assert answers[:, 0].tolist() == states[:, 127].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
     golden = _manifest(made).golden

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from strategies.option_scalper import SPEC
 from training.desks.scalper.lstm_policy import CarryingLstm, LstmActorCritic, LstmPolicy
 from training.desks.scalper.network import CLIP, FEATURES, IDENTITY, Scaling, parameter_count
 from training.desks.scalper.networks import build
@@ -61,7 +62,7 @@ def test_the_logits_are_those_of_torch_modules_put_together() -> None:
 
 def test_the_onnx_graph_is_one_standard_lstm_with_a_dynamic_batch_and_no_state_in_or_out() -> None:
     policy = _lively(SCALING).policy.eval()
-    data = _onnx_bytes(policy, _observations(3).numpy())
+    data = _onnx_bytes(policy, _observations(3).numpy(), SPEC)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     assert [(item.name, item.shape[1:]) for item in session.get_inputs()] == [("observation", [20, FEATURES])]
     assert [(item.name, item.shape[1:]) for item in session.get_outputs()] == [("logits", [6])]
