@@ -18,10 +18,11 @@ from daemon.engine.rotation import rotate_when_due
 from daemon.engine.state_dir import StateDir, open_state_dir
 from daemon.host.passing import retry_while_busy
 from daemon.host.time.calendar import SessionCalendar
+from daemon.journal.universe import made_with
 from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models
 from daemon.models.runtime import OnnxPolicy
-from daemon.models.store import LoadedModel
+from daemon.models.store import LoadedModel, other_symbols
 from daemon.operator.log import Log
 from strategies.kit.contract import Strategy
 
@@ -45,6 +46,7 @@ class CheckedDesk:
             "strategy": self.strategy.spec.name,
             "feed": self.settings.feed.name,
             "desk": desk.name,
+            **made_with(self.strategy.spec),
         }
 
 
@@ -143,6 +145,8 @@ def announce(desk: OpenDesk, log: Log) -> None:
     if manifest.training.feed != settings.feed.name:
         reason = f"it was trained on feed {manifest.training.feed}, this desk uses {settings.feed.name}"
         log("model_warning", version=model.version, reason=reason)
+    if other := other_symbols(manifest, checked.strategy.spec):
+        log("model_warning", version=model.version, reason=other)
     trading, before = settings.trading(), machine.state.trading
     if trading != before:
         names = [field.name for field in dataclasses.fields(trading)]

@@ -22,6 +22,7 @@ from daemon.models.store import check_rules, load
 from daemon.operator.log import Log
 from daemon.tapes.days import DailyTapeSource, check_rule, scan_daily
 from daemon.tapes.minutes import TapeInfo, TapeSource, scan
+from strategies.kit.contract import configured
 from strategies.registry import strategy as strategy_named
 
 REPLAY = "replay"
@@ -59,13 +60,14 @@ class Replay(CheckedDesk):
 
     def epoch(self) -> str:
         """Derived from tape, configuration and strategy, so that two replays give the same order ids."""
-        seed = f"{self.info.sha256}|{self.strategy.spec.name}|".encode() + msgspec.json.encode(self.settings.trading())
+        named = "|".join((self.strategy.spec.name, *configured(self.strategy.spec)))
+        seed = f"{self.info.sha256}|{named}|".encode() + msgspec.json.encode(self.settings.trading())
         return hashlib.sha256(seed).hexdigest()[:10]
 
 
 def prepare_replay(settings: Settings, tape: Path) -> Replay:
     """Check tape and model; nothing is written. Raises TapeError, CalendarError, ModelError."""
-    strategy = strategy_named(settings.desk.strategy)
+    strategy = strategy_named(settings.desk.strategy, settings.desk.symbols)
     spec = strategy.spec
     if spec.decides == "session":
         info = scan_daily(tape, spec.symbols)

@@ -120,4 +120,4 @@ def _tape(options: argparse.Namespace, settings: Settings, keys: Credentials) ->
         return Path(options.bars)
     if keys.complete:
         return None
-    return bundled(strategy_named(settings.desk.strategy).spec)
+    return bundled(strategy_named(settings.desk.strategy, settings.desk.symbols).spec)

@@ -15,8 +15,8 @@ from difflib import get_close_matches
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from daemon.config.tables import Alpaca, Clock, Settings
-from strategies.registry import STRATEGIES
+from daemon.config.tables import Alpaca, Clock, Desk, Settings
+from strategies.registry import STRATEGIES, entry
 
 ADDRESSES = {
     "trading_url": ("https", "http"),
@@ -58,6 +58,7 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
     if settings.desk.strategy not in STRATEGIES:
         nearest = get_close_matches(settings.desk.strategy, STRATEGIES, n=1, cutoff=0.0)[0]
         yield "desk.strategy", settings.desk.strategy, f"one of {', '.join(STRATEGIES)} (nearest: {nearest})"
+    yield from _wrong_symbols(settings.desk)
     days, sizing, execution = settings.contracts, settings.sizing, settings.execution
     if days.min_days > days.max_days:
         yield "contracts.min_days", days.min_days, f"at most contracts.max_days ({days.max_days})"
@@ -77,6 +78,17 @@ def _wrong_trading(settings: Settings) -> Iterator[Problem]:
             f"more than execution.flat_before_close_min + flatten_lead_min ({leaving}), or an entry leaves at once"
         )
         yield "risk.no_entry_before_close_min", last_entry, expected
+
+
+def _wrong_symbols(desk: Desk) -> Iterator[Problem]:
+    """Symbols of a strategy that trades its own, and one that is named twice."""
+    if not desk.symbols or desk.strategy not in STRATEGIES:
+        return
+    if entry(desk.strategy).with_symbols is None:
+        yield "desk.symbols", desk.symbols, f"[]: {desk.strategy} trades its own symbols and no others"
+    twice = sorted({symbol for symbol in desk.symbols if desk.symbols.count(symbol) > 1})
+    if twice:
+        yield "desk.symbols", twice[0], "each symbol once"
 
 
 def _wrong_operator(settings: Settings) -> Iterator[Problem]:

@@ -16,7 +16,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from daemon.core.limits import Basket, Broker, Contracts, Execution, Paper, Risk, Sizing, Trading
 
+SYMBOLS_MAX = 500
 _Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,39}$")]
+_Symbol = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{0,9}(\.[A-Z0-9]{1,4})?$")]
 _Positive = Annotated[int, Ge(1)]
 _Moment = Annotated[str, BeforeValidator(lambda raw: str(raw) if isinstance(raw, datetime | int | float) else raw)]
 _Seconds = Annotated[float, Gt(0), Le(3600)]
@@ -29,6 +31,7 @@ class Desk:
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     name: _Name = "paper-1"
     strategy: str = "option_scalper"
+    symbols: Annotated[tuple[_Symbol, ...], Field(max_length=SYMBOLS_MAX)] = ()
     broker: _Name = "alpaca"
     account: Literal["paper", "live"] = "paper"
     account_number: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]{0,40}$")] = ""

@@ -24,14 +24,18 @@ BROKER_MODES = frozenset(("paper", "live"))  # modes with a real broker
 SEEN_MAX = 2000  # names kept in `BrokerState.seen`; a report repeats at most two days
 
 
-class Identity(msgspec.Struct, frozen=True, gc=False):
-    """The identity of a journal. A journal opened with another identity is refused."""
+class Identity(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The identity of a journal. A journal opened with another identity is refused.
+
+    `symbols` are those of a strategy that serves any; () where they are the strategy's own.
+    """
 
     mode: str
     account: str
     strategy: str
     epoch: str
     feed: str
+    symbols: tuple[str, ...] = ()
 
 
 class Halt(msgspec.Struct, frozen=True, gc=False):

@@ -25,8 +25,8 @@ from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import JournalError
+from daemon.journal.universe import strategy_of
 from strategies.kit.contract import Spec
-from strategies.registry import strategy as strategy_named
 
 ROWS_AT_ONCE = 2000
 LOOK_S = 1.0  # what a look steps at most before it is told; the next one goes on
@@ -55,7 +55,7 @@ class Picture(msgspec.Struct, frozen=True):
     def spec(self) -> Spec | None:
         """The strategy's spec, None while the journal is unknown or of a strategy that this code has not."""
         try:
-            return strategy_named(self.meta["strategy"]).spec
+            return strategy_of(self.meta).spec
         except (KeyError, ValueError):
             return None
 

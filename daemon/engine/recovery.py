@@ -23,9 +23,11 @@ from daemon.core.state import Identity, State, encode_state
 from daemon.core.step import Core
 from daemon.journal.reader import JournalReader, reading
 from daemon.journal.rows import Entry, JournalError, Snapshot, base_of, decode_event, encode_effects
+from daemon.journal.universe import symbols_of
 from strategies.kit.contract import Strategy
 from strategies.registry import strategy as strategy_named
 
+TOLD_BY_RUNS = ("mode", "account", "strategy", "epoch", "feed")  # parts of the identity that each start journals
 REPLAY, DRY_RUN = "replay", "dry_run"  # the modes that have a paper broker
 _market_encoder = msgspec.json.Encoder(order="deterministic")
 _market_decoder = msgspec.json.Decoder(PaperState)
@@ -53,10 +55,10 @@ def libraries() -> str:
 
 def identity_of(meta: dict[str, str]) -> Identity:
     """Return the journal's identity from its meta. Raises JournalError when a part is missing."""
-    missing = [key for key in Identity.__struct_fields__ if key not in meta]
+    missing = [key for key in TOLD_BY_RUNS if key not in meta]
     if missing:
         raise JournalError(f"the journal's table meta is damaged, {missing[0]} is missing: restore it from a copy")
-    return Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"])
+    return Identity(meta["mode"], meta["account"], meta["strategy"], meta["epoch"], meta["feed"], symbols_of(meta))
 
 
 def first_trading(reader: JournalReader, otherwise: Trading | None = None) -> Trading:
@@ -94,7 +96,7 @@ def machine_of(reader: JournalReader, otherwise: Trading | None = None) -> Machi
     with reading(reader.path):
         identity = identity_of(reader.meta())
     try:
-        strategy = strategy_named(identity.strategy)
+        strategy = strategy_named(identity.strategy, identity.symbols)
     except ValueError as error:
         raise JournalError(f"{reader.path}: {error}; or restore the journal from a copy") from error
     return fresh_machine(strategy, identity, first_trading(reader, otherwise))

@@ -27,6 +27,7 @@ _CURES = {
     "mode": "use the mode it was made in, or another --state-dir",
     "account": "use the account it was made for, or another --state-dir",
     "strategy": "use the strategy it was made for, or another --state-dir",
+    "symbols": "set desk.symbols to these, or use another --state-dir",
     "feed": "use the feed it was made for, or another --state-dir",
     "tape_sha256": "resume with the tape it was made from, or use another --state-dir",
 }
@@ -105,7 +106,9 @@ def _opened(path: Path, lock: IO[str], wanted: dict[str, str], epoch: str) -> St
 
 
 def check_identity(path: Path, meta: dict[str, str], wanted: dict[str, str]) -> None:
-    """Raise StateDirError when the journal was made in another mode, account or strategy, or from another tape."""
+    """Raise StateDirError when the journal was made in another mode, account or strategy, with other symbols or from
+    another tape.
+    """
     for key, cure in _CURES.items():
         if meta.get(key, "") != wanted.get(key, ""):
             found, expected = meta.get(key) or "none", wanted.get(key) or "none"

@@ -14,16 +14,18 @@ from pathlib import Path
 import msgspec
 
 from daemon.core.events import CodeChanged, RunStarted
+from daemon.core.limits import Trading
 from daemon.core.machine import Divergence, Machine
 from daemon.core.orders import TERMINAL
 from daemon.core.state import Identity, digest
 from daemon.engine.engine import DIGEST_EVERY
-from daemon.engine.recovery import fresh_machine, identity_of, libraries, reapply, restore, snapshot_of
+from daemon.engine.recovery import TOLD_BY_RUNS, fresh_machine, identity_of, libraries, reapply, restore, snapshot_of
 from daemon.journal.journal import READ_MODELS, Journal
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Base, Batch, Entry, JournalError, Snapshot, base_of, chain_start, decode_event, row_hash
 from strategies.kit.contract import Strategy
 
+Registry = Callable[[str, tuple[str, ...]], Strategy]  # a strategy by its name, for symbols or () for its own
 ATTEMPTS = 3  # when a daemon starts to write the file of a stopped desk
 
 
@@ -46,7 +48,10 @@ class _Different(Exception):
 
 
 def verify(
-    path: Path, code: str, strategy_named: Callable[[str], Strategy], tick: Callable[[int], None] | None = None
+    path: Path,
+    code: str,
+    strategy_named: Registry,
+    tick: Callable[[int], None] | None = None,
 ) -> Verified:
     """Check the journal file at `path` against this code. `tick` is called with the number of rows done.
 
@@ -60,9 +65,7 @@ def verify(
     raise JournalError(f"{path}: others write it again and again: let one daemon run on it, then verify")
 
 
-def _attempt(
-    path: Path, code: str, strategy_named: Callable[[str], Strategy], tick: Callable[[int], None]
-) -> tuple[Verified, bool]:
+def _attempt(path: Path, code: str, strategy_named: Registry, tick: Callable[[int], None]) -> tuple[Verified, bool]:
     """Return the report, and whether another process wrote meanwhile, which voids it."""
     reader = JournalReader(path)
     report, moved = Verified(), False
@@ -91,7 +94,7 @@ class _Verification:
         self,
         reader: JournalReader,
         code: str,
-        strategy_named: Callable[[str], Strategy],
+        strategy_named: Registry,
         report: Verified,
         rebuilt: Journal,
         tick: Callable[[int], None],
@@ -150,8 +153,14 @@ class _Verification:
         started = msgspec.json.decode(base.started, type=RunStarted)
         self._report.before = base.row
         self._run_code, self._run_libraries = started.code, started.libraries
-        self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, started.trading)
+        self._machine = fresh_machine(
+            self._strategy_named(identity.strategy, identity.symbols), identity, started.trading
+        )
         self._whole, self._based = False, True
+
+    def _fresh(self, identity: Identity, trading: Trading) -> Machine:
+        strategy = self._strategy_named(identity.strategy, identity.symbols)
+        return fresh_machine(strategy, identity, trading)
 
     def _check_row(self, entry: Entry, previous: bytes, last_seq: int) -> None:
         where = f"event {entry.seq if entry.seq is not None else 'row ' + str(entry.id)} ({entry.kind})"
@@ -179,7 +188,9 @@ class _Verification:
         self._again = self._run_code != ""
         self._run_code, self._run_libraries = made_with
         if self._machine is None:
-            self._machine = fresh_machine(self._strategy_named(identity.strategy), identity, event.trading)
+            self._machine = fresh_machine(
+                self._strategy_named(identity.strategy, identity.symbols), identity, event.trading
+            )
             self._own = event.code == self._code
         elif turned:
             self._unlike = False
@@ -194,10 +205,10 @@ class _Verification:
     def _identity(self, event: RunStarted, where: str) -> Identity:
         """Check that the meta and each run name the same identity."""
         meta = self._reader.meta()
-        for key in Identity.__struct_fields__:
+        for key in TOLD_BY_RUNS:
             if meta.get(key) != getattr(event, key):
                 raise _Different(f"meta {key} is {meta.get(key, 'missing')}, {where} says {getattr(event, key)}")
-        return Identity(event.mode, event.account, event.strategy, event.epoch, event.feed)
+        return identity_of(meta)
 
     def _step(self, entry: Entry) -> None:
         machine = self._machine

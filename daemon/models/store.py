@@ -18,7 +18,7 @@ from daemon.core.limits import Trading
 from daemon.models.pointer import CURRENT, POINTERS, ModelError, checked_name, is_name, pointed, read_plain
 from daemon.models.signature import SIGNATURE_BYTES_MAX, SIGNATURE_FILE, check_signature
 from strategies.golden import contract_hash
-from strategies.kit.contract import Strategy
+from strategies.kit.contract import Spec, Strategy, configured
 from strategies.kit.manifest import FORMAT, MANIFEST_FILE, POLICY_FILE, Manifest, decode
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Sight",
     "check_rules",
     "load",
+    "other_symbols",
     "sight",
     "versions",
 ]
@@ -38,6 +39,7 @@ MANIFEST_BYTES_MAX = 2 * 2**20  # 40 times a real one; 16 MiB of nothing hold th
 POLICY_BYTES_MAX = 64 * 2**20
 FILE_BYTES_MAX = 64 * 2**20  # of each of the other files
 FILES_MAX = 32
+NAMED = 5  # symbols that a warning names
 AGAIN = "export the model again"
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
@@ -164,6 +166,23 @@ def check_rules(model: LoadedModel, strategy: Strategy, trading: Trading) -> Non
             raise ModelError(
                 "rules", f"{key} is {found}, the model {model.version} was trained with {expected}: set {key} to that"
             )
+
+
+def other_symbols(manifest: Manifest, spec: Spec) -> str:
+    """How the desk's symbols differ from those that the model was trained on, in words; "" where they do not.
+
+    No reason to refuse: where rows are symbols, one policy serves any.
+    """
+    trained, desk = set(manifest.symbols), set(configured(spec))
+    if not trained or not desk or trained == desk:
+        return ""
+    new, gone = sorted(desk - trained), sorted(trained - desk)
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''})"
+        for names, what in ((new, "that it never saw"), (gone, "of its own are left out"))
+        if names
+    ]
+    return f"it was trained on {len(trained)} symbols, this desk has {len(desk)}: {'; '.join(parts)}"
 
 
 def _same(found: str, expected: str) -> bool:

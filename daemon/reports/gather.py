@@ -38,13 +38,13 @@ from daemon.core.events import (
 from daemon.core.session import new_york_text
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry, decode_event
+from daemon.journal.universe import strategy_of
 from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
 from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, Answers, Day, Told, first_id
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
-from strategies.registry import strategy as strategy_named
 
 HISTORY_NS = 90 * 86_400 * SECOND_NS
 
@@ -147,7 +147,7 @@ def read_day(journal: Path | JournalReader, session: Session) -> Day:
 
 def _read(reader: JournalReader, session: Session) -> Day:
     meta = reader.meta()
-    spec = strategy_named(meta["strategy"]).spec
+    spec = strategy_of(meta).spec
     daily = spec.decides == "session"
     span = (session.open_ns - BEFORE_OPEN_NS, session.close_ns + REPORT_SPAN_NS)
     begin, end = first_id(reader, span[0]), first_id(reader, span[1] + 1)

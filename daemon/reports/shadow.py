@@ -23,6 +23,7 @@ from daemon.core.step import Step
 from daemon.engine.recovery import adopt_trading, leave_out, machine_of
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import decode_event
+from daemon.journal.universe import strategy_of
 from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, ContractPlay, Play, SharePlay
 from strategies.kit.contract import Answer, once_a_session
 from strategies.registry import strategy as strategy_named
@@ -117,7 +118,7 @@ def shadow_reports(journal: Path) -> tuple[ShadowReport, ...]:
 
 def _report(reader: JournalReader, model: str, played: tuple[Play, Play] | None, untold: str) -> ShadowReport:
     pairs, failures, unmatched = _pairs(reader, model)
-    strategy = strategy_named(reader.meta()["strategy"])
+    strategy = strategy_of(reader.meta())
     actions, confusion = _confusion(pairs, strategy.spec.actions)
     rule = CONTRACT_RULE if strategy.spec.holds == "option" else SHARE_RULE
     found = _hypothetical(rule, *played) if played is not None and not untold else None
@@ -280,7 +281,7 @@ def _decided(step: Step, kind: type[DecisionRow | ShadowRow]) -> bool:
 
 
 def _player(state: State[Any]) -> Play:
-    strategy = strategy_named(state.identity.strategy)
+    strategy = strategy_named(state.identity.strategy, state.identity.symbols)
     if once_a_session(strategy):
         return SharePlay(strategy, float(state.trading.paper.cash_usd))
     return ContractPlay(strategy)

@@ -30,6 +30,7 @@ from daemon.core.strategy_rules import trading_for
 from strategies.kit.contract import DailySpec
 from strategies.registry import STRATEGIES, entry, strategy
 from tests.support.paths import REPOSITORY
+from tests.support.toy.registered import registered
 
 SHIPPED = REPOSITORY / "config.toml"
 CHANGES = {name: entry(name).defaults for name in STRATEGIES if entry(name).defaults}
@@ -236,6 +237,11 @@ def test_trading_is_its_tables_and_survives_the_journal() -> None:
             "log.level is \"loud\" (from {file}): expected 'debug', 'info', 'warning' or 'error'",
         ),
         ('[desk]\nname = "My Desk"\n', 'desk.name is "My Desk" (from {file}): expected text that should match'),
+        (
+            '[desk]\nsymbols = ["SPY"]\n',
+            'desk.symbols is ["SPY"] (from {file}): expected []: option_scalper trades its own symbols and no others: ',
+        ),
+        ('[desk]\nsymbols = ["spy"]\n', 'desk.symbols is "spy" (from {file}): expected text that should match'),
         ('[desk]\nstrategy = "scalper"\n', 'desk.strategy is "scalper" (from {file}): expected one of option_scalper'),
         ("[risk]\nno_trade_windows = 5\n", "risk.no_trade_windows is 5 (from {file}): expected a valid tuple"),
         (
@@ -727,3 +733,19 @@ def test_a_password_in_the_file_is_refused_and_not_repeated(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="MQTT_PASSWORD") as caught:
         load(write(tmp_path, '[mqtt]\npassword = "planted-password"\n'), {})
     assert "planted-password" not in str(caught.value)
+
+
+def test_a_strategy_that_serves_any_symbols_takes_them_from_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with registered(toy_crowd="tests.support.toy.crowd"):
+        chosen = {"desk.strategy": "toy_crowd"}
+        path = write(tmp_path, '[desk]\nsymbols = ["SPY", "BRK.B"]\n')
+        assert load(path, chosen).desk.symbols == ("SPY", "BRK.B")
+        with pytest.raises(ConfigError, match=r'desk.symbols is "QQQ" .* expected each symbol once'):
+            load(write(tmp_path, '[desk]\nsymbols = ["QQQ", "SPY", "QQQ"]\n'), chosen)
+        many = ", ".join(f'"S{n}"' for n in range(501))
+        with pytest.raises(ConfigError, match=r"desk.symbols .* at most 500 items"):
+            load(write(tmp_path, f"[desk]\nsymbols = [{many}]\n"), chosen)
+        monkeypatch.setenv("RLTRADER_DESK__SYMBOLS", "SPY,QQQ")
+        assert load(None, chosen).desk.symbols == ("SPY", "QQQ")

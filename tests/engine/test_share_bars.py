@@ -55,7 +55,7 @@ class Toy:
         """Run to the tape's end, or to a crash; returns the state's digest, "" after a crash."""
         state_dir, code = open_state_dir(path, META, "e1"), code_digest()
         identity = identity_of(state_dir.meta)
-        machine = fresh_machine(strategy_named(identity.strategy), identity, RULES)
+        machine = fresh_machine(strategy_named(identity.strategy, identity.symbols), identity, RULES)
         recovered = recover(state_dir.journal.reader(), machine, code)
         source = Tape(TapeSource(self.tape, self.info, self.calendar, recovered.fed))
         writer, crashed = JournalWriter(state_dir.journal, 0), False

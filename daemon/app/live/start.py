@@ -59,7 +59,8 @@ def prepare_live(settings: Settings, credentials: Credentials, *, dry_run: bool)
     If the configured model is refused, the last model in this desk's journal is used, unless it changed or fails a
     check; `refused` is the reason. A fresh desk and a dry run raise.
     """
-    strategy, broker = strategy_named(settings.desk.strategy), broker_of(settings)
+    strategy = strategy_named(settings.desk.strategy, settings.desk.symbols)
+    broker = broker_of(settings)
     clock = clock_of(settings)
     calendar = SessionCalendar.to_horizon(_first_date(strategy, clock.now_ns()))
     calendar.next_after(clock.now_ns())

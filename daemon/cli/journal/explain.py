@@ -20,8 +20,8 @@ from daemon.cli.arguments import add_command, add_limit
 from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
+from daemon.journal.universe import strategy_of
 from strategies.kit.contract import Spec
-from strategies.registry import strategy as strategy_named
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
 OF_THE_DESK = ("close", "price", "tradable", "shares", "weight", "action")  # columns that a person looks at first
@@ -75,7 +75,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
         near = reader.query("SELECT bar_ns FROM decisions ORDER BY abs(bar_ns - ?) LIMIT 1", (bar_ns,))
         nearest = f"; the nearest one is {new_york_text(near[0]['bar_ns'])}" if near else ""
         raise NotFound(f"no decision for the bar that starts {new_york_text(bar_ns)}{nearest}")
-    spec = strategy_named(reader.meta()["strategy"]).spec
+    spec = strategy_of(reader.meta()).spec
     for row in rows:
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
         if row["row"] and spec.decides == "session":

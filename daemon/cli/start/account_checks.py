@@ -10,14 +10,19 @@ from daemon.brokers.api import Account, Admin, Broker, BrokerError, BrokerRefuse
 from daemon.cli.start.finding import FAIL, OK, WARN, Finding
 from daemon.config.load import Settings
 from daemon.host.time.clock import Clock, skew_ns
+from strategies.kit.contract import Spec
 from strategies.kit.units import DAY_NS, HOUR_NS, SECOND_NS
 from strategies.registry import strategy
 
 OPTIONS_LEVEL = 2  # long calls and puts
 
 
+def _spec(settings: Settings) -> Spec:
+    return strategy(settings.desk.strategy, settings.desk.symbols).spec
+
+
 def trades_shares(settings: Settings) -> bool:
-    return strategy(settings.desk.strategy).spec.holds == "shares"
+    return _spec(settings).holds == "shares"
 
 
 async def account_findings(
@@ -83,7 +88,7 @@ async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list
     """Whether the keys may read the configured feeds: a quote of the underlying, and recent bars."""
     if trades_shares(settings):
         return await _share_feeds(settings, admin, clock)
-    symbol = strategy(settings.desk.strategy).spec.symbols[0]
+    symbol = _spec(settings).symbols[0]
     now_ns = clock.now_ns()
 
     async def quote() -> str:
@@ -111,7 +116,7 @@ async def feeds_findings(settings: Settings, admin: Admin, clock: Clock) -> list
 
 async def _share_feeds(settings: Settings, admin: Admin, clock: Clock) -> list[Finding]:
     """The same for all shares of a daily desk: a quote and a daily bar of the last days of each."""
-    symbols, feed = strategy(settings.desk.strategy).spec.symbols, settings.feed.name
+    symbols, feed = _spec(settings).symbols, settings.feed.name
     now_ns = clock.now_ns()
 
     async def quotes() -> str:

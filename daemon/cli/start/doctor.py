@@ -22,7 +22,7 @@ from daemon.cli.start.host_checks import calendar_finding, other_desk_findings, 
 from daemon.config.limits_shown import in_force
 from daemon.config.load import EXIT_CODE, ConfigError, Credentials, Settings
 from daemon.host.time.calendar import CalendarError
-from daemon.models.store import ModelError
+from daemon.models.store import ModelError, other_symbols
 
 
 def examine(settings: Settings, keys: Credentials, *, dry_run: bool) -> int:
@@ -99,6 +99,8 @@ def _model(settings: Settings, keys: Credentials, *, dry_run: bool) -> tuple[Liv
         real = live.mode == "live"
         cure = ": every entry would be denied; promote a model, or trade on paper" if real else ""
         return live, Finding("model", FAIL if real else WARN, f"{text}; {' and '.join(problems)}{cure}")
+    if other := other_symbols(manifest, live.strategy.spec):
+        return live, Finding("model", WARN, f"{text}; {other}")
     if live.refused:
         return live, Finding("model", WARN, f"{text}: it answered last and would go on, because {live.refused}")
     return live, Finding("model", OK, text)

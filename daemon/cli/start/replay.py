@@ -22,6 +22,7 @@ from daemon.config.load import Settings
 from daemon.core.state import State
 from daemon.engine.state_dir import check_identity, locked_by, peek
 from daemon.host.own_files import StateDirError
+from daemon.models.store import other_symbols
 from daemon.operator.log import Log
 from daemon.operator.summary import Summary, show
 
@@ -106,6 +107,7 @@ def check(settings: Settings, tape: Path) -> int:
         "synthetic": bool(replay.info.synthetic),
         "model": f"{replay.model.version} on {replay.policy.provider}, verified, "
         + ("promoted" if replay.model.manifest.promoted else "not promoted: allowed in a dry run only"),
+        **({"warning": other} if (other := other_symbols(replay.model.manifest, replay.strategy.spec)) else {}),
         "state_dir": f"{settings.paths.state_dir}: " + ("resumes" if meta else "new"),
         "limits": in_force(settings),
     }

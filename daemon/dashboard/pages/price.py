@@ -138,7 +138,10 @@ def _bars(reader: JournalReader, symbol: str, from_ns: int, until_ns: int) -> tu
 def _daily(picture: Picture, reader: JournalReader, spec: Spec, symbol: str) -> Price:
     """The bars that the strategy itself keeps, adjusted as it knows them."""
     state: State[Any] | None = picture.state
-    known = daily_strategy(spec.name).known(state.strategy).get(symbol, ()) if state is not None else ()
+    known: tuple[Bar, ...] = ()
+    if state is not None:
+        strategy = daily_strategy(state.identity.strategy, state.identity.symbols)
+        known = strategy.known(state.strategy).get(symbol, ())
     bars = tuple(_candle(bar) for bar in known[-DAILY_BARS:])
     marks = _marks(reader, known[-len(bars)].start_ns, 2**62, symbol) if bars else ()
     session = new_york_text(known[-1].start_ns)[:10] if known else ""

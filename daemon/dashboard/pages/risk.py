@@ -34,7 +34,7 @@ _BASKET = Intent("basket", None, "", 0, 0, None)
 
 def gates_now(state: State[Any]) -> tuple[GateLine, ...]:
     """Each gate of the desk's kind for a new entry at the newest event, in the order in which they are asked."""
-    strategy = strategy_named(state.identity.strategy)
+    strategy = strategy_named(state.identity.strategy, state.identity.symbols)
     desk = desk_of(strategy)
     by_basket = desk.holds.by_basket
     view = risk_view(Draft(state, desk))

@@ -13,15 +13,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from daemon.core.state import encode_state
+from daemon.engine.follow import Follower
+from daemon.engine.recover import recovered_desk
+from daemon.host.own_files import StateDirError
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
+from daemon.journal.universe import strategy_of
 from daemon.models.drift import measure
-from daemon.models.store import load
+from daemon.models.store import load, other_symbols
 from strategies.kit.manifest import Histogram, Reference
 from strategies.registry import strategy
 from tests.support.desks.desk_run import Crash, Desk, execute, table, verified
 from tests.support.models.daily_models import write_days
 from tests.support.models.row_models import VERSION, expected, put_row_model
+from tests.support.models.tiny_models import manifest_of
 from tests.support.toy.crowd import HISTORY_BARS, SHORT, SYMBOLS
 from tests.support.toy.registered import registered
 
@@ -133,3 +139,65 @@ def test_drift_pools_the_rows_of_all_symbols(tape: Path, models: Path, tmp_path:
     assert found.features[0].found == pytest.approx((1 - flags.mean(), flags.mean()), abs=1e-6)
     answers = np.concatenate([json.loads(decision["logits"]) for decision in decisions])
     assert found.actions.found[1] == pytest.approx((answers > 0).mean(), abs=1e-6)
+
+
+# --- the symbols are a configuration --------------------------------------------------------------------------------
+
+OTHERS = ("BBB", "DDD", "ZZZ")
+
+
+def test_the_configured_symbols_are_those_of_the_whole_journal(tape: Path, models: Path, tmp_path: Path) -> None:
+    days = write_days(tmp_path / "others.csv", OTHERS, SESSIONS)
+    assert desk_of(days, models, desk__symbols=OTHERS).run(tmp_path / "state").failure is None
+    state_dir = tmp_path / "state"
+    heads = records(state_dir, "heads")
+    assert len(heads) == 3 * (SESSIONS - HISTORY_BARS)
+    assert {head["symbol"] for head in heads} == set(OTHERS)
+    assert {fill[3] for fill in table(state_dir, "fills")} == set(OTHERS)
+    assert verified(state_dir).difference == ""
+    with closing(JournalReader(state_dir / FILE)) as reader:
+        assert reader.meta()["symbols"] == "BBB,DDD,ZZZ"
+        assert strategy_of(reader.meta()).spec.symbols == OTHERS
+        machine = recovered_desk(reader).machine
+    assert machine.state.identity.symbols == machine.core.desk.spec.symbols == OTHERS
+    follower = Follower(state_dir)
+    while follower.advance(1000) and not follower.caught_up:
+        pass
+    assert follower.problem == ""
+    assert follower.state == machine.state
+
+
+def test_a_journal_of_other_symbols_is_refused_with_the_cure(tape: Path, models: Path, tmp_path: Path) -> None:
+    desk_of(tape, models).run(tmp_path)
+    wanted = desk_of(tape, models, desk__symbols=("AAA", "BBB"))
+    with pytest.raises(StateDirError, match="with symbols AAA,BBB,CCC,DDD,EEE, now AAA,BBB is asked for: set"):
+        wanted.fresh_state(tmp_path)
+    assert wanted.replay.epoch() != desk_of(tape, models).replay.epoch()
+    same = desk_of(tape, models, desk__symbols=SYMBOLS)
+    assert same.run(tmp_path).failure is None
+
+
+def test_symbols_that_the_model_was_not_trained_on_are_a_warning() -> None:
+    trained = manifest_of(strategy("toy_crowd"), b"", (), symbols=SYMBOLS)
+    assert other_symbols(trained, strategy("toy_crowd").spec) == ""
+    few = strategy("toy_crowd", ("AAA", "BBB", "CCC")).spec
+    assert other_symbols(trained, few) == (
+        "it was trained on 5 symbols, this desk has 3: 2 of its own are left out (DDD, EEE)"
+    )
+    many = strategy("toy_crowd", (*SYMBOLS, *(f"N{n}" for n in range(7)))).spec
+    assert other_symbols(trained, many) == (
+        "it was trained on 5 symbols, this desk has 12: 7 that it never saw (N0, N1, N2, N3, N4, ...)"
+    )
+    assert other_symbols(manifest_of(strategy("regime_switcher"), b"", ()), strategy("regime_switcher").spec) == ""
+
+
+def test_475_symbols_replay_and_verify_and_their_state_is_small(models: Path, tmp_path: Path) -> None:
+    many = tuple(f"S{n:03}" for n in range(475))
+    days = write_days(tmp_path / "many.csv", many, 10)
+    desk = desk_of(days, models, desk__symbols=many, basket__band=0.0)
+    run = desk.run(tmp_path / "state")
+    assert run.failure is None
+    assert len(records(tmp_path / "state", "heads")) == 475 * (10 - HISTORY_BARS)
+    assert verified(tmp_path / "state").difference == ""
+    assert run.engine is not None
+    assert len(encode_state(run.engine.machine.state)) < 2 * 2**20

@@ -66,7 +66,9 @@ async def at_work(desk: Desk, path: Path, events: int = 0, outside: Outside | No
     state_dir = desk.fresh_state(path)
     identity = identity_of(state_dir.meta)
     recovered = recover(
-        state_dir.journal.reader(), fresh_machine(strategy_named(identity.strategy), identity, trading), code
+        state_dir.journal.reader(),
+        fresh_machine(strategy_named(identity.strategy, identity.symbols), identity, trading),
+        code,
     )
     writer = JournalWriter(state_dir.journal)
     intake = Intake()

@@ -5,10 +5,14 @@ GET only by construction; the feed interprets bars and quotes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from daemon.brokers.alpaca.rest.client import V1BETA1, Access
 from daemon.brokers.alpaca.rest.queues import RequestQueue
 from daemon.brokers.alpaca.rest.rest import READING, QueuedClient, Raw, a_list, an_object
 from daemon.brokers.alpaca.wire import time_text
+
+SYMBOLS_MOST = 100  # of one request
 
 
 class MarketData:
@@ -39,7 +43,6 @@ class MarketData:
         Both times are included: `end_ns` is the last bar's midnight. Symbols without a bar are absent.
         """
         query = {
-            "symbols": ",".join(symbols),
             "timeframe": "1Day",
             "start": time_text(start_ns),
             "end": time_text(end_ns),
@@ -49,22 +52,30 @@ class MarketData:
             "sort": "asc",
         }
         found: dict[str, list[Raw]] = {}
-        for page in await self._stocks.pages("/stocks/bars", query, "bars"):
-            for symbol, rows in an_object(page or {}, "bars").items():
-                found.setdefault(symbol, []).extend(a_list(rows or [], "bars"))
+        for some in _hundreds(symbols):
+            for page in await self._stocks.pages("/stocks/bars", {"symbols": some, **query}, "bars"):
+                for symbol, rows in an_object(page or {}, "bars").items():
+                    found.setdefault(symbol, []).extend(a_list(rows or [], "bars"))
         return found
 
     async def snapshots(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
         """Return symbol -> {latestTrade, latestQuote, minuteBar, dailyBar, prevDailyBar}, without unknown symbols."""
-        query = {"symbols": ",".join(symbols), "feed": feed}
-        answer = an_object(await self._stocks.get("/stocks/snapshots", query), "snapshots")
-        return {symbol: an_object(row, "snapshot") for symbol, row in answer.items() if row}
+        found: dict[str, Raw] = {}
+        for some in _hundreds(symbols):
+            answer = an_object(
+                await self._stocks.get("/stocks/snapshots", {"symbols": some, "feed": feed}), "snapshots"
+            )
+            found |= {symbol: an_object(row, "snapshot") for symbol, row in answer.items() if row}
+        return found
 
     async def latest_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
         """Return symbol -> the newest quote {t, bp, bs, ap, as, ...} of each stock; those without one are absent."""
-        answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": ",".join(symbols), "feed": feed})
-        quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
-        return {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
+        found: dict[str, Raw] = {}
+        for some in _hundreds(symbols):
+            answer = await self._stocks.get("/stocks/quotes/latest", {"symbols": some, "feed": feed})
+            quotes = an_object(an_object(answer, "quotes").get("quotes") or {}, "quotes")
+            found |= {symbol: an_object(row, "quote") for symbol, row in quotes.items() if row}
+        return found
 
     async def latest_quote(self, symbol: str, feed: str) -> Raw | None:
         """Return the newest quote {t, bp, bs, ap, as, ...} of a stock; None without one."""
@@ -75,8 +86,8 @@ class MarketData:
     async def latest_option_quotes(self, symbols: tuple[str, ...], feed: str) -> dict[str, Raw]:
         """Return symbol -> newest quote; contracts without one are absent. 100 symbols a request."""
         found: dict[str, Raw] = {}
-        for first in range(0, len(symbols), 100):
-            query = {"symbols": ",".join(symbols[first : first + 100]), "feed": feed}
+        for some in _hundreds(symbols):
+            query = {"symbols": some, "feed": feed}
             answer = an_object(await self._options.get("/options/quotes/latest", query), "quotes")
             found |= an_object(answer.get("quotes") or {}, "quotes")
         return found
@@ -95,3 +106,9 @@ class MarketData:
         }
         pages = await self._options.pages(f"/options/snapshots/{underlying}", query, "snapshots")
         return {symbol: row for page in pages for symbol, row in an_object(page or {}, "snapshots").items()}
+
+
+def _hundreds(symbols: tuple[str, ...]) -> Iterator[str]:
+    """The symbols as lists with commas, as many as one request may name."""
+    for first in range(0, len(symbols), SYMBOLS_MOST):
+        yield ",".join(symbols[first : first + SYMBOLS_MOST])
