@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from daemon.reports.heads import Said
+
 
 class DeskLine(msgspec.Struct, frozen=True):
     """`GET /api/desks`: a line for each desk that this dashboard shows."""
@@ -196,6 +198,7 @@ class OrderLine(msgspec.Struct, frozen=True):
 class DecisionPage(msgspec.Struct, frozen=True):
     """`GET /api/decision/N`: one decision completely. `rows` is the observation; of daily desks one row of all inputs.
 
+    Where rows are symbols: the newest numbers of the symbols with the largest answers, named `feature SYMBOL`.
     `pending` says that observation and contributions are still being found: ask again. `missing`: why there are none.
     """
 
@@ -213,6 +216,7 @@ class DecisionPage(msgspec.Struct, frozen=True):
     pending: bool
     missing: str
     shadow: Shadowed | None
+    said: Said | None = None  # what the policy's heads say of each symbol
 
 
 class Shadowed(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from daemon.core.session import NEW_YORK, new_york_text
 from daemon.journal.journal import FILE
 from daemon.journal.reader import JournalReader
 from daemon.journal.universe import strategy_of
+from daemon.reports.heads import Said, said_at
 from strategies.kit.contract import Spec
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
@@ -80,6 +81,7 @@ def _explain(reader: JournalReader, options: argparse.Namespace, console: Consol
         console.rule(f"decision {row['decision']} · bar {new_york_text(row['bar_ns'])} · {row['kind']}", align="left")
         if row["row"] and spec.decides == "session":
             _explain_symbols(row, spec, console)
+            _explain_heads(said_at(reader, row["decision"], spec), console)
         elif row["row"]:
             values = np.frombuffer(row["row"], dtype="<f4").tolist()
             console.print(
@@ -120,14 +122,16 @@ def _explain_symbols(row: sqlite3.Row, spec: Spec, console: Console) -> None:
     """
     seen: dict[str, dict[str, float]] = {}  # column -> symbol -> value
     alone: list[str] = []
-    for feature, value in zip(spec.features, np.frombuffer(row["row"], dtype="<f4").tolist(), strict=True):
+    named = [f"{feature} {symbol}" for symbol in spec.symbols for feature in spec.features]
+    features = named if spec.rows_are_symbols else spec.features
+    for feature, value in zip(features, np.frombuffer(row["row"], dtype="<f4").tolist(), strict=True):
         name, _, symbol = feature.rpartition(" ")
         if symbol in spec.symbols:
             seen.setdefault(name, {})[symbol] = value
         elif name != "reserved":
             alone.append(f"{feature} {value:g}")
     if spec.continuous and row["logits"]:
-        seen["action"] = dict(zip(spec.actions, json.loads(row["logits"]), strict=True))
+        seen["action"] = dict(zip(spec.answers, json.loads(row["logits"]), strict=True))
     goals = {leg["symbol"]: f"{leg['goal']:,}" for leg in json.loads(row["target"] or "[]")}
     columns = list(dict.fromkeys(name for name in (*OF_THE_DESK, *seen) if name in seen))
     for first in range(0, len(columns), COLUMNS):
@@ -137,6 +141,40 @@ def _explain_symbols(row: sqlite3.Row, spec: Spec, console: Console) -> None:
             lines = [(*line, goals.get(line[0], "")) for line in lines]
         console.print(_table(("symbol", *names, *(("to hold",) if not first else ())), lines))
     console.print(" · ".join(alone), highlight=False)
+
+
+def _explain_heads(said: Said | None, console: Console) -> None:
+    """What the policy's heads say of each symbol, what the answer took from each wish, and the weights."""
+    if said is None:
+        return
+    wishes = [place for place, column in enumerate(said.columns) if column.wish]
+    heads = [(line.symbol, *(_head(values) for values in line.heads)) for line in said.lines]
+    console.print(_table(("symbol", *(column.name for column in said.columns)), heads))
+    taken = [f"{said.columns[place].name} - answer" for place in wishes]
+    lines = [
+        (
+            line.symbol,
+            _signed(line.answer),
+            *(_signed(line.taken[place]) for place in wishes),
+            _weight(line.before),
+            _weight(line.after),
+            line.note,
+        )
+        for line in said.lines
+    ]
+    console.print(_table(("symbol", "answer", *taken, "weight before", "after", "left alone"), lines))
+
+
+def _head(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
+
+
+def _signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.4f}"
+
+
+def _weight(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
 
 
 def _explain_work(reader: JournalReader, work: str | None, console: Console) -> None:

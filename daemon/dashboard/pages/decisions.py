@@ -9,6 +9,7 @@ import json
 import sqlite3
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from daemon.dashboard.desks import Picture
@@ -25,10 +26,13 @@ from daemon.dashboard.views import (
     Shadowed,
 )
 from daemon.journal.reader import JournalReader
+from daemon.reports.heads import said_at
 from strategies.kit.contract import Observation, Spec
 
 OUTCOMES = ("hold", "ordered", "exit", "denied", "expired", "failed")
 LINES_MOST = 200
+SYMBOLS_MOST = 50  # of which a page shows what was seen, where rows are symbols
+Rows = tuple[tuple[float, ...], ...]
 NOT_PUT = "not put to this order"
 
 
@@ -71,6 +75,7 @@ def decision_page(
 ) -> DecisionPage:
     """`GET /api/decision/N`. `why`: why there is no contribution beside the observation, "" where there is one."""
     spec, number = picture.spec, row["decision"]
+    features, rows, contribution = _seen(found.observation, spec, row, contribution)
     gates: dict[str, str | None] = json.loads(row["gates"] or "{}")
     before = reader.query("SELECT max(decision) AS n FROM decisions WHERE decision < ?", (number,))[0]["n"]
     after = reader.query("SELECT min(decision) AS n FROM decisions WHERE decision > ?", (number,))[0]["n"]
@@ -78,8 +83,8 @@ def decision_page(
         line=_line(row),
         previous=before or 0,
         next=after or 0,
-        features=spec.features if spec is not None else (),
-        rows=rows_of(found.observation, spec),
+        features=features,
+        rows=rows,
         probabilities=shares_of(dict(row), spec),
         logits=tuple(json.loads(row["logits"] or "[]")),
         target=row["target"] or "",
@@ -89,11 +94,32 @@ def decision_page(
         pending=found.pending,
         missing=found.missing or why,
         shadow=_shadow(reader, number, row["action"]),
+        said=said_at(reader, number, spec) if spec is not None else None,
     )
 
 
-def rows_of(observation: Observation | None, spec: Spec | None) -> tuple[tuple[float, ...], ...]:
-    """The observation as rows of features, oldest first; one row where it has one dimension."""
+def _seen(
+    observation: Observation | None, spec: Spec | None, row: sqlite3.Row, explained: Contribution | None
+) -> tuple[tuple[str, ...], Rows, Contribution | None]:
+    """Names of features, rows of them (oldest first; one row where there is one dimension), and the contributions.
+
+    Where rows are symbols: the newest numbers of the `SYMBOLS_MOST` symbols with the largest answers in one row.
+    """
+    if spec is None or observation is None or not spec.rows_are_symbols:
+        return spec.features if spec is not None else (), _rows_of(observation, spec), explained
+    answers = json.loads(row["logits"] or "[]") or [0.0] * spec.rows
+    largest = sorted(range(spec.rows), key=lambda place: -abs(answers[place]))[:SYMBOLS_MOST]
+    newest = np.frombuffer(observation.newest(spec), dtype="<f4").reshape(spec.rows, -1).astype(np.float64)
+    names = tuple(f"{feature} {spec.symbols[place]}" for place in largest for feature in spec.features)
+    if explained is not None:  # of one symbol: the others' inputs did nothing to its answer
+        parts = [0.0] * len(names)
+        at = [spec.symbols[place] for place in largest].index(explained.of) * len(spec.features)
+        parts[at : at + len(spec.features)] = explained.features
+        explained = msgspec.structs.replace(explained, cells=(tuple(parts),), features=tuple(parts))
+    return names, (tuple(newest[largest].reshape(-1).tolist()),), explained
+
+
+def _rows_of(observation: Observation | None, spec: Spec | None) -> Rows:
     if observation is None or spec is None:
         return ()
     values = observation.array().reshape(-1, len(spec.features)).astype(np.float64)

@@ -30,6 +30,7 @@ from strategies.kit.contract import Observation
 
 ANCHORS_MOST = 64
 KEPT = 500  # observations
+BYTES_KEPT = 64 * 2**20  # of them together
 FAILED_S = 5.0  # how long a failure is told before it is tried again
 
 
@@ -163,8 +164,13 @@ class History:
             if generation == self._generation:
                 self._found[decision] = found
                 self._found.move_to_end(decision)
-                while len(self._found) > KEPT:
-                    self._found.popitem(last=False)
+                kept = sum(_size(known) for known in self._found.values())
+                while len(self._found) > KEPT or (kept > BYTES_KEPT and len(self._found) > 1):
+                    kept -= _size(self._found.popitem(last=False)[1])
+
+
+def _size(found: Found) -> int:
+    return len(found.observation.data) if found.observation is not None else 0
 
 
 def _told(error: Exception) -> str:

@@ -91,7 +91,7 @@ def shares_of(row: dict[str, Any], spec: Spec | None) -> tuple[Share, ...]:
     told = row.get("probabilities") or (row.get("logits") if spec.continuous else None)
     if not told:
         return ()
-    return tuple(Share(name, value) for name, value in zip(spec.actions, json.loads(told), strict=False))
+    return tuple(Share(name, value) for name, value in zip(spec.answers, json.loads(told), strict=False))
 
 
 def stale(picture: Picture) -> str:

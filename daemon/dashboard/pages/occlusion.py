@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from hashlib import sha256
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[fl
 
     `logits` is what the journal holds; a model that answers otherwise explains nothing. Raises Unexplained.
     """
+    if spec.rows_are_symbols:
+        return _of_a_row(runner, spec, seen, logits, chosen)
     rows = seen.array().reshape(-1, len(spec.features)).astype(np.float32)
     base, words = baseline(runner.reference, spec)
     count, width = rows.shape
@@ -101,6 +104,22 @@ def contribution(runner: Runner, spec: Spec, seen: Observation, logits: tuple[fl
     return Contribution(
         "occlusion", spec.actions[chosen], words, tuple(map(tuple, cells.tolist())), tuple(features.tolist())
     )
+
+
+def _of_a_row(runner: Runner, spec: Spec, seen: Observation, logits: tuple[float, ...], chosen: int) -> Contribution:
+    """The same where rows are symbols: what the newest numbers of the chosen symbol did to its own answer."""
+    base, words = baseline(runner.reference, spec)
+    row, count = seen.array()[chosen].reshape(-1), len(spec.features)
+    variants = np.repeat(row[None], 1 + count, axis=0)
+    newest = variants[1:, -count:]
+    np.fill_diagonal(newest, base)
+    answers = runner.answers(variants.reshape(-1, *spec.observation_shape), b"").reshape(-1)
+    if not np.allclose(answers[0], logits[chosen], rtol=0, atol=SAME):
+        raise Unexplained("the model of this version answers otherwise than the journal says")
+    change = tuple((answers[0] - answers[1:]).tolist())
+    if not np.isfinite(change).all():
+        raise Unexplained("the model's answers are not finite")
+    return Contribution("occlusion", spec.symbols[chosen], words, (change,), change)
 
 
 def baseline(reference: Reference | None, spec: Spec) -> tuple[Float32, str]:
@@ -149,7 +168,7 @@ class Explainer:
         self, spec: Spec, version: str, seen: Observation, logits: tuple[float, ...], action: str | None
     ) -> Contribution:
         """The contributions to this answer of this version. Raises Unexplained."""
-        key = (spec.name, version, seen.data, seen.hidden, logits, action)
+        key = (spec.name, version, sha256(seen.data).digest(), seen.hidden, logits, action)
         with self._lock:
             made = self._made.get(key)
         if made is None:

@@ -10,6 +10,7 @@ import { continuous, gates, leaning, opening, outcome, probabilities, trouble } 
 
 export const title = "Decision";
 const AGAIN_MS = 700;
+const SYMBOLS_FIRST = 30; // shown at once
 const SPEEDS = [["2000", "every 2 s"], ["1000", "every second"], ["400", "fast"]];
 
 export function mount(main, { desk, go }, first) {
@@ -21,6 +22,7 @@ export function mount(main, { desk, go }, first) {
   const answer = card("The answer", { id: "answer" });
   const gate = card("Gates", { id: "gates" });
   const orders = card("Orders and fills", { id: "orders" });
+  const heads = card("What the policy says of each symbol", { id: "heads", wide: true });
   const shadow = card("The candidate's answer", { id: "shadow" });
   let wanted = Number(first) || 0;
   let page = null;
@@ -54,6 +56,7 @@ export function mount(main, { desk, go }, first) {
       el("div", { class: "column" }, answer.section, shadow.section),
       el("div", { class: "column" }, gate.section, orders.section),
     ),
+    heads.section,
     seen.section,
     parts.section,
   );
@@ -117,6 +120,8 @@ export function mount(main, { desk, go }, first) {
     gate.show(told.gates, (all) => gates(all, { none: "No gate was asked: nothing was to be ordered.", unknown: "not asked", of: "what was wanted" }));
     orders.show(told.orders, (all) => (all.length ? all.map(order) : empty("No order followed.")));
     shadow.show(told.shadow, shadowed);
+    heads.section.hidden = !told.said;
+    heads.show(told.said, said);
     seen.show([told.rows, told.contribution?.cells, told.pending, told.missing], () => observation(told));
     parts.show([told.contribution, told.pending, told.missing], () => contributions(told));
     clearTimeout(again);
@@ -245,6 +250,31 @@ function order(line) {
         { stacked: false },
       ),
   );
+}
+
+// The heads of a policy that answers by symbol: what each says, what the answer took from each wish, and the weights.
+// Symbols whose weight changes come first, then those with the largest answers.
+function said(told) {
+  if (!told) return empty("This policy has no heads.");
+  const change = (line) => Math.abs((line.after ?? 0) - (line.before ?? 0));
+  const lines = [...told.lines].sort((a, b) => change(b) - change(a) || Math.abs(b.answer ?? 0) - Math.abs(a.answer ?? 0));
+  const wishes = told.columns.map((column, place) => [column, place]).filter(([column]) => column.wish);
+  const columns = [
+    { name: "Symbol", of: (line) => line.symbol || "all" },
+    ...told.columns.map((column, place) => ({ name: words(column.name), number: true, of: (line) => line.heads[place].map((value) => number(value, 3)).join(" · ") || "–" })),
+    ...wishes.map(([column, place]) => ({ name: `taken from ${words(column.name)}`, number: true, of: (line) => (line.taken[place] === null ? "–" : signed(line.taken[place])) })),
+    { name: "Answer", number: true, of: (line) => (line.answer === null ? "–" : signed(line.answer)) },
+    { name: "Weight before", number: true, of: (line) => percent(line.before, 2) },
+    { name: "Weight after", number: true, of: (line) => percent(line.after, 2) },
+    { name: "Left alone", of: (line) => line.note || "–" },
+  ];
+  const rows = (some, name) => table(name, columns, some, { tight: true, row: (line) => ({ data: { symbol: line.symbol } }) });
+  const first = lines.slice(0, SYMBOLS_FIRST);
+  return [
+    rows(first, "Heads by symbol"),
+    lines.length > first.length && more("heads", `${count(lines.length - first.length, "more symbol")}`, rows(lines.slice(SYMBOLS_FIRST), "Heads of the other symbols")),
+    more("meanings", "What the heads mean", el("ul", { class: "plain-list" }, told.columns.map((column) => el("li", {}, el("b", {}, words(column.name)), ` ${column.meaning}`)))),
+  ];
 }
 
 function shadowed(told) {

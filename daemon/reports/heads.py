@@ -1,0 +1,74 @@
+"""What a decision's policy said of each symbol, read for those who show it: its heads, wishes, and the weights.
+
+Of each wish it is told what the answer took from it: the wish less the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+import msgspec
+
+from daemon.journal.reader import JournalReader
+from strategies.kit.contract import Spec
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A head of the spec."""
+
+    name: str
+    meaning: str
+    wish: bool
+
+
+class Line(msgspec.Struct, frozen=True):
+    """What was said of one symbol, "" where the policy answers for all at once. Weights are parts of the equity."""
+
+    symbol: str
+    answer: float | None  # None where there is no symbol
+    heads: tuple[tuple[float, ...], ...]  # by column
+    taken: tuple[float | None, ...]  # by column: the wish less the answer, None where the head is no wish
+    before: float | None
+    after: float | None
+    note: str
+
+
+class Said(msgspec.Struct, frozen=True):
+    """All heads of one decision, by symbol in the spec's order."""
+
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+
+
+def said_at(reader: JournalReader, decision: int, spec: Spec) -> Said | None:
+    """The heads of a decision; None where there are none. Raises sqlite3.Error."""
+    if not spec.heads:
+        return None
+    try:
+        rows = reader.query("SELECT * FROM heads WHERE decision = ?", (decision,))
+    except sqlite3.OperationalError as error:
+        if "no such table: heads" in str(error):  # a journal that was made before that table
+            return None
+        raise
+    if not rows:
+        return None
+    places = {symbol: place for place, symbol in enumerate(spec.symbols)}
+    lines = sorted((_line(row, spec) for row in rows), key=lambda line: places.get(line.symbol, len(places)))
+    return Said(tuple(Column(head.name, head.meaning, head.wish) for head in spec.heads), tuple(lines))
+
+
+def _line(row: sqlite3.Row, spec: Spec) -> Line:
+    told: dict[str, Any] = json.loads(row["heads"])
+    answer = json.loads(row["answer"]) if row["symbol"] else None
+    heads = tuple(_numbers(told.get(head.name)) for head in spec.heads)
+    taken = tuple(
+        numbers[0] - answer if head.wish and answer is not None and len(numbers) == 1 else None
+        for head, numbers in zip(spec.heads, heads, strict=True)
+    )
+    return Line(row["symbol"], answer, heads, taken, row["weight_before"], row["weight_after"], row["note"])
+
+
+def _numbers(told: float | list[float] | None) -> tuple[float, ...]:
+    return tuple(told) if isinstance(told, list) else () if told is None else (told,)
