@@ -195,6 +195,7 @@ class SharePlay:
             shares_per_unit=rules.shares_per_unit,
             notional_per_unit=float(rules.notional_per_unit_usd),
             band=rules.band,
+            weight_max=rules.weight_max,
         )
         _, rebalance = self._strategy.decide(state.strategy, answer, View(state.now_ns, session, portfolio=portfolio))
         self._legs, self._date, self._open_ns = rebalance.basket.legs, session.date, session.open_ns

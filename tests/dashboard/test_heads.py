@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from daemon.cli.explain import decisions
+from daemon.cli.journal.explain import run
 from daemon.dashboard.desks import Desk as Followed
 from daemon.dashboard.pages.decisions import decision_page, decision_row
 from daemon.dashboard.pages.history import Found, History
@@ -135,8 +135,7 @@ def test_the_command_line_shows_the_heads_the_wishes_and_the_weights(state_dir: 
     out = io.StringIO()
     row = row_of(state_dir)
     options = argparse.Namespace(bar=str(row["bar_ns"]), state_dir=state_dir)
-    with closing(JournalReader(state_dir / FILE)) as reader:
-        assert decisions(reader, options, Console(file=out, width=200)) == 0
+    assert run(options, Console(file=out, width=200)) == 0
     text = out.getvalue()
     assert "probabilities" in text
     assert "bold - answer" in text

@@ -167,6 +167,12 @@ def test_the_configured_symbols_are_those_of_the_whole_journal(tape: Path, model
     assert follower.state == machine.state
 
 
+def test_no_symbol_is_wanted_beyond_the_largest_weight(tape: Path, models: Path, tmp_path: Path) -> None:
+    assert desk_of(tape, models, basket__weight_max=0.05).run(tmp_path).failure is None
+    weights = [row["weight_after"] for row in records(tmp_path, "heads")]
+    assert 0.04 < max(weights) < 0.06  # what is left alone may have risen
+
+
 def test_a_journal_of_other_symbols_is_refused_with_the_cure(tape: Path, models: Path, tmp_path: Path) -> None:
     desk_of(tape, models).run(tmp_path)
     wanted = desk_of(tape, models, desk__symbols=("AAA", "BBB"))

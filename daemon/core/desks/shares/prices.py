@@ -71,5 +71,6 @@ def share_view(draft: Draft, now_ns: int) -> View:
         shares_per_unit=rules.shares_per_unit,
         notional_per_unit=float(rules.notional_per_unit_usd),
         band=rules.band,
+        weight_max=rules.weight_max,
     )
     return View(now_ns, session, portfolio=portfolio)
