@@ -95,6 +95,7 @@ bench: .venv/.installed-tests
 
 bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_market
+	.venv/bin/python -m bench.bench_forecast
 	.venv/bin/python -m bench.training.bench_train
 
 soak: .venv/.installed-tests

@@ -35,9 +35,9 @@ def jumps(bars: Float64Array) -> BoolArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = bars[0, 1:] / last[:-1]
         ratio = np.maximum(ratio, 1.0 / ratio)
-        near = np.stack([np.abs(ratio / split - 1.0) < NEAR for split in SPLITS]).any(axis=0)
+        near = np.stack([np.abs(ratio / split - 1.0) < NEAR for split in SPLITS])
     found = np.zeros(bars.shape[1:], dtype=np.bool_)
-    found[1:] = near
+    found[1:] = np.logical_or.reduce(near, axis=0)
     return found
 
 

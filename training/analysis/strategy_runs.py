@@ -228,8 +228,10 @@ def tabled(subject: Subject, moments: Sequence[Moment], spec: Spec) -> Rows:
         place for place, moment in enumerate(moments) if not place or moment.session != moments[place - 1].session
     ]
     columns = np.array([(b.open, b.high, b.low, b.close, b.volume) for b in bars], dtype=np.float64).T
+    dates = [moment.session.date for moment in moments]
     found = subject.table(
         *columns,
+        **({"dates": dates} if "dates" in inspect.signature(subject.table).parameters else {}),
         session_starts=firsts,
         session_minutes=[(moments[i].session.close_ns - moments[i].session.open_ns) // MINUTE_NS for i in firsts],
         elapsed_minutes=[(moment.end_ns - moment.session.open_ns) / MINUTE_NS for moment in moments],

@@ -50,7 +50,9 @@ def subject_named(name: str) -> Subject:
     """A strategy by its registry name, `package.module:Class` or `path/to/file.py:Class`.
 
     What is named is called without arguments, or with `bars=` all bars of the file where it takes that. A function
-    `feature_table` in the same file is how training sees its features. Raises AnalyseError.
+    `feature_table` in the same file is how training sees its features; it gets `dates` where it names them.
+
+    Raises AnalyseError.
     """
     origin, colon, attribute = name.rpartition(":")
     if not colon:

@@ -19,9 +19,9 @@ from daemon.core.limits import Basket
 from daemon.host.time.calendar import SessionCalendar
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from daemon.tapes.files import TapeError, TapeFile
+from strategies.kit.forecast_masks import GOOD, jumps, reasons
 from training.data.daily_bars import days_of
 from training.forecast.labels import BoolArray, Float64Array
-from training.forecast.masks import GOOD, jumps, reasons
 from training.rl.pool import stop_signals_blocked
 
 Features = Callable[

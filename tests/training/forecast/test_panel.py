@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from daemon.tapes.files import TapeError
-from training.forecast.masks import REASONS, jumps, reasons, told
+from strategies.kit.forecast_masks import REASONS, jumps, reasons, told
 from training.forecast.panel import Panel
 
 WINDOW = 5
