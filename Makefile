@@ -97,6 +97,7 @@ bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_market
 	.venv/bin/python -m bench.bench_forecast
 	.venv/bin/python -m bench.training.bench_train
+	.venv/bin/python -m bench.training.bench_off_policy
 
 soak: .venv/.installed-tests
 	@.venv/bin/python -m bench.soak

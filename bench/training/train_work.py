@@ -90,12 +90,16 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A training towards the score: seconds and steps when it was first reached, None if never; the last score."""
+    """A training towards the score: seconds and steps when it was first reached, None if never; the last score.
+
+    `core_s` is the processor time of all processes until then, which other programs disturb less.
+    """
 
     seconds: float | None
     steps: int | None
     spent_s: float
     last: float
+    core_s: float = 0.0
 
 
 def progress(words: str) -> None:
@@ -201,15 +205,16 @@ def course(
     cap_s: float = float("inf"),
 ) -> Course:
     """Work and look, by turns, until the score is reached or `steps` or `cap_s` are spent."""
-    spent, done, seconds, at, last = 0.0, 0, None, None, 0.0
+    spent, core_s, done, seconds, at, last = 0.0, 0.0, 0, None, None, 0.0
     while done < steps and spent < cap_s and (seconds is None or to_the_end):
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         done = work()
         spent += time.perf_counter() - start
+        core_s += (time.process_time() - processor) * group.size if seconds is None else 0.0
         last = score()
         if seconds is None and group.broadcast(int(last >= SCORE)):
             seconds, at = spent, done
-    return Course(seconds, at, spent, last)
+    return Course(seconds, at, spent, last, core_s)
 
 
 @cache

@@ -35,6 +35,15 @@ def use_fast_float32() -> str:
     return "oneDNN"
 
 
+def fast_precision() -> str:
+    """The precision whose products are fastest here: "bf16" where the CPU multiplies bfloat16, else "float32".
+
+    It follows from the CPU alone, so that a run that goes on elsewhere on the same kind of CPU takes the same.
+    """
+    found = torch.cpu.get_capabilities()
+    return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"
+
+
 @contextmanager
 def plain_float32() -> Iterator[None]:
     """Float32 products as torch comes with them, while this lasts: for answers that others have to come to as well."""

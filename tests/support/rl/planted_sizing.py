@@ -18,7 +18,8 @@ from torch import Tensor
 from tests.support.training.planted_market import TensorVecEnv
 from training.rl.protocols import Environment, Step
 
-INPUTS = 4  # signal, what is held, and two numbers that mean nothing
+INPUTS = 4
+"""Signal, what is held, and numbers that mean nothing: in `BANDIT` and `MDP`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Sizing:
     noise: float = 0.03
     steps: int = 16  # of an episode; a time limit, the task goes on
     discount: float = 0.9
+    inputs: int = INPUTS
 
 
 BANDIT = Sizing()
@@ -79,7 +81,7 @@ class PlantedSizing:
         self._generator.set_state(state["generator"])
 
     def _begun(self, count: int) -> Tensor:
-        observed = torch.randn(count, INPUTS, generator=self._generator)
+        observed = torch.randn(count, self._sizing.inputs, generator=self._generator)
         observed[:, 1] = 0.0
         return observed
 
@@ -123,8 +125,8 @@ def _earned(sizing: Sizing, policy: Callable[[Tensor], Tensor], count: int, seed
 class SizingVecEnv(TensorVecEnv):
     """The same tensors for Stable-Baselines3: actions are numbers, time limits are said as it wants them."""
 
-    def __init__(self, environment: Environment, count: int) -> None:
-        super().__init__(environment, count, (INPUTS,))
+    def __init__(self, environment: Environment, count: int, inputs: int = INPUTS) -> None:
+        super().__init__(environment, count, (inputs,))
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
 
     def step_wait(self) -> tuple[Any, Any, Any, list[dict[str, Any]]]:

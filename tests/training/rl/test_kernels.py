@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from training.rl.kernels import keep_freed_memory, plain_float32, use_fast_float32
+from training.rl.kernels import fast_precision, keep_freed_memory, plain_float32, use_fast_float32
 
 MKLDNN: Any = torch.backends.mkldnn
 
@@ -63,3 +64,8 @@ def test_plain_products_are_torch_s_own_and_the_faster_ones_come_back() -> None:
     with plain_float32():
         assert torch.equal(torch.nn.functional.linear(left, right), own)
     assert torch.equal(torch.nn.functional.linear(left, right), fast)
+
+
+def test_bfloat16_is_taken_where_linux_lists_it_among_the_cpu_s_flags() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    assert fast_precision() == ("bf16" if flags & {"avx512_bf16", "amx_bf16"} else "float32")

@@ -8,7 +8,7 @@ updates, normalised networks; [5] Ba et al. 2016, "Layer Normalization" (1607.06
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from training.rl.coefficients import PRECISIONS, SCHEDULES
 
@@ -72,3 +72,19 @@ def check_off_policy(c: OffPolicyCoefficients, precision: str) -> None:
         raise ValueError(f"capacity is {c.capacity}: expected at least one transition of each environment")
     if c.temperature <= 0.0:
         raise ValueError(f"temperature is {c.temperature}: expected more than 0")
+
+
+def shared(c: OffPolicyCoefficients, processes: int) -> OffPolicyCoefficients:
+    """The part of the environments, of the replay and of a batch that each of several equal processes has.
+
+    Raises:
+        ValueError: they cannot be shared equally.
+    """
+    names = ("environments", "batch", "per_transitions", "round_transitions")
+    uneven = [f"{name} {getattr(c, name)}" for name in names if getattr(c, name) % processes]
+    if uneven:
+        raise ValueError(
+            f"{', '.join(uneven)} cannot be shared by {processes} processes: choose a number that divides it"
+        )
+    parts = {name: getattr(c, name) // processes for name in names}
+    return replace(c, **parts, capacity=c.capacity // processes, learning_starts=c.learning_starts // processes)

@@ -32,7 +32,8 @@ class Recipe:
 
 _TEXTBOOK = OffPolicyCoefficients()
 _FEW_LARGE = OffPolicyCoefficients(
-    learning_rate=1e-3,
+    learning_rate=3e-3,
+    schedule="linear",
     environments=1024,
     batch=2048,
     gradient_steps=2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from tests.support.rl.planted_sizing import INPUTS, MDP, PlantedSizing
 from training.rl.coefficients import NotFiniteError
-from training.rl.off_policy.coefficients import OffPolicyCoefficients
+from training.rl.collectives import Collectives
+from training.rl.off_policy.coefficients import OffPolicyCoefficients, shared
 from training.rl.off_policy.presets import RECIPES, build
 from training.rl.off_policy.trainer import OffPolicyTrainer, train
 from training.rl.ppo import make_deterministic
@@ -233,6 +235,31 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for() -> None:
 def test_coefficients_that_do_not_fit_are_refused(wrong: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         build("sac", INPUTS, replace(SMALL, **wrong), seed=1)
+
+
+def test_processes_that_share_environments_and_batches_keep_equal_weights(tmp_path: Path) -> None:
+    c = shared(replace(SMALL, learning_starts=48, per_transitions=32), 2)
+    assert (c.environments, c.batch, c.per_transitions, c.round_transitions, c.learning_starts) == (4, 16, 16, 20, 24)
+
+    def work(rank: int) -> OffPolicyTrainer:
+        group = Collectives(tmp_path, rank, 2)
+        agent = build("sac", INPUTS, c, seed=1, average=group.average)
+        found = OffPolicyTrainer(agent, PlantedSizing(MDP, 4, rank), c, total_steps=200, seed=rank)
+        train(found)
+        return found
+
+    make_deterministic()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(work, range(2))
+    assert first.gradient_steps == second.gradient_steps > 0
+    for mine, other in ((first.agent.actor, second.agent.actor), (first.agent.critics, second.agent.critics)):
+        assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), other.parameters(), strict=True))
+    assert first.state_dict()["replay"]["rows"].tolist() != second.state_dict()["replay"]["rows"].tolist()
+
+
+def test_what_processes_cannot_share_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch 33 cannot be shared by 2 processes"):
+        shared(replace(SMALL, batch=33), 2)
 
 
 def test_unknown_names_are_refused() -> None:
