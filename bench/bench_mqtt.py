@@ -31,7 +31,7 @@ from daemon.core.events import Event, HaltRequested
 from daemon.core.step import Step
 from daemon.engine.engine import Engine, Source
 from daemon.operator.announce import Announcer
-from daemon.operator.door import Done, Door
+from daemon.operator.gateway import Done, Gateway
 from daemon.operator.mqtt.messages import message_of
 from daemon.operator.mqtt.mqtt import MqttSettings, MqttSide
 from daemon.operator.mqtt.outbox import Outbox
@@ -114,11 +114,11 @@ def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, begun: Callable[[], No
     announcer = Announcer(told.outbox)
     engines: list[Engine] = []
     sources: list[Paced] = []
-    doors: list[Door] = []
+    gateways: list[Gateway] = []
     beside = threading.Thread(target=begun)
 
     def submit(event_at: Callable[[int], Event]) -> Future[Done]:
-        return doors[0].submit_from_thread(event_at)
+        return gateways[0].submit_from_thread(event_at)
 
     def source(tape: Source) -> Source:
         sources.append(Paced(tape, FED_PER_S))
@@ -142,13 +142,13 @@ def paced(desk: Desk, folder: Path, mosquitto: Mosquitto, begun: Callable[[], No
         side_thread[0].start()
 
     def observe(event: Event, step: Step) -> None:
-        if not doors:
+        if not gateways:
             engine = engines[0]
-            doors.append(Door(engine, sources[0].put, lambda: engine.machine.state.now_ns))
+            gateways.append(Gateway(engine, sources[0].put, lambda: engine.machine.state.now_ns))
             beside.start()
         if type(event) is HaltRequested:
             told.halted_ns.append(time.perf_counter_ns())
-        doors[0].observe(event, step)
+        gateways[0].observe(event, step)
         announcer.observe(event, step)
         if step.state.seq % 2000 == 0:
             told.rss_kib.append(_rss_kib())

@@ -69,15 +69,15 @@ def taped(market: Market) -> list[Session]:
     return [session for session in market.sessions if market.closing_price(session.date) is not None]
 
 
-class ToldStream(TradeStream):
-    """The trading stream, which tells the terminal too."""
+class PrintedStream(TradeStream):
+    """The trading stream, printed on the terminal too."""
 
     def publish(self, account: Account, update: dict[str, Any]) -> None:
         """Print one line for the update, then send it."""
         order = update["order"]
         limit = order["limit_price"] or "market"
         traded = f", {update['qty']} at {update['price']}" if "price" in update else ""
-        say(
+        show(
             self.server,
             f"order {update['event']}: {order['side']} {order['qty']} {order['symbol']} at {limit}{traded}; "
             f"filled {order['filled_qty']} ({order['client_order_id']})"
@@ -86,8 +86,8 @@ class ToldStream(TradeStream):
         super().publish(account, update)
 
 
-def say(server: AlpacaServer, text: str) -> None:
-    """One line with the simulated New York time."""
+def show(server: AlpacaServer, text: str) -> None:
+    """Print one line with the simulated New York time."""
     moment = datetime.fromtimestamp(server.clock.now_ns() / SECOND_NS, NEW_YORK)
     print(f"{moment:%Y-%m-%d %H:%M:%S}  {text}", flush=True)
 
@@ -101,7 +101,7 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
-        say(self._server, record.getMessage())
+        show(self._server, record.getMessage())
 
 
 async def look(server: AlpacaServer) -> None:
@@ -113,12 +113,12 @@ async def look(server: AlpacaServer) -> None:
         new, seen = server.requests[seen:], len(server.requests)
         for request in new:
             if not 200 <= request.status < 300:
-                say(server, refused(request))
+                show(server, refused(request))
         for key, account in server.accounts.items():
             now = server.trade_stream.listeners(key)
             if now != listening[key]:
                 of = f" of {account.account_number}" if len(server.accounts) > 1 else ""
-                say(server, f"trade stream{of}: {now} listening")
+                show(server, f"trade stream{of}: {now} listening")
                 listening[key] = now
 
 
@@ -139,35 +139,35 @@ async def serve(options: argparse.Namespace) -> None:
     clock = SimClock.starting_now(begin_ns, options.speed)
     accounts = accounts_of(names)
     server = AlpacaServer(market, clock, accounts=accounts.values())
-    server.trade_stream = ToldStream(server)
+    server.trade_stream = PrintedStream(server)
     stream_log = logging.getLogger("simulator")
     stream_log.addHandler(Lines(server))
     stream_log.setLevel(logging.INFO)
     async with server:
         await bind(server, options.port)
         if not names:
-            tell(environment(server), options.env)
+            show_environment(environment(server), options.env)
         for name, account in accounts.items():
             file = None if options.env is None else options.env.with_name(f"{options.env.name}.{name}")
-            tell(environment(server, account, DESKS[name].strategy), file)
-        say(server, f"serving at {server.trading_url}, {options.speed:g} times real time; Ctrl-C ends it")
+            show_environment(environment(server, account, DESKS[name].strategy), file)
+        show(server, f"serving at {server.trading_url}, {options.speed:g} times real time; Ctrl-C ends it")
         looking = asyncio.create_task(look(server))
         end_s = clock.real_s(taped(market)[-1].close_ns + AFTER_CLOSE_NS - clock.now_ns())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), max(end_s, 0.0))
         looking.cancel()
-        say(server, "stopped by a signal" if stop.is_set() else "the tape has ended")
+        show(server, "stopped by a signal" if stop.is_set() else "the tape has ended")
 
 
-def tell(variables: str, file: Path | None) -> None:
+def show_environment(variables: str, file: Path | None) -> None:
     """Print the environment, or write it to `file` and print how it is used."""
     if file is None:
         print(variables, flush=True)
         return
     file.write_text(variables)
     named = file if file.is_absolute() else f"./{file}"  # sh seeks a bare name in PATH
-    beside = Path(sys.argv[0]).with_name("rltraderd")  # as in .venv/bin
-    daemon = beside if beside.exists() else "rltraderd"
+    sibling = Path(sys.argv[0]).with_name("rltraderd")  # as in .venv/bin
+    daemon = sibling if sibling.exists() else "rltraderd"
     print(f"in another terminal: . {named} && {daemon} --state-dir DIR\n", flush=True)
 
 

@@ -48,7 +48,7 @@ class SimClock:
         return self.sim_start_ns + int((self.unix_s() - self.anchor_unix_s) * self.rate * SECOND_NS)
 
     def jump_to(self, ns: int) -> None:
-        """Show `ns` from now on; whoever already sleeps on this clock notices within `NAP_S`."""
+        """Show `ns` from now on; tasks that sleep on this clock notice within `NAP_S`."""
         self.anchor_unix_s, self.sim_start_ns = self.unix_s(), ns
 
     def real_s(self, sim_ns: int) -> float:

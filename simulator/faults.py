@@ -15,8 +15,8 @@ from typing import Any
 KINDS: dict[str, str] = {
     # sockets: context stream ("stock", "option", "trade"), key
     "upgrade_refused": "the upgrade is answered with HTTP `status` (429) instead of 101",
-    "mute_after_connect": "the socket opens and the server says nothing any more",
-    "mute_after_auth": "the auth message is read, nothing is said after that",
+    "mute_after_connect": "the socket opens and the server sends nothing more",
+    "mute_after_auth": "the auth message is read, nothing is sent after that",
     "mute_after_subscribe": "the subscription is taken (or the listen), neither ack nor data follow",
     "auth_failed": "right credentials are refused (402 on data, unauthorized on trade, HTTP `status` 401 on REST)",
     "connection_limit": "406 on data, HTTP 429 on the trade upgrade; use until_ns for N seconds of it",

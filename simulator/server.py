@@ -135,7 +135,7 @@ class AlpacaServer:
         return next(iter(self.accounts.values()))
 
     def now_ns(self) -> int:
-        """What the broker's clock tells: simulated time, and `skew_s` (30) more under the fault `clock_skew`."""
+        """The broker's clock: simulated time, and `skew_s` (30) more under the fault `clock_skew`."""
         skewed = self.faults.take("clock_skew")
         return self.clock.now_ns() + (0 if skewed is None else int(float(skewed.get("skew_s", 30)) * SECOND_NS))
 
@@ -242,7 +242,7 @@ class AlpacaServer:
         return headers, used <= limit
 
     async def _with_faults(self, request: web.Request, handler: Handler, context: dict[str, str]) -> web.StreamResponse:
-        """The handler's reply, or what the script makes of it. Faults act after the handler unless they say before."""
+        """The handler's reply, or what the script makes of it. Faults act after the handler, unless set otherwise."""
         fault = next((f for kind in HTTP_FAULTS if (f := self.faults.take(kind, context)) is not None), None)
         if fault is None:
             return await _handled(request, handler)

@@ -115,7 +115,7 @@ class ClockService:
             return f"{self.now_ns()}; " + "; ".join([*rows, *(f"expected {pid}" for pid in self._expected.values())])
 
     def close(self) -> None:
-        """End the thread; whoever is still a participant finds its clock gone."""
+        """End the thread; a remaining participant finds its clock gone."""
         self._ended = True
         os.write(self._wake_w, b".")
         self._thread.join()
@@ -145,18 +145,18 @@ class ClockService:
         elif descriptor in self._expected:  # it ended before it joined
             self._drop_expected(descriptor)
         elif (member := self._members.get(descriptor)) is not None:
-            self._hear(member)
+            self._read(member)
 
     def _admit(self) -> None:
-        door, _ = self._listener.accept()
-        pid = int.from_bytes(door.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
-        name = door.recv(64).decode()
+        joining, _ = self._listener.accept()
+        pid = int.from_bytes(joining.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+        name = joining.recv(64).decode()
         self._joined += 1
-        member = Member(self._joined, door, pid, name, name.startswith("last:"))
+        member = Member(self._joined, joining, pid, name, name.startswith("last:"))
         self._words[member.word] = 0
-        socket.send_fds(door, [SEAT.pack(member.word, WORDS)], [self._memory_fd])
-        self._members[door.fileno()] = member
-        self._poll.register(door.fileno(), select.EPOLLIN)
+        socket.send_fds(joining, [SEAT.pack(member.word, WORDS)], [self._memory_fd])
+        self._members[joining.fileno()] = member
+        self._poll.register(joining.fileno(), select.EPOLLIN)
         for descriptor, expected in list(self._expected.items()):
             if expected == pid:
                 self._drop_expected(descriptor)
@@ -166,17 +166,17 @@ class ClockService:
         del self._expected[descriptor]
         os.close(descriptor)
 
-    def _hear(self, member: Member) -> None:
+    def _read(self, member: Member) -> None:
         try:
-            said, descriptors, _, _ = socket.recv_fds(member.socket, 64, 1)
+            message, descriptors, _, _ = socket.recv_fds(member.socket, 64, 1)
         except ConnectionError:
-            said, descriptors = b"", []
+            message, descriptors = b"", []
         if descriptors:
             member.epoll = descriptors[0]
-        elif len(said) == QUIET.size:
-            member.turn, member.until_ns, member.outside = QUIET.unpack(said)
+        elif len(message) == QUIET.size:
+            member.turn, member.until_ns, member.outside = QUIET.unpack(message)
             member.released = False
-        elif not said:
+        elif not message:
             self._forget(member)
 
     def _forget(self, member: Member) -> None:
@@ -187,12 +187,12 @@ class ClockService:
             os.close(member.epoll)
 
     def _move(self) -> None:
-        """Release who is due next, when nobody has anything to do before."""
+        """Release the next participant once no other has work to do before."""
         members = [member for member in self._members.values() if not member.left_out]
         outside = sum(min(m.outside, 0) if m.left_out else m.outside for m in self._members.values())
         if self._expected or outside > 0 or any(member.released for member in members):
             return
-        waiting = select.poll()  # first what came in, then whether they woke: one that wakes says so before it reads
+        waiting = select.poll()  # first what came in, then whether they woke: one that wakes reports it before it reads
         for member in members:
             if member.epoll >= 0:
                 waiting.register(member.epoll, select.POLLIN)

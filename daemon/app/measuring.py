@@ -12,7 +12,7 @@ from daemon.core.events import Event, PauseRequested
 from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.journal.journal import FILE
-from daemon.operator.door import Door
+from daemon.operator.gateway import Gateway
 from daemon.operator.log import Log
 from daemon.operator.metrics.loop_lag import LoopLag
 from daemon.operator.metrics.wal_watch import WalWatch
@@ -33,7 +33,7 @@ class Measuring:
         opened: OpenDesk,
         name: str,
         engine: Engine,
-        door: Door,
+        gateway: Gateway,
         waiting: Callable[[], tuple[int, int]],
         outbox: Outbox | None,
         log: Log,
@@ -47,12 +47,12 @@ class Measuring:
         if settings.metrics.enabled:
             lag = LoopLag()
             metrics = _metrics(opened, name, engine, journal, lag, waiting, outbox)
-            self.count_log_event = metrics.heard
+            self.count_log_event = metrics.log_event
             self.observers.append(("metrics", metrics.observe))
             self.works.append(("loop lag", lag.run))
             self.works.append(("metrics", partial(metrics.run, settings.metrics.port, log)))
-        if settings.drift.every_min and door.state.identity.mode != "replay":
-            self.works.append(("drift", _drift_watch(opened, journal, door, notify, metrics)))
+        if settings.drift.every_min and gateway.state.identity.mode != "replay":
+            self.works.append(("drift", _drift_watch(opened, journal, gateway, notify, metrics)))
 
 
 def _metrics(
@@ -88,7 +88,7 @@ def _metrics(
     return Metrics(desk, sources)
 
 
-def _drift_watch(opened: OpenDesk, journal: Path, door: Door, notify: Notify, metrics: Metrics | None) -> Work:
+def _drift_watch(opened: OpenDesk, journal: Path, gateway: Gateway, notify: Notify, metrics: Metrics | None) -> Work:
     """Compare live features and actions with those of training, every few minutes; pause the desk if configured."""
     from daemon.models.drift import DriftLimits, DriftWatch
 
@@ -101,7 +101,7 @@ def _drift_watch(opened: OpenDesk, journal: Path, door: Door, notify: Notify, me
         notify(name, **fields)
 
     async def pause(reason: str) -> None:
-        await door.submit(lambda now_ns: PauseRequested(now_ns, reason, "drift"))
+        await gateway.submit(lambda now_ns: PauseRequested(now_ns, reason, "drift"))
 
     watch = DriftWatch(
         journal,

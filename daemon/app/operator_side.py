@@ -20,7 +20,7 @@ from daemon.engine.engine import Engine
 from daemon.models.lifecycle import Lifecycle
 from daemon.operator.alarm_command import AlarmCommand
 from daemon.operator.control.control import ControlServer
-from daemon.operator.door import Door
+from daemon.operator.gateway import Gateway
 from daemon.operator.log import Log
 from daemon.operator.side_thread import SideThread, Work
 
@@ -57,21 +57,21 @@ class OperatorSide:
         notify: Callable[..., None],
     ) -> None:
         settings = opened.checked.settings
-        self.door = Door(engine, ports.put, ports.now_ns, ports.clock_fault)
+        self.gateway = Gateway(engine, ports.put, ports.now_ns, ports.clock_fault)
         self._log, self._opened = log, opened
-        replay = self.door.state.identity.mode == "replay"
+        replay = self.gateway.state.identity.mode == "replay"
         name = f"{settings.desk.name}-{DESK_OF_A_REPLAY}" if replay else settings.desk.name
         lifecycle = self._lifecycle()
         self._prepare = lifecycle.prepare if settings.policy.shadow else None
-        self._observers: list[tuple[str, Observer]] = [("door", self.door.observe), ("models", lifecycle.observe)]
+        self._observers: list[tuple[str, Observer]] = [("gateway", self.gateway.observe), ("models", lifecycle.observe)]
         self._works: list[tuple[str, Work]] = [("models", lifecycle.run)]
         side: list[tuple[str, Work]] = []
         if settings.control.enabled:
-            control = ControlServer(settings.paths.state_dir, self.door, settings.desk.name, log)
+            control = ControlServer(settings.paths.state_dir, self.gateway, settings.desk.name, log)
             self._works.append(("control", control.run))
         self._telemetry: Telemetry | None = None
         if settings.mqtt.enabled:
-            self._telemetry = Telemetry(settings, name, keys, self.door, log, ports.host_ns)
+            self._telemetry = Telemetry(settings, name, keys, self.gateway, log, ports.host_ns)
             self._observers += self._telemetry.observers
             side.append(("mqtt", self._telemetry.run))
         alarm = settings.alarms
@@ -80,7 +80,7 @@ class OperatorSide:
             self._observers.append(("alarm command", alarms.observe))
             side.append(("alarm command", alarms.run))
         outbox = self._telemetry.outbox if self._telemetry is not None else None
-        self._measuring = Measuring(opened, name, engine, self.door, ports.waiting, outbox, log, notify)
+        self._measuring = Measuring(opened, name, engine, self.gateway, ports.waiting, outbox, log, notify)
         self._observers += self._measuring.observers
         self._works += self._measuring.works
         self._side = SideThread(side, self.failed) if side else None
@@ -99,7 +99,7 @@ class OperatorSide:
             provider=policy.provider,
             threads=policy.threads,
             trading=settings.trading(),
-            door=self.door,
+            gateway=self.gateway,
             models=self._opened.models,
             log=self._log,
         )
@@ -135,7 +135,7 @@ class OperatorSide:
 
     def start(self) -> None:
         """Start the side thread and count log events."""
-        self._log.heard = self._measuring.count_log_event
+        self._log.on_event = self._measuring.count_log_event
         if self._side is not None:
             try:
                 self._side.start()
@@ -150,6 +150,6 @@ class OperatorSide:
 
     async def close(self) -> None:
         """Stop the side thread within a deadline; leave behind what hangs."""
-        self._log.heard = None
+        self._log.on_event = None
         if self._side is not None and not await asyncio.to_thread(self._side.stop, SHUTDOWN_TIMEOUT_S):
             self.failed("operator's thread", f"did not end within {SHUTDOWN_TIMEOUT_S:g} s; it is left behind")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from daemon.config.load import ConfigError, Settings, operator_secrets
-from daemon.operator.door import Door
+from daemon.operator.gateway import Gateway
 from daemon.operator.log import Log
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Telemetry:
     """The MQTT client of one desk, called `name` in topics, and its outbox."""
 
     def __init__(
-        self, settings: Settings, name: str, keys: BrokerKeys, door: Door, log: Log, host_ns: Callable[[], int]
+        self, settings: Settings, name: str, keys: BrokerKeys, gateway: Gateway, log: Log, host_ns: Callable[[], int]
     ) -> None:
         from daemon.operator.announce import Announcer
         from daemon.operator.mqtt.connection import Broker
@@ -70,8 +70,8 @@ class Telemetry:
             keys.password,
             keys.commands,
             self.outbox,
-            door.submit_from_thread,
-            lambda: door.state,
+            gateway.submit_from_thread,
+            lambda: gateway.state,
             log,
             host_ns,
         )

@@ -22,7 +22,7 @@ from daemon.config.load import DEFAULT_CONFIG, EXIT_CODE, ConfigError, load, ope
 from daemon.host.printable import printable
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import NAMES, REASON_MOST
-from daemon.operator.mqtt.connection import Broker, connected, properties, told_safely
+from daemon.operator.mqtt.connection import Broker, connected, properties, safe_text
 from daemon.operator.mqtt.messages import ResponseMessage
 from daemon.operator.mqtt.signing import Key, KeyRefused, SignedCommand, parse_keys, signed
 
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return REFUSED
     except (MqttError, OSError, Unreadable) as error:
         cure = "check host, port, tls, ca_file and username of [mqtt], and MQTT_PASSWORD"
-        console.print(printable(f"{broker}: {told_safely(error, password)}: {cure}"))
+        console.print(printable(f"{broker}: {safe_text(error, password)}: {cure}"))
         return EXIT_CODE
     return _show(answer, route, options.name, console)
 

@@ -23,7 +23,7 @@ from daemon.models.pointer import CANDIDATE
 from daemon.models.runtime import OnnxPolicy, Provider
 from daemon.models.store import LoadedModel, ModelError, Sight, check_rules, load, sight
 from daemon.models.trial import Trial
-from daemon.operator.door import Door
+from daemon.operator.gateway import Gateway
 from strategies.kit.contract import Strategy, configured
 
 REASON_MOST = 1000  # letters; a graph's own names reach into some errors
@@ -65,7 +65,7 @@ class Lifecycle:
         provider: Provider,
         threads: int,
         trading: Trading,
-        door: Door,
+        gateway: Gateway,
         models: Models,
         log: WriteLog,
         trial_s: float = 60.0,
@@ -75,7 +75,7 @@ class Lifecycle:
         self._poll_s = poll_s
         self._open = partial(OnnxPolicy.open, strategy=strategy, provider=provider, threads=threads)
         self._public_key, self._trading, self._trial_s = public_key, trading, trial_s
-        self._door, self._models, self._log = door, models, log
+        self._gateway, self._models, self._log = gateway, models, log
         self._settled: dict[Role, tuple[Sight | _Missing, str] | None] = {"live": None, "shadow": None}
         self._refused: set[tuple[Role, Sight | _Missing]] = set()
         self._wake = asyncio.Event()
@@ -183,7 +183,7 @@ class Lifecycle:
 
     def _check_promoted(self, role: Role, loaded: LoadedModel) -> None:
         """With real money, refuse to replace a version that may open positions by one that may not."""
-        running, real = self._models.running, self._door.state.identity.account == "live"
+        running, real = self._models.running, self._gateway.state.identity.account == "live"
         if role == "live" and real and running.manifest.promoted and not loaded.manifest.promoted:
             raise ModelError(
                 "not promoted",
@@ -197,7 +197,7 @@ class Lifecycle:
         """Stage it and submit the event; returns when it was stepped."""
         self._models.stage(policy, loaded)
         previous, manifest = self._models.running.version, loaded.manifest
-        await self._door.submit(
+        await self._gateway.submit(
             lambda now_ns: ModelPromoted(
                 now_ns, loaded.version, loaded.digest, manifest.promoted, manifest.training.feed, previous
             ),
@@ -219,4 +219,4 @@ class Lifecycle:
 
     def _report_refused(self, version: str, reason: str) -> None:
         text = printable(" ".join(reason.split()), REASON_MOST)
-        self._door.put(CandidateRefused(self._door.now_ns(), version, text))
+        self._gateway.put(CandidateRefused(self._gateway.now_ns(), version, text))

@@ -1,7 +1,7 @@
-"""The operator's program, started for alarms: JSON on its standard input, no shell, a bare environment, a time limit.
+"""Run the operator's program for alarms: JSON on standard input, no shell, a bare environment, a time limit.
 
-The trading loop only leaves alarms in a bounded queue; the side thread starts the program, one run at a time. What the
-rate does not allow is counted and told with the next run. A program that fails is logged, never an alarm itself.
+The trading loop puts alarms into a bounded queue. The side thread starts the program, one run at a time. Alarms above
+the rate are counted in `missed` of the next run. A program that fails is logged; that never raises an alarm.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NAP_S = 1.0  # longest sleep before the rate is looked at again
 KEPT = ("PATH", "LANG", "HOME")  # of the environment
 
 
-class Told(msgspec.Struct, frozen=True):
-    """An alarm as the program reads it: one line of JSON. `missed` are alarms before it that no run told of."""
+class AlarmLine(msgspec.Struct, frozen=True):
+    """An alarm as one line of JSON for the program. `missed` counts earlier alarms without a run."""
 
     v: int
     desk: str
@@ -68,20 +68,20 @@ class AlarmCommand:
         self._command, self._timeout_s, self._desk = command, timeout_s, desk
         self._log = log
         self._bucket = TokenBucket(monotonic_ns, per_minute, per_minute)
-        self._halts: deque[Told] = deque(maxlen=WAITING_MOST)
-        self._others: deque[Told] = deque(maxlen=WAITING_MOST)
+        self._halts: deque[AlarmLine] = deque(maxlen=WAITING_MOST)
+        self._others: deque[AlarmLine] = deque(maxlen=WAITING_MOST)
         self._put = 0  # alarms that came: counted by the trading loop alone
-        self._settled = 0  # of these, told by a run or as missed: counted by the side thread alone
+        self._settled = 0  # of these, run or counted as missed: by the side thread alone
         self._wake: Callable[[], None] | None = None
 
     # --- the trading loop's thread --------------------------------------------------------------------------------
 
     def observe(self, _: Event, step: Step) -> None:
-        """Leave the step's alarms for the side thread; beyond `WAITING_MOST` the oldest go, and are counted."""
+        """Queue the step's alarms; above `WAITING_MOST` the oldest are dropped and counted."""
         for effect in step.effects:
             if type(effect) is RaiseAlarm:
-                told, is_halt = _told(effect, step.state, self._desk)
-                (self._halts if is_halt else self._others).append(told)
+                line, is_halt = _line_of(effect, step.state, self._desk)
+                (self._halts if is_halt else self._others).append(line)
                 self._put += 1
                 if self._wake is not None:
                     self._wake()
@@ -107,24 +107,24 @@ class AlarmCommand:
                     scarce = True
                     await asyncio.sleep(min(wait_ns / 1e9, NAP_S))
                 self._bucket.take()
-                told = self._choose(scarce=scarce)
-                problem = await self._start(told)
+                line = self._choose(scarce=scarce)
+                problem = await self._start(line)
                 if problem:
-                    self._log("alarm_command_failed", alarm=told.alarm, problem=problem)
+                    self._log("alarm_command_failed", alarm=line.alarm, problem=problem)
         finally:
             self._wake = None
 
-    def _choose(self, *, scarce: bool) -> Told:
-        """The oldest halt, else the oldest alarm; where runs are scarce the newest, and those before it are missed."""
-        told = self._halts.popleft() if self._halts else self._others.pop() if scarce else self._others.popleft()
+    def _choose(self, *, scarce: bool) -> AlarmLine:
+        """Return the oldest halt, else the oldest alarm; with scarce runs the newest alarm, the others are missed."""
+        line = self._halts.popleft() if self._halts else self._others.pop() if scarce else self._others.popleft()
         if scarce:
             self._others.clear()
         missed = max(self._put - self._settled - 1 - len(self._halts) - len(self._others), 0)
         self._settled += 1 + missed
-        return replace(told, missed=missed)
+        return replace(line, missed=missed)
 
-    async def _start(self, told: Told) -> str:
-        """One run of the program; why it did not end well, "" when it did."""
+    async def _start(self, line: AlarmLine) -> str:
+        """Run the program once; return the problem, "" for none."""
         environment = {name: os.environ[name] for name in KEPT if name in os.environ}
         starting = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
@@ -132,7 +132,7 @@ class AlarmCommand:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
-                env={**environment, "RLTRADER_DESK": told.desk, "RLTRADER_ALARM": told.alarm},
+                env={**environment, "RLTRADER_DESK": line.desk, "RLTRADER_ALARM": line.alarm},
                 start_new_session=True,  # a process group of its own, so that its children can be ended with it
             )
         )
@@ -145,23 +145,23 @@ class AlarmCommand:
         except (OSError, ValueError) as error:
             found = error.strerror if isinstance(error, OSError) else error
             return f"alarms.command {self._command[0]!r} did not start: {found}: name a program that may be run"
-        said = bytearray()
+        output = bytearray()
         try:
             async with asyncio.timeout(self._timeout_s):
-                await asyncio.gather(_feed(process, told), _listen(process, said), process.wait())
+                await asyncio.gather(_feed(process, line), _read_stderr(process, output), process.wait())
         except TimeoutError:
             await _kill(process)
-            return f"killed after alarms.timeout_s = {self._timeout_s}: it shall end sooner{_excerpt(said)}"
+            return f"killed after alarms.timeout_s = {self._timeout_s}: it shall end sooner{_excerpt(output)}"
         except asyncio.CancelledError:
             await _kill(process)
             raise
-        return f"exit code {process.returncode}, expected 0{_excerpt(said)}" if process.returncode else ""
+        return f"exit code {process.returncode}, expected 0{_excerpt(output)}" if process.returncode else ""
 
 
-def _told(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[Told, bool]:
-    """The alarm as the program reads it, and whether it is the halt that began with it."""
+def _line_of(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[AlarmLine, bool]:
+    """Return the alarm's line, and whether the alarm is the halt that began with it."""
     halt = state.risk.halt
-    told = Told(
+    line = AlarmLine(
         v=1,
         desk=desk,
         strategy=state.identity.strategy,
@@ -173,24 +173,24 @@ def _told(effect: RaiseAlarm, state: State[Any], desk: str) -> tuple[Told, bool]
         halted=halt is not None,
         missed=0,
     )
-    return told, halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
+    return line, halt is not None and (halt.reason, halt.detail) == (effect.name, effect.detail)
 
 
-async def _feed(process: Process, told: Told) -> None:
-    """Write the line; a program that does not read it is its own affair."""
+async def _feed(process: Process, line: AlarmLine) -> None:
+    """Write the line; a program that does not read it is no error."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(msgspec.json.encode(told) + b"\n")
+        process.stdin.write(msgspec.json.encode(line) + b"\n")
         await process.stdin.drain()
     process.stdin.close()
 
 
-async def _listen(process: Process, said: bytearray) -> None:
+async def _read_stderr(process: Process, output: bytearray) -> None:
     """Read standard error to its end, keep its beginning."""
     assert process.stderr is not None
     while chunk := await process.stderr.read(4096):
-        if len(said) < STDERR_KEPT:
-            said += chunk[: STDERR_KEPT - len(said)]
+        if len(output) < STDERR_KEPT:
+            output += chunk[: STDERR_KEPT - len(output)]
 
 
 async def _kill(process: Process) -> None:
@@ -202,7 +202,7 @@ async def _kill(process: Process) -> None:
             await process.wait()
 
 
-def _excerpt(said: bytearray) -> str:
-    """The first printable letters of what the program said."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in said.decode(errors="replace")).split())
+def _excerpt(output: bytearray) -> str:
+    """Return the first printable letters of the program's output."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in output.decode(errors="replace")).split())
     return f": {text[:STDERR_MOST]}" if text else ""

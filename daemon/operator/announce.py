@@ -1,6 +1,6 @@
-"""What of a step is told to the world: frozen things picked out of it on the trading loop, made messages elsewhere.
+"""Pick from each step what MQTT publishes; the side thread makes the messages.
 
-It runs after every step, so it does little: no encoding, no copy, no lock. It decides nothing and must not raise.
+It runs on the trading loop after every step: no encoding, no copy, no lock. It decides nothing and must not raise.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _TOPIC: dict[type[Row], str] = {DecisionRow: "decisions", OrderRow: "orders", Fi
 class Announcer:
     """`observe` after every step, on the thread that alone puts into `outbox`."""
 
-    __slots__ = ("_outbox", "_told")
+    __slots__ = ("_outbox", "_published")
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._told: State[Any] | None = None  # the state whose status was told last
+        self._published: State[Any] | None = None  # the state of the last status
 
     def observe(self, event: Event, step: Step) -> None:
-        """Leave what this step came to."""
+        """Put the step's rows, events and alarms into the outbox."""
         kind, outbox = type(event), self._outbox
         if kind is BarClosed:
             outbox.put("bars", event)
@@ -47,20 +47,20 @@ class Announcer:
         for effect in step.effects:
             if type(effect) is RaiseAlarm:
                 outbox.put("alarms", Alarm(effect, state.seq, state.now_ns, state.risk.halt is not None))
-        if self._told is None or _differs(self._told, state):
-            self._told = state
+        if self._published is None or _differs(self._published, state):
+            self._published = state
             outbox.put_retained("status", state)
 
 
-def _differs(told: State[Any], state: State[Any]) -> bool:
-    """Whether halt, pause, session, model, agreement with the broker or the end differ from what was told."""
-    if told.model is not state.model:
+def _differs(published: State[Any], state: State[Any]) -> bool:
+    """Whether halt, pause, session, model, reconciliation or stop changed since `published`."""
+    if published.model is not state.model:
         return True
-    if told.session is not state.session and (
-        told.session.session is not state.session.session or told.session.ended is not state.session.ended
+    if published.session is not state.session and (
+        published.session.session is not state.session.session or published.session.ended is not state.session.ended
     ):
         return True
-    before, now = told.risk, state.risk
+    before, now = published.risk, state.risk
     return before is not now and (
         before.halt is not now.halt
         or before.pause is not now.pause

@@ -1,4 +1,4 @@
-"""What an operator may ask of a running desk, whichever way the command comes: one name, one event.
+"""The operator's commands to a running desk, by socket or MQTT: one name, one event.
 
 Pure. The list is closed and holds nothing that opens a position: `flatten` leaves positions, `halt` and `pause` stop
 new risk, `resume` lets the gates decide again, `accept-broker` lets the broker's word replace the book, `reset-clock`
@@ -30,7 +30,7 @@ NAMES = ("pause", "resume", "halt", "flatten", "reload-model", "status", RESET_C
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One command: its name of `NAMES`, why, and who says so."""
+    """One command: a name of `NAMES`, the reason, and who sends it."""
 
     name: str
     reason: str
@@ -38,11 +38,11 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CommandError(ValueError):
-    """A command that cannot be carried out; the text says what was found, what is expected, and the cure."""
+    """A command that cannot be carried out; the text has the finding, what is expected, and the cure."""
 
 
 def event_of(command: Command) -> Callable[[int], Event]:
-    """What makes the command's event at a time. Raises CommandError for an unknown name or an unusable reason."""
+    """Return the maker of the command's event. Raises CommandError for an unknown name or an unusable reason."""
     name, reason, who = command.name, command.reason.strip(), command.who.strip()
     if name not in NAMES:
         raise CommandError(f"command is {name[:40]!r}: expected one of {', '.join(NAMES)}: correct the name")

@@ -1,4 +1,4 @@
-"""What the operator hears: structured log events, each declared once with its level, fields and meaning.
+"""Structured log events, each declared once with its level, fields and meaning.
 
 JSON lines on standard error, pretty on a terminal. Telemetry reads steps and never stops trading. `LOG_EVENTS` is the
 whole vocabulary; docs/LOGS.md shows it and a test compares the two.
@@ -75,8 +75,8 @@ class Log:
         self._reconciled = False
         self._traded = _Traded()
         self._quiet: frozenset[str] = frozenset()  # events that are one of many on this desk: written at debug
-        self.market_time: Callable[[], str] | None = None  # told with each line where the clock is simulated
-        self.heard: Callable[[str], None] | None = None  # told each event's name, whatever the level; must not raise
+        self.market_time: Callable[[], str] | None = None  # added to each line where the clock is simulated
+        self.on_event: Callable[[str], None] | None = None  # gets each event's name, at any level; must not raise
         self._logger = structlog.wrap_logger(
             structlog.PrintLogger(stream), processors=processors, wrapper_class=structlog.BoundLogger
         )
@@ -87,13 +87,13 @@ class Log:
         if declared is None or set(fields) != set(declared.fields):
             expected = sorted(declared.fields) if declared else "a name of LOG_EVENTS"
             raise ValueError(f"log event {name!r} with fields {sorted(fields)}: expected {expected}")
-        if self.heard is not None:
-            self.heard(name)
+        if self.on_event is not None:
+            self.on_event(name)
         if self.market_time is not None:
             fields["simulated"] = self.market_time()
         level = "debug" if name in self._quiet else declared.level
         if LEVELS[level] >= self._threshold:
-            with contextlib.suppress(OSError):  # nobody reads any more: that stops no trading
+            with contextlib.suppress(OSError):  # no reader is left: that stops no trading
                 getattr(self._logger, level)(name, **fields)
 
     def step(self, event: Event, step: Step) -> None:
@@ -187,7 +187,7 @@ class Log:
             )
 
     def _agreement(self, step: Step) -> None:
-        """Say when book and broker begin to agree."""
+        """Log when book and broker begin to agree."""
         agree, book = step.state.risk.reconciled, step.state.book
         if agree and not self._reconciled:
             held = [f"{position.quantity} {symbol}" for symbol, position in book.positions.items()]

@@ -120,7 +120,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "message_unreadable": LogEvent(
         "warning",
         ("url", "what", "count"),
-        "A stream's message could not be read; told for the 1st, 2nd, 4th … of them.",
+        "A stream's message could not be read; logged for the 1st, 2nd, 4th … of them.",
     ),
     "trading_status": LogEvent(
         "warning", ("symbol", "code", "text", "reason", "halted"), "The exchange halted or resumed trading.", alarm=True
@@ -176,9 +176,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
     "quotes_unavailable": LogEvent("warning", ("symbols", "problem"), "First quotes of contracts could not be had."),
     "feed_counts": LogEvent("info", ("date", "counts"), "What the feed did in a session, by kind."),
     # --- the broker
-    "trade_stream_listening": LogEvent("info", ("url",), "Order updates are heard."),
+    "trade_stream_listening": LogEvent("info", ("url",), "Order updates are received."),
     "trade_stream_lost": LogEvent(
-        "warning", ("detail", "retry_s"), "Order updates are not heard; a report follows when they are again."
+        "warning", ("detail", "retry_s"), "Order updates are not received; a report follows when they are again."
     ),
     "trade_stream_unauthorized": LogEvent("error", ("detail",), "The keys were refused for order updates.", alarm=True),
     "trade_update_malformed": LogEvent("warning", ("problem",), "An order update could not be read; the rest goes on."),
@@ -211,7 +211,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
         alarm=True,
     ),
     "clock_corrected": LogEvent(
-        "warning", ("by_s",), "The broker's clock settled a leap: time here goes by it, as far ahead as `by_s` says."
+        "warning", ("by_s",), "The broker's clock settled a leap: the desk's time was corrected by `by_s`."
     ),
     "clock_wrong": LogEvent(
         "error",
@@ -240,7 +240,9 @@ LOG_EVENTS: dict[str, LogEvent] = {
     ),
     "metrics_listening": LogEvent("info", ("url",), "Prometheus finds the metrics here."),
     "model_promoted": LogEvent("info", ("version", "previous", "promoted"), "Another version answers from here on."),
-    "candidate_ready": LogEvent("info", ("version",), "This version answers beside the live one; nothing is ordered."),
+    "candidate_ready": LogEvent(
+        "info", ("version",), "This version answers as a shadow of the live one; nothing is ordered."
+    ),
     "alarm_command_failed": LogEvent("warning", ("alarm", "problem"), "The alarm command did not end well."),
     "drift_measured": LogEvent(
         "info",
@@ -248,7 +250,7 @@ LOG_EVENTS: dict[str, LogEvent] = {
         "The largest population stability index of a feature, and that of the actions, against the training's.",
     ),
     "drift_unmeasured": LogEvent(
-        "info", ("model", "reason"), "Live features cannot be held against the training's; said once a version."
+        "info", ("model", "reason"), "Live features cannot be held against the training's; logged once a version."
     ),
     "drift": LogEvent(
         "warning",

@@ -1,6 +1,6 @@
-"""Standard error of a live daemon: a thread of its own writes the lines, so that a reader who stalls stalls nothing.
+"""Standard error of a live daemon, written by a thread of its own: a stalled reader stalls nothing else.
 
-Bounded and lossy: when nobody reads, the newest lines are dropped and counted, and one line says how many once it flows
+Bounded and lossy: without a reader the newest lines are dropped. One line reports their count once the stream flows
 again. The event loop never waits for it.
 """
 
@@ -13,7 +13,7 @@ import threading
 from typing import TextIO
 
 CAPACITY = 10_000  # lines
-END_S = 2.0  # what the end waits for the last lines
+SHUTDOWN_TIMEOUT_S = 2.0  # for the last lines
 
 
 class LossyStream(io.TextIOBase):
@@ -24,14 +24,14 @@ class LossyStream(io.TextIOBase):
         self._lines: queue.Queue[str | None] = queue.Queue(capacity)
         self._part = ""
         self._lost = 0  # counted by the writers
-        self._told = 0  # counted by the thread
+        self._reported = 0  # counted by the thread
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
-        """Lines that were lost and not told yet."""
-        return self._lost - self._told
+        """Lines that were lost and not reported yet."""
+        return self._lost - self._reported
 
     def isatty(self) -> bool:
         """As the stream behind it."""
@@ -50,7 +50,7 @@ class LossyStream(io.TextIOBase):
     def flush(self) -> None:
         """Nothing: the thread flushes."""
 
-    def finish(self, deadline_s: float = END_S) -> None:
+    def finish(self, deadline_s: float = SHUTDOWN_TIMEOUT_S) -> None:
         """Write what waits and end, at the deadline with what could be written."""
         try:
             self._lines.put(None, timeout=deadline_s)
@@ -65,10 +65,10 @@ class LossyStream(io.TextIOBase):
                 if line is not None:
                     self._target.write(line)
                 if lost := self.dropped:
-                    self._told += lost
+                    self._reported += lost
                     self._target.write(json.dumps({"event": "log_dropped", "lines": lost, "level": "warning"}) + "\n")
                 self._target.flush()
-            except (OSError, ValueError):  # nobody reads any more: that stops no trading
+            except (OSError, ValueError):  # no reader is left: that stops no trading
                 pass
             if line is None:
                 return

@@ -1,7 +1,7 @@
-"""A thread with an event loop of its own for what talks to the world beside trading: MQTT, the alarm command.
+"""A thread with its own event loop for work outside trading: MQTT, the alarm command.
 
-What raises here is told and begun again, later each time; what hangs here hangs alone. The trading loop never waits for
-this thread: it leaves things in bounded queues.
+Work that raises is reported and restarted with back-off; work that hangs delays nothing else. The trading loop never
+waits for this thread: it puts things into bounded queues.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ Work = Callable[[], Awaitable[None]]
 
 
 class SideThread:
-    """Runs named works side by side until `stop`. `told(name, problem)` is called on this thread for each failure."""
+    """Runs named works concurrently until `stop`; calls `report(name, problem)` on this thread for each failure."""
 
-    def __init__(self, works: Sequence[tuple[str, Work]], told: Callable[[str, str], None]) -> None:
+    def __init__(self, works: Sequence[tuple[str, Work]], report: Callable[[str, str], None]) -> None:
         self._works = works
-        self._told = told
+        self._report = report
         self._loop: asyncio.AbstractEventLoop | None = None
         self._root: asyncio.Task[None] | None = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="operator", daemon=True)
 
     def start(self) -> None:
-        """Begin. Returns when the thread's loop runs, or was told not to. Raises RuntimeError without a thread."""
+        """Start; return once the loop runs or is stopped. Raises RuntimeError without a thread."""
         self._thread.start()
         self._ready.wait()
 
     def stop(self, within_s: float) -> bool:
-        """End all works; False when one of them did not end in time and is left behind (the thread is a daemon)."""
+        """Stop all works; False when one did not end in time and is left behind (the thread is a daemon)."""
         loop, root = self._loop, self._root
         if loop is not None and root is not None and not loop.is_closed():
             with contextlib.suppress(RuntimeError):  # it ended this moment
@@ -48,7 +48,7 @@ class SideThread:
             with contextlib.suppress(asyncio.CancelledError), asyncio.Runner() as runner:
                 runner.run(self._main())
         except Exception as error:  # no file is left for a loop
-            self._told("operator's thread", f"{type(error).__name__}: {error}")
+            self._report("operator's thread", f"{type(error).__name__}: {error}")
         finally:
             self._ready.set()
 
@@ -57,17 +57,17 @@ class SideThread:
         self._ready.set()
         async with asyncio.TaskGroup() as group:
             for name, work in self._works:
-                group.create_task(supervised(name, work, self._told), name=name)
+                group.create_task(supervised(name, work, self._report), name=name)
 
 
-async def supervised(name: str, work: Work, told: Callable[[str, str], None]) -> None:
-    """Run what only watches. Reports an error to `told(name, problem)` and restarts with exponential back-off."""
+async def supervised(name: str, work: Work, report: Callable[[str, str], None]) -> None:
+    """Run `work`; report an error and restart it with exponential back-off."""
     failures = 0
     while True:
         try:
             await work()
-        except Exception as error:  # whatever it is, the others go on
-            told(name, f"{type(error).__name__}: {error}")
+        except Exception as error:  # the other works go on
+            report(name, f"{type(error).__name__}: {error}")
         else:
             return
         failures += 1

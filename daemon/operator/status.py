@@ -1,4 +1,4 @@
-"""What a desk is, in one structure: what every `status` prints, over socket and MQTT too.
+"""A desk's status in one structure, for every `status` command, the socket and MQTT.
 
 Pure: a state in, a structure out. Money is USD as text, times are nanoseconds UTC.
 """
@@ -79,7 +79,7 @@ def unreadable_desk(state_dir: str, problem: str) -> DeskStatus:
 
 
 def status_of(state: State[Any], desk: str) -> DeskStatus:
-    """The status of a desk of this name."""
+    """Return the status of a desk of this name."""
     book, risk, session = state.book, state.risk, state.session
     pause = risk.pause
     paused = pause is not None and (not pause.until_ns or state.now_ns < pause.until_ns)
@@ -120,7 +120,7 @@ def status_of(state: State[Any], desk: str) -> DeskStatus:
 
 
 def in_one_line(status: DeskStatus) -> str:
-    """One line for `systemctl status`."""
+    """Return one line for `systemctl status`."""
     trading = f"halted: {status.halt}" if status.halt else "reconciled" if status.reconciled else "not reconciled"
     basket = f"; last basket {status.last_basket}" if status.last_basket else ""
     orders = f"; {status.orders} orders" if status.orders else ""
@@ -129,20 +129,20 @@ def in_one_line(status: DeskStatus) -> str:
 
 
 def holdings_in_words(status: DeskStatus) -> str:
-    """The first positions by name and how many more there are; "" for none."""
+    """Return the first positions by name and the count of the rest; "" for none."""
     named = [f"{held.quantity} {held.symbol}" for held in status.positions[:NAMED_MOST]]
     more = len(status.positions) - NAMED_MOST
     return ", ".join(named + [f"{more} more"] * (more > 0))
 
 
 def differences_of(state: State[Any]) -> str:
-    """What book and broker do not agree on; "" for nothing."""
+    """Return the differences between book and broker, "" for none."""
     suspicion = state.broker.suspicion
     return "; ".join(suspicion.differences) if suspicion is not None else ""
 
 
 def way_out(state: State[Any]) -> str:
-    """The command that ends what only the broker's word can end; "" where a resume does, or nothing is wrong."""
+    """Return the command that accepts the broker's report as the book; "" where it is not needed."""
     broker, halt = state.broker, state.risk.halt
     if broker.accept_ns:
         return "the book takes over the broker's next report; then: rltraderctl resume --reason TEXT"

@@ -1,4 +1,4 @@
-"""The end of a run, for people and for machines: a table with a sparkline on a terminal, one JSON line always."""
+"""Summarise a run: a table with a sparkline on a terminal, and always one line of JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 class Daily(msgspec.Struct, frozen=True):
-    """What a daily desk came to, over the sessions from the one it first decided for."""
+    """A daily desk's result, from the first session with a decision on."""
 
     sessions: int
     first: str  # New York dates of the first and the last of these sessions, "" where there is none
@@ -65,7 +65,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def daily_figures(closes: Sequence[tuple[str, float]]) -> Daily:
-    """The figures of sessions: (New York date, equity in USD at the end), the first one that before any decision."""
+    """Return the figures of sessions (New York date, equity in USD at the end); the first is before any decision."""
     returns = [after / before - 1.0 for (_, before), (_, after) in pairwise(closes)]
     if not returns:
         return Daily(0, "", "", 0.0, 0.0)
@@ -88,7 +88,7 @@ def summarise(
     stopped_by: str,
     daily: Daily | None = None,
 ) -> Summary:
-    """The figures of a run that ended in `state`. `actions` are those that are counted, none of a continuous policy."""
+    """Return the figures of a run that ended in `state`; `actions` are empty for a continuous policy."""
     stats, book = state.stats, state.book
     counts = stats.actions or (0,) * len(actions)
     return Summary(
@@ -124,13 +124,13 @@ def summarise(
     )
 
 
-def _sessions_told(daily: Daily) -> str:
-    """From the first session that was decided for."""
+def _sessions_text(daily: Daily) -> str:
+    """Describe the sessions with decisions."""
     return f"{daily.sessions:,} with decisions, {daily.first} to {daily.last}" if daily.sessions else "none decided for"
 
 
 def sparkline(values: Sequence[float], width: int = 56) -> str:
-    """The values as blocks, the last of each of `width` equal parts; flat or no values give one level.
+    """Draw the values as blocks, the last of each of `width` equal parts; flat values give one level.
 
     56 blocks fit the summary's table on a terminal of 80 columns.
     """
@@ -145,7 +145,7 @@ def sparkline(values: Sequence[float], width: int = 56) -> str:
 
 
 def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
-    """The readable form: what was decided, ordered, denied and earned."""
+    """Print the summary as a table."""
     title = f"{summary.strategy} · {escape(summary.tape)}" + (" · SYNTHETIC bars" if summary.synthetic else "")
     table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
     table.add_column(style="cyan")
@@ -154,7 +154,7 @@ def show(console: Console, summary: Summary, equity: Sequence[Decimal]) -> None:
     denied = ", ".join(f"{gate} {count:,}" for gate, count in sorted(summary.denials.items(), key=lambda d: -d[1]))
     table.add_row("model", summary.model + ("" if summary.promoted else " (not promoted: no real money)"))
     if summary.daily is not None:
-        table.add_row("sessions", _sessions_told(summary.daily))
+        table.add_row("sessions", _sessions_text(summary.daily))
     table.add_row("bars", f"{summary.bars:,} ({summary.bars_rejected:,} rejected)")
     decided = f"{summary.decisions:,}" if summary.decisions else "none"
     table.add_row("decisions", f"{decided}: {listed}" if listed else decided)

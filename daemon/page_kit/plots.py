@@ -1,7 +1,7 @@
 """The charts of the reports. Numbers in, markup out.
 
-A plot is as wide as a phone or twice that, so its text is never scaled to be unreadable. Bars start at zero. `told`
-says in words what a chart shows.
+A plot is as wide as a phone or twice that, so its text is never scaled to be unreadable. Bars start at zero.
+`summary` is the chart in words.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def course(
     span: tuple[int, int],
     unit: str,
     title: str,
-    told: str,
+    summary: str,
     width: int,
 ) -> Markup:
     """A value over nanoseconds UTC: `lines` are its unbroken pieces, one of a single point is a dot."""
@@ -153,7 +153,7 @@ def course(
     for mark in marks:
         if mark.style != "halt":
             _triangle(plot, mark)
-    return plot.markup(title, told)
+    return plot.markup(title, summary)
 
 
 def _triangle(plot: Plot, mark: Mark) -> None:
@@ -242,7 +242,7 @@ def histogram(
     styles: tuple[str, str],
     label: str,
     title: str,
-    told: str = "",
+    summary: str = "",
     *,
     unit: str = "",
     words: tuple[str, str] = ("", ""),
@@ -266,7 +266,7 @@ def histogram(
     for side, at, anchor in ((0, plot.left, "start"), (1, plot.edge, "end")):
         if words[side]:
             plot.text(at, 13, words[side], anchor, f"{styles[side]}-label")
-    return plot.markup(title, told)
+    return plot.markup(title, summary)
 
 
 def reliability(bins: Sequence[tuple[float, float, float, float]], x_label: str, y_label: str) -> Markup:
@@ -298,7 +298,7 @@ def scatter(points: Sequence[tuple[float, float, bool]], x_label: str, y_label: 
 # --- in rows ------------------------------------------------------------------------------------------------------
 
 
-def bars(rows: Sequence[Bar], styles: Sequence[str], unit: str, title: str, told: str, width: int) -> Markup:
+def bars(rows: Sequence[Bar], styles: Sequence[str], unit: str, title: str, summary: str, width: int) -> Markup:
     """Horizontal bars from 0, one for each value of a row, in the order of `styles`."""
     left = 12 + max(width_of(row.label) for row in rows)
     right = 12 + max(width_of(row.words) for row in rows)
@@ -320,7 +320,7 @@ def bars(rows: Sequence[Bar], styles: Sequence[str], unit: str, title: str, told
         reach = max((plot.px(value) for value in row.values), default=plot.left)
         plot.text(max(reach, zero) + 5, y + tall / 2 + 3, row.words)
     plot.line(zero, 2, zero, plot.floor, "zero")
-    return plot.markup(title, told)
+    return plot.markup(title, summary)
 
 
 def intervals(rows: Sequence[Span], label: str, title: str) -> Markup:

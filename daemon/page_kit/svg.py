@@ -160,13 +160,13 @@ class Plot:
             self.text(x, self.floor + 14, show(value) if show else grouped(value, decimals), "middle")
         self.text((self.left + self.edge) / 2, self.height - 4, label, "middle", "axis")
 
-    def markup(self, title: str, told: str = "") -> Markup:
-        """The picture; `told` says in words what it shows."""
+    def markup(self, title: str, summary: str = "") -> Markup:
+        """Return the picture; `summary` is the picture in words."""
         box = f"0 0 {_number(self.width)} {_number(self.height)}"
-        svg = Element("svg", {"role": "img", "aria-label": f"{title}. {told}" if told else title, "viewBox": box})
+        svg = Element("svg", {"role": "img", "aria-label": f"{title}. {summary}" if summary else title, "viewBox": box})
         SubElement(svg, "title").text = title
-        if told:
-            SubElement(svg, "desc").text = told
+        if summary:
+            SubElement(svg, "desc").text = summary
         svg.extend(self._shapes)
         return Markup(tostring(svg, encoding="unicode"))
 

@@ -78,7 +78,7 @@ COLUMNS: dict[str, Callable[[Day, OrderQuality], Cell]] = {
     "first_to_last_fill_ms": lambda _, order: milliseconds(order.first_fill_ns, order.last_fill_ns),
     "cancel_asked_to_canceled_ms": lambda _, order: milliseconds(order.cancel_asked_ns, order.canceled_ns),
 }
-"""Column -> what stands in it. docs/REPORT.md says what each means; a new one goes to the end."""
+"""Column -> its value. docs/REPORT.md explains each; a new one goes to the end."""
 
 
 def orders_csv(day: Day) -> str:

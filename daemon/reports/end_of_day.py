@@ -1,7 +1,7 @@
-"""What is left of a session: a report as JSON and as a page, and a copy of the journal. Reads it, writes beside it.
+"""Write a session's report as JSON and as a page, and archive the journal, which is only read.
 
-Files appear whole or not at all, and a failure leaves no part that takes room. The copy is read in one transaction, so
-it is sound while the daemon writes. The page is made beside the report: without it there still is the report.
+Files appear whole or not at all, and a failure leaves no partial file. The archive is read in one transaction, so it is
+consistent while the daemon writes. A page that cannot be made does not stop the report.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PAGE_FAILURES = (
     ArithmeticError, AssertionError, AttributeError, JournalError, LookupError, MemoryError, OSError, RuntimeError,
     TypeError, ValueError, msgspec.MsgspecError, sqlite3.Error,
 )  # fmt: skip
-"""Whatever reading the session or making its page may raise: told in the report, which is written all the same."""
+"""Errors of reading the session or making its page: named in the report, which is written anyway."""
 
 
 def day_report(journal: Path, session: Session, day: Day | None = None) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def _gain(rows: list[sqlite3.Row]) -> str:
 
 
 def write_report(journal: Path, session: Session) -> Path:
-    """Write the report to its `report_path`, then the page beside it; the report's `page` says what became of that.
+    """Write the report to its `report_path`, then the page in the same folder; `page` names its file or the error.
 
     Raises JournalError, OSError, sqlite3.Error where the report itself cannot be made or written.
     """
@@ -138,7 +138,7 @@ def write_report(journal: Path, session: Session) -> Path:
 
 
 def _page(journal: Path, session: Session) -> tuple[Day | None, str, str]:
-    """The session, its page, and why one of them is missing."""
+    """Return the session, its page, and why one of them is missing."""
     day: Day | None = None
     try:
         day = read_day(journal, session)
@@ -159,7 +159,7 @@ def whole_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to: it takes that name at the end, durably; a failure leaves nothing of it."""
+    """Yield a file to write to; it becomes `path` at the end, durably; a failure removes it."""
     part = path.with_suffix(".part" if path.suffix in (".json", ".sqlite") else f"{path.suffix}.part")
     _remove(part)  # of a process that was killed
     try:
@@ -173,7 +173,7 @@ def _whole(path: Path) -> Iterator[Path]:
 
 
 def _remove(part: Path) -> None:
-    """Remove it with what SQLite puts beside a file."""
+    """Remove it and the files that SQLite adds to it."""
     for leftover in part.parent.glob(f"{glob.escape(part.name)}*"):
         leftover.unlink()
 

@@ -121,8 +121,8 @@ class WorkQuality(msgspec.Struct, frozen=True, kw_only=True):
     """An entry or exit over all its attempts, against the paper trade of the same size at the decision's price.
 
     Implementation shortfall (Perold, "The implementation shortfall: paper versus reality", Journal of Portfolio
-    Management 14(3), 1988) is what paper earned more than the desk: `execution_usd` on what was filled, beside
-    `missed_usd` on what was not, up to the work's end, beside `fees_usd`. None where a price is not known.
+    Management 14(3), 1988) is what paper earned more than the desk: `execution_usd` on what was filled, plus
+    `missed_usd` on what was not, up to the work's end, plus `fees_usd`. None where a price is not known.
     """
 
     work: str

@@ -1,6 +1,6 @@
 """A session's orders gathered from its journaled events, in order, for `daemon.reports.execution_quality` to judge.
 
-A pure fold: nothing is read here, nothing decided. Totals are set from what the broker told, never added, so news that
+A pure fold: nothing is read or decided here. Totals are set from the broker's reports, never added, so an event that
 comes twice changes nothing.
 """
 
@@ -130,7 +130,7 @@ class Watch:
                 self._advance(sent, "cancel_requested", event.time_ns)
 
     def see_price(self, event: Event) -> None:
-        """Take from the event what it says about prices, and nothing else."""
+        """Take only the prices of the event."""
         match event:
             case QuotesReceived():
                 for quote in event.quotes:
@@ -153,7 +153,7 @@ class Watch:
                 self._closed(bars[-1], time_ns)
 
     def quality(self, statuses: Mapping[str, str] | None = None) -> Quality:
-        """What the orders came to so far; `statuses` by client order id overrule what the events alone say."""
+        """Return the orders' quality so far; `statuses` by client order id overrule the events."""
         orders = tuple(self._order(sent, (statuses or {}).get(name, sent.status)) for name, sent in self._sent.items())
         by_work = sorted(self._sent.values(), key=lambda sent: (sent.decision, sent.leg))  # stable: attempts in order
         works = [self._work(tuple(group)) for _, group in groupby(by_work, lambda sent: (sent.decision, sent.leg))]

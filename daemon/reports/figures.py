@@ -15,7 +15,7 @@ from strategies.kit.units import MINUTE_NS
 
 
 class Shown(NamedTuple):
-    """A plot and its caption; where there is nothing to plot, the words that say so."""
+    """A plot and its caption; where there is nothing to plot, the reason."""
 
     plot: Figure | None
     words: str
@@ -35,26 +35,26 @@ def _halt_marks(day: Day) -> list[Mark]:
 
 
 def equity(day: Day) -> Shown:
-    """Over the session, of a daily desk over the ends of the sessions before."""
+    """Plot the equity over the session; for a daily desk, at the ends of the last sessions."""
     points = [(at, float(value)) for at, value in (*day.history, *day.equity)]
     if not points:
         return Shown(None, "No equity was recorded in this session.")
     values = [value for _, value in points]
     low, high = (money(Decimal(str(value))) for value in (min(values), max(values)))
     first, last = (money(Decimal(str(value))) for value in (values[0], values[-1]))
-    told = f"It went from {first} to {last} USD, between {low} and {high}."
+    summary = f"It went from {first} to {last} USD, between {low} and {high}."
     if day.daily:
         span, title = (points[0][0], max(points[-1][0], points[0][0] + 1)), "Equity at the ends of sessions"
-        caption = f"USD, up to three months back; the last points are this session's. {told}"
+        caption = f"USD, up to three months back; the last points are this session's. {summary}"
         lines, marks = [points], []
     else:
         span, title = _span(day), "Equity in the session"
         points = [point for point in _stepped(day) if span[0] <= point[0] <= span[1]]
-        caption = f"USD, at every bar's close while something was held. {told}"
+        caption = f"USD, at every bar's close while something was held. {summary}"
         lines, marks = [points], _halt_marks(day)
     if not points:
-        return Shown(None, told)
-    return Shown(in_both_widths(lambda width: course(lines, marks, span, "USD", title, told, width)), caption)
+        return Shown(None, summary)
+    return Shown(in_both_widths(lambda width: course(lines, marks, span, "USD", title, summary, width)), caption)
 
 
 def _stepped(day: Day) -> list[tuple[int, float]]:
@@ -73,7 +73,7 @@ def _stepped(day: Day) -> list[tuple[int, float]]:
 
 
 def prices(day: Day) -> Shown | None:
-    """The underlying's closes with every filled order; nothing of a daily desk."""
+    """Plot the underlying's closes with every filled order; None for a daily desk."""
     if day.daily or not day.bars:
         return None if day.daily else Shown(None, "No bar came in this session.")
     missing = {start for start, _ in day.gaps}
@@ -86,16 +86,16 @@ def prices(day: Day) -> Shown | None:
         previous = at
     marks = [mark for order in day.quality.orders if (mark := _mark(day, order)) is not None]
     entries = sum(mark.style == "entry" for mark in marks)
-    told = (
+    summary = (
         f"{day.underlying} went from {price(Decimal(repr(day.bars[0][1])))} to {price(Decimal(repr(day.bars[-1][1])))} "
         f"USD; {plural(entries, 'entry', 'entries')} and {plural(len(marks) - entries, 'exit')} filled."
     )
     title = f"{day.underlying}, USD a share, with entries and exits"
     marks = [*_halt_marks(day), *marks]
-    plot = in_both_widths(lambda width: course(lines, marks, _span(day), "USD a share", title, told, width))
+    plot = in_both_widths(lambda width: course(lines, marks, _span(day), "USD a share", title, summary, width))
     caption = (
         f"Closes of {day.underlying}. \N{BLACK UP-POINTING TRIANGLE} entry, \N{BLACK DOWN-POINTING TRIANGLE} exit, at "
-        f"the time of the fill; a line is broken where bars are missing. {told}"
+        f"the time of the fill; a line is broken where bars are missing. {summary}"
     )
     return Shown(plot, caption)
 
@@ -111,7 +111,7 @@ def _mark(day: Day, order: OrderQuality) -> Mark | None:
 
 
 def weights(day: Day) -> Shown | None:
-    """A daily desk: each holding's share of the equity before its decision and at the end."""
+    """Plot a daily desk's weights: before its decision and at the end."""
     before, after = day.equity_before, day.equity[-1][1] if day.equity else None
     if not day.daily or not before or not after:
         return None
@@ -130,18 +130,18 @@ def weights(day: Day) -> Shown | None:
         )
         for _, name, values, change in (*held, (0.0, "cash", cash, 0))
     ]
-    told = f"{sum(bool(row[3]) for row in held)} of {len(held)} holdings changed."
+    summary = f"{sum(bool(row[3]) for row in held)} of {len(held)} holdings changed."
     title = "Weight of each holding before the decision and at the end"
-    plot = in_both_widths(lambda width: bars(rows, ("before", "after"), "% of the equity", title, told, width))
+    plot = in_both_widths(lambda width: bars(rows, ("before", "after"), "% of the equity", title, summary, width))
     return Shown(
         plot,
         "% of the equity: above, before the decision at the prices known then; below, at the end. In brackets the "
-        f"change in shares. {told}",
+        f"change in shares. {summary}",
     )
 
 
 def costs(quality: Quality) -> list[tuple[str, str]]:
-    """The sums of the execution."""
+    """Return the sums of the execution as rows."""
     share, mean = quality.filled_share, quality.slippage_bp
     return [
         ("Orders (works)", f"{len(quality.orders):,} ({len(quality.works):,})"),
@@ -154,24 +154,24 @@ def costs(quality: Quality) -> list[tuple[str, str]]:
 
 
 def slippage(quality: Quality) -> Shown | None:
-    """How the orders' slippage is spread; costs lie above 0, gains below."""
+    """Plot the distribution of slippage; costs lie above 0, gains below."""
     values = [float(order.slippage_bp) for order in quality.orders if order.slippage_bp is not None]
     if not values:
         return None
-    told = (
+    summary = (
         f"{sum(value > 0 for value in values)} of {len(values)} orders filled worse than the price at which they "
         f"were sent, the worst by {number(Decimal(str(max(values))), 1)} bp."
     )
     unit, title, styles = "bp of the arrival price", "Slippage of the filled orders", ("good", "bad")
     bins = slippage_bins(values, unit)
     plot = in_both_widths(
-        lambda width: histogram(bins, 0.0, styles, unit, title, told, unit="orders", width=width),
+        lambda width: histogram(bins, 0.0, styles, unit, title, summary, unit="orders", width=width),
     )
-    return Shown(plot, f"Orders by slippage; right of zero is cost. {told}")
+    return Shown(plot, f"Orders by slippage; right of zero is cost. {summary}")
 
 
 def slippage_bins(values: list[float], unit: str) -> list[Bin]:
-    """How many values fall into each of equal bins that meet at 0."""
+    """Count the values in equal bins that meet at 0."""
     edges, decimals = bin_edges(values)
     counts = [0] * (len(edges) - 1)
     for value in values:
@@ -183,10 +183,10 @@ def slippage_bins(values: list[float], unit: str) -> list[Bin]:
 
 
 def denials(day: Day) -> Shown | None:
-    """Which gates denied how often."""
+    """Plot the count of denials of each gate."""
     if not day.denials:
         return None
     rows = [Bar(gate, (float(count),), f"{count:,}") for gate, count in day.denials]
-    told = f"{day.denials[0][0]} denied most, {day.denials[0][1]:,} times."
-    plot = in_both_widths(lambda width: bars(rows, ("count",), "denials", "Denials by gate", told, width))
-    return Shown(plot, f"Denials by gate; a decision may be denied by several. {told}")
+    summary = f"{day.denials[0][0]} denied most, {day.denials[0][1]:,} times."
+    plot = in_both_widths(lambda width: bars(rows, ("count",), "denials", "Denials by gate", summary, width))
+    return Shown(plot, f"Denials by gate; a decision may be denied by several. {summary}")

@@ -42,7 +42,7 @@ from daemon.journal.universe import strategy_of
 from daemon.reports.execution_quality import Arrival
 from daemon.reports.execution_watch import Watch
 from daemon.reports.holdings import holdings, prices_before, rows_between
-from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, Answers, Day, Told, first_id
+from daemon.reports.record import BEFORE_OPEN_NS, HALTS, REPORT_SPAN_NS, WARM_NS, Answers, Day, Notice, first_id
 from strategies.kit.contract import Session
 from strategies.kit.units import SECOND_NS
 
@@ -60,11 +60,11 @@ class _Pass:
         self.ended = False
         self.transfers = Decimal(0)
         self.bars: list[tuple[int, int, float]] = []
-        self.rejected: list[Told] = []
-        self.alarms: list[Told] = []
-        self.commands: list[Told] = []
-        self.halts: list[Told] = []
-        self.models: list[Told] = []
+        self.rejected: list[Notice] = []
+        self.alarms: list[Notice] = []
+        self.commands: list[Notice] = []
+        self.halts: list[Notice] = []
+        self.models: list[Notice] = []
         self.answers: dict[tuple[str, bool], Answers] = {}
         self.prices: dict[str, Arrival] | None = None
 
@@ -72,7 +72,7 @@ class _Pass:
         effects = json.loads(entry.effects) if entry.effects != "[]" else []
         self.events, self.last_ns, self.last_id = self.events + 1, entry.time_ns, entry.id
         if not isinstance(effects, list):  # its step raised, or it is left out for that
-            self.alarms.append(Told(event.time_ns, "event not carried out", f"{entry.kind}: {entry.effects}"))
+            self.alarms.append(Notice(event.time_ns, "event not carried out", f"{entry.kind}: {entry.effects}"))
             return
         if isinstance(event, PolicyAnswered) and self.prices is None:
             self.prices = dict(self.watch.known)
@@ -80,10 +80,10 @@ class _Pass:
         self._note(entry, event)
         for effect in effects:
             if effect["type"] == "RaiseAlarm":
-                told = Told(event.time_ns, effect["name"], effect["detail"])
-                self.alarms.append(told)
-                if told.name in HALTS and not isinstance(event, HaltRequested):
-                    self.halts.append(told)
+                notice = Notice(event.time_ns, effect["name"], effect["detail"])
+                self.alarms.append(notice)
+                if notice.name in HALTS and not isinstance(event, HaltRequested):
+                    self.halts.append(notice)
                     self.moved_id = entry.id
 
     def _note(self, entry: Entry, event: Event) -> None:
@@ -100,7 +100,7 @@ class _Pass:
             case BarClosed(bar=bar) if bar.symbol == self.underlying:
                 self.bars.append((bar.start_ns, now, bar.close))
             case BarRejected():
-                self.rejected.append(Told(now, event.reason, f"{event.symbol}: {event.detail}"))
+                self.rejected.append(Notice(now, event.reason, f"{event.symbol}: {event.detail}"))
             case CashTransferred(amount=amount):
                 self.transfers += amount
             case SessionEnded():
@@ -108,23 +108,23 @@ class _Pass:
             case ModelVerified() | ModelPromoted():
                 verb = "verified" if isinstance(event, ModelVerified) else f"took over from {event.previous or 'none'}"
                 promoted = "promoted" if event.promoted else "not promoted"
-                self.models.append(Told(now, event.version, f"{verb}, {promoted}"))
+                self.models.append(Notice(now, event.version, f"{verb}, {promoted}"))
             case HaltRequested():
                 self.moved_id = entry.id
-                self.halts.append(Told(now, event.reason, event.detail, event.who))
-                self.commands.append(Told(now, "halt", f"{event.reason}: {event.detail}", event.who))
+                self.halts.append(Notice(now, event.reason, event.detail, event.who))
+                self.commands.append(Notice(now, "halt", f"{event.reason}: {event.detail}", event.who))
             case PanicNoticed():
-                self.commands.append(Told(now, "panic", event.detail))
+                self.commands.append(Notice(now, "panic", event.detail))
             case (
                 PauseRequested() | ResumeRequested() | FlattenRequested() | ReloadRequested() | AcceptBrokerRequested()
             ):
                 self.moved_id = entry.id
                 name = type(event).__name__.removesuffix("Requested").lower()
-                self.commands.append(Told(now, name, event.reason, event.who))
+                self.commands.append(Notice(now, name, event.reason, event.who))
             case StopRequested():
-                self.commands.append(Told(now, "stop, flat" if event.flatten else "stop", event.reason))
+                self.commands.append(Notice(now, "stop, flat" if event.flatten else "stop", event.reason))
             case CommandRefused():
-                self.commands.append(Told(now, "refused", event.reason, event.channel))
+                self.commands.append(Notice(now, "refused", event.reason, event.channel))
 
     def _answered(self, model: str, now: int, *, shadow: bool) -> None:
         known = self.answers.get((model, shadow))

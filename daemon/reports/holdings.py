@@ -15,7 +15,7 @@ from daemon.core.state import Book, RiskState
 from daemon.journal.reader import JournalReader
 from daemon.journal.rows import Entry
 from daemon.reports.execution_quality import Arrival, Quality
-from daemon.reports.record import WARM_NS, Held, Told, first_id
+from daemon.reports.record import WARM_NS, Held, Notice, first_id
 from strategies.kit.contract import Session
 
 
@@ -28,21 +28,21 @@ def rows_between(reader: JournalReader, begin: int, end: int) -> Iterable[Entry]
 
 
 def prices_before(reader: JournalReader, begin: int, begin_ns: int, session: Session, underlying: str) -> Iterable[str]:
-    """Payloads of the events that tell the prices known when the session began: a daily desk's last days, else the
-    newest quote of each contract that was still held. A daily desk has no `underlying`.
+    """Return payloads of the events with the prices known when the session began: a daily desk's last days, else
+    the newest quote of each contract that was still held. A daily desk has no `underlying`.
     """
     oldest = first_id(reader, begin_ns - WARM_NS)
     if not underlying:
         return [entry.payload for entry in rows_between(reader, oldest, begin)]
-    told: list[str] = []
+    payloads: list[str] = []
     for symbol in _filled(reader, begin_ns, session.date, underlying):
         rows = reader.query(
             "SELECT payload FROM events WHERE id BETWEEN ? AND ? AND kind = 'QuotesReceived' "
             "AND instr(payload, ?) ORDER BY id DESC LIMIT 1",
             (oldest, begin - 1, f'"{symbol}"'),
         )
-        told += [row["payload"] for row in rows]
-    return told
+        payloads += [row["payload"] for row in rows]
+    return payloads
 
 
 class _Known(msgspec.Struct):
@@ -60,7 +60,7 @@ def holdings(
     until_ns: int,
     first: Mapping[str, Arrival],
     last: Mapping[str, Arrival],
-) -> tuple[tuple[Held, ...], Told | None, bool]:
+) -> tuple[tuple[Held, ...], Notice | None, bool]:
     """Positions at the end and before, the halt that holds where that is known, and whether the positions are exact.
 
     A snapshot between the rows of `span` counts: from the last one that changed what is held to the session's last.
@@ -78,7 +78,7 @@ def holdings(
     traded: Counter[str] = Counter()
     for order in quality.orders:
         traded[order.symbol] += order.side * order.filled
-    expired = {symbol for symbol in traded if (told := parse_occ(symbol)) and told.expiry <= session.date}
+    expired = {symbol for symbol in traded if (contract := parse_occ(symbol)) and contract.expiry <= session.date}
     symbols = sorted(symbol for symbol in {*after, *traded} if symbol in after or symbol not in expired)
     held = tuple(
         Held(
@@ -92,7 +92,7 @@ def holdings(
         if after.get(symbol, 0) or after.get(symbol, 0) - traded[symbol]
     )
     halt = known.risk.halt if known is not None else None
-    return held, Told(halt.since_ns, halt.reason, halt.detail) if halt else None, known is not None
+    return held, Notice(halt.since_ns, halt.reason, halt.detail) if halt else None, known is not None
 
 
 def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "") -> dict[str, int]:
@@ -110,7 +110,7 @@ def _filled(reader: JournalReader, until_ns: int, date: str, underlying: str = "
     terms = {row["symbol"]: parse_occ(row["symbol"]) for row in rows}
     gone = {
         symbol
-        for symbol, told in terms.items()
-        if told and (told.expiry < date or (told.expiry == date and not underlying))
+        for symbol, contract in terms.items()
+        if contract and (contract.expiry < date or (contract.expiry == date and not underlying))
     }
     return {row["symbol"]: row["n"] for row in rows if row["n"] and row["symbol"] not in gone}

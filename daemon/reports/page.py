@@ -17,7 +17,7 @@ from daemon.page_kit.svg import MINUS
 from daemon.reports import figures
 from daemon.reports.csv_tables import milliseconds
 from daemon.reports.execution_quality import Arrival, OrderQuality, WorkQuality
-from daemon.reports.record import Day, Told
+from daemon.reports.record import Day, Notice
 from daemon.reports.words import (
     NONE,
     clock,
@@ -65,7 +65,7 @@ def day_page(day: Day) -> str:
         events=_events(day),
         answers=[
             (
-                a.model, "beside, as a shadow" if a.shadow else "live", f"{a.count:,}", clock(a.first_ns),
+                a.model, "as a shadow" if a.shadow else "live", f"{a.count:,}", clock(a.first_ns),
                 clock(a.last_ns),
             )
             for a in day.answers
@@ -79,8 +79,8 @@ def day_page(day: Day) -> str:
     )  # fmt: skip
 
 
-def _happened(all_of_it: Iterable[Told]) -> list[Row]:
-    return [(clock(told.time_ns, seconds=True), told.name, told.detail) for told in islice(all_of_it, ROWS_MAX)]
+def _happened(all_of_it: Iterable[Notice]) -> list[Row]:
+    return [(clock(notice.time_ns, seconds=True), notice.name, notice.detail) for notice in islice(all_of_it, ROWS_MAX)]
 
 
 def _arrival(arrival: Arrival | None) -> str:
@@ -133,15 +133,15 @@ def _work(work: WorkQuality) -> Row:
 
 def _events(day: Day) -> list[Row]:
     """Alarms, halts and commands by time."""
-    rows = [*((told, "alarm") for told in day.alarms), *((told, "command") for told in day.commands)]
+    rows = [*((notice, "alarm") for notice in day.alarms), *((notice, "command") for notice in day.commands)]
     halts = {(halt.time_ns, halt.name) for halt in day.halts}
     return [
         (
-            clock(told.time_ns, seconds=True),
-            "halt" if kind == "alarm" and (told.time_ns, told.name) in halts else kind,
-            told.name,
-            told.detail,
-            told.who,
+            clock(notice.time_ns, seconds=True),
+            "halt" if kind == "alarm" and (notice.time_ns, notice.name) in halts else kind,
+            notice.name,
+            notice.detail,
+            notice.who,
         )
-        for told, kind in sorted(rows, key=lambda row: row[0].time_ns)
+        for notice, kind in sorted(rows, key=lambda row: row[0].time_ns)
     ]

@@ -1,6 +1,6 @@
 """One session of a desk as a report shows it, and which session that is. Data alone: `daemon.reports.gather` reads it.
 
-Texts in it are as they were journaled, and anybody may have written them: they are never markup.
+Texts in it are as they were journaled, and any user may have written them: they are never markup.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ HALTS = frozenset((
 """Alarms that always are halts: the headings of docs/OPERATIONS.md that stand under its halts and not its alarms."""
 
 
-class Told(msgspec.Struct, frozen=True):
-    """Something that happened, in words: `name` short, `detail` as it was journaled (foreign text, never markup)."""
+class Notice(msgspec.Struct, frozen=True):
+    """One alarm, command or other incident: `name` short, `detail` as it was journaled (foreign text, never markup)."""
 
     time_ns: int
     name: str
@@ -45,7 +45,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Answers(msgspec.Struct, frozen=True):
-    """How many questions a version answered, live or as a shadow beside, and when it did first and last."""
+    """The answers of a model version, live or as a shadow: their count, the first and the last time."""
 
     model: str
     shadow: bool
@@ -83,19 +83,19 @@ class Day(msgspec.Struct, frozen=True, kw_only=True):
     denials: tuple[tuple[str, int], ...]  # gate, how many
     equity_before: Decimal | None  # at the end of the session before
     equity: tuple[tuple[int, Decimal], ...]
-    at_cost: tuple[Decimal, ...]  # beside `equity`, with what is held counted at cost; () where that is not known
+    at_cost: tuple[Decimal, ...]  # as `equity`, with holdings at cost; () where that is not known
     history: tuple[tuple[int, Decimal], ...]  # of a daily desk: the ends of the sessions before, oldest first
     transfers: Decimal
     underlying: str
     bars: tuple[tuple[int, float], ...]  # of `underlying`: end of the bar, close
     expected_bars: int  # up to the newest event, 0 where none are expected
     gaps: tuple[tuple[int, int], ...]  # first missing bar's start, how many are missing
-    rejected: tuple[Told, ...]
-    alarms: tuple[Told, ...]
-    commands: tuple[Told, ...]
-    halts: tuple[Told, ...]
-    halt: Told | None  # that holds at the end, where it is known
-    models: tuple[Told, ...]  # verified and promoted
+    rejected: tuple[Notice, ...]
+    alarms: tuple[Notice, ...]
+    commands: tuple[Notice, ...]
+    halts: tuple[Notice, ...]
+    halt: Notice | None  # that holds at the end, where it is known
+    models: tuple[Notice, ...]  # verified and promoted
     answers: tuple[Answers, ...]
     held: tuple[Held, ...]
     exact: bool  # what is held is the desk's book, not the sum of its orders
@@ -148,9 +148,9 @@ def find_session(reader: JournalReader, date: str | None = None) -> Session:
 
 @contextmanager
 def session_of(journal: Path, date: str | None = None) -> Iterator[tuple[JournalReader, Session]]:
-    """The session as `find_session` finds it, with the file that holds it: the journal's own, or one rotated away.
+    """The session as `find_session` finds it, with the file that holds it: the journal, or a rotated part.
 
-    Raises JournalError where none of those that are still there does.
+    Raises JournalError where no file that is left holds it.
     """
     refused, before = "", ""
     for path in reversed(parts_of(journal)):

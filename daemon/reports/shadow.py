@@ -1,4 +1,4 @@
-"""A candidate beside the live model: how often they agree, how sure they are, and what each would have come to.
+"""Compare a candidate with the live model: agreement, confidence, and the hypothetical result of each.
 
 Reads a journal: its read models for the comparison; for the hypothetical result every event is stepped again, so that
 the states at the decisions are exact. Decisions that not both answered count for neither. Nothing is written.
@@ -28,14 +28,14 @@ from daemon.models.shadow_play import CONTRACT_RULE, SHARE_RULE, ContractPlay, P
 from strategies.kit.contract import Answer, once_a_session
 from strategies.registry import strategy as strategy_named
 
-FEWEST = 16  # sessions, below which no interval is told
+FEWEST = 16  # sessions; no interval is given for fewer
 DRAWS = 10_000
 LEVEL = 0.95
 AT_ONCE = 500_000  # resampled numbers held in memory together
 DIRECTIONS: tuple[str, ...] = ("SELL", "NONE", "BUY")  # of a continuous policy's actions, by their sign
 CALIBRATION = (
-    "Whether a confidence is right cannot be said of a candidate: what it would have done had no outcome, so there is "
-    "nothing to hold its probabilities against."
+    "A candidate's confidence cannot be checked: what it would have done had no outcome, so there is nothing to "
+    "compare its probabilities with."
 )
 
 Float64Array = npt.NDArray[np.float64]
@@ -330,18 +330,18 @@ def interval_of_mean(values: Float64Array, block: float, seed: int = 0) -> tuple
 
 
 def verdict_of(found: Hypothetical | None, untold: str = "") -> str:
-    """Whether the difference can be told from luck, first of all."""
+    """Return whether the difference may be chance, with its interval."""
     if found is None:
-        return f"Nothing can be said of the results: {untold or 'there is no decision that both answered'}."
+        return f"No result to compare: {untold or 'there is no decision that both answered'}."
     difference = found.mean_difference_usd
     word = "more" if difference >= 0 else "less"
-    told = (
+    finding = (
         f"over {len(found.sessions)} sessions the candidate would have earned {abs(difference):,.2f} USD a session "
         f"{word} than the live model by the rule below"
     )
     if found.low_usd is None or found.high_usd is None:
-        return f"Cannot be told from luck: {told}, and fewer than {FEWEST} sessions tell nothing apart."
+        return f"May be chance: {finding}, and fewer than {FEWEST} sessions show no difference."
     bounds = f"95 % interval {found.low_usd:+,.2f} to {found.high_usd:+,.2f}"
     if found.low_usd <= 0.0 <= found.high_usd:
-        return f"Cannot be told from luck: {told}, {bounds}."
-    return f"More than luck would explain at 95 %: {told}, {bounds}."
+        return f"May be chance: {finding}, {bounds}."
+    return f"More than chance at 95 %: {finding}, {bounds}."

@@ -1,6 +1,6 @@
-"""A session in words: the sentences with which its page and its table begin, and how numbers are written there.
+"""A session in words: the first sentences of its page and its table, and how numbers are written there.
 
-Plain text; whoever puts it into markup escapes it.
+Plain text; the caller escapes it for markup.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from daemon.core.instruments.option_market import parse_occ
 from daemon.core.orders import TERMINAL
 from daemon.core.session import NEW_YORK
 from daemon.page_kit.svg import MINUS
-from daemon.reports.record import Day, Told
+from daemon.reports.record import Day, Notice
 
 NONE = "\N{EN DASH}"
 
@@ -51,12 +51,12 @@ def long_date(text: str) -> str:
 
 
 def instrument(symbol: str) -> str:
-    """An OCC symbol as people say it ("SPY 3 Dec 24 458 call"); a share's symbol as it is."""
-    told = parse_occ(symbol)
-    if told is None:
+    """Return an OCC symbol in words ("SPY 3 Dec 24 458 call"); a share's symbol unchanged."""
+    contract = parse_occ(symbol)
+    if contract is None:
         return symbol
-    expiry = date.fromisoformat(told.expiry)
-    return f"{told.root} {expiry.day} {expiry:%b %y} {told.strike.normalize():f} {'call' if told.right > 0 else 'put'}"
+    expiry, right = date.fromisoformat(contract.expiry), "call" if contract.right > 0 else "put"
+    return f"{contract.root} {expiry.day} {expiry:%b %y} {contract.strike.normalize():f} {right}"
 
 
 def plural(count: int, one: str, many: str = "") -> str:
@@ -65,7 +65,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 
 def first_sentence(day: Day) -> str:
-    """What the day came to."""
+    """Summarise the day's result."""
     when = f"On {long_date(day.session.date)}"
     if day.half_day:
         when += f", a half day that {'closes' if not day.ended else 'closed'} at {clock(day.session.close_ns)},"
@@ -111,36 +111,36 @@ def _cost(day: Day) -> str:
 
 
 def further_sentences(day: Day) -> tuple[str, ...]:
-    """What a person has to know besides: halts, what is open, what was refused, what was missing."""
-    said = [_halted(halt) for halt in day.halts]
+    """Return the further facts: halts, open orders and positions, refused and missing bars."""
+    sentences = [_halted(halt) for halt in day.halts]
     if day.halt is not None:
-        said.append(f"It is halted at the end, since {clock(day.halt.time_ns)}: {day.halt.name}.")
+        sentences.append(f"It is halted at the end, since {clock(day.halt.time_ns)}: {day.halt.name}.")
     elif day.halts:
         lifted = day.exact or any(
-            told.name == "resume" and told.time_ns >= day.halts[-1].time_ns for told in day.commands
+            command.name == "resume" and command.time_ns >= day.halts[-1].time_ns for command in day.commands
         )
-        said.append("It was resumed." if lifted else "Whether it still is halted is not known from this journal.")
+        sentences.append("It was resumed." if lifted else "Whether it still is halted is not known from this journal.")
     still = [held for held in day.held if held.quantity]
     if still and not day.daily:
         names = ", ".join(f"{held.quantity:+,} {instrument(held.symbol)}" for held in still)
-        said.append(f"Still held {'at the end' if day.ended else 'now'}: {names}.")
+        sentences.append(f"Still held {'at the end' if day.ended else 'now'}: {names}.")
     if working := day.open_orders:
-        said.append(f"{plural(len(working), 'order')} {'works' if len(working) == 1 else 'work'} still.")
+        sentences.append(f"{plural(len(working), 'order')} {'works' if len(working) == 1 else 'work'} still.")
     missing = sum(count for _, count in day.gaps)
     if missing:
-        said.append(f"{missing:,} of {day.expected_bars:,} bars did not come.")
+        sentences.append(f"{missing:,} of {day.expected_bars:,} bars did not come.")
     if day.rejected:
-        said.append(f"{plural(len(day.rejected), 'bar')} {'was' if len(day.rejected) == 1 else 'were'} refused.")
+        sentences.append(f"{plural(len(day.rejected), 'bar')} {'was' if len(day.rejected) == 1 else 'were'} refused.")
     if day.transfers:
-        said.append(f"Transfers of {money(day.transfers, sign=True)} USD are neither gain nor loss.")
-    return tuple(said)
+        sentences.append(f"Transfers of {money(day.transfers, sign=True)} USD are neither gain nor loss.")
+    return tuple(sentences)
 
 
-def _halted(halt: Told) -> str:
+def _halted(halt: Notice) -> str:
     return f"It was halted at {clock(halt.time_ns)}: {halt.name}" + (f" ({halt.who})." if halt.who else ".")
 
 
 def ending(status: str, reason: str) -> str:
-    """How an order ended, in words."""
+    """Describe how an order ended."""
     words = status.replace("_", " ") if status in TERMINAL else f"works ({status.replace('_', ' ')})"
     return f"{words}: {reason}" if reason else words

@@ -1,4 +1,4 @@
-"""Messages of the data streams as bytes: JSON or msgpack, an array a frame, spoilt where the script says so.
+"""Messages of the data streams as bytes: JSON or msgpack, an array a frame, spoilt where the script has it.
 
 Each message is encoded once for each codec; when it is sent, and to whom, is not decided here.
 """

@@ -1,4 +1,4 @@
-"""What a query of market data says: symbols, times, limits and the token of a page; anything else is HTTP 400."""
+"""Parse a query of market data: symbols, times, limits and the page token; anything else is HTTP 400."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def page_after(query: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def check_plan(server: AlpacaServer, query: Mapping[str, str], end_ns: int, now_ns: int) -> None:
-    """HTTP 403 where the script says that the plan is Basic: recent SIP data are not for it."""
+    """HTTP 403 where the script has the plan Basic: recent SIP data are not for it."""
     recent = end_ns > now_ns - RECENT_NS and query.get("feed", "sip") == "sip"
     basic = [
         fault for fault in server.faults.waiting("insufficient_subscription") if fault.where.get("stream") == "rest"

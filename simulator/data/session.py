@@ -38,7 +38,7 @@ ERRORS = {
     412: "option messages are only available in MsgPack format",
     413: "star subscription is not allowed for option quotes",
 }
-GOODBYE_S = 3.0  # real seconds for the closing handshake
+CLOSE_TIMEOUT_S = 3.0  # real seconds for the closing handshake
 OUTBOX_FRAMES = 1_024  # waiting for one client; more makes it a slow client
 
 
@@ -53,7 +53,7 @@ class Session:
     request: web.Request
     key: str = ""  # once authenticated
     subscribed: dict[str, set[str]] = dataclasses.field(default_factory=dict)
-    mute: bool = False  # nothing is said any more
+    mute: bool = False  # nothing is sent any more
     deaf: bool = False  # data are cut, control messages go on
     dark: bool = False  # half-open: nothing is read or sent
     silent: bool = False  # pings are not answered
@@ -105,8 +105,8 @@ class Session:
         if self.closing is None:
             self.closing = code
             self.wakeup.set()
-            patience_s = 0.0 if code == WSCloseCode.ABNORMAL_CLOSURE else GOODBYE_S
-            asyncio.get_running_loop().call_later(patience_s, self.cut)  # a client may never read the goodbye
+            patience_s = 0.0 if code == WSCloseCode.ABNORMAL_CLOSURE else CLOSE_TIMEOUT_S
+            asyncio.get_running_loop().call_later(patience_s, self.cut)  # a client may never read the close frame
 
     def cut(self) -> None:
         """Reset the connection at once."""
@@ -139,7 +139,7 @@ class Session:
                 return
 
     def deliver(self, messages: Iterable[Message]) -> None:
-        """Send the data messages that were subscribed to, as one frame, spoilt where the script says so."""
+        """Send the data messages that were subscribed to, as one frame, spoilt where the script has it."""
         wanted = [message for message in messages if self.wants(message)]
         if not wanted or self.deaf or self.mute or self.dark:
             return
@@ -187,7 +187,9 @@ class Session:
                         await self.socket.pong(received.data)
                 case WSMsgType.CLOSE:
                     self.parted = True
-                    asyncio.get_running_loop().call_later(GOODBYE_S, self.cut)  # what it did not read keeps it open
+                    asyncio.get_running_loop().call_later(
+                        CLOSE_TIMEOUT_S, self.cut
+                    )  # what it did not read keeps it open
                     await self.socket.close(drain=False)
                     return
                 case WSMsgType.TEXT | WSMsgType.BINARY:

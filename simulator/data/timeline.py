@@ -1,6 +1,6 @@
 """The tape as events of simulated time: quotes and trades at each path point, bars a second after their minute.
 
-Only what somebody subscribed to is priced, once for all sessions; bars go wrong where the script says so.
+Only subscribed symbols are priced, once for all sessions; bars go wrong where the script has it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BAR, _TICK = 0, 1  # events of the timeline, in their order at one time
 
 
 class Timeline:
-    """What one server's tape tells, each event at its simulated time."""
+    """The events of one server's tape, each at its simulated time."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
@@ -120,12 +120,12 @@ class Timeline:
         return Message("q", symbol, at_ns, fields)
 
     def _close(self, start_ns: int) -> None:
-        """A minute ended a second ago: its bars, late or wrong where the script says so, and the running daily bars."""
+        """A minute ended a second ago: its bars, late or wrong where the script has it, and the running daily bars."""
         messages: list[Message] = []
         overtaken, self._after_next = self._after_next, []
         daily = any(session.subscribed.get("dailyBars") for session in self.hub.sessions)
         for symbol, starts in self.server.market.starts.items():
-            if not self._heard(symbol):
+            if not self._is_sent(symbol):
                 continue
             index = bisect_left(starts, start_ns)
             if index < len(starts) and starts[index] == start_ns:
@@ -134,8 +134,8 @@ class Timeline:
         self.hub.publish(messages)
         self.hub.publish(overtaken)
 
-    def _heard(self, symbol: str) -> bool:
-        """Whether anybody may hear of the symbol's bars: of daily prices only who asked does, or a fault."""
+    def _is_sent(self, symbol: str) -> bool:
+        """Whether the symbol's bars are sent; of daily prices only to subscribers, or for a fault."""
         if symbol not in self.server.market.derived or self.server.faults.waiting(*BAR_FAULTS):
             return True
         wanted = (session.subscribed.get(channel, ()) for session in self.hub.sessions for channel in BAR_CHANNELS)

@@ -46,7 +46,7 @@ class Dividend:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rename:
-    """From `date` on `symbol` is called `new`; all else that is told of the share names it `symbol`."""
+    """From `date` on `symbol` is called `new`; all other data of the share name it `symbol`."""
 
     symbol: str
     date: str

@@ -153,7 +153,7 @@ class Account:
         return bool(self.working) or bool(self.positions)
 
     def trading_level(self) -> int:
-        """The option level in force: the approved one, or less where the configuration says so."""
+        """The option level in force: the approved one, or less by the configuration."""
         wanted = self.configuration["max_options_trading_level"]
         return self.level if wanted is None else min(self.level, int(wanted))
 

@@ -1,6 +1,6 @@
 """The venue: orders arrive, match the quotes of the market's path points, are cancelled, replaced and expire.
 
-Every change of an order goes through `emit`, so REST, trade updates and activities tell one story. Simulated time only.
+Every change of an order goes through `emit`, so REST, trade updates and activities agree. Simulated time only.
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ class Matching:
     def emit(
         self, account: Account, order: Order, event: str, at_ns: int, *, execution_id: str | None = None, **extra: str
     ) -> None:
-        """Keep what REST shows from now on, and tell the trade stream."""
+        """Update what REST shows, and publish to the trade stream."""
         order.updated_ns = at_ns
         shown = order.shown()
         order.past.append((self.server.clock.now_ns(), shown))

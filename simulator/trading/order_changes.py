@@ -51,7 +51,7 @@ def _cancel_now(matching: Matching, account: Account, order: Order) -> None:
 
 
 def _cancel_and_fill(matching: Matching, account: Account, order: Order, *, delay_s: float) -> None:
-    """The venue's fill is told after its cancel was."""
+    """Report the venue's fill after its cancel."""
     _cancel_now(matching, account, order)
     matching.later(delay_s, lambda: _fill_late(matching, account, order))
 

@@ -142,7 +142,7 @@ def _reserve_price(made: Ticket, market: Market, now_ns: int) -> Decimal:
 
 
 def _no_crossing(made: Ticket, intent: str, account: Account) -> None:
-    """The wash-trade matrix, and no short sale beside an open buy."""
+    """The wash-trade matrix, and no short sale while a buy is open."""
     for order in account.working.values():
         if order.symbol != made.symbol or order.side == made.side or "trailing_stop" in {order.type, made.type}:
             continue

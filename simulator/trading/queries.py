@@ -1,4 +1,4 @@
-"""What a request of trading REST says: its body, its numbers and times, and which orders and activities it asks for.
+"""Parse a request of trading REST: its body, its numbers and times, and which orders and activities it asks for.
 
 Raises `Refused` (422) for what makes no sense; nothing is looked up and nothing changed.
 """

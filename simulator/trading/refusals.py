@@ -1,4 +1,4 @@
-"""What the broker says when it refuses an order: the documented answers by name.
+"""The broker's refusals of orders: the documented answers by name.
 
 Status, code and message only; what is refused, and when, is the subject of `tickets.py` and `order_rules.py`.
 """
@@ -47,7 +47,7 @@ REFUSALS: dict[str, tuple[int, int | None, str]] = {
 
 
 class Refused(Exception):
-    """The broker says no: HTTP `status`, `code` (None where the body has none), message and extra fields."""
+    """A refusal: HTTP `status`, `code` (None where the body has none), message and extra fields."""
 
     def __init__(self, status: int, code: int | None, message: str, **extra: Any) -> None:
         super().__init__(f"{status} {code}: {message}")

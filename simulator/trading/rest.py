@@ -190,7 +190,7 @@ class TradingRest:
         return web.json_response(new.shown())
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """DELETE /v2/orders/{id}: 204 says that it was asked for."""
+        """DELETE /v2/orders/{id}: 204 confirms the request only."""
         account = request[ACCOUNT]
         order_changes.cancel(self.server.matching, account, self._order(account, request.match_info["id"]))
         return web.Response(status=204)

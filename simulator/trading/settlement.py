@@ -245,7 +245,7 @@ def _assign(matching: Matching, account: Account, fault: Fault, at_ns: int) -> N
 
 
 def _amend_last_fill(matching: Matching, account: Account, shift: Decimal | None, now_ns: int) -> None:
-    """Bust the last fill (None), or correct its price by `shift` USD; book, order, rows and stream all tell it."""
+    """Bust the last fill (None), or correct its price by `shift` USD; book, order, rows and stream all show it."""
     old = next(trade for trade in reversed(account.trades) if trade.execution_id)
     order: Order = account.orders[old.order_id]
     quantity = abs(old.quantity)

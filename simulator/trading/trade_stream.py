@@ -1,6 +1,6 @@
 """The trading stream: `trade_updates` over one websocket an account, with the documented handshake and no replay.
 
-What is published while nobody listens is gone. Faults of sockets and messages act here, on the way out.
+What is published without a listener is lost. Faults of sockets and messages act here, on the way out.
 """
 
 from __future__ import annotations
@@ -161,14 +161,16 @@ class TradeStream:
                 else:
                     await connection.ws.send_str(frame.decode())
 
-    # --- what clients say -------------------------------------------------------------------------------------------
+    # --- from the clients -------------------------------------------------------------------------------------------
 
     async def _read(self, connection: Connection, data: str | bytes) -> None:
         try:
-            said = msgspec.msgpack.decode(data) if connection.packed and isinstance(data, bytes) else json.loads(data)
-            action, fields = said["action"], said.get("data") or said
+            message = (
+                msgspec.msgpack.decode(data) if connection.packed and isinstance(data, bytes) else json.loads(data)
+            )
+            action, fields = message["action"], message.get("data") or message
         except (ValueError, KeyError, TypeError, AttributeError, msgspec.DecodeError):
-            self._say(connection, {"action": "error", "data": {"error_message": "internal server error"}})
+            self._reply(connection, {"action": "error", "data": {"error_message": "internal server error"}})
             await asyncio.sleep(0)
             await connection.ws.close()
             return
@@ -190,24 +192,24 @@ class TradeStream:
             status = "unauthorized"
         else:
             status, connection.key = "authorized", key
-        self._say(connection, {"stream": "authorization", "data": {"status": status, "action": "authenticate"}})
+        self._reply(connection, {"stream": "authorization", "data": {"status": status, "action": "authenticate"}})
 
     def _listen(self, connection: Connection, fields: Message, context: dict[str, str]) -> None:
         if not connection.key:
             refusal = {"status": "unauthorized", "action": "listen"}
-            self._say(connection, {"stream": "authorization", "data": refusal})
+            self._reply(connection, {"stream": "authorization", "data": refusal})
             return
         known = [name for name in fields.get("streams", []) if name in STREAMS]
         if self.server.faults.take("mute_after_subscribe", context) is not None:
             connection.mute = True
             return
-        self._say(connection, {"stream": "listening", "data": {"streams": known}})
+        self._reply(connection, {"stream": "listening", "data": {"streams": known}})
         connection.listening = bool(known)
 
-    def _say(self, connection: Connection, message: Message) -> None:
+    def _reply(self, connection: Connection, message: Message) -> None:
         connection.outgoing.put_nowait(_encode(message, packed=connection.packed))
 
-    # --- what the server says ---------------------------------------------------------------------------------------
+    # --- from the server --------------------------------------------------------------------------------------------
 
     def publish(self, account: Account, update: Message) -> None:
         """Send a trade update to the account's listener, through all that the script has for it."""
@@ -230,7 +232,7 @@ class TradeStream:
             self._route(account, message, order["id"], context)
 
     def _spoilt(self, data: Message, context: dict[str, object]) -> list[Any]:
-        """The messages that go out instead of (`extra`: beside) the true one; usually just that."""
+        """Return the messages sent instead of the true one (`extra`: with it); usually just that."""
         true: Message = {"stream": "trade_updates", "data": data}
         if not self.server.faults.waiting():
             return [true]

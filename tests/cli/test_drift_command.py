@@ -133,12 +133,12 @@ def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "state"
 
 
-def test_the_report_says_first_what_luck_may_have_done(shadowed: Path) -> None:
+def test_the_report_says_first_what_may_be_chance(shadowed: Path) -> None:
     said = shadow("--state-dir", shadowed).splitlines()
     assert said[0].startswith("v2<b> beside fixture")
-    assert said[1].startswith("Cannot be told from luck: over 1 sessions the candidate would have earned 0.00 USD")
+    assert said[1].startswith("May be chance: over 1 sessions the candidate would have earned 0.00 USD")
     assert any("agreement" in line and "100.00%" in line for line in said)
-    assert any(line.startswith("Whether a confidence is right cannot be said") for line in said)
+    assert any(line.startswith("A candidate's confidence cannot be checked") for line in said)
     assert any("The rule: One contract at a time" in line for line in said)
 
 
@@ -152,10 +152,10 @@ def test_the_page_stands_alone_and_takes_no_name_for_markup(shadowed: Path, tmp_
     path = tmp_path / "shadow.html"
     assert f"page: {path}" in shadow("--state-dir", shadowed, "--html", path)
     page = path.read_text()
-    assert "<h2>v2&lt;b&gt; beside fixture</h2>" in page
+    assert "<h2>v2&lt;b&gt; compared with fixture</h2>" in page
     assert "v2<b>" not in page
     assert [word for word in ("<script", "http:", "https:", "src=") if word in page] == []
-    assert page.index("Cannot be told from luck") < page.index("agreement")
+    assert page.index("May be chance") < page.index("agreement")
 
 
 def test_a_page_that_cannot_be_written_is_said(shadowed: Path, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_running_day_says_so_and_what_it_came_to_so_far(tmp_path: Path) -> Non
     assert f"{EXIT}: 1 SPY 4 Dec 24 600 call not filled yet, partially filled." in text
     assert "low_confidence denied most, 2 times" in text
     assert "09:33:00 v2 took over from v1, not promoted" in text
-    assert "v2 beside, as a shadow 1" in text
+    assert "v2 as a shadow 1" in text
     assert "4 of 6 bars came, 2 did not." in text
     assert "negative SPY: low -1" in text
 

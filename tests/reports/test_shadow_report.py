@@ -286,13 +286,13 @@ def played(difference: float, low: float | None, high: float | None) -> Hypothet
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (played(3.2, -1.0, 7.0), "Cannot be told from luck: over 20 sessions the candidate would have earned 3.20 USD"),
-        (played(-3.2, -5.0, -1.0), "More than luck would explain at 95 %: over 20 sessions the candidate would have"),
-        (played(3.2, None, None), "Cannot be told from luck: over 20 sessions"),
-        (None, "Nothing can be said of the results"),
+        (played(3.2, -1.0, 7.0), "May be chance: over 20 sessions the candidate would have earned 3.20 USD"),
+        (played(-3.2, -5.0, -1.0), "More than chance at 95 %: over 20 sessions the candidate would have"),
+        (played(3.2, None, None), "May be chance: over 20 sessions"),
+        (None, "No result to compare"),
     ],
 )
-def test_the_sentence_says_first_whether_it_can_be_told_from_luck(found: Hypothetical | None, said: str) -> None:
+def test_the_sentence_says_first_whether_it_may_be_chance(found: Hypothetical | None, said: str) -> None:
     assert verdict_of(found).startswith(said)
 
 
@@ -351,7 +351,7 @@ def test_a_candidate_that_answers_as_the_live_model_does_agrees_in_everything(tm
     assert found.live_trades == found.shadow_trades > 2
     assert {pair.live_usd - pair.shadow_usd for pair in found.sessions} == {0.0}
     assert (len(found.sessions), found.low_usd) == (2, None)
-    assert report.verdict.startswith("Cannot be told from luck")
+    assert report.verdict.startswith("May be chance")
 
 
 def test_a_scripted_candidate_comes_to_what_the_journaled_quotes_say(tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_a_candidate_that_only_failed_has_nothing_to_compare(tmp_path: Path) -> 
     report = reported(written(tmp_path, "option_scalper", [(chose("HOLD", 1.0), {"problem": "too slow"})]))
     assert (report.decisions, report.failures, report.actions, report.confusion) == (0, 1, (), ())
     assert (report.agreement, report.kappa, report.beside) == (None, None, ())
-    assert report.verdict == "Nothing can be said of the results: there is no decision that both answered."
+    assert report.verdict == "No result to compare: there is no decision that both answered."
 
 
 def test_a_journal_that_cannot_be_stepped_again_still_tells_the_agreement(tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_a_journal_that_cannot_be_stepped_again_still_tells_the_agreement(tmp_pa
     report = reported(state)
     assert (report.agreement, report.hypothetical) == (1.0, None)
     assert report.untold.startswith("the journal cannot be stepped again with this code")
-    assert report.verdict.startswith("Nothing can be said of the results: the journal cannot")
+    assert report.verdict.startswith("No result to compare: the journal cannot")
 
 
 def test_a_journal_without_a_candidate_or_from_before_there_were_any_has_no_report(tmp_path: Path) -> None:

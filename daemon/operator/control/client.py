@@ -1,6 +1,6 @@
-"""The client's half of the control socket: where it is, what one line of it holds, one question and its answer.
+"""The control socket's client: its path, its messages, one request and its answer.
 
-Blocking, for `rltraderctl`. It asks once and never again by itself: whoever repeats a command knows what became of it.
+Blocking, for `rltraderctl`. It never retries: only the operator knows whether a command may be repeated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PATH_MOST = 107  # bytes of a socket's path that the kernel takes (unix(7), sun
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client sends. `command` is one of `commands.NAMES`; `who` "" for the name of the peer's user."""
+    """A client's request. `command` is one of `commands.NAMES`; `who` "" for the name of the peer's user."""
 
     v: Literal[1]
     command: str
@@ -35,7 +35,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What it gets. `seq` of the journaled event, 0 for none; `effects` name what the event asked for at once."""
+    """The daemon's answer. `seq` of the journaled event, 0 for none; `effects` name the event's immediate effects."""
 
     ok: bool
     seq: int = 0
@@ -53,7 +53,7 @@ _decode = msgspec.json.Decoder(Answer).decode
 
 @contextlib.contextmanager
 def address(state_dir: Path) -> Iterator[str]:
-    """A path of the socket in `state_dir` that the kernel takes, however long the directory's own is."""
+    """Yield a path of the socket that the kernel takes, however long `state_dir` is."""
     path = str(state_dir / SOCKET)
     if len(os.fsencode(path)) <= _PATH_MOST:
         yield path
@@ -76,18 +76,16 @@ def ask(state_dir: Path, request: Request, within_s: float = ANSWER_WITHIN_S) ->
         try:
             with address(state_dir) as path:
                 connection.connect(path)
-            with contextlib.suppress(BrokenPipeError):  # refused before it was asked: the answer says why
+            with contextlib.suppress(BrokenPipeError):  # refused before it was read: the answer has the reason
                 connection.sendall(line)
-            told = _line(connection, within_s)
+            answer = _line(connection, within_s)
         except FileNotFoundError:
             raise ControlError(
                 f"{place}: the daemon has no control socket: it is starting (try again in a moment), or its "
-                f"configuration says control.enabled = false (set it to true and start the daemon again)"
+                f"configuration has control.enabled = false (set it to true and start the daemon again)"
             ) from None
         except ConnectionRefusedError:
-            raise ControlError(
-                f"{place}: nobody listens: the daemon is starting or ending; try again in a moment"
-            ) from None
+            raise ControlError(f"{place}: no daemon listens: it is starting or ending; try again in a moment") from None
         except PermissionError:
             raise ControlError(f"{place}: not for this user: run it as the daemon's user or as root") from None
         except (TimeoutError, BlockingIOError):
@@ -97,10 +95,10 @@ def ask(state_dir: Path, request: Request, within_s: float = ANSWER_WITHIN_S) ->
             ) from None
         except OSError as error:  # it was cut off
             raise ControlError(_cut_off(state_dir, str(error.strerror))) from None
-    if not told.endswith(b"\n"):
+    if not answer.endswith(b"\n"):
         raise ControlError(_cut_off(state_dir, "no whole answer came"))
     try:
-        return typed(_decode, told)
+        return typed(_decode, answer)
     except Unreadable as error:
         raise ControlError(
             f"{place}: an answer of another version: {error}; use the rltraderctl that belongs to the daemon"
@@ -108,15 +106,15 @@ def ask(state_dir: Path, request: Request, within_s: float = ANSWER_WITHIN_S) ->
 
 
 def _line(connection: socket.socket, within_s: float) -> bytes:
-    """What comes up to a newline or the end."""
-    until, told = time.monotonic() + within_s, b""
-    while not told.endswith(b"\n") and len(told) < ANSWER_MOST:
+    """Read up to a newline or the end."""
+    until, line = time.monotonic() + within_s, b""
+    while not line.endswith(b"\n") and len(line) < ANSWER_MOST:
         connection.settimeout(max(until - time.monotonic(), 0.001))
         got = connection.recv(65536)
         if not got:
             break
-        told += got
-    return told
+        line += got
+    return line
 
 
 def _cut_off(state_dir: Path, what: str) -> str:

@@ -1,7 +1,7 @@
-"""Commands over a Unix socket in the state directory: one JSON line in, one JSON line out, then the end.
+"""Serve commands on a Unix socket in the state directory: one JSON line in, one JSON line out.
 
-For the daemon's own user and root alone, as the kernel names them. All but `status` is journaled before it is acted on.
-Nothing that a client sends, or does not send, stops the desk: sizes, times and numbers of clients are bounded.
+Only the daemon's own user and root may connect; the kernel names the peer. All commands but `status` are journaled
+before they are acted on. No client can stop the desk: sizes, times and numbers of clients are bounded.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from daemon.core.events import CommandRefused
 from daemon.host.safe_decode import Unreadable, typed
 from daemon.operator.commands import Command, CommandError, event_of
 from daemon.operator.control.client import LINE_MOST, SOCKET, Answer, ControlError, Request, address
-from daemon.operator.door import Door
+from daemon.operator.gateway import Gateway
 from daemon.operator.status import status_of
 
 CHANNEL = "control"
 CLIENTS_MOST = 8
-PATIENCE_S = 5.0  # for a client to send its line, and to take the answer
+CLIENT_TIMEOUT_S = 5.0  # for a client to send its line, and to take the answer
 WITHIN_S = 8.0  # for the engine to carry a command out: the answer is there before the client gives up
 REFUSED_EVERY_S = 10.0  # between two alarms about refused commands
-TOLD_MOST = 200  # letters of what a client sent that an alarm repeats
+QUOTED_MOST = 200  # letters of a client's line that an alarm repeats
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
 _decode = msgspec.json.Decoder(Request).decode
@@ -47,13 +47,13 @@ class ControlServer:
     def __init__(
         self,
         state_dir: Path,
-        door: Door,
+        gateway: Gateway,
         desk: str,
         log: Callable[..., None],
         allowed: Collection[int] | None = None,
     ) -> None:
         self._state_dir = state_dir
-        self._door = door
+        self._gateway = gateway
         self._desk = desk
         self._log = log
         self._allowed = frozenset((os.geteuid(), 0) if allowed is None else allowed)
@@ -94,7 +94,7 @@ class ControlServer:
             answer = await self._answer(reader, peer_uid(writer), full=full)
             if answer is not None:
                 writer.transport.set_write_buffer_limits(high=0)
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(CLIENT_TIMEOUT_S):
                     writer.write(_encode(answer) + b"\n")
                     await writer.drain()
         except (TimeoutError, OSError, asyncio.CancelledError):  # cancelled by `run` alone, and the task ends here
@@ -103,13 +103,13 @@ class ControlServer:
             writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, uid: int, *, full: bool) -> Answer | None:
-        """What to tell the client; None where it said nothing."""
+        """Return the answer; None where the client sent nothing."""
         if uid not in self._allowed:
             return self._refuse(f"user id {uid} may not command this desk: its own user and root may")
         if full:
             return Answer(ok=False, error=f"{CLIENTS_MOST} clients are being served: try again in a moment")
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(CLIENT_TIMEOUT_S):
                 line = await reader.readuntil(b"\n")
         except asyncio.IncompleteReadError as error:
             return self._refuse(f"a line without an end from user id {uid}") if error.partial else None
@@ -118,25 +118,25 @@ class ControlServer:
         try:
             request = typed(_decode, line)
         except Unreadable as error:
-            told = "".join(filter(str.isprintable, str(error)))[:TOLD_MOST]
-            return self._refuse(f"an unreadable line from user id {uid}: {told}")
+            found = "".join(filter(str.isprintable, str(error)))[:QUOTED_MOST]
+            return self._refuse(f"an unreadable line from user id {uid}: {found}")
         try:
             return await self._carried_out(request, uid)
         except CommandError as error:
             return Answer(ok=False, error=str(error))
         except TimeoutError:
-            told = f"the engine did not come to it in {WITHIN_S:g} s; it may still be carried out"
-            return Answer(ok=False, error=told, status=status_of(self._door.state, self._desk))
-        except Exception as error:  # whatever it is, it is the command's trouble and not the desk's
+            problem = f"the engine did not come to it in {WITHIN_S:g} s; it may still be carried out"
+            return Answer(ok=False, error=problem, status=status_of(self._gateway.state, self._desk))
+        except Exception as error:  # a failed command never stops the desk
             return Answer(ok=False, error=f"{type(error).__name__}: {error}")
 
     async def _carried_out(self, request: Request, uid: int) -> Answer:
-        """Let the command in; wait until it was stepped and is durable. Raises CommandError and what `submit` does."""
+        """Submit the command; wait until it is durable. Raises CommandError and what `submit` does."""
         if request.command == "status":  # its owner may read the journal anyway
-            return Answer(ok=True, status=status_of(self._door.state, self._desk))
+            return Answer(ok=True, status=status_of(self._gateway.state, self._desk))
         claimed = request.who.strip() or self._users.get(uid, "")
         who = f"{CHANNEL}/{claimed} (uid {uid})" if claimed else f"{CHANNEL} (uid {uid})"
-        seq, step = await self._door.submit(event_of(Command(request.command, request.reason, who)), WITHIN_S)
+        seq, step = await self._gateway.submit(event_of(Command(request.command, request.reason, who)), WITHIN_S)
         reason = request.reason.strip()
         self._log("command", command=request.command, channel=CHANNEL, who=who, reason=reason, seq=seq)
         effects = tuple(type(effect).__name__ for effect in step.effects)
@@ -149,7 +149,7 @@ class ControlServer:
             self._refused_since += 1
         else:
             others = f" ({self._refused_since} more before it)" if self._refused_since else ""
-            self._door.put(CommandRefused(self._door.now_ns(), CHANNEL, reason + others))
+            self._gateway.put(CommandRefused(self._gateway.now_ns(), CHANNEL, reason + others))
             self._refused_at, self._refused_since = now, 0
         return Answer(ok=False, error=reason)
 
@@ -160,7 +160,7 @@ class ControlServer:
 def listen(state_dir: Path) -> tuple[socket.socket, tuple[int, int]]:
     """Bind the socket, for its owner alone from the first moment; returns it with the device and inode of its file.
 
-    What a dead daemon left is replaced. Raises ControlError where somebody listens, or where no socket can be made.
+    A dead daemon's socket is replaced. Raises ControlError where a process listens, or no socket can be made.
     """
     place = state_dir / SOCKET
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -184,13 +184,13 @@ def listen(state_dir: Path) -> tuple[socket.socket, tuple[int, int]]:
 
 
 def _check_mode(place: Path, path: Path, mode: int) -> None:
-    if stat.S_IMODE(mode) != 0o600:  # pragma: no cover - Linux keeps what fchmod said
+    if stat.S_IMODE(mode) != 0o600:  # pragma: no cover - Linux keeps the mode of fchmod
         path.unlink()
         raise ControlError(f"{place}: has mode {stat.S_IMODE(mode):o}, expected 600: use another file system")
 
 
 def _clear(place: Path, path: str) -> None:
-    """Take away what a dead daemon left. Raises ControlError where somebody listens, or what is there is no socket."""
+    """Remove a dead daemon's socket. Raises ControlError where a process listens, or the file is no socket."""
     try:
         found = Path(path).lstat()
     except FileNotFoundError:
@@ -210,7 +210,7 @@ def _clear(place: Path, path: str) -> None:
 
 
 def _unlink(state_dir: Path, made: tuple[int, int]) -> None:
-    """Take our own socket's file away; another one's stays."""
+    """Remove our own socket's file; another process's stays."""
     with contextlib.suppress(OSError), address(state_dir) as path:
         found = Path(path).lstat()
         if (found.st_dev, found.st_ino) == made:
@@ -218,14 +218,14 @@ def _unlink(state_dir: Path, made: tuple[int, int]) -> None:
 
 
 def peer_uid(writer: asyncio.StreamWriter) -> int:
-    """The user id of the process that connected, as the kernel noted it then."""
+    """Return the peer's user id, as the kernel noted it at connect."""
     connection = writer.get_extra_info("socket")
-    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(told)[1])
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(credentials)[1])
 
 
 def _user_names(uids: Collection[int]) -> dict[int, str]:
-    """The users' names as far as this host knows them. May wait for a directory service: not for the event loop."""
+    """Return the users' names that this host knows. May wait for a directory service: not for the event loop."""
     names = {}
     for uid in uids:
         with contextlib.suppress(KeyError):

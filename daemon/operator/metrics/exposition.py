@@ -47,13 +47,13 @@ class Declared(NamedTuple):
 METRICS: dict[str, Declared] = {
     # --- what runs
     "rltrader_build_info": Declared(
-        GAUGE, ("strategy", "mode", "code", "python"), "Always 1; the labels say what runs (code: digest, 12 digits)."
+        GAUGE, ("strategy", "mode", "code", "python"), "Always 1; the labels name what runs (code: digest, 12 digits)."
     ),
     "rltrader_model_info": Declared(
         GAUGE, ("version", "promoted"), "Always 1; the model that answers. No series while none is verified."
     ),
     "rltrader_shadow_info": Declared(
-        GAUGE, ("version",), "Always 1; the model that answers beside it. No series where none does."
+        GAUGE, ("version",), "Always 1; the shadow model's version. No series where there is none."
     ),
     # --- the desk
     "rltrader_equity_usd": Declared(GAUGE, (), "Cash and positions at their last known marks, USD."),
@@ -102,7 +102,7 @@ METRICS: dict[str, Declared] = {
         GAUGE, (), "End of the newest bar (of a daily desk its start). No series before the first."
     ),
     "rltrader_last_broker_report_timestamp_seconds": Declared(
-        GAUGE, (), "When the broker last told all it holds. No series where there was no report."
+        GAUGE, (), "Time of the broker's last report. No series where there was no report."
     ),
     "rltrader_reconnects_total": Declared(
         COUNTER, ("stream",), "Times that a connection was lost or refused and tried again: market, trade, mqtt."
@@ -165,7 +165,7 @@ class Exposition:
 
 def table() -> str:
     """The vocabulary as a Markdown table: what docs/MONITORING.md shows."""
-    lines = ["| metric | kind | labels beside `desk` | meaning |", "|---|---|---|---|"]
+    lines = ["| metric | kind | labels (and `desk`) | meaning |", "|---|---|---|---|"]
     for name, declared in METRICS.items():
         labels = ", ".join(f"`{label}`" for label in declared.labels)
         lines.append(f"| `{name}` | {declared.kind} | {labels} | {declared.meaning} |")

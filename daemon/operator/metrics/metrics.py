@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 ADDRESS = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost", "[::1]", "")  # as whom a client may ask for us; the port is that of its tunnel
-SILENT_S = 5.0  # so long a client may say nothing
+CLIENT_TIMEOUT_S = 5.0  # without a byte from the client
 DAY_S = 86_400
 BAR_LAG_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 DECISION_BOUNDS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -53,7 +53,7 @@ STREAMS = {
     "trade_stream_unauthorized": "trade",
     "mqtt_lost": "mqtt",
 }
-"""Log events that say that a connection has to be opened again, and whose it is."""
+"""Log events of a lost connection, and which one it is."""
 
 
 class MetricsError(OSError):
@@ -61,7 +61,7 @@ class MetricsError(OSError):
 
 
 class MqttCounts(NamedTuple):
-    """What the MQTT client has done: messages that wait, were given to the broker, were dropped."""
+    """The MQTT client's messages: waiting, published, dropped."""
 
     queued: int
     published: int
@@ -69,7 +69,7 @@ class MqttCounts(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """Where a scrape reads what no step says. Each is called on the scrape's thread and must only read plain values."""
+    """What a scrape reads outside of steps; each is called on the scrape's thread and only reads plain values."""
 
     state: Callable[[], State[Any]]
     journal: Path
@@ -77,11 +77,11 @@ class Sources(NamedTuple):
     lag: LoopLag
     intake: Callable[[], tuple[int, int]]  # events that wait, events dropped
     mqtt: Callable[[], MqttCounts] | None = None
-    shadow: Callable[[], str] | None = None  # version that answers beside, "" for none
+    shadow: Callable[[], str] | None = None  # version of the shadow model, "" for none
 
 
 class Desk(NamedTuple):
-    """What is told of the desk itself. `actions` are the strategy's, none where they are continuous."""
+    """Labels of the desk. `actions` are the strategy's, none where they are continuous."""
 
     name: str
     strategy: str
@@ -92,7 +92,7 @@ class Desk(NamedTuple):
 
 
 class Metrics(Collector):
-    """`observe`, `heard` and `drifted` for the trading loop, `run` to serve; the registry is its own."""
+    """`observe`, `log_event` and `drifted` for the trading loop, `run` to serve; the registry is its own."""
 
     def __init__(self, desk: Desk, sources: Sources) -> None:
         self._desk, self._sources = desk, sources
@@ -129,108 +129,108 @@ class Metrics(Collector):
                 if order is not None and (kind := (order.purpose, effect.side)) in self._orders:
                     self._orders[kind] += 1
 
-    def heard(self, name: str) -> None:
-        """Every log event's name goes by here; those of a connection are told by one thread for each connection."""
+    def log_event(self, name: str) -> None:
+        """Count a log event that a metric needs; one thread logs all events of one connection."""
         if (stream := STREAMS.get(name)) is not None:
             self._reconnects[stream] += 1
         elif name == "alarm_command_failed":
             self._command_failures += 1
 
     def drifted(self, feature_psi_max: float, action_psi: float) -> None:
-        """What the newest look at drift measured."""
+        """Keep the newest measures of drift."""
         self._drift = (feature_psi_max, action_psi)
 
     # --- the scrape's thread --------------------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Metric]:
-        """All families, read now."""
-        told, state = Exposition(self._desk.name), self._sources.state()
-        self._what_runs(told, state)
-        self._desk_now(told, state)
-        self._trading(told, state)
-        self._latency(told)
-        self._outside(told, state)
-        self._files(told)
-        told.take_over(self._process.collect())
-        return iter(told)
+        """Return all families, read now."""
+        scrape, state = Exposition(self._desk.name), self._sources.state()
+        self._what_runs(scrape, state)
+        self._desk_now(scrape, state)
+        self._trading(scrape, state)
+        self._latency(scrape)
+        self._outside(scrape, state)
+        self._files(scrape)
+        scrape.take_over(self._process.collect())
+        return iter(scrape)
 
-    def _what_runs(self, told: Exposition, state: State[Any]) -> None:
-        told.add("rltrader_build_info", 1, **self._build, python=platform.python_version())
+    def _what_runs(self, scrape: Exposition, state: State[Any]) -> None:
+        scrape.add("rltrader_build_info", 1, **self._build, python=platform.python_version())
         if state.model is not None:
             promoted = "true" if state.model.promoted else "false"
-            told.add("rltrader_model_info", 1, version=state.model.version, promoted=promoted)
+            scrape.add("rltrader_model_info", 1, version=state.model.version, promoted=promoted)
         if self._sources.shadow is not None and (version := self._sources.shadow()):
-            told.add("rltrader_shadow_info", 1, version=version)
+            scrape.add("rltrader_shadow_info", 1, version=version)
 
-    def _desk_now(self, told: Exposition, state: State[Any]) -> None:
+    def _desk_now(self, scrape: Exposition, state: State[Any]) -> None:
         status, session = status_of(state, self._desk.name), state.session.session
         running = session is not None and session.open_ns <= state.now_ns < session.close_ns and not state.session.ended
-        told.add("rltrader_equity_usd", float(state.book.equity))
-        told.add("rltrader_cash_usd", float(state.book.cash))
-        told.add("rltrader_drawdown_ratio", status.drawdown)
-        told.add("rltrader_positions", len(status.positions))
-        told.add("rltrader_working_orders", status.orders)
-        told.add("rltrader_halted", bool(status.halt))
-        told.add("rltrader_paused", bool(status.pause))
-        told.add("rltrader_reconciled", status.reconciled)
-        told.add("rltrader_session_running", running)
+        scrape.add("rltrader_equity_usd", float(state.book.equity))
+        scrape.add("rltrader_cash_usd", float(state.book.cash))
+        scrape.add("rltrader_drawdown_ratio", status.drawdown)
+        scrape.add("rltrader_positions", len(status.positions))
+        scrape.add("rltrader_working_orders", status.orders)
+        scrape.add("rltrader_halted", bool(status.halt))
+        scrape.add("rltrader_paused", bool(status.pause))
+        scrape.add("rltrader_reconciled", status.reconciled)
+        scrape.add("rltrader_session_running", running)
 
-    def _trading(self, told: Exposition, state: State[Any]) -> None:
+    def _trading(self, scrape: Exposition, state: State[Any]) -> None:
         stats = state.stats
         for kind, count in self._events.items():
-            told.add("rltrader_events_total", count, kind=kind.__name__)
-        told.add("rltrader_bars_total", stats.bars)
-        told.add("rltrader_bars_rejected_total", stats.bars_rejected)
+            scrape.add("rltrader_events_total", count, kind=kind.__name__)
+        scrape.add("rltrader_bars_total", stats.bars)
+        scrape.add("rltrader_bars_rejected_total", stats.bars_rejected)
         if self._desk.actions:
             counts = stats.actions or (0,) * len(self._desk.actions)
             for action, count in zip(self._desk.actions, counts, strict=True):
-                told.add("rltrader_decisions_total", count, action=action)
+                scrape.add("rltrader_decisions_total", count, action=action)
         else:
-            told.add("rltrader_decisions_total", stats.decisions, action="continuous")
+            scrape.add("rltrader_decisions_total", stats.decisions, action="continuous")
         for gate in GATE_NAMES:
-            told.add("rltrader_denials_total", stats.denials.get(gate, 0), gate=gate)
+            scrape.add("rltrader_denials_total", stats.denials.get(gate, 0), gate=gate)
         for (purpose, side), count in self._orders.items():
-            told.add("rltrader_orders_total", count, purpose=purpose, side=SIDES[side])
-        told.add("rltrader_fills_total", stats.fills)
+            scrape.add("rltrader_orders_total", count, purpose=purpose, side=SIDES[side])
+        scrape.add("rltrader_fills_total", stats.fills)
         for name, count in self._alarms.items():
-            told.add("rltrader_alarms_total", count, alarm=name)
-        told.add("rltrader_alarm_command_failures_total", self._command_failures)
+            scrape.add("rltrader_alarms_total", count, alarm=name)
+        scrape.add("rltrader_alarm_command_failures_total", self._command_failures)
         if self._drift is not None:
-            told.add("rltrader_drift_feature_psi", self._drift[0])
-            told.add("rltrader_drift_action_psi", self._drift[1])
+            scrape.add("rltrader_drift_feature_psi", self._drift[0])
+            scrape.add("rltrader_drift_action_psi", self._drift[1])
 
-    def _latency(self, told: Exposition) -> None:
+    def _latency(self, scrape: Exposition) -> None:
         latency, lag = self._sources.latency, self._sources.lag
         decided = latency.cumulative(DECISION_BOUNDS_S)
-        _add_buckets(told, "rltrader_bar_lag_seconds", self._bar_lag)
-        told.add_histogram("rltrader_decision_seconds", DECISION_BOUNDS_S, decided, latency.total_ns / SECOND_NS)
-        _add_buckets(told, "rltrader_event_loop_lag_seconds", lag.buckets)
-        told.add("rltrader_event_loop_lag_max_seconds", lag.newest_max_s())
+        _add_buckets(scrape, "rltrader_bar_lag_seconds", self._bar_lag)
+        scrape.add_histogram("rltrader_decision_seconds", DECISION_BOUNDS_S, decided, latency.total_ns / SECOND_NS)
+        _add_buckets(scrape, "rltrader_event_loop_lag_seconds", lag.buckets)
+        scrape.add("rltrader_event_loop_lag_max_seconds", lag.newest_max_s())
 
-    def _outside(self, told: Exposition, state: State[Any]) -> None:
+    def _outside(self, scrape: Exposition, state: State[Any]) -> None:
         waiting, dropped = self._sources.intake()
-        told.add("rltrader_bar_interval_seconds", self._desk.bar_interval_s)
+        scrape.add("rltrader_bar_interval_seconds", self._desk.bar_interval_s)
         if state.session.last_bar_ns:
             end_ns = state.session.last_bar_ns + (self._bar_ns if self._minutes else 0)
-            told.add("rltrader_last_bar_timestamp_seconds", end_ns / SECOND_NS)
+            scrape.add("rltrader_last_bar_timestamp_seconds", end_ns / SECOND_NS)
         if state.broker.reported_ns:
-            told.add("rltrader_last_broker_report_timestamp_seconds", state.broker.reported_ns / SECOND_NS)
+            scrape.add("rltrader_last_broker_report_timestamp_seconds", state.broker.reported_ns / SECOND_NS)
         for stream, count in self._reconnects.items():
-            told.add("rltrader_reconnects_total", count, stream=stream)
-        told.add("rltrader_intake_depth", waiting)
-        told.add("rltrader_intake_dropped_total", dropped)
+            scrape.add("rltrader_reconnects_total", count, stream=stream)
+        scrape.add("rltrader_intake_depth", waiting)
+        scrape.add("rltrader_intake_dropped_total", dropped)
         if self._sources.mqtt is not None:
             mqtt = self._sources.mqtt()
-            told.add("rltrader_mqtt_queued", mqtt.queued)
-            told.add("rltrader_mqtt_published_total", mqtt.published)
-            told.add("rltrader_mqtt_dropped_total", mqtt.dropped)
+            scrape.add("rltrader_mqtt_queued", mqtt.queued)
+            scrape.add("rltrader_mqtt_published_total", mqtt.published)
+            scrape.add("rltrader_mqtt_dropped_total", mqtt.dropped)
 
-    def _files(self, told: Exposition) -> None:
+    def _files(self, scrape: Exposition) -> None:
         journal = self._sources.journal
         with contextlib.suppress(OSError):  # no series is an answer too; the rest of the scrape goes on
-            told.add("rltrader_journal_bytes", journal.stat().st_size)
-            told.add("rltrader_journal_wal_bytes", wal_bytes(journal))
-            told.add("rltrader_disk_free_bytes", shutil.disk_usage(journal.parent).free)
+            scrape.add("rltrader_journal_bytes", journal.stat().st_size)
+            scrape.add("rltrader_journal_wal_bytes", wal_bytes(journal))
+            scrape.add("rltrader_disk_free_bytes", shutil.disk_usage(journal.parent).free)
 
     # --- the server -----------------------------------------------------------------------------------------------
 
@@ -241,24 +241,24 @@ class Metrics(Collector):
         try:
             log("metrics_listening", url=f"http://{ADDRESS}:{server.server_port}/metrics")
             await asyncio.Event().wait()
-        finally:  # the server's thread looks twice a second whether it shall end: nobody waits for it
+        finally:  # the server's thread polls for its end twice a second: nothing waits for it
             threading.Thread(target=server.shutdown, name="metrics end", daemon=True).start()
 
 
 class _Request(WSGIRequestHandler):
-    """One scrape. A client that says nothing is left after a while; nothing is logged."""
+    """One scrape. A silent client is dropped after a timeout; nothing is logged."""
 
-    timeout = SILENT_S
+    timeout = CLIENT_TIMEOUT_S
 
     def log_message(self, *_: object) -> None:
-        """Scrapes are no news."""
+        """Log no scrape."""
 
 
 class _Server(WSGIServer):
-    """One client at a time, so that however many come, they take no threads and no files from trading."""
+    """One client at a time: many clients take no threads and no files from trading."""
 
     def handle_error(self, *_: object) -> None:
-        """A client that went away is no news either."""
+        """Log no client that went away."""
 
 
 def _listen(port: int, registry: CollectorRegistry) -> WSGIServer:
@@ -272,8 +272,9 @@ def _listen(port: int, registry: CollectorRegistry) -> WSGIServer:
 
 
 def _application(registry: CollectorRegistry) -> WSGIApplication:
-    """prometheus_client's own, for who asks for this host by its name: a page of another site whose name was bound to
-    127.0.0.1 reads nothing. A scrape that raises answers why, so that no traceback gets into the log.
+    """Serve prometheus_client's application for known host names only (a defence against DNS rebinding).
+
+    A scrape that raises answers with the error, so that no traceback gets into the log.
     """
     scrape = make_wsgi_app(registry)
 
@@ -296,5 +297,5 @@ def _serve(server: WSGIServer) -> None:
         server.serve_forever()
 
 
-def _add_buckets(told: Exposition, name: str, buckets: Buckets) -> None:
-    told.add_histogram(name, buckets.bounds_s, buckets.cumulative(), buckets.total_s)
+def _add_buckets(scrape: Exposition, name: str, buckets: Buckets) -> None:
+    scrape.add_histogram(name, buckets.bounds_s, buckets.cumulative(), buckets.total_s)

@@ -1,6 +1,6 @@
-"""How this project speaks to an MQTT broker: MQTT 5, TLS 1.2 or newer with the broker's name checked, no log of paho's.
+"""Connect to an MQTT broker: MQTT 5, TLS 1.2 or newer with the broker's name checked, without paho's log.
 
-For the daemon's side thread and for `rltraderctl remote`. What goes wrong is told without password or keys.
+For the daemon's side thread and for `rltraderctl remote`. Errors are reported without password or keys.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from aiomqtt import Client, MqttError, ProtocolVersion, Will
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-ANSWER_S = 10.0  # so long the broker may take for anything
-GOODBYE_S = 0.7  # for each of the two things said at the end
+ANSWER_S = 10.0  # timeout of each request to the broker
+CLOSE_TIMEOUT_S = 0.7  # for each of the last messages and the disconnect
 INCOMING_MOST = 64  # messages that wait to be looked at; further ones are lost
 INCOMING_BYTES = 16_384  # larger ones the broker keeps to itself
 INFLIGHT_MOST = 32  # messages under way that want a confirmation
-EXPIRY_S = 60  # telemetry that nobody took by then is worth nothing
+EXPIRY_S = 60  # telemetry that no client took by then is worth nothing
 
 _properties: Callable[[int], Any] = Properties  # paho's is without types
 _SILENT = logging.getLogger("rltrader.mqtt.silent")
@@ -34,7 +34,7 @@ _SILENT.setLevel(logging.CRITICAL + 1)
 
 @dataclass(frozen=True, slots=True)
 class Broker:
-    """Where the broker is and who we are there. `ca_file` "": the system's authorities; `username` "": nobody."""
+    """Where the broker is and who we are there. `ca_file` "": the system's authorities; `username` "": anonymous."""
 
     host: str
     port: int
@@ -52,7 +52,7 @@ class _Client(Client):
 
     def drop(self) -> None:
         for future in (self._connected, self._disconnected):
-            future.add_done_callback(_look)  # asyncio writes of exceptions that nobody looked at
+            future.add_done_callback(_look)  # asyncio logs exceptions that were never retrieved
         with contextlib.suppress(Exception):  # there may be no socket, or a broken one
             self._client.disconnect()
 
@@ -99,8 +99,8 @@ async def connected(
         still_wanted()
         yield client
     finally:
-        client.timeout = GOODBYE_S
-        with contextlib.suppress(MqttError):  # it is gone already, or does not say goodbye
+        client.timeout = CLOSE_TIMEOUT_S
+        with contextlib.suppress(MqttError):  # it is gone already, or does not answer the disconnect
             await client.__aexit__(None, None, None)
         client.drop()
 
@@ -108,17 +108,17 @@ async def connected(
 def properties(
     *, expiry_s: int | None = EXPIRY_S, response_topic: str | None = None, correlation: bytes | None = None
 ) -> Properties:
-    """Of a JSON message. Lasting ones have no expiry."""
-    told = _properties(PacketTypes.PUBLISH)
-    told.ContentType = "application/json"
-    told.PayloadFormatIndicator = 1  # UTF-8
+    """Return the properties of a JSON message; lasting ones have no expiry."""
+    packet = _properties(PacketTypes.PUBLISH)
+    packet.ContentType = "application/json"
+    packet.PayloadFormatIndicator = 1  # UTF-8
     if expiry_s is not None:
-        told.MessageExpiryInterval = expiry_s
+        packet.MessageExpiryInterval = expiry_s
     if response_topic is not None:
-        told.ResponseTopic = response_topic
+        packet.ResponseTopic = response_topic
     if correlation is not None:
-        told.CorrelationData = correlation
-    made: Properties = told
+        packet.CorrelationData = correlation
+    made: Properties = packet
     return made
 
 
@@ -133,10 +133,10 @@ def still_wanted() -> None:
         raise asyncio.CancelledError
 
 
-def told_safely(error: BaseException, password: str | None) -> str:
-    """An error as one line for the log, without the password should a library put it there."""
+def safe_text(error: BaseException, password: str | None) -> str:
+    """Return an error as one line for the log, with the password hidden."""
     text = f"{type(error).__name__}: {error}"
-    text = text.replace(password, "[hidden]") if password else text  # before it is cut: a part of it tells much, too
+    text = text.replace(password, "[hidden]") if password else text  # before the cut: a part of it reveals much, too
     return text.replace("\n", " ")[:300]
 
 

@@ -31,7 +31,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StatusMessage(_Message, frozen=True, kw_only=True):
-    """`status`: what the desk is. `online` false, without a status, once it is gone: its last will says so."""
+    """`status`: what the desk is. `online` is false, without a status, once it is gone (by its last will)."""
 
     schema: Literal["status"] = "status"
     online: bool
@@ -39,7 +39,7 @@ class StatusMessage(_Message, frozen=True, kw_only=True):
 
 
 class BarMessage(_Message, frozen=True, kw_only=True):
-    """`bars`: a bar was known, `lag_ms` after its minute's end (of a daily desk's bars that says nothing)."""
+    """`bars`: a bar was known, `lag_ms` after its minute's end (meaningless for a daily desk's bars)."""
 
     schema: Literal["bar"] = "bar"
     symbol: str
@@ -86,7 +86,7 @@ class OrderMessage(_Message, frozen=True, kw_only=True):
 
 
 class FillMessage(_Message, frozen=True, kw_only=True):
-    """`fills`: one execution. The same (order, correction, cumulative) is the same fill, told again."""
+    """`fills`: one execution. The same (order, correction, cumulative) is the same fill, sent again."""
 
     schema: Literal["fill"] = "fill"
     client_order_id: str
@@ -229,7 +229,7 @@ TOPICS: dict[str, type[Message]] = {
 
 
 def message_of(topic: str, thing: Any, desk: str) -> Message:
-    """What was left for a topic as its message. Raises KeyError for what nobody leaves there."""
+    """Return a topic's thing as its message. Raises KeyError for an unknown pair of topic and type."""
     return _MAKE[topic, type(thing)](thing, desk)
 
 
@@ -251,8 +251,8 @@ def _status(state: State[Any], desk: str) -> StatusMessage:
     return StatusMessage(desk=desk, online=True, status=status_of(state, desk))
 
 
-def _chain(told: ChainHead, desk: str) -> ChainMessage:
-    return ChainMessage(desk=desk, row=told.row, head=told.head)
+def _chain(chain: ChainHead, desk: str) -> ChainMessage:
+    return ChainMessage(desk=desk, row=chain.row, head=chain.head)
 
 
 def _bar(event: BarClosed, desk: str) -> BarMessage:
@@ -296,14 +296,14 @@ def _equity(row: EquityRow, desk: str) -> EquityMessage:
     return EquityMessage(desk=desk, **msgspec.structs.asdict(row))
 
 
-def _alarm(told: Alarm, desk: str) -> AlarmMessage:
+def _alarm(alarm: Alarm, desk: str) -> AlarmMessage:
     return AlarmMessage(
         desk=desk,
-        alarm=told.effect.name,
-        detail=told.effect.detail,
-        seq=told.seq,
-        time_ns=told.time_ns,
-        halted=told.halted,
+        alarm=alarm.effect.name,
+        detail=alarm.effect.detail,
+        seq=alarm.seq,
+        time_ns=alarm.time_ns,
+        halted=alarm.halted,
     )
 
 
@@ -361,8 +361,8 @@ def schemas() -> dict[str, str]:
         fields = {field.name: field.default for field in msgspec.structs.fields(kind)}
         name = str(fields.get("schema", topic))
         schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(kind)}
-        told = schema["$defs"][kind.__name__]
-        told["required"] = [name for name in told["properties"] if name in ("v", "schema") or name in told["required"]]
+        body = schema["$defs"][kind.__name__]
+        body["required"] = [name for name in body["properties"] if name in ("v", "schema") or name in body["required"]]
         files[f"{name}.v1.json"] = json.dumps(schema, indent=2) + "\n"
     return files
 

@@ -1,7 +1,7 @@
-"""The daemon's connection to its MQTT broker: telemetry out of the outbox, signed commands into the door.
+"""The daemon's connection to its MQTT broker: telemetry out of the outbox, signed commands into the gateway.
 
-It lives on the side thread. A broker that is gone, slow or hostile costs messages and nothing else: what waits is
-bounded, and a connection that does not answer is given up and tried again, later each time.
+It runs on the side thread. A broker that is gone, slow or hostile costs only messages: queues are bounded, and a
+connection that does not answer is dropped and retried with back-off.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from daemon.core.events import ClockReset, Event
 from daemon.core.state import State
 from daemon.core.step import Step
 from daemon.operator.commands import CommandError
-from daemon.operator.door import Done
+from daemon.operator.gateway import Done
 from daemon.operator.mqtt.connection import (
+    CLOSE_TIMEOUT_S,
     EXPIRY_S,
-    GOODBYE_S,
     INFLIGHT_MOST,
     Broker,
     connected,
     properties,
+    safe_text,
     still_wanted,
-    told_safely,
 )
 from daemon.operator.mqtt.messages import ResponseMessage, StatusMessage, message_of, telemetry_of
 from daemon.operator.mqtt.outbox import Item, Outbox
@@ -46,9 +46,9 @@ from daemon.pacing.back_off import back_off_s
 from strategies.kit.units import SECOND_NS
 
 CHAIN = "chain"  # the journal's newest head
-CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # told until the broker has them: QoS 1
+CONFIRMED = frozenset(("status", "orders", "fills", "alarms", CHAIN))  # sent at QoS 1: until the broker has them
 HEARTBEAT_S = 30.0
-STEADY_S = 30.0  # a connection that lived so long was one: the next wait is short again
+STEADY_S = 30.0  # after a connection of this length the next wait is short again
 PAYLOAD_MOST = 200_000  # bytes; the broker's own limit is 256 KiB
 COMMANDS_MOST = 64  # carried out at the same moment
 NAME_ROUNDS = 200_000  # of PBKDF2: a broker's log holds client names, and shall not give a weak password away
@@ -77,7 +77,7 @@ class MqttSettings:
 class MqttSide:
     """`run` on the side thread, for as long as the daemon lives.
 
-    `submit` is the door's for other threads, `state` gives the desk as it is, `log` and `now_ns` (real time) may be
+    `submit` is the gateway's for other threads, `state` gives the desk as it is, `log` and `now_ns` (real time) may be
     called on any thread. `password` and `keys` stay in here.
     """
 
@@ -105,16 +105,16 @@ class MqttSide:
         self._kept: dict[str, bytes] = {}  # the newest of retained topics: a broker that restarts has forgotten them
         self._reason = ""  # why the connection was lost, as logged last
         self._commands: set[asyncio.Task[None]] = set()
-        self._telling: asyncio.TimerHandle | None = None
+        self._reporting: asyncio.TimerHandle | None = None
         self.reconnects = 0
 
     def observe(self, event: Event, _: Step) -> None:
-        """Every step goes by here, on the trading thread: a time that was led back locks no command out."""
+        """See every step, on the trading thread: after a clock reset commands are accepted again."""
         if isinstance(event, ClockReset):
             self._judge.lead_back()
 
     async def run(self) -> None:
-        """Connect, tell and listen until cancelled."""
+        """Connect, publish and listen until cancelled."""
         failures = 0
         while True:
             began = time.monotonic()
@@ -124,7 +124,7 @@ class MqttSide:
                     up = True
                     await self._session(client)
             except (MqttError, OSError, ValueError) as error:
-                reason = told_safely(error, self._password)
+                reason = safe_text(error, self._password)
             finally:
                 self._outbox.give_back(self._hand.values())
                 self._hand.clear()
@@ -152,7 +152,7 @@ class MqttSide:
     def identifier(self) -> str:
         """The same each time: a connection that died unnoticed, and its last will, end when the next one begins.
 
-        Nobody can tell it without the password: a broker throws out whoever has the name of a client that comes.
+        It cannot be guessed without the password: a broker drops a client when another one takes its name.
         """
         plain = f"{self._settings.prefix.replace('/', '-')}-{self._settings.desk}"
         if not self._password or not self._settings.broker.username:
@@ -177,14 +177,14 @@ class MqttSide:
             await _first_failure(works)
         except asyncio.CancelledError:
             with contextlib.suppress(MqttError, TimeoutError):
-                async with asyncio.timeout(GOODBYE_S):
-                    await self._goodbye(client)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._publish_end(client)
             raise
 
-    async def _goodbye(self, client: Client) -> None:
-        """The chain's last head, where it still waits; then that the desk is offline, and what became of all messages.
+    async def _publish_end(self, client: Client) -> None:
+        """Publish the waiting head of the chain, then the offline status and the final counts.
 
-        Nobody puts any more, so they add up.
+        Nothing is put any more, so the counts add up.
         """
         self._outbox.give_back(self._hand.values())
         self._hand.clear()
@@ -199,7 +199,7 @@ class MqttSide:
             await client.publish(self._settings.topic(topic), payload, qos=qos, retain=True, properties=_LASTING)
 
     async def _subscribed(self, client: Client) -> bool:
-        """Listen for commands; False where the broker does not let us."""
+        """Subscribe to commands; False where the broker refuses."""
         options = SubscribeOptions(qos=1, retainAsPublished=True)
         codes = await client.subscribe(self._settings.topic("command"), options=options)
         still_wanted()
@@ -219,7 +219,7 @@ class MqttSide:
     # --- telemetry ----------------------------------------------------------------------------------------------------
 
     async def _beat(self, client: Client) -> NoReturn:
-        """What is retained, at the start and every half minute."""
+        """Publish what is retained, at the start and every half minute."""
         for topic, payload in self._kept.items():
             await self._publish(client, topic, payload)
         while True:
@@ -274,7 +274,7 @@ class MqttSide:
         return payload
 
     def _message(self, item: Item) -> msgspec.Struct:
-        """What was left as its message; of the status always the newest."""
+        """Return the item as a message; of the status always the newest."""
         thing = self._state() if item.topic == "status" else item.thing
         return message_of(item.topic, thing, self._settings.desk)
 
@@ -335,22 +335,22 @@ class MqttSide:
         if any(sign in topic for sign in "+#\0") or len(correlation or b"") > CORRELATION_MOST:
             return
         with contextlib.suppress(MqttError):  # the command was carried out all the same
-            told = properties(correlation=correlation)
-            await client.publish(topic, self._encode(response), qos=1, properties=told)
+            answering = properties(correlation=correlation)
+            await client.publish(topic, self._encode(response), qos=1, properties=answering)
 
     def _refuse(self, reason: str) -> None:
         self._refusals.note(reason)
         due_ns = self._refusals.due_ns()
-        if due_ns is not None and self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(due_ns / SECOND_NS + 0.01, self._tell_refusals)
+        if due_ns is not None and self._reporting is None:
+            self._reporting = asyncio.get_running_loop().call_later(due_ns / SECOND_NS + 0.01, self._report_refusals)
 
-    def _tell_refusals(self) -> None:
-        self._telling = None
-        self._refusals.tell_when_due()
+    def _report_refusals(self) -> None:
+        self._reporting = None
+        self._refusals.report_when_due()
 
 
 async def _first_failure(works: Sequence[Coroutine[Any, Any, NoReturn]]) -> NoReturn:
-    """Run them side by side; raises what the first one raised, when all have ended.
+    """Run them concurrently; raise the first one's error when all have ended.
 
     Not by a task group: Python 3.11's leaves its task marked as cancelled, which `still_wanted` would believe.
     """

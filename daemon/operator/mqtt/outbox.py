@@ -1,4 +1,4 @@
-"""What waits for the broker: the trading thread puts, the side thread takes; neither waits for the other.
+"""The queue of messages for the broker: the trading thread puts, the side thread takes; neither waits.
 
 Without locks: one thread alone puts, one alone takes, and each counts only what it does itself; a deque's and a dict's
 single operations are atomic. Invariant: offered = published + dropped + conflated + refused + waiting.
@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-REST_S = 0.01  # after a look that found nothing: so often at most is the trading thread asked to wake this side
+REST_S = 0.01  # after an empty take: the least time between two wake-ups by the trading thread
 
 
 class Item(NamedTuple):
-    """Something to tell under a topic. Of a retained topic only the newest counts."""
+    """Something to publish under a topic. Of a retained topic only the newest counts."""
 
     topic: str
     thing: object
@@ -35,23 +35,23 @@ class Counts(NamedTuple):
 
 
 class Outbox:
-    """At most `limit` things wait, beside one of each retained topic. When it is full the oldest goes."""
+    """Holds at most `limit` things, and one of each retained topic. When it is full the oldest is dropped."""
 
     def __init__(self, limit: int) -> None:
         self._queue: deque[Item] = deque(maxlen=limit)
         self._newest: dict[str, Item] = {}
-        self._again: deque[Item] = deque()  # taken and not told: first in line
+        self._again: deque[Item] = deque()  # taken and not published: first in line
         self._queued = self._retained = 0  # put; counted by the thread that puts
         self._taken = self._retained_taken = self._hand = 0  # by the thread that takes
         self._published = self._refused = self._again_conflated = 0
         self._turn = False
         self._armed = False
-        self._wake: Callable[[], None] = _nobody
+        self._wake: Callable[[], None] = _no_wake
 
     # --- the thread that puts -----------------------------------------------------------------------------------------
 
     def put(self, topic: str, thing: object) -> None:
-        """Leave something that each counts of."""
+        """Put a thing; each one counts."""
         self._queue.append(Item(topic, thing, False))
         self._queued += 1
         if self._armed:
@@ -59,7 +59,7 @@ class Outbox:
             self._wake()
 
     def put_retained(self, topic: str, thing: object) -> None:
-        """Leave the newest of its topic; it is never dropped, only replaced."""
+        """Put the newest of a topic; it is never dropped, only replaced."""
         self._newest[topic] = Item(topic, thing, True)
         self._retained += 1
         if self._armed:
@@ -100,17 +100,17 @@ class Outbox:
         return item
 
     def published(self) -> None:
-        """One that was taken has been told."""
+        """Count a taken item as published."""
         self._hand -= 1
         self._published += 1
 
     def refused(self) -> None:
-        """One that was taken can never be told."""
+        """Count a taken item that can never be published."""
         self._hand -= 1
         self._refused += 1
 
     def give_back(self, items: Iterable[Item]) -> None:
-        """These were taken and not told: they come first again, but for retained ones that have a newer one."""
+        """Return items that were not published to the front; drop retained ones that have a newer one."""
         kept: list[Item] = []
         for item in items:
             self._hand -= 1
@@ -121,7 +121,7 @@ class Outbox:
         self._again.extendleft(reversed(kept))
 
     def counts(self) -> Counts:
-        """The figures; exact while nobody puts, else behind by what is being put this moment."""
+        """Return the counts; exact while no put is under way."""
         queued, taken, waiting = self._queued, self._taken, len(self._queue)
         retained, retained_taken, newest = self._retained, self._retained_taken, len(self._newest)
         return Counts(
@@ -149,10 +149,10 @@ class Outbox:
             self._taken += 1
         else:
             return None
-        self._turn = item.retained  # where both wait they take turns: neither keeps the other from being told
+        self._turn = item.retained  # where both wait they take turns: neither delays the other
         self._hand += 1
         return item
 
 
-def _nobody() -> None:
-    """Nobody waits."""
+def _no_wake() -> None:
+    """Do nothing: no `get` waits."""

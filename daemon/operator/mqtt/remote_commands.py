@@ -1,7 +1,7 @@
-"""What makes a message on the command topic a command: signed by a known key, for this desk, in time, and only once.
+"""Accept a command from MQTT only when it is signed by a known key, for this desk, in time, and new.
 
-`Judge` decides and sends nothing. Whoever cannot sign costs one HMAC and hears nothing; a refusal is journaled, once
-in ten seconds with a count of the others, so that a flood fills no journal.
+`Judge` decides and sends nothing. A sender without a key costs one HMAC and gets no answer. A refusal is journaled at
+most once in ten seconds, with a count of the others, so that a flood fills no journal.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from daemon.operator.mqtt.signing import Key, SignedCommand, is_genuine
 from strategies.kit.units import SECOND_NS
 
 SIZE_MOST = 4096  # bytes of a command
-FUTURE_MOST_NS = 5 * SECOND_NS  # the sender's clock may be so far ahead
+FUTURE_MOST_NS = 5 * SECOND_NS  # the most that the sender's clock may be ahead
 LIFETIME_MOST_NS = 60 * SECOND_NS
 NONCES_MOST = 1000  # commands taken within their lifetime
-TOLD_EVERY_NS = 10 * SECOND_NS
+REFUSAL_EVERY_NS = 10 * SECOND_NS
 CHANNEL = "mqtt"
 
 EventAt = Callable[[int], Event]
@@ -49,7 +49,7 @@ class Judge:
     Nonces are remembered until their command expires. They do not outlive the process, so a process takes nothing that
     was issued before it listened, and carries nothing out before its issue: what one process took, no later one takes.
     `known_ns`, the time of the journal's newest event, keeps that true where the clock was set back in between; a reset
-    of the clock leads it back (`lead_back`), and is bound by the time of listening alone: it changes nothing twice.
+    of the clock lowers it (`lead_back`), and is bound by the time of listening alone: it changes nothing twice.
     """
 
     def __init__(self, desk: str, keys: Mapping[str, Key], now_ns: Callable[[], int], known_ns: int = 0) -> None:
@@ -61,56 +61,56 @@ class Judge:
         self.since_ns = max(self.listens_ns, known_ns + 1)
 
     def lead_back(self) -> None:
-        """The desk's time was led back: what is issued from now on counts."""
+        """Accept what is issued from now on: the desk's clock was reset."""
         self.since_ns = max(self.listens_ns, min(self.since_ns, self._clock()))
 
     def judge(self, payload: bytes, *, retained: bool) -> Accepted | Refused:
-        """What is to be done about a message. An accepted one's nonce is used up."""
+        """Accept or refuse a message; an accepted one's nonce is used up."""
         if retained:
             return Refused("the message is retained: a command is sent once")
         if len(payload) > SIZE_MOST:
             return Refused(f"the message has {len(payload)} bytes: at most {SIZE_MOST} are read")
         try:
-            told = typed(self._decoder.decode, payload)
-            key = self._keys.get(told.key)
-            genuine = key is not None and is_genuine(told, key)
+            signed = typed(self._decoder.decode, payload)
+            key = self._keys.get(signed.key)
+            genuine = key is not None and is_genuine(signed, key)
         except (Unreadable, UnicodeError):
             return Refused("the message cannot be read")
         if key is None:
             return Refused("the key is not known here")
         if not genuine:
-            return Refused(f"the signature is not that of key {told.key}")
-        problem = self._untimely(told)
+            return Refused(f"the signature is not that of key {signed.key}")
+        problem = self._untimely(signed)
         if problem:
-            return Refused(f"{told.command!r} by key {told.key}: {problem}", genuine=True)
-        command = Command(told.command, told.reason, f"{CHANNEL}/{told.key}")
+            return Refused(f"{signed.command!r} by key {signed.key}: {problem}", genuine=True)
+        command = Command(signed.command, signed.reason, f"{CHANNEL}/{signed.key}")
         try:
             event_at = event_of(command)
         except CommandError as error:
-            return Refused(f"by key {told.key}: {error}", genuine=True)
-        self._nonces[told.nonce] = told.expires_ns
-        return Accepted(event_at, command, max(told.issued_ns - self._now_ns(), 0))
+            return Refused(f"by key {signed.key}: {error}", genuine=True)
+        self._nonces[signed.nonce] = signed.expires_ns
+        return Accepted(event_at, command, max(signed.issued_ns - self._now_ns(), 0))
 
     def _now_ns(self) -> int:
-        """The clock, never back: a nonce that is forgotten stays expired."""
+        """Return the clock's time, never decreasing: a forgotten nonce stays expired."""
         self._latest_ns = max(self._latest_ns, self._clock())
         return self._latest_ns
 
-    def _untimely(self, told: SignedCommand) -> str:
-        """Why a genuine command does not count now; "" when it does."""
+    def _untimely(self, signed: SignedCommand) -> str:
+        """Return why a genuine command does not count now, "" when it does."""
         now_ns = self._now_ns()
         self._nonces = {nonce: expires_ns for nonce, expires_ns in self._nonces.items() if expires_ns >= now_ns}
-        if told.desk != self._desk:
-            return f"it is for desk {told.desk!r}, this is {self._desk!r}"
-        if told.expires_ns - told.issued_ns > LIFETIME_MOST_NS or told.expires_ns < told.issued_ns:
-            return f"it is valid for {_seconds(told.expires_ns - told.issued_ns)}: expected 0 to 60 s"
-        if told.expires_ns < now_ns:
-            return f"it expired {_seconds(now_ns - told.expires_ns)} ago: send it again, compare the clocks"
-        if told.issued_ns > now_ns + FUTURE_MOST_NS:
-            return f"it was issued {_seconds(told.issued_ns - now_ns)} in the future: compare the clocks"
-        if told.issued_ns < (self.listens_ns if told.command == RESET_CLOCK else self.since_ns):
+        if signed.desk != self._desk:
+            return f"it is for desk {signed.desk!r}, this is {self._desk!r}"
+        if signed.expires_ns - signed.issued_ns > LIFETIME_MOST_NS or signed.expires_ns < signed.issued_ns:
+            return f"it is valid for {_seconds(signed.expires_ns - signed.issued_ns)}: expected 0 to 60 s"
+        if signed.expires_ns < now_ns:
+            return f"it expired {_seconds(now_ns - signed.expires_ns)} ago: send it again, compare the clocks"
+        if signed.issued_ns > now_ns + FUTURE_MOST_NS:
+            return f"it was issued {_seconds(signed.issued_ns - now_ns)} in the future: compare the clocks"
+        if signed.issued_ns < (self.listens_ns if signed.command == RESET_CLOCK else self.since_ns):
             return "it was issued before the daemon began to listen, or before its journal's end: send it again"
-        if told.nonce in self._nonces:
+        if signed.nonce in self._nonces:
             return "it came before: each command has a nonce of its own"
         if len(self._nonces) >= NONCES_MOST:
             return f"more than {NONCES_MOST} commands within their lifetimes: wait a minute"
@@ -126,26 +126,26 @@ class Refusals:
     def __init__(self, submit: Callable[[EventAt], object], now_ns: Callable[[], int]) -> None:
         self._submit, self._now_ns = submit, now_ns
         self._next_ns = 0
-        self._untold: deque[str] = deque(maxlen=1)  # the newest
+        self._pending: deque[str] = deque(maxlen=1)  # the newest
         self._others = 0
 
     def note(self, reason: str) -> None:
-        """A command was refused."""
-        self._others += len(self._untold)
-        self._untold.append(reason)
-        self.tell_when_due()
+        """Count a refused command and report it when due."""
+        self._others += len(self._pending)
+        self._pending.append(reason)
+        self.report_when_due()
 
     def due_ns(self) -> int | None:
-        """Nanoseconds until `tell_when_due` has something to tell, None when nothing waits."""
-        return max(self._next_ns - self._now_ns(), 0) if self._untold else None
+        """Return nanoseconds until `report_when_due` journals, None when nothing waits."""
+        return max(self._next_ns - self._now_ns(), 0) if self._pending else None
 
-    def tell_when_due(self) -> None:
-        """Journal what waits, unless the last one is too near."""
+    def report_when_due(self) -> None:
+        """Journal what waits, unless the last one is too recent."""
         now_ns = self._now_ns()
-        if not self._untold or now_ns < self._next_ns:
+        if not self._pending or now_ns < self._next_ns:
             return
-        reason, others = self._untold.pop(), self._others
-        self._others, self._next_ns = 0, now_ns + TOLD_EVERY_NS
+        reason, others = self._pending.pop(), self._others
+        self._others, self._next_ns = 0, now_ns + REFUSAL_EVERY_NS
         text = f"{reason} (and {others} others)" if others else reason
         self._submit(lambda at_ns: CommandRefused(at_ns, CHANNEL, text))
 

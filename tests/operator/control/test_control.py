@@ -281,7 +281,7 @@ async def test_refusals_in_a_row_are_one_alarm_and_counted_in_the_next(
 async def test_a_client_that_says_nothing_is_dropped_and_one_that_leaves_is_no_trouble(
     work: AtWork, server: ControlServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(control, "CLIENT_TIMEOUT_S", 0.05)
     assert await said(state, b"") == {}
     assert await said(state, b'{"v":1,"comm') == {}
     assert await said(state, b"", eof=True) == {}
@@ -314,7 +314,7 @@ async def test_a_command_that_the_engine_does_not_come_to_is_said_to_be_open(
     work: AtWork, server: ControlServer, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(control, "WITHIN_S", 0.01)
-    monkeypatch.setattr(work.door, "_put", lambda _: None)  # an engine that is busy for good
+    monkeypatch.setattr(work.gateway, "_put", lambda _: None)  # an engine that is busy for good
     answer = await said(state, line("halt"))
     assert (answer["ok"], answer["error"]) == (
         False,
@@ -329,7 +329,7 @@ async def test_whatever_goes_wrong_with_a_command_is_its_answer_and_the_next_one
         raise OverflowError("no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(work.door, "_put", full)
+        patch.setattr(work.gateway, "_put", full)
         assert (await said(state, line("halt")))["error"] == "OverflowError: no room"
     assert (await said(state, line("halt")))["ok"]
 
@@ -448,7 +448,7 @@ def test_the_client_says_who_does_not_answer(tmp_path: Path) -> None:
         ask(tmp_path, request)
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(tmp_path / SOCKET))
-        with pytest.raises(ControlError, match="nobody listens: the daemon is starting or ending"):
+        with pytest.raises(ControlError, match="no daemon listens: it is starting or ending"):
             ask(tmp_path, request)
         other.listen()
         with pytest.raises(ControlError, match=r"no answer in 0.05 s: the command may still be carried out"):

@@ -238,7 +238,7 @@ def test_lost_connections_are_counted_by_whose_they_are(stage: Stage) -> None:
     told = ["stream_up", "stream_lost", "stream_refused", "stream_lost", "trade_stream_lost", "mqtt_up", "mqtt_lost"]
     assert set(told) <= set(LOG_EVENTS)
     for name in (*told, "alarm_command_failed"):
-        stage.metrics.heard(name)
+        stage.metrics.log_event(name)
     counts = {
         stream: value(stage.metrics, "rltrader_reconnects_total", stream=stream) for stream in ("market", "trade")
     }

@@ -117,8 +117,8 @@ async def connected_desk(
             password,
             KEYS,
             outbox,
-            work.door.submit_from_thread,
-            lambda: work.door.state,
+            work.gateway.submit_from_thread,
+            lambda: work.gateway.state,
             lambda name, **fields: log.append((name, fields)),
         )
         thread = SideThread([("mqtt", side.run)], lambda name, problem: log.append((name, {"problem": problem})))
@@ -178,7 +178,7 @@ async def test_a_halt_over_mqtt_acts_on_a_desk_whose_feed_never_came_up(
         assert answer["ok"] is True
         assert answer["status"]["halt"] == "operator: the fair is wrong (by mqtt/ops-laptop)"
         assert answer["status"]["bars"] == 0
-        state = made.work.door.state
+        state = made.work.gateway.state
         assert state.risk.halt is not None
         assert answer["seq"] == state.seq
         assert [event for event in made.events if isinstance(event, HaltRequested)] == [
@@ -225,7 +225,7 @@ async def test_a_reader_sees_what_the_desk_does(broker: Mosquitto, desk: Desk, t
     assert of_bar.ContentType == "application/json"
     assert not hasattr(seen["status"][0][1], "MessageExpiryInterval")
     sent = {(fill["client_order_id"], fill["cumulative"]) for fill, _ in seen["fills"]}
-    assert len(sent) == made.work.door.state.stats.fills
+    assert len(sent) == made.work.gateway.state.stats.fills
     async with client(broker, "monitor") as later:  # status and equity wait for who comes later
         await later.subscribe("rltrader/paper-1/+", qos=1)
         topics = set()
@@ -385,7 +385,7 @@ async def test_a_missing_authority_file_or_a_broker_that_is_not_there_is_told_an
         async with connected_desk(desk, tmp_path / str(place), told_of, "x" * 12, events=20) as made:
             await _soon(partial(_has_lost, made, 1))
             await made.work.quiet()
-            assert made.work.door.state.fed == 20
+            assert made.work.gateway.state.fed == 20
 
 
 async def test_after_a_restart_of_the_broker_status_and_commands_are_back(desk: Desk, tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ async def test_a_broker_that_stands_still_holds_up_neither_the_desk_nor_the_end(
             for event, _ in zip(iter(desk.replay.source(0)), range(500), strict=False):
                 made.work.intake.put(event)
             await made.work.quiet()
-            fed = made.work.door.state.fed
+            fed = made.work.gateway.state.fed
             assert fed == 3 * 86 + 60 + 2 * 4  # every bar, and each session's begin and end
             assert await asyncio.to_thread(made.thread.stop, LIMIT_S)
             counts = made.outbox.counts()
@@ -514,7 +514,7 @@ async def test_the_command_line_halts_a_desk_and_says_what_it_is(
         halt = ("halt", "--reason", "a drill", "--key", "ops-laptop")
         code, text = await asyncio.to_thread(_remote, remote_files, *halt)
         assert code == 0
-        assert f"paper-1: halt journaled as event {made.work.door.state.seq}" in text
+        assert f"paper-1: halt journaled as event {made.work.gateway.state.seq}" in text
         assert "halted (operator: a drill (by mqtt/ops-laptop)); holds nothing; 0 orders at work" in text
         assert [event.who for event in made.events if isinstance(event, HaltRequested)] == ["mqtt/ops-laptop"]
 

@@ -220,7 +220,7 @@ def test_refusals_are_journaled_once_in_ten_seconds_with_a_count_of_the_others()
     assert events == [CommandRefused(5, "mqtt", "first")]
     assert refusals.due_ns() == 10 * S
     clock.now_ns += 10 * S
-    refusals.tell_when_due()
+    refusals.report_when_due()
     assert events[1:] == [CommandRefused(5, "mqtt", "third (and 1 others)")]
     assert refusals.due_ns() is None
 

@@ -1,4 +1,4 @@
-"""A desk that runs while a test commands it: the real engine on a replay's tape, its intake, the door, the socket.
+"""A desk that runs while a test commands it: the real engine on a replay's tape, its intake, the gateway, the socket.
 
 The tape stops where the test says, then the desk waits for more events as a live one does.
 """
@@ -24,7 +24,7 @@ from daemon.engine.recover import recover
 from daemon.engine.recovery import code_digest, fresh_machine, identity_of
 from daemon.journal.writer import JournalWriter
 from daemon.operator.control.control import ControlServer
-from daemon.operator.door import Door
+from daemon.operator.gateway import Gateway
 from strategies.registry import strategy as strategy_named
 from tests.support.desks.desk_run import Desk
 
@@ -43,7 +43,7 @@ class AtWork:
 
     engine: Engine
     intake: Intake
-    door: Door
+    gateway: Gateway
     log: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     stepped: list[Event] = field(default_factory=list)
 
@@ -72,12 +72,12 @@ async def at_work(desk: Desk, path: Path, events: int = 0, outside: Outside | No
     )
     writer = JournalWriter(state_dir.journal)
     intake = Intake()
-    doors: list[Door] = []
+    gateways: list[Gateway] = []
     stepped: list[Event] = []
 
     def observe(event: Event, step: Step) -> None:
         stepped.append(event)
-        doors[0].observe(event, step)
+        gateways[0].observe(event, step)
 
     assembled = assemble(
         Start(identity, trading, replay.model, code),
@@ -91,13 +91,13 @@ async def at_work(desk: Desk, path: Path, events: int = 0, outside: Outside | No
         outside=outside,
     )
     engine = assembled.engine
-    doors.append(Door(engine, intake.put, lambda: engine.machine.state.now_ns))
+    gateways.append(Gateway(engine, intake.put, lambda: engine.machine.state.now_ns))
     for event in islice(iter(replay.source(recovered.fed)), events):
         intake.put(event)
     running = asyncio.create_task(assembled.run())
     try:
         await engine.started.wait()
-        work = AtWork(engine, intake, doors[0], stepped=stepped)
+        work = AtWork(engine, intake, gateways[0], stepped=stepped)
         await work.quiet()
         yield work
         intake.end()
@@ -118,7 +118,7 @@ async def listening(work: AtWork, path: Path, **kwargs: Any) -> AsyncIterator[Co
         work.log.append((name, fields))
         ready.set()
 
-    server = ControlServer(path, work.door, "desk-1", log, **kwargs)
+    server = ControlServer(path, work.gateway, "desk-1", log, **kwargs)
     serving = asyncio.create_task(server.run())
     try:
         waiting = asyncio.create_task(ready.wait())

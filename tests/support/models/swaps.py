@@ -31,7 +31,7 @@ from daemon.journal.writer import JournalWriter
 from daemon.models.answering import Models
 from daemon.models.lifecycle import Lifecycle
 from daemon.models.pointer import CURRENT, point
-from daemon.operator.door import Door
+from daemon.operator.gateway import Gateway
 from strategies.golden import golden_observations
 from strategies.kit.manifest import POLICY_FILE
 from strategies.registry import strategy as registered
@@ -90,7 +90,7 @@ class Running:
 
     engine: Engine
     intake: Intake
-    door: Door
+    gateway: Gateway
     models: Models
     lifecycle: Lifecycle
     asked: Asked
@@ -151,7 +151,7 @@ async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str =
         shadow=models,
     )
     engine = assembled.engine
-    door = Door(engine, intake.put, lambda: engine.machine.state.now_ns)
+    gateway = Gateway(engine, intake.put, lambda: engine.machine.state.now_ns)
     log: list[tuple[str, dict[str, Any]]] = []
     lifecycle = Lifecycle(
         settings.paths.models_dir,
@@ -163,16 +163,16 @@ async def running(desk: Desk, path: Path, *, shadow: str = "", public_key: str =
         provider="cpu",
         threads=1,
         trading=trading,
-        door=door,
+        gateway=gateway,
         models=models,
         log=lambda event, /, **fields: log.append((event, fields)),
     )
-    observers += [models.observe, door.observe, lifecycle.observe]
+    observers += [models.observe, gateway.observe, lifecycle.observe]
     tape = list(replay.source(recovered.fed))
     task = asyncio.create_task(assembled.run())
     try:
         await engine.started.wait()
-        yield Running(engine, intake, door, models, lifecycle, asked, tape, observers, log=log)
+        yield Running(engine, intake, gateway, models, lifecycle, asked, tape, observers, log=log)
         intake.end()
         await task
     finally:

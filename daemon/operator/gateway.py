@@ -1,7 +1,7 @@
-"""The operator's door into a running desk: an event goes in as any other does, and is told when it was carried out.
+"""Submit events to a running desk and wait until each one is stepped and durable.
 
-For the event loop's thread alone, but for what names another. Invariant: nothing passes but events, so all that an
-operator does is journaled before it is acted on.
+For the event loop's thread alone, unless a method names another. Invariant: only events pass, so every operator's
+action is journaled before it is acted on.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from daemon.core.step import Step
 from daemon.engine.engine import Engine
 from daemon.operator.commands import CommandError
 
-DEADLINE_S = 10.0  # so long a command may wait for the engine
+DEADLINE_S = 10.0  # for a command to wait for the engine
 
 
 class Done(NamedTuple):
-    """What became of an event: its sequence in the journal, durable, and the step it came to."""
+    """A durable event: its sequence in the journal, and its step."""
 
     seq: int
     step: Step
 
 
-class Door:
-    """`put` lets an event into the engine's source; `now_ns` is the desk's time. `observe` must see every step.
+class Gateway:
+    """`put` adds an event to the engine's source; `now_ns` is the desk's time. `observe` must see every step.
 
-    `clock_fault` is why that time is not known to be right, "" where it is.
+    `clock_fault` is why that time is not verified, "" where it is.
     """
 
     def __init__(
@@ -49,18 +49,18 @@ class Door:
 
     @property
     def state(self) -> State[Any]:
-        """The desk as it is after the last step: frozen, so that any thread may look at it."""
+        """The desk after the last step: frozen, so any thread may read it."""
         return self._engine.machine.state
 
     def put(self, event: Event) -> None:
-        """Let an event in without waiting for what comes of it."""
+        """Submit an event without waiting for its step."""
         self._put(event)
 
     async def submit(self, event_at: Callable[[int], Event], deadline_s: float | None = DEADLINE_S) -> Done:
-        """Let in the event that `event_at(now_ns)` makes; returns when it was stepped and is durable.
+        """Submit the event that `event_at(now_ns)` makes; return once it is stepped and durable.
 
-        Raises TimeoutError when the engine did not come to it in time: it may still be carried out. With `deadline_s`
-        None it waits as long as the engine takes. Raises CommandError for a reset to a time that is not verified.
+        Raises TimeoutError at the deadline: the event may still be carried out. With `deadline_s` None it waits
+        without limit. Raises CommandError for a reset to a time that is not verified.
         """
         event = event_at(self.now_ns())
         if isinstance(event, ClockReset) and (fault := self._clock_fault()):
@@ -77,7 +77,7 @@ class Door:
         return Done(step.state.seq, step)
 
     def submit_from_thread(self, event_at: Callable[[int], Event]) -> Future[Done]:
-        """`submit` for another thread: its future ends as it would here, with RuntimeError once the loop has ended."""
+        """`submit` from another thread; the future raises RuntimeError once the loop has ended."""
         submitted = self.submit(event_at)
         try:
             return asyncio.run_coroutine_threadsafe(submitted, self._loop)
@@ -88,6 +88,6 @@ class Door:
             return ended
 
     def observe(self, event: Event, step: Step) -> None:
-        """Every step goes by here: whoever waits for this very event is told."""
+        """See every step: resolve the future of a `submit` that waits for this event."""
         if self._waiting and (waiting := self._waiting.get(id(event))) is not None and not waiting.done():
             waiting.set_result((self._engine.last_row, step))
