@@ -359,7 +359,7 @@ STRATEGY = StrategyEntry(
     ForecastEnsemble,
     DECLARATION,
     desk="forecast",
-    defaults=defaults_of_days(SPEC.capital_usd),
+    defaults={**defaults_of_days(SPEC.capital_usd), "basket": {"weight_max": 0.10, "band": 0.01}},
     table=feature_table,
     with_symbols=ForecastEnsemble,
     columns=columns_of,

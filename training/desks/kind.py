@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -136,6 +137,9 @@ class Keeper(Protocol):
     def checkpoint(self) -> dict[str, Any] | None:
         """The checkpoint to go on from; None without one."""
 
+    def metrics(self, keep: int, /) -> TextIOWrapper:
+        """The metrics file, open for appending after its first `keep` lines."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -161,11 +165,20 @@ class Procedure(Protocol):
     def count(self, plan: Plan, /) -> int:
         """How many folds these are."""
 
-    def stages(self, data: Any, plan: Plan, /) -> Mapping[str, Sequence[str]]:
+    def stages(self, plan: Plan, /) -> Mapping[str, Sequence[str]]:
         """What all trials need first: the names of the tasks of each stage, in order; those of one run in any order."""
 
-    def prior(self, task: str, request: Request, data: Any, keeper: Keeper, control: Control, listen: Listener) -> None:
-        """Do one task of a stage, or go on with it; its result stays in the checkpoint."""
+    def prior(
+        self,
+        task: str,
+        request: Request,
+        data: Any,
+        keeper: Keeper,
+        done: Callable[[str], Mapping[str, Any]],
+        control: Control,
+        listen: Listener,
+    ) -> None:
+        """Do one task of a stage, or go on with it; its result stays in the checkpoint, and is what `done` gives."""
 
     def trial(
         self,
@@ -178,6 +191,11 @@ class Procedure(Protocol):
         listen: Listener,
     ) -> Trained:
         """Train one trial. `done` gives the checkpoint of a stage's task. The trading rules are those of the data."""
+
+    def figures(
+        self, plan: Plan, weights: Mapping[str, Any], done: Callable[[str], Mapping[str, Any]], /
+    ) -> Mapping[str, Any]:
+        """What the stages and the trial with these chosen weights found, as JSON, for the manifest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ KINDS: dict[str, str] = {
     "option_scalper": "training.desks.scalper.kind:KIND",
     "daily_rebalancer": "training.desks.daily.rebalancer:KIND",
     "regime_switcher": "training.desks.daily.regime:KIND",
+    "forecast_ensemble": "training.desks.forecast.kind:KIND",
 }
 """Strategy -> module and name of its `TrainingKind`."""
 

@@ -22,6 +22,7 @@ import msgspec
 from torch import nn
 
 from daemon.host.whole_files import write_whole
+from strategies.kit.contract import configured
 from training.desks.kind import Compared, described
 from training.desks.registry import kind
 from training.desks.scalper.network import parameter_count
@@ -200,7 +201,7 @@ class _Run:
         p = self._prepared
         if p.kind.procedure is None or p.settings.plan is None:
             return
-        for stage, tasks in p.kind.procedure.stages(p.data, p.settings.plan).items():
+        for stage, tasks in p.kind.procedure.stages(p.settings.plan).items():
             self._listen(Stage(stage, len(tasks)))
             self._through(prior_one, tasks)
         self._listen(Stage("trials", len(requests_of(p.settings)), p.settings.steps))
@@ -305,15 +306,25 @@ class _Run:
                 "test": self._metrics(trial.test.sessions),
                 "test_denials": dict(trial.test.denials),
                 "validate": self._metrics(trial.validate),
+                **self._found(study.chosen[-1]),
             },
             report=write_files,
             note=findings.verdict,
             rules=p.kind.rules(p.span(p.folds[-1].test)),
             reference=reference_of(p.kind.inputs, watched, p.machine.spec),
+            symbols=configured(p.machine.spec),
         )
         probes = p.data.probes(p.folds[-1], PROBES, trial.seed)
         version = export(policy, p.machine, release, out=settings.out, probes=probes)
         return Outcome(version, p.folder, findings)
+
+    def _found(self, chosen: int) -> Mapping[str, Any]:
+        """What a procedure of the strategy's own has to say of its stages and the chosen trial."""
+        p = self._prepared
+        if p.kind.procedure is None or p.settings.plan is None:
+            return {}
+        weights = p.trial_folder(requests_of(p.settings)[chosen]).weights()
+        return p.kind.procedure.figures(p.settings.plan, weights, p.done)
 
     def _metrics(self, results: Sequence[SessionResult]) -> dict[str, Any]:
         """The figures for the manifest; of a basket no win rate, because its trades are orders, which earn nothing."""

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from training.desks.kind import TaskData, TrainingKind
 from training.desks.registry import kind
 from training.desks.trial import Request
@@ -66,7 +68,11 @@ class Settings:
         kept = asdict(self)
         for name in ("out", "checkpoint_s", "run_folder", "restart", "processes"):
             del kept[name]
-        del kept["plan" if self.plan is None else "coefficients"]
+        if self.plan is None:
+            del kept["plan"]
+        else:
+            del kept["coefficients"]
+            kept["plan"] = msgspec.to_builtins(self.plan)
         for name in ("more_bars", "symbols"):
             if not kept[name]:
                 del kept[name]

@@ -93,7 +93,7 @@ def prepare(arguments: tuple[Settings, Path, str]) -> Prepared:
     use_fast_float32()
     known = kind(settings.strategy)
     known.check(settings.rewards, settings.network)
-    strategy, trading = registered(settings.strategy), trading_for(settings.strategy)
+    strategy, trading = registered(settings.strategy, settings.symbols), trading_for(settings.strategy)
     data = _loaded(known, settings, trading)
     return Prepared(settings, known, strategy, trading, data, folds_of(settings, data), folder, version)
 
@@ -131,7 +131,8 @@ def prior_one(prepared: Prepared, task: str, flag: Flag, emit: Emit) -> None:
     assert own is not None, f"{prepared.kind.strategy} has no procedure of its own"
     request = requests_of(prepared.settings)[0]
     control = CheckpointTimer(flag, prepared.settings.checkpoint_s)
-    own.prior(task, request, prepared.data, prepared.task_folder(task), control, emit)
+    folder = prepared.task_folder(task)
+    own.prior(task, request, prepared.data, folder, prepared.done, control, emit)
 
 
 def train_one(prepared: Prepared, request: Request, flag: Flag, emit: Emit, group: ProcessGroup | None = None) -> Trial:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from itertools import count as count_up
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from training.desks.daily.rebalancer_market import RebalancerMarket
 from training.desks.daily.regime_market import RegimeMarket
 from training.desks.daily.table import TICKS, BoolArray, DailyTable, Float64Array, read_table
 from training.evidence.criteria import COSTS_TWICE, ONE_BAR_LATE
+from training.rl.protocols import Step
 from training.study.evaluation import SessionResult
 from training.study.study import PlayResult
 
@@ -173,6 +175,15 @@ def _to_equal(cash: float, held: Float64Array, opens: Float64Array, there: BoolA
 # --- random traders -----------------------------------------------------------------------------------------------
 
 
+class Market(Protocol):
+    """Accounts that can be stepped together."""
+
+    @property
+    def closing_usd(self) -> tuple[Tensor, Tensor]: ...
+
+    def step(self, actions: Tensor) -> Step: ...
+
+
 Answers = Callable[[int], Tensor]
 """Of each session by its number from 0: actions (n, 50), or regimes int64 (n,), of n accounts."""
 
@@ -198,9 +209,9 @@ def random_rebalancers(
 
     def totals_of(count: int, nth: int) -> tuple[float, ...]:
         market = RebalancerMarket(table, desk.first, desk.last, rules, count=count, variant=variant, draws=False)
-        return _totals(market, of_other_stocks(actions, count, seed + nth), desk)
+        return net_totals(market, of_other_stocks(actions, count, seed + nth), desk)
 
-    median, totals = _median_and_totals(draws, totals_of, check_stop)
+    median, totals = median_and_totals(draws, totals_of, check_stop)
     answers = of_other_stocks(actions, 1, seed + median)
     days = count_up()
     return dry_run(lambda _: answers(next(days)), desk), totals
@@ -226,9 +237,9 @@ def random_switchers(
 
     def totals_of(count: int, nth: int) -> tuple[float, ...]:
         market = RegimeMarket(table, desk.first, desk.last, rules, count=count, episode=None, draws=False)
-        return _totals(market, at_other_times(regimes, count, seed + nth), desk)
+        return net_totals(market, at_other_times(regimes, count, seed + nth), desk)
 
-    median, totals = _median_and_totals(draws, totals_of, check_stop)
+    median, totals = median_and_totals(draws, totals_of, check_stop)
     answers = at_other_times(regimes, 1, seed + median)
     days = count_up()
     return dry_run(lambda _, hidden: (certain(answers(next(days))), hidden), desk), totals
@@ -253,7 +264,7 @@ def at_other_times(regimes: Tensor, count: int, seed: int) -> Answers:
     return lambda day: (later if day else held)[(day + shifts) % days]
 
 
-def _totals(market: RebalancerMarket | RegimeMarket, answers: Answers, desk: Desk) -> tuple[float, ...]:
+def net_totals(market: Market, answers: Answers, desk: Desk) -> tuple[float, ...]:
     """Net P&L in USD of all accounts of a market over the desk's sessions."""
     for day in range(desk.last - desk.first + 1):
         market.step(answers(day))
@@ -261,7 +272,7 @@ def _totals(market: RebalancerMarket | RegimeMarket, answers: Answers, desk: Des
     return tuple(round(value, 2) for value in pnl.tolist())
 
 
-def _median_and_totals(
+def median_and_totals(
     draws: int, totals_of: Callable[[int, int], tuple[float, ...]], check_stop: Callable[[], None]
 ) -> tuple[int, tuple[float, ...]]:
     """The number of the random trader, of the first few, whose P&L is in the middle; the P&L of `draws` others."""

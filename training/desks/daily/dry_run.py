@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
 from daemon.core.effects import AskPolicy
 from daemon.core.events import (
@@ -178,13 +179,24 @@ def _nobody(question: AskPolicy, _: int) -> PolicyAnswered:
     raise AssertionError(f"decision {question.decision} is asked for before the span begins")
 
 
+def _of_rows(answered: Sequence[Tensor], spec: DailySpec, decision: int, now_ns: int) -> PolicyAnswered:
+    """The answer and the heads of a policy for which each symbol is a row."""
+    actions, *heads = (tuple(values.flatten().tolist()) for values in answered)
+    return PolicyAnswered(
+        now_ns, decision, actions, b"", MODEL, {head.name: found for head, found in zip(spec.heads, heads, strict=True)}
+    )
+
+
 def _answering(policy: Policy, spec: DailySpec) -> Callable[[AskPolicy, int], PolicyAnswered]:
     """The policy as that of a machine; those of a continuous one are clipped to [-1, 1]."""
     shape = spec.recurrent_shape
 
     @torch.no_grad()
     def answer(question: AskPolicy, now_ns: int) -> PolicyAnswered:
-        observation = torch.from_numpy(question.observation.array().copy()).unsqueeze(0)
+        rows = torch.from_numpy(question.observation.array().copy())
+        if spec.rows_are_symbols:
+            return _of_rows(policy(rows), spec, question.decision, now_ns)
+        observation = rows.unsqueeze(0)
         if shape is None:
             answered = policy(observation)[0]
             actions = answered.clamp(-1.0, 1.0) if spec.continuous else answered

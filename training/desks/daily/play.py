@@ -15,6 +15,7 @@ from daemon.core.limits import Trading
 from strategies.regime_switcher import HIDDEN, HOLD, SPEC
 from training.desks.daily.rebalancer_market import RebalancerMarket
 from training.desks.daily.regime_market import RegimeMarket
+from training.desks.daily.share_accounts import ShareAccounts
 from training.desks.daily.table import DailyTable
 from training.study.evaluation import SessionResult
 
@@ -47,7 +48,7 @@ def play_rebalancer(
         before = float(market.equity_usd)
         market.step(policy(market.observe()).clamp(-1.0, 1.0))
         orders = sum(int((side > 0).sum()) for side in market.traded)
-        results.append(_result(table.sessions[day].date, before, orders, market))
+        results.append(session_result(table.sessions[day].date, before, orders, market))
     return tuple(results)
 
 
@@ -71,7 +72,7 @@ def play_regime(
         before = float(market.equity_usd)
         logits, hidden = asked(market.observe(), hidden)
         market.step(logits.argmax(1))
-        results.append(_result(table.sessions[day].date, before, int(market.moved.sum()), market))
+        results.append(session_result(table.sessions[day].date, before, int(market.moved.sum()), market))
     return tuple(results)
 
 
@@ -175,7 +176,8 @@ def certain(regimes: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(regimes, len(SPEC.actions)).float() * CERTAIN
 
 
-def _result(date: str, before: float, orders: int, market: RebalancerMarket | RegimeMarket) -> SessionResult:
+def session_result(date: str, before: float, orders: int, market: ShareAccounts | RegimeMarket) -> SessionResult:
+    """What the last step of a market of one account brought."""
     equity, cash = (float(value) for value in market.closing_usd)
     return SessionResult(
         date=date,

@@ -24,7 +24,7 @@ from daemon.core.paper.shares import on_grid
 from daemon.host.time.calendar import SessionCalendar, midnight_ns
 from daemon.tapes.days import DailyTapeSource, scan_daily
 from strategies.golden import contract_hash
-from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session
+from strategies.kit.contract import Bar, DailySpec, DailyStrategy, Float32Array, Session, configured
 from strategies.registry import entry
 from training.data.daily_bars import days_of
 from training.rl.pool import stop_signals_blocked
@@ -99,7 +99,9 @@ def read_table(path: Path, strategy: DailyStrategy, cache: Path | None = None) -
     """
     spec = strategy.spec
     info = scan_daily(path, spec.symbols)
-    kept = None if cache is None else cache / f"{info.sha256[:16]}-{contract_hash(strategy)[:16]}.npz"
+    universe = ",".join(configured(spec)).encode()  # which the contract leaves out where it is open
+    contract = contract_hash(strategy)[:16] + (hashlib.sha256(universe).hexdigest()[:8] if universe else "")
+    kept = None if cache is None else cache / f"{info.sha256[:16]}-{contract}.npz"
     table = None if kept is None else _restored(kept, path.name, info.sha256, spec)
     if table is not None:
         return table

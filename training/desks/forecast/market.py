@@ -32,7 +32,6 @@ from training.rl.protocols import Step
 HOLD, BUY, SELL = range(3)
 ACCOUNT = 5  # columns of a row behind the forecast: weight, unrealised return, age, cash share, drawdown
 BONUS = 1e-3
-WEIGHT_MAX = 0.10
 GAIN_MIN, GAIN_MAX = -1.0, 3.0  # an unrealised return beyond is clipped
 AGE_UNIT, AGE_MAX = 20.0, 5.0  # sessions; in units
 _CHANGING = ("_cash", "_held", "_value", "_peak", "_basis", "_ages", "_places", "_day", "_age", "_episode")
@@ -81,7 +80,7 @@ class ForecastMarket(ShareAccounts):
         seed: int = 0,
         alpha: float = 1.0,
         trusting: bool = False,
-        weight_max: float = WEIGHT_MAX,
+        most: float | None = None,
         device: torch.device | str = "cpu",
         fill: str = "next_open",
         episode: int | None = None,
@@ -92,6 +91,7 @@ class ForecastMarket(ShareAccounts):
         Args:
             portfolio: symbols of an account; None, or without `draws`, all of the table in their order.
             alpha: of the bonus.
+            most: that one symbol may weigh; None: what the trading rules say.
             trusting: leave out what confidence takes from an action, for a comparison.
             draws: False begins every episode at `first`.
 
@@ -105,7 +105,7 @@ class ForecastMarket(ShareAccounts):
         super().__init__(trading, count, n if portfolio is None or not draws else min(portfolio, n), device)
         self._first, self._last, self._seed, self._draws = first, last, seed, draws
         self._n, self._episode_max, self._trusting = n, episode, trusting
-        self._band, self._weight_max = trading.basket.band, weight_max
+        self._band, self._weight_max = trading.basket.band, weight_max(trading) if most is None else most
         self._tables(table, outlook, trading, fill, alpha)
         self._begin_everywhere()
 
@@ -135,11 +135,18 @@ class ForecastMarket(ShareAccounts):
         self._places = self._drawn()  # symbols of each account, ascending, int64 (n, k)
         zeros = torch.zeros(self._held.numel(), device=self.device)
         self._terms = Terms(zeros, zeros, zeros)
+        self._summed: list[Tensor] = []
 
     @property
     def terms(self) -> Terms:
         """What the last step's rewards were made of."""
         return self._terms
+
+    def take_terms(self) -> tuple[float, float, float]:
+        """The mean of each term since this was last asked; 0 without a step."""
+        summed, self._summed = self._summed, []
+        gain, cost, bonus = torch.stack(summed).mean(0).tolist() if summed else (0.0, 0.0, 0.0)
+        return gain, cost, bonus
 
     @property
     def rows(self) -> int:
@@ -202,6 +209,7 @@ class ForecastMarket(ShareAccounts):
         waited = self._bought * (paid - sold) * MICRO_A_TICK
         terms = moved * MICRO_A_TICK * scale, -(self._cost_each + waited) * scale, credit
         self._terms = Terms(*(term.to(torch.float32).flatten() for term in terms))
+        self._summed.append(torch.stack(self._terms).mean(1))
         self._remember(held, known)
         self._mark(closes)
         self._peak = torch.maximum(self._peak, self._value)
@@ -276,6 +284,11 @@ class ForecastMarket(ShareAccounts):
             ValueError: the state is of another number of accounts or another span.
         """
         unpack(vars(self), _CHANGING, state)
+
+
+def weight_max(trading: Trading) -> float:
+    """The most that one symbol may weigh."""
+    return trading.basket.weight_max
 
 
 def right(table: DailyTable, outlook: Outlook, trading: Trading) -> BoolArray:

@@ -37,6 +37,7 @@ def outlook(table: DailyTable, probabilities: Sequence[float] = (0.2, 0.5, 0.3))
 def whole(table: DailyTable, first: int, rules: Trading, **more: Any) -> ForecastMarket:
     """One account of all symbols from `first` to the table's end."""
     given = more.pop("outlook", outlook(table))
+    more = {"most": 0.1, **more}
     return ForecastMarket(table, given, first, len(table.sessions) - 1, rules, count=1, draws=False, **more)
 
 
@@ -89,7 +90,7 @@ def test_the_rows_of_an_account_sum_up_to_its_change_of_value() -> None:
 def test_weights_are_scaled_down_where_they_sum_to_more_than_all_money() -> None:
     table = written({name: [(100.0, 100.0)] * 5 for name in ("AAPL", "ADBE")})
     rules = trading("100000")
-    desk = whole(table, 2, rules, weight_max=0.8)
+    desk = whole(table, 2, rules, most=0.8)
     desk.trade(finals(table, AAPL=1.0, ADBE=0.5))
     # 0.8 and 0.4 sum to 1.2: two thirds and one third; the first is bought whole, the second with what is left:
     # 666 at a limit of 100.02 x 1.002 = 100.2201 (rounded up) hold back 66,813.33; 33,186.67 / 100.3203 = 330
@@ -227,7 +228,7 @@ def test_the_tensor_rule_is_the_rule_of_the_desk_with_purchases_one_after_the_ot
     seed: int, cash: str, most: float, band: float, missing: float
 ) -> None:
     table, rules = walk(9, seed, missing=missing), trading(cash, band=band)
-    desk, ledger = whole(table, 3, rules, weight_max=most), Ledger(table, rules, most)
+    desk, ledger = whole(table, 3, rules, most=most), Ledger(table, rules, most)
     random = np.random.default_rng(seed)
     for day in range(3, 9):
         final = random.uniform(-1, 1, 50).round(1 if seed % 2 else 7).astype(np.float32)

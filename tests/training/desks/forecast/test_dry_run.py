@@ -1,0 +1,98 @@
+"""The market of the agents and the desk itself, given the same decisions: the same money, to the cent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from daemon.core.limits import Trading
+from daemon.core.strategy_rules import trading_for
+from strategies import forecast_ensemble
+from strategies.forecast_ensemble import SEQUENCE, ForecastEnsemble
+from strategies.kit.forecast_features import COUNT, NAMES
+from tests.support.training.made_up_days import walk
+from training.desks.daily.dry_run import desk_before, dry_run, rules_for
+from training.desks.daily.table import DailyTable, read_table
+from training.desks.forecast.market import ACCOUNT, Outlook
+from training.desks.forecast.play import play
+from training.study.evaluation import SessionResult
+from training.study.study import PlayResult
+
+CENT = 0.01
+SEEN = tuple(NAMES.index(name) for name in ("log_return_1", "log_return_20", "rsi14"))
+
+
+def outlook(table: DailyTable) -> Outlook:
+    """Three features of each symbol, and a forecast that nobody asks for."""
+    days, symbols = len(table.sessions), len(table.symbols)
+    features = table.features.reshape(days, symbols, COUNT)[:, :, SEEN]
+    return Outlook(np.full((days, symbols, 3), 1 / 3, np.float32), np.full((days, symbols), 0.5, np.float32), features)
+
+
+def rule(rows: Tensor) -> Tensor:
+    """Final actions that depend on all of a row's numbers: any difference grows with the sessions."""
+    features, account = rows[:, : len(SEEN)], rows[:, -ACCOUNT:]
+    weight, gain, age, cash, drawdown = account.unbind(1)
+    wish = torch.tanh(25.0 * features[:, 0] + 4.0 * features[:, 1] + 0.05 * (features[:, 2] - 50.0))
+    return (wish + cash - 4.0 * weight - gain + 0.1 * age + drawdown).clamp(-1.0, 1.0)
+
+
+def policy(observation: Tensor) -> tuple[Tensor, ...]:
+    """The same rule as a policy of the desk."""
+    newest = observation[:, SEQUENCE - COUNT : SEQUENCE][:, list(SEEN)]
+    final = rule(torch.cat([newest, observation[:, SEQUENCE : SEQUENCE + ACCOUNT]], dim=1))
+    return final, final.new_zeros(len(final), 3), final, final, final, final
+
+
+def rules(cash: int, band: float) -> Trading:
+    """The desk's own rules, but that it never halts."""
+    found = trading_for(forecast_ensemble.SPEC.name)
+    found = replace(found, risk=replace(found.risk, daily_loss_max=1.0, drawdown_max=1.0))
+    found = rules_for(found, forecast_ensemble.SPEC)
+    found = replace(found, basket=replace(found.basket, band=band))
+    return replace(found, paper=replace(found.paper, cash_usd=Decimal(cash)))
+
+
+def agree(desk: PlayResult, market: Sequence[SessionResult]) -> None:
+    """Both accounts are the same to the cent at every close, and traded as much."""
+    assert desk.denials == {}
+    assert [r.date for r in desk.sessions] == [r.date for r in market]
+    assert [r.trades for r in desk.sessions] == [r.trades for r in market]
+    for figure in ("capital_usd", "pnl_usd", "fees_usd", "premium_usd"):
+        found = [[getattr(r, figure) for r in results] for results in (desk.sessions, market)]
+        assert found[0] == pytest.approx(found[1], rel=0, abs=CENT)
+    assert [r.held_min for r in desk.sessions] == [r.held_min for r in market]
+
+
+@cache
+def made_up(missing: float) -> DailyTable:
+    """Random walks of three symbols: the desk is warm after 360 sessions."""
+    return walk(480, seed=5, spec=ForecastEnsemble(("AAA", "BBB", "CCC")).spec, missing=missing)
+
+
+@pytest.mark.parametrize(("cash", "band", "missing"), [(100_000, 0.0, 0.0), (100_000, 0.05, 0.0), (3_000, 0.02, 0.002)])
+def test_the_desk_and_the_market_earn_the_same_on_made_up_days(cash: int, band: float, missing: float) -> None:
+    table, trading = made_up(missing), rules(cash, band)
+    dates = table.dates[400:]
+    desk = desk_before(table, dates, ForecastEnsemble(table.symbols), trading)
+    market = play(lambda rows: rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]), table, outlook(table), dates, trading)
+    agree(dry_run(policy, desk), market)
+    assert sum(result.trades for result in market) > 60
+
+
+def test_the_desk_and_the_market_earn_the_same_over_hundreds_of_real_days(data_dir: Path) -> None:
+    table = read_table(data_dir / "stocks_daily_2010_2022.parquet", ForecastEnsemble())
+    trading = rules(100_000, 0.01)
+    dates = [date for date in table.dates if date >= "2021-01-01"][:260]
+    desk = desk_before(table, dates, ForecastEnsemble(), trading)
+    market = play(lambda rows: rule(rows[:, [0, 1, 2, *range(-ACCOUNT, 0)]]), table, outlook(table), dates, trading)
+    agree(dry_run(policy, desk), market)
+    assert sum(result.trades for result in market) > 1000

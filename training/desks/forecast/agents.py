@@ -1,0 +1,253 @@
+"""One trial of the agents: SAC and TD3 on out-of-sample forecasts, then the weights of both on the validation year.
+
+Each agent is looked at on the validation sessions now and then; the weights with the best net return are kept, the
+earliest on a tie. Invariant: stopped or killed any number of times, it ends in the same bytes (CPU).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from training.desks.forecast.graph import AGENT_WIDTH, MEMBERS, RowScaling
+from training.desks.forecast.market import ForecastMarket, Outlook, weight_max
+from training.desks.forecast.plan import ForecastPlan
+from training.desks.forecast.play import play, rows_of, threshold_rule, wish_of
+from training.desks.forecast.task_data import ForecastTaskData
+from training.desks.kind import Keeper
+from training.desks.trial import Control, Diverged, Listener, News, Request
+from training.rl.coefficients import NotFiniteError
+from training.rl.off_policy.ensemble import Ensemble, choose_weights
+from training.rl.off_policy.networks import Actor
+from training.rl.off_policy.presets import build
+from training.rl.off_policy.trainer import OffPolicyTrainer
+from training.rl.pool import Stopped
+from training.study.evaluation import SessionResult
+from training.study.study import Fold, Point
+
+SCALING_STEPS = 64  # sessions that accounts trade at random, for the scaling
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a trial of the agents ends with."""
+
+    agents: Ensemble
+    alpha: float
+    threshold: float  # of the forecaster alone
+    validate: tuple[SessionResult, ...]
+    curve: tuple[Point, ...]
+    steps: int  # transitions of all agents
+    chosen_steps: int
+
+
+class Work:
+    """The agents of a trial, one after the other: for each alpha SAC, then TD3."""
+
+    def __init__(
+        self, request: Request, data: ForecastTaskData, outlook: Outlook, fold: Fold, keeper: Keeper, plan: ForecastPlan
+    ) -> None:
+        self._request, self._data, self._outlook, self._fold = request, data, outlook, fold
+        self._keeper, self.plan = keeper, plan
+        self.stages = [(alpha, name) for alpha in plan.alphas for name in MEMBERS]
+        self.each = -(-request.steps // len(self.stages))
+        kept = keeper.checkpoint() or {}
+        self.finished: list[dict[str, Any]] = kept.get("finished", [])
+        self.seconds = float(kept.get("seconds", 0.0))
+        self._lines = int(kept.get("lines", 0))
+        self._open = kept.get("open")
+
+    @property
+    def steps(self) -> int:
+        """Transitions of the agents that are done."""
+        return sum(int(done["steps"]) for done in self.finished)
+
+    def run(self, control: Control, listen: Listener) -> None:
+        """Train what is left. Raises `Stopped` after a checkpoint, `Diverged` for a loss that is not finite."""
+        began, earlier = time.monotonic(), self.seconds
+        gone = self.steps + (int(self._open["steps"]) if self._open else 0)
+        with self._keeper.metrics(self._lines) as journal:
+            while len(self.finished) < len(self.stages):
+                course = _Course(self, *self.stages[len(self.finished)])
+                while not course.trainer.done:
+                    line, point = course.update()
+                    journal.write(msgspec.json.encode(line).decode() + "\n")
+                    self._lines += 1
+                    self.seconds = earlier + time.monotonic() - began
+                    total = course.total * len(self.stages)
+                    steps = self.steps + course.trainer.steps
+                    listen(News(self._request.name, steps, total, point, course.without == 0, gone))
+                    if control.stop() or control.checkpoint_due():
+                        self._save(course)
+                        if control.stop():
+                            raise Stopped(self._request.name)
+                self.finished.append(course.result())
+                self._open = None
+                self._save(None)
+
+    def market(self, alpha: float, seed: int, environments: int) -> ForecastMarket:
+        """The accounts that an agent learns on."""
+        data, plan = self._data, self.plan
+        first, last = data.table.span(self._fold.train)
+        size = min(plan.portfolio, len(data.table.symbols))
+        return ForecastMarket(
+            data.table,
+            self._outlook,
+            first,
+            last,
+            data.rules,
+            count=max(1, environments // size),
+            portfolio=size,
+            seed=seed,
+            alpha=alpha,
+            episode=plan.episode,
+            device=self._request.device,
+        )
+
+    def course_parts(self, alpha: float, name: str) -> tuple[OffPolicyTrainer, ForecastMarket, dict[str, Any] | None]:
+        """A trainer of one agent, as it was left where it had begun."""
+        request, c = self._request, self.plan.coefficients(name)
+        seed = 1000 * request.seed + len(self.finished)
+        market = self.market(alpha, seed, c.environments)
+        c = replace(c, environments=market.rows)
+        agent = build(
+            name, AGENT_WIDTH, c, seed=seed, precision=request.precision, scaling=self._scaling(), device=request.device
+        )
+        trainer = OffPolicyTrainer(agent, market, c, total_steps=self.each, seed=seed)
+        return trainer, market, self._open
+
+    def look(self, rule: Callable[[torch.Tensor], torch.Tensor]) -> tuple[SessionResult, ...]:
+        """What a rule earns on the validation sessions."""
+        data = self._data
+        return play(rule, data.table, self._outlook, self._fold.validate, data.rules)
+
+    def net(self, results: Sequence[SessionResult]) -> float:
+        """Their net return."""
+        return self._data.figures(results).net_return
+
+    def _scaling(self) -> RowScaling:
+        """Frozen from accounts that trade at random on the training sessions; the same for all agents."""
+        return RowScaling.of(rows_of(self.market(0.0, self._request.seed, 1024), SCALING_STEPS, self._request.seed))
+
+    def _save(self, course: _Course | None) -> None:
+        open_ = None if course is None else course.state_dict()
+        kept = {"finished": self.finished, "open": open_, "lines": self._lines, "seconds": self.seconds}
+        self._keeper.save(kept)
+
+    def choose(self) -> Chosen:
+        """Weigh SAC and TD3 for each alpha, and take the best; also the threshold of the forecaster alone."""
+        best: tuple[float, Ensemble, float, int] | None = None
+        for number, alpha in enumerate(self.plan.alphas):
+            pair = self.finished[number * len(MEMBERS) : (number + 1) * len(MEMBERS)]
+            actors = [self._actor(name, done["weights"]) for name, done in zip(MEMBERS, pair, strict=True)]
+
+            def score(shares: Sequence[float], actors: Sequence[nn.Module] = actors) -> float:
+                return self.net(self.look(wish_of(Ensemble(actors, shares))))
+
+            shares, earned = choose_weights(score, len(MEMBERS))
+            if best is None or earned > best[0]:
+                best = earned, Ensemble(actors, shares), alpha, sum(int(done["best_steps"]) for done in pair)
+        assert best is not None, "a plan has an alpha"
+        thresholds, most = self.plan.thresholds, weight_max(self._data.rules)
+        threshold = max(thresholds, key=lambda least: self.net(self.look(threshold_rule(least, most))))
+        points = [point for done in self.finished for point in msgspec.json.decode(done["curve"], type=list[Point])]
+        validate = self.look(wish_of(best[1]))
+        return Chosen(best[1], best[2], threshold, validate, tuple(points), self.steps, best[3])
+
+    def _actor(self, name: str, weights: dict[str, Any]) -> Actor:
+        c = self.plan.coefficients(name)
+        empty = RowScaling(torch.zeros(AGENT_WIDTH), torch.ones(AGENT_WIDTH))
+        actor = Actor(AGENT_WIDTH, c.actor_widths, seed=0, spread=name == "sac", normalised=c.normalised, scaling=empty)
+        actor.load_state_dict(weights)
+        return actor.eval()
+
+    def diverged(self, error: NotFiniteError, name: str, steps: int) -> Diverged:
+        """The same error with where it happened."""
+        return Diverged(f"{self._request.name}, {name}, stopped after step {steps:,}: {error}")
+
+
+class _Course:
+    """One agent under way."""
+
+    def __init__(self, work: Work, alpha: float, name: str) -> None:
+        self._work, self._alpha, self._name = work, alpha, name
+        self.trainer, self._market, kept = work.course_parts(alpha, name)
+        self.total = self.trainer.total_updates * self.trainer.coefficients.round_transitions
+        self._every = max(1, self.trainer.total_updates // work.plan.looks)
+        self._weights: dict[str, Any] = {}
+        self._best_steps, self._earned, self.without = 0, float("-inf"), 0
+        self._curve: list[Point] = []
+        self._rewards: list[float] = []
+        if kept is not None:
+            self.trainer.load_state_dict(kept["trainer"])
+            self._weights, self._best_steps, self._earned = kept["weights"], kept["best_steps"], kept["earned"]
+            self._curve = msgspec.json.decode(kept["curve"], type=list[Point])
+            self._rewards, self.without = list(kept["rewards"]), kept["without"]
+        self._market.take_terms()
+
+    def update(self) -> tuple[dict[str, Any], Point | None]:
+        """One update; what it did, and what a look at the validation sessions found when it was time."""
+        trainer = self.trainer
+        try:
+            progress = trainer.update()
+        except NotFiniteError as error:
+            raise self._work.diverged(error, self._name, trainer.steps) from error
+        self._rewards.append(progress.reward)
+        gain, cost, bonus = self._market.take_terms()
+        line: dict[str, Any] = {
+            "agent": self._name, "alpha": self._alpha, "steps": progress.steps, "reward": progress.reward,
+            "gain": gain, "cost": cost, "bonus": bonus, "update_to_data": progress.update_to_data, **progress.figures,
+        }  # fmt: skip
+        looked = trainer.updates % self._every == 0 or trainer.done
+        point = self._look(progress.figures) if looked else None
+        if point is not None:
+            line |= {"validate_return": point.validate_return, "validate_trades": point.validate_trades}
+        return line, point
+
+    def _look(self, figures: dict[str, float]) -> Point:
+        actor = self.trainer.agent.actor
+        on_cpu = actor if self._market.device.type == "cpu" else copy.deepcopy(actor).cpu()
+        results = self._work.look(wish_of(on_cpu))
+        earned = self._work.net(results)
+        point = Point(
+            steps=self.trainer.steps,
+            reward=sum(self._rewards) / len(self._rewards),
+            entropy=figures.get("entropy", 0.0),
+            kl=0.0,
+            clip_fraction=0.0,
+            explained_variance=0.0,
+            validate_return=earned,
+            validate_trades=sum(result.trades for result in results),
+        )
+        self._rewards.clear()
+        self._curve.append(point)
+        self.without += 1
+        if earned > self._earned:
+            self._weights = copy.deepcopy(on_cpu.state_dict())
+            self._best_steps, self._earned, self.without = self.trainer.steps, earned, 0
+        return point
+
+    def _kept(self) -> dict[str, Any]:
+        return {
+            "weights": self._weights,
+            "best_steps": self._best_steps,
+            "earned": self._earned,
+            "curve": msgspec.json.encode(self._curve).decode(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next updates depend on."""
+        trainer = self.trainer
+        state = {"trainer": trainer.state_dict(), "rewards": self._rewards, "without": self.without}
+        return self._kept() | state | {"steps": trainer.steps}
+
+    def result(self) -> dict[str, Any]:
+        """What stays of the agent."""
+        return self._kept() | {"name": self._name, "alpha": self._alpha, "steps": self.trainer.steps}

@@ -1,0 +1,145 @@
+"""The one graph of `forecast_ensemble`: raw rows of symbols to probabilities, confidence, wishes and the final action.
+
+`Policy` is exactly what is exported: scaling, members, temperature, agents, their weights and what confidence takes are
+all inside. An agent's row is what `training.desks.forecast.market` shows, so it answers there as it does here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from strategies.kit.forecast_features import COUNT, NAMES, WINDOW
+from training.desks.forecast.market import ACCOUNT
+from training.forecast.network import Forecaster, ForecastNet, Frozen, Scaling, Sizes
+from training.rl.off_policy.ensemble import Ensemble
+from training.rl.off_policy.networks import Actor
+
+SEEN = (
+    "log_return_1", "log_return_5", "log_return_20", "gap", "close_location", "sma20_distance", "sma100_distance",
+    "linearreg_slope20", "macd_histogram", "adx14", "di_difference14", "rsi14", "natr14", "stddev20", "stddev_ratio",
+    "percent_b20", "min20_distance", "volume_to_20",
+)  # fmt: skip
+"""What the agents see of a symbol's newest row, beside forecast and account."""
+COLUMNS = tuple(NAMES.index(name) for name in SEEN)
+SEQUENCE = WINDOW * COUNT  # numbers of a raw row before those of the account
+AGENT_WIDTH = len(SEEN) + 3 + 1 + ACCOUNT
+MEMBERS = ("sac", "td3")
+CLIP = 5.0  # deviations of what an agent sees
+
+
+class Answers(NamedTuple):
+    """The outputs in the order of the graph: the answer itself, then the heads of the spec."""
+
+    actions: Tensor  # (rows,), within [-1, 1]
+    probabilities: Tensor  # (rows, 3): HOLD, BUY, SELL
+    confidence: Tensor  # (rows,)
+    sac: Tensor  # (rows,)
+    td3: Tensor  # (rows,)
+    final: Tensor  # (rows,)
+
+
+class RowScaling(nn.Module):
+    """What an agent sees in deviations from its mean, clipped; frozen from accounts that trade at random."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    @classmethod
+    def of(cls, rows: Tensor) -> RowScaling:
+        """Fixed by rows, float32 (n, columns); what never changed is left as large as it is."""
+        exact = rows.double()
+        deviation = exact.std(0)
+        return cls(exact.mean(0).float(), torch.where(deviation < 1e-8, 1.0, deviation).float())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Scaled rows."""
+        return ((rows - self.mean) / self.scale).clamp(-CLIP, CLIP)
+
+
+class Policy(nn.Module):
+    """Raw rows, float32 (rows, 60 * 78 + 6), to `Answers`."""
+
+    columns: Tensor
+    threshold: Tensor
+
+    def __init__(self, forecaster: Forecaster, agents: Ensemble, threshold: float = 0.0) -> None:
+        """Join them; `threshold` is that of the forecaster alone, which the graph does not ask for."""
+        super().__init__()
+        self.forecaster, self.agents = forecaster, agents
+        self.register_buffer("columns", torch.tensor(COLUMNS), persistent=False)
+        self.register_buffer("threshold", torch.tensor(threshold))
+
+    def forward(self, observation: Tensor) -> Answers:
+        """Each row on its own: a symbol knows no other one."""
+        return self.decided(observation, *self.forecast(observation))
+
+    def forecast(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (rows, 3) and confidence (rows,)."""
+        probabilities, confidence = self.forecaster(observation[:, :SEQUENCE].reshape(-1, WINDOW, COUNT))
+        return probabilities, confidence
+
+    def decided(self, observation: Tensor, probabilities: Tensor, confidence: Tensor) -> Answers:
+        """What the agents make of a forecast."""
+        newest = observation[:, SEQUENCE - COUNT : SEQUENCE].index_select(1, self.columns)
+        account = observation[:, SEQUENCE : SEQUENCE + ACCOUNT]
+        mean, wishes = self.agents(torch.cat([newest, probabilities, confidence.unsqueeze(1), account], dim=1))
+        final = weighted(mean[:, 0], confidence)
+        return Answers(final, probabilities, confidence, wishes[0, :, 0], wishes[1, :, 0], final.clone())
+
+    def mean(self, answers: Answers) -> Tensor:
+        """The agents' mean wish, before confidence takes its part, (rows,)."""
+        return self.agents.weights[0] * answers.sac + self.agents.weights[1] * answers.td3
+
+
+def weighted(wish: Tensor, confidence: Tensor) -> Tensor:
+    """What confidence leaves of a wish."""
+    return wish.clamp(-1.0, 1.0) * (2.0 * confidence).clamp(max=1.0)
+
+
+def made_weights(policy: Policy) -> dict[str, Any]:
+    """All that `policy_of` needs, as tensors and plain values."""
+    net, actor = policy.forecaster.members[0], policy.agents.members[0]
+    assert isinstance(net, ForecastNet)
+    assert isinstance(actor, Actor)
+    sizes = net.sizes
+    return {
+        "sizes": [sizes.features, sizes.window, *sizes.channels, sizes.kernel, sizes.hidden, sizes.attention],
+        "members": len(policy.forecaster.members),
+        "confidence": policy.forecaster.confidence,
+        "widths": [weight.shape[0] for weight in list(actor.weights)[:-1]],
+        "normalised": actor.normalised,
+        "state": {name: value.clone() for name, value in policy.state_dict().items()},
+    }
+
+
+def policy_of(weights: Mapping[str, Any]) -> Policy:
+    """The policy that `made_weights` was asked about."""
+    features, window, first, second, kernel, hidden, attention = weights["sizes"]
+    sizes = Sizes(
+        features=features, window=window, channels=(first, second), kernel=kernel, hidden=hidden, attention=attention
+    )
+    frozen = Frozen(Scaling.none(features))
+    nets = [ForecastNet(sizes, frozen, seed) for seed in range(weights["members"])]
+    actors = [
+        Actor(
+            AGENT_WIDTH,
+            weights["widths"],
+            seed=0,
+            spread=name == "sac",
+            normalised=weights["normalised"],
+            scaling=RowScaling(torch.zeros(AGENT_WIDTH), torch.ones(AGENT_WIDTH)),
+        )
+        for name in MEMBERS
+    ]
+    policy = Policy(Forecaster(nets, weights["confidence"]), Ensemble(actors))
+    policy.load_state_dict(weights["state"])
+    return policy.eval()

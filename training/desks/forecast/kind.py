@@ -1,0 +1,49 @@
+"""How `forecast_ensemble` is trained and compared: what the pipeline asks of a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from daemon.core.limits import Trading
+from strategies.forecast_ensemble import SPEC
+from strategies.kit.forecast_features import COUNT
+from training.desks.forecast.baselines import BASELINES
+from training.desks.forecast.graph import policy_of
+from training.desks.forecast.plan import PRESETS, ForecastPlan
+from training.desks.forecast.procedure import WalkByYears
+from training.desks.forecast.task_data import load
+from training.desks.kind import Sources, Span, TrainingKind
+from training.export.reference import each_column
+
+
+def _load(path: Path, trading: Trading) -> Any:
+    return load(path, trading, Sources(), ForecastPlan())
+
+
+def _policy(_network: str, _seed: int, weights: Mapping[str, Any]) -> nn.Module:
+    return policy_of(weights)
+
+
+def _rules(span: Span) -> dict[str, str]:
+    """What an action of 1 is worth, and which changes are not traded: the agents learnt with these."""
+    return {f"basket.{key}": str(getattr(span.trading.basket, key)) for key in ("weight_max", "band")}
+
+
+KIND = TrainingKind(
+    strategy=SPEC.name,
+    networks=("cnn_lstm",),
+    variants=("bonus",),
+    presets=PRESETS,
+    baselines=BASELINES,
+    load=_load,
+    policy=_policy,
+    inputs=each_column(SPEC, range(COUNT)),
+    before=f"that warm the desk up ({SPEC.history_bars})",
+    compounds=True,
+    rules=_rules,
+    procedure=WalkByYears(),
+)

@@ -1,0 +1,141 @@
+"""What a run of `forecast_ensemble` is asked for, and its folds: walk-forward by years."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from training.forecast.network import Sizes
+from training.forecast.recipe import Recipe
+from training.forecast.stage import Plan as ForecasterPlan
+from training.rl.off_policy.coefficients import OffPolicyCoefficients
+from training.rl.off_policy.presets import RECIPES
+from training.rl.presets import Plan, Preset
+from training.study.folds import HistoryError
+from training.study.study import Fold
+
+FEW_LARGE, TEXTBOOK = RECIPES["few_large"], RECIPES["textbook"]
+CAPACITY = 1 << 18  # transitions of a replay: an agent sees some million, and old forecasts are as true as new ones
+SCALE = 100.0  # of a reward, which is about a hundredth: the return of a day
+SAC = replace(FEW_LARGE.sac, capacity=CAPACITY, reward_scale=SCALE)
+TD3 = replace(FEW_LARGE.td3, capacity=CAPACITY, reward_scale=SCALE)
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastPlan(Plan):
+    """The forecaster of year y trains up to y - 2, is calibrated on y - 1 and forecasts y.
+
+    The agents tested on year y learn from the forecasts of all years before y - 1 and are chosen on y - 1: no forecast
+    they see is of a session that its forecaster has learnt from.
+    """
+
+    forecaster: ForecasterPlan = field(default_factory=ForecasterPlan)
+    first_test: int = 2017
+    last_test: int = 2022
+    sac: OffPolicyCoefficients = SAC
+    td3: OffPolicyCoefficients = TD3
+    portfolio: int = 16  # symbols of an account while agents learn
+    episode: int = 126  # sessions
+    alphas: tuple[float, ...] = (0.0, 1.0)  # of the bonus; chosen on validation
+    looks: int = 20  # at the validation sessions, by each agent
+    thresholds: tuple[float, ...] = (0.0, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # of the forecaster alone
+    sessions: int | None = None  # at most of a validation or a test span; None: the whole year
+
+    @property
+    def forecast(self) -> ForecasterPlan:
+        """What the forecaster is asked for."""
+        years = {"first_year": self.forecaster.first_year, "last_year": self.last_test}
+        return msgspec.structs.replace(self.forecaster, members=self.members, **years)
+
+    @property
+    def years(self) -> range:
+        """The years that are forecast."""
+        return range(self.forecaster.first_year, self.last_test + 1)
+
+    @property
+    def tests(self) -> range:
+        """The years that are tested, a fold each."""
+        return range(self.first_test, self.last_test + 1)
+
+    def coefficients(self, agent: str) -> OffPolicyCoefficients:
+        """Those of "sac" or "td3"."""
+        return {"sac": self.sac, "td3": self.td3}[agent]
+
+
+def folds_of(dates: Sequence[str], plan: ForecastPlan) -> tuple[Fold, ...]:
+    """A fold for each tested year.
+
+    The first session of the first forecast year is left out: what is decided before its open rests on the close before,
+    which nobody forecast out of sample.
+
+    Raises:
+        HistoryError: a year has no session that can be decided on.
+    """
+    by_year: dict[int, list[str]] = {}
+    for date in dates:
+        by_year.setdefault(int(date[:4]), []).append(date)
+    first = plan.years[0]
+    missing = [year for year in plan.years if year not in by_year]
+    if missing or first > plan.first_test - 2:
+        raise HistoryError(
+            f"no session of {missing or 'a year that the agents could learn on'} can be decided on; expected all of "
+            f"{first} to {plan.last_test}, the first two years before {plan.first_test}: give a longer file"
+        )
+    folds = []
+    for test in plan.tests:
+        learnt = [date for year in range(first, test - 1) for date in by_year[year]][1:]
+        folds.append(
+            Fold(tuple(learnt), tuple(by_year[test - 1][: plan.sessions]), tuple(by_year[test][: plan.sessions]))
+        )
+    return tuple(folds)
+
+
+def _smoke() -> ForecastPlan:
+    def small(agent: OffPolicyCoefficients) -> OffPolicyCoefficients:
+        return replace(
+            agent,
+            environments=64,
+            batch=64,
+            per_transitions=64,
+            round_transitions=1024,
+            learning_starts=1024,
+            actor_widths=(16, 16),
+            critic_widths=(16, 16),
+            capacity=4096,
+            reward_scale=SCALE,
+        )
+
+    return ForecastPlan(
+        forecaster=ForecasterPlan(
+            sizes=Sizes(channels=(4, 4), hidden=8, attention=8),
+            recipe=Recipe(epochs=2, batch=64, stride=10, patience=0),
+            first_year=2020,
+        ),
+        first_test=2022,
+        sac=small(FEW_LARGE.sac),
+        td3=small(FEW_LARGE.td3),
+        portfolio=4,
+        alphas=(1.0,),
+        looks=2,
+        sessions=12,
+    )
+
+
+PRESETS = {
+    "walk": Preset(
+        "walk-forward by years, tested on 2017 to 2022; few and large updates on 1,024 rows",
+        4_000_000,
+        plan=ForecastPlan(),
+    ),
+    "textbook": Preset(
+        "the same with SAC and TD3 as Stable-Baselines3 has them: an update for each transition",
+        200_000,
+        plan=ForecastPlan(
+            sac=replace(TEXTBOOK.sac, environments=16, gradient_steps=16, per_transitions=16, reward_scale=SCALE),
+            td3=replace(TEXTBOOK.td3, environments=16, gradient_steps=16, per_transitions=16, reward_scale=SCALE),
+        ),
+    ),
+    "smoke": Preset("does it run? A tiny network, 12 sessions of 2022", 8192, plan=_smoke()),
+}

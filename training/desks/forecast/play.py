@@ -1,0 +1,83 @@
+"""What rules and agents earn on the tensor market with given forecasts: one account of the whole universe.
+
+The quick look while training goes on. The figures of a report come from the dry run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from daemon.core.limits import Trading
+from training.desks.daily.play import session_result
+from training.desks.daily.table import DailyTable
+from training.desks.forecast.graph import SEEN, weighted
+from training.desks.forecast.market import ACCOUNT, BUY, SELL, ForecastMarket, Outlook
+from training.study.evaluation import SessionResult
+
+PROBABILITIES = slice(len(SEEN), len(SEEN) + 3)
+CONFIDENCE = len(SEEN) + 3
+WEIGHT = -ACCOUNT
+Rule = Callable[[Tensor], Tensor]
+"""Rows of an account, float32 (n, columns), to final actions (n,)."""
+
+
+def wish_of(agent: nn.Module, *, trusting: bool = False) -> Rule:
+    """The final actions of an actor or an ensemble; `trusting` leaves out what confidence takes."""
+
+    def final(rows: Tensor) -> Tensor:
+        answered = agent(rows)
+        wish = (answered[0] if isinstance(answered, tuple) else answered)[:, 0]
+        return wish.clamp(-1.0, 1.0) if trusting else weighted(wish, rows[:, CONFIDENCE])
+
+    return final
+
+
+def threshold_rule(least: float, most: float) -> Rule:
+    """The forecaster alone: as much as allowed on a BUY that is as confident as `least`, nothing on such a SELL.
+
+    Anything else stays as it is. `most` is the most that one symbol may weigh.
+    """
+
+    def final(rows: Tensor) -> Tensor:
+        classes, sure = rows[:, PROBABILITIES].argmax(1), rows[:, CONFIDENCE] >= least
+        stays = (rows[:, WEIGHT] / most).clamp(0.0, 1.0)
+        stays = torch.where(sure & (classes == SELL), 0.0, stays)
+        return torch.where(sure & (classes == BUY), 1.0, stays)
+
+    return final
+
+
+@torch.no_grad()
+def play(
+    rule: Rule,
+    table: DailyTable,
+    outlook: Outlook,
+    dates: Sequence[str],
+    trading: Trading,
+    *,
+    fill: str = "next_open",
+) -> tuple[SessionResult, ...]:
+    """One account through the sessions from the first of `dates` to the last. Raises as `ForecastMarket` does."""
+    first, last = table.span(dates)
+    market = ForecastMarket(table, outlook, first, last, trading, count=1, fill=fill, draws=False)
+    results: list[SessionResult] = []
+    for day in range(first, last + 1):
+        before = float(market.equity_usd)
+        market.trade(rule(market.observe()).unsqueeze(0))
+        orders = sum(int((side > 0).sum()) for side in market.traded)
+        results.append(session_result(table.sessions[day].date, before, orders, market))
+    return tuple(results)
+
+
+def rows_of(market: ForecastMarket, steps: int, seed: int) -> Tensor:
+    """What accounts see that trade at random, float32 (n, columns); masked symbols are left out."""
+    generator = torch.Generator().manual_seed(seed)
+    seen = []
+    for _ in range(steps):
+        seen.append(market.observe().cpu())
+        market.step((torch.rand(market.rows, 1, generator=generator) * 2.0 - 1.0).to(market.device))
+    rows = torch.cat(seen)
+    return rows[rows[:, CONFIDENCE] > 0.0]

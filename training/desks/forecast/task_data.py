@@ -1,0 +1,128 @@
+"""Daily bars of an open universe, read and ready: the panel that the forecaster learns from, and the desk's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from daemon.core.limits import Trading
+from daemon.host.time.calendar import SessionCalendar
+from strategies import forecast_ensemble
+from strategies.kit import forecast_features
+from strategies.kit.contract import DailySpec, Float32Array
+from strategies.registry import daily_strategy
+from training.desks.daily.dry_run import dry_run, rules_for
+from training.desks.daily.table import DailyTable, read_table, table_of
+from training.desks.daily.task_data import DailyTaskData, table_cache
+from training.desks.forecast import baselines
+from training.desks.forecast.graph import COLUMNS, SEQUENCE, Answers
+from training.desks.forecast.market import Outlook
+from training.desks.forecast.plan import ForecastPlan
+from training.desks.kind import Compared, Sources, Span
+from training.export.reference import Recorder, Watched
+from training.forecast.forecasts import Forecasts
+from training.forecast.labels import triple_barrier
+from training.forecast.panel import Panel
+from training.forecast.stage import Material
+from training.forecast.windows import Windows
+from training.rl.pool import stop_signals_blocked
+from training.study.study import Fold, PlayResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForecastTaskData(DailyTaskData):
+    """See `training.desks.kind.TaskData`; the rows of the panel are those of the table."""
+
+    panel: Panel
+    material: Material
+    places: NDArray[np.int64]  # of the universe's symbols in the panel
+    days_at: NDArray[np.int64]  # of the table's sessions in the panel
+
+    @property
+    def rules(self) -> Trading:
+        """The trading rules with the strategy's capital as paper cash."""
+        return rules_for(self.trading, self.strategy.spec)
+
+    def outlook(self, forecasts: Forecasts) -> Outlook:
+        """What the agents are told of the universe after each session's close."""
+        at = np.ix_(self.days_at, self.places)
+        features = self.panel.features[np.ix_(self.days_at, self.places, np.array(COLUMNS))]
+        return Outlook(forecasts.probabilities[at], forecasts.confidence[at], features)
+
+    def watch(self, policy: nn.Module, span: Span) -> Watched:
+        """See `TaskData`: of each session a row for each symbol, the newest features and the account."""
+        recorder, width = Recorder(), len(self.strategy.spec.features)
+
+        def recorded(observation: Tensor) -> Answers:
+            answers: Answers = policy(observation)
+            recorder.keep(observation[:, -width:], answers.actions.unsqueeze(1))
+            return answers
+
+        dry_run(recorded, self.desk(span))
+        return recorder.watched()
+
+    def compare(
+        self, policy: nn.Module, _: PlayResult, span: Span, seed: int, check_stop: Callable[[], None]
+    ) -> Compared:
+        """See `TaskData`; SPY comes from the file of ETFs beside the bars, where there is one."""
+        return baselines.compared(policy, self.desk(span), self.path, seed, check_stop)
+
+    def probes(self, fold: Fold, count: int, seed: int) -> Float32Array:
+        """See `TaskData`: sequences of the universe drawn from the fold's sessions, of accounts drawn at random."""
+        first, last = self.table.span((*fold.train, *fold.validate, *fold.test))
+        random = np.random.default_rng(seed)
+        rows = np.argwhere(self.table.tradable[first - 1 : last] > 0)
+        rows = rows[np.sort(random.choice(len(rows), min(count, len(rows)), replace=False))]
+        panel = np.stack([self.days_at[rows[:, 0] + first - 1], self.places[rows[:, 1]]], axis=1)
+        windows = self.material.windows
+        sequences = windows.gather(windows.places(panel)).reshape(len(rows), SEQUENCE).cpu().numpy()
+        account = random.uniform(0.0, 1.0, (len(rows), 6)).astype(np.float32)
+        account[:, 5] = 1.0
+        found: Float32Array = np.concatenate([sequences, account], axis=1)
+        return found
+
+
+def load(path: Path, trading: Trading, sources: Sources, plan: ForecastPlan) -> ForecastTaskData:
+    """Read the files: all symbols for the forecaster, the universe for the desk. Raises what `Panel.load` raises."""
+    strategy = daily_strategy(forecast_ensemble.SPEC.name, sources.symbols)
+    panel = Panel.load((path, *sources.files), forecast_features.table)
+    table = _joined(panel, strategy.spec) if sources.files else read_table(path, strategy, table_cache())
+    windows = Windows(panel.features, forecast_features.WINDOW)
+    labels = triple_barrier(panel.bars, plan.forecast.barriers, panel.broken)
+    material = Material(panel.dates, windows, labels, panel.valid)
+    return ForecastTaskData(
+        path,
+        table,
+        strategy,
+        trading,
+        panel=panel,
+        material=material,
+        places=_found(table.symbols, panel.symbols),
+        days_at=_found(table.dates, panel.dates),
+    )
+
+
+def _joined(panel: Panel, spec: DailySpec) -> DailyTable:
+    """The universe's table of several files."""
+    with stop_signals_blocked():  # the calendar asks a process of its own, which Ctrl-C would end
+        calendar = SessionCalendar.load(panel.dates[0], panel.dates[-1])
+    known = {session.date: session for session in calendar.sessions}
+    table = table_of(
+        panel.bars[:, :, _found(spec.symbols, panel.symbols)],
+        [known[date] for date in panel.dates],
+        spec,
+        file=", ".join(source.file for source in panel.sources),
+        synthetic=next((source.synthetic for source in panel.sources if source.synthetic), ""),
+    )
+    return replace(table, sha256=panel.sha256)
+
+
+def _found(wanted: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    """Where each of `wanted` stands among `names`."""
+    at = {name: place for place, name in enumerate(names)}
+    return np.array([at[name] for name in wanted], dtype=np.int64)
