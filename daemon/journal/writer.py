@@ -40,7 +40,7 @@ class JournalWriter:
         """Queue a batch; waits while too many are in flight. Raises WriteFailed of an earlier one."""
         self._raise_finished()
         while len(self._pending) >= IN_FLIGHT:
-            await asyncio.wrap_future(self._pending[0])
+            await _finished(self._pending[0])
             self._raise_finished()
         self._pending.append(self._pool.submit(self._commit, batch))
         time_waits_for(self._pool)
@@ -48,7 +48,7 @@ class JournalWriter:
     async def durable(self) -> None:
         """Wait until all queued batches are on the disk. Raises WriteFailed."""
         while self._pending:
-            await asyncio.wrap_future(self._pending.popleft())
+            await _finished(self._pending.popleft())
 
     async def beat(self) -> None:
         """Wait until the thread has done its earlier work: a liveness check. Raises WriteFailed when it broke."""
@@ -99,6 +99,11 @@ class JournalWriter:
             except WriteFailed as error:
                 if not busy(error.__cause__) or time.monotonic() > until:
                     raise
+
+
+async def _finished(future: Future[None]) -> None:
+    """Wait for a batch. A cancelled wait must not cancel the batch: those queued after it would follow a gap."""
+    await asyncio.shield(asyncio.wrap_future(future))
 
 
 def _make_ballast(path: Path, mib: int) -> None:

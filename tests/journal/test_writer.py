@@ -107,6 +107,26 @@ async def test_nothing_is_written_after_a_batch_that_failed(
     assert stored(tmp_path) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("queued", [1, IN_FLIGHT])
+async def test_a_wait_that_is_cancelled_takes_no_batch_out_of_the_middle(
+    journal: Journal, tmp_path: Path, queued: int
+) -> None:
+    made, gate, rows = JournalWriter(journal), threading.Event(), batches(IN_FLIGHT + 1)
+    made._pool.submit(gate.wait)  # the thread has not begun any of them
+    for batch in rows[:queued]:
+        await made.write(batch)
+    waiting = asyncio.create_task(made.durable() if queued < IN_FLIGHT else made.write(rows[queued]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    gate.set()
+    made.close()
+    reader = JournalReader(tmp_path / FILE)
+    assert [entry.id for entry in reader.entries()] == list(range(1, 3 * queued + 1))
+    reader.close()
+
+
 async def test_a_failed_batch_is_told_by_a_later_write(journal: Journal, tmp_path: Path) -> None:
     writer = JournalWriter(journal)
     made = batches(IN_FLIGHT + 2)

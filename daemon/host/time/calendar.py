@@ -20,7 +20,7 @@ from strategies.kit.contract import Session
 
 NEW_YORK = ZoneInfo("America/New_York")
 SESSIONS_AROUND = 8  # sessions before and after one that come with it
-ANSWER_S = 60  # the library needs 0.5 s
+ANSWER_S = 600  # the library needs 0.5 s; a busy machine may need a minute
 _MARGIN_DAYS = 30  # calendar days that surely hold SESSIONS_AROUND sessions
 
 
@@ -133,7 +133,13 @@ def _date(text: str) -> date:
 def _sessions_since(year: int) -> tuple[Session, ...]:
     """Return all known sessions from the beginning of `year`. Raises CalendarError."""
     program = [sys.executable, "-m", "daemon.host.time.calendar", f"{year}-01-01"]
-    asked = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
+    try:
+        asked = subprocess.run(program, capture_output=True, text=True, check=False, timeout=ANSWER_S)
+    except subprocess.TimeoutExpired:
+        raise CalendarError(
+            f"no session is known from {year}-01-01 on: the calendar's library gave no answer within {ANSWER_S} s: "
+            "start again when the machine is less busy"
+        ) from None
     if asked.returncode != 0:
         lines = asked.stderr.strip().splitlines() or ["no reason given"]
         raise CalendarError(f"no session is known from {year}-01-01 on ({lines[-1]}): {_CURE}")
