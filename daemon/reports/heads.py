@@ -1,6 +1,6 @@
-"""What a decision's policy said of each symbol, read for those who show it: its heads, wishes, and the weights.
+"""Read a decision's heads, wishes and weights by symbol, for the dashboard and the command line.
 
-Of each wish it is told what the answer took from it: the wish less the answer.
+For each wish `taken` is the wish less the answer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """What was said of one symbol, "" where the policy answers for all at once. Weights are parts of the equity."""
+    """The heads of one symbol, "" where the policy answers for all at once. Weights are parts of the equity."""
 
     symbol: str
     answer: float | None  # None where there is no symbol
@@ -60,9 +60,9 @@ def said_at(reader: JournalReader, decision: int, spec: Spec) -> Said | None:
 
 
 def _line(row: sqlite3.Row, spec: Spec) -> Line:
-    told: dict[str, Any] = json.loads(row["heads"])
+    values: dict[str, Any] = json.loads(row["heads"])
     answer = json.loads(row["answer"]) if row["symbol"] else None
-    heads = tuple(_numbers(told.get(head.name)) for head in spec.heads)
+    heads = tuple(_numbers(values.get(head.name)) for head in spec.heads)
     taken = tuple(
         numbers[0] - answer if head.wish and answer is not None and len(numbers) == 1 else None
         for head, numbers in zip(spec.heads, heads, strict=True)
@@ -70,5 +70,5 @@ def _line(row: sqlite3.Row, spec: Spec) -> Line:
     return Line(row["symbol"], answer, heads, taken, row["weight_before"], row["weight_after"], row["note"])
 
 
-def _numbers(told: float | list[float] | None) -> tuple[float, ...]:
-    return tuple(told) if isinstance(told, list) else () if told is None else (told,)
+def _numbers(value: float | list[float] | None) -> tuple[float, ...]:
+    return tuple(value) if isinstance(value, list) else () if value is None else (value,)
