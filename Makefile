@@ -98,6 +98,7 @@ bench-train: .venv/.installed-tests
 	.venv/bin/python -m bench.bench_forecast
 	.venv/bin/python -m bench.training.bench_train
 	.venv/bin/python -m bench.training.bench_off_policy
+	.venv/bin/python -m bench.training.train_forecaster
 
 soak: .venv/.installed-tests
 	@.venv/bin/python -m bench.soak
